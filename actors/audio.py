@@ -1,0 +1,53 @@
+"""Audio in and out of records: bytes to float samples and back. Mono, float32, in [-1, 1]."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from shards.schema import AUDIO
+
+
+def decode(data: bytes) -> tuple[np.ndarray, int]:
+    """Return (samples, sampling rate in Hz) of encoded audio; channels are averaged to one."""
+    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    return samples.mean(axis=1, dtype=np.float32), int(rate)
+
+
+def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """Return samples (n,) at ``target`` Hz, by soxr's high-quality band-limited interpolation."""
+    if rate == target:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, rate, target, quality="HQ").astype(np.float32, copy=False)
+
+
+def encode(samples: np.ndarray, rate: int) -> bytes:
+    """Return samples (n,) as 16-bit FLAC; the caller keeps them within [-1, 1]."""
+    out = io.BytesIO()
+    pcm = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
+    soundfile.write(out, pcm, rate, format="FLAC", subtype="PCM_16")
+    return out.getvalue()
+
+
+def audio_array(encoded: Sequence[bytes | None]) -> pa.StructArray:
+    """Return an ``audio`` column of encoded bytes, without paths."""
+    paths = pa.nulls(len(encoded), pa.string())
+    return pa.StructArray.from_arrays([pa.array(encoded, pa.binary()), paths], fields=list(AUDIO))
+
+
+def audio_bytes(batch: pa.Table) -> list[bytes | None]:
+    """Return the encoded bytes of a batch's ``audio`` column."""
+    return batch.column("audio").combine_chunks().field("bytes").to_pylist()
+
+
+def set_column(batch: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """Return the batch with one column set, appended if it is new."""
+    place = batch.schema.get_field_index(name)
+    field = pa.field(name, values.type)
+    return batch.append_column(field, values) if place < 0 else batch.set_column(place, field, values)

@@ -1,0 +1,1 @@
+"""Where it runs: sessions, the runners, training launches and job submission."""

@@ -1,0 +1,1 @@
+"""Recipes, one module each, the command line, evaluation and reports."""

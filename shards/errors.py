@@ -1,0 +1,25 @@
+"""Errors with a meaning of their own. Everything else is a bug and keeps its traceback."""
+
+
+class GristmillError(Exception):
+    """Base of the errors that are told in one sentence, without a traceback."""
+
+
+class UserError(GristmillError):
+    """Something the user can put right: what is wrong, where, and what was expected. Exit code 2."""
+
+
+class Alarm(GristmillError):
+    """A law was broken: a shard has two different contents. Exit code 1."""
+
+
+class TooManyQuarantined(GristmillError):
+    """More records broke a step than ``max_quarantine`` allows. Exit code 1."""
+
+
+class RejectRecord(Exception):
+    """Raised inside an actor's helper to turn one record down; the actor stores the reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

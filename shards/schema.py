@@ -1,0 +1,58 @@
+"""The columns of a record, and how they are marked so that other tools read them."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+AUDIO = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+
+ID = pa.field("id", pa.string(), nullable=False)
+PARENT_ID = pa.field("parent_id", pa.string())
+REJECT_REASON = pa.field("reject_reason", pa.string())
+SPEECH_FIELDS = (
+    ID,
+    PARENT_ID,
+    pa.field("audio", AUDIO),
+    pa.field("sampling_rate", pa.int32()),
+    pa.field("duration", pa.float64()),  # seconds
+    pa.field("text", pa.string()),
+    pa.field("lang", pa.string()),
+    pa.field("speaker", pa.string()),
+    pa.field("label_source", pa.string()),  # gold, teacher, projected, pseudo or synthetic
+    pa.field("confidence", pa.float32()),
+)
+SPEECH = pa.schema(SPEECH_FIELDS)
+
+TOPK_FIELDS = (
+    # One list a record, frames x k values, row-major; see models.topk for the encoding.
+    pa.field("topk_ids", pa.large_list(pa.uint16())),
+    pa.field("topk_logprobs", pa.large_list(pa.float16())),
+    pa.field("tail_logmass", pa.large_list(pa.float16())),
+    pa.field("topk_frames", pa.int32()),
+)
+
+
+def huggingface_metadata(schema: pa.Schema, sampling_rate: int | None = None) -> dict[bytes, bytes]:
+    """Return schema metadata by which ``datasets`` reads ``audio`` as its ``Audio`` feature."""
+    if "audio" not in schema.names:
+        return {}
+    features = {name: _feature(schema.field(name).type, sampling_rate) for name in schema.names}
+    return {b"huggingface": json.dumps({"info": {"features": features}}, sort_keys=True).encode()}
+
+
+def _feature(kind: pa.DataType, sampling_rate: int | None) -> dict:
+    if kind == AUDIO:
+        return {"sampling_rate": sampling_rate, "_type": "Audio"}
+    if pa.types.is_large_list(kind):
+        return {"feature": _feature(kind.value_type, sampling_rate), "_type": "LargeList"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type, sampling_rate), "_type": "List"}
+    names = {"double": "float64", "float": "float32", "halffloat": "float16"}
+    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
+
+FEATURE_FIELDS = (
+    pa.field("features", pa.large_list(pa.float16())),  # frames x mel bands, row-major
+    pa.field("feature_frames", pa.int32()),
+)

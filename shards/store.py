@@ -1,0 +1,185 @@
+"""Bytes at a URL: local paths and anything fsspec reaches, with the one operation commits rest on, put if absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import posixpath
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from shards.errors import UserError
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file below a URL."""
+
+    url: str
+    size: int  # bytes
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a URL and the path in it."""
+    try:
+        fs, path = fsspec.url_to_fs(os.path.expanduser(url) if "://" not in url else url)
+    except ImportError as error:
+        raise UserError(f"{url}: the package for this kind of storage is missing: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{url}: not a path or URL that can be read: {error}") from None
+    return fs, path
+
+
+def join(url: str, *parts: str) -> str:
+    """Return the URL below ``url``."""
+    return posixpath.join(url, *parts)
+
+
+def is_local(url: str) -> bool:
+    """Tell whether a URL is a path on this machine's own file system."""
+    return isinstance(filesystem(url)[0], LocalFileSystem)
+
+
+def exists(url: str) -> bool:
+    """Tell whether there is a file or folder at a URL."""
+    fs, path = filesystem(url)
+    with _told(url):
+        return bool(fs.exists(path))
+
+
+def read_bytes(url: str) -> bytes:
+    """Return a file's bytes; a missing file is a :class:`FileNotFoundError`."""
+    fs, path = filesystem(url)
+    with _told(url):
+        return fs.cat_file(path)
+
+
+def read_if_present(url: str) -> bytes | None:
+    """Return a file's bytes, or ``None`` where there is none."""
+    try:
+        return read_bytes(url)
+    except FileNotFoundError:
+        return None
+
+
+def open_read(url: str) -> BinaryIO:
+    """Open a file for reading at any place in it."""
+    fs, path = filesystem(url)
+    with _told(url):
+        return fs.open(path, "rb")
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write a file whole, over one that is there."""
+    fs, path = filesystem(url)
+    with _told(url):
+        if isinstance(fs, LocalFileSystem):
+            _write_local(Path(path), data, only_if_absent=False)
+        else:
+            fs.pipe_file(path, data)
+
+
+def put_if_absent(url: str, data: bytes) -> bool:
+    """Write a file whole unless one is there; tell whether it was written.
+
+    Of several writers at once exactly one wins: on local disk by a hard link, which fails if the name exists;
+    on object stores by a conditional put (``If-None-Match: *``).
+    """
+    fs, path = filesystem(url)
+    with _told(url):
+        if isinstance(fs, LocalFileSystem):
+            return _write_local(Path(path), data, only_if_absent=True)
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # Stores answer a lost race with 409 or 412; s3fs does not turn each of them into FileExistsError.
+            if "PreconditionFailed" in str(error) or "ConditionalRequestConflict" in str(error):
+                return False
+            raise
+        return True
+
+
+def remove(url: str) -> None:
+    """Remove a file or a folder with all below it; one that is not there is no error."""
+    fs, path = filesystem(url)
+    with _told(url), contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def list_names(url: str) -> list[str]:
+    """Return the names directly below a URL, sorted; none where there is no such folder."""
+    fs, path = filesystem(url)
+    fs.invalidate_cache(path)
+    with _told(url):
+        try:
+            return sorted(posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False))
+        except FileNotFoundError:
+            return []
+
+
+def walk(url: str) -> Iterator[FileInfo]:
+    """Give every file below a folder, or the file itself, in the order of their paths."""
+    fs, path = filesystem(url)
+    with _told(url):
+        if fs.isfile(path):
+            yield FileInfo(fs.unstrip_protocol(path) if "://" in url else path, int(fs.size(path) or 0))
+            return
+        for folder, folders, files in fs.walk(path, detail=True):
+            if isinstance(folders, dict):
+                for name in sorted(folders):  # fixes the order in which the walk goes down
+                    folders[name] = folders.pop(name)
+            for name in sorted(files):
+                inner = posixpath.join(folder, name)
+                yield FileInfo(
+                    fs.unstrip_protocol(inner) if "://" in url else inner, int(files[name].get("size") or 0)
+                )
+
+
+@contextlib.contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Turn the errors of unreachable or refused storage into a sentence."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, UserError):
+        raise
+    except PermissionError as error:
+        raise UserError(f"{url}: access refused ({error}); check the credentials or the permissions") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"{url}: no space left on the device") from None
+        raise
+    except Exception as error:
+        # Client libraries raise their own classes when an endpoint cannot be reached at all.
+        if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google"}:
+            raise UserError(f"{url}: the storage cannot be reached: {error}") from None
+        raise
+
+
+def _write_local(path: Path, data: bytes, *, only_if_absent: bool) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        if not only_if_absent:
+            os.replace(temporary, path)
+            return True
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
