@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pytest
+
+from models import significance
+from models.wer import WerResult, score
+from shards.errors import UserError
+
+
+def result(errors, words, speakers):
+    """A system whose errors are all substitutions."""
+    errors, words = np.asarray(errors), np.asarray(words)
+    zeros = np.zeros_like(errors)
+    letters = tuple("S" * e + "C" * (w - e) for e, w in zip(errors, words, strict=True))
+    return WerResult(errors, zeros, zeros, words, tuple(map(str, speakers)), letters)
+
+
+def corpus(n, speakers, seed, spread=0.0, rate=0.2):
+    rng = np.random.default_rng(seed)
+    who = rng.integers(speakers, size=n)
+    rates = np.clip(rate + spread * rng.standard_normal(speakers), 0.01, 0.9)
+    words = rng.integers(3, 12, size=n)
+    return result(rng.binomial(words, rates[who]), words, who)
+
+
+def test_interval_of_independent_utterances_is_the_binomial_one():
+    one = corpus(4000, speakers=4000, seed=1)
+    interval = significance.wer_interval({0: one})
+    expected = 1.96 * math.sqrt(one.wer * (1 - one.wer) / one.words.sum())
+    assert interval.value == pytest.approx(one.wer)
+    assert (interval.high - interval.low) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_interval_is_wider_where_speakers_differ():
+    alike = significance.wer_interval({0: corpus(2000, 40, seed=2)})
+    unlike = significance.wer_interval({0: corpus(2000, 40, seed=2, spread=0.08)})
+    assert alike.blocks == unlike.blocks == "speakers"
+    assert unlike.high - unlike.low > 2 * (alike.high - alike.low)
+
+
+def test_coverage_by_speaker():
+    hit = 0
+    for seed in range(100):
+        interval = significance.wer_interval({0: corpus(600, 40, seed, spread=0.05)}, replicates=300)
+        hit += interval.low <= 0.2 <= interval.high
+    assert hit >= 85
+
+
+def test_few_speakers_are_kept_and_their_utterances_resampled():
+    rng = np.random.default_rng(3)
+    # Two speakers far apart, each constant: within a speaker there is nothing to vary.
+    who = rng.integers(2, size=200)
+    one = result(np.where(who == 0, 1, 4), np.full(200, 5), who)
+    interval = significance.wer_interval({0: one})
+    assert interval.blocks == "utterances within speakers"
+    assert interval.low == interval.high == pytest.approx(one.wer)
+
+
+def test_same_seed_same_interval_and_seeds_add_width():
+    words, who = np.full(500, 6), np.arange(500)
+    rng = np.random.default_rng(5)
+    runs = {s: result(rng.binomial(words, r), words, who) for s, r in enumerate((0.15, 0.2, 0.25))}
+    pooled = significance.wer_interval(runs)
+    assert pooled == significance.wer_interval(runs)
+    assert pooled.value == pytest.approx(np.mean([r.wer for r in runs.values()]))
+    one = significance.wer_interval({1: runs[1]})
+    assert pooled.high - pooled.low > 1.5 * (one.high - one.low)
+
+
+def test_relative_change_is_paired():
+    base = corpus(800, 50, seed=6, spread=0.1)
+    fixed = np.maximum(base.errors - 1, 0)
+    better = result(fixed, base.words, base.speakers)
+    change = significance.relative_interval({0: better}, {0: base})
+    assert change.value == pytest.approx(fixed.sum() / base.errors.sum() - 1)
+    assert change.low < change.value < change.high < 0
+    # Apart, the two intervals are far wider than the paired change times the rate.
+    apart = significance.wer_interval({0: base})
+    assert change.high - change.low < (apart.high - apart.low) / apart.value
+    same = significance.relative_interval({0: base, 1: base}, {0: base, 1: base})
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_refusals():
+    with pytest.raises(UserError, match="same utterances"):
+        significance.relative_interval({0: corpus(10, 3, 1)}, {0: corpus(11, 3, 1)})
+    clean = result([0, 0], [4, 4], "ab")
+    with pytest.raises(UserError, match="no error"):
+        significance.relative_interval({0: clean}, {0: clean})
+
+
+def test_segments_by_hand():
+    # reference  w0 w1 w2 w3 w4 w5 w6 w7 w8 w9
+    # system a    S  C  C  C  C  D  C  S  C  C     errors 1 | 2
+    # system b    C  C  C  C  C  S  C  C  C  C(I)  errors 0 | 1, then 1 added at the end
+    assert significance.segments("SCCCCDCSCC", "CCCCCSCCCCI") == [(1, 0), (2, 1), (0, 1)]
+    # One good word between two errors does not cut; an insertion breaks a run of good words.
+    assert significance.segments("SCSCC", "CCCCC") == [(2, 0)]
+    assert significance.segments("SCICC", "CCCC") == [(2, 0)]
+    assert significance.segments("CCC", "CCC") == []
+    assert significance.segments("SCSCC", "CCCCC", min_good=1) == [(1, 0), (1, 0)]
+
+
+def test_mapsswe_by_hand():
+    a = score(
+        ["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"] * 2, ["x w1 w2 w3 w4 w6 x w8 w9", "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"]
+    )
+    b = score(
+        ["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"] * 2,
+        ["w0 w1 w2 w3 w4 x w6 w7 w8 w9 y", "x y w2 w3 w4 w5 w6 w7 w8 w9"],
+    )
+    test = significance.mapsswe(a, b)
+    # Pairs (1, 0), (2, 1), (0, 1), (0, 2): differences 1, 1, -1, -2; mean -1/4, variance 27/12.
+    assert test.segments == 4
+    assert test.mean == pytest.approx(-0.25)
+    z = -0.25 / math.sqrt(2.25 / 4)
+    assert test.z == pytest.approx(z)
+    assert test.p == pytest.approx(0.7388826803635267)  # two tails of the normal at 1/3
+    back = significance.mapsswe(b, a)
+    assert (back.z, back.p) == (-test.z, test.p)
+
+
+def test_mapsswe_of_equal_and_of_uniform_systems():
+    base = corpus(50, 5, seed=9)
+    assert significance.mapsswe(base, base).p == 1.0
+    wrong = result([1] * 8, [5] * 8, "abcdefgh")
+    right = result([0] * 8, [5] * 8, "abcdefgh")
+    assert significance.mapsswe(right, wrong).p == 2.0**-7
+    assert significance.mapsswe(right, wrong).z < 0
