@@ -8,7 +8,7 @@ import pyarrow as pa
 
 AUDIO = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
-ID = pa.field("id", pa.string(), nullable=False)
+ID = pa.field("id", pa.string())
 PARENT_ID = pa.field("parent_id", pa.string())
 REJECT_REASON = pa.field("reject_reason", pa.string())
 SPEECH_FIELDS = (
@@ -52,7 +52,16 @@ def _feature(kind: pa.DataType, sampling_rate: int | None) -> dict:
     names = {"double": "float64", "float": "float32", "halffloat": "float16"}
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
 
+
 FEATURE_FIELDS = (
     pa.field("features", pa.large_list(pa.float16())),  # frames x mel bands, row-major
     pa.field("feature_frames", pa.int32()),
 )
+
+# Numbers whose bytes compress better apart: exponents of neighbouring frames are alike, mantissas are noise.
+PARQUET_ENCODINGS = {
+    "topk_ids": "BYTE_STREAM_SPLIT",
+    "topk_logprobs": "BYTE_STREAM_SPLIT",
+    "tail_logmass": "BYTE_STREAM_SPLIT",
+    "features": "BYTE_STREAM_SPLIT",
+}

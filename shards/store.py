@@ -152,7 +152,9 @@ def _told(url: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError, UserError):
         raise
     except PermissionError as error:
-        raise UserError(f"{url}: access refused ({error}); check the credentials or the permissions") from None
+        raise UserError(
+            f"{url}: access refused ({error}); check the credentials or the permissions"
+        ) from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(f"{url}: no space left on the device") from None

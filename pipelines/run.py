@@ -1,0 +1,142 @@
+"""What a recipe is handed: the means to make sets, artifacts and models, and the trace of what was done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from shards import canonical, store
+from shards.artifact import Artifact, get_artifact, put_artifact
+from shards.dataset import SealedSet, find_sealed, seal_tables
+from shards.engine import Progress, Runner, run_step, step_url
+from shards.job import TrainJob
+from shards.step import Step
+
+LEDGER = "run.json"
+
+
+class Cluster(Runner, Protocol):
+    """Makes shards and trains models somewhere."""
+
+    def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
+        """Train each job and commit its artifact at the URL given with it; as many at once as fit."""
+        ...
+
+
+@dataclass
+class Trace:
+    """What was done for one set, artifact or model of a run."""
+
+    name: str
+    kind: str  # source, step, artifact, training
+    url: str
+    digest: str
+    inputs: list[str]  # digests
+    records: int = 0
+    seconds: float = 0.0  # wall
+    kept: bool = False  # finished by an earlier run
+
+
+@dataclass
+class Run:
+    """One run of a recipe under ``out``. Everything it makes lies in a folder named by its fingerprint."""
+
+    out: str
+    cluster: Cluster
+    seed: int = 0
+    progress: Progress = field(default_factory=Progress)
+    requeue: bool = False
+    trace: list[Trace] = field(default_factory=list)
+
+    def source(
+        self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]
+    ) -> SealedSet:
+        """Seal what the driver streams: listings of files, generated requests. Seen again, it is not written."""
+        url = store.join(self.out, name, canonical.digest([name, identity])[:16])
+        begun = time.perf_counter()
+        sealed = find_sealed(url)
+        kept = sealed is not None
+        if sealed is None:
+            sealed = seal_tables(url, name, tables())
+        self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept)
+        return sealed
+
+    def step(self, step: Step) -> SealedSet:
+        """Run a step, or find it done."""
+        begun = time.perf_counter()
+        kept = find_sealed(step_url(self.out, step, self.seed)) is not None
+        sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
+        inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
+        inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
+        self._note(step.name, "step", sealed.url, sealed.digest, inputs, sealed.records, begun, kept)
+        return sealed
+
+    def artifact(
+        self,
+        name: str,
+        make: Callable[[], dict[str, bytes]],
+        identity: Mapping[str, Any],
+        inputs: Sequence[str] = (),
+    ) -> Artifact:
+        """Commit a fitted thing, or find it done. ``inputs`` are the digests of what it is made from."""
+        whole = {"artifact": name, "inputs": list(inputs), **identity}
+        url = store.join(self.out, name, canonical.digest(whole)[:16])
+        begun = time.perf_counter()
+        found = get_artifact(url)
+        kept = found is not None
+        made = found or put_artifact(url, make(), whole)
+        self._note(name, "artifact", url, made.digest, list(inputs), 0, begun, kept)
+        return made
+
+    def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
+        """Train the jobs that are not done, as many at once as fit, and return all their artifacts in order."""
+        urls = [job.url(self.out) for job in jobs]
+        begun = time.perf_counter()
+        todo = [(job, url) for job, url in zip(jobs, urls, strict=True) if job.done(url) is None]
+        todo = list({url: (job, url) for job, url in todo}.values())  # equal jobs are one
+        if todo:
+            self.cluster.train(todo)
+        made = []
+        waiting = {url for _, url in todo}
+        for job, url in zip(jobs, urls, strict=True):
+            artifact = job.done(url)
+            if artifact is None:
+                raise RuntimeError(f"{url}: the training ended without its artifact")
+            made.append(artifact)
+            self._note(job.name, "training", url, artifact.digest, [], 0, begun, url not in waiting)
+        return made
+
+    def _note(
+        self,
+        name: str,
+        kind: str,
+        url: str,
+        digest: str,
+        inputs: list[str],
+        records: int,
+        begun: float,
+        kept: bool = False,
+    ) -> None:
+        seconds = time.perf_counter() - begun
+        self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept))
+
+    def write_ledger(self, recipe: str) -> None:
+        """Write which folders belong to the run as it is configured now; written only when that changed."""
+        entries = [
+            {
+                "name": t.name,
+                "kind": t.kind,
+                "path": t.url.removeprefix(self.out).strip("/"),
+                "digest": t.digest,
+            }
+            for t in self.trace
+        ]
+        data = json.dumps({"recipe": recipe, "made": entries}, indent=1).encode()
+        url = store.join(self.out, LEDGER)
+        if store.read_if_present(url) != data:
+            store.write_bytes(url, data)

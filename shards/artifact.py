@@ -1,0 +1,69 @@
+"""Artifacts: fitted things that are not tables, committed like shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shards import canonical, store
+from shards.errors import Alarm
+from shards.stage import ArtifactRef
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact: files by name, and what it was made of."""
+
+    url: str
+    digest: str
+    files: Mapping[str, str]  # name -> path below url
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """What a stage needs to name it."""
+        return ArtifactRef(self.url, self.digest)
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one of its files."""
+        return store.read_bytes(store.join(self.url, self.files[name]))
+
+
+def put_artifact(
+    url: str, files: Mapping[str, bytes], identity: Mapping[str, Any], *, deterministic: bool = True
+) -> Artifact:
+    """Commit an artifact and return the one that holds: this one, or an earlier attempt's.
+
+    Files lie under their plain names, so that other tools open them; ``artifact.json``, put if absent, is the commit
+    point and holds their digests. Another content under the same URL raises :class:`~shards.errors.Alarm`, unless
+    the work that made it is not deterministic.
+    """
+    shas = {name: canonical.sha256(data) for name, data in sorted(files.items())}
+    digest = canonical.digest(shas)
+    found = get_artifact(url)
+    if found is None:
+        for name, data in files.items():
+            store.write_bytes(store.join(url, name), data)
+        body = {
+            "digest": digest,
+            "files": {name: name for name in files},
+            "sha256": shas,
+            "identity": identity,
+        }
+        if store.put_if_absent(store.join(url, "artifact.json"), canonical.dumps(body)):
+            return Artifact(url, digest, body["files"], dict(identity))
+        found = get_artifact(url)
+    if found is None or (found.digest != digest and deterministic):
+        raise Alarm(f"{url}: the artifact came out twice with different bytes (law 1)")
+    return found
+
+
+def get_artifact(url: str) -> Artifact | None:
+    """Return the artifact at a URL, or ``None`` if there is none."""
+    data = store.read_if_present(store.join(url, "artifact.json"))
+    if data is None:
+        return None
+    body = json.loads(data)
+    return Artifact(url, body["digest"], body["files"], body["identity"])

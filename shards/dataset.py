@@ -1,0 +1,199 @@
+"""Sealed sets: finished datasets, read by their seal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from shards import canonical, store
+from shards.errors import UserError
+from shards.parquet import read_table
+from shards.receipt import Receipt, StoredFile, commit, store_table
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard of a sealed set."""
+
+    name: str
+    path: str  # below the set's folder
+    sha256: str
+    rows: int
+    bytes: int
+    totals: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SealedSet:
+    """A finished dataset. ``url`` is the folder that holds its ``seal.json``."""
+
+    url: str
+    seal: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the step that made it."""
+        return self.seal["name"]
+
+    @property
+    def digest(self) -> str:
+        """The digest of its content: schema, rows, rejects and quarantine, shard by shard."""
+        return self.seal["digest"]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of its rows."""
+        return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(self.seal["schema"])))
+
+    @cached_property
+    def shards(self) -> list[ShardEntry]:
+        """Its shards, in order."""
+        return [ShardEntry(**entry) for entry in self.seal["shards"]]
+
+    @property
+    def records(self) -> int:
+        """The number of its rows."""
+        return sum(shard.rows for shard in self.shards)
+
+    def total(self, name: str) -> float:
+        """Return a total over its rows, for example ``duration`` in seconds; 0 where there is none."""
+        return sum(shard.totals.get(name, 0.0) for shard in self.shards)
+
+    def read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of one shard."""
+        return read_table(store.join(self.url, self.shards[shard].path), columns)
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Give the rows shard by shard, so that memory holds one at a time."""
+        for place in range(len(self.shards)):
+            yield self.read(place, columns)
+
+
+def find_sealed(url: str) -> SealedSet | None:
+    """Return the sealed set at a URL, in its newest version, or ``None`` if it is not sealed."""
+    data = store.read_if_present(store.join(url, "seal.json"))
+    if data is None:
+        return None
+    version = 0
+    # Only quarantined records that were run again make a second version; the first seal tells if one may be there.
+    while json.loads(data)["quarantined"]:
+        version += 1
+        newer = store.read_if_present(store.join(url, f"seal-{version}.json"))
+        if newer is None:
+            break
+        data = newer
+    seal = json.loads(data)
+    if seal.get("format") != FORMAT:
+        raise UserError(
+            f"{url}: the seal is of format {seal.get('format')}, this version reads format {FORMAT}"
+        )
+    return SealedSet(url, seal)
+
+
+def open_sealed(url: str) -> SealedSet:
+    """Return the sealed set at a URL; one that is missing or unfinished is refused."""
+    found = find_sealed(url)
+    if found is None:
+        raise UserError(
+            f"{url}: no sealed set is here (no seal.json); expected the folder of a finished step"
+        )
+    return found
+
+
+def put_seal(
+    url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any
+) -> SealedSet:
+    """Seal a set whose shards are all committed. The digest covers content only, so equal content is equal."""
+    entries, reasons, errors = [], {}, {}
+    counts = dict.fromkeys(("records_in", "records_out", "rejected", "quarantined"), 0)
+    content: list[Any] = [str(schema), []]
+    sides: dict[str, list[dict[str, Any]]] = {"rejects": [], "quarantine": []}
+    for receipt in receipts:
+        data = receipt.data
+        entries.append(
+            {
+                "name": receipt.shard,
+                "path": data.path,
+                "sha256": data.sha256,
+                "rows": data.rows,
+                "bytes": data.bytes,
+                "totals": receipt.totals,
+            }
+        )
+        content[1].append([receipt.shard, receipt.digest])
+        again = receipt.requeue_of is not None  # records run again are counted as coming in once
+        counts["records_in"] += 0 if again else receipt.records_in
+        counts["records_out"] += receipt.records_out
+        counts["rejected"] += receipt.rejected
+        counts["quarantined"] += receipt.quarantined - (receipt.records_in if again else 0)
+        for into, more in ((reasons, receipt.reasons), (errors, receipt.errors)):
+            for key, count in more.items():
+                into[key] = into.get(key, 0) + count
+        for side, found in sides.items():
+            stored: StoredFile | None = getattr(receipt, side)
+            if stored:
+                found.append({"shard": receipt.shard, "path": stored.path, "rows": stored.rows})
+    seal = {
+        "format": FORMAT,
+        "name": name,
+        "digest": canonical.digest(content),
+        "schema": schema.serialize().to_pybytes().hex(),
+        "shards": entries,
+        **counts,
+        "reasons": reasons,
+        "errors": errors,
+        **sides,
+        **lineage,
+    }
+    version = 0
+    while not store.put_if_absent(store.join(url, _seal_name(version)), canonical.dumps(seal)):
+        sealed = json.loads(store.read_bytes(store.join(url, _seal_name(version))))
+        if sealed["digest"] == seal["digest"]:
+            return SealedSet(url, sealed)
+        version += 1
+    return SealedSet(url, seal)
+
+
+def _seal_name(version: int) -> str:
+    return f"seal-{version}.json" if version else "seal.json"
+
+
+def row_totals(table: pa.Table) -> dict[str, float]:
+    """Return the totals that a receipt keeps of a shard's rows."""
+    import pyarrow.compute as pc
+
+    if "duration" not in table.column_names:
+        return {}
+    # Summed by Python in row order: Arrow's own sum may add in another order on another machine.
+    return {"duration": float(sum(pc.fill_null(table.column("duration"), 0.0).to_pylist()))}
+
+
+def seal_tables(url: str, name: str, tables: Iterable[pa.Table], **lineage: Any) -> SealedSet:
+    """Write tables as a sealed set, one shard a table. At least one table must be given."""
+    receipts: list[Receipt] = []
+    schema: pa.Schema | None = None
+    for number, table in enumerate(tables):
+        schema = schema or table.schema
+        stored = store_table(url, "data", f"{number:06d}", table)
+        made = Receipt(
+            f"{number:06d}",
+            stored,
+            None,
+            None,
+            table.num_rows,
+            table.num_rows,
+            0,
+            0,
+            totals=row_totals(table),
+        )
+        receipts.append(commit(url, made))
+    if schema is None:
+        raise UserError(f"{name}: there is nothing to seal; expected at least one record")
+    return put_seal(url, name, schema, receipts, **lineage)

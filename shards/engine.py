@@ -1,0 +1,151 @@
+"""Runs a step: plans its shards, leaves the work to a runner, and seals. The driver sees receipts, not data (law 7)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from shards import canonical, store
+from shards.dataset import SealedSet, find_sealed, put_seal
+from shards.errors import TooManyQuarantined
+from shards.index import ShardSpec
+from shards.parquet import read_table
+from shards.receipt import Receipt, committed_shards, read_receipts
+from shards.step import ShardTask, Step, joined_schema
+
+
+class Runner(Protocol):
+    """Makes shards somewhere."""
+
+    def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
+        """Make the shards and give each one's receipt as it is committed, in any order."""
+        ...
+
+
+class Progress:
+    """Hears how a run goes; this one tells nobody."""
+
+    def found(self, sealed: SealedSet) -> None:
+        """A step was finished before: nothing is run."""
+
+    def begin(self, name: str, shards: int, done: int, records: int) -> None:
+        """A step starts, of so many shards and records; ``done`` shards are kept from before."""
+
+    def advance(self, receipt: Receipt) -> None:
+        """A shard of the step is committed."""
+
+    def end(self, sealed: SealedSet) -> None:
+        """The step is sealed."""
+
+
+def step_url(out: str, step: Step, seed: int) -> str:
+    """Return the folder of a step's set: its name and fingerprint, so that a change makes a new one."""
+    return store.join(out, step.name, step.fingerprint(seed)[:16])
+
+
+def run_step(
+    step: Step,
+    out: str,
+    runner: Runner,
+    seed: int,
+    progress: Progress | None = None,
+    *,
+    requeue: bool = False,
+) -> SealedSet:
+    """Run what is left of a step and return its sealed set.
+
+    A sealed step costs one read. ``requeue`` runs the records again that are in quarantine and seals a new version.
+
+    Raises:
+        TooManyQuarantined: more than ``step.max_quarantine`` of the records (and more than one) broke a stage.
+    """
+    progress = progress or Progress()
+    url = step_url(out, step, seed)
+    sealed = find_sealed(url)
+    if sealed is not None and not (requeue and sealed.seal["quarantined"]):
+        progress.found(sealed)
+        return sealed
+    specs = step.index()
+    identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
+    store.put_if_absent(store.join(url, "step.json"), canonical.dumps(identity))
+    task = ShardTask(
+        url, step.stages, step.schema, joined_schema(step.input.schema, step.joins), seed, step.deterministic
+    )
+    receipts = {receipt.shard: receipt for receipt in read_receipts(url, committed_shards(url))}
+    records = sum(spec.rows for spec in specs)
+    progress.begin(step.name, len(specs), sum(spec.name in receipts for spec in specs), records)
+    limit = max(1, int(step.max_quarantine * records))
+    if not requeue:
+        _check(step, receipts, limit)
+    for receipt in runner.execute(task, [spec for spec in specs if spec.name not in receipts]):
+        receipts[receipt.shard] = receipt
+        progress.advance(receipt)
+        _check(step, receipts, limit)
+    if requeue:
+        for receipt in runner.execute(task, list(_quarantined(url, specs, receipts))):
+            receipts[receipt.shard] = receipt
+        _check(step, receipts, limit)
+    # Base shards in the order of the index, and behind each the runs of its quarantined records.
+    order = sorted(receipts.values(), key=lambda receipt: (_base(receipt), receipt.shard))
+    sealed = put_seal(
+        url,
+        step.name,
+        step.schema,
+        order,
+        fingerprint=step.fingerprint(seed),
+        inputs=[step.input.url, *(join.dataset.url for join in step.joins)],
+        input_digests=[step.input.digest, *(join.dataset.digest for join in step.joins)],
+        artifacts={key: ref.digest for stage in step.stages for key, ref in stage.artifacts.items()},
+    )
+    progress.end(sealed)
+    return sealed
+
+
+def _base(receipt: Receipt) -> str:
+    return receipt.requeue_of or receipt.shard
+
+
+def _latest(receipts: dict[str, Receipt]) -> dict[str, Receipt]:
+    """Return for each base shard the receipt whose quarantine counts: the newest run's."""
+    latest: dict[str, Receipt] = {}
+    for receipt in sorted(receipts.values(), key=lambda receipt: receipt.shard):
+        latest[_base(receipt)] = receipt
+    return latest
+
+
+def _check(step: Step, receipts: dict[str, Receipt], limit: int) -> None:
+    broken = [receipt for receipt in _latest(receipts).values() if receipt.quarantined]
+    count = sum(receipt.quarantined for receipt in broken)
+    if count > limit:
+        errors: Counter[str] = Counter()
+        for receipt in broken:
+            errors.update(receipt.errors)
+        common = "; ".join(f"{number} x {error}" for error, number in errors.most_common(3))
+        raise TooManyQuarantined(
+            f"step {step.name}: {count} records broke, more than max_quarantine allows ({limit}). Commonest: {common}. "
+            "What is committed is kept: mend the cause and run `gristmill requeue`"
+        )
+
+
+def _quarantined(url: str, specs: Sequence[ShardSpec], receipts: dict[str, Receipt]) -> Iterator[ShardSpec]:
+    """Plan a shard of the records that each shard's newest run left in quarantine."""
+    latest = _latest(receipts)
+    for spec in specs:
+        receipt = latest[spec.name]
+        if receipt.quarantine is None:
+            continue
+        table: pa.Table = read_table(store.join(url, receipt.quarantine.path), ["origin"])
+        only = tuple(sorted(set(table["origin"].to_pylist())))
+        number = sum(_base(other) == spec.name for other in receipts.values())
+        name = f"{spec.name}-r{number}"
+        yield ShardSpec(name, spec.slices, len(only), spec.joins, only, requeue_of=spec.name)
+
+
+def planned_shards(url: str) -> int | None:
+    """Return how many shards a step under way is cut into, by its ``step.json``; ``None`` if it was never begun."""
+    data = store.read_if_present(store.join(url, "step.json"))
+    return None if data is None else len(json.loads(data)["shards"])

@@ -1,0 +1,120 @@
+"""The index: the plan that cuts a corpus into shards, never by the number of workers (law 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from shards import store
+from shards.dataset import SealedSet
+from shards.errors import UserError
+from shards.parquet import read_table
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The most a shard may hold; one that is met first ends the shard. At least one row goes into each."""
+
+    rows: int = 2000
+    seconds: float = 3600.0  # of audio: the column ``duration``
+    bytes: int = 256 << 20  # of source files: the column ``size``
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows ``start`` to ``stop`` of a committed Parquet file."""
+
+    url: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Join:
+    """Columns of another set, found by the record: its ``id`` is the row's ``id`` or, in copies, its ``parent_id``.
+
+    Both sets must have been cut alike (one made of the other, or both of a third), so that a shard meets a shard.
+    """
+
+    dataset: SealedSet
+    columns: tuple[str, ...]
+    on: str = "id"
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """One shard to make: which rows go in. ``only`` keeps the named records (those run again)."""
+
+    name: str
+    slices: tuple[Slice, ...]
+    rows: int
+    joins: tuple[tuple[str, tuple[str, ...], str], ...] = ()  # (file, columns, on)
+    only: tuple[str, ...] | None = None
+    requeue_of: str | None = None
+
+    def read(self) -> pa.Table:
+        """Return the rows, in order."""
+        parts = [read_table(part.url).slice(part.start, part.stop - part.start) for part in self.slices]
+        table = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
+        if self.only is None:
+            return table
+        return table.filter(pa.compute.is_in(table.column("id"), value_set=pa.array(self.only, pa.string())))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shard as the index file keeps it."""
+        return {
+            "name": self.name,
+            "rows": self.rows,
+            "slices": [[s.url, s.start, s.stop] for s in self.slices],
+        }
+
+
+def keep_shards(source: SealedSet, joins: tuple[Join, ...] = ()) -> Iterator[ShardSpec]:
+    """Plan one shard for each shard of the source, under its name."""
+    partners = [({entry.name: entry for entry in join.dataset.shards}, join) for join in joins]
+    for entry in source.shards:
+        files = []
+        for shards, join in partners:
+            if entry.name not in shards:
+                raise UserError(
+                    f"{join.dataset.name} cannot be joined to {source.name}: it has no shard {entry.name}; "
+                    "expected sets that were cut alike"
+                )
+            files.append((store.join(join.dataset.url, shards[entry.name].path), join.columns, join.on))
+        whole = Slice(store.join(source.url, entry.path), 0, entry.rows)
+        yield ShardSpec(entry.name, (whole,), entry.rows, tuple(files))
+
+
+def cut_shards(source: SealedSet, cut: Cut) -> Iterator[ShardSpec]:
+    """Plan shards by rows, seconds and bytes. Reads the numeric columns only, one source shard at a time."""
+    columns = [name for name in ("duration", "size") if name in source.schema.names]
+    slices: list[Slice] = []
+    rows = number = 0
+    seconds = size = 0.0
+    for entry in source.shards:
+        url = store.join(source.url, entry.path)
+        start = 0
+        table = read_table(url, columns) if columns else None
+        durations = _values(table, "duration", entry.rows)
+        sizes = _values(table, "size", entry.rows)
+        for row in range(entry.rows):
+            full = rows >= cut.rows or seconds + durations[row] > cut.seconds or size + sizes[row] > cut.bytes
+            if full and rows:
+                if row > start:
+                    slices.append(Slice(url, start, row))
+                yield ShardSpec(f"{number:06d}", tuple(slices), rows)
+                number, start, slices, rows, seconds, size = number + 1, row, [], 0, 0.0, 0.0
+            rows, seconds, size = rows + 1, seconds + durations[row], size + sizes[row]
+        if entry.rows > start:
+            slices.append(Slice(url, start, entry.rows))
+    if rows:
+        yield ShardSpec(f"{number:06d}", tuple(slices), rows)
+
+
+def _values(table: pa.Table | None, name: str, rows: int) -> list[float]:
+    if table is None or name not in table.column_names:
+        return [0.0] * rows
+    return [value or 0.0 for value in table.column(name).to_pylist()]

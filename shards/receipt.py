@@ -1,0 +1,129 @@
+"""Receipts: the proof that a shard is committed, and the only commit point (law 3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from shards import canonical, store
+from shards.errors import Alarm
+from shards.parquet import encode_table
+
+RECEIPTS = "receipts"
+SHARD_FILES = ("data", "rejects", "quarantine")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A Parquet file of a shard, named by its digest."""
+
+    path: str  # below the set's folder
+    sha256: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one shard.
+
+    ``records_in == records_out + rejected + quarantined``, counted in records of the step's input: one is out when
+    at least one row made of it is. ``attempt`` (who, how long) is told apart: it is no part of the shard's digest.
+    """
+
+    shard: str
+    data: StoredFile
+    rejects: StoredFile | None
+    quarantine: StoredFile | None
+    records_in: int
+    records_out: int
+    rejected: int
+    quarantined: int
+    reasons: dict[str, int] = field(default_factory=dict)  # "stage: reason" -> rows turned down
+    errors: dict[str, int] = field(default_factory=dict)  # "stage: error" -> rows that broke it
+    totals: dict[str, float] = field(default_factory=dict)  # sums over the rows out, e.g. seconds of audio
+    requeue_of: str | None = None  # the shard whose quarantined records were run again here
+    attempt: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that the shard stores."""
+        return canonical.digest([f and f.sha256 for f in (self.data, self.rejects, self.quarantine)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the receipt as JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Receipt:
+        """Return the receipt of JSON values."""
+        files = {name: value[name] and StoredFile(**value[name]) for name in SHARD_FILES}
+        return Receipt(**{**value, **files})
+
+
+def receipt_url(url: str, shard: str) -> str:
+    """Return where the receipt of a shard of the set at ``url`` lies."""
+    return store.join(url, RECEIPTS, f"{shard}.json")
+
+
+def find_receipt(url: str, shard: str) -> Receipt | None:
+    """Return the receipt of a shard, or ``None`` if it is not committed."""
+    data = store.read_if_present(receipt_url(url, shard))
+    return None if data is None else Receipt.from_json(json.loads(data))
+
+
+def committed_shards(url: str) -> list[str]:
+    """Return the names of the shards that are committed, by one listing."""
+    names = store.list_names(store.join(url, RECEIPTS))
+    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+
+def read_receipts(url: str, shards: list[str]) -> Iterator[Receipt]:
+    """Give the receipts of committed shards, in their order."""
+
+    def read(shard: str) -> Receipt:
+        return Receipt.from_json(json.loads(store.read_bytes(receipt_url(url, shard))))
+
+    with ThreadPoolExecutor(16) as pool:
+        yield from pool.map(read, shards)
+
+
+def store_table(url: str, kind: str, shard: str, table: pa.Table) -> StoredFile:
+    """Write a shard's table under a name that carries its digest; nobody sees it before the receipt."""
+    data = encode_table(table)
+    sha = canonical.sha256(data)
+    path = f"{kind}/{shard}-{sha[:16]}.parquet"
+    store.write_bytes(store.join(url, path), data)
+    return StoredFile(path, sha, table.num_rows, len(data))
+
+
+def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt:
+    """Commit a shard and return the receipt that holds: this one, or that of an earlier attempt.
+
+    A late attempt finds the receipt. With the same content nothing happens; with another one law 1 is broken, which
+    raises :class:`~shards.errors.Alarm` unless a stage of the step says that it cannot keep it.
+    """
+    if store.put_if_absent(receipt_url(url, receipt.shard), canonical.dumps(receipt.to_json())):
+        return receipt
+    first = find_receipt(url, receipt.shard)
+    if first is None:
+        raise Alarm(
+            f"{receipt_url(url, receipt.shard)}: the receipt was refused as present and cannot be read"
+        )
+    if first.digest != receipt.digest:
+        kept = {f.path for f in (first.data, first.rejects, first.quarantine) if f}
+        for name in SHARD_FILES:
+            mine: StoredFile | None = getattr(receipt, name)
+            if mine and mine.path not in kept:
+                store.remove(store.join(url, mine.path))
+        if deterministic:
+            raise Alarm(
+                f"{url}: shard {receipt.shard} came out twice with different bytes "
+                f"({first.data.sha256[:12]} is committed, {receipt.data.sha256[:12]} came later)"
+            )
+    return first

@@ -1,0 +1,174 @@
+"""A step: a chain of stages between two commits, and its fingerprint (law 5)."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shards import canonical
+from shards.dataset import SealedSet, row_totals
+from shards.index import Cut, Join, ShardSpec, cut_shards, keep_shards
+from shards.parquet import read_table
+from shards.receipt import Receipt, commit, find_receipt, store_table
+from shards.stage import Stage
+from shards.work import QUARANTINE, REJECTS, StageWorker, Work
+
+
+@dataclass(frozen=True)
+class Step:
+    """A chain of stages over a sealed set.
+
+    ``cut`` plans new shards; without it each shard of the input becomes one. ``joins`` bring columns of other sets in
+    before the first stage; a record without a partner is rejected.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    input: SealedSet
+    joins: tuple[Join, ...] = ()
+    cut: Cut | None = None
+    max_quarantine: float = 0.01
+
+    def __post_init__(self) -> None:
+        if sum(stage.fan_out for stage in self.stages) > 1:
+            raise ValueError(
+                f"step {self.name}: at most one stage may fan out, so that each row has one origin"
+            )
+        if self.joins and self.cut:
+            raise ValueError(f"step {self.name}: a join needs the input's own shards")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the rows it makes."""
+        schema = joined_schema(self.input.schema, self.joins)
+        for stage in self.stages:
+            schema = stage.output_schema(schema)
+        return schema
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether each stage keeps law 1 to the byte."""
+        return all(stage.deterministic for stage in self.stages)
+
+    def identity(self, seed: int) -> dict[str, Any]:
+        """Return what the step's result depends on; the seed only where a stage draws at random."""
+        cut = self.cut and [self.cut.rows, self.cut.seconds, self.cut.bytes]
+        return {
+            "step": self.name,
+            "stages": [stage.identity() for stage in self.stages],
+            "input": self.input.digest,
+            "joins": [[join.dataset.digest, list(join.columns), join.on] for join in self.joins],
+            "cut": cut,
+            "seed": seed if any(stage.seeded for stage in self.stages) else None,
+        }
+
+    def fingerprint(self, seed: int) -> str:
+        """Return the digest of :meth:`identity`."""
+        return canonical.digest(self.identity(seed))
+
+    def index(self) -> list[ShardSpec]:
+        """Return the shards to make, in order."""
+        return list(cut_shards(self.input, self.cut) if self.cut else keep_shards(self.input, self.joins))
+
+
+def joined_schema(schema: pa.Schema, joins: tuple[Join, ...]) -> pa.Schema:
+    """Return the columns of a set with those that joins bring in."""
+    metadata = dict(schema.metadata or {})
+    for join in joins:
+        for name in join.columns:
+            schema = schema.append(join.dataset.schema.field(name))
+        metadata |= join.dataset.schema.metadata or {}
+    metadata.pop(b"huggingface", None)
+    return schema.with_metadata(metadata or None)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker must know to make shards of a step, wherever it runs."""
+
+    url: str
+    stages: tuple[Stage, ...]
+    schema: pa.Schema
+    input_schema: pa.Schema
+    seed: int
+    deterministic: bool
+
+    def open(self, spec: ShardSpec) -> Work:
+        """Read a shard's rows and join what belongs to them; a shard that is committed by now is passed on as is."""
+        found = find_receipt(self.url, spec.name)
+        if found is not None:
+            return Work(spec.name, self.input_schema.empty_table(), 0, receipt=found.to_json())
+        table = spec.read()
+        work = Work(spec.name, table, table.num_rows, requeue_of=spec.requeue_of)
+        for file, columns, on in spec.joins:
+            work.table = _join(work, read_table(file, ["id", *columns]), columns, on)
+        work.table = work.table.select(self.input_schema.names).cast(self.input_schema)
+        return work
+
+    def worker(self, place: int) -> StageWorker:
+        """Load a worker of one of the stages."""
+        return StageWorker(self.stages[place], self.seed)
+
+    def commit(self, work: Work) -> Receipt:
+        """Write a finished shard and its receipt."""
+        if work.receipt is not None:
+            return Receipt.from_json(work.receipt)
+        begun = time.perf_counter()
+        table = work.table.select(self.schema.names).cast(self.schema)
+        rejects = pa.concat_tables([REJECTS.empty_table(), *work.rejects])
+        broken = pa.concat_tables([QUARANTINE.empty_table(), *work.quarantine])
+        out = set(table[work.origin].to_pylist())
+        broke = set(broken["origin"].to_pylist()) - out
+        turned = set(rejects["origin"].to_pylist()) - out - broke
+        stored = [
+            store_table(self.url, kind, work.shard, side) if side.num_rows or kind == "data" else None
+            for kind, side in (("data", table), ("rejects", rejects), ("quarantine", broken))
+        ]
+        work.seconds["commit"] = time.perf_counter() - begun
+        return commit(
+            self.url,
+            Receipt(
+                work.shard,
+                *stored,  # type: ignore[arg-type]
+                records_in=work.records_in,
+                records_out=len(out),
+                rejected=len(turned),
+                quarantined=len(broke),
+                reasons=_count(rejects, "reason"),
+                errors=_count(broken, "error"),
+                totals=row_totals(table),
+                requeue_of=work.requeue_of,
+                attempt={
+                    "host": socket.gethostname(),
+                    "seconds": {key: round(value, 6) for key, value in work.seconds.items()},
+                    "batches_halved": work.batches_halved,
+                },
+            ),
+            deterministic=self.deterministic,
+        )
+
+
+def _count(table: pa.Table, column: str) -> dict[str, int]:
+    pairs = zip(table["stage"].to_pylist(), table[column].to_pylist(), strict=True)
+    return dict(sorted(Counter(f"{stage}: {why}" for stage, why in pairs).items()))
+
+
+def _join(work: Work, partner: pa.Table, columns: tuple[str, ...], on: str) -> pa.Table:
+    table = work.table
+    place = pc.index_in(table[on], value_set=partner["id"].combine_chunks())
+    lost = pc.is_null(place)
+    if pc.any(lost).as_py():
+        down = table.filter(lost)
+        names = [["join"] * len(down), ["no partner"] * len(down)]
+        work.rejects.append(pa.table([down["id"], down["id"], *names], schema=REJECTS))
+        table, place = table.filter(pc.invert(lost)), place.filter(pc.invert(lost))
+    found = partner.take(place)
+    for name in columns:
+        table = table.append_column(partner.schema.field(name), found[name])
+    return table

@@ -1,0 +1,179 @@
+"""A shard on its way through the stages of a step: its rows, and those that were turned down or broke."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shards.batching import canonical_batches
+from shards.errors import GristmillError
+from shards.stage import Stage
+
+REJECTS = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "reason")])
+QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "error")])
+
+
+class ContractError(Exception):
+    """An actor did not give back what a stage must give: a bug in the actor, never a bad record."""
+
+
+@dataclass
+class Work:
+    """A shard in the making. ``origin`` names the column that holds the id of the step's input record."""
+
+    shard: str
+    table: pa.Table
+    records_in: int
+    rejects: list[pa.Table] = field(default_factory=list)
+    quarantine: list[pa.Table] = field(default_factory=list)
+    origin: str = "id"
+    seconds: dict[str, float] = field(default_factory=dict)
+    batches_halved: int = 0
+    requeue_of: str | None = None
+    receipt: dict[str, Any] | None = None  # the shard was committed by another attempt: nothing is to be done
+
+
+class StageWorker:
+    """One worker of a stage: owns the actor, feeds it batches and keeps count of every record."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        self.stage = stage
+        self.actor = stage.build(seed)
+
+    def __call__(self, work: Work) -> Work:
+        """Run the stage over a shard (law 6: what breaks costs one record)."""
+        if work.receipt is not None:
+            return work
+        begun = time.perf_counter()
+        stage, given = self.stage, work.table
+        self._expected = stage.output_schema(given.schema)
+        self._broken: list[tuple[int, str]] = []
+        self._halved = 0
+        outputs: list[pa.Table] = []
+        places: list[np.ndarray] = []
+        for rows in canonical_batches(given, stage.batch):
+            self._run(given, rows, outputs, places)
+        if self._broken:
+            broken = given.take([row for row, _ in self._broken])
+            work.quarantine.append(
+                pa.table(
+                    [
+                        broken["id"],
+                        broken[work.origin],
+                        [stage.name] * len(broken),
+                        [e for _, e in self._broken],
+                    ],
+                    schema=QUARANTINE,
+                )
+            )
+        if stage.fan_out:
+            work.origin = "parent_id"
+        table = self._in_order(outputs, places)
+        work.table = self._turn_down(table, work)
+        work.batches_halved += self._halved
+        work.seconds[stage.name] = work.seconds.get(stage.name, 0.0) + time.perf_counter() - begun
+        return work
+
+    def _run(
+        self, given: pa.Table, rows: np.ndarray, outputs: list[pa.Table], places: list[np.ndarray]
+    ) -> None:
+        batch = given.take(rows)
+        try:
+            out = self.actor(batch)
+        except (GristmillError, ContractError):
+            raise  # the run is set up wrongly: no record is to blame
+        except Exception as error:
+            if len(rows) == 1:
+                self._broken.append((int(rows[0]), _describe(error)))
+                return
+            self._halved += _is_memory(error)
+            if _is_memory(error):
+                _free_device_memory()
+            middle = len(rows) // 2
+            self._run(given, rows[:middle], outputs, places)
+            self._run(given, rows[middle:], outputs, places)
+            return
+        outputs.append(self._checked(batch, out))
+        places.append(rows[self._parents(batch, out)])
+
+    def _parents(self, batch: pa.Table, out: pa.Table) -> np.ndarray:
+        """Return for each row given back the place of its record in the batch."""
+        name, ids = self.stage.name, batch["id"]
+        if not self.stage.fan_out:
+            if out.num_rows != batch.num_rows or not out["id"].equals(ids):
+                raise ContractError(f"stage {name} must give every row back, in order, with its id")
+            return np.arange(batch.num_rows)
+        place = {record: number for number, record in enumerate(ids.to_pylist())}
+        try:
+            parents = np.array([place[parent] for parent in out["parent_id"].to_pylist()], dtype=np.int64)
+        except KeyError as error:
+            raise ContractError(
+                f"stage {name} gave a row of parent_id {error}, which was not in its batch"
+            ) from None
+        if len(np.unique(parents)) != batch.num_rows:
+            raise ContractError(
+                f"stage {name} gave no row for some record; it must set reject_reason instead"
+            )
+        return parents
+
+    def _checked(self, batch: pa.Table, out: pa.Table) -> pa.Table:
+        """Return the rows with exactly the columns declared, and the reason last."""
+        name = self.stage.name
+        missing = [f.name for f in self._expected if f.name not in out.column_names]
+        if missing:
+            raise ContractError(f"stage {name} declares the columns {missing} and did not give them")
+        if "reject_reason" in out.column_names:
+            reason = out["reject_reason"].cast(pa.string())
+        else:
+            reason = pa.nulls(out.num_rows, pa.string())
+        out = out.select(self._expected.names)
+        for field_, declared in zip(out.schema, self._expected, strict=True):
+            if field_.type != declared.type and not pa.types.is_null(field_.type):
+                raise ContractError(
+                    f"stage {name} declares {declared.name} as {declared.type} and gave {field_.type}"
+                )
+        return out.cast(self._expected).append_column("reject_reason", reason)
+
+    def _in_order(self, outputs: list[pa.Table], places: list[np.ndarray]) -> pa.Table:
+        if not outputs:
+            return self._expected.empty_table().append_column("reject_reason", pa.array([], pa.string()))
+        table = pa.concat_tables(outputs)
+        order = np.argsort(np.concatenate(places), kind="stable")
+        if not np.array_equal(order, np.arange(len(order))):
+            table = table.take(order)
+        return table.replace_schema_metadata(self._expected.metadata)
+
+    def _turn_down(self, table: pa.Table, work: Work) -> pa.Table:
+        reason = table["reject_reason"]
+        if reason.null_count < table.num_rows:
+            down = table.filter(pc.is_valid(reason))
+            work.rejects.append(
+                pa.table(
+                    [down["id"], down[work.origin], [self.stage.name] * len(down), down["reject_reason"]],
+                    schema=REJECTS,
+                )
+            )
+            table = table.filter(pc.is_null(reason))
+        return table.drop_columns("reject_reason")
+
+
+def _describe(error: Exception) -> str:
+    """Return an error as one line; no traceback, which would name a machine's folders."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+def _is_memory(error: Exception) -> bool:
+    # By name: this room knows no torch, and device errors reach it as torch's OutOfMemoryError.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _free_device_memory() -> None:
+    import sys
+
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()
