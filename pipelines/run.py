@@ -53,9 +53,7 @@ class Run:
     requeue: bool = False
     trace: list[Trace] = field(default_factory=list)
 
-    def source(
-        self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]
-    ) -> SealedSet:
+    def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
         """Seal what the driver streams: listings of files, generated requests. Seen again, it is not written."""
         url = store.join(self.out, name, canonical.digest([name, identity])[:16])
         begun = time.perf_counter()

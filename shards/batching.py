@@ -19,12 +19,8 @@ def canonical_batches(table: pa.Table, limits: BatchLimits) -> list[np.ndarray]:
     if limits.cost is None:
         return [rows[start : start + limits.rows] for start in range(0, len(rows), limits.rows)]
     if limits.cost not in table.column_names:
-        raise UserError(
-            f"a batch is to be cut by the column {limits.cost!r}, which is not there: {table.column_names}"
-        )
-    cost = np.nan_to_num(
-        np.asarray(table.column(limits.cost).to_numpy(zero_copy_only=False), dtype=np.float64)
-    )
+        raise UserError(f"a batch is to be cut by the column {limits.cost!r}, which is not there: {table.column_names}")
+    cost = np.nan_to_num(np.asarray(table.column(limits.cost).to_numpy(zero_copy_only=False), dtype=np.float64))
     rows = np.argsort(cost, kind="stable")
     batches, start = [], 0
     for end in range(1, len(rows) + 1):

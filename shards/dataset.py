@@ -91,9 +91,7 @@ def find_sealed(url: str) -> SealedSet | None:
         data = newer
     seal = json.loads(data)
     if seal.get("format") != FORMAT:
-        raise UserError(
-            f"{url}: the seal is of format {seal.get('format')}, this version reads format {FORMAT}"
-        )
+        raise UserError(f"{url}: the seal is of format {seal.get('format')}, this version reads format {FORMAT}")
     return SealedSet(url, seal)
 
 
@@ -101,15 +99,11 @@ def open_sealed(url: str) -> SealedSet:
     """Return the sealed set at a URL; one that is missing or unfinished is refused."""
     found = find_sealed(url)
     if found is None:
-        raise UserError(
-            f"{url}: no sealed set is here (no seal.json); expected the folder of a finished step"
-        )
+        raise UserError(f"{url}: no sealed set is here (no seal.json); expected the folder of a finished step")
     return found
 
 
-def put_seal(
-    url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any
-) -> SealedSet:
+def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any) -> SealedSet:
     """Seal a set whose shards are all committed. The digest covers content only, so equal content is equal."""
     entries, reasons, errors = [], {}, {}
     counts = dict.fromkeys(("records_in", "records_out", "rejected", "quarantined"), 0)

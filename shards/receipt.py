@@ -112,9 +112,7 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
         return receipt
     first = find_receipt(url, receipt.shard)
     if first is None:
-        raise Alarm(
-            f"{receipt_url(url, receipt.shard)}: the receipt was refused as present and cannot be read"
-        )
+        raise Alarm(f"{receipt_url(url, receipt.shard)}: the receipt was refused as present and cannot be read")
     if first.digest != receipt.digest:
         kept = {f.path for f in (first.data, first.rejects, first.quarantine) if f}
         for name in SHARD_FILES:

@@ -37,9 +37,7 @@ class Step:
 
     def __post_init__(self) -> None:
         if sum(stage.fan_out for stage in self.stages) > 1:
-            raise ValueError(
-                f"step {self.name}: at most one stage may fan out, so that each row has one origin"
-            )
+            raise ValueError(f"step {self.name}: at most one stage may fan out, so that each row has one origin")
         if self.joins and self.cut:
             raise ValueError(f"step {self.name}: a join needs the input's own shards")
 

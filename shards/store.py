@@ -139,9 +139,7 @@ def walk(url: str) -> Iterator[FileInfo]:
                     folders[name] = folders.pop(name)
             for name in sorted(files):
                 inner = posixpath.join(folder, name)
-                yield FileInfo(
-                    fs.unstrip_protocol(inner) if "://" in url else inner, int(files[name].get("size") or 0)
-                )
+                yield FileInfo(fs.unstrip_protocol(inner) if "://" in url else inner, int(files[name].get("size") or 0))
 
 
 @contextlib.contextmanager
@@ -152,9 +150,7 @@ def _told(url: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError, UserError):
         raise
     except PermissionError as error:
-        raise UserError(
-            f"{url}: access refused ({error}); check the credentials or the permissions"
-        ) from None
+        raise UserError(f"{url}: access refused ({error}); check the credentials or the permissions") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(f"{url}: no space left on the device") from None

@@ -79,9 +79,7 @@ class StageWorker:
         work.seconds[stage.name] = work.seconds.get(stage.name, 0.0) + time.perf_counter() - begun
         return work
 
-    def _run(
-        self, given: pa.Table, rows: np.ndarray, outputs: list[pa.Table], places: list[np.ndarray]
-    ) -> None:
+    def _run(self, given: pa.Table, rows: np.ndarray, outputs: list[pa.Table], places: list[np.ndarray]) -> None:
         batch = given.take(rows)
         try:
             out = self.actor(batch)
@@ -112,13 +110,9 @@ class StageWorker:
         try:
             parents = np.array([place[parent] for parent in out["parent_id"].to_pylist()], dtype=np.int64)
         except KeyError as error:
-            raise ContractError(
-                f"stage {name} gave a row of parent_id {error}, which was not in its batch"
-            ) from None
+            raise ContractError(f"stage {name} gave a row of parent_id {error}, which was not in its batch") from None
         if len(np.unique(parents)) != batch.num_rows:
-            raise ContractError(
-                f"stage {name} gave no row for some record; it must set reject_reason instead"
-            )
+            raise ContractError(f"stage {name} gave no row for some record; it must set reject_reason instead")
         return parents
 
     def _checked(self, batch: pa.Table, out: pa.Table) -> pa.Table:
@@ -134,9 +128,7 @@ class StageWorker:
         out = out.select(self._expected.names)
         for field_, declared in zip(out.schema, self._expected, strict=True):
             if field_.type != declared.type and not pa.types.is_null(field_.type):
-                raise ContractError(
-                    f"stage {name} declares {declared.name} as {declared.type} and gave {field_.type}"
-                )
+                raise ContractError(f"stage {name} declares {declared.name} as {declared.type} and gave {field_.type}")
         return out.cast(self._expected).append_column("reject_reason", reason)
 
     def _in_order(self, outputs: list[pa.Table], places: list[np.ndarray]) -> pa.Table:
