@@ -1,0 +1,30 @@
+# Two commands do all the set-up: `make demo` runs the main job on the embedded default, `make test` the tests.
+PYTHON ?= python3.11
+VENV ?= .venv
+PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet
+
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: demo test check
+
+demo: $(VENV)/base
+	$(VENV)/bin/gristmill run configs/distill.yaml
+
+test: $(VENV)/dev
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# torch goes first and by itself: where an index offers a CPU build, nothing later swaps it for a CUDA one.
+$(VENV)/base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/base
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
