@@ -1,0 +1,183 @@
+"""Tables, names and numbers of the report page, and its sections that are mostly tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from pipelines import figures
+from pipelines.report import Report
+
+NAMES = {
+    "teacher": "Clean teacher",
+    "multicondition": "Multi-condition",
+    "hard_labels": "Hard labels",
+    "student": "Student",
+    "student_seq": "Student + sequence",
+    "clean": "Clean",
+    "noisy": "Noisy",
+    "rerecorded": "Re-recorded",
+    "wer": "WER",
+    "per": "PER",
+}
+_KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
+
+
+def shown(report: Report, name: str) -> str:
+    """Return the name to show for a system, test set or metric."""
+    return report.labels.get(name) or NAMES.get(name) or name.replace("_", " ")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a fraction as percent."""
+    return "–" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def signed(value: float | None) -> str:
+    """Return a relative change as percent with its sign."""
+    return "–" if value is None else f"{100 * value:+.1f}%".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """Return a p as markup."""
+    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def count(value: Any) -> str:
+    """Return a number for a table, escaped."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–" if value is None else escape(str(value))
+    if isinstance(value, int) or (abs(value) >= 1000 and math.isfinite(value)):
+        return f"{value:,.0f}"
+    return f"{value:,.3g}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", text: Sequence[int] = ()) -> str:
+    """Lay out cells of ready markup; the first is the row's header. A row of one cell heads a group."""
+
+    def css(i: int) -> str:
+        return ' class="text"' if i in text else ""
+
+    body = []
+    for row in rows:
+        if len(row) == 1:
+            body.append(f'<tr><th class="group" scope="rowgroup" colspan="{len(head)}">{row[0]}</th></tr>')
+            continue
+        cells = "".join(f"<td{css(i)}>{cell}</td>" for i, cell in enumerate(row[1:], 1))
+        body.append(f'<tr><th scope="row">{row[0]}</th>{cells}</tr>')
+    heads = "".join(f'<th scope="col"{css(i)}>{name}</th>' for i, name in enumerate(head))
+    told = f"<caption>{caption}</caption>" if caption else ""
+    return (
+        f'<div class="scroll" tabindex="0"><table>{told}<thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def systems(report: Report) -> list[str]:
+    """Return the systems of the metrics, in their order."""
+    return list(dict.fromkeys(row["system"] for row in report.metrics))
+
+
+def test_sets(report: Report) -> list[str]:
+    """Return the test sets of the metrics, in their order."""
+    return list(dict.fromkeys(row["test_set"] for row in report.metrics))
+
+
+def colour_of(report: Report, system: str) -> int:
+    """Return the number of a system's colour variable."""
+    names = systems(report) or list(dict.fromkeys(point["system"] for point in report.curves))
+    return (names.index(system) if system in names else 0) % 8
+
+
+def dot(colour: int) -> str:
+    """Return the dot of a colour that stands before a name."""
+    return f'<i class="key" style="background:var(--s{colour})"></i>'
+
+
+def records_section(report: Report) -> str:
+    """Show kept, rejected and quarantined records of each step."""
+    if not report.records:
+        return ""
+    bars, rows = [], []
+    for step in report.records:
+        entered, left = int(step.get("records_in") or 0), int(step.get("records_out") or 0)
+        reasons = dict(sorted((step.get("reasons") or {}).items(), key=lambda pair: -pair[1]))
+        rejected, quarantined = int(step.get("rejected") or 0), int(step.get("quarantined") or 0)
+        other = rejected - sum(reasons.values())
+        if other > 0:
+            reasons["other reasons" if reasons else "rejected"] = other
+        parts = [("kept", left, _KEPT)]
+        parts += [(reason, n, _REJECTED[min(i, 4)]) for i, (reason, n) in enumerate(reasons.items())]
+        parts.append(("quarantined", quarantined, _QUARANTINED))
+        total = sum(n for _, n, _ in parts) or 1
+        drawn = "".join(
+            f'<b title="{escape(name)}: {n:,}" style="width:{100 * n / total:.2f}%;background:var({colour})"></b>'
+            for name, n, colour in parts
+            if n
+        )
+        told = " · ".join(f"{n:,} {escape(name)}" for name, n, _ in parts if n)
+        bars.append(
+            f'<div><div class="name"><span>{escape(str(step["name"]))}</span><span>{told}</span></div>'
+            f'<div class="bar">{drawn}</div></div>'
+        )
+        why = "<br>".join(f"{escape(reason)}: {n:,}" for reason, n in reasons.items() if n)
+        figures_ = [f"{n:,}" for n in (entered, left, rejected, quarantined)]
+        rows.append([escape(str(step["name"])), *figures_, count(step.get("shards")), why or "–"])
+    told = "Each record that went in came out, was rejected for a reason, or is in quarantine."
+    head = ["Step", "In", "Out", "Rejected", "Quarantined", "Shards", "Reasons"]
+    return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, told, text=(6,))}'
+
+
+def _planned(name: str, before: Any, after: Any) -> list[str]:
+    ratio = "–"
+    if isinstance(before, (int, float)) and isinstance(after, (int, float)) and before:
+        ratio = f"{after / before:.2f}"
+    return [escape(str(name).replace("_", " ")), count(before), count(after), ratio]
+
+
+def plan_section(report: Report) -> str:
+    """Set the estimate against what was measured."""
+    estimate, actual = report.plan.get("estimate", {}), report.plan.get("actual", {})
+    rows: list[list[str]] = []
+    for name in dict.fromkeys([*estimate, *actual]):
+        before, after = estimate.get(name), actual.get(name)
+        if isinstance(before, dict) or isinstance(after, dict):
+            rows.append([escape(str(name))])
+            inner, outer = before or {}, after or {}
+            rows += [_planned(key, inner.get(key), outer.get(key)) for key in dict.fromkeys([*inner, *outer])]
+        else:
+            rows.append(_planned(name, before, after))
+    return table(["", "Estimate", "Actual", "Actual / estimate"], rows) if rows else ""
+
+
+def lineage_section(report: Report) -> str:
+    """Show what was made from what, and the digests."""
+    made = ""
+    if report.lineage:
+        drawn = figures.lineage(report.lineage, "What was made from what")
+        kinds = '<li><i style="background:var(--accent)"></i>sealed set</li>'
+        if any(node.get("kind") == "artifact" for node in report.lineage):
+            kinds += '<li><i style="background:var(--s2);border-radius:2px"></i>artifact</li>'
+        made += f'<figure><ul class="legend">{kinds}</ul>{drawn}</figure>'
+    if report.digests:
+        rows = [
+            [escape(name), f'<span class="mono">{escape(digest)}</span>'] for name, digest in report.digests.items()
+        ]
+        inner = table(["Set or artifact", "Digest"], rows, text=(1,))
+        made += f"<details><summary>All {len(rows)} digests</summary>{inner}</details>"
+    return made
+
+
+def recipe_section(report: Report) -> str:
+    """Show the settings and the versions of the software."""
+    made = ""
+    if report.recipe:
+        told = json.dumps(report.recipe, indent=2, ensure_ascii=False, default=str)
+        made += f"<details><summary>The recipe's settings</summary><pre>{escape(told)}</pre></details>"
+    if report.versions:
+        rows = [[escape(name), escape(str(version))] for name, version in report.versions.items()]
+        made += table(["Software", "Version"], rows)
+    return made
