@@ -87,29 +87,26 @@ TEMPLATES: dict[str, list[str]] = {
     "timer": [
         "set a timer for {number} {unit}",
         "start a {number} minute timer",
-        "set a {food} timer for {number} minutes",
-        "how much time is left on my timer",
-        "cancel the {food} timer",
+        "set a {food} timer for {minutes} minutes",
+        "cancel the {food} timer in the {room}",
         "add {few} minutes to the {food} timer",
-        "stop the timer please",
     ],
     "alarm": [
         "wake me up at {hour} {day}",
         "wake me at {half} {hour}",
         "set an alarm for {hour} {minutes}",
         "set an alarm for {half} {hour}",
-        "cancel my alarm for {day}",
-        "what time is my alarm {day}",
+        "cancel my {half} {hour} alarm for {day}",
+        "is my alarm set for {hour} {minutes}",
     ],
     "music": [
-        "play some {genre} music",
+        "play some {genre} music in the {room}",
         "play {mood} {genre} in the {room}",
-        "play something by {artist}",
-        "i'd like to hear {artist}",
+        "play something by {artist} in the {room}",
+        "i'd like to hear {mood} songs by {artist}",
         "let's listen to some {mood} {genre}",
-        "skip this song please",
-        "turn the volume to {percent} percent",
-        "who's singing this {mood} song",
+        "turn the {room} volume to {percent} percent",
+        "who's singing this {mood} {genre} song",
         "play the next {genre} album",
     ],
     "lights": [
@@ -126,8 +123,8 @@ TEMPLATES: dict[str, list[str]] = {
         "will it {fall} in {city} {day}",
         "how {weather} is it in {city}",
         "is it going to be {weather} {part}",
-        "do i need an umbrella {day}",
-        "give me the forecast for {city}",
+        "do i need an umbrella in {city} {day}",
+        "give me the {day} forecast for {city}",
     ],
     "shopping": [
         "add {goods} to my {list}",
@@ -139,13 +136,13 @@ TEMPLATES: dict[str, list[str]] = {
         "don't forget to buy {goods}",
     ],
     "calls": [
-        "call {person} please",
-        "call {person} on the speaker",
-        "send a message to {person}",
+        "call {person} at {place} please",
+        "call {person} in {few} minutes",
+        "send {person} a message about the {event}",
         "tell {person} i'll be {few} minutes late",
         "tell {person} i'm at {place}",
         "text {person} that i'm leaving {place}",
-        "read my last message from {person}",
+        "read the {number} messages from {person}",
         "dial {digit} {digit} {digit} {digit} {digit} {digit}",
     ],
     "navigation": [
@@ -158,11 +155,11 @@ TEMPLATES: dict[str, list[str]] = {
         "how long is the drive to {city}",
     ],
     "calendar": [
-        "what's on my calendar {day}",
+        "what's on my calendar {day} at {hour}",
         "move the {event} to {day} at {hour}",
         "move the {event} with {person} to {day}",
         "cancel the {event} with {person}",
-        "when is my next {event}",
+        "when is my {event} with {person}",
         "am i free {day} at {hour}",
     ],
     "reminder": [
@@ -177,7 +174,7 @@ TEMPLATES: dict[str, list[str]] = {
         "what's {number} times {few}",
         "how do you say {word} in {language}",
         "tell me the {topic} news please",
-        "how do you spell {word}",
+        "how do you spell {word} in {language}",
         "what time is it in {city}",
         "tell me a joke about a {word}",
     ],
@@ -198,6 +195,17 @@ def _used_slots() -> set[str]:
     return {name for group in TEMPLATES.values() for text in group for name in _SLOT.findall(text)}
 
 
+@cache
+def _weighted() -> tuple[list[str], np.ndarray]:
+    """Return the patterns and their cumulated weights: the square root of how many sentences each makes.
+
+    Even weights would say the few sentences of a small pattern again and again.
+    """
+    patterns = [p for group in TEMPLATES.values() for p in group]
+    sizes = [np.prod([len(SLOTS[name]) for name in _SLOT.findall(p)]) for p in patterns]
+    return patterns, np.cumsum(np.sqrt(np.minimum(sizes, 2000.0)))
+
+
 def held_out(text: str) -> bool:
     """Tell whether a sentence belongs to the test part; the other parts never hold it, whatever the seed."""
     digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
@@ -206,10 +214,9 @@ def held_out(text: str) -> bool:
 
 def sentence(rng: np.random.Generator, test: bool = False) -> str:
     """Return one request of 3 to 8 words: lower-case letters, apostrophes and spaces."""
-    groups = list(TEMPLATES.values())
+    patterns, cumulated = _weighted()
     while True:
-        group = groups[rng.integers(len(groups))]
-        pattern = group[rng.integers(len(group))]
+        pattern = patterns[int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))]
         text = _SLOT.sub(lambda match: SLOTS[match[1]][rng.integers(len(SLOTS[match[1]]))], pattern)
         if _LEAST_WORDS <= len(text.split()) <= _MOST_WORDS and held_out(text) is test:
             return text
