@@ -1,0 +1,56 @@
+"""Acoustic checkpoints: weights, sizes, units and feature settings in one safetensors file. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from models.acoustic import AcousticConfig, AcousticModel
+from models.features import FeatureSettings
+from models.units import Units
+from shards.errors import UserError
+
+
+def save_acoustic(model: AcousticModel, units: Units, features: FeatureSettings) -> bytes:
+    """Return a checkpoint; the same weights give the same bytes."""
+    from safetensors.torch import save
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    # safetensors keeps its metadata in a hash map whose order varies; one entry has only one order.
+    described = {
+        "config": asdict(model.config),
+        "units": json.loads(units.to_json()),
+        "features": json.loads(features.to_json()),
+    }
+    return save(tensors, metadata={"gristmill": json.dumps(described, sort_keys=True)})
+
+
+def load_acoustic(data: bytes) -> tuple[AcousticModel, Units, FeatureSettings]:
+    """Return (model in eval mode, units, feature settings); a pickle or another format is a ``UserError``."""
+    from safetensors.torch import load
+
+    described = json.loads(read_metadata(data).get("gristmill", "null"))
+    if described is None:
+        raise UserError("checkpoint: a safetensors file, but not of an acoustic model of this project")
+    try:
+        config = AcousticConfig(**described["config"])
+        units = Units.from_json(json.dumps(described["units"]))
+        features = FeatureSettings.from_json(json.dumps(described["features"]))
+        model = AcousticModel(config)
+        model.load_state_dict(load(data))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"checkpoint: weights and description do not fit together: {error}") from None
+    return model.eval(), units, features
+
+
+def read_metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of safetensors bytes; a ``UserError`` names what the bytes are instead."""
+    if data[:1] == b"\x80" or data[:2] == b"PK":
+        raise UserError("checkpoint: a pickle, which can run code when loaded; expected a safetensors file")
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8 or data[8:9] != b"{":
+        raise UserError("checkpoint: not a safetensors file")
+    try:
+        return dict(json.loads(data[8 : 8 + size]).get("__metadata__") or {})
+    except ValueError:
+        raise UserError("checkpoint: not a safetensors file (its header is not readable)") from None

@@ -1,0 +1,130 @@
+"""Output units of a CTC model: characters, SentencePiece pieces or a given list of phonemes. Unit 0 is the blank."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from shards.errors import UserError
+
+BLANK = "<blank>"
+KINDS = ("characters", "sentencepiece", "phonemes")
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units and their numbers. ``model`` is SentencePiece's serialised model, empty for the other kinds."""
+
+    kind: str
+    tokens: tuple[str, ...]
+    model: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"units.kind: {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if not self.tokens or self.tokens[0] != BLANK or len(set(self.tokens)) != len(self.tokens):
+            raise UserError(f"units: expected distinct tokens that begin with {BLANK}, got {self.tokens[:5]}...")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        return {token: i for i, token in enumerate(self.tokens)}
+
+    @cached_property
+    def _pieces(self) -> Any:
+        import sentencepiece
+
+        return sentencepiece.SentencePieceProcessor(model_proto=self.model)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the unit numbers of a text; what the units cannot spell is left out. Never a blank."""
+        if self.kind == "sentencepiece":
+            # Unit numbers are piece numbers moved by one to make room for the blank; piece 0 is "unknown".
+            return [i + 1 for i in self._pieces.encode(normalise(text)) if i != 0]
+        parts: Iterable[str] = normalise(text) if self.kind == "characters" else text.split()
+        return [self._number[part] for part in parts if self._number.get(part, 0) != 0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of unit numbers; blanks are ignored."""
+        known = [int(i) for i in ids if i != 0]
+        if self.kind == "sentencepiece":
+            return self._pieces.decode([i - 1 for i in known]).strip()
+        parts = [self.tokens[i] for i in known]
+        return " ".join("".join(parts).split()) if self.kind == "characters" else " ".join(parts)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what the numbers mean."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return the units as canonical JSON."""
+        model = base64.b64encode(self.model).decode()
+        return json.dumps({"kind": self.kind, "tokens": self.tokens, "model": model}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Units:
+        """Return the units written by :meth:`to_json`."""
+        try:
+            data = json.loads(text)
+            return cls(data["kind"], tuple(data["tokens"]), base64.b64decode(data.get("model") or ""))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"units are not readable: {error}") from None
+
+
+def normalise(text: str) -> str:
+    """Return a text as it is spelled: lower-case letters, digits and apostrophes, single spaces between words."""
+    text = unicodedata.normalize("NFC", text).lower().replace("’", "'")
+    return " ".join("".join(c if c.isalnum() or c == "'" else " " for c in text).split())
+
+
+def characters(texts: Iterable[str]) -> Units:
+    """Return the characters that occur in texts as units; the space between words is one of them."""
+    seen: set[str] = {" "}
+    for text in texts:
+        seen.update(normalise(text))
+    if seen == {" "}:
+        raise UserError("units: the texts that the characters are to be taken from hold no letter")
+    return Units("characters", (BLANK, *sorted(seen)))
+
+
+def phonemes(symbols: Sequence[str]) -> Units:
+    """Return a given list of phonemes as units, in the list's order; a text is phonemes between spaces."""
+    return Units("phonemes", (BLANK, *symbols))
+
+
+def sentencepiece(texts: Iterable[str], size: int) -> Units:
+    """Return ``size`` pieces (without the blank) of a unigram model (Kudo 2018) fitted to texts."""
+    import sentencepiece as spm
+
+    out = io.BytesIO()
+    lines = [line for line in map(normalise, texts) if line]
+    if not lines:
+        raise UserError("units: the texts that the pieces are to be fitted to are empty")
+    try:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=out,
+            vocab_size=size,
+            model_type="unigram",
+            character_coverage=1.0,
+            hard_vocab_limit=False,
+            bos_id=-1,
+            eos_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(f"units: no {size} pieces can be fitted to these texts: {error}") from None
+    processor = spm.SentencePieceProcessor(model_proto=out.getvalue())
+    pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    return Units("sentencepiece", (BLANK, *pieces), out.getvalue())
