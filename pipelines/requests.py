@@ -47,7 +47,7 @@ _VALUES = {
     "onoff": "on|off",
     "colour": "red|blue|green|yellow|purple|orange|white|pink|warm white",
     "genre": "jazz|rock|pop|blues|folk|opera|reggae|soul|country|metal|disco|classical|hip hop",
-    "artist": "the beatles|queen|adele|bob dylan|david bowie|nina simone|the rolling stones|miles davis",
+    "artist": "the beatles|queen|adele|bob dylan|david bowie|nina simone|elvis|miles davis",
     "mood": "quiet|happy|sad|slow|loud|calm|cheerful|old|new",
     "person": (
         "anna|peter|maria|james|susan|george|emma|robert|laura|thomas|alice|henry|julia|simon|grace|"

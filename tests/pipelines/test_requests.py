@@ -22,8 +22,13 @@ def test_texts_are_short_normalised_and_from_the_vocabulary() -> None:
 
 def test_the_vocabulary_is_modest_and_used() -> None:
     assert 200 <= len(vocabulary()) <= 500
-    seen = {w for text in table("unlabelled", 8000)["text"].to_pylist() for w in text.split()}
-    assert len(seen) > 0.97 * len(vocabulary())
+    seen = {w for text in table("unlabelled", 20000)["text"].to_pylist() for w in text.split()}
+    assert seen == set(vocabulary())
+
+
+def test_sentences_seldom_repeat() -> None:
+    assert len(set(table("labelled", 500)["text"].to_pylist())) > 480
+    assert len(set(table("unlabelled", 3000)["text"].to_pylist())) > 2500
 
 
 def test_every_slot_is_used_and_every_template_fits_somewhere() -> None:
