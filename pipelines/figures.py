@@ -79,7 +79,7 @@ def points(
     reference: int = 0,
 ) -> str:
     """Draw values with their intervals, one a line, from zero; a dashed rule stands at the reference's."""
-    left, right, top, pitch = 8, 10, 8, 36
+    left, right, top, pitch = 8, 10, 8, 44
     known = [v for p in lines for v in (p.value, p.high, *p.each) if v is not None]
     marks = ticks(0, max(known, default=1.0) or 1.0, 4)
     span = WIDTH - left - right
@@ -97,12 +97,12 @@ def points(
         base = at(lines[reference].value)
         body.append(_line(base, top, base, bottom, "rule", lines[reference].colour))
     for i, p in enumerate(lines):
-        y = top + pitch * i + 25
-        body.append(_text(left, y - 11, p.label, "name"))
-        body.append(_text(WIDTH - right, y - 11, show(p.value), "value", "end"))
+        y = top + pitch * i + 27
+        body.append(_text(left, y - 14, p.label, "name"))
+        body.append(_text(WIDTH - right, y - 14, show(p.value), "value", "end"))
         for value in p.each:
             body.append(
-                f'<circle cx="{number(at(value))}" cy="{y}" r="2.2" class="seed" style="fill:var(--s{p.colour})"/>'
+                f'<circle cx="{number(at(value))}" cy="{y + 9}" r="2" class="seed" style="fill:var(--s{p.colour})"/>'
             )
         if p.low is not None and p.high is not None:
             body.append(_line(at(p.low), y, at(p.high), y, "whisker", p.colour))
@@ -190,7 +190,7 @@ def heat_map(
                 f'<rect x="{number(x + 1)}" y="{number(y + 1)}" width="{number(width - 2)}" '
                 f'height="{pitch - 2}" rx="3" fill="#{red:02x}{green:02x}{blue:02x}"/>'
                 f'<text x="{number(x + width / 2)}" y="{number(y + pitch / 2 + 4)}" class="cell" '
-                f'text-anchor="middle" fill="{ink}">{escape(show(value))}</text>'
+                f'text-anchor="middle" style="fill:{ink}">{escape(show(value))}</text>'
             )
             for cell, css in ((best, "best"), (chosen, "chosen")):
                 if cell == (row, column):

@@ -189,9 +189,11 @@ def find(report: Report, system: str, test_set: str, metric: str | None = None, 
 
 def to_json(report: Report) -> bytes:
     """Return ``report.json``: keys in a fixed order, no times of day, numbers that JSON can hold."""
+    from pipelines.report_html import summary
+
     document: dict[str, Any] = {
         "title": report.title,
-        "summary": report.summary,
+        "summary": summary(report),
         "recipe": report.recipe,
         "metric": report.metric,
         "baseline": report.baseline,

@@ -15,6 +15,7 @@ from pipelines.report_tables import (
     colour_of,
     count,
     dot,
+    inline,
     lineage_section,
     p_value,
     percent,
@@ -72,9 +73,9 @@ def summary(report: Report) -> str:
     if mine is None or base is None:
         return ""
     told = (
-        f"On {shown(report, test_set).lower()} speech, {shown(report, system).lower()} has a "
+        f"On {inline(report, test_set)} speech, {inline(report, system)} has a "
         f"{shown(report, report.metric)} of {percent(mine['value'])} against {percent(base['value'])} for "
-        f"{shown(report, report.baseline).lower()}"
+        f"{inline(report, report.baseline)}"
     )
     if change is None:
         return told + "."
@@ -99,7 +100,8 @@ def _facts(report: Report) -> str:
             continue
         css = "better" if row["high"] < 0 else "worse" if row["low"] > 0 else ""
         cards.append(
-            f"<div><dt>{escape(shown(report, test_set))}, relative {escape(shown(report, report.metric))}</dt>"
+            f"<div><dt>{escape(shown(report, test_set))} {escape(shown(report, report.metric))}, "
+            f"against {escape(inline(report, report.baseline))}</dt>"
             f'<dd class="{css}">{signed(row["value"])}'
             f"<small>{signed(row['low'])} to {signed(row['high'])}</small></dd></div>"
         )
@@ -137,7 +139,7 @@ def _results(report: Report) -> str:
     how = f", resampling {escape(' or '.join(sorted(ways)))}" if ways else ""
     hint = (
         f"{escape(shown(report, report.metric))} with its 95% bootstrap interval{how}; small dots are training "
-        f"seeds. The dashed rule is the {escape(shown(report, report.baseline).lower())}. "
+        f"seeds. The dashed rule is the {escape(inline(report, report.baseline))}. "
         "Each panel has its own scale; less is better."
     )
     return (
@@ -183,7 +185,7 @@ def _result_table(report: Report) -> str:
                     p_value(p["value"]) if p else "–",
                 ]
             )
-    base = escape(shown(report, report.baseline).lower())
+    base = escape(inline(report, report.baseline))
     head = ["System", f"{escape(shown(report, report.metric))} (95% interval)", "Sub.", "Del.", "Ins."]
     head += [f"Relative to {base}", "MAPSSWE p"]
     return table(head, rows, "Mean over training seeds; the p is the largest of the seeds'.")
@@ -244,7 +246,7 @@ def _curves(report: Report) -> str:
                 (colour_of(report, name), [p["step"] for p in some], [p[measure] for p in some])
                 for (name, _), some in runs.items()
             ]
-            title = NAMES.get(measure, measure.replace("_", " "))
+            title = " ".join(NAMES.get(word, word) for word in measure.split("_"))
             title = f"{shown(report, group[0])}: {title}" if len(group) == 1 else title
             drawn = figures.curves(series, f"{title} over training steps")
             if drawn:

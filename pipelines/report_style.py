@@ -63,7 +63,8 @@ figure, .card {
   margin: 0; min-width: 0;
 }
 figcaption { margin-top: .4rem; }
-.grid + .scroll, .flow + .scroll, figure + details { margin-top: 1rem; }
+.grid + *, .flow + *, figure + details { margin-top: 1rem; }
+.slim { max-width: 26rem; }
 figure svg { display: block; width: 100%; max-width: 34rem; height: auto; margin: 0 auto; }
 svg text {
   fill: var(--ink);
@@ -71,12 +72,13 @@ svg text {
 }
 svg text.tick { fill: var(--soft); font-size: 10.5px; }
 svg text.value { font-weight: 650; font-variant-numeric: tabular-nums; }
-svg text.cell { fill: inherit; font-size: 12px; font-weight: 600; }
+svg text.cell { font-weight: 600; }
+svg text.name, svg text.value { paint-order: stroke; stroke: var(--card); stroke-width: 4px; stroke-linejoin: round; }
 svg text.mono, code, .mono {
   font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace;
 }
 svg text.mono { fill: var(--soft); font-size: 10.5px; }
-.grid-line, line.grid { stroke: var(--grid); }
+line.grid { stroke: var(--grid); }
 line.rule { stroke-dasharray: 3 3; opacity: .75; }
 line.whisker { stroke-width: 2.5; } line.cap { stroke-width: 2; }
 circle.dot { stroke: var(--card); stroke-width: 1.5; } circle.seed { opacity: .5; }
@@ -98,7 +100,6 @@ circle.node { fill: var(--accent); } rect.artifact { fill: var(--s2); }
   margin-bottom: 1rem;
 }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding: .6rem .8rem; font-size: .85rem; }
 th, td {
   padding: .42rem .8rem; text-align: right; border-top: 1px solid var(--line); white-space: nowrap;
   vertical-align: baseline;
@@ -145,7 +146,8 @@ footer div { border-top: 1px solid var(--line); padding-top: 1rem; }
     padding-inline: .9rem; } header { padding-top: 1.5rem; } section { margin-top: 2rem;
   }
   figure, .card { padding: .8rem .7rem; } th, td { padding: .4rem .6rem; }
-  .facts { grid-template-columns: repeat(2, 1fr); gap: .6rem; } .facts dd { font-size: 1.25rem; }
+  .facts { grid-template-columns: 1fr; gap: .5rem; } .facts dd { font-size: 1.2rem; text-align: right; }
+  .facts div { display: flex; justify-content: space-between; gap: 1rem; padding: .55rem .8rem; }
 }
 @media print {
   :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc; --grid: #e4e4e4; }

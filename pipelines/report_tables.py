@@ -31,6 +31,12 @@ def shown(report: Report, name: str) -> str:
     return report.labels.get(name) or NAMES.get(name) or name.replace("_", " ")
 
 
+def inline(report: Report, name: str) -> str:
+    """Return the name to show inside a sentence: a capital that only opens a word becomes small."""
+    told = shown(report, name)
+    return told[:1].lower() + told[1:] if told[1:2].islower() else told
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a fraction as percent."""
     return "–" if value is None else f"{100 * value:.{digits}f}%"
@@ -69,9 +75,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "",
         cells = "".join(f"<td{css(i)}>{cell}</td>" for i, cell in enumerate(row[1:], 1))
         body.append(f'<tr><th scope="row">{row[0]}</th>{cells}</tr>')
     heads = "".join(f'<th scope="col"{css(i)}>{name}</th>' for i, name in enumerate(head))
-    told = f"<caption>{caption}</caption>" if caption else ""
+    told = f'<p class="hint">{caption}</p>' if caption else ""
+    region = f'role="region" aria-label="{caption or head[0] or head[1]}"'
     return (
-        f'<div class="scroll" tabindex="0"><table>{told}<thead><tr>{heads}</tr></thead>'
+        f'{told}<div class="scroll" tabindex="0" {region}><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -179,5 +186,5 @@ def recipe_section(report: Report) -> str:
         made += f"<details><summary>The recipe's settings</summary><pre>{escape(told)}</pre></details>"
     if report.versions:
         rows = [[escape(name), escape(str(version))] for name, version in report.versions.items()]
-        made += table(["Software", "Version"], rows)
+        made += f'<div class="slim">{table(["Software", "Version"], rows)}</div>'
     return made
