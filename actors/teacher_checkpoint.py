@@ -1,0 +1,47 @@
+"""A teacher that is an acoustic checkpoint of ours, in an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from actors.teacher_source import TeacherInfo, device_of, inference, pad
+from models.checkpoint import load_acoustic
+from shards import canonical, store
+from shards.errors import UserError
+
+
+class Checkpoint:
+    """An :class:`~models.acoustic.AcousticModel` over log-mel features."""
+
+    shortest = 1
+
+    def __init__(self, model: str, device: str = "cpu", precision: str = "auto") -> None:
+        data = _read(model)
+        self.network, units, features = load_acoustic(data)
+        rate = 1.0 / (features.hop_s * self.network.subsampling)
+        self.info = TeacherInfo(units, rate, features.sampling_rate, features, canonical.sha256(data))
+        self.device, self.precision = device_of(device), precision
+        self.network.to(self.device)
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
+        """Return (log-softmax (B, T, V), frames of each) of features."""
+        with inference(self.device, self.precision):
+            log_probs, _ = self.network(*pad(inputs, self.device))
+            # Lengths follow from lengths: asking the device for them would wait for it.
+            frames = self.network.output_lengths(torch.tensor([len(one) for one in inputs]))
+        return log_probs, frames.tolist()
+
+
+def describe(model: str) -> TeacherInfo:
+    """Return what an artifact's checkpoint says of itself."""
+    return Checkpoint(model).info
+
+
+def _read(model: str) -> bytes:
+    url = store.join(model, "model.safetensors")
+    if not store.exists(url):
+        raise UserError(f"teacher.model: no checkpoint at {url}, expected an artifact with model.safetensors")
+    return store.read_bytes(url)
