@@ -137,7 +137,9 @@ def exact_impulse_responses(room: Room, rate: int) -> np.ndarray:
     try:
         import pyroomacoustics
     except ImportError:
-        raise UserError("rooms: method 'exact' needs the package pyroomacoustics: pip install gristmill[rooms]") from None
+        raise UserError(
+            "rooms: method 'exact' needs the package pyroomacoustics: pip install gristmill[rooms]"
+        ) from None
     taps = tap_count(room, rate)
     order = int(np.ceil(SPEED * taps / rate * np.sqrt((1.0 / room.size**2).sum()) * np.sqrt(3.0) / 1.5))
     pyroomacoustics.constants.set("c", SPEED)
