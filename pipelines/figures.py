@@ -159,14 +159,14 @@ def heat_map(
     show: Callable[[float], str],
     names: tuple[str, str],
     label: str,
+    best: tuple[Any, Any],
     chosen: tuple[Any, Any] | None = None,
 ) -> str:
-    """Draw cells by (row, column), light for low values; the best is ringed, the chosen dotted."""
+    """Draw cells by (row, column), light for values near the best's; that one is ringed, the chosen dotted."""
     left, top, pitch = 52, 36, 38
     width = (WIDTH - left - 4) / max(1, len(columns))
     values = list(cells.values())
     low, high = min(values), max(values)
-    best = min(cells, key=lambda cell: cells[cell])
     body = [_text(left + width * len(columns) / 2, 12, names[1], "tick", "middle")]
     body += [
         _text(left + width * (j + 0.5), top - 8, f"{column:g}" if not isinstance(column, str) else column,
@@ -182,7 +182,7 @@ def heat_map(
             if (row, column) not in cells:
                 continue
             value = cells[row, column]
-            part = (value - low) / (high - low) if high > low else 0.0
+            part = abs(value - cells[best]) / (high - low) if high > low else 0.0
             red, green, blue = colour_map(1 - 0.85 * part)
             x = left + width * j
             ink = "#111" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
@@ -194,7 +194,7 @@ def heat_map(
             )
             for cell, css in ((best, "best"), (chosen, "chosen")):
                 if cell == (row, column):
-                    inset = 1 if css == "best" else 4
+                    inset = 4 if css == "best" else 7
                     rings.append(
                         f'<rect x="{number(x + inset)}" y="{number(y + inset)}" rx="3" class="{css}" '
                         f'width="{number(width - 2 * inset)}" height="{pitch - 2 * inset}" stroke="{ink}"/>'

@@ -24,6 +24,7 @@ Row = dict[str, Any]
 Results = Mapping[str, Mapping[str, Mapping[int, WerResult]]]  # system, test set, training seed
 
 ROW_KEYS = ("system", "test_set", "metric", "value", "low", "high", "n", "seed")
+_COUNTS = ("records_in", "records_out", "rejected", "quarantined")
 _PARTS = ("substitutions", "deletions", "insertions")
 # What another run of the same work measures anew; the rest decides whether a report has to be written.
 _VOLATILE = ("plan", "versions", "identity")
@@ -52,6 +53,8 @@ class Report:
     metrics: list[Row] = field(default_factory=list)
     metric: str = "wer"  # the row metric that the figures show
     baseline: str = "teacher"  # the system that the others are compared with
+    percent: bool = True  # whether the metric is a fraction, shown as percent
+    lower_is_better: bool = True
     headline: tuple[str, str] | None = None  # (system, test set) of the summary sentence
     labels: dict[str, str] = field(default_factory=dict)  # names to show for systems and test sets
     test_sets: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> {"utterances": 9, ...}
@@ -164,6 +167,13 @@ def _against(
         for name, value in (("mapsswe_p", test.p), ("mapsswe_z", test.z)):
             rows.append(_row(system, test_set, name + suffix, value, (None, None), test.segments, of))
     return rows
+
+
+def record_row(seal: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of ``Report.records`` from a seal, or from a line of ``audit``."""
+    row: dict[str, Any] = {key: seal[key] for key in ("name", "digest", *_COUNTS)}
+    row["shards"] = seal["shards"] if isinstance(seal["shards"], int) else len(seal["shards"])
+    return {**row, "reasons": dict(seal.get("reasons", {}))}
 
 
 def describe_test_set(result: WerResult) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -17,6 +19,7 @@ from pipelines.report_tables import (
     dot,
     inline,
     lineage_section,
+    measured,
     p_value,
     percent,
     plan_section,
@@ -27,6 +30,7 @@ from pipelines.report_tables import (
     systems,
     table,
     test_sets,
+    verdict,
 )
 
 
@@ -74,18 +78,20 @@ def summary(report: Report) -> str:
         return ""
     told = (
         f"On {inline(report, test_set)} speech, {inline(report, system)} has a "
-        f"{shown(report, report.metric)} of {percent(mine['value'])} against {percent(base['value'])} for "
-        f"{inline(report, report.baseline)}"
+        f"{shown(report, report.metric)} of {measured(report, mine['value'])} against "
+        f"{measured(report, base['value'])} for {inline(report, report.baseline)}"
     )
     if change is None:
         return told + "."
     if change["low"] < 0 < change["high"]:
         between = f"{signed(change['low'])} to {signed(change['high'])}"
         return f"{told}; the difference is not certain (95% interval {between})."
-    word = "fewer" if change["value"] < 0 else "more"
+    word = "less" if change["value"] < 0 else "more"
+    if report.percent and report.lower_is_better:
+        word = "fewer errors" if change["value"] < 0 else "more errors"
     least, most = sorted((abs(change["low"]), abs(change["high"])))
     between = f"{percent(least)} to {percent(most)}"
-    return f"{told}: {percent(abs(change['value']))} {word} errors (95% interval {between})."
+    return f"{told}: {percent(abs(change['value']))} {word} (95% interval {between})."
 
 
 def _facts(report: Report) -> str:
@@ -98,7 +104,7 @@ def _facts(report: Report) -> str:
         row = find(report, system, test_set, f"{report.metric}_relative")
         if row is None:
             continue
-        css = "better" if row["high"] < 0 else "worse" if row["low"] > 0 else ""
+        css = verdict(report, row["low"], row["high"])
         cards.append(
             f"<div><dt>{escape(shown(report, test_set))} {escape(shown(report, report.metric))}, "
             f"against {escape(inline(report, report.baseline))}</dt>"
@@ -133,14 +139,15 @@ def _results(report: Report) -> str:
         title = shown(report, test_set)
         size = report.test_sets.get(test_set, {})
         told = " · ".join(f"{count(v)} {escape(k)}" for k, v in size.items() if not isinstance(v, str))
-        drawn = figures.points(lines, percent, _short_percent, f"{shown(report, report.metric)} on {title}", base)
+        label = f"{shown(report, report.metric)} on {title}"
+        drawn = figures.points(lines, partial(measured, report), _tick(report), label, base)
         panels.append(f"<figure><h3>{escape(title)}</h3>{drawn}<figcaption>{told}</figcaption></figure>")
     ways = {size["resampled"] for size in report.test_sets.values() if size.get("resampled")}
     how = f", resampling {escape(' or '.join(sorted(ways)))}" if ways else ""
     hint = (
         f"{escape(shown(report, report.metric))} with its 95% bootstrap interval{how}; small dots are training "
         f"seeds. The dashed rule is the {escape(inline(report, report.baseline))}. "
-        "Each panel has its own scale; less is better."
+        f"Each panel has its own scale; {'less' if report.lower_is_better else 'more'} is better."
     )
     return (
         f'<p class="hint">{hint}</p><div class="grid">{"".join(panels)}</div>'
@@ -148,47 +155,50 @@ def _results(report: Report) -> str:
     )
 
 
+def _tick(report: Report) -> Callable[[float], str]:
+    return _short_percent if report.percent else "{:g}".format
+
+
 def _short_percent(value: float) -> str:
     return f"{100 * value:.1f}".removesuffix(".0") + "%"
 
 
 def _result_table(report: Report) -> str:
-    def rate(system: str, test_set: str, metric: str) -> str:
-        row = find(report, system, test_set, metric)
-        return percent(row["value"]) if row else "–"
-
-    def ranged(row: Row | None, show: Any, signed: bool = False) -> str:
-        if row is None:
-            return "–"
-        css = ""
-        if signed and row["low"] is not None:
-            css = "better" if row["high"] < 0 else "worse" if row["low"] > 0 else ""
-        value = f'<span class="{css}">{show(row["value"])}</span>' if css else show(row["value"])
-        if row["low"] is None or row["high"] is None:
-            return value
-        return f'{value} <span class="range">({show(row["low"])} to {show(row["high"])})</span>'
-
+    """One row a system and test set; columns that no system has a number for are left out."""
+    base = escape(inline(report, report.baseline))
+    relative = f"{report.metric}_relative"
+    columns: list[tuple[str, str, Callable[[Row], str]]] = [
+        (report.metric, f"{escape(shown(report, report.metric))} (95% interval)",
+         lambda row: _ranged(row, partial(measured, report))),
+        ("substitutions", "Sub.", lambda row: percent(row["value"])),
+        ("deletions", "Del.", lambda row: percent(row["value"])),
+        ("insertions", "Ins.", lambda row: percent(row["value"])),
+        (relative, f"Relative to {base}",
+         lambda row: _ranged(row, signed, verdict(report, row["low"], row["high"]))),
+        ("mapsswe_p", "MAPSSWE p", lambda row: p_value(row["value"])),
+    ]  # fmt: skip
+    told = {row["metric"] for row in report.metrics if row["seed"] is None}
+    columns = [column for column in columns if column[0] in told]
     rows: list[list[str]] = []
     for test_set in test_sets(report):
         rows.append([escape(shown(report, test_set))])
         for system in systems(report):
-            main = find(report, system, test_set)
-            if main is None:
+            if find(report, system, test_set) is None:
                 continue
-            p = find(report, system, test_set, "mapsswe_p")
-            rows.append(
-                [
-                    dot(colour_of(report, system)) + escape(shown(report, system)),
-                    ranged(main, percent),
-                    *(rate(system, test_set, part) for part in ("substitutions", "deletions", "insertions")),
-                    ranged(find(report, system, test_set, f"{report.metric}_relative"), signed, signed=True),
-                    p_value(p["value"]) if p else "–",
-                ]
-            )
-    base = escape(inline(report, report.baseline))
-    head = ["System", f"{escape(shown(report, report.metric))} (95% interval)", "Sub.", "Del.", "Ins."]
-    head += [f"Relative to {base}", "MAPSSWE p"]
-    return table(head, rows, "Mean over training seeds; the p is the largest of the seeds'.")
+            found = [(find(report, system, test_set, metric), show) for metric, _, show in columns]
+            cells = [show(row) if row else "–" for row, show in found]
+            rows.append([dot(colour_of(report, system)) + escape(shown(report, system)), *cells])
+    hint = "Mean over training seeds."
+    if "mapsswe_p" in told:
+        hint += f" MAPSSWE is against {base}; its p is the largest of the seeds'."
+    return table(["System", *(head for _, head, _ in columns)], rows, hint)
+
+
+def _ranged(row: Row, show: Callable[[float], str], css: str = "") -> str:
+    value = f'<span class="{css}">{show(row["value"])}</span>' if css else show(row["value"])
+    if row["low"] is None or row["high"] is None:
+        return value
+    return f'{value} <span class="range">({show(row["low"])} to {show(row["high"])})</span>'
 
 
 def _all_metrics(report: Report) -> str:
@@ -210,16 +220,16 @@ def _sweep(report: Report) -> str:
         return ""
     rows, columns = sorted({t for t, _ in cells}), sorted({k for _, k in cells})
     chosen = (report.sweep_chosen[1], report.sweep_chosen[0]) if report.sweep_chosen else None
-    best = min(cells, key=lambda cell: cells[cell])
+    best = (min if report.lower_is_better else max)(cells, key=lambda cell: cells[cell])
     label = f"{shown(report, report.metric)} by k and temperature"
     drawn = figures.heat_map(
-        cells, rows, columns, _short_percent, ("T", "k, log-probabilities kept a frame"), label, chosen
+        cells, rows, columns, _tick(report), ("T", "k, log-probabilities kept a frame"), label, best, chosen
     )
-    told = f"Best: k = {best[1]:g}, T = {best[0]:g} with {percent(cells[best])} (full ring)."
+    told = f"Best: k = {best[1]:g}, T = {best[0]:g} with {measured(report, cells[best])} (full ring)."
     if chosen in cells:
         gap = cells[chosen] / cells[best] - 1 if cells[best] else 0.0
         told += (
-            f" The recipe's k = {chosen[1]:g}, T = {chosen[0]:g} with {percent(cells[chosen])} (dotted), "
+            f" The recipe's k = {chosen[1]:g}, T = {chosen[0]:g} with {measured(report, cells[chosen])} (dotted), "
             f"{signed(gap)} from the best."
         )
     return f"<figure><h3>{escape(report.sweep_title)}</h3>{drawn}<figcaption>{told}</figcaption></figure>"

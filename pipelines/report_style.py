@@ -45,7 +45,8 @@ h1 {
   margin: .15rem 0 0; font-size: 1.5rem; font-weight: 650; letter-spacing: -.02em; line-height: 1.2;
   font-variant-numeric: tabular-nums;
 }
-.facts small { display: block; font-size: .78rem; font-weight: 400; letter-spacing: 0; color: var(--soft); }
+.facts small { display: block; font-size: .78rem; font-weight: 400; color: var(--soft); white-space: nowrap; }
+.facts small { letter-spacing: 0; }
 nav {
   border-block: 1px solid var(--line); padding: .55rem 0; font-size: .9rem; display: flex; flex-wrap: wrap;
   gap: .2rem 1.1rem;

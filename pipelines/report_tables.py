@@ -42,6 +42,20 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}%"
 
 
+def measured(report: Report, value: float | None) -> str:
+    """Return a value of the report's metric: a rate as percent, anything else as a number."""
+    if value is None or report.percent:
+        return percent(value)
+    return f"{value:.4g}"
+
+
+def verdict(report: Report, low: float | None, high: float | None) -> str:
+    """Return the class of a change whose interval leaves out zero: ``better``, ``worse`` or none."""
+    if low is None or high is None or low <= 0 <= high:
+        return ""
+    return "better" if (high < 0) == report.lower_is_better else "worse"
+
+
 def signed(value: float | None) -> str:
     """Return a relative change as percent with its sign."""
     return "–" if value is None else f"{100 * value:+.1f}%".replace("-", "−")

@@ -17,6 +17,7 @@ from pipelines.report import (
     describe_test_set,
     evaluate,
     find,
+    record_row,
     to_json,
     write_report,
 )
@@ -208,6 +209,44 @@ def test_summary_says_what_is_sure(report):
     row = find(report, "student", "noisy", "wer_relative")
     row["high"] = 0.1
     assert "not certain" in to_html(report)
+
+
+def test_a_metric_that_is_no_rate_and_better_when_higher():
+    def row(system, metric, value, low, high):
+        return dict(zip(ROW_KEYS, (system, "news", metric, value, low, high, 100, None), strict=True))
+
+    report = Report(
+        title="A translator",
+        recipe={},
+        metric="bleu",
+        baseline="base",
+        percent=False,
+        lower_is_better=False,
+        headline=("big", "news"),
+        labels={"bleu": "BLEU"},
+        metrics=[
+            row("base", "bleu", 31.25, 30, 32.5),
+            row("big", "bleu", 35.5, 34.25, 36.75),
+            row("big", "bleu_relative", 0.136, 0.11, 0.16),
+        ],
+        sweep=[{"k": k, "temperature": 1.0, "value": 30.0 + k} for k in (1, 2)],
+    )
+    page = to_html(report)
+    parser = parse(page)
+    assert "35.5 (34.25 to 36.75)" in parser.cells
+    assert "MAPSSWE" not in page
+    assert '<span class="better">+13.6%</span>' in page
+    text = "".join(parser.text)
+    assert "BLEU of 35.5 against 31.25 for base: 13.6% more (95% interval 11.0% to 16.0%)" in text
+    assert "Best: k = 2" in text
+
+
+def test_records_come_from_a_seal_or_from_audit():
+    counts = {"records_in": 9, "records_out": 7, "rejected": 1, "quarantined": 1}
+    seal = {"name": "speech", "digest": "d", "shards": [{}, {}], "reasons": {"silent": 1}, "schema": "", **counts}
+    row = record_row(seal)
+    assert row == {"name": "speech", "digest": "d", **counts, "shards": 2, "reasons": {"silent": 1}}
+    assert record_row(row) == row
 
 
 def test_empty_sections_are_left_out():
