@@ -1,0 +1,99 @@
+"""Envelopes: a shard on its way between processes is one row of a table, so nothing can split, merge or drop it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import traceback
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shards.receipt import Receipt
+from shards.work import QUARANTINE, REJECTS, Work
+
+STATE = ("shard", "records_in", "origin", "seconds", "batches_halved", "requeue_of", "receipt")
+COLUMNS = {
+    "state": pa.string(),
+    "table": pa.large_binary(),
+    "rejects": pa.large_binary(),
+    "quarantine": pa.large_binary(),
+    "receipt": pa.string(),
+    "error": pa.binary(),
+}
+
+
+def pack(work: Work) -> pa.Table:
+    """Return the envelope of a shard in the making."""
+    return _row(
+        state=pa.array([json.dumps({name: getattr(work, name) for name in STATE})]),
+        table=_wrap(work.table),
+        rejects=_wrap(pa.concat_tables([REJECTS.empty_table(), *work.rejects])),
+        quarantine=_wrap(pa.concat_tables([QUARANTINE.empty_table(), *work.quarantine])),
+    )
+
+
+def unpack(envelope: pa.Table) -> Work:
+    """Return the shard of an envelope without copying its rows."""
+    state = json.loads(envelope["state"][0].as_py())
+    rejects, quarantine = _unwrap(envelope["rejects"]), _unwrap(envelope["quarantine"])
+    return Work(
+        table=_unwrap(envelope["table"]),
+        rejects=[rejects] if rejects.num_rows else [],
+        quarantine=[quarantine] if quarantine.num_rows else [],
+        **state,
+    )
+
+
+def pack_receipt(receipt: Receipt) -> pa.Table:
+    """Return the envelope of a shard that is committed."""
+    return _row(receipt=pa.array([json.dumps(receipt.to_json())]))
+
+
+def pack_error(error: Exception) -> pa.Table:
+    """Return the envelope that carries an error to the driver; it passes all stages as it is."""
+    error.add_note("raised in a worker:\n" + "".join(traceback.format_exception(error)).rstrip())
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)  # an error may pickle and still not come back, if its constructor takes more than its text
+    except Exception:
+        plain = RuntimeError(f"{type(error).__name__}: {error}")
+        plain.__notes__ = error.__notes__
+        data = pickle.dumps(plain)
+    return _row(error=pa.array([data], pa.binary()))
+
+
+def is_error(envelope: pa.Table) -> bool:
+    """Tell whether an envelope carries an error."""
+    return envelope["error"].null_count == 0
+
+
+def open_receipt(envelope: pa.Table) -> Receipt:
+    """Return the receipt that came back; an error that came instead is raised as it was in the worker."""
+    if is_error(envelope):
+        raise pickle.loads(envelope["error"][0].as_py())
+    return Receipt.from_json(json.loads(envelope["receipt"][0].as_py()))
+
+
+def _row(**columns: pa.Array) -> pa.Table:
+    return pa.table({name: columns.get(name, pa.nulls(1, kind)) for name, kind in COLUMNS.items()})
+
+
+def _wrap(table: pa.Table) -> pa.Array:
+    """Return a table as one binary value: written once, into memory of just its size."""
+    size = pa.MockOutputStream()
+    _write(size, table)
+    data = pa.allocate_buffer(size.size(), resizable=False)
+    _write(pa.FixedSizeBufferWriter(data), table)
+    offsets = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+
+
+def _write(sink: Any, table: pa.Table) -> None:
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+
+
+def _unwrap(column: pa.ChunkedArray) -> pa.Table:
+    return pa.ipc.open_stream(column[0].as_buffer()).read_all()

@@ -1,0 +1,214 @@
+"""The Ray runner: shards stream through actor pools on Ray Data, one block a shard from end to end.
+
+CPUs, as the scheduler counts them: a worker of a stage asks for 95 % of what its stage declares, and the rest of the
+cluster is for the tasks that read and commit. Where the least workers of all pools together ask for more CPUs than
+there are, each asks for its part, so that all of them start: three stages run on one core, they only share it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from cluster import session
+from cluster.envelope import is_error, open_receipt, pack, pack_error, pack_receipt, unpack
+from shards.errors import UserError
+from shards.index import ShardSpec
+from shards.job import TrainJob
+from shards.receipt import Receipt
+from shards.stage import Resources, Stage
+from shards.step import ShardTask
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
+
+WORKER_SHARE = 0.95  # of its stage's CPUs that a worker asks the scheduler for
+TASK_CPUS = 0.02  # that a task which reads or commits asks for
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers that each run one or more consecutive stages of a step."""
+
+    places: tuple[int, ...]
+    cpus: float  # a worker asks the scheduler for
+    gpus: float
+    memory: int | None
+    least: int
+    most: int
+    initial: int
+
+
+class RayRunner:
+    """Runs the stages of a step as actor pools. ``workers`` limits the CPUs; ``None`` takes the whole cluster."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers
+
+    def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
+        """Make the shards and give each one's receipt as soon as it is committed.
+
+        A worker or node that is lost costs the shards it held, which are made again elsewhere. An error of an actor
+        or of the data ends the run and is raised here as it was raised there.
+        """
+        if not specs:
+            return
+        cpus = session.start(self.workers)
+        import ray
+        from ray.data import DataContext
+
+        session.quiet()
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        context = _context(DataContext.get_current(), cpus, limited=self.workers is not None)
+        with DataContext.current(context):
+            dataset = _plan(task, specs, plan_pools(task.stages, cpus, gpus, len(specs)), cpus)
+            blocks = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        try:
+            for block in blocks:
+                for row in range(block.num_rows):
+                    yield open_receipt(block.slice(row, 1))
+        finally:
+            blocks.close()  # ends the workers at once when the run stops early
+
+    def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
+        """Train each job on Ray Train and commit its artifact; as many at once as the CPUs or GPUs hold."""
+        from cluster.ray_train import train_jobs
+
+        train_jobs(jobs, session.start(self.workers))
+
+
+def plan_pools(stages: Sequence[Stage], cpus: float, gpus: float, shards: int) -> list[Pool]:
+    """Return the pools of a step on a cluster of so many CPUs and GPUs.
+
+    Consecutive stages that declare the same resources and no GPU share their workers: what they hand on stays in
+    memory. A pool that is alone, or that has GPUs, starts at its full size.
+    """
+    groups: list[tuple[tuple[int, ...], Resources]] = []
+    for (resources, _), members in itertools.groupby(
+        enumerate(stages), key=lambda item: (item[1].resources, item[0] if item[1].resources.gpus else None)
+    ):
+        groups.append((tuple(place for place, _ in members), resources))
+    asked = sum(resources.cpus * min(resources.min_workers, shards) for _, resources in groups)
+    scale = WORKER_SHARE * min(1.0, cpus / asked if asked else 1.0)
+    pools = []
+    for places, resources in groups:
+        most = resources.max_workers or _fit(stages[places[0]], cpus, gpus)
+        least = min(resources.min_workers, most, shards)
+        most = min(max(most, least), shards)
+        initial = most if resources.gpus or len(groups) == 1 else least
+        # Ray counts to four decimals.
+        share = round(resources.cpus * scale, 4)
+        pools.append(Pool(places, share, resources.gpus, resources.memory, least, most, initial))
+    return pools
+
+
+def _fit(stage: Stage, cpus: float, gpus: float) -> int:
+    need = stage.resources
+    if need.gpus:
+        if gpus < need.gpus:
+            raise UserError(
+                f"stage {stage.name} needs {need.gpus:g} GPU for each worker and the cluster has {gpus:g}; "
+                "set its gpus to 0, or max_workers if GPUs are added while it runs"
+            )
+        return int(gpus / need.gpus)
+    return max(1, int(cpus / need.cpus)) if need.cpus else max(1, int(cpus))
+
+
+def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:
+    """Return the settings of one execution; the caller's own stay as they are."""
+    context = context.copy()
+    context.target_max_block_size = None  # a block is a shard
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+    context.wait_for_min_actors_s = -1
+    context.execution_options.preserve_order = False
+    if limited:
+        limits = context.execution_options.resource_limits
+        context.execution_options.resource_limits = limits.copy(cpu=cpus)
+    return context
+
+
+def _plan(task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], cpus: int) -> Any:
+    """Return the dataset: a read task a shard, the pools, and the commit, in the last pool if that holds no GPU."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    from cluster.ray_source import ShardSource
+
+    commits_last = bool(pools) and not pools[-1].gpus
+    dataset = ray.data.read_datasource(
+        ShardSource(ray.put(task), specs, commits=not pools),
+        override_num_blocks=len(specs),
+        num_cpus=TASK_CPUS,
+        concurrency=max(2, cpus),
+    )
+    for number, pool in enumerate(pools):
+        dataset = dataset.map_batches(
+            StageActor,
+            fn_constructor_args=(task, pool.places, commits_last and number == len(pools) - 1),
+            batch_size=None,
+            batch_format="pyarrow",
+            # One shard at work and one at hand: more would wait at one worker while another is idle.
+            compute=ActorPoolStrategy(
+                min_size=pool.least, max_size=pool.most, initial_size=pool.initial, max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            memory=pool.memory,
+        )  # Ray Data starts a lost worker again, and its shard, without limit
+    if pools and not commits_last:
+        dataset = dataset.map_batches(
+            Commit(task), batch_size=None, batch_format="pyarrow", num_cpus=TASK_CPUS, concurrency=max(2, cpus)
+        )
+    return dataset
+
+
+class StageActor:
+    """One worker of a pool, in a process of its own. Errors travel in envelopes: Ray sees none to retry or to wrap."""
+
+    def __init__(self, task: ShardTask, places: tuple[int, ...], commits: bool) -> None:
+        self.task = task
+        self.commits = commits
+        self.error: pa.Table | None = None
+        try:
+            self.workers = [self.task.worker(place) for place in places]
+        except Exception as error:
+            self.error = pack_error(error)
+
+    def __call__(self, block: pa.Table) -> Iterable[pa.Table]:
+        """Run the stages over the shards of a block (one, unless Ray bundles them)."""
+        for row in range(block.num_rows):
+            envelope = block.slice(row, 1)
+            yield envelope if is_error(envelope) else self._run(envelope)
+
+    def _run(self, envelope: pa.Table) -> pa.Table:
+        if self.error is not None:
+            return self.error
+        try:
+            work = unpack(envelope)
+            for worker in self.workers:
+                work = worker(work)
+            return pack_receipt(self.task.commit(work)) if self.commits else pack(work)
+        except Exception as error:
+            return pack_error(error)
+
+
+class Commit:
+    """The task that commits what a GPU stage made, so that no GPU waits for the storage."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self.task = task
+
+    def __call__(self, block: pa.Table) -> Iterable[pa.Table]:
+        """Commit the shards of a block."""
+        for row in range(block.num_rows):
+            envelope = block.slice(row, 1)
+            try:
+                yield envelope if is_error(envelope) else pack_receipt(self.task.commit(unpack(envelope)))
+            except Exception as error:
+                yield pack_error(error)

@@ -1,0 +1,169 @@
+"""The Ray session: started or joined in one place, quiet and never without token authentication."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from shards.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# One thread in each worker: workers are many, and sums over threads come in another order on another machine (law 1).
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ parts write into the terminal what is of no use there
+}
+OBJECT_STORE_LEAST = 256 << 20
+OBJECT_STORE_MOST = 8 << 30
+
+
+def start(workers: int | None = None) -> int:
+    """Start a local Ray, or join the one that ``RAY_ADDRESS`` names, and return the CPUs that may be used.
+
+    ``workers`` is how many CPUs a local Ray shows, also more than the machine has; in a Ray that runs already it is
+    the most CPUs used of it. The rest of Ray's settings come from the environment as usual (``RAY_AUTH_MODE``,
+    ``RAY_AUTH_TOKEN``, ``RAY_TMPDIR``, ...).
+
+    Raises:
+        UserError: Ray is not installed, or the cluster cannot be joined.
+    """
+    if workers is not None and workers < 1:
+        raise UserError(f"workers={workers}: expected a number of workers of 1 or more")
+    address = os.environ.get("RAY_ADDRESS")
+    joins = bool(address) and address != "local"
+    with _environment(SETTINGS | THREADS | {"PYTHONPATH": _python_path()}):
+        _authenticate(joins)
+        try:
+            import ray
+        except ImportError:
+            raise UserError(
+                "Ray is not installed: run `pip install 'ray[data,default,train]>=2.60,<2.61'`, "
+                "or give runner=inprocess"
+            ) from None
+        if not ray.is_initialized():
+            quiet()
+            try:
+                with _muted():
+                    _join() if joins else _start_local(workers)
+            except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+                where = f"the Ray cluster at RAY_ADDRESS={address}" if joins else "a local Ray"
+                raise UserError(
+                    f"{where} cannot be reached ({_line(error)}); is it up, and is RAY_AUTH_TOKEN its token?"
+                ) from None
+        quiet()
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return cpus if workers is None else min(workers, cpus)
+
+
+def stop() -> None:
+    """Leave Ray; a local one that this process started ends with it."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
+def _start_local(workers: int | None) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=workers,
+        include_dashboard=None,
+        dashboard_host="127.0.0.1",
+        object_store_memory=_object_store(),
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+
+
+def _join() -> None:
+    import ray
+
+    # A submitted job has its environment from the submission; Ray refuses the same variable set twice.
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    variables = THREADS | {"PYTHONPATH": os.environ["PYTHONPATH"]}
+    ray.init(
+        runtime_env=None if submitted else {"env_vars": variables},
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+
+
+def _authenticate(joins: bool) -> None:
+    """Choose the token explicitly. A local Ray that nobody has a token for gets one of its own, kept in memory."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return  # the user's own decision
+    known = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    known = known or (Path.home() / ".ray" / "auth_token").exists()
+    if not known and not joins:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        known = True
+    # Once Ray is loaded, it reads the mode from the variable no more, but turns tokens on by itself while it is unset.
+    if known and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _object_store() -> int:
+    """Return the bytes of the object store: 30 % of what memory and /dev/shm hold, within limits."""
+    import shutil
+
+    import psutil
+
+    room = psutil.virtual_memory().available
+    if os.path.isdir("/dev/shm"):
+        room = min(room, shutil.disk_usage("/dev/shm").free)
+    return max(OBJECT_STORE_LEAST, min(OBJECT_STORE_MOST, int(0.3 * room)))
+
+
+def _python_path() -> str:
+    given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    return os.pathsep.join([str(ROOT), *(part for part in given if part != str(ROOT))])
+
+
+def quiet() -> None:
+    """Keep Ray's own lines off the terminal: what matters reaches the user as progress or as an error."""
+    for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray._private", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\b.*")
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables while Ray starts, so that its processes inherit them; those that the user set stay."""
+    before = {name: os.environ.get(name) for name in variables}
+    for name, value in variables.items():
+        if before[name] is None or name == "PYTHONPATH":
+            os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before["PYTHONPATH"] is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before["PYTHONPATH"]
+
+
+@contextlib.contextmanager
+def _muted() -> Iterator[None]:
+    """Send to nowhere what Ray's C++ parts write on standard error as they start; errors come as exceptions."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
