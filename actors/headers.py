@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import soundfile
 
-from actors.pointers import EMPTY, TRUNCATED, UNREADABLE
+from actors.pointers import EMPTY, TRUNCATED, UNREADABLE, Watched
 from shards.errors import RejectRecord
 
 _TAIL = 1 << 16  # no Ogg page is longer (RFC 3533)
@@ -29,6 +30,19 @@ class Header:
         return self.frames / self.rate
 
 
+@contextlib.contextmanager
+def opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
+    """Open an audio file; where storage failed in the meantime, that error is raised and not the decoder's."""
+    watched = Watched(file)
+    file.seek(0)
+    try:
+        with soundfile.SoundFile(watched) as sound:
+            yield sound
+    finally:
+        if watched.error is not None:
+            raise watched.error
+
+
 def read_header(file: BinaryIO, size: int) -> Header:
     """Return the header of an audio file of ``size`` bytes, or raise :class:`RejectRecord`.
 
@@ -39,8 +53,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
         raise RejectRecord(EMPTY)
     start = _read(file, 0, 4)
     try:
-        file.seek(0)
-        with soundfile.SoundFile(file) as sound:
+        with opened(file) as sound:
             header = Header(int(sound.samplerate), int(sound.frames), int(sound.channels))
     except soundfile.LibsndfileError:
         # A file that begins as audio and ends before its header does was cut, not mistaken for audio.
@@ -89,8 +102,3 @@ def _ogg_is_cut(file: BinaryIO, size: int) -> bool:
     segments = tail[place + 26]
     table = tail[place + 27 : place + 27 + segments]
     return len(table) < segments or place + 27 + segments + sum(table) > len(tail)
-
-
-def header_of_bytes(data: bytes) -> Header:
-    """Return the header of encoded audio in memory."""
-    return read_header(io.BytesIO(data), len(data))

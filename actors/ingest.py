@@ -17,7 +17,7 @@ import pyarrow as pa
 import soundfile
 
 from actors.audio import audio_array, encode, resample
-from actors.headers import Header, read_header
+from actors.headers import Header, opened, read_header
 from actors.pointers import (
     EMPTY,
     MALFORMED,
@@ -233,8 +233,7 @@ def _decode(file: Any, size: int, pointer: Mapping[str, Any]) -> tuple[np.ndarra
         count = left if pointer["length"] is None else min(left, round(pointer["length"] * header.rate))
         if count <= 0:
             return WRONG_DURATION
-        file.seek(0)
-        with soundfile.SoundFile(file) as sound:
+        with opened(file) as sound:
             if first:
                 sound.seek(first)
             samples = sound.read(count, dtype="float32", always_2d=True)
@@ -308,6 +307,8 @@ def _fill(row: dict[str, Any], found: Mapping[str, Any]) -> None:
 
 def _table(given: pa.Table, rows: list[dict[str, Any]], fields: list[pa.Field]) -> pa.Table:
     """Return the columns ``fields`` of the rows, then ``reject_reason``, then those given that are in neither."""
-    columns = {f.name: pa.array([row[f.name] for row in rows], f.type) for f in [*fields, REJECT_REASON]}
-    columns |= {name: given.column(name) for name in given.column_names if name not in columns}
-    return pa.table(columns)
+    schema = {f.name: f for f in [*fields, REJECT_REASON]}
+    columns = {name: pa.array([row[name] for row in rows], field.type) for name, field in schema.items()}
+    rest = [name for name in given.column_names if name not in columns]
+    columns |= {name: given.column(name) for name in rest}
+    return pa.table(columns, schema=pa.schema([*schema.values(), *(given.schema.field(name) for name in rest)]))

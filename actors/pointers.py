@@ -168,6 +168,44 @@ class Part(io.RawIOBase):
         return len(data)
 
 
+class Watched(io.RawIOBase):
+    """A file that remembers why reading it failed: libsndfile's callbacks swallow what is raised in them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: Exception | None = None
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be read at any place."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell()
+
+    def read(self, count: int = -1) -> bytes:
+        """Read; after a failure there is no more to read, and ``error`` says why."""
+        try:
+            return b"" if self.error else self._file.read(count)
+        except Exception as error:
+            self.error = error
+            return b""
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; return the count of bytes."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class Reader:
     """Reads what pointers point at. Keeps the file last opened, and the row group last read.
 
@@ -177,8 +215,9 @@ class Reader:
     def __init__(self, block: int) -> None:
         self._block = block
         self._file: tuple[str, BinaryIO] | None = None
-        self._parquet: tuple[str, pq.ParquetFile] | None = None
-        self._group: tuple[Any, pa.Table] | None = None
+        self._parquet: pq.ParquetFile | None = None  # of that file
+        self._group: tuple[str, int] | None = None
+        self._columns: dict[tuple[str, ...], pa.Table] = {}  # of that row group
 
     def file(self, url: str) -> BinaryIO:
         """Return a file open for reading at any place; a missing one is a reject."""
@@ -197,8 +236,7 @@ class Reader:
     def open(self, pointer: Mapping[str, Any]) -> tuple[BinaryIO, int]:
         """Return what a pointer points at as a file, and its size in bytes."""
         if pointer["kind"] == "row":
-            row = self.row(pointer, [pointer["member"]])[pointer["member"]]
-            return self._cell(pointer, row)
+            return self._cell(pointer, self.row(pointer, [pointer["member"]])[pointer["member"]])
         file = self.file(pointer["url"])
         whole = file.seek(0, io.SEEK_END)
         if pointer["kind"] == "member":
@@ -210,18 +248,19 @@ class Reader:
 
     def row(self, pointer: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
         """Return some columns of a pointer's row of a Parquet file."""
-        wanted = tuple(columns)
-        key = (pointer["url"], pointer["row_group"], wanted)
-        if self._group is None or self._group[0] != key:
-            self._group = None  # frees the last one before the next is read
+        wanted, group = tuple(columns), (pointer["url"], pointer["row_group"])
+        if self._group != group:
+            self._group, self._columns = group, {}  # frees the last one before the next is read
+        if wanted not in self._columns:
+            file = self.file(pointer["url"])
             try:
-                if self._parquet is None or self._parquet[0] != key[0]:
-                    self._parquet = (key[0], pq.ParquetFile(self.file(key[0])))
-                group = self._parquet[1].read_row_group(key[1], columns=list(wanted), use_threads=False)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise RejectRecord(UNREADABLE) from error
-            self._group = (key, group)
-        found: dict[str, Any] = self._group[1].slice(pointer["row"], 1).to_pylist()[0]
+                if self._parquet is None:
+                    self._parquet = pq.ParquetFile(file)
+                table = self._parquet.read_row_group(group[1], columns=list(wanted), use_threads=False)
+            except pa.ArrowInvalid:
+                raise RejectRecord(UNREADABLE) from None
+            self._columns[wanted] = table
+        found: dict[str, Any] = self._columns[wanted].slice(pointer["row"], 1).to_pylist()[0]
         return found
 
     def _cell(self, pointer: Mapping[str, Any], cell: Any) -> tuple[BinaryIO, int]:
@@ -237,6 +276,7 @@ class Reader:
     def close(self) -> None:
         """Close the file that is open."""
         self._parquet = self._group = None
+        self._columns = {}
         if self._file is not None:
             self._file[1].close()
             self._file = None

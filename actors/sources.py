@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from actors.pointers import DUPLICATE, MALFORMED, POINTERS, UNREADABLE, declared, named, resolve, seconds
 from shards.errors import RejectRecord, UserError
-from shards.store import FileInfo, exists, filesystem, list_names, open_read, read_bytes, walk
+from shards.store import FileInfo, exists, filesystem, is_local, list_names, open_read, read_bytes, walk
 
 Kind = Literal["auto", "folder", "manifest", "parquet", "tar"]
 KINDS = ("folder", "manifest", "parquet", "tar")
@@ -55,6 +55,8 @@ def list_sources(
     kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad".
     """
     url = url.rstrip("/") or url
+    if is_local(url):
+        url = filesystem(url)[1]  # absolute: a worker may have another working folder
     unknown = sorted(set(fields or {}) - {"audio", "text", "speaker", "lang", "duration", "rate"})
     if unknown:
         raise UserError(
@@ -87,7 +89,7 @@ def _corpus_name(url: str) -> str:
 
 
 def _detect(url: str) -> str:
-    """Tell the kind of a corpus: by the file's name; in a folder a manifest goes first, then what is met first."""
+    """Return the kind of a corpus: by the file's name; in a folder a manifest goes first, then what is met first."""
     for kind, suffixes in _SUFFIXES.items():
         if url.lower().endswith(suffixes):
             return kind
@@ -107,20 +109,22 @@ def _visible(url: str) -> bool:
 
 def _files(url: str, kind: str) -> Iterator[FileInfo]:
     """Give the files of one kind at a URL, in the order of their paths."""
-    suffixes = _SUFFIXES[kind]
-    if "*" not in url:
-        yield from (f for f in walk(url) if f.url == url or (_visible(f.url) and f.url.lower().endswith(suffixes)))
-        return
-    base = url[: url.index("*")].rpartition("/")[0] or ("/" if url.startswith("/") else ".")
-    for info in walk(base):
-        if fnmatch.fnmatchcase(posixpath.normpath(info.url), posixpath.normpath(url)):
+    named_file = "*" not in url and filesystem(url)[0].isfile(filesystem(url)[1])
+    for info in walk(_base(url) if "*" in url else url):
+        if named_file or (
+            _visible(info.url) and info.url.lower().endswith(_SUFFIXES[kind]) and _matches(info.url, url)
+        ):
             yield info
+
+
+def _matches(file: str, url: str) -> bool:
+    return "*" not in url or fnmatch.fnmatchcase(posixpath.normpath(file), posixpath.normpath(url))
 
 
 def _base(url: str) -> str:
     """Return the folder to which a corpus's keys are relative."""
     if "*" in url:
-        return url[: url.index("*")].rpartition("/")[0]
+        return url[: url.index("*")].rpartition("/")[0] or "/"
     fs, path = filesystem(url)
     return posixpath.dirname(url) if fs.isfile(path) else url
 
@@ -136,7 +140,7 @@ def _key(url: str, base: str) -> str:
 
 def _folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
     base = _base(url)
-    files = (f for f in walk(url) if _visible(f.url)) if "*" not in url else _files(url, "folder")
+    files = (f for f in walk(base if "*" in url else url) if _visible(f.url))
     for folder, group in itertools.groupby(files, key=lambda f: posixpath.dirname(f.url)):
         listed = list(group)
         names = {posixpath.basename(f.url) for f in listed}
@@ -144,7 +148,7 @@ def _folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator
         for file in listed:
             name = posixpath.basename(file.url)
             stem, suffix = posixpath.splitext(name)
-            if suffix.lower() not in AUDIO_SUFFIXES:
+            if suffix.lower() not in AUDIO_SUFFIXES or not _matches(file.url, url):
                 continue
             pointer = {"id": f"{corpus}/{_key(file.url, base)}", "kind": "file", "url": file.url, "size": file.size}
             if stem in texts:
@@ -338,7 +342,7 @@ def _members(url: str) -> tuple[list[tuple[str, int, int]], bool]:
         try:
             with tarfile.open(fileobj=handle, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # tarfile would keep them all
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     if member.isfile() and not member.issparse():
                         found.append((member.name, member.offset_data, member.size))
         except tarfile.TarError:

@@ -1,0 +1,299 @@
+"""Ingest: every format and container comes out as records, and every kind of broken audio with its reason."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from actors.audio import audio_bytes, decode
+from actors.ingest import Load, Probe, load_stage, probe_stage
+from actors.pointers import POINTERS, REASONS
+from actors.sources import list_sources
+from shards.errors import UserError
+from shards.schema import SPEECH
+
+FORMATS = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
+
+
+def speech(seconds: float = 1.0, rate: int = 16000, channels: int = 1) -> np.ndarray:
+    noise = np.random.default_rng(1).normal(size=round(seconds * rate))
+    samples = 0.3 * np.sin(np.arange(len(noise)) * 2 * np.pi * 440 / rate) + 0.01 * noise
+    return np.repeat(samples[:, None], channels, axis=1).astype(np.float32)
+
+
+def encoded(kind: str = "FLAC", subtype: str | None = "PCM_16", rate: int = 16000, **options: object) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, speech(rate=rate, **options), rate, format=kind, subtype=subtype)
+    return out.getvalue()
+
+
+def probe(url: object, **options: object) -> pa.Table:
+    return pa.concat_tables([Probe(**options)(table) for table in list_sources(str(url))])
+
+
+def ingest(url: object, **options: object) -> pa.Table:
+    probed = probe(url)
+    assert probed["reject_reason"].null_count == len(probed), probed["reject_reason"].to_pylist()
+    return Load(**options)(probed.drop_columns("reject_reason"))
+
+
+def reasons(table: pa.Table) -> dict[str, str | None]:
+    found = {
+        row["id"].rpartition("/")[2]: row["reject_reason"] for row in table.select(["id", "reject_reason"]).to_pylist()
+    }
+    assert set(found.values()) <= {None, *REASONS}
+    return found
+
+
+@pytest.mark.parametrize(("kind", "subtype"), FORMATS)
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (48000, 2)])
+def test_every_format_rate_and_count_of_channels(
+    tmp_path: Path, kind: str, subtype: str, rate: int, channels: int
+) -> None:
+    (tmp_path / f"a.{kind.lower()}").write_bytes(encoded(kind, subtype, rate, channels=channels))
+    probed = probe(tmp_path).to_pylist()[0]
+    assert (probed["sampling_rate"], probed["channels"], probed["reject_reason"]) == (rate, channels, None)
+    assert probed["duration"] == pytest.approx(1.0, abs=0.01)
+    for target in (None, 16000):
+        out = ingest(tmp_path, sampling_rate=target)
+        samples, found = decode(audio_bytes(out)[0])
+        assert found == out["sampling_rate"][0].as_py() == (target or rate)
+        assert len(samples) == pytest.approx(found, rel=0.01)
+        assert out["duration"][0].as_py() == pytest.approx(len(samples) / found)
+        spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+        assert np.argmax(spectrum) * found / len(samples) == pytest.approx(440, abs=3)
+        assert np.sqrt(np.mean(samples**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.1)
+
+
+def test_records_have_the_columns_that_the_stages_declare(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(encoded())
+    (tmp_path / "a.txt").write_text("hello there\n")
+    listed = next(list_sources(str(tmp_path)))
+    first, second = probe_stage(max_duration=5.0), load_stage(sampling_rate=8000)
+    probed = first.build(0)(listed).drop_columns("reject_reason")
+    assert probed.select(first.output_schema(POINTERS).names).schema.equals(first.output_schema(POINTERS))
+    out = second.build(0)(probed).drop_columns("reject_reason")
+    declared = second.output_schema(first.output_schema(POINTERS))
+    assert out.select(declared.names).schema.equals(declared)
+    assert set(declared.names) == set(SPEECH.names)
+    row = out.to_pylist()[0]
+    assert (row["text"], row["label_source"], row["sampling_rate"]) == ("hello there", "gold", 8000)
+    unlabelled = load_stage(annotated=False).build(0)(probed).to_pylist()[0]
+    assert (unlabelled["text"], unlabelled["label_source"]) == (None, None)
+
+
+def test_broken_audio_is_rejected_with_its_reason(tmp_path: Path) -> None:
+    good = {kind: encoded(kind, sub) for kind, sub in FORMATS if sub != "OPUS"}
+    files = {
+        "ok.flac": good["FLAC"],
+        "empty.wav": b"",
+        "no-samples.wav": encoded("WAV", seconds=0.0),
+        "text.wav": b"this is no audio at all" * 20,
+        "zeros.flac": bytes(5000),
+        "song.m4a": b"\0\0\0\x20ftypM4A " + bytes(500),
+        "cut.wav": good["WAV"][: len(good["WAV"]) // 2],
+        "cut-header.flac": good["FLAC"][:100],
+        "cut.ogg": good["OGG"][: len(good["OGG"]) * 3 // 4],
+        "long.flac": encoded(seconds=12.0),
+        "short.flac": encoded(seconds=0.05),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    found = probe(tmp_path, max_duration=10.0)
+    assert reasons(found) == {
+        "ok.flac": None,
+        "empty.wav": "empty",
+        "no-samples.wav": "empty",
+        "text.wav": "unreadable",
+        "zeros.flac": "unreadable",
+        "song.m4a": "unreadable",
+        "cut.wav": "truncated",
+        "cut-header.flac": "truncated",
+        "cut.ogg": "truncated",
+        "long.flac": "too long",
+        "short.flac": "too short",
+    }
+
+
+def test_what_only_decoding_shows_is_rejected_by_the_loader(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "zero.flac", np.zeros(16000), 16000)
+    soundfile.write(tmp_path / "hum.flac", 5e-4 * np.sin(np.arange(16000) * 0.1), 16000)
+    soundfile.write(tmp_path / "opposite.wav", speech(channels=2) * [1, -1], 16000)
+    soundfile.write(tmp_path / "nan.wav", np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "loud.wav", 4 * speech(), 16000, subtype="FLOAT")
+    for name, kind, sub in [("cut.flac", "FLAC", "PCM_16"), ("cut.mp3", "MP3", "MPEG_LAYER_III")]:
+        (tmp_path / name).write_bytes(encoded(kind, sub)[:-2000])
+    out = ingest(tmp_path)
+    assert reasons(out) == {
+        "zero.flac": "silent",
+        "hum.flac": "silent",
+        "opposite.wav": "silent",
+        "nan.wav": "unreadable",
+        "loud.wav": None,
+        "cut.flac": "truncated",
+        "cut.mp3": "truncated",
+    }
+    loud = dict(zip(out["id"].to_pylist(), audio_bytes(out), strict=True))[f"{tmp_path.name}/loud.wav"]
+    assert np.abs(decode(loud)[0]).max() == pytest.approx(1.0, abs=1e-3)
+    np.testing.assert_allclose(decode(loud)[0], speech()[:, 0] / np.abs(speech()).max(), atol=1e-3)
+
+
+def test_wrong_declarations_are_rejected(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(encoded())
+    (tmp_path / "b.flac").write_bytes(encoded())
+    lines = [
+        {"audio_filepath": "a.flac", "duration": 1.04},
+        {"audio_filepath": "b.flac", "duration": 1.3},
+        {"audio_filepath": "./a.flac", "sampling_rate": 8000},
+        {"audio_filepath": "gone.flac"},
+        {"audio_filepath": "a.flac", "offset": 0.5, "duration": 2.0},
+        {"audio_filepath": "a.flac", "offset": 5.0, "duration": 0.5},
+        {"audio_filepath": 5},
+    ]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert probe(tmp_path)["reject_reason"].to_pylist() == [
+        None,
+        "wrongly declared: duration",
+        "wrongly declared: sampling rate",
+        "missing",
+        "wrongly declared: duration",
+        "wrongly declared: duration",
+        "malformed manifest line",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])
+def test_segments_are_cut_from_their_recording(tmp_path: Path, kind: str) -> None:
+    steps = np.repeat([0.1, 0.2, 0.3, 0.4], 16000) * np.sin(np.arange(64000) * 0.3)
+    soundfile.write(tmp_path / f"all.{kind}", steps, 16000)
+    lines = [
+        {"audio_filepath": f"all.{kind}", "offset": o, "duration": 0.5, "text": str(o)}
+        for o in (3.25, 0.25, 2.25, 1.25)
+    ]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = ingest(tmp_path)
+    assert out["duration"].to_pylist() == [0.5] * 4
+    assert out["text"].to_pylist() == ["3.25", "0.25", "2.25", "1.25"]
+    peaks = [np.abs(decode(data)[0]).max() for data in audio_bytes(out)]
+    np.testing.assert_allclose(peaks, [0.4, 0.1, 0.3, 0.2], rtol=0.15)
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def corpus_in_each_container(folder: Path) -> dict[str, Path]:
+    audio = [encoded(kind, sub, seconds=1.0 + 0.1 * i) for i, (kind, sub) in enumerate(FORMATS)]
+    texts = [f"text {i}" for i in range(len(audio))]
+    names = [f"{i}.{kind.lower()}" for i, (kind, _) in enumerate(FORMATS)]
+    plain = folder / "plain"
+    plain.mkdir(parents=True)
+    for name, data, text in zip(names, audio, texts, strict=True):
+        (plain / name).write_bytes(data)
+        (plain / name).with_suffix(".txt").write_text(text)
+    lines = [{"audio_filepath": f"plain/{n}", "text": t} for n, t in zip(names, texts, strict=True)]
+    (folder / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    structs = [{"bytes": data, "path": None} for data in audio[:4]] + [{"bytes": None, "path": f"plain/{names[4]}"}]
+    pq.write_table(pa.table({"audio": structs, "sentence": texts}), folder / "p.parquet", row_group_size=2)
+    pq.write_table(pa.table({"audio": audio, "text": texts}), folder / "b.parquet")
+    members: dict[str, bytes] = {}
+    for name, data, text in zip(names, audio, texts, strict=True):
+        members[name] = data
+        if name[0] in "01":
+            members[name[0] + ".txt"] = text.encode()
+        else:
+            members[name[0] + ".json"] = json.dumps({"text": text, "duration": 1.0 + 0.1 * int(name[0])}).encode()
+    write_tar(folder / "s.tar", members)
+    return {name: folder / name for name in ("plain", "m.jsonl", "p.parquet", "b.parquet", "s.tar")}
+
+
+def test_all_containers_give_the_same_records_here_and_on_object_storage(tmp_path: Path) -> None:
+    places = corpus_in_each_container(tmp_path / "c")
+    columns = ["audio", "sampling_rate", "duration", "text", "label_source"]
+    wanted = ingest(places["plain"]).select(columns)
+    assert wanted["text"].to_pylist() == [f"text {i}" for i in range(5)]
+    fs = fsspec.filesystem("memory")
+    fs.put(str(tmp_path / "c"), "/ingest", recursive=True)
+    try:
+        for name, place in places.items():
+            for url in (place, f"memory://ingest/{name}"):
+                out = ingest(url)
+                assert out["reject_reason"].null_count == 5, (url, out["reject_reason"])
+                assert out.select(columns).equals(wanted), url
+    finally:
+        fs.rm("/ingest", recursive=True)
+
+
+def test_records_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    place = corpus_in_each_container(tmp_path / "c")["s.tar"]
+    table = next(list_sources(str(place)))
+    whole = Load()(Probe()(table).drop_columns("reject_reason"))
+    order = [3, 0, 4, 1, 2]
+    for i in order:
+        one = Load()(Probe()(table.slice(i, 1)).drop_columns("reject_reason"))
+        assert one.equals(whole.slice(i, 1))
+    turned = Load()(Probe()(table.take(order)).drop_columns("reject_reason"))
+    assert turned.equals(whole.take(order))
+
+
+def test_bad_labels_reject_their_record_only(tmp_path: Path) -> None:
+    write_tar(tmp_path / "s.tar", {"a.flac": encoded(), "a.json": b"{", "b.flac": encoded(), "b.txt": b"\xff\xfe\xff"})
+    (tmp_path / "n.parquet").unlink(missing_ok=True)
+    assert probe(tmp_path / "s.tar")["reject_reason"].to_pylist() == ["malformed manifest line"] * 2
+    table = pa.table({"audio": pa.array([None, encoded()], pa.binary()), "duration": [1.0, 9.0]})
+    pq.write_table(table, tmp_path / "n.parquet")
+    assert probe(tmp_path / "n.parquet")["reject_reason"].to_pylist() == ["empty", "wrongly declared: duration"]
+
+
+def test_storage_that_refuses_is_no_fault_of_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.flac").write_bytes(encoded())
+    listed = next(list_sources(str(tmp_path)))
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/broken/a.flac", encoded())
+
+    class Lost(io.BytesIO):
+        def read(self, count: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise ConnectionResetError("the link went down")
+            return super().read(count)
+
+    monkeypatch.setattr(type(memory), "open", lambda *_, **__: Lost(encoded()))
+    place = listed.schema.get_field_index("url")
+    remote = listed.set_column(place, listed.schema.field(place), pa.array(["memory://broken/a.flac"]))
+    with pytest.raises(ConnectionResetError):
+        Probe()(remote)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("denied")
+
+    monkeypatch.setattr(type(memory), "open", refuse)
+    with pytest.raises(UserError, match="access refused"):
+        Probe()(remote)
+    memory.rm("/broken", recursive=True)
+
+
+def test_real_corpora_come_in_whole(data_dir: Path) -> None:
+    folder = data_dir / "speech" / "coffee-orders"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    listed = pa.concat_tables(list(list_sources(str(folder))))
+    probed = Probe()(listed)
+    assert Counter(probed["reject_reason"].to_pylist()) == {None: 482}
+    np.testing.assert_allclose(probed["duration"].to_numpy(), listed["declared_duration"].to_numpy(), atol=0.06)
+    out = Load(sampling_rate=8000)(probed.drop_columns("reject_reason").slice(0, 20))
+    assert out["reject_reason"].null_count == 20
+    assert out["text"].null_count == 20

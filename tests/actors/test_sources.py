@@ -1,0 +1,204 @@
+"""Listing: every kind of corpus becomes pointers, and what is wrong with one is said."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from actors.pointers import POINTERS
+from actors.sources import list_sources
+from shards.errors import UserError
+
+
+def tone(path: Path, seconds: float = 0.5, rate: int = 16000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(np.arange(round(seconds * rate)) * 0.1), rate)
+    return path
+
+
+def rows(url: object, **options: object) -> list[dict]:
+    tables = list(list_sources(str(url), **options))
+    assert all(table.schema.equals(POINTERS) for table in tables)
+    found = pa.concat_tables(tables).to_pylist()
+    assert len({row["id"] for row in found}) == len(found)
+    return found
+
+
+def test_a_folder_is_walked_in_order_with_its_transcripts(tmp_path: Path) -> None:
+    tone(tmp_path / "corpus/b/two.wav")
+    tone(tmp_path / "corpus/a/one.FLAC")
+    tone(tmp_path / "corpus/a/.hidden.wav")
+    (tmp_path / "corpus/b/two.txt").write_text("two")
+    (tmp_path / "corpus/b/notes.md").write_text("no audio")
+    tone(tmp_path / "corpus/19/198/19-198-0000.flac")
+    (tmp_path / "corpus/19/198/19-198.trans.txt").write_text("19-198-0000 NORTHANGER ABBEY\n")
+    (tmp_path / "corpus/c").mkdir()
+    (tmp_path / "corpus/c/song.m4a").write_bytes(b"counted, though it cannot be decoded")
+    found = rows(tmp_path / "corpus")
+    ids = ["corpus/19/198/19-198-0000.flac", "corpus/a/one.FLAC", "corpus/b/two.wav", "corpus/c/song.m4a"]
+    assert [row["id"] for row in found] == ids
+    assert (found[0]["text"], found[0]["speaker"]) == ("NORTHANGER ABBEY", "19")
+    assert json.loads(found[2]["labels"])["text"]["url"].endswith("corpus/b/two.txt")
+    assert found[1]["size"] == (tmp_path / "corpus/a/one.FLAC").stat().st_size
+
+
+def test_a_pattern_keeps_the_transcripts_beside_it(tmp_path: Path) -> None:
+    tone(tmp_path / "x/a.wav")
+    tone(tmp_path / "x/b.flac")
+    (tmp_path / "x/b.txt").write_text("b")
+    found = rows(f"{tmp_path}/x/*.flac")
+    assert [row["id"] for row in found] == ["x/b.flac"]
+    assert found[0]["labels"] is not None
+
+
+def test_one_file_is_a_corpus_too(tmp_path: Path) -> None:
+    assert [row["url"] for row in rows(tone(tmp_path / "a.wav"))] == [str(tmp_path / "a.wav")]
+
+
+def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tone(tmp_path / "c/a.wav")
+    (tmp_path / "c/manifest.jsonl").write_text('{"audio_filepath": "a.wav"}\n')
+    monkeypatch.chdir(tmp_path)
+    assert rows("c")[0]["url"] == str(tmp_path / "c/a.wav")
+
+
+def test_a_manifest_line_becomes_a_pointer_or_a_bad_row(tmp_path: Path) -> None:
+    lines = [
+        b'\xef\xbb\xbf{"audio_filepath": "a.flac", "duration": 1.5, "text": " hello ", "speaker": 7, "intent": "x"}',
+        b'{"audio_filepath": "/elsewhere/b.wav", "sample_rate": 8000, "lang": "en"}',
+        b'{"audio_filepath": "s3://bucket/c.wav", "offset": 2.0, "duration": 1.0}',
+        b'{"audio_filepath": "s3://bucket/c.wav", "offset": 3.0, "duration": 1.0}',
+        b"",
+        b"{not json",
+        b'{"text": "no audio"}',
+        b'{"audio_filepath": "d.wav", "duration": "long"}',
+        b'{"audio_filepath": "d.wav", "duration": NaN}',
+        b'{"audio_filepath": "a.flac"}',
+        b'\xff\xfe{"audio_filepath"',
+    ]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/manifest.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    found = rows(tmp_path / "mine")
+    assert found == rows(tmp_path / "mine/manifest.jsonl")
+    first = found[0]
+    assert first["id"] == "mine/a.flac"
+    assert first["url"] == str(tmp_path / "mine/a.flac")
+    assert (first["text"], first["speaker"], first["declared_duration"]) == ("hello", "7", 1.5)
+    assert json.loads(first["extra"]) == {"intent": "x"}
+    assert (found[1]["url"], found[1]["declared_rate"], found[1]["lang"]) == ("/elsewhere/b.wav", 8000, "en")
+    assert found[2]["id"] == "mine/s3://bucket/c.wav@2.000-3.000"
+    assert (found[3]["start"], found[3]["length"]) == (3.0, 1.0)
+    bad = {row["id"]: row["problem"] for row in found if row["kind"] == "bad"}
+    malformed = {f"mine/manifest.jsonl#line{n}": "malformed manifest line" for n in (6, 7, 8, 9, 11)}
+    assert bad == malformed | {"mine/manifest.jsonl#line10": "duplicate"}
+
+
+def test_other_names_can_be_told(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"clip": "a.wav", "said": "yes", "text": "no"}\n')
+    found = rows(tmp_path / "m.jsonl", fields={"audio": "clip", "text": "said"}, corpus="mine")
+    assert (found[0]["id"], found[0]["text"]) == ("mine/a.wav", "yes")
+
+
+def test_parquet_with_audio_structs_bytes_or_paths(tmp_path: Path) -> None:
+    audio = [{"bytes": b"1", "path": None}] * 5
+    table = pa.table({"audio": audio, "sentence": list("abcde"), "tags": [["x"]] * 5})
+    (tmp_path / "set/data").mkdir(parents=True)
+    pq.write_table(table, tmp_path / "set/data/train-0.parquet", row_group_size=2)
+    pq.write_table(table.slice(0, 1), tmp_path / "set/data/train-1.parquet")
+    found = rows(tmp_path / "set")
+    assert [(row["row_group"], row["row"]) for row in found] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (0, 0)]
+    assert found[4]["id"] == "set/data/train-0.parquet#00000004"
+    assert json.loads(found[0]["labels"]) == {"columns": ["sentence"]}
+    pq.write_table(pa.table({"wav": [b"1"]}), tmp_path / "bytes.parquet")
+    assert rows(tmp_path / "bytes.parquet")[0]["member"] == "wav"
+    pq.write_table(pa.table({"clip": ["a.wav"]}), tmp_path / "paths.parquet")
+    assert rows(tmp_path / "paths.parquet", fields={"audio": "clip"})[0]["member"] == "clip"
+    with pytest.raises(UserError, match=r"paths\.parquet: no audio column among \['clip'\]"):
+        list_sources(str(tmp_path / "paths.parquet"))
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_tar_members_are_pointed_at_where_they_lie(tmp_path: Path) -> None:
+    members = {"./u1.flac": b"AAAA", "u1.txt": b"one", "u2.wav": b"B" * 700, "u2.json": b"{}", "index.html": b"x"}
+    path = write_tar(tmp_path / "shard-0.tar", members | {"n" * 150 + ".ogg": b"CC"})
+    found = rows(path)
+    data = path.read_bytes()
+    assert [data[r["offset"] : r["offset"] + r["size"]] for r in found] == [b"AAAA", b"B" * 700, b"CC"]
+    assert found[1]["id"] == "shard-0/shard-0.tar/u2.wav"
+    assert "json" in json.loads(found[1]["labels"])
+
+
+def test_a_cut_tar_gives_what_it_holds_and_says_so(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar", {f"u{i}.flac": b"x" * 3000 for i in range(4)})
+    path.write_bytes(path.read_bytes()[:9000])
+    found = rows(path)
+    assert [row["kind"] for row in found[-1:]] == ["bad"]
+    assert found[-1]["problem"] == "unreadable"
+    assert len(found) >= 3
+
+
+def test_tables_are_small_and_cover_all(tmp_path: Path) -> None:
+    text = "".join(json.dumps({"audio_filepath": f"{i}.wav"}) + "\n" for i in range(25))
+    (tmp_path / "m.jsonl").write_text(text)
+    assert [len(t) for t in list_sources(str(tmp_path / "m.jsonl"), rows=10)] == [10, 10, 5]
+
+
+def test_object_storage_lists_alike(tmp_path: Path) -> None:
+    tone(tmp_path / "c/a/x.flac")
+    (tmp_path / "c/a/x.txt").write_text("x")
+    fs = fsspec.filesystem("memory")
+    fs.put(str(tmp_path / "c"), "/listing/c", recursive=True)
+    try:
+        here, there = rows(tmp_path / "c"), rows("memory://listing/c")
+        assert [r["id"] for r in here] == [r["id"] for r in there] == ["c/a/x.flac"]
+        assert there[0]["url"].startswith("memory://")
+    finally:
+        fs.rm("/listing", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "url", "said"),
+    [
+        ({}, "gone", "gone: no such file or folder; expected a folder of audio"),
+        ({"c/readme.md": b"x"}, "c", "c: no audio found"),
+        ({"c/m.jsonl": b""}, "c/m.jsonl", "no audio found"),
+        ({"c/m.jsonl": b"a,b\n1,2\n"}, "c/m.jsonl", "not a JSONL manifest; expected one JSON object a line"),
+        ({"c/m.json": b"[\n{}\n]"}, "c/m.json", "not a JSONL manifest"),
+        ({"c/train.jsonl": b"{}", "c/test.jsonl": b"{}"}, "c", "holds several manifests"),
+        ({"c/a.wav": b""}, "c/*.flac", "no audio found"),
+    ],
+)
+def test_what_is_no_corpus_is_said_in_a_sentence(tmp_path: Path, files: dict[str, bytes], url: str, said: str) -> None:
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        list_sources(str(tmp_path / url))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_options_are_said(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav")
+    with pytest.raises(UserError, match="unknown kind"):
+        list_sources(str(tmp_path), kind="wavs")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="sound is no value"):
+        list_sources(str(tmp_path), fields={"sound": "x"})
