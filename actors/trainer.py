@@ -1,0 +1,382 @@
+"""Training of acoustic models on sealed sets: a schedule of phases, each with its sources and objectives.
+
+``train(config, context)`` takes JSON values only. On a CPU the same config gives the same weights bit for bit, also
+when a run was stopped and resumed from its last checkpoint: every step seeds its own draws, batches come from
+:mod:`actors.training_data`, and a checkpoint holds the weights, the optimiser's moments and the averages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from actors.training_data import Batch, Source
+from models.acoustic import AcousticConfig, AcousticModel
+from models.checkpoint import load_acoustic, read_metadata, save_acoustic
+from models.decode import prefix_beam_search
+from models.features import FeatureSettings
+from models.losses import ctc_loss, expected_errors, soft_target_loss
+from models.specaugment import SpecAugment
+from models.units import Units
+from shards.errors import UserError
+from shards.random import RecordRandom
+from shards.store import join, read_bytes, read_if_present, write_bytes
+
+OBJECTIVES = ("ctc", "soft", "mwer")
+
+
+class Context(Protocol):
+    """Where a trainer runs: which worker it is, what it resumes from and whom it tells."""
+
+    rank: int
+    world_size: int
+
+    def resume(self) -> bytes | None:
+        """Return the last checkpoint, or ``None`` at a fresh start."""
+        ...
+
+    def report(self, metrics: dict[str, Any], checkpoint: bytes | None) -> None:
+        """Take metrics, and a checkpoint from rank 0 (``None`` from the others, or when none is due)."""
+        ...
+
+
+@dataclass
+class InProcessContext:
+    """One worker in this process; checkpoints go to ``url`` if given, else to memory."""
+
+    url: str | None = None
+    rank: int = 0
+    world_size: int = 1
+    checkpoint: bytes | None = None
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    def resume(self) -> bytes | None:
+        """Return the last checkpoint."""
+        return self.checkpoint or (read_if_present(join(self.url, "checkpoint.safetensors")) if self.url else None)
+
+    def report(self, metrics: dict[str, Any], checkpoint: bytes | None) -> None:
+        """Keep the metrics and the checkpoint."""
+        self.reports.append(metrics)
+        if checkpoint is not None:
+            self.checkpoint = checkpoint
+            if self.url:
+                write_bytes(join(self.url, "checkpoint.safetensors"), checkpoint)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training. ``objective`` is a name or weights by name; a batch takes those its source can serve.
+
+    ``epochs`` (over all sources of the phase) or ``steps``. The learning rate rises over ``warmup`` of the phase and
+    falls along a cosine to ``final`` of its peak. Soft targets mixed with another objective are multiplied by T^2.
+    """
+
+    objective: str | dict[str, float] = "ctc"
+    sources: tuple[str, ...] | None = None  # None: all
+    epochs: float | None = None
+    steps: int | None = None
+    lr: float = 1e-3
+    warmup: float = 0.1
+    final: float = 0.01
+    temperature: float = 2.0
+    student_temperature: float | None = None
+    k: int | None = 20
+    tail: str = "renormalise"
+    nbest: int = 4
+    beam: int = 8
+    specaugment: dict[str, Any] | None = None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the objectives by name."""
+        return {self.objective: 1.0} if isinstance(self.objective, str) else dict(self.objective)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What :func:`train` understands; ``units`` is :meth:`Units.to_json`'s text or the object it holds.
+
+    ``init`` is an artifact's URL: its weights, units and sizes are where training starts.
+    ``ema`` is the decay of the averaged weights that are returned, 0 for the last weights.
+    """
+
+    data: dict[str, dict[str, Any]]
+    phases: list[dict[str, Any]]
+    model: dict[str, Any] = field(default_factory=dict)
+    units: Any = None
+    init: str | None = None
+    seed: int = 0
+    batch_frames: int = 6000  # feature frames in a batch, padding counted
+    window: int = 16  # shards that are shuffled together and held
+    cache_bytes: int = 2 << 30
+    weight_decay: float = 1e-2
+    grad_clip: float = 1.0
+    ema: float = 0.0
+    checkpoint_steps: int = 200
+    report_steps: int = 20
+    threads: int = 1
+    device: str = "cpu"  # "auto" takes a GPU if there is one
+    autocast: bool = False  # bfloat16 on a GPU
+    out: str | None = None  # where the caller stores the result; not used here
+
+
+def parse(config: dict[str, Any]) -> tuple[TrainConfig, list[Phase]]:
+    """Return a checked config; what is wrong is told by its path."""
+    run = _typed(TrainConfig, config, "train")
+    phases = [_typed(Phase, phase, f"train.phases[{i}]") for i, phase in enumerate(run.phases)]
+    for i, phase in enumerate(phases):
+        unknown = sorted(set(phase.weights) - set(OBJECTIVES))
+        if unknown:
+            raise UserError(f"train.phases[{i}].objective: {unknown}, expected some of {', '.join(OBJECTIVES)}")
+        missing = sorted(set(phase.sources or ()) - set(run.data))
+        if missing:
+            raise UserError(f"train.phases[{i}].sources: {missing} are not in train.data: {sorted(run.data)}")
+        if (phase.epochs is None) == (phase.steps is None):
+            raise UserError(f"train.phases[{i}]: expected either epochs or steps")
+    return run, phases
+
+
+def _typed(kind: Any, values: dict[str, Any], path: str) -> Any:
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UserError(f"{path}: unknown {unknown}, expected some of {sorted(known)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def train(config: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Train and return ``{"files": {"model.safetensors": bytes}, "curves": [...]}``; other ranks give no files."""
+    run, phases = parse(config)
+    return _Training(run, phases, context).work()
+
+
+class _Training:
+    def __init__(self, run: TrainConfig, phases: list[Phase], context: Context) -> None:
+        self.run, self.phases, self.context = run, phases, context
+        torch.set_num_threads(run.threads)
+        torch.manual_seed(run.seed)
+        device = "cuda" if run.device == "auto" and torch.cuda.is_available() else run.device
+        self.device = torch.device("cpu" if device == "auto" else device)
+        self.sources = {name: Source(name, given, run.cache_bytes) for name, given in sorted(run.data.items())}
+        self.model, self.units, self.settings = self._start()
+        rate = 1.0 / self.settings.hop_s / self.model.subsampling
+        for name, source in self.sources.items():
+            wanted = [p.k for p in phases if "soft" in p.weights and name in (p.sources or self.sources)]
+            source.check(self.units, self.settings, rate, max((k for k in wanted if k), default=None))
+        self.plan = [self._plan(phase, i) for i, phase in enumerate(phases)]
+        self.average = {n: v.detach().clone() for n, v in self.model.state_dict().items()} if run.ema else {}
+        self.optimiser = torch.optim.AdamW(_groups(self.model, run.weight_decay), lr=1e-3, betas=(0.9, 0.98))
+        self.curves: list[dict[str, Any]] = []
+        self.done = 0
+        self._resume()
+        self.network: nn.Module = self.model
+        if context.world_size > 1:
+            self.network = nn.parallel.DistributedDataParallel(self.model)
+
+    def _start(self) -> tuple[AcousticModel, Units, FeatureSettings]:
+        run = self.run
+        settings = next(iter(self.sources.values())).settings
+        if run.init:
+            model, units, settings = load_acoustic(read_bytes(join(run.init, "model.safetensors")))
+            return model.to(self.device), units, settings
+        if run.units is None:
+            raise UserError("train.units: missing; expected units, or train.init to take them from")
+        units = Units.from_json(run.units if isinstance(run.units, str) else json.dumps(run.units))
+        sizes = _typed(AcousticConfig, {**run.model, "n_mels": settings.n_mels, "vocab": len(units)}, "train.model")
+        return AcousticModel(sizes).to(self.device), units, settings
+
+    def _plan(self, phase: Phase, place: int) -> tuple[int, int]:
+        """Return (steps of an epoch, steps of the phase), and refuse sources that serve no objective."""
+        batches = 0
+        for name in phase.sources or self.sources:
+            source = self.sources[name]
+            if not _served(phase.weights, source):
+                raise UserError(
+                    f"train.phases[{place}]: source {name!r} has neither the text nor the labels that "
+                    f"{sorted(phase.weights)} needs"
+                )
+            batches += len(source.batches(self.run.batch_frames, self.run.window, self.run.seed, 0))
+        epoch = -(-batches // self.context.world_size)
+        return epoch, phase.steps if phase.steps is not None else max(1, math.ceil(epoch * (phase.epochs or 0)))
+
+    def work(self) -> dict[str, Any]:
+        start = 0
+        for number, (phase, (epoch_steps, steps)) in enumerate(zip(self.phases, self.plan, strict=True)):
+            order: list[tuple[str, Any]] = []
+            held = -1
+            for step in range(max(0, self.done - start), steps):
+                epoch = step // epoch_steps
+                if epoch != held:
+                    order, held = self._order(phase, number, epoch), epoch
+                at = (step % epoch_steps) * self.context.world_size + self.context.rank
+                name, rows = order[at % len(order)]
+                batch = self.sources[name].load(rows, self.units, self.model.output_lengths)
+                losses = self._step(phase, batch, start + step, _rate(phase, step, steps))
+                self._tell(number, start + step, steps, epoch, losses, last=step + 1 == steps)
+            start += steps
+        if self.context.rank != 0:
+            return {"files": {}, "curves": self.curves}
+        if self.run.ema:
+            self.model.load_state_dict(self.average)
+        data = save_acoustic(self.model, self.units, self.settings)
+        return {"files": {"model.safetensors": data}, "curves": self.curves}
+
+    def _order(self, phase: Phase, number: int, epoch: int) -> list[tuple[str, Any]]:
+        """Return the batches of an epoch: each source's own order, interleaved evenly at drawn places."""
+        draw = RecordRandom(self.run.seed, "order")(f"{number}:{epoch}")
+        placed = []
+        for name in phase.sources or self.sources:
+            # Phases are numbered apart, so that two phases over one source do not repeat the same epochs.
+            batches = self.sources[name].batches(
+                self.run.batch_frames, self.run.window, self.run.seed, number * 100_000 + epoch
+            )
+            shift = draw.random()
+            placed += [((i + shift) / len(batches), name, rows) for i, rows in enumerate(batches)]
+        return [(name, rows) for _, name, rows in sorted(placed, key=lambda p: p[:2])]
+
+    def _step(self, phase: Phase, batch: Batch, step: int, rate: float) -> dict[str, float]:
+        seed = (self.run.seed * 1_000_003 + step) * 64 + self.context.rank
+        torch.manual_seed(seed)
+        features = batch.features
+        if phase.specaugment is not None:
+            features = SpecAugment(**phase.specaugment)(features, batch.lengths, torch.Generator().manual_seed(seed))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        cast = (
+            torch.autocast("cuda", torch.bfloat16)
+            if self.run.autocast and self.device.type == "cuda"
+            else contextlib.nullcontext()
+        )
+        with cast:
+            log_probs, lengths = self.network(features.to(self.device), batch.lengths.to(self.device))
+        losses = self._losses(phase, batch, log_probs, lengths)
+        total = sum(losses.values(), start=log_probs.new_zeros(()))
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.run.grad_clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        if self.run.ema:
+            # A running mean at first, so that the average never holds much of the random start.
+            decay = min(self.run.ema, (step + 1) / (step + 10))
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1.0 - decay)
+        return {"loss": float(total.detach()), **{n: float(v.detach()) for n, v in losses.items()}}
+
+    def _losses(self, phase: Phase, batch: Batch, log_probs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        weights, losses = phase.weights, {}
+        if weights.get("soft") and batch.topk_ids is not None:
+            assert batch.topk_logprobs is not None
+            assert batch.tail_logmass is not None
+            soft = soft_target_loss(
+                log_probs,
+                lengths,
+                batch.topk_ids.to(self.device),
+                batch.topk_logprobs.to(self.device),
+                batch.tail_logmass.to(self.device),
+                temperature=phase.temperature,
+                k=phase.k,
+                tail=phase.tail,
+                student_temperature=phase.student_temperature,
+            )
+            losses["soft"] = weights["soft"] * soft * (phase.temperature**2 if len(weights) > 1 else 1.0)
+        if weights.get("ctc") and batch.targets is not None:
+            losses["ctc"] = weights["ctc"] * ctc_loss(log_probs, lengths, batch.targets)
+        if weights.get("mwer") and batch.texts is not None:
+            losses["mwer"] = weights["mwer"] * self._mwer(phase, batch.texts, log_probs, lengths)
+        return losses
+
+    def _mwer(self, phase: Phase, texts: list[str], log_probs: Tensor, lengths: Tensor) -> Tensor:
+        """Return expected word errors a reference word over n-best lists of the model as it is."""
+        scores = log_probs.detach().float().cpu().numpy()
+        hypotheses, errors = [], []
+        for row, count, text in zip(scores, lengths.tolist(), texts, strict=True):
+            found = prefix_beam_search(row[:count], phase.beam, nbest=phase.nbest)
+            hypotheses.append([h.units for h in found])
+            words = text.split()
+            errors.append([float(edits(words, self.units.decode(h.units).split())) for h in found])
+        spoken = max(1, sum(len(text.split()) for text in texts))
+        return expected_errors(log_probs, lengths, hypotheses, errors) * (len(texts) / spoken)
+
+    def _tell(self, phase: int, step: int, steps: int, epoch: int, losses: dict[str, float], *, last: bool) -> None:
+        self.done = step + 1
+        total = sum(s for _, s in self.plan)
+        due = self.done % self.run.checkpoint_steps == 0 and self.done < total
+        shown = step % self.run.report_steps == 0 or last
+        if shown:
+            rate = self.optimiser.param_groups[0]["lr"]
+            self.curves.append({"step": step, "phase": phase, "epoch": epoch, "lr": rate, **losses})
+        if shown or due:
+            data = self._checkpoint() if due and self.context.rank == 0 else None
+            self.context.report({"step": step, "steps": total, "phase": phase, **losses}, data)
+
+    def _checkpoint(self) -> bytes:
+        from safetensors.torch import save
+
+        tensors = {f"model.{n}": v.detach().cpu().contiguous() for n, v in self.model.state_dict().items()}
+        tensors |= {f"average.{n}": v.cpu().contiguous() for n, v in self.average.items()}
+        for place, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{place}.{n}": v.detach().cpu().contiguous() for n, v in state.items()}
+        written = {"done": self.done, "curves": self.curves, "config": asdict(self.model.config)}
+        return save(tensors, metadata={"training": json.dumps(written)})
+
+    def _resume(self) -> None:
+        data = self.context.resume()
+        if data is None:
+            return
+        from safetensors.torch import load
+
+        written = json.loads(read_metadata(data).get("training", "null"))
+        if written is None or written["config"] != asdict(self.model.config):
+            raise UserError("checkpoint to resume from: not of this training")
+        tensors = {n: v.to(self.device) for n, v in load(data).items()}
+        self.model.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
+        if self.run.ema:
+            self.average = {n[8:]: v for n, v in tensors.items() if n.startswith("average.")}
+        state = self.optimiser.state_dict()
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, place, key = name.split(".")
+                # The step counter lives on the CPU, as the optimiser keeps it.
+                state["state"].setdefault(int(place), {})[key] = value.cpu() if key == "step" else value
+        self.optimiser.load_state_dict(state)
+        self.done, self.curves = written["done"], written["curves"]
+
+
+def edits(reference: list[str], other: list[str]) -> int:
+    """Return the Levenshtein distance of two word lists."""
+    row = list(range(len(other) + 1))
+    for i, word in enumerate(reference, 1):
+        corner, row[0] = row[0], i
+        for j, heard in enumerate(other, 1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (word != heard))
+    return row[-1]
+
+
+def _served(weights: dict[str, float], source: Source) -> bool:
+    return bool(({"ctc", "mwer"} & set(weights) and source.text) or ("soft" in weights and source.labels))
+
+
+def _rate(phase: Phase, step: int, steps: int) -> float:
+    warm = max(1, round(phase.warmup * steps))
+    if step < warm:
+        return phase.lr * (step + 1) / warm
+    way = (step - warm) / max(1, steps - warm)
+    return phase.lr * (phase.final + (1 - phase.final) * 0.5 * (1 + math.cos(math.pi * way)))
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return parameter groups: matrices decay, biases and norms do not."""
+    wide = [p for p in model.parameters() if p.ndim > 1]
+    narrow = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": wide, "weight_decay": weight_decay}, {"params": narrow, "weight_decay": 0.0}]

@@ -1,0 +1,91 @@
+"""CTC decoding: the best path, and prefix beam search with an n-best list."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+NEVER = -math.inf
+
+
+def greedy(log_probs: np.ndarray) -> list[int]:
+    """Return the units of the best path of log-probabilities (T, V): repeats merged, blanks (0) removed."""
+    best = log_probs.argmax(axis=1)
+    if not len(best):
+        return []
+    fresh = np.concatenate([[True], best[1:] != best[:-1]])
+    return best[fresh & (best != 0)].tolist()
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Units, and the log-probability of all alignments to them that the search kept."""
+
+    units: tuple[int, ...]
+    score: float
+
+
+def prefix_beam_search(
+    log_probs: np.ndarray, beam: int = 16, *, nbest: int = 1, tokens: int = 8, threshold: float = -12.0
+) -> list[Hypothesis]:
+    """Return the ``nbest`` unit strings of log-probabilities (T, V), best first (Hannun et al., 2014).
+
+    Each frame extends at most ``beam`` prefixes by at most ``tokens`` units, and by none below ``threshold``
+    (log-probability) other than the blank. With ``beam`` and ``tokens`` large and ``threshold`` -inf it is exact.
+    """
+    # Prefixes are numbered nodes of a tree: extending one costs a dictionary look-up, not the copy of a string.
+    parents, last = [-1], [0]
+    children: dict[tuple[int, int], int] = {}
+    beams: dict[int, tuple[float, float]] = {0: (0.0, NEVER)}  # node -> (ends in blank, ends in its last unit)
+    order = np.argsort(-log_probs, axis=1, kind="stable")[:, : tokens + 1]
+    picked = np.take_along_axis(log_probs, order, axis=1)
+    for frame, (units, values) in enumerate(zip(order.tolist(), picked.tolist(), strict=True)):
+        blank = float(log_probs[frame, 0])
+        moves = [(u, v) for u, v in zip(units, values, strict=True) if u != 0 and v >= threshold and v > NEVER]
+        moves = moves[:tokens]
+        scores = dict(moves)
+        grown: dict[int, list[float]] = {}
+        for node, (in_blank, in_unit) in beams.items():
+            total = _add(in_blank, in_unit)
+            end = last[node]
+            entry = grown.get(node)
+            if entry is None:
+                entry = grown[node] = [NEVER, NEVER]
+            entry[0] = _add(entry[0], total + blank)
+            if node and end in scores:
+                entry[1] = _add(entry[1], in_unit + scores[end])
+            for unit, value in moves:
+                gained = (in_blank if node and unit == end else total) + value
+                if gained == NEVER:
+                    continue
+                child = children.get((node, unit))
+                if child is None:
+                    child = children[(node, unit)] = len(parents)
+                    parents.append(node)
+                    last.append(unit)
+                entry = grown.get(child)
+                if entry is None:
+                    grown[child] = [NEVER, gained]
+                else:
+                    entry[1] = _add(entry[1], gained)
+        ranked = sorted(grown.items(), key=lambda item: (-_add(*item[1]), item[0]))[:beam]
+        beams = {node: (pair[0], pair[1]) for node, pair in ranked}
+    found = sorted(((_add(*pair), node) for node, pair in beams.items()), key=lambda f: (-f[0], f[1]))
+    return [Hypothesis(_spell(node, parents, last), score) for score, node in found[:nbest]]
+
+
+def _add(a: float, b: float) -> float:
+    """Return log(exp a + exp b)."""
+    if a < b:
+        a, b = b, a
+    return a if b == NEVER else a + math.log1p(math.exp(b - a))
+
+
+def _spell(node: int, parents: list[int], last: list[int]) -> tuple[int, ...]:
+    units = []
+    while node:
+        units.append(last[node])
+        node = parents[node]
+    return tuple(reversed(units))
