@@ -211,6 +211,4 @@ def _same_test_set(runs: Runs, others: Runs) -> None:
     results: Sequence[WerResult] = [*runs.values(), *others.values()]
     for result in results[1:]:
         if result.speakers != results[0].speakers or not np.array_equal(result.words, results[0].words):
-            raise UserError(
-                "comparison: the systems were not scored on the same utterances in the same order"
-            )
+            raise UserError("comparison: the systems were not scored on the same utterances in the same order")

@@ -193,11 +193,10 @@ def heat_map(
                 f'text-anchor="middle" style="fill:{ink}">{escape(show(value))}</text>'
             )
             for cell, css in ((best, "best"), (chosen, "chosen")):
-                if cell == (row, column):
-                    inset = 4 if css == "best" else 7
+                if cell == (row, column) and (css == "best" or cell != best):
                     rings.append(
-                        f'<rect x="{number(x + inset)}" y="{number(y + inset)}" rx="3" class="{css}" '
-                        f'width="{number(width - 2 * inset)}" height="{pitch - 2 * inset}" stroke="{ink}"/>'
+                        f'<rect x="{number(x + 4)}" y="{number(y + 4)}" rx="3" class="{css}" '
+                        f'width="{number(width - 8)}" height="{pitch - 8}" stroke="{ink}"/>'
                     )
     return _svg(top + pitch * len(rows) + 4, body + rings, label)
 

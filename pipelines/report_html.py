@@ -226,7 +226,9 @@ def _sweep(report: Report) -> str:
         cells, rows, columns, _tick(report), ("T", "k, log-probabilities kept a frame"), label, best, chosen
     )
     told = f"Best: k = {best[1]:g}, T = {best[0]:g} with {measured(report, cells[best])} (full ring)."
-    if chosen in cells:
+    if chosen == best:
+        told += " It is the recipe's own setting."
+    elif chosen in cells:
         gap = cells[chosen] / cells[best] - 1 if cells[best] else 0.0
         told += (
             f" The recipe's k = {chosen[1]:g}, T = {chosen[0]:g} with {measured(report, cells[chosen])} (dotted), "
@@ -260,7 +262,7 @@ def _curves(report: Report) -> str:
             title = f"{shown(report, group[0])}: {title}" if len(group) == 1 else title
             drawn = figures.curves(series, f"{title} over training steps")
             if drawn:
-                panels.append(f"<figure><h3>{escape(title)}</h3>{drawn}</figure>")
+                panels.append(f"<figure><h3>{escape(title[:1].upper() + title[1:])}</h3>{drawn}</figure>")
     if not panels:
         return ""
     keys = "".join(f"<li>{dot(colour_of(report, n))}{escape(shown(report, n))}</li>" for n in names)

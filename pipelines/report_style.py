@@ -153,6 +153,7 @@ footer div { border-top: 1px solid var(--line); padding-top: 1rem; }
 @media print {
   :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc; --grid: #e4e4e4; }
   body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  table { font-size: 8pt; } th, td { padding: .22rem .4rem; } .hint, .legend { break-after: avoid; }
   nav, details:not([open]) { display: none; } section { margin-top: 1.4rem; }
   figure, .card, tr, .flow > div { break-inside: avoid; } h2 { break-after: avoid; }
   .scroll { overflow: visible; } tbody th { position: static; }

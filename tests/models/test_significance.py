@@ -1,4 +1,5 @@
 import math
+import random
 
 import numpy as np
 import pytest
@@ -103,9 +104,7 @@ def test_segments_by_hand():
 
 
 def test_mapsswe_by_hand():
-    a = score(
-        ["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"] * 2, ["x w1 w2 w3 w4 w6 x w8 w9", "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"]
-    )
+    a = score(["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"] * 2, ["x w1 w2 w3 w4 w6 x w8 w9", "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"])
     b = score(
         ["w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"] * 2,
         ["w0 w1 w2 w3 w4 x w6 w7 w8 w9 y", "x y w2 w3 w4 w5 w6 w7 w8 w9"],
@@ -119,6 +118,29 @@ def test_mapsswe_by_hand():
     assert test.p == pytest.approx(0.7388826803635267)  # two tails of the normal at 1/3
     back = significance.mapsswe(b, a)
     assert (back.z, back.p) == (-test.z, test.p)
+
+
+def test_mapsswe_against_sctk():
+    """The expected numbers are printed by sclite and sc_stats of SCTK 2.4.10 for these very texts."""
+    draw = random.Random(4)
+    words = [f"w{i}" for i in range(40)]
+    references = [draw.sample(words, draw.randint(4, 14)) for _ in range(120)]
+
+    def recognised(reference, error):
+        for word in reference:
+            x = draw.random()
+            if x < error:
+                yield "x"
+            elif x >= 1.4 * error:
+                yield from (word, "y") if x < 1.7 * error else (word,)
+
+    heard = [[" ".join(recognised(r, error)) for r in references] for error in (0.08, 0.14)]
+    a, b = (score([" ".join(r) for r in references], texts) for texts in heard)
+    sums = [(int(x.substitutions.sum()), int(x.deletions.sum()), int(x.insertions.sum())) for x in (a, b)]
+    assert sums == [(93, 27, 22), (149, 54, 45)]
+    test = significance.mapsswe(a, b)
+    assert test.segments == 201
+    assert (round(test.mean, 3), round(test.z, 3)) == (-0.527, -6.506)
 
 
 def test_mapsswe_of_equal_and_of_uniform_systems():
