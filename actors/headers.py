@@ -46,7 +46,7 @@ def opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
 def read_header(file: BinaryIO, size: int) -> Header:
     """Return the header of an audio file of ``size`` bytes, or raise :class:`RejectRecord`.
 
-    Found truncated here: WAV whose data chunk, FLAC whose smallest possible frames and Ogg whose last page go
+    Found truncated here: WAV and AIFF whose samples, FLAC whose smallest possible frames and Ogg whose last page go
     past the end of the file. What only decoding can show (the middle of a FLAC, an MP3) is left to the loader.
     """
     if size == 0:
@@ -59,11 +59,10 @@ def read_header(file: BinaryIO, size: int) -> Header:
         # A file that begins as audio and ends before its header does was cut, not mistaken for audio.
         cut = start in (b"RIFF", b"fLaC", b"OggS") and size < 128
         raise RejectRecord(TRUNCATED if cut else UNREADABLE) from None
-    if start == b"RIFF" and _wav_is_cut(file, size):
-        raise RejectRecord(TRUNCATED)
-    if start == b"fLaC" and _flac_is_cut(file, size):
-        raise RejectRecord(TRUNCATED)
-    if start == b"OggS" and _ogg_is_cut(file, size):
+    is_cut = {b"RIFF": _chunks_are_cut, b"FORM": _chunks_are_cut, b"fLaC": _flac_is_cut, b"OggS": _ogg_is_cut}.get(
+        start
+    )
+    if is_cut is not None and is_cut(file, size):
         raise RejectRecord(TRUNCATED)
     if header.frames <= 0 or header.rate <= 0:
         raise RejectRecord(EMPTY)
@@ -75,11 +74,13 @@ def _read(file: BinaryIO, place: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _wav_is_cut(file: BinaryIO, size: int) -> bool:
+def _chunks_are_cut(file: BinaryIO, size: int) -> bool:
+    """Tell whether the samples' chunk of a WAV or AIFF goes past the end."""
+    order = "<4sI" if _read(file, 0, 4) == b"RIFF" else ">4sI"
     place = 12
     while place + 8 <= size:
-        name, length = struct.unpack("<4sI", _read(file, place, 8))
-        if name == b"data":
+        name, length = struct.unpack(order, _read(file, place, 8))
+        if name in (b"data", b"SSND"):
             # Writers to a pipe cannot know the length and leave it at its highest value.
             return length < 0x7FFFF000 and place + 8 + length > size
         place += 8 + length + length % 2

@@ -18,11 +18,11 @@ from actors.ingest import check_samples, read_audio
 from actors.pointers import LOCATOR, LOCATOR_FIELDS, MISSING
 from shards.errors import RejectRecord, UserError
 from shards.random import RecordRandom
-from shards.schema import SPEECH, SPEECH_FIELDS
+from shards.schema import ID, SPEECH, SPEECH_FIELDS
 from shards.stage import BatchLimits, Resources, Stage
 
 PLAN_FIELDS = (
-    pa.field("id", pa.string(), nullable=False),
+    ID,
     pa.field("text", pa.string()),  # null in a part that is not annotated
     pa.field("speaker", pa.string()),
     pa.field("duration", pa.float64()),  # seconds, of the string to be: what shards are cut by

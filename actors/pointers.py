@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import RejectRecord, UserError
+from shards.schema import ID
 from shards.store import filesystem, is_local, join
 
 # The vocabulary of reasons. They are counted, so they never carry details of one record.
@@ -53,7 +54,7 @@ LOCATOR_FIELDS = (
 )
 LOCATOR = pa.struct(LOCATOR_FIELDS)
 POINTER_FIELDS = (
-    pa.field("id", pa.string(), nullable=False),
+    ID,
     *LOCATOR_FIELDS,
     pa.field("text", pa.string()),
     pa.field("speaker", pa.string()),

@@ -19,8 +19,13 @@ from actors.audio import audio_bytes, decode
 from actors.ingest import Load, Probe, load_stage, probe_stage
 from actors.pointers import POINTERS, REASONS
 from actors.sources import list_sources
+from cluster.inprocess import InProcessRunner
+from shards.dataset import seal_tables
+from shards.engine import run_step
 from shards.errors import UserError
+from shards.index import Cut
 from shards.schema import SPEECH
+from shards.step import Step
 
 FORMATS = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
 
@@ -103,6 +108,7 @@ def test_broken_audio_is_rejected_with_its_reason(tmp_path: Path) -> None:
         "song.m4a": b"\0\0\0\x20ftypM4A " + bytes(500),
         "cut.wav": good["WAV"][: len(good["WAV"]) // 2],
         "cut-header.flac": good["FLAC"][:100],
+        "cut.aiff": encoded("AIFF")[:9000],
         "cut.ogg": good["OGG"][: len(good["OGG"]) * 3 // 4],
         "long.flac": encoded(seconds=12.0),
         "short.flac": encoded(seconds=0.05),
@@ -119,6 +125,7 @@ def test_broken_audio_is_rejected_with_its_reason(tmp_path: Path) -> None:
         "song.m4a": "unreadable",
         "cut.wav": "truncated",
         "cut-header.flac": "truncated",
+        "cut.aiff": "truncated",
         "cut.ogg": "truncated",
         "long.flac": "too long",
         "short.flac": "too short",
@@ -252,7 +259,6 @@ def test_records_do_not_depend_on_the_batch(tmp_path: Path) -> None:
 
 def test_bad_labels_reject_their_record_only(tmp_path: Path) -> None:
     write_tar(tmp_path / "s.tar", {"a.flac": encoded(), "a.json": b"{", "b.flac": encoded(), "b.txt": b"\xff\xfe\xff"})
-    (tmp_path / "n.parquet").unlink(missing_ok=True)
     assert probe(tmp_path / "s.tar")["reject_reason"].to_pylist() == ["malformed manifest line"] * 2
     table = pa.table({"audio": pa.array([None, encoded()], pa.binary()), "duration": [1.0, 9.0]})
     pq.write_table(table, tmp_path / "n.parquet")
@@ -284,6 +290,24 @@ def test_storage_that_refuses_is_no_fault_of_the_record(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match="access refused"):
         Probe()(remote)
     memory.rm("/broken", recursive=True)
+
+
+def test_a_corpus_with_broken_files_runs_through_the_engine(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for i in range(20):
+        data = {7: b"", 11: b"no audio", 13: encoded()[:-3000]}.get(i, encoded(seconds=1.0 + 0.01 * i))
+        (corpus / f"{i:02d}.flac").write_bytes(data)
+    out, runner = str(tmp_path / "out"), InProcessRunner()
+    listing = seal_tables(f"{out}/listing", "listing", list_sources(str(corpus), rows=6))
+    probed = run_step(Step("probe", (probe_stage(),), listing), out, runner, 0)
+    loaded = run_step(Step("load", (load_stage(),), probed, cut=Cut(rows=5)), out, runner, 0)
+    assert (probed.records, loaded.records) == (18, 17)
+    table = pa.concat_tables(loaded.tables())
+    assert set(table.schema.names) == set(SPEECH.names)
+    assert table["id"].to_pylist() == [f"corpus/{i:02d}.flac" for i in range(20) if i not in (7, 11, 13)]
+    durations = [1.0 + 0.01 * i for i in range(20) if i not in (7, 11, 13)]
+    np.testing.assert_allclose(table["duration"].to_numpy(), durations, atol=1e-4)
 
 
 def test_real_corpora_come_in_whole(data_dir: Path) -> None:
