@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,10 +11,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from pipelines.progress import RunProgress
 from shards import canonical, store
 from shards.artifact import Artifact, get_artifact, put_artifact
 from shards.dataset import SealedSet, find_sealed, seal_tables
-from shards.engine import Progress, Runner, run_step, step_url
+from shards.engine import Runner, run_step, step_url
 from shards.job import TrainJob
 from shards.step import Step
 
@@ -49,8 +51,9 @@ class Run:
     out: str
     cluster: Cluster
     seed: int = 0
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
     requeue: bool = False
+    seeds: list[int] = field(default_factory=lambda: [0])  # of trainings
     trace: list[Trace] = field(default_factory=list)
 
     def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
@@ -60,15 +63,99 @@ class Run:
         sealed = find_sealed(url)
         kept = sealed is not None
         if sealed is None:
-            sealed = seal_tables(url, name, tables())
+            with self._told(name, "listing"):
+                sealed = seal_tables(url, name, tables())
         self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept)
         return sealed
 
     def step(self, step: Step) -> SealedSet:
         """Run a step, or find it done."""
         begun = time.perf_counter()
-        kept = find_sealed(step_url(self.out, step, self.seed)) is not None
+        before = find_sealed(step_url(self.out, step, self.seed))
         sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
+        kept = before is not None and before.digest == sealed.digest
+        inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
+        inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
+        self._note(step.name, "step", sealed.url, sealed.digest, inputs, sealed.records, begun, kept)
+        return sealed
+
+    def artifact(
+        self,
+        name: str,
+        make: Callable[[], dict[str, bytes]],
+        identity: Mapping[str, Any],
+        inputs: Sequence[str] = (),
+    ) -> Artifact:
+        """Commit a fitted thing, or find it done. ``inputs`` are the digests of what it is made from."""
+        whole = {"artifact": name, "inputs": list(inputs), **identity}
+        return self.build(name, lambda url: put_artifact(url, make(), whole), identity, inputs)
+
+    def build(
+        self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
+    ) -> Artifact:
+        """Like :meth:`artifact`, for what writes its files itself: ``make`` commits it at the URL it is given."""
+        url = store.join(self.out, name, canonical.digest([name, identity, list(inputs)])[:16])
+        begun = time.perf_counter()
+        made = get_artifact(url)
+        kept = made is not None
+        if made is None:
+            with self._told(name, "fitting"):
+                make(url)
+            made = get_artifact(url)
+        if made is None:
+            raise RuntimeError(f"{url}: the artifact {name} was made and is not there")
+        self._note(name, "artifact", url, made.digest, list(inputs), 0, begun, kept)
+        return made
+
+    def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
+        """Train each job and commit its artifact at the URL given with it; as many at once as fit."""
+        ...
+
+
+@dataclass
+class Trace:
+    """What was done for one set, artifact or model of a run."""
+
+    name: str
+    kind: str  # source, step, artifact, training
+    url: str
+    digest: str
+    inputs: list[str]  # digests
+    records: int = 0
+    seconds: float = 0.0  # wall
+    kept: bool = False  # finished by an earlier run
+
+
+@dataclass
+class Run:
+    """One run of a recipe under ``out``. Everything it makes lies in a folder named by its fingerprint."""
+
+    out: str
+    cluster: Cluster
+    seed: int = 0
+    progress: RunProgress = field(default_factory=RunProgress)
+    requeue: bool = False
+    seeds: list[int] = field(default_factory=lambda: [0])  # of trainings
+    trace: list[Trace] = field(default_factory=list)
+
+    def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
+        """Seal what the driver streams: listings of files, generated requests. Seen again, it is not written."""
+        url = store.join(self.out, name, canonical.digest([name, identity])[:16])
+        begun = time.perf_counter()
+        sealed = find_sealed(url)
+        kept = sealed is not None
+        if sealed is None:
+            with self._told(name, "listing"):
+                sealed = seal_tables(url, name, tables())
+        self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept)
+        return sealed
+
+    def step(self, step: Step) -> SealedSet:
+        """Run a step, or find it done."""
+        begun = time.perf_counter()
+        before = find_sealed(step_url(self.out, step, self.seed))
+        sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
+        kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
         inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
         self._note(step.name, "step", sealed.url, sealed.digest, inputs, sealed.records, begun, kept)
@@ -87,7 +174,11 @@ class Run:
         begun = time.perf_counter()
         found = get_artifact(url)
         kept = found is not None
-        made = found or put_artifact(url, make(), whole)
+        if found is None:
+            with self._told(name, "fitting"):
+                made = put_artifact(url, make(), whole)
+        else:
+            made = found
         self._note(name, "artifact", url, made.digest, list(inputs), 0, begun, kept)
         return made
 
@@ -98,7 +189,9 @@ class Run:
         todo = [(job, url) for job, url in zip(jobs, urls, strict=True) if job.done(url) is None]
         todo = list({url: (job, url) for job, url in todo}.values())  # equal jobs are one
         if todo:
-            self.cluster.train(todo)
+            names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
+            with self._told(names, f"training {len(todo)} model{'s' * (len(todo) > 1)}"):
+                self.cluster.train(todo)
         made = []
         waiting = {url for _, url in todo}
         for job, url in zip(jobs, urls, strict=True):
@@ -108,6 +201,13 @@ class Run:
             made.append(artifact)
             self._note(job.name, "training", url, artifact.digest, [], 0, begun, url not in waiting)
         return made
+
+    @contextlib.contextmanager
+    def _told(self, name: str, what: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        self.progress.working(name, what)
+        yield
+        self.progress.worked(name, what, time.perf_counter() - begun)
 
     def _note(
         self,
@@ -123,8 +223,8 @@ class Run:
         seconds = time.perf_counter() - begun
         self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept))
 
-    def write_ledger(self, recipe: str) -> None:
-        """Write which folders belong to the run as it is configured now; written only when that changed."""
+    def write_ledger(self, recipe: str) -> bool:
+        """Write which folders belong to the run as it is configured now; tell whether that had changed."""
         entries = [
             {
                 "name": t.name,
@@ -136,5 +236,7 @@ class Run:
         ]
         data = json.dumps({"recipe": recipe, "made": entries}, indent=1).encode()
         url = store.join(self.out, LEDGER)
-        if store.read_if_present(url) != data:
-            store.write_bytes(url, data)
+        if store.read_if_present(url) == data:
+            return False
+        store.write_bytes(url, data)
+        return True

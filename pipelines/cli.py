@@ -1,0 +1,189 @@
+"""The command ``gristmill``. Heavy imports stay inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from shards.errors import GristmillError, UserError
+
+app = typer.Typer(
+    name="gristmill",
+    help="Turn raw speech and text corpora into training data and trained models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe file, for example configs/distill.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file.")
+]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="The output of a run: a path or URL.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="gristmill")
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what users can put right into sentences and exit codes; bugs keep their traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            signal.signal(signal.SIGTERM, _terminated)
+        try:
+            command(*args, **kwargs)
+        except GristmillError as error:
+            for line in str(error).splitlines():
+                print(f"gristmill: {line}", file=sys.stderr)
+            raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
+        except (KeyboardInterrupt, SystemExit):
+            # A local Ray answers SIGTERM by sys.exit once it has ended its processes.
+            print(
+                "gristmill: interrupted; what is committed is kept, the same command goes on from there",
+                file=sys.stderr,
+            )
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            sys.stderr.close()  # else Python complains about it at exit
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@app.command()
+@_told
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Run or resume a recipe."""
+    from pipelines.config import load
+
+    _carry_out(load(config, overrides or []), quiet)
+
+
+@app.command()
+@_told
+def requeue(out: Out, overrides: Overrides = None) -> None:
+    """Run the quarantined records of OUT again, and what depends on them."""
+    from pipelines.config import absolute, load_saved
+
+    _carry_out(load_saved(absolute(out), overrides or []), quiet=False, requeue=True)
+
+
+def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
+    from pipelines.launch import carry_out
+    from pipelines.progress import clock, shown
+    from shards.store import join
+
+    with shown(quiet) as progress:
+        done, busy = carry_out(loaded, progress, requeue=requeue)
+    if not busy:
+        print("nothing to do: everything was finished by an earlier run")
+    records = sum(entry.records for entry in done.trace if not entry.kept)
+    made = sum(not entry.kept for entry in done.trace)
+    print(f"report: {join(done.out, 'report.html')}")
+    if busy:
+        seconds = sum(entry.seconds for entry in done.trace if not entry.kept)
+        kept = len(done.trace) - made
+        print(
+            f"made {made} sets, artifacts and models ({records} records) in {clock(seconds)}; {kept} kept from before"
+        )
+
+
+@app.command()
+@_told
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    sample: Annotated[int, typer.Option(min=1, help="Records of each source that are tried.")] = 48,
+    cpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a CPU hour.")] = None,
+    gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a GPU hour.")] = None,
+) -> None:
+    """Tell what a run would do, take and cost; nothing of it is done."""
+    from pipelines.config import load
+    from pipelines.plan import make_plan, show_plan
+
+    prices = [
+        f"price.{key}={value}" for key, value in (("cpu_hour", cpu_hour), ("gpu_hour", gpu_hour)) if value is not None
+    ]
+    show_plan(make_plan(load(config, [*(overrides or []), *prices]), sample))
+
+
+@app.command()
+@_told
+def status(out: Out) -> None:
+    """Tell how far a run is, from what it has committed."""
+    from pipelines.config import absolute
+    from pipelines.status import show_status
+
+    show_status(absolute(out))
+
+
+@app.command()
+@_told
+def audit(out: Out) -> None:
+    """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
+    import json
+
+    from pipelines.config import absolute
+    from shards.audit import audit_below
+
+    gaps = 0
+    for result in audit_below(absolute(out)):
+        print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
+        for gap in result.gaps:
+            print(f"gristmill: gap: {gap}", file=sys.stderr)
+        gaps += len(result.gaps)
+    if gaps:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_told
+def inspect(
+    url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set, or the output of a run.")],
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show, of each set.")] = 5,
+    where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE that a record must have.")] = None,
+    rejects: Annotated[bool, typer.Option("--rejects", help="Show the records turned down.")] = False,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="Show the records that broke a stage.")] = False,
+    save_audio: Annotated[str | None, typer.Option(metavar="DIR", help="Write the audio shown into DIR.")] = None,
+) -> None:
+    """Look at records."""
+    from pipelines.config import absolute
+    from pipelines.inspect_records import show_records
+
+    side = "rejects" if rejects else "quarantine" if quarantine else "data"
+    show_records(absolute(url), n, where or [], side, save_audio)
+
+
+@app.command()
+@_told
+def doctor(out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs") -> None:
+    """Check this machine before a run."""
+    from pipelines.config import absolute
+    from pipelines.doctor import show_checks
+
+    if not show_checks(absolute(out)):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""Recipe files: YAML with interpolation and ``key=value`` overrides, read into typed settings."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import os
+import pkgutil
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+
+from shards import canonical, store
+from shards.errors import UserError
+
+SAVED = "config.json"  # below OUT: the settings of the newest run
+# How a run is carried out: no result depends on these.
+_CARRIED_OUT = ("out", "runner", "workers", "price")
+
+
+class Price(BaseModel):
+    """What an hour costs, in a currency of the user's."""
+
+    model_config = ConfigDict(extra="forbid")
+    cpu_hour: NonNegativeFloat = 0.0
+    gpu_hour: NonNegativeFloat = 0.0
+
+
+class Common(BaseModel):
+    """The settings that every recipe takes."""
+
+    model_config = ConfigDict(extra="forbid")
+    recipe: str
+    out: str = Field(min_length=1)
+    seed: int = 0
+    seeds: list[int] = Field(default=[0], min_length=1)
+    runner: Literal["ray", "inprocess"] = "ray"
+    workers: PositiveInt | None = None
+    price: Price = Price()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe with its settings."""
+
+    recipe: str
+    module: ModuleType
+    common: Common
+    config: BaseModel
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        """The recipe's ``run(config, run) -> Report``."""
+        return self.module.run
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all settings, defaults too."""
+        return self.config.model_dump(mode="json") | self.common.model_dump(mode="json")
+
+
+def recipes() -> dict[str, str]:
+    """Return the names of the recipes at hand and their modules."""
+    import pipelines
+
+    names = [m.name for m in pkgutil.iter_modules(pipelines.__path__) if not m.name.startswith("_")]
+    found = {}
+    for name in names:
+        source = importlib.util.find_spec(f"pipelines.{name}")
+        text = source.loader.get_source(f"pipelines.{name}") if source and source.loader else ""  # type: ignore[attr-defined]
+        # By their text: importing each would load what only some of them need.
+        if re.search(r"^class Config\(", text or "", re.M) and re.search(r"^def run\(", text or "", re.M):
+            found[name] = f"pipelines.{name}"
+    return found
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
+    """Read a recipe file with overrides such as ``student.width=256`` and check all of it.
+
+    Raises:
+        UserError: naming the key, what was expected there and the nearest right name.
+    """
+    try:
+        data = store.read_if_present(path)
+    except IsADirectoryError:
+        data = None
+    if data is None:
+        raise UserError(f"{path}: there is no such recipe file; expected a YAML file such as configs/distill.yaml")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file; expected a recipe in YAML") from None
+    return resolve(_read(path, text, overrides), path)
+
+
+def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
+    """Return the recipe that was last run under ``out``, from the settings kept there."""
+    url = store.join(out, SAVED)
+    data = store.read_if_present(url)
+    if data is None:
+        raise UserError(f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run`")
+    values = _read(url, data.decode(), overrides)
+    return resolve(values | {"out": out}, url)
+
+
+def save(loaded: Loaded) -> bool:
+    """Keep the settings under the output; written only where results can depend on what changed."""
+    url = store.join(loaded.common.out, SAVED)
+    values, old = loaded.to_json(), store.read_if_present(url)
+    if old is not None and _matter(json.loads(old)) == _matter(values):
+        return False
+    store.write_bytes(url, canonical.dumps(values))
+    return True
+
+
+def _matter(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _CARRIED_OUT}
+
+
+def absolute(out: str) -> str:
+    """Return a path that holds wherever workers start; URLs stay as they are."""
+    return out.rstrip("/") if "://" in out else os.path.abspath(os.path.expanduser(out))
+
+
+def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        base = OmegaConf.create(text)
+    except YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: cannot be read: {_one_line(error)}") from None
+    if not OmegaConf.is_dict(base):
+        raise UserError(f"{path}: expected `key: value` lines, found a list")
+    for override in overrides:
+        key, sign, _ = override.partition("=")
+        if not sign or not key:
+            raise UserError(f"{override!r} is no override; expected key=value, for example seed=1")
+        try:
+            base = OmegaConf.merge(base, OmegaConf.from_dotlist([override]))
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise UserError(f"{override!r} cannot be applied: {_one_line(error)}") from None
+    try:
+        values = OmegaConf.to_container(base, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {_one_line(error)}") from None
+    return typing.cast("dict[str, Any]", values)
+
+
+def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
+    """Return the recipe of plain values; ``origin`` names them in errors."""
+    module = _module(values.get("recipe"), origin)
+    config_type: type[BaseModel] = module.Config
+    _refuse_secrets(values, origin)
+    common = {key: values[key] for key in Common.model_fields if key in values}
+    common.setdefault("out", f"runs/{str(values['recipe']).rpartition('.')[2]}")
+    if isinstance(common["out"], str) and common["out"]:
+        common["out"] = absolute(common["out"])
+    own = {key: value for key, value in values.items() if key not in common or key in config_type.model_fields}
+    shared = [key for key in Common.model_fields if key in config_type.model_fields]
+    problems: list[str] = []
+    parts: list[BaseModel] = []
+    for model, given in ((Common, common), (config_type, own)):
+        try:
+            parts.append(model.model_validate(given))
+        except ValidationError as error:
+            problems += [
+                _told(e, model, values) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
+            ]
+    if problems:
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in dict.fromkeys(problems)))
+    # A recipe may have defaults of its own for what every recipe takes.
+    theirs = {key: getattr(parts[1], key) for key in shared if key not in values}
+    return Loaded(str(values["recipe"]), module, parts[0].model_copy(update=theirs), parts[1])  # type: ignore[arg-type]
+
+
+def _module(name: Any, origin: str) -> ModuleType:
+    known = recipes()
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{origin}: `recipe` is missing; expected one of {', '.join(known)}")
+    path = name if "." in name else known.get(name)
+    if path is None:
+        raise UserError(
+            f"{origin}: recipe: there is no recipe {name!r}{_nearest(name, known)}; expected one of {', '.join(known)}"
+        )
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{origin}: recipe: {name!r} cannot be imported: {error}") from None
+    if not hasattr(module, "Config") or not hasattr(module, "run"):
+        raise UserError(f"{origin}: recipe: {name!r} is no recipe; expected a module with Config and run")
+    return module
+
+
+def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_secrets(inner, origin, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            _refuse_secrets(inner, origin, f"{path}[{place}]")
+    elif isinstance(value, str) and re.search(r"://[^/@]*:[^/@]*@", value):
+        raise UserError(
+            f"{origin}: {path}: the URL carries a password, which would be kept with the run; expected credentials in "
+            "the environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        )
+
+
+def _told(error: Any, model: type[BaseModel], values: Any) -> str:
+    """Return one validation error as a sentence."""
+    loc = error["loc"]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        names = _names(model, loc[:-1])
+        if len(loc) == 1:
+            names = {**names, **dict.fromkeys(Common.model_fields)}
+        near = _nearest(str(loc[-1]), names) or _elsewhere(str(loc[-1]), model)
+        return f"{path}: there is no such setting{near}; expected one of {', '.join(sorted(names))}"
+    if error["type"] == "missing":
+        return f"{path}: this setting is missing; it has no default"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    expected = message.removeprefix("Input should be ")
+    if expected == message:
+        return f"{path}: {message}" if path else message
+    given = error["input"]
+    near = ""
+    if error["type"] == "literal_error" and isinstance(given, str):
+        near = _nearest(given, re.findall(r"'([^']*)'", expected))
+    shown = repr(given) if len(repr(given)) <= 80 else repr(given)[:77] + "..."
+    return f"{path}: {shown} is not right{near}; expected {expected}"
+
+
+def _names(model: Any, loc: Sequence[Any]) -> dict[str, Any]:
+    """Return the settings below a path of a model; none where they cannot be told."""
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        fields = _names(model, ())
+        if part not in fields:
+            continue  # the tag of a union
+        model = fields[part].annotation
+    found: dict[str, Any] = {}
+    for candidate in _flat(model):
+        found |= candidate.model_fields
+    return found
+
+
+def _flat(kind: Any) -> list[type[BaseModel]]:
+    """Return the models that an annotation may hold."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [model for inner in typing.get_args(kind) for model in _flat(inner)]
+
+
+def _paths(model: Any, prefix: str = "", depth: int = 0) -> dict[str, str]:
+    """Return the path of each setting by its last name."""
+    found: dict[str, str] = {}
+    for name, field in _names(model, ()).items():
+        found.setdefault(name, prefix + name)
+        if depth < 4:
+            for last, path in _paths(field.annotation, f"{prefix}{name}.", depth + 1).items():
+                found.setdefault(last, path)
+    return found
+
+
+def _elsewhere(name: str, model: Any) -> str:
+    paths = _paths(model)
+    close = difflib.get_close_matches(name, paths, n=1, cutoff=0.75)
+    return f", did you mean {paths[close[0]]!r}?" if close else ""
+
+
+def _nearest(name: str, names: Any) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

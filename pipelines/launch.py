@@ -1,0 +1,125 @@
+"""Carries a recipe out: checks what it needs, hands it its run, and leaves its report."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines.config import Common, Loaded, save
+from pipelines.progress import RunProgress
+from pipelines.run import Cluster, Run
+from shards import store
+from shards.errors import UserError
+
+PLAN = "plan.json"  # below OUT: the newest estimate
+ANSWER_WITHIN = 20.0  # seconds a storage has to answer at all
+
+T = TypeVar("T")
+
+
+def make_cluster(common: Common) -> Cluster:
+    """Return where the recipe's work is done. Ray is started when the first work comes."""
+    if common.runner == "inprocess":
+        from cluster.inprocess import InProcessRunner
+
+        return InProcessRunner()
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "runner=ray: Ray is not installed; expected `pip install 'ray[data,train]'` or runner=inprocess"
+        ) from None
+    from cluster.ray_runner import RayRunner
+
+    return RayRunner(common.workers)
+
+
+def check_storage(loaded: Loaded) -> None:
+    """Refuse an output that cannot be written and object storage that does not answer, before anything is made."""
+    check_out(loaded.common.out)
+    for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
+        answered(url, lambda url=url: store.exists(url))
+
+
+def check_out(out: str) -> None:
+    """Refuse an output folder that cannot be written."""
+    if store.is_local(out):
+        path = Path(store.filesystem(out)[1])
+        nearest = next(p for p in (path, *path.parents) if p.exists())
+        if not nearest.is_dir():
+            raise UserError(f"out={out}: {nearest} is a file; expected a folder, or a path that is free")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise UserError(f"out={out}: the folder {nearest} cannot be written")
+        return
+    bucket = _bucket(out)
+    if not answered(bucket, lambda: store.exists(bucket)):
+        raise UserError(f"out={out}: there is no bucket {bucket}, or it is not yours to see; expected one that exists")
+
+
+def answered(url: str, ask: Callable[[], T], within: float = ANSWER_WITHIN) -> T:
+    """Return what a storage answers; one that says nothing for ``within`` seconds is refused."""
+    result: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(ask())
+        except BaseException as error:
+            errors.append(error)
+
+    # A client library may wait for minutes and cannot be interrupted; its thread ends with the process.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(within)
+    if thread.is_alive():
+        raise UserError(f"{url}: the storage gave no answer within {within:g} s; check the endpoint and the network")
+    if errors:
+        error = errors[0]
+        if isinstance(error, OSError):
+            raise UserError(f"{url}: the storage cannot be reached: {error}") from None
+        raise error
+    return result[0]
+
+
+def _urls(value: Any) -> set[str]:
+    if isinstance(value, Mapping):
+        return set().union(*map(_urls, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(_urls, value))
+    known = isinstance(value, str) and value.partition("://")[0] in ("s3", "s3a", "gs", "gcs", "abfs", "az")
+    return {value} if known else set()
+
+
+def _bucket(url: str) -> str:
+    scheme, sign, rest = url.partition("://")
+    return scheme + sign + rest.partition("/")[0]
+
+
+def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
+    """Run or resume a recipe and leave its report; return the run, and whether there was anything to do."""
+    from pipelines.report import write_report
+
+    common = loaded.common
+    check_storage(loaded)
+    run = Run(common.out, make_cluster(common), common.seed, progress, requeue, seeds=list(common.seeds))
+    changed = save(loaded)
+    begun = time.perf_counter()
+    report = loaded.run(loaded.config, run)
+    changed |= run.write_ledger(loaded.recipe)
+    fresh = any(not entry.kept for entry in run.trace)
+    actual = {"seconds": round(time.perf_counter() - begun, 3)}
+    actual |= {entry.name: {"seconds": round(entry.seconds, 3)} for entry in run.trace if not entry.kept}
+    report.plan = {"estimate": estimate(common.out), "actual": actual}
+    written = write_report(common.out, report)
+    return run, fresh or changed or written
+
+
+def estimate(out: str) -> dict[str, Any]:
+    """Return what ``gristmill plan`` foretold of the run under ``out``, empty if it was not asked."""
+    data = store.read_if_present(store.join(out, PLAN))
+    return {} if data is None else json.loads(data)["estimate"]
