@@ -106,6 +106,8 @@ class Espeak:
             import espeakng_loader
         except ImportError:
             raise UserError("this voice needs the package espeakng-loader: pip install espeakng-loader") from None
+        if not hasattr(os, "memfd_create"):
+            raise UserError("espeak voices are made on Linux only: give a corpus of recorded speech instead")
         self._data = espeakng_loader.get_data_path().encode()
         self._variants = {v.name for v in Path(espeakng_loader.get_data_path(), "voices", "!v").iterdir()}
         # A private copy: were the library also in use by others here, closing it would not bring it back to its
@@ -118,14 +120,14 @@ class Espeak:
         self._libc = ctypes.CDLL(None)
 
     def speak(self, text: str, voice: Voice, pace: float, lift: float, spread: float, seed: int) -> np.ndarray:
-        """Return float samples. ``pace`` 1 is 165 words a minute; ``lift`` and ``spread`` are -1 to 1."""
+        """Return float samples. ``pace`` 1 is 140 words a minute; ``lift`` and ``spread`` are -1 to 1."""
         language, plus, variant = voice.name.partition("+")
         # The library itself passes over a variant that it does not know, and speaks English as any language.
         if not language.startswith("en-") or (plus and variant not in self._variants):
             raise RejectRecord(f"unknown voice espeak:{voice.name}")
         pitch = (50.0 if voice.pitch is None else voice.pitch) + 10.0 * lift
         # rate, volume (low enough that no voice clips), pitch, range, no gap between words
-        settings = {1: 165 * pace, 2: 55, 3: pitch, 4: 50 + 25 * spread, 7: 0}
+        settings = {1: 140 * pace, 2: 55, 3: pitch, 4: 50 + 25 * spread, 7: 0}
         with self._lock:
             return self._speak(text.encode(), voice.name.encode(), settings, seed)
 
@@ -176,7 +178,7 @@ class Hibari:
         self._synth: Callable[..., np.ndarray] = dsp.synth
 
     def speak(self, text: str, voice: Voice, pace: float, lift: float, spread: float, seed: int) -> np.ndarray:
-        """Return float samples. ``pace`` 1 is the voice's own; ``lift`` and ``spread`` are -1 to 1."""
+        """Return float samples. ``pace`` 1 is a little below the voice's own; ``lift`` and ``spread`` are -1 to 1."""
         if voice.name != "heart":
             raise RejectRecord(f"unknown voice hibari:{voice.name}")
         rng = np.random.default_rng(seed)
@@ -187,7 +189,7 @@ class Hibari:
         self, phonemes: str, voice: Voice, pace: float, lift: float, spread: float, rng: np.random.Generator
     ) -> np.ndarray:
         ids = np.asarray([self._synthesiser.ids(phonemes)], np.int64)
-        speed = np.asarray([pace], np.float32)
+        speed = np.asarray([0.88 * pace], np.float32)
         *spectrum, f0 = (o[0].copy() for o in self._synthesiser.sess.run(None, {"ids": ids, "speed": speed}))
         voiced = f0 > 40.0
         if voiced.any():
@@ -218,6 +220,7 @@ class Speak:
         self._rate = sampling_rate
         self._keep = keep_text
         self._source = label_source
+        self._engines = {name: make() for name, make in _ENGINES.items()}  # now: what is missing stops the run
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with sound, or with ``reject_reason`` where there is none."""
@@ -259,11 +262,11 @@ class Speak:
         except ValueError:
             raise RejectRecord(f"unknown voice {spec}") from None
         rng = self._rng(key)
-        pace = float(np.exp(rng.uniform(np.log(0.88), np.log(1.18)))) / voice.tract
+        pace = float(np.exp(rng.uniform(np.log(0.85), np.log(1.1)))) / voice.tract
         lift, spread = rng.uniform(-1.0, 1.0, size=2)
         seed = int(rng.integers(1, 2**31))
         level, before, after = rng.uniform((-30.0, 0.08, 0.12), (-20.0, 0.25, 0.30))
-        engine = _ENGINES[voice.engine]()
+        engine = self._engines[voice.engine]
         sound = engine.speak(text, voice, pace, float(lift), float(spread), seed)
         return self._finish(sound, round(engine.rate * voice.tract), level, before, after)
 

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from actors import synthesise
 from actors.audio import audio_bytes, decode
 from actors.synthesise import TEST_VOICES, TRAIN_VOICES, Speak, Voice, stage
 from pipelines.requests import REQUESTS, requests
@@ -16,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DIGEST = """
 import hashlib, sys
 from actors.synthesise import stage
+from actors import synthesise
 from actors.audio import audio_bytes
 from pipelines.requests import requests
 table = next(requests("labelled", 24, seed=5)).take(list(map(int, sys.argv[1].split(","))))
@@ -67,6 +70,14 @@ def test_same_bytes_in_any_order_and_any_process() -> None:
     actor = stage().build(9)
     pieces = [audio_bytes(actor(table.slice(i, 1)))[0] or b"" for i in range(24)]
     assert digests == {hashlib.sha256(b"".join(pieces)).hexdigest() + "\n"}
+
+
+def test_sentences_leave_room_for_one_letter_a_frame() -> None:
+    """CTC needs a frame for each letter, and one more between equal ones; 25 frames a second are common."""
+    out = stage().build(2)(next(requests("unlabelled", 80)))
+    for text, seconds in zip(out["text"].to_pylist(), out["duration"].to_pylist(), strict=True):
+        needed = len(text) + sum(a == b for a, b in itertools.pairwise(text))
+        assert 1.1 * needed < 25 * seconds
 
 
 def test_every_voice_speaks_and_differs() -> None:
@@ -129,11 +140,10 @@ def test_what_cannot_be_spoken_is_rejected(text: str | None, voice: str | None, 
 
 @pytest.mark.parametrize(("package", "engine"), [("espeakng_loader", "Espeak"), ("hibari", "Hibari")])
 def test_a_missing_package_is_named(package: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import actors.synthesise as module
-
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(synthesise._ENGINES, engine.lower(), getattr(synthesise, engine))
     with pytest.raises(UserError, match="pip install"):
-        getattr(module, engine)()
+        stage().build(0)
 
 
 def test_voice_specs() -> None:
