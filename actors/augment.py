@@ -162,7 +162,7 @@ class Augment:
         """Decode a record's audio; a reason where there is nothing in it to make noisy."""
         nothing = np.zeros(0, dtype=np.float32)
         if not data:
-            return nothing, "no audio"
+            return nothing, "no audio" if data is None else "empty audio"
         samples, rate = audio.decode(data)
         if rate != self._noise.rate:
             raise UserError(

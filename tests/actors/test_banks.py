@@ -1,0 +1,134 @@
+"""Banks: what goes in comes out, the same from anywhere, and mistakes are told in a sentence."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from actors.banks import (
+    NoiseBank,
+    RoomBank,
+    build_noise_bank_from_folder,
+    build_noise_bank_generated,
+    build_room_bank,
+)
+from models.rooms import LEAD, RoomSettings
+from shards.errors import UserError
+
+RATE = 16000
+
+
+def _folder(path, names=("a.wav", "deep/b.flac", "c.ogg", "d.wav", "e.wav"), rate=RATE, channels=1):
+    rng = np.random.default_rng(0)
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path / name, 0.1 * rng.standard_normal((rate, channels)), rate)
+    return str(path)
+
+
+def test_folder_bank(tmp_path):
+    folder = _folder(tmp_path / "in")
+    (tmp_path / "in" / "readme.txt").write_text("no audio")
+    ref = build_noise_bank_from_folder(str(tmp_path / "bank"), folder, rate=RATE)
+    train, test = NoiseBank(ref.url), NoiseBank(ref.url, "test")
+    assert sorted(train.ids + test.ids) == ["a.wav", "c.ogg", "d.wav", "deep/b.flac", "e.wav"]
+    assert len(test) == 1
+    assert train.seconds(0) == 1.0
+    bank, name = next((b, n) for b in (train, test) for n in b.ids if n == "a.wav")
+    given = soundfile.read(tmp_path / "in" / "a.wav", dtype="float32")[0]
+    number = bank.ids.index(name)
+    np.testing.assert_allclose(bank.take(number, 0, RATE), given, atol=1e-4)
+    looped = bank.take(number, RATE - 10, 2 * RATE)
+    np.testing.assert_allclose(looped[:20], np.concatenate([given[-10:], given[:10]]), atol=1e-4)
+    assert np.array_equal(bank.take(number, -10, 100), bank.take(number, RATE - 10, 100))
+
+
+def test_folder_bank_resamples_and_folds_channels(tmp_path):
+    folder = _folder(tmp_path / "in", names=("x.wav", "y.wav"), rate=44100, channels=2)
+    ref = build_noise_bank_from_folder(str(tmp_path / "bank"), folder, rate=8000)
+    assert NoiseBank(ref.url).rate == 8000
+    assert NoiseBank(ref.url).seconds(0) == pytest.approx(1.0, abs=0.001)
+
+
+def test_building_again_gives_the_same_and_another_is_refused(tmp_path):
+    folder = _folder(tmp_path / "in")
+    first = build_noise_bank_from_folder(str(tmp_path / "one"), folder, rate=RATE)
+    assert build_noise_bank_from_folder(str(tmp_path / "one"), folder, rate=RATE) == first
+    assert build_noise_bank_from_folder(str(tmp_path / "two"), folder, rate=RATE).digest == first.digest
+    with pytest.raises(UserError, match="other sources or settings"):
+        build_noise_bank_from_folder(str(tmp_path / "one"), folder, rate=8000)
+
+
+def test_mistakes(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match="empty: no audio"):
+        build_noise_bank_from_folder(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
+    with pytest.raises(UserError, match="no audio"):
+        build_noise_bank_from_folder(str(tmp_path / "b"), str(tmp_path / "missing"), rate=RATE)
+    (tmp_path / "empty" / "broken.wav").write_bytes(b"RIFFnothing")
+    with pytest.raises(UserError, match=r"broken\.wav.*cannot be read"):
+        build_noise_bank_from_folder(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(100), RATE, format="WAV")
+    (tmp_path / "empty" / "broken.wav").write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match="empty or silent"):
+        build_noise_bank_from_folder(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
+    with pytest.raises(UserError, match="no bank of noises"):
+        NoiseBank(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="method"):
+        build_room_bank(str(tmp_path / "r"), RoomSettings(), count=1, rate=RATE, method="slow")
+    rooms = build_room_bank(str(tmp_path / "r"), RoomSettings(), count=1, rate=RATE)
+    with pytest.raises(UserError, match="expected a bank of noises"):
+        NoiseBank(rooms.url)
+
+
+def test_generated_bank(tmp_path):
+    rng = np.random.default_rng(0)
+    speech = {s: [(0.1 * rng.standard_normal(8000)).astype(np.float32)] for s in ("train", "test")}
+    one = build_noise_bank_generated(str(tmp_path / "1"), rate=RATE, seconds=1.0, count=14, speech=speech)
+    train, test = NoiseBank(one.url), NoiseBank(one.url, "test")
+    assert (len(train), len(test)) == (10, 4)
+    assert not set(train.ids) & set(test.ids)
+    assert {i.split("-")[0] for i in train.ids} >= {"babble", "talker", "music", "hum"}
+    two = build_noise_bank_generated(str(tmp_path / "2"), rate=RATE, seconds=1.0, count=14, speech=speech)
+    assert two.digest == one.digest
+    with pytest.raises(UserError, match="both splits"):
+        build_noise_bank_generated(str(tmp_path / "3"), rate=RATE, speech={"train": speech["train"]})
+
+
+def test_room_bank(tmp_path):
+    settings = RoomSettings(rt60=(0.2, 0.4), noises=4)
+    ref = build_room_bank(str(tmp_path / "r"), settings, count=6, rate=RATE, seed=5)
+    bank = RoomBank(ref.url)
+    assert (len(bank), bank.sources, bank.rate) == (6, 5, RATE)
+    for number in range(6):
+        room = bank[number]
+        assert room.responses.shape[0] == 5
+        assert room.responses.dtype == np.float32
+        assert room.responses[0, LEAD] == pytest.approx(1.0, abs=0.05)
+        assert 0.2 <= room.rt60 <= 0.4
+        assert -20 < room.drr < 20
+    again = build_room_bank(str(tmp_path / "s"), settings, count=6, rate=RATE, seed=5)
+    assert again.digest == ref.digest
+    other = build_room_bank(str(tmp_path / "t"), settings, count=6, rate=RATE, seed=6)
+    assert other.digest != ref.digest
+
+
+def test_samples_are_mapped_and_cached_once_a_node(tmp_path, monkeypatch):
+    """From object storage a file comes to the node once; locally it is mapped where it lies."""
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
+    local = build_room_bank(str(tmp_path / "r"), RoomSettings(), count=2, rate=8000)
+    bank = RoomBank(local.url)
+    assert isinstance(bank._files[0], np.memmap)
+    assert not (tmp_path / "cache").exists()
+    far = build_room_bank("memory://banks/rooms", RoomSettings(), count=2, rate=8000)
+    assert far.digest == local.digest
+    for _ in range(2):
+        assert np.array_equal(RoomBank(far.url)[1].responses, bank[1].responses)
+    files = list((tmp_path / "cache").iterdir())
+    assert len(files) == 1
+    held = files[0].stat().st_ino
+    RoomBank(far.url)
+    assert files[0].stat().st_ino == held
