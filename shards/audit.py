@@ -1,0 +1,367 @@
+"""The audit: recomputes what became of every record from what is stored, trusting no count (law 2)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shards import canonical, store
+from shards.artifact import get_artifact
+from shards.dataset import SealedSet, ShardEntry, find_sealed, row_totals
+from shards.errors import UserError
+from shards.job import CHECKPOINTS
+from shards.parquet import decode_table
+from shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
+from shards.work import QUARANTINE, REJECTS
+
+_DEPTH = 4  # folders below an output in which sets are looked for
+_SHOWN = 3  # ids in a sentence
+
+
+@dataclass
+class AuditResult:
+    """What the audit of one sealed set found; counts are recomputed, in records of the step's input."""
+
+    name: str
+    url: str
+    digest: str
+    records_in: int = 0
+    records_out: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+    shards: int = 0
+    gaps: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the audit as JSON values."""
+        counts = ("records_in", "records_out", "rejected", "quarantined", "shards")
+        whole = {"name": self.name, "digest": self.digest, **{key: getattr(self, key) for key in counts}}
+        return {**whole, "url": self.url, "gaps": self.gaps}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below an output."""
+
+    sealed: list[SealedSet]
+    artifacts: list[str]
+    unsealed: list[str]  # steps under way
+    training: list[str]  # models under way, by their checkpoints
+
+
+def find_below(url: str) -> Found:
+    """Look for sets and artifacts at a URL and below it."""
+    found = Found([], [], [], [])
+
+    def look(folder: str, depth: int) -> None:
+        names = store.list_names(folder)
+        if "seal.json" in names:
+            sealed = find_sealed(folder)
+            assert sealed is not None
+            found.sealed.append(sealed)
+        elif "artifact.json" in names:
+            found.artifacts.append(folder)
+        elif "step.json" in names or "receipts" in names:
+            found.unsealed.append(folder)
+        elif CHECKPOINTS in names:
+            found.training.append(folder)
+        elif depth:
+            for name in names:
+                if "." not in name:
+                    look(store.join(folder, name), depth - 1)
+
+    look(url, _DEPTH)
+    return found
+
+
+def seal_versions(url: str) -> dict[str, dict[str, Any]]:
+    """Return the seals at a URL by their digest: quarantined records that were run again make another one."""
+    names = [name for name in store.list_names(url) if re.fullmatch(r"seal(-\d+)?\.json", name)]
+    seals = [json.loads(store.read_bytes(store.join(url, name))) for name in names]
+    return {seal["digest"]: seal for seal in seals}
+
+
+def audit_below(url: str) -> Iterator[AuditResult]:
+    """Audit each sealed set at a URL or below it, and the artifacts beside them.
+
+    Raises:
+        UserError: there is no sealed set.
+    """
+    found = find_below(url)
+    if not found.sealed:
+        raise UserError(
+            f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
+        )
+    # By digest, so that an output that was moved is audited where it lies now.
+    near = {digest: sealed.url for sealed in found.sealed for digest in seal_versions(sealed.url)}
+    for sealed in found.sealed:
+        yield audit_set(sealed, near)
+    for artifact in found.artifacts:
+        gaps = _audit_artifact(artifact)
+        if gaps:
+            yield AuditResult(artifact.rstrip("/").rpartition("/")[2], artifact, "", gaps=gaps)
+
+
+def audit_set(sealed: SealedSet, near: Mapping[str, str] | None = None) -> AuditResult:
+    """Audit one sealed set. ``near`` says where sets lie by their digest; else the seal's own URLs count."""
+    return _Audit(sealed, near or {}).work()
+
+
+class _Audit:
+    def __init__(self, sealed: SealedSet, near: Mapping[str, str]) -> None:
+        self.sealed, self.near = sealed, near
+        self.result = AuditResult(sealed.name, sealed.url, sealed.digest)
+        self.seen: list[np.ndarray] = []  # hashes of ids, 8 bytes a row
+        self.origin = "id"
+        self.inputs: dict[str, SealedSet] = {}
+
+    def gap(self, where: str, what: str) -> None:
+        self.result.gaps.append(f"{self.sealed.name}: {where}: {what}")
+
+    def work(self) -> AuditResult:
+        sealed, result = self.sealed, self.result
+        planned = self._plan()
+        receipts: dict[str, Receipt] = {}
+        for entry in sealed.shards:
+            receipt = self._receipt(entry)
+            if receipt is not None:
+                receipts[entry.name] = receipt
+        result.shards = len(sealed.shards)
+        self._check_names(planned)
+        chains: dict[str, list[Receipt]] = {}
+        for receipt in receipts.values():
+            chains.setdefault(receipt.requeue_of or receipt.shard, []).append(receipt)
+        for base, chain in chains.items():
+            self._audit_chain(base, sorted(chain, key=lambda receipt: receipt.shard), planned)
+        self._check_unique()
+        self._check_seal(receipts)
+        return result
+
+    # What was to be made.
+
+    def _plan(self) -> dict[str, list[tuple[str, int, int]]] | None:
+        """Return the slices of the input that each shard was to hold; ``None`` for a source, which has no input."""
+        lineage = self.sealed.seal.get("input_digests")
+        if lineage is None:
+            return None
+        data = store.read_if_present(store.join(self.sealed.url, "step.json"))
+        if data is None:
+            self.gap("step.json", "the plan of the shards is missing")
+            return {}
+        plan = json.loads(data)
+        if any(stage["fan_out"] for stage in plan["stages"]):
+            self.origin = "parent_id"
+        source = self._input(self.sealed.seal["inputs"][0], lineage[0])
+        slices: dict[str, list[tuple[str, int, int]]] = {}
+        if source is None:
+            return slices
+        paths = {entry.path: entry for entry in source.shards}
+        covered: dict[str, list[tuple[int, int]]] = {path: [] for path in paths}
+        for shard in plan["shards"]:
+            slices[shard["name"]] = []
+            for url, start, stop in shard["slices"]:
+                path = "/".join(url.split("/")[-2:])
+                if path not in paths:
+                    self.gap(f"step.json, shard {shard['name']}", f"reads {path}, which is no shard of {source.name}")
+                    continue
+                covered[path].append((start, stop))
+                slices[shard["name"]].append((store.join(source.url, path), start, stop))
+        for path, parts in covered.items():
+            place = 0
+            for start, stop in sorted(parts):
+                if start != place:
+                    self.gap(
+                        "step.json",
+                        f"rows {min(start, place)} to {max(start, place)} of {source.name}/{path} are "
+                        f"in {'no shard' if start > place else 'two shards'}",
+                    )
+                place = max(place, stop)
+            if place != paths[path].rows:
+                self.gap("step.json", f"rows {place} to {paths[path].rows} of {source.name}/{path} are in no shard")
+        return slices
+
+    def _input(self, url: str, digest: str) -> SealedSet | None:
+        place = self.near.get(digest, url)
+        seal = seal_versions(place).get(digest)
+        if seal is not None:
+            return SealedSet(place, seal)
+        self.gap("input", f"the set {digest[:12]} it was made of is not at {place}")
+        return None
+
+    def _check_names(self, planned: Mapping[str, Any] | None) -> None:
+        sealed = {entry.name for entry in self.sealed.shards}
+        if planned:
+            for name in sorted(planned.keys() - sealed):
+                self.gap(f"shard {name}", "was planned and is not in the seal")
+        again = {name for name in committed_shards(self.sealed.url) if name not in sealed}
+        for name in sorted(again):
+            receipt = find_receipt(self.sealed.url, name)
+            # Records that are being run again are sealed when their run ends.
+            if receipt is None or receipt.requeue_of is None:
+                self.gap(f"receipts/{name}.json", "is not in the seal")
+
+    # What is stored.
+
+    def _receipt(self, entry: ShardEntry) -> Receipt | None:
+        try:
+            receipt = find_receipt(self.sealed.url, entry.name)
+        except (ValueError, KeyError, TypeError) as error:
+            self.gap(f"receipts/{entry.name}.json", f"cannot be read ({error})")
+            return None
+        if receipt is None:
+            self.gap(f"receipts/{entry.name}.json", "is missing")
+            return None
+        stored = (receipt.data.path, receipt.data.sha256, receipt.data.rows, receipt.data.bytes)
+        if receipt.shard != entry.name or stored != (entry.path, entry.sha256, entry.rows, entry.bytes):
+            self.gap(f"receipts/{entry.name}.json", "says other than the seal")
+        return receipt
+
+    def _table(self, receipt: Receipt, kind: str) -> pa.Table | None:
+        """Return a shard's table, whole; ``None`` where there is none or it is not what was committed."""
+        stored: StoredFile | None = getattr(receipt, kind)
+        if stored is None:
+            return None
+        data = store.read_if_present(store.join(self.sealed.url, stored.path))
+        if data is None:
+            self.gap(stored.path, "the file is missing")
+            return None
+        if len(data) != stored.bytes:
+            self.gap(stored.path, f"holds {len(data)} bytes, {stored.bytes} were committed")
+        elif canonical.sha256(data) != stored.sha256:
+            self.gap(stored.path, "its bytes are not those that were committed")
+        try:
+            table = decode_table(data)
+        except (pa.ArrowInvalid, OSError) as error:
+            self.gap(stored.path, f"cannot be read ({' '.join(str(error).split())[:120]})")
+            return None
+        if table.num_rows != stored.rows:
+            self.gap(stored.path, f"holds {table.num_rows} rows, the receipt says {stored.rows}")
+        expected = {"data": self.sealed.schema, "rejects": REJECTS, "quarantine": QUARANTINE}[kind]
+        lacking = [name for name in expected.names if name not in table.column_names]
+        if lacking:
+            self.gap(stored.path, f"lacks the columns {', '.join(lacking)}")
+            return None
+        return table
+
+    def _audit_chain(self, base: str, chain: Sequence[Receipt], planned: Mapping[str, Any] | None) -> None:
+        """Audit a shard, and behind it the runs of its quarantined records."""
+        given: list[str] | None = None if planned is None else self._given(base, planned)
+        for receipt in chain:
+            tables = {kind: self._table(receipt, kind) for kind in SHARD_FILES}
+            data = tables["data"]
+            if data is not None:
+                self.seen.append(np.fromiter(map(hash, data["id"].to_pylist()), np.int64, data.num_rows))
+                if row_totals(data) != receipt.totals:
+                    self.gap(f"receipts/{receipt.shard}.json", "its totals are not those of the rows")
+            origins = {
+                kind: _origins(table, self.origin if kind == "data" else "origin") for kind, table in tables.items()
+            }
+            out = origins["data"]
+            broke = origins["quarantine"] - out
+            turned = origins["rejects"] - out - broke
+            if planned is None:
+                given = None if data is None else data[self.origin].to_pylist()
+            if given is not None:
+                self._compare(receipt, given, out | broke | turned)
+            counted = (len(given) if given is not None else receipt.records_in, len(out), len(turned), len(broke))
+            said = (receipt.records_in, receipt.records_out, receipt.rejected, receipt.quarantined)
+            if (
+                all(tables[kind] is not None or getattr(receipt, kind) is None for kind in SHARD_FILES)
+                and counted != said
+            ):
+                self.gap(
+                    f"receipts/{receipt.shard}.json",
+                    f"says in, out, rejected, quarantined = {said}, what is stored gives {counted}",
+                )
+            result, again = self.result, receipt.requeue_of is not None
+            result.records_in += 0 if again else counted[0]
+            result.records_out += len(out)
+            result.rejected += len(turned)
+            result.quarantined += len(broke) - (counted[0] if again else 0)
+            given = sorted(broke) if planned is not None else None
+
+    def _given(self, shard: str, planned: Mapping[str, Any]) -> list[str] | None:
+        if shard not in planned:
+            if planned:
+                self.gap(f"receipts/{shard}.json", "is of a shard that was never planned")
+            return None
+        ids: list[str] = []
+        for url, start, stop in planned[shard]:
+            data = store.read_if_present(url)
+            try:
+                table = None if data is None else decode_table(data, ["id"])
+            except (pa.ArrowInvalid, OSError):
+                table = None
+            if table is None:
+                self.gap(f"shard {shard}", f"its input {url} is missing or cannot be read")
+                return None
+            ids += table["id"].slice(start, stop - start).to_pylist()
+        return ids
+
+    def _compare(self, receipt: Receipt, given: Sequence[str], accounted: set[str]) -> None:
+        where = f"shard {receipt.shard}"
+        lost = sorted(set(given) - accounted)
+        if lost:
+            self.gap(where, f"{len(lost)} records are neither out nor rejected nor quarantined: {_some(lost)}")
+        new = sorted(accounted - set(given))
+        if new:
+            self.gap(where, f"{len(new)} records were never given to it: {_some(new)}")
+        twice = sorted(record for record, count in Counter(given).items() if count > 1)
+        if twice:
+            self.gap(where, f"{len(twice)} records were given to it twice: {_some(twice)}")
+
+    # The whole.
+
+    def _check_unique(self) -> None:
+        hashes = np.concatenate([np.empty(0, np.int64), *self.seen])
+        values, counts = np.unique(hashes, return_counts=True)
+        doubled = set(values[counts > 1].tolist())
+        if not doubled:
+            return
+        ids: Counter[str] = Counter()
+        for entry in self.sealed.shards:
+            data = store.read_if_present(store.join(self.sealed.url, entry.path))
+            if data is not None:
+                ids.update(record for record in decode_table(data, ["id"])["id"].to_pylist() if hash(record) in doubled)
+        twice = sorted(record for record, count in ids.items() if count > 1)
+        if twice:
+            self.gap("data", f"{len(twice)} ids are there more than once: {_some(twice)}")
+
+    def _check_seal(self, receipts: Mapping[str, Receipt]) -> None:
+        sealed, result = self.sealed, self.result
+        if len(receipts) == len(sealed.shards):
+            content = [str(sealed.schema), [[entry.name, receipts[entry.name].digest] for entry in sealed.shards]]
+            if canonical.digest(content) != sealed.digest:
+                self.gap("seal.json", "its digest is not that of its shards")
+        for key in ("records_in", "records_out", "rejected", "quarantined"):
+            if sealed.seal[key] != getattr(result, key):
+                self.gap("seal.json", f"says {key} = {sealed.seal[key]}, what is stored gives {getattr(result, key)}")
+
+
+def _origins(table: pa.Table | None, column: str) -> set[str]:
+    return set() if table is None else set(table[column].to_pylist())
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
+
+
+def _audit_artifact(url: str) -> list[str]:
+    artifact = get_artifact(url)
+    assert artifact is not None
+    body = json.loads(store.read_bytes(store.join(url, "artifact.json")))
+    gaps = []
+    for name, sha in body["sha256"].items():
+        data = store.read_if_present(store.join(url, artifact.files[name]))
+        if data is None:
+            gaps.append(f"{url}: {name}: the file is missing")
+        elif canonical.sha256(data) != sha:
+            gaps.append(f"{url}: {name}: its bytes are not those that were committed")
+    return gaps
