@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from actors.audio import audio_bytes, decode, resample, set_column
+from actors.features import ragged, rows_of
 from actors.teacher_source import TeacherInfo, TeacherModel
 from models import topk
 from models.features import METADATA_KEY as FEATURES_KEY
@@ -55,7 +55,7 @@ class Teacher:
             found = topk.select(log_probs, self.k, self.step)
             for place, (row, count) in enumerate(zip(rows, frames, strict=True)):
                 labels[row] = topk.TopK(*(part[place, :count] for part in found))
-        for field, values in zip(TOPK_FIELDS, _columns(labels), strict=True):
+        for field, values in zip(TOPK_FIELDS, label_columns(labels), strict=True):
             batch = set_column(batch, field.name, values)
         if self.hypothesis:
             texts, trust = zip(*(self._read(one) for one in labels), strict=True) if labels else ((), ())
@@ -69,7 +69,7 @@ class Teacher:
         info = self.teacher.info
         if info.features is not None and "features" in batch.column_names:
             if _feature_settings(batch.schema) == info.features:
-                return _stored_features(batch, info.features.n_mels)
+                return [one.reshape(-1, info.features.n_mels) for one in rows_of(batch.column("features"))]
             if "audio" not in batch.column_names:
                 raise UserError("teacher: the features of this set were made with other settings than the teacher's")
         if "audio" not in batch.column_names:
@@ -187,23 +187,12 @@ def _feature_settings(schema: pa.Schema) -> FeatureSettings | None:
     return None if text is None else FeatureSettings.from_json(text.decode())
 
 
-def _stored_features(batch: pa.Table, n_mels: int) -> list[np.ndarray]:
-    """Return each record's features (frames, n_mels), views of the column."""
-    column = batch.column("features").combine_chunks()
-    values = column.values.to_numpy(zero_copy_only=False)
-    offsets = column.offsets.to_numpy()
-    return [values[start:end].reshape(-1, n_mels) for start, end in pairwise(offsets)]
-
-
-def _columns(labels: Sequence[topk.TopK | None]) -> list[pa.Array]:
+def label_columns(labels: Sequence[topk.TopK | None]) -> list[pa.Array]:
     """Return the columns of TOPK_FIELDS; a record without labels has empty lists and no frames."""
     frames = np.array([0 if one is None else len(one.tail) for one in labels], dtype=np.int32)
     out: list[pa.Array] = []
     for number, field in enumerate(TOPK_FIELDS[:-1]):
         kind = field.type.value_type
-        parts = [one[number].ravel() for one in labels if one is not None]
-        sizes = [0 if one is None else one[number].size for one in labels]
-        values = np.concatenate(parts) if parts else np.zeros(0, kind.to_pandas_dtype())
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        out.append(pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, kind)))
+        none = np.zeros(0, kind.to_pandas_dtype())
+        out.append(ragged([none if one is None else one[number].ravel() for one in labels], kind))
     return [*out, pa.array(frames)]

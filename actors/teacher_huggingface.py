@@ -6,6 +6,7 @@ safetensors files alone and no code that comes with a model is run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -125,7 +126,7 @@ def _describe(folder: Path) -> tuple[TeacherInfo, list[int], bool]:
     if config.get("add_adapter"):
         stride *= config.get("adapter_stride", 2) ** config.get("num_adapter_layers", 3)
     rate = int(extractor.get("sampling_rate", 16000))
-    digest = canonical.digest({path.name: canonical.sha256(path.read_bytes()) for path in files})
+    digest = canonical.digest({path.name: _sha256(path) for path in files})
     info = TeacherInfo(units, rate / stride, rate, None, digest)
     return info, order, bool(extractor.get("do_normalize", True))
 
@@ -143,6 +144,11 @@ def _units(vocabulary: dict[str, Any], size: int, blank: int | None, folder: Pat
     order = [blank, *(i for i in range(size) if i != blank)]
     rest = (names[i] if names[i] != BLANK else f"{BLANK}{i}" for i in order[1:])
     return Units("characters" if spelled else "phonemes", (BLANK, *rest)), order
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -170,6 +170,19 @@ def test_labels_do_not_depend_on_the_batch(checkpoint) -> None:
     same_but_for_rounding(together, alone)
 
 
+@pytest.mark.parametrize("source", ["checkpoint", "huggingface"])
+def test_half_precision_changes_little(source: str, checkpoint, wav2vec: Path) -> None:
+    """On a CPU bfloat16 stands in for a GPU's float16: the path is the same, the log-softmax stays in float32."""
+    model = checkpoint[0] if source == "checkpoint" else str(wav2vec)
+    table = speech(3)
+    full, half = (run(teacher.stage(source, model, k=5, precision=p), table) for p in ("float32", "bfloat16"))
+    for row in range(3):
+        one, other = labels(full, row), labels(half, row)
+        np.testing.assert_allclose(one.logprobs.astype(float), other.logprobs.astype(float), atol=0.1)
+        mass = np.exp(other.logprobs.astype(float)).sum(1) + np.exp(other.tail.astype(float))
+        np.testing.assert_allclose(mass, 1.0, atol=4e-3)
+
+
 @pytest.mark.parametrize("norm", ["layer", "group"])
 def test_hugging_face_labels_do_not_depend_on_the_batch(tmp_path: Path, norm: str) -> None:
     folder = str(tiny_wav2vec(tmp_path / norm, norm))
