@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import RejectRecord, UserError
 from shards.schema import ID
-from shards.store import filesystem, is_local, join
+from shards.store import filesystem, is_local
 
 # The vocabulary of reasons. They are counted, so they never carry details of one record.
 UNREADABLE = "unreadable"
@@ -285,7 +285,10 @@ class Reader:
 
 def resolve(folder: str, path: str) -> str:
     """Return the URL of a path that a source names: absolute, or relative to the source's folder."""
-    return path if "://" in path or path.startswith("/") else join(folder, path)
+    if "://" in path or path.startswith("/"):
+        return path
+    scheme, mark, place = folder.rpartition("://")
+    return scheme + mark + posixpath.normpath(posixpath.join(place, path))  # object stores know no ".."
 
 
 def read_whole(url: str, offset: int | None = None, size: int | None = None) -> bytes:

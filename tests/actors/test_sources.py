@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from actors.pointers import POINTERS
+from actors.pointers import POINTERS, resolve
 from actors.sources import list_sources
 from shards.errors import UserError
 
@@ -101,6 +101,20 @@ def test_a_manifest_line_becomes_a_pointer_or_a_bad_row(tmp_path: Path) -> None:
     bad = {row["id"]: row["problem"] for row in found if row["kind"] == "bad"}
     malformed = {f"mine/manifest.jsonl#line{n}": "malformed manifest line" for n in (6, 7, 8, 9, 11)}
     assert bad == malformed | {"mine/manifest.jsonl#line10": "duplicate"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "url"),
+    [
+        ("/a/b", "c/d.wav", "/a/b/c/d.wav"),
+        ("/a/b", "../d.wav", "/a/d.wav"),
+        ("s3://bucket/b", "../d.wav", "s3://bucket/d.wav"),
+        ("s3://bucket/b", "/d.wav", "/d.wav"),
+        ("/a", "https://host/d.wav", "https://host/d.wav"),
+    ],
+)
+def test_paths_are_relative_to_the_manifest(folder: str, path: str, url: str) -> None:
+    assert resolve(folder, path) == url
 
 
 def test_other_names_can_be_told(tmp_path: Path) -> None:
