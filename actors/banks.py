@@ -71,7 +71,7 @@ class NoiseBank:
             cut = samples[first : first + count]
         else:
             cut = np.take(samples, np.arange(first, first + count), mode="wrap")
-        return cut.astype(np.float32) * np.float32(1.0 / 32768.0)
+        return np.multiply(cut, np.float32(1.0 / 32768.0), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 
     python benchmarks/augment.py [--speech FOLDER] [--utterances 40] [--rounds 5] [--seed 0]
 
-Each utterance gets a room and two noises. Times are x real time: seconds of speech a second, the best round of
-several, rounds of all systems taking turns. Three comparisons:
+Each utterance gets a room and two noises. Figures are x real time: seconds of speech a second of processor time
+(so that other work on the machine disturbs less), the best round of several, the systems taking turns. Comparisons:
 
 - ``ready, same work``: ready impulse responses; audiomentations passes each noise through one too, as we do;
 - ``ready, dry noise``: audiomentations adds its noises dry, which is less work than ours;
@@ -84,13 +84,13 @@ def timed(works: list[Work], given: list[np.ndarray], data: list[bytes] | None, 
     best = [float("inf")] * len(works)
     for _ in range(rounds):
         for place, work in enumerate(works):
-            start = time.perf_counter()
+            start = time.process_time()
             for number, samples in enumerate(given):
                 if data is None:
                     work(samples, number)
                 else:
                     audio.encode(np.clip(work(audio.decode(data[number])[0], number), -1, 1), RATE)
-            best[place] = min(best[place], time.perf_counter() - start)
+            best[place] = min(best[place], time.process_time() - start)
     return best
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -43,11 +44,12 @@ def active_level(samples: np.ndarray, rate: int) -> float:
     import scipy.signal
 
     frame = max(1, round(_FRAME * rate))
-    peak = float(np.abs(samples).max(initial=0.0))
+    size = np.abs(samples)
+    peak = float(size.max(initial=0.0))
     if len(samples) < frame or peak < 1e-6:
         return -200.0
     frames = len(samples) // frame
-    size = np.abs(samples[: frames * frame].reshape(frames, frame)).mean(axis=1) / peak
+    size = size[: frames * frame].reshape(frames, frame) @ np.full(frame, 1 / (frame * peak), size.dtype)
     keep = np.exp(-frame / (_SMOOTHING * rate))
     # P.56 smooths twice with one pole; the second power of that filter does both at once.
     envelope = scipy.signal.lfilter([(1 - keep) ** 2], [1.0, -2.0 * keep, keep**2], size)
@@ -81,18 +83,22 @@ def reverberate(signals: np.ndarray, responses: np.ndarray, count: int) -> np.nd
     """
     import scipy.fft
 
-    taps = responses.shape[1]
-    size, step, blocks = _blocks(count, taps)
-    padded = np.zeros((len(signals), (blocks - 1) * step + size), dtype=np.float32)
-    padded[:, : signals.shape[1]] = signals
-    rows, columns = padded.strides
-    view = np.lib.stride_tricks.as_strided(
-        padded, (len(signals), blocks, size), (rows, step * columns, columns), writeable=False
-    )
-    spectra = scipy.fft.rfft(view, axis=2)
-    spectra *= scipy.fft.rfft(responses, size, axis=1)[:, None, :]
-    wave = scipy.fft.irfft(spectra, size, axis=2, overwrite_x=True)[:, :, taps - 1 :]
-    return wave.reshape(len(signals), -1)[:, :count]
+    sources, taps = responses.shape
+    size, blocks = _blocks(sources, count, taps)
+    step = size - taps + 1
+    rows = sources * blocks
+    wave = np.zeros((_whole_lanes(rows), size), dtype=np.float32)
+    for row in range(rows):
+        source, block = divmod(row, blocks)
+        cut = signals[source, block * step : block * step + size]
+        wave[row, : len(cut)] = cut
+    filters = np.zeros((_whole_lanes(sources), size), dtype=np.float32)
+    filters[:sources, :taps] = responses
+    spectra = scipy.fft.rfft(wave, axis=1)
+    used = spectra[:rows].reshape(sources, blocks, -1)
+    used *= scipy.fft.rfft(filters, axis=1)[:sources, None, :]
+    wave = scipy.fft.irfft(spectra, size, axis=1, overwrite_x=True)[:rows]
+    return wave.reshape(sources, blocks, size)[:, :, taps - 1 :].reshape(sources, -1)[:, :count]
 
 
 def mix(parts: np.ndarray, snrs: Sequence[float], rate: int) -> Mixture:
@@ -123,16 +129,16 @@ def guard(samples: np.ndarray) -> tuple[np.ndarray, float]:
     return samples * np.float32(gain), gain
 
 
-def _blocks(count: int, taps: int) -> tuple[int, int, int]:
-    """Return FFT size, new samples a block, and blocks: the cheapest power of two, or all in one block."""
+def _whole_lanes(rows: int) -> int:
+    """Return rows rounded up to fours: the FFT does four float32 rows at once, a row alone costs as much as two."""
+    return -(-rows // 4) * 4
+
+
+@lru_cache(maxsize=4096)
+def _blocks(sources: int, count: int, taps: int) -> tuple[int, int]:
+    """Return the FFT size and the number of blocks into which each source is cut, at the least work."""
     import scipy.fft
 
-    whole = scipy.fft.next_fast_len(count + taps - 1, real=True)
-    best = (whole * np.log2(whole), whole, whole - taps + 1, 1)
-    power = 1 << int(np.ceil(np.log2(2 * taps)))
-    for size in (power, 2 * power, 4 * power):
-        step = size - taps + 1
-        blocks = -(-count // step)
-        if blocks > 1:
-            best = min(best, (blocks * size * np.log2(size) * 0.8, size, step, blocks))
-    return best[1:]
+    sizes = {n: scipy.fft.next_fast_len(-(-count // n) + taps - 1, real=True) for n in range(1, 33)}
+    best = min(sizes, key=lambda n: _whole_lanes(sources * n) * sizes[n] * (10 + np.log2(sizes[n])))
+    return sizes[best], best
