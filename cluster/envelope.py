@@ -53,6 +53,11 @@ def pack_receipt(receipt: Receipt) -> pa.Table:
 
 def pack_error(error: Exception) -> pa.Table:
     """Return the envelope that carries an error to the driver; it passes all stages as it is."""
+    return _row(error=pa.array([pickled_error(error)], pa.binary()))
+
+
+def pickled_error(error: Exception) -> bytes:
+    """Return an error as bytes, with a note of where it was raised; one that cannot be pickled by its text."""
     error.add_note("raised in a worker:\n" + "".join(traceback.format_exception(error)).rstrip())
     try:
         data = pickle.dumps(error)
@@ -61,7 +66,7 @@ def pack_error(error: Exception) -> pa.Table:
         plain = RuntimeError(f"{type(error).__name__}: {error}")
         plain.__notes__ = error.__notes__
         data = pickle.dumps(plain)
-    return _row(error=pa.array([data], pa.binary()))
+    return data
 
 
 def is_error(envelope: pa.Table) -> bool:

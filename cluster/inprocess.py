@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
+from cluster.checkpoints import Checkpoints
+from shards.errors import UserError
 from shards.index import ShardSpec
+from shards.job import TrainJob
 from shards.receipt import Receipt
 from shards.step import ShardTask
 
@@ -15,8 +19,52 @@ class InProcessRunner:
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards in order; actors are loaded once, when the first shard needs them."""
         workers = [task.worker(place) for place in range(len(task.stages))] if specs else []
+        _one_thread()
         for spec in specs:
             work = task.open(spec)
             for worker in workers:
                 work = worker(work)
             yield task.commit(work)
+
+    def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
+        """Train one job after the other; each goes on from its last checkpoint.
+
+        Raises:
+            UserError: a job asks for several ranks, which are several processes.
+        """
+        for job, url in jobs:
+            if job.ranks > 1:
+                raise UserError(
+                    f"training {job.name} is set to {job.ranks} ranks, and runner=inprocess has one process; "
+                    "give runner=ray or 1 rank"
+                )
+            import torch
+
+            torch.set_num_threads(1)
+            job.run(url, InProcessContext(url))
+
+
+class InProcessContext:
+    """The only rank of a training in this process."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, url: str) -> None:
+        self.checkpoints = Checkpoints(url)
+
+    def resume(self) -> bytes | None:
+        """Return the newest checkpoint."""
+        name = self.checkpoints.newest()
+        return None if name is None else self.checkpoints.read(name)
+
+    def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
+        """Keep the checkpoint; the metrics are what the training returns in the end."""
+        if checkpoint is not None:
+            self.checkpoints.write(checkpoint)
+
+
+def _one_thread() -> None:
+    """Let torch add in the order in which the workers on Ray do, if a stage loaded it (law 1)."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

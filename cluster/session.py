@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how often a group is looked at: a report waits for it
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ parts write into the terminal what is of no use there
 }
@@ -130,6 +131,9 @@ def _python_path() -> str:
 
 def quiet() -> None:
     """Keep Ray's own lines off the terminal: what matters reaches the user as progress or as an error."""
+    import ray
+
+    ray._private.worker._worker_logs_enabled = False  # no setting turns off its lines about lost workers
     for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray._private", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\b.*")

@@ -1,0 +1,35 @@
+"""Checkpoints of a training, below the URL of the artifact it makes: they outlive workers and drivers alike."""
+
+from __future__ import annotations
+
+from shards import store
+from shards.job import CHECKPOINTS
+
+KEPT = 2
+
+
+class Checkpoints:
+    """The numbered checkpoints of one training. Only rank 0 writes; a name is there whole or not at all."""
+
+    def __init__(self, url: str) -> None:
+        self.url = store.join(url, CHECKPOINTS)
+
+    def newest(self) -> str | None:
+        """Return the name of the newest checkpoint."""
+        names = self._names()
+        return names[-1] if names else None
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one."""
+        return store.read_bytes(store.join(self.url, name))
+
+    def write(self, data: bytes) -> None:
+        """Add one behind the newest and remove those that are no longer needed."""
+        names = self._names()
+        number = int(names[-1].removeprefix("step-")) + 1 if names else 1
+        store.write_bytes(store.join(self.url, f"step-{number:06d}"), data)
+        for name in names[: 1 - KEPT]:
+            store.remove(store.join(self.url, name))
+
+    def _names(self) -> list[str]:
+        return [name for name in store.list_names(self.url) if name.startswith("step-")]

@@ -1,0 +1,201 @@
+"""Training on Ray Train: groups of processes that train one job after another.
+
+A :class:`~ray.train.torch.TorchTrainer` takes many seconds to start and a recipe trains dozens of small models, so as
+many trainers run as the cluster holds, and each takes jobs until none is left.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cluster import session
+from cluster.checkpoints import Checkpoints
+from cluster.envelope import pickled_error
+from shards import store
+from shards.errors import GristmillError, UserError
+from shards.job import TrainJob
+from shards.stage import Resources
+
+ATTEMPTS = 4  # at a job whose workers are lost
+WORKER_SHARE = 0.95  # of its CPUs that a process asks the scheduler for, as in cluster.ray_runner
+STORAGE = ".ray-train"  # what Ray Train notes about a group, beside the first job; it is removed at the end
+
+Jobs = Sequence[tuple[TrainJob, str]]
+
+
+def train_jobs(jobs: Jobs, cpus: int) -> None:
+    """Train jobs side by side and commit each one's artifact at its URL.
+
+    A worker or node that is lost costs the time since the job's last checkpoint. An error of a training is raised as
+    it was raised in the worker, when the trainings beside it have come to their end.
+    """
+    alike: dict[tuple[int, Resources], list[tuple[TrainJob, str]]] = defaultdict(list)
+    for job, url in jobs:
+        alike[job.ranks, job.resources].append((job, url))
+    for (ranks, resources), group in alike.items():
+        _train_group(group, ranks, resources, cpus)
+
+
+def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int) -> None:
+    import ray
+
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    if resources.gpus * ranks > gpus:
+        raise UserError(
+            f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {gpus:g}"
+        )
+    fit = [cpus / (ranks * resources.cpus)] if resources.cpus else []
+    fit += [gpus / (ranks * resources.gpus)] if resources.gpus else []
+    slots = max(1, min(len(jobs), int(min(fit, default=1))))
+    share = min(resources.cpus, cpus / ranks) * WORKER_SHARE
+    queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
+    with ThreadPoolExecutor(slots) as pool:
+        trainers = [pool.submit(_fit, jobs, queue, slot, ranks, share, resources.gpus) for slot in range(slots)]
+        for trainer in trainers:
+            trainer.result()
+    error: Any = ray.get(queue.error.remote())
+    ray.kill(queue)
+    if error is not None:
+        raise pickle.loads(error)
+
+
+def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    session.quiet()
+    notes = store.join(jobs[slot][1], STORAGE)
+    filesystem, path = _arrow_filesystem(notes)
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"jobs": jobs, "queue": queue, "slot": slot},
+        scaling_config=ScalingConfig(
+            num_workers=ranks,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": round(cpus, 4)} | ({"GPU": gpus} if gpus else {}),
+        ),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        # The queue counts the attempts at each job; a group may lose workers in each of its jobs.
+        run_config=RunConfig(
+            name="run",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=ATTEMPTS * len(jobs)),
+        ),
+    )
+    try:
+        trainer.fit()
+    finally:
+        store.remove(notes)
+
+
+def _arrow_filesystem(url: str) -> tuple[Any, str]:
+    import pyarrow.fs as pafs
+
+    filesystem, path = store.filesystem(url)
+    store.remove(url)  # else Ray Train would take up a run that was killed
+    if store.is_local(url):
+        return None, path
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+class Queue:
+    """The jobs that are left, by their place. An error empties it, so that all groups come to their end."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.waiting = list(range(len(names)))
+        self.taken: dict[int, int] = {}
+        self.attempts: dict[int, int] = defaultdict(int)
+        self.failure: bytes | None = None
+
+    def take(self, slot: int) -> int | None:
+        """Return the job that this group is to train: the one that it did not finish, or the next."""
+        if self.failure is not None:
+            return None
+        if slot not in self.taken:
+            if not self.waiting:
+                return None
+            self.taken[slot] = self.waiting.pop(0)
+        place = self.taken[slot]
+        self.attempts[place] += 1
+        if self.attempts[place] > ATTEMPTS:
+            text = f"training {self.names[place]} lost its workers {ATTEMPTS} times (killed, or out of memory)"
+            self.failure = pickle.dumps(RuntimeError(text))
+            return None
+        return place
+
+    def finish(self, slot: int) -> None:
+        """Note that the group's job is done."""
+        self.taken.pop(slot, None)
+
+    def fail(self, slot: int, error: bytes, final: bool) -> None:
+        """Note an error; one that is not final is tried again, as it may follow from the loss of another worker."""
+        if self.failure is None and (final or self.attempts[self.taken[slot]] >= ATTEMPTS):
+            self.failure = error
+
+    def error(self) -> bytes | None:
+        """Return the error that ended it all."""
+        return self.failure
+
+
+class RayTrainContext:
+    """One rank of a training inside Ray Train."""
+
+    def __init__(self, url: str) -> None:
+        import ray.train
+
+        here = ray.train.get_context()
+        self.rank: int = here.get_world_rank()
+        self.world_size: int = here.get_world_size()
+        self.checkpoints = Checkpoints(url)
+
+    def resume(self) -> bytes | None:
+        """Return the newest checkpoint: on all ranks the one that rank 0 sees."""
+        name = _from_first(self.checkpoints.newest() if self.rank == 0 else None, self.world_size)
+        return None if name is None else self.checkpoints.read(name)
+
+    def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
+        """Tell how it goes, and keep the checkpoint."""
+        import ray.train
+
+        if self.rank == 0 and checkpoint is not None:
+            self.checkpoints.write(checkpoint)
+        ray.train.report(dict(metrics))
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Train jobs in one process of a group until the queue has no more."""
+    import ray
+    import ray.train
+    import torch
+
+    torch.set_num_threads(1)  # more would add in another order than fewer (law 1)
+    jobs, queue, slot = config["jobs"], config["queue"], config["slot"]
+    context = ray.train.get_context()
+    first, ranks = context.get_world_rank() == 0, context.get_world_size()
+    while True:
+        place = _from_first(ray.get(queue.take.remote(slot)) if first else None, ranks)
+        if place is None:
+            return
+        job, url = jobs[place]
+        try:
+            # The workers of a group may have been lost between the commit and the note of it.
+            if not _from_first(job.done(url) is not None if first else None, ranks):
+                job.run(url, RayTrainContext(url))
+        except Exception as error:
+            final = ranks == 1 or isinstance(error, GristmillError)
+            ray.get(queue.fail.remote(slot, pickled_error(error), final))
+            raise
+        if first:
+            ray.get(queue.finish.remote(slot))
+
+
+def _from_first(value: Any, ranks: int) -> Any:
+    from ray.train.collective import broadcast_from_rank_zero
+
+    return value if ranks == 1 else broadcast_from_rank_zero(value)

@@ -1,0 +1,42 @@
+"""Trainings by which faults are tried: a few sums that depend on every step before."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+
+def walk(config: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Walk ``steps`` steps with a checkpoint each; notes each step; dies at ``die_at`` if the note of it is missing."""
+    state = json.loads(context.resume() or b'{"step": 0, "value": 1.0}')
+    while state["step"] < config["steps"]:
+        state = {"step": state["step"] + 1, "value": (state["value"] * 1.7 + total(state["step"], context)) % 10.0}
+        if config.get("error_at") == state["step"]:
+            raise KeyError("the label is not there")
+        if config.get("note") and context.rank == 0:
+            with open(config["note"], "a") as out:
+                out.write(f"{state['step']}\n")
+        mark = Path(str(config.get("note")) + ".died")
+        if config.get("die_at") == state["step"] and context.rank == context.world_size - 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(config.get("seconds", 0.0))
+        context.report({"value": state["value"]}, json.dumps(state).encode() if context.rank == 0 else None)
+    return {"files": {"value.json": json.dumps(state["value"]).encode()}}
+
+
+def total(step: int, context: Any) -> float:
+    """Return the sum over ranks of a number of each."""
+    mine = float(step * 3 + context.rank)
+    if context.world_size == 1:
+        return mine
+    import torch
+    import torch.distributed as dist
+
+    value = torch.tensor([mine])
+    dist.all_reduce(value)
+    return float(value)
