@@ -1,75 +1,73 @@
-"""The actor that writes down what a CTC model hears."""
+"""The actor that writes down what CTC models hear."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
 from actors.audio import set_column
 from actors.features import rows_of
+from actors.teacher_checkpoint import Checkpoint
 from models.decode import greedy, prefix_beam_search
+from models.features import METADATA_KEY
+from shards.errors import UserError
 from shards.stage import ArtifactRef, BatchLimits, Resources, Stage
-from shards.store import join, read_bytes
 
-VERSION = 1
+VERSION = 2
 
 
 class Recognise:
-    """Adds ``hypothesis``, the text of each row's features. ``beam`` 0 takes the best path.
+    """Writes each row's features down by each of some models: one column ``hypothesis_<name>`` a model.
 
-    On a CPU each utterance runs alone, so that its text cannot depend on its batch; on a GPU the batch runs at once.
+    ``beam`` 0 takes the best path. On a CPU each utterance runs alone, so that its text cannot depend on its batch; on
+    a GPU the batch runs at once.
     """
 
-    def __init__(self, model: str, beam: int = 0, tokens: int = 8, device: str = "auto") -> None:
-        import torch
-
-        from models.checkpoint import load_acoustic
-
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)
-        network, self.units, self.settings = load_acoustic(read_bytes(join(model, "model.safetensors")))
-        self.network = network.to(self.device)
-        self.beam, self.tokens = beam, tokens
+    def __init__(self, beam: int = 0, tokens: int = 8, device: str = "cpu", **models: str) -> None:
+        self.models = {name: Checkpoint(url, device, "float32") for name, url in models.items()}
+        self.beam, self.tokens, self.alone = beam, tokens, device == "cpu"
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        rows = [r.reshape(-1, self.settings.n_mels) for r in rows_of(batch.column("features"))]
-        groups = [[row] for row in rows] if self.device.type == "cpu" else [rows]
-        texts = [self._text(scores) for group in groups if group for scores in self._scores(group)]
-        return set_column(batch, "hypothesis", pa.array(texts, pa.string()))
+        """Work on one batch; rows without a frame of features are empty texts."""
+        flat = rows_of(batch["features"])
+        written = (batch.schema.metadata or {}).get(METADATA_KEY.encode(), b"").decode()
+        for name, model in self.models.items():
+            settings = model.info.features
+            if settings is None or written != settings.to_json():
+                raise UserError(f"recognise: the features were made with {written or 'unknown settings'}, not {name}'s")
+            rows = [row.reshape(-1, settings.n_mels) for row in flat]
+            heard = [place for place, row in enumerate(rows) if len(row)]
+            texts = [""] * len(rows)
+            for group in [[place] for place in heard] if self.alone else [heard]:
+                log_probs, frames = model([rows[place] for place in group])
+                for place, scores, count in zip(group, log_probs.cpu().numpy(), frames, strict=True):
+                    texts[place] = model.info.units.decode(self._units(scores[:count]))
+            batch = set_column(batch, f"hypothesis_{name}", pa.array(texts, pa.string()))
+        return batch
 
-    def _scores(self, rows: list[np.ndarray]) -> list[np.ndarray]:
-        """Return log-probabilities (T', V) of each of some utterances."""
-        import torch
-
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        padded = np.zeros((len(rows), max(1, *map(len, rows), 1), self.settings.n_mels), np.float32)
-        for into, row in zip(padded, rows, strict=True):
-            into[: len(row)] = row
-        with torch.inference_mode():
-            scores, frames = self.network(torch.from_numpy(padded).to(self.device), lengths)
-        out = scores.cpu().numpy()
-        return [out[i, :n] for i, n in enumerate(frames.tolist())]
-
-    def _text(self, scores: np.ndarray) -> str:
+    def _units(self, scores: np.ndarray) -> list[int]:
         if self.beam == 0:
-            return self.units.decode(greedy(scores))
+            return list(greedy(scores))
         found = prefix_beam_search(scores, self.beam, tokens=self.tokens)
-        return self.units.decode(found[0].units if found else ())
+        return list(found[0].units) if found else []
 
 
-def stage(model: ArtifactRef, name: str = "recognise", beam: int = 0, resources: Resources | None = None) -> Stage:
-    """Return the stage that decodes features with the model of an artifact."""
+def stage(
+    models: Mapping[str, ArtifactRef], name: str = "recognise", beam: int = 0, resources: Resources | None = None
+) -> Stage:
+    """Return the stage that writes features down by the models of some artifacts, and leaves the features behind."""
+    resources = resources or Resources()
     return Stage(
         name=name,
         actor="actors.recognise:Recognise",
-        adds=(pa.field("hypothesis", pa.string()),),
-        params={"beam": beam},
-        artifacts={"model": model},
+        adds=tuple(pa.field(f"hypothesis_{model}", pa.string()) for model in models),
+        drops=("features",),
+        params={"beam": beam, "device": "cuda" if resources.gpus else "cpu"},
+        artifacts=dict(models),
         version=VERSION,
         batch=BatchLimits(rows=32, cost="feature_frames", max_cost=48000),
-        resources=resources or Resources(),
+        resources=resources,
+        deterministic=not resources.gpus,
     )

@@ -71,7 +71,7 @@ class Source:
     """One sealed set of features, with the text column and the sealed set of labels that go with it.
 
     ``config``: ``features`` (URL), ``labels`` (URL of a top-k set, joined by ``id``, else by ``parent_id``; or null)
-    and ``text`` (``text`` for gold, ``hypothesis`` for pseudo-labels, or null).
+    and ``text`` (``text`` for gold, ``hypothesis`` for pseudo-labels, or null), a column of the features or the labels.
     """
 
     def __init__(self, name: str, config: dict[str, Any], cache_bytes: int) -> None:
@@ -81,16 +81,18 @@ class Source:
         self.name, self.text = name, config.get("text")
         self.sealed = open_sealed(config["features"])
         names = self.sealed.schema.names
-        for needed in ["features", "feature_frames", *([self.text] if self.text else [])]:
+        self.labels = open_sealed(config["labels"]) if config.get("labels") else None
+        # Pseudo-labels stand beside the soft ones, where the teacher wrote them.
+        self.pseudo = self.labels is not None and self.text in self.labels.schema.names and self.text not in names
+        own = [self.text] if self.text and not self.pseudo else []
+        for needed in ["features", "feature_frames", *own]:
             if needed not in names:
                 raise UserError(f"data.{name}: {config['features']} has no column {needed!r}, only {names}")
         self.settings = FeatureSettings.from_json(_metadata(self.sealed, METADATA_KEY))
-        columns = ["id", "features", "feature_frames", *([self.text] if self.text else [])]
-        self.shards = _Shards(self.sealed, columns, cache_bytes)
-        self.labels: SealedSet | None = None
-        if config.get("labels"):
-            self.labels = open_sealed(config["labels"])
-            self.label_shards = _Shards(self.labels, TOPK_COLUMNS, cache_bytes)
+        self.shards = _Shards(self.sealed, ["id", "features", "feature_frames", *own], cache_bytes)
+        if self.labels is not None:
+            written = [self.text] if self.text and self.pseudo else []
+            self.label_shards = _Shards(self.labels, [*TOPK_COLUMNS, *written], cache_bytes)
         self._index(names)
 
     def _index(self, names: Sequence[str]) -> None:
@@ -176,7 +178,10 @@ class Source:
         features = np.zeros((len(rows), int(lengths.max()), self.settings.n_mels), np.float32)
         for into, (shard, row), count in zip(features, taken, lengths, strict=True):
             into[:count] = shard["features"][row].reshape(count, -1)
-        texts = [shard[self.text][row] or "" for shard, row in taken] if self.text else None
+        texts = None
+        if self.text:
+            places = self._labels_of(rows) if self.pseudo else taken
+            texts = [shard[self.text][row] or "" for shard, row in places]
         batch = Batch(
             torch.from_numpy(features),
             torch.from_numpy(lengths.astype(np.int64)),
@@ -190,10 +195,13 @@ class Source:
             self._soft(batch, rows, output_frames(batch.lengths).tolist())
         return batch
 
+    def _labels_of(self, rows: np.ndarray) -> list[tuple[dict[str, Any], int]]:
+        return [(self.label_shards[int(shard)], int(row)) for shard, row in self.label_places[rows]]
+
     def _soft(self, batch: Batch, rows: np.ndarray, frames: list[int]) -> None:
         import torch
 
-        taken = [(self.label_shards[int(shard)], int(row)) for shard, row in self.label_places[rows]]
+        taken = self._labels_of(rows)
         k = len(taken[0][0]["topk_ids"][taken[0][1]]) // max(1, taken[0][0]["topk_frames"][taken[0][1]])
         ids = np.zeros((len(rows), max(frames), k), np.int64)
         scores = np.zeros((len(rows), max(frames), k), np.float32)

@@ -46,14 +46,10 @@ def put_artifact(
     if found is None:
         for name, data in files.items():
             store.write_bytes(store.join(url, name), data)
-        body = {
-            "digest": digest,
-            "files": {name: name for name in files},
-            "sha256": shas,
-            "identity": identity,
-        }
+        names = {name: name for name in files}
+        body = {"digest": digest, "files": names, "sha256": shas, "identity": identity}
         if store.put_if_absent(store.join(url, "artifact.json"), canonical.dumps(body)):
-            return Artifact(url, digest, body["files"], dict(identity))
+            return Artifact(url, digest, names, dict(identity))
         found = get_artifact(url)
     if found is None or (found.digest != digest and deterministic):
         raise Alarm(f"{url}: the artifact came out twice with different bytes (law 1)")

@@ -105,7 +105,9 @@ def open_sealed(url: str) -> SealedSet:
 
 def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any) -> SealedSet:
     """Seal a set whose shards are all committed. The digest covers content only, so equal content is equal."""
-    entries, reasons, errors = [], {}, {}
+    entries: list[dict[str, Any]] = []
+    reasons: dict[str, int] = {}
+    errors: dict[str, int] = {}
     counts = dict.fromkeys(("records_in", "records_out", "rejected", "quarantined"), 0)
     content: list[Any] = [str(schema), []]
     sides: dict[str, list[dict[str, Any]]] = {"rejects": [], "quarantine": []}

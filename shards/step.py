@@ -124,16 +124,17 @@ class ShardTask:
         out = set(table[work.origin].to_pylist())
         broke = set(broken["origin"].to_pylist()) - out
         turned = set(rejects["origin"].to_pylist()) - out - broke
-        stored = [
-            store_table(self.url, kind, work.shard, side) if side.num_rows or kind == "data" else None
-            for kind, side in (("data", table), ("rejects", rejects), ("quarantine", broken))
-        ]
+        data = store_table(self.url, "data", work.shard, table)
+        down = store_table(self.url, "rejects", work.shard, rejects) if rejects.num_rows else None
+        held = store_table(self.url, "quarantine", work.shard, broken) if broken.num_rows else None
         work.seconds["commit"] = time.perf_counter() - begun
         return commit(
             self.url,
             Receipt(
                 work.shard,
-                *stored,  # type: ignore[arg-type]
+                data,
+                down,
+                held,
                 records_in=work.records_in,
                 records_out=len(out),
                 rejected=len(turned),

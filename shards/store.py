@@ -18,6 +18,15 @@ from fsspec.implementations.local import LocalFileSystem
 from shards.errors import UserError
 
 
+def _mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+_MODE = _mode()  # of new files; asked for once, since asking sets it for a moment
+
+
 @dataclass(frozen=True)
 class FileInfo:
     """A file below a URL."""
@@ -170,6 +179,7 @@ def _write_local(path: Path, data: bytes, *, only_if_absent: bool) -> bool:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
+        os.chmod(temporary, _MODE)  # a temporary file is its owner's alone
         if not only_if_absent:
             os.replace(temporary, path)
             return True

@@ -1,0 +1,195 @@
+"""The speech a recipe starts from: the user's own files, real digit strings, or requests spoken by synthesis."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.run import Run
+from shards.dataset import SealedSet
+from shards.errors import UserError
+from shards.index import Cut
+from shards.random import RecordRandom
+from shards.step import Step
+
+
+class Settings(BaseModel):
+    """Base of the recipes' settings: a key that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CutSettings(Settings):
+    """The most a shard may hold."""
+
+    rows: int = Field(2000, ge=1)
+    seconds: float = Field(3600.0, gt=0)
+    bytes: int = Field(256 << 20, gt=0)
+
+    def cut(self) -> Cut:
+        """Return the cut for the index."""
+        return Cut(self.rows, self.seconds, self.bytes)
+
+
+class CorpusSettings(Settings):
+    """Where speech comes from.
+
+    ``kind`` ``requests`` speaks generated requests; ``digits`` joins single spoken digits found at ``digits`` into
+    strings; ``files`` reads ``labelled``, ``unlabelled`` and ``test`` (naming one of them is enough to mean it).
+    Without ``test`` a share of the labelled speakers is held out.
+    """
+
+    kind: Literal["requests", "digits", "files"] | None = None
+    labelled: str | None = None
+    unlabelled: str | None = None
+    test: str | None = None
+    digits: str | None = None
+    labelled_records: int = Field(400, ge=1)
+    unlabelled_records: int = Field(2400, ge=1)
+    test_records: int = Field(240, ge=1)
+    labelled_share: float = Field(0.1, gt=0, lt=1)  # digits: of the recordings that are not for test
+    test_share: float = Field(0.2, gt=0, lt=1)  # of the recordings (digits) or the labelled speakers (files)
+    sampling_rate: int = Field(16000, ge=8000, le=48000)
+    max_duration: float = Field(30.0, gt=0)  # seconds; longer files are rejected
+    min_duration: float = Field(0.1, ge=0)
+    shard: CutSettings = CutSettings()
+
+    @property
+    def chosen(self) -> str:
+        """The kind, worked out where it was not given."""
+        if self.kind is not None:
+            return self.kind
+        if self.labelled or self.unlabelled or self.test:
+            return "files"
+        return "digits" if self.digits else "requests"
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The three parts of a corpus. ``unlabelled`` carries no text."""
+
+    labelled: SealedSet
+    unlabelled: SealedSet
+    test: SealedSet
+
+
+def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
+    """Make the three parts of the corpus that the settings name."""
+    make = {"requests": _requests, "digits": _digits, "files": _files}[settings.chosen]
+    return make(run, settings)
+
+
+def _requests(run: Run, settings: CorpusSettings) -> Corpora:
+    from actors import synthesise
+    from pipelines.requests import requests
+
+    counts = {
+        "labelled": settings.labelled_records,
+        "unlabelled": settings.unlabelled_records,
+        "test": settings.test_records,
+    }
+    parts = {}
+    for part, records in counts.items():
+        texts = run.source(
+            f"requests_{part}",
+            partial(requests, part, records, seed=run.seed),
+            {"part": part, "records": records, "seed": run.seed, "version": 1},
+        )
+        stage = synthesise.stage(settings.sampling_rate, keep_text=part != "unlabelled")
+        parts[part] = run.step(Step(part, (stage,), texts, cut=settings.shard.cut()))
+    return Corpora(**parts)
+
+
+def _digits(run: Run, settings: CorpusSettings) -> Corpora:
+    """Join single recorded digits into strings of 3 to 7; no recording is in two parts."""
+    from actors import join_digits
+
+    if settings.digits is None:
+        raise UserError("corpus.digits: not given; expected the URL of single spoken digits with text and speaker")
+    probed = _probe(run, "digits", settings.digits, settings, annotated=True)
+    rest = 1.0 - settings.test_share
+    parts = {
+        "labelled": join_digits.Part(rest * settings.labelled_share, settings.labelled_records),
+        "unlabelled": join_digits.Part(rest * (1 - settings.labelled_share), settings.unlabelled_records, False),
+        "test": join_digits.Part(settings.test_share, settings.test_records),
+    }
+    made = {}
+    for name, part in parts.items():
+
+        def plan(name: str = name) -> Iterator[pa.Table]:
+            # The plan needs all recordings at once: a few thousand short rows.
+            yield join_digits.plan_strings(pa.concat_tables(probed.tables()), parts, run.seed)[name]
+
+        identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
+        plans = run.source(f"strings_{name}", plan, identity)
+        stage = join_digits.stage(sampling_rate=settings.sampling_rate)
+        made[name] = run.step(Step(name, (stage,), plans, cut=settings.shard.cut()))
+    return Corpora(**made)
+
+
+def _files(run: Run, settings: CorpusSettings) -> Corpora:
+    """Read the user's own files; a part without a place of its own is held out of the labelled one."""
+    parts = {}
+    for name in ("labelled", "unlabelled", "test"):
+        url: str | None = getattr(settings, name) or (settings.labelled if name == "test" else None)
+        if url is None:
+            raise UserError(f"corpus.{name}: not given; expected a folder, manifest, Parquet or tar of {name} speech")
+        held_out = None if settings.test or name == "unlabelled" else name == "test"
+        probed = _probe(run, name, url, settings, annotated=name != "unlabelled", held_out=held_out)
+        parts[name] = _load(run, name, probed, settings, annotated=name != "unlabelled")
+    return Corpora(**parts)
+
+
+def _probe(
+    run: Run, name: str, url: str, settings: CorpusSettings, *, annotated: bool, held_out: bool | None = None
+) -> SealedSet:
+    """List a corpus and read the headers of its files. ``held_out`` keeps one side of the split by speaker."""
+    from actors import ingest
+    from actors.sources import list_sources
+
+    def tables() -> Iterator[pa.Table]:
+        for table in list_sources(url):
+            kept = table if held_out is None else table.filter(_side(table, settings.test_share, held_out))
+            if kept.num_rows:
+                yield kept
+
+    listing = run.source(f"listing_{name}", tables, {"listing": fingerprint(tables())})
+    stage = ingest.probe_stage(max_duration=settings.max_duration, min_duration=settings.min_duration)
+    return run.step(Step(f"probed_{name}", (stage,), listing))
+
+
+def _load(run: Run, name: str, probed: SealedSet, settings: CorpusSettings, *, annotated: bool) -> SealedSet:
+    from actors import ingest
+
+    stage = ingest.load_stage(
+        sampling_rate=settings.sampling_rate,
+        annotated=annotated,
+        max_duration=settings.max_duration,
+        min_duration=settings.min_duration,
+    )
+    return run.step(Step(name, (stage,), probed, cut=settings.shard.cut()))
+
+
+def fingerprint(tables: Iterator[pa.Table]) -> str:
+    """Return the digest of rows as they stream by: a listing that changed is another source."""
+    whole = hashlib.sha256()
+    for table in tables:
+        for batch in table.combine_chunks().to_batches():
+            whole.update(batch.serialize())
+    return whole.hexdigest()
+
+
+def _side(table: pa.Table, share: float, held_out: bool) -> pa.Array:
+    """Tell for each row whether it is on the wanted side: whole speakers, drawn by the hash of their name.
+
+    A listing that does not know its speakers yet (they stand inside tar or Parquet files) is split by record.
+    """
+    names = zip(table["speaker"].to_pylist(), table["id"].to_pylist(), strict=True)
+    draws = (RecordRandom(0, "held_out")(speaker or record).random() for speaker, record in names)
+    return pa.array([(draw < share) is held_out for draw in draws])

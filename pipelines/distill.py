@@ -1,0 +1,209 @@
+"""Teacher-student distillation for noise-robust speech recognition.
+
+Mosner et al., ICASSP 2019; Parthasarathi and Strom, ICASSP 2019. A teacher is trained on a little annotated clean
+speech and labels much unlabelled clean speech softly. Each utterance is then put into a room with noises, and a
+student learns the teacher's distributions from the noisy copy, frame by frame; after that it sees the annotated part
+with its gold text, and at last it is trained to make fewer word errors on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field
+
+from actors import augment, features, phonemise, teacher
+from actors.features import rows_of
+from models.features import METADATA_KEY, FeatureSettings
+from models.significance import wer_interval
+from models.units import characters, sentencepiece
+from models.wer import WerResult
+from pipelines import scoring
+from pipelines.corpora import CorpusSettings, Settings, prepare_corpora
+from pipelines.noise import NoiseSettings, prepare_banks
+from pipelines.report import Report, Spectrogram, describe_test_set, evaluate
+from pipelines.run import Run
+from pipelines.systems import Data, SweepSettings, Systems, SystemSettings
+from shards.artifact import Artifact
+from shards.dataset import SealedSet
+from shards.stage import Resources, Stage
+from shards.step import Step
+
+TESTS = ("clean", "noisy", "rerecorded")
+
+
+class FeatureConfig(Settings):
+    """Log-mel features; see :class:`models.features.FeatureSettings`."""
+
+    n_mels: int = Field(64, ge=8)
+    normalise: Literal["none", "mean", "mean_variance"] = "mean"
+
+
+class UnitConfig(Settings):
+    """What the recogniser writes: characters of the annotated text, or ``size`` SentencePiece units."""
+
+    kind: Literal["characters", "sentencepiece"] = "characters"
+    size: int = Field(256, ge=8)
+
+
+class TeacherConfig(Settings):
+    """Who labels: ``trained`` here on the annotated part, or a ``model`` of another source."""
+
+    source: Literal["trained", "checkpoint", "huggingface", "hama"] = "trained"
+    model: str | None = None
+    k: int = Field(40, ge=1, le=40)  # kept in the store, so that the sweep needs no second labelling
+    step: float = Field(0.0, ge=0)  # nats: the grid on which log-probabilities are stored; 0: as float16
+
+
+class Config(Settings):
+    """The recipe's settings; the defaults are the embedded default."""
+
+    corpus: CorpusSettings = CorpusSettings()
+    noise: NoiseSettings = NoiseSettings()
+    features: FeatureConfig = FeatureConfig()
+    units: UnitConfig = UnitConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    systems: SystemSettings = SystemSettings()
+    sweep: SweepSettings = SweepSettings()
+    beam: int = Field(0, ge=0)  # of the prefix beam search that writes down the test sets; 0: best path
+
+
+def run(config: Config, run: Run) -> Report:
+    """Run the recipe and return its report."""
+    outside = config.teacher.source != "trained"
+    metric, normalise = ("per", "phones") if config.teacher.source == "hama" else ("wer", "basic")
+    rate = config.corpus.sampling_rate
+
+    # Speech, and what is to be heard beside it.
+    corpora = prepare_corpora(run, config.corpus)
+    banks = prepare_banks(run, config.noise, corpora.unlabelled, rate)
+
+    # Noisy copies for training, and the two noisy test sets: the same simulator with noises held out, and another one.
+    mixed = partial(augment.stage, banks.noise.ref, banks.rooms.ref, snr=config.noise.snr, noises=config.noise.noises)
+    room, test_room = mixed(copies=config.noise.copies), mixed(split="test")
+    other_room = augment.rerecord_stage(banks.noise.ref, banks.other_rooms.ref, snr=config.noise.rerecorded_snr)
+    noisy = run.step(Step("noisy_labelled", (room,), corpora.labelled))
+    noisy_unlabelled = run.step(Step("noisy_unlabelled", (room,), corpora.unlabelled))
+    tests = {
+        "clean": corpora.test,
+        "noisy": run.step(Step("noisy_test", (test_room,), corpora.test)),
+        "rerecorded": run.step(Step("rerecorded_test", (other_room,), corpora.test)),
+    }
+
+    # Features of everything; where the teacher knows phonemes only, so do the texts.
+    settings = FeatureSettings(rate, config.features.n_mels, normalise=config.features.normalise)
+    spell: tuple[Stage, ...] = (phonemise.stage(),) if metric == "per" else ()
+
+    def featured(name: str, source: SealedSet, *first: Stage) -> SealedSet:
+        return run.step(Step(f"features_{name}", (*first, features.stage(settings)), source))
+
+    clean = featured("labelled", corpora.labelled, *spell)
+    gold = featured("noisy_labelled", noisy, *spell)
+    heard = featured("noisy_unlabelled", noisy_unlabelled)
+    test_features = {name: featured(name, source, *spell) for name, source in tests.items()}
+    clean_unlabelled = corpora.unlabelled if outside else featured("unlabelled", corpora.unlabelled)
+    units = _units(run, config, clean)
+
+    # The teacher, and the baseline that has the annotated part only.
+    systems = {seed: Systems(config.systems, units, seed) for seed in run.seeds}
+    bare = Data(clean, gold, heard)
+    jobs = [] if outside else [(("teacher", seed), system.teacher(bare)) for seed, system in systems.items()]
+    jobs += [(("multicondition", seed), system.multicondition(bare)) for seed, system in systems.items()]
+    models = dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
+
+    # Soft labels of everything clean, stored once for every k and temperature.
+    data = {}
+    for seed in run.seeds:
+        labels = {}
+        for part, source in {
+            "labelled": corpora.labelled if outside else clean,
+            "unlabelled": clean_unlabelled,
+        }.items():
+            stage = _teacher(config, models.get(("teacher", seed)), hypothesis=part == "unlabelled")
+            suffix = "" if outside else f"_seed{seed}"
+            labels[part] = run.step(Step(f"labels_{part}{suffix}", (stage,), source))
+        data[seed] = Data(clean, gold, heard, labels["labelled"], labels["unlabelled"])
+
+    # The students: hard labels, soft labels over the grid of k and T, and sequence training of the chosen one.
+    jobs = []
+    for seed, system in systems.items():
+        jobs += [(("hard_labels", seed), system.hard_labels(data[seed]))]
+        jobs += [(("student", seed), system.student(data[seed]))]
+    grid = [(k, t, seed) for k in config.sweep.k for t in config.sweep.temperature for seed in run.seeds]
+    jobs += [((f"sweep_{k}_{t:g}", seed), systems[seed].student(data[seed], k, t)) for k, t, seed in grid]
+    models |= dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
+    finals = [systems[seed].student_seq(data[seed], models["student", seed]) for seed in run.seeds]
+    models |= {("student_seq", seed): made for seed, made in zip(run.seeds, run.train(finals), strict=True)}
+
+    # What each of them writes down, scored.
+    external = _heard_by_teacher(run, config, tests) if outside else {}
+    main = {key: model for key, model in models.items() if not key[0].startswith("sweep")}
+    swept = {key: model for key, model in models.items() if key[0].startswith("sweep")}
+    written = scoring.transcribe(run, "transcripts", test_features, main, config.beam)
+    report = Report(
+        title="Distillation for noise-robust speech recognition",
+        recipe={"name": "distill", **config.model_dump(mode="json")},
+        metric=metric,
+        headline=("student", "noisy"),
+        examples=scoring.examples(written),
+        spectrograms=[_spectrogram(name, test_features[name]) for name in TESTS],
+        curves=[point for key, model in main.items() for point in _curve(key, model)],
+    )
+    scored = scoring.results(written, normalise, external)
+    report.metrics = evaluate(scored, metric=metric, also_against=["multicondition"])
+    report.test_sets = {name: describe_test_set(next(iter(scored["student"][name].values()))) for name in TESTS}
+    if swept:
+        noisy_only = {"noisy": test_features["noisy"]}
+        cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, config.beam), normalise)
+        report.sweep = [_cell(k, t, cells[f"sweep_{k}_{t:g}"]["noisy"]) for k, t, _ in grid[:: len(run.seeds)]]
+        report.sweep_chosen = (config.systems.student.k, config.systems.student.temperature)
+    return report
+
+
+def _units(run: Run, config: Config, labelled: SealedSet) -> dict[str, Any]:
+    """Return the units that all systems write: the outside teacher's, or fitted to the annotated text."""
+    if config.teacher.source != "trained":
+        return json.loads(teacher.describe(config.teacher.source, config.teacher.model).units.to_json())
+
+    def fit() -> dict[str, bytes]:
+        texts = (text or "" for table in labelled.tables(["text"]) for text in table["text"].to_pylist())
+        made = characters(texts) if config.units.kind == "characters" else sentencepiece(texts, config.units.size)
+        return {"units.json": made.to_json().encode()}
+
+    identity = {"version": 1, **config.units.model_dump()}
+    return json.loads(run.artifact("units", fit, identity, [labelled.digest]).read("units.json"))
+
+
+def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> Stage:
+    given = config.teacher
+    source, model = (given.source, given.model) if trained is None else ("checkpoint", trained.ref)
+    resources = Resources(gpus=config.systems.gpus)
+    return teacher.stage(source, model, k=given.k, step=given.step, hypothesis=hypothesis, resources=resources)
+
+
+def _heard_by_teacher(run: Run, config: Config, tests: Mapping[str, SealedSet]) -> dict[str, Any]:
+    """Let a teacher that was not trained here write down the test sets."""
+    stage = _teacher(config, None, hypothesis=True)
+    return {
+        name: {("teacher", run.seeds[0]): run.step(Step(f"teacher_{name}", (stage,), tests[name]))} for name in TESTS
+    }
+
+
+def _spectrogram(name: str, source: SealedSet) -> Spectrogram:
+    """Return the first test utterance as a model sees it."""
+    settings = FeatureSettings.from_json((source.schema.metadata or {})[METADATA_KEY.encode()].decode())
+    values = rows_of(source.read(0, ["features"])["features"])[0].reshape(-1, settings.n_mels)
+    return Spectrogram(name, values.astype("float32"), settings.hop_s)
+
+
+def _curve(key: scoring.Key, model: Artifact) -> list[dict[str, Any]]:
+    points = json.loads(model.read("training.json"))["curves"]
+    return [{"system": key[0], "seed": key[1], **point} for point in points]
+
+
+def _cell(k: int, temperature: float, runs: Mapping[int, WerResult]) -> dict[str, Any]:
+    rate = wer_interval(runs)
+    return {"k": k, "temperature": temperature, "value": rate.value, "low": rate.low, "high": rate.high}

@@ -1,0 +1,120 @@
+"""The noises and rooms of a recipe, as banks that every worker of a node shares."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from pipelines.corpora import Settings
+from pipelines.run import Run
+from shards.artifact import Artifact
+from shards.dataset import SealedSet
+from shards.store import walk
+
+_TALKERS = 160  # utterances at most that babble is made of
+
+
+class RoomBankSettings(Settings):
+    """Rooms are drawn within these ranges; see :class:`models.rooms.RoomSettings`."""
+
+    count: int = Field(200, ge=1)
+    rt60: tuple[float, float] = (0.15, 0.7)  # s
+    method: Literal["fast", "exact"] = "fast"
+
+
+class NoiseSettings(Settings):
+    """Which noises, how loud, in what rooms.
+
+    ``folder`` is a folder of noise recordings (``noise=URL`` names it alone); without one, babble of talkers of the
+    unlabelled speech, music, hum, appliances and coloured noise are made. ``test_share`` of the noises are kept for
+    the test sets.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_alone(cls, given: Any) -> Any:
+        return {"folder": given} if isinstance(given, str) else given
+
+    folder: str | None = None
+    generated: int = Field(48, ge=4)
+    seconds: float = Field(20.0, gt=1)
+    test_share: float = Field(0.25, gt=0, lt=1)
+    snr: tuple[float, float] = (0.0, 20.0)  # dB, of each noise
+    noises: tuple[int, int] = (1, 3)
+    copies: int = Field(1, ge=1)
+    rooms: RoomBankSettings = RoomBankSettings()
+    rerecorded_rt60: tuple[float, float] = (0.4, 0.9)  # s, of the rooms of the re-recorded test set
+    rerecorded_snr: tuple[float, float] = (0.0, 20.0)
+
+
+@dataclass(frozen=True)
+class Banks:
+    """Noises, the rooms of training, and other rooms that only the re-recorded test set meets."""
+
+    noise: Artifact
+    rooms: Artifact
+    other_rooms: Artifact
+
+
+def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int) -> Banks:
+    """Make the banks, at the sampling rate of the speech (Hz)."""
+    from actors import banks
+    from models.rerecord import ROOMS
+    from models.rooms import RoomSettings
+
+    noise = settings.model_dump(include={"folder", "generated", "seconds", "test_share"}) | {"rate": rate}
+    if settings.folder is not None:
+        folder = settings.folder
+        noise |= {"listing": [[file.url, file.size] for file in walk(folder)]}
+
+        def make(url: str) -> object:
+            return banks.build_noise_bank_from_folder(url, folder, rate=rate, test_share=settings.test_share)
+
+    else:
+        noise |= {"seed": run.seed, "speech": speech.digest}
+
+        def make(url: str) -> object:
+            return banks.build_noise_bank_generated(
+                url,
+                rate=rate,
+                seed=run.seed,
+                seconds=settings.seconds,
+                count=settings.generated,
+                test_share=settings.test_share,
+                speech=_talkers(speech),
+                speech_digest=speech.digest,
+            )
+
+    count, method = settings.rooms.count, settings.rooms.method
+
+    def rooms(name: str, wanted: RoomSettings) -> Artifact:
+        wanted = replace(wanted, noises=settings.noises[1])
+        identity = {"settings": asdict(wanted), "count": count, "rate": rate, "seed": run.seed, "method": method}
+        return run.build(
+            name,
+            lambda url: banks.build_room_bank(url, wanted, count=count, rate=rate, seed=run.seed, method=method),
+            identity,
+        )
+
+    return Banks(
+        run.build("noise_bank", make, noise, [speech.digest]),
+        rooms("room_bank", RoomSettings(rt60=settings.rooms.rt60)),
+        rooms("other_room_bank", replace(ROOMS, rt60=settings.rerecorded_rt60)),
+    )
+
+
+def _talkers(speech: SealedSet) -> dict[str, list[np.ndarray]]:
+    """Return utterances for babble by split: every fourth speaker is kept for the test sets."""
+    from actors.audio import audio_bytes, decode
+
+    head = speech.read(0, ["id", "speaker", "audio"]).slice(0, _TALKERS)
+    speakers = sorted({name or "" for name in head["speaker"].to_pylist()})
+    held_out = set(speakers[::4])
+    out: dict[str, list[np.ndarray]] = {"train": [], "test": []}
+    for place, (speaker, data) in enumerate(zip(head["speaker"].to_pylist(), audio_bytes(head), strict=True)):
+        test = (speaker or "") in held_out if len(speakers) > 1 else place % 4 == 0
+        out["test" if test else "train"].append(decode(data or b"")[0])
+    return out

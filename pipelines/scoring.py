@@ -1,0 +1,84 @@
+"""Evaluation: every system writes down every test set, and the texts are scored against the references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from actors import recognise
+from models.wer import WerResult, score
+from pipelines.run import Run
+from shards.artifact import Artifact
+from shards.dataset import SealedSet
+from shards.step import Step
+
+Key = tuple[str, int]  # system, training seed
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """What models wrote: for each test set a sealed set, in which each key has a column."""
+
+    sets: Mapping[str, SealedSet]
+    columns: Mapping[Key, str]
+
+
+def transcribe(
+    run: Run, name: str, tests: Mapping[str, SealedSet], models: Mapping[Key, Artifact], beam: int
+) -> Transcripts:
+    """Write down each test set by each model. Equal models (a k above the vocabulary) are run once."""
+    first: dict[str, Key] = {}
+    for key, artifact in models.items():
+        first.setdefault(artifact.digest, key)
+    columns = {key: "hypothesis_{}_{}".format(*first[artifact.digest]) for key, artifact in models.items()}
+    refs = {"{}_{}".format(*key): models[key].ref for key in first.values()}
+    stage = recognise.stage(refs, beam=beam)
+    sets = {test: run.step(Step(f"{name}_{test}", (stage,), features)) for test, features in tests.items()}
+    return Transcripts(sets, columns)
+
+
+def results(
+    transcripts: Transcripts, normalise: str, others: Mapping[str, Mapping[Key, SealedSet]] | None = None
+) -> dict[str, dict[str, dict[int, WerResult]]]:
+    """Score systems on test sets; ``others`` holds sets with a column ``hypothesis``, by test set and key.
+
+    All systems are scored on the utterances that each of them has. Phones are scored without word boundaries.
+    """
+    out: dict[str, dict[str, dict[int, WerResult]]] = {}
+    for test, sealed in transcripts.sets.items():
+        table = pa.concat_tables(sealed.tables())
+        columns = dict(transcripts.columns)
+        for key, more in (others or {}).get(test, {}).items():
+            columns[key] = "hypothesis_{}_{}".format(*key)
+            extra = pa.concat_tables(more.tables(["id", "hypothesis"])).rename_columns(["id", columns[key]])
+            table = table.join(extra, "id", join_type="inner")
+        table = table.sort_by("id")
+        references = _texts(table, "text", normalise)
+        speakers = table["speaker"].to_pylist()
+        for (system, seed), column in columns.items():
+            scored = score(references, _texts(table, column, normalise), speakers, normalise=normalise)
+            out.setdefault(system, {}).setdefault(test, {})[seed] = scored
+    return out
+
+
+def examples(transcripts: Transcripts, count: int = 4) -> list[dict[str, Any]]:
+    """Return a few utterances of each test set with what the systems of the first seed wrote."""
+    first = {system: column for (system, _), column in reversed(list(transcripts.columns.items()))}
+    out = []
+    for test, sealed in transcripts.sets.items():
+        for row in sealed.read(0).slice(0, count).to_pylist():
+            told = {system: row[column] or "" for system, column in sorted(first.items())}
+            out.append({"id": row["id"], "test_set": test, "reference": row["text"] or "", "hypotheses": told})
+    return out
+
+
+def _texts(table: pa.Table, column: str, normalise: str) -> list[str]:
+    texts = [text or "" for text in table[column].to_pylist()]
+    if normalise != "phones":
+        return texts
+    from actors.teacher_hama import comparable
+
+    return [" ".join(comparable(text.split())) for text in texts]

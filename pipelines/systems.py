@@ -1,0 +1,163 @@
+"""The systems that are compared, as training jobs: what each sees, and by which objectives it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipelines.corpora import Settings
+from shards.artifact import Artifact
+from shards.dataset import SealedSet
+from shards.job import TrainJob
+from shards.stage import Resources
+
+
+class PhaseSettings(Settings):
+    """A stretch of training: passes over its data, and the peak of the learning rate."""
+
+    epochs: float = Field(gt=0)
+    lr: float = Field(1e-3, gt=0)
+
+
+class SoftSettings(PhaseSettings):
+    """Learning from stored top-k labels at temperature T; ``tail`` says what stands for the mass not stored."""
+
+    k: int = Field(20, ge=1, le=40)
+    temperature: float = Field(2.0, gt=0)
+    student_temperature: float | None = Field(None, gt=0)  # null: the same
+    tail: Literal["renormalise", "bucket", "uniform"] = "renormalise"
+    ctc_weight: float = Field(0.0, ge=0)  # of CTC on gold text, where there is some, mixed in
+
+
+class SequenceSettings(PhaseSettings):
+    """Minimum expected word error over an n-best list (Prabhavalkar et al., ICASSP 2018), with CTC mixed in."""
+
+    nbest: int = Field(4, ge=2)
+    beam: int = Field(8, ge=2)
+    ctc_weight: float = Field(0.1, ge=0)
+
+
+class SweepSettings(Settings):
+    """The grid of k and T that is trained from the labels as they are stored; empty lists leave it out."""
+
+    k: tuple[int, ...] = (1, 5, 10, 20, 40)
+    temperature: tuple[float, ...] = (1.0, 2.0, 4.0)
+
+
+class SystemSettings(Settings):
+    """Sizes and schedules. ``model`` are sizes of :class:`models.acoustic.AcousticConfig`."""
+
+    model: dict[str, Any] = Field(default_factory=dict)
+    batch_frames: int = Field(6000, ge=100)
+    ema: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    specaugment: dict[str, Any] | None = None
+    teacher: PhaseSettings = PhaseSettings(epochs=40)
+    multicondition: PhaseSettings = PhaseSettings(epochs=40)
+    hard_labels: PhaseSettings = PhaseSettings(epochs=8)
+    student: SoftSettings = SoftSettings(epochs=8)
+    gold: PhaseSettings | None = PhaseSettings(epochs=4, lr=3e-4)  # scheduled learning: after the soft labels
+    sequence: SequenceSettings = SequenceSettings(epochs=2, lr=1e-4)
+    ranks: int = Field(1, ge=1)
+    gpus: float = Field(0.0, ge=0)  # for each rank
+
+
+@dataclass(frozen=True)
+class Data:
+    """What systems of one seed learn from: sealed features, and the teacher's labels of the clean originals."""
+
+    clean: SealedSet
+    noisy: SealedSet
+    unlabelled: SealedSet  # noisy
+    labels: SealedSet | None = None  # of the annotated part
+    unlabelled_labels: SealedSet | None = None
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Makes the jobs of one seed."""
+
+    settings: SystemSettings
+    units: Mapping[str, Any]
+    seed: int
+
+    def teacher(self, data: Data) -> TrainJob:
+        """CTC on the annotated part as it was recorded."""
+        return self._job("teacher", {"gold": _source(data.clean, text="text")}, [self._ctc(self.settings.teacher)])
+
+    def multicondition(self, data: Data) -> TrainJob:
+        """CTC on the annotated part alone, with noise added: what noise brings without unlabelled data."""
+        sources = {"gold": _source(data.noisy, text="text")}
+        return self._job("multicondition", sources, [self._ctc(self.settings.multicondition)])
+
+    def hard_labels(self, data: Data) -> TrainJob:
+        """CTC on the teacher's transcripts of noisy unlabelled speech, and on the gold text of the annotated part."""
+        sources = {
+            "gold": _source(data.noisy, text="text"),
+            "pseudo": _source(data.unlabelled, data.unlabelled_labels, text="hypothesis"),
+        }
+        phases = [self._ctc(self.settings.hard_labels), *self._gold()]
+        return self._job("hard_labels", sources, phases)
+
+    def student(self, data: Data, k: int | None = None, temperature: float | None = None) -> TrainJob:
+        """Soft targets on all speech with noise, then the gold text of the annotated part (scheduled learning)."""
+        soft = self.settings.student
+        k = min(k or soft.k, len(self.units["tokens"]))  # above the vocabulary there is nothing more to keep
+        sources = {
+            "gold": _source(data.noisy, data.labels, text="text"),
+            "soft": _source(data.unlabelled, data.unlabelled_labels),
+        }
+        phase = {
+            "objective": {"soft": 1.0, "ctc": soft.ctc_weight} if soft.ctc_weight else "soft",
+            "epochs": soft.epochs,
+            "lr": soft.lr,
+            "k": k,
+            "temperature": temperature or soft.temperature,
+            "student_temperature": soft.student_temperature,
+            "tail": soft.tail,
+            "specaugment": self.settings.specaugment,
+        }
+        return self._job("student", sources, [phase, *self._gold()])
+
+    def student_seq(self, data: Data, student: Artifact) -> TrainJob:
+        """The student, trained on to make fewer word errors on the annotated part."""
+        given = self.settings.sequence
+        phase = {
+            "objective": {"mwer": 1.0, "ctc": given.ctc_weight},
+            "epochs": given.epochs,
+            "lr": given.lr,
+            "nbest": given.nbest,
+            "beam": given.beam,
+        }
+        job = self._job("student_seq", {"gold": _source(data.noisy, text="text")}, [phase])
+        rest = {key: value for key, value in job.config.items() if key not in ("units", "model")}
+        return replace(job, config=rest | {"init": student})
+
+    def _ctc(self, phase: PhaseSettings, sources: list[str] | None = None) -> dict[str, Any]:
+        made = {"objective": "ctc", "epochs": phase.epochs, "lr": phase.lr, "specaugment": self.settings.specaugment}
+        return made | ({"sources": sources} if sources else {})
+
+    def _gold(self) -> list[dict[str, Any]]:
+        return [] if self.settings.gold is None else [self._ctc(self.settings.gold, ["gold"])]
+
+    def _job(self, name: str, sources: dict[str, Any], phases: list[dict[str, Any]]) -> TrainJob:
+        given = self.settings
+        config = {
+            "data": sources,
+            "phases": phases,
+            "model": given.model,
+            "units": self.units,
+            "seed": self.seed,
+            "batch_frames": given.batch_frames,
+            "ema": given.ema,
+            "weight_decay": given.weight_decay,
+            "device": "cuda" if given.gpus else "cpu",
+        }
+        return TrainJob(name, config, ranks=given.ranks, resources=Resources(gpus=given.gpus))
+
+
+def _source(features: SealedSet, labels: SealedSet | None = None, text: str | None = None) -> dict[str, Any]:
+    return {"features": features, "labels": labels, "text": text}
