@@ -45,12 +45,13 @@ def load_acoustic(data: bytes) -> tuple[AcousticModel, Units, FeatureSettings]:
 
 def read_metadata(data: bytes) -> dict[str, str]:
     """Return the metadata of safetensors bytes; a ``UserError`` names what the bytes are instead."""
-    if data[:1] == b"\x80" or data[:2] == b"PK":
-        raise UserError("checkpoint: a pickle, which can run code when loaded; expected a safetensors file")
     size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > len(data) - 8 or data[8:9] != b"{":
-        raise UserError("checkpoint: not a safetensors file")
     try:
-        return dict(json.loads(data[8 : 8 + size]).get("__metadata__") or {})
+        if len(data) > 8 and size <= len(data) - 8 and data[8:9] == b"{":
+            return dict(json.loads(data[8 : 8 + size]).get("__metadata__") or {})
     except ValueError:
         raise UserError("checkpoint: not a safetensors file (its header is not readable)") from None
+    # Only now: the length that a safetensors file begins with may have the same first bytes.
+    if data[:1] == b"\x80" or data[:2] == b"PK":
+        raise UserError("checkpoint: a pickle, which can run code when loaded; expected a safetensors file")
+    raise UserError("checkpoint: not a safetensors file")
