@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import threading
@@ -43,7 +44,7 @@ def check_storage(loaded: Loaded) -> None:
     """Refuse an output that cannot be written and object storage that does not answer, before anything is made."""
     check_out(loaded.common.out)
     for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
-        answered(url, lambda url=url: store.exists(url))
+        answered(url, functools.partial(store.exists, url))
 
 
 def check_out(out: str) -> None:
@@ -112,8 +113,11 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
     report = loaded.run(loaded.config, run)
     changed |= run.write_ledger(loaded.recipe)
     fresh = any(not entry.kept for entry in run.trace)
-    actual = {"seconds": round(time.perf_counter() - begun, 3)}
-    actual |= {entry.name: {"seconds": round(entry.seconds, 3)} for entry in run.trace if not entry.kept}
+    actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}
+    for entry in run.trace:
+        if not entry.kept:
+            part = actual.setdefault(entry.name, {"seconds": 0.0})
+            part["seconds"] = round(part["seconds"] + entry.seconds, 3)
     report.plan = {"estimate": estimate(common.out), "actual": actual}
     written = write_report(common.out, report)
     return run, fresh or changed or written

@@ -119,12 +119,17 @@ class Run:
                 self.cluster.train(todo)
         made = []
         waiting = {url for _, url in todo}
+        fresh = {(job.name, url) for job, url in todo}
+        share = (time.perf_counter() - begun) / max(1, len(waiting))  # of each: they ran together
         for job, url in zip(jobs, urls, strict=True):
             artifact = job.done(url)
             if artifact is None:
                 raise RuntimeError(f"{url}: the training ended without its artifact")
             made.append(artifact)
-            self._note(job.name, "training", url, artifact.digest, [], 0, begun, url not in waiting)
+            spent = share if url in waiting else 0.0
+            waiting.discard(url)
+            kept = (job.name, url) not in fresh
+            self._note(job.name, "training", url, artifact.digest, [], 0, time.perf_counter() - spent, kept)
         return made
 
     @contextlib.contextmanager
