@@ -114,6 +114,7 @@ class Augment:
         _checked(snr, noises, copies)
         self._noise, self._rooms, self._rng = NoiseBank(noise, split), RoomBank(rooms), rng
         self._snr, self._count, self._copies = snr, noises, copies
+        self._buffer = np.empty(0, dtype=np.float32)
         if self._noise.rate != self._rooms.rate:
             raise UserError(
                 f"noise bank at {self._noise.rate} Hz, room bank at {self._rooms.rate} Hz: one rate is expected"
@@ -175,13 +176,22 @@ class Augment:
         return samples, None
 
     def _scene(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[BankRoom, dict[str, Any], np.ndarray]:
-        """Draw a room and noises; return them and the signals (sources, n + taps - 1) that go into the room."""
+        """Draw a room and noises; return them and the signals (sources, n + taps - 1) that go into the room.
+
+        The signals lie in a buffer that the next call overwrites.
+        """
         room = self._rooms[int(rng.integers(len(self._rooms)))]
         taps = room.responses.shape[1]
         past = mixing.history(taps, LEAD)
         count = int(rng.integers(self._count[0], self._count[1] + 1))
-        signals = np.zeros((1 + count, len(speech) + taps - 1), dtype=np.float32)
+        width = len(speech) + taps - 1
+        # One buffer for all records: fresh pages for each cost more than filling them.
+        if len(self._buffer) < (1 + count) * width:
+            self._buffer = np.empty((1 + count) * width, dtype=np.float32)
+        signals = self._buffer[: (1 + count) * width].reshape(1 + count, width)
+        signals[0, :past] = 0.0
         signals[0, past : past + len(speech)] = speech
+        signals[0, past + len(speech) :] = 0.0
         ids: list[str] = []
         offsets: list[float] = []
         snrs: list[float] = []
@@ -190,12 +200,11 @@ class Augment:
             snr = float(rng.uniform(*self._snr))
             for _attempt in range(_TRIES):
                 offset = int(rng.integers(round(self._noise.seconds(number) * self._noise.rate)))
-                cut = self._noise.take(number, offset - past, signals.shape[1])
+                cut = self._noise.take(number, offset - past, width, signals[1 + len(ids)])
                 if mixing.power_level(cut[past : past + len(speech)]) > mixing.SILENCE:
                     break
             else:
                 continue  # four silent places of one noise: this utterance has one noise less
-            signals[1 + len(ids)] = cut
             ids.append(self._noise.ids[number])
             offsets.append(offset / self._noise.rate)
             snrs.append(snr)

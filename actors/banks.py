@@ -62,16 +62,20 @@ class NoiseBank:
         """Return the length of a noise in s."""
         return self._entries[number].count / self.rate
 
-    def take(self, number: int, start: int, count: int) -> np.ndarray:
-        """Return ``count`` float32 samples of a noise from ``start`` (any integer); the noise goes round."""
+    def take(self, number: int, start: int, count: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Return ``count`` float32 samples of a noise from ``start`` (any integer), in ``out`` if given.
+
+        The noise goes round.
+        """
         entry = self._entries[number]
         samples = self._files[entry.file][entry.start : entry.start + entry.count]
-        first = start % entry.count
-        if first + count <= entry.count:
-            cut = samples[first : first + count]
-        else:
-            cut = np.take(samples, np.arange(first, first + count), mode="wrap")
-        return np.multiply(cut, np.float32(1.0 / 32768.0), dtype=np.float32)
+        out = np.empty(count, dtype=np.float32) if out is None else out
+        place, at = 0, start % entry.count
+        while place < count:
+            part = samples[at : at + count - place]
+            np.multiply(part, np.float32(1.0 / 32768.0), out=out[place : place + len(part)])
+            place, at = place + len(part), 0
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +310,7 @@ def _mapped(url: str, name: str, kind: type[np.generic]) -> np.ndarray:
     """Map a file of samples; one that is not local is copied to the node's cache first, once."""
     place = join(url, "samples", name)
     path = Path(filesystem(place)[1]) if is_local(place) else _cached(place, name)
-    return np.memmap(path, dtype=np.dtype(kind).newbyteorder("<"), mode="r")
+    return np.asarray(np.memmap(path, dtype=np.dtype(kind).newbyteorder("<"), mode="r"))  # slices as a plain array
 
 
 def _cached(url: str, name: str) -> Path:

@@ -121,7 +121,7 @@ def test_samples_are_mapped_and_cached_once_a_node(tmp_path, monkeypatch):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
     local = build_room_bank(str(tmp_path / "r"), RoomSettings(), count=2, rate=8000)
     bank = RoomBank(local.url)
-    assert isinstance(bank._files[0], np.memmap)
+    assert isinstance(bank._files[0].base, np.memmap)
     assert not (tmp_path / "cache").exists()
     far = build_room_bank("memory://banks/rooms", RoomSettings(), count=2, rate=8000)
     assert far.digest == local.digest
