@@ -103,6 +103,7 @@ def _bucket(url: str) -> str:
 
 def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
     """Run or resume a recipe and leave its report; return the run, and whether there was anything to do."""
+    from pipelines.provenance import add_provenance
     from pipelines.report import write_report
 
     common = loaded.common
@@ -118,6 +119,7 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
         if not entry.kept:
             part = actual.setdefault(entry.name, {"seconds": 0.0})
             part["seconds"] = round(part["seconds"] + entry.seconds, 3)
+    add_provenance(report, run)
     report.plan = {"estimate": estimate(common.out), "actual": actual}
     written = write_report(common.out, report)
     return run, fresh or changed or written

@@ -129,7 +129,7 @@ class Run:
             spent = share if url in waiting else 0.0
             waiting.discard(url)
             kept = (job.name, url) not in fresh
-            self._note(job.name, "training", url, artifact.digest, [], 0, time.perf_counter() - spent, kept)
+            self._note(job.name, "training", url, artifact.digest, job.inputs(), 0, time.perf_counter() - spent, kept)
         return made
 
     @contextlib.contextmanager

@@ -57,6 +57,12 @@ class TrainJob:
             "config": config,
         }
 
+    def inputs(self) -> list[str]:
+        """Return the digests of the sets and artifacts that it reads."""
+        found: list[str] = []
+        _replaced(self.config, lambda value: found.append(value.digest))
+        return list(dict.fromkeys(found))
+
     def url(self, out: str) -> str:
         """Return the folder of its artifact, by name and fingerprint."""
         return store.join(out, self.name, canonical.digest(self.identity())[:16])

@@ -1,0 +1,40 @@
+"""Where a run's results come from: what became of the records, what was made of what, with which versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+from pipelines.report import Report, record_row
+from pipelines.run import Run
+from shards.dataset import open_sealed
+
+PACKAGES = ("torch", "ray", "pyarrow", "numpy", "scipy", "soundfile", "soxr", "safetensors", "transformers", "hama")
+
+
+def add_provenance(report: Report, run: Run) -> None:
+    """Fill the report's records, lineage, digests and versions from what the run did."""
+    names: dict[str, str] = {}
+    for trace in run.trace:
+        # Trainings of several seeds or grid points share a name; the fingerprint tells them apart.
+        fingerprint = trace.url.rstrip("/").rsplit("/", 1)[-1]
+        shared = sum(other.name == trace.name and other.url != trace.url for other in run.trace)
+        name = f"{trace.name} {fingerprint[:6]}" if shared else trace.name
+        inputs = [names[digest] for digest in trace.inputs if digest in names]
+        if name not in report.digests:
+            report.lineage.append({"name": name, "digest": trace.digest, "inputs": inputs, "kind": trace.kind})
+        names.setdefault(trace.digest, name)
+        report.digests[name] = trace.digest
+        if trace.kind in ("source", "step"):
+            report.records.append(record_row(open_sealed(trace.url).seal))
+    report.versions = {"python": platform.python_version(), **_versions()}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue  # of an extra that is not installed
+    return found
