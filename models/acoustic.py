@@ -98,9 +98,7 @@ class _Subsampling(nn.Module):
         self.convs = nn.ModuleList()
         for stride in self.strides:
             kernel = max(3, 2 * stride - 1)
-            self.convs.append(
-                nn.Conv2d(channels, config.channels, (kernel, 3), (stride, 2), (kernel // 2, 1))
-            )
+            self.convs.append(nn.Conv2d(channels, config.channels, (kernel, 3), (stride, 2), (kernel // 2, 1)))
             width, channels = (width + 1) // 2, config.channels
         self.out = nn.Linear(width * channels, config.dim)
 

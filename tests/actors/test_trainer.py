@@ -1,0 +1,208 @@
+"""Training on sealed sets: exact repeats and resumption, refusals, every objective, and features and recognition."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from actors.audio import audio_array, encode
+from actors.features import ragged, stage
+from actors.recognise import stage as recognise_stage
+from actors.trainer import InProcessContext, edits, train
+from actors.training_data import Source
+from models.checkpoint import load_acoustic
+from models.features import METADATA_KEY, FeatureSettings
+from models.topk import METADATA_KEY as TOPK_KEY
+from models.topk import TopKInfo
+from models.units import characters
+from shards.artifact import put_artifact
+from shards.dataset import seal_tables
+from shards.errors import UserError
+
+SETTINGS = FeatureSettings(8000, 12)
+UNITS = characters(["ab cd"])
+MODEL = {"encoder": "lstm", "dim": 32, "layers": 1, "channels": 4, "subsampling": 2, "dropout": 0.1}
+
+
+def spoken(text, rng):
+    """Features in which each letter is a band of its own for six frames."""
+    rows = np.zeros((6 * len(text), 12), np.float32)
+    for i, letter in enumerate(text):
+        rows[6 * i : 6 * i + 4, 2 * UNITS.tokens.index(letter) - 2 :][:, :2] = 3.0
+    return (rows + 0.3 * rng.normal(size=rows.shape)).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """A gold set, a noisy copy of it, and top-k labels of the gold set that say what its text says."""
+    root = tmp_path_factory.mktemp("sets")
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcd "), rng.integers(3, 9))).strip() or "a" for _ in range(48)]
+
+    def table(ids, parents):
+        rows = [spoken(text, rng) for text in texts]
+        return pa.table(
+            {
+                "id": ids,
+                "parent_id": pa.array(parents, pa.string()),
+                "text": texts,
+                "features": ragged([r.ravel() for r in rows], pa.float16()),
+                "feature_frames": pa.array([len(r) for r in rows], pa.int32()),
+            }
+        ).replace_schema_metadata({METADATA_KEY: SETTINGS.to_json()})
+
+    ids = [f"r{i}" for i in range(len(texts))]
+    for name, made in {
+        "gold": table(ids, [None] * len(ids)),
+        "noisy": table([f"{i}~0" for i in ids], ids),
+    }.items():
+        seal_tables(str(root / name), name, [made.slice(i, 12) for i in range(0, len(made), 12)])
+    frames = [3 * len(text) for text in texts]
+    labels = [[UNITS.tokens.index(c) if n == 1 else 0 for c in text for n in range(3)] for text in texts]
+    ids_, logs = [], []
+    for units in labels:
+        pairs = np.array([[u, 1 if u == 0 else 0] for u in units])
+        ids_.append(pairs.astype(np.uint16).ravel())
+        logs.append(np.tile(np.log([0.9, 0.08]), len(units)).astype(np.float16))
+    info = TopKInfo(k=2, frame_rate=50.0, vocabulary=UNITS.digest, teacher="t", features=vars(SETTINGS))
+    columns = {
+        "id": ids,
+        "topk_ids": ragged(ids_, pa.uint16()),
+        "topk_logprobs": ragged(logs, pa.float16()),
+        "tail_logmass": ragged([np.full(n, np.log(0.02), np.float16) for n in frames], pa.float16()),
+        "topk_frames": pa.array(frames, pa.int32()),
+    }
+    for name, told in {
+        "labels": info,
+        "other_rate": TopKInfo(2, 25.0, UNITS.digest, "t"),
+        "other_units": TopKInfo(2, 50.0, "x", "t"),
+        "other_features": TopKInfo(2, 50.0, UNITS.digest, "t", features=vars(FeatureSettings(8000, 13))),
+    }.items():
+        made = pa.table(columns).replace_schema_metadata({TOPK_KEY: told.to_json()})
+        seal_tables(str(root / name), name, [made.slice(0, 30), made.slice(30)])
+    return root
+
+
+def config(sets, phases=None, **more):
+    data = {
+        "gold": {"features": str(sets / "gold"), "text": "text"},
+        "noisy": {"features": str(sets / "noisy"), "labels": str(sets / "labels")},
+    }
+    first = {"objective": "ctc", "sources": ["gold"], "epochs": 2, "lr": 5e-3, "specaugment": {"bands": 1}}
+    base = {"data": data, "phases": phases or [first], "model": MODEL, "units": UNITS.to_json()}
+    return {**base, "batch_frames": 200, "seed": 3, **more}
+
+
+SCHEDULE = [
+    {"objective": "soft", "sources": ["noisy"], "k": 2, "tail": "bucket", "steps": 7, "lr": 5e-3},
+    {"objective": {"soft": 1.0, "ctc": 0.5}, "k": 1, "epochs": 0.5, "lr": 2e-3},
+    {"objective": {"mwer": 1.0, "ctc": 0.1}, "sources": ["gold"], "steps": 6, "lr": 1e-3},
+]
+
+
+def test_a_resumed_run_is_the_same_run_bit_for_bit(sets):
+    given = config(sets, SCHEDULE, checkpoint_steps=4, report_steps=3, ema=0.9)
+    whole = InProcessContext()
+    expected = train(given, whole)
+
+    class Killed(Exception):
+        pass
+
+    class Dies(InProcessContext):
+        def report(self, metrics, checkpoint):
+            super().report(metrics, checkpoint)
+            if checkpoint is not None and len([r for r in self.reports if r]) >= 4:
+                raise Killed
+
+    broken = Dies()
+    with pytest.raises(Killed):
+        train(given, broken)
+    resumed = train(given, InProcessContext(checkpoint=broken.checkpoint))
+    assert resumed["files"] == expected["files"]
+    assert resumed["curves"] == expected["curves"]
+    assert train(given, InProcessContext(url=str(sets / "run")))["files"] == expected["files"]
+    assert train({**given, "seed": 4}, InProcessContext())["files"] != expected["files"]
+
+
+def test_it_learns_and_recognise_writes_it_down(sets):
+    phase = {"objective": "ctc", "sources": ["gold"], "epochs": 25, "lr": 1e-2}
+    result = train(config(sets, [phase]), InProcessContext())
+    losses = [row["loss"] for row in result["curves"]]
+    assert losses[-1] < 0.1 * losses[0]
+    artifact = put_artifact(str(sets / "model"), result["files"], {})
+    rng = np.random.default_rng(9)
+    texts = ["abcd", "dd a", "c", "ba ab"]
+    rows = [spoken(text, rng) for text in texts]
+    batch = pa.table({"features": ragged([r.ravel() for r in rows], pa.float16())})
+    batch = batch.replace_schema_metadata({METADATA_KEY: SETTINGS.to_json()})
+    for beam in (0, 4):
+        actor = recognise_stage({"own": artifact.ref}, beam=beam).build(0)
+        found = actor(batch).column("hypothesis_own").to_pylist()
+        assert sum(edits(list(t), list(f)) for t, f in zip(texts, found, strict=True)) <= 2
+        alone = [actor(batch.slice(i, 1)).column("hypothesis_own")[0].as_py() for i in range(4)]
+        assert alone == found
+    again = train(config(sets, init=artifact.url, units=None, model={}), InProcessContext())
+    assert again["curves"][0]["loss"] < losses[0]
+    assert load_acoustic(again["files"]["model.safetensors"])[1] == UNITS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": "other_rate"}, "frames a second"),
+        ({"labels": "other_units"}, "vocabulary"),
+        ({"labels": "other_features"}, "saw features made with"),
+        ({"text": "hypothesis"}, "no column 'hypothesis'"),
+        ({"labels": "absent"}, "no sealed set"),
+        ({"lables": "labels"}, "unknown"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(sets, change, message):
+    given = config(sets, SCHEDULE)
+    change = {k: str(sets / v) if k == "labels" else v for k, v in change.items()}
+    given["data"]["noisy"] = {**given["data"]["noisy"], **change}
+    with pytest.raises(UserError, match=message):
+        train(given, InProcessContext())
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        ({"objective": "ctk", "steps": 1}, "ctk"),
+        ({"objective": "ctc"}, "either epochs or steps"),
+        ({"objective": "ctc", "steps": 1, "sources": ["x"]}, "not in train.data"),
+        ({"objective": "ctc", "steps": 1, "sources": ["noisy"]}, "neither the text nor the labels"),
+        ({"objective": "soft", "steps": 1, "sources": ["noisy"], "k": 5}, "stores 2"),
+        ({"objective": "ctc", "steps": 1, "rate": 1}, "unknown"),
+    ],
+)
+def test_phases_that_make_no_sense_are_refused(sets, phase, message):
+    with pytest.raises(UserError, match=message):
+        train(config(sets, [phase]), InProcessContext())
+
+
+def test_batches_hold_every_record_once_and_fit(sets):
+    source = Source("noisy", {"features": str(sets / "noisy"), "labels": str(sets / "labels")}, 1)
+    counts = set()
+    orders = []
+    for epoch in range(3):
+        batches = source.batches(150, window=2, seed=1, epoch=epoch)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(48))
+        assert all(len(rows) == 1 or len(rows) * source.frames[rows].max() <= 150 for rows in batches)
+        counts.add(len(batches))
+        orders.append([rows.tolist() for rows in batches])
+    assert len(counts) == 1
+    assert orders[0] != orders[1]
+    assert orders[0] == [rows.tolist() for rows in source.batches(150, window=2, seed=1, epoch=0)]
+
+
+def test_features_of_a_record_are_its_own():
+    rng = np.random.default_rng(0)
+    sounds = [(0.1 * rng.normal(size=n)).astype(np.float32) for n in (16000, 4000, 9999)]
+    batch = pa.table({"id": ["a", "b", "c", "d"], "audio": audio_array([*(encode(s, 16000) for s in sounds), None])})
+    made = stage(SETTINGS)
+    out = made.build(0)(batch)
+    assert out.column("reject_reason").to_pylist() == [None, None, None, "no audio"]
+    kept = out.slice(0, 3).drop_columns(["reject_reason"])
+    assert kept.schema.equals(made.output_schema(batch.schema), check_metadata=False)
+    assert kept.column("feature_frames").to_pylist() == [100, 25, 63]
+    assert made.build(0)(batch.slice(1, 1)).to_pylist() == kept.slice(1, 1).to_pylist()

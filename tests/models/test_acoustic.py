@@ -1,0 +1,105 @@
+"""Network, units, features and checkpoints."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from models.acoustic import STRIDES, AcousticConfig, AcousticModel
+from models.checkpoint import load_acoustic, save_acoustic
+from models.features import FeatureSettings, log_mel
+from models.specaugment import SpecAugment
+from models.units import Units, characters, phonemes, sentencepiece
+from shards.errors import UserError
+
+SMALL = {"n_mels": 20, "vocab": 11, "channels": 4, "dim": 32, "layers": 2, "heads": 2, "kernel": 7}
+TEXTS = ["Play the Beatles", "don't stop", "set an alarm for seven", "what's the time"]
+
+
+@pytest.mark.parametrize("encoder", ["conformer", "lstm", "gru"])
+@pytest.mark.parametrize("subsampling", sorted(STRIDES))
+def test_output_does_not_depend_on_padding_or_neighbours(encoder, subsampling):
+    torch.manual_seed(0)
+    model = AcousticModel(AcousticConfig(encoder=encoder, subsampling=subsampling, **SMALL)).eval()
+    lengths = torch.tensor([41, 50, 13])
+    features = torch.randn(3, 64, 20)  # beyond each length: noise, which must not be seen
+    with torch.no_grad():
+        together, frames = model(features, lengths)
+        assert frames.tolist() == [-(-n // subsampling) for n in lengths.tolist()]
+        assert torch.equal(frames, model.output_lengths(lengths))
+        for i, n in enumerate(lengths.tolist()):
+            alone, _ = model(features[i : i + 1, :n], lengths[i : i + 1])
+            torch.testing.assert_close(together[i, : frames[i]], alone[0], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(together.exp().sum(-1), torch.ones(together.shape[:2]))
+
+
+def test_checkpoint_goes_round_and_is_the_same_bytes():
+    torch.manual_seed(0)
+    units, settings = characters(TEXTS), FeatureSettings(8000, 20)
+    model = AcousticModel(AcousticConfig(**{**SMALL, "vocab": len(units)}))
+    data = save_acoustic(model, units, settings)
+    loaded, same_units, same_settings = load_acoustic(data)
+    assert (same_units, same_settings, loaded.config) == (units, settings, model.config)
+    assert not loaded.training
+    assert save_acoustic(loaded, same_units, same_settings) == data
+
+
+def test_other_files_are_refused():
+    out = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, out)
+    with pytest.raises(UserError, match="pickle"):
+        load_acoustic(out.getvalue())
+    for data in (b"", b"RIFF....", b"\x02\0\0\0\0\0\0\0{}"):
+        with pytest.raises(UserError, match="checkpoint"):
+            load_acoustic(data)
+
+
+@pytest.mark.parametrize(("config", "word"), [({"subsampling": 5}, "subsampling"), ({"encoder": "x"}, "encoder")])
+def test_impossible_sizes_are_refused(config, word):
+    with pytest.raises(UserError, match=word):
+        AcousticConfig(**config)
+
+
+def test_units_go_round():
+    pieces = sentencepiece(TEXTS, 30)
+    for units in (characters(TEXTS), pieces):
+        assert Units.from_json(units.to_json()) == units
+        assert units.decode([0, *units.encode("Don't  STOP the time"), 0]) == "don't stop the time"
+        assert 0 not in units.encode(" ".join(TEXTS))
+    assert characters(TEXTS).digest != pieces.digest
+    spoken = phonemes(["aa", "b", "k"])
+    assert spoken.decode(spoken.encode("k aa zz b")) == "k aa b"
+
+
+def test_frames_are_a_function_of_the_sample_count():
+    settings = FeatureSettings(8000, 40)
+    rng = np.random.default_rng(0)
+    for count in (1, 79, 80, 81, 3999, 4000):
+        features = log_mel(rng.normal(size=count) * 0.1, settings)
+        assert features.shape == (settings.frames(count), 40)
+        assert features.dtype == np.float16
+        assert np.isfinite(features).all()
+    assert np.isfinite(log_mel(np.zeros(4000), settings)).all()
+
+
+def test_a_tone_lights_its_band_and_its_frame():
+    settings = FeatureSettings(8000, 40, normalise="none")
+    samples = np.zeros(8000, np.float32)
+    samples[4000:] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)
+    features = log_mel(samples, settings).astype(float)
+    mel = 2595 * np.log10(1 + np.array([60, 1000, 4000]) / 700)
+    assert abs(features[75].argmax() - ((mel[1] - mel[0]) / (mel[2] - mel[0]) * 41 - 1)) < 1
+    assert features[75].max() - features[48].max() > 5
+    louder = FeatureSettings(8000, 40, normalise="mean", floor=1e-12)
+    noise = np.random.default_rng(0).normal(size=8000) * 0.1
+    np.testing.assert_allclose(log_mel(noise, louder), log_mel(noise * 0.1, louder), atol=0.02)
+
+
+def test_masks_stay_within_the_utterance_and_repeat():
+    features, lengths = torch.ones(2, 50, 20), torch.tensor([50, 20])
+    mask = SpecAugment(band_masks=1, bands=5, time_masks=2, frames=8, time_share=0.2)
+    one = mask(features, lengths, torch.Generator().manual_seed(1))
+    assert torch.equal(one, mask(features, lengths, torch.Generator().manual_seed(1)))
+    assert 0 < (one == 0).float().mean() < 0.6
+    assert (one[1].sum(1) == 0).sum() <= 8
