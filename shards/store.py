@@ -7,6 +7,7 @@ import errno
 import os
 import posixpath
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,16 +106,26 @@ def put_if_absent(url: str, data: bytes) -> bool:
     with _told(url):
         if isinstance(fs, LocalFileSystem):
             return _write_local(Path(path), data, only_if_absent=True)
-        try:
-            fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            # Stores answer a lost race with 409 or 412; s3fs does not turn each of them into FileExistsError.
-            if "PreconditionFailed" in str(error) or "ConditionalRequestConflict" in str(error):
+        while True:
+            try:
+                fs.pipe_file(path, data, mode="create")
+            except FileExistsError:
                 return False
-            raise
-        return True
+            except OSError as error:
+                code = _error_code(error)
+                if code == "ConditionalRequestConflict":  # two puts at one moment: neither may have won yet
+                    time.sleep(0.05)
+                    continue
+                if code == "PreconditionFailed":
+                    return False
+                raise
+            return True
+
+
+def _error_code(error: OSError) -> str:
+    """Return an object store's own code; s3fs keeps the client's error as the cause."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code", "")
 
 
 def remove(url: str) -> None:

@@ -1,0 +1,165 @@
+"""The audit finds each kind of gap that is planted, and says where."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from cluster.inprocess import InProcessRunner
+from shards import canonical, store
+from shards.audit import AuditResult, audit_below
+from shards.dataset import SealedSet, open_sealed, seal_tables
+from shards.engine import run_step
+from shards.errors import UserError
+from shards.index import Cut
+from shards.parquet import decode_table, encode_table
+from shards.step import Step
+from tests.pipelines.tiny import texts, twice, upper
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    source = seal_tables(str(folder / "in" / "0"), "in", [texts(12, {1: "drop", 6: "break"})])
+    made = run_step(Step("upper", (upper(),), source, cut=Cut(rows=4)), str(folder), InProcessRunner(), 0)
+    run_step(Step("copies", (twice(),), made), str(folder), InProcessRunner(), 0)
+    return folder
+
+
+def audit(out: Path) -> dict[str, AuditResult]:
+    return {result.name: result for result in audit_below(str(out))}
+
+
+def find(out: Path, name: str) -> SealedSet:
+    return open_sealed(str(next((out / name).iterdir())))
+
+
+def gaps(out: Path, name: str = "upper") -> str:
+    return "\n".join(audit(out)[name].gaps)
+
+
+def rewrite(sealed: SealedSet, shard: int, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a shard's rows, and its receipt and the seal too, so that every digest fits."""
+    receipt_path = Path(sealed.url) / "receipts" / f"{sealed.shards[shard].name}.json"
+    receipt = json.loads(receipt_path.read_bytes())
+    table = change(decode_table((Path(sealed.url) / receipt["data"]["path"]).read_bytes()))
+    data = encode_table(table)
+    path = f"data/{receipt['shard']}-{canonical.sha256(data)[:16]}.parquet"
+    receipt["data"] = {"path": path, "sha256": canonical.sha256(data), "rows": table.num_rows, "bytes": len(data)}
+    receipt["totals"] = {"duration": 2.0 * table.num_rows}
+    store.write_bytes(str(Path(sealed.url) / path), data)
+    receipt_path.write_bytes(canonical.dumps(receipt))
+    seal: dict[str, Any] = dict(sealed.seal)
+    seal["shards"][shard] |= {**receipt["data"], "totals": receipt["totals"]}
+    shards = [json.loads((Path(sealed.url) / "receipts" / f"{e['name']}.json").read_bytes()) for e in seal["shards"]]
+    digests = [
+        [r["shard"], canonical.digest([r[k] and r[k]["sha256"] for k in ("data", "rejects", "quarantine")])]
+        for r in shards
+    ]
+    seal["digest"] = canonical.digest([str(sealed.schema), digests])
+    (Path(sealed.url) / "seal.json").write_bytes(canonical.dumps(seal))
+
+
+def test_a_sound_run_has_no_gap_and_exact_counts(out: Path) -> None:
+    found = audit(out)
+    assert not any(result.gaps for result in found.values())
+    upper_ = found["upper"].to_json()
+    assert [upper_[key] for key in ("records_in", "records_out", "rejected", "quarantined", "shards")] == [
+        12,
+        10,
+        1,
+        1,
+        3,
+    ]
+    assert (found["copies"].records_in, found["copies"].records_out) == (10, 10)
+    assert found["upper"].digest == find(out, "upper").digest
+
+
+def test_an_output_that_was_moved_is_audited_where_it_lies(out: Path, tmp_path: Path) -> None:
+    shutil.move(out, tmp_path / "elsewhere")
+    assert not any(result.gaps for result in audit(tmp_path / "elsewhere").values())
+
+
+def test_a_missing_file(out: Path) -> None:
+    path = find(out, "upper").shards[1].path
+    (Path(find(out, "upper").url) / path).unlink()
+    assert f"upper: {path}: the file is missing" in gaps(out)
+
+
+def test_a_truncated_file(out: Path) -> None:
+    path = Path(find(out, "upper").url) / find(out, "upper").shards[1].path
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "bytes, " in gaps(out)
+    assert "cannot be read" in gaps(out)
+
+
+def test_a_flipped_byte(out: Path) -> None:
+    path = Path(find(out, "upper").url) / find(out, "upper").shards[0].path
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+    assert "not those that were committed" in gaps(out)
+
+
+def test_a_lost_row_though_every_digest_fits(out: Path) -> None:
+    rewrite(find(out, "upper"), 2, lambda table: table.slice(1))
+    assert "shard 000002: 1 records are neither out nor rejected nor quarantined: t/00008" in gaps(out)
+
+
+def test_a_duplicated_row_though_every_digest_fits(out: Path) -> None:
+    rewrite(find(out, "upper"), 0, lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+    assert "1 ids are there more than once: t/00000" in gaps(out)
+
+
+def test_a_row_of_another_shard_though_every_digest_fits(out: Path) -> None:
+    stray = find(out, "upper").read(2).slice(0, 1)
+    rewrite(find(out, "upper"), 0, lambda table: pa.concat_tables([table, stray]))
+    assert "1 records were never given to it: t/00008" in gaps(out)
+    assert "more than once: t/00008" in gaps(out)
+
+
+def test_a_lost_copy_is_found_only_if_its_record_is_gone(out: Path) -> None:
+    rewrite(find(out, "copies"), 0, lambda table: table.slice(2))
+    assert "1 records are neither out nor rejected nor quarantined: t/00000" in gaps(out, "copies")
+
+
+def test_an_edited_receipt(out: Path) -> None:
+    path = Path(find(out, "upper").url) / "receipts" / "000000.json"
+    receipt = json.loads(path.read_bytes())
+    path.write_bytes(canonical.dumps({**receipt, "rejected": 0, "records_in": 3}))
+    assert "says in, out, rejected, quarantined = (3, 3, 0, 0), what is stored gives (4, 3, 1, 0)" in gaps(out)
+
+
+def test_a_missing_receipt(out: Path) -> None:
+    (Path(find(out, "upper").url) / "receipts" / "000001.json").unlink()
+    assert "receipts/000001.json: is missing" in gaps(out)
+
+
+def test_an_edited_seal(out: Path) -> None:
+    path = Path(find(out, "upper").url) / "seal.json"
+    path.write_bytes(canonical.dumps({**json.loads(path.read_bytes()), "rejected": 5}))
+    assert "seal.json: says rejected = 5, what is stored gives 1" in gaps(out)
+
+
+def test_a_plan_that_leaves_rows_out(out: Path) -> None:
+    path = Path(find(out, "upper").url) / "step.json"
+    plan = json.loads(path.read_bytes())
+    plan["shards"][2]["slices"][0][2] -= 1
+    path.write_bytes(canonical.dumps(plan))
+    assert "rows 11 to 12 of in/" in gaps(out)
+
+
+def test_an_input_that_is_gone(out: Path) -> None:
+    shutil.rmtree(out / "in")
+    assert "upper: input: the set" in gaps(out)
+
+
+def test_a_place_without_sets_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no sealed set is here or below"):
+        list(audit_below(str(tmp_path)))

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shards import store
+from shards.dataset import find_sealed, open_sealed, seal_tables
+from shards.errors import UserError
+from tests.pipelines.tiny import TEXT, texts
+
+
+def test_a_sealed_set_gives_back_its_rows(root: str) -> None:
+    made = seal_tables(root, "s", [texts(3), texts(2, start=3)])
+    found = open_sealed(root)
+    assert found.digest == made.digest
+    assert (found.name, found.records, len(found.shards)) == ("s", 5, 2)
+    assert found.schema.equals(TEXT)
+    assert found.total("duration") == 10.0
+    assert found.read(1, ["id"])["id"].to_pylist() == ["t/00003", "t/00004"]
+    assert [table.num_rows for table in found.tables()] == [3, 2]
+
+
+def test_the_digest_is_of_content_not_of_place(tmp_path) -> None:
+    one = seal_tables(str(tmp_path / "a"), "s", [texts(3)])
+    assert seal_tables(str(tmp_path / "b"), "s", [texts(3)]).digest == one.digest
+    assert seal_tables(str(tmp_path / "c"), "s", [texts(2), texts(1, start=2)]).digest != one.digest
+    assert seal_tables(str(tmp_path / "d"), "s", [texts(3, {1: "other"})]).digest != one.digest
+
+
+def test_readers_follow_the_seal_and_no_glob(tmp_path) -> None:
+    made = seal_tables(str(tmp_path), "s", [texts(3)])
+    store.write_bytes(str(tmp_path / "data" / "000001-stray.parquet"), b"left by an attempt that was killed")
+    assert open_sealed(made.url).records == 3
+
+
+def test_what_is_not_sealed_is_refused(root: str) -> None:
+    assert find_sealed(root) is None
+    with pytest.raises(UserError, match="no sealed set is here"):
+        open_sealed(root)
+    with pytest.raises(UserError, match="nothing to seal"):
+        seal_tables(root, "s", [])
+
+
+def test_a_seal_of_another_format_is_refused(tmp_path) -> None:
+    made = seal_tables(str(tmp_path), "s", [texts(3)])
+    store.write_bytes(str(tmp_path / "seal.json"), json.dumps({**made.seal, "format": 99}).encode())
+    with pytest.raises(UserError, match="format 99"):
+        open_sealed(made.url)

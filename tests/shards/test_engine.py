@@ -1,0 +1,124 @@
+"""Steps run end to end, on local disk and on object storage."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.inprocess import InProcessRunner
+from shards import store
+from shards.audit import audit_below
+from shards.dataset import SealedSet, find_sealed, open_sealed, seal_tables
+from shards.engine import Progress, run_step, step_url
+from shards.errors import TooManyQuarantined
+from shards.index import Cut, Join
+from shards.receipt import Receipt
+from shards.step import Step
+from tests.pipelines.tiny import texts, twice, upper
+
+
+class Counting(Progress):
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def advance(self, receipt: Receipt) -> None:
+        self.made.append(receipt.shard)
+
+
+class StopsAfter(InProcessRunner):
+    """A runner that is killed after some shards."""
+
+    def __init__(self, shards: int) -> None:
+        super().__init__()
+        self.shards = shards
+
+    def execute(self, task, specs):
+        for number, receipt in enumerate(super().execute(task, specs)):
+            if number == self.shards:
+                raise KeyboardInterrupt
+            yield receipt
+
+
+def source(root: str, records: int = 12, special: dict[int, str] | None = None) -> SealedSet:
+    url = store.join(root, "in", "-".join(map(str, special or ())) or "0")
+    return seal_tables(url, "in", [texts(records, special)])
+
+
+def sizes(url: str) -> dict[str, int]:
+    return {file.url: file.size for file in store.walk(url)}
+
+
+def test_a_step_end_to_end(root: str) -> None:
+    step = Step("upper", (upper(2),), source(root, special={1: "drop", 6: "break"}), cut=Cut(rows=4))
+    made = run_step(step, root, InProcessRunner(), 0)
+    rows = [row for table in made.tables(["id", "upper"]) for row in table.to_pylist()]
+    assert [row["id"] for row in rows] == [f"t/{i:05d}" for i in range(12) if i not in (1, 6)]
+    assert rows[0]["upper"] == "TEXT 0TEXT 0"
+    seal = made.seal
+    assert [seal[k] for k in ("records_in", "records_out", "rejected", "quarantined")] == [12, 10, 1, 1]
+    assert seal["reasons"] == {"upper: dropped": 1}
+    assert seal["errors"] == {"upper: ValueError: this record breaks": 1}
+    assert not any(result.gaps for result in audit_below(root))
+
+
+def test_a_finished_step_is_neither_run_nor_written_again(root: str) -> None:
+    step = Step("upper", (upper(),), source(root), cut=Cut(rows=4))
+    first = run_step(step, root, InProcessRunner(), 0)
+    before, heard = sizes(root), Counting()
+    assert run_step(step, root, StopsAfter(0), 0, heard).digest == first.digest
+    assert sizes(root) == before
+    assert heard.made == []
+
+
+def test_after_a_stop_only_what_was_left_is_done(root: str, tmp_path) -> None:
+    step = Step("upper", (upper(),), source(root), cut=Cut(rows=4))
+    with pytest.raises(KeyboardInterrupt):
+        run_step(step, root, StopsAfter(1), 0)
+    heard = Counting()
+    made = run_step(step, root, InProcessRunner(), 0, heard)
+    # The runner was stopped behind the second shard's commit, before it was told.
+    assert heard.made == ["000002"]
+    whole = Step("upper", (upper(),), source(str(tmp_path / "b")), cut=Cut(rows=4))
+    assert run_step(whole, str(tmp_path / "b"), InProcessRunner(), 0).digest == made.digest
+
+
+def test_copies_are_counted_by_their_record(root: str) -> None:
+    made = run_step(Step("copies", (twice(),), source(root)), root, InProcessRunner(), 0)
+    assert made.records == 24
+    assert (made.seal["records_in"], made.seal["records_out"]) == (12, 12)
+
+
+def test_a_join_brings_columns_and_turns_down_who_has_no_partner(root: str) -> None:
+    given = source(root)
+    louder = run_step(Step("upper", (upper(),), source(root, special={1: "drop"})), root, InProcessRunner(), 0)
+    copies = run_step(Step("copies", (twice(),), given), root, InProcessRunner(), 0)
+    by_copy = Step("joined", (), copies, joins=(Join(louder, ("upper",), on="parent_id"),))
+    made = run_step(by_copy, root, InProcessRunner(), 0)
+    assert made.records == 22
+    assert made.read(0)["upper"].to_pylist()[:3] == ["TEXT 0", "TEXT 0", "TEXT 2"]
+    assert made.seal["reasons"] == {"join: no partner": 2}
+    assert not any(result.gaps for result in audit_below(root))
+
+
+def test_too_many_broken_records_stop_the_run_and_keep_the_work(root: str) -> None:
+    special = dict.fromkeys(range(6), "break")
+    step = Step("upper", (upper(),), source(root, special=special), cut=Cut(rows=4))
+    with pytest.raises(TooManyQuarantined, match="4 x upper: ValueError: this record breaks"):
+        run_step(step, root, InProcessRunner(), 0)
+    assert find_sealed(step_url(root, step, 0)) is None
+
+
+def test_requeued_records_take_their_place(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Step("upper", (upper(),), source(root, special={6: "break"}), cut=Cut(rows=4))
+    first = run_step(step, root, InProcessRunner(), 0)
+    assert first.seal["quarantined"] == 1
+    monkeypatch.setenv("TINY_MENDED", "1")
+    assert run_step(step, root, InProcessRunner(), 0).digest == first.digest
+    second = run_step(step, root, InProcessRunner(), 0, requeue=True)
+    assert second.digest != first.digest
+    assert open_sealed(second.url).digest == second.digest
+    assert [second.seal[k] for k in ("records_in", "records_out", "quarantined")] == [12, 12, 0]
+    assert second.records == 12
+    assert not any(result.gaps for result in audit_below(root))
+    before = sizes(root)
+    run_step(step, root, InProcessRunner(), 0, requeue=True)
+    assert sizes(root) == before

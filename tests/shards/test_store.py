@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from shards import store
+from shards.errors import UserError
+
+
+def test_bytes_go_in_and_come_out(root: str) -> None:
+    url = store.join(root, "folder", "file")
+    assert store.read_if_present(url) is None
+    assert not store.exists(url)
+    store.write_bytes(url, b"one")
+    store.write_bytes(url, b"two")
+    assert store.read_bytes(url) == b"two"
+    assert store.exists(url)
+    with store.open_read(url) as source:
+        source.seek(1)
+        assert source.read() == b"wo"
+
+
+def test_a_missing_file_is_a_file_not_found_error(root: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.read_bytes(store.join(root, "absent"))
+
+
+def test_put_if_absent_keeps_the_first(root: str) -> None:
+    url = store.join(root, "deep", "er", "file")
+    assert store.put_if_absent(url, b"first")
+    assert not store.put_if_absent(url, b"second")
+    assert store.read_bytes(url) == b"first"
+
+
+def test_of_many_writers_exactly_one_wins(root: str) -> None:
+    writers = 16
+    for attempt in range(3):
+        url = store.join(root, "race", str(attempt))
+        start = threading.Barrier(writers)
+
+        def put(number: int, url: str = url, start: threading.Barrier = start) -> bool:
+            start.wait()
+            return store.put_if_absent(url, f"{number}".encode() * 1000)
+
+        with ThreadPoolExecutor(writers) as pool:
+            won = list(pool.map(put, range(writers)))
+        assert sum(won) == 1
+        assert store.read_bytes(url) == f"{won.index(True)}".encode() * 1000
+
+
+def test_local_writes_leave_no_parts_behind(tmp_path) -> None:
+    store.put_if_absent(str(tmp_path / "a"), b"1")
+    store.put_if_absent(str(tmp_path / "a"), b"2")
+    store.write_bytes(str(tmp_path / "a"), b"3")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_listing_and_walking_are_sorted(root: str) -> None:
+    for name in ("b/2", "b/1", "a/1", "c"):
+        store.write_bytes(store.join(root, name), b"x" * len(name))
+    assert store.list_names(root) == ["a", "b", "c"]
+    found = list(store.walk(root))
+    assert sorted(f.url.removeprefix(root).lstrip("/") for f in found) == ["a/1", "b/1", "b/2", "c"]
+    assert [f.url for f in found] == [f.url for f in store.walk(root)]
+    assert {f.size for f in found} == {3, 1}
+    assert [store.read_bytes(f.url) for f in store.walk(store.join(root, "c"))] == [b"x"]
+    assert store.list_names(store.join(root, "absent")) == []
+
+
+def test_remove_takes_a_folder_and_minds_no_absence(root: str) -> None:
+    store.write_bytes(store.join(root, "gone", "file"), b"1")
+    store.remove(store.join(root, "gone"))
+    store.remove(store.join(root, "gone"))
+    assert store.read_if_present(store.join(root, "gone", "file")) is None
+
+
+@pytest.mark.parametrize("url", ["nothing://x/y", "notaprotocol://"])
+def test_an_unknown_protocol_is_told(url: str) -> None:
+    with pytest.raises(UserError, match=url.split(":")[0]):
+        store.exists(url)
