@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from shards.errors import UserError
+from shards.job import TrainJob
+
 
 def walk(config: dict[str, Any], context: Any) -> dict[str, Any]:
     """Walk ``steps`` steps with a checkpoint each; notes each step; dies at ``die_at`` if the note of it is missing."""
@@ -16,7 +19,7 @@ def walk(config: dict[str, Any], context: Any) -> dict[str, Any]:
     while state["step"] < config["steps"]:
         state = {"step": state["step"] + 1, "value": (state["value"] * 1.7 + total(state["step"], context)) % 10.0}
         if config.get("error_at") == state["step"]:
-            raise KeyError("the label is not there")
+            raise UserError("the label is not there")
         if config.get("note") and context.rank == 0:
             with open(config["note"], "a") as out:
                 out.write(f"{state['step']}\n")
@@ -40,3 +43,8 @@ def total(step: int, context: Any) -> float:
     value = torch.tensor([mine])
     dist.all_reduce(value)
     return float(value)
+
+
+def walking(name: str, ranks: int = 1, **config: Any) -> TrainJob:
+    """Return a training by :func:`walk`."""
+    return TrainJob(name, {"steps": 6, **config}, loop="tests.fault.train_loops:walk", ranks=ranks)

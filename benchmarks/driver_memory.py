@@ -1,0 +1,53 @@
+"""The driver's memory from a thousand to a million records: sealing a stream, and a step on each runner. Goal: 50 MB.
+
+Each size is a process of its own; what is told is the most memory it ever held (``VmHWM``), start of Ray included.
+Run: ``PYTHONPATH=. python benchmarks/driver_memory.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+
+
+def peak() -> float:
+    """Return the most memory this process held, in MB."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def one(kind: str, records: int) -> None:
+    from benchmarks.loads import corpus, light
+    from cluster.inprocess import InProcessRunner
+    from cluster.ray_runner import RayRunner
+    from shards.engine import run_step
+
+    with tempfile.TemporaryDirectory() as folder:
+        runner = RayRunner(2) if kind == "ray" else InProcessRunner()
+        sealed = run_step(light(corpus(f"{folder}/corpus", records)), folder, runner, 0)
+        assert sealed.records == records
+    print(peak())
+
+
+def main() -> None:
+    result = {}
+    for kind in ("inprocess", "ray"):
+        held = {}
+        for records in SIZES:
+            command = [sys.executable, __file__, kind, str(records)]
+            held[records] = float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+            print(f"{kind:10} {records:>9} records: {held[records]:7.1f} MB")
+        result[f"{kind}_growth_mb"] = max(held.values()) - held[SIZES[0]]
+    print(json.dumps({**result, "goal_mb": 50}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        one(sys.argv[1], int(sys.argv[2]))
+    else:
+        main()

@@ -1,0 +1,67 @@
+"""Trainings go on from their last checkpoint, whatever is killed, and end at the same weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.inprocess import InProcessRunner
+from cluster.ray_runner import RayRunner
+from shards.artifact import get_artifact
+from shards.errors import UserError
+from tests.fault.train_loops import walking
+
+
+def value(url: Path) -> bytes:
+    found = get_artifact(str(url))
+    assert found is not None
+    return found.read("value.json")
+
+
+def undisturbed(tmp_path: Path) -> bytes:
+    InProcessRunner().train([(walking("walk"), str(tmp_path / "whole"))])
+    assert [path.name for path in (tmp_path / "whole").iterdir() if path.is_dir()] == [], "checkpoints are left behind"
+    return value(tmp_path / "whole")
+
+
+def test_killed_driver_is_taken_up(tmp_path: Path) -> None:
+    note, url = tmp_path / "note", tmp_path / "model"
+    command = [sys.executable, "-m", "tests.fault.train_driver", str(url), str(note), "4"]
+    assert subprocess.run(command, timeout=100).returncode == -9
+    assert get_artifact(str(url)) is None
+    assert subprocess.run(command, timeout=100).returncode == 0
+    assert note.read_text().split() == ["1", "2", "3", "4", "4", "5", "6"], "only the step under way is done again"
+    assert value(url) == undisturbed(tmp_path)
+
+
+def test_several_ranks_need_processes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 ranks"):
+        InProcessRunner().train([(walking("walk", ranks=2), str(tmp_path / "model"))])
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_killed_worker_is_made_good(tmp_path: Path) -> None:
+    """Three trainings, two at a time; the worker of one is killed in the midst of it."""
+    note = tmp_path / "note"
+    jobs = [walking("a"), walking("b", note=str(note), die_at=4), walking("c")]
+    RayRunner(2).train([(job, str(tmp_path / job.name)) for job in jobs])
+    assert note.read_text().split() == ["1", "2", "3", "4", "4", "5", "6"]
+    assert [value(tmp_path / job.name) for job in jobs] == [undisturbed(tmp_path)] * 3
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["artifact.json", "training.json", "value.json"]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_killed_rank_takes_all_back_and_errors_come_as_they_are(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    jobs = [walking("pair", ranks=2, note=str(note), die_at=4), walking("broken", ranks=2, error_at=2)]
+    with pytest.raises(UserError, match="the label is not there"):
+        RayRunner(2).train([(job, str(tmp_path / job.name)) for job in jobs])
+    assert note.read_text().split().count("3") == 1, "it went back further than to the last checkpoint"
+    here = 1.0
+    for step in range(6):  # rank r adds step * 3 + r
+        here = (here * 1.7 + (step * 6 + 1)) % 10.0
+    assert float(value(tmp_path / "pair")) == here
+    assert get_artifact(str(tmp_path / "broken")) is None
