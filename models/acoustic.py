@@ -1,8 +1,8 @@
 """A compact CTC acoustic model: convolutional subsampling, then Conformer blocks or a recurrent network.
 
 What an utterance gets does not depend, beyond float rounding, on the padding of its batch: every convolution sees
-zeros beyond an utterance's end, attention does not look there, recurrence runs on packed sequences, and all norms are
-over features, never over the batch.
+zeros beyond an utterance's end, attention does not look there, recurrence reaches it last in both directions, and
+all norms are over features, never over the batch.
 """
 
 from __future__ import annotations
@@ -201,20 +201,28 @@ class _Convolution(nn.Module):
 
 
 class _Recurrent(nn.Module):
-    """One recurrent layer, one or two directions, with a norm before it and a residual around it."""
+    """One recurrent layer, one or two directions, with a norm before it and a residual around it.
+
+    The backward direction reads each utterance turned round within its own length, so that padding comes last for both.
+    Packed sequences would do the same at a third of the speed on a CPU, where they miss the fused kernels.
+    """
 
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
         kind = nn.LSTM if config.encoder == "lstm" else nn.GRU
-        size = config.dim // 2 if config.bidirectional else config.dim
+        directions = 2 if config.bidirectional else 1
         self.norm = nn.LayerNorm(config.dim)
-        self.cell = kind(config.dim, size, batch_first=True, bidirectional=config.bidirectional)
+        self.cells = nn.ModuleList(
+            kind(config.dim, config.dim // directions, batch_first=True) for _ in range(directions)
+        )
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        packed = nn.utils.rnn.pack_padded_sequence(
-            self.norm(hidden), lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        out, _ = self.cell(packed)
-        unpacked, _ = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=hidden.shape[1])
-        return hidden + self.drop(unpacked)
+        given = self.norm(hidden)
+        out = self.cells[0](given)[0]
+        if len(self.cells) == 2:
+            places = torch.arange(hidden.shape[1], device=hidden.device)[None]
+            turned = torch.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)[..., None]
+            back = self.cells[1](given.gather(1, turned.expand_as(given)))[0]
+            out = torch.cat([out, back.gather(1, turned.expand_as(back))], dim=-1)
+        return hidden + self.drop(out)
