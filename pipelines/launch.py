@@ -44,7 +44,8 @@ def check_storage(loaded: Loaded) -> None:
     """Refuse an output that cannot be written and object storage that does not answer, before anything is made."""
     check_out(loaded.common.out)
     for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
-        answered(url, functools.partial(store.exists, url))
+        if not answered(url, functools.partial(_reached, url)):
+            raise UserError(f"{url}: there is no such bucket, or it is not yours to see")
 
 
 def check_out(out: str) -> None:
@@ -58,12 +59,12 @@ def check_out(out: str) -> None:
             raise UserError(f"out={out}: the folder {nearest} cannot be written")
         return
     bucket = _bucket(out)
-    if not answered(bucket, lambda: store.exists(bucket)):
+    if not answered(bucket, lambda: _reached(bucket)):
         raise UserError(f"out={out}: there is no bucket {bucket}, or it is not yours to see; expected one that exists")
 
 
-def answered(url: str, ask: Callable[[], T], within: float = ANSWER_WITHIN) -> T:
-    """Return what a storage answers; one that says nothing for ``within`` seconds is refused."""
+def answered(url: str, ask: Callable[[], T]) -> T:
+    """Return what a storage answers; one that says nothing for long is refused."""
     result: list[T] = []
     errors: list[BaseException] = []
 
@@ -76,15 +77,21 @@ def answered(url: str, ask: Callable[[], T], within: float = ANSWER_WITHIN) -> T
     # A client library may wait for minutes and cannot be interrupted; its thread ends with the process.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(within)
+    thread.join(ANSWER_WITHIN)
     if thread.is_alive():
-        raise UserError(f"{url}: the storage gave no answer within {within:g} s; check the endpoint and the network")
+        raise UserError(f"{url}: the storage gave no answer within {ANSWER_WITHIN:g} s; check the endpoint and the network")
     if errors:
         error = errors[0]
         if isinstance(error, OSError):
             raise UserError(f"{url}: the storage cannot be reached: {error}") from None
         raise error
     return result[0]
+
+
+def _reached(bucket: str) -> bool:
+    # A listing fails where the storage cannot be reached; asked whether a bucket exists, clients then say no.
+    store.list_names(store.join(bucket, ".gristmill"))
+    return store.exists(bucket)
 
 
 def _urls(value: Any) -> set[str]:
@@ -108,10 +115,22 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
 
     common = loaded.common
     check_storage(loaded)
+    new = not store.exists(common.out)
     run = Run(common.out, make_cluster(common), common.seed, progress, requeue, seeds=list(common.seeds))
-    changed = save(loaded)
+    changed = False
+
+    def keep_settings() -> None:
+        nonlocal changed
+        changed |= save(loaded)
+
+    run.on_first = keep_settings
     begun = time.perf_counter()
-    report = loaded.run(loaded.config, run)
+    try:
+        report = loaded.run(loaded.config, run)
+    except UserError:
+        if new and not run.trace:
+            store.remove(common.out)  # nothing of it was finished: nothing is left half written
+        raise
     changed |= run.write_ledger(loaded.recipe)
     fresh = any(not entry.kept for entry in run.trace)
     actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}

@@ -54,6 +54,7 @@ class Run:
     progress: RunProgress = field(default_factory=RunProgress)
     requeue: bool = False
     seeds: list[int] = field(default_factory=lambda: [0])  # of trainings
+    on_first: Callable[[], None] | None = None  # called when the first set, artifact or model is there
     trace: list[Trace] = field(default_factory=list)
 
     def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
@@ -151,6 +152,8 @@ class Run:
         kept: bool = False,
     ) -> None:
         seconds = time.perf_counter() - begun
+        if not self.trace and self.on_first is not None:
+            self.on_first()
         self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept))
 
     def write_ledger(self, recipe: str) -> bool:
