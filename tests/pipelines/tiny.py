@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Literal
 
 import pyarrow as pa
@@ -30,14 +31,17 @@ class Config(BaseModel):
     records: int = Field(default=20, ge=1)
     text: str = ""
     shape: Shape = Shape()
-    mended: bool = False
+    broken: int = 1
+    empty: bool = False
 
 
 class Upper:
     def __init__(self, width: int) -> None:
         self.width = width
+        self.pause = float(os.environ.get("TINY_PAUSE", "0"))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        time.sleep(self.pause)
         texts = batch["text"].to_pylist()
         if "break" in texts and "TINY_MENDED" not in os.environ:
             raise ValueError("this record breaks")
@@ -74,13 +78,15 @@ def texts(number: int, special: dict[int, str] | None = None, start: int = 0) ->
 
 def run(config: Config, run: Run) -> Report:
     def tables():
-        special = {3: "drop"} | ({5: "break"} if config.records > 5 else {})
+        special = {3: "drop"} | dict.fromkeys(range(5, 5 + config.broken), "break")
+        if config.empty:
+            return
         for start in range(0, config.records, 10):
             yield texts(min(10, config.records - start), special, start)
 
     if config.text and not store.exists(config.text):
         raise UserError(f"text: {config.text} is not there; expected a file")
-    listed = run.source("texts", tables, {"records": config.records})
+    listed = run.source("texts", tables, {"records": config.records, "broken": config.broken})
     made = run.step(Step("upper", (upper(config.shape.width),), listed, cut=Cut(rows=4), max_quarantine=0.1))
     copies = run.step(Step("copies", (twice(),), made))
     count = run.artifact("count", lambda: {"n.txt": str(copies.records).encode()}, {}, [copies.digest])

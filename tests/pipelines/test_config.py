@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import config
+from pipelines.config import load, load_saved, save
+from shards.errors import UserError
+
+
+def test_overrides_lists_and_interpolation(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text() + "records: 7\nseeds: [1, 2]\ntext: ${recipe}-${records}\n")
+    loaded = load(str(recipe), ["shape.width=3", "seed=5", "workers=2"])
+    assert loaded.config.model_dump() == {
+        "records": 7,
+        "text": "tests.pipelines.tiny-7",
+        "shape": {"width": 3, "mode": "loud"},
+        "broken": 1,
+        "empty": False,
+    }
+    assert (loaded.common.seed, loaded.common.seeds, loaded.common.workers) == (5, [1, 2], 2)
+    assert load(str(recipe), ["seeds=[4,5,6]"]).common.seeds == [4, 5, 6]
+
+
+def test_an_output_is_named_for_the_recipe_where_none_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("recipe: tests.pipelines.tiny\n")
+    assert load(str(path)).common.out == str(Path("runs/tiny").resolve())
+
+
+WRONG = {
+    "key": (["recrds=3"], "recrds: there is no such setting, did you mean 'records'?"),
+    "inner key": (["shape.widht=3"], "shape.widht: there is no such setting, did you mean 'width'?"),
+    "key of another level": (["width=3"], "width: there is no such setting, did you mean 'shape.width'?"),
+    "common key": (["wrkers=3"], "wrkers: there is no such setting, did you mean 'workers'?"),
+    "type": (["records=many"], "records: 'many' is not right; expected a valid integer"),
+    "range": (["shape.width=0"], "shape.width: 0 is not right; expected greater than or equal to 1"),
+    "choice": (["shape.mode=loudly"], "shape.mode: 'loudly' is not right, did you mean 'loud'?"),
+    "common value": (["runner=spark"], "runner: 'spark' is not right; expected 'ray' or 'inprocess'"),
+    "item": (["seeds=[1,x]"], "seeds[1]: 'x' is not right; expected a valid integer"),
+    "no override": (["records"], "'records' is no override; expected key=value"),
+    "interpolation": (["text=${absent}"], "absent"),
+    "recipe": (["recipe=distil"], "there is no recipe 'distil', did you mean 'distill'?"),
+    "module": (["recipe=no.such.module"], "'no.such.module' cannot be imported"),
+    "no recipe": (["recipe=shards.store"], "is no recipe; expected a module with Config and run"),
+    "password": (["text=s3://user:secret@bucket/x"], "text: the URL carries a password"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_told_by_its_path(recipe: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(str(recipe), overrides)
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_each_mistake_is_told(recipe: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load(str(recipe), ["recrds=3", "shape.width=x", "seed=x"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("text", ["recipe: [", "- a\n- b\n", "", "recipe:\n"])
+def test_a_file_that_is_no_recipe(recipe: Path, text: str) -> None:
+    recipe.write_text(text)
+    with pytest.raises(UserError, match=r"tiny\.yaml"):
+        load(str(recipe))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent.yaml"):
+        with pytest.raises(UserError, match="there is no such recipe file"):
+            load(str(path))
+
+
+def test_settings_are_kept_once_and_found_where_the_output_lies_now(recipe: Path, tmp_path: Path) -> None:
+    loaded = load(str(recipe), ["records=7"])
+    assert save(loaded)
+    assert not save(loaded)
+    assert not save(load(str(recipe), ["records=7", "workers=3", "price.cpu_hour=1"]))
+    assert save(load(str(recipe), ["records=8"]))
+    moved = tmp_path / "moved"
+    (tmp_path / "out").rename(moved)
+    found = load_saved(str(moved))
+    assert found.config.model_dump()["records"] == 8
+    assert found.common.out == str(moved)
+    with pytest.raises(UserError, match="no run was started here"):
+        load_saved(str(tmp_path / "out"))
+
+
+def test_recipes_are_found_by_what_they_offer() -> None:
+    assert config.recipes()["distill"] == "pipelines.distill"
+    assert "report" not in config.recipes()
+
+
+def test_the_configs_of_the_project_are_right() -> None:
+    folder = Path(config.__file__).parent.parent / "configs"
+    for path in sorted(folder.glob("*.yaml")):
+        json.dumps(load(str(path)).to_json())

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pipelines.config import load
+from pipelines.plan import make_plan
+
+
+def lines(recipe: Path, *overrides: str, sample: int = 10) -> dict:
+    plan = make_plan(load(str(recipe), overrides), sample)
+    return {line.name: line for line in plan.lines}
+
+
+def test_amounts_are_scaled_by_true_counts(recipe: Path) -> None:
+    found = lines(recipe, "records=400")
+    assert found["texts"].rows == 400
+    assert found["texts"].total == 40
+    # Of the ten sampled one is dropped and one breaks.
+    assert found["upper"].rows == 320
+    assert (found["upper"].done, found["upper"].total) == (0, 100)
+    assert found["copies"].rows == 640
+    assert found["copies"].hours * 3600 == 1280
+    assert found["copies"].bytes > 0
+    assert found["upper"].cpu > 0
+
+
+def test_nothing_is_done_but_the_estimate_kept(recipe: Path, tmp_path: Path) -> None:
+    lines(recipe)
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["plan.json"]
+
+
+def test_what_is_finished_is_not_to_do(gristmill, recipe: Path, tmp_path: Path) -> None:
+    gristmill("run", recipe)
+    done = lines(recipe)
+    assert all(line.left == 0 for line in done.values())
+    assert done["upper"].rows == 18
+    shown = gristmill("plan", recipe).stdout
+    assert "nothing to do" in shown
+    changed = lines(recipe, "shape.width=2")
+    assert (changed["texts"].left, changed["upper"].left, changed["copies"].left) == (0, 1, 1)
+
+
+def test_shards_of_a_run_under_way_are_counted(gristmill, recipe: Path, tmp_path: Path) -> None:
+    gristmill("run", recipe)
+    folder = next((tmp_path / "out" / "upper").iterdir())
+    (folder / "seal.json").unlink()
+    (folder / "receipts" / "000003.json").unlink()
+    found = lines(recipe)["upper"]
+    assert (found.done, found.total) == (4, 5)
+
+
+def test_the_price_is_what_hours_cost(recipe: Path) -> None:
+    plan = make_plan(load(str(recipe), ["price.cpu_hour=3600"]), 10)
+    assert plan.cost == sum(line.cpu for line in plan.lines)
+    assert plan.priced
+    assert make_plan(load(str(recipe)), 10).cost == 0
+
+
+def test_the_report_sets_the_plan_against_what_was(gristmill, recipe: Path, tmp_path: Path) -> None:
+    shown = gristmill("plan", recipe, "--sample", 10, "--cpu-hour", "2").stdout
+    assert "in all about" in shown
+    assert "cost 0.00" in shown
+    gristmill("run", recipe)
+    plan = json.loads((tmp_path / "out" / "report.json").read_bytes())["plan"]
+    assert plan["estimate"]["upper"]["seconds"] > 0
+    assert plan["actual"]["upper"]["seconds"] > 0
+    assert "Plan and actual" in (tmp_path / "out" / "report.html").read_text()
