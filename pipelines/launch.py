@@ -79,7 +79,7 @@ def answered(url: str, ask: Callable[[], T]) -> T:
     thread.start()
     thread.join(ANSWER_WITHIN)
     if thread.is_alive():
-        raise UserError(f"{url}: the storage gave no answer within {ANSWER_WITHIN:g} s; check the endpoint and the network")
+        raise UserError(f"{url}: the storage gave no answer within {ANSWER_WITHIN:g} s; is its endpoint right?")
     if errors:
         error = errors[0]
         if isinstance(error, OSError):

@@ -86,7 +86,7 @@ def run_step(
         progress.advance(receipt)
         _check(step, receipts, limit)
     if requeue:
-        for receipt in runner.execute(task, list(_quarantined(url, specs, receipts))):
+        for receipt in runner.execute(task, list(_quarantined(url, step, specs, receipts))):
             receipts[receipt.shard] = receipt
         _check(step, receipts, limit)
     # Base shards in the order of the index, and behind each the runs of its quarantined records.
@@ -131,15 +131,20 @@ def _check(step: Step, receipts: dict[str, Receipt], limit: int) -> None:
         )
 
 
-def _quarantined(url: str, specs: Sequence[ShardSpec], receipts: dict[str, Receipt]) -> Iterator[ShardSpec]:
+def _quarantined(url: str, step: Step, specs: Sequence[ShardSpec], receipts: dict[str, Receipt]) -> Iterator[ShardSpec]:
     """Plan a shard of the records that each shard's newest run left in quarantine."""
     latest = _latest(receipts)
+    origin = "parent_id" if any(stage.fan_out for stage in step.stages) else "id"
     for spec in specs:
         receipt = latest[spec.name]
         if receipt.quarantine is None:
             continue
         table: pa.Table = read_table(store.join(url, receipt.quarantine.path), ["origin"])
-        only = tuple(sorted(set(table["origin"].to_pylist())))
+        # A record of which a copy came out is out: run again, that copy would be there twice.
+        out: pa.Table = read_table(store.join(url, receipt.data.path), [origin])
+        only = tuple(sorted(set(table["origin"].to_pylist()) - set(out[origin].to_pylist())))
+        if not only:
+            continue
         number = sum(_base(other) == spec.name for other in receipts.values())
         name = f"{spec.name}-r{number}"
         yield ShardSpec(name, spec.slices, len(only), spec.joins, only, requeue_of=spec.name)

@@ -59,6 +59,17 @@ class Twice:
         return pa.Table.from_pylist(rows, schema=batch.schema.append(pa.field("parent_id", pa.string())))
 
 
+class BreaksSecond:
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if any(i.endswith("3~1") for i in batch["id"].to_pylist()) and "TINY_MENDED" not in os.environ:
+            raise ValueError("this copy breaks")
+        return batch
+
+
+def breaks_second() -> Stage:
+    return Stage("second", "tests.pipelines.tiny:BreaksSecond")
+
+
 def upper(width: int = 1) -> Stage:
     added = (pa.field("upper", pa.string()),)
     return Stage("upper", "tests.pipelines.tiny:Upper", added, params={"width": width}, batch=BatchLimits(rows=8))

@@ -52,7 +52,8 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     s3, master, volume, filer = free_ports(4)
     command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={s3}"]
     command += [f"-s3.config={folder / 's3.json'}", f"-master.port={master}", f"-volume.port={volume}"]
-    command += [f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=20", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += [f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=20"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # else it takes fixed ports
     endpoint = f"http://127.0.0.1:{s3}"
     settings = {
         "AWS_ACCESS_KEY_ID": KEYS["accessKey"],

@@ -13,7 +13,7 @@ from shards.errors import TooManyQuarantined
 from shards.index import Cut, Join
 from shards.receipt import Receipt
 from shards.step import Step
-from tests.pipelines.tiny import texts, twice, upper
+from tests.pipelines.tiny import breaks_second, texts, twice, upper
 
 
 class Counting(Progress):
@@ -122,3 +122,40 @@ def test_requeued_records_take_their_place(root: str, monkeypatch: pytest.Monkey
     before = sizes(root)
     run_step(step, root, InProcessRunner(), 0, requeue=True)
     assert sizes(root) == before
+
+
+def test_a_record_of_which_a_copy_came_out_is_not_run_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    step = Step("copies", (twice(), breaks_second(), upper()), source(root, special={7: "break"}), max_quarantine=0.2)
+    first = run_step(step, root, InProcessRunner(), 0)
+    assert (first.records, first.seal["records_out"], first.seal["quarantined"]) == (21, 11, 1)
+    monkeypatch.setenv("TINY_MENDED", "1")
+    second = run_step(step, root, InProcessRunner(), 0, requeue=True)
+    ids = [record for table in second.tables(["id"]) for record in table["id"].to_pylist()]
+    assert len(ids) == len(set(ids)) == 23
+    assert second.seal["quarantined"] == 0
+    assert not any(result.gaps for result in audit_below(root))
+
+
+def test_the_command_on_object_storage(bucket: str, tmp_path) -> None:
+    from typer.testing import CliRunner
+
+    from pipelines.cli import app
+
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(f"recipe: tests.pipelines.tiny\nout: {bucket}/command\nrunner: inprocess\n")
+
+    def call(*words: str) -> str:
+        result = CliRunner().invoke(app, list(words))
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    call("plan", str(recipe))
+    assert f"report: {bucket}/command/report.html" in call("run", str(recipe))
+    before = sizes(f"{bucket}/command")
+    assert "nothing to do" in call("run", str(recipe))
+    assert sizes(f"{bucket}/command") == before
+    assert len(call("audit", f"{bucket}/command").splitlines()) == 3
+    assert "5/5" in call("status", f"{bucket}/command")
+    assert "TEXT 0" in call("inspect", f"{bucket}/command", "-n", "1")
+    assert "put if absent holds" in CliRunner().invoke(app, ["doctor", f"{bucket}/command"]).stdout
