@@ -111,7 +111,7 @@ class TerminalProgress(RunProgress):
         self.bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} shards"),
+            TextColumn("{task.fields[shards]}"),
             TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[left]}"),
             TimeElapsedColumn(),
@@ -137,7 +137,9 @@ class TerminalProgress(RunProgress):
         """Show a bar."""
         self._clear()
         self.pace = Pace(shards, done, records)
-        self.task = self.bars.add_task(name, total=shards, completed=done, rate="", left="")
+        self.task = self.bars.add_task(
+            name, total=shards, completed=done, shards=f"{done}/{shards} shards", rate="", left=""
+        )
 
     def advance(self, receipt: Receipt) -> None:
         """Move the bar."""
@@ -145,6 +147,7 @@ class TerminalProgress(RunProgress):
         self.bars.update(
             self.task,
             completed=self.pace.done,
+            shards=f"{self.pace.done}/{self.pace.shards} shards",
             rate=f"{self.pace.rate:.1f} records/s",
             left=f"ETA {clock(self.pace.left)}",
         )
@@ -161,7 +164,7 @@ class TerminalProgress(RunProgress):
     def working(self, name: str, what: str) -> None:
         """Show a bar without an end."""
         self._clear()
-        self.task = self.bars.add_task(f"{name}: {what}", total=None, rate="", left="")
+        self.task = self.bars.add_task(f"{name}: {what}", total=None, shards="", rate="", left="")
 
     def worked(self, name: str, what: str, seconds: float) -> None:
         """Leave a line in the bar's place."""

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from pipelines.progress import LogProgress, RunProgress, TerminalProgress, clock
+from shards.dataset import seal_tables
+from shards.receipt import read_receipts
+from tests.pipelines.tiny import texts
+
+
+def hear(progress: RunProgress, folder: str) -> None:
+    sealed = seal_tables(folder, "texts", [texts(3), texts(2, start=3)])
+    progress.working("bank", "fitting")
+    progress.worked("bank", "fitting", 1.0)
+    progress.found(sealed)
+    progress.begin("texts", 3, 1, 5)
+    for receipt in read_receipts(sealed.url, ["000000", "000001"]):
+        progress.advance(receipt)
+    progress.end(sealed)
+    progress.working("model", "training 2 models")
+    progress.close()
+
+
+def test_lines_in_a_log(tmp_path) -> None:
+    stream = io.StringIO()
+    hear(LogProgress(stream, every=0.0), str(tmp_path))
+    lines = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
+    assert lines[:4] == [
+        "bank: fitting",
+        "bank: fitting done, 1.0 s",
+        "texts: finished by an earlier run, 5 records",
+        "texts: 3 shards, 1 of them kept from before, 5 records",
+    ]
+    assert lines[4].startswith("texts: 2/3 shards, ")
+    assert lines[4].endswith(" s to go")
+    assert lines[5].startswith("texts: sealed, 5 records, 0 rejected, 0 quarantined, ")
+
+
+def test_bars_on_a_terminal(tmp_path) -> None:
+    stream = io.StringIO()
+    hear(TerminalProgress(Console(file=stream, force_terminal=True, width=100)), str(tmp_path))
+    shown = stream.getvalue()
+    assert "texts: 5 records, 0 rejected, 0 quarantined" in shown
+    assert "bank: fitting done, 1.0 s" in shown
+    assert "model: training 2 models" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "unknown"), (3.21, "3.2 s"), (42, "42 s"), (61, "1 min 01 s"), (3720, "1 h 02 min")]
+)
+def test_spans_of_time(seconds: float | None, text: str) -> None:
+    assert clock(seconds) == text
