@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -29,6 +30,8 @@ Overrides = Annotated[
 ]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="The output of a run: a path or URL.")]
 
+_INTERRUPTED = "gristmill: interrupted; what is committed is kept, the same command goes on from there"
+
 
 def main() -> None:
     """Run the command line."""
@@ -48,13 +51,13 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
             for line in str(error).splitlines():
                 print(f"gristmill: {line}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
-        except (KeyboardInterrupt, SystemExit):
-            # A local Ray answers SIGTERM by sys.exit once it has ended its processes.
-            print(
-                "gristmill: interrupted; what is committed is kept, the same command goes on from there",
-                file=sys.stderr,
-            )
+        except KeyboardInterrupt:
+            print(_INTERRUPTED, file=sys.stderr)
             raise typer.Exit(130) from None
+        except SystemExit:
+            # A local Ray answers SIGTERM by ending its processes and sys.exit; its own exit hooks would now abort.
+            print(_INTERRUPTED, file=sys.stderr, flush=True)
+            os._exit(130)
         except BrokenPipeError:
             sys.stderr.close()  # else Python complains about it at exit
             raise typer.Exit(1) from None
