@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from shards.index import ShardSpec
 from shards.receipt import Receipt
 from shards.work import QUARANTINE, REJECTS, Work
 
 STATE = ("shard", "records_in", "origin", "seconds", "batches_halved", "requeue_of", "receipt")
 COLUMNS = {
+    "spec": pa.binary(),
     "state": pa.string(),
     "table": pa.large_binary(),
     "rejects": pa.large_binary(),
@@ -22,6 +24,17 @@ COLUMNS = {
     "receipt": pa.string(),
     "error": pa.binary(),
 }
+
+
+def pack_spec(spec: ShardSpec) -> pa.Table:
+    """Return the envelope of a shard that is planned."""
+    return _row(spec=pa.array([pickle.dumps(spec)], pa.binary()))
+
+
+def find_spec(envelope: pa.Table) -> ShardSpec | None:
+    """Return the plan of a shard that was not opened yet."""
+    data = envelope["spec"][0].as_py()
+    return None if data is None else pickle.loads(data)
 
 
 def pack(work: Work) -> pa.Table:

@@ -8,26 +8,28 @@ there are, each asks for its part, so that all of them start: three stages run o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from cluster import session
-from cluster.envelope import is_error, open_receipt, pack, pack_error, pack_receipt, unpack
+from cluster.envelope import find_spec, is_error, open_receipt, pack, pack_error, pack_receipt, pack_spec, unpack
 from shards.errors import UserError
 from shards.index import ShardSpec
 from shards.job import TrainJob
 from shards.receipt import Receipt
 from shards.stage import Resources, Stage
 from shards.step import ShardTask
+from shards.work import StageWorker
 
 if TYPE_CHECKING:
     from ray.data import DataContext
 
 WORKER_SHARE = 0.95  # of its stage's CPUs that a worker asks the scheduler for
-TASK_CPUS = 0.02  # that a task which reads or commits asks for
+TASK_CPUS = 0.005  # that a task which reads or commits asks for: ten fit beside the worker of one CPU
+AT_HAND = 8  # shards at one worker, at work or waiting; Ray Data hands out more only ten times a second
 
 
 @dataclass(frozen=True)
@@ -134,37 +136,47 @@ def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:
 
 
 def _plan(task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], cpus: int) -> Any:
-    """Return the dataset: a read task a shard, the pools, and the commit, in the last pool if that holds no GPU."""
+    """Return the dataset: a block a shard, and what is done to it.
+
+    Workers without a GPU read and commit by themselves: a process less to start, a copy less of each shard. Around
+    stages with GPUs tasks do it, so that no GPU waits for the storage.
+    """
     import ray
     from ray.data import ActorPoolStrategy
 
-    from cluster.ray_source import ShardSource
-
-    commits_last = bool(pools) and not pools[-1].gpus
-    dataset = ray.data.read_datasource(
-        ShardSource(ray.put(task), specs, commits=not pools),
-        override_num_blocks=len(specs),
-        num_cpus=TASK_CPUS,
-        concurrency=max(2, cpus),
-    )
-    for number, pool in enumerate(pools):
-        dataset = dataset.map_batches(
-            StageActor,
-            fn_constructor_args=(task, pool.places, commits_last and number == len(pools) - 1),
+    def carry(dataset: Any, commits: bool) -> Any:
+        return dataset.map_batches(
+            _carry,
+            fn_kwargs={"task": task, "commits": commits},
             batch_size=None,
             batch_format="pyarrow",
-            # One shard at work and one at hand: more would wait at one worker while another is idle.
+            num_cpus=TASK_CPUS,
+            concurrency=max(2, cpus),
+        )
+
+    dataset: Any = ray.data.from_arrow([pack_spec(spec) for spec in specs])
+    if not pools or pools[0].gpus:
+        dataset = carry(dataset, commits=not pools)
+    for number, pool in enumerate(pools):
+        last = number == len(pools) - 1
+        dataset = dataset.map_batches(
+            StageActor,
+            fn_constructor_args=(task, pool.places, last and not pool.gpus),
+            batch_size=1,  # a row is a shard; Ray Data wants it said where GPUs are asked for
+            batch_format="pyarrow",
             compute=ActorPoolStrategy(
-                min_size=pool.least, max_size=pool.most, initial_size=pool.initial, max_tasks_in_flight_per_actor=2
+                min_size=pool.least,
+                max_size=pool.most,
+                initial_size=pool.initial,
+                # Few shards must not wait at one worker while another is idle.
+                max_tasks_in_flight_per_actor=max(2, min(AT_HAND, len(specs) // (8 * pool.most))),
             ),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory,
         )  # Ray Data starts a lost worker again, and its shard, without limit
-    if pools and not commits_last:
-        dataset = dataset.map_batches(
-            Commit(task), batch_size=None, batch_format="pyarrow", num_cpus=TASK_CPUS, concurrency=max(2, cpus)
-        )
+        if last and pool.gpus:
+            dataset = carry(dataset, commits=True)
     return dataset
 
 
@@ -176,39 +188,32 @@ class StageActor:
         self.commits = commits
         self.error: pa.Table | None = None
         try:
-            self.workers = [self.task.worker(place) for place in places]
+            self.workers = [task.worker(place) for place in places]
         except Exception as error:
             self.error = pack_error(error)
 
-    def __call__(self, block: pa.Table) -> Iterable[pa.Table]:
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Run the stages over the shards of a block (one, unless Ray bundles them)."""
         for row in range(block.num_rows):
             envelope = block.slice(row, 1)
-            yield envelope if is_error(envelope) else self._run(envelope)
-
-    def _run(self, envelope: pa.Table) -> pa.Table:
-        if self.error is not None:
-            return self.error
-        try:
-            work = unpack(envelope)
-            for worker in self.workers:
-                work = worker(work)
-            return pack_receipt(self.task.commit(work)) if self.commits else pack(work)
-        except Exception as error:
-            return pack_error(error)
+            yield _handled(envelope, self.task, self.workers, self.commits) if self.error is None else self.error
 
 
-class Commit:
-    """The task that commits what a GPU stage made, so that no GPU waits for the storage."""
+def _carry(block: pa.Table, task: ShardTask, commits: bool) -> Iterator[pa.Table]:
+    """Read or commit the shards of a block."""
+    for row in range(block.num_rows):
+        yield _handled(block.slice(row, 1), task, [], commits)
 
-    def __init__(self, task: ShardTask) -> None:
-        self.task = task
 
-    def __call__(self, block: pa.Table) -> Iterable[pa.Table]:
-        """Commit the shards of a block."""
-        for row in range(block.num_rows):
-            envelope = block.slice(row, 1)
-            try:
-                yield envelope if is_error(envelope) else pack_receipt(self.task.commit(unpack(envelope)))
-            except Exception as error:
-                yield pack_error(error)
+def _handled(envelope: pa.Table, task: ShardTask, workers: Sequence[StageWorker], commits: bool) -> pa.Table:
+    """Return the envelope of a shard after it was opened if it is not yet, worked on, and committed if that is due."""
+    if is_error(envelope):
+        return envelope
+    try:
+        spec = find_spec(envelope)
+        work = unpack(envelope) if spec is None else task.open(spec)
+        for worker in workers:
+            work = worker(work)
+        return pack_receipt(task.commit(work)) if commits else pack(work)
+    except Exception as error:
+        return pack_error(error)
