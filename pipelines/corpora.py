@@ -6,11 +6,15 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from actors import ingest, join_digits, synthesise
+from actors.sources import list_sources
+from pipelines.requests import requests
 from pipelines.run import Run
 from shards.dataset import SealedSet
 from shards.errors import UserError
@@ -37,6 +41,9 @@ class CutSettings(Settings):
         return Cut(self.rows, self.seconds, self.bytes)
 
 
+Places = str | tuple[str, ...]  # one URL, or several that are read one after the other
+
+
 class CorpusSettings(Settings):
     """Where speech comes from.
 
@@ -46,9 +53,9 @@ class CorpusSettings(Settings):
     """
 
     kind: Literal["requests", "digits", "files"] | None = None
-    labelled: str | None = None
-    unlabelled: str | None = None
-    test: str | None = None
+    labelled: Places | None = None
+    unlabelled: Places | None = None
+    test: Places | None = None
     digits: str | None = None
     labelled_records: int = Field(400, ge=1)
     unlabelled_records: int = Field(2400, ge=1)
@@ -86,9 +93,6 @@ def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
 
 
 def _requests(run: Run, settings: CorpusSettings) -> Corpora:
-    from actors import synthesise
-    from pipelines.requests import requests
-
     counts = {
         "labelled": settings.labelled_records,
         "unlabelled": settings.unlabelled_records,
@@ -108,11 +112,9 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
 
 def _digits(run: Run, settings: CorpusSettings) -> Corpora:
     """Join single recorded digits into strings of 3 to 7; no recording is in two parts."""
-    from actors import join_digits
-
     if settings.digits is None:
         raise UserError("corpus.digits: not given; expected the URL of single spoken digits with text and speaker")
-    probed = _probe(run, "digits", settings.digits, settings, annotated=True)
+    probed = _probe(run, "digits", settings.digits, settings)
     rest = 1.0 - settings.test_share
     parts = {
         "labelled": join_digits.Part(rest * settings.labelled_share, settings.labelled_records),
@@ -134,50 +136,41 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 
 
 def _files(run: Run, settings: CorpusSettings) -> Corpora:
-    """Read the user's own files; a part without a place of its own is held out of the labelled one."""
-    parts = {}
-    for name in ("labelled", "unlabelled", "test"):
-        url: str | None = getattr(settings, name) or (settings.labelled if name == "test" else None)
-        if url is None:
+    """Read the user's own files; without a test part, some speakers of the labelled one are held out."""
+    given = {"labelled": settings.labelled, "unlabelled": settings.unlabelled, "test": settings.test}
+    for name in ("labelled", "unlabelled"):
+        if given[name] is None:
             raise UserError(f"corpus.{name}: not given; expected a folder, manifest, Parquet or tar of {name} speech")
-        held_out = None if settings.test or name == "unlabelled" else name == "test"
-        probed = _probe(run, name, url, settings, annotated=name != "unlabelled", held_out=held_out)
-        parts[name] = _load(run, name, probed, settings, annotated=name != "unlabelled")
+    probed = {name: _probe(run, name, places, settings) for name, places in given.items() if places is not None}
+    if "test" not in probed:
+        probed |= _hold_out(run, probed["labelled"], settings.test_share)
+    parts = {}
+    for name, source in probed.items():
+        stage = ingest.load_stage(
+            sampling_rate=settings.sampling_rate,
+            annotated=name != "unlabelled",
+            max_duration=settings.max_duration,
+            min_duration=settings.min_duration,
+        )
+        parts[name] = run.step(Step(name, (stage,), source, cut=settings.shard.cut()))
     return Corpora(**parts)
 
 
-def _probe(
-    run: Run, name: str, url: str, settings: CorpusSettings, *, annotated: bool, held_out: bool | None = None
-) -> SealedSet:
-    """List a corpus and read the headers of its files. ``held_out`` keeps one side of the split by speaker."""
-    from actors import ingest
-    from actors.sources import list_sources
+def _probe(run: Run, name: str, places: Places, settings: CorpusSettings) -> SealedSet:
+    """List a corpus and read the headers of its files."""
+    urls = (places,) if isinstance(places, str) else places
 
     def tables() -> Iterator[pa.Table]:
-        for table in list_sources(url):
-            kept = table if held_out is None else table.filter(_side(table, settings.test_share, held_out))
-            if kept.num_rows:
-                yield kept
+        return chain.from_iterable(map(list_sources, urls))
 
-    listing = run.source(f"listing_{name}", tables, {"listing": fingerprint(tables())})
+    # A listing that changed is another source; it is read twice, so that it need not be held.
+    listing = run.source(f"listing_{name}", tables, {"rows": _digest(tables())})
     stage = ingest.probe_stage(max_duration=settings.max_duration, min_duration=settings.min_duration)
     return run.step(Step(f"probed_{name}", (stage,), listing))
 
 
-def _load(run: Run, name: str, probed: SealedSet, settings: CorpusSettings, *, annotated: bool) -> SealedSet:
-    from actors import ingest
-
-    stage = ingest.load_stage(
-        sampling_rate=settings.sampling_rate,
-        annotated=annotated,
-        max_duration=settings.max_duration,
-        min_duration=settings.min_duration,
-    )
-    return run.step(Step(name, (stage,), probed, cut=settings.shard.cut()))
-
-
-def fingerprint(tables: Iterator[pa.Table]) -> str:
-    """Return the digest of rows as they stream by: a listing that changed is another source."""
+def _digest(tables: Iterator[pa.Table]) -> str:
+    """Return the digest of rows as they stream by."""
     whole = hashlib.sha256()
     for table in tables:
         for batch in table.combine_chunks().to_batches():
@@ -185,11 +178,25 @@ def fingerprint(tables: Iterator[pa.Table]) -> str:
     return whole.hexdigest()
 
 
-def _side(table: pa.Table, share: float, held_out: bool) -> pa.Array:
-    """Tell for each row whether it is on the wanted side: whole speakers, drawn by the hash of their name.
+def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]:
+    """Split a labelled corpus for training and test by whole speakers; by record where there is only one speaker."""
+    speakers: set[str] = set()
+    for table in probed.tables(["speaker"]):
+        speakers.update(name or "" for name in table["speaker"].to_pylist())
+    order = sorted(speakers, key=lambda name: RecordRandom(0, "hold_out")(name).random())
+    chosen = set(order[: max(1, round(share * len(order)))])
 
-    A listing that does not know its speakers yet (they stand inside tar or Parquet files) is split by record.
-    """
-    names = zip(table["speaker"].to_pylist(), table["id"].to_pylist(), strict=True)
-    draws = (RecordRandom(0, "held_out")(speaker or record).random() for speaker, record in names)
-    return pa.array([(draw < share) is held_out for draw in draws])
+    def side(held_out: bool) -> Iterator[pa.Table]:
+        for table in probed.tables():
+            if len(speakers) > 1:
+                taken = [(name or "") in chosen for name in table["speaker"].to_pylist()]
+            else:
+                taken = [RecordRandom(0, "hold_out")(key).random() < share for key in table["id"].to_pylist()]
+            yield table.filter(pa.array([out is held_out for out in taken]))
+
+    identity = {"probed": probed.digest, "share": share, "version": 1}
+    sides = {"labelled": False, "test": True}
+    return {
+        name: run.source(f"split_{name}", partial(side, out), {**identity, "held_out": out})
+        for name, out in sides.items()
+    }

@@ -201,7 +201,8 @@ def _spectrogram(name: str, source: SealedSet) -> Spectrogram:
 
 def _curve(key: scoring.Key, model: Artifact) -> list[dict[str, Any]]:
     points = json.loads(model.read("training.json"))["curves"]
-    return [{"system": key[0], "seed": key[1], **point} for point in points]
+    shown = [{name: value for name, value in point.items() if name not in ("epoch", "lr", "phase")} for point in points]
+    return [{"system": key[0], "seed": key[1], **point} for point in shown]
 
 
 def _cell(k: int, temperature: float, runs: Mapping[int, WerResult]) -> dict[str, Any]:

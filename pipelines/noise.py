@@ -46,7 +46,7 @@ class NoiseSettings(Settings):
     noises: tuple[int, int] = (1, 3)
     copies: int = Field(1, ge=1)
     rooms: RoomBankSettings = RoomBankSettings()
-    rerecorded_rt60: tuple[float, float] = (0.4, 0.9)  # s, of the rooms of the re-recorded test set
+    rerecorded_rt60: tuple[float, float] = (0.3, 0.8)  # s, of the rooms of the re-recorded test set
     rerecorded_snr: tuple[float, float] = (0.0, 20.0)
 
 
