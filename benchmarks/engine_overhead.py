@@ -25,7 +25,7 @@ from shards.dataset import SealedSet
 from shards.engine import run_step
 from shards.store import join
 
-SIZES = (2, 52)  # shards
+SIZES = (2, 102)  # shards
 REPEATS = 3
 
 
