@@ -16,15 +16,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from actors import augment, features, phonemise, teacher
-from actors.features import rows_of
-from models.features import METADATA_KEY, FeatureSettings
-from models.significance import wer_interval
+from models.features import FeatureSettings
 from models.units import characters, sentencepiece
-from models.wer import WerResult
 from pipelines import scoring
 from pipelines.corpora import CorpusSettings, Settings, prepare_corpora
 from pipelines.noise import NoiseSettings, prepare_banks
-from pipelines.report import Report, Spectrogram, describe_test_set, evaluate
+from pipelines.report import Report, describe_test_set, evaluate
 from pipelines.run import Run
 from pipelines.systems import Data, SweepSettings, Systems, SystemSettings
 from shards.artifact import Artifact
@@ -83,13 +80,12 @@ def run(config: Config, run: Run) -> Report:
 
     # Noisy copies for training, and the two noisy test sets: the same simulator with noises held out, and another one.
     mixed = partial(augment.stage, banks.noise.ref, banks.rooms.ref, snr=config.noise.snr, noises=config.noise.noises)
-    room, test_room = mixed(copies=config.noise.copies), mixed(split="test")
     other_room = augment.rerecord_stage(banks.noise.ref, banks.other_rooms.ref, snr=config.noise.rerecorded_snr)
-    noisy = run.step(Step("noisy_labelled", (room,), corpora.labelled))
-    noisy_unlabelled = run.step(Step("noisy_unlabelled", (room,), corpora.unlabelled))
+    noisy = run.step(Step("noisy_labelled", (mixed(copies=config.noise.labelled_copies),), corpora.labelled))
+    noisy_unlabelled = run.step(Step("noisy_unlabelled", (mixed(copies=config.noise.copies),), corpora.unlabelled))
     tests = {
         "clean": corpora.test,
-        "noisy": run.step(Step("noisy_test", (test_room,), corpora.test)),
+        "noisy": run.step(Step("noisy_test", (mixed(split="test"),), corpora.test)),
         "rerecorded": run.step(Step("rerecorded_test", (other_room,), corpora.test)),
     }
 
@@ -104,7 +100,11 @@ def run(config: Config, run: Run) -> Report:
     gold = featured("noisy_labelled", noisy, *spell)
     heard = featured("noisy_unlabelled", noisy_unlabelled)
     test_features = {name: featured(name, source, *spell) for name, source in tests.items()}
-    clean_unlabelled = corpora.unlabelled if outside else featured("unlabelled", corpora.unlabelled)
+    heard_clean = (
+        {"labelled": clean}
+        if outside
+        else {"labelled": clean, "unlabelled": featured("unlabelled", corpora.unlabelled)}
+    )
     units = _units(run, config, clean)
 
     # The teacher, and the baseline that has the annotated part only.
@@ -115,13 +115,11 @@ def run(config: Config, run: Run) -> Report:
     models = dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
 
     # Soft labels of everything clean, stored once for every k and temperature.
+    originals = {"labelled": corpora.labelled, "unlabelled": corpora.unlabelled} if outside else heard_clean
     data = {}
     for seed in run.seeds:
         labels = {}
-        for part, source in {
-            "labelled": corpora.labelled if outside else clean,
-            "unlabelled": clean_unlabelled,
-        }.items():
+        for part, source in originals.items():
             stage = _teacher(config, models.get(("teacher", seed)), hypothesis=part == "unlabelled")
             suffix = "" if outside else f"_seed{seed}"
             labels[part] = run.step(Step(f"labels_{part}{suffix}", (stage,), source))
@@ -133,7 +131,10 @@ def run(config: Config, run: Run) -> Report:
         jobs += [(("hard_labels", seed), system.hard_labels(data[seed]))]
         jobs += [(("student", seed), system.student(data[seed]))]
     grid = [(k, t, seed) for k in config.sweep.k for t in config.sweep.temperature for seed in run.seeds]
-    jobs += [((f"sweep_{k}_{t:g}", seed), systems[seed].student(data[seed], k, t)) for k, t, seed in grid]
+    jobs += [
+        ((f"sweep_{k}_{t:g}", seed), systems[seed].sweep_cell(data[seed], k, t, config.sweep.epochs))
+        for k, t, seed in grid
+    ]
     models |= dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
     finals = [systems[seed].student_seq(data[seed], models["student", seed]) for seed in run.seeds]
     models |= {("student_seq", seed): made for seed, made in zip(run.seeds, run.train(finals), strict=True)}
@@ -149,8 +150,8 @@ def run(config: Config, run: Run) -> Report:
         metric=metric,
         headline=("student", "noisy"),
         examples=scoring.examples(written),
-        spectrograms=[_spectrogram(name, test_features[name]) for name in TESTS],
-        curves=[point for key, model in main.items() for point in _curve(key, model)],
+        spectrograms=[scoring.spectrogram(name, test_features[name]) for name in TESTS],
+        curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
     )
     scored = scoring.results(written, normalise, external)
     report.metrics = evaluate(scored, metric=metric, also_against=["multicondition"])
@@ -158,7 +159,7 @@ def run(config: Config, run: Run) -> Report:
     if swept:
         noisy_only = {"noisy": test_features["noisy"]}
         cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, config.beam), normalise)
-        report.sweep = [_cell(k, t, cells[f"sweep_{k}_{t:g}"]["noisy"]) for k, t, _ in grid[:: len(run.seeds)]]
+        report.sweep = [scoring.cell(k, t, cells[f"sweep_{k}_{t:g}"]["noisy"]) for k, t, _ in grid[:: len(run.seeds)]]
         report.sweep_chosen = (config.systems.student.k, config.systems.student.temperature)
     return report
 
@@ -190,21 +191,3 @@ def _heard_by_teacher(run: Run, config: Config, tests: Mapping[str, SealedSet]) 
     return {
         name: {("teacher", run.seeds[0]): run.step(Step(f"teacher_{name}", (stage,), tests[name]))} for name in TESTS
     }
-
-
-def _spectrogram(name: str, source: SealedSet) -> Spectrogram:
-    """Return the first test utterance as a model sees it."""
-    settings = FeatureSettings.from_json((source.schema.metadata or {})[METADATA_KEY.encode()].decode())
-    values = rows_of(source.read(0, ["features"])["features"])[0].reshape(-1, settings.n_mels)
-    return Spectrogram(name, values.astype("float32"), settings.hop_s)
-
-
-def _curve(key: scoring.Key, model: Artifact) -> list[dict[str, Any]]:
-    points = json.loads(model.read("training.json"))["curves"]
-    shown = [{name: value for name, value in point.items() if name not in ("epoch", "lr", "phase")} for point in points]
-    return [{"system": key[0], "seed": key[1], **point} for point in shown]
-
-
-def _cell(k: int, temperature: float, runs: Mapping[int, WerResult]) -> dict[str, Any]:
-    rate = wer_interval(runs)
-    return {"k": k, "temperature": temperature, "value": rate.value, "low": rate.low, "high": rate.high}

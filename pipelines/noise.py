@@ -44,7 +44,8 @@ class NoiseSettings(Settings):
     test_share: float = Field(0.25, gt=0, lt=1)
     snr: tuple[float, float] = (0.0, 20.0)  # dB, of each noise
     noises: tuple[int, int] = (1, 3)
-    copies: int = Field(1, ge=1)
+    copies: int = Field(1, ge=1)  # of each unlabelled utterance
+    labelled_copies: int = Field(1, ge=1)  # of each annotated utterance, for all systems alike
     rooms: RoomBankSettings = RoomBankSettings()
     rerecorded_rt60: tuple[float, float] = (0.3, 0.8)  # s, of the rooms of the re-recorded test set
     rerecorded_snr: tuple[float, float] = (0.0, 20.0)

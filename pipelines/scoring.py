@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from actors import recognise
+from actors.features import rows_of
+from models.features import METADATA_KEY, FeatureSettings
+from models.significance import wer_interval
 from models.wer import WerResult, score
+from pipelines.report import Spectrogram
 from pipelines.run import Run
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
@@ -82,3 +87,23 @@ def _texts(table: pa.Table, column: str, normalise: str) -> list[str]:
     from actors.teacher_hama import comparable
 
     return [" ".join(comparable(text.split())) for text in texts]
+
+
+def spectrogram(name: str, source: SealedSet) -> Spectrogram:
+    """Return the first test utterance as a model sees it."""
+    settings = FeatureSettings.from_json((source.schema.metadata or {})[METADATA_KEY.encode()].decode())
+    values = rows_of(source.read(0, ["features"])["features"])[0].reshape(-1, settings.n_mels)
+    return Spectrogram(name, values.astype("float32"), settings.hop_s)
+
+
+def curve(key: Key, model: Artifact) -> list[dict[str, Any]]:
+    """Return a training's losses for the report's curves."""
+    points = json.loads(model.read("training.json"))["curves"]
+    shown = [{name: value for name, value in point.items() if name not in ("epoch", "lr", "phase")} for point in points]
+    return [{"system": key[0], "seed": key[1], **point} for point in shown]
+
+
+def cell(k: int, temperature: float, runs: Mapping[int, WerResult]) -> dict[str, Any]:
+    """Return a cell of the sweep: the error over its seeds, with its interval."""
+    rate = wer_interval(runs)
+    return {"k": k, "temperature": temperature, "value": rate.value, "low": rate.low, "high": rate.high}

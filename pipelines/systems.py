@@ -41,8 +41,12 @@ class SequenceSettings(PhaseSettings):
 
 
 class SweepSettings(Settings):
-    """The grid of k and T that is trained from the labels as they are stored; empty lists leave it out."""
+    """The grid of k and T that is trained from the labels as they are stored; empty lists leave it out.
 
+    Cells learn from soft labels alone, for ``epochs`` passes: they are compared with each other.
+    """
+
+    epochs: float = Field(4, gt=0)
     k: tuple[int, ...] = (1, 5, 10, 20, 40)
     temperature: tuple[float, ...] = (1.0, 2.0, 4.0)
 
@@ -102,10 +106,16 @@ class Systems:
         phases = [self._ctc(self.settings.hard_labels), *self._gold()]
         return self._job("hard_labels", sources, phases)
 
-    def student(self, data: Data, k: int | None = None, temperature: float | None = None) -> TrainJob:
+    def student(self, data: Data) -> TrainJob:
         """Soft targets on all speech with noise, then the gold text of the annotated part (scheduled learning)."""
-        soft = self.settings.student
-        k = min(k or soft.k, len(self.units["tokens"]))  # above the vocabulary there is nothing more to keep
+        return self._soft("student", data, self.settings.student, self._gold())
+
+    def sweep_cell(self, data: Data, k: int, temperature: float, epochs: float) -> TrainJob:
+        """Soft targets alone, with another k and T."""
+        soft = self.settings.student.model_copy(update={"k": k, "temperature": temperature, "epochs": epochs})
+        return self._soft("sweep_cell", data, soft, [])
+
+    def _soft(self, name: str, data: Data, soft: SoftSettings, after: list[dict[str, Any]]) -> TrainJob:
         sources = {
             "gold": _source(data.noisy, data.labels, text="text"),
             "soft": _source(data.unlabelled, data.unlabelled_labels),
@@ -114,13 +124,13 @@ class Systems:
             "objective": {"soft": 1.0, "ctc": soft.ctc_weight} if soft.ctc_weight else "soft",
             "epochs": soft.epochs,
             "lr": soft.lr,
-            "k": k,
-            "temperature": temperature or soft.temperature,
+            "k": min(soft.k, len(self.units["tokens"])),  # above the vocabulary there is nothing more to keep
+            "temperature": soft.temperature,
             "student_temperature": soft.student_temperature,
             "tail": soft.tail,
             "specaugment": self.settings.specaugment,
         }
-        return self._job("student", sources, [phase, *self._gold()])
+        return self._job(name, sources, [phase, *after])
 
     def student_seq(self, data: Data, student: Artifact) -> TrainJob:
         """The student, trained on to make fewer word errors on the annotated part."""
