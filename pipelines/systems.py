@@ -30,6 +30,16 @@ class SoftSettings(PhaseSettings):
     student_temperature: float | None = Field(None, gt=0)  # null: the same
     tail: Literal["renormalise", "bucket", "uniform"] = "renormalise"
     ctc_weight: float = Field(0.0, ge=0)  # of CTC on gold text, where there is some, mixed in
+    specaugment: bool = False  # noise and rooms hide enough where a teacher says what is there
+
+
+class GoldSettings(PhaseSettings):
+    """The annotated part after all speech. The student keeps its soft labels beside the gold text: gold text alone,
+    of so small a part, is learnt by heart at the cost of what the soft labels taught.
+    """
+
+    soft_weight: float = Field(1.0, ge=0)
+    ctc_weight: float = Field(0.3, gt=0)
 
 
 class SequenceSettings(PhaseSettings):
@@ -63,7 +73,7 @@ class SystemSettings(Settings):
     multicondition: PhaseSettings = PhaseSettings(epochs=40)
     hard_labels: PhaseSettings = PhaseSettings(epochs=8)
     student: SoftSettings = SoftSettings(epochs=8)
-    gold: PhaseSettings | None = PhaseSettings(epochs=4, lr=3e-4)  # scheduled learning: after the soft labels
+    gold: GoldSettings | None = GoldSettings(epochs=1, lr=3e-4)  # scheduled learning: after all speech
     sequence: SequenceSettings = SequenceSettings(epochs=2, lr=1e-4)
     ranks: int = Field(1, ge=1)
     gpus: float = Field(0.0, ge=0)  # for each rank
@@ -103,24 +113,31 @@ class Systems:
             "gold": _source(data.noisy, text="text"),
             "pseudo": _source(data.unlabelled, data.unlabelled_labels, text="hypothesis"),
         }
-        phases = [self._ctc(self.settings.hard_labels), *self._gold()]
-        return self._job("hard_labels", sources, phases)
+        return self._job("hard_labels", sources, [self._ctc(self.settings.hard_labels)])
 
     def student(self, data: Data) -> TrainJob:
         """Soft targets on all speech with noise, then the gold text of the annotated part (scheduled learning)."""
-        return self._soft("student", data, self.settings.student, self._gold())
+        soft, gold = self._phase(self.settings.student), self.settings.gold
+        if gold is None:
+            return self._soft("student", data, [soft])
+        objective = {"soft": gold.soft_weight, "ctc": gold.ctc_weight}
+        last = soft | {"objective": objective, "sources": ["gold"], "epochs": gold.epochs, "lr": gold.lr}
+        return self._soft("student", data, [soft, last])
 
     def sweep_cell(self, data: Data, k: int, temperature: float, epochs: float) -> TrainJob:
         """Soft targets alone, with another k and T."""
         soft = self.settings.student.model_copy(update={"k": k, "temperature": temperature, "epochs": epochs})
-        return self._soft("sweep_cell", data, soft, [])
+        return self._soft("sweep_cell", data, [self._phase(soft)])
 
-    def _soft(self, name: str, data: Data, soft: SoftSettings, after: list[dict[str, Any]]) -> TrainJob:
+    def _soft(self, name: str, data: Data, phases: list[dict[str, Any]]) -> TrainJob:
         sources = {
             "gold": _source(data.noisy, data.labels, text="text"),
             "soft": _source(data.unlabelled, data.unlabelled_labels),
         }
-        phase = {
+        return self._job(name, sources, phases)
+
+    def _phase(self, soft: SoftSettings) -> dict[str, Any]:
+        return {
             "objective": {"soft": 1.0, "ctc": soft.ctc_weight} if soft.ctc_weight else "soft",
             "epochs": soft.epochs,
             "lr": soft.lr,
@@ -128,9 +145,9 @@ class Systems:
             "temperature": soft.temperature,
             "student_temperature": soft.student_temperature,
             "tail": soft.tail,
-            "specaugment": self.settings.specaugment,
+            "warmup": 0.15,
+            "specaugment": self.settings.specaugment if soft.specaugment else None,
         }
-        return self._job(name, sources, [phase, *after])
 
     def student_seq(self, data: Data, student: Artifact) -> TrainJob:
         """The student, trained on to make fewer word errors on the annotated part."""
@@ -146,12 +163,8 @@ class Systems:
         rest = {key: value for key, value in job.config.items() if key not in ("units", "model")}
         return replace(job, config=rest | {"init": student})
 
-    def _ctc(self, phase: PhaseSettings, sources: list[str] | None = None) -> dict[str, Any]:
-        made = {"objective": "ctc", "epochs": phase.epochs, "lr": phase.lr, "specaugment": self.settings.specaugment}
-        return made | ({"sources": sources} if sources else {})
-
-    def _gold(self) -> list[dict[str, Any]]:
-        return [] if self.settings.gold is None else [self._ctc(self.settings.gold, ["gold"])]
+    def _ctc(self, phase: PhaseSettings) -> dict[str, Any]:
+        return {"objective": "ctc", "epochs": phase.epochs, "lr": phase.lr, "specaugment": self.settings.specaugment}
 
     def _job(self, name: str, sources: dict[str, Any], phases: list[dict[str, Any]]) -> TrainJob:
         given = self.settings
