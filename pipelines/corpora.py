@@ -138,9 +138,6 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 def _files(run: Run, settings: CorpusSettings) -> Corpora:
     """Read the user's own files; without a test part, some speakers of the labelled one are held out."""
     given = {"labelled": settings.labelled, "unlabelled": settings.unlabelled, "test": settings.test}
-    for name in ("labelled", "unlabelled"):
-        if given[name] is None:
-            raise UserError(f"corpus.{name}: not given; expected a folder, manifest, Parquet or tar of {name} speech")
     probed = {name: _probe(run, name, places, settings) for name, places in given.items() if places is not None}
     if "test" not in probed:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)

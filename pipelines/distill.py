@@ -8,7 +8,6 @@ with its gold text, and at last it is trained to make fewer word errors on it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -17,12 +16,13 @@ from pydantic import Field
 
 from actors import augment, features, phonemise, teacher
 from models.features import FeatureSettings
-from models.units import characters, sentencepiece
 from pipelines import scoring
 from pipelines.corpora import CorpusSettings, Settings, prepare_corpora
 from pipelines.noise import NoiseSettings, prepare_banks
+from pipelines.preflight import check_corpus, check_noise, check_teacher
 from pipelines.report import Report, describe_test_set, evaluate
 from pipelines.run import Run
+from pipelines.spelling import TeacherConfig, UnitConfig, fitted_units, outside_units
 from pipelines.systems import Data, SweepSettings, Systems, SystemSettings
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
@@ -37,22 +37,6 @@ class FeatureConfig(Settings):
 
     n_mels: int = Field(64, ge=8)
     normalise: Literal["none", "mean", "mean_variance"] = "mean"
-
-
-class UnitConfig(Settings):
-    """What the recogniser writes: characters of the annotated text, or ``size`` SentencePiece units."""
-
-    kind: Literal["characters", "sentencepiece"] = "characters"
-    size: int = Field(256, ge=8)
-
-
-class TeacherConfig(Settings):
-    """Who labels: ``trained`` here on the annotated part, or a ``model`` of another source."""
-
-    source: Literal["trained", "checkpoint", "huggingface", "hama"] = "trained"
-    model: str | None = None
-    k: int = Field(40, ge=1, le=40)  # kept in the store, so that the sweep needs no second labelling
-    step: float = Field(0.0, ge=0)  # nats: the grid on which log-probabilities are stored; 0: as float16
 
 
 class Config(Settings):
@@ -70,6 +54,7 @@ class Config(Settings):
 
 def run(config: Config, run: Run) -> Report:
     """Run the recipe and return its report."""
+    check(config)
     outside = config.teacher.source != "trained"
     metric, normalise = ("per", "phones") if config.teacher.source == "hama" else ("wer", "basic")
     rate = config.corpus.sampling_rate
@@ -78,14 +63,19 @@ def run(config: Config, run: Run) -> Report:
     corpora = prepare_corpora(run, config.corpus)
     banks = prepare_banks(run, config.noise, corpora.unlabelled, rate)
 
-    # Noisy copies for training, and the two noisy test sets: the same simulator with noises held out, and another one.
-    mixed = partial(augment.stage, banks.noise.ref, banks.rooms.ref, snr=config.noise.snr, noises=config.noise.noises)
+    # Noisy copies for training, and the two noisy test sets: the same simulator with other rooms and noises held out,
+    # and another simulator.
+    mixed = partial(augment.stage, banks.noise.ref, snr=config.noise.snr, noises=config.noise.noises)
     other_room = augment.rerecord_stage(banks.noise.ref, banks.other_rooms.ref, snr=config.noise.rerecorded_snr)
-    noisy = run.step(Step("noisy_labelled", (mixed(copies=config.noise.labelled_copies),), corpora.labelled))
-    noisy_unlabelled = run.step(Step("noisy_unlabelled", (mixed(copies=config.noise.copies),), corpora.unlabelled))
+    noisy = run.step(
+        Step("noisy_labelled", (mixed(banks.rooms.ref, copies=config.noise.labelled_copies),), corpora.labelled)
+    )
+    noisy_unlabelled = run.step(
+        Step("noisy_unlabelled", (mixed(banks.rooms.ref, copies=config.noise.copies),), corpora.unlabelled)
+    )
     tests = {
         "clean": corpora.test,
-        "noisy": run.step(Step("noisy_test", (mixed(split="test"),), corpora.test)),
+        "noisy": run.step(Step("noisy_test", (mixed(banks.test_rooms.ref, split="test"),), corpora.test)),
         "rerecorded": run.step(Step("rerecorded_test", (other_room,), corpora.test)),
     }
 
@@ -105,7 +95,7 @@ def run(config: Config, run: Run) -> Report:
         if outside
         else {"labelled": clean, "unlabelled": featured("unlabelled", corpora.unlabelled)}
     )
-    units = _units(run, config, clean)
+    units = outside_units(config.teacher) if outside else fitted_units(run, config.units, clean)
 
     # The teacher, and the baseline that has the annotated part only.
     systems = {seed: Systems(config.systems, units, seed) for seed in run.seeds}
@@ -150,7 +140,7 @@ def run(config: Config, run: Run) -> Report:
         metric=metric,
         headline=("student", "noisy"),
         examples=scoring.examples(written),
-        spectrograms=[scoring.spectrogram(name, test_features[name]) for name in TESTS],
+        spectrograms=scoring.spectrograms(test_features),
         curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
     )
     scored = scoring.results(written, normalise, external)
@@ -164,18 +154,13 @@ def run(config: Config, run: Run) -> Report:
     return report
 
 
-def _units(run: Run, config: Config, labelled: SealedSet) -> dict[str, Any]:
-    """Return the units that all systems write: the outside teacher's, or fitted to the annotated text."""
+def check(config: Config) -> None:
+    """Refuse what can be known to be wrong before anything is made."""
+    check_corpus(config.corpus)
+    check_noise(config.noise)
     if config.teacher.source != "trained":
-        return json.loads(teacher.describe(config.teacher.source, config.teacher.model).units.to_json())
-
-    def fit() -> dict[str, bytes]:
-        texts = (text or "" for table in labelled.tables(["text"]) for text in table["text"].to_pylist())
-        made = characters(texts) if config.units.kind == "characters" else sentencepiece(texts, config.units.size)
-        return {"units.json": made.to_json().encode()}
-
-    identity = {"version": 1, **config.units.model_dump()}
-    return json.loads(run.artifact("units", fit, identity, [labelled.digest]).read("units.json"))
+        hop = FeatureSettings(config.corpus.sampling_rate, config.features.n_mels).hop_s
+        check_teacher(config.teacher.source, config.teacher.model, 1 / (hop * config.systems.model.subsampling))
 
 
 def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> Stage:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from pipelines.corpora import Settings
 from pipelines.run import Run
@@ -17,11 +17,20 @@ from shards.store import walk
 _TALKERS = 160  # utterances at most that babble is made of
 
 
+def _ordered(given: tuple[Any, Any]) -> tuple[Any, Any]:
+    if given[0] > given[1]:
+        raise ValueError(f"expected the least value first, got {list(given)}")
+    return given
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
 class RoomBankSettings(Settings):
     """Rooms are drawn within these ranges; see :class:`models.rooms.RoomSettings`."""
 
     count: int = Field(200, ge=1)
-    rt60: tuple[float, float] = (0.15, 0.7)  # s
+    rt60: Range = (0.15, 0.7)  # s
     method: Literal["fast", "exact"] = "fast"
 
 
@@ -42,21 +51,24 @@ class NoiseSettings(Settings):
     generated: int = Field(48, ge=4)
     seconds: float = Field(20.0, gt=1)
     test_share: float = Field(0.25, gt=0, lt=1)
-    snr: tuple[float, float] = (0.0, 20.0)  # dB, of each noise
-    noises: tuple[int, int] = (1, 3)
+    snr: Range = (0.0, 20.0)  # dB, of each noise
+    noises: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ordered)] = (1, 3)
     copies: int = Field(1, ge=1)  # of each unlabelled utterance
     labelled_copies: int = Field(1, ge=1)  # of each annotated utterance, for all systems alike
     rooms: RoomBankSettings = RoomBankSettings()
-    rerecorded_rt60: tuple[float, float] = (0.3, 0.8)  # s, of the rooms of the re-recorded test set
-    rerecorded_snr: tuple[float, float] = (0.0, 20.0)
+    rerecorded_rt60: Range = (0.3, 0.8)  # s, of the rooms of the re-recorded test set
+    rerecorded_snr: Range = (0.0, 20.0)
 
 
 @dataclass(frozen=True)
 class Banks:
-    """Noises, the rooms of training, and other rooms that only the re-recorded test set meets."""
+    """Noises (some held out for tests), the rooms of training, other rooms of the same kind for the noisy test set,
+    and rooms of another kind for the re-recorded one.
+    """
 
     noise: Artifact
     rooms: Artifact
+    test_rooms: Artifact
     other_rooms: Artifact
 
 
@@ -91,19 +103,20 @@ def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: in
 
     count, method = settings.rooms.count, settings.rooms.method
 
-    def rooms(name: str, wanted: RoomSettings) -> Artifact:
+    def rooms(name: str, wanted: RoomSettings, seed: int) -> Artifact:
         wanted = replace(wanted, noises=settings.noises[1])
-        identity = {"settings": asdict(wanted), "count": count, "rate": rate, "seed": run.seed, "method": method}
+        identity = {"settings": asdict(wanted), "count": count, "rate": rate, "seed": seed, "method": method}
         return run.build(
             name,
-            lambda url: banks.build_room_bank(url, wanted, count=count, rate=rate, seed=run.seed, method=method),
+            lambda url: banks.build_room_bank(url, wanted, count=count, rate=rate, seed=seed, method=method),
             identity,
         )
 
     return Banks(
         run.build("noise_bank", make, noise, [speech.digest]),
-        rooms("room_bank", RoomSettings(rt60=settings.rooms.rt60)),
-        rooms("other_room_bank", replace(ROOMS, rt60=settings.rerecorded_rt60)),
+        rooms("room_bank", RoomSettings(rt60=settings.rooms.rt60), 2 * run.seed),
+        rooms("test_room_bank", RoomSettings(rt60=settings.rooms.rt60), 2 * run.seed + 1),
+        rooms("other_room_bank", replace(ROOMS, rt60=settings.rerecorded_rt60), 2 * run.seed),
     )
 
 
@@ -111,7 +124,8 @@ def _talkers(speech: SealedSet) -> dict[str, list[np.ndarray]]:
     """Return utterances for babble by split: every fourth speaker is kept for the test sets."""
     from actors.audio import audio_bytes, decode
 
-    head = speech.read(0, ["id", "speaker", "audio"]).slice(0, _TALKERS)
+    place = next((number for number, shard in enumerate(speech.shards) if shard.rows), 0)
+    head = speech.read(place, ["id", "speaker", "audio"]).slice(0, _TALKERS)
     speakers = sorted({name or "" for name in head["speaker"].to_pylist()})
     held_out = set(speakers[::4])
     out: dict[str, list[np.ndarray]] = {"train": [], "test": []}

@@ -54,8 +54,8 @@ def results(
     """
     out: dict[str, dict[str, dict[int, WerResult]]] = {}
     for test, sealed in transcripts.sets.items():
-        table = pa.concat_tables(sealed.tables())
         columns = dict(transcripts.columns)
+        table = pa.concat_tables(sealed.tables(["id", "text", "speaker", *dict.fromkeys(columns.values())]))
         for key, more in (others or {}).get(test, {}).items():
             columns[key] = "hypothesis_{}_{}".format(*key)
             extra = pa.concat_tables(more.tables(["id", "hypothesis"])).rename_columns(["id", columns[key]])
@@ -74,7 +74,7 @@ def examples(transcripts: Transcripts, count: int = 4) -> list[dict[str, Any]]:
     first = {system: column for (system, _), column in reversed(list(transcripts.columns.items()))}
     out = []
     for test, sealed in transcripts.sets.items():
-        for row in sealed.read(0).slice(0, count).to_pylist():
+        for row in _first(sealed, ["id", "text", *first.values()]).slice(0, count).to_pylist():
             told = {system: row[column] or "" for system, column in sorted(first.items())}
             out.append({"id": row["id"], "test_set": test, "reference": row["text"] or "", "hypotheses": told})
     return out
@@ -89,11 +89,24 @@ def _texts(table: pa.Table, column: str, normalise: str) -> list[str]:
     return [" ".join(comparable(text.split())) for text in texts]
 
 
-def spectrogram(name: str, source: SealedSet) -> Spectrogram:
-    """Return the first test utterance as a model sees it."""
-    settings = FeatureSettings.from_json((source.schema.metadata or {})[METADATA_KEY.encode()].decode())
-    values = rows_of(source.read(0, ["features"])["features"])[0].reshape(-1, settings.n_mels)
-    return Spectrogram(name, values.astype("float32"), settings.hop_s)
+def spectrograms(tests: Mapping[str, SealedSet]) -> list[Spectrogram]:
+    """Return one utterance as a model sees it in each of the test sets."""
+    heads = {name: _first(source, ["id", "features"]) for name, source in tests.items()}
+    shared = set.intersection(*(set(head["id"].to_pylist()) for head in heads.values()))
+    if not shared:
+        return []
+    out = []
+    for name, head in heads.items():
+        settings = FeatureSettings.from_json((tests[name].schema.metadata or {})[METADATA_KEY.encode()].decode())
+        flat = rows_of(head["features"])[head["id"].to_pylist().index(min(shared))]
+        out.append(Spectrogram(name, flat.reshape(-1, settings.n_mels).astype("float32"), settings.hop_s))
+    return out
+
+
+def _first(source: SealedSet, columns: list[str]) -> pa.Table:
+    """Return the rows of the first shard that has any."""
+    place = next((number for number, shard in enumerate(source.shards) if shard.rows), 0)
+    return source.read(place, columns)
 
 
 def curve(key: Key, model: Artifact) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digests(out: Path) -> dict[str, str]:
-    found = audit_below(str(out))
+    found = list(audit_below(str(out)))
     assert found
     assert not any(one.gaps for one in found)
     return {one.name: one.digest for one in found}
@@ -88,6 +88,41 @@ def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     assert digests(tmp_path) == digests(finished)
 
 
+def test_a_teacher_from_outside_labels_too(finished: Path, tmp_path: Path) -> None:
+    (teacher,) = (finished / "teacher").iterdir()
+    small = [item for item in SMALL if not item.startswith("sweep")]
+    outside = [f"teacher={{source: checkpoint, model: {teacher}}}", "sweep={k: [], temperature: []}"]
+    assert run(*small, *outside, f"out={tmp_path}").exit_code == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {row["test_set"] for row in report["metrics"] if row["system"] == "teacher"} == {
+        "clean",
+        "noisy",
+        "rerecorded",
+    }
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_a_teacher_of_another_frame_rate_is_refused_at_once(finished: Path, tmp_path: Path) -> None:
+    (teacher,) = (finished / "teacher").iterdir()
+    small = [item.replace("layers: 1", "layers: 1, subsampling: 2") for item in SMALL]
+    result = run(*small, f"teacher={{source: checkpoint, model: {teacher}}}", f"out={tmp_path / 'out'}")
+    assert result.exit_code == 2
+    assert "frames a second" in result.stderr
+    assert not list(tmp_path.glob("out/*/"))
+
+
+def test_a_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
+    import pickle
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(pickle.dumps({"weights": [1.0]}))
+    result = run(*SMALL, f"teacher={{source: checkpoint, model: {folder}}}", f"out={tmp_path / 'out'}")
+    assert result.exit_code == 2
+    assert "pickle" in result.stderr
+    assert not list(tmp_path.glob("out/*/"))
+
+
 def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part, texts in (("labelled", ["go on", "turn it off", "stop", "no"]), ("raw", [None] * 4)):
@@ -130,3 +165,4 @@ def test_mistakes_are_told_in_a_sentence(overrides: list[str], told: str, tmp_pa
     assert result.exit_code == 2
     assert told in result.stderr
     assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("out/*/"))
