@@ -9,7 +9,8 @@ import torch
 
 from actors.teacher_source import TeacherInfo, device_of, inference, pad
 from models.checkpoint import load_acoustic
-from shards import canonical, store
+from shards import canonical
+from shards.artifact import read_file
 from shards.errors import UserError
 
 
@@ -41,7 +42,9 @@ def describe(model: str) -> TeacherInfo:
 
 
 def _read(model: str) -> bytes:
-    url = store.join(model, "model.safetensors")
-    if not store.exists(url):
-        raise UserError(f"teacher.model: no checkpoint at {url}, expected an artifact with model.safetensors")
-    return store.read_bytes(url)
+    try:
+        return read_file(model, "model.safetensors")
+    except FileNotFoundError:
+        raise UserError(
+            f"teacher.model: no checkpoint at {model}, expected an artifact or folder with model.safetensors"
+        ) from None

@@ -24,9 +24,10 @@ from models.features import FeatureSettings
 from models.losses import ctc_loss, expected_errors, soft_target_loss
 from models.specaugment import SpecAugment
 from models.units import Units
+from shards.artifact import read_file
 from shards.errors import UserError
 from shards.random import RecordRandom
-from shards.store import join, read_bytes, read_if_present, write_bytes
+from shards.store import join, read_if_present, write_bytes
 
 OBJECTIVES = ("ctc", "soft", "mwer")
 
@@ -186,7 +187,7 @@ class _Training:
         run = self.run
         settings = next(iter(self.sources.values())).settings
         if run.init:
-            model, units, settings = load_acoustic(read_bytes(join(run.init, "model.safetensors")))
+            model, units, settings = load_acoustic(read_file(run.init, "model.safetensors"))
             return model.to(self.device), units, settings
         if run.units is None:
             raise UserError("train.units: missing; expected units, or train.init to take them from")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,11 @@ class Artifact:
         return ArtifactRef(self.url, self.digest)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one of its files."""
+        """Return the bytes of one of its files; one that it does not hold is a :class:`FileNotFoundError`."""
+        if name not in self.files:
+            raise FileNotFoundError(
+                f"{self.url}: the artifact holds no {name}, it holds {', '.join(sorted(self.files))}"
+            )
         return store.read_bytes(store.join(self.url, self.files[name]))
 
 
@@ -36,24 +41,32 @@ def put_artifact(
 ) -> Artifact:
     """Commit an artifact and return the one that holds: this one, or an earlier attempt's.
 
-    Files lie under their plain names, so that other tools open them; ``artifact.json``, put if absent, is the commit
-    point and holds their digests. Another content under the same URL raises :class:`~shards.errors.Alarm`, unless
-    the work that made it is not deterministic.
+    Each file goes to a name that carries its digest (``model-<sha>.safetensors``), so that no attempt writes over
+    another's; ``artifact.json``, put if absent, is the commit point and says which file is which (law 3). Another
+    content under the same URL raises :class:`~shards.errors.Alarm`, unless the work that made it is not deterministic.
     """
     shas = {name: canonical.sha256(data) for name, data in sorted(files.items())}
     digest = canonical.digest(shas)
     found = get_artifact(url)
     if found is None:
+        paths = {name: _path(name, sha) for name, sha in shas.items()}
         for name, data in files.items():
-            store.write_bytes(store.join(url, name), data)
-        names = {name: name for name in files}
-        body = {"digest": digest, "files": names, "sha256": shas, "identity": identity}
+            store.write_bytes(store.join(url, paths[name]), data)
+        body = {"digest": digest, "files": paths, "sha256": shas, "identity": identity}
         if store.put_if_absent(store.join(url, "artifact.json"), canonical.dumps(body)):
-            return Artifact(url, digest, names, dict(identity))
+            return Artifact(url, digest, paths, dict(identity))
         found = get_artifact(url)
+        kept = set(found.files.values()) if found else set(paths.values())
+        for path in set(paths.values()) - kept:
+            store.remove(store.join(url, path))
     if found is None or (found.digest != digest and deterministic):
         raise Alarm(f"{url}: the artifact came out twice with different bytes (law 1)")
     return found
+
+
+def _path(name: str, sha: str) -> str:
+    stem, suffix = posixpath.splitext(name)
+    return f"{stem}-{sha[:16]}{suffix}"
 
 
 def get_artifact(url: str) -> Artifact | None:
@@ -63,3 +76,13 @@ def get_artifact(url: str) -> Artifact | None:
         return None
     body = json.loads(data)
     return Artifact(url, body["digest"], body["files"], body["identity"])
+
+
+def read_file(url: str, name: str) -> bytes:
+    """Return a file of the artifact at a URL or, where no artifact was committed, of a plain folder.
+
+    A plain folder is what a user brings along, such as a checkpoint of their own. A file that is in neither is a
+    :class:`FileNotFoundError`.
+    """
+    artifact = get_artifact(url)
+    return store.read_bytes(store.join(url, name)) if artifact is None else artifact.read(name)

@@ -50,7 +50,11 @@ def test_killed_worker_is_made_good(tmp_path: Path) -> None:
     RayRunner(2).train([(job, str(tmp_path / job.name)) for job in jobs])
     assert note.read_text().split() == ["1", "2", "3", "4", "4", "5", "6"]
     assert [value(tmp_path / job.name) for job in jobs] == [undisturbed(tmp_path)] * 3
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["artifact.json", "training.json", "value.json"]
+    made = get_artifact(str(tmp_path / "b"))
+    assert made is not None
+    assert sorted(made.files) == ["training.json", "value.json"]
+    left = {path.name for path in (tmp_path / "b").iterdir()}
+    assert left == {"artifact.json", *made.files.values()}, "checkpoints are left behind"
 
 
 @pytest.mark.usefixtures("ray_session")
