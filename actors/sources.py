@@ -54,9 +54,7 @@ def list_sources(
     ``rate``, where it is not one of the usual names. A missing path, a corpus without audio and a file of no known
     kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad".
     """
-    url = url.rstrip("/") or url
-    if is_local(url):
-        url = filesystem(url)[1]  # absolute: a worker may have another working folder
+    url = _whole(url)
     unknown = sorted(set(fields or {}) - {"audio", "text", "speaker", "lang", "duration", "rate"})
     if unknown:
         raise UserError(
@@ -67,7 +65,7 @@ def list_sources(
     chosen = _detect(url) if kind == "auto" else kind
     if chosen not in KINDS:
         raise UserError(f"{url}: unknown kind of corpus {chosen!r}; expected auto, {', '.join(KINDS)}")
-    name = corpus or _corpus_name(url)
+    name = corpus or corpus_name(url)
     listing = {"folder": _folder, "manifest": _manifest, "parquet": _parquet, "tar": _tar}[chosen]
     pointers = listing(url, name, fields)
     first = next(pointers, None)
@@ -82,8 +80,14 @@ def _tables(pointers: Iterable[dict[str, Any]], rows: int) -> Iterator[pa.Table]
         yield pa.Table.from_pylist(batch, schema=POINTERS)
 
 
-def _corpus_name(url: str) -> str:
-    parts = [p for p in url.split("/") if p and "*" not in p]
+def _whole(url: str) -> str:
+    url = url.rstrip("/") or url
+    return filesystem(url)[1] if is_local(url) else url  # absolute: a worker may have another working folder
+
+
+def corpus_name(url: str) -> str:
+    """Return the name a corpus has where it is not given one: of its file, or of its folder."""
+    parts = [p for p in _whole(url).split("/") if p and "*" not in p]
     stem = re.sub(r"\.(jsonl|json|parquet|tar)$", "", parts[-1]) if parts else "corpus"
     return parts[-2] if stem == "manifest" and len(parts) > 1 else stem
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from typing import Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors import ingest, join_digits, synthesise
-from actors.sources import list_sources
+from actors.sources import corpus_name, list_sources
 from pipelines.requests import requests
 from pipelines.run import Run
 from shards.dataset import SealedSet
@@ -156,14 +156,28 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
 def _probe(run: Run, name: str, places: Places, settings: CorpusSettings) -> SealedSet:
     """List a corpus and read the headers of its files."""
     urls = (places,) if isinstance(places, str) else places
+    names = _names(urls)
 
     def tables() -> Iterator[pa.Table]:
-        return chain.from_iterable(map(list_sources, urls))
+        return chain.from_iterable(list_sources(url, corpus=name) for url, name in zip(urls, names, strict=True))
 
     # A listing that changed is another source; it is read twice, so that it need not be held.
     listing = run.source(f"listing_{name}", tables, {"rows": _digest(tables())})
     stage = ingest.probe_stage(max_duration=settings.max_duration, min_duration=settings.min_duration)
     return run.step(Step(f"probed_{name}", (stage,), listing))
+
+
+def _names(urls: Sequence[str]) -> list[str]:
+    """Return a name for each place; equal ones (/a/train, /b/train) are numbered in the order given, for the ids."""
+    own = [corpus_name(url) for url in urls]
+    names: list[str] = []
+    for name in own:
+        free = name
+        if own.count(name) > 1:
+            taken = {*own, *names}
+            free = next(f"{name}-{n}" for n in count(1) if f"{name}-{n}" not in taken)
+        names.append(free)
+    return names
 
 
 def _digest(tables: Iterator[pa.Table]) -> str:
