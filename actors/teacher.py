@@ -12,6 +12,7 @@ from actors.audio import audio_bytes, decode, resample, set_column
 from actors.features import ragged, rows_of
 from actors.teacher_source import TeacherInfo, TeacherModel
 from models import topk
+from models.decode import collapse
 from models.features import METADATA_KEY as FEATURES_KEY
 from models.features import FeatureSettings, log_mel
 from shards.errors import UserError
@@ -96,7 +97,7 @@ class Teacher:
     def _read(self, labels: topk.TopK | None) -> tuple[str | None, float | None]:
         if labels is None:
             return None, None
-        text = self.teacher.info.units.decode(topk.greedy(labels.ids[:, 0]))
+        text = self.teacher.info.units.decode(collapse(labels.ids[:, 0]))
         return text, topk.confidence(labels.logprobs[:, 0])
 
 

@@ -7,11 +7,10 @@ when a run was stopped and resumed from its last checkpoint: every step seeds it
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,48 +25,10 @@ from models.specaugment import SpecAugment
 from models.units import Units
 from shards.artifact import read_file
 from shards.errors import UserError
+from shards.job import TrainContext
 from shards.random import RecordRandom
-from shards.store import join, read_if_present, write_bytes
 
 OBJECTIVES = ("ctc", "soft", "mwer")
-
-
-class Context(Protocol):
-    """Where a trainer runs: which worker it is, what it resumes from and whom it tells."""
-
-    rank: int
-    world_size: int
-
-    def resume(self) -> bytes | None:
-        """Return the last checkpoint, or ``None`` at a fresh start."""
-        ...
-
-    def report(self, metrics: dict[str, Any], checkpoint: bytes | None) -> None:
-        """Take metrics, and a checkpoint from rank 0 (``None`` from the others, or when none is due)."""
-        ...
-
-
-@dataclass
-class InProcessContext:
-    """One worker in this process; checkpoints go to ``url`` if given, else to memory."""
-
-    url: str | None = None
-    rank: int = 0
-    world_size: int = 1
-    checkpoint: bytes | None = None
-    reports: list[dict[str, Any]] = field(default_factory=list)
-
-    def resume(self) -> bytes | None:
-        """Return the last checkpoint."""
-        return self.checkpoint or (read_if_present(join(self.url, "checkpoint.safetensors")) if self.url else None)
-
-    def report(self, metrics: dict[str, Any], checkpoint: bytes | None) -> None:
-        """Keep the metrics and the checkpoint."""
-        self.reports.append(metrics)
-        if checkpoint is not None:
-            self.checkpoint = checkpoint
-            if self.url:
-                write_bytes(join(self.url, "checkpoint.safetensors"), checkpoint)
 
 
 @dataclass(frozen=True)
@@ -122,9 +83,7 @@ class TrainConfig:
     checkpoint_steps: int = 200
     report_steps: int = 20
     threads: int = 1
-    device: str = "cpu"  # "auto" takes a GPU if there is one
-    autocast: bool = False  # bfloat16 on a GPU
-    out: str | None = None  # where the caller stores the result; not used here
+    device: str = "cpu"  # "auto" takes a GPU if there is one; there the network runs in bfloat16
 
 
 def parse(config: dict[str, Any]) -> tuple[TrainConfig, list[Phase]]:
@@ -154,14 +113,14 @@ def _typed(kind: Any, values: dict[str, Any], path: str) -> Any:
         raise UserError(f"{path}: {error}") from None
 
 
-def train(config: dict[str, Any], context: Context) -> dict[str, Any]:
+def train(config: dict[str, Any], context: TrainContext) -> dict[str, Any]:
     """Train and return ``{"files": {"model.safetensors": bytes}, "curves": [...]}``; other ranks give no files."""
     run, phases = parse(config)
     return _Training(run, phases, context).work()
 
 
 class _Training:
-    def __init__(self, run: TrainConfig, phases: list[Phase], context: Context) -> None:
+    def __init__(self, run: TrainConfig, phases: list[Phase], context: TrainContext) -> None:
         self.run, self.phases, self.context = run, phases, context
         torch.set_num_threads(run.threads)
         torch.manual_seed(run.seed)
@@ -172,7 +131,7 @@ class _Training:
         rate = 1.0 / self.settings.hop_s / self.model.subsampling
         for name, source in self.sources.items():
             wanted = [p.k for p in phases if "soft" in p.weights and name in (p.sources or self.sources)]
-            source.check(self.units, self.settings, rate, max((k for k in wanted if k), default=None))
+            source.check(self.units, self.settings, rate, max((k for k in wanted if k), default=1))
         self.plan = [self._plan(phase, i) for i, phase in enumerate(phases)]
         self.average = {n: v.detach().clone() for n, v in self.model.state_dict().items()} if run.ema else {}
         self.optimiser = torch.optim.AdamW(_groups(self.model, run.weight_decay), lr=1e-3, betas=(0.9, 0.98))
@@ -253,12 +212,8 @@ class _Training:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.network.train()
-        cast = (
-            torch.autocast("cuda", torch.bfloat16)
-            if self.run.autocast and self.device.type == "cuda"
-            else contextlib.nullcontext()
-        )
-        with cast:
+        # Weights, their moments and the log-probabilities stay in float32.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             log_probs, lengths = self.network(features.to(self.device), batch.lengths.to(self.device))
         losses = self._losses(phase, batch, log_probs, lengths)
         total = sum(losses.values(), start=log_probs.new_zeros(()))

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from actors.features import rows_of
 from models.features import METADATA_KEY, FeatureSettings
-from models.topk import TopKInfo
+from models.topk import TopKInfo, unflatten
 from models.units import Units
 from shards.dataset import SealedSet, open_sealed
 from shards.errors import UserError
@@ -25,7 +25,7 @@ from shards.random import RecordRandom
 if TYPE_CHECKING:
     import torch
 
-TOPK_COLUMNS = ["topk_ids", "topk_logprobs", "tail_logmass", "topk_frames"]
+TOPK_COLUMNS = ["topk_ids", "topk_logprobs", "tail_logmass"]
 EDGE_FRAMES = 2  # a foreign teacher of the same frame rate may differ by so much at the end of an utterance
 BUCKET_BATCHES = 8  # batches whose records are of like length and change places from epoch to epoch
 
@@ -91,6 +91,7 @@ class Source:
         self.settings = FeatureSettings.from_json(_metadata(self.sealed, METADATA_KEY))
         self.shards = _Shards(self.sealed, ["id", "features", "feature_frames", *own], cache_bytes)
         if self.labels is not None:
+            self.made = TopKInfo.from_metadata(self.labels.schema.metadata)
             written = [self.text] if self.text and self.pseudo else []
             self.label_shards = _Shards(self.labels, [*TOPK_COLUMNS, *written], cache_bytes)
         self._index(names)
@@ -122,28 +123,24 @@ class Source:
         self.places, self.label_places = np.array(places), np.array(labels)
         self.frames = np.array(frames)
 
-    def check(self, units: Units, settings: FeatureSettings, frame_rate: float, k: int | None) -> None:
+    def check(self, units: Units, settings: FeatureSettings, frame_rate: float, k: int) -> None:
         """Refuse features and labels that are not made for this student."""
         if self.settings != settings:
             raise UserError(f"data.{self.name}: features were made with {self.settings}, the model expects {settings}")
         if self.labels is None:
             return
-        made, url = TopKInfo.from_metadata(self.labels.schema.metadata), self.labels.url
-        if abs(made.frame_rate - frame_rate) > 1e-6 * frame_rate:
-            raise UserError(
-                f"data.{self.name}: labels in {url} have {made.frame_rate:g} frames a second, "
-                f"the student has {frame_rate:g}; set model.subsampling to fit"
-            )
-        if made.vocabulary != units.digest:
-            raise UserError(f"data.{self.name}: labels in {url} are of another vocabulary than the student's")
-        given = dict(made.features or {})
+        self.made.check(
+            f"data.{self.name}: labels in {self.labels.url}",
+            frame_rate=frame_rate,
+            vocabulary=units.digest,
+            k=min(k, len(units)),  # above the vocabulary there is nothing more to keep
+        )
+        given = dict(self.made.features or {})
         if given and FeatureSettings(**given) != settings:
             raise UserError(
-                f"data.{self.name}: the teacher of the labels in {url} saw features made with {given}, "
+                f"data.{self.name}: the teacher of the labels in {self.labels.url} saw features made with {given}, "
                 f"the student expects {settings}"
             )
-        if k is not None and k > made.k and made.k < len(units):
-            raise UserError(f"data.{self.name}: k={k} asked for, but {url} stores {made.k} a frame")
 
     def batches(self, batch_frames: int, window: int, seed: int, epoch: int) -> list[np.ndarray]:
         """Return the batches of an epoch, as rows of this source, in their order.
@@ -201,21 +198,19 @@ class Source:
     def _soft(self, batch: Batch, rows: np.ndarray, frames: list[int]) -> None:
         import torch
 
-        taken = self._labels_of(rows)
-        k = len(taken[0][0]["topk_ids"][taken[0][1]]) // max(1, taken[0][0]["topk_frames"][taken[0][1]])
+        taken, k = self._labels_of(rows), self.made.k
         ids = np.zeros((len(rows), max(frames), k), np.int64)
         scores = np.zeros((len(rows), max(frames), k), np.float32)
         tail = np.zeros((len(rows), max(frames)), np.float32)
         for i, ((shard, row), expected) in enumerate(zip(taken, frames, strict=True)):
-            stored = shard["topk_frames"][row]
-            if abs(stored - expected) > EDGE_FRAMES:
+            label = unflatten(shard["topk_ids"][row], shard["topk_logprobs"][row], shard["tail_logmass"][row], k)
+            stored = len(label.tail)
+            if not stored or abs(stored - expected) > EDGE_FRAMES:
                 raise UserError(
                     f"data.{self.name}: a label has {stored} frames, the student {expected} for the same utterance"
                 )
             at = np.minimum(np.arange(expected), stored - 1)  # an edge frame that is missing repeats the last
-            ids[i, :expected] = shard["topk_ids"][row].reshape(stored, k)[at]
-            scores[i, :expected] = shard["topk_logprobs"][row].reshape(stored, k)[at]
-            tail[i, :expected] = shard["tail_logmass"][row][at]
+            ids[i, :expected], scores[i, :expected], tail[i, :expected] = (part[at] for part in label)
         batch.topk_ids, batch.topk_logprobs = torch.from_numpy(ids), torch.from_numpy(scores)
         batch.tail_logmass = torch.from_numpy(tail)
 

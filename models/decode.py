@@ -11,12 +11,16 @@ NEVER = -math.inf
 
 
 def greedy(log_probs: np.ndarray) -> list[int]:
-    """Return the units of the best path of log-probabilities (T, V): repeats merged, blanks (0) removed."""
-    best = log_probs.argmax(axis=1)
-    if not len(best):
+    """Return the units of the best path of log-probabilities (T, V)."""
+    return collapse(log_probs.argmax(axis=1))
+
+
+def collapse(path: np.ndarray) -> list[int]:
+    """Return the units of a path, one id a frame (T,): repeats merged, then blanks (0) removed."""
+    if not len(path):
         return []
-    fresh = np.concatenate([[True], best[1:] != best[:-1]])
-    return best[fresh & (best != 0)].tolist()
+    fresh = np.concatenate([[True], path[1:] != path[:-1]])
+    return path[fresh & (path != 0)].tolist()
 
 
 @dataclass(frozen=True)

@@ -62,20 +62,20 @@ class TopKInfo:
             raise UserError(f"teacher labels: the set has none (no {METADATA_KEY} in its schema metadata)")
         return cls.from_json(text.decode())
 
-    def check(self, *, frame_rate: float, vocabulary: str, k: int = 1) -> None:
+    def check(self, where: str, *, frame_rate: float, vocabulary: str, k: int = 1) -> None:
         """Raise a ``UserError`` unless a model of this frame rate and vocabulary can learn k of these labels."""
         if abs(self.frame_rate - frame_rate) > 1e-6 * frame_rate:
             raise UserError(
-                f"teacher labels have {self.frame_rate:g} frames a second, the model {frame_rate:g}: "
-                "they must be the same (feature hop x subsampling)"
+                f"{where}: {self.frame_rate:g} frames a second, the model has {frame_rate:g}; expected the same: "
+                "set the hop of the features or model.subsampling"
             )
         if self.vocabulary != vocabulary:
             raise UserError(
-                f"teacher labels are over the vocabulary {self.vocabulary[:12]}, the model's is {vocabulary[:12]}: "
-                "teacher and student must share their units"
+                f"{where}: over the vocabulary {self.vocabulary[:12]}, the model's is {vocabulary[:12]}; expected the "
+                "same: teacher and student share their units"
             )
         if k > self.k:
-            raise UserError(f"k = {k} of the teacher labels is asked for, and only {self.k} are stored a frame")
+            raise UserError(f"{where}: k = {k} is asked for, and only {self.k} are stored a frame")
 
 
 class TopK(NamedTuple):
@@ -134,14 +134,6 @@ def unflatten(ids: np.ndarray, logprobs: np.ndarray, tail: np.ndarray, k: int) -
     if len(ids) != frames * k or len(logprobs) != frames * k:
         raise UserError(f"teacher labels: {len(ids)} ids and {len(logprobs)} values for {frames} frames of k = {k}")
     return TopK(ids.reshape(frames, k), logprobs.reshape(frames, k), tail)
-
-
-def greedy(ids: np.ndarray) -> list[int]:
-    """Return the CTC best path of frames' best ids (T,): repeats merged, then blanks (0) removed."""
-    if len(ids) == 0:
-        return []
-    first = np.concatenate([[True], ids[1:] != ids[:-1]])
-    return [int(i) for i in ids[first & (ids != 0)]]
 
 
 def confidence(best: np.ndarray) -> float:

@@ -7,8 +7,9 @@ import pytest
 from actors.audio import audio_array, encode
 from actors.features import ragged, stage
 from actors.recognise import stage as recognise_stage
-from actors.trainer import InProcessContext, edits, train
+from actors.trainer import edits, train
 from actors.training_data import Source
+from cluster.inprocess import InProcessContext
 from models.checkpoint import load_acoustic
 from models.features import METADATA_KEY, FeatureSettings
 from models.topk import METADATA_KEY as TOPK_KEY
@@ -82,6 +83,11 @@ def sets(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def context(tmp_path):
+    return InProcessContext(str(tmp_path / "run"))
+
+
 def config(sets, phases=None, **more):
     data = {
         "gold": {"features": str(sets / "gold"), "text": "text"},
@@ -99,33 +105,36 @@ SCHEDULE = [
 ]
 
 
-def test_a_resumed_run_is_the_same_run_bit_for_bit(sets):
+class Killed(Exception):
+    pass
+
+
+class Dies(InProcessContext):
+    """A worker that is gone after step 7."""
+
+    def report(self, metrics, checkpoint=None):
+        super().report(metrics, checkpoint)
+        if metrics["step"] >= 7:
+            raise Killed
+
+
+def test_a_resumed_run_is_the_same_run_bit_for_bit(sets, tmp_path):
     given = config(sets, SCHEDULE, checkpoint_steps=4, report_steps=3, ema=0.9)
-    whole = InProcessContext()
-    expected = train(given, whole)
-
-    class Killed(Exception):
-        pass
-
-    class Dies(InProcessContext):
-        def report(self, metrics, checkpoint):
-            super().report(metrics, checkpoint)
-            if checkpoint is not None and len([r for r in self.reports if r]) >= 4:
-                raise Killed
-
-    broken = Dies()
+    expected = train(given, InProcessContext(str(tmp_path / "whole")))
+    broken = Dies(str(tmp_path / "broken"))
     with pytest.raises(Killed):
         train(given, broken)
-    resumed = train(given, InProcessContext(checkpoint=broken.checkpoint))
+    assert broken.checkpoints.newest()
+    resumed = train(given, InProcessContext(str(tmp_path / "broken")))
     assert resumed["files"] == expected["files"]
     assert resumed["curves"] == expected["curves"]
-    assert train(given, InProcessContext(url=str(sets / "run")))["files"] == expected["files"]
-    assert train({**given, "seed": 4}, InProcessContext())["files"] != expected["files"]
+    other = train({**given, "seed": 4}, InProcessContext(str(tmp_path / "other")))
+    assert other["files"] != expected["files"]
 
 
-def test_it_learns_and_recognise_writes_it_down(sets):
+def test_it_learns_and_recognise_writes_it_down(sets, context, tmp_path):
     phase = {"objective": "ctc", "sources": ["gold"], "epochs": 25, "lr": 1e-2}
-    result = train(config(sets, [phase]), InProcessContext())
+    result = train(config(sets, [phase]), context)
     losses = [row["loss"] for row in result["curves"]]
     assert losses[-1] < 0.1 * losses[0]
     artifact = put_artifact(str(sets / "model"), result["files"], {})
@@ -140,7 +149,7 @@ def test_it_learns_and_recognise_writes_it_down(sets):
         assert sum(edits(list(t), list(f)) for t, f in zip(texts, found, strict=True)) <= 2
         alone = [actor(batch.slice(i, 1)).column("hypothesis_own")[0].as_py() for i in range(4)]
         assert alone == found
-    again = train(config(sets, init=artifact.url, units=None, model={}), InProcessContext())
+    again = train(config(sets, init=artifact.url, units=None, model={}), InProcessContext(str(tmp_path / "again")))
     assert again["curves"][0]["loss"] < losses[0]
     assert load_acoustic(again["files"]["model.safetensors"])[1] == UNITS
 
@@ -156,12 +165,12 @@ def test_it_learns_and_recognise_writes_it_down(sets):
         ({"lables": "labels"}, "unknown"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(sets, change, message):
+def test_data_that_do_not_fit_are_refused(sets, context, change, message):
     given = config(sets, SCHEDULE)
     change = {k: str(sets / v) if k == "labels" else v for k, v in change.items()}
     given["data"]["noisy"] = {**given["data"]["noisy"], **change}
     with pytest.raises(UserError, match=message):
-        train(given, InProcessContext())
+        train(given, context)
 
 
 @pytest.mark.parametrize(
@@ -171,13 +180,13 @@ def test_data_that_do_not_fit_are_refused(sets, change, message):
         ({"objective": "ctc"}, "either epochs or steps"),
         ({"objective": "ctc", "steps": 1, "sources": ["x"]}, "not in train.data"),
         ({"objective": "ctc", "steps": 1, "sources": ["noisy"]}, "neither the text nor the labels"),
-        ({"objective": "soft", "steps": 1, "sources": ["noisy"], "k": 5}, "stores 2"),
+        ({"objective": "soft", "steps": 1, "sources": ["noisy"], "k": 5}, "only 2 are stored"),
         ({"objective": "ctc", "steps": 1, "rate": 1}, "unknown"),
     ],
 )
-def test_phases_that_make_no_sense_are_refused(sets, phase, message):
+def test_phases_that_make_no_sense_are_refused(sets, context, phase, message):
     with pytest.raises(UserError, match=message):
-        train(config(sets, [phase]), InProcessContext())
+        train(config(sets, [phase]), context)
 
 
 def test_batches_hold_every_record_once_and_fit(sets):

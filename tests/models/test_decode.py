@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from models.decode import greedy, prefix_beam_search
+from models.decode import collapse, greedy, prefix_beam_search
 
 
 def brute_force(log_probs):
@@ -34,6 +34,11 @@ def test_repeats_need_a_blank():
         sure[t, u] = 0.0
     assert greedy(sure) == [1, 1, 2]
     assert prefix_beam_search(sure, 4)[0].units == (1, 1, 2)
+
+
+def test_a_path_collapses():
+    assert collapse(np.array([0, 3, 3, 0, 3, 2, 2, 0], dtype=np.uint16)) == [3, 3, 2]
+    assert collapse(np.zeros(0, dtype=np.uint16)) == []
 
 
 def test_nothing_in_nothing_out():

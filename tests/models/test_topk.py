@@ -11,7 +11,6 @@ from models.topk import (
     TAIL_FLOOR,
     TopKInfo,
     confidence,
-    greedy,
     select,
     unflatten,
 )
@@ -102,20 +101,18 @@ def test_a_trainer_refuses_labels_that_are_not_its_own() -> None:
     info = TopKInfo(20, 50.0, "abc", "t", {"hop_s": 0.01})
     assert TopKInfo.from_json(info.to_json()) == info
     assert TopKInfo.from_metadata({b"gristmill.topk": info.to_json().encode()}) == info
-    info.check(frame_rate=50.0, vocabulary="abc", k=20)
-    with pytest.raises(UserError, match="50 frames a second, the model 25"):
-        info.check(frame_rate=25.0, vocabulary="abc")
+    info.check("data.x", frame_rate=50.0, vocabulary="abc", k=20)
+    with pytest.raises(UserError, match=r"^data\.x: 50 frames a second, the model has 25"):
+        info.check("data.x", frame_rate=25.0, vocabulary="abc")
     with pytest.raises(UserError, match="vocabulary"):
-        info.check(frame_rate=50.0, vocabulary="abd")
+        info.check("data.x", frame_rate=50.0, vocabulary="abd")
     with pytest.raises(UserError, match="only 20"):
-        info.check(frame_rate=50.0, vocabulary="abc", k=21)
+        info.check("data.x", frame_rate=50.0, vocabulary="abc", k=21)
     with pytest.raises(UserError, match="has none"):
         TopKInfo.from_metadata(None)
     with pytest.raises(UserError, match="not readable"):
         TopKInfo.from_json('{"k": 3}')
 
 
-def test_best_path() -> None:
-    assert greedy(np.array([0, 3, 3, 0, 3, 2, 2, 0], dtype=np.uint16)) == [3, 3, 2]
-    assert greedy(np.zeros(0, dtype=np.uint16)) == []
+def test_confidence_is_a_geometric_mean() -> None:
     assert np.isclose(confidence(np.log(np.array([0.5, 0.125]))), 0.25)
