@@ -4,15 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.corpora import Settings
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
 from shards.job import TrainJob
 from shards.stage import Resources
+
+
+class ModelSettings(Settings):
+    """Sizes of :class:`models.acoustic.AcousticConfig`; features and units give the widths of both ends."""
+
+    subsampling: Literal[1, 2, 3, 4, 6, 8] = 4  # feature frames to an output frame
+    channels: int = Field(32, ge=1)
+    encoder: Literal["conformer", "lstm", "gru"] = "conformer"
+    dim: int = Field(144, ge=1)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    ff_factor: int = Field(4, ge=1)
+    kernel: int = Field(15, ge=1)
+    bidirectional: bool = True
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.encoder == "conformer" and self.dim % (2 * self.heads):
+            raise ValueError(f"dim {self.dim} is not right; expected a multiple of twice the heads, {2 * self.heads}")
+        if self.encoder == "conformer" and self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} is not right; expected an odd number")
+        if self.encoder != "conformer" and self.bidirectional and self.dim % 2:
+            raise ValueError(f"dim {self.dim} is not right; expected an even number, half for each direction")
+        return self
+
+
+class SpecAugmentSettings(Settings):
+    """Masks of :class:`models.specaugment.SpecAugment`; widths are the most that is drawn."""
+
+    band_masks: int = Field(1, ge=0)
+    bands: int = Field(8, ge=0)
+    time_masks: int = Field(2, ge=0)
+    frames: int = Field(10, ge=0)
+    time_share: float = Field(0.1, ge=0, le=1)  # of an utterance, in a time mask
 
 
 class PhaseSettings(Settings):
@@ -62,13 +97,13 @@ class SweepSettings(Settings):
 
 
 class SystemSettings(Settings):
-    """Sizes and schedules. ``model`` are sizes of :class:`models.acoustic.AcousticConfig`."""
+    """Sizes and schedules of all systems."""
 
-    model: dict[str, Any] = Field(default_factory=dict)
+    model: ModelSettings = ModelSettings()
     batch_frames: int = Field(6000, ge=100)
     ema: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
-    specaugment: dict[str, Any] | None = None
+    specaugment: SpecAugmentSettings | None = None
     teacher: PhaseSettings = PhaseSettings(epochs=40)
     multicondition: PhaseSettings = PhaseSettings(epochs=40)
     hard_labels: PhaseSettings = PhaseSettings(epochs=8)
@@ -146,7 +181,7 @@ class Systems:
             "student_temperature": soft.student_temperature,
             "tail": soft.tail,
             "warmup": 0.15,
-            "specaugment": self.settings.specaugment if soft.specaugment else None,
+            "specaugment": self._masks() if soft.specaugment else None,
         }
 
     def student_seq(self, data: Data, student: Artifact) -> TrainJob:
@@ -164,14 +199,18 @@ class Systems:
         return replace(job, config=rest | {"init": student})
 
     def _ctc(self, phase: PhaseSettings) -> dict[str, Any]:
-        return {"objective": "ctc", "epochs": phase.epochs, "lr": phase.lr, "specaugment": self.settings.specaugment}
+        return {"objective": "ctc", "epochs": phase.epochs, "lr": phase.lr, "specaugment": self._masks()}
+
+    def _masks(self) -> dict[str, Any] | None:
+        given = self.settings.specaugment
+        return None if given is None else given.model_dump()
 
     def _job(self, name: str, sources: dict[str, Any], phases: list[dict[str, Any]]) -> TrainJob:
         given = self.settings
         config = {
             "data": sources,
             "phases": phases,
-            "model": given.model,
+            "model": given.model.model_dump(),
             "units": self.units,
             "seed": self.seed,
             "batch_frames": given.batch_frames,

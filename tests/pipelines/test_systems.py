@@ -1,0 +1,66 @@
+"""Settings of the systems: what the trainer would refuse is refused when they are read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from models.acoustic import ENCODERS, STRIDES, AcousticConfig
+from models.specaugment import SpecAugment
+from pipelines import config
+from pipelines.cli import app
+from pipelines.systems import Data, ModelSettings, SpecAugmentSettings, Systems, SystemSettings
+from shards.dataset import seal_tables
+
+RECIPE = str(Path(config.__file__).parent.parent / "configs" / "distill.yaml")
+
+
+def test_settings_are_those_of_the_models() -> None:
+    sizes = asdict(AcousticConfig())
+    del sizes["n_mels"], sizes["vocab"]
+    assert ModelSettings().model_dump() == sizes
+    assert SpecAugmentSettings().model_dump() == asdict(SpecAugment())
+    for encoder in ENCODERS:
+        for subsampling in STRIDES:
+            given = ModelSettings.model_validate({"encoder": encoder, "subsampling": subsampling})
+            AcousticConfig(**given.model_dump())
+
+
+WRONG = {
+    "mask": ("systems.specaugment.band_mask=2", "did you mean 'band_masks'?"),
+    "size": ("systems.model.dmi=1", "did you mean 'dim'?"),
+    "encoder": ("systems.model.encoder=transformer", "expected 'conformer', 'lstm' or 'gru'"),
+    "subsampling": ("systems.model.subsampling=5", "expected 1, 2, 3, 4, 6 or 8"),
+    "not the user's": ("systems.model.n_mels=40", "there is no such setting"),
+    "range": ("systems.model.dropout=1.0", "expected less than 1"),
+    "share": ("systems.specaugment.time_share=2", "expected less than or equal to 1"),
+    "halves": ("systems.model.dim=33", "systems.model: dim 33 is not right; expected an even number"),
+    "heads": ("systems.model={encoder: conformer, dim: 20}", "expected a multiple of twice the heads, 8"),
+    "kernel": (
+        "systems.model={encoder: conformer, dim: 64, kernel: 4}",
+        "kernel 4 is not right; expected an odd number",
+    ),
+}
+
+
+@pytest.mark.parametrize(("override", "message"), WRONG.values(), ids=WRONG)
+def test_mistakes_are_told_when_the_recipe_is_read(tmp_path: Path, override: str, message: str) -> None:
+    result = CliRunner().invoke(app, ["run", RECIPE, override, f"out={tmp_path / 'out'}"])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_saved_settings_make_the_same_job(tmp_path: Path) -> None:
+    """Defaults are part of a job, whether they were written down or not."""
+    sealed = seal_tables(str(tmp_path / "set"), "set", [pa.table({"id": ["a"]})])
+    settings = SystemSettings.model_validate({"model": {"encoder": "gru", "dim": 32}, "specaugment": {"bands": 3}})
+    again = SystemSettings.model_validate(settings.model_dump(mode="json"))
+    one, other = (Systems(s, {"tokens": []}, 0).teacher(Data(sealed, sealed, sealed)) for s in (settings, again))
+    assert one.identity() == other.identity()
+    assert AcousticConfig(**one.config["model"]).encoder == "gru"
+    assert SpecAugment(**one.config["phases"][0]["specaugment"]).bands == 3
