@@ -137,9 +137,9 @@ class _Audit:
         self._check_names(planned)
         chains: dict[str, list[Receipt]] = {}
         for receipt in receipts.values():
-            chains.setdefault(receipt.requeue_of or receipt.shard, []).append(receipt)
+            chains.setdefault(receipt.base, []).append(receipt)
         for base, chain in chains.items():
-            self._audit_chain(base, sorted(chain, key=lambda receipt: receipt.shard), planned)
+            self._audit_chain(base, sorted(chain, key=lambda receipt: receipt.run), planned)
         self._check_unique()
         self._check_seal(receipts)
         return result

@@ -134,7 +134,8 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
                 into[key] = into.get(key, 0) + count
         for side, found in sides.items():
             stored: StoredFile | None = getattr(receipt, side)
-            if stored:
+            # A run behind it took up what a receipt without an error holds.
+            if stored and (side == "rejects" or receipt.errors):
                 found.append({"shard": receipt.shard, "path": stored.path, "rows": stored.rows})
     seal = {
         "format": FORMAT,

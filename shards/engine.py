@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shards import canonical, store
 from shards.dataset import SealedSet, find_sealed, put_seal
@@ -15,7 +17,7 @@ from shards.errors import TooManyQuarantined
 from shards.index import ShardSpec
 from shards.parquet import read_table
 from shards.receipt import Receipt, committed_shards, read_receipts
-from shards.step import ShardTask, Step, joined_schema
+from shards.step import ShardTask, Step, count_by_stage, joined_schema
 
 
 class Runner(Protocol):
@@ -79,23 +81,26 @@ def run_step(
     records = sum(spec.rows for spec in specs)
     progress.begin(step.name, len(specs), sum(spec.name in receipts for spec in specs), records)
     limit = max(1, int(step.max_quarantine * records))
-    if not requeue:
+    if requeue:
+        # First of all: a step that too many broken records stopped goes on only when they are mended.
+        again = runner.execute(task, list(_quarantined(url, step, specs, receipts)))
+        tried = {receipt.shard: receipt for receipt in again}
+        _check(step, receipts | tried, limit)
+        receipts |= {shard: receipt for shard, receipt in tried.items() if receipt.mends}
+    else:
         _check(step, receipts, limit)
     for receipt in runner.execute(task, [spec for spec in specs if spec.name not in receipts]):
         receipts[receipt.shard] = receipt
         progress.advance(receipt)
         _check(step, receipts, limit)
-    if requeue:
-        for receipt in runner.execute(task, list(_quarantined(url, step, specs, receipts))):
-            receipts[receipt.shard] = receipt
-        _check(step, receipts, limit)
     # Base shards in the order of the index, and behind each the runs of its quarantined records.
-    order = sorted(receipts.values(), key=lambda receipt: (_base(receipt), receipt.shard))
+    place = {spec.name: number for number, spec in enumerate(specs)}
+    order = sorted(receipts.values(), key=lambda receipt: (place[receipt.base], receipt.run))
     sealed = put_seal(
         url,
         step.name,
         step.schema,
-        order,
+        _as_left(url, step, order),
         fingerprint=step.fingerprint(seed),
         inputs=[step.input.url, *(join.dataset.url for join in step.joins)],
         input_digests=[step.input.digest, *(join.dataset.digest for join in step.joins)],
@@ -105,20 +110,13 @@ def run_step(
     return sealed
 
 
-def _base(receipt: Receipt) -> str:
-    return receipt.requeue_of or receipt.shard
-
-
-def _latest(receipts: dict[str, Receipt]) -> dict[str, Receipt]:
+def _latest(receipts: Iterable[Receipt]) -> dict[str, Receipt]:
     """Return for each base shard the receipt whose quarantine counts: the newest run's."""
-    latest: dict[str, Receipt] = {}
-    for receipt in sorted(receipts.values(), key=lambda receipt: receipt.shard):
-        latest[_base(receipt)] = receipt
-    return latest
+    return {receipt.base: receipt for receipt in sorted(receipts, key=lambda receipt: receipt.run)}
 
 
 def _check(step: Step, receipts: dict[str, Receipt], limit: int) -> None:
-    broken = [receipt for receipt in _latest(receipts).values() if receipt.quarantined]
+    broken = [receipt for receipt in _latest(receipts.values()).values() if receipt.quarantined]
     count = sum(receipt.quarantined for receipt in broken)
     if count > limit:
         errors: Counter[str] = Counter()
@@ -133,21 +131,39 @@ def _check(step: Step, receipts: dict[str, Receipt], limit: int) -> None:
 
 def _quarantined(url: str, step: Step, specs: Sequence[ShardSpec], receipts: dict[str, Receipt]) -> Iterator[ShardSpec]:
     """Plan a shard of the records that each shard's newest run left in quarantine."""
-    latest = _latest(receipts)
-    origin = "parent_id" if any(stage.fan_out for stage in step.stages) else "id"
+    latest = _latest(receipts.values())
+    taken = {spec.name for spec in specs}  # the input's own shards may be runs of quarantined records
     for spec in specs:
-        receipt = latest[spec.name]
-        if receipt.quarantine is None:
+        receipt = latest.get(spec.name)
+        if receipt is None or receipt.quarantine is None:
             continue
         table: pa.Table = read_table(store.join(url, receipt.quarantine.path), ["origin"])
         # A record of which a copy came out is out: run again, that copy would be there twice.
-        out: pa.Table = read_table(store.join(url, receipt.data.path), [origin])
-        only = tuple(sorted(set(table["origin"].to_pylist()) - set(out[origin].to_pylist())))
+        only = tuple(sorted(set(table["origin"].to_pylist()) - _origins_out(url, step, receipt)))
         if not only:
             continue
-        number = sum(_base(other) == spec.name for other in receipts.values())
-        name = f"{spec.name}-r{number}"
-        yield ShardSpec(name, spec.slices, len(only), spec.joins, only, requeue_of=spec.name)
+        number = receipt.run + 1
+        while f"{spec.name}-r{number}" in taken:
+            number += 1
+        yield ShardSpec(f"{spec.name}-r{number}", spec.slices, len(only), spec.joins, only, requeue_of=spec.name)
+
+
+def _origins_out(url: str, step: Step, receipt: Receipt) -> set[str]:
+    column = "parent_id" if any(stage.fan_out for stage in step.stages) else "id"
+    table: pa.Table = read_table(store.join(url, receipt.data.path), [column])
+    return set(table[column].to_pylist())
+
+
+def _as_left(url: str, step: Step, receipts: Sequence[Receipt]) -> Iterator[Receipt]:
+    """Give the receipts with those errors only whose rows are still in quarantine: those run again are told later."""
+    latest = _latest(receipts)
+    for receipt in receipts:
+        if receipt.quarantine is None or latest[receipt.base] is receipt:
+            yield receipt
+            continue
+        broken: pa.Table = read_table(store.join(url, receipt.quarantine.path))
+        kept = pc.is_in(broken["origin"], value_set=pa.array(list(_origins_out(url, step, receipt)), pa.string()))
+        yield replace(receipt, errors=count_by_stage(broken.filter(kept), "error"))
 
 
 def planned_shards(url: str) -> int | None:

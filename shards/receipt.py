@@ -55,6 +55,21 @@ class Receipt:
         """The digest of all that the shard stores."""
         return canonical.digest([f and f.sha256 for f in (self.data, self.rejects, self.quarantine)])
 
+    @property
+    def base(self) -> str:
+        """The shard of the index that it belongs to."""
+        return self.requeue_of or self.shard
+
+    @property
+    def run(self) -> int:
+        """Which run of quarantined records it is; 0 is the shard itself."""
+        return int(self.shard.rpartition("-r")[2]) if self.requeue_of else 0
+
+    @property
+    def mends(self) -> bool:
+        """Whether any of its records is out or turned down, so that it is no longer in quarantine."""
+        return self.records_out + self.rejected > 0
+
     def to_json(self) -> dict[str, Any]:
         """Return the receipt as JSON values."""
         return asdict(self)

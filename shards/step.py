@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from shards import canonical
 from shards.dataset import SealedSet, row_totals
 from shards.index import Cut, Join, ShardSpec, cut_shards, keep_shards
 from shards.parquet import read_table
-from shards.receipt import Receipt, commit, find_receipt, store_table
+from shards.receipt import Receipt, StoredFile, commit, find_receipt, store_table
 from shards.stage import Stage
 from shards.work import QUARANTINE, REJECTS, StageWorker, Work
 
@@ -114,7 +114,10 @@ class ShardTask:
         return StageWorker(self.stages[place], self.seed)
 
     def commit(self, work: Work) -> Receipt:
-        """Write a finished shard and its receipt."""
+        """Write a finished shard and its receipt.
+
+        Records run again of which none is mended leave nothing behind, so that the set stays what it was.
+        """
         if work.receipt is not None:
             return Receipt.from_json(work.receipt)
         begun = time.perf_counter()
@@ -124,36 +127,37 @@ class ShardTask:
         out = set(table[work.origin].to_pylist())
         broke = set(broken["origin"].to_pylist()) - out
         turned = set(rejects["origin"].to_pylist()) - out - broke
+        told = Receipt(
+            work.shard,
+            StoredFile("", "", 0, 0),
+            None,
+            None,
+            records_in=work.records_in,
+            records_out=len(out),
+            rejected=len(turned),
+            quarantined=len(broke),
+            reasons=count_by_stage(rejects, "reason"),
+            errors=count_by_stage(broken, "error"),
+            totals=row_totals(table),
+            requeue_of=work.requeue_of,
+        )
+        if work.requeue_of and not told.mends:
+            return told
         data = store_table(self.url, "data", work.shard, table)
         down = store_table(self.url, "rejects", work.shard, rejects) if rejects.num_rows else None
         held = store_table(self.url, "quarantine", work.shard, broken) if broken.num_rows else None
         work.seconds["commit"] = time.perf_counter() - begun
-        return commit(
-            self.url,
-            Receipt(
-                work.shard,
-                data,
-                down,
-                held,
-                records_in=work.records_in,
-                records_out=len(out),
-                rejected=len(turned),
-                quarantined=len(broke),
-                reasons=_count(rejects, "reason"),
-                errors=_count(broken, "error"),
-                totals=row_totals(table),
-                requeue_of=work.requeue_of,
-                attempt={
-                    "host": socket.gethostname(),
-                    "seconds": {key: round(value, 6) for key, value in work.seconds.items()},
-                    "batches_halved": work.batches_halved,
-                },
-            ),
-            deterministic=self.deterministic,
-        )
+        attempt = {
+            "host": socket.gethostname(),
+            "seconds": {key: round(value, 6) for key, value in work.seconds.items()},
+            "batches_halved": work.batches_halved,
+        }
+        made = replace(told, data=data, rejects=down, quarantine=held, attempt=attempt)
+        return commit(self.url, made, deterministic=self.deterministic)
 
 
-def _count(table: pa.Table, column: str) -> dict[str, int]:
+def count_by_stage(table: pa.Table, column: str) -> dict[str, int]:
+    """Return how often each reason or error of a side table comes in each stage."""
     pairs = zip(table["stage"].to_pylist(), table[column].to_pylist(), strict=True)
     return dict(sorted(Counter(f"{stage}: {why}" for stage, why in pairs).items()))
 

@@ -27,7 +27,8 @@ def test_an_artifact_is_read_by_its_names(root: str) -> None:
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_a_late_attempt_writes_over_nothing(root: str, monkeypatch: pytest.MonkeyPatch, deterministic: bool) -> None:
     """Both attempts find no artifact; the first commits while the late one is writing its files."""
-    write, begun = store.write_bytes, []
+    write = store.write_bytes
+    begun: list[str] = []
 
     def first_is_quicker(url: str, data: bytes) -> None:
         if not begun:

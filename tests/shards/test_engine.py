@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import pyarrow as pa
 import pytest
 
 from cluster.inprocess import InProcessRunner
@@ -12,6 +15,7 @@ from shards.engine import Progress, run_step, step_url
 from shards.errors import TooManyQuarantined
 from shards.index import Cut, Join
 from shards.receipt import Receipt
+from shards.stage import Stage
 from shards.step import Step
 from tests.pipelines.tiny import breaks_second, texts, twice, upper
 
@@ -124,6 +128,84 @@ def test_requeued_records_take_their_place(root: str, monkeypatch: pytest.Monkey
     assert sizes(root) == before
 
 
+def test_a_step_that_was_stopped_goes_on_when_it_is_mended(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    special = dict.fromkeys(range(6), "break")
+    step = Step("upper", (upper(),), source(root, special=special), cut=Cut(rows=2))
+    for requeue in (False, False, True):  # what is not mended stops it again
+        with pytest.raises(TooManyQuarantined, match="2 x upper: ValueError: this record breaks"):
+            run_step(step, root, InProcessRunner(), 0, requeue=requeue)
+    monkeypatch.setenv("TINY_MENDED", "1")
+    heard = Counting()
+    made = run_step(step, root, InProcessRunner(), 0, heard, requeue=True)
+    assert heard.made == [f"{number:06d}" for number in range(1, 6)], "what was committed is kept"
+    assert [made.seal[k] for k in ("records_in", "records_out", "quarantined")] == [12, 12, 0]
+    assert (made.seal["errors"], made.seal["quarantine"]) == ({}, [])
+    assert not any(result.gaps for result in audit_below(root))
+
+
+class Picky:
+    """Breaks on all records but those named in the environment."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if set(batch["id"].to_pylist()) - set(os.environ.get("PICKY", "").split()):
+            raise ValueError("not this one")
+        return batch
+
+
+def picky(root: str, records: int) -> Step:
+    return Step("picky", (Stage("picky", f"{__name__}:Picky"),), source(root, records), max_quarantine=1.0)
+
+
+def test_records_run_again_in_vain_change_nothing(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    step = picky(root, 3)
+    first = run_step(step, root, InProcessRunner(), 0)
+    before = sizes(root)
+    assert run_step(step, root, InProcessRunner(), 0, requeue=True).digest == first.digest
+    assert sizes(root) == before
+    monkeypatch.setenv("PICKY", "t/00001")
+    second = run_step(step, root, InProcessRunner(), 0, requeue=True)
+    assert second.seal["errors"] == {"picky: ValueError: not this one": 2}, "only what is still in quarantine"
+    assert [side["shard"] for side in second.seal["quarantine"]] == ["000000-r1"]
+    before = sizes(root)
+    assert run_step(step, root, InProcessRunner(), 0, requeue=True).digest == second.digest
+    assert sizes(root) == before
+    assert not any(result.gaps for result in audit_below(root))
+
+
+def test_many_runs_of_quarantined_records_keep_their_order(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    step = picky(root, 12)
+    for number in range(12):
+        monkeypatch.setenv("PICKY", f"t/{number:05d}")
+        made = run_step(step, root, InProcessRunner(), 0, requeue=True)
+    ids = [record for table in made.tables(["id"]) for record in table["id"].to_pylist()]
+    assert ids == [f"t/{number:05d}" for number in range(12)]
+    assert (made.seal["quarantined"], made.seal["errors"]) == (0, {})
+    assert not any(result.gaps for result in audit_below(root))
+
+
+def test_runs_again_of_a_set_that_was_run_again_have_names_of_their_own(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(tmp_path)
+    step = picky(root, 3)
+    monkeypatch.setenv("PICKY", "t/00000 t/00001")
+    run_step(step, root, InProcessRunner(), 0)
+    monkeypatch.setenv("PICKY", "t/00000 t/00001 t/00002")
+    given = run_step(step, root, InProcessRunner(), 0, requeue=True)
+    assert [entry.name for entry in given.shards] == ["000000", "000000-r1"]
+    after = Step("after", (Stage("picky", f"{__name__}:Picky"),), given, max_quarantine=1.0)
+    monkeypatch.setenv("PICKY", "t/00000 t/00002")
+    run_step(after, root, InProcessRunner(), 0)
+    monkeypatch.setenv("PICKY", "t/00001")
+    made = run_step(after, root, InProcessRunner(), 0, requeue=True)
+    assert [entry.name for entry in made.shards] == ["000000", "000000-r2", "000000-r1"]
+    assert (made.records, made.seal["quarantined"]) == (3, 0)
+    assert not any(result.gaps for result in audit_below(root))
+
+
 def test_a_record_of_which_a_copy_came_out_is_not_run_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tmp_path)
     step = Step("copies", (twice(), breaks_second(), upper()), source(root, special={7: "break"}), max_quarantine=0.2)
@@ -134,6 +216,7 @@ def test_a_record_of_which_a_copy_came_out_is_not_run_again(tmp_path, monkeypatc
     ids = [record for table in second.tables(["id"]) for record in table["id"].to_pylist()]
     assert len(ids) == len(set(ids)) == 23
     assert second.seal["quarantined"] == 0
+    assert second.seal["errors"] == {"second: ValueError: this copy breaks": 1}, "the copy that is still broken"
     assert not any(result.gaps for result in audit_below(root))
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +69,37 @@ def test_listing_and_walking_are_sorted(root: str) -> None:
     assert {f.size for f in found} == {3, 1}
     assert [store.read_bytes(f.url) for f in store.walk(store.join(root, "c"))] == [b"x"]
     assert store.list_names(store.join(root, "absent")) == []
+
+
+def test_walking_tells_a_version_that_follows_each_writing(root: str) -> None:
+    for name in ("a/1", "b"):
+        store.write_bytes(store.join(root, name), b"old")
+    first = {f.url: f.version for f in store.walk(root)}
+    assert all(first.values())
+    assert {f.url: f.version for f in store.walk(root)} == first
+    time.sleep(0.02)  # a file system's clock may go in steps
+    store.write_bytes(store.join(root, "b"), b"new")
+    store.filesystem(root)[0].invalidate_cache()
+    second = {f.url: f.version for f in store.walk(root)}
+    (changed,) = [url for url in first if first[url] != second[url]]
+    assert changed.endswith("/b")
+    assert [f.version for f in store.walk(store.join(root, "b"))] == [second[changed]]  # alone as in its folder
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write_bytes(f"{tmp_path}/a/1", b"1")
+    store.write_bytes(f"{tmp_path}/b/2", b"2")
+    fs = store.filesystem(str(tmp_path))[0]
+    whole = fs.ls
+
+    def refuses(path: str, **options: object) -> list[object]:
+        if path.endswith("/a"):
+            raise PermissionError(13, "Permission denied", path)
+        return whole(path, **options)
+
+    monkeypatch.setattr(fs, "ls", refuses)
+    with pytest.raises(UserError, match="access refused"):
+        list(store.walk(str(tmp_path)))
 
 
 def test_remove_takes_a_folder_and_minds_no_absence(root: str) -> None:
