@@ -159,7 +159,7 @@ def build_noise_bank_from_folder(url: str, folder: str, *, rate: int, test_share
         raise UserError(f"{folder}: no audio ({', '.join(FORMATS)}) in the noise folder")
     identity = {
         "kind": "noises",
-        "files": [[_below(f.url, folder), f.size] for f in files],
+        "files": [[_below(f.url, folder), f.size, f.version] for f in files],
         "rate": rate,
         "test_share": test_share,
         "version": 1,

@@ -51,6 +51,7 @@ LOCATOR_FIELDS = (
     pa.field("row", pa.int64()),  # within the row group
     pa.field("start", pa.float64()),  # of a segment, seconds; null: the whole
     pa.field("length", pa.float64()),  # of a segment, seconds; null: to the end
+    pa.field("version", pa.string()),  # of the files it is made from; not in the records, so that equal ones are equal
 )
 LOCATOR = pa.struct(LOCATOR_FIELDS)
 POINTER_FIELDS = (

@@ -53,6 +53,11 @@ def list_sources(
     the folder or file. ``fields``: what the source calls ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
     ``rate``, where it is not one of the usual names. A missing path, a corpus without audio and a file of no known
     kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad".
+
+    ``version`` is another one when a file was written anew, also with as many bytes: of the audio and the text beside
+    it in a folder, of the Parquet or tar file itself. It comes with the listing and costs no request. Of what a
+    manifest or a Parquet of paths names it is the manifest's or the Parquet's: to ask for each audio file would cost
+    a request each. Where such audio is replaced in place, ``touch`` the manifest to have it read again.
     """
     url = _whole(url)
     unknown = sorted(set(fields or {}) - {"audio", "text", "speaker", "lang", "duration", "rate"})
@@ -147,7 +152,7 @@ def _folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator
     files = (f for f in walk(base if "*" in url else url) if _visible(f.url))
     for folder, group in itertools.groupby(files, key=lambda f: posixpath.dirname(f.url)):
         listed = list(group)
-        names = {posixpath.basename(f.url) for f in listed}
+        names = {posixpath.basename(f.url): f for f in listed}
         texts = _transcripts(folder, names)
         for file in listed:
             name = posixpath.basename(file.url)
@@ -155,6 +160,7 @@ def _folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator
             if suffix.lower() not in AUDIO_SUFFIXES or not _matches(file.url, url):
                 continue
             pointer = {"id": f"{corpus}/{_key(file.url, base)}", "kind": "file", "url": file.url, "size": file.size}
+            made_from = [file]
             if stem in texts:
                 pointer["text"] = texts[stem]
                 if re.fullmatch(r"\d+-\d+-\d+", stem):  # LibriSpeech: speaker-chapter-utterance
@@ -163,7 +169,14 @@ def _folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator
                 beside = next((stem + s for s in _SIDECARS if stem + s in names), None)
                 if beside is not None:
                     pointer["labels"] = json.dumps({"text": {"url": f"{folder}/{beside}"}})
-            yield pointer
+                    made_from.append(names[beside])
+            yield pointer | {"version": _version(*made_from)}
+
+
+def _version(*files: FileInfo) -> str:
+    """Return one version for several files."""
+    parts = [f"{file.size} {file.version}" for file in files]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def _transcripts(folder: str, names: Iterable[str]) -> dict[str, str]:
@@ -200,9 +213,11 @@ def _manifest(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterat
     seen = _Seen()
     for manifest in urls:
         _check_manifest(manifest, fields)
+        version = _version(*walk(manifest))
         for number, line in _lines(manifest):
             try:
                 pointer = _manifest_pointer(line, manifest, corpus, fields)
+                pointer["version"] = version
                 if seen.before(pointer["id"]):
                     raise RejectRecord(DUPLICATE)
             except RejectRecord as reject:
@@ -288,7 +303,7 @@ def _parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterato
             raise UserError(f"{file.url}: no audio column among {schema.names}; expected {wanted} of bytes or of paths")
         plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
         labels = json.dumps({"columns": plain})
-        row = 0
+        version, row = _version(file), 0
         for group in range(meta.num_row_groups):
             for place in range(meta.row_group(group).num_rows):
                 yield {
@@ -298,6 +313,7 @@ def _parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterato
                     "member": audio,
                     "row_group": group,
                     "row": place,
+                    "version": version,
                     "labels": labels,
                 }
                 row += 1
@@ -334,7 +350,7 @@ def _tar(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[di
     for file in _files(url, "tar"):
         key = f"{corpus}/{_key(file.url, base)}"
         members, whole = _members(file.url)
-        yield from _tar_pointers(file.url, key, members)
+        yield from _tar_pointers(file, key, members)
         if not whole:
             yield {"id": f"{key}#rest", "kind": "bad", "url": file.url, "size": file.size, "problem": UNREADABLE}
 
@@ -354,8 +370,9 @@ def _members(url: str) -> tuple[list[tuple[str, int, int]], bool]:
     return found, True
 
 
-def _tar_pointers(url: str, key: str, members: list[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+def _tar_pointers(tar: FileInfo, key: str, members: list[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
     """Give the audio members of a tar. WebDataset: what has the same name up to the first dot is one sample."""
+    url, version = tar.url, _version(tar)
     beside: dict[str, dict[str, dict[str, Any]]] = {}
     for name, offset, size in members:
         stem, suffix = _sample(name)
@@ -369,7 +386,7 @@ def _tar_pointers(url: str, key: str, members: list[tuple[str, int, int]]) -> It
             continue
         times[name] = times.get(name, 0) + 1
         again = f"#{times[name]}" if times[name] > 1 else ""
-        pointer = {"kind": "member", "url": url, "member": name, "offset": offset, "size": size}
+        pointer = {"kind": "member", "url": url, "member": name, "offset": offset, "size": size, "version": version}
         labels = json.dumps(beside[stem], sort_keys=True) if stem in beside else None
         yield {"id": f"{key}/{name.removeprefix('./')}{again}", **pointer, "labels": labels}
 

@@ -81,7 +81,7 @@ def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: in
     noise = settings.model_dump(include={"folder", "generated", "seconds", "test_share"}) | {"rate": rate}
     if settings.folder is not None:
         folder = settings.folder
-        noise |= {"listing": [[file.url, file.size] for file in walk(folder)]}
+        noise |= {"listing": [[file.url, file.size, file.version] for file in walk(folder)]}
 
         def make(url: str) -> object:
             return banks.build_noise_bank_from_folder(url, folder, rate=rate, test_share=settings.test_share)

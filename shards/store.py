@@ -8,10 +8,11 @@ import os
 import posixpath
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -34,6 +35,7 @@ class FileInfo:
 
     url: str
     size: int  # bytes
+    version: str = ""  # another one where the content was written anew: a checksum, an ETag or a time; "" if not told
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -150,16 +152,43 @@ def walk(url: str) -> Iterator[FileInfo]:
     """Give every file below a folder, or the file itself, in the order of their paths."""
     fs, path = filesystem(url)
     with _told(url):
-        if fs.isfile(path):
-            yield FileInfo(fs.unstrip_protocol(path) if "://" in url else path, int(fs.size(path) or 0))
-            return
-        for folder, folders, files in fs.walk(path, detail=True):
-            if isinstance(folders, dict):
-                for name in sorted(folders):  # fixes the order in which the walk goes down
-                    folders[name] = folders.pop(name)
-            for name in sorted(files):
-                inner = posixpath.join(folder, name)
-                yield FileInfo(fs.unstrip_protocol(inner) if "://" in url else inner, int(files[name].get("size") or 0))
+        for info in [fs.info(path)] if fs.isfile(path) else _below(fs, path):
+            inner = info["name"]
+            whole = fs.unstrip_protocol(inner) if "://" in url else inner
+            yield FileInfo(whole, int(info.get("size") or 0), _version(info))
+
+
+def _below(fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dict[str, Any]]:
+    """Give what the storage says of each file below a folder: its own, then folder by folder.
+
+    Unlike fsspec's walk, which passes over folders that cannot be listed, so that files would be missed in silence.
+    """
+    try:
+        listed = fs.ls(folder, detail=True)
+    except FileNotFoundError:
+        return
+    # Object stores may list a folder's marker as a file in it.
+    inner = sorted((i for i in listed if i["name"].rstrip("/") != folder.rstrip("/")), key=lambda info: info["name"])
+    yield from (info for info in inner if info["type"] != "directory")
+    for info in inner:
+        if info["type"] == "directory":
+            yield from _below(fs, info["name"].rstrip("/"))
+
+
+# What kinds of storage call a file's version, what follows the content alone before what follows each writing.
+_VERSIONS = ("md5Hash", "ETag", "blob_id", "etag", "mtime", "LastModified", "last_modified", "modified", "created")
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """Return a file's version from what its listing says, without another request."""
+    if info.get("islink"):  # the listing tells when the link was made; links are local, so asking is cheap
+        with contextlib.suppress(OSError):
+            return f"mtime:{os.stat(info['name']).st_mtime}"
+    for key in _VERSIONS:
+        if info.get(key):
+            value = info[key]
+            return f"{key}:{value.timestamp() if isinstance(value, datetime) else value}"
+    return ""
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -216,3 +217,42 @@ def test_wrong_options_are_said(tmp_path: Path) -> None:
         list_sources(str(tmp_path), kind="wavs")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="sound is no value"):
         list_sources(str(tmp_path), fields={"sound": "x"})
+
+
+@pytest.mark.parametrize("storage", ["local", "memory"])
+def test_the_version_of_a_row_follows_the_files_it_is_made_from(tmp_path: Path, storage: str) -> None:
+    tone(tmp_path / "c/a.wav")
+    tone(tmp_path / "c/b.wav")
+    (tmp_path / "c/a.txt").write_text("aa")
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "c/a.wav"}\n')
+    pq.write_table(pa.table({"audio": [b"1"]}), tmp_path / "p.parquet")
+    write_tar(tmp_path / "t.tar", {"a.wav": b"1"})
+    memory = fsspec.filesystem("memory")
+    if storage == "memory":
+        memory.put(str(tmp_path), "/versions", recursive=True)
+    root = str(tmp_path) if storage == "local" else "memory://versions"
+
+    def versions() -> list[str]:
+        return [row["version"] for name in ("c", "m.jsonl", "p.parquet", "t.tar") for row in rows(f"{root}/{name}")]
+
+    def write_anew(name: str) -> None:
+        if storage == "memory":
+            memory.pipe_file(f"/versions/{name}", memory.cat_file(f"/versions/{name}"))
+        else:
+            stat = (tmp_path / name).stat()
+            os.utime(tmp_path / name, (stat.st_atime, stat.st_mtime + 10))
+
+    try:
+        before = versions()
+        assert versions() == before
+        for name, changed in [("c/a.txt", 0), ("c/a.wav", 0), ("c/b.wav", 1), ("m.jsonl", 2), ("p.parquet", 3)]:
+            write_anew(name)
+            after = versions()
+            assert [i for i, (old, new) in enumerate(zip(before, after, strict=True)) if old != new] == [changed]
+            before = after
+        write_anew("t.tar")
+        assert versions()[:4] == before[:4]
+        assert versions()[4] != before[4]
+    finally:
+        if storage == "memory":
+            memory.rm("/versions", recursive=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from cluster.inprocess import InProcessRunner
 from pipelines.corpora import Corpora, CorpusSettings, prepare_corpora
+from pipelines.noise import NoiseSettings, RoomBankSettings, prepare_banks
 from pipelines.run import Run
 
 RATE = 8000
@@ -44,3 +48,78 @@ def test_places_of_one_name_are_numbered(tmp_path: Path, prepare: Callable[..., 
     ids = [key for table in corpora.labelled.tables(["id"]) for key in table["id"].to_pylist()]
     assert ids == ["train-2/x.wav", "train-3/x.wav", "train-1/x.wav", "other/x.wav"]
     assert corpora.unlabelled.read(0)["id"].to_pylist() == ["train/x.wav"]
+
+
+def steps(run: Run) -> dict[str, bool]:
+    return {trace.name: trace.kept for trace in run.trace}
+
+
+def test_a_change_in_place_is_seen_and_redoes_no_more(
+    tmp_path: Path, prepare: Callable[..., tuple[Corpora, Run]]
+) -> None:
+    for part in ("gold", "raw", "test"):
+        utterance(tmp_path / part / "x.wav")
+    given = {"labelled": f"{tmp_path}/gold", "unlabelled": f"{tmp_path}/raw", "test": f"{tmp_path}/test"}
+    first, _ = prepare(**given)
+    assert all(steps(prepare(**given)[1]).values())
+
+    size = (tmp_path / "raw/x.wav").stat().st_size
+    later(utterance(tmp_path / "raw/x.wav", seed=1))  # other samples, as many bytes
+    assert (tmp_path / "raw/x.wav").stat().st_size == size
+    second, run = prepare(**given)
+    assert {name for name, kept in steps(run).items() if not kept} == {
+        "listing_unlabelled",
+        "probed_unlabelled",
+        "unlabelled",
+    }
+    assert second.unlabelled.digest != first.unlabelled.digest
+
+    (tmp_path / "gold/x.txt").write_text("no go")  # a sidecar, as many bytes
+    later(tmp_path / "gold/x.txt")
+    third, _ = prepare(**given)
+    assert third.labelled.read(0)["text"].to_pylist() == ["no go"]
+
+    later(tmp_path / "test/x.wav", 20)  # written anew with the same content: equal records, so nothing after is redone
+    fourth, run = prepare(**given)
+    assert not steps(run)["test"]
+    assert fourth.test.digest == first.test.digest
+
+
+def later(path: Path, seconds: float = 10) -> None:
+    """Make a file younger, whatever the clock's steps."""
+    stat = path.stat()
+    os.utime(path, (stat.st_atime, stat.st_mtime + seconds))
+
+
+def test_digits_that_change_in_place_are_joined_again(
+    tmp_path: Path, prepare: Callable[..., tuple[Corpora, Run]]
+) -> None:
+    def write(seed: int) -> None:
+        audio = [utterance(tmp_path / "x.wav", seed + n, text=None).read_bytes() for n in range(24)]
+        columns = {"audio": audio, "text": ["one", "two"] * 12, "speaker": ["a"] * 24}
+        pq.write_table(pa.table(columns), tmp_path / "digits.parquet")
+
+    counts = {"labelled_records": 2, "unlabelled_records": 2, "test_records": 2}
+    given = {"digits": f"{tmp_path}/digits.parquet", "labelled_share": 0.4, "test_share": 0.3, **counts}
+    write(0)
+    first, _ = prepare(**given)
+    write(100)
+    later(tmp_path / "digits.parquet")
+    second, _ = prepare(**given)
+    assert second.test.digest != first.test.digest
+
+
+def test_a_noise_folder_that_changes_in_place_makes_another_bank(
+    tmp_path: Path, prepare: Callable[..., tuple[Corpora, Run]]
+) -> None:
+    for number in range(3):
+        utterance(tmp_path / f"noise/{number}.wav", number, text=None)
+    for part in ("gold", "raw", "test"):
+        utterance(tmp_path / part / "x.wav")
+    given = {"labelled": f"{tmp_path}/gold", "unlabelled": f"{tmp_path}/raw", "test": f"{tmp_path}/test"}
+    settings = NoiseSettings(folder=f"{tmp_path}/noise", rooms=RoomBankSettings(count=1))
+    corpora, run = prepare(**given)
+    first = prepare_banks(run, settings, corpora.unlabelled, RATE).noise
+    later(utterance(tmp_path / "noise/1.wav", 7, text=None))
+    second = prepare_banks(run, settings, corpora.unlabelled, RATE).noise
+    assert second.digest != first.digest
