@@ -23,6 +23,7 @@ from models.features import FeatureSettings
 from models.losses import ctc_loss, expected_errors, soft_target_loss
 from models.specaugment import SpecAugment
 from models.units import Units
+from models.wer import CORRECT, align
 from shards.artifact import read_file
 from shards.errors import UserError
 from shards.job import TrainContext
@@ -248,20 +249,22 @@ class _Training:
             losses["soft"] = weights["soft"] * soft * (phase.temperature**2 if len(weights) > 1 else 1.0)
         if weights.get("ctc") and batch.targets is not None:
             losses["ctc"] = weights["ctc"] * ctc_loss(log_probs, lengths, batch.targets)
-        if weights.get("mwer") and batch.texts is not None:
-            losses["mwer"] = weights["mwer"] * self._mwer(phase, batch.texts, log_probs, lengths)
+        if weights.get("mwer") and batch.targets is not None:
+            losses["mwer"] = weights["mwer"] * self._mwer(phase, batch.targets, log_probs, lengths)
         return losses
 
-    def _mwer(self, phase: Phase, texts: list[str], log_probs: Tensor, lengths: Tensor) -> Tensor:
+    def _mwer(self, phase: Phase, targets: list[list[int]], log_probs: Tensor, lengths: Tensor) -> Tensor:
         """Return expected word errors a reference word over n-best lists of the model as it is."""
+        # The text as the units spell it: what no hypothesis can write, such as capitals, is no error.
+        texts = [self.units.decode(target).split() for target in targets]
         scores = log_probs.detach().float().cpu().numpy()
         hypotheses, errors = [], []
-        for row, count, text in zip(scores, lengths.tolist(), texts, strict=True):
+        for row, count, words in zip(scores, lengths.tolist(), texts, strict=True):
             found = prefix_beam_search(row[:count], phase.beam, nbest=phase.nbest)
             hypotheses.append([h.units for h in found])
-            words = text.split()
-            errors.append([float(edits(words, self.units.decode(h.units).split())) for h in found])
-        spoken = max(1, sum(len(text.split()) for text in texts))
+            letters = [align(words, self.units.decode(h.units).split()) for h in found]
+            errors.append([float(len(aligned) - aligned.count(CORRECT)) for aligned in letters])
+        spoken = max(1, sum(map(len, texts)))
         return expected_errors(log_probs, lengths, hypotheses, errors) * (len(texts) / spoken)
 
     def _tell(self, phase: int, step: int, steps: int, epoch: int, losses: dict[str, float], *, last: bool) -> None:
@@ -307,16 +310,6 @@ class _Training:
                 state["state"].setdefault(int(place), {})[key] = value.cpu() if key == "step" else value
         self.optimiser.load_state_dict(state)
         self.done, self.curves = written["done"], written["curves"]
-
-
-def edits(reference: list[str], other: list[str]) -> int:
-    """Return the Levenshtein distance of two word lists."""
-    row = list(range(len(other) + 1))
-    for i, word in enumerate(reference, 1):
-        corner, row[0] = row[0], i
-        for j, heard in enumerate(other, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (word != heard))
-    return row[-1]
 
 
 def _served(weights: dict[str, float], source: Source) -> bool:

@@ -37,7 +37,6 @@ class Batch:
     features: torch.Tensor  # (B, T, n_mels) float32
     lengths: torch.Tensor  # (B,)
     targets: list[list[int]] | None
-    texts: list[str] | None
     topk_ids: torch.Tensor | None  # (B, T', K) int64
     topk_logprobs: torch.Tensor | None  # (B, T', K)
     tail_logmass: torch.Tensor | None  # (B, T')
@@ -175,15 +174,14 @@ class Source:
         features = np.zeros((len(rows), int(lengths.max()), self.settings.n_mels), np.float32)
         for into, (shard, row), count in zip(features, taken, lengths, strict=True):
             into[:count] = shard["features"][row].reshape(count, -1)
-        texts = None
+        targets = None
         if self.text:
             places = self._labels_of(rows) if self.pseudo else taken
-            texts = [shard[self.text][row] or "" for shard, row in places]
+            targets = [units.encode(shard[self.text][row] or "") for shard, row in places]
         batch = Batch(
             torch.from_numpy(features),
             torch.from_numpy(lengths.astype(np.int64)),
-            [units.encode(text) for text in texts] if texts is not None else None,
-            texts,
+            targets,
             None,
             None,
             None,

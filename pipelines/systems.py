@@ -218,7 +218,7 @@ class Systems:
             "weight_decay": given.weight_decay,
             "device": "cuda" if given.gpus else "cpu",
         }
-        return TrainJob(name, config, ranks=given.ranks, resources=Resources(gpus=given.gpus))
+        return TrainJob(name, config, version=2, ranks=given.ranks, resources=Resources(gpus=given.gpus))
 
 
 def _source(features: SealedSet, labels: SealedSet | None = None, text: str | None = None) -> dict[str, Any]:
