@@ -35,7 +35,7 @@ def start(workers: int | None = None) -> int:
     ``RAY_AUTH_TOKEN``, ``RAY_TMPDIR``, ...).
 
     Raises:
-        UserError: Ray is not installed, or the cluster cannot be joined.
+        UserError: Ray is not installed, the cluster cannot be joined, or token authentication is turned off.
     """
     if workers is not None and workers < 1:
         raise UserError(f"workers={workers}: expected a number of workers of 1 or more")
@@ -99,9 +99,16 @@ def _join() -> None:
 
 
 def _authenticate(joins: bool) -> None:
-    """Choose the token explicitly. A local Ray that nobody has a token for gets one of its own, kept in memory."""
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        return  # the user's own decision
+    """Choose the token explicitly; nothing is opened without one.
+
+    A local Ray that nobody has a token for gets one of its own, kept in memory.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode != "token":
+        raise UserError(
+            f"RAY_AUTH_MODE is {mode!r}: anyone who reaches the cluster could run code; "
+            "expected 'token', or leave it unset"
+        )
     known = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     known = known or (Path.home() / ".ray" / "auth_token").exists()
     if not known and not joins:
