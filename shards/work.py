@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,9 +147,10 @@ class StageWorker:
         reason = table["reject_reason"]
         if reason.null_count < table.num_rows:
             down = table.filter(pc.is_valid(reason))
+            reasons = [steady(text) for text in down["reject_reason"].to_pylist()]
             work.rejects.append(
                 pa.table(
-                    [down["id"], down[work.origin], [self.stage.name] * len(down), down["reject_reason"]],
+                    [down["id"], down[work.origin], [self.stage.name] * len(down), reasons],
                     schema=REJECTS,
                 )
             )
@@ -156,7 +160,24 @@ class StageWorker:
 
 def _describe(error: Exception) -> str:
     """Return an error as one line; no traceback, which would name a machine's folders."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    return f"{type(error).__name__}: {' '.join(steady(str(error)).split())}"[:500]
+
+
+# What differs from process to process though the error is the same: it must not reach stored bytes (law 1).
+_VOLATILE = (
+    (re.compile(r"\bat 0x[0-9A-Fa-f]+"), "at 0x*"),
+    (re.compile(r"\b0x[0-9A-Fa-f]{9,16}\b"), "0x*"),
+    (re.compile(r"(?<![\w.])tmp[a-z0-9_]{8}(?![a-z0-9_])"), "tmp*"),  # names that tempfile makes
+    (re.compile(r"\b(pid|thread)([ =:]+)\d+", re.IGNORECASE), r"\1\2*"),
+)
+
+
+def steady(text: str) -> str:
+    """Return a text without memory addresses, names of temporary files, and numbers of processes and threads."""
+    text = text.replace(tempfile.gettempdir() + os.sep, "")
+    for pattern, plain in _VOLATILE:
+        text = pattern.sub(plain, text)
+    return text
 
 
 def _is_memory(error: Exception) -> bool:
