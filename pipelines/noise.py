@@ -113,7 +113,7 @@ def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: in
         )
 
     return Banks(
-        run.build("noise_bank", make, noise, [speech.digest]),
+        run.build("noise_bank", make, noise, [speech.digest] if settings.folder is None else []),
         rooms("room_bank", RoomSettings(rt60=settings.rooms.rt60), 2 * run.seed),
         rooms("test_room_bank", RoomSettings(rt60=settings.rooms.rt60), 2 * run.seed + 1),
         rooms("other_room_bank", replace(ROOMS, rt60=settings.rerecorded_rt60), 2 * run.seed),

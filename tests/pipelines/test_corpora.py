@@ -109,7 +109,7 @@ def test_digits_that_change_in_place_are_joined_again(
     assert second.test.digest != first.test.digest
 
 
-def test_a_noise_folder_that_changes_in_place_makes_another_bank(
+def test_a_bank_of_a_noise_folder_depends_on_its_files_alone(
     tmp_path: Path, prepare: Callable[..., tuple[Corpora, Run]]
 ) -> None:
     for number in range(3):
@@ -120,6 +120,9 @@ def test_a_noise_folder_that_changes_in_place_makes_another_bank(
     settings = NoiseSettings(folder=f"{tmp_path}/noise", rooms=RoomBankSettings(count=1))
     corpora, run = prepare(**given)
     first = prepare_banks(run, settings, corpora.unlabelled, RATE).noise
+    other_speech = prepare_banks(run, settings, corpora.labelled, RATE).noise
+    assert other_speech.url == first.url
+    assert [trace.inputs for trace in run.trace if trace.name == "noise_bank"] == [[], []]
     later(utterance(tmp_path / "noise/1.wav", 7, text=None))
     second = prepare_banks(run, settings, corpora.unlabelled, RATE).noise
     assert second.digest != first.digest
