@@ -21,6 +21,7 @@ from actors.headers import Header, opened, read_header
 from actors.pointers import (
     EMPTY,
     MALFORMED,
+    NO_TEXT,
     POINTER_FIELDS,
     SILENT,
     TOO_LONG,
@@ -137,7 +138,8 @@ class Load:
 
     Follows :class:`Probe`. ``sampling_rate`` (Hz) resamples, ``None`` keeps the source's; ``silence_peak`` is the
     largest sample value of a recording that counts as silent; samples past full scale are scaled to it. Records
-    get their text with ``label_source`` "gold", or, where the corpus is not ``annotated``, no text at all.
+    get their text with ``label_source`` "gold", and those without one are turned down; where the corpus is not
+    ``annotated``, none gets a text.
     """
 
     def __init__(
@@ -155,10 +157,11 @@ class Load:
         """Load a batch of probed pointers."""
         rows = batch.to_pylist()
         encoded: list[bytes | None] = []
-        for row, found in zip(rows, read_audio(rows), strict=True):
+        audio = iter(read_audio([row for row in rows if self._is_wanted(row)]))
+        for row in rows:
             data = None
             try:
-                data = self._load(row, found)
+                data = self._load(row, next(audio) if self._is_wanted(row) else NO_TEXT)
                 row["reject_reason"] = None
             except RejectRecord as reject:
                 row["reject_reason"] = reject.reason
@@ -169,6 +172,9 @@ class Load:
             row["confidence"] = None
         out = _table(batch.drop_columns([*LOAD_DROPS]), rows, [f for f in SPEECH_FIELDS if f.name != "audio"])
         return out.append_column("audio", audio_array(encoded))
+
+    def _is_wanted(self, row: Mapping[str, Any]) -> bool:
+        return not self._annotated or bool((row["text"] or "").strip())
 
     def _load(self, row: dict[str, Any], found: tuple[np.ndarray, int] | str) -> bytes:
         if isinstance(found, str):
@@ -290,6 +296,7 @@ def load_stage(
         adds=_LOAD_ADDS,
         drops=LOAD_DROPS,
         params=params,
+        version=2,  # turns down what has no text
         batch=BatchLimits(64),
         resources=resources or Resources(),
     )

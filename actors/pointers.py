@@ -27,6 +27,7 @@ WRONG_DURATION = "wrongly declared: duration"
 WRONG_RATE = "wrongly declared: sampling rate"
 MALFORMED = "malformed manifest line"
 DUPLICATE = "duplicate"
+NO_TEXT = "no text"  # in a corpus that is annotated: it would count as silence
 REASONS = (
     UNREADABLE,
     MISSING,
@@ -39,6 +40,7 @@ REASONS = (
     WRONG_RATE,
     MALFORMED,
     DUPLICATE,
+    NO_TEXT,
 )
 
 LOCATOR_FIELDS = (

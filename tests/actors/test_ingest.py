@@ -49,7 +49,8 @@ def probe(url: object, **options: object) -> pa.Table:
 def ingest(url: object, **options: object) -> pa.Table:
     probed = probe(url)
     assert probed["reject_reason"].null_count == len(probed), probed["reject_reason"].to_pylist()
-    return Load(**options)(probed.drop_columns("reject_reason"))
+    annotated = probed["text"].null_count < len(probed)
+    return Load(annotated=annotated, **options)(probed.drop_columns("reject_reason"))
 
 
 def reasons(table: pa.Table) -> dict[str, str | None]:
@@ -179,6 +180,20 @@ def test_wrong_declarations_are_rejected(tmp_path: Path) -> None:
     ]
 
 
+def test_what_has_no_text_is_no_silence(tmp_path: Path) -> None:
+    texts = {"a": "hello", "b": None, "c": " \n", "d": "there"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.flac").write_bytes(encoded())
+        if text is not None:
+            (tmp_path / f"{name}.txt").write_text(text)
+    out = ingest(tmp_path)
+    assert reasons(out) == {"a.flac": None, "b.flac": "no text", "c.flac": "no text", "d.flac": None}
+    assert [data is None for data in audio_bytes(out)] == [False, True, True, False]
+    table = next(list_sources(str(tmp_path)))
+    unlabelled = Load(annotated=False)(Probe()(table).drop_columns("reject_reason"))
+    assert unlabelled["reject_reason"].null_count == len(texts)
+
+
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])
 def test_segments_are_cut_from_their_recording(tmp_path: Path, kind: str) -> None:
     steps = np.repeat([0.1, 0.2, 0.3, 0.4], 16000) * np.sin(np.arange(64000) * 0.3)
@@ -301,7 +316,7 @@ def test_a_corpus_with_broken_files_runs_through_the_engine(tmp_path: Path) -> N
     out, runner = str(tmp_path / "out"), InProcessRunner()
     listing = seal_tables(f"{out}/listing", "listing", list_sources(str(corpus), rows=6))
     probed = run_step(Step("probe", (probe_stage(),), listing), out, runner, 0)
-    loaded = run_step(Step("load", (load_stage(),), probed, cut=Cut(rows=5)), out, runner, 0)
+    loaded = run_step(Step("load", (load_stage(annotated=False),), probed, cut=Cut(rows=5)), out, runner, 0)
     assert (probed.records, loaded.records) == (18, 17)
     table = pa.concat_tables(loaded.tables())
     assert set(table.schema.names) == set(SPEECH.names)
@@ -318,6 +333,6 @@ def test_real_corpora_come_in_whole(data_dir: Path) -> None:
     probed = Probe()(listed)
     assert Counter(probed["reject_reason"].to_pylist()) == {None: 482}
     np.testing.assert_allclose(probed["duration"].to_numpy(), listed["declared_duration"].to_numpy(), atol=0.06)
-    out = Load(sampling_rate=8000)(probed.drop_columns("reject_reason").slice(0, 20))
+    out = Load(sampling_rate=8000, annotated=False)(probed.drop_columns("reject_reason").slice(0, 20))
     assert out["reject_reason"].null_count == 20
     assert out["text"].null_count == 20
