@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from actors import ingest, join_digits, synthesise
 from actors.sources import corpus_name, list_sources
-from pipelines.requests import requests
+from pipelines.requests import DOMAINS, requests
 from pipelines.run import Run
 from shards.dataset import SealedSet
 from shards.errors import UserError
@@ -57,6 +57,7 @@ class CorpusSettings(Settings):
     unlabelled: Places | None = None
     test: Places | None = None
     digits: str | None = None
+    domains: tuple[str, ...] = DOMAINS  # requests: what is spoken of
     labelled_records: int = Field(400, ge=1)
     unlabelled_records: int = Field(2400, ge=1)
     test_records: int = Field(240, ge=1)
@@ -102,8 +103,8 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
     for part, records in counts.items():
         texts = run.source(
             f"requests_{part}",
-            partial(requests, part, records, seed=run.seed),
-            {"part": part, "records": records, "seed": run.seed, "version": 1},
+            partial(requests, part, records, seed=run.seed, domains=settings.domains),
+            {"part": part, "records": records, "seed": run.seed, "domains": settings.domains, "version": 1},
         )
         stage = synthesise.stage(settings.sampling_rate, keep_text=part != "unlabelled")
         parts[part] = run.step(Step(part, (stage,), texts, cut=settings.shard.cut()))

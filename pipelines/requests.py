@@ -180,28 +180,26 @@ TEMPLATES: dict[str, list[str]] = {
     ],
 }
 
+DOMAINS = tuple(TEMPLATES)
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
 @cache
-def vocabulary() -> tuple[str, ...]:
-    """Return every word that a request can hold, sorted."""
-    texts = [_SLOT.sub(" ", t) for group in TEMPLATES.values() for t in group]
-    texts += [value for name in _used_slots() for value in SLOTS[name]]
+def vocabulary(domains: tuple[str, ...] = DOMAINS) -> tuple[str, ...]:
+    """Return every word that a request of some domains can hold, sorted."""
+    patterns = [pattern for domain in domains for pattern in TEMPLATES[domain]]
+    texts = [_SLOT.sub(" ", pattern) for pattern in patterns]
+    texts += [value for pattern in patterns for name in _SLOT.findall(pattern) for value in SLOTS[name]]
     return tuple(sorted({word for text in texts for word in text.split()}))
 
 
-def _used_slots() -> set[str]:
-    return {name for group in TEMPLATES.values() for text in group for name in _SLOT.findall(text)}
-
-
 @cache
-def _weighted() -> tuple[list[str], np.ndarray]:
+def _weighted(domains: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
     """Return the patterns and their cumulated weights: the square root of how many sentences each makes.
 
     Even weights would say the few sentences of a small pattern again and again.
     """
-    patterns = [p for group in TEMPLATES.values() for p in group]
+    patterns = [pattern for domain in domains for pattern in TEMPLATES[domain]]
     sizes = [np.prod([len(SLOTS[name]) for name in _SLOT.findall(p)]) for p in patterns]
     return patterns, np.cumsum(np.sqrt(np.minimum(sizes, 2000.0)))
 
@@ -212,9 +210,9 @@ def held_out(text: str) -> bool:
     return int.from_bytes(digest, "big") < _TEST_SHARE * 2**32
 
 
-def sentence(rng: np.random.Generator, test: bool = False) -> str:
+def sentence(rng: np.random.Generator, test: bool = False, domains: tuple[str, ...] = DOMAINS) -> str:
     """Return one request of 3 to 8 words: lower-case letters, apostrophes and spaces."""
-    patterns, cumulated = _weighted()
+    patterns, cumulated = _weighted(domains)
     while True:
         pattern = patterns[int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))]
         text = _SLOT.sub(lambda match: SLOTS[match[1]][rng.integers(len(SLOTS[match[1]]))], pattern)
@@ -222,10 +220,12 @@ def sentence(rng: np.random.Generator, test: bool = False) -> str:
             return text
 
 
-def requests(part: str, n: int, seed: int = 0, rows: int = 2000, start: int = 0) -> Iterator[pa.Table]:
+def requests(
+    part: str, n: int, seed: int = 0, rows: int = 2000, start: int = 0, domains: tuple[str, ...] = DOMAINS
+) -> Iterator[pa.Table]:
     """Yield records ``start`` to ``start + n - 1`` of a part as tables (``REQUESTS``) of at most ``rows`` rows.
 
-    ``part`` is labelled, unlabelled or test. Test sentences and test voices occur in no other part.
+    ``part`` is labelled, unlabelled or test; ``domains`` are those that are spoken of. Test sentences and test voices occur in no other part.
     """
     from actors.synthesise import TEST_VOICES, TRAIN_VOICES
 
@@ -233,11 +233,14 @@ def requests(part: str, n: int, seed: int = 0, rows: int = 2000, start: int = 0)
         raise UserError(f"requests: part is {part!r}, expected one of {', '.join(PARTS)}")
     if n < 0 or start < 0 or rows < 1:
         raise UserError(f"requests: n={n}, start={start}, rows={rows}: expected n, start >= 0 and rows >= 1")
+    unknown = sorted(set(domains) - set(DOMAINS))
+    if unknown or not domains:
+        raise UserError(f"requests: domains {unknown or 'are empty'}, expected some of {', '.join(DOMAINS)}")
     test = part == "test"
     voices = TEST_VOICES if test else TRAIN_VOICES
     draw = RecordRandom(seed, f"requests/{part}")
     for first in range(start, start + n, rows):
         ids = [f"requests/{part}/{i:07d}" for i in range(first, min(first + rows, start + n))]
-        drawn = [(sentence(rng, test), voices[rng.integers(len(voices))]) for rng in map(draw, ids)]
+        drawn = [(sentence(rng, test, domains), voices[rng.integers(len(voices))]) for rng in map(draw, ids)]
         texts, names = zip(*drawn, strict=True)
         yield pa.table([ids, texts, names], schema=REQUESTS)
