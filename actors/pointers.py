@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import posixpath
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from shards.errors import RejectRecord, UserError
 from shards.schema import ID
-from shards.store import filesystem, is_local
+from shards.store import FileInfo, filesystem, is_local, open_read
 
 # The vocabulary of reasons. They are counted, so they never carry details of one record.
 UNREADABLE = "unreadable"
@@ -233,7 +234,7 @@ class Reader:
             except (FileNotFoundError, IsADirectoryError):
                 raise RejectRecord(MISSING) from None
             except PermissionError as error:
-                raise UserError(f"{url}: access refused ({error}); check the permissions") from None
+                raise refused(url, error) from None
             self._file = (url, opened)
         return self._file[1]
 
@@ -286,6 +287,12 @@ class Reader:
             self._file = None
 
 
+def version_of(*files: FileInfo) -> str:
+    """Return one version for the files that a row is made from."""
+    parts = [f"{file.size} {file.version}" for file in files]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
 def resolve(folder: str, path: str) -> str:
     """Return the URL of a path that a source names: absolute, or relative to the source's folder."""
     if "://" in path or path.startswith("/"):
@@ -303,7 +310,24 @@ def read_whole(url: str, offset: int | None = None, size: int | None = None) -> 
     except (FileNotFoundError, IsADirectoryError):
         raise RejectRecord(MISSING) from None
     except PermissionError as error:
-        raise UserError(f"{url}: access refused ({error}); check the permissions") from None
+        raise refused(url, error) from None
+
+
+def refused(url: str, error: PermissionError) -> RejectRecord | UserError:
+    """Return what a refused file means: a local one is a fault of this file, remote storage refuses the user."""
+    if is_local(url):
+        return RejectRecord(UNREADABLE)
+    return UserError(f"{url}: access refused ({error}); check the credentials or the permissions")
+
+
+def open_container(url: str) -> BinaryIO:
+    """Open a tar or Parquet file to list it; a refused local one is a reject."""
+    try:
+        return open_read(url)
+    except UserError:
+        if is_local(url):
+            raise RejectRecord(UNREADABLE) from None
+        raise
 
 
 def read_many(pointers: list[dict[str, Any]]) -> list[bytes | str]:
@@ -337,7 +361,7 @@ def read_many(pointers: list[dict[str, Any]]) -> list[bytes | str]:
             if isinstance(data, FileNotFoundError):
                 continue
             if isinstance(data, PermissionError):
-                raise UserError(f"{pointers[i]['url']}: access refused ({data}); check the credentials") from None
+                raise refused(pointers[i]["url"], data) from None
             if isinstance(data, BaseException):
                 raise data
             short = pointers[i]["kind"] == "member" and len(data) < pointers[i]["size"]

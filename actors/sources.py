@@ -20,7 +20,18 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.pointers import DUPLICATE, MALFORMED, POINTERS, UNREADABLE, declared, named, resolve, seconds
+from actors.pointers import (
+    DUPLICATE,
+    MALFORMED,
+    POINTERS,
+    UNREADABLE,
+    declared,
+    named,
+    open_container,
+    resolve,
+    seconds,
+    version_of,
+)
 from shards.errors import RejectRecord, UserError
 from shards.store import FileInfo, exists, filesystem, is_local, list_names, open_read, read_bytes, walk
 
@@ -55,9 +66,8 @@ def list_sources(
     kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad".
 
     ``version`` is another one when a file was written anew, also with as many bytes: of the audio and the text beside
-    it in a folder, of the Parquet or tar file itself. It comes with the listing and costs no request. Of what a
-    manifest or a Parquet of paths names it is the manifest's or the Parquet's: to ask for each audio file would cost
-    a request each. Where such audio is replaced in place, ``touch`` the manifest to have it read again.
+    it in a folder, of the Parquet or tar file itself. Of what a manifest or a Parquet of paths names it is theirs, as
+    asking for each audio file costs a request each: where such audio changed in place, write the manifest anew.
     """
     url = _whole(url)
     unknown = sorted(set(fields or {}) - {"audio", "text", "speaker", "lang", "duration", "rate"})
@@ -170,13 +180,7 @@ def _folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator
                 if beside is not None:
                     pointer["labels"] = json.dumps({"text": {"url": f"{folder}/{beside}"}})
                     made_from.append(names[beside])
-            yield pointer | {"version": _version(*made_from)}
-
-
-def _version(*files: FileInfo) -> str:
-    """Return one version for several files."""
-    parts = [f"{file.size} {file.version}" for file in files]
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+            yield pointer | {"version": version_of(*made_from)}
 
 
 def _transcripts(folder: str, names: Iterable[str]) -> dict[str, str]:
@@ -213,11 +217,10 @@ def _manifest(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterat
     seen = _Seen()
     for manifest in urls:
         _check_manifest(manifest, fields)
-        version = _version(*walk(manifest))
+        version = version_of(*walk(manifest))
         for number, line in _lines(manifest):
             try:
-                pointer = _manifest_pointer(line, manifest, corpus, fields)
-                pointer["version"] = version
+                pointer = _manifest_pointer(line, manifest, corpus, fields) | {"version": version}
                 if seen.before(pointer["id"]):
                     raise RejectRecord(DUPLICATE)
             except RejectRecord as reject:
@@ -291,9 +294,9 @@ def _parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterato
     for file in _files(url, "parquet"):
         key = f"{corpus}/{_key(file.url, base)}"
         try:
-            with open_read(file.url) as handle:
+            with open_container(file.url) as handle:
                 meta = pq.read_metadata(handle)
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowInvalid, OSError, RejectRecord):
             yield {"id": key, "kind": "bad", "url": file.url, "size": file.size, "problem": UNREADABLE}
             continue
         schema = meta.schema.to_arrow_schema()
@@ -303,7 +306,7 @@ def _parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterato
             raise UserError(f"{file.url}: no audio column among {schema.names}; expected {wanted} of bytes or of paths")
         plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
         labels = json.dumps({"columns": plain})
-        version, row = _version(file), 0
+        version, row = version_of(file), 0
         for group in range(meta.num_row_groups):
             for place in range(meta.row_group(group).num_rows):
                 yield {
@@ -358,21 +361,20 @@ def _tar(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[di
 def _members(url: str) -> tuple[list[tuple[str, int, int]], bool]:
     """Return (name, offset, size) of a tar's files, and whether the tar could be read to its end."""
     found: list[tuple[str, int, int]] = []
-    with open_read(url) as handle:
-        try:
-            with tarfile.open(fileobj=handle, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
-                    if member.isfile() and not member.issparse():
-                        found.append((member.name, member.offset_data, member.size))
-        except tarfile.TarError:
-            return found, False
+    try:
+        with open_container(url) as handle, tarfile.open(fileobj=handle, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                if member.isfile() and not member.issparse():
+                    found.append((member.name, member.offset_data, member.size))
+    except (tarfile.TarError, RejectRecord):
+        return found, False
     return found, True
 
 
 def _tar_pointers(tar: FileInfo, key: str, members: list[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
     """Give the audio members of a tar. WebDataset: what has the same name up to the first dot is one sample."""
-    url, version = tar.url, _version(tar)
+    url, version = tar.url, version_of(tar)
     beside: dict[str, dict[str, dict[str, Any]]] = {}
     for name, offset, size in members:
         stem, suffix = _sample(name)

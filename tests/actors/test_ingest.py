@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import fsspec
+import fsspec.implementations.local
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -304,7 +305,51 @@ def test_storage_that_refuses_is_no_fault_of_the_record(tmp_path: Path, monkeypa
     monkeypatch.setattr(type(memory), "open", refuse)
     with pytest.raises(UserError, match="access refused"):
         Probe()(remote)
+    monkeypatch.setattr(type(memory), "cat_file", refuse)
+    with pytest.raises(UserError, match="access refused"):
+        Load(annotated=False)(Probe()(listed).set_column(place, "url", remote["url"]).drop_columns("reject_reason"))
+    monkeypatch.undo()
     memory.rm("/broken", recursive=True)
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Refuse local files of a name; permissions themselves would not stop a superuser."""
+
+    def guarded(path: str, *arguments: object, **options: object) -> object:
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", path)
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(fsspec.implementations.local, "open", guarded, raising=False)
+
+
+def test_a_local_file_without_permission_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in "abc":
+        (corpus / f"{name}.flac").write_bytes(encoded())
+        (corpus / f"{name}.txt").write_text(name)
+    probed = probe(corpus).drop_columns("reject_reason")
+    forbid(monkeypatch, "b.flac")
+    assert reasons(probe(corpus)) == {"a.flac": None, "b.flac": "unreadable", "c.flac": None}
+    assert reasons(Load()(probed)) == {"a.flac": None, "b.flac": "unreadable", "c.flac": None}
+    forbid(monkeypatch, "c.txt")
+    assert reasons(probe(corpus)) == {"a.flac": None, "b.flac": None, "c.flac": "unreadable"}
+    members = {"a.flac": encoded()}
+    for name in ("1.tar", "2.tar"):
+        write_tar(tmp_path / name, members)
+    forbid(monkeypatch, "2.tar")
+    assert probe(f"{tmp_path}/*.tar")["reject_reason"].to_pylist() == [None, "unreadable"]
+    for name in ("1.parquet", "2.parquet"):
+        pq.write_table(pa.table({"audio": [encoded()]}), tmp_path / name)
+    forbid(monkeypatch, "1.parquet")
+    assert probe(f"{tmp_path}/*.parquet")["reject_reason"].to_pylist() == ["unreadable", None]
+
+
+def test_what_cannot_be_decoded_is_told_alike_each_time() -> None:
+    for data in (b"", b"no audio", bytes(500)):
+        with pytest.raises(ValueError, match=r"^audio cannot be decoded$"):
+            decode(data)
 
 
 def test_a_corpus_with_broken_files_runs_through_the_engine(tmp_path: Path) -> None:
