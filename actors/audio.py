@@ -13,8 +13,15 @@ from shards.schema import AUDIO
 
 
 def decode(data: bytes) -> tuple[np.ndarray, int]:
-    """Return (samples, sampling rate in Hz) of encoded audio; channels are averaged to one."""
-    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    """Return (samples, sampling rate in Hz) of encoded audio; channels are averaged to one.
+
+    Audio that cannot be decoded raises :class:`ValueError`.
+    """
+    try:
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        # Its own text names an address in memory; errors are counted by their text.
+        raise ValueError("audio cannot be decoded") from error
     return samples.mean(axis=1, dtype=np.float32), int(rate)
 
 
