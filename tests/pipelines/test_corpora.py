@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,7 +35,7 @@ def prepare(tmp_path: Path) -> Callable[..., tuple[Corpora, Run]]:
     """Make the corpora of a run; its trace tells what was done and what was kept."""
 
     def prepared(**settings: object) -> tuple[Corpora, Run]:
-        run = Run(str(tmp_path / "out"), InProcessRunner())  # type: ignore[arg-type]
+        run = Run(str(tmp_path / "out"), InProcessRunner())
         return prepare_corpora(run, CorpusSettings(sampling_rate=RATE, **settings)), run
 
     return prepared
@@ -126,3 +127,26 @@ def test_a_bank_of_a_noise_folder_depends_on_its_files_alone(
     later(utterance(tmp_path / "noise/1.wav", 7, text=None))
     second = prepare_banks(run, settings, corpora.unlabelled, RATE).noise
     assert second.digest != first.digest
+
+
+def test_files_on_object_storage_give_the_same_records(
+    tmp_path: Path, prepare: Callable[..., tuple[Corpora, Run]]
+) -> None:
+    for number, part in enumerate(("gold", "raw", "test")):
+        utterance(tmp_path / f"c/{part}/x.wav", number)
+        utterance(tmp_path / f"c/{part}/deep/y.wav", 10 + number)
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{tmp_path}/c", "/corpora", recursive=True)
+    try:
+        parts = {"labelled": "gold", "unlabelled": "raw", "test": "test"}
+        here, _ = prepare(**{part: f"{tmp_path}/c/{folder}" for part, folder in parts.items()})
+        there, _ = prepare(**{part: f"memory://corpora/{folder}" for part, folder in parts.items()})
+        for part in parts:
+            assert getattr(there, part).records == 2
+            assert getattr(there, part).digest == getattr(here, part).digest
+        memory.pipe_file("/corpora/raw/x.wav", memory.cat_file("/corpora/gold/x.wav"))
+        changed, _ = prepare(**{part: f"memory://corpora/{folder}" for part, folder in parts.items()})
+        assert changed.unlabelled.digest != there.unlabelled.digest
+        assert changed.labelled.digest == there.labelled.digest
+    finally:
+        memory.rm("/corpora", recursive=True)
