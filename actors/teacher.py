@@ -46,7 +46,7 @@ class Teacher:
         self.step, self.hypothesis = step, hypothesis
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Label a batch; what is too short to give a frame is rejected."""
+        """Label a batch; what is too short to give a frame, or gives no finite probabilities, is rejected."""
         inputs = self._inputs(batch)
         reasons = [self._reason(one) for one in inputs]
         rows = [row for row, reason in enumerate(reasons) if reason is None]
@@ -55,14 +55,18 @@ class Teacher:
             log_probs, frames = self.teacher([inputs[row] for row in rows])
             found = topk.select(log_probs, self.k, self.step)
             for place, (row, count) in enumerate(zip(rows, frames, strict=True)):
-                labels[row] = topk.TopK(*(part[place, :count] for part in found))
+                made = topk.TopK(*(part[place, :count] for part in found))
+                if made.finite:
+                    labels[row] = made
+                else:
+                    reasons[row] = "teacher gave no finite probabilities"
         for field, values in zip(TOPK_FIELDS, label_columns(labels), strict=True):
             batch = set_column(batch, field.name, values)
         if self.hypothesis:
             texts, trust = zip(*(self._read(one) for one in labels), strict=True) if labels else ((), ())
             batch = set_column(batch, "hypothesis", pa.array(texts, pa.string()))
             batch = set_column(batch, "confidence", pa.array(trust, pa.float32()))
-        if len(rows) < len(inputs):
+        if any(reasons):
             batch = set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
         return batch
 

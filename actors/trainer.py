@@ -30,6 +30,8 @@ from shards.job import TrainContext
 from shards.random import RecordRandom
 
 OBJECTIVES = ("ctc", "soft", "mwer")
+SKIPPED_IN_A_ROW = 10  # steps without a finite gradient that end a training
+SKIPPED_SHARE = 0.05  # of all steps, the same
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,11 @@ def _typed(kind: Any, values: dict[str, Any], path: str) -> Any:
 
 
 def train(config: dict[str, Any], context: TrainContext) -> dict[str, Any]:
-    """Train and return ``{"files": {"model.safetensors": bytes}, "curves": [...]}``; other ranks give no files."""
+    """Train and return ``{"files": {"model.safetensors": bytes}, "curves": [...]}``; other ranks give no files.
+
+    A step whose gradient is not finite changes nothing; the curves tell how many there were (``skipped``), and a
+    ``UserError`` ends a training with 10 in a row or more than 5 % of its steps.
+    """
     run, phases = parse(config)
     return _Training(run, phases, context).work()
 
@@ -137,7 +143,7 @@ class _Training:
         self.average = {n: v.detach().clone() for n, v in self.model.state_dict().items()} if run.ema else {}
         self.optimiser = torch.optim.AdamW(_groups(self.model, run.weight_decay), lr=1e-3, betas=(0.9, 0.98))
         self.curves: list[dict[str, Any]] = []
-        self.done = 0
+        self.done = self.skipped = self.in_a_row = 0
         self._resume()
         self.network: nn.Module = self.model
         if context.world_size > 1:
@@ -182,6 +188,7 @@ class _Training:
                 name, rows = order[at % len(order)]
                 batch = self.sources[name].load(rows, self.units, self.model.output_lengths)
                 losses = self._step(phase, batch, start + step, _rate(phase, step, steps))
+                self._endure(number, start + step)
                 self._tell(number, start + step, steps, epoch, losses, last=step + 1 == steps)
             start += steps
         if self.context.rank != 0:
@@ -223,6 +230,9 @@ class _Training:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.run.grad_clip)
         if torch.isfinite(norm):
             self.optimiser.step()
+            self.in_a_row = 0
+        else:
+            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.run.ema:
             # A running mean at first, so that the average never holds much of the random start.
             decay = min(self.run.ema, (step + 1) / (step + 10))
@@ -267,14 +277,32 @@ class _Training:
         spoken = max(1, sum(map(len, texts)))
         return expected_errors(log_probs, lengths, hypotheses, errors) * (len(texts) / spoken)
 
+    def _endure(self, number: int, step: int) -> None:
+        """Give up where too many steps had no finite gradient: what comes out would not be what was asked for."""
+        total = sum(steps for _, steps in self.plan)
+        if self.in_a_row >= SKIPPED_IN_A_ROW:
+            why = f"{self.in_a_row} steps in a row"
+        elif self.skipped > SKIPPED_SHARE * total:
+            why = f"{self.skipped} of {total} steps, more than {SKIPPED_SHARE:.0%}"
+        else:
+            return
+        phase = self.phases[number]
+        raise UserError(
+            f"train.phases[{number}]: no finite gradient in {why}, the last one at step {step}; expected finite "
+            f"losses: lower lr ({phase.lr:g}), or remove features and labels that are not finite from "
+            f"{', '.join(phase.sources or self.sources)}"
+        )
+
     def _tell(self, phase: int, step: int, steps: int, epoch: int, losses: dict[str, float], *, last: bool) -> None:
         self.done = step + 1
         total = sum(s for _, s in self.plan)
         due = self.done % self.run.checkpoint_steps == 0 and self.done < total
         shown = step % self.run.report_steps == 0 or last
+        losses = {name: loss for name, loss in losses.items() if math.isfinite(loss)}  # JSON has no other numbers
+        lost = {"skipped": self.skipped} if self.skipped else {}
         if shown:
             rate = self.optimiser.param_groups[0]["lr"]
-            self.curves.append({"step": step, "phase": phase, "epoch": epoch, "lr": rate, **losses})
+            self.curves.append({"step": step, "phase": phase, "epoch": epoch, "lr": rate, **lost, **losses})
         if shown or due:
             data = self._checkpoint() if due and self.context.rank == 0 else None
             self.context.report({"step": step, "steps": total, "phase": phase, **losses}, data)
@@ -286,7 +314,13 @@ class _Training:
         tensors |= {f"average.{n}": v.cpu().contiguous() for n, v in self.average.items()}
         for place, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{place}.{n}": v.detach().cpu().contiguous() for n, v in state.items()}
-        written = {"done": self.done, "curves": self.curves, "config": asdict(self.model.config)}
+        written = {
+            "done": self.done,
+            "skipped": self.skipped,
+            "in_a_row": self.in_a_row,
+            "curves": self.curves,
+            "config": asdict(self.model.config),
+        }
         return save(tensors, metadata={"training": json.dumps(written)})
 
     def _resume(self) -> None:
@@ -310,6 +344,7 @@ class _Training:
                 state["state"].setdefault(int(place), {})[key] = value.cpu() if key == "step" else value
         self.optimiser.load_state_dict(state)
         self.done, self.curves = written["done"], written["curves"]
+        self.skipped, self.in_a_row = written["skipped"], written["in_a_row"]
 
 
 def _served(weights: dict[str, float], source: Source) -> bool:

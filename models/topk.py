@@ -85,6 +85,11 @@ class TopK(NamedTuple):
     logprobs: np.ndarray
     tail: np.ndarray
 
+    @property
+    def finite(self) -> bool:
+        """Whether all frames come from log-probabilities that were finite: a value that was not shows in one part."""
+        return bool(np.isfinite(self.logprobs).all() and np.isfinite(self.tail).all())
+
 
 def kept(k: int, vocabulary: int) -> int:
     """Return how many values a frame keeps, min(k, vocabulary); what cannot be stored is a ``UserError``."""

@@ -258,6 +258,20 @@ def test_records_without_a_frame_are_rejected(wav2vec: Path) -> None:
     assert work.rejects[0]["reason"].to_pylist() == ["too short for the teacher"]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_records_without_finite_probabilities_are_rejected(checkpoint, precision: str) -> None:
+    ref, _ = checkpoint
+    table = featured(speech(4))
+    values = [np.array(one.values) for one in table["features"]]
+    values[2][7] = np.inf
+    table = table.set_column(table.column_names.index("features"), "features", pa.array(values, FEATURE_FIELDS[0].type))
+    stage = teacher.stage("checkpoint", ref, k=5, hypothesis=True, precision=precision)
+    work = StageWorker(stage, 0)(Work("s", table, 4))
+    assert work.table["id"].to_pylist() == ["u0", "u1", "u3"]
+    assert np.isfinite(work.table["confidence"].to_numpy()).all()
+    assert work.rejects[0]["reason"].to_pylist() == ["teacher gave no finite probabilities"]
+
+
 def edits(one: str, other: str) -> int:
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

@@ -1,5 +1,7 @@
 """Training on sealed sets: exact repeats and resumption, refusals, every objective, and features and recognition."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -209,6 +211,52 @@ def test_data_that_do_not_fit_are_refused(sets, context, change, message):
 def test_phases_that_make_no_sense_are_refused(sets, context, phase, message):
     with pytest.raises(UserError, match=message):
         train(config(sets, [phase]), context)
+
+
+@pytest.fixture
+def bad(sets, tmp_path):
+    """The gold set, with a value in each record's features that is not finite."""
+    table = pa.concat_tables(open_sealed(str(sets / "gold")).tables())
+    values = [np.array(one.values) for one in table["features"]]
+    for one in values:
+        one[5] = np.inf
+    place = table.column_names.index("features")
+    seal_tables(str(tmp_path / "bad"), "bad", [table.set_column(place, "features", ragged(values, pa.float16()))])
+    return {"features": str(tmp_path / "bad"), "text": "text", "labels": str(sets / "labels")}
+
+
+def with_bad(sets, bad, steps, **more):
+    phases = [
+        {"objective": "soft" if name == "bad" else "ctc", "sources": [name], "steps": count, "k": 2}
+        for name, count in steps
+    ]
+    given = config(sets, phases, **more)
+    return {**given, "data": {**given["data"], "bad": bad}}
+
+
+def test_steps_without_a_finite_gradient_are_counted(sets, bad, tmp_path):
+    given = with_bad(sets, bad, [("gold", 3), ("bad", 1), ("gold", 36)], checkpoint_steps=4, report_steps=1)
+    result = train(given, InProcessContext(str(tmp_path / "whole")))
+    assert [row.get("skipped", 0) for row in result["curves"]] == [0] * 3 + [1] * 37
+    assert "loss" not in result["curves"][3]
+    assert json.loads(json.dumps(result["curves"], allow_nan=False)) == result["curves"]
+    model = load_acoustic(result["files"]["model.safetensors"])[0]
+    assert all(np.isfinite(value.numpy()).all() for value in model.state_dict().values())
+    with pytest.raises(Killed):
+        train(given, Dies(str(tmp_path / "broken")))
+    assert train(given, InProcessContext(str(tmp_path / "broken")))["curves"] == result["curves"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([("gold", 2), ("bad", 300)], r"phases\[1\]: no finite gradient in 10 steps in a row.*step 11; .*lr.*bad"),
+        ([("bad", 3), ("gold", 30)], r"phases\[0\]: no finite gradient in 2 of 33 steps, more than 5%"),
+    ],
+)
+def test_a_training_that_cannot_go_on_says_so(sets, bad, context, steps, message):
+    with pytest.raises(UserError, match=message):
+        train(with_bad(sets, bad, steps), context)
 
 
 def test_batches_hold_every_record_once_and_fit(sets):

@@ -9,6 +9,7 @@ import torch
 from models.topk import (
     MAX_K,
     TAIL_FLOOR,
+    TopK,
     TopKInfo,
     confidence,
     select,
@@ -54,6 +55,16 @@ def test_tail_is_finite_when_all_is_kept() -> None:
     assert np.isfinite(certain.tail).all()
     assert certain.logprobs[0, 0] == 0
     assert not np.signbit(certain.logprobs[0, 0])
+
+
+@pytest.mark.parametrize(("size", "k"), [(50, 5), (6, 6)])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows(size: int, k: int, bad: float) -> None:
+    logits = torch.randn(3, 4, size, generator=torch.Generator().manual_seed(0))
+    logits[1, 2, 3] = bad
+    logits[2, 0, 1] = float("-inf")  # a unit that is never meant is right
+    found = select(torch.log_softmax(logits, -1), k)
+    assert [TopK(*(part[i] for part in found)).finite for i in range(3)] == [True, False, True]
 
 
 def test_equal_values_come_in_the_order_of_their_ids() -> None:
