@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards import store
-from shards.audit import find_below
 from shards.dataset import SealedSet
 from shards.errors import UserError
+from shards.finding import find_below
 from shards.parquet import read_table
 
 _LIST = 6  # values of a list that are shown
@@ -25,7 +26,10 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
 
     ``where`` holds ``column=value`` conditions. ``side`` is data, rejects or quarantine.
     """
-    found = find_below(url).sealed
+    below = find_below(url)
+    for place, what in below.unreadable.items():
+        print(f"{place}: {what}", file=sys.stderr)
+    found = below.sealed
     if not found:
         raise UserError(
             f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"

@@ -9,9 +9,9 @@ from typing import Any
 
 from pipelines.progress import clock
 from shards import store
-from shards.audit import find_below
 from shards.engine import planned_shards
 from shards.errors import UserError
+from shards.finding import find_below
 from shards.receipt import RECEIPTS, committed_shards, read_receipts
 
 
@@ -21,7 +21,7 @@ class SetStatus:
 
     name: str
     url: str
-    state: str  # sealed, under way, artifact
+    state: str  # sealed, under way, artifact, training, unreadable
     done: int = 0
     total: int | None = None
     rows: int = 0
@@ -63,6 +63,7 @@ def read_status(out: str) -> list[SetStatus]:
     states += [
         SetStatus(_name(url), url, "training", last=_newest(store.join(url, "checkpoints"))) for url in found.training
     ]
+    states += [SetStatus(_name(url), url, "unreadable") for url in found.unreadable]
     if not states:
         raise UserError(f"{out}: nothing of a run is here; expected the output of `gristmill run`")
     return sorted(states, key=lambda state: (state.last or 0.0, state.name))
@@ -109,7 +110,7 @@ def show_status(out: str) -> None:
     for state in states:
         shards = f"{state.done}/{'?' if state.total is None else state.total}"
         counts = [shards, *map(str, (state.rows, state.rejected, state.quarantined)), clock(state.seconds)]
-        if state.state in ("artifact", "training"):
+        if state.state in ("artifact", "training", "unreadable"):
             counts = [""] * 5
         ago = "" if state.last is None else f"{clock(max(0.0, time.time() - state.last))} ago"
         table.add_row(f"{state.name} {state.url[-16:][:8]}", state.state, *counts, ago)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from shards import canonical, store
-from shards.artifact import get_artifact
-from shards.dataset import SealedSet, ShardEntry, find_sealed, row_totals
+from shards.dataset import SealedSet, ShardEntry, row_totals
 from shards.errors import UserError
-from shards.job import CHECKPOINTS
+from shards.finding import COUNTS, UNREADABLE, find_below, one_line, seal_versions
 from shards.parquet import decode_table
 from shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
 from shards.work import QUARANTINE, REJECTS
 
-_DEPTH = 4  # folders below an output in which sets are looked for
 _SHOWN = 3  # ids in a sentence
 
 
@@ -41,51 +39,8 @@ class AuditResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit as JSON values."""
-        counts = ("records_in", "records_out", "rejected", "quarantined", "shards")
-        whole = {"name": self.name, "digest": self.digest, **{key: getattr(self, key) for key in counts}}
+        whole = {"name": self.name, "digest": self.digest, **{key: getattr(self, key) for key in (*COUNTS, "shards")}}
         return {**whole, "url": self.url, "gaps": self.gaps}
-
-
-@dataclass(frozen=True)
-class Found:
-    """What lies below an output."""
-
-    sealed: list[SealedSet]
-    artifacts: list[str]
-    unsealed: list[str]  # steps under way
-    training: list[str]  # models under way, by their checkpoints
-
-
-def find_below(url: str) -> Found:
-    """Look for sets and artifacts at a URL and below it."""
-    found = Found([], [], [], [])
-
-    def look(folder: str, depth: int) -> None:
-        names = store.list_names(folder)
-        if "seal.json" in names:
-            sealed = find_sealed(folder)
-            assert sealed is not None
-            found.sealed.append(sealed)
-        elif "artifact.json" in names:
-            found.artifacts.append(folder)
-        elif "step.json" in names or "receipts" in names:
-            found.unsealed.append(folder)
-        elif CHECKPOINTS in names:
-            found.training.append(folder)
-        elif depth:
-            for name in names:
-                if "." not in name:
-                    look(store.join(folder, name), depth - 1)
-
-    look(url, _DEPTH)
-    return found
-
-
-def seal_versions(url: str) -> dict[str, dict[str, Any]]:
-    """Return the seals at a URL by their digest: quarantined records that were run again make another one."""
-    names = [name for name in store.list_names(url) if re.fullmatch(r"seal(-\d+)?\.json", name)]
-    seals = [json.loads(store.read_bytes(store.join(url, name))) for name in names]
-    return {seal["digest"]: seal for seal in seals}
 
 
 def audit_below(url: str) -> Iterator[AuditResult]:
@@ -95,7 +50,7 @@ def audit_below(url: str) -> Iterator[AuditResult]:
         UserError: there is no sealed set.
     """
     found = find_below(url)
-    if not found.sealed:
+    if not found.sealed and not found.unreadable:
         raise UserError(
             f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
         )
@@ -106,7 +61,10 @@ def audit_below(url: str) -> Iterator[AuditResult]:
     for artifact in found.artifacts:
         gaps = _audit_artifact(artifact)
         if gaps:
-            yield AuditResult(artifact.rstrip("/").rpartition("/")[2], artifact, "", gaps=gaps)
+            yield AuditResult(artifact.rstrip("/").split("/")[-2], artifact, "", gaps=gaps)
+    for place, what in found.unreadable.items():
+        name = place.rstrip("/").split("/")[-2]
+        yield AuditResult(name, place, "", gaps=[f"{name}: {what}"])
 
 
 def audit_set(sealed: SealedSet, near: Mapping[str, str] | None = None) -> AuditResult:
@@ -155,10 +113,16 @@ class _Audit:
         if data is None:
             self.gap("step.json", "the plan of the shards is missing")
             return {}
-        plan = json.loads(data)
+        try:
+            return self._slices(json.loads(data), lineage[0])
+        except UNREADABLE as error:
+            self.gap("step.json", f"cannot be read ({one_line(error)})")
+            return {}
+
+    def _slices(self, plan: Mapping[str, Any], digest: str) -> dict[str, list[tuple[str, int, int]]]:
         if any(stage["fan_out"] for stage in plan["stages"]):
             self.origin = "parent_id"
-        source = self._input(self.sealed.seal["inputs"][0], lineage[0])
+        source = self._input(self.sealed.seal["inputs"][0], digest)
         slices: dict[str, list[tuple[str, int, int]]] = {}
         if source is None:
             return slices
@@ -202,7 +166,11 @@ class _Audit:
                 self.gap(f"shard {name}", "was planned and is not in the seal")
         again = {name for name in committed_shards(self.sealed.url) if name not in sealed}
         for name in sorted(again):
-            receipt = find_receipt(self.sealed.url, name)
+            try:
+                receipt = find_receipt(self.sealed.url, name)
+            except UNREADABLE as error:
+                self.gap(f"receipts/{name}.json", f"cannot be read ({one_line(error)})")
+                continue
             # Records that are being run again are sealed when their run ends.
             if receipt is None or receipt.requeue_of is None:
                 self.gap(f"receipts/{name}.json", "is not in the seal")
@@ -212,8 +180,8 @@ class _Audit:
     def _receipt(self, entry: ShardEntry) -> Receipt | None:
         try:
             receipt = find_receipt(self.sealed.url, entry.name)
-        except (ValueError, KeyError, TypeError) as error:
-            self.gap(f"receipts/{entry.name}.json", f"cannot be read ({error})")
+        except UNREADABLE as error:
+            self.gap(f"receipts/{entry.name}.json", f"cannot be read ({one_line(error)})")
             return None
         if receipt is None:
             self.gap(f"receipts/{entry.name}.json", "is missing")
@@ -239,7 +207,7 @@ class _Audit:
         try:
             table = decode_table(data)
         except (pa.ArrowInvalid, OSError) as error:
-            self.gap(stored.path, f"cannot be read ({' '.join(str(error).split())[:120]})")
+            self.gap(stored.path, f"cannot be read ({one_line(error)})")
             return None
         if table.num_rows != stored.rows:
             self.gap(stored.path, f"holds {table.num_rows} rows, the receipt says {stored.rows}")
@@ -328,7 +296,9 @@ class _Audit:
         ids: Counter[str] = Counter()
         for entry in self.sealed.shards:
             data = store.read_if_present(store.join(self.sealed.url, entry.path))
-            if data is not None:
+            if data is None:
+                continue
+            with contextlib.suppress(pa.ArrowInvalid, OSError):  # told where the shard was read
                 ids.update(record for record in decode_table(data, ["id"])["id"].to_pylist() if hash(record) in doubled)
         twice = sorted(record for record, count in ids.items() if count > 1)
         if twice:
@@ -340,7 +310,7 @@ class _Audit:
             content = [str(sealed.schema), [[entry.name, receipts[entry.name].digest] for entry in sealed.shards]]
             if canonical.digest(content) != sealed.digest:
                 self.gap("seal.json", "its digest is not that of its shards")
-        for key in ("records_in", "records_out", "rejected", "quarantined"):
+        for key in COUNTS:
             if sealed.seal[key] != getattr(result, key):
                 self.gap("seal.json", f"says {key} = {sealed.seal[key]}, what is stored gives {getattr(result, key)}")
 
@@ -354,12 +324,14 @@ def _some(ids: Sequence[str]) -> str:
 
 
 def _audit_artifact(url: str) -> list[str]:
-    artifact = get_artifact(url)
-    assert artifact is not None
-    body = json.loads(store.read_bytes(store.join(url, "artifact.json")))
+    try:
+        body = json.loads(store.read_bytes(store.join(url, "artifact.json")))
+        stored = [(name, body["files"][name], sha) for name, sha in body["sha256"].items()]
+    except UNREADABLE as error:
+        return [f"{url}: artifact.json: cannot be read ({one_line(error)})"]
     gaps = []
-    for name, sha in body["sha256"].items():
-        data = store.read_if_present(store.join(url, artifact.files[name]))
+    for name, path, sha in stored:
+        data = store.read_if_present(store.join(url, path))
         if data is None:
             gaps.append(f"{url}: {name}: the file is missing")
         elif canonical.sha256(data) != sha:

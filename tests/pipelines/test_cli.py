@@ -80,7 +80,7 @@ def test_audit_prints_a_line_a_set_and_fails_on_a_gap(gristmill, recipe, tmp_pat
 
 def test_an_artifact_that_was_edited_is_a_gap(gristmill, recipe, tmp_path) -> None:
     gristmill("run", recipe)
-    next((tmp_path / "out" / "count").glob("*/n.txt")).write_text("7")
+    next((tmp_path / "out" / "count").glob("*/n-*.txt")).write_text("7")
     assert gristmill("audit", tmp_path / "out").exit_code == 1
 
 

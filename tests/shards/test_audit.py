@@ -12,7 +12,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.inprocess import InProcessRunner
+from pipelines.status import read_status
 from shards import canonical, store
+from shards.artifact import put_artifact
 from shards.audit import AuditResult, audit_below
 from shards.dataset import SealedSet, open_sealed, seal_tables
 from shards.engine import run_step
@@ -163,3 +165,37 @@ def test_an_input_that_is_gone(out: Path) -> None:
 def test_a_place_without_sets_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sealed set is here or below"):
         list(audit_below(str(tmp_path)))
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"digest": "12', b"{}", b"[]", b"\xff\xfe"])
+def test_a_torn_seal_is_a_gap_of_its_set_and_the_others_are_audited(out: Path, torn: bytes) -> None:
+    (Path(find(out, "upper").url) / "seal.json").write_bytes(torn)
+    found = audit(out)
+    assert sorted(found) == ["copies", "in", "upper"]
+    assert "upper: seal.json: cannot be read" in found["upper"].gaps[0]
+    assert "copies: input: the set" in found["copies"].gaps[0]
+    assert not found["in"].gaps
+    states = {state.name: state.state for state in read_status(str(out))}
+    assert states == {"in": "sealed", "copies": "sealed", "upper": "unreadable"}
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"digest": "12', b"{}", b"[]"])
+def test_a_torn_artifact_is_a_gap(out: Path, torn: bytes) -> None:
+    put_artifact(str(out / "count" / "0"), {"n.txt": b"1"}, {})
+    assert not any(result.gaps for result in audit(out).values())
+    (out / "count" / "0" / "artifact.json").write_bytes(torn)
+    assert "artifact.json: cannot be read" in gaps(out, "count")
+
+
+def test_a_changed_file_of_an_artifact(out: Path) -> None:
+    made = put_artifact(str(out / "count" / "0"), {"n.txt": b"1"}, {})
+    Path(made.url, made.files["n.txt"]).write_bytes(b"2")
+    assert "n.txt: its bytes are not those that were committed" in "".join(
+        g for r in audit(out).values() for g in r.gaps
+    )
+
+
+@pytest.mark.parametrize("name", ["step.json", "receipts/000001.json"])
+def test_a_torn_plan_or_receipt(out: Path, name: str) -> None:
+    (Path(find(out, "upper").url) / name).write_bytes(b'{"shards": [')
+    assert f"upper: {name}: cannot be read" in gaps(out)
