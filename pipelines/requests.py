@@ -225,7 +225,8 @@ def requests(
 ) -> Iterator[pa.Table]:
     """Yield records ``start`` to ``start + n - 1`` of a part as tables (``REQUESTS``) of at most ``rows`` rows.
 
-    ``part`` is labelled, unlabelled or test; ``domains`` are those that are spoken of. Test sentences and test voices occur in no other part.
+    ``part`` is labelled, unlabelled or test; ``domains`` are those that are spoken of. Test sentences and test voices
+    occur in no other part.
     """
     from actors.synthesise import TEST_VOICES, TRAIN_VOICES
 
