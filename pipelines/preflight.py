@@ -14,12 +14,12 @@ def check_corpus(settings: CorpusSettings) -> None:
 
     if settings.chosen == "requests":
         return
-    for name in ("digits",) if settings.chosen == "digits" else ("labelled", "unlabelled", "test"):
+    needed = ("digits",) if settings.chosen == "digits" else ("labelled", "unlabelled")
+    for name in needed:
+        if getattr(settings, name) is None:
+            raise UserError(f"corpus.{name}: not given; expected the URL of audio, a manifest, Parquet or tar")
+    for name in (*needed, "test") if settings.chosen == "files" else needed:
         places = getattr(settings, name)
-        if places is None and name != "test":
-            raise UserError(
-                f"corpus.{name}: not given; expected the URL of a folder, manifest, Parquet or tar of speech"
-            )
         for place in (places,) if isinstance(places, str) else places or ():
             list_sources(place)  # refuses what it cannot list when it is called, before the first row
 
