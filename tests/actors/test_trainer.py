@@ -219,7 +219,7 @@ def bad(sets, tmp_path):
     table = pa.concat_tables(open_sealed(str(sets / "gold")).tables())
     values = [np.array(one.values) for one in table["features"]]
     for one in values:
-        one[5] = np.inf
+        one[5] = np.nan
     place = table.column_names.index("features")
     seal_tables(str(tmp_path / "bad"), "bad", [table.set_column(place, "features", ragged(values, pa.float16()))])
     return {"features": str(tmp_path / "bad"), "text": "text", "labels": str(sets / "labels")}
