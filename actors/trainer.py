@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from actors.training_data import Batch, Source
+from actors.training_data import Batch, Source, ahead
 from models.acoustic import AcousticConfig, AcousticModel
 from models.checkpoint import load_acoustic, read_metadata, save_acoustic
 from models.decode import prefix_beam_search
@@ -176,27 +178,34 @@ class _Training:
         return epoch, phase.steps if phase.steps is not None else max(1, math.ceil(epoch * (phase.epochs or 0)))
 
     def work(self) -> dict[str, Any]:
-        start = 0
-        for number, (phase, (epoch_steps, steps)) in enumerate(zip(self.phases, self.plan, strict=True)):
-            order: list[tuple[str, Any]] = []
-            held = -1
-            for step in range(max(0, self.done - start), steps):
-                epoch = step // epoch_steps
-                if epoch != held:
-                    order, held = self._order(phase, number, epoch), epoch
-                at = (step % epoch_steps) * self.context.world_size + self.context.rank
-                name, rows = order[at % len(order)]
-                batch = self.sources[name].load(rows, self.units, self.model.output_lengths)
-                losses = self._step(phase, batch, start + step, _rate(phase, step, steps))
-                self._endure(number, start + step)
-                self._tell(number, start + step, steps, epoch, losses, last=step + 1 == steps)
-            start += steps
+        with closing(ahead(self._batches(self.done))) as batches:
+            for number, step, epoch, batch in batches:
+                phase, (_, steps) = self.phases[number], self.plan[number]
+                before = sum(count for _, count in self.plan[:number])
+                losses = self._step(phase, batch, before + step, _rate(phase, step, steps))
+                self._endure(number, before + step)
+                self._tell(number, before + step, steps, epoch, losses, last=step + 1 == steps)
         if self.context.rank != 0:
             return {"files": {}, "curves": self.curves}
         if self.run.ema:
             self.model.load_state_dict(self.average)
         data = save_acoustic(self.model, self.units, self.settings)
         return {"files": {"model.safetensors": data}, "curves": self.curves}
+
+    def _batches(self, done: int) -> Iterator[tuple[int, int, int, Batch]]:
+        """Yield (phase, step of the phase, epoch, batch) of the steps after ``done``: run by another thread."""
+        start = 0
+        for number, (phase, (epoch_steps, steps)) in enumerate(zip(self.phases, self.plan, strict=True)):
+            order: list[tuple[str, Any]] = []
+            held = -1
+            for step in range(max(0, done - start), steps):
+                epoch = step // epoch_steps
+                if epoch != held:
+                    order, held = self._order(phase, number, epoch), epoch
+                at = (step % epoch_steps) * self.context.world_size + self.context.rank
+                name, rows = order[at % len(order)]
+                yield number, step, epoch, self.sources[name].load(rows, self.units, self.model.output_lengths)
+            start += steps
 
     def _order(self, phase: Phase, number: int, epoch: int) -> list[tuple[str, Any]]:
         """Return the batches of an epoch: each source's own order, interleaved evenly at drawn places."""

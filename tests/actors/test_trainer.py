@@ -1,6 +1,7 @@
 """Training on sealed sets: exact repeats and resumption, refusals, every objective, and features and recognition."""
 
 import json
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -128,6 +129,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(sets, tmp_path):
     with pytest.raises(Killed):
         train(given, broken)
     assert broken.checkpoints.newest()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
     resumed = train(given, InProcessContext(str(tmp_path / "broken")))
     assert resumed["files"] == expected["files"]
     assert resumed["curves"] == expected["curves"]
