@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from shards.artifact import get_artifact, put_artifact
 from shards.errors import UserError
 from shards.random import RecordRandom
 from shards.stage import ArtifactRef
-from shards.store import filesystem, is_local, join, open_read, put_if_absent, read_bytes, walk
+from shards.store import FileInfo, filesystem, is_local, join, open_read, put_if_absent, read_bytes, walk
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 _CHUNK = 128 << 20  # bytes of samples a file
@@ -149,14 +149,21 @@ def build_room_bank(
     return _commit(url, index | {"entries": entries}, identity)
 
 
-def build_noise_bank_from_folder(url: str, folder: str, *, rate: int, test_share: float = 0.2) -> ArtifactRef:
-    """Gather every audio file below ``folder`` (any URL), resampled to ``rate`` Hz, whole.
+def list_noises(folder: str) -> list[FileInfo]:
+    """Return the audio files below a folder (any URL); one without any is refused."""
+    files = [f for f in walk(folder) if f.url.lower().endswith(FORMATS)]
+    if not files:
+        raise UserError(f"noise: {folder}: no audio here; expected a folder of {', '.join(FORMATS)} files")
+    return files
+
+
+def build_noise_bank_from_folder(
+    url: str, folder: str, files: Sequence[FileInfo], *, rate: int, test_share: float = 0.2
+) -> ArtifactRef:
+    """Gather the noises listed of ``folder`` (see :func:`list_noises`), resampled to ``rate`` Hz, whole.
 
     Ids are paths below the folder; ``test_share`` of them, chosen by the hash of the id, are held out for tests.
     """
-    files = [f for f in walk(folder) if f.url.lower().endswith(FORMATS)]
-    if not files:
-        raise UserError(f"{folder}: no audio ({', '.join(FORMATS)}) in the noise folder")
     identity = {
         "kind": "noises",
         "files": [[_below(f.url, folder), f.size, f.version] for f in files],

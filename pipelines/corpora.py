@@ -77,6 +77,18 @@ class CorpusSettings(Settings):
             return "files"
         return "digits" if self.digits else "requests"
 
+    def places(self) -> dict[str, tuple[str, ...]]:
+        """Return the places of the parts that are read, by part; one that is needed and not given is refused."""
+        parts = {"requests": (), "digits": ("digits",), "files": ("labelled", "unlabelled", "test")}[self.chosen]
+        found = {}
+        for part in parts:
+            given = getattr(self, part)
+            if given is not None:
+                found[part] = (given,) if isinstance(given, str) else given
+            elif part != "test":
+                raise UserError(f"corpus.{part}: not given; expected the URL of audio, a manifest, Parquet or tar")
+        return found
+
 
 @dataclass(frozen=True)
 class Corpora:
@@ -113,9 +125,7 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
 
 def _digits(run: Run, settings: CorpusSettings) -> Corpora:
     """Join single recorded digits into strings of 3 to 7; no recording is in two parts."""
-    if settings.digits is None:
-        raise UserError("corpus.digits: not given; expected the URL of single spoken digits with text and speaker")
-    probed = _probe(run, "digits", settings.digits, settings)
+    probed = _probe(run, "digits", settings.places()["digits"], settings)
     rest = 1.0 - settings.test_share
     parts = {
         "labelled": join_digits.Part(rest * settings.labelled_share, settings.labelled_records),
@@ -138,8 +148,7 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 
 def _files(run: Run, settings: CorpusSettings) -> Corpora:
     """Read the user's own files; without a test part, some speakers of the labelled one are held out."""
-    given = {"labelled": settings.labelled, "unlabelled": settings.unlabelled, "test": settings.test}
-    probed = {name: _probe(run, name, places, settings) for name, places in given.items() if places is not None}
+    probed = {name: _probe(run, name, urls, settings) for name, urls in settings.places().items()}
     if "test" not in probed:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)
     parts = {}
@@ -154,9 +163,8 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
     return Corpora(**parts)
 
 
-def _probe(run: Run, name: str, places: Places, settings: CorpusSettings) -> SealedSet:
+def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -> SealedSet:
     """List a corpus and read the headers of its files."""
-    urls = (places,) if isinstance(places, str) else places
     names = _names(urls)
 
     def tables() -> Iterator[pa.Table]:

@@ -12,7 +12,6 @@ from pipelines.corpora import Settings
 from pipelines.run import Run
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
-from shards.store import walk
 
 _TALKERS = 160  # utterances at most that babble is made of
 
@@ -80,11 +79,11 @@ def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: in
 
     noise = settings.model_dump(include={"folder", "generated", "seconds", "test_share"}) | {"rate": rate}
     if settings.folder is not None:
-        folder = settings.folder
-        noise |= {"listing": [[file.url, file.size, file.version] for file in walk(folder)]}
+        folder, files = settings.folder, banks.list_noises(settings.folder)
+        noise |= {"listing": [[file.url, file.size, file.version] for file in files]}
 
         def make(url: str) -> object:
-            return banks.build_noise_bank_from_folder(url, folder, rate=rate, test_share=settings.test_share)
+            return banks.build_noise_bank_from_folder(url, folder, files, rate=rate, test_share=settings.test_share)
 
     else:
         noise |= {"seed": run.seed, "speech": speech.digest}

@@ -5,31 +5,23 @@ from __future__ import annotations
 from pipelines.corpora import CorpusSettings
 from pipelines.noise import NoiseSettings
 from shards.errors import UserError
-from shards.store import walk
 
 
 def check_corpus(settings: CorpusSettings) -> None:
     """Refuse corpora that are missing, empty or not given."""
     from actors.sources import list_sources
 
-    if settings.chosen == "requests":
-        return
-    needed = ("digits",) if settings.chosen == "digits" else ("labelled", "unlabelled")
-    for name in needed:
-        if getattr(settings, name) is None:
-            raise UserError(f"corpus.{name}: not given; expected the URL of audio, a manifest, Parquet or tar")
-    for name in (*needed, "test") if settings.chosen == "files" else needed:
-        places = getattr(settings, name)
-        for place in (places,) if isinstance(places, str) else places or ():
-            list_sources(place)  # refuses what it cannot list when it is called, before the first row
+    for urls in settings.places().values():
+        for url in urls:
+            list_sources(url)  # refuses what it cannot list when it is called, before the first row
 
 
 def check_noise(settings: NoiseSettings) -> None:
     """Refuse a noise folder without audio."""
-    from actors.banks import FORMATS
+    from actors.banks import list_noises
 
-    if settings.folder is not None and not any(file.url.lower().endswith(FORMATS) for file in walk(settings.folder)):
-        raise UserError(f"noise: {settings.folder}: no audio here; expected a folder of {', '.join(FORMATS)} files")
+    if settings.folder is not None:
+        list_noises(settings.folder)
 
 
 def check_teacher(source: str, model: str | None, frame_rate: float) -> None:

@@ -144,9 +144,10 @@ def test_silent_places_of_a_noise_are_passed_over(banks, tmp_path):
     samples[:RATE] = 0.1 * np.random.default_rng(0).standard_normal(RATE)
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "gaps.wav", samples, RATE)
-    from actors.banks import build_noise_bank_from_folder
+    from actors.banks import build_noise_bank_from_folder, list_noises
 
-    noise = build_noise_bank_from_folder(str(tmp_path / "bank"), str(tmp_path / "in"), rate=RATE)
+    folder = str(tmp_path / "in")
+    noise = build_noise_bank_from_folder(str(tmp_path / "bank"), folder, list_noises(folder), rate=RATE)
     data = [audio.encode(_speech(i, 0.5), RATE) for i in range(12)]
     table = pa.table({"id": [f"u{i}" for i in range(12)], "audio": audio.audio_array(data)})
     for row in _rows(augment.stage(noise, banks[1]), table).to_pylist():

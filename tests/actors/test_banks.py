@@ -12,6 +12,7 @@ from actors.banks import (
     build_noise_bank_from_folder,
     build_noise_bank_generated,
     build_room_bank,
+    list_noises,
 )
 from models.rooms import LEAD, RoomSettings
 from shards.errors import UserError
@@ -27,10 +28,14 @@ def _folder(path, names=("a.wav", "deep/b.flac", "c.ogg", "d.wav", "e.wav"), rat
     return str(path)
 
 
+def _bank(url, folder, **settings):
+    return build_noise_bank_from_folder(url, folder, list_noises(folder), **settings)
+
+
 def test_folder_bank(tmp_path):
     folder = _folder(tmp_path / "in")
     (tmp_path / "in" / "readme.txt").write_text("no audio")
-    ref = build_noise_bank_from_folder(str(tmp_path / "bank"), folder, rate=RATE)
+    ref = _bank(str(tmp_path / "bank"), folder, rate=RATE)
     train, test = NoiseBank(ref.url), NoiseBank(ref.url, "test")
     assert sorted(train.ids + test.ids) == ["a.wav", "c.ogg", "d.wav", "deep/b.flac", "e.wav"]
     assert len(test) == 1
@@ -46,35 +51,35 @@ def test_folder_bank(tmp_path):
 
 def test_folder_bank_resamples_and_folds_channels(tmp_path):
     folder = _folder(tmp_path / "in", names=("x.wav", "y.wav"), rate=44100, channels=2)
-    ref = build_noise_bank_from_folder(str(tmp_path / "bank"), folder, rate=8000)
+    ref = _bank(str(tmp_path / "bank"), folder, rate=8000)
     assert NoiseBank(ref.url).rate == 8000
     assert NoiseBank(ref.url).seconds(0) == pytest.approx(1.0, abs=0.001)
 
 
 def test_building_again_gives_the_same_and_another_is_refused(tmp_path):
     folder = _folder(tmp_path / "in")
-    first = build_noise_bank_from_folder(str(tmp_path / "one"), folder, rate=RATE)
-    assert build_noise_bank_from_folder(str(tmp_path / "one"), folder, rate=RATE) == first
-    assert build_noise_bank_from_folder(str(tmp_path / "two"), folder, rate=RATE).digest == first.digest
+    first = _bank(str(tmp_path / "one"), folder, rate=RATE)
+    assert _bank(str(tmp_path / "one"), folder, rate=RATE) == first
+    assert _bank(str(tmp_path / "two"), folder, rate=RATE).digest == first.digest
     with pytest.raises(UserError, match="other sources or settings"):
-        build_noise_bank_from_folder(str(tmp_path / "one"), folder, rate=8000)
+        _bank(str(tmp_path / "one"), folder, rate=8000)
 
 
 def test_mistakes(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
     with pytest.raises(UserError, match="empty: no audio"):
-        build_noise_bank_from_folder(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
+        _bank(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
     with pytest.raises(UserError, match="no audio"):
-        build_noise_bank_from_folder(str(tmp_path / "b"), str(tmp_path / "missing"), rate=RATE)
+        _bank(str(tmp_path / "b"), str(tmp_path / "missing"), rate=RATE)
     (tmp_path / "empty" / "broken.wav").write_bytes(b"RIFFnothing")
     with pytest.raises(UserError, match=r"broken\.wav.*cannot be read"):
-        build_noise_bank_from_folder(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
+        _bank(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(100), RATE, format="WAV")
     (tmp_path / "empty" / "broken.wav").write_bytes(buffer.getvalue())
     with pytest.raises(UserError, match="empty or silent"):
-        build_noise_bank_from_folder(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
+        _bank(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
     with pytest.raises(UserError, match="no bank of noises"):
         NoiseBank(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="method"):
