@@ -14,7 +14,7 @@ from shards.index import ShardSpec
 from shards.receipt import Receipt
 from shards.work import QUARANTINE, REJECTS, Work
 
-STATE = ("shard", "records_in", "origin", "seconds", "batches_halved", "requeue_of", "receipt")
+STATE = ("shard", "records_in", "origin", "seconds", "batches_halved", "batches_split", "measures", "requeue_of", "receipt")
 COLUMNS = {
     "spec": pa.binary(),
     "state": pa.string(),
@@ -35,6 +35,12 @@ def find_spec(envelope: pa.Table) -> ShardSpec | None:
     """Return the plan of a shard that was not opened yet."""
     data = envelope["spec"][0].as_py()
     return None if data is None else pickle.loads(data)
+
+
+def shard_name(envelope: pa.Table) -> str:
+    """Return the name of the shard that an envelope holds, planned or in the making."""
+    spec = find_spec(envelope)
+    return json.loads(envelope["state"][0].as_py())["shard"] if spec is None else spec.name
 
 
 def pack(work: Work) -> pa.Table:

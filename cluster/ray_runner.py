@@ -15,9 +15,20 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster import session
-from cluster.envelope import find_spec, is_error, open_receipt, pack, pack_error, pack_receipt, pack_spec, unpack
+from cluster.envelope import (
+    find_spec,
+    is_error,
+    open_receipt,
+    pack,
+    pack_error,
+    pack_receipt,
+    pack_spec,
+    shard_name,
+    unpack,
+)
 from shards.errors import UserError
 from shards.index import ShardSpec
+from shards.isolation import ATTEMPTS, begin_attempt, end_attempts
 from shards.job import TrainJob
 from shards.receipt import Receipt
 from shards.stage import Resources, Stage
@@ -184,8 +195,13 @@ class StageActor:
     """One worker of a pool, in a process of its own. Errors travel in envelopes: Ray sees none to retry or to wrap."""
 
     def __init__(self, task: ShardTask, places: tuple[int, ...], commits: bool) -> None:
+        import ray
+
         self.task = task
+        self.places = places
         self.commits = commits
+        # Started again: the process, or the machine, died at some shard. That shard may be what it died of.
+        self.again = ray.get_runtime_context().was_current_actor_reconstructed
         self.error: pa.Table | None = None
         try:
             self.workers = [task.worker(place) for place in places]
@@ -196,7 +212,29 @@ class StageActor:
         """Run the stages over the shards of a block (one, unless Ray bundles them)."""
         for row in range(block.num_rows):
             envelope = block.slice(row, 1)
-            yield _handled(envelope, self.task, self.workers, self.commits) if self.error is None else self.error
+            if self.error is not None:
+                yield self.error
+            elif self.again:
+                yield self._carefully(envelope)
+            else:
+                yield _handled(envelope, self.task, self.workers, self.commits)
+
+    def _carefully(self, envelope: pa.Table) -> pa.Table:
+        """Work on a shard that other workers may have died of."""
+        if is_error(envelope):
+            return envelope
+        shard = f"{shard_name(envelope)}-{self.places[0]}"
+        marks = begin_attempt(self.task.url, shard)
+        workers = self.workers
+        if marks > ATTEMPTS:
+            workers = [self.task.worker(place, isolated=True) for place in self.places]
+        try:
+            return _handled(envelope, self.task, workers, self.commits)
+        finally:
+            end_attempts(self.task.url, shard, marks)
+            if workers is not self.workers:
+                for worker in workers:
+                    worker.close()
 
 
 def _carry(block: pa.Table, task: ShardTask, commits: bool) -> Iterator[pa.Table]:

@@ -74,9 +74,8 @@ def run_step(
     specs = step.index()
     identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
     store.put_if_absent(store.join(url, "step.json"), canonical.dumps(identity))
-    task = ShardTask(
-        url, step.stages, step.schema, joined_schema(step.input.schema, step.joins), seed, step.deterministic
-    )
+    given = joined_schema(step.input.schema, step.joins)
+    task = ShardTask(url, step.stages, step.schema, given, seed, step.deterministic, len(specs))
     receipts = {receipt.shard: receipt for receipt in read_receipts(url, committed_shards(url))}
     records = sum(spec.rows for spec in specs)
     progress.begin(step.name, len(specs), sum(spec.name in receipts for spec in specs), records)

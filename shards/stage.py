@@ -62,7 +62,11 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of work. All but ``resources`` and the artifacts' urls goes into the fingerprint."""
+    """One kind of work. All but ``resources``, ``measures`` and the artifacts' urls goes into the fingerprint.
+
+    ``measures`` names numeric columns that the actor gives and whose mean is told while the step runs; what is not in
+    ``adds`` too is measured and not stored.
+    """
 
     name: str
     actor: str
@@ -77,6 +81,7 @@ class Stage:
     seeded: bool = False
     deterministic: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)  # schema metadata of the output
+    measures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:

@@ -96,6 +96,7 @@ class ShardTask:
     input_schema: pa.Schema
     seed: int
     deterministic: bool
+    planned: int | None = None  # shards of the whole step
 
     def open(self, spec: ShardSpec) -> Work:
         """Read a shard's rows and join what belongs to them; a shard that is committed by now is passed on as is."""
@@ -109,9 +110,9 @@ class ShardTask:
         work.table = work.table.select(self.input_schema.names).cast(self.input_schema)
         return work
 
-    def worker(self, place: int) -> StageWorker:
-        """Load a worker of one of the stages."""
-        return StageWorker(self.stages[place], self.seed)
+    def worker(self, place: int, *, isolated: bool = False) -> StageWorker:
+        """Load a worker of one of the stages; see :class:`StageWorker`."""
+        return StageWorker(self.stages[place], self.seed, isolated=isolated)
 
     def commit(self, work: Work) -> Receipt:
         """Write a finished shard and its receipt.
@@ -151,6 +152,8 @@ class ShardTask:
             "host": socket.gethostname(),
             "seconds": {key: round(value, 6) for key, value in work.seconds.items()},
             "batches_halved": work.batches_halved,
+            "batches_split": work.batches_split,
+            "measures": {key: [round(total, 6), count] for key, (total, count) in work.measures.items()},
         }
         made = replace(told, data=data, rejects=down, quarantine=held, attempt=attempt)
         return commit(self.url, made, deterministic=self.deterministic)

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from shards.batching import canonical_batches
 from shards.errors import GristmillError
-from shards.stage import Stage
+from shards.isolation import IsolatedActor
+from shards.stage import Actor, Stage
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "reason")])
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "error")])
@@ -36,17 +37,27 @@ class Work:
     quarantine: list[pa.Table] = field(default_factory=list)
     origin: str = "id"
     seconds: dict[str, float] = field(default_factory=dict)
-    batches_halved: int = 0
+    batches_halved: int = 0  # for want of memory
+    batches_split: int = 0  # for any other error, to find the record that breaks
+    measures: dict[str, list[float]] = field(default_factory=dict)  # "stage.column" -> sum and count of values
     requeue_of: str | None = None
     receipt: dict[str, Any] | None = None  # the shard was committed by another attempt: nothing is to be done
 
 
 class StageWorker:
-    """One worker of a stage: owns the actor, feeds it batches and keeps count of every record."""
+    """One worker of a stage: owns the actor, feeds it batches and keeps count of every record.
 
-    def __init__(self, stage: Stage, seed: int) -> None:
+    ``isolated`` keeps the actor in a process of its own, so that a record may even kill it.
+    """
+
+    def __init__(self, stage: Stage, seed: int, *, isolated: bool = False) -> None:
         self.stage = stage
-        self.actor = stage.build(seed)
+        self.actor: Actor = IsolatedActor(stage, seed) if isolated else stage.build(seed)
+
+    def close(self) -> None:
+        """End the actor's process, if it has one."""
+        if isinstance(self.actor, IsolatedActor):
+            self.actor.close()
 
     def __call__(self, work: Work) -> Work:
         """Run the stage over a shard (law 6: what breaks costs one record)."""
@@ -56,7 +67,8 @@ class StageWorker:
         stage, given = self.stage, work.table
         self._expected = stage.output_schema(given.schema)
         self._broken: list[tuple[int, str]] = []
-        self._halved = 0
+        self._halved = self._split = 0
+        self._measured: dict[str, list[float]] = {f"{stage.name}.{name}": [0.0, 0] for name in stage.measures}
         outputs: list[pa.Table] = []
         places: list[np.ndarray] = []
         for rows in canonical_batches(given, stage.batch):
@@ -79,6 +91,8 @@ class StageWorker:
         table = self._in_order(outputs, places)
         work.table = self._turn_down(table, work)
         work.batches_halved += self._halved
+        work.batches_split += self._split
+        work.measures |= self._measured
         work.seconds[stage.name] = work.seconds.get(stage.name, 0.0) + time.perf_counter() - begun
         return work
 
@@ -93,6 +107,7 @@ class StageWorker:
                 self._broken.append((int(rows[0]), _describe(error)))
                 return
             self._halved += _is_memory(error)
+            self._split += not _is_memory(error)
             if _is_memory(error):
                 _free_device_memory()
             middle = len(rows) // 2
@@ -128,11 +143,22 @@ class StageWorker:
             reason = out["reject_reason"].cast(pa.string())
         else:
             reason = pa.nulls(out.num_rows, pa.string())
+        self._measure(out.filter(pc.is_null(reason)))
         out = out.select(self._expected.names)
         for field_, declared in zip(out.schema, self._expected, strict=True):
             if field_.type != declared.type and not pa.types.is_null(field_.type):
                 raise ContractError(f"stage {name} declares {declared.name} as {declared.type} and gave {field_.type}")
         return out.cast(self._expected).append_column("reject_reason", reason)
+
+    def _measure(self, kept: pa.Table) -> None:
+        """Add the values of what is not turned down to the sums told beside the receipt."""
+        for name in self.stage.measures:
+            if name not in kept.column_names:
+                raise ContractError(f"stage {self.stage.name} declares the measure {name} and did not give it")
+            values = kept[name].drop_null().to_numpy().astype(np.float64)
+            values = values[np.isfinite(values)]
+            total = self._measured[f"{self.stage.name}.{name}"]
+            total[:] = [total[0] + float(values.sum()), total[1] + len(values)]
 
     def _in_order(self, outputs: list[pa.Table], places: list[np.ndarray]) -> pa.Table:
         if not outputs:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from cluster.inprocess import InProcessRunner
@@ -110,6 +111,15 @@ def test_quarantine_limit_stops_early(tmp_path: Path) -> None:
     # What is left of the stopped run must not be in the way of the next.
     good = Step("good", (upper(),), many)
     assert run_step(good, str(tmp_path / "out"), RayRunner(2), 1).records == 200
+
+
+def test_record_that_kills_its_worker_costs_one_record(tmp_path: Path, source: SealedSet) -> None:
+    adds = (pa.field("upper", pa.string()),)
+    deadly = Stage("deadly", f"{HERE}:Deadly", adds, params={"poison": ["r003-0011"]})
+    sealed = run_step(Step("s", (deadly,), source), str(tmp_path / "out"), RayRunner(2), 1)
+    assert (sealed.records, sealed.seal["quarantined"]) == (source.records - 1, 1)
+    assert sealed.seal["errors"] == {"deadly: ProcessDied: this record ended the process (SIGSEGV)": 1}
+    assert not list((tmp_path / "out").rglob("attempts/*")), "marks of work that was done are left"
 
 
 def test_killed_node_is_made_good(tmp_path: Path, source: SealedSet, digest: str) -> None:

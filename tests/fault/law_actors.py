@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -79,6 +80,15 @@ class Upper:
             if record.split("~")[0] in self.poison:
                 raise ValueError("this record is poison")
         return batch.append_column("upper", pc.utf8_upper(batch["text"]))
+
+
+class Deadly(Upper):
+    """Ends its process, as a fault in native code does, on the records of ``poison``."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if self.poison & set(batch["id"].to_pylist()):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().__call__(batch)
 
 
 class OutOfMemoryError(RuntimeError):

@@ -1,0 +1,126 @@
+"""Law 6 where no exception is raised: a record that kills its process (a fault in native code) costs itself only.
+
+A worker that is dead cannot tell which record it died of. So a worker that was started again marks each shard before it
+begins it; a shard that was begun too often is worked on by an actor in a process of its own, whose death is an
+exception like another: the batch is bisected, and the record is quarantined.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pyarrow as pa
+
+from shards import store
+from shards.stage import Actor, Stage
+
+ATTEMPTS = 2  # at a shard, by workers started again, before its actors are isolated
+_MARKS = "attempts"
+
+
+class ProcessDied(Exception):
+    """The process of an isolated actor is gone."""
+
+
+class IsolatedActor:
+    """The actor of a stage in a process of its own, which is started again when it died."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        self._given = stage, seed
+        self._process: Any = None
+        self._pipe: Connection | None = None
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Hand a batch on, and give back or raise what the actor gave or raised.
+
+        Raises:
+            ProcessDied: the process ended instead of answering.
+        """
+        pipe = self._pipe or self._start()
+        try:
+            pipe.send_bytes(_to_bytes(batch))
+            failed, data = pipe.recv_bytes(), pipe.recv_bytes()
+        except (EOFError, OSError):
+            self._pipe = None
+            self._process.join()
+            raise ProcessDied(f"this record ended the process ({_ending(self._process.exitcode)})") from None
+        if failed == b"1":
+            raise _unpacked(data)
+        return pa.ipc.open_stream(data).read_all()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._process.join()
+            self._pipe = None
+
+    def _start(self) -> Connection:
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(*self._given, other), daemon=True)
+        self._process.start()
+        other.close()
+        return self._pipe
+
+
+def _serve(stage: Stage, seed: int, pipe: Connection) -> None:
+    actor: Actor | None = None
+    while True:
+        try:
+            data = pipe.recv_bytes()
+        except EOFError:
+            return
+        try:
+            actor = actor or stage.build(seed)
+            failed, answer = b"0", _to_bytes(actor(pa.ipc.open_stream(data).read_all()))
+        except Exception as error:
+            failed, answer = b"1", _packed(error)
+        pipe.send_bytes(failed)
+        pipe.send_bytes(answer)
+
+
+def _to_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _packed(error: Exception) -> bytes:
+    told = (type(error).__name__, str(error))
+    try:
+        data = pickle.dumps((error, *told))
+        pickle.loads(data)
+    except Exception:
+        return pickle.dumps((None, *told))  # not every exception survives; what is stored of it is its name and text
+    return data
+
+
+def _unpacked(data: bytes) -> Exception:
+    error, name, text = pickle.loads(data)  # of our own child, not of a file
+    return error or type(name, (Exception,), {})(text)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+
+
+def begin_attempt(url: str, shard: str) -> int:
+    """Mark that work on a shard begins once more; return how often that has been marked."""
+    number = 0
+    while not store.put_if_absent(store.join(url, _MARKS, f"{shard}.{number}"), b""):
+        number += 1
+    return number + 1
+
+
+def end_attempts(url: str, shard: str, marks: int) -> None:
+    """Take the marks of a shard away: its work was done."""
+    for number in range(marks):
+        store.remove(store.join(url, _MARKS, f"{shard}.{number}"))
