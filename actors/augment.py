@@ -92,6 +92,7 @@ def _stage(
         resources=resources,
         fan_out=fan_out,
         seeded=True,
+        measures=("snr",),
     )
 
 

@@ -29,6 +29,7 @@ class Teacher:
     ``source`` is ``checkpoint`` (ours; ``model`` is an artifact's url), ``huggingface`` (``model`` is a folder or a hub
     name) or ``hama``. A ``features`` column with the teacher's own settings is used as it is; otherwise the teacher
     decodes ``audio`` itself, which a GPU would have to wait for. ``hypothesis`` adds ``hypothesis`` and ``confidence``.
+    ``label_entropy`` (nats, a frame's mean) is given beside them, to be measured.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Teacher:
                     reasons[row] = "teacher gave no finite probabilities"
         for field, values in zip(TOPK_FIELDS, label_columns(labels), strict=True):
             batch = set_column(batch, field.name, values)
+        known = [float(topk.entropy(one).mean()) if one is not None and len(one.tail) else None for one in labels]
+        batch = set_column(batch, "label_entropy", pa.array(known, pa.float32()))
         if self.hypothesis:
             texts, trust = zip(*(self._read(one) for one in labels), strict=True) if labels else ((), ())
             batch = set_column(batch, "hypothesis", pa.array(texts, pa.string()))
@@ -184,6 +187,7 @@ def stage(
         resources=resources,
         deterministic=device == "cpu",
         metadata={topk.METADATA_KEY: info.labels(k, step).to_json()},
+        measures=("label_entropy", "confidence") if hypothesis else ("label_entropy",),
     )
 
 

@@ -309,12 +309,13 @@ class _Training:
         shown = step % self.run.report_steps == 0 or last
         losses = {name: loss for name, loss in losses.items() if math.isfinite(loss)}  # JSON has no other numbers
         lost = {"skipped": self.skipped} if self.skipped else {}
+        rate = self.optimiser.param_groups[0]["lr"]
         if shown:
-            rate = self.optimiser.param_groups[0]["lr"]
             self.curves.append({"step": step, "phase": phase, "epoch": epoch, "lr": rate, **lost, **losses})
         if shown or due:
             data = self._checkpoint() if due and self.context.rank == 0 else None
-            self.context.report({"step": step, "steps": total, "phase": phase, **losses}, data)
+            told = {"step": step, "steps": total, "phase": phase, "epoch": epoch, "lr": rate, **lost, **losses}
+            self.context.report(told, data)
 
     def _checkpoint(self) -> bytes:
         from safetensors.torch import save

@@ -14,7 +14,17 @@ from shards.index import ShardSpec
 from shards.receipt import Receipt
 from shards.work import QUARANTINE, REJECTS, Work
 
-STATE = ("shard", "records_in", "origin", "seconds", "batches_halved", "batches_split", "measures", "requeue_of", "receipt")
+STATE = (
+    "shard",
+    "records_in",
+    "origin",
+    "seconds",
+    "batches_halved",
+    "batches_split",
+    "measures",
+    "requeue_of",
+    "receipt",
+)
 COLUMNS = {
     "spec": pa.binary(),
     "state": pa.string(),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from cluster.checkpoints import Checkpoints
+from cluster.training_log import LogSettings, TrainingLog
 from shards.errors import UserError
 from shards.index import ShardSpec
 from shards.job import TrainJob
@@ -15,6 +16,9 @@ from shards.step import ShardTask
 
 class InProcessRunner:
     """Runs the stages of each shard one after the other, in this process."""
+
+    def __init__(self, log: LogSettings | None = None) -> None:
+        self.log = log or LogSettings()
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards in order; actors are loaded once, when the first shard needs them."""
@@ -41,7 +45,8 @@ class InProcessRunner:
             import torch
 
             torch.set_num_threads(1)
-            job.run(url, InProcessContext(url))
+            with TrainingLog(self.log, url) as log:
+                job.run(url, InProcessContext(url, log))
 
 
 class InProcessContext:
@@ -50,8 +55,8 @@ class InProcessContext:
     rank = 0
     world_size = 1
 
-    def __init__(self, url: str) -> None:
-        self.checkpoints = Checkpoints(url)
+    def __init__(self, url: str, log: TrainingLog | None = None) -> None:
+        self.checkpoints, self.log = Checkpoints(url), log
 
     def resume(self) -> bytes | None:
         """Return the newest checkpoint."""
@@ -59,7 +64,9 @@ class InProcessContext:
         return None if name is None else self.checkpoints.read(name)
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Keep the checkpoint; the metrics are what the training returns in the end."""
+        """Keep the checkpoint, and log the metrics if that is asked for."""
+        if self.log is not None:
+            self.log.point(metrics)
         if checkpoint is not None:
             self.checkpoints.write(checkpoint)
 

@@ -26,6 +26,8 @@ from cluster.envelope import (
     shard_name,
     unpack,
 )
+from cluster.metrics import Prices, RunMetrics
+from cluster.training_log import LogSettings
 from shards.errors import UserError
 from shards.index import ShardSpec
 from shards.isolation import ATTEMPTS, begin_attempt, end_attempts
@@ -59,8 +61,11 @@ class Pool:
 class RayRunner:
     """Runs the stages of a step as actor pools. ``workers`` limits the CPUs; ``None`` takes the whole cluster."""
 
-    def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers
+    def __init__(
+        self, workers: int | None = None, prices: Prices | None = None, log: LogSettings | None = None
+    ) -> None:
+        self.workers, self.log = workers, log
+        self.metrics = RunMetrics(prices)
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards and give each one's receipt as soon as it is committed.
@@ -78,20 +83,27 @@ class RayRunner:
         gpus = ray.cluster_resources().get("GPU", 0.0)
         context = _context(DataContext.get_current(), cpus, limited=self.workers is not None)
         with DataContext.current(context):
-            dataset = _plan(task, specs, plan_pools(task.stages, cpus, gpus, len(specs)), cpus)
+            pools = plan_pools(task.stages, cpus, gpus, len(specs))
+            dataset = _plan(task, specs, pools, cpus)
             blocks = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        told = self.metrics.step(
+            task, len(specs), {task.stages[p].name: pool.most for pool in pools for p in pool.places}
+        )
         try:
             for block in blocks:
                 for row in range(block.num_rows):
-                    yield open_receipt(block.slice(row, 1))
+                    receipt = open_receipt(block.slice(row, 1))
+                    told.advance(receipt)
+                    yield receipt
         finally:
+            told.end()
             blocks.close()  # ends the workers at once when the run stops early
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
         """Train each job on Ray Train and commit its artifact; as many at once as the CPUs or GPUs hold."""
         from cluster.ray_train import train_jobs
 
-        train_jobs(jobs, session.start(self.workers))
+        train_jobs(jobs, session.start(self.workers), self.log)
 
 
 def plan_pools(stages: Sequence[Stage], cpus: float, gpus: float, shards: int) -> list[Pool]:

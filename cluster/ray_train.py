@@ -15,6 +15,8 @@ from typing import Any
 from cluster import session
 from cluster.checkpoints import Checkpoints
 from cluster.envelope import pickled_error
+from cluster.metrics import TrainingMetrics
+from cluster.training_log import LogSettings, TrainingLog
 from shards import store
 from shards.errors import GristmillError, UserError
 from shards.job import TrainJob
@@ -27,8 +29,8 @@ STORAGE = ".ray-train"  # what Ray Train notes about a group, beside the first j
 Jobs = Sequence[tuple[TrainJob, str]]
 
 
-def train_jobs(jobs: Jobs, cpus: int) -> None:
-    """Train jobs side by side and commit each one's artifact at its URL.
+def train_jobs(jobs: Jobs, cpus: int, log: LogSettings | None = None) -> None:
+    """Train jobs side by side and commit each one's artifact at its URL; their curves go to the log, too.
 
     A worker or node that is lost costs the time since the job's last checkpoint. An error of a training is raised as
     it was raised in the worker, when the trainings beside it have come to their end.
@@ -37,10 +39,10 @@ def train_jobs(jobs: Jobs, cpus: int) -> None:
     for job, url in jobs:
         alike[job.ranks, job.resources].append((job, url))
     for (ranks, resources), group in alike.items():
-        _train_group(group, ranks, resources, cpus)
+        _train_group(group, ranks, resources, cpus, log or LogSettings())
 
 
-def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int) -> None:
+def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int, log: LogSettings) -> None:
     import ray
 
     gpus = ray.cluster_resources().get("GPU", 0.0)
@@ -54,7 +56,7 @@ def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int) -> Non
     share = min(resources.cpus, cpus / ranks) * WORKER_SHARE
     queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
     with ThreadPoolExecutor(slots) as pool:
-        trainers = [pool.submit(_fit, jobs, queue, slot, ranks, share, resources.gpus) for slot in range(slots)]
+        trainers = [pool.submit(_fit, jobs, queue, slot, ranks, share, resources.gpus, log) for slot in range(slots)]
         for trainer in trainers:
             trainer.result()
     error: Any = ray.get(queue.error.remote())
@@ -63,7 +65,7 @@ def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int) -> Non
         raise pickle.loads(error)
 
 
-def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float) -> None:
+def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float, log: LogSettings) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -72,7 +74,7 @@ def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float
     filesystem, path = _arrow_filesystem(notes)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"jobs": jobs, "queue": queue, "slot": slot},
+        train_loop_config={"jobs": jobs, "queue": queue, "slot": slot, "log": log},
         scaling_config=ScalingConfig(
             num_workers=ranks,
             use_gpu=gpus > 0,
@@ -146,13 +148,14 @@ class Queue:
 class RayTrainContext:
     """One rank of a training inside Ray Train."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, log: TrainingLog | None = None) -> None:
         import ray.train
 
         here = ray.train.get_context()
         self.rank: int = here.get_world_rank()
         self.world_size: int = here.get_world_size()
-        self.checkpoints = Checkpoints(url)
+        self.checkpoints, self.log = Checkpoints(url), log
+        self.metrics = TrainingMetrics(url) if self.rank == 0 else None
 
     def resume(self) -> bytes | None:
         """Return the newest checkpoint: on all ranks the one that rank 0 sees."""
@@ -160,9 +163,13 @@ class RayTrainContext:
         return None if name is None else self.checkpoints.read(name)
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Tell how it goes, and keep the checkpoint."""
+        """Tell how it goes, to the log and as series too, and keep the checkpoint."""
         import ray.train
 
+        if self.metrics is not None:
+            self.metrics.point(metrics)
+        if self.rank == 0 and self.log is not None:
+            self.log.point(metrics)
         if self.rank == 0 and checkpoint is not None:
             self.checkpoints.write(checkpoint)
         ray.train.report(dict(metrics))
@@ -186,7 +193,8 @@ def _work(config: dict[str, Any]) -> None:
         try:
             # The workers of a group may have been lost between the commit and the note of it.
             if not _from_first(job.done(url) is not None if first else None, ranks):
-                job.run(url, RayTrainContext(url))
+                with TrainingLog(config["log"] if first else LogSettings(), url) as log:
+                    job.run(url, RayTrainContext(url, log))
         except Exception as error:
             final = ranks == 1 or isinstance(error, GristmillError)
             ray.get(queue.fail.remote(slot, pickled_error(error), final))

@@ -141,6 +141,12 @@ def unflatten(ids: np.ndarray, logprobs: np.ndarray, tail: np.ndarray, k: int) -
     return TopK(ids.reshape(frames, k), logprobs.reshape(frames, k), tail)
 
 
+def entropy(labels: TopK) -> np.ndarray:
+    """Return each frame's entropy (...) in nats; all that is not kept counts as one unit, so it is a lower bound."""
+    logs = np.concatenate([labels.logprobs, labels.tail[..., None]], axis=-1).astype(np.float32)
+    return -(np.exp(logs) * logs).sum(-1)
+
+
 def confidence(best: np.ndarray) -> float:
     """Return the geometric mean of the frames' largest probabilities, from their logarithms (T,)."""
     return float(np.exp(best.astype(np.float64).mean())) if len(best) else 0.0

@@ -21,7 +21,7 @@ from shards.errors import UserError
 
 SAVED = "config.json"  # below OUT: the settings of the newest run
 # How a run is carried out: no result depends on these.
-_CARRIED_OUT = ("out", "runner", "workers", "price")
+_CARRIED_OUT = ("out", "runner", "workers", "price", "log")
 
 
 class Price(BaseModel):
@@ -30,6 +30,14 @@ class Price(BaseModel):
     model_config = ConfigDict(extra="forbid")
     cpu_hour: NonNegativeFloat = 0.0
     gpu_hour: NonNegativeFloat = 0.0
+
+
+class Log(BaseModel):
+    """Where the curves of trainings go while they run, beside the report."""
+
+    model_config = ConfigDict(extra="forbid")
+    tensorboard: bool | str = False  # true: `tensorboard` below OUT; or a folder
+    mlflow: str | None = None  # a tracking URI, or a folder
 
 
 class Common(BaseModel):
@@ -43,6 +51,7 @@ class Common(BaseModel):
     runner: Literal["ray", "inprocess"] = "ray"
     workers: PositiveInt | None = None
     price: Price = Price()
+    log: Log = Log()
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.config import Common, Loaded, save
+from cluster.training_log import LogSettings, check
+from pipelines.config import Common, Loaded, absolute, save
 from pipelines.progress import RunProgress
 from pipelines.run import Cluster, Run
 from shards import store
@@ -25,19 +27,33 @@ T = TypeVar("T")
 
 def make_cluster(common: Common) -> Cluster:
     """Return where the recipe's work is done. Ray is started when the first work comes."""
+    log = training_log(common)
     if common.runner == "inprocess":
         from cluster.inprocess import InProcessRunner
 
-        return InProcessRunner()
+        return InProcessRunner(log)
     try:
         import ray  # noqa: F401
     except ImportError:
         raise UserError(
             "runner=ray: Ray is not installed; expected `pip install 'ray[data,train]'` or runner=inprocess"
         ) from None
+    from cluster.metrics import Prices
     from cluster.ray_runner import RayRunner
 
-    return RayRunner(common.workers)
+    return RayRunner(common.workers, Prices(**common.price.model_dump()), log)
+
+
+def training_log(common: Common) -> LogSettings:
+    """Return where the curves of trainings go; a log that cannot be written is refused."""
+    folder, uri = common.log.tensorboard, common.log.mlflow
+    if isinstance(folder, bool):
+        folder = store.join(common.out, "tensorboard") if folder else ""
+    if uri and not re.match(r"[a-z+]+:", uri) and uri != "databricks":
+        uri = absolute(uri)
+    settings = LogSettings(absolute(folder) if folder else None, uri, common.out.rstrip("/").rpartition("/")[2])
+    check(settings)
+    return settings
 
 
 def check_storage(loaded: Loaded) -> None:

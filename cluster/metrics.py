@@ -1,0 +1,218 @@
+"""What a run tells Prometheus: series recorded on the driver, from receipts as they come, and exported by Ray.
+
+Ray serves them at the metrics port of the driver's node as ``ray_gristmill_*``. Labels have few values: runs, steps
+and stages by name, and of a reason its fixed part. Runners without Ray record nothing. ``docs/monitoring.md`` lists
+the series.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shards.receipt import Receipt
+from shards.stage import Resources, Stage
+from shards.step import ShardTask
+
+PREFIX = "gristmill_"
+RUN = ("run",)
+STEP = ("run", "step")
+STAGE = ("run", "step", "stage")
+TRAINING = ("run", "training")
+COUNTERS = {
+    "records_in": (STEP, "Records that committed shards took in."),
+    "records_out": (STEP, "Records of which committed shards hold a row."),
+    "records_rejected": ((*STAGE, "reason"), "Rows turned down, by the fixed part of their reason."),
+    "records_quarantined": (STEP, "Records that broke a stage."),
+    "audio_seconds": (STEP, "Seconds of audio in the rows of committed shards."),
+    "bytes_written": (STEP, "Bytes of Parquet in committed shards, rejects and quarantine counted."),
+    "stage_busy_seconds": (STAGE, "Seconds that workers of a stage were at work on committed shards."),
+    "batches_retried": ((*STEP, "cause"), "Batches halved and run again, for want of memory or for an error."),
+}
+GAUGES = {
+    "shards_waiting": (STEP, "Shards of the step that are not committed."),
+    "step_progress": (STEP, "Share of the step's shards that are committed, 0 to 1."),
+    "step_eta_seconds": (STEP, "Seconds until the step ends, at the pace of this run so far."),
+    "stage_workers": (STAGE, "Workers of the stage when its pool is full."),
+    "gpu_busy_share": (
+        STAGE,
+        "Share of the time since the step began that a GPU stage's workers were at work, 0 to 1.",
+    ),
+    "measure_mean": ((*STAGE, "column"), "Mean over the step so far of a column that a stage measures."),
+    "training_progress": (TRAINING, "Share of the training's steps that are done, 0 to 1."),
+    "training_loss": (TRAINING, "Loss of the step last told."),
+    "cost": (RUN, "Cost of the work committed by this driver, at the prices of the recipe."),
+}
+HISTOGRAMS = {
+    "shard_seconds": (STEP, "Work in one shard, over all its stages.", (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)),
+}
+MOST_REASONS = 40  # of one stage; those that come later are told as "other"
+OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What an hour costs."""
+
+    cpu_hour: float = 0.0
+    gpu_hour: float = 0.0
+
+    def of(self, seconds: float, resources: Resources) -> float:
+        """Return what a worker costs that holds its resources so long."""
+        return seconds / 3600 * (resources.cpus * self.cpu_hour + resources.gpus * self.gpu_hour)
+
+
+class Series:
+    """The series themselves; of each name there is one a process."""
+
+    def __init__(self) -> None:
+        from ray.util.metrics import Counter, Gauge, Histogram
+
+        made: dict[str, Any] = {n: Counter(PREFIX + n, text, keys) for n, (keys, text) in COUNTERS.items()}
+        made |= {n: Gauge(PREFIX + n, text, keys) for n, (keys, text) in GAUGES.items()}
+        made |= {n: Histogram(PREFIX + n, text, list(at), keys) for n, (keys, text, at) in HISTOGRAMS.items()}
+        self._made = made
+
+    def add(self, name: str, value: float, **labels: str) -> None:
+        """Add to a counter; nothing is added to one that a step may never need, so that it has no empty series."""
+        if value > 0:
+            self._made[name].inc(value, tags=labels)
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self._made[name].set(value, tags=labels)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Put a value into a histogram."""
+        self._made[name].observe(value, tags=labels)
+
+
+@functools.cache
+def series() -> Series:
+    """Return the series of this process; Ray must be there."""
+    return Series()
+
+
+class RunMetrics:
+    """Records the work of one driver."""
+
+    def __init__(self, prices: Prices | None = None) -> None:
+        self.prices = prices or Prices()
+        self.cost = 0.0
+
+    def step(self, task: ShardTask, shards: int, workers: Mapping[str, int]) -> StepMetrics:
+        """Return what hears the receipts of a step's shards; ``workers`` is the full size of each stage's pool."""
+        return StepMetrics(self, task, shards, workers)
+
+    def spend(self, run: str, seconds: float, resources: Resources) -> None:
+        """Count what a worker cost that was at work so long."""
+        self.cost += self.prices.of(seconds, resources)
+        series().set("cost", self.cost, run=run)
+
+
+class StepMetrics:
+    """Records one execution of a step's shards."""
+
+    def __init__(self, run: RunMetrics, task: ShardTask, shards: int, workers: Mapping[str, int]) -> None:
+        self.run, self.series, self.workers = run, series(), dict(workers)
+        name, step = task.url.rstrip("/").split("/")[-3:-1]
+        self.labels = {"run": name, "step": step}
+        self.stages: dict[str, Stage] = {stage.name: stage for stage in task.stages}
+        self.shards, self.left, self.planned = shards, shards, max(shards, task.planned or 0)
+        self.busy: dict[str, float] = defaultdict(float)
+        self.measured: dict[str, tuple[float, int]] = {}
+        self.reasons: dict[str, set[str]] = defaultdict(set)
+        self.begun = time.monotonic()
+        for stage, number in self.workers.items():
+            self.series.set("stage_workers", number, **self.labels, stage=stage)
+        self._tell()
+
+    def advance(self, receipt: Receipt) -> None:
+        """Record a shard that is committed."""
+        labels, attempt = self.labels, receipt.attempt
+        self.left -= 1
+        again = receipt.requeue_of is not None  # its records came in, and broke, before
+        for name, count in {
+            "records_in": 0 if again else receipt.records_in,
+            "records_out": receipt.records_out,
+            "records_quarantined": 0 if again else receipt.quarantined,
+            "audio_seconds": receipt.totals.get("duration", 0.0),
+            "bytes_written": sum(f.bytes for f in (receipt.data, receipt.rejects, receipt.quarantine) if f),
+        }.items():
+            self.series.add(name, count, **labels)
+        for key, count in receipt.reasons.items():
+            stage, _, reason = key.partition(": ")
+            self.series.add("records_rejected", count, **labels, stage=stage, reason=self._reason(stage, reason))
+        self.series.add("batches_retried", attempt.get("batches_halved", 0), **labels, cause="memory")
+        self.series.add("batches_retried", attempt.get("batches_split", 0), **labels, cause="error")
+        for key, (total, count) in attempt.get("measures", {}).items():
+            before = self.measured.get(key, (0.0, 0))
+            self.measured[key] = (before[0] + total, before[1] + count)
+        self._spend(attempt.get("seconds", {}))
+        self._tell()
+
+    def end(self) -> None:
+        """Nothing waits any more: the step is over, or the run stopped."""
+        for name in ("shards_waiting", "step_eta_seconds"):
+            self.series.set(name, 0, **self.labels)
+        for stage in self.workers:
+            self.series.set("stage_workers", 0, **self.labels, stage=stage)
+            if self.stages[stage].resources.gpus:
+                self.series.set("gpu_busy_share", 0, **self.labels, stage=stage)
+
+    def _spend(self, seconds: Mapping[str, float]) -> None:
+        for name, spent in seconds.items():
+            self.series.add("stage_busy_seconds", spent, **self.labels, stage=name)
+            self.busy[name] += spent
+            stage = self.stages.get(name)  # none of it reads and commits
+            self.run.spend(self.labels["run"], spent, stage.resources if stage else Resources())
+        if seconds:
+            self.series.observe("shard_seconds", sum(seconds.values()), **self.labels)
+
+    def _reason(self, stage: str, reason: str) -> str:
+        known, fixed = self.reasons[stage], fixed_part(reason)
+        if fixed not in known and len(known) >= MOST_REASONS:
+            return OTHER
+        known.add(fixed)
+        return fixed
+
+    def _tell(self) -> None:
+        done, wall = self.shards - self.left, max(time.monotonic() - self.begun, 1e-6)
+        self.series.set("shards_waiting", self.left, **self.labels)
+        self.series.set("step_progress", 1 - self.left / max(1, self.planned), **self.labels)
+        if done:
+            self.series.set("step_eta_seconds", wall / done * self.left, **self.labels)
+        for name, number in self.workers.items():
+            if self.stages[name].resources.gpus:
+                share = min(1.0, self.busy[name] / (wall * max(1, number)))
+                self.series.set("gpu_busy_share", share, **self.labels, stage=name)
+        for key, (total, count) in self.measured.items():
+            stage, _, column = key.rpartition(".")
+            if count:
+                self.series.set("measure_mean", total / count, **self.labels, stage=stage, column=column)
+
+
+class TrainingMetrics:
+    """Records a training, on its first rank. ``url`` is the folder of the model that is to be."""
+
+    def __init__(self, url: str) -> None:
+        run, name = url.rstrip("/").split("/")[-3:-1]
+        self.labels = {"run": run, "training": name}
+
+    def point(self, metrics: Mapping[str, float]) -> None:
+        """Record a point of the curves."""
+        if metrics.get("steps"):
+            series().set("training_progress", (metrics["step"] + 1) / metrics["steps"], **self.labels)
+        if "loss" in metrics:
+            series().set("training_loss", metrics["loss"], **self.labels)
+
+
+def fixed_part(reason: str) -> str:
+    """Return a reason up to where it tells of one record: a number, a quotation, a name behind a colon, a path."""
+    fixed = re.split(r"""[\d"'`:=/\\(\[{<]""", reason, maxsplit=1)[0]
+    return " ".join(fixed.split())[:60] or OTHER

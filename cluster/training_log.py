@@ -1,0 +1,219 @@
+"""Where the points of a training's curves go while it runs: TensorBoard event files and MLflow, both on request.
+
+Nothing that is made depends on it: settings of a log are in no fingerprint, and a log that fails while a training runs
+is told once and left, as days of training are worth more. What is known beforehand to fail is refused.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from shards import store
+from shards.errors import UserError
+
+FLUSH_EVERY = 10.0  # seconds
+Point = tuple[int, float, dict[str, float]]  # a step, the seconds since 1970, and metrics by name
+_NO_METRICS = ("step", "steps")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Where to: the folder of TensorBoard's event files (a path or URL), and MLflow's tracking URI."""
+
+    tensorboard: str | None = None
+    mlflow: str | None = None
+    run: str = "gristmill"  # MLflow's experiment
+
+
+class Sink(Protocol):
+    """Takes points."""
+
+    def write(self, points: list[Point]) -> None:
+        """Write points, or raise."""
+        ...
+
+    def end(self, whole: bool) -> None:
+        """Say whether the training came to its end, or raise."""
+        ...
+
+
+class TrainingLog:
+    """The log of one training on its first rank. ``url`` is the folder of the model that is to be."""
+
+    def __init__(self, settings: LogSettings, url: str) -> None:
+        self.points: list[Point] = []
+        self.flushed = time.monotonic()
+        name, fingerprint = url.rstrip("/").split("/")[-2:]
+        self.sinks: list[Sink] = []
+        if settings.tensorboard:
+            self.sinks.append(TensorBoard(store.join(settings.tensorboard, name, fingerprint)))
+        if settings.mlflow:
+            self.sinks.append(MLflow(settings.mlflow, settings.run, name, fingerprint))
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close(kind is None)
+
+    def point(self, metrics: Mapping[str, float]) -> None:
+        """Note a point of the curves: ``step``, and what was measured there."""
+        if not self.sinks or "step" not in metrics:
+            return
+        values = {name: float(value) for name, value in metrics.items() if name not in _NO_METRICS}
+        self.points.append((int(metrics["step"]), time.time(), values))
+        if time.monotonic() - self.flushed >= FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is noted."""
+        points, self.points, self.flushed = self.points, [], time.monotonic()
+        if points:
+            self._each(lambda sink: sink.write(points))
+
+    def close(self, whole: bool) -> None:
+        """Write what is left, and say whether the training came to its end."""
+        self.flush()
+        self._each(lambda sink: sink.end(whole))
+
+    def _each(self, do: Callable[[Sink], None]) -> None:
+        for sink in list(self.sinks):
+            try:
+                do(sink)
+            except Exception as error:
+                self.sinks.remove(sink)
+                why = " ".join(str(error).split())[:200]
+                _log.warning("%s: no more points are logged, the training goes on (%s)", type(sink).__name__, why)
+
+
+class TensorBoard:
+    """One event file for each attempt; where a resumed training repeats steps, the newest attempt counts."""
+
+    def __init__(self, folder: str) -> None:
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
+        self.url = store.join(folder, name)
+        self.data = b""
+
+    def write(self, points: list[Point]) -> None:
+        """Write points at the end of the file."""
+        import io
+
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        buffer = io.BytesIO()
+        records = RecordWriter(buffer)
+        if not self.data:
+            first, at, _ = points[0]
+            start = SessionLog(status=SessionLog.START)  # readers forget what earlier files hold from this step on
+            records.write(Event(wall_time=at, file_version="brain.Event:2").SerializeToString())
+            records.write(Event(wall_time=at, step=first, session_log=start).SerializeToString())
+        for step, at, values in points:
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+            records.write(Event(wall_time=at, step=step, summary=summary).SerializeToString())
+        if store.is_local(self.url):
+            # Appended to: TensorBoard keeps the file open. Object storage knows whole files only.
+            path = store.filesystem(self.url)[1]
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "ab") as file:
+                file.write(buffer.getvalue())
+            self.data = b"begun"
+            return
+        self.data += buffer.getvalue()
+        store.write_bytes(self.url, self.data)
+
+    def end(self, whole: bool) -> None:
+        """The file is whole as it is."""
+
+
+class MLflow:
+    """One MLflow run for each training; one that is resumed goes on in the run it had."""
+
+    def __init__(self, uri: str, experiment: str, name: str, fingerprint: str) -> None:
+        self.uri, self.experiment, self.name, self.fingerprint = uri, experiment, name, fingerprint
+        self.client: Any = None
+        self.run = ""
+
+    def _begin(self) -> None:
+        self.client = _client(self.uri)
+        number = _experiment(self.client, self.uri, self.experiment)
+        same = f"tags.`gristmill.fingerprint` = '{self.fingerprint}'"
+        found = self.client.search_runs([number], same, max_results=1)
+        if found:
+            self.run = found[0].info.run_id
+            self.client.set_terminated(self.run, "RUNNING")
+            return
+        tags = {"gristmill.fingerprint": self.fingerprint, "gristmill.training": self.name}
+        title = f"{self.name} {self.fingerprint[:8]}"
+        self.run = self.client.create_run(number, run_name=title, tags=tags).info.run_id
+
+    def write(self, points: list[Point]) -> None:
+        """Write points."""
+        if not self.run:
+            self._begin()
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, value, int(at * 1000), step) for step, at, values in points for key, value in values.items()
+        ]
+        for start in range(0, len(metrics), 1000):  # the most that MLflow takes at once
+            self.client.log_batch(self.run, metrics=metrics[start : start + 1000])
+
+    def end(self, whole: bool) -> None:
+        """Say how it ended."""
+        if self.run:
+            self.client.set_terminated(self.run, "FINISHED" if whole else "FAILED")
+
+
+def check(settings: LogSettings) -> None:
+    """Refuse a log whose package is absent or whose place does not answer, before anything is trained."""
+    if settings.tensorboard:
+        _installed("tensorboard", "tensorboard", "log.tensorboard")
+    if settings.mlflow:
+        _experiment(_client(settings.mlflow), settings.mlflow, settings.run)
+
+
+def _client(uri: str) -> Any:
+    _installed("mlflow", "mlflow", "log.mlflow")
+    # Nothing is told to anyone; a server that is gone costs seconds; a folder is as good a place as a database here.
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    try:
+        return mlflow.MlflowClient(tracking_uri=uri)
+    except Exception as error:  # of any store, with the packages that it wants
+        raise _unreachable(uri, error) from None
+
+
+def _experiment(client: Any, uri: str, name: str) -> str:
+    try:
+        found = client.get_experiment_by_name(name)
+        return found.experiment_id if found else client.create_experiment(name)
+    except Exception as error:  # of any store
+        raise _unreachable(uri, error) from None
+
+
+def _unreachable(uri: str, error: Exception) -> UserError:
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return UserError(f"log.mlflow={uri}: MLflow cannot be used there ({why}); expected a tracking URI or a folder")
+
+
+def _installed(package: str, extra: str, key: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{key}: the package {package} is not installed; expected `pip install '.[{extra}]'`")
