@@ -29,6 +29,9 @@ WRONG_RATE = "wrongly declared: sampling rate"
 MALFORMED = "malformed manifest line"
 DUPLICATE = "duplicate"
 NO_TEXT = "no text"  # in a corpus that is annotated: it would count as silence
+NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory, or made by a command
+SEVERAL_CHANNELS = "several channels"  # which of them are meant, one channel of audio cannot tell
+UNSUPPORTED_CUT = "unsupported cut"  # mixed, padded, without a recording, or with transforms
 REASONS = (
     UNREADABLE,
     MISSING,
@@ -42,6 +45,9 @@ REASONS = (
     MALFORMED,
     DUPLICATE,
     NO_TEXT,
+    NOT_IN_FILE,
+    SEVERAL_CHANNELS,
+    UNSUPPORTED_CUT,
 )
 
 LOCATOR_FIELDS = (

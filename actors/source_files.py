@@ -1,0 +1,81 @@
+"""What the listings of all kinds of corpora share: which files belong to a URL, and what their keys are."""
+
+from __future__ import annotations
+
+import fnmatch
+import gzip
+import hashlib
+import posixpath
+import sqlite3
+from collections.abc import Iterator
+
+from shards.store import FileInfo, filesystem, open_read, walk
+
+# Formats that cannot be decoded here (m4a, ...) are listed too, to be rejected and counted instead of passed over.
+_DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+AUDIO_SUFFIXES = (*_DECODED, ".m4a", ".aac", ".wma", ".webm", ".amr", ".sph")
+SUFFIXES = {
+    "manifest": (".jsonl", ".json"),
+    "lhotse": (".jsonl", ".jsonl.gz"),
+    "parquet": (".parquet",),
+    "tar": (".tar",),
+    "folder": AUDIO_SUFFIXES,
+}
+LOOKED_AT = 100  # lines of a file in which at least one must be a manifest's
+
+
+def visible(url: str, base: str) -> bool:
+    """Tell whether neither a file nor a folder between it and the corpus's is hidden."""
+    return not any(part.startswith(".") for part in key_of(url, base).split("/"))
+
+
+def files_of(url: str, kind: str) -> Iterator[FileInfo]:
+    """Give the files of one kind at a URL, in the order of their paths."""
+    named_file = "*" not in url and filesystem(url)[0].isfile(filesystem(url)[1])
+    base = base_of(url)
+    for info in walk(base if "*" in url else url):
+        fits = info.url.lower().endswith(SUFFIXES[kind]) and matches(info.url, url) and visible(info.url, base)
+        if named_file or fits:
+            yield info
+
+
+def matches(file: str, url: str) -> bool:
+    """Tell whether a file fits a URL, where that is a pattern."""
+    return "*" not in url or fnmatch.fnmatchcase(posixpath.normpath(file), posixpath.normpath(url))
+
+
+def base_of(url: str) -> str:
+    """Return the folder to which a corpus's keys are relative."""
+    if "*" in url:
+        return url[: url.index("*")].rpartition("/")[0] or "/"
+    fs, path = filesystem(url)
+    return posixpath.dirname(url) if fs.isfile(path) else url
+
+
+def key_of(url: str, base: str) -> str:
+    """Return the part of a file's URL below the corpus's folder."""
+    whole, folder = filesystem(url)[1], filesystem(base)[1].rstrip("/") if base else ""
+    return whole[len(folder) + 1 :] if folder and whole.startswith(folder + "/") else posixpath.basename(whole)
+
+
+def lines(url: str) -> Iterator[tuple[int, bytes]]:
+    """Give the lines of a file that are not blank, with their numbers; ``.gz`` is unpacked on the way."""
+    with open_read(url) as packed, gzip.GzipFile(fileobj=packed) if url.endswith(".gz") else packed as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line
+
+
+class Seen:
+    """Which ids came before. On disk, so that it costs no memory."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("")  # a temporary file of SQLite's own
+        self._database.execute("PRAGMA journal_mode=OFF")
+        self._database.execute("CREATE TABLE seen (key INTEGER PRIMARY KEY)")
+
+    def before(self, key: str) -> bool:
+        """Tell whether a key was asked for before."""
+        digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        row = (int.from_bytes(digest, "big", signed=True),)
+        return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", row).rowcount == 0
