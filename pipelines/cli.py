@@ -188,5 +188,20 @@ def doctor(out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run
         raise typer.Exit(1)
 
 
+@app.command()
+@_told
+def manifest(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
+    fleet: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FLEET] [KEY=VALUE]...", help="A fleet file [configs/fleet.yaml], and settings."),
+    ] = None,
+) -> None:
+    """Print what starts a fleet on Kubernetes, on a cloud or under Slurm."""
+    from pipelines.manifest import render
+
+    print(render(kind, fleet or []), end="")
+
+
 if __name__ == "__main__":
     main()

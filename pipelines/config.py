@@ -12,12 +12,14 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
 from shards import canonical, store
 from shards.errors import UserError
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 SAVED = "config.json"  # below OUT: the settings of the newest run
 # How a run is carried out: no result depends on these.
@@ -94,17 +96,32 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
     Raises:
         UserError: naming the key, what was expected there and the nearest right name.
     """
+    return resolve(read(path, overrides, "recipe file", "a YAML file such as configs/distill.yaml"), path)
+
+
+def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[str, Any]:
+    """Return the plain values of a YAML file with overrides; ``what`` and ``expected`` tell of one that is absent."""
     try:
         data = store.read_if_present(path)
     except IsADirectoryError:
         data = None
     if data is None:
-        raise UserError(f"{path}: there is no such recipe file; expected a YAML file such as configs/distill.yaml")
+        raise UserError(f"{path}: there is no such {what}; expected {expected}")
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; expected a recipe in YAML") from None
-    return resolve(_read(path, text, overrides), path)
+        raise UserError(f"{path}: not a text file; expected {expected}") from None
+    return _read(path, text, overrides)
+
+
+def check(model: type[Settings], values: Mapping[str, Any], origin: str) -> Settings:
+    """Return settings of their own kind, not of a recipe; mistakes are told as those in a recipe are."""
+    _refuse_secrets(values, origin)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = dict.fromkeys(_told(e, model) for e in error.errors())
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in problems)) from None
 
 
 def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -182,7 +199,7 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
             parts.append(model.model_validate(given))
         except ValidationError as error:
             problems += [
-                _told(e, model, values) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
+                _told(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
             ]
     if problems:
         raise UserError("\n".join(f"{origin}: {problem}" for problem in dict.fromkeys(problems)))
@@ -198,7 +215,7 @@ def _module(name: Any, origin: str) -> ModuleType:
     path = name if "." in name else known.get(name)
     if path is None:
         raise UserError(
-            f"{origin}: recipe: there is no recipe {name!r}{_nearest(name, known)}; expected one of {', '.join(known)}"
+            f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}"
         )
     try:
         module = importlib.import_module(path)
@@ -223,15 +240,15 @@ def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
         )
 
 
-def _told(error: Any, model: type[BaseModel], values: Any) -> str:
-    """Return one validation error as a sentence."""
+def _told(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:
+    """Return one validation error as a sentence; ``beside`` has further settings of the top level."""
     loc = error["loc"]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if error["type"] == "extra_forbidden":
         names = _names(model, loc[:-1])
-        if len(loc) == 1:
-            names = {**names, **dict.fromkeys(Common.model_fields)}
-        near = _nearest(str(loc[-1]), names) or _elsewhere(str(loc[-1]), model)
+        if len(loc) == 1 and beside is not None:
+            names = {**names, **dict.fromkeys(beside.model_fields)}
+        near = nearest(str(loc[-1]), names) or _elsewhere(str(loc[-1]), model)
         return f"{path}: there is no such setting{near}; expected one of {', '.join(sorted(names))}"
     if error["type"] == "missing":
         return f"{path}: this setting is missing; it has no default"
@@ -242,7 +259,7 @@ def _told(error: Any, model: type[BaseModel], values: Any) -> str:
     given = error["input"]
     near = ""
     if error["type"] == "literal_error" and isinstance(given, str):
-        near = _nearest(given, re.findall(r"'([^']*)'", expected))
+        near = nearest(given, re.findall(r"'([^']*)'", expected))
     shown = repr(given) if len(repr(given)) <= 80 else repr(given)[:77] + "..."
     return f"{path}: {shown} is not right{near}; expected {expected}"
 
@@ -286,7 +303,8 @@ def _elsewhere(name: str, model: Any) -> str:
     return f", did you mean {paths[close[0]]!r}?" if close else ""
 
 
-def _nearest(name: str, names: Any) -> str:
+def nearest(name: str, names: Any) -> str:
+    """Return the name meant, as the part of a sentence; nothing where none is near."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
 

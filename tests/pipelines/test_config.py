@@ -99,5 +99,5 @@ def test_recipes_are_found_by_what_they_offer() -> None:
 
 def test_the_configs_of_the_project_are_right() -> None:
     folder = Path(config.__file__).parent.parent / "configs"
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(set(folder.glob("*.yaml")) - {folder / "fleet.yaml"}):  # machines, not a recipe
         json.dumps(load(str(path)).to_json())
