@@ -179,6 +179,32 @@ def inspect(
 
 @app.command()
 @_told
+def export(
+    url: Annotated[str, typer.Argument(metavar="SET", help="A sealed set: its folder, or OUT/NAME of a run.")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="huggingface, nemo, lhotse or webdataset.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="A free path or URL.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="runner=ray|inprocess, workers=N.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B", help="Columns that go along; else all fit.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Export a set in a form that other tools read, or go on with an export."""
+    from pipelines.export import export_set
+    from pipelines.progress import shown
+
+    names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    with shown(quiet) as progress:
+        made = export_set(url, form, dest, names, settings or [], progress)
+    if not made.fresh:
+        print("nothing to do: the export was finished earlier")
+    print(f"exported {made.records} records: {made.manifest}")
+    for reason, count in made.left_out.items():
+        print(f"{count} records left out: {reason}")
+
+
+@app.command()
+@_told
 def doctor(out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs") -> None:
     """Check this machine before a run."""
     from pipelines.config import absolute
