@@ -9,6 +9,7 @@ with its gold text, and at last it is trained to make fewer word errors on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from pipelines.spelling import TeacherConfig, UnitConfig, fitted_units, outside_
 from pipelines.systems import Data, SweepSettings, Systems, SystemSettings
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
+from shards.errors import UserError
 from shards.stage import Resources, Stage
 from shards.step import Step
 
@@ -113,7 +115,12 @@ def run(config: Config, run: Run) -> Report:
             stage = _teacher(config, models.get(("teacher", seed)), hypothesis=part == "unlabelled")
             suffix = "" if outside else f"_seed{seed}"
             labels[part] = run.step(Step(f"labels_{part}{suffix}", (stage,), source))
-        data[seed] = Data(clean, gold, heard, labels["labelled"], labels["unlabelled"])
+        data[seed] = replace(
+            bare,
+            labels=labels["labelled"],
+            unlabelled_labels=labels["unlabelled"],
+            teacher=models.get(("teacher", seed)),
+        )
 
     # The students: hard labels, soft labels over the grid of k and T, and sequence training of the chosen one.
     jobs = []
@@ -159,6 +166,10 @@ def check(config: Config) -> None:
     check_corpus(config.corpus)
     check_noise(config.noise)
     if config.teacher.source != "trained":
+        if config.systems.init == "teacher":
+            raise UserError(
+                f"systems.init: 'teacher' needs a teacher trained here, not {config.teacher.source}; expected 'random'"
+            )
         hop = FeatureSettings(config.corpus.sampling_rate, config.features.n_mels).hop_s
         check_teacher(config.teacher.source, config.teacher.model, 1 / (hop * config.systems.model.subsampling))
 

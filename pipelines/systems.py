@@ -110,6 +110,7 @@ class SystemSettings(Settings):
     student: SoftSettings = SoftSettings(epochs=8)
     gold: GoldSettings | None = GoldSettings(epochs=1, lr=3e-4)  # scheduled learning: after all speech
     sequence: SequenceSettings = SequenceSettings(epochs=2, lr=1e-4)
+    init: Literal["random", "teacher"] = "random"  # of all that learns from labels (Li et al., Interspeech 2017)
     ranks: int = Field(1, ge=1)
     gpus: float = Field(0.0, ge=0)  # for each rank
 
@@ -123,6 +124,7 @@ class Data:
     unlabelled: SealedSet  # noisy
     labels: SealedSet | None = None  # of the annotated part
     unlabelled_labels: SealedSet | None = None
+    teacher: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Systems:
             "gold": _source(data.noisy, text="text"),
             "pseudo": _source(data.unlabelled, data.unlabelled_labels, text="hypothesis"),
         }
-        return self._job("hard_labels", sources, [self._ctc(self.settings.hard_labels)])
+        return self._learner("hard_labels", data, sources, [self._ctc(self.settings.hard_labels)])
 
     def student(self, data: Data) -> TrainJob:
         """Soft targets on all speech with noise, then the gold text of the annotated part (scheduled learning)."""
@@ -169,7 +171,11 @@ class Systems:
             "gold": _source(data.noisy, data.labels, text="text"),
             "soft": _source(data.unlabelled, data.unlabelled_labels),
         }
-        return self._job(name, sources, phases)
+        return self._learner(name, data, sources, phases)
+
+    def _learner(self, name: str, data: Data, sources: dict[str, Any], phases: list[dict[str, Any]]) -> TrainJob:
+        job = self._job(name, sources, phases)
+        return job if self.settings.init == "random" or data.teacher is None else _started_from(data.teacher, job)
 
     def _phase(self, soft: SoftSettings) -> dict[str, Any]:
         return {
@@ -194,9 +200,7 @@ class Systems:
             "nbest": given.nbest,
             "beam": given.beam,
         }
-        job = self._job("student_seq", {"gold": _source(data.noisy, text="text")}, [phase])
-        rest = {key: value for key, value in job.config.items() if key not in ("units", "model")}
-        return replace(job, config=rest | {"init": student})
+        return _started_from(student, self._job("student_seq", {"gold": _source(data.noisy, text="text")}, [phase]))
 
     def _ctc(self, phase: PhaseSettings) -> dict[str, Any]:
         return {"objective": "ctc", "epochs": phase.epochs, "lr": phase.lr, "specaugment": self._masks()}
@@ -223,3 +227,9 @@ class Systems:
 
 def _source(features: SealedSet, labels: SealedSet | None = None, text: str | None = None) -> dict[str, Any]:
     return {"features": features, "labels": labels, "text": text}
+
+
+def _started_from(model: Artifact, job: TrainJob) -> TrainJob:
+    """Return the job with the weights, units and sizes of a model to begin with."""
+    rest = {key: value for key, value in job.config.items() if key not in ("units", "model")}
+    return replace(job, config=rest | {"init": model})

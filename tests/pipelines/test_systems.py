@@ -14,6 +14,7 @@ from models.specaugment import SpecAugment
 from pipelines import config
 from pipelines.cli import app
 from pipelines.systems import Data, ModelSettings, SpecAugmentSettings, Systems, SystemSettings
+from shards.artifact import put_artifact
 from shards.dataset import seal_tables
 
 RECIPE = str(Path(config.__file__).parent.parent / "configs" / "distill.yaml")
@@ -64,3 +65,21 @@ def test_saved_settings_make_the_same_job(tmp_path: Path) -> None:
     assert one.identity() == other.identity()
     assert AcousticConfig(**one.config["model"]).encoder == "gru"
     assert SpecAugment(**one.config["phases"][0]["specaugment"]).bands == 3
+
+
+def test_learners_of_labels_begin_with_the_teacher_where_that_is_asked(tmp_path: Path) -> None:
+    sealed = seal_tables(str(tmp_path / "set"), "set", [pa.table({"id": ["a"]})])
+    teacher = put_artifact(str(tmp_path / "teacher"), {"model.safetensors": b"weights"}, {})
+    data = Data(sealed, sealed, sealed, sealed, sealed, teacher)
+    for init in ("random", "teacher"):
+        made = Systems(SystemSettings.model_validate({"init": init}), {"tokens": ["<blank>", "a"]}, 0)
+        for job in (made.student(data), made.hard_labels(data), made.sweep_cell(data, 1, 1.0, 2)):
+            assert job.config.get("init") == (teacher if init == "teacher" else None)
+            assert ("model" in job.config) == ("units" in job.config) == (init == "random")
+        assert "init" not in made.multicondition(data).config, "the baseline has the annotated part alone"
+
+
+def test_teacher_from_outside_has_no_weights_to_begin_with() -> None:
+    result = CliRunner().invoke(app, ["run", RECIPE, "teacher.source=hama", "systems.init=teacher"])
+    assert result.exit_code == 2
+    assert "systems.init: 'teacher' needs a teacher trained here, not hama" in " ".join(result.stderr.split())
