@@ -23,6 +23,9 @@ SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ parts write into the terminal what is of no use there
 }
+# A Ray of our own listens on loopback only. The variable says so for systems other than Linux, and works there too.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+SPILL = "GRISTMILL_SPILL"  # the environment variable with the folder for what the object store cannot hold
 OBJECT_STORE_LEAST = 256 << 20
 OBJECT_STORE_MOST = 8 << 30
 
@@ -31,18 +34,19 @@ def start(workers: int | None = None) -> int:
     """Start a local Ray, or join the one that ``RAY_ADDRESS`` names, and return the CPUs that may be used.
 
     ``workers`` is how many CPUs a local Ray shows, also more than the machine has; in a Ray that runs already it is
-    the most CPUs used of it. The rest of Ray's settings come from the environment as usual (``RAY_AUTH_MODE``,
-    ``RAY_AUTH_TOKEN``, ``RAY_TMPDIR``, ...).
+    the most CPUs used of it. A local Ray listens on loopback only; its object store takes a part of the memory that is
+    free, and what it cannot hold goes to the folder ``GRISTMILL_SPILL`` (or below ``RAY_TMPDIR``), until the disk is 95
+    % full. The rest of Ray's settings come from the environment as usual (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ...).
 
     Raises:
         UserError: Ray is not installed, the cluster cannot be joined, or token authentication is turned off.
     """
     if workers is not None and workers < 1:
         raise UserError(f"workers={workers}: expected a number of workers of 1 or more")
-    address = os.environ.get("RAY_ADDRESS")
-    joins = bool(address) and address != "local"
-    with _environment(SETTINGS | THREADS | {"PYTHONPATH": _python_path()}):
-        _authenticate(joins)
+    address, joins = os.environ.get("RAY_ADDRESS"), joined()
+    settings = SETTINGS | THREADS | ({} if joins else LOOPBACK)
+    with _environment(settings | {"PYTHONPATH": _python_path()}):
+        authenticate(joins)
         try:
             import ray
         except ImportError:
@@ -65,6 +69,11 @@ def start(workers: int | None = None) -> int:
     return cpus if workers is None else min(workers, cpus)
 
 
+def joined() -> bool:
+    """Tell whether there is a cluster to join, so that none is started."""
+    return os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+
+
 def stop() -> None:
     """Leave Ray; a local one that this process started ends with it."""
     if "ray" in sys.modules:
@@ -73,13 +82,17 @@ def stop() -> None:
 
 def _start_local(workers: int | None) -> None:
     import ray
+    from ray._private import ray_constants
 
+    # Ray reads the variable when it is loaded, which may have been before.
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ[next(iter(LOOPBACK))] == "1"
     ray.init(
         address="local",
         num_cpus=workers,
         include_dashboard=None,
         dashboard_host="127.0.0.1",
         object_store_memory=_object_store(),
+        object_spilling_directory=spill_folder(),
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
@@ -98,7 +111,7 @@ def _join() -> None:
     )
 
 
-def _authenticate(joins: bool) -> None:
+def authenticate(joins: bool) -> None:
     """Choose the token explicitly; nothing is opened without one.
 
     A local Ray that nobody has a token for gets one of its own, kept in memory.
@@ -131,6 +144,20 @@ def _object_store() -> int:
     return max(OBJECT_STORE_LEAST, min(OBJECT_STORE_MOST, int(0.3 * room)))
 
 
+def spill_folder() -> str | None:
+    """Return the folder for what the object store cannot hold; ``None`` leaves it to Ray."""
+    folder = os.environ.get(SPILL)
+    if not folder:
+        return None
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{SPILL}={folder}: cannot be made ({error.strerror}); expected a folder") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{SPILL}={folder}: cannot be written; expected a folder that can")
+    return os.path.abspath(folder)
+
+
 def _python_path() -> str:
     given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     return os.pathsep.join([str(ROOT), *(part for part in given if part != str(ROOT))])
@@ -156,10 +183,9 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        if before["PYTHONPATH"] is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before["PYTHONPATH"]
+        for name in variables.keys() & {"PYTHONPATH", *LOOPBACK}:
+            del os.environ[name]
+            os.environ |= {name: old} if (old := before[name]) is not None else {}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from cluster.training_log import LogSettings, check
 from pipelines.config import Common, Loaded, absolute, save
+from pipelines.leasing import leased
 from pipelines.progress import RunProgress
 from pipelines.run import Cluster, Run
 from shards import store
@@ -79,6 +80,15 @@ def check_out(out: str) -> None:
         raise UserError(f"out={out}: there is no bucket {bucket}, or it is not yours to see; expected one that exists")
 
 
+def check_nodes(common: Common) -> None:
+    """Refuse an output on the disk of one machine where the cluster that is joined has several."""
+    from cluster import nodes, session
+
+    if common.runner == "ray" and session.joined() and store.is_local(common.out):
+        session.start(common.workers)
+        nodes.check_shared(common.out)
+
+
 def answered(url: str, ask: Callable[[], T]) -> T:
     """Return what a storage answers; one that says nothing for long is refused."""
     result: list[T] = []
@@ -131,7 +141,6 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
 
     common = loaded.common
     check_storage(loaded)
-    new = not store.exists(common.out)
     run = Run(common.out, make_cluster(common), common.seed, progress, requeue, seeds=list(common.seeds))
     changed = False
 
@@ -141,22 +150,18 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
 
     run.on_first = keep_settings
     begun = time.perf_counter()
-    try:
+    with leased(run, functools.partial(check_nodes, common)):
         report = loaded.run(loaded.config, run)
-    except UserError:
-        if new and not run.trace:
-            store.remove(common.out)  # nothing of it was finished: nothing is left half written
-        raise
-    changed |= run.write_ledger(loaded.recipe)
-    fresh = any(not entry.kept for entry in run.trace)
-    actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}
-    for entry in run.trace:
-        if not entry.kept:
-            part = actual.setdefault(entry.name, {"seconds": 0.0})
-            part["seconds"] = round(part["seconds"] + entry.seconds, 3)
-    add_provenance(report, run)
-    report.plan = {"estimate": estimate(common.out), "actual": actual}
-    written = write_report(common.out, report)
+        changed |= run.write_ledger(loaded.recipe)
+        fresh = any(not entry.kept for entry in run.trace)
+        actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}
+        for entry in run.trace:
+            if not entry.kept:
+                part = actual.setdefault(entry.name, {"seconds": 0.0})
+                part["seconds"] = round(part["seconds"] + entry.seconds, 3)
+        add_provenance(report, run)
+        report.plan = {"estimate": estimate(common.out), "actual": actual}
+        written = write_report(common.out, report)
     return run, fresh or changed or written
 
 

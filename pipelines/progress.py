@@ -18,6 +18,9 @@ LOG_EVERY = 15.0  # seconds between lines of one step
 class RunProgress(Progress):
     """Hears of steps, and of the other work of a run; this one tells nobody."""
 
+    def say(self, text: str) -> None:
+        """Something is to be known of the run as a whole."""
+
     def working(self, name: str, what: str) -> None:
         """Something without shards begins: a listing, a fit, a training."""
 
@@ -60,18 +63,19 @@ class LogProgress(RunProgress):
     def __init__(self, stream: TextIO | None = None, every: float = LOG_EVERY) -> None:
         self.stream, self.every = stream or sys.stderr, every
 
-    def _tell(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Write a line."""
         print(f"{time.strftime('%H:%M:%S')} {text}", file=self.stream, flush=True)
 
     def found(self, sealed: SealedSet) -> None:
         """Say that a step was finished before."""
-        self._tell(f"{sealed.name}: finished by an earlier run, {sealed.records} records")
+        self.say(f"{sealed.name}: finished by an earlier run, {sealed.records} records")
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Say that a step starts."""
         self.name, self.pace = name, Pace(shards, done, records)
         kept = f", {done} of them kept from before" if done else ""
-        self._tell(f"{name}: {shards} shards{kept}, {records} records")
+        self.say(f"{name}: {shards} shards{kept}, {records} records")
 
     def advance(self, receipt: Receipt) -> None:
         """Say how far the step is, now and then."""
@@ -79,25 +83,25 @@ class LogProgress(RunProgress):
         pace.advance(receipt)
         if time.monotonic() - pace.told >= self.every and pace.done < pace.shards:
             pace.told = time.monotonic()
-            self._tell(
+            self.say(
                 f"{self.name}: {pace.done}/{pace.shards} shards, {pace.rate:.1f} records/s, {clock(pace.left)} to go"
             )
 
     def end(self, sealed: SealedSet) -> None:
         """Say that the step is sealed."""
         seal = sealed.seal
-        self._tell(
+        self.say(
             f"{sealed.name}: sealed, {sealed.records} records, {seal['rejected']} rejected, "
             f"{seal['quarantined']} quarantined, {clock(time.monotonic() - self.pace.begun)}"
         )
 
     def working(self, name: str, what: str) -> None:
         """Say that other work begins."""
-        self._tell(f"{name}: {what}")
+        self.say(f"{name}: {what}")
 
     def worked(self, name: str, what: str, seconds: float) -> None:
         """Say that it ended."""
-        self._tell(f"{name}: {what} done, {clock(seconds)}")
+        self.say(f"{name}: {what} done, {clock(seconds)}")
 
 
 class TerminalProgress(RunProgress):
@@ -126,12 +130,13 @@ class TerminalProgress(RunProgress):
             self.bars.remove_task(self.task)
             self.task = None
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Leave a line."""
         self.bars.console.print(text, highlight=False, markup=False)
 
     def found(self, sealed: SealedSet) -> None:
         """Say that a step was finished before."""
-        self._say(f"{sealed.name}: finished by an earlier run, {sealed.records} records")
+        self.say(f"{sealed.name}: finished by an earlier run, {sealed.records} records")
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Show a bar."""
@@ -156,7 +161,7 @@ class TerminalProgress(RunProgress):
         """Leave a line in the bar's place."""
         self._clear()
         seal = sealed.seal
-        self._say(
+        self.say(
             f"{sealed.name}: {sealed.records} records, {seal['rejected']} rejected, {seal['quarantined']} quarantined, "
             f"{clock(time.monotonic() - self.pace.begun)}"
         )
@@ -169,7 +174,7 @@ class TerminalProgress(RunProgress):
     def worked(self, name: str, what: str, seconds: float) -> None:
         """Leave a line in the bar's place."""
         self._clear()
-        self._say(f"{name}: {what} done, {clock(seconds)}")
+        self.say(f"{name}: {what} done, {clock(seconds)}")
 
     def close(self) -> None:
         """Give the terminal back."""

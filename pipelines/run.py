@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -20,6 +20,8 @@ from shards.job import TrainJob
 from shards.step import Step
 
 LEDGER = "run.json"
+
+T = TypeVar("T")
 
 
 class Cluster(Runner, Protocol):
@@ -55,13 +57,14 @@ class Run:
     requeue: bool = False
     seeds: list[int] = field(default_factory=lambda: [0])  # of trainings
     on_first: Callable[[], None] | None = None  # called when the first set, artifact or model is there
+    on_work: Callable[[], None] | None = None  # called before each that is to be made; it may wait
     trace: list[Trace] = field(default_factory=list)
 
     def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
         """Seal what the driver streams: listings of files, generated requests. Seen again, it is not written."""
         url = store.join(self.out, name, canonical.digest([name, identity])[:16])
+        sealed = self._find(find_sealed, url)
         begun = time.perf_counter()
-        sealed = find_sealed(url)
         kept = sealed is not None
         if sealed is None:
             with self._told(name, "listing"):
@@ -71,8 +74,12 @@ class Run:
 
     def step(self, step: Step) -> SealedSet:
         """Run a step, or find it done."""
+        url = step_url(self.out, step, self.seed)
+        before = self._find(find_sealed, url)
+        if before is not None and self.requeue and before.seal["quarantined"]:
+            self._begin_work()
+            before = find_sealed(url)
         begun = time.perf_counter()
-        before = find_sealed(step_url(self.out, step, self.seed))
         sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
@@ -96,8 +103,8 @@ class Run:
     ) -> Artifact:
         """Like :meth:`artifact`, for what writes its files itself: ``make`` commits it at the URL it is given."""
         url = store.join(self.out, name, canonical.digest([name, identity, list(inputs)])[:16])
+        made = self._find(get_artifact, url)
         begun = time.perf_counter()
-        made = get_artifact(url)
         kept = made is not None
         if made is None:
             with self._told(name, "fitting"):
@@ -111,9 +118,9 @@ class Run:
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
         """Train the jobs that are not done, as many at once as fit, and return all their artifacts in order."""
         urls = [job.url(self.out) for job in jobs]
+        by_url = dict(zip(urls, jobs, strict=True))  # equal jobs are one
+        todo = [(job, url) for url, job in by_url.items() if self._find(job.done, url) is None]
         begun = time.perf_counter()
-        todo = [(job, url) for job, url in zip(jobs, urls, strict=True) if job.done(url) is None]
-        todo = list({url: (job, url) for job, url in todo}.values())  # equal jobs are one
         if todo:
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
             with self._told(names, f"training {len(todo)} model{'s' * (len(todo) > 1)}"):
@@ -132,6 +139,18 @@ class Run:
             kept = (job.name, url) not in fresh
             self._note(job.name, "training", url, artifact.digest, job.inputs(), 0, time.perf_counter() - spent, kept)
         return made
+
+    def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
+        """Return what is at a URL; before it is said that nothing is, nobody else is at work any more."""
+        found = find(url)
+        if found is None:
+            self._begin_work()
+            found = find(url)
+        return found
+
+    def _begin_work(self) -> None:
+        if self.on_work is not None:
+            self.on_work()
 
     @contextlib.contextmanager
     def _told(self, name: str, what: str) -> Iterator[None]:

@@ -146,6 +146,9 @@ def list_names(url: str) -> list[str]:
             return sorted(posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False))
         except FileNotFoundError:
             return []
+        finally:
+            # Else a file that another process puts later is taken for absent, also when it is read by its name.
+            fs.invalidate_cache(path)
 
 
 def walk(url: str) -> Iterator[FileInfo]:

@@ -103,6 +103,21 @@ def test_a_join_brings_columns_and_turns_down_who_has_no_partner(root: str) -> N
     assert not any(result.gaps for result in audit_below(root))
 
 
+def test_records_run_again_find_their_partners_and_are_found(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Step("upper", (upper(),), source(root, special={6: "break"}), cut=Cut(rows=4))
+    run_step(step, root, InProcessRunner(), 0)
+    copied = run_step(
+        Step("copied", (), source(root, special={6: "break"}), cut=Cut(rows=4)), root, InProcessRunner(), 0
+    )
+    monkeypatch.setenv("TINY_MENDED", "1")
+    mended = run_step(step, root, InProcessRunner(), 0, requeue=True)
+    assert len(mended.shards) == 4
+    for name, source_set, partner in (("to", mended, copied), ("from", copied, mended)):
+        joined = Step(name, (), source_set, joins=(Join(partner, ("duration",)),))
+        made = run_step(joined, root, InProcessRunner(), 0)
+        assert (made.records, made.seal["rejected"]) == (12, 0)
+
+
 def test_too_many_broken_records_stop_the_run_and_keep_the_work(root: str) -> None:
     special = dict.fromkeys(range(6), "break")
     step = Step("upper", (upper(),), source(root, special=special), cut=Cut(rows=4))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -113,3 +115,13 @@ def test_remove_takes_a_folder_and_minds_no_absence(root: str) -> None:
 def test_an_unknown_protocol_is_told(url: str) -> None:
     with pytest.raises(UserError, match=url.split(":")[0]):
         store.exists(url)
+
+
+def test_a_file_put_after_a_listing_is_there(root: str) -> None:
+    folder = store.join(root, "listed")
+    store.write_bytes(store.join(folder, "first"), b"1")
+    assert store.list_names(folder) == ["first"]
+    code = "import sys; from shards import store; store.write_bytes(sys.argv[1], b'2')"
+    subprocess.run([sys.executable, "-c", code, store.join(folder, "second")], check=True)
+    assert store.read_if_present(store.join(folder, "second")) == b"2"
+    assert store.exists(store.join(folder, "second"))

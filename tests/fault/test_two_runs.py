@@ -1,0 +1,140 @@
+"""Laws 2 to 4 where two runs of one recipe meet: each shard is made once, and no death of either stops the other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shards import store
+from shards.audit import audit_below
+from shards.lease import FOLDER, SETTING
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARDS = 10
+SECONDS = 3.0  # after which a run is taken for dead
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start `gristmill run` on a small recipe in a process of its own; its calls of the slow stage are noted."""
+    config = tmp_path / "two.yaml"
+    config.write_text("recipe: tests.fault.two_runs\nrunner: inprocess\n")
+    started = []
+
+    def begin(out: str, pause: float = 0.3) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "pipelines.cli", "run", str(config), f"out={out}"]
+        words += [f"note={tmp_path}/note", f"pause={pause}"]
+        env = os.environ | {"PYTHONPATH": str(ROOT), SETTING: str(SECONDS)}
+        run = subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        started.append(run)
+        return run
+
+    yield begin
+    for run in started:
+        if run.poll() is None:
+            run.kill()
+            run.wait()
+
+
+@pytest.fixture(params=["local", "s3"])
+def out(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the runs write."""
+    if request.param == "local":
+        return f"{tmp_path}/out"
+    return f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+
+
+def receipts(out: str) -> list[str]:
+    return [
+        name
+        for folder in store.list_names(store.join(out, "slow"))
+        if "." not in folder
+        for name in store.list_names(store.join(out, "slow", folder, "receipts"))
+        if name.endswith(".json")
+    ]
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
+    told = "".join(run.communicate(timeout=120))
+    assert "Traceback" not in told, told
+    return run.returncode, told
+
+
+def calls(tmp_path: Path) -> Counter[str]:
+    return Counter(path.name.partition("-")[0] for path in (tmp_path / "note").iterdir())
+
+
+def digests(out: str) -> dict[str, str]:
+    found = list(audit_below(out))
+    assert [gap for one in found for gap in one.gaps] == []
+    return {one.name: one.digest for one in found}
+
+
+def left(out: str) -> list[str]:
+    return [name for name in store.list_names(store.join(out, FOLDER)) if name != FOLDER]
+
+
+def test_the_second_waits_and_finds_all_done(start: Start, out: str, tmp_path: Path) -> None:
+    first = start(out)
+    until(lambda: receipts(out))
+    second = start(out)
+    assert ended(first)[0] == 0
+    code, told = ended(second)
+    assert code == 0, told
+    assert f"another run is at work at {out} since" in told
+    assert "nothing to do" in told
+    assert sorted(calls(tmp_path).values()) == [1] * SHARDS, "a shard was made twice"
+    assert left(out) == []
+    whole = digests(out)
+    undisturbed = start(f"{tmp_path}/whole", pause=0.0)
+    assert ended(undisturbed)[0] == 0
+    assert digests(f"{tmp_path}/whole") == whole
+
+
+def test_the_second_takes_over_from_one_that_was_killed(start: Start, out: str, tmp_path: Path) -> None:
+    first = start(out)
+    until(lambda: len(receipts(out)) >= 2)
+    second = start(out)
+    time.sleep(1.0)
+    first.kill()
+    code, told = ended(second)
+    assert code == 0, told
+    made = calls(tmp_path)
+    assert len(made) == SHARDS
+    assert sum(made.values()) <= SHARDS + 1, "more than the shard in flight was made again"
+    assert left(out) == []
+    assert ended(start(f"{tmp_path}/whole", pause=0.0))[0] == 0
+    assert digests(f"{tmp_path}/whole") == digests(out)
+
+
+def test_one_that_was_taken_for_dead_stops_when_it_wakes(start: Start, tmp_path: Path) -> None:
+    out = f"{tmp_path}/out"
+    first = start(out, pause=1.0)
+    until(lambda: receipts(out))
+    first.send_signal(signal.SIGSTOP)
+    second = start(out)
+    until(lambda: "000002.json" in left(out))
+    first.send_signal(signal.SIGCONT)
+    code, told = ended(first)
+    assert code == 1, told
+    assert "another one took its place" in told.splitlines()[-1]
+    assert ended(second)[0] == 0
+    assert left(out) == []
+    assert ended(start(f"{tmp_path}/whole", pause=0.0))[0] == 0
+    assert digests(f"{tmp_path}/whole") == digests(out)
