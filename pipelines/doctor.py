@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import re
-import shutil
 import sys
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cluster import nodes, session
 from pipelines.launch import answered, check_out
-from shards import store
 from shards.errors import GristmillError
-
-_LEAST_DISK = 5 << 30  # bytes
-_LEAST_SHARED = 1 << 30
 
 
 class Failed(Exception):
     """A check found something that stops a run."""
 
 
-def show_checks(out: str) -> bool:
-    """Print one line for each check; tell whether a run can start."""
+def show_checks(out: str, cluster: bool = False) -> bool:
+    """Print one line for each check; tell whether a run can start.
+
+    With ``cluster``, or where ``RAY_ADDRESS`` names one, each node of the cluster is looked at too.
+    """
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
         ("ray", _ray),
         ("token authentication", _token),
         ("output", lambda: _output(out)),
-        ("disk", lambda: _disk(out)),
-        ("shared memory", _shared_memory),
+        ("disk", lambda: nodes.free_disk(out)),
+        ("shared memory", nodes.free_shared),
+        ("spilling", _spill),
         ("cpus", lambda: f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"),
         ("gpus", _gpus),
     ]
-    well = True
-    for name, check in checks:
-        try:
-            print(f"OK    {name}: {check()}", flush=True)
-        except (Failed, GristmillError) as error:
-            well = False
-            print(f"FAIL  {name}: {error}", flush=True)
-    return well
+    bad = sum(not _shown(name, check) for name, check in checks)
+    if cluster or session.joined():
+        bad += sum(not _shown(name, check) for name, check in _nodes(out))
+    return not bad
+
+
+def _shown(name: str, check: Callable[[], str]) -> bool:
+    try:
+        print(f"OK    {name}: {check()}", flush=True)
+    except (Failed, GristmillError) as error:
+        print(f"FAIL  {name}: {error}", flush=True)
+        return False
+    return True
 
 
 def _python() -> str:
@@ -125,49 +130,57 @@ def _token() -> str:
 
 def _output(out: str) -> str:
     check_out(out)
-    made = None
-    if store.is_local(out):
-        path = Path(store.filesystem(out)[1])
-        made = next((p for p in reversed((path, *path.parents)) if not p.exists()), None)
-    probe = store.join(out, f".doctor-{uuid.uuid4().hex}")
     try:
-        if not answered(out, lambda: store.put_if_absent(probe, b"1")):
-            raise Failed(f"{out}: the first put of a new file was refused")
-        if store.put_if_absent(probe, b"2") or store.read_bytes(probe) != b"1":
-            raise Failed(f"{out}: the storage does not honour put if absent, on which commits rest")
+        answered(out, lambda: _put_twice(out))
     except OSError as error:
         raise Failed(f"{out}: cannot be written ({error})") from None
-    finally:
-        if answered(out, lambda: store.exists(probe)):
-            store.remove(probe)
-        if made is not None:
-            store.remove(str(made))
     return f"{out} can be written, put if absent holds"
 
 
-def _disk(out: str) -> str:
-    path = Path(store.filesystem(out)[1]) if store.is_local(out) else Path(os.environ.get("TMPDIR", "/tmp"))
-    nearest = next(p for p in (path, *path.parents) if p.exists())
-    free = shutil.disk_usage(nearest).free
-    if free < _LEAST_DISK:
-        raise Failed(f"{free / 2**30:.1f} GiB free at {nearest}; expected {_LEAST_DISK / 2**30:.0f} or more")
-    return f"{free / 2**30:.1f} GiB free at {nearest}"
+def _put_twice(out: str) -> None:
+    with nodes.marked(out):
+        pass
 
 
-def _shared_memory() -> str:
-    shared = Path("/dev/shm")
-    if not shared.is_dir():
-        return "no /dev/shm; Ray takes the disk"
-    free = shutil.disk_usage(shared).free
-    if free < _LEAST_SHARED:
-        raise Failed(f"{free / 2**20:.0f} MiB free at {shared}; expected 1 GiB or more (docker: --shm-size)")
-    return f"{free / 2**30:.1f} GiB free at {shared}"
+def _spill() -> str:
+    folder = session.spill_folder()
+    return f"what the object store cannot hold goes to {folder or 'the folder of the Ray session'}"
 
 
 def _gpus() -> str:
-    import torch
+    try:
+        found = nodes.devices_seen()
+    except RuntimeError as error:
+        raise Failed(str(error)) from None
+    return ", ".join(found) or "none; stages and trainings run on CPUs"
 
-    if not torch.cuda.is_available():
-        return "none; stages and trainings run on CPUs"
-    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return ", ".join(names)
+
+def _nodes(out: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Give a check for each node of the cluster, or the one that says why there is none to look at."""
+    try:
+        session.start()
+    except GristmillError as error:
+        yield "cluster", functools.partial(_fail, str(error))
+        return
+    try:
+        found = nodes.look_at_nodes(out, dict(map(_named, _required())))
+    except (OSError, GristmillError) as error:
+        yield "cluster", functools.partial(_fail, f"{out}: {error}")
+        return
+    for node in found:
+        if node.problems:
+            yield f"node {node.name}", functools.partial(_fail, "; ".join(node.problems))
+        else:
+            yield f"node {node.name}", functools.partial(", ".join, node.found)
+
+
+def _named(requirement: str) -> tuple[str, str]:
+    name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+    try:
+        return name, importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return name, "missing"
+
+
+def _fail(what: str) -> str:
+    raise Failed(what)
