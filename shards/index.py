@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,8 @@ class Slice:
 class Join:
     """Columns of another set, found by the record: its ``id`` is the row's ``id`` or, in copies, its ``parent_id``.
 
-    Both sets must have been cut alike (one made of the other, or both of a third), so that a shard meets a shard.
+    Both sets must have been cut alike (one made of the other, or both of a third), so that a shard meets a shard; of
+    records run again, also those of the same shard of the index.
     """
 
     dataset: SealedSet
@@ -51,7 +53,7 @@ class ShardSpec:
     name: str
     slices: tuple[Slice, ...]
     rows: int
-    joins: tuple[tuple[str, tuple[str, ...], str], ...] = ()  # (file, columns, on)
+    joins: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = ()  # (files, columns, on)
     only: tuple[str, ...] | None = None
     requeue_of: str | None = None
 
@@ -74,18 +76,31 @@ class ShardSpec:
 
 def keep_shards(source: SealedSet, joins: tuple[Join, ...] = ()) -> Iterator[ShardSpec]:
     """Plan one shard for each shard of the source, under its name."""
-    partners = [({entry.name: entry for entry in join.dataset.shards}, join) for join in joins]
+    partners = [(_by_base(join.dataset), join) for join in joins]
     for entry in source.shards:
         files = []
         for shards, join in partners:
-            if entry.name not in shards:
+            found = shards.get(base_name(entry.name))
+            if found is None:
                 raise UserError(
                     f"{join.dataset.name} cannot be joined to {source.name}: it has no shard {entry.name}; "
                     "expected sets that were cut alike"
                 )
-            files.append((store.join(join.dataset.url, shards[entry.name].path), join.columns, join.on))
+            files.append((tuple(found), join.columns, join.on))
         whole = Slice(store.join(source.url, entry.path), 0, entry.rows)
         yield ShardSpec(entry.name, (whole,), entry.rows, tuple(files))
+
+
+def base_name(shard: str) -> str:
+    """Return the shard of the index that a shard's records were planned in, without the runs of quarantined ones."""
+    return re.sub(r"(-r\d+)+$", "", shard)
+
+
+def _by_base(dataset: SealedSet) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = {}
+    for entry in dataset.shards:
+        files.setdefault(base_name(entry.name), []).append(store.join(dataset.url, entry.path))
+    return files
 
 
 def cut_shards(source: SealedSet, cut: Cut) -> Iterator[ShardSpec]:

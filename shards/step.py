@@ -105,8 +105,9 @@ class ShardTask:
             return Work(spec.name, self.input_schema.empty_table(), 0, receipt=found.to_json())
         table = spec.read()
         work = Work(spec.name, table, table.num_rows, requeue_of=spec.requeue_of)
-        for file, columns, on in spec.joins:
-            work.table = _join(work, read_table(file, ["id", *columns]), columns, on)
+        for files, columns, on in spec.joins:
+            partner = pa.concat_tables([read_table(file, ["id", *columns]) for file in files])
+            work.table = _join(work, partner, columns, on)
         work.table = work.table.select(self.input_schema.names).cast(self.input_schema)
         return work
 

@@ -112,9 +112,8 @@ def test_records_run_again_find_their_partners_and_are_found(root: str, monkeypa
     monkeypatch.setenv("TINY_MENDED", "1")
     mended = run_step(step, root, InProcessRunner(), 0, requeue=True)
     assert len(mended.shards) == 4
-    for name, source_set, partner in (("to", mended, copied), ("from", copied, mended)):
-        joined = Step(name, (), source_set, joins=(Join(partner, ("duration",)),))
-        made = run_step(joined, root, InProcessRunner(), 0)
+    for source_set, join in ((mended, Join(copied, ())), (copied, Join(mended, ("upper",)))):
+        made = run_step(Step("joined", (), source_set, joins=(join,)), root, InProcessRunner(), 0)
         assert (made.records, made.seal["rejected"]) == (12, 0)
 
 
