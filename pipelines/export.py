@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from actors.export import stage
 from pipelines.config import Common, absolute
 from pipelines.export_manifests import Export, manifests
-from pipelines.launch import check_out, make_cluster
+from pipelines.launch import check_nodes, check_out, make_cluster
 from pipelines.progress import RunProgress
 from pipelines.run import LEDGER, Cluster
 from shards import canonical, store
@@ -68,6 +68,7 @@ def export_set(
         raise UserError(f"{source.url}: the set has no records; there is nothing to export")
     try:
         check_out(dest)
+        check_nodes(common)
     except UserError as error:
         raise UserError(str(error).removeprefix("out=")) from None
     _claim(dest, form, source, step)

@@ -1,0 +1,161 @@
+"""Lhotse cuts, as Lhotse itself writes them, become pointers, or rejects with their reason."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from actors.audio import decode
+from actors.ingest import Load, Probe
+from actors.sources import list_sources
+from shards.errors import UserError
+
+RATE = 16000
+
+
+def recorded(folder: Path, channels: int = 1) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"long-{channels}.wav"
+    steps = np.repeat(np.arange(1, 5) / 8, RATE // 2)  # half a second each of 1/8, 2/8, 3/8, 4/8
+    soundfile.write(path, np.tile(steps[:, None], channels), RATE)
+    return path
+
+
+def listed(url: Path | str, **options: Any) -> list[dict[str, Any]]:
+    return pa.concat_tables(list_sources(str(url), **options)).to_pylist()
+
+
+def loaded(url: Path | str) -> list[dict[str, Any]]:
+    (table,) = list_sources(str(url))
+    return Load()(Probe()(table)).to_pylist()
+
+
+def cut(place: str, **changes: Any) -> dict[str, Any]:
+    """A whole cut as Lhotse stores it."""
+    recording = {
+        "id": "r",
+        "sources": [{"type": "file", "channels": [0], "source": place}],
+        "sampling_rate": RATE,
+        "num_samples": 2 * RATE,
+        "duration": 2.0,
+        "channel_ids": [0],
+    }
+    said = {"id": "s", "recording_id": "r", "start": 0.0, "duration": 2.0, "channel": 0, "text": "one"}
+    whole = {"id": "c", "start": 0, "duration": 2.0, "channel": 0, "supervisions": [said], "recording": recording}
+    return {**whole, "type": "MonoCut", **changes}
+
+
+def write(path: Path, cuts: Sequence[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in cuts)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def test_cuts_of_lhotse_become_records(tmp_path: Path) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    recording = lhotse.Recording.from_file(recorded(tmp_path / "wav"), recording_id="long")
+    said = [
+        lhotse.SupervisionSegment("a", "long", 0.0, 1.0, text="first", speaker="ann", language="en", custom={"snr": 3}),
+        lhotse.SupervisionSegment("b", "long", 1.0, 0.5, text="second", speaker="bob", language="en"),
+        lhotse.SupervisionSegment("c", "long", 1.5, 0.5, text="third", speaker="ann", language="en"),
+    ]
+    whole = lhotse.MonoCut("whole", 0.0, recording.duration, 0, said[::-1], recording=recording)
+    cuts = [whole, *lhotse.CutSet.from_cuts([whole]).trim_to_supervisions(keep_overlapping=False).to_eager()]
+    (tmp_path / "corpus").mkdir()
+    lhotse.CutSet.from_cuts(cuts).to_file(tmp_path / "corpus/cuts.jsonl.gz")
+    rows = listed(tmp_path / "corpus")
+    assert rows == listed(tmp_path / "corpus/cuts.jsonl.gz") == listed(f"{tmp_path}/corpus/*.jsonl.gz", corpus="corpus")
+    assert rows[0]["id"] == "corpus/whole"
+    assert (rows[0]["start"], rows[0]["text"], rows[0]["speaker"]) == (None, "first second third", None)
+    by_text = {row["text"]: row for row in loaded(tmp_path / "corpus")[1:]}
+    lengths = {text: (row["duration"], row["speaker"], row["lang"]) for text, row in by_text.items()}
+    assert lengths == {"first": (1.0, "ann", "en"), "second": (0.5, "bob", "en"), "third": (0.5, "ann", "en")}
+    assert json.loads(next(row["extra"] for row in rows if row["text"] == "first"))["snr"] == 3
+    for text, level in (("second", 3 / 8), ("third", 4 / 8)):
+        samples, _ = decode(by_text[text]["audio"]["bytes"])
+        assert np.allclose(samples, level, atol=1e-3), "the segment is the cut's"
+
+
+def test_cuts_that_one_file_and_channel_do_not_hold_are_rejects(tmp_path: Path) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    from lhotse.shar.utils import to_shar_placeholder
+
+    mono = lhotse.Recording.from_file(recorded(tmp_path), recording_id="mono")
+    stereo = lhotse.Recording.from_file(recorded(tmp_path, 2), recording_id="stereo")
+    source = lhotse.AudioSource("command", [0], "cat x.wav")
+    made = lhotse.Recording("made", [source], RATE, 2 * RATE, 2.0)
+    good = lhotse.MonoCut("good", 0.0, 2.0, 0, recording=mono)
+    (tmp_path / "c").mkdir()
+    cuts = [
+        (good, None),
+        (lhotse.MonoCut("left", 0.0, 2.0, 0, recording=stereo), "several channels"),
+        (lhotse.MultiCut("both", 0.0, 2.0, [0, 1], recording=stereo), "several channels"),
+        (good.append(good).with_id("mixed"), "unsupported cut"),
+        (good.pad(duration=3.0).with_id("padded"), "unsupported cut"),
+        (good.perturb_speed(1.1).with_id("faster"), "unsupported cut"),
+        (lhotse.MonoCut("nothing", 0.0, 2.0, 0), "unsupported cut"),
+        (lhotse.MonoCut("made", 0.0, 2.0, 0, recording=made), "audio not in a file"),
+        (lhotse.MonoCut("in a tar", 0.0, 2.0, 0, recording=to_shar_placeholder(mono)), "audio not in a file"),
+    ]
+    lhotse.CutSet.from_cuts(one for one, _ in cuts).to_file(tmp_path / "c/train_cuts.jsonl")
+    (tmp_path / "c/recordings.jsonl").write_text("{}\n")  # what lies beside is not asked
+    (tmp_path / "c/supervisions.jsonl").write_text("{}\n")
+    (table,) = list_sources(str(tmp_path / "c"))
+    assert Probe()(table)["reject_reason"].to_pylist() == [reason for _, reason in cuts]
+
+
+def test_a_place_is_relative_to_the_cuts(tmp_path: Path) -> None:
+    recorded(tmp_path / "audio")
+    write(tmp_path / "cuts.jsonl", [cut("audio/long-1.wav"), cut("s3://bucket/x.wav", id="d")])
+    here, there = listed(tmp_path)
+    assert (here["url"], there["url"]) == (str(tmp_path / "audio/long-1.wav"), "s3://bucket/x.wav")
+    assert (here["declared_duration"], here["declared_rate"], here["text"]) == (2.0, RATE, "one")
+
+
+def test_what_is_torn_or_twice_is_told(tmp_path: Path) -> None:
+    bad = [b"{", b"[]", cut("a.wav", start=-1), cut("a.wav", duration=None), cut("a.wav", supervisions=["x"])]
+    bad += [cut("a.wav", id=None), cut("a.wav", recording={"sources": []}), cut("a.wav", type="SomeCut")]
+    rows = listed(write(tmp_path / "x/cuts.jsonl.gz", [cut("a.wav"), *bad, cut("b.wav")]))
+    assert [row["problem"] for row in rows] == [None, *["malformed manifest line"] * len(bad), "duplicate"]
+    whole = write(tmp_path / "y/cuts.jsonl.gz", [cut("a.wav", id=str(n), text="x" * n) for n in range(500)])
+    whole.write_bytes(whole.read_bytes()[:-200])
+    rows = listed(whole)
+    assert (rows[-1]["problem"], rows[0]["problem"]) == ("unreadable", None)
+
+
+def test_what_are_no_cuts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no Lhotse cuts are in it; expected one cut a line"):
+        listed(write(tmp_path / "a/cuts.jsonl", [{"audio_filepath": "a.wav"}]))
+    (tmp_path / "b.jsonl.gz").write_bytes(b"not packed")
+    with pytest.raises(UserError, match="not a whole gzip file; expected Lhotse cuts"):
+        listed(tmp_path / "b.jsonl.gz")
+    write(tmp_path / "c/cuts_train.jsonl", [cut("a.wav")])
+    write(tmp_path / "c/cuts_dev.jsonl", [cut("a.wav")])
+    with pytest.raises(UserError, match="several files of cuts"):
+        listed(tmp_path / "c")
+    assert len(listed(tmp_path / "c/cuts_dev.jsonl")) == 1
+    assert [row["problem"] for row in listed(f"{tmp_path}/c/cuts_*.jsonl")] == [None, "duplicate"]
+
+
+def test_a_manifest_beside_cuts_goes_first(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    write(tmp_path / "cuts.jsonl", [cut("long-1.wav")])
+    write(tmp_path / "manifest.jsonl", [{"audio_filepath": "long-1.wav", "text": "of the manifest"}])
+    assert [row["text"] for row in listed(tmp_path)] == ["of the manifest"]
+    assert [row["text"] for row in listed(tmp_path, kind="lhotse")] == ["one"]
+
+
+def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
+    recorded(tmp_path / ".hidden/corpus")
+    recorded(tmp_path / ".hidden/corpus/.books")
+    rows = listed(tmp_path / ".hidden/corpus")
+    assert [row["id"] for row in rows] == ["corpus/long-1.wav"]
