@@ -1,4 +1,4 @@
-"""KubeRay manifests (``ray.io/v1``, operator 1.6 or newer): a ``RayJob`` for a recipe, else a ``RayCluster``."""
+"""KubeRay manifests (``ray.io/v1``, operator 1.7 or newer): a ``RayJob`` for a recipe, else a ``RayCluster``."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ def _metadata(fleet: Fleet) -> Manifest:
 def _workers(fleet: Fleet, name: str, group: Group) -> Manifest:
     return {
         "groupName": name,
+        "priority": int(name == "spot"),  # where both fit, the cheaper machines first
         "replicas": group.min,
         "minReplicas": group.min,
         "maxReplicas": group.max,

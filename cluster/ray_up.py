@@ -90,6 +90,7 @@ def _node_type(fleet: Fleet, settings: Aws | Gcp, name: str) -> Manifest:
         "node_config": config,
         "min_workers": group.min,
         "max_workers": group.max,
+        "priority": int(spot),  # where both fit, the cheaper machines first
         "docker": {"worker_image": fleet.image(name)},
     }
 
