@@ -132,12 +132,16 @@ def plan(
 
 @app.command()
 @_told
-def status(out: Out) -> None:
+def status(
+    out: Out,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Tell it again until the run is over.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+) -> None:
     """Tell how far a run is, from what it has committed."""
     from pipelines.config import absolute
     from pipelines.status import show_status
 
-    show_status(absolute(out))
+    show_status(absolute(out), every if watch else None)
 
 
 @app.command()

@@ -165,7 +165,7 @@ def _as_left(url: str, step: Step, receipts: Sequence[Receipt]) -> Iterator[Rece
         yield replace(receipt, errors=count_by_stage(broken.filter(kept), "error"))
 
 
-def planned_shards(url: str) -> int | None:
-    """Return how many shards a step under way is cut into, by its ``step.json``; ``None`` if it was never begun."""
+def planned_rows(url: str) -> dict[str, int] | None:
+    """Return the shards that a step under way is cut into, and the rows of each; ``None`` if it was never begun."""
     data = store.read_if_present(store.join(url, "step.json"))
-    return None if data is None else len(json.loads(data)["shards"])
+    return None if data is None else {spec["name"]: spec["rows"] for spec in json.loads(data)["shards"]}

@@ -1,0 +1,120 @@
+"""How far a run is, as its receipts tell it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cluster.inprocess import InProcessRunner
+from pipelines import status
+from pipelines.status import StatusReader, show_status
+from shards.dataset import seal_tables
+from shards.engine import run_step
+from shards.errors import TooManyQuarantined
+from shards.index import Cut
+from shards.step import Step
+from tests.pipelines.tiny import texts, upper
+
+
+def step(out: Path, quarantine: float = 1.0, special: dict[int, str] | None = None) -> Step:
+    source = seal_tables(str(out / "texts" / "0"), "texts", [texts(12, special)])
+    return Step("upper", (upper(),), source, cut=Cut(rows=4), max_quarantine=quarantine)
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """A step of three shards of which the last is not done; they were committed ten seconds apart, just now."""
+    with pytest.raises(TooManyQuarantined):
+        run_step(step(tmp_path, 0.1, {5: "break", 6: "break"}), str(tmp_path), InProcessRunner(), 0)
+    for age, receipt in zip((10, 0), sorted(tmp_path.glob("upper/*/receipts/*")), strict=True):
+        os.utime(receipt, (time.time() - age,) * 2)
+    return tmp_path
+
+
+def test_rate_and_time_to_go(stopped: Path) -> None:
+    (one,) = StatusReader(str(stopped)).read().under_way
+    assert (one.done, one.total, one.records, one.planned, one.quarantined) == (2, 3, 8, 12, 2)
+    assert one.rate == pytest.approx(0.4, rel=0.05)  # the second shard, four records, took ten seconds
+    assert one.left == pytest.approx(10.0, rel=0.05)
+
+
+def test_nothing_is_foretold_of_a_step_that_stands_still(stopped: Path) -> None:
+    for age, receipt in zip((500, 490), sorted(stopped.glob("upper/*/receipts/*")), strict=True):
+        os.utime(receipt, (time.time() - age,) * 2)
+    (one,) = StatusReader(str(stopped)).read().under_way
+    assert one.rate is None
+    assert one.left is None
+
+
+def test_the_whole_run_by_its_plan(stopped: Path) -> None:
+    reader = StatusReader(str(stopped))
+    assert reader.read().left is None
+    # The listing was there when it was planned, the step was to take 30 s and what comes behind it 40 s and 5 s.
+    estimate = {"seconds": 75.0, "texts": {"seconds": 0.0}, "upper": {"seconds": 30.0}, "model": {"seconds": 40.0}}
+    (stopped / "plan.json").write_text(json.dumps({"estimate": estimate}))
+    os.utime(stopped / "plan.json", (time.time() - 60,) * 2)
+    found = reader.read()
+    assert found.left == pytest.approx(10 + 40 + 5, rel=0.05)
+    assert found.share == pytest.approx(1 - 55 / 75, rel=0.05)
+
+
+def test_runs_of_quarantined_records_are_no_shards_of_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = step(tmp_path, special={5: "break"})
+    run_step(made, str(tmp_path), InProcessRunner(), 0)
+    monkeypatch.setenv("TINY_MENDED", "1")
+    sealed = run_step(made, str(tmp_path), InProcessRunner(), 0, requeue=True)
+    assert len(sealed.shards) == 4
+    (one,) = [one for one in StatusReader(str(tmp_path)).read().sets if one.name == "upper"]
+    assert (one.done, one.total, one.rows, one.quarantined) == (3, 3, 12, 0)
+    for seal in Path(sealed.url).glob("seal*.json"):
+        seal.unlink()
+    (one,) = StatusReader(str(tmp_path)).read().under_way
+    assert (one.done, one.total, one.rows, one.quarantined) == (3, 3, 12, 0)
+
+
+def test_receipts_are_read_once(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    read = status.read_receipts
+    monkeypatch.setattr(status, "read_receipts", lambda url, shards: (asked.extend(shards), read(url, shards))[1])
+    reader = StatusReader(str(stopped))
+    first = reader.read()
+    assert len(asked) == 3, "one of the listing, two of the step"
+    assert reader.read().under_way[0].rows == first.under_way[0].rows
+    assert len(asked) == 3
+
+
+def test_watching_tells_lines_until_the_run_is_over(
+    stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finish(seconds: float) -> None:
+        """Between the first look and the second the run ends."""
+        if seconds != 5.0:
+            return  # an actor's
+        run_step(step(stopped, 1.0, {5: "break", 6: "break"}), str(stopped), InProcessRunner(), 0)
+        (stopped / "report.json").write_text("{}")
+
+    monkeypatch.setattr(time, "sleep", finish)
+    show_status(str(stopped), watch=5.0)
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith("upper: 2/3 shards, 0 rejected, 2 quarantined, 0.4 records/s, ")
+    assert lines[1].startswith("1 under way")
+    assert lines[2].startswith("whole run: time to go unknown")
+    assert lines[3:] == ["all that was begun is finished", "whole run: finished"]
+
+
+def test_watching_lives_on_a_terminal(stopped: Path) -> None:
+    run_step(step(stopped, 1.0, {5: "break", 6: "break"}), str(stopped), InProcessRunner(), 0)
+    (stopped / "report.json").write_text("{}")
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=140, height=40)
+    status._live(StatusReader(str(stopped)), 1.0, console)
+    assert "whole run: finished" in stream.getvalue()
+    assert "sealed" in stream.getvalue()
