@@ -7,8 +7,10 @@ the series.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import re
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -53,6 +55,7 @@ HISTOGRAMS = {
 }
 MOST_REASONS = 40  # of one stage; those that come later are told as "other"
 OTHER = "other"
+BEAT = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,19 @@ class Series:
         made |= {n: Gauge(PREFIX + n, text, keys) for n, (keys, text) in GAUGES.items()}
         made |= {n: Histogram(PREFIX + n, text, list(at), keys) for n, (keys, text, at) in HISTOGRAMS.items()}
         self._made = made
+        self._held: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._lock, self._over = threading.Lock(), threading.Event()
+        beat = threading.Thread(target=self._beat, name="gristmill-metrics", daemon=True)
+        beat.start()
+        atexit.register(beat.join)
+        atexit.register(self._over.set)
+
+    def _beat(self) -> None:
+        """Set all gauges again and again: Ray forgets those that were not set for two of its intervals."""
+        while not self._over.wait(BEAT):
+            with self._lock:
+                for (name, labels), value in self._held.items():
+                    self._made[name].set(value, tags=dict(labels))
 
     def add(self, name: str, value: float, **labels: str) -> None:
         """Add to a counter; nothing is added to one that a step may never need, so that it has no empty series."""
@@ -84,8 +100,10 @@ class Series:
             self._made[name].inc(value, tags=labels)
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """Set a gauge."""
-        self._made[name].set(value, tags=labels)
+        """Set a gauge; it stays so until it is set anew or this process ends."""
+        with self._lock:
+            self._held[name, tuple(labels.items())] = value
+            self._made[name].set(value, tags=labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Put a value into a histogram."""

@@ -6,13 +6,13 @@ is told once and left, as days of training are worth more. What is known beforeh
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from shards import store
@@ -215,5 +215,5 @@ def _unreachable(uri: str, error: Exception) -> UserError:
 
 
 def _installed(package: str, extra: str, key: str) -> None:
-    if importlib.util.find_spec(package) is None:
+    if find_spec(package) is None:
         raise UserError(f"{key}: the package {package} is not installed; expected `pip install '.[{extra}]'`")

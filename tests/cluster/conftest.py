@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,12 @@ def ray_session() -> None:
     from cluster import session
 
     session.start(4)
+
+
+@pytest.fixture(scope="session")
+def watched_cluster() -> Iterator[object]:
+    """A Ray of its own on loopback with metrics and dashboard, where a small recipe was run."""
+    from tests.cluster.watched import watched
+
+    with watched() as cluster:
+        yield cluster

@@ -1,0 +1,86 @@
+"""A recipe whose work shows in every series: rejects, quarantine, batches run again, measures, a GPU, a training."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.metrics import Prices
+from cluster.ray_runner import RayRunner
+from shards.dataset import seal_tables
+from shards.engine import run_step
+from shards.index import Cut
+from shards.job import TrainJob
+from shards.stage import BatchLimits, Resources, Stage
+from shards.step import Step
+
+RECORDS = 48
+
+
+class Checks:
+    """Turns a record down with a reason that tells of it, breaks at another, and runs out of memory once a process."""
+
+    def __init__(self) -> None:
+        self.full = True
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        ids = batch["id"].to_pylist()
+        if self.full and len(ids) > 1:
+            self.full = False
+            raise MemoryError("full")
+        if "r00" in ids:
+            raise ValueError("this record breaks")
+        time.sleep(0.05 * len(ids))
+        reasons = [f"louder than {i} dB: {i}" if i.endswith("7") else None for i in ids]
+        return batch.append_column("reject_reason", pa.array(reasons, pa.string()))
+
+
+class Labels:
+    """Gives the columns that the teacher and the mixer measure; only one of them is stored."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        time.sleep(0.05 * batch.num_rows)
+        batch = batch.append_column("snr", pa.array([-5.0 + n % 3 for n in range(batch.num_rows)], pa.float32()))
+        return batch.append_column("label_entropy", pa.array([0.5] * batch.num_rows, pa.float32()))
+
+
+def learn(config: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Report a falling loss, say that all is through, and stay: gauges last as long as who records them."""
+    for step in range(config["told"]):
+        context.report({"step": step, "steps": config["steps"], "loss": 1.0 / (step + 1), "lr": 0.1})
+    Path(config["through"]).touch()
+    while True:
+        time.sleep(1.0)
+
+
+def steps(source: Any) -> Step:
+    """Return the step: a check on a CPU, then labels on half a GPU."""
+    labels = Stage(
+        "labels",
+        f"{__name__.replace('__main__', 'tests.cluster.watched_driver')}:Labels",
+        adds=(pa.field("snr", pa.float32()),),
+        resources=Resources(cpus=0.5, gpus=0.5, max_workers=1),
+        deterministic=False,
+        measures=("snr", "label_entropy"),
+    )
+    checks = Stage("checks", labels.actor.replace("Labels", "Checks"), batch=BatchLimits(rows=4))
+    return Step("labelled", (checks, labels), source, cut=Cut(rows=4), max_quarantine=0.1)
+
+
+def main(out: str) -> None:
+    """Run it; the training at its end lasts until this process is ended."""
+    rows = [{"id": f"r{number:02d}", "duration": 2.0} for number in range(RECORDS)]
+    source = seal_tables(f"{out}/records/0", "records", [pa.Table.from_pylist(rows)])
+    runner = RayRunner(prices=Prices(cpu_hour=0.05, gpu_hour=2.0))
+    run_step(steps(source), out, runner, 0)
+    config = {"steps": 10, "told": 5, "through": f"{out}/through"}
+    job = TrainJob("student", config, loop="tests.cluster.watched_driver:learn")
+    runner.train([(job, job.url(out))])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
