@@ -117,6 +117,8 @@ def find_set(url: str) -> SealedSet:
         sealed = [one for one in sealed if one.url.rstrip("/") in newest] or sealed
     if len(sealed) > 1:
         names = [one.url.removeprefix(url).strip("/") for one in sealed]
+        short = [name.rpartition("/")[0] or name for name in names]  # without the fingerprint, where one can
+        names = short if len(set(short)) == len(short) else names
         raise UserError(
             f"{url}: holds several sets ({', '.join(names)}); expected one, for example {store.join(url, names[0])}"
         )
