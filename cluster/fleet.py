@@ -131,6 +131,7 @@ class Aws(_Settings):
     image: Text | None = None  # AMI with Docker and NVIDIA's runtime; else Ray's choice for the region
     disk: PositiveInt = 200  # GB
     instance_profile: Text | None = None  # ARN: what the machines may do, storage too
+    security_groups: list[Text] = []  # ids; else Ray makes one, which lets anyone knock at port 22
     spot_price: Text | None = None  # most to pay an hour; else the on-demand price
     ssh_user: Text = "ubuntu"
     ssh_private_key: Text | None = None  # path

@@ -113,6 +113,8 @@ def _aws_machine(settings: Aws, kind: str, spot: bool) -> Manifest:
     }
     if settings.image is not None:
         config["ImageId"] = settings.image
+    if settings.security_groups:
+        config["SecurityGroupIds"] = list(settings.security_groups)
     if settings.instance_profile is not None:
         config["IamInstanceProfile"] = {"Arn": settings.instance_profile}
     if spot:

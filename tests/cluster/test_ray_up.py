@@ -60,6 +60,7 @@ def _aws_problems(machine: dict[str, Any]) -> str:
 
 def test_aws_knows_every_field_of_its_machines(settings: dict[str, Any]) -> None:
     settings["aws"] |= {"instance_profile": "arn:aws:iam::1:instance-profile/x", "spot_price": "1.20", "image": "ami-1"}
+    settings["aws"]["security_groups"] = ["sg-1"]
     types = ray_up(Fleet(**settings))["available_node_types"]
     for kind in types.values():
         assert _aws_problems(kind["node_config"]) == ""

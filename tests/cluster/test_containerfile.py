@@ -1,0 +1,43 @@
+"""What the image is made of agrees with the project and with the manifests."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from cluster.fleet import CHECKOUT, RAY_VERSION
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = re.sub(r"\\\n", " ", (ROOT / "cluster" / "Containerfile").read_text())
+LINES = [line.split(maxsplit=1) for line in TEXT.splitlines() if line and not line.startswith("#")]
+
+
+def _all(word: str) -> list[str]:
+    return [rest for first, rest in LINES if first == word]
+
+
+def test_versions_are_those_tested_together() -> None:
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    assert f"torch=={pinned['torch']}" in TEXT
+    assert pinned["ray"] == RAY_VERSION
+    assert any(argument.endswith("python:3.11-slim-bookworm") for argument in _all("ARG"))
+    assert all("--constraint constraints.txt" in run for run in _all("RUN") if ".[" in run)
+
+
+def test_it_has_every_package_and_nothing_beside_the_project() -> None:
+    copied = " ".join(_all("COPY")).split()
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert set(packages) <= set(copied)
+    assert all((ROOT / name).exists() for name in copied if name != "./")
+    extras = next(argument for argument in _all("ARG") if argument.startswith("EXTRAS="))[7:].split(",")
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras) <= set(known)
+
+
+def test_it_runs_as_nobody_special_and_holds_no_secret() -> None:
+    assert _all("USER") == ["1000"]
+    assert _all("WORKDIR") == [CHECKOUT]
+    assert LINES[-1][0] == "CMD"
+    for given in _all("ENV") + _all("ARG"):
+        assert not re.search(r"(RAY_AUTH_TOKEN|SECRET|PASSWORD|ACCESS_KEY)\w*=", given)
