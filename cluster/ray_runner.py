@@ -103,7 +103,8 @@ class RayRunner:
         """Train each job on Ray Train and commit its artifact; as many at once as the CPUs or GPUs hold."""
         from cluster.ray_train import train_jobs
 
-        train_jobs(jobs, session.start(self.workers), self.log)
+        for seconds, resources in train_jobs(jobs, session.start(self.workers), self.log):
+            self.metrics.spend(jobs[0][1].rstrip("/").split("/")[-3], seconds, resources)
 
 
 def plan_pools(stages: Sequence[Stage], cpus: float, gpus: float, shards: int) -> list[Pool]:

@@ -7,6 +7,7 @@ many trainers run as the cluster holds, and each takes jobs until none is left.
 from __future__ import annotations
 
 import pickle
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,10 @@ STORAGE = ".ray-train"  # what Ray Train notes about a group, beside the first j
 Jobs = Sequence[tuple[TrainJob, str]]
 
 
-def train_jobs(jobs: Jobs, cpus: int, log: LogSettings | None = None) -> None:
+def train_jobs(jobs: Jobs, cpus: int, log: LogSettings | None = None) -> list[tuple[float, Resources]]:
     """Train jobs side by side and commit each one's artifact at its URL; their curves go to the log, too.
+
+    Returned are the seconds that workers were held, and what each of them held.
 
     A worker or node that is lost costs the time since the job's last checkpoint. An error of a training is raised as
     it was raised in the worker, when the trainings beside it have come to their end.
@@ -38,11 +41,13 @@ def train_jobs(jobs: Jobs, cpus: int, log: LogSettings | None = None) -> None:
     alike: dict[tuple[int, Resources], list[tuple[TrainJob, str]]] = defaultdict(list)
     for job, url in jobs:
         alike[job.ranks, job.resources].append((job, url))
-    for (ranks, resources), group in alike.items():
-        _train_group(group, ranks, resources, cpus, log or LogSettings())
+    return [
+        (_train_group(group, ranks, resources, cpus, log or LogSettings()), resources)
+        for (ranks, resources), group in alike.items()
+    ]
 
 
-def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int, log: LogSettings) -> None:
+def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int, log: LogSettings) -> float:
     import ray
 
     gpus = ray.cluster_resources().get("GPU", 0.0)
@@ -54,6 +59,7 @@ def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int, log: L
     fit += [gpus / (ranks * resources.gpus)] if resources.gpus else []
     slots = max(1, min(len(jobs), int(min(fit, default=1))))
     share = min(resources.cpus, cpus / ranks) * WORKER_SHARE
+    begun = time.monotonic()
     queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
     with ThreadPoolExecutor(slots) as pool:
         trainers = [pool.submit(_fit, jobs, queue, slot, ranks, share, resources.gpus, log) for slot in range(slots)]
@@ -63,6 +69,7 @@ def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int, log: L
     ray.kill(queue)
     if error is not None:
         raise pickle.loads(error)
+    return (time.monotonic() - begun) * slots * ranks
 
 
 def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float, log: LogSettings) -> None:

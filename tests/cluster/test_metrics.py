@@ -21,6 +21,7 @@ from cluster import metrics, panels
 from shards.stage import Resources
 from tests.cluster.watched import Watched, answers, ended, ports, wait
 
+pytestmark = pytest.mark.timeout(600)  # the cluster is started within the first test
 BOARDS = panels.boards()
 QUERIES = [
     pytest.param(panel, query, id=f"{name}: {panel.title}: {legend}")
