@@ -17,7 +17,7 @@ import pytest
 
 from tests.cluster.watched import Watched
 
-pytestmark = pytest.mark.timeout(600)  # the cluster is started within the first test
+pytestmark = pytest.mark.timeout(900)  # the cluster is started within the first test
 SHOTS = os.environ.get("GRISTMILL_SHOTS")  # a folder in which the pictures are kept
 
 

@@ -84,7 +84,7 @@ def watched() -> Iterator[Watched]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         stack.callback(ended, head)
-        wait(lambda: answers(f"{made.dashboard}/api/version", token), 150, folder / "log", head)
+        wait(lambda: answers(f"{made.dashboard}/api/version", token), 300, folder / "log", head)
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.watched_driver", str(made.out)],
             env=environment | {"RAY_ADDRESS": f"127.0.0.1:{gcs}"},
@@ -95,7 +95,7 @@ def watched() -> Iterator[Watched]:
             start_new_session=True,
         )
         stack.callback(ended, driver)
-        wait((made.out / "through").exists, 400, folder / "log", driver)
+        wait((made.out / "through").exists, 500, folder / "log", driver)
         yield made
 
 

@@ -17,7 +17,7 @@ from shards.index import Cut
 from shards.stage import BatchLimits, Resources, Stage
 from shards.step import Step
 
-RECORDS = 48
+RECORDS = 24
 
 
 class Checks:
