@@ -29,6 +29,10 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file.")
 ]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="The output of a run: a path or URL.")]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The dashboard's, such as http://HOST:8265."),
+]
 
 _INTERRUPTED = "gristmill: interrupted; what is committed is kept, the same command goes on from there"
 
@@ -209,13 +213,51 @@ def export(
 
 @app.command()
 @_told
-def doctor(out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs") -> None:
-    """Check this machine before a run."""
+def doctor(
+    out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs",
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at each node too; always so where RAY_ADDRESS is set.")
+    ] = False,
+) -> None:
+    """Check this machine before a run, and each node of the cluster."""
     from pipelines.config import absolute
     from pipelines.doctor import show_checks
 
-    if not show_checks(absolute(out)):
+    if not show_checks(absolute(out), cluster):
         raise typer.Exit(1)
+
+
+@app.command()
+@_told
+def submit(
+    config: Config,
+    overrides: Overrides = None,
+    address: Address = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job's log to its end.")] = False,
+    submission_id: Annotated[str | None, typer.Option(metavar="ID", help="A name for the job.")] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
+) -> None:
+    """Run or resume a recipe as a job of a Ray cluster; the exit code is that of its run."""
+    from pipelines.submit import submit
+
+    code = submit(config, overrides or [], _address(address), submission_id, env or [], wait=not no_wait)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+@_told
+def stop(job: Annotated[str, typer.Argument(metavar="ID", help="What submit said.")], address: Address = None) -> None:
+    """End a submitted job; what it committed is kept."""
+    from pipelines.submit import stop
+
+    stop(job, _address(address))
+
+
+def _address(given: str | None) -> str:
+    if given is None:
+        raise UserError("--address: not given; expected that of the cluster's dashboard, such as http://127.0.0.1:8265")
+    return given
 
 
 @app.command()

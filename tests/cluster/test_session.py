@@ -1,6 +1,12 @@
-"""A cluster is never opened without token authentication."""
+"""A cluster is never opened without token authentication, nor to other machines by itself."""
 
 from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +29,33 @@ def test_a_mode_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch, mode
         monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match=r"RAY_AUTH_MODE is .*expected 'token'"):
         session.start(1)
+
+
+def test_a_local_ray_listens_on_loopback_only_and_spills_where_it_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    code = """
+import json, os, psutil
+from cluster import session
+session.start(1)
+me = psutil.Process()
+all = [me, *me.children(recursive=True)]
+found = {c.laddr.ip for p in all for c in p.net_connections("inet") if c.status == "LISTEN"}
+raylet = next(p for p in me.children(recursive=True) if p.name() == "raylet")
+print(json.dumps([sorted(found), " ".join(raylet.cmdline()), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" in os.environ]))
+session.stop()
+"""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"PYTHONPATH": str(session.ROOT), session.SPILL: str(tmp_path / "spill")}
+    made = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=200)
+    assert made.returncode == 0, made.stderr
+    found, raylet, leaked = json.loads(made.stdout.splitlines()[-1])
+    assert {ip.removeprefix("::ffff:") for ip in found} == {"127.0.0.1"}
+    assert str(tmp_path / "spill") in raylet
+    assert not leaked
+
+
+def test_a_spill_folder_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(session.SPILL, str(tmp_path / "file" / "spill"))
+    with pytest.raises(UserError, match=r"GRISTMILL_SPILL=.* cannot be made"):
+        session.spill_folder()

@@ -1,0 +1,248 @@
+"""Submission: a recipe run as a Ray job, on a copy of the checkout that is uploaded for it.
+
+The job's credentials are the cluster's own: what is submitted with a job is shown on the dashboard, so nothing secret
+goes that way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster import session
+from shards.errors import UserError
+
+ANSWER_WITHIN = 10.0  # seconds a cluster has to answer at all
+LOST_AFTER = 60.0  # seconds without an answer, after which a job is no longer followed
+MOST_BYTES = 32 << 20  # of a checkout that is uploaded
+STOP_WITHIN = "60"  # seconds that a job has to end in order, before Ray kills it
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+STOPPED = 130  # the exit code of what was interrupted
+
+# Folders that hold no code; those whose names begin with a dot belong to the machine and may hold secrets.
+_NO_CODE = {"__pycache__", "node_modules", "build", "dist", "data", "out", "runs", "venv"}
+_OUTPUTS = {"run.json", "seal.json", "pyvenv.cfg"}  # a folder that holds one of these is an output or an environment
+_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # which Ray would take before the address it is given
+_LOUD = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
+_SECRET = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "KEY")
+
+
+@contextlib.contextmanager
+def packed(root: Path, config: str, text: bytes) -> Iterator[tuple[Path, str]]:
+    """Give a folder with the code of a checkout, and the path in it of a recipe file, which may come from elsewhere.
+
+    Raises:
+        UserError: there is no checkout, or it is larger than what is sensibly uploaded.
+    """
+    if not (root / "pyproject.toml").is_file():
+        raise UserError(f"{root} is no checkout (no pyproject.toml); expected gristmill to be run from one")
+    with tempfile.TemporaryDirectory(prefix="gristmill-") as name:
+        folder = Path(name)
+        sizes: Counter[str] = Counter()
+        files = list(_code(root))
+        for path in files:
+            sizes[path.relative_to(root).parts[0]] += path.stat().st_size
+        if sizes.total() > MOST_BYTES:
+            largest = ", ".join(f"{part} ({size / 2**20:.0f} MiB)" for part, size in sizes.most_common(3))
+            raise UserError(
+                f"{root}: {sizes.total() / 2**20:.0f} MiB would be uploaded, expected {MOST_BYTES >> 20} at most; "
+                f"move what is no code elsewhere or into a folder named data; the largest are {largest}"
+            )
+        for path in files:
+            target = folder / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        place = Path("submitted") / config.rstrip("/").rpartition("/")[2]
+        with contextlib.suppress(ValueError):
+            place = Path(config).resolve().relative_to(root.resolve())
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(text)
+        yield folder, place.as_posix()
+
+
+def _code(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        if _OUTPUTS & set(files):
+            folders[:] = []
+            continue
+        folders[:] = sorted(f for f in folders if f not in _NO_CODE and f[0] != "." and not f.endswith(".egg-info"))
+        yield from (Path(folder, name) for name in sorted(files) if name[0] != "." and Path(folder, name).is_file())
+
+
+def check_variables(variables: Mapping[str, str]) -> None:
+    """Refuse to submit what looks like a secret."""
+    for name in variables:
+        if any(part in name.upper() for part in _SECRET):
+            raise UserError(
+                f"--env {name}: what is submitted is shown on the dashboard, and this looks like a secret; expected "
+                "the nodes of the cluster to have their own credentials"
+            )
+
+
+class Cluster:
+    """A cluster's job server, at the address of its dashboard, such as ``http://127.0.0.1:8265``.
+
+    Raises:
+        UserError: it does not answer, it is open to all, or the token is missing or not its own.
+    """
+
+    def __init__(self, address: str) -> None:
+        if not address.startswith(("http://", "https://")):
+            raise UserError(f"--address {address}: expected the address of a dashboard, such as http://127.0.0.1:8265")
+        self.address = address.rstrip("/")
+        session.authenticate(joins=True)
+        self._greet()
+        try:
+            from ray.exceptions import AuthenticationError
+            from ray.job_submission import JobSubmissionClient
+        except ImportError:
+            raise UserError("Ray is not installed: run `pip install 'ray[default]>=2.60,<2.61'`") from None
+        for name in _LOUD:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._refused = AuthenticationError
+        self._log_told = 0  # characters
+        with self._told(), _without(_ADDRESSES):
+            self.client = JobSubmissionClient(self.address)
+
+    def submit(self, folder: Path, arguments: Sequence[str], variables: Mapping[str, str], name: str | None) -> str:
+        """Submit ``gristmill`` with arguments on a folder of code, and return the id of the job."""
+        command = ["python", "-m", "pipelines.cli", *arguments]
+        given = session.THREADS | {"RAY_JOB_STOP_WAIT_TIME_S": STOP_WITHIN, "PYTHONUNBUFFERED": "1"} | dict(variables)
+        with self._told(name):
+            return self.client.submit_job(
+                entrypoint=shlex.join(command),
+                submission_id=name,
+                runtime_env={"working_dir": str(folder), "env_vars": given},
+            )
+
+    def follow(self, job: str, tell: Callable[[str], object]) -> int:
+        """Hand on a job's log until it ends, and return its exit code.
+
+        Raises:
+            UserError: the cluster no longer answers.
+        """
+        from aiohttp import ClientError
+
+        self._log_told = 0
+        answered = time.monotonic()
+        while True:
+            try:
+                asyncio.run(self._hand_on(job, tell))
+                self._greet()
+                info: Any = self.client.get_job_info(job)
+            except self._refused:
+                raise self._no_token() from None
+            except (OSError, RuntimeError, ClientError, UserError):
+                if time.monotonic() - answered > LOST_AFTER:
+                    raise UserError(
+                        f"{self.address}: no answer for {LOST_AFTER:g} s; job {job} may still run, and the same "
+                        "submission goes on from what it commits"
+                    ) from None
+                time.sleep(0.5)
+                continue
+            answered = time.monotonic()
+            if info.status == "STOPPED":
+                return STOPPED
+            if info.status in ENDED:
+                if info.driver_exit_code is None and info.status == "FAILED":
+                    tell(f"{info.message}\n")  # it never came to a log of its own
+                return _exit_code(info)
+            time.sleep(0.5)
+
+    async def _hand_on(self, job: str, tell: Callable[[str], object]) -> None:
+        """Hand on what is not told yet of a log until it ends, breaks off, or the cluster no longer answers."""
+        tail = asyncio.create_task(self._tail(job, tell))
+        try:
+            while not tail.done():
+                await asyncio.wait([tail], timeout=2 * ANSWER_WITHIN)
+                if not tail.done():
+                    self._greet()  # a connection to a machine that is gone may stay open for ever
+            await tail
+        finally:
+            tail.cancel()
+
+    async def _tail(self, job: str, tell: Callable[[str], object]) -> None:
+        seen = 0  # each connection begins at the beginning
+        async for text in self.client.tail_job_logs(job):
+            seen += len(text)
+            if seen > self._log_told:
+                tell(text[len(text) - (seen - self._log_told) :])
+                self._log_told = seen
+
+    def stop(self, job: str) -> str:
+        """End a job, in order if it can, and return what became of it."""
+        with self._told(job):
+            self.client.stop_job(job)
+            deadline = time.monotonic() + 2 * float(STOP_WITHIN)
+            while (status := str(self.client.get_job_status(job).value)) not in ENDED:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{self.address}: job {job} is still {status.lower()}; look at the dashboard")
+                time.sleep(0.5)
+        return status.lower()
+
+    def _greet(self) -> None:
+        """See that somebody is there, and that not everybody is let in; no token is sent yet."""
+        try:
+            with urllib.request.urlopen(f"{self.address}/api/version", timeout=ANSWER_WITHIN):
+                pass
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                return
+            raise UserError(f"{self.address}: this is no dashboard of Ray (it answers {error.code})") from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "reason", error)
+            raise UserError(
+                f"{self.address}: no answer ({why}); is the cluster up, and is this its dashboard?"
+            ) from None
+        raise UserError(
+            f"{self.address}: this cluster is open to everybody who reaches it; expected token authentication "
+            "(RAY_AUTH_MODE=token and RAY_AUTH_TOKEN on all of its nodes)"
+        )
+
+    def _no_token(self) -> UserError:
+        return UserError(
+            f"{self.address}: the token is not this cluster's, or there is none; expected it in RAY_AUTH_TOKEN, or the "
+            "file with it in RAY_AUTH_TOKEN_PATH"
+        )
+
+    @contextlib.contextmanager
+    def _told(self, job: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except self._refused:
+            raise self._no_token() from None
+        except (OSError, RuntimeError) as error:
+            text = " ".join(str(error).split())
+            if "does not exist" in text:
+                raise UserError(f"{self.address}: there is no job {job}") from None
+            if "already exists" in text:
+                raise UserError(f"--submission-id {job}: there was such a job; expected a new name, or none") from None
+            raise UserError(f"{self.address}: refused: {text[:300]}") from None
+
+
+def _exit_code(info: Any) -> int:
+    code = info.driver_exit_code
+    if code is None:
+        return 0 if info.status == "SUCCEEDED" else 1
+    return 128 - code if code < 0 else code  # as a shell tells a signal
+
+
+@contextlib.contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ |= kept

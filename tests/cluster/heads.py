@@ -1,0 +1,118 @@
+"""A real head of a cluster for the tests, with token authentication, its own ports and folders, on loopback only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "canary" + "0123456789abcdef" * 4
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that is up."""
+
+    process: subprocess.Popen[bytes]
+    gcs: str
+    dashboard: str
+    folder: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return what a client of it needs."""
+        return environment(**more)
+
+    def nodes(self) -> int:
+        """Return how many nodes are up."""
+        asked = urllib.request.Request(f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            found = json.load(answer)["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" for node in found)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of the tests with the cluster's token, and nothing else of Ray."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    return kept | given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+
+
+def free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Head]:
+    """Start a head and end it, and it alone, with all its processes."""
+    gcs, dashboard, client, agent, metrics = free_ports(5)
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=2"]
+    command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", "--num-gpus=0"]
+    command += [f"--metrics-export-port={metrics}", f"--temp-dir={folder}", "--object-store-memory=100000000"]
+    if not Path(command[0]).exists():
+        pytest.skip("Ray's command is not installed")
+    surroundings = environment(
+        # What its jobs run is this environment's Python; and it is on loopback only, as a session's own Ray is.
+        PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+    )
+    del surroundings["PYTHONPATH"]  # a job has the code that was uploaded with it
+    with (folder / "head.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=surroundings, stdout=log, stderr=log, cwd=folder, start_new_session=True
+        )
+    head = Head(process, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", folder)
+    try:
+        _wait(head)
+        yield head
+    finally:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=20)
+        for one in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait(10)
+
+
+def _wait(head: Head) -> None:
+    for _ in range(240):
+        if head.process.poll() is not None:
+            pytest.fail(f"the head ended: {(head.folder / 'head.log').read_text()[-2000:]}")
+        try:
+            urllib.request.urlopen(f"{head.dashboard}/api/version", timeout=2)
+        except urllib.error.HTTPError as error:
+            if error.code == 401:
+                return
+            raise
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail("the head's dashboard does not answer")
+
+
+def listening(head: Head) -> set[tuple[str, str]]:
+    """Return the addresses and programs that listen, of the head and all it started."""
+    found = set()
+    root = psutil.Process(head.process.pid)
+    for one in [root, *root.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for connection in one.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found.add((connection.laddr.ip.removeprefix("::ffff:"), one.name()))
+    return found

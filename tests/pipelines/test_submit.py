@@ -1,0 +1,241 @@
+"""Submission to a real head with token authentication, and the doctor on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.session import LOOPBACK  # the head is on loopback, and so is who joins it
+from cluster.submission import MOST_BYTES, check_variables, packed
+from shards.errors import UserError
+from tests.cluster.heads import ROOT, TOKEN, Head, listening, started
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """One head for all tests here; its folder has a short name, since sockets lie there."""
+    with tempfile.TemporaryDirectory(prefix="gm") as folder, started(Path(folder)) as head:
+        yield head
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A recipe file that is no part of the checkout."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(f"recipe: tests.pipelines.tiny\nout: {tmp_path}/out\nrunner: inprocess\n")
+    return path
+
+
+def start(head: Head, *words: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *map(str, words)],
+        cwd=ROOT,
+        env=head.environment(**environment),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def call(head: Head, *words: object, **environment: str) -> tuple[int, str, str]:
+    process = start(head, *words, **environment)
+    told, errors = process.communicate(timeout=200)
+    assert "Traceback" not in told + errors, told + errors
+    return process.returncode, told, errors
+
+
+def submit(head: Head, *words: object, **environment: str) -> tuple[int, str, str]:
+    return call(head, "submit", *words, "--address", head.dashboard, **environment)
+
+
+def test_a_job_is_watched_to_its_end_and_its_code_comes_back(head: Head, tiny: Path, tmp_path: Path) -> None:
+    code, told, errors = submit(head, tiny, "records=30", "--submission-id", "watched")
+    assert (code, errors) == (0, "")
+    assert "submitted watched to" in told
+    assert "upper: sealed, 28 records, 1 rejected, 1 quarantined" in told
+    assert f"report: {tmp_path}/out/report.html" in told
+    again = submit(head, tiny, "records=30")
+    assert again[0] == 0
+    assert "nothing to do" in again[1]
+    taken = submit(head, tiny, "--submission-id", "watched")
+    assert taken[0] == 2
+    assert "there was such a job" in taken[2]
+    # Three of eight break, which is more than a run may lose: its exit code is 1; a mistake only the job sees is 2.
+    assert submit(head, tiny, f"out={tmp_path}/broken", "records=8", "broken=3")[0] == 1
+    code, told, _ = submit(head, tiny, f"out={tmp_path}/refused", "text=/no/such/file")
+    assert code == 2
+    assert "gristmill: text: /no/such/file is not there" in told
+    assert not (tmp_path / "refused").exists()
+
+
+def test_it_is_stopped_and_submitted_again_it_resumes(head: Head, tiny: Path, tmp_path: Path) -> None:
+    following = start(head, "submit", tiny, "records=60", "--env", "TINY_PAUSE=0.3", "--address", head.dashboard)
+    assert following.stdout is not None
+    job = following.stdout.readline().split()[1]
+    until(lambda: receipts(tmp_path))
+    following.send_signal(signal.SIGINT)
+    _, errors = following.communicate(timeout=60)
+    assert following.returncode == 130
+    stop = f"`gristmill stop {job} --address {head.dashboard}`"
+    assert errors == f"gristmill: no longer following; {job} goes on, {stop} ends it\n"
+    now = len(receipts(tmp_path))
+    until(lambda: len(receipts(tmp_path)) > now)
+    code, told, _ = call(head, "stop", job, "--address", head.dashboard)
+    assert code == 0
+    assert f"{job}: stopped; what is committed is kept" in told
+    kept = receipts(tmp_path)
+    assert 0 < len(kept) < 15
+    code, told, _ = submit(head, tiny, "records=60")
+    assert code == 0
+    assert f"upper: 15 shards, {len(kept)} of them kept from before" in told
+    assert {name: receipts(tmp_path)[name] for name in kept} == kept
+    assert not list((tmp_path / "out").glob(".lease/*"))
+
+
+def receipts(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("out/upper/*/receipts/*.json")}
+
+
+def until(true) -> None:
+    deadline = time.monotonic() + 90
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_who_is_not_let_in_is_told_in_one_sentence(head: Head, tiny: Path, tmp_path: Path) -> None:
+    wrong = submit(head, tiny, RAY_AUTH_TOKEN="f" * 64)
+    assert wrong[0] == 2
+    assert wrong[2].splitlines() == [
+        f"gristmill: {head.dashboard}: the token is not this cluster's, or there is none; expected it in "
+        "RAY_AUTH_TOKEN, or the file with it in RAY_AUTH_TOKEN_PATH"
+    ]
+    # With the address of another cluster in the environment, the one that was given counts.
+    none = submit(head, tiny, RAY_AUTH_TOKEN="", HOME=str(tmp_path), RAY_ADDRESS="http://127.0.0.1:9")
+    assert none[0] == 2
+    assert "the token is not this cluster's, or there is none" in none[2]
+
+
+def test_the_doctor_looks_at_each_node(head: Head, tmp_path: Path) -> None:
+    # The output on a disk of its own, as on a node of another machine.
+    code, told, errors = call(head, "doctor", tmp_path / "new" / "out", RAY_ADDRESS=head.gcs, **LOOPBACK)
+    assert code == 0, told + errors
+    (node,) = [line for line in told.splitlines() if " node " in line]
+    assert node.startswith("OK    node ")
+    for what in ("packages as the driver's", "put if absent holds", "/dev/shm", "0 GPUs"):
+        assert what in node
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_output_on_one_machine_is_refused(head: Head, tiny: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / "out"
+    hidden.mkdir()
+    ray = Path(sys.executable).parent / "ray"
+    worker = f"mount -t tmpfs none {hidden} && exec {ray} start --block --address={head.gcs} --num-cpus=1"
+    worker += " --node-ip-address=127.0.0.2 --object-store-memory=100000000"
+    words = ["unshare", "--mount", "--propagation=private", "sh", "-c", worker]
+    if subprocess.run([*words[:-1], f"mount -t tmpfs none {hidden}"], capture_output=True).returncode:
+        pytest.skip("only root may mount a disk that one node sees")
+    node = subprocess.Popen(
+        words,
+        env=head.environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: head.nodes() == 2)
+        code, refused, _ = submit(head, tiny, "runner=ray")
+        told = call(head, "doctor", hidden, RAY_ADDRESS=head.gcs, **LOOPBACK)
+    finally:
+        os.killpg(node.pid, signal.SIGTERM)
+        node.wait(30)
+    assert code == 2, refused
+    assert "this path is on the disk of one machine, and the cluster has 2 nodes" in refused
+    assert told[0] == 1
+    (bad,) = [line for line in told[1].splitlines() if line.startswith("FAIL")]
+    assert "is not seen" in bad
+
+
+def test_nothing_listens_beyond_this_machine_and_the_token_is_told_nowhere(head: Head, tmp_path: Path) -> None:
+    found = listening(head)
+    assert {"gcs_server", "raylet"} <= {name for _, name in found}
+    assert {ip for ip, _ in found} == {"127.0.0.1"}
+    place = head.folder
+    told = [
+        path
+        for folder in (place, tmp_path.parent)
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_socket() and TOKEN.encode() in path.read_bytes()
+    ]
+    assert told == []
+
+
+# Without a cluster.
+
+
+def test_an_address_that_is_silent_or_open_to_all_is_refused(head: Head, tiny: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        port = server.getsockname()[1]
+        code, _, errors = call(head, "submit", tiny, "--address", f"http://127.0.0.1:{port}")
+        assert code == 2
+        assert "open to everybody who reaches it" in errors
+    code, _, errors = call(head, "submit", tiny, "--address", f"http://127.0.0.1:{port}")
+    assert code == 2
+    assert "no answer" in errors
+
+
+def test_mistakes_are_told_before_anything_is_uploaded(gristmill, tiny: Path, tmp_path: Path) -> None:
+    words = ["--address", "http://127.0.0.1:9"]
+    for given, told in {
+        "recrds=3": "did you mean 'records'?",
+        "out=out/here": "a relative path would lie in the job's copy",
+    }.items():
+        result = gristmill("submit", tiny, given, *words)
+        assert result.exit_code == 2
+        assert told in result.stderr
+    result = gristmill("submit", tiny, "--env", "AWS_SECRET_ACCESS_KEY=x", *words)
+    assert result.exit_code == 2
+    assert "looks like a secret" in result.stderr
+    assert "expected that of the cluster's dashboard" in gristmill("submit", tiny).stderr
+
+
+def test_what_is_uploaded_is_code_alone(tmp_path: Path) -> None:
+    root = tmp_path / "checkout"
+    for name in ("pyproject.toml", "pipelines/a.py", ".env", ".git/x", ".venv/x", "env/pyvenv.cfg", "env/x", "out/x"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("1")
+    for name in ("mine/run.json", "mine/set/data.parquet", "pipelines/__pycache__/a.pyc", "configs/x.yaml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("1")
+    with packed(root, str(root / "configs" / "x.yaml"), b"2") as (folder, place):
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert files == {"pyproject.toml", "pipelines/a.py", "configs/x.yaml"}
+        assert (place, (folder / place).read_bytes()) == ("configs/x.yaml", b"2")
+    with packed(root, "s3://bucket/y.yaml", b"3") as (folder, place):
+        assert (place, (folder / place).read_bytes()) == ("submitted/y.yaml", b"3")
+    with (root / "large.bin").open("wb") as large:
+        large.truncate(MOST_BYTES)
+    with pytest.raises(UserError, match=r"32 at most; .* the largest are large.bin \(32 MiB\)"), packed(root, "x", b""):
+        pass
+    with pytest.raises(UserError, match="is no checkout"), packed(tmp_path, "x", b""):
+        pass
+    check_variables({"AWS_ENDPOINT_URL": "http://x"})
