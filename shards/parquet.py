@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.schema import PARQUET_ENCODINGS, huggingface_metadata
-from shards.store import open_read, read_bytes
+from shards.store import open_read, patiently, read_bytes, read_small
+
+SMALL = 1 << 20  # bytes; a smaller file is read whole where each request counts
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -59,8 +61,16 @@ def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table of a Parquet file; with ``columns`` only their bytes are fetched."""
     if columns is None:
         return decode_table(read_bytes(url))
-    with open_read(url) as source:
-        return pq.read_table(source, columns=_list(columns), use_threads=False)
+
+    small = read_small(url, SMALL)
+    if small is not None:
+        return decode_table(small, columns)
+
+    def read() -> pa.Table:
+        with open_read(url, exact=True) as source:
+            return pq.read_table(source, columns=_list(columns), use_threads=False)
+
+    return patiently(url, read)
 
 
 def _list(columns: Sequence[str] | None) -> list[str] | None:

@@ -6,13 +6,14 @@ import contextlib
 import errno
 import os
 import posixpath
+import random
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -28,6 +29,15 @@ def _mode() -> int:
 
 _MODE = _mode()  # of new files; asked for once, since asking sets it for a moment
 
+T = TypeVar("T")
+
+SECONDS = 120.0  # that a storage which is down or refuses for a while is tried again
+SETTING = "GRISTMILL_STORAGE_SECONDS"  # the environment variable that replaces it
+PART_BYTES = 32 << 20  # of a large file on S3, which goes up in parts; S3 takes none below 5 MiB
+# One request. The S3 client and s3fs would each try five times more, for 25 minutes in all with their own time limits,
+# and hide from a conditional put that it was tried before: trying again is done here alone.
+_S3 = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 1, "mode": "standard"}}
+
 
 @dataclass(frozen=True)
 class FileInfo:
@@ -41,7 +51,12 @@ class FileInfo:
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a URL and the path in it."""
     try:
-        fs, path = fsspec.url_to_fs(os.path.expanduser(url) if "://" not in url else url)
+        if url.startswith(("s3://", "s3a://")):
+            given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+            fs, path = fsspec.url_to_fs(url, config_kwargs={**_S3, **given})
+            fs.retries = 1
+        else:
+            fs, path = fsspec.url_to_fs(os.path.expanduser(url) if "://" not in url else url)
     except ImportError as error:
         raise UserError(f"{url}: the package for this kind of storage is missing: {error}") from None
     except ValueError as error:
@@ -62,15 +77,24 @@ def is_local(url: str) -> bool:
 def exists(url: str) -> bool:
     """Tell whether there is a file or folder at a URL."""
     fs, path = filesystem(url)
-    with _told(url):
-        return bool(fs.exists(path))
+    return patiently(url, lambda: bool(fs.exists(path)))
 
 
 def read_bytes(url: str) -> bytes:
     """Return a file's bytes; a missing file is a :class:`FileNotFoundError`."""
     fs, path = filesystem(url)
-    with _told(url):
-        return fs.cat_file(path)
+    # Else s3fs asks for the size first, and lists the folder where there is no such file.
+    how = {"max_concurrency": 1} if _is_s3(fs) else {}
+    return patiently(url, lambda: fs.cat_file(path, **how))
+
+
+def read_small(url: str, most: int) -> bytes | None:
+    """Return the bytes of a file that is smaller than ``most``, else ``None``; only where that is one request."""
+    fs, path = filesystem(url)
+    if not _is_s3(fs):
+        return None
+    data = patiently(url, lambda: fs.cat_file(path, start=-most))
+    return data if len(data) < most else None
 
 
 def read_if_present(url: str) -> bytes | None:
@@ -81,21 +105,23 @@ def read_if_present(url: str) -> bytes | None:
         return None
 
 
-def open_read(url: str) -> BinaryIO:
-    """Open a file for reading at any place in it."""
+def open_read(url: str, *, exact: bool = False) -> BinaryIO:
+    """Open a file for reading at any place in it; ``exact`` fetches what is asked for, else more is fetched ahead.
+
+    What is read of it is not tried again: see :func:`patiently`.
+    """
     fs, path = filesystem(url)
-    with _told(url):
-        return fs.open(path, "rb")
+    how = {"cache_type": "none"} if exact and _is_s3(fs) else {}
+    return patiently(url, lambda: fs.open(path, "rb", **how))
 
 
 def write_bytes(url: str, data: bytes) -> None:
     """Write a file whole, over one that is there."""
     fs, path = filesystem(url)
-    with _told(url):
-        if isinstance(fs, LocalFileSystem):
-            _write_local(Path(path), data, only_if_absent=False)
-        else:
-            fs.pipe_file(path, data)
+    if isinstance(fs, LocalFileSystem):
+        patiently(url, lambda: _write_local(Path(path), data, only_if_absent=False))
+    else:
+        patiently(url, lambda: fs.pipe_file(path, data, **_parts(fs)))
 
 
 def put_if_absent(url: str, data: bytes) -> bool:
@@ -105,69 +131,100 @@ def put_if_absent(url: str, data: bytes) -> bool:
     on object stores by a conditional put (``If-None-Match: *``).
     """
     fs, path = filesystem(url)
-    with _told(url):
-        if isinstance(fs, LocalFileSystem):
-            return _write_local(Path(path), data, only_if_absent=True)
-        while True:
-            try:
-                fs.pipe_file(path, data, mode="create")
-            except FileExistsError:
+    if isinstance(fs, LocalFileSystem):
+        return patiently(url, lambda: _write_local(Path(path), data, only_if_absent=True))
+    tries = 0
+
+    def put() -> bool:
+        nonlocal tries
+        tries += 1
+        try:
+            fs.pipe_file(path, data, mode="create", **_parts(fs))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if _error_code(error) == "PreconditionFailed":
                 return False
-            except OSError as error:
-                code = _error_code(error)
-                if code == "ConditionalRequestConflict":  # two puts at one moment: neither may have won yet
-                    time.sleep(0.05)
-                    continue
-                if code == "PreconditionFailed":
-                    return False
-                raise
-            return True
+            raise
+        return True
+
+    # An answer may be lost after the file was written: what is there then is this writer's own.
+    return patiently(url, put) or (tries > 1 and read_if_present(url) == data)
 
 
-def _error_code(error: OSError) -> str:
-    """Return an object store's own code; s3fs keeps the client's error as the cause."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code", "")
+def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:
+    return "s3" in fs.protocol
+
+
+def _parts(fs: fsspec.AbstractFileSystem) -> dict[str, int]:
+    """Return the size of the parts in which a file of at least two of them goes up."""
+    return {"chunksize": PART_BYTES} if _is_s3(fs) else {}
+
+
+def _response(error: BaseException) -> Mapping[str, Any]:
+    """Return what an object store answered; s3fs keeps the client's error as the cause."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    return response if isinstance(response, Mapping) else {}
+
+
+def _error_code(error: BaseException) -> str:
+    """Return an object store's own code."""
+    return _response(error).get("Error", {}).get("Code", "")
 
 
 def remove(url: str) -> None:
     """Remove a file or a folder with all below it; one that is not there is no error."""
     fs, path = filesystem(url)
-    with _told(url), contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+    with contextlib.suppress(FileNotFoundError):
+        patiently(url, lambda: fs.rm(path, recursive=True))
+
+
+def remove_file(url: str) -> None:
+    """Remove one file, by one request; one that is not there is no error."""
+    fs, path = filesystem(url)
+    with contextlib.suppress(FileNotFoundError):
+        patiently(url, lambda: fs.rm_file(path))
 
 
 def list_names(url: str) -> list[str]:
     """Return the names directly below a URL, sorted; none where there is no such folder."""
     fs, path = filesystem(url)
     fs.invalidate_cache(path)
-    with _told(url):
-        try:
-            return sorted(posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False))
-        except FileNotFoundError:
-            return []
-        finally:
-            # Else a file that another process puts later is taken for absent, also when it is read by its name.
-            fs.invalidate_cache(path)
+    try:
+        return sorted(posixpath.basename(p.rstrip("/")) for p in patiently(url, lambda: fs.ls(path, detail=False)))
+    except FileNotFoundError:
+        return []
+    finally:
+        # Else a file that another process puts later is taken for absent, also when it is read by its name.
+        fs.invalidate_cache(path)
 
 
 def walk(url: str) -> Iterator[FileInfo]:
     """Give every file below a folder, or the file itself, in the order of their paths."""
     fs, path = filesystem(url)
-    with _told(url):
-        for info in [fs.info(path)] if fs.isfile(path) else _below(fs, path):
-            inner = info["name"]
-            whole = fs.unstrip_protocol(inner) if "://" in url else inner
-            yield FileInfo(whole, int(info.get("size") or 0), _version(info))
+    for info in _file_or_below(url, fs, path):
+        inner = info["name"]
+        whole = fs.unstrip_protocol(inner) if "://" in url else inner
+        yield FileInfo(whole, int(info.get("size") or 0), _version(info))
 
 
-def _below(fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dict[str, Any]]:
+def _file_or_below(url: str, fs: fsspec.AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
+    with contextlib.suppress(FileNotFoundError):
+        # Not by `isfile`, which takes any error for a no.
+        info = patiently(url, lambda: fs.info(path))
+        if info["type"] == "file":
+            yield info
+            return
+    yield from _below(url, fs, path)
+
+
+def _below(url: str, fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dict[str, Any]]:
     """Give what the storage says of each file below a folder: its own, then folder by folder.
 
     Unlike fsspec's walk, which passes over folders that cannot be listed, so that files would be missed in silence.
     """
     try:
-        listed = fs.ls(folder, detail=True)
+        listed = patiently(url, lambda: fs.ls(folder, detail=True))
     except FileNotFoundError:
         return
     # Object stores may list a folder's marker as a file in it.
@@ -175,7 +232,7 @@ def _below(fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dict[str, Any
     yield from (info for info in inner if info["type"] != "directory")
     for info in inner:
         if info["type"] == "directory":
-            yield from _below(fs, info["name"].rstrip("/"))
+            yield from _below(url, fs, info["name"].rstrip("/"))
 
 
 # What kinds of storage call a file's version, what follows the content alone before what follows each writing.
@@ -192,6 +249,75 @@ def _version(info: Mapping[str, Any]) -> str:
             value = info[key]
             return f"{key}:{value.timestamp() if isinstance(value, datetime) else value}"
     return ""
+
+
+def patiently(url: str, act: Callable[[], T]) -> T:
+    """Return what ``act`` gives, which asks the storage of a URL; it may be called several times.
+
+    A storage that does not answer, breaks off or says that it is busy (time-outs, resets, cut answers, 429, 5xx) is
+    tried again for ``GRISTMILL_STORAGE_SECONDS``, from begin to end of all tries.
+
+    Raises:
+        UserError: the storage cannot be reached in that time, refuses access, or has no space left.
+    """
+    begun, tries = time.monotonic(), 0
+    while True:
+        with _told(url):
+            try:
+                return act()
+            except Exception as error:
+                spent = time.monotonic() - begun
+                if not _passes(error):
+                    raise
+                if spent > (limit := _seconds()):
+                    raise UserError(
+                        f"{url}: the storage cannot be reached: it gave no good answer for {spent:.0f} s ({SETTING} is "
+                        f"{limit:g}), at last: {_line(error)}"
+                    ) from None
+        # Many workers must not come back at one moment.
+        time.sleep(min(0.1 * 2**tries, 5.0) * random.uniform(0.5, 1.0))
+        tries = min(tries + 1, 10)
+
+
+_FLEETING = {  # classes of client libraries, by name: this room imports none of them
+    "botocore": {
+        "ConnectionError",
+        "HTTPClientError",
+        "IncompleteReadError",
+        "ResponseStreamingError",
+        "ResponseParserError",
+    },
+    "aiohttp": {"ClientConnectionError", "ClientPayloadError"},
+    "fsspec": {"FSTimeoutError"},
+}
+# SlowDown and InternalError come as 5xx; the last three tell of an upload that did not come whole.
+_BUSY = {"ConditionalRequestConflict", "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
+
+
+def _passes(error: BaseException) -> bool:
+    """Tell whether an error of a storage that is not this machine's own may be gone at the next try."""
+    for kind in type(error).__mro__:
+        if kind.__name__ in _FLEETING.get(kind.__module__.split(".")[0], ()):
+            return True
+    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(error, "status", 0)
+    if isinstance(status, int) and (status == 429 or status >= 500):
+        return True
+    return isinstance(error, ConnectionError | TimeoutError) or _error_code(error) in _BUSY
+
+
+def _seconds() -> float:
+    given = os.environ.get(SETTING)
+    try:
+        seconds = float(given) if given else SECONDS
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise UserError(f"{SETTING}={given!r}: expected a number of seconds, 0 or more")
+    return seconds
+
+
+def _line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 @contextlib.contextmanager

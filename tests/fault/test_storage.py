@@ -1,0 +1,164 @@
+"""The storage answers badly, breaks off, or goes: runs come out the same, or end with a sentence in bounded time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from cluster.inprocess import InProcessRunner
+from shards import store
+from shards.audit import audit_below
+from shards.dataset import SealedSet
+from shards.engine import Progress, run_step
+from shards.errors import UserError
+from shards.receipt import Receipt
+from tests.conftest import free_ports
+from tests.fault.law_actors import corpus, law_step
+from tests.fault.proxy import FAULTS, FaultyProxy
+from tests.fault.weed import Weed
+
+SHARDS = 8
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sends all that this process asks of S3 to another endpoint, for the test."""
+    s3fs = pytest.importorskip("s3fs")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 2}})
+
+    def turn(url: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        s3fs.S3FileSystem.clear_instance_cache()
+
+    yield turn
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> str:
+    source = corpus(str(tmp_path / "corpus"), SHARDS)
+    return run_step(law_step(source), str(tmp_path / "whole"), InProcessRunner(), 1).digest
+
+
+def exact(out: str, sealed: SealedSet, digest: str) -> None:
+    """Assert the law: the digest of the undisturbed run, and nothing missing or twice."""
+    assert sealed.digest == digest
+    audits = list(audit_below(out))
+    assert [audit.digest for audit in audits] == [digest]
+    assert [gap for audit in audits for gap in audit.gaps] == []
+
+
+def upstream(url: str) -> tuple[str, int]:
+    parts = urllib.parse.urlsplit(url)
+    return str(parts.hostname), int(parts.port or 80)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_requests_that_break_are_made_again(
+    bucket: str, s3_endpoint: str, endpoint: Callable[[str], None], undisturbed: str, seed: int, tmp_path: Path
+) -> None:
+    root = f"{bucket}/faults-{seed}"
+    with FaultyProxy(upstream(s3_endpoint), {**dict.fromkeys(FAULTS, 0.05), "silence": 0.02}, seed) as proxy:
+        endpoint(proxy.url)
+        source = corpus(f"{root}/corpus", SHARDS)
+        sealed = run_step(law_step(source), f"{root}/out", InProcessRunner(), 1)
+        assert proxy.done["passed"] > 50
+        assert sum(proxy.done.values()) > proxy.done["passed"] + 8
+    endpoint(s3_endpoint)
+    exact(f"{root}/out", sealed, undisturbed)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault(bucket: str, s3_endpoint: str, endpoint: Callable[[str], None], fault: str) -> None:
+    """Of everything a run asks of its storage, with many requests broken."""
+    root, data = f"{bucket}/each/{fault.replace(' ', '-')}", b"some bytes of it" * 4096
+    with FaultyProxy(upstream(s3_endpoint), {fault: 0.1 if fault == "silence" else 0.4}, 3) as proxy:
+        endpoint(proxy.url)
+        for number in range(4):
+            url = f"{root}/{number}"
+            assert store.read_if_present(url) is None
+            assert store.put_if_absent(url, data), "its own put, of which the answer was lost, was taken for another's"
+            assert not store.put_if_absent(url, b"other")
+            store.write_bytes(f"{root}/again", data + b"%d" % number)
+            assert store.read_bytes(f"{root}/again") == data + b"%d" % number
+            assert store.read_bytes(url) == data
+        assert store.list_names(root) == ["0", "1", "2", "3", "again"]
+        assert {file.size for file in store.walk(f"{root}/0")} == {len(data)}
+        assert len(list(store.walk(root))) == 5
+        store.remove(f"{root}/again")
+        assert not store.exists(f"{root}/again")
+        assert proxy.done[fault] > 0
+
+
+class Switch(Progress):
+    """Does something at the second receipt."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act, self.heard = act, 0
+
+    def advance(self, receipt: Receipt) -> None:
+        self.heard += 1
+        if self.heard == 2:
+            self.act()
+
+
+def test_a_storage_that_stays_down_ends_the_run(
+    bucket: str,
+    s3_endpoint: str,
+    endpoint: Callable[[str], None],
+    undisturbed: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = f"{bucket}/down"
+    monkeypatch.setenv(store.SETTING, "2")
+    with FaultyProxy(upstream(s3_endpoint), {}, 1) as proxy:
+        endpoint(proxy.url)
+        source = corpus(f"{root}/corpus", SHARDS)
+        step = law_step(source)
+
+        def down() -> None:
+            proxy.down = True
+
+        begun = time.monotonic()
+        with pytest.raises(UserError, match=r"the storage cannot be reached: it gave no good answer for \d+ s"):
+            run_step(step, f"{root}/out", InProcessRunner(), 1, Switch(down))
+        assert time.monotonic() - begun < 60
+        proxy.down = False
+        sealed = run_step(step, f"{root}/out", InProcessRunner(), 1)
+    endpoint(s3_endpoint)
+    exact(f"{root}/out", sealed, undisturbed)
+
+
+def test_a_storage_server_is_killed_and_started_again(
+    tmp_path: Path, endpoint: Callable[[str], None], undisturbed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Weed(tmp_path / "weed", free_ports(4))
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    endpoint(server.endpoint)
+    server.start()
+    try:
+        server.wait("killed")
+        source = corpus("s3://killed/corpus", SHARDS)
+        again: list[subprocess.Popen[bytes]] = []
+
+        def kill() -> None:
+            server.kill()
+            # Started from beside: the run is in the midst of asking by then.
+            code = "import subprocess, sys, time; time.sleep(2); sys.exit(subprocess.call(sys.argv[1:]))"
+            again.append(subprocess.Popen([sys.executable, "-c", code, "true"]))
+            again[0].wait()
+            server.start()
+
+        sealed = run_step(law_step(source), "s3://killed/out", InProcessRunner(), 1, Switch(kill))
+        assert again
+        exact("s3://killed/out", sealed, undisturbed)
+    finally:
+        server.kill()
