@@ -34,19 +34,31 @@ def test_a_mode_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch, mode
 def test_a_local_ray_listens_on_loopback_only_and_spills_where_it_is_told(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     code = """
-import json, os, psutil
+import json, os, psutil, sys, threading
 from cluster import session
+from cluster.ray_runner import RayRunner
+from tests.fault.train_loops import walking
 session.start(1)
 me = psutil.Process()
-all = [me, *me.children(recursive=True)]
-found = {c.laddr.ip for p in all for c in p.net_connections("inet") if c.status == "LISTEN"}
+found = set()
+training = threading.Thread(target=RayRunner(1).train, args=([(walking("walk", seconds=0.5), sys.argv[1])],))
+training.start()
+while training.is_alive():
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            found |= {c.laddr.ip for c in process.net_connections("inet") if c.status == "LISTEN"}
+        except psutil.NoSuchProcess:
+            pass
+    training.join(0.3)
+assert os.path.exists(sys.argv[1] + "/artifact.json"), "nothing was trained"
 raylet = next(p for p in me.children(recursive=True) if p.name() == "raylet")
 print(json.dumps([sorted(found), " ".join(raylet.cmdline()), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" in os.environ]))
 session.stop()
 """
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"PYTHONPATH": str(session.ROOT), session.SPILL: str(tmp_path / "spill")}
-    made = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=200)
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    made = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
     assert made.returncode == 0, made.stderr
     found, raylet, leaked = json.loads(made.stdout.splitlines()[-1])
     assert {ip.removeprefix("::ffff:") for ip in found} == {"127.0.0.1"}
