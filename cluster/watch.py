@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SETTING = "GRISTMILL_STALL_SECONDS"  # the environment variable that replaces the next number
 SECONDS = 60.0  # without a shard, after which an execution is begun anew, once some have come
 MEDIANS = 10  # and as many times as long as a shard takes
-FIRST = 10  # times as long until the first shards come: models are loaded
+FIRST = 60  # times as long until the first shards come: models are loaded, and nobody knows what a shard takes
 BY_LOSS = (20.0, 2)  # the same two numbers where a node that was there does not answer, or is gone
 PROBE_SECONDS = 3.0  # between two looks at the nodes, and that each is given to answer
 SILENT = 4  # looks in a row without an answer
@@ -69,12 +69,14 @@ class Watch:
 
         Each execution in which none came doubles it, so that shards which take long are not ended again and again.
         """
-        least, medians = self.least, MEDIANS
+        least, medians, known = self.least, MEDIANS, KNOWN
         if lost:
-            least, medians = min(least, BY_LOSS[0]), BY_LOSS[1]
-        if len(self._took) < KNOWN:
-            return least * (1 if lost else FIRST) * self._patience
-        return max(least, medians * statistics.median(self._took[-1000:])) * self._patience
+            least, medians, known = min(least, BY_LOSS[0]), BY_LOSS[1], 1
+        if len(self._took) >= known:
+            least = max(least, medians * statistics.median(self._took[-1000:]))
+        elif not lost:
+            least *= FIRST
+        return least * self._patience
 
     def check(self, nodes: Nodes) -> None:
         """Raise :class:`Stalled` if no shard came for too long."""
