@@ -1,20 +1,15 @@
-"""The Ray runner: shards stream through actor pools on Ray Data, one block a shard from end to end.
-
-CPUs, as the scheduler counts them: a worker of a stage asks for 95 % of what its stage declares, and the rest of the
-cluster is for the tasks that read and commit. Where the least workers of all pools together ask for more CPUs than
-there are, each asks for its part, so that all of them start: three stages run on one core, they only share it.
-"""
+"""The Ray runner: shards stream through actor pools on Ray Data, one block a shard from end to end."""
 
 from __future__ import annotations
 
-import itertools
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from cluster import session
+from cluster.draining import DrainWatch
 from cluster.envelope import (
     find_spec,
     is_error,
@@ -26,127 +21,127 @@ from cluster.envelope import (
     shard_name,
     unpack,
 )
-from cluster.metrics import Prices, RunMetrics
+from cluster.metrics import Prices, RunMetrics, StepMetrics
+from cluster.placement import Placement
+from cluster.pools import Pool, Room, plan_pools
 from cluster.training_log import LogSettings
-from shards.errors import UserError
 from shards.index import ShardSpec
 from shards.isolation import ATTEMPTS, begin_attempt, end_attempts
 from shards.job import TrainJob
-from shards.receipt import Receipt
-from shards.stage import Resources, Stage
+from shards.receipt import Receipt, committed_shards, read_receipts
 from shards.step import ShardTask
 from shards.work import StageWorker
 
 if TYPE_CHECKING:
     from ray.data import DataContext
 
-WORKER_SHARE = 0.95  # of its stage's CPUs that a worker asks the scheduler for
+    from cluster.watch import Execution
+
 TASK_CPUS = 0.005  # that a task which reads or commits asks for: ten fit beside the worker of one CPU
 AT_HAND = 8  # shards at one worker, at work or waiting; Ray Data hands out more only ten times a second
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Workers that each run one or more consecutive stages of a step."""
-
-    places: tuple[int, ...]
-    cpus: float  # a worker asks the scheduler for
-    gpus: float
-    memory: int | None
-    least: int
-    most: int
-    initial: int
 
 
 class RayRunner:
     """Runs the stages of a step as actor pools. ``workers`` limits the CPUs; ``None`` takes the whole cluster."""
 
     def __init__(
-        self, workers: int | None = None, prices: Prices | None = None, log: LogSettings | None = None
+        self,
+        workers: int | None = None,
+        prices: Prices | None = None,
+        log: LogSettings | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self.workers, self.log = workers, log
+        self.placement = placement or Placement()
         self.metrics = RunMetrics(prices)
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards and give each one's receipt as soon as it is committed.
 
-        A worker or node that is lost costs the shards it held, which are made again elsewhere. An error of an actor
-        or of the data ends the run and is raised here as it was raised there.
+        A worker or node that is lost costs the shards it held, which are made again elsewhere; where Ray does not
+        come back from a loss, the shards that are left are begun anew (:mod:`cluster.watch`). An error of an actor or
+        of the data ends the run and is raised here as it was raised there.
         """
         if not specs:
             return
-        cpus = session.start(self.workers)
-        import ray
-        from ray.data import DataContext
+        session.start(self.workers)
+        from cluster.watch import Nodes, Stalled, Watch, say
 
-        session.quiet()
-        gpus = ray.cluster_resources().get("GPU", 0.0)
-        context = _context(DataContext.get_current(), cpus, limited=self.workers is not None)
-        with DataContext.current(context):
-            pools = plan_pools(task.stages, cpus, gpus, len(specs))
-            dataset = _plan(task, specs, pools, cpus)
-            blocks = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-        told = self.metrics.step(
-            task, len(specs), {task.stages[p].name: pool.most for pool in pools for p in pool.places}
-        )
+        left = {spec.name: spec for spec in specs}
+        watch, nodes = Watch(), Nodes()
+        avoid: frozenset[str] = frozenset()
+        told: StepMetrics | None = None
         try:
-            for block in blocks:
-                for row in range(block.num_rows):
-                    receipt = open_receipt(block.slice(row, 1))
+            while left:
+                execution, workers = self._begin(task, list(left.values()), avoid)
+                told = told or self.metrics.step(task, len(specs), workers)
+                watch.begin()
+                nodes.begin()
+                try:
+                    for block in execution.blocks(lambda: watch.check(nodes)):
+                        for row in range(block.num_rows):
+                            receipt = open_receipt(block.slice(row, 1))
+                            watch.heard(receipt)
+                            left.pop(receipt.shard, None)
+                            told.advance(receipt)
+                            yield receipt
+                    return
+                except Stalled as stall:
+                    say(stall, task.url.rstrip("/").split("/")[-2], len(left))
+                    avoid = stall.nodes
+                finally:
+                    execution.end()  # at once when the run stops early
+                for receipt in read_receipts(task.url, [name for name in committed_shards(task.url) if name in left]):
+                    left.pop(receipt.shard)
                     told.advance(receipt)
                     yield receipt
         finally:
-            told.end()
-            blocks.close()  # ends the workers at once when the run stops early
+            nodes.end()
+            if told is not None:
+                told.end()
+
+    def _begin(
+        self, task: ShardTask, specs: Sequence[ShardSpec], avoid: frozenset[str]
+    ) -> tuple[Execution, dict[str, int]]:
+        """Begin an execution, away from some nodes, and return it with the full size of each stage's pool."""
+        import ray
+        from ray.data import DataContext
+
+        from cluster.watch import Execution
+
+        session.quiet()
+        shunned = [node["Resources"] for node in ray.nodes() if node["NodeID"] in avoid]
+        there = {
+            kind: ray.cluster_resources().get(kind, 0.0) - sum(resources.get(kind, 0.0) for resources in shunned)
+            for kind in ("CPU", "GPU")
+        }
+        now = Room(min(max(1, int(there["CPU"])), self.workers or sys.maxsize), there["GPU"])
+        room = self.placement.grown(now, self.workers)
+        cpus = int(room.cpus)
+        context = _context(DataContext.get_current(), cpus, limited=self.workers is not None)
+        with DataContext.current(context):
+            pools = plan_pools([self.placement.placed(stage) for stage in task.stages], room, len(specs), now)
+            execution = Execution(_plan(task, specs, pools, cpus, avoid))
+        return execution, {task.stages[p].name: pool.most for pool in pools for p in pool.places}
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
         """Train each job on Ray Train and commit its artifact; as many at once as the CPUs or GPUs hold."""
         from cluster.ray_train import train_jobs
 
-        for seconds, resources in train_jobs(jobs, session.start(self.workers), self.log):
+        cpus = session.start(self.workers)
+        import ray
+
+        room = self.placement.grown(Room(cpus, ray.cluster_resources().get("GPU", 0.0)), self.workers)
+        for seconds, resources in train_jobs(jobs, room, self.log):
             self.metrics.spend(jobs[0][1].rstrip("/").split("/")[-3], seconds, resources)
-
-
-def plan_pools(stages: Sequence[Stage], cpus: float, gpus: float, shards: int) -> list[Pool]:
-    """Return the pools of a step on a cluster of so many CPUs and GPUs.
-
-    Consecutive stages that declare the same resources and no GPU share their workers: what they hand on stays in
-    memory. A pool that is alone, or that has GPUs, starts at its full size.
-    """
-    groups: list[tuple[tuple[int, ...], Resources]] = []
-    for (resources, _), members in itertools.groupby(
-        enumerate(stages), key=lambda item: (item[1].resources, item[0] if item[1].resources.gpus else None)
-    ):
-        groups.append((tuple(place for place, _ in members), resources))
-    asked = sum(resources.cpus * min(resources.min_workers, shards) for _, resources in groups)
-    scale = WORKER_SHARE * min(1.0, cpus / asked if asked else 1.0)
-    pools = []
-    for places, resources in groups:
-        most = resources.max_workers or _fit(stages[places[0]], cpus, gpus)
-        least = min(resources.min_workers, most, shards)
-        most = min(max(most, least), shards)
-        initial = most if resources.gpus or len(groups) == 1 else least
-        # Ray counts to four decimals.
-        share = round(resources.cpus * scale, 4)
-        pools.append(Pool(places, share, resources.gpus, resources.memory, least, most, initial))
-    return pools
-
-
-def _fit(stage: Stage, cpus: float, gpus: float) -> int:
-    need = stage.resources
-    if need.gpus:
-        if gpus < need.gpus:
-            raise UserError(
-                f"stage {stage.name} needs {need.gpus:g} GPU for each worker and the cluster has {gpus:g}; "
-                "set its gpus to 0, or max_workers if GPUs are added while it runs"
-            )
-        return int(gpus / need.gpus)
-    return max(1, int(cpus / need.cpus)) if need.cpus else max(1, int(cpus))
 
 
 def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:
     """Return the settings of one execution; the caller's own stay as they are."""
+    from cluster.watch import Started
+
     context = context.copy()
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Started]
     context.target_max_block_size = None  # a block is a shard
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -159,14 +154,18 @@ def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:
     return context
 
 
-def _plan(task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], cpus: int) -> Any:
-    """Return the dataset: a block a shard, and what is done to it.
+def _plan(
+    task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], cpus: int, avoid: frozenset[str] = frozenset()
+) -> Any:
+    """Return the dataset: a block a shard, and what is done to it, away from the nodes of ``avoid``.
 
     Workers without a GPU read and commit by themselves: a process less to start, a copy less of each shard. Around
     stages with GPUs tasks do it, so that no GPU waits for the storage.
     """
     import ray
     from ray.data import ActorPoolStrategy
+
+    where = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else None
 
     def carry(dataset: Any, commits: bool) -> Any:
         return dataset.map_batches(
@@ -176,6 +175,7 @@ def _plan(task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], cp
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
             concurrency=max(2, cpus),
+            label_selector=where,
         )
 
     dataset: Any = ray.data.from_arrow([pack_spec(spec) for spec in specs])
@@ -198,6 +198,7 @@ def _plan(task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], cp
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory,
+            label_selector={**dict(pool.labels), **(where or {})} or None,
         )  # Ray Data starts a lost worker again, and its shard, without limit
         if last and pool.gpus:
             dataset = carry(dataset, commits=True)
@@ -216,6 +217,7 @@ class StageActor:
         # Started again: the process, or the machine, died at some shard. That shard may be what it died of.
         self.again = ray.get_runtime_context().was_current_actor_reconstructed
         self.error: pa.Table | None = None
+        self.drain = DrainWatch()
         try:
             self.workers = [task.worker(place) for place in places]
         except Exception as error:
@@ -224,6 +226,7 @@ class StageActor:
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Run the stages over the shards of a block (one, unless Ray bundles them)."""
         for row in range(block.num_rows):
+            self.drain.leave_if_due()
             envelope = block.slice(row, 1)
             if self.error is not None:
                 yield self.error

@@ -17,6 +17,7 @@ from cluster import session
 from cluster.checkpoints import Checkpoints
 from cluster.envelope import pickled_error
 from cluster.metrics import TrainingMetrics
+from cluster.pools import WORKER_SHARE, Room
 from cluster.training_log import LogSettings, TrainingLog
 from shards import store
 from shards.errors import GristmillError, UserError
@@ -24,13 +25,12 @@ from shards.job import TrainJob
 from shards.stage import Resources
 
 ATTEMPTS = 4  # at a job whose workers are lost
-WORKER_SHARE = 0.95  # of its CPUs that a process asks the scheduler for, as in cluster.ray_runner
 STORAGE = ".ray-train"  # what Ray Train notes about a group, beside the first job; it is removed at the end
 
 Jobs = Sequence[tuple[TrainJob, str]]
 
 
-def train_jobs(jobs: Jobs, cpus: int, log: LogSettings | None = None) -> list[tuple[float, Resources]]:
+def train_jobs(jobs: Jobs, room: Room, log: LogSettings | None = None) -> list[tuple[float, Resources]]:
     """Train jobs side by side and commit each one's artifact at its URL; their curves go to the log, too.
 
     Returned are the seconds that workers were held, and what each of them held.
@@ -42,18 +42,19 @@ def train_jobs(jobs: Jobs, cpus: int, log: LogSettings | None = None) -> list[tu
     for job, url in jobs:
         alike[job.ranks, job.resources].append((job, url))
     return [
-        (_train_group(group, ranks, resources, cpus, log or LogSettings()), resources)
+        (_train_group(group, ranks, resources, room, log or LogSettings()), resources)
         for (ranks, resources), group in alike.items()
     ]
 
 
-def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int, log: LogSettings) -> float:
+def _train_group(jobs: Jobs, ranks: int, resources: Resources, room: Room, log: LogSettings) -> float:
     import ray
 
-    gpus = ray.cluster_resources().get("GPU", 0.0)
+    cpus, gpus = room.cpus, room.gpus
     if resources.gpus * ranks > gpus:
         raise UserError(
-            f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {gpus:g}"
+            f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {gpus:g}; "
+            "set resources.most.gpus to what its autoscaler may add"
         )
     fit = [cpus / (ranks * resources.cpus)] if resources.cpus else []
     fit += [gpus / (ranks * resources.gpus)] if resources.gpus else []
@@ -74,7 +75,7 @@ def _train_group(jobs: Jobs, ranks: int, resources: Resources, cpus: int, log: L
 
 def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float, log: LogSettings) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     session.quiet()
     notes = store.join(jobs[slot][1], STORAGE)
@@ -87,7 +88,7 @@ def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": round(cpus, 4)} | ({"GPU": gpus} if gpus else {}),
         ),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=_torch_config(ranks, gpus),
         # The queue counts the attempts at each job; a group may lose workers in each of its jobs.
         run_config=RunConfig(
             name="run",
@@ -100,6 +101,19 @@ def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float
         trainer.fit()
     finally:
         store.remove(notes)
+
+
+def _torch_config(ranks: int, gpus: float) -> Any:
+    """Return how the ranks of a group find each other. One alone opens no port for it: torch's are open to all."""
+    from ray.train.backend import Backend
+    from ray.train.torch import TorchConfig
+
+    class Alone(TorchConfig):
+        @property
+        def backend_cls(self) -> type[Backend]:
+            return Backend
+
+    return TorchConfig(backend="nccl" if gpus else "gloo") if ranks > 1 else Alone()
 
 
 def _arrow_filesystem(url: str) -> tuple[Any, str]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 
+from cluster.placement import Placement
 from shards import canonical, store
 from shards.errors import UserError
 
@@ -23,7 +24,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 SAVED = "config.json"  # below OUT: the settings of the newest run
 # How a run is carried out: no result depends on these.
-_CARRIED_OUT = ("out", "runner", "workers", "price", "log")
+_CARRIED_OUT = ("out", "runner", "workers", "resources", "price", "log")
 
 
 class Price(BaseModel):
@@ -52,6 +53,7 @@ class Common(BaseModel):
     seeds: list[int] = Field(default=[0], min_length=1)
     runner: Literal["ray", "inprocess"] = "ray"
     workers: PositiveInt | None = None
+    resources: Placement = Placement()
     price: Price = Price()
     log: Log = Log()
 

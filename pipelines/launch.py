@@ -42,7 +42,7 @@ def make_cluster(common: Common) -> Cluster:
     from cluster.metrics import Prices
     from cluster.ray_runner import RayRunner
 
-    return RayRunner(common.workers, Prices(**common.price.model_dump()), log)
+    return RayRunner(common.workers, Prices(**common.price.model_dump()), log, common.resources)
 
 
 def training_log(common: Common) -> LogSettings:
@@ -115,8 +115,8 @@ def answered(url: str, ask: Callable[[], T]) -> T:
 
 
 def _reached(bucket: str) -> bool:
-    # A listing fails where the storage cannot be reached; asked whether a bucket exists, clients then say no.
-    store.list_names(store.join(bucket, ".gristmill"))
+    # This fails where the storage cannot be reached; asked whether a bucket exists, clients then say no.
+    store.exists(store.join(bucket, ".gristmill"))
     return store.exists(bucket)
 
 

@@ -45,6 +45,7 @@ class Resources:
     memory: int | None = None  # bytes
     min_workers: int = 1
     max_workers: int | None = None
+    labels: tuple[tuple[str, str], ...] = ()  # of the nodes that they may run on, as Ray selects them
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from cluster.envelope import open_receipt, pack, pack_error, unpack
-from cluster.ray_runner import plan_pools
+from cluster.placement import GpuWorkers, Most, Placement, Workers
+from cluster.pools import Room, plan_pools
 from shards.errors import UserError
 from shards.stage import Resources, Stage
+from shards.step import Step
 from shards.work import REJECTS, Work
-from tests.fault.law_actors import table
+from tests.fault.law_actors import corpus, table
 
 
 def stages(*resources: Resources) -> list[Stage]:
@@ -18,33 +24,68 @@ def stages(*resources: Resources) -> list[Stage]:
 
 
 def test_equal_stages_share_their_workers() -> None:
-    (pool,) = plan_pools(stages(Resources(), Resources()), 4, 0, 100)
+    (pool,) = plan_pools(stages(Resources(), Resources()), Room(4, 0), 100)
     assert (pool.places, pool.least, pool.most, pool.initial) == ((0, 1), 1, 4, 4)
 
 
 def test_gpu_stages_stand_apart_and_start_at_full_size() -> None:
     gpu = Resources(gpus=0.5)
-    pools = plan_pools(stages(Resources(), gpu, gpu), 8, 2, 100)
+    pools = plan_pools(stages(Resources(), gpu, gpu), Room(8, 2), 100)
     assert [pool.places for pool in pools] == [(0,), (1,), (2,)]
     assert [pool.initial for pool in pools] == [1, 4, 4]
+
+
+@pytest.mark.parametrize(("part", "workers"), [(0.5, 4), (0.4, 4), (0.6, 2), (0.1, 20), (1, 2), (2, 1)])
+def test_a_part_of_a_gpu_is_of_one(part: float, workers: int) -> None:
+    (pool,) = plan_pools(stages(Resources(gpus=part)), Room(8, 2), 100)
+    assert pool.most == workers
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4])
 def test_all_pools_fit_at_their_least_size(cpus: int) -> None:
     asked = [Resources(max_workers=3), Resources(min_workers=2), Resources(cpus=4)]
-    pools = plan_pools(stages(*asked), cpus, 0, 100)
+    pools = plan_pools(stages(*asked), Room(cpus, 0), 100)
     assert sum(pool.least * pool.cpus for pool in pools) < cpus
     assert all(1 <= pool.least <= pool.initial <= pool.most for pool in pools)
 
 
 def test_no_more_workers_than_shards() -> None:
-    (pool,) = plan_pools(stages(Resources(min_workers=4)), 16, 0, 2)
+    (pool,) = plan_pools(stages(Resources(min_workers=4)), Room(16, 0), 2)
     assert (pool.least, pool.most) == (2, 2)
 
 
 def test_missing_gpu_is_told() -> None:
     with pytest.raises(UserError, match="stage s0 needs 1 GPU"):
-        plan_pools(stages(Resources(gpus=1)), 4, 0, 10)
+        plan_pools(stages(Resources(gpus=1)), Room(4, 0), 10)
+
+
+def test_machines_that_may_come_are_counted() -> None:
+    """A head without CPUs, to which CPU and GPU nodes are added: nothing is cut down to what is there now."""
+    decode, label = plan_pools(stages(Resources(), Resources(gpus=0.5)), Room(8, 2), 100, now=Room(1, 0))
+    assert (decode.cpus, decode.least, decode.initial, decode.most) == (0.95, 1, 1, 8)
+    assert (label.least, label.initial, label.most) == (4, 4, 4)
+    (alone,) = plan_pools(stages(Resources()), Room(8, 0), 100, now=Room(2, 0))
+    assert (alone.least, alone.initial, alone.most) == (1, 2, 8)
+
+
+def test_placement_is_no_part_of_the_fingerprint(tmp_path: Path) -> None:
+    placement = Placement(
+        most=Most(gpus=4),
+        cpu=Workers(cpus=2, labels={"ray.io/node-group": "cpu"}),
+        gpu=GpuWorkers(gpus=0.25, max_workers=40, memory=1 << 30),
+    )
+    source = corpus(str(tmp_path), 1)
+    plain = Step("s", tuple(stages(Resources(), Resources(gpus=1))), source)
+    placed = replace(plain, stages=tuple(placement.placed(stage) for stage in plain.stages))
+    assert placed.stages[0].resources == Resources(cpus=2, labels=(("ray.io/node-group", "cpu"),))
+    assert placed.stages[1].resources == Resources(gpus=0.25, max_workers=40, memory=1 << 30)
+    assert placed.fingerprint(1) == plain.fingerprint(1)
+
+
+@pytest.mark.parametrize("given", [{"gpus": 1.5}, {"gpus": 0}, {"min_workers": 3, "max_workers": 2}, {"cpu": 1}])
+def test_wrong_placements_are_refused(given: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        GpuWorkers.model_validate(given)
 
 
 def test_envelope_gives_back_the_work() -> None:

@@ -1,0 +1,75 @@
+"""Which machines the workers of a recipe's stages take: settings of a run, on which no result depends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+
+from cluster.pools import Room
+from shards.stage import Stage
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Workers(_Settings):
+    """The workers of one kind of stage; what is not set stays as the stage has it."""
+
+    cpus: Positive | None = None  # each; the scheduler's count, not a limit
+    memory: PositiveInt | None = None  # bytes, each
+    min_workers: PositiveInt | None = None
+    max_workers: PositiveInt | None = None
+    # Labels of the nodes that they may run on, as Ray selects them: `value`, `!value`, `in(a,b)`, `!in(a,b)`.
+    labels: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Workers:
+        if self.min_workers and self.max_workers and self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers={self.min_workers} is more than max_workers={self.max_workers}")
+        return self
+
+
+class GpuWorkers(Workers):
+    """The workers of stages with a GPU; ``gpus`` below 1 lets several share one."""
+
+    gpus: Positive | None = None
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_part(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError("Input should be a part of one GPU or a whole number of them")
+        return gpus
+
+
+class Most(_Settings):
+    """What the cluster may grow to; Ray does not tell what its autoscaler may add."""
+
+    cpus: NonNegativeFloat = 0.0
+    gpus: NonNegativeFloat = 0.0
+
+
+class Placement(_Settings):
+    """Where the stages of a run are done. The plain one suits a cluster that stays as it is."""
+
+    most: Most = Most()
+    cpu: Workers = Workers()  # of stages without a GPU
+    gpu: GpuWorkers = GpuWorkers()
+
+    def grown(self, now: Room, workers: int | None) -> Room:
+        """Return what a cluster may grow to; ``workers`` limits its CPUs."""
+        cpus = self.most.cpus if workers is None else min(self.most.cpus, workers)
+        return Room(max(now.cpus, cpus), max(now.gpus, self.most.gpus))
+
+    def placed(self, stage: Stage) -> Stage:
+        """Return the stage with the resources that this run gives it."""
+        given = self.gpu if stage.resources.gpus else self.cpu
+        # What is named alike here and there.
+        asked = {name: value for name, value in given if value is not None and name != "labels"}
+        labels = tuple(sorted(given.labels.items())) or stage.resources.labels
+        return replace(stage, resources=replace(stage.resources, **asked, labels=labels))

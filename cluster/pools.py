@@ -1,0 +1,87 @@
+"""The pools of a step: how many workers there may be of each stage, and what each asks the scheduler for.
+
+CPUs, as the scheduler counts them: a worker of a stage asks for 95 % of what its stage declares, and the rest of the
+cluster is for the tasks that read and commit. Where the least workers of all pools together ask for more CPUs than
+there are, each asks for its part, so that all of them start: three stages run on one core, they only share it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shards.errors import UserError
+from shards.stage import Resources, Stage
+
+WORKER_SHARE = 0.95  # of its stage's CPUs that a worker asks the scheduler for
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a cluster holds."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers that each run one or more consecutive stages of a step."""
+
+    places: tuple[int, ...]
+    cpus: float  # a worker asks the scheduler for
+    gpus: float
+    memory: int | None
+    least: int
+    most: int
+    initial: int
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def plan_pools(stages: Sequence[Stage], room: Room, shards: int, now: Room | None = None) -> list[Pool]:
+    """Return the pools of a step on a cluster that holds so much, or may grow to it and has only ``now`` yet.
+
+    Consecutive stages that declare the same resources and no GPU share their workers: what they hand on stays in
+    memory. A pool that has GPUs is asked for in full at once, so that an autoscaler hears of it; it is not made smaller
+    because the machines are not there yet. One that is alone starts with what there is room for now.
+    """
+    now = now or room
+    groups: list[tuple[tuple[int, ...], Resources]] = []
+    for (resources, _), members in itertools.groupby(
+        enumerate(stages), key=lambda item: (item[1].resources, item[0] if item[1].resources.gpus else None)
+    ):
+        groups.append((tuple(place for place, _ in members), resources))
+    asked = sum(resources.cpus * min(resources.min_workers, shards) for _, resources in groups)
+    scale = WORKER_SHARE * min(1.0, room.cpus / asked if asked else 1.0)
+    waits = sum(bool(resources.gpus) for _, resources in groups) == 1 and now.gpus < room.gpus
+    pools = []
+    for places, resources in groups:
+        most = resources.max_workers or _fit(stages[places[0]], room)
+        least = min(resources.min_workers, most, shards)
+        most = min(max(most, least), shards)
+        if resources.gpus:
+            initial = most
+            least = most if waits else least
+        else:
+            initial = max(least, min(most, _fit(stages[places[0]], now))) if len(groups) == 1 else least
+        # Ray counts to four decimals.
+        share = round(resources.cpus * scale, 4)
+        pools.append(
+            Pool(places, share, resources.gpus, resources.memory, least, most, initial, resources.labels),
+        )
+    return pools
+
+
+def _fit(stage: Stage, room: Room) -> int:
+    need = stage.resources
+    if need.gpus:
+        # A part of a GPU is a part of one.
+        fit = int(room.gpus) * int(1 / need.gpus + 1e-9) if need.gpus <= 1 else int(room.gpus / need.gpus)
+        if not fit:
+            raise UserError(
+                f"stage {stage.name} needs {need.gpus:g} GPU for each worker and the cluster has {room.gpus:g}; "
+                "set its gpus to 0, or resources.most.gpus to what the cluster's autoscaler may add"
+            )
+        return fit
+    return max(1, int(room.cpus / need.cpus)) if need.cpus else max(1, int(room.cpus))
