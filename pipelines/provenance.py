@@ -7,7 +7,6 @@ from importlib import metadata
 
 from pipelines.report import Report, record_row
 from pipelines.run import Run
-from shards.dataset import open_sealed
 
 PACKAGES = ("torch", "ray", "pyarrow", "numpy", "scipy", "soundfile", "soxr", "safetensors", "transformers", "hama")
 
@@ -25,8 +24,8 @@ def add_provenance(report: Report, run: Run) -> None:
             report.lineage.append({"name": name, "digest": trace.digest, "inputs": inputs, "kind": trace.kind})
         names.setdefault(trace.digest, name)
         report.digests[name] = trace.digest
-        if trace.kind in ("source", "step"):
-            report.records.append(record_row(open_sealed(trace.url).seal))
+        if trace.told:
+            report.records.append(record_row(trace.told))
     report.versions = {"python": platform.python_version(), **_versions()}
 
 

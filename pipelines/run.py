@@ -44,6 +44,7 @@ class Trace:
     records: int = 0
     seconds: float = 0.0  # wall
     kept: bool = False  # finished by an earlier run
+    told: Mapping[str, Any] = field(default_factory=dict)  # what the seal of a set tells of it as a whole
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Run:
         if sealed is None:
             with self._told(name, "listing"):
                 sealed = seal_tables(url, name, tables())
-        self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept)
+        self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
         return sealed
 
     def step(self, step: Step) -> SealedSet:
@@ -80,11 +81,15 @@ class Run:
             self._begin_work()
             before = find_sealed(url)
         begun = time.perf_counter()
-        sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
+        if before is not None and not (self.requeue and before.seal["quarantined"]):
+            self.progress.found(before)
+            sealed = before  # its seal may be long: it is read once
+        else:
+            sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
         inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
-        self._note(step.name, "step", sealed.url, sealed.digest, inputs, sealed.records, begun, kept)
+        self._note(step.name, "step", sealed.url, sealed.digest, inputs, sealed.records, begun, kept, _summary(sealed))
         return sealed
 
     def artifact(
@@ -169,11 +174,12 @@ class Run:
         records: int,
         begun: float,
         kept: bool = False,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         seconds = time.perf_counter() - begun
         if not self.trace and self.on_first is not None:
             self.on_first()
-        self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept))
+        self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept, told or {}))
 
     def write_ledger(self, recipe: str) -> bool:
         """Write which folders belong to the run as it is configured now; tell whether that had changed."""
@@ -192,3 +198,10 @@ class Run:
             return False
         store.write_bytes(url, data)
         return True
+
+
+def _summary(sealed: SealedSet) -> dict[str, Any]:
+    """Return what a seal tells of its set as a whole, which is short whatever the number of shards."""
+    seal = sealed.seal
+    short = {key: value for key, value in seal.items() if key not in ("shards", "schema", "rejects", "quarantine")}
+    return {**short, "shards": len(seal["shards"])}

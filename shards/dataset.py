@@ -18,7 +18,7 @@ from shards.receipt import Receipt, StoredFile, commit, store_table
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardEntry:
     """One shard of a sealed set."""
 
@@ -60,11 +60,11 @@ class SealedSet:
     @property
     def records(self) -> int:
         """The number of its rows."""
-        return sum(shard.rows for shard in self.shards)
+        return sum(entry["rows"] for entry in self.seal["shards"])
 
     def total(self, name: str) -> float:
         """Return a total over its rows, for example ``duration`` in seconds; 0 where there is none."""
-        return sum(shard.totals.get(name, 0.0) for shard in self.shards)
+        return sum(entry["totals"].get(name, 0.0) for entry in self.seal["shards"])
 
     def read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of one shard."""
@@ -81,15 +81,15 @@ def find_sealed(url: str) -> SealedSet | None:
     data = store.read_if_present(store.join(url, "seal.json"))
     if data is None:
         return None
+    seal = json.loads(data)
     version = 0
     # Only quarantined records that were run again make a second version; the first seal tells if one may be there.
-    while json.loads(data)["quarantined"]:
+    while seal["quarantined"]:
         version += 1
-        newer = store.read_if_present(store.join(url, f"seal-{version}.json"))
-        if newer is None:
+        data = store.read_if_present(store.join(url, _seal_name(version)))
+        if data is None:
             break
-        data = newer
-    seal = json.loads(data)
+        seal = json.loads(data)
     if seal.get("format") != FORMAT:
         raise UserError(f"{url}: the seal is of format {seal.get('format')}, this version reads format {FORMAT}")
     return SealedSet(url, seal)

@@ -71,30 +71,30 @@ def run_step(
     if sealed is not None and not (requeue and sealed.seal["quarantined"]):
         progress.found(sealed)
         return sealed
-    specs = step.index()
-    identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
-    store.put_if_absent(store.join(url, "step.json"), canonical.dumps(identity))
+    names = committed_shards(url)
+    specs = _index(url, step, seed, begun=bool(names))
     given = joined_schema(step.input.schema, step.joins)
     task = ShardTask(url, step.stages, step.schema, given, seed, step.deterministic, len(specs))
-    receipts = {receipt.shard: receipt for receipt in read_receipts(url, committed_shards(url))}
     records = sum(spec.rows for spec in specs)
-    progress.begin(step.name, len(specs), sum(spec.name in receipts for spec in specs), records)
     limit = max(1, int(step.max_quarantine * records))
+    tally = _Tally(step.name, limit, read_receipts(url, names))
+    progress.begin(step.name, len(specs), sum(spec.name in tally.receipts for spec in specs), records)
     if requeue:
         # First of all: a step that too many broken records stopped goes on only when they are mended.
-        again = runner.execute(task, list(_quarantined(url, step, specs, receipts)))
-        tried = {receipt.shard: receipt for receipt in again}
-        _check(step, receipts | tried, limit)
-        receipts |= {shard: receipt for shard, receipt in tried.items() if receipt.mends}
+        tried = list(runner.execute(task, list(_quarantined(url, step, specs, tally.receipts))))
+        _Tally(step.name, limit, [*tally.receipts.values(), *tried]).check()
+        for receipt in tried:
+            if receipt.mends:
+                tally.add(receipt)
     else:
-        _check(step, receipts, limit)
-    for receipt in runner.execute(task, [spec for spec in specs if spec.name not in receipts]):
-        receipts[receipt.shard] = receipt
+        tally.check()
+    for receipt in runner.execute(task, [spec for spec in specs if spec.name not in tally.receipts]):
+        tally.add(receipt)
         progress.advance(receipt)
-        _check(step, receipts, limit)
+        tally.check()
     # Base shards in the order of the index, and behind each the runs of its quarantined records.
     place = {spec.name: number for number, spec in enumerate(specs)}
-    order = sorted(receipts.values(), key=lambda receipt: (place[receipt.base], receipt.run))
+    order = sorted(tally.receipts.values(), key=lambda receipt: (place[receipt.base], receipt.run))
     sealed = put_seal(
         url,
         step.name,
@@ -109,23 +109,59 @@ def run_step(
     return sealed
 
 
+def _index(url: str, step: Step, seed: int, *, begun: bool) -> list[ShardSpec]:
+    """Return the shards to make, in order. Those that are cut are planned once: it reads all of the input.
+
+    ``begun`` tells that a shard is committed, before which the plan was put.
+    """
+    place = store.join(url, "step.json")
+    planned = store.read_if_present(place) if step.cut else None
+    if planned is not None:
+        return [ShardSpec.from_json(shard, step.input) for shard in json.loads(planned)["shards"]]
+    specs = step.index()
+    if not begun:
+        identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
+        store.put_if_absent(place, canonical.dumps(identity))
+    return specs
+
+
+class _Tally:
+    """The receipts of a step by shard, and its broken records, counted as receipts come: a look at them is cheap."""
+
+    def __init__(self, name: str, limit: int, receipts: Iterable[Receipt] = ()) -> None:
+        self.name, self.limit = name, limit
+        self.receipts: dict[str, Receipt] = {}
+        self._newest: dict[str, Receipt] = {}  # of base shards that had broken records
+        self._count = 0
+        for receipt in receipts:
+            self.add(receipt)
+
+    def add(self, receipt: Receipt) -> None:
+        # Who made it and how fast is no part of the seal, and half of what a receipt takes.
+        receipt = self.receipts[receipt.shard] = replace(receipt, attempt={})
+        if receipt.quarantined or receipt.requeue_of:
+            before = self._newest.get(receipt.base)
+            if before is None or receipt.run >= before.run:
+                self._newest[receipt.base] = receipt
+                self._count += receipt.quarantined - (before.quarantined if before else 0)
+
+    def check(self) -> None:
+        """Raise :class:`TooManyQuarantined` where more records are in quarantine than may be."""
+        if self._count > self.limit:
+            errors: Counter[str] = Counter()
+            for receipt in self._newest.values():
+                if receipt.quarantined:
+                    errors.update(receipt.errors)
+            common = "; ".join(f"{number} x {error}" for error, number in errors.most_common(3))
+            raise TooManyQuarantined(
+                f"step {self.name}: {self._count} records broke, more than max_quarantine allows ({self.limit}). "
+                f"Commonest: {common}. What is committed is kept: mend the cause and run `gristmill requeue`"
+            )
+
+
 def _latest(receipts: Iterable[Receipt]) -> dict[str, Receipt]:
     """Return for each base shard the receipt whose quarantine counts: the newest run's."""
     return {receipt.base: receipt for receipt in sorted(receipts, key=lambda receipt: receipt.run)}
-
-
-def _check(step: Step, receipts: dict[str, Receipt], limit: int) -> None:
-    broken = [receipt for receipt in _latest(receipts.values()).values() if receipt.quarantined]
-    count = sum(receipt.quarantined for receipt in broken)
-    if count > limit:
-        errors: Counter[str] = Counter()
-        for receipt in broken:
-            errors.update(receipt.errors)
-        common = "; ".join(f"{number} x {error}" for error, number in errors.most_common(3))
-        raise TooManyQuarantined(
-            f"step {step.name}: {count} records broke, more than max_quarantine allows ({limit}). Commonest: {common}. "
-            "What is committed is kept: mend the cause and run `gristmill requeue`"
-        )
 
 
 def _quarantined(url: str, step: Step, specs: Sequence[ShardSpec], receipts: dict[str, Receipt]) -> Iterator[ShardSpec]:

@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from shards import store
-from shards.dataset import SealedSet
+from shards.ahead import read_ahead
+from shards.dataset import SealedSet, ShardEntry
 from shards.errors import UserError
-from shards.parquet import read_table
+from shards.parquet import decode_table, read_table
+
+_WHOLE = 1 << 20  # bytes of a file that is read whole for a few of its columns
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Cut:
     bytes: int = 256 << 20  # of source files: the column ``size``
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slice:
     """Rows ``start`` to ``stop`` of a committed Parquet file."""
 
@@ -46,7 +49,7 @@ class Join:
     on: str = "id"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardSpec:
     """One shard to make: which rows go in. ``only`` keeps the named records (those run again)."""
 
@@ -72,6 +75,14 @@ class ShardSpec:
             "rows": self.rows,
             "slices": [[s.url, s.start, s.stop] for s in self.slices],
         }
+
+    @staticmethod
+    def from_json(value: dict[str, Any], source: SealedSet) -> ShardSpec:
+        """Return the shard of a step without joins as the index file keeps it; its input may have moved."""
+        slices = [
+            Slice(store.join(source.url, *url.split("/")[-2:]), start, stop) for url, start, stop in value["slices"]
+        ]
+        return ShardSpec(value["name"], tuple(slices), value["rows"])
 
 
 def keep_shards(source: SealedSet, joins: tuple[Join, ...] = ()) -> Iterator[ShardSpec]:
@@ -104,17 +115,23 @@ def _by_base(dataset: SealedSet) -> dict[str, list[str]]:
 
 
 def cut_shards(source: SealedSet, cut: Cut) -> Iterator[ShardSpec]:
-    """Plan shards by rows, seconds and bytes. Reads the numeric columns only, one source shard at a time."""
+    """Plan shards by rows, seconds and bytes. Reads the numeric columns only, a few source shards at a time."""
     columns = [name for name in ("duration", "size") if name in source.schema.names]
+
+    def read(entry: ShardEntry) -> tuple[ShardEntry, list[float], list[float]]:
+        url = store.join(source.url, entry.path)
+        table = None
+        if columns:
+            # A small file is read whole, by one request; of a part it takes several.
+            table = decode_table(store.read_bytes(url), columns) if entry.bytes <= _WHOLE else read_table(url, columns)
+        return entry, _values(table, "duration", entry.rows), _values(table, "size", entry.rows)
+
     slices: list[Slice] = []
     rows = number = 0
     seconds = size = 0.0
-    for entry in source.shards:
+    for entry, durations, sizes in read_ahead(read, source.shards):
         url = store.join(source.url, entry.path)
         start = 0
-        table = read_table(url, columns) if columns else None
-        durations = _values(table, "duration", entry.rows)
-        sizes = _values(table, "size", entry.rows)
         for row in range(entry.rows):
             full = rows >= cut.rows or seconds + durations[row] > cut.seconds or size + sizes[row] > cut.bytes
             if full and rows:

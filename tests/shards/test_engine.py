@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.inprocess import InProcessRunner
+from pipelines.run import Run
 from shards import store
 from shards.audit import audit_below
 from shards.dataset import SealedSet, find_sealed, open_sealed, seal_tables
@@ -83,6 +84,28 @@ def test_after_a_stop_only_what_was_left_is_done(root: str, tmp_path) -> None:
     assert heard.made == ["000002"]
     whole = Step("upper", (upper(),), source(str(tmp_path / "b")), cut=Cut(rows=4))
     assert run_step(whole, str(tmp_path / "b"), InProcessRunner(), 0).digest == made.digest
+
+
+def test_a_resumed_step_does_not_cut_its_input_anew(root: str) -> None:
+    given = seal_tables(store.join(root, "in", "two"), "in", [texts(8), texts(16).slice(8)])
+    step = Step("upper", (upper(),), given, cut=Cut(rows=4))
+    with pytest.raises(KeyboardInterrupt):
+        run_step(step, root, StopsAfter(1), 0)
+    store.remove(store.join(given.url, given.shards[0].path))  # both shards made of it are committed
+    made = run_step(step, root, InProcessRunner(), 0)
+    assert [entry.rows for entry in made.shards] == [4, 4, 4, 4]
+    assert made.read(3)["id"].to_pylist() == [f"t/{i:05d}" for i in range(12, 16)]
+
+
+def test_a_finished_step_costs_one_read(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Step("upper", (upper(),), source(root), cut=Cut(rows=4))
+    run = Run(root, InProcessRunner())
+    run.step(step)
+    read, plain = [], store.read_bytes
+    monkeypatch.setattr(store, "read_bytes", lambda url: read.append(url) or plain(url))
+    sealed = run.step(step)
+    assert read == [store.join(sealed.url, "seal.json")]
+    assert run.trace[1].told["shards"] == 3
 
 
 def test_copies_are_counted_by_their_record(root: str) -> None:

@@ -1,0 +1,327 @@
+"""What a large fleet costs the driver a shard, in processor time and memory, at 10^3 to 10^5 shards.
+
+    python -m benchmarks.fleet_simulation engine|resume|again|ray|listing [--shards 1000 10000 ...]
+
+``engine``   the engine's own part: a step whose receipts come as from 1,000 GPUs, in simulated time. Their commits are
+             real, to local disk and to a store in memory; what they cost the workers is not counted.
+``resume``   a step is planned again where the receipts of all shards but one are there.
+``again``    a finished recipe of eight steps, each of so many shards, is run again as `gristmill run` does it.
+``ray``      Ray Data's part: the Ray runner with actors that sleep as a GPU would.
+``listing``  what the driver does for each record: the listing of a corpus, and cutting it into shards.
+
+Each row is a process of its own. Memory is the most that it held above what it held after its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+
+from benchmarks.loads import ROWS, light
+from shards import canonical, store
+from shards.dataset import SealedSet, put_seal, seal_tables
+from shards.engine import Progress, run_step, step_url
+from shards.index import Cut, ShardSpec
+from shards.receipt import Receipt, StoredFile, commit, receipt_url
+from shards.stage import BatchLimits, Resources, Stage
+from shards.step import ShardTask, Step
+
+SECONDS = 36.0  # of simulated work in a shard
+WORKERS = 1000  # simulated GPUs
+STEPS = 8
+USUAL = (1000, 10_000, 100_000)
+SIZES = {"ray": (1000, 10_000), "listing": (200_000,)}
+PLACES = {"again": ("local",), "ray": ("local",), "listing": ("local",)}
+
+Moment = tuple[float, float]  # wall and processor seconds
+
+
+class Fleet:
+    """GPUs in simulated time: each takes the next shard when it is done with its last, some of them later."""
+
+    def __init__(self, workers: int = WORKERS) -> None:
+        self.workers = workers
+        self.asked = self.ended = (0.0, 0.0)
+        self.apart = (0.0, 0.0)  # spent by the workers
+
+    def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
+        """Commit the shards in the order in which the workers finish them."""
+        self.asked = now()
+        rng = random.Random(0)
+        waiting = iter(specs)
+        busy: list[tuple[float, str]] = []
+        clock = 0.0
+        for _ in specs[: self.workers]:
+            heapq.heappush(busy, (SECONDS * rng.lognormvariate(0, 0.3), next(waiting).name))
+        while busy:
+            clock, shard = heapq.heappop(busy)
+            begun = now()
+            sent = json.dumps(commit(task.url, made_up(shard)).to_json())
+            wall, cpu = since(begun)
+            self.apart = (self.apart[0] + wall, self.apart[1] + cpu)
+            yield Receipt.from_json(json.loads(sent))
+            spec = next(waiting, None)
+            if spec is not None:
+                heapq.heappush(busy, (clock + SECONDS * rng.lognormvariate(0, 0.3), spec.name))
+        self.ended = now()
+
+
+class Sleeper:
+    """Waits as for a GPU."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        time.sleep(self.seconds)
+        return batch
+
+
+class Watch(Progress):
+    """Notes when receipts came, and what Ray's own processes had used by then."""
+
+    def __init__(self, servers: Callable[[], float]) -> None:
+        self.servers = servers
+        self.count = 0
+        self.first = self.last = (0.0, 0.0)
+        self.used = [0.0, 0.0]
+
+    def advance(self, receipt: Receipt) -> None:
+        """Keep the first moment and the last."""
+        self.count, self.last = self.count + 1, now()
+        if self.count == 1:
+            self.first, self.used[0] = self.last, self.servers()
+
+    def end(self, sealed: SealedSet) -> None:
+        """Look at the others once more."""
+        self.used[1] = self.servers()
+
+
+def now() -> Moment:
+    """Return wall and processor seconds of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(begun: Moment, end: Moment | None = None) -> Moment:
+    """Return the wall and processor seconds between two moments."""
+    wall, cpu = end or now()
+    return wall - begun[0], cpu - begun[1]
+
+
+def memory(field: str) -> float:
+    """Return the bytes that this process holds (``VmRSS``) or held at most (``VmHWM``)."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024.0 for line in status.splitlines() if line.startswith(field))
+
+
+def made_up(shard: str, data: StoredFile | None = None) -> Receipt:
+    """Return a receipt as long as real ones are; its data is nowhere unless it is given."""
+    sha = canonical.sha256(shard.encode())
+    data = data or StoredFile(f"data/{shard}-{sha[:16]}.parquet", sha, 3600, 63_000_000)
+    attempt = {"host": "worker-0123", "seconds": {"gpu": SECONDS, "commit": 1.25}, "batches_halved": 0, "measures": {}}
+    totals = {"duration": 36000 + len(shard) / 7}
+    return Receipt(shard, data, None, None, data.rows, data.rows, 0, 0, totals=totals, attempt=attempt)
+
+
+def corpus(url: str, shards: int, data: StoredFile | None = None) -> SealedSet:
+    """Seal a set of made-up shards."""
+    return put_seal(url, "corpus", ROWS, (made_up(f"{number:06d}", data) for number in range(shards)))
+
+
+def lay(url: str, shards: int) -> None:
+    """Put receipts there as an earlier run left them; written plainly, since real commits wait for the disk."""
+    fs, folder = store.filesystem(store.join(url, "receipts"))
+    fs.makedirs(folder, exist_ok=True)
+    for number in range(shards):
+        place = store.filesystem(receipt_url(url, f"{number:06d}"))[1]
+        with fs.open(place, "wb") as out:
+            out.write(canonical.dumps(made_up(f"{number:06d}").to_json()))
+
+
+def chain(source: SealedSet, number: int) -> Step:
+    """Return one step of the recipe."""
+    return Step(f"step{number}", light(source).stages, source)
+
+
+# What a process of its own measures.
+
+
+def engine(place: str, shards: int) -> dict[str, Any]:
+    source = corpus(f"{place}/corpus", shards)
+    step, fleet, before, begun = light(source), Fleet(), memory("VmRSS"), now()
+    sealed = run_step(step, place, fleet, 0)
+    wall, cpu = since(begun)
+    assert len(sealed.seal["shards"]) == shards
+    parts = [since(begun, fleet.asked), since(fleet.asked, fleet.ended), since(fleet.ended)]
+    parts[1] = (parts[1][0] - fleet.apart[0], parts[1][1] - fleet.apart[1])
+    told = {
+        "ms_cpu_a_shard": 1000 * (cpu - fleet.apart[1]) / shards,
+        "ms_wall_a_shard": 1000 * (wall - fleet.apart[0]) / shards,
+        **{f"{name}_s_cpu": part[1] for name, part in zip(("plan", "receipts", "seal"), parts, strict=True)},
+        "workers_ms_wall_a_shard": 1000 * fleet.apart[0] / shards,
+    }
+    if "://" in place:  # the store itself is in this process
+        return told
+    held = {"bytes_a_shard": (memory("VmHWM") - before) / shards, "peak_mb": memory("VmHWM") / 1e6}
+    files = {f"{name}_bytes": Path(sealed.url, f"{name}.json").stat().st_size / shards for name in ("seal", "step")}
+    return {**told, **held, **files}
+
+
+def resume(place: str, shards: int) -> dict[str, Any]:
+    source = corpus(f"{place}/corpus", shards)
+    step = light(source)
+    lay(step_url(place, step, 0), shards - 1)
+    fleet, begun = Fleet(), now()
+    run_step(step, place, fleet, 0)
+    plan, seal = since(begun, fleet.asked), since(fleet.ended)
+    return {"plan_s": plan[0], "plan_s_cpu": plan[1], "seal_s": seal[0], "peak_mb": memory("VmHWM") / 1e6}
+
+
+def again(place: str, shards: int) -> dict[str, Any]:
+    from pydantic import BaseModel
+
+    from pipelines.config import Common, Loaded
+    from pipelines.launch import carry_out
+    from pipelines.progress import RunProgress
+    from pipelines.report import Report
+    from pipelines.run import Run
+
+    class Empty(BaseModel):
+        pass
+
+    identity = {"shards": shards}
+
+    def recipe(config: BaseModel, run: Run) -> Report:
+        made = run.source("corpus", lambda: iter(()), identity)
+        for number in range(STEPS):
+            made = run.step(chain(made, number))
+        return Report(title="Again", recipe={"name": "again"}, metric="wer", headline=("none", "none"))
+
+    module = ModuleType("again")
+    module.run = recipe  # type: ignore[attr-defined]
+    sealed = corpus(store.join(place, "corpus", canonical.digest(["corpus", identity])[:16]), shards)
+    for number in range(STEPS):
+        step = chain(sealed, number)
+        receipts = (made_up(f"{shard:06d}") for shard in range(shards))
+        sealed = put_seal(step_url(place, step, 0), step.name, step.schema, receipts)
+    loaded = Loaded("again", module, Common(recipe="again", out=place, runner="inprocess"), Empty())
+    carry_out(loaded, RunProgress())  # leaves the report
+    read, plain = [], store.read_bytes
+
+    def counted(url: str) -> bytes:
+        read.append(url.rpartition("/")[2])
+        return plain(url)
+
+    store.read_bytes = counted
+    begun = now()
+    _, fresh = carry_out(loaded, RunProgress())
+    wall, cpu = since(begun)
+    assert not fresh
+    told = {"sets": STEPS + 1, "seals_read": read.count("seal.json"), "seconds": wall, "seconds_cpu": cpu}
+    return {**told, "peak_mb": memory("VmHWM") / 1e6}
+
+
+def ray(place: str, shards: int, actors: int = 16, sleep: float = 0.1) -> dict[str, Any]:
+    import psutil
+
+    from cluster import session
+    from cluster.ray_runner import RayRunner
+
+    session.start(actors)
+    one = seal_tables(f"{place}/one", "one", [pa.table([["a"], ["x"], [1.0]], schema=ROWS)]).shards[0]
+    data = StoredFile(f"../one/{one.path}", one.sha256, one.rows, one.bytes)
+    source = corpus(f"{place}/corpus", shards, data)
+    need = Resources(cpus=1.0, min_workers=actors, max_workers=actors)
+    where = "benchmarks.fleet_simulation:Sleeper"
+    gpu = Stage("gpu", where, params={"seconds": sleep}, batch=BatchLimits(), resources=need)
+    near = [p for p in psutil.Process().children(recursive=True) if p.name() in ("raylet", "gcs_server")]
+    watch = Watch(lambda: sum(sum(p.cpu_times()[:2]) for p in near))
+    before, begun = memory("VmRSS"), now()
+    sealed = run_step(Step("gpu", (gpu,), source), place, RayRunner(actors), 0, watch)
+    assert sealed.records == shards
+    wall, cpu = since(watch.first, watch.last)
+    start, rest = since(begun, watch.first), shards - 1
+    return {
+        "actors": actors,
+        "sleep_s": sleep,
+        "until_first_s": start[0],
+        "until_first_ms_cpu_a_shard": 1000 * start[1] / shards,
+        "ms_wall_a_shard": 1000 * wall / rest,
+        "ms_cpu_a_shard": 1000 * cpu / rest,
+        "driver_busy": cpu / wall,
+        "ray_servers_ms_cpu_a_shard": 1000 * (watch.used[1] - watch.used[0]) / rest,
+        "bytes_a_shard": (memory("VmHWM") - before) / shards,
+        "peak_mb": memory("VmHWM") / 1e6,
+    }
+
+
+def listing(place: str, records: int) -> dict[str, Any]:
+    from actors.sources import list_sources
+
+    lines = (
+        json.dumps({"audio_filepath": f"audio/{n // 1000:06d}/{n:09d}.flac", "duration": 10.0, "text": "a" * 100})
+        for n in range(records)
+    )
+    Path(place, "manifest.jsonl").write_text("\n".join(lines))
+    begun = now()
+    count = sum(table.num_rows for table in list_sources(f"{place}/manifest.jsonl"))
+    listed = since(begun)
+    number = -(-records // 2000)
+    rows = pa.table([[f"r{n:08d}" for n in range(2000)], ["x" * 40] * 2000, [10.0] * 2000], schema=ROWS)
+    source = seal_tables(f"{place}/listing", "listing", [rows] * number)
+    begun = now()
+    specs = Step("cut", light(source).stages, source, cut=Cut(rows=10**6, seconds=36000.0)).index()
+    cut = since(begun)
+    assert count == sum(spec.rows for spec in specs)
+    return {"listing_us_a_record": 1e6 * listed[0] / records, "cutting_us_a_record": 1e6 * cut[0] / records}
+
+
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {
+    function.__name__: function for function in (engine, resume, again, ray, listing)
+}
+
+
+def one(kind: str, where: str, size: int, **options: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        told = KINDS[kind](folder if where == "local" else f"{where}://bench", size, **options)
+    print(json.dumps(told))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a large fleet costs the driver a shard.")
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--shards", type=int, nargs="+")
+    parser.add_argument("--actors", type=int, nargs="+", default=[16])
+    parser.add_argument("--sleep", type=float, default=0.1)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    actors = given.actors if given.kind == "ray" else [None]
+    if given.one:
+        options = {"actors": actors[0], "sleep": given.sleep} if given.kind == "ray" else {}
+        one(given.kind, given.one, given.shards[0], **options)
+        return
+    for where in PLACES.get(given.kind, ("local", "memory")):
+        for size in given.shards or SIZES.get(given.kind, USUAL):
+            for number in actors:
+                command = [sys.executable, "-m", "benchmarks.fleet_simulation", given.kind, "--one", where]
+                command += ["--shards", str(size), "--sleep", str(given.sleep)]
+                command += ["--actors", str(number)] if number else []
+                made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+                row = {"kind": given.kind, "store": where, "size": size, **json.loads(made.splitlines()[-1])}
+                print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
