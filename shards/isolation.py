@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
+import uuid
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -115,7 +116,7 @@ def _ending(code: int) -> str:
 def begin_attempt(url: str, shard: str) -> int:
     """Mark that work on a shard begins once more; return how often that has been marked."""
     number = 0
-    while not store.put_if_absent(store.join(url, _MARKS, f"{shard}.{number}"), b""):
+    while not store.put_if_absent(store.join(url, _MARKS, f"{shard}.{number}"), uuid.uuid4().bytes):
         number += 1
     return number + 1
 
@@ -123,4 +124,4 @@ def begin_attempt(url: str, shard: str) -> int:
 def end_attempts(url: str, shard: str, marks: int) -> None:
     """Take the marks of a shard away: its work was done."""
     for number in range(marks):
-        store.remove(store.join(url, _MARKS, f"{shard}.{number}"))
+        store.remove_file(store.join(url, _MARKS, f"{shard}.{number}"))

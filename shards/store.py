@@ -128,16 +128,14 @@ def put_if_absent(url: str, data: bytes) -> bool:
     """Write a file whole unless one is there; tell whether it was written.
 
     Of several writers at once exactly one wins: on local disk by a hard link, which fails if the name exists;
-    on object stores by a conditional put (``If-None-Match: *``).
+    on object stores by a conditional put (``If-None-Match: *``). There writers of the very same bytes may all be told
+    that they wrote them, so one who must be the only one puts something of its own in.
     """
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
         return patiently(url, lambda: _write_local(Path(path), data, only_if_absent=True))
-    tries = 0
 
     def put() -> bool:
-        nonlocal tries
-        tries += 1
         try:
             fs.pipe_file(path, data, mode="create", **_parts(fs))
         except FileExistsError:
@@ -148,8 +146,9 @@ def put_if_absent(url: str, data: bytes) -> bool:
             raise
         return True
 
-    # An answer may be lost after the file was written: what is there then is this writer's own.
-    return patiently(url, put) or (tries > 1 and read_if_present(url) == data)
+    # An answer may be lost after the file was written, and the put made again, by aiohttp even unasked: what is there
+    # then is this writer's own.
+    return patiently(url, put) or read_if_present(url) == data
 
 
 def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:

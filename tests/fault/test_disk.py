@@ -1,0 +1,70 @@
+"""The disk is full in the middle of a run: it stops with a sentence, half of nothing is there, and it goes on later."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shards.audit import audit_below
+from shards.canonical import sha256
+
+RECORDS = 400  # in shards of 4, of which each fills two pages of the disk or more
+SMALL, LARGE = "size=512k", "size=64m"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, small at first."""
+    if os.geteuid() != 0:
+        pytest.skip("a disk of its own needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", SMALL, "tmpfs", str(folder)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"this container lets no test mount a disk: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def run(tmp_path: Path, out: Path) -> tuple[int, str, str]:
+    config = tmp_path / "disk.yaml"
+    config.write_text("recipe: tests.fault.two_runs\nrunner: inprocess\n")
+    words = [sys.executable, "-m", "pipelines.cli", "run", str(config), f"out={out}", f"records={RECORDS}"]
+    words += [f"note={tmp_path}/note", "pause=0"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=250)
+    return done.returncode, done.stdout, done.stderr
+
+
+def digests(out: Path) -> dict[str, str]:
+    found = list(audit_below(str(out)))
+    assert [gap for one in found for gap in one.gaps] == []
+    return {one.name: one.digest for one in found}
+
+
+def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
+    out = disk / "out"
+    code, _, told = run(tmp_path, out)
+    assert code == 2, told
+    assert "Traceback" not in told
+    assert "no space left on the device" in told.splitlines()[-1]
+
+    assert list(out.rglob(".part-*")) == []
+    committed = list(out.rglob("slow/*/receipts/*.json"))
+    assert 0 < len(committed) < RECORDS // 4
+    for path in committed:
+        receipt = json.loads(path.read_text())
+        assert sha256((path.parents[1] / receipt["data"]["path"]).read_bytes()) == receipt["data"]["sha256"]
+    before = {path: path.stat().st_mtime_ns for path in committed}
+
+    subprocess.run(["mount", "-o", f"remount,{LARGE}", str(disk)], check=True)
+    code, _, told = run(tmp_path, out)
+    assert code == 0, told
+    assert {path: path.stat().st_mtime_ns for path in committed} == before, "a committed shard was written again"
+    assert run(tmp_path, tmp_path / "whole")[0] == 0
+    assert digests(out) == digests(tmp_path / "whole")
