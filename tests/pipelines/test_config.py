@@ -101,3 +101,12 @@ def test_the_configs_of_the_project_are_right() -> None:
     folder = Path(config.__file__).parent.parent / "configs"
     for path in sorted(set(folder.glob("*.yaml")) - {folder / "fleet.yaml"}):  # machines, not a recipe
         json.dumps(load(str(path)).to_json())
+
+
+def test_the_default_with_noise_from_debian_differs_in_noise_alone() -> None:
+    folder = Path(config.__file__).parent.parent / "configs"
+    own, debian = (
+        load(str(folder / f"{name}.yaml")).config.model_dump() for name in ("distill", "distill-debian-noise")
+    )
+    assert debian["noise"]["folder"] == "/usr/share/games"
+    assert debian | {"noise": debian["noise"] | {"folder": None, "generated": own["noise"]["generated"]}} == own
