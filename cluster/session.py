@@ -23,6 +23,14 @@ SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ parts write into the terminal what is of no use there
 }
+# Of a cluster's head and workers: a machine that is cut off is given up after half a minute, not three. A Ray of one
+# machine does without: there is none to give up, and a busy one may well be deaf for so long.
+HEALTH = {
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "3000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "4",
+}
 # A Ray of our own listens on loopback only. The variable says so for systems other than Linux, and works there too.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 SPILL = "GRISTMILL_SPILL"  # the environment variable with the folder for what the object store cannot hold
