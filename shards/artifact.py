@@ -58,7 +58,7 @@ def put_artifact(
         found = get_artifact(url)
         kept = set(found.files.values()) if found else set(paths.values())
         for path in set(paths.values()) - kept:
-            store.remove(store.join(url, path))
+            store.remove_file(store.join(url, path))
     if found is None or (found.digest != digest and deterministic):
         raise Alarm(f"{url}: the artifact came out twice with different bytes (law 1)")
     return found

@@ -1,0 +1,96 @@
+"""How many requests a step sends to an S3 server: for each shard, and once.
+
+Goal: 2 reads and 2 writes a shard, a write more where there are rejects, a read more for a join. Each step runs over two inputs of different length, so that what a shard costs is told from what the step costs. A proxy
+counts, whatever process the requests come from.
+Run: ``PYTHONPATH=. python benchmarks/object_store.py [--ray]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from shards.dataset import SealedSet
+from shards.engine import Runner, run_step
+from shards.index import Cut, Join
+from shards.step import Step
+from tests.conftest import free_ports
+from tests.counting import CountingProxy
+from tests.fault.law_actors import corpus, law_step, upper
+
+FEW, MANY = 4, 16
+
+
+def count_requests(proxy: CountingProxy, url: str, shards: int, runner: Runner) -> dict[str, Counter[str]]:
+    """Return the requests of steps over so many shards, by case and operation."""
+    source = corpus(f"{url}/corpus", shards, 8)
+    made: dict[str, Counter[str]] = {}
+
+    def counted(case: str, step: Step) -> SealedSet:
+        begun = len(proxy.requests)
+        sealed = run_step(step, url, runner, 1)
+        made[case] = proxy.counts(begun)
+        return sealed
+
+    law = law_step(source)
+    counted("three stages", law)
+    counted("the same again", law)
+    other = counted("cut anew", Step("upper", (upper(),), source, cut=Cut(rows=8)))
+    counted("a join", Step("joined", (), source, joins=(Join(other, ("upper",)),)))
+    return made
+
+
+def each_and_once(few: Counter[str], many: Counter[str]) -> dict[str, tuple[float, float]]:
+    """Return for each operation how many requests a shard costs, and how many the step."""
+    told = {}
+    for name in sorted({*few, *many}):
+        each = (many[name] - few[name]) / (MANY - FEW)
+        told[name] = (round(each, 2), round(few[name] - each * FEW, 2))
+    return told
+
+
+def requests_of_steps(proxy: CountingProxy, url: str, runner: Runner) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return by case and operation what a shard and what the step costs."""
+    few, many = (count_requests(proxy, f"{url}/{shards}", shards, runner) for shards in (FEW, MANY))
+    return {case: each_and_once(few[case], many[case]) for case in few}
+
+
+def main() -> None:
+    from tests.fault.weed import Weed
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ray", action="store_true", help="on Ray, else in-process")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        server = Weed(Path(folder), free_ports(4))
+        server.start()
+        try:
+            os.environ |= server.environment
+            server.wait("benchmarks")
+            with CountingProxy(server.endpoint.removeprefix("http://")) as proxy:
+                os.environ["AWS_ENDPOINT_URL"] = proxy.url
+                runner: Runner
+                if given.ray:
+                    from cluster.ray_runner import RayRunner
+
+                    runner = RayRunner(2)
+                else:
+                    from cluster.inprocess import InProcessRunner
+
+                    runner = InProcessRunner()
+                told = requests_of_steps(proxy, "s3://benchmarks/steps", runner)
+        finally:
+            server.kill()
+    print("| step | operation | for each shard | once |\n| --- | --- | ---: | ---: |")
+    for case, operations in told.items():
+        for name, (each, once) in operations.items():
+            print(f"| {case} | {name} | {each:g} | {once:g} |")
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
