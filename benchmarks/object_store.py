@@ -1,7 +1,8 @@
 """How many requests a step sends to an S3 server: for each shard, and once.
 
-Goal: 2 reads and 2 writes a shard, a write more where there are rejects, a read more for a join. Each step runs over two inputs of different length, so that what a shard costs is told from what the step costs. A proxy
-counts, whatever process the requests come from.
+Goal: 2 reads and 2 writes a shard, a write more where there are rejects, a read more for a join. Each step runs over
+two inputs of different length, so that what a shard costs is told from what the step costs. A proxy counts, whatever
+process the requests come from.
 Run: ``PYTHONPATH=. python benchmarks/object_store.py [--ray]``.
 """
 
