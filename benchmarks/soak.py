@@ -1,0 +1,287 @@
+"""Kills actors, workers, raylets, the driver and the storage server at random moments of many small recipes in a row.
+
+`python -m benchmarks.soak --kills 200 --seed 1` starts an S3 server (SeaweedFS) and a Ray cluster of two nodes on this
+machine, strikes until the kills are done, lets the recipe in hand finish, and prints what it cost and whether every
+digest is that of an undisturbed run and every audit exact; exit code 1 if not. A killed driver is started again, and a
+node and the storage server too. Nothing outside what it started is touched.
+
+The kinds are drawn by WEIGHTS: a driver's or a node's death costs seconds of starting, a worker's tenths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from bisect import bisect
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import free_ports
+from tests.fault.law_actors import corpus, law_step
+from tests.fault.weed import Weed
+
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = {"actor": 70, "worker": 14, "raylet": 6, "driver": 6, "storage": 4}
+BUCKET = "s3://soak"
+PAUSE = 0.1  # seconds that a batch takes
+SHARDS, ROWS = 24, 16
+
+
+@dataclass
+class Struck:
+    """A kill: when (ns since 1970), what, and in which recipe."""
+
+    at: int
+    kind: str
+    recipe: int
+
+
+@dataclass
+class Told:
+    """What the drivers told: the recipe in hand, and the digests of those that are done."""
+
+    recipe: int = 0
+    digests: dict[int, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)  # how drivers ended that nobody killed
+
+
+def drive(first: int, folder: Path) -> None:
+    """Run recipe after recipe, one at least, until there is a file `stop`."""
+    from cluster.ray_runner import RayRunner
+    from shards.dataset import open_sealed
+    from shards.engine import run_step
+
+    source, runner, number = open_sealed(f"{BUCKET}/corpus"), RayRunner(), first
+    while number == first or not (folder / "stop").exists():
+        print(json.dumps({"begin": number}), flush=True)
+        step = law_step(source, folder / "note" / str(number), PAUSE)
+        sealed = run_step(step, f"{BUCKET}/out/{number}", runner, number)
+        print(json.dumps({"done": number, "digest": sealed.digest}), flush=True)
+        number += 1
+
+
+class Soak:
+    """What is struck, and the hand that strikes."""
+
+    def __init__(self, kills: int, seed: int, every: float, folder: Path) -> None:
+        self.kills, self.every, self.folder = kills, every, folder
+        self.random = random.Random(seed)
+        self.struck: list[Struck] = []
+        self.told = Told()
+        self.driver: subprocess.Popen[str] | None = None
+        self.storage = Weed(folder / "weed", free_ports(4))
+        self.cluster: Any = None
+
+    def start(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        os.environ |= dict(self.storage.environment)
+        self.storage.start()
+        self.storage.wait("soak")
+        corpus(f"{BUCKET}/corpus", SHARDS, ROWS)
+        head = self._node() | {"include_dashboard": False, "dashboard_port": free_ports(1)[0]}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.node = self._add()
+        os.environ["RAY_ADDRESS"] = self.cluster.address
+
+    def _node(self) -> dict[str, Any]:
+        return {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
+
+    def _add(self) -> Any:
+        """Add a node; on a busy machine one may not come up in the 30 s that Ray grants it."""
+        for _ in range(9):
+            try:
+                return self.cluster.add_node(**self._node())
+            except Exception as error:
+                if "timed out during startup" not in str(error):
+                    raise
+        return self.cluster.add_node(**self._node())
+
+    def run(self) -> None:
+        """Strike as often as asked, then let the recipe in hand come to its end."""
+        self._drive()
+        while len(self.struck) < self.kills:
+            time.sleep(self.random.expovariate(1 / self.every))
+            kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            recipe = self.told.recipe
+            at = time.time_ns()
+            if getattr(self, f"_strike_{kind}")():
+                self.struck.append(Struck(at, kind, recipe))
+                if len(self.struck) % 10 == 0:
+                    print(f"{len(self.struck)} kills, recipe {recipe}", file=sys.stderr, flush=True)
+            self._drive()
+        (self.folder / "stop").touch()
+        while self.driver is not None:
+            self.driver.wait()
+            time.sleep(0.5)  # what it told last is on its way
+            if self.told.recipe in self.told.digests:
+                return
+            self._drive()
+
+    def end(self) -> None:
+        if self.driver is not None and self.driver.poll() is None:
+            self.driver.kill()
+        if self.cluster is not None:
+            self.cluster.shutdown()
+            self.cluster = None
+
+    def _drive(self) -> None:
+        """See that a driver is at work."""
+        if self.driver is not None and self.driver.poll() is None:
+            return
+        if self.driver is not None and self.driver.returncode not in (0, -9):
+            self.told.failed.append((self.folder / "driver").read_text()[-2000:])
+            if len(self.told.failed) > 5:
+                sys.exit("drivers end by themselves:\n" + "\n".join(self.told.failed))
+        first = len(self.told.digests)
+        command = [sys.executable, "-m", "benchmarks.soak", "--drive", str(first), "--folder", str(self.folder)]
+        with (self.folder / "driver").open("ab") as log:
+            self.driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+        threading.Thread(target=self._listen, args=(self.driver,), daemon=True).start()
+
+    def _listen(self, driver: subprocess.Popen[str]) -> None:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            told = json.loads(line)
+            if "begin" in told:
+                self.told.recipe = told["begin"]
+            else:
+                self.told.digests[told["done"]] = told["digest"]
+
+    # The kinds; each tells whether there was something to strike.
+
+    def _strike_actor(self) -> bool:
+        return self._strike_process(actors=True)
+
+    def _strike_worker(self) -> bool:
+        return self._strike_process(actors=False)
+
+    def _strike_process(self, actors: bool) -> bool:
+        import psutil
+
+        found = []
+        for node in [self.cluster.head_node, self.node]:
+            raylet = node.all_processes["raylet"][0].process.pid
+            for process in psutil.Process(raylet).children(recursive=True):
+                try:
+                    name = process.cmdline()[0]
+                except (psutil.Error, IndexError):
+                    continue
+                if name.startswith("ray::") and ("MapWorker" in name) == actors:
+                    found.append(process)
+        if not found:
+            return False
+        target = self.random.choice(sorted(found, key=lambda process: process.pid))
+        try:
+            target.kill()
+        except psutil.NoSuchProcess:
+            return False
+        return True
+
+    def _strike_raylet(self) -> bool:
+        self.cluster.remove_node(self.node, allow_graceful=False)
+        time.sleep(self.random.uniform(0.0, 2.0))
+        self.node = self._add()
+        return True
+
+    def _strike_driver(self) -> bool:
+        if self.driver is None or self.driver.poll() is not None:
+            return False
+        self.driver.kill()
+        self.driver.wait()
+        return True
+
+    def _strike_storage(self) -> bool:
+        self.storage.kill()
+        time.sleep(self.random.uniform(0.2, 2.0))
+        self.storage.start()
+        return True
+
+
+def redone(struck: list[Struck], notes: Path) -> tuple[Counter[str], int]:
+    """Return the batches done again, each laid to the last kill before it, and the number of all."""
+    times = [kill.at for kill in struck]
+    again: Counter[str] = Counter()
+    total = 0
+    for folder in notes.iterdir():
+        seen: set[str] = set()
+        for path in sorted(folder.iterdir(), key=lambda path: int(path.name.partition("-")[0])):
+            batch, total = path.read_text(), total + 1
+            if batch in seen:
+                again[struck[max(0, bisect(times, int(path.name.partition("-")[0])) - 1)].kind] += 1
+            seen.add(batch)
+    return again, total
+
+
+def verdicts(told: Told, folder: Path) -> dict[int, tuple[bool, bool]]:
+    """Return for each recipe whether its digest is the undisturbed run's, and whether its audit is exact."""
+    from cluster.inprocess import InProcessRunner
+    from shards.audit import audit_below
+    from shards.engine import run_step
+
+    source = corpus(str(folder / "corpus"), SHARDS, ROWS)
+    found = {}
+    for number, digest in sorted(told.digests.items()):
+        whole = run_step(law_step(source), str(folder / "whole" / str(number)), InProcessRunner(), number)
+        audits = list(audit_below(f"{BUCKET}/out/{number}"))
+        exact = [audit.digest for audit in audits] == [digest] and not any(audit.gaps for audit in audits)
+        found[number] = (digest == whole.digest, exact)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--every", type=float, default=2.0, help="mean seconds from kill to kill")
+    parser.add_argument("--drive", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.drive is not None:
+        drive(given.drive, given.folder)
+        return 0
+    from cluster.session import SETTINGS, THREADS
+
+    os.environ |= SETTINGS | THREADS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c" * 64}
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        soak = Soak(given.kills, given.seed, given.every, Path(name))
+        try:
+            soak.start()
+            soak.run()
+            wall = time.monotonic() - begun
+            soak.end()
+            found = verdicts(soak.told, soak.folder)
+        finally:
+            soak.end()
+            soak.storage.kill()
+        again, total = redone(soak.struck, soak.folder / "note")
+    recipes = defaultdict(set)
+    for kill in soak.struck:
+        recipes[kill.kind].add(kill.recipe)
+    heads = ("kills", "batches redone", "recipes struck", "digest equal", "audit exact")
+    print(f"{'kind':8}", *(f"{head:>14}" for head in heads))
+    rows = [(kind, sum(k.kind == kind for k in soak.struck), again[kind], recipes[kind]) for kind in WEIGHTS]
+    rows.append(("all", len(soak.struck), sum(again.values()), set(found)))
+    for kind, kills, batches, hit in rows:
+        equal, exact = (sum(found[number][place] for number in hit if number in found) for place in (0, 1))
+        print(f"{kind:8}", *(f"{value:14}" for value in (kills, batches, len(hit), equal, exact)))
+    print(f"{len(found)} recipes of {SHARDS} shards, {total} batches, {wall:.0f} s; weights {WEIGHTS}")
+    for line in soak.told.failed:
+        print(f"a driver ended by itself: {line.strip().splitlines()[-1:]}")
+    sound = all(equal and exact for equal, exact in found.values()) and sorted(found) == list(range(len(found)))
+    return 0 if sound and not soak.told.failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
