@@ -177,7 +177,7 @@ def check(config: Config) -> None:
 def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> Stage:
     given = config.teacher
     source, model = (given.source, given.model) if trained is None else ("checkpoint", trained.ref)
-    resources = Resources(gpus=config.systems.gpus)
+    resources = Resources(gpus=config.systems.gpus if given.gpus is None else given.gpus)
     return teacher.stage(source, model, k=given.k, step=given.step, hypothesis=hypothesis, resources=resources)
 
 

@@ -27,6 +27,7 @@ class TeacherConfig(Settings):
     model: str | None = None
     k: int = Field(40, ge=1, le=40)  # kept in the store, so that the sweep needs no second labelling
     step: float = Field(0.0, ge=0)  # nats: the grid on which log-probabilities are stored; 0: as float16
+    gpus: float | None = Field(None, ge=0)  # of each worker that labels; null: as systems.gpus
 
 
 def fitted_units(run: Run, config: UnitConfig, labelled: SealedSet) -> dict[str, Any]:

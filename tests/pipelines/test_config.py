@@ -81,7 +81,8 @@ def test_settings_are_kept_once_and_found_where_the_output_lies_now(recipe: Path
     loaded = load(str(recipe), ["records=7"])
     assert save(loaded)
     assert not save(loaded)
-    assert not save(load(str(recipe), ["records=7", "workers=3", "price.cpu_hour=1"]))
+    carried = ["workers=3", "price.cpu_hour=1", "resources.gpu={gpus: 0.5, labels: {ray.io/node-group: gpu}}"]
+    assert not save(load(str(recipe), ["records=7", *carried]))
     assert save(load(str(recipe), ["records=8"]))
     moved = tmp_path / "moved"
     (tmp_path / "out").rename(moved)
