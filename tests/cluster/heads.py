@@ -82,13 +82,18 @@ def started(folder: Path) -> Iterator[Head]:
         _wait(head)
         yield head
     finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=20)
-        for one in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait(10)
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all it started: in order, and what is left of them by force."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for one in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(10)
 
 
 def _wait(head: Head) -> None:

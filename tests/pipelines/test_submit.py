@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ import pytest
 from cluster.session import LOOPBACK  # the head is on loopback, and so is who joins it
 from cluster.submission import MOST_BYTES, check_variables, packed
 from shards.errors import UserError
-from tests.cluster.heads import ROOT, TOKEN, Head, listening, started
+from tests.cluster.heads import ROOT, TOKEN, Head, end, listening, started
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +140,9 @@ def test_an_output_on_one_machine_is_refused(head: Head, tiny: Path, tmp_path: P
     hidden = tmp_path / "out"
     hidden.mkdir()
     ray = Path(sys.executable).parent / "ray"
-    worker = f"mount -t tmpfs none {hidden} && exec {ray} start --block --address={head.gcs} --num-cpus=1"
+    # Of 127.0.0.1 a worker would make the machine's outer address, where the head does not listen.
+    place = head.gcs.replace("127.0.0.1", "0.0.0.0")
+    worker = f"mount -t tmpfs none {hidden} && exec {ray} start --block --address={place} --num-cpus=1"
     worker += " --node-ip-address=127.0.0.2 --object-store-memory=100000000"
     words = ["unshare", "--mount", "--propagation=private", "sh", "-c", worker]
     if subprocess.run([*words[:-1], f"mount -t tmpfs none {hidden}"], capture_output=True).returncode:
@@ -158,8 +159,7 @@ def test_an_output_on_one_machine_is_refused(head: Head, tiny: Path, tmp_path: P
         code, refused, _ = submit(head, tiny, "runner=ray")
         told = call(head, "doctor", hidden, RAY_ADDRESS=head.gcs, **LOOPBACK)
     finally:
-        os.killpg(node.pid, signal.SIGTERM)
-        node.wait(30)
+        end(node)
     assert code == 2, refused
     assert "this path is on the disk of one machine, and the cluster has 2 nodes" in refused
     assert told[0] == 1
