@@ -178,7 +178,8 @@ def _plan(
             label_selector=where,
         )
 
-    dataset: Any = ray.data.from_arrow([pack_spec(spec) for spec in specs])
+    # Not from_arrow, which starts a task for each shard to look at it: of a whole CPU, that an autoscaler would add.
+    dataset: Any = ray.data.from_blocks([pack_spec(spec) for spec in specs])
     if not pools or pools[0].gpus:
         dataset = carry(dataset, commits=not pools)
     for number, pool in enumerate(pools):
