@@ -5,6 +5,8 @@ machine, strikes until the kills are done, lets the recipe in hand finish, and p
 digest is that of an undisturbed run and every audit exact; exit code 1 if not. A killed driver is started again, and a
 node and the storage server too. Nothing outside what it started is touched.
 
+From kill to kill it counts batches, mostly, and not seconds: a slow machine comes to its end, too.
+
 The kinds are drawn by WEIGHTS: a driver's or a node's death costs seconds of starting, a worker's tenths.
 """
 
@@ -33,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = {"actor": 70, "worker": 14, "raylet": 6, "driver": 6, "storage": 4}
 BUCKET = "s3://soak"
 PAUSE = 0.1  # seconds that a batch takes
+ANY_TIME = 0.15  # of the kills come at any time, also while processes start
 SHARDS, ROWS = 24, 16
 
 
@@ -110,7 +113,7 @@ class Soak:
         """Strike as often as asked, then let the recipe in hand come to its end."""
         self._drive()
         while len(self.struck) < self.kills:
-            time.sleep(self.random.expovariate(1 / self.every))
+            self._wait()
             kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             recipe = self.told.recipe
             at = time.time_ns()
@@ -126,6 +129,19 @@ class Soak:
             if self.told.recipe in self.told.digests:
                 return
             self._drive()
+
+    def _wait(self) -> None:
+        """Wait for a moment to strike: mostly one in the work, so that a slow machine comes on, at times any."""
+        if self.random.random() < ANY_TIME:
+            time.sleep(self.random.expovariate(1 / self.every))
+            return
+        aim = self._batches() + 1 + int(self.random.expovariate(1 / self.every))
+        while self._batches() < aim and self.driver is not None and self.driver.poll() is None:
+            time.sleep(0.05)
+        time.sleep(self.random.uniform(0, PAUSE))
+
+    def _batches(self) -> int:
+        return sum(len(os.listdir(folder)) for folder in (self.folder / "note").glob("*"))
 
     def end(self) -> None:
         if self.driver is not None and self.driver.poll() is None:
@@ -242,7 +258,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--every", type=float, default=2.0, help="mean seconds from kill to kill")
+    parser.add_argument("--every", type=float, default=3.0, help="mean batches (at any time: seconds) between kills")
     parser.add_argument("--drive", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
