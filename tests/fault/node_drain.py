@@ -16,6 +16,7 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_
 import psutil
 from ray.cluster_utils import Cluster
 
+from cluster import session
 from cluster.ray_runner import RayRunner
 from shards.dataset import open_sealed
 from shards.engine import Progress, run_step
@@ -76,6 +77,7 @@ def main(source: str, out: str) -> None:
     drainer = Drainer(cluster, node)
     sealed = run_step(law_step(open_sealed(source), None, 0.2), out, RayRunner(), 1, drainer)
     print(sealed.digest, drainer.left_then, drainer.after)
+    session.stop()
     cluster.shutdown()
 
 
