@@ -116,8 +116,9 @@ def answered(url: str, ask: Callable[[], T]) -> T:
 
 def _reached(bucket: str) -> bool:
     # This fails where the storage cannot be reached; asked whether a bucket exists, clients then say no.
-    store.exists(store.join(bucket, ".gristmill"))
-    return store.exists(bucket)
+    with store.patience(ANSWER_WITHIN / 2):
+        store.exists(store.join(bucket, ".gristmill"))
+        return store.exists(bucket)
 
 
 def _urls(value: Any) -> set[str]:

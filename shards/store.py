@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import os
 import posixpath
@@ -265,16 +266,17 @@ def patiently(url: str, act: Callable[[], T]) -> T:
             try:
                 return act()
             except Exception as error:
-                spent = time.monotonic() - begun
+                spent, limit = time.monotonic() - begun, _seconds()
                 if not _passes(error):
                     raise
-                if spent > (limit := _seconds()):
+                if spent >= limit:
                     raise UserError(
-                        f"{url}: the storage cannot be reached: it gave no good answer for {spent:.0f} s ({SETTING} is "
-                        f"{limit:g}), at last: {_line(error)}"
+                        f"{url}: the storage cannot be reached: it gave no good answer for {spent:.0f} s (at most "
+                        f"{SETTING}), at last: {_line(error)}"
                     ) from None
         # Many workers must not come back at one moment.
-        time.sleep(min(0.1 * 2**tries, 5.0) * random.uniform(0.5, 1.0))
+        pause = min(0.1 * 2**tries, 5.0) * random.uniform(0.5, 1.0)
+        time.sleep(max(0.0, min(pause, limit - spent)))
         tries = min(tries + 1, 10)
 
 
@@ -304,6 +306,19 @@ def _passes(error: BaseException) -> bool:
     return isinstance(error, ConnectionError | TimeoutError) or _error_code(error) in _BUSY
 
 
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Try again no longer than so many seconds, in this thread."""
+    before = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(before)
+
+
+_patience: contextvars.ContextVar[float] = contextvars.ContextVar("patience", default=float("inf"))
+
+
 def _seconds() -> float:
     given = os.environ.get(SETTING)
     try:
@@ -312,7 +327,7 @@ def _seconds() -> float:
         seconds = -1.0
     if not seconds >= 0:
         raise UserError(f"{SETTING}={given!r}: expected a number of seconds, 0 or more")
-    return seconds
+    return min(seconds, _patience.get())
 
 
 def _line(error: BaseException) -> str:

@@ -184,14 +184,17 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(gristmill, recipe, tmp_pat
 
 
 def test_storage_that_refuses_is_told(gristmill, recipe, monkeypatch) -> None:
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     for key, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
     }.items():
         monkeypatch.setenv(key, value)
+    monkeypatch.setattr("pipelines.launch.ANSWER_WITHIN", 10.0)
+    s3fs.S3FileSystem.clear_instance_cache()  # a client of another test's storage would answer
     result = gristmill("run", recipe, "out=s3://refusing-bucket/x")
+    s3fs.S3FileSystem.clear_instance_cache()
     assert result.exit_code == 2
     assert "cannot be reached" in result.stderr
 
