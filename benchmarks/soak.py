@@ -91,23 +91,24 @@ class Soak:
         self.storage.start()
         self.storage.wait("soak")
         corpus(f"{BUCKET}/corpus", SHARDS, ROWS)
-        head = self._node() | {"include_dashboard": False, "dashboard_port": free_ports(1)[0]}
+        head = self._node("127.0.0.1") | {"include_dashboard": False, "dashboard_port": free_ports(1)[0]}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.node = self._add()
         os.environ["RAY_ADDRESS"] = self.cluster.address
 
-    def _node(self) -> dict[str, Any]:
-        return {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
+    def _node(self, address: str) -> dict[str, Any]:
+        # Each has its own: a driver takes any node of its address for its own, also the one that is struck.
+        return {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": address}
 
     def _add(self) -> Any:
         """Add a node; on a busy machine one may not come up in the 30 s that Ray grants it."""
         for _ in range(9):
             try:
-                return self.cluster.add_node(**self._node())
+                return self.cluster.add_node(**self._node("127.0.0.2"))
             except Exception as error:
                 if "timed out during startup" not in str(error):
                     raise
-        return self.cluster.add_node(**self._node())
+        return self.cluster.add_node(**self._node("127.0.0.2"))
 
     def run(self) -> None:
         """Strike as often as asked, then let the recipe in hand come to its end."""
