@@ -1,17 +1,21 @@
-# Two commands do all the set-up: `make demo` runs the main job on the embedded default, `make test` the tests.
+# Two commands do all the set-up: `make demo` runs the main job on the embedded default, `make test` the tests, but for
+# those that take minutes each (two hosts, many kills, whole recipes on object storage): `make test-slow`.
 PYTHON ?= python3.11
 VENV ?= .venv
 PIP = $(VENV)/bin/pip --disable-pip-version-check install --quiet
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test check
+.PHONY: demo test test-slow check
 
 demo: $(VENV)/base
 	$(VENV)/bin/gristmill run configs/distill.yaml
 
 test: $(VENV)/dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/dev
+	$(VENV)/bin/python -m pytest -m slow
 
 check: $(VENV)/dev
 	$(VENV)/bin/ruff check .
