@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 
 from actors import audio
+from actors.pointers import SILENT, UNREADABLE
 from models import noise as noises
 from models import rooms
 from shards import canonical
@@ -162,7 +163,8 @@ def build_noise_bank_from_folder(
 ) -> ArtifactRef:
     """Gather the noises listed of ``folder`` (see :func:`list_noises`), resampled to ``rate`` Hz, whole.
 
-    Ids are paths below the folder; ``test_share`` of them, chosen by the hash of the id, are held out for tests.
+    Ids are paths below the folder; ``test_share`` of them, chosen by the hash of the id, are held out for tests. What
+    cannot be read, is empty or silent is left out, and named with its reason in the bank's index.
     """
     identity = {
         "kind": "noises",
@@ -174,20 +176,20 @@ def build_noise_bank_from_folder(
     there = _already(url, identity)
     if there:
         return there
-    held_out = _held_out([_below(f.url, folder) for f in files], test_share)
 
-    def read() -> Iterator[tuple[str, str, np.ndarray]]:
+    def read() -> Iterator[tuple[str, np.ndarray | None]]:
         for file in files:
             name = _below(file.url, folder)
             try:
                 with open_read(file.url) as source:
                     samples, given = soundfile.read(source, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise UserError(f"{file.url}: this noise cannot be read as audio: {error}") from None
+            except soundfile.LibsndfileError:
+                yield name, None
+                continue
             mono = samples.mean(axis=1, dtype=np.float32)
-            yield name, "test" if name in held_out else "train", audio.resample(mono, given, rate)
+            yield name, audio.resample(mono, given, rate)
 
-    return _write_noises(url, read(), rate, identity)
+    return _write_noises(url, read(), lambda names: _held_out(names, test_share), rate, identity)
 
 
 def build_noise_bank_generated(
@@ -216,33 +218,48 @@ def build_noise_bank_generated(
     random = RecordRandom(seed, "noises")
     kinds = [*(noises.TALKING if speech else ()), *noises.GENERATED]
     tests = max(1, round(count * test_share)) if test_share else 0
+    held_out: set[str] = set()
 
-    def make() -> Iterator[tuple[str, str, np.ndarray]]:
+    def make() -> Iterator[tuple[str, np.ndarray]]:
         for split, total in zip(SPLITS, (count - tests, tests), strict=True):
             for number in range(total):
                 kind = kinds[number % len(kinds)]
                 name = f"{kind}-{split}-{number:04d}"
                 source: Callable[..., np.ndarray] = getattr(noises, kind)
                 given = (speech[split],) if speech and kind in noises.TALKING else ()
-                yield name, split, source(random(name), *given, rate, seconds)
+                held_out.update({name} if split == "test" else ())
+                yield name, source(random(name), *given, rate, seconds)
 
-    return _write_noises(url, make(), rate, identity)
+    return _write_noises(url, make(), lambda _: held_out, rate, identity)
 
 
 def _write_noises(
-    url: str, sources: Iterable[tuple[str, str, np.ndarray]], rate: int, identity: dict[str, Any]
+    url: str,
+    sources: Iterable[tuple[str, np.ndarray | None]],
+    held_out: Callable[[list[str]], set[str]],
+    rate: int,
+    identity: dict[str, Any],
 ) -> ArtifactRef:
+    """Write noises, ``None`` for what could not be read; ``held_out`` names those for tests of what there is."""
     writer = _Writer(url, "noises", np.int16)
-    entries = []
-    for name, split, samples in sources:
+    entries: dict[str, tuple[int, int, int]] = {}
+    left_out = {}
+    for name, samples in sources:
+        if samples is None:
+            left_out[name] = UNREADABLE
+            continue
         if not len(samples) or not np.abs(samples).max() > 0:
-            continue  # an empty or silent file cannot be set to any ratio
+            left_out[name] = SILENT  # it cannot be set to any ratio
+            continue
         pcm = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
-        file, start = writer.add(pcm)
-        entries.append(asdict(_Entry(name, split, file, start, len(pcm))))
+        entries[name] = (*writer.add(pcm), len(pcm))
     if not entries:
-        raise UserError(f"{url}: every noise given to the bank is empty or silent")
-    index = {"kind": "noises", "sampling_rate": rate, "files": writer.close(), "entries": entries}
+        some = ", ".join(f"{name} ({why})" for name, why in list(left_out.items())[:3])
+        raise UserError(f"{url}: no noise is left of those given to the bank: {some}")
+    tests = held_out(list(entries))
+    rows = [asdict(_Entry(n, "test" if n in tests else "train", *place)) for n, place in entries.items()]
+    index = {"kind": "noises", "sampling_rate": rate, "files": writer.close(), "entries": rows}
+    index |= {"left_out": left_out} if left_out else {}
     return _commit(url, index, identity)
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from shards.errors import UserError
+from shards.errors import GristmillError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,6 +71,13 @@ def start(workers: int | None = None) -> int:
                 where = f"the Ray cluster at RAY_ADDRESS={address}" if joins else "a local Ray"
                 raise UserError(
                     f"{where} cannot be reached ({_line(error)}); is it up, and is RAY_AUTH_TOKEN its token?"
+                ) from None
+            except Exception as error:
+                if "timed out during startup" not in str(error):  # of no class of its own
+                    raise
+                raise GristmillError(
+                    "a local Ray did not come up in its time, as happens on a machine that is very busy; the same "
+                    "command tries again, and runner=inprocess does without"
                 ) from None
         quiet()
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -102,7 +102,17 @@ class Corpora:
 def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     """Make the three parts of the corpus that the settings name."""
     make = {"requests": _requests, "digits": _digits, "files": _files}[settings.chosen]
-    return make(run, settings)
+    corpora = make(run, settings)
+    for part in ("labelled", "unlabelled", "test"):
+        made: SealedSet = getattr(corpora, part)
+        if not made.records:
+            reasons = ", ".join(
+                f"{count} x {why}" for why, count in {**made.seal["reasons"], **made.seal["errors"]}.items()
+            )
+            raise UserError(
+                f"corpus.{part}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect --rejects`"
+            )
+    return corpora
 
 
 def _requests(run: Run, settings: CorpusSettings) -> Corpora:

@@ -168,7 +168,8 @@ def check(config: Config) -> None:
     if config.teacher.source != "trained":
         if config.systems.init == "teacher":
             raise UserError(
-                f"systems.init: 'teacher' needs a teacher trained here, not {config.teacher.source}; expected 'random'"
+                f"systems.init: 'teacher' needs a teacher trained here, not {config.teacher.source}; "
+                "expected 'auto' or 'random'"
             )
         hop = FeatureSettings(config.corpus.sampling_rate, config.features.n_mels).hop_s
         check_teacher(config.teacher.source, config.teacher.model, 1 / (hop * config.systems.model.subsampling))

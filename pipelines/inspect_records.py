@@ -43,7 +43,10 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
     for sealed in found:
         if any(name not in _columns(sealed, side) for name, _ in conditions):
             continue
-        head = f"{sealed.name}  {sealed.url}  {sealed.records} records in {len(sealed.shards)} shards\n"
+        held = f"{sealed.records} records in {len(sealed.shards)} shards"
+        if side != "data":
+            held = f"{sum(entry['rows'] for entry in sealed.seal[side])} in {side} beside {held}"
+        head = f"{sealed.name}  {sealed.url}  {held}\n"
         for row in _rows(sealed, side, conditions, n):
             print(head, end="")
             head = ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -72,8 +72,10 @@ def check_out(out: str) -> None:
         nearest = next(p for p in (path, *path.parents) if p.exists())
         if not nearest.is_dir():
             raise UserError(f"out={out}: {nearest} is a file; expected a folder, or a path that is free")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise UserError(f"out={out}: the folder {nearest} cannot be written")
+        try:
+            tempfile.TemporaryDirectory(prefix=".gristmill-", dir=nearest).cleanup()
+        except OSError as error:
+            raise UserError(f"out={out}: the folder {nearest} cannot be written ({error.strerror})") from None
         return
     bucket = _bucket(out)
     if not answered(bucket, lambda: _reached(bucket)):

@@ -83,7 +83,7 @@ def summary(report: Report) -> str:
     )
     if change is None:
         return told + "."
-    if change["low"] < 0 < change["high"]:
+    if change["low"] <= 0 <= change["high"]:
         between = f"{signed(change['low'])} to {signed(change['high'])}"
         return f"{told}; the difference is not certain (95% interval {between})."
     word = "less" if change["value"] < 0 else "more"

@@ -110,7 +110,9 @@ class SystemSettings(Settings):
     student: SoftSettings = SoftSettings(epochs=8)
     gold: GoldSettings | None = GoldSettings(epochs=1, lr=3e-4)  # scheduled learning: after all speech
     sequence: SequenceSettings = SequenceSettings(epochs=2, lr=1e-4)
-    init: Literal["random", "teacher"] = "random"  # of all that learns from labels (Li et al., Interspeech 2017)
+    # Weights that all who learn from labels begin with (Li et al., Interspeech 2017); auto: the teacher's, if it was
+    # trained here.
+    init: Literal["auto", "teacher", "random"] = "auto"
     ranks: int = Field(1, ge=1)
     gpus: float = Field(0.0, ge=0)  # for each rank
 

@@ -1,6 +1,7 @@
 """Banks: what goes in comes out, the same from anywhere, and mistakes are told in a sentence."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from actors.banks import (
     list_noises,
 )
 from models.rooms import LEAD, RoomSettings
+from shards.artifact import get_artifact
 from shards.errors import UserError
 
 RATE = 16000
@@ -65,6 +67,16 @@ def test_building_again_gives_the_same_and_another_is_refused(tmp_path):
         _bank(str(tmp_path / "one"), folder, rate=8000)
 
 
+def test_bad_noise_is_left_out_and_named(tmp_path):
+    folder = _folder(tmp_path / "in")
+    (tmp_path / "in" / "bad.wav").write_bytes(b"RIFFnothing")
+    ref = _bank(str(tmp_path / "bank"), folder, rate=RATE)
+    kept = NoiseBank(ref.url).ids + NoiseBank(ref.url, "test").ids
+    assert sorted(kept) == ["a.wav", "c.ogg", "d.wav", "deep/b.flac", "e.wav"]
+    found = get_artifact(ref.url)
+    assert json.loads(found.read("index.json"))["left_out"] == {"bad.wav": "unreadable"}
+
+
 def test_mistakes(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
@@ -73,12 +85,12 @@ def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="no audio"):
         _bank(str(tmp_path / "b"), str(tmp_path / "missing"), rate=RATE)
     (tmp_path / "empty" / "broken.wav").write_bytes(b"RIFFnothing")
-    with pytest.raises(UserError, match=r"broken\.wav.*cannot be read"):
+    with pytest.raises(UserError, match=r"no noise is left .*broken\.wav \(unreadable\)"):
         _bank(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(100), RATE, format="WAV")
     (tmp_path / "empty" / "broken.wav").write_bytes(buffer.getvalue())
-    with pytest.raises(UserError, match="empty or silent"):
+    with pytest.raises(UserError, match=r"broken\.wav \(silent\)"):
         _bank(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
     with pytest.raises(UserError, match="no bank of noises"):
         NoiseBank(str(tmp_path / "nowhere"))

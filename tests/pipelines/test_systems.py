@@ -71,10 +71,10 @@ def test_learners_of_labels_begin_with_the_teacher_where_that_is_asked(tmp_path:
     sealed = seal_tables(str(tmp_path / "set"), "set", [pa.table({"id": ["a"]})])
     teacher = put_artifact(str(tmp_path / "teacher"), {"model.safetensors": b"weights"}, {})
     data = Data(sealed, sealed, sealed, sealed, sealed, teacher)
-    for init in ("random", "teacher"):
+    for init in ("random", "teacher", "auto"):
         made = Systems(SystemSettings.model_validate({"init": init}), {"tokens": ["<blank>", "a"]}, 0)
         for job in (made.student(data), made.hard_labels(data), made.sweep_cell(data, 1, 1.0, 2)):
-            assert job.config.get("init") == (teacher if init == "teacher" else None)
+            assert job.config.get("init") == (None if init == "random" else teacher)
             assert ("model" in job.config) == ("units" in job.config) == (init == "random")
         assert "init" not in made.multicondition(data).config, "the baseline has the annotated part alone"
 
