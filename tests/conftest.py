@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
-KEYS = {"accessKey": "gristmill", "secretKey": "gristmill-secret"}
+# A shell that starts the tests in the background has interrupts ignored, and so would be all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+KEYS = {"accessKey": "access-key-of-the-tests", "secretKey": "secret-key-of-the-tests"}
 
 
 @pytest.fixture(scope="session")

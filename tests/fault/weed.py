@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-KEYS = {"accessKey": "gristmill", "secretKey": "gristmill-secret"}
+from tests.conftest import KEYS
 
 
 def find_weed() -> str:
