@@ -1,0 +1,222 @@
+"""How pools and machines follow the backlog, on Ray's simulated autoscaling cluster.
+
+The head has no CPU, and no other node is there at first. A step of three stages decodes on CPU nodes, labels on nodes
+with a declared GPU, half of one for each worker, and packs on CPU nodes again. Once a second it is noted how many
+shards are left, and which workers and nodes there are, until the last node is gone.
+
+It takes fixed ports, and its nodes live on when their head dies. So this starts itself anew in namespaces of its own,
+for which it must be root; at their end everything in them ends.
+Run: ``PYTHONPATH=. python benchmarks/autoscaling.py [--shards 24] [--seconds 2.0]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+
+from cluster.inprocess import InProcessRunner
+from cluster.placement import GpuWorkers, Most, Placement, Workers
+from cluster.ray_runner import RayRunner
+from shards.engine import Progress, run_step
+from shards.receipt import Receipt
+from shards.stage import Resources
+from shards.step import Step
+from tests.fault.law_actors import copies, corpus, noisy, upper
+
+ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--uts", "--mount", "--kill-child"]
+ROOT = Path(__file__).resolve().parent.parent
+GROUP = "ray.io/node-group"
+CPU_NODES, GPU_NODES = 2, 2
+PLACEMENT = Placement(
+    most=Most(cpus=CPU_NODES, gpus=GPU_NODES),
+    cpu=Workers(labels={GROUP: "cpu"}),
+    gpu=GpuWorkers(gpus=0.5, cpus=0.1, labels={GROUP: "gpu"}),
+)
+HEAD = "f" * 51 + "00000"  # its node id, by which the provider knows it
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+ATTEMPTS = 5  # to start Ray on a busy machine
+PATIENCE = 600.0  # seconds for the last node to go
+
+
+class Backlog(Progress):
+    """Knows how many shards are left."""
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def begin(self, name: str, shards: int, done: int, records: int) -> None:
+        self.left = shards - done
+
+    def advance(self, receipt: Receipt) -> None:
+        self.left -= 1
+
+
+def mixed_step(source: Any, seconds: float) -> Step:
+    """Decode, label (slowly, on a GPU), pack."""
+    label = noisy(None, seconds, Resources(gpus=1))
+    return Step("mixed", (upper(), label, copies()), source)
+
+
+def node_type(resources: dict[str, float], group: str, most: int) -> dict[str, Any]:
+    return {
+        "resources": resources | {"object_store_memory": 100 << 20},
+        "labels": {GROUP: group},
+        "node_config": {},
+        "min_workers": 0,
+        "max_workers": most,
+    }
+
+
+def start_cluster(folder: str) -> None:
+    """Start a head whose autoscaler starts nodes as processes here.
+
+    As :class:`ray.cluster_utils.AutoscalingCluster` does, which leaves neither the dashboard out nor the ``ray stop``
+    before it.
+    """
+    groups = {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "cpu": node_type({"CPU": 1}, "cpu", CPU_NODES),
+        "gpu": node_type({"CPU": 1, "GPU": 1}, "gpu", GPU_NODES),
+    }
+    lists = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
+    lists += ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files")
+    config = {
+        "cluster_name": "simulated",
+        "max_workers": CPU_NODES + GPU_NODES,
+        "upscaling_speed": 100.0,
+        "idle_timeout_minutes": 0.1,
+        "provider": {
+            "type": "external",  # `fake_multinode` wants a file that the package lacks
+            "module": PROVIDER,
+            "launch_multiple": True,
+            "head_node_id": HEAD,
+            "disable_node_updaters": True,  # nothing is to be installed
+        },
+        "available_node_types": groups,
+        "head_node_type": "ray.head.default",
+        **{key: {} for key in ("auth", "docker", "file_mounts")},
+        **{key: [] for key in (*lists, "rsync_exclude", "rsync_filter")},
+        "file_mounts_sync_continuously": False,
+    }
+    path = Path(folder, "autoscaler.json")
+    path.write_text(json.dumps(config))
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [ray, "start", "--head", "--num-cpus=0", "--object-store-memory=104857600", "--include-dashboard=false"]
+    settings = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": HEAD,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
+    }
+    command.append(f"--autoscaling-config={path}")
+    for _ in range(ATTEMPTS):
+        if not subprocess.run(command, env=os.environ | settings, stdout=subprocess.DEVNULL).returncode:
+            return
+        # Ray gives its own processes half a minute. All that it can see here are those.
+        subprocess.run([ray, "stop", "--force"], stdout=subprocess.DEVNULL, check=True)
+    raise RuntimeError("Ray did not start")
+
+
+class Table:
+    """Notes each second what there is."""
+
+    def __init__(self, backlog: Backlog) -> None:
+        self.backlog, self.begun, self.rows = backlog, time.monotonic(), []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def look(self) -> dict[str, int]:
+        import ray
+        from ray._private.state import actors
+
+        groups = {node["NodeID"]: node["Labels"].get(GROUP, "head") for node in ray.nodes() if node["Alive"]}
+        pools = [actor for actor in actors().values() if "StageActor" in (actor["ActorClassName"] or "")]
+        where = [groups.get(actor["Address"]["NodeID"]) for actor in pools if actor["State"] == "ALIVE"]
+        waiting = sum(actor["State"] in ("PENDING_CREATION", "DEPENDENCIES_UNREADY", "RESTARTING") for actor in pools)
+        nodes = list(groups.values())
+        return {
+            "second": round(time.monotonic() - self.begun),
+            "shards left": self.backlog.left,
+            "workers wait": waiting,
+            "CPU workers": where.count("cpu"),
+            "GPU workers": where.count("gpu"),
+            "CPU nodes": nodes.count("cpu"),
+            "GPU nodes": nodes.count("gpu"),
+        }
+
+    def _watch(self) -> None:
+        while not self.over.wait(1.0):
+            self.rows.append(self.look())
+
+    def changes(self) -> list[dict[str, int]]:
+        """Return the rows in which anything but the time is new."""
+        told = [row for place, row in enumerate(self.rows) if not place or _rest(row) != _rest(self.rows[place - 1])]
+        return told if told[-1:] == self.rows[-1:] else [*told, self.rows[-1]]
+
+
+def _rest(row: dict[str, int]) -> list[int]:
+    return [value for key, value in row.items() if key != "second"]
+
+
+def measure(shards: int, seconds: float) -> None:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["hostname", "localhost"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=True)
+    # Short, since paths of sockets are; not over /tmp, where Python itself may lie.
+    with tempfile.TemporaryDirectory(prefix="as", dir="/var/tmp") as folder:
+        os.environ |= {"RAY_TMPDIR": folder, "TMPDIR": folder, "PYTHONPATH": str(ROOT)}
+        source = corpus(f"{folder}/corpus", shards, 8)
+        start_cluster(folder)
+        os.environ["RAY_ADDRESS"] = "auto"
+        import ray
+
+        backlog = Backlog()
+        runner = RayRunner(placement=PLACEMENT)
+        from cluster import session
+
+        session.start()
+        table = Table(backlog)
+        table.thread.start()
+        digest = run_step(mixed_step(source, seconds), f"{folder}/out", runner, 1, backlog).digest
+        ended = time.monotonic()
+        while table.rows[-1]["CPU nodes"] + table.rows[-1]["GPU nodes"]:
+            if time.monotonic() > ended + PATIENCE:
+                break
+            time.sleep(1.0)
+        table.over.set()
+        table.thread.join()
+        ray.shutdown()
+        alone = run_step(mixed_step(source, 0.0), f"{folder}/alone", InProcessRunner(), 1).digest
+        rows = table.changes()
+        print("| " + " | ".join(rows[0]) + " |\n|" + " ---: |" * len(rows[0]))
+        for row in rows:
+            print("| " + " | ".join(map(str, row.values())) + " |")
+        print(json.dumps({"rows": table.rows, "digest": digest, "in_process": alone}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shards", type=int, default=24)
+    parser.add_argument("--seconds", type=float, default=2.0, help="that a batch of labelling takes")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.inside:
+        measure(given.shards, given.seconds)
+    else:
+        command = [*ALONE, sys.executable, "-m", "benchmarks.autoscaling", "--inside", *sys.argv[1:]]
+        sys.exit(subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode)
+
+
+if __name__ == "__main__":
+    main()
