@@ -227,7 +227,8 @@ def build_noise_bank_generated(
                 name = f"{kind}-{split}-{number:04d}"
                 source: Callable[..., np.ndarray] = getattr(noises, kind)
                 given = (speech[split],) if speech and kind in noises.TALKING else ()
-                held_out.update({name} if split == "test" else ())
+                if split == "test":
+                    held_out.add(name)
                 yield name, source(random(name), *given, rate, seconds)
 
     return _write_noises(url, make(), lambda _: held_out, rate, identity)

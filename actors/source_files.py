@@ -7,8 +7,11 @@ import gzip
 import hashlib
 import posixpath
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+from actors.pointers import DUPLICATE, version_of
+from shards.errors import RejectRecord
 from shards.store import FileInfo, filesystem, open_read, walk
 
 # Formats that cannot be decoded here (m4a, ...) are listed too, to be rejected and counted instead of passed over.
@@ -39,6 +42,14 @@ def files_of(url: str, kind: str) -> Iterator[FileInfo]:
             yield info
 
 
+def named_or_found(url: str, kind: str, found_in: Callable[[str], list[str]]) -> list[str]:
+    """Return the files of a kind that a pattern fits, the file that is named, or what is found in a folder."""
+    if "*" in url:
+        return [info.url for info in files_of(url, kind)]
+    fs, path = filesystem(url)
+    return [url] if fs.isfile(path) else found_in(url)
+
+
 def matches(file: str, url: str) -> bool:
     """Tell whether a file fits a URL, where that is a pattern."""
     return "*" not in url or fnmatch.fnmatchcase(posixpath.normpath(file), posixpath.normpath(url))
@@ -64,6 +75,22 @@ def lines(url: str) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, line
+
+
+def pointers_of(
+    file: str, corpus: str, numbered: Iterable[tuple[int, bytes]], read: Callable[[bytes], dict[str, Any]], seen: Seen
+) -> Iterator[dict[str, Any]]:
+    """Give what ``read`` makes of each line of a file; one that it refuses, or that came before, is of kind "bad"."""
+    version = version_of(*walk(file))
+    for number, line in numbered:
+        try:
+            pointer = read(line) | {"version": version}
+            if seen.before(pointer["id"]):
+                raise RejectRecord(DUPLICATE)
+        except RejectRecord as reject:
+            key = f"{corpus}/{posixpath.basename(file)}#line{number}"
+            pointer = {"id": key, "kind": "bad", "url": file, "row": number, "problem": reject.reason}
+        yield pointer
 
 
 class Seen:

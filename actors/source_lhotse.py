@@ -13,10 +13,10 @@ import posixpath
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from actors.pointers import (
-    DUPLICATE,
     MALFORMED,
     NOT_IN_FILE,
     SEVERAL_CHANNELS,
@@ -24,11 +24,10 @@ from actors.pointers import (
     UNSUPPORTED_CUT,
     resolve,
     seconds,
-    version_of,
 )
-from actors.source_files import LOOKED_AT, Seen, files_of, lines
+from actors.source_files import LOOKED_AT, Seen, lines, named_or_found, pointers_of
 from shards.errors import RejectRecord, UserError
-from shards.store import filesystem, list_names, walk
+from shards.store import list_names
 
 _CUTS = ("MonoCut", "Cut", "MultiCut", "MixedCut", "PaddingCut")  # "Cut": MonoCut before Lhotse 0.8
 _BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -52,33 +51,19 @@ def cuts_in(folder: str) -> list[str]:
 
 def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
     """Give a pointer for each cut. ``fields`` does not apply: Lhotse has one name for each value."""
-    if "*" in url:
-        urls = [f.url for f in files_of(url, "lhotse")]
-    else:
-        fs, path = filesystem(url)
-        urls = [url] if fs.isfile(path) else cuts_in(url)
     seen = Seen()
-    for file in urls:
+    for file in named_or_found(url, "lhotse", cuts_in):
         _check(file)
-        version = version_of(*walk(file))
-        key = f"{corpus}/{posixpath.basename(file)}"
-        listed = lines(file)
-        while True:
-            try:
-                number, line = next(listed)
-            except StopIteration:
-                break
-            except _BROKEN_GZIP:
-                yield {"id": f"{key}#rest", "kind": "bad", "url": file, "problem": UNREADABLE}
-                break
-            try:
-                pointer = _pointer(_parse(line), file, corpus) | {"version": version}
-                if seen.before(pointer["id"]):
-                    raise RejectRecord(DUPLICATE)
-            except RejectRecord as reject:
-                bad = {"id": f"{key}#line{number}", "kind": "bad", "url": file, "row": number}
-                pointer = bad | {"problem": reject.reason}
-            yield pointer
+        read = partial(_read, file=file, corpus=corpus)
+        try:
+            yield from pointers_of(file, corpus, lines(file), read, seen)
+        except _BROKEN_GZIP:
+            key = f"{corpus}/{posixpath.basename(file)}#rest"
+            yield {"id": key, "kind": "bad", "url": file, "problem": UNREADABLE}
+
+
+def _read(line: bytes, file: str, corpus: str) -> dict[str, Any]:
+    return _pointer(_parse(line), file, corpus)
 
 
 def _parse(line: bytes) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import itertools
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from actors.pointers import DUPLICATE, MALFORMED, declared, named, resolve, seconds, version_of
-from actors.source_files import LOOKED_AT, Seen, files_of, lines
+from actors.pointers import MALFORMED, declared, named, resolve, seconds
+from actors.source_files import LOOKED_AT, Seen, lines, named_or_found, pointers_of
 from shards.errors import RejectRecord, UserError
-from shards.store import filesystem, list_names, walk
+from shards.store import list_names
 
 USUAL = ("manifest.jsonl", "metadata.jsonl")
 
@@ -29,24 +30,11 @@ def manifests_in(folder: str) -> list[str]:
 
 def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
     """Give a pointer for each line; a malformed one becomes a row of kind "bad"."""
-    if "*" in url:
-        urls = [f.url for f in files_of(url, "manifest")]
-    else:
-        fs, path = filesystem(url)
-        urls = [url] if fs.isfile(path) else manifests_in(url)
     seen = Seen()
-    for manifest in urls:
+    for manifest in named_or_found(url, "manifest", manifests_in):
         _check_manifest(manifest, fields)
-        version = version_of(*walk(manifest))
-        for number, line in lines(manifest):
-            try:
-                pointer = _manifest_pointer(line, manifest, corpus, fields) | {"version": version}
-                if seen.before(pointer["id"]):
-                    raise RejectRecord(DUPLICATE)
-            except RejectRecord as reject:
-                key = f"{corpus}/{posixpath.basename(manifest)}#line{number}"
-                pointer = {"id": key, "kind": "bad", "url": manifest, "row": number, "problem": reject.reason}
-            yield pointer
+        read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields)
+        yield from pointers_of(manifest, corpus, lines(manifest), read, seen)
 
 
 def _parse(line: bytes, fields: Mapping[str, str] | None) -> tuple[str, dict[str, Any]]:

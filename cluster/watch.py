@@ -8,7 +8,6 @@ receipt, on the nodes that answer. What the old one still does does no harm: rec
 
 from __future__ import annotations
 
-import os
 import queue
 import socket
 import statistics
@@ -21,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from shards.errors import UserError
 from shards.receipt import Receipt
+from shards.setting import seconds
 
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
@@ -50,7 +49,7 @@ class Watch:
     """Looks at the pace of a step's shards, over all its executions."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.least, self._clock = _seconds(), clock
+        self.least, self._clock = seconds(SETTING, SECONDS), clock
         self._took: list[float] = []
         self._since = clock()
         self._patience = 1.0
@@ -196,14 +195,3 @@ class Started(ExecutionCallback):
 def say(stall: Stalled, step: str, left: int) -> None:
     """Tell the user that a step is begun anew."""
     print(f"gristmill: step {step}: {stall}; the {left} shards that are left are begun anew", file=sys.stderr)
-
-
-def _seconds() -> float:
-    given = os.environ.get(SETTING)
-    try:
-        seconds = float(given) if given else SECONDS
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise UserError(f"{SETTING}={given!r}: expected a number of seconds above 0")
-    return seconds

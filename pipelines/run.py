@@ -15,7 +15,7 @@ from pipelines.progress import RunProgress
 from shards import canonical, store
 from shards.artifact import Artifact, get_artifact, put_artifact
 from shards.dataset import SealedSet, find_sealed, seal_tables
-from shards.engine import Runner, run_step, step_url
+from shards.engine import Runner, is_finished, run_step, step_url
 from shards.job import TrainJob
 from shards.step import Step
 
@@ -77,11 +77,11 @@ class Run:
         """Run a step, or find it done."""
         url = step_url(self.out, step, self.seed)
         before = self._find(find_sealed, url)
-        if before is not None and self.requeue and before.seal["quarantined"]:
+        if before is not None and not is_finished(before, requeue=self.requeue):
             self._begin_work()
             before = find_sealed(url)
         begun = time.perf_counter()
-        if before is not None and not (self.requeue and before.seal["quarantined"]):
+        if is_finished(before, requeue=self.requeue):
             self.progress.found(before)
             sealed = before  # its seal may be long: it is read once
         else:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,6 +49,11 @@ def step_url(out: str, step: Step, seed: int) -> str:
     return store.join(out, step.name, step.fingerprint(seed)[:16])
 
 
+def is_finished(sealed: SealedSet | None, *, requeue: bool = False) -> TypeGuard[SealedSet]:
+    """Tell whether there is nothing to do for a step: it is sealed, and no quarantined record is to run again."""
+    return sealed is not None and not (requeue and sealed.seal["quarantined"])
+
+
 def run_step(
     step: Step,
     out: str,
@@ -68,7 +73,7 @@ def run_step(
     progress = progress or Progress()
     url = step_url(out, step, seed)
     sealed = find_sealed(url)
-    if sealed is not None and not (requeue and sealed.seal["quarantined"]):
+    if is_finished(sealed, requeue=requeue):
         progress.found(sealed)
         return sealed
     names = committed_shards(url)

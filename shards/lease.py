@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from shards import store
-from shards.errors import GristmillError, UserError
+from shards.errors import GristmillError
+from shards.setting import seconds
 
 FOLDER = ".lease"  # below OUT
 SECONDS = 30.0  # without a beat, after which a holder is taken for dead
@@ -57,7 +58,7 @@ class Lease:
 
     def __init__(self, out: str, lost: Callable[[], None] | None = None) -> None:
         self.out, self.url = out, store.join(out, FOLDER)
-        self.seconds = _seconds()
+        self.seconds = seconds(SETTING, SECONDS)
         self.held = False
         self._lost = threading.Event()
         self._tell_lost = lost
@@ -182,17 +183,6 @@ def _holder(data: bytes | None) -> Holder | None:
         return None if data is None else Holder(**json.loads(data))
     except (ValueError, TypeError):
         return None
-
-
-def _seconds() -> float:
-    given = os.environ.get(SETTING)
-    try:
-        seconds = float(given) if given else SECONDS
-    except ValueError:
-        seconds = 0.0
-    if seconds <= 0:
-        raise UserError(f"{SETTING}={given!r}: expected a number of seconds above 0")
-    return seconds
 
 
 def _myself(every: float) -> Holder:

@@ -20,6 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from shards.errors import UserError
+from shards.setting import seconds
 
 
 def _mode() -> int:
@@ -266,7 +267,7 @@ def patiently(url: str, act: Callable[[], T]) -> T:
             try:
                 return act()
             except Exception as error:
-                spent, limit = time.monotonic() - begun, _seconds()
+                spent, limit = time.monotonic() - begun, min(seconds(SETTING, SECONDS, none=True), _patience.get())
                 if not _passes(error):
                     raise
                 if spent >= limit:
@@ -307,9 +308,9 @@ def _passes(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Try again no longer than so many seconds, in this thread."""
-    before = _patience.set(seconds)
+def patience(limit: float) -> Iterator[None]:
+    """Try again no longer than ``limit`` seconds, in this thread."""
+    before = _patience.set(limit)
     try:
         yield
     finally:
@@ -317,17 +318,6 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 _patience: contextvars.ContextVar[float] = contextvars.ContextVar("patience", default=float("inf"))
-
-
-def _seconds() -> float:
-    given = os.environ.get(SETTING)
-    try:
-        seconds = float(given) if given else SECONDS
-    except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:
-        raise UserError(f"{SETTING}={given!r}: expected a number of seconds, 0 or more")
-    return min(seconds, _patience.get())
 
 
 def _line(error: BaseException) -> str:
