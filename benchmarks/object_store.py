@@ -19,7 +19,6 @@ from shards.dataset import SealedSet
 from shards.engine import Runner, run_step
 from shards.index import Cut, Join
 from shards.step import Step
-from tests.conftest import free_ports
 from tests.counting import CountingProxy
 from tests.fault.law_actors import corpus, law_step, upper
 
@@ -61,7 +60,7 @@ def requests_of_steps(proxy: CountingProxy, url: str, runner: Runner) -> dict[st
 
 
 def main() -> None:
-    from tests.fault.weed import Weed
+    from tests.weed import Weed, free_ports
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--ray", action="store_true", help="on Ray, else in-process")

@@ -27,9 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import free_ports
 from tests.fault.law_actors import corpus, law_step
-from tests.fault.weed import Weed
+from tests.weed import Weed, free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = {"actor": 70, "worker": 14, "raylet": 6, "driver": 6, "storage": 4}

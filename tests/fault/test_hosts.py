@@ -19,7 +19,7 @@ from shards.engine import run_step
 from tests.fault.hosts import Hosts, need_namespaces
 from tests.fault.hosts_driver import SHARDS
 from tests.fault.law_actors import corpus, law_step
-from tests.fault.weed import Weed
+from tests.weed import Weed
 
 PORT = 6390
 PATIENCE = 280.0  # seconds for anything at all; what hangs is seen by it

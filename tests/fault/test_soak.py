@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.weed import find_weed
+from tests.weed import find_weed
 
 ROOT = Path(__file__).resolve().parents[2]
 

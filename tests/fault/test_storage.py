@@ -18,10 +18,9 @@ from shards.dataset import SealedSet
 from shards.engine import Progress, run_step
 from shards.errors import UserError
 from shards.receipt import Receipt
-from tests.conftest import free_ports
 from tests.fault.law_actors import corpus, law_step
 from tests.fault.proxy import FAULTS, FaultyProxy
-from tests.fault.weed import Weed
+from tests.weed import Weed, free_ports
 
 SHARDS = 8
 

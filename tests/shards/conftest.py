@@ -1,13 +1,10 @@
-"""An empty place to write to, on each kind of storage; and the checkout on the path."""
+"""An empty place to write to, on each kind of storage."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # stages of tests are imported by name
 
 
 @pytest.fixture(params=["local", "s3"])

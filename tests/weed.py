@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KEYS
+KEYS = {"accessKey": "access-key-of-the-tests", "secretKey": "secret-key-of-the-tests"}
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that are free, and whose partner 10,000 above is free too: SeaweedFS takes it for gRPC."""
+    ports: list[int] = []
+    while len(ports) < number:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1] % 10_000 + 20_000
+        try:
+            for taken in (port, port + 10_000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", taken))
+        except OSError:
+            continue
+        if port not in ports:
+            ports.append(port)
+    return ports
 
 
 def find_weed() -> str:
@@ -40,7 +59,7 @@ class Weed:
         self.command = [*inside, find_weed(), "server", f"-dir={folder}", f"-ip={address}", f"-ip.bind={address}"]
         self.command += ["-s3", f"-s3.port={s3}", f"-s3.config={folder / 's3.json'}", f"-master.port={master}"]
         self.command += [f"-volume.port={volume}", f"-filer.port={filer}", "-master.volumeSizeLimitMB=64"]
-        self.command += ["-volume.max=20", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        self.command += ["-volume.max=20", "-s3.port.iceberg=0", "-s3.port.lance=0"]  # else it takes fixed ports
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
