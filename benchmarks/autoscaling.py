@@ -22,8 +22,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
-
 from cluster.inprocess import InProcessRunner
 from cluster.placement import GpuWorkers, Most, Placement, Workers
 from cluster.ray_runner import RayRunner
@@ -176,6 +174,7 @@ def measure(shards: int, seconds: float) -> None:
     # Short, since paths of sockets are; not over /tmp, where Python itself may lie.
     with tempfile.TemporaryDirectory(prefix="as", dir="/var/tmp") as folder:
         os.environ |= {"RAY_TMPDIR": folder, "TMPDIR": folder, "PYTHONPATH": str(ROOT)}
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
         source = corpus(f"{folder}/corpus", shards, 8)
         start_cluster(folder)
         os.environ["RAY_ADDRESS"] = "auto"

@@ -142,9 +142,13 @@ def authenticate(joins: bool) -> None:
     if not known and not joins:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         known = True
-    # Once Ray is loaded, it reads the mode from the variable no more, but turns tokens on by itself while it is unset.
-    if known and "ray" not in sys.modules:
+    if known:
         os.environ["RAY_AUTH_MODE"] = "token"
+        if "ray" in sys.modules and not sys.modules["ray"].is_initialized():
+            from ray._raylet import Config  # type: ignore[attr-defined]  # its stub leaves it out
+
+            # Ray reads the mode when it is loaded, which may have been before; so it does itself, where it turns it on.
+            Config.initialize("")
 
 
 def _object_store() -> int:

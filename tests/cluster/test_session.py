@@ -31,6 +31,24 @@ def test_a_mode_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch, mode
         session.start(1)
 
 
+def test_a_ray_that_was_loaded_before_its_mode_was_set_has_a_token_too(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    code = """
+import os, ray
+from ray._raylet import AuthenticationMode, get_authentication_mode
+before = get_authentication_mode()
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+from cluster import session
+session.start(1)
+print(before == AuthenticationMode.TOKEN, get_authentication_mode() == AuthenticationMode.TOKEN)
+session.stop()
+"""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"PYTHONPATH": str(session.ROOT), "HOME": str(tmp_path)}  # else a token file in it turns the mode on
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 def test_a_local_ray_listens_on_loopback_only_and_spills_where_it_is_told(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     code = """
