@@ -6,18 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from cluster.session import HEALTH, THREADS
+
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
 Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*[kMGT]i?$", description="bytes as Kubernetes writes them")]
 Text = Annotated[str, Field(min_length=1)]
 RAY_VERSION = "2.60.0"
 CHECKOUT = "/opt/gristmill"  # where cluster/Containerfile puts the project
 SECRET_KEY = "auth_token"  # the key that the KubeRay operator reads in the token's secret
-# Law 1 wants one thread in each worker; nothing is told to anyone.
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1"),
+    **THREADS,
+    **HEALTH,
 }
 
 
@@ -182,7 +184,6 @@ class Slurm(_Settings):
     account: Text | None = None
     qos: Text | None = None
     constraint: Text | None = None
-    rejoin_seconds: PositiveInt = 5
     drain_seconds: PositiveInt = 120  # before the time limit, to end and be queued again
 
 

@@ -34,30 +34,23 @@ own_address() {  # the first that other machines can reach
   echo 127.0.0.1
 }
 
-start() {  # a Ray process that ends with this shell, and only it: `ray stop` would end those of other jobs too
-  ray start --block --disable-usage-stats --temp-dir="$scratch" --num-gpus="$GPUS" "$@" &
+lead() {  # only its own processes end with it: `ray stop` would end those of other jobs too
+  ray start --head --block --disable-usage-stats --temp-dir="$scratch" \
+    --node-ip-address="$head_address" --port="$port" --num-cpus="$HEAD_CPUS" --num-gpus="$GPUS" \
+    --dashboard-host=127.0.0.1 --dashboard-port="$dashboard" \
+    --dashboard-agent-listen-port="$((port + 2))" --ray-client-server-port="$((port + 3))" &
   child=$!
   trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; exit 0' TERM INT
   wait "$child"
 }
 
-lead() {
-  start --head --node-ip-address="$head_address" --port="$port" --num-cpus="$HEAD_CPUS" \
-    --dashboard-host=127.0.0.1 --dashboard-port="$dashboard" \
-    --dashboard-agent-listen-port="$((port + 2))" --ray-client-server-port="$((port + 3))"
-}
-
-worker() {  # a raylet that was cut off ends, and does not come back by itself
-  while :; do
-    start --address="$RAY_ADDRESS" --num-cpus="$CPUS" \
-      --dashboard-agent-listen-port="$((port + 4 + SLURM_PROCID))" || true
-    echo "gristmill: Ray on $(hostname) ended; it joins again in $REJOIN_SECONDS s" >&2
-    sleep "$REJOIN_SECONDS"
-  done
+worker() {
+  exec python -m cluster.supervisor "$RAY_ADDRESS" --temp-dir="$scratch" --num-cpus="$CPUS" --num-gpus="$GPUS" \
+    --dashboard-agent-listen-port="$((port + 4 + SLURM_PROCID))"
 }
 
 export port dashboard scratch
-export -f own_address start lead worker
+export -f own_address lead worker
 first=${nodes[0]}
 head_address=$(step --nodes=1 --ntasks=1 --nodelist="$first" bash -c own_address)
 export head_address RAY_ADDRESS=$head_address:$port
@@ -125,7 +118,6 @@ def slurm(fleet: Fleet) -> str:
         'export PYTHONPATH="$CHECKOUT"',
         # The driver, the head's own processes and the dashboard share the first node with work.
         f"export CPUS={here.cpus} HEAD_CPUS={max(1, here.cpus - 2)} GPUS={here.gpus}",
-        f"export REJOIN_SECONDS={here.rejoin_seconds}",
         f"command=({shlex.join(fleet.command())})",
     ]
     return "#!/bin/bash\n" + "\n".join(_options(fleet.name, here)) + "\n\n" + "\n".join(lines) + "\n" + _BODY
