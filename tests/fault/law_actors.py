@@ -56,6 +56,20 @@ class Noisy:
         return batch.append_column("draw", pa.array(draws))
 
 
+class Stopped(Noisy):
+    """Stands still for good, as a process does whose device hangs, when it first sees ``record``; ``flag`` tells."""
+
+    def __init__(self, record: str, flag: str, rng: RecordRandom | None = None) -> None:
+        super().__init__(rng=rng)
+        self.record, self.flag = record, Path(flag)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if self.record in batch["id"].to_pylist() and not self.flag.exists():
+            self.flag.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().__call__(batch)
+
+
 class Copies:
     """Makes two rows of each record and turns some down."""
 
