@@ -25,6 +25,47 @@ SPEECH_FIELDS = (
 )
 SPEECH = pa.schema(SPEECH_FIELDS)
 
+# A slot of a request: its name and value, and where it stands, as tokens from start up to but not with end.
+SLOT = pa.struct(
+    [
+        pa.field("name", pa.string()),
+        pa.field("value", pa.string()),
+        pa.field("start", pa.int32()),
+        pa.field("end", pa.int32()),
+    ]
+)
+REQUEST_FIELDS = (
+    ID,
+    pa.field("text", pa.string()),
+    pa.field("tokens", pa.list_(pa.string())),
+    pa.field("domain", pa.string()),
+    pa.field("intent", pa.string()),
+    pa.field("slots", pa.list_(SLOT)),
+    pa.field("lang", pa.string()),
+    pa.field("label_source", pa.string()),
+)
+REQUESTS = pa.schema(REQUEST_FIELDS)
+
+# One reading of a request by one domain: natural logarithms of what its three models give, how many errors of intent
+# and slots it has against the reference, and whether it has none.
+HYPOTHESIS = pa.struct(
+    [
+        pa.field("domain", pa.string()),
+        pa.field("intent", pa.string()),
+        pa.field("slots", pa.list_(SLOT)),
+        pa.field("domain_logprob", pa.float32()),
+        pa.field("intent_logprob", pa.float32()),
+        pa.field("slots_logprob", pa.float32()),
+        pa.field("errors", pa.int32()),
+        pa.field("correct", pa.bool_()),
+    ]
+)
+HYPOTHESES_FIELDS = (
+    pa.field("hypotheses", pa.list_(HYPOTHESIS)),
+    pa.field("reference_length", pa.int32()),  # slots of the reference, and 1 for its intent
+    pa.field("oracle_errors", pa.int32()),  # of the best one in the list; of none: all of the reference
+)
+
 TOPK_FIELDS = (
     # One list a record, frames x k values, row-major; see models.topk for the encoding.
     pa.field("topk_ids", pa.large_list(pa.uint16())),
