@@ -31,6 +31,11 @@ class RunProgress(Progress):
         """The run is over."""
 
 
+def plural(number: int, what: str) -> str:
+    """Return how many there are of something."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 class Pace:
     """The rate of a step, over what this run did itself."""
 
@@ -75,7 +80,7 @@ class LogProgress(RunProgress):
         """Say that a step starts."""
         self.name, self.pace = name, Pace(shards, done, records)
         kept = f", {done} of them kept from before" if done else ""
-        self.say(f"{name}: {shards} shards{kept}, {records} records")
+        self.say(f"{name}: {plural(shards, 'shard')}{kept}, {plural(records, 'record')}")
 
     def advance(self, receipt: Receipt) -> None:
         """Say how far the step is, now and then."""

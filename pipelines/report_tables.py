@@ -22,6 +22,9 @@ NAMES = {
     "rerecorded": "Re-recorded",
     "wer": "WER",
     "per": "PER",
+    "ctc": "CTC loss",
+    "soft": "soft-target loss",
+    "mwer": "expected word errors",
 }
 _KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipelines.progress import RunProgress
+from pipelines.progress import RunProgress, plural
 from shards import canonical, store
 from shards.artifact import Artifact, get_artifact, put_artifact
 from shards.dataset import SealedSet, find_sealed, seal_tables
@@ -128,7 +128,7 @@ class Run:
         begun = time.perf_counter()
         if todo:
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
-            with self._told(names, f"training {len(todo)} model{'s' * (len(todo) > 1)}"):
+            with self._told(names, f"training {plural(len(todo), 'model')}"):
                 self.cluster.train(todo)
         made = []
         waiting = {url for _, url in todo}
