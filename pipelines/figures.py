@@ -152,6 +152,39 @@ def curves(
     return _svg(bottom + 20, body, label)
 
 
+def reliability(bins: Sequence[Mapping[str, Any]], colour: int, label: str) -> str:
+    """Draw the share that is right over the mean score of each bin, with its interval; the area of a dot is its count.
+
+    ``bins`` hold ``score``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``count``. Dots on the dashed diagonal
+    are scores to be trusted.
+    """
+    left, right, top, side = 34, 12, 10, 270
+    most = max((b["count"] for b in bins), default=1)
+
+    def at(score: float, share: float) -> tuple[float, float]:
+        return left + side * score, top + side * (1 - share)
+
+    body = []
+    for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = at(mark, mark)
+        body += [_line(left, y, left + side, y, "grid"), _line(x, top, x, top + side, "grid")]
+        body += [
+            _text(left - 6, y + 4, f"{mark:g}", "tick", "end"),
+            _text(x, top + side + 15, f"{mark:g}", "tick", "middle"),
+        ]
+    body.append(_line(*at(0, 0), *at(1, 1), "rule"))
+    for b in bins:
+        x, y = at(b["score"], b["accuracy"])
+        body.append(_line(x, at(0, b["accuracy_low"])[1], x, at(0, b["accuracy_high"])[1], "whisker", colour))
+        radius = 2 + 6 * math.sqrt(b["count"] / most)
+        body.append(
+            f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" class="dot" '
+            f'style="fill:var(--s{colour})"><title>{b["count"]:,} hypotheses, score {b["score"]:.3f}, '
+            f"right {b['accuracy']:.3f}</title></circle>"
+        )
+    return _svg(top + side + 20, body, label, left + side + right)
+
+
 def heat_map(
     cells: Mapping[tuple[Any, Any], float],
     rows: Sequence[Any],

@@ -65,6 +65,8 @@ class Report:
     sweep: list[dict[str, Any]] = field(default_factory=list)
     sweep_title: str = "k x temperature"
     sweep_chosen: tuple[Any, Any] | None = None  # (k, temperature) of the recipe itself
+    # One diagram a row: {"system", "domain" (null: all), "bins": [models.calibration.Bin as a dict]}.
+    reliability: list[dict[str, Any]] = field(default_factory=list)
     # As `audit` prints it, one row a sealed set: {"name", "digest", "records_in", "records_out", "rejected",
     # "quarantined", "shards", optional "reasons": {reason: count}}.
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -215,6 +217,7 @@ def to_json(report: Report) -> bytes:
         "versions": report.versions,
         "lineage": report.lineage,
         "sweep": report.sweep,
+        "reliability": report.reliability,
         "curves": report.curves,
         "examples": report.examples,
         "spectrograms": [

@@ -25,6 +25,7 @@ from pipelines.report_tables import (
     plan_section,
     recipe_section,
     records_section,
+    reliability_section,
     shown,
     signed,
     systems,
@@ -38,6 +39,7 @@ def to_html(report: Report) -> str:
     """Return the page. Sections without content are left out."""
     made = [
         ("results", "Results", _results(report)),
+        ("reliability", "Calibration", reliability_section(report)),
         ("sweep", "Sweep", _sweep(report)),
         ("training", "Training", _curves(report)),
         ("sound", "Clean and noisy", _spectrograms(report)),
@@ -173,6 +175,12 @@ def _result_table(report: Report) -> str:
         ("substitutions", "Sub.", lambda row: percent(row["value"])),
         ("deletions", "Del.", lambda row: percent(row["value"])),
         ("insertions", "Ins.", lambda row: percent(row["value"])),
+        ("icer", "ICER", lambda row: percent(row["value"])),
+        ("irer", "IRER", lambda row: percent(row["value"])),
+        ("slot_f1", "Slot F1", lambda row: percent(row["value"])),
+        ("ece", "ECE (95% interval)", lambda row: _ranged(row, "{:.4f}".format)),
+        ("ece_top1", "ECE, chosen ones", lambda row: f"{row['value']:.3f}"),
+        ("nll", "NLL", lambda row: f"{row['value']:.4f}"),
         (relative, f"Relative to {base}",
          lambda row: _ranged(row, signed, verdict(report, row["low"], row["high"]))),
         ("mapsswe_p", "MAPSSWE p", lambda row: p_value(row["value"])),

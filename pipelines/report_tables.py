@@ -25,6 +25,14 @@ NAMES = {
     "ctc": "CTC loss",
     "soft": "soft-target loss",
     "mwer": "expected word errors",
+    "semer": "SemER",
+    "R0": "R0, unweighted",
+    "R1": "R1, expected SemER",
+    "R2": "R2, cross-entropy",
+    "R3": "R3, both",
+    "lambdarank": "LambdaRank",
+    "lambdarank_temperature": "LambdaRank + temperatures",
+    "lambdarank_platt": "LambdaRank + Platt",
 }
 _KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
 
@@ -119,6 +127,30 @@ def colour_of(report: Report, system: str) -> int:
 def dot(colour: int) -> str:
     """Return the dot of a colour that stands before a name."""
     return f'<i class="key" style="background:var(--s{colour})"></i>'
+
+
+def reliability_section(report: Report) -> str:
+    """Show how far each system's scores can be trusted: of all domains together, and of each."""
+    pooled = [entry for entry in report.reliability if entry["domain"] is None]
+    if not pooled:
+        return ""
+
+    def panel(entry: dict[str, Any]) -> str:
+        system, domain = shown(report, entry["system"]), entry["domain"]
+        title = system if domain is None else f"{system}: {domain}"
+        drawn = figures.reliability(entry["bins"], colour_of(report, entry["system"]), f"Reliability, {title}")
+        total = sum(b["count"] for b in entry["bins"])
+        return f"<figure><h3>{escape(title)}</h3>{drawn}<figcaption>{total:,} hypotheses</figcaption></figure>"
+
+    wanted = {report.baseline, *([report.headline[0]] if report.headline else [])}
+    single = [entry for entry in report.reliability if entry["domain"] is not None and entry["system"] in wanted]
+    hint = (
+        "Share of hypotheses that are right over their mean score, in bins of equal width with Wilson's 95% interval; "
+        "a dot's area is its count. On the dashed line a score is the probability that it says it is."
+    )
+    by_domain = "".join(panel(entry) for entry in sorted(single, key=lambda entry: entry["domain"]))
+    more = f'<details><summary>Each domain by itself</summary><div class="grid">{by_domain}</div></details>'
+    return f'<p class="hint">{hint}</p><div class="grid">{"".join(map(panel, pooled))}</div>{more if single else ""}'
 
 
 def records_section(report: Report) -> str:
