@@ -1,0 +1,125 @@
+"""The annotated requests a recipe starts from: the user's own corpora, or requests generated from templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from actors import folds, request_parse
+from actors.request_parse import ContextKind
+from actors.request_sources import list_requests
+from pipelines import assistant
+from pipelines.corpora import CutSettings, Places, Settings, _digest, _names
+from pipelines.run import Run
+from shards.dataset import SealedSet
+from shards.errors import UserError
+from shards.step import Step
+
+
+class RequestCorpusSettings(Settings):
+    """Where requests come from.
+
+    ``kind`` ``assistant`` generates ``records`` requests to a home; ``files`` reads ``places`` and, if given, ``test``,
+    all of whose records are for test (naming ``places`` is enough to mean it). ``test_share`` of the texts of
+    ``places`` are for test, 0 where ``test`` is given; the others go into ``folds``.
+    """
+
+    kind: Literal["assistant", "files"] | None = None
+    places: Places | None = None
+    test: Places | None = None
+    lang: str | tuple[str, ...] = "en"  # assistant: the languages spoken; files: that of what does not tell its own
+    records: int = Field(6000, ge=1)  # assistant
+    domains: dict[str, str] | None = None  # files: the domain of each intent of SNIPS and ATIS
+    parse: Literal["en_parse", "cs_parse"] = "en_parse"  # files: the column of TOP parses that is read
+    context: dict[str, ContextKind] = Field(default_factory=dict)  # files: columns to carry through
+    folds: int = Field(5, ge=2)
+    test_share: float | None = Field(None, ge=0, lt=1)  # 0.2, or 0 where `test` is given
+    shard: CutSettings = CutSettings()
+
+    @property
+    def chosen(self) -> str:
+        """The kind, worked out where it was not given."""
+        return self.kind or ("files" if self.places or self.test else "assistant")
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages, in order."""
+        return (self.lang,) if isinstance(self.lang, str) else self.lang
+
+    @property
+    def held_out(self) -> float:
+        """The share of the texts that is for test."""
+        if self.test_share is None:
+            return 0.0 if self.test else 0.2
+        return self.test_share
+
+
+def check_requests(settings: RequestCorpusSettings) -> None:
+    """Refuse corpora that are missing or of no known kind, and settings that do not go together."""
+    request_parse.context_fields(settings.context)
+    folds.stage(folds=settings.folds, test_share=settings.held_out)
+    if settings.chosen == "assistant":
+        assistant.check_languages(settings.languages)
+        for name in ("places", "test", "context", "domains"):
+            if getattr(settings, name):
+                raise UserError(f"{name}: generated requests have none; expected kind: files with it")
+        return
+    if settings.places is None:
+        raise UserError("places: not given; expected the URL of a corpus of requests, or several")
+    if len(settings.languages) != 1:
+        raise UserError(f"lang: {list(settings.languages)}; expected one, of the corpora that do not tell their own")
+    for url in (*_urls(settings.places), *_urls(settings.test)):
+        list_requests(url, "corpus")  # refuses what it cannot list when it is called, before the first row
+
+
+def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
+    """Make the typed requests that the settings name (``shards.schema.REQUEST_FIELDS``), with context and ``fold``."""
+    check_requests(settings)
+    fold = partial(folds.stage, folds=settings.folds, test_share=settings.held_out)
+    if settings.chosen == "assistant":
+        languages, records = settings.languages, settings.records
+        source = run.source(
+            "generated_requests",
+            partial(assistant.requests, records, languages, run.seed),
+            {"records": records, "languages": languages, "seed": run.seed, "made_by": assistant.identity()},
+        )
+        made = run.step(Step("requests", (fold(),), source, cut=settings.shard.cut()))
+    else:
+        parse = request_parse.stage(
+            lang=settings.languages[0], domains=settings.domains, parse=settings.parse, context=settings.context
+        )
+        source = _listed(run, settings)
+        made = run.step(Step("requests", (parse, fold(drops=("part",))), source, cut=settings.shard.cut()))
+    if not made.records:
+        reasons = ", ".join(
+            f"{count} x {why}" for why, count in {**made.seal["reasons"], **made.seal["errors"]}.items()
+        )
+        raise UserError(
+            f"requests: no record is left ({reasons or 'none is there'}); see `gristmill inspect --rejects`"
+        )
+    return made
+
+
+def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
+    """List the corpora, those for test last."""
+    train, test = _urls(settings.places), _urls(settings.test)
+    names = _names([*train, *test])
+    parts: Sequence[str | None] = [*[None] * len(train), *["test"] * len(test)]
+
+    def tables() -> Iterator[pa.Table]:
+        places = zip((*train, *test), names, parts, strict=True)
+        return chain.from_iterable(list_requests(url, name, part=part) for url, name, part in places)
+
+    # A listing that changed is another source; it is read twice, so that it need not be held.
+    return run.source("listed_requests", tables, {"rows": _digest(tables())})
+
+
+def _urls(places: Places | None) -> tuple[str, ...]:
+    if places is None:
+        return ()
+    return (places,) if isinstance(places, str) else places

@@ -1,0 +1,190 @@
+"""Requests of a recipe: files and templates come out as typed records with their folds, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from cluster.inprocess import InProcessRunner
+from pipelines.request_corpora import RequestCorpusSettings, check_requests, prepare_requests
+from pipelines.run import Run
+from shards.audit import audit_below
+from shards.dataset import SealedSet
+from shards.errors import UserError
+from shards.schema import REQUEST_FIELDS
+
+Prepare = Callable[..., SealedSet]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Prepare:
+    """Make the requests of a run, of which all is audited."""
+
+    def prepared(seed: int = 0, **settings: object) -> SealedSet:
+        run = Run(str(tmp_path / "out"), InProcessRunner(), seed)
+        made = prepare_requests(run, RequestCorpusSettings(**settings))
+        assert not [gap for result in audit_below(run.out) for gap in result.gaps]
+        listed = next(trace.records for trace in run.trace if trace.kind == "source")
+        assert listed == made.seal["records_in"] == made.records + made.seal["rejected"]
+        return made
+
+    return prepared
+
+
+def rows(made: SealedSet) -> list[dict]:
+    return [row for table in made.tables() for row in table.to_pylist()]
+
+
+def jsonl(path: Path, records: list[dict]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def plays(number: int, **more: object) -> list[dict]:
+    return [
+        {"text": f"play song {n}", "domain": "music", "intent": "play", "slots": [{"name": "song", "value": str(n)}]}
+        | {key: value[n % len(value)] if isinstance(value, list) else value for key, value in more.items()}
+        for n in range(number)
+    ]
+
+
+def test_generated_requests_are_typed_and_in_folds(prepare: Prepare) -> None:
+    made = prepare(records=400, lang=("en", "hi"), folds=3, test_share=0.25)
+    assert made.records == 400
+    assert made.schema.equals(pa.schema([*REQUEST_FIELDS, pa.field("fold", pa.int32())]))
+    found = rows(made)
+    counts = Counter(row["fold"] for row in found)
+    assert set(counts) == {-1, 0, 1, 2}
+    assert counts[-1] == pytest.approx(100, abs=35)
+    assert {row["lang"] for row in found} == {"en", "hi"}
+    by_text: dict[str, set[int]] = {}
+    for row in found:
+        by_text.setdefault(row["text"], set()).add(row["fold"])
+    assert all(len(folds) == 1 for folds in by_text.values())
+
+
+def test_the_cut_into_shards_and_the_seed(prepare: Prepare) -> None:
+    whole = rows(prepare(records=90))
+    pieces = prepare(records=90, shard={"rows": 20})
+    assert [entry.rows for entry in pieces.shards] == [20, 20, 20, 20, 10]
+    assert rows(pieces) == whole
+    assert prepare(records=90).digest == prepare(records=90).digest != prepare(records=90, seed=1).digest
+
+
+def test_files_with_context_and_rejects(tmp_path: Path, prepare: Prepare) -> None:
+    records = plays(12, device=["tv", "phone", None], volume=[0.5, "3"])
+    records[4] |= {"volume": "loud"}
+    records[5] |= {"intent": ""}
+    made = prepare(places=jsonl(tmp_path / "plays.jsonl", records), context={"volume": "number", "device": "string"})
+    assert made.seal["reasons"] == {"parse: annotation: no intent": 1, "parse: context: no number": 1}
+    assert made.schema.names == [f.name for f in REQUEST_FIELDS] + ["device", "volume", "fold"]
+    assert made.schema.field("device").type == pa.string()
+    assert made.schema.field("volume").type == pa.float64()
+    first = rows(made)[:2]
+    assert [(row["device"], row["volume"]) for row in first] == [("tv", 0.5), ("phone", 3.0)]
+    assert first[1]["slots"] == [{"name": "song", "value": "1", "start": 2, "end": 3}]
+    assert first[1]["id"] == "plays/plays.jsonl#2"
+
+
+def test_a_place_for_test_is_all_for_test(tmp_path: Path, prepare: Prepare) -> None:
+    places = tuple(jsonl(tmp_path / name / "part.jsonl", plays(6)) for name in ("a", "b", "c"))
+    made = rows(prepare(places=places[:2], test=places[2], folds=2))
+    assert [row["id"].split("/")[0] for row in made] == ["part-1"] * 6 + ["part-2"] * 6 + ["part-3"] * 6
+    assert {row["fold"] for row in made[:12]} == {0, 1}
+    assert {row["fold"] for row in made[12:]} == {-1}
+
+
+def test_a_changed_file_is_seen_and_an_unchanged_one_kept(tmp_path: Path) -> None:
+    place = jsonl(tmp_path / "plays.jsonl", plays(6))
+
+    def run() -> tuple[str, list[bool]]:
+        done = Run(str(tmp_path / "out"), InProcessRunner())
+        made = prepare_requests(done, RequestCorpusSettings(places=place))
+        return made.digest, [trace.kept for trace in done.trace]
+
+    first, _ = run()
+    assert run() == (first, [True, True])
+    jsonl(tmp_path / "plays.jsonl", plays(6)[::-1])
+    again, kept = run()
+    assert again != first
+    assert kept == [False, False]
+
+
+def test_object_storage_gives_the_same_records(tmp_path: Path, prepare: Prepare) -> None:
+    jsonl(tmp_path / "c/deep/plays.jsonl", plays(5))
+    (tmp_path / "c/notes.txt").write_text("not a corpus")
+    (tmp_path / "c/seq.in").write_text("turn it on\n")
+    (tmp_path / "c/seq.out").write_text("O O O\n")
+    (tmp_path / "c/label").write_text("on\n")
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{tmp_path}/c", "/c", recursive=True)
+    try:
+        here, there = prepare(places=f"{tmp_path}/c"), prepare(places="memory://c")
+        assert here.records == 6
+        assert there.digest == here.digest
+        assert prepare(places="memory://c/deep/*.jsonl").records == 5
+    finally:
+        memory.rm("/c", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"places": "gone"}, r"gone: no such file or folder; expected folders of seq\.in"),
+        ({"kind": "files"}, "places: not given"),
+        ({"test": "gone"}, "places: not given"),
+        ({"places": "gone", "lang": ("en", "hi")}, r"lang: \['en', 'hi'\]; expected one"),
+        ({"lang": "de"}, r"lang: \['de'\]; expected some of en, hi"),
+        ({"lang": ()}, "lang: none given"),
+        ({"context": {"device": "string"}}, "context: generated requests have none"),
+        ({"kind": "assistant", "places": "x"}, "places: generated requests have none"),
+        ({"places": "x", "context": {"text": "string"}}, "context: 'text' is a column of every request"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(settings: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_requests(RequestCorpusSettings(**settings))
+
+
+def test_settings_are_typed() -> None:
+    for settings in ({"folds": 1}, {"test_share": 1.0}, {"kind": "filse"}, {"place": "x"}, {"context": {"a": "text"}}):
+        with pytest.raises(ValidationError):
+            RequestCorpusSettings(**settings)
+
+
+def test_a_corpus_of_which_nothing_is_left_is_refused(tmp_path: Path, prepare: Prepare) -> None:
+    with pytest.raises(UserError, match="requests: no record is left \\(3 x parse: annotation: no intent\\)"):
+        prepare(places=jsonl(tmp_path / "plays.jsonl", plays(3, intent="")))
+
+
+@pytest.mark.parametrize(
+    ("place", "records", "rejected", "domains", "intents"),
+    [
+        ("snips", 13784, 0, 7, 7),
+        ("hwu64/train", 9684, 0, 18, 64),
+        ("slurp", 2033, 0, 18, 59),
+        ("hinglish-top", 4383, 0, 8, 60),
+        ("clinc150", 18200, 200, 10, 150),
+    ],
+)
+def test_real_corpora(
+    data_dir: Path, prepare: Prepare, place: str, records: int, rejected: int, domains: int, intents: int
+) -> None:
+    made = prepare(places=f"{data_dir}/nlu/{place}")
+    assert (made.seal["records_in"], made.seal["rejected"]) == (records, rejected)
+    found = rows(made)
+    assert len({row["domain"] for row in found}) == domains
+    assert len({row["intent"] for row in found}) == intents
+    for row in found:
+        for slot in row["slots"]:
+            assert slot["value"] == " ".join(row["tokens"][slot["start"] : slot["end"]])
+    share = sum(row["fold"] == -1 for row in found) / len(found)
+    assert share == pytest.approx(0.2, abs=0.02)
