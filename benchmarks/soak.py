@@ -192,7 +192,8 @@ class Soak:
                     name = process.cmdline()[0]
                 except (psutil.Error, IndexError):
                     continue
-                if name.startswith("ray::") and ("MapWorker" in name) == actors:
+                # A raylet ends with its agents; nodes are struck by themselves, and the head is none of them.
+                if name.startswith("ray::") and "Agent" not in name and ("MapWorker" in name) == actors:
                     found.append(process)
         if not found:
             return False
