@@ -24,7 +24,7 @@ class Bin(NamedTuple):
 
     low: float
     high: float
-    count: int
+    n: int
     score: float  # NaN in an empty bin, as are the next three
     accuracy: float
     accuracy_low: float  # Wilson's interval, which takes each score as drawn by itself

@@ -13,7 +13,7 @@ RIGHT = np.array([0, 0, 1, 0, 1, 1, 1, 0], bool)
 def test_bins_of_equal_width_by_hand():
     bins = calibration.reliability(SCORES, RIGHT, 4)
     # [0, .25): 0 .1 .1; [.25, .5): .3; [.5, .75): .5 (on the edge); [.75, 1]: .9 1 1
-    assert [b.count for b in bins] == [3, 1, 1, 3]
+    assert [b.n for b in bins] == [3, 1, 1, 3]
     assert [b.score for b in bins] == pytest.approx([0.2 / 3, 0.3, 0.5, 2.9 / 3])
     assert [b.accuracy for b in bins] == pytest.approx([1 / 3, 0, 1, 2 / 3])
     assert (bins[1].low, bins[1].high) == (0.25, 0.5)
@@ -24,7 +24,7 @@ def test_bins_of_equal_width_by_hand():
 def test_bins_of_equal_mass_by_hand():
     bins = calibration.reliability(SCORES, RIGHT, 4, "mass")
     # Sorted, two a bin: the two .1 stand on both sides of a cut and stay together.
-    assert [(b.low, b.high, b.count) for b in bins] == [(0, 0.1, 1), (0.1, 0.5, 3), (0.5, 1, 2), (1, 1, 2)]
+    assert [(b.low, b.high, b.n) for b in bins] == [(0, 0.1, 1), (0.1, 0.5, 3), (0.5, 1, 2), (1, 1, 2)]
     gaps = 0 + abs(0.5 - 1) + abs(1.4 - 2) + abs(2 - 1)
     assert calibration.ece(SCORES, RIGHT, 4, "mass") == pytest.approx(gaps / 8)
 
@@ -35,14 +35,14 @@ def test_order_does_not_matter_and_the_bins_hold_all(equal):
     scores = np.round(rng.random(500) ** 4, 2)  # many ties
     right = rng.random(500) < scores
     bins = calibration.reliability(scores, right, 10, equal)
-    assert sum(b.count for b in bins) == 500
+    assert sum(b.n for b in bins) == 500
     turned = rng.permutation(500)
     again = calibration.reliability(scores[turned], right[turned], 10, equal)
-    assert [(b.low, b.count, b.accuracy) for b in again if b.count] == [
-        (b.low, b.count, b.accuracy) for b in bins if b.count
+    assert [(b.low, b.n, b.accuracy) for b in again if b.n] == [
+        (b.low, b.n, b.accuracy) for b in bins if b.n
     ]
-    held = [b for b in bins if b.count]
-    value = sum(b.count * abs(b.score - b.accuracy) for b in held) / 500
+    held = [b for b in bins if b.n]
+    value = sum(b.n * abs(b.score - b.accuracy) for b in held) / 500
     assert calibration.ece(scores, right, 10, equal) == pytest.approx(value)
 
 
