@@ -339,7 +339,7 @@ class Reranker:
             rows = order[start:end]
             own = {c: lists.context[c].take(utterance[rows]) for c in needed if c in lists.context}
             key[rows] = self.domains[name].log_confidences(lists.logs[:, rows], own)
-        return Scores(np.exp(key).astype(np.float32), key, _best(key, lists.offsets))
+        return Scores(np.exp(key).astype(np.float32), key, best_of(key, lists.offsets))
 
     def rank(
         self, hypotheses: Sequence[Mapping[str, Any]], context: Mapping[str, str | float | bool | None] | None = None
@@ -363,7 +363,11 @@ class Reranker:
         return [Ranked(int(place), float(scores.confidence[place])) for place in order]
 
 
-def _best(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def best_of(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the place in its list of each utterance's highest key, the first of equals; -1 where the list is empty.
+
+    ``key`` (hypotheses,), ``offsets`` (utterances + 1,); (utterances,) int32.
+    """
     best = np.full(len(offsets) - 1, -1, np.int32)
     full = np.flatnonzero(np.diff(offsets))
     if len(full):
