@@ -76,6 +76,9 @@ def _told(file: str, named: bool) -> str | None:
     folder, _, name = file.rpartition("/")
     low = name.lower()
     if low == "seq.in":
+        for path in _beside(file):
+            if not store.exists(path):
+                raise UserError(f"{path}: not there; expected it beside seq.in, with a line for each of its lines")
         return "snips"
     if low.endswith(".json"):
         if name != _DOMAINS and store.exists(store.join(folder, _DOMAINS)):
@@ -175,12 +178,8 @@ def _massive(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
 
 def _snips(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     """List the lines of ``seq.in`` with those of the two files beside it; a line that one of them lacks is empty."""
-    folder, where = posixpath.dirname(file), posixpath.dirname(key)
-    beside = [store.join(folder, name) for name in (_TAGS, _LABELS)]
-    for path in beside:
-        if not store.exists(path):
-            raise UserError(f"{path}: not there; expected it beside seq.in, with a line for each of its lines")
-    opened = [store.open_read(path) for path in (file, *beside)]
+    where = posixpath.dirname(key)
+    opened = [store.open_read(path) for path in (file, *_beside(file))]
     try:
         for number, parts in enumerate(itertools.zip_longest(*opened, fillvalue=b""), 1):
             if not any(line.strip() for line in parts):
@@ -193,6 +192,10 @@ def _snips(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     finally:
         for handle in opened:
             handle.close()
+
+
+def _beside(file: str) -> list[str]:
+    return [store.join(posixpath.dirname(file), name) for name in (_TAGS, _LABELS)]
 
 
 def _clinc150(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:

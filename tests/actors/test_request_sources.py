@@ -1,0 +1,131 @@
+"""Listing of annotated requests: every format is told by its content, and each record stands as in its file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from actors.pointers import DUPLICATE
+from actors.request_sources import LISTED, NOT_TEXT, list_requests
+from shards.errors import UserError
+
+HWU = 'answerid;scenario;intent;answer_annotation\n7;alarm;set;"wake me at [time : nine]"\n8;alarm;set;"stop"\n'
+TOP = "en_query\tcs_query\ten_parse\tcs_parse\tdomain\nstop\truko\t[IN:STOP stop ]\t[IN:STOP ruko ]\ttimer\n"
+SLURP = {"slurp_id": 5, "sentence_annotation": "stop", "scenario": "alarm", "action": "remove"}
+MASSIVE = {"id": "0", "locale": "hi-IN", "annot_utt": "रुको", "scenario": "alarm", "intent": "alarm_remove"}
+OWN = {"id": "x", "text": "stop", "domain": "timer", "intent": "stop", "slots": []}
+
+
+def listed(place: object, **options: object) -> list[dict]:
+    tables = list(list_requests(str(place), "c", **options))
+    assert all(table.schema.equals(LISTED) for table in tables)
+    return pa.concat_tables(tables).to_pylist()
+
+
+def write(folder: Path, **files: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_", ".", 1)).write_text(text)
+    return folder
+
+
+def lines(*records: dict) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def snips(folder: Path, texts: str, tags: str, labels: str) -> Path:
+    return write(folder, seq_in=texts, seq_out=tags, label=labels)
+
+
+def test_each_format_is_told_by_its_content(tmp_path: Path) -> None:
+    snips(tmp_path / "snips", "stop it\n\ngo\n", "O O\n\nO\n", "stop\n\ngo\n")
+    write(tmp_path / "hwu", alarm_csv=HWU)
+    write(tmp_path / "top", train_tsv=TOP)
+    write(tmp_path / "json", slurp_jsonl=lines(SLURP), massive_jsonl=lines(MASSIVE), own_jsonl=lines(OWN))
+    write(
+        tmp_path / "clinc", data_json='{"val": [["stop", "cancel"], ["hm", "oos"]]}', domains_json='{"m": ["cancel"]}'
+    )
+    write(tmp_path, README_md="nothing", other_json="{}")
+    found = [(row["id"], row["format"], row["told_domain"], row["raw"]) for row in listed(tmp_path)]
+    assert found == [
+        ("c/clinc/data.json#val/0", "clinc150", "m", '["stop", "cancel"]'),
+        ("c/clinc/data.json#val/1", "clinc150", None, '["hm", "oos"]'),
+        ("c/hwu/alarm.csv#2", "hwu64", None, '7;alarm;set;"wake me at [time : nine]"'),
+        ("c/hwu/alarm.csv#3", "hwu64", None, '8;alarm;set;"stop"'),
+        ("c/hi-IN/0", "massive", None, json.dumps(MASSIVE, ensure_ascii=False)),
+        ("c/x", "jsonl", None, json.dumps(OWN)),
+        ("c/5", "slurp", None, json.dumps(SLURP)),
+        ("c/snips#1", "snips", None, "stop it\nO O\nstop"),
+        ("c/snips#3", "snips", None, "go\nO\ngo"),
+        ("c/top/train.tsv#2", "top", None, "stop\truko\t[IN:STOP stop ]\t[IN:STOP ruko ]\ttimer"),
+    ]
+    assert listed(tmp_path / "hwu/alarm.csv")[0]["header"] == "answerid;scenario;intent;answer_annotation"
+    assert [row["id"] for row in listed(f"{tmp_path}/*/*.csv")] == ["c/hwu/alarm.csv#2", "c/hwu/alarm.csv#3"]
+
+
+def test_rows_come_in_tables_and_tell_their_part(tmp_path: Path) -> None:
+    write(tmp_path, a_jsonl=lines(*(OWN | {"id": n} for n in range(5))))
+    tables = list(list_requests(str(tmp_path), "c", part="test", rows=2))
+    assert [table.num_rows for table in tables] == [2, 2, 1]
+    assert pa.concat_tables(tables)["part"].to_pylist() == ["test"] * 5
+
+
+def test_records_that_cannot_be_read_stay_as_problems(tmp_path: Path) -> None:
+    data = lines(OWN, OWN).encode() + b'{"text": "\xff"}\n\n{broken\n'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data))
+    found = [(row["id"], row["problem"]) for row in listed(tmp_path)]
+    assert found == [
+        ("c/x", None),
+        ("c/a.jsonl.gz#2~again", DUPLICATE),
+        ("c/a.jsonl.gz#3", NOT_TEXT),
+        ("c/a.jsonl.gz#5", None),  # the parser tells
+    ]
+
+
+def test_a_byte_order_mark_and_line_ends_of_another_system(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + HWU.replace("\n", "\r\n").encode())
+    first = listed(tmp_path)[0]
+    assert (first["header"], first["raw"]) == (HWU.splitlines()[0], HWU.splitlines()[1])
+
+
+def test_files_of_snips_that_differ_in_length_lose_no_line(tmp_path: Path) -> None:
+    snips(tmp_path, "a b\nc\n", "O O\n", "x\ny\nz\n")
+    assert [row["raw"] for row in listed(tmp_path)] == ["a b\nO O\nx", "c\n\ny", "\n\nz"]
+
+
+@pytest.mark.parametrize(
+    ("files", "place", "said"),
+    [
+        ({}, "gone", "gone: no such file or folder; expected folders"),
+        ({"notes_txt": "x"}, "", "no requests found; expected folders"),
+        ({"notes_txt": "x"}, "notes.txt", r"notes\.txt: not a corpus of requests"),
+        ({"a_csv": "text,category\nx,y\n"}, "", r"a\.csv: its columns are those of no known corpus"),
+        ({"a_jsonl": '{"sentence": "x"}\n'}, "", r"a\.jsonl: its columns"),
+        ({"a_jsonl": ""}, "a.jsonl", r"a\.jsonl: its columns"),
+        ({"seq_in": "a\n", "label": "x\n"}, "", r"seq\.out: not there; expected it beside seq\.in"),
+        ({"data_json": "{}"}, "data.json", r"data\.json: there is no domains\.json beside it"),
+    ],
+)
+def test_places_that_cannot_be_listed_are_refused_at_once(tmp_path: Path, files: dict, place: str, said: str) -> None:
+    write(tmp_path, **files)
+    with pytest.raises(UserError, match=said):
+        list_requests(f"{tmp_path}/{place}".rstrip("/"), "c")
+
+
+@pytest.mark.parametrize(
+    ("data", "domains", "said"),
+    [
+        ("[1]", "{}", r"data\.json: cannot be read"),
+        ('{"val": 1}', "{}", r"data\.json: val is no list"),
+        ('{"val": []}', '{"bank": "x"}', r"domains\.json: bank is no list"),
+        ('{"val": []}', "{", r"domains\.json: cannot be read"),
+    ],
+)
+def test_clinc150_documents_of_another_shape_are_refused(tmp_path: Path, data: str, domains: str, said: str) -> None:
+    write(tmp_path, data_json=data, domains_json=domains)
+    with pytest.raises(UserError, match=said):
+        listed(tmp_path)
