@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.audio import set_column
-from models.rerankers import FEATURES, Column, DomainReranker, HypothesisError, Lists, Reranker
+from models.rerankers import Column, DomainReranker, HypothesisError, Lists, Reranker
 from shards import canonical, store
 from shards.artifact import read_file
 from shards.errors import UserError
 from shards.stage import ArtifactRef, BatchLimits, Stage
 
 FILE = "reranker.json"  # in the artifact of one domain
-LOGS = ("domain_logprob", "intent_logprob", "slots_logprob")  # in the order of FEATURES
+LOGS = ("domain_logprob", "intent_logprob", "slots_logprob")  # in the order of models.rerankers.FEATURES
 _ARTIFACT = "domain:"
 _FOLDER = "folder"
 
@@ -110,6 +110,9 @@ def lists_of(table: pa.Table, context: Sequence[str] = (), *, labelled: bool = F
     missing = [name for name in ("domain", *LOGS, *(("errors", "correct") if labelled else ())) if name not in names]
     if missing:
         raise UserError(f"rerank: the hypotheses have no field {missing[0]!r}; they have {', '.join(names) or 'none'}")
+    logs = np.empty((len(LOGS), len(flat)))
+    for row, name in zip(logs, LOGS, strict=True):
+        row[:] = _numbers(pc.struct_field(flat, name))
     domain = pc.struct_field(flat, "domain").dictionary_encode()
     if domain.null_count:
         raise HypothesisError("a hypothesis has no domain")
@@ -122,7 +125,7 @@ def lists_of(table: pa.Table, context: Sequence[str] = (), *, labelled: bool = F
         offsets=offsets,
         domains=tuple(domain.dictionary.to_pylist()),
         domain=domain.indices.to_numpy(zero_copy_only=False),
-        logs=np.stack([_numbers(pc.struct_field(flat, name)) for name in LOGS]).reshape(len(FEATURES), -1),
+        logs=logs,
         context={name: _context(table[name].combine_chunks(), name) for name in context},
         semer=semer,
         correct=correct,
@@ -130,7 +133,9 @@ def lists_of(table: pa.Table, context: Sequence[str] = (), *, labelled: bool = F
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
-    return pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+    if not pa.types.is_floating(column.type) or column.null_count:
+        column = pc.cast(column, pa.float64())  # in which what is missing is NaN
+    return column.to_numpy(zero_copy_only=False)
 
 
 def _context(column: pa.Array, name: str) -> Column:
@@ -142,7 +147,7 @@ def _context(column: pa.Array, name: str) -> Column:
         places = pc.fill_null(codes.indices, -1).to_numpy(zero_copy_only=False)
         return Column(places.astype(np.int64), tuple(codes.dictionary.to_pylist()))
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
-        return Column(_numbers(column))
+        return Column(_numbers(column).astype(np.float64))
     raise UserError(f"context column {name!r} is of type {kind}; expected text, truth values or numbers")
 
 

@@ -72,9 +72,9 @@ class Lists:
     correct: np.ndarray | None = None  # (hypotheses,) bool, where labelled
 
     def __post_init__(self) -> None:
-        broken = np.isnan(self.logs).any(0)
+        broken = np.isnan(self.logs)
         if broken.any():
-            name = self.domains[self.domain[np.argmax(broken)]]
+            name = self.domains[self.domain[np.argmax(broken.any(0))]]
             raise HypothesisError(f"a hypothesis of domain {name!r} has a score that is no number")
         object.__setattr__(self, "logs", np.maximum(self.logs, LOG_FLOOR))
 
@@ -325,20 +325,23 @@ class Reranker:
             HypothesisError: a hypothesis is of a domain without weights.
             UserError: a context column is missing or of another kind.
         """
-        key = np.empty(len(lists.domain))
-        order = np.argsort(lists.domain.astype(np.uint16), kind="stable")  # a radix sort
+        # By domain, so that each one's weights meet arrays of its own hypotheses; 16 bits are sorted by radix.
+        order = np.argsort(lists.domain.astype(np.uint16), kind="stable")
+        logs, utterance = lists.logs.take(order, 1), lists.utterance.take(order)
         counts = np.bincount(lists.domain, minlength=len(lists.domains))
         ends = np.cumsum(counts)
-        needed, utterance = self.columns, lists.utterance
+        needed = [name for name in self.columns if name in lists.context]
+        parts = np.empty(len(order))
         for name, start, end in zip(lists.domains, ends - counts, ends, strict=True):
             if start == end:
                 continue
             if name not in self.domains:
                 known = ", ".join(sorted(self.domains))
                 raise HypothesisError(f"a hypothesis is of domain {name!r}, which has no re-ranker; there are: {known}")
-            rows = order[start:end]
-            own = {c: lists.context[c].take(utterance[rows]) for c in needed if c in lists.context}
-            key[rows] = self.domains[name].log_confidences(lists.logs[:, rows], own)
+            own = {column: lists.context[column].take(utterance[start:end]) for column in needed}
+            parts[start:end] = self.domains[name].log_confidences(logs[:, start:end], own)
+        key = np.empty_like(parts)
+        key[order] = parts
         return Scores(np.exp(key).astype(np.float32), key, best_of(key, lists.offsets))
 
     def rank(
