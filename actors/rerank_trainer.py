@@ -23,7 +23,7 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     ``data`` is the URL of a sealed set of hypotheses. Records of fold -1 are the test set and are left out. All
     requests of the domain are used and a share ``negatives`` (above 0, at most 1) of the others, drawn by (seed, id);
     each of these counts 1 / ``negatives``, so that confidences stay those of the whole traffic. ``context`` names
-    columns, ``l2`` is how strongly weights are held to those of R0.
+    columns, ``l2`` is how strongly weights are held to those of R0, ``semer_weight`` what R1 counts in R3.
 
     Raises:
         UserError: a setting is out of its range, a column is missing, no request is of the domain, or none of its
@@ -41,16 +41,17 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
             f"re-ranker of {domain!r}: none of the {keep.seen} training requests in {data.name} is of this domain; "
             "expected at least one"
         )
-    l2 = float(config.get("l2", 1.0))
+    l2, semer_weight = float(config.get("l2", 1.0)), float(config.get("semer_weight", 1.0))
     trained_on = {
         "data": data.digest,
         "utterances": keep.kept,
         "positives": keep.positives,
         "negatives": share,
         "l2": l2,
+        "semer_weight": semer_weight,
         "seed": seed,
     }
-    made = fit(domain, joined(parts), config["loss"], l2=l2, trained_on=trained_on)
+    made = fit(domain, joined(parts), config["loss"], l2=l2, semer_weight=semer_weight, trained_on=trained_on)
     context.report({"step": made.iterations, "loss": made.value})
     return {
         "files": {FILE: made.reranker.to_bytes()},

@@ -6,7 +6,7 @@ order in which domains are trained. With w_u the weight of an utterance,
 
     R1: sum_u w_u sum_h softmax_u(s)(h) SemER(h), over the whole list of the utterance
     R2: -sum_u w_u sum_h [c log sigmoid(s) + (1 - c) log(1 - sigmoid(s))], over the domain's own hypotheses
-    R3: R1 + R2
+    R3: a R1 + R2, where a, which the paper does not give, is 1 unless set
 
 are divided by sum_u w_u, and l2 / 2 ||v - v_0||^2 is added to the sums, where v are the weights without the bias and
 v_0 those of R0: a domain with little data stays near the unweighted scheme.
@@ -137,11 +137,12 @@ def _spec(name: str, column: Column) -> Context:
 class Objective:
     """A loss and its gradient over one sample, as a function of the weights and, last, the bias."""
 
-    def __init__(self, given: Sample, specs: Iterable[Context], loss: str, l2: float) -> None:
+    def __init__(self, given: Sample, specs: Iterable[Context], loss: str, l2: float, share: float = 1.0) -> None:
         if loss not in LOSSES:
             raise UserError(f"re-ranker: the loss {loss!r} is unknown; expected one of {', '.join(LOSSES)}")
         self.given, self.l2 = given, l2
-        self.expected, self.entropy = loss in ("R1", "R3"), loss in ("R2", "R3")
+        self.expected = {"R1": 1.0, "R2": 0.0, "R3": share}[loss]  # how much expected SemER counts
+        self.entropy = loss in ("R2", "R3")
         self.list = np.repeat(np.arange(len(given.starts)), given.counts)
         own = {name: column.take(self.list) for name, column in given.context.items()}
         rows = [given.logs, *(spec.matrix(own[spec.name]) for spec in specs), np.ones((1, len(given.semer)))]
@@ -159,7 +160,7 @@ class Objective:
         value, slope = 0.5 * self.l2 * float((away**2).sum()), np.zeros_like(s)
         if self.expected:
             more, steeper = self._expected_semer(s)
-            value, slope = value + more, slope + steeper
+            value, slope = value + self.expected * more, slope + self.expected * steeper
         if self.entropy:
             c = self.given.correct
             value += float((self.weight * (np.logaddexp(0.0, s) - c * s)).sum())
@@ -191,9 +192,12 @@ def fit(
     loss: str,
     *,
     l2: float = 1.0,
+    semer_weight: float = 1.0,
     trained_on: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Fit a domain's weights by L-BFGS in float64, from those of R0; the same sample gives the same bytes.
+
+    ``semer_weight`` is what expected SemER counts beside the cross-entropy in R3.
 
     Raises:
         UserError: no hypothesis of the domain is in the sample, the loss is unknown, or there is no finite minimum
@@ -203,10 +207,11 @@ def fit(
 
     if not len(given.semer):
         raise UserError(f"re-ranker of {domain!r}: no hypothesis of this domain is in the training lists")
-    if not l2 >= 0:
-        raise UserError(f"re-ranker of {domain!r}: l2 is {l2}; expected 0 or more")
+    for name, value in (("l2", l2), ("semer_weight", semer_weight)):
+        if not value >= 0:
+            raise UserError(f"re-ranker of {domain!r}: {name} is {value}; expected 0 or more")
     specs = context_specs(given.context)
-    objective = Objective(given, specs, loss, l2)
+    objective = Objective(given, specs, loss, l2, semer_weight)
     spread = objective.features.std(1)  # in these units one step serves all weights
     unit = 1.0 / np.where(spread > 0, spread, 1.0)
 

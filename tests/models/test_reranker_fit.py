@@ -48,6 +48,7 @@ def test_expected_semer_by_hand():
     assert Objective(given, (), "R2", 0.0)(point)[0] == pytest.approx(entropy)
     pulled = Objective(given, (), "R3", 2.0)(point)[0]
     assert pulled == pytest.approx(expected + entropy + (1 + 0 + 0.25))
+    assert Objective(given, (), "R3", 0.0, 0.25)(point)[0] == pytest.approx(0.25 * expected + entropy)
 
 
 @pytest.mark.parametrize("loss", ["R1", "R2", "R3"])
@@ -177,3 +178,5 @@ def test_refusals():
         fit("shop", sample(lists, "shop", ones(lists)), "R2")
     with pytest.raises(UserError, match="expected 0 or more"):
         fit("video", given, "R2", l2=-1.0)
+    with pytest.raises(UserError, match=r"semer_weight is -1\.0"):
+        fit("video", given, "R3", semer_weight=-1.0)
