@@ -38,9 +38,7 @@ def test_order_does_not_matter_and_the_bins_hold_all(equal):
     assert sum(b.n for b in bins) == 500
     turned = rng.permutation(500)
     again = calibration.reliability(scores[turned], right[turned], 10, equal)
-    assert [(b.low, b.n, b.accuracy) for b in again if b.n] == [
-        (b.low, b.n, b.accuracy) for b in bins if b.n
-    ]
+    assert [(b.low, b.n, b.accuracy) for b in again if b.n] == [(b.low, b.n, b.accuracy) for b in bins if b.n]
     held = [b for b in bins if b.n]
     value = sum(b.n * abs(b.score - b.accuracy) for b in held) / 500
     assert calibration.ece(scores, right, 10, equal) == pytest.approx(value)
