@@ -6,7 +6,7 @@ The truth is drawn given the device and the hour, so that nobody who sees words 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,11 @@ import pyarrow as pa
 from shards.random import RecordRandom
 from shards.schema import REQUESTS
 
+VERSION = 1  # of how requests are drawn
 DEVICES = ("speaker", "television", "phone")
-CONTEXT = (pa.field("device", pa.string()), pa.field("hour", pa.float64()))  # hour of the day, 0 to 24
-FIELDS = pa.schema([*REQUESTS, *CONTEXT, pa.field("ambiguous", pa.bool_())])
+# The device, the hour of the day (6 to 24), and whether the words leave open what is meant.
+ADDED = (pa.field("device", pa.string()), pa.field("hour", pa.float64()), pa.field("ambiguous", pa.bool_()))
+FIELDS = pa.schema([*REQUESTS, *ADDED])
 
 _SHARE = 0.5  # of the requests that are ambiguous
 _DEVICE = (0.45, 0.3, 0.25)
@@ -54,9 +56,23 @@ def requests(records: int, seed: int, rows: int = 2000) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist([_request(key, draw(key)) for key in ids], schema=FIELDS)
 
 
+def with_context(tables: Iterable[pa.Table], seed: int) -> Iterator[pa.Table]:
+    """Give other requests a device and an hour, which tell nothing of them."""
+    draw = RecordRandom(seed, "context")
+    for table in tables:
+        drawn = [_context(draw(key)) for key in table["id"].to_pylist()]
+        columns = [*zip(*drawn, strict=True), [False] * len(drawn)]
+        for field, values in zip(ADDED, columns, strict=True):
+            table = table.append_column(field, pa.array(values, field.type))
+        yield table
+
+
+def _context(rng: np.random.Generator) -> tuple[str, float]:
+    return DEVICES[rng.choice(len(DEVICES), p=_DEVICE)], round(float(rng.uniform(6, 24)), 2)
+
+
 def _request(key: str, rng: np.random.Generator) -> dict[str, object]:
-    device = DEVICES[rng.choice(len(DEVICES), p=_DEVICE)]
-    hour = round(float(rng.uniform(6, 24)), 2)
+    device, hour = _context(rng)
     bare = bool(rng.random() < _SHARE)
     odds = _MEANT[device][hour >= 20] if bare else (1 / 3, 1 / 3, 1 / 3)
     domain = tuple(_INTENTS)[rng.choice(len(_INTENTS), p=odds)]

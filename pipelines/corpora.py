@@ -175,18 +175,18 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
 
 def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -> SealedSet:
     """List a corpus and read the headers of its files."""
-    names = _names(urls)
+    names = place_names(urls)
 
     def tables() -> Iterator[pa.Table]:
         return chain.from_iterable(list_sources(url, corpus=name) for url, name in zip(urls, names, strict=True))
 
     # A listing that changed is another source; it is read twice, so that it need not be held.
-    listing = run.source(f"listing_{name}", tables, {"rows": _digest(tables())})
+    listing = run.source(f"listing_{name}", tables, {"rows": digest_of(tables())})
     stage = ingest.probe_stage(max_duration=settings.max_duration, min_duration=settings.min_duration)
     return run.step(Step(f"probed_{name}", (stage,), listing))
 
 
-def _names(urls: Sequence[str]) -> list[str]:
+def place_names(urls: Sequence[str]) -> list[str]:
     """Return a name for each place; equal ones (/a/train, /b/train) are numbered in the order given, for the ids."""
     own = [corpus_name(url) for url in urls]
     names: list[str] = []
@@ -199,7 +199,7 @@ def _names(urls: Sequence[str]) -> list[str]:
     return names
 
 
-def _digest(tables: Iterator[pa.Table]) -> str:
+def digest_of(tables: Iterator[pa.Table]) -> str:
     """Return the digest of rows as they stream by."""
     whole = hashlib.sha256()
     for table in tables:

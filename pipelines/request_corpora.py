@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import chain
 from typing import Literal
 
@@ -13,8 +12,8 @@ from pydantic import Field
 from actors import folds, request_parse
 from actors.request_parse import ContextKind
 from actors.request_sources import list_requests
-from pipelines import assistant
-from pipelines.corpora import CutSettings, Places, Settings, _digest, _names
+from pipelines import ambiguous, assistant
+from pipelines.corpora import CutSettings, Places, Settings, digest_of, place_names
 from pipelines.run import Run
 from shards.dataset import SealedSet
 from shards.errors import UserError
@@ -34,6 +33,7 @@ class RequestCorpusSettings(Settings):
     test: Places | None = None
     lang: str | tuple[str, ...] = "en"  # assistant: the languages spoken; files: that of what does not tell its own
     records: int = Field(6000, ge=1)  # assistant
+    ambiguous: int = Field(0, ge=0)  # assistant: so many beside them, with device and hour (pipelines.ambiguous)
     domains: dict[str, str] | None = None  # files: the domain of each intent of SNIPS and ATIS
     parse: Literal["en_parse", "cs_parse"] = "en_parse"  # files: the column of TOP parses that is read
     context: dict[str, ContextKind] = Field(default_factory=dict)  # files: columns to carry through
@@ -50,6 +50,12 @@ class RequestCorpusSettings(Settings):
     def languages(self) -> tuple[str, ...]:
         """The languages, in order."""
         return (self.lang,) if isinstance(self.lang, str) else self.lang
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that requests have beside those of every request."""
+        added = [field.name for field in ambiguous.ADDED] if self.ambiguous else []
+        return (*added, *self.context)
 
     @property
     def held_out(self) -> float:
@@ -69,6 +75,8 @@ def check_requests(settings: RequestCorpusSettings) -> None:
             if getattr(settings, name):
                 raise UserError(f"{name}: generated requests have none; expected kind: files with it")
         return
+    if settings.ambiguous:
+        raise UserError("ambiguous: these are generated beside a home's requests; expected kind: assistant with it")
     if settings.places is None:
         raise UserError("places: not given; expected the URL of a corpus of requests, or several")
     if len(settings.languages) != 1:
@@ -78,23 +86,15 @@ def check_requests(settings: RequestCorpusSettings) -> None:
 
 
 def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
-    """Make the typed requests that the settings name (``shards.schema.REQUEST_FIELDS``), with context and ``fold``."""
+    """Make the typed requests that the settings name (``shards.schema.REQUEST_FIELDS``), with their context."""
     check_requests(settings)
-    fold = partial(folds.stage, folds=settings.folds, test_share=settings.held_out)
-    if settings.chosen == "assistant":
-        languages, records = settings.languages, settings.records
-        source = run.source(
-            "generated_requests",
-            partial(assistant.requests, records, languages, run.seed),
-            {"records": records, "languages": languages, "seed": run.seed, "made_by": assistant.identity()},
-        )
-        made = run.step(Step("requests", (fold(),), source, cut=settings.shard.cut()))
-    else:
+    if settings.chosen == "files":
         parse = request_parse.stage(
             lang=settings.languages[0], domains=settings.domains, parse=settings.parse, context=settings.context
         )
-        source = _listed(run, settings)
-        made = run.step(Step("requests", (parse, fold(drops=("part",))), source, cut=settings.shard.cut()))
+        made = run.step(Step("requests", (parse,), _listed(run, settings), cut=settings.shard.cut()))
+    else:
+        made = _generated(run, settings)
     if not made.records:
         reasons = ", ".join(
             f"{count} x {why}" for why, count in {**made.seal["reasons"], **made.seal["errors"]}.items()
@@ -105,10 +105,33 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
     return made
 
 
+def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSet, split: int = 0) -> SealedSet:
+    """Add ``fold`` to requests, by the random split of a number: each other number is another split."""
+    drops = ("part",) if "part" in requests.schema.names else ()
+    stage = folds.stage(f"folds_{split}", folds=settings.folds, test_share=settings.held_out, drops=drops)
+    cut = settings.shard.cut() if settings.chosen == "assistant" else None
+    return run.step(Step(f"split_{split}", (stage,), requests, cut=cut))
+
+
+def _generated(run: Run, settings: RequestCorpusSettings) -> SealedSet:
+    """Requests to a home and, where they are asked for, those that the device alone tells apart."""
+    languages, records, more = settings.languages, settings.records, settings.ambiguous
+
+    def tables() -> Iterator[pa.Table]:
+        home = assistant.requests(records, languages, run.seed)
+        if not more:
+            return home
+        return chain(ambiguous.with_context(home, run.seed), ambiguous.requests(more, run.seed))
+
+    identity = {"records": records, "languages": languages, "seed": run.seed, "made_by": assistant.identity()}
+    identity |= {"ambiguous": more, "version": ambiguous.VERSION} if more else {}
+    return run.source("requests", tables, identity)
+
+
 def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
     """List the corpora, those for test last."""
     train, test = _urls(settings.places), _urls(settings.test)
-    names = _names([*train, *test])
+    names = place_names([*train, *test])
     parts: Sequence[str | None] = [*[None] * len(train), *["test"] * len(test)]
 
     def tables() -> Iterator[pa.Table]:
@@ -116,7 +139,7 @@ def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
         return chain.from_iterable(list_requests(url, name, part=part) for url, name, part in places)
 
     # A listing that changed is another source; it is read twice, so that it need not be held.
-    return run.source("listed_requests", tables, {"rows": _digest(tables())})
+    return run.source("listed_requests", tables, {"rows": digest_of(tables())})
 
 
 def _urls(places: Places | None) -> tuple[str, ...]:

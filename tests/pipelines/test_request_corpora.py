@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.inprocess import InProcessRunner
-from pipelines.request_corpora import RequestCorpusSettings, check_requests, prepare_requests
+from pipelines.request_corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
 from pipelines.run import Run
 from shards.audit import audit_below
 from shards.dataset import SealedSet
@@ -27,13 +27,15 @@ Prepare = Callable[..., SealedSet]
 def prepare(tmp_path: Path) -> Prepare:
     """Make the requests of a run, of which all is audited."""
 
-    def prepared(seed: int = 0, **settings: object) -> SealedSet:
+    def prepared(seed: int = 0, split: bool = True, **settings: object) -> SealedSet:
         run = Run(str(tmp_path / "out"), InProcessRunner(), seed)
-        made = prepare_requests(run, RequestCorpusSettings(**settings))
+        corpus = RequestCorpusSettings(**settings)
+        made = prepare_requests(run, corpus)
+        folded = split_requests(run, corpus, made)
         assert not [gap for result in audit_below(run.out) for gap in result.gaps]
         listed = next(trace.records for trace in run.trace if trace.kind == "source")
         assert listed == made.seal["records_in"] == made.records + made.seal["rejected"]
-        return made
+        return folded if split else made
 
     return prepared
 
@@ -83,9 +85,11 @@ def test_files_with_context_and_rejects(tmp_path: Path, prepare: Prepare) -> Non
     records = plays(12, device=["tv", "phone", None], volume=[0.5, "3"])
     records[4] |= {"volume": "loud"}
     records[5] |= {"intent": ""}
-    made = prepare(places=jsonl(tmp_path / "plays.jsonl", records), context={"volume": "number", "device": "string"})
+    made = prepare(
+        places=jsonl(tmp_path / "plays.jsonl", records), context={"volume": "number", "device": "string"}, split=False
+    )
     assert made.seal["reasons"] == {"parse: annotation: no intent": 1, "parse: context: no number": 1}
-    assert made.schema.names == [f.name for f in REQUEST_FIELDS] + ["device", "volume", "fold"]
+    assert {"device", "volume"} < set(made.schema.names)
     assert made.schema.field("device").type == pa.string()
     assert made.schema.field("volume").type == pa.float64()
     first = rows(made)[:2]
@@ -178,7 +182,7 @@ def test_a_corpus_of_which_nothing_is_left_is_refused(tmp_path: Path, prepare: P
 def test_real_corpora(
     data_dir: Path, prepare: Prepare, place: str, records: int, rejected: int, domains: int, intents: int
 ) -> None:
-    made = prepare(places=f"{data_dir}/nlu/{place}")
+    made = prepare(places=f"{data_dir}/nlu/{place}", split=False)
     assert (made.seal["records_in"], made.seal["rejected"]) == (records, rejected)
     found = rows(made)
     assert len({row["domain"] for row in found}) == domains
@@ -186,5 +190,6 @@ def test_real_corpora(
     for row in found:
         for slot in row["slots"]:
             assert slot["value"] == " ".join(row["tokens"][slot["start"] : slot["end"]])
-    share = sum(row["fold"] == -1 for row in found) / len(found)
+    folds = [row["fold"] for row in rows(prepare(places=f"{data_dir}/nlu/{place}"))]
+    share = folds.count(-1) / len(folds)
     assert share == pytest.approx(0.2, abs=0.02)
