@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,7 @@ class Rerank:
             if key == _FOLDER:
                 read += load_folder(url)
             else:
-                read.append(_read(_artifact_file(url), url, key.removeprefix(_ARTIFACT)))
+                read.append(read_weights(url, key.removeprefix(_ARTIFACT)))
         self.reranker = Reranker(read) if read else None
         self.suffix = suffix
 
@@ -78,6 +79,16 @@ def stage(
     )
 
 
+def file_of(folder: str, domain: str) -> str:
+    """Return the URL of a domain's weights in a plain folder."""
+    return store.join(folder, f"{quote(domain, safe=' ')}.json")
+
+
+def read_weights(url: str, domain: str) -> DomainReranker:
+    """Read the weights of a domain from the artifact of its training; refused as :func:`load_folder` does."""
+    return _read(_artifact_file(url), url, domain)
+
+
 def load_folder(folder: str) -> list[DomainReranker]:
     """Read the weights in a plain folder of ``<domain>.json``.
 
@@ -88,7 +99,7 @@ def load_folder(folder: str) -> list[DomainReranker]:
     names = sorted(name for name in store.list_names(folder) if name.endswith(".json"))
     if not names:
         raise UserError(f"{folder}: holds no re-ranker; expected one <domain>.json a domain")
-    urls = {name.removesuffix(".json"): store.join(folder, name) for name in names}
+    urls = {unquote(name.removesuffix(".json")): store.join(folder, name) for name in names}
     return [_read(store.read_bytes(url), url, domain) for domain, url in urls.items()]
 
 

@@ -1,4 +1,4 @@
-"""Training of one domain's re-ranker on a sealed set of labelled lists; reads no other domain's weights."""
+"""Training of one domain's re-ranker on a sealed set of labelled lists, beside others' weights as they are given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from actors.rerank import FILE, lists_of
+from actors.rerank import FILE, lists_of, read_weights
 from models.reranker_fit import fit, joined, sample
 from shards.dataset import SealedSet, open_sealed
 from shards.errors import UserError
@@ -24,6 +24,7 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     requests of the domain are used and a share ``negatives`` (above 0, at most 1) of the others, drawn by (seed, id);
     each of these counts 1 / ``negatives``, so that confidences stay those of the whole traffic. ``context`` names
     columns, ``l2`` is how strongly weights are held to those of R0, ``semer_weight`` what R1 counts in R3.
+    ``rivals`` are artifacts of other domains' weights by domain, which compete in the expected SemER.
 
     Raises:
         UserError: a setting is out of its range, a column is missing, no request is of the domain, or none of its
@@ -35,7 +36,11 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
         raise UserError(f"re-ranker of {domain!r}: negatives is {share}; expected a share above 0 and at most 1")
     data = open_sealed(config["data"])
     keep = _Kept(data, domain, share, seed)
-    parts = [sample(lists_of(table, columns, labelled=True), domain, weight) for table, weight in keep.tables(columns)]
+    rivals = {name: read_weights(url, name) for name, url in config.get("rivals", {}).items() if name != domain}
+    parts = [
+        sample(lists_of(table, columns, labelled=True), domain, weight, rivals)
+        for table, weight in keep.tables(columns)
+    ]
     if not keep.positives:
         raise UserError(
             f"re-ranker of {domain!r}: none of the {keep.seen} training requests in {data.name} is of this domain; "

@@ -1,8 +1,9 @@
 """Training of one domain's re-ranker, alone: the losses of Su et al. (SLT 2018) and their minimum.
 
 A domain is trained on utterances of its own and on a sample of the others', which count for those left out. The
-other domains' hypotheses have their unweighted scores, through which no gradient runs, so nothing depends on the
-order in which domains are trained. With w_u the weight of an utterance,
+other domains' hypotheses have the scores of weights that were there before (of R0, where there are none), through
+which no gradient runs, so nothing depends on the order in which domains are trained. With w_u the weight of an
+utterance,
 
     R1: sum_u w_u sum_h softmax_u(s)(h) SemER(h), over the whole list of the utterance
     R2: -sum_u w_u sum_h [c log sigmoid(s) + (1 - c) log(1 - sigmoid(s))], over the domain's own hypotheses
@@ -36,7 +37,7 @@ class Sample:
     correct: np.ndarray  # (n,) float64, 0 or 1
     starts: np.ndarray  # (lists,) the first own hypothesis of each list
     weight: np.ndarray  # (lists,)
-    other: np.ndarray  # (lists,) log of the sum of exp(unweighted score) over the other domains' hypotheses
+    other: np.ndarray  # (lists,) log of the sum of exp(score) over the other domains' hypotheses
     other_semer: np.ndarray  # (lists,) their SemER, weighted by these
     context: Mapping[str, Column]  # (lists,) each
     total: float  # weight of all utterances, also of those without a hypothesis of this domain
@@ -47,15 +48,18 @@ class Sample:
         return np.diff(self.starts, append=len(self.semer))
 
 
-def sample(lists: Lists, domain: str, weight: np.ndarray) -> Sample:
-    """Return what a domain learns from labelled lists; ``weight`` (utterances,), 0 leaves an utterance out."""
+def sample(lists: Lists, domain: str, weight: np.ndarray, rivals: Mapping[str, DomainReranker] | None = None) -> Sample:
+    """Return what a domain learns from labelled lists.
+
+    ``weight`` (utterances,) is what each counts, 0 leaves it out; ``rivals`` are the other domains' weights.
+    """
     assert lists.semer is not None
     assert lists.correct is not None
     kept = lists.where(weight[lists.utterance] > 0)
     own = kept.of_domain(domain)
     rest = kept.where(kept.domain != (kept.domains.index(domain) if domain in kept.domains else -1))
     full = np.flatnonzero(np.diff(own.offsets))
-    other, other_semer = _other(rest, len(weight))
+    other, other_semer = _other(rest, len(weight), rivals or {})
     return Sample(
         logs=own.logs,
         semer=own.semer,  # type: ignore[arg-type]
@@ -69,18 +73,29 @@ def sample(lists: Lists, domain: str, weight: np.ndarray) -> Sample:
     )
 
 
-def _other(rest: Lists, utterances: int) -> tuple[np.ndarray, np.ndarray]:
+def _other(rest: Lists, utterances: int, rivals: Mapping[str, DomainReranker]) -> tuple[np.ndarray, np.ndarray]:
     log_sum, semer = np.full(utterances, -np.inf), np.zeros(utterances)
     full = np.flatnonzero(np.diff(rest.offsets))
     if len(full):
         starts, counts = rest.offsets[full], np.diff(rest.offsets)[full]
-        scores = rest.logs.sum(0)
+        scores = _scores(rest, rivals)
         top = np.maximum.reduceat(scores, starts)
         mass = np.exp(scores - np.repeat(top, counts))
         sums = np.add.reduceat(mass, starts)
         log_sum[full] = top + np.log(sums)
         semer[full] = np.add.reduceat(mass * rest.semer, starts) / sums
     return log_sum, semer
+
+
+def _scores(lists: Lists, rivals: Mapping[str, DomainReranker]) -> np.ndarray:
+    """Return s of each hypothesis by the weights of its domain, unweighted where there are none."""
+    scores, utterance = lists.logs.sum(0), lists.utterance
+    for place, name in enumerate(lists.domains):
+        if name in rivals:
+            rows = np.flatnonzero(lists.domain == place)
+            own = {key: column.take(utterance[rows]) for key, column in lists.context.items()}
+            scores[rows] = rivals[name].scores(lists.logs[:, rows], own)
+    return scores
 
 
 def joined(samples: Sequence[Sample]) -> Sample:
