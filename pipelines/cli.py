@@ -213,6 +213,42 @@ def export(
 
 @app.command()
 @_told
+def rerank(
+    lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
+    out: Out,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="runner=ray|inprocess, workers=N.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Score lists of hypotheses by the re-rankers of their domains, or go on with it."""
+    from pipelines.progress import shown
+    from pipelines.rerank_files import rerank_lists
+
+    with shown(quiet) as progress:
+        made, fresh = rerank_lists(lists, weights, out, settings or [], progress)
+    if not fresh:
+        print("nothing to do: everything was finished by an earlier run")
+    print(f"ranked {made.records} lists: {made.url}")
+
+
+@app.command()
+@_told
+def swap(
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of those in use.")],
+    held_out: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set of lists that neither saw.")],
+) -> None:
+    """Exchange one domain's re-ranker, unless held-out lists say that the new one is worse."""
+    from pipelines.rerank_files import swap
+
+    told = swap(new, weights, held_out)
+    print(f"exchanged: held-out log loss {told.new:.4f}, before {told.old:.4f} ({told.n} hypotheses)")
+
+
+@app.command()
+@_told
 def doctor(
     out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs",
     cluster: Annotated[

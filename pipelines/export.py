@@ -14,12 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from actors.export import stage
-from pipelines.config import Common, absolute
+from pipelines.config import absolute
 from pipelines.export_manifests import Export, manifests
-from pipelines.launch import check_nodes, check_out, make_cluster
+from pipelines.launch import carried_out, check_nodes, check_out, make_cluster
 from pipelines.progress import RunProgress
 from pipelines.run import LEDGER, Cluster
 from shards import canonical, store
@@ -60,7 +58,7 @@ def export_set(
         UserError: there is no such set, format or column; the destination holds something else.
     """
     dest = absolute(dest)
-    common = _common(dest, settings)
+    common = carried_out("export", dest, settings)
     source = find_set(absolute(url))
     written = stage(form, dest, source.schema, columns)
     step = Step(f"export-{form}", (written,), source)
@@ -87,22 +85,6 @@ def _carry_out(step: Step, form: str, dest: str, cluster: Cluster, progress: Run
             _publish(store.join(dest, name), parts(), books)
     left_out = {**made.seal["reasons"], **made.seal["errors"]}
     return Exported(dest, store.join(dest, name), made.records, left_out, fresh)
-
-
-def _common(dest: str, settings: Sequence[str]) -> Common:
-    """Return how the work is carried out."""
-    values: dict[str, str] = {}
-    for setting in settings:
-        key, sign, value = setting.partition("=")
-        if not sign or key not in ("runner", "workers"):
-            raise UserError(f"{setting!r}: expected runner=ray, runner=inprocess or workers=N")
-        values[key] = value
-    try:
-        return Common.model_validate({"recipe": "export", "out": dest, **values})
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        expected = wrong["msg"].removeprefix("Input should be ")
-        raise UserError(f"{wrong['loc'][0]}: {wrong['input']!r} is not right; expected {expected}") from None
 
 
 def find_set(url: str) -> SealedSet:

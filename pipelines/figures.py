@@ -153,13 +153,13 @@ def curves(
 
 
 def reliability(bins: Sequence[Mapping[str, Any]], colour: int, label: str) -> str:
-    """Draw the share that is right over the mean score of each bin, with its interval; the area of a dot is its count.
+    """Draw the share that is right over the mean score of each bin with its interval; a dot's area is its number.
 
-    ``bins`` hold ``score``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``count``. Dots on the dashed diagonal
-    are scores to be trusted.
+    ``bins`` hold ``score``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``n``. Scores are to be trusted
+    where dots lie on the dashed diagonal.
     """
     left, right, top, side = 34, 12, 10, 270
-    most = max((b["count"] for b in bins), default=1)
+    most = max((b["n"] for b in bins), default=1)
 
     def at(score: float, share: float) -> tuple[float, float]:
         return left + side * score, top + side * (1 - share)
@@ -176,10 +176,10 @@ def reliability(bins: Sequence[Mapping[str, Any]], colour: int, label: str) -> s
     for b in bins:
         x, y = at(b["score"], b["accuracy"])
         body.append(_line(x, at(0, b["accuracy_low"])[1], x, at(0, b["accuracy_high"])[1], "whisker", colour))
-        radius = 2 + 6 * math.sqrt(b["count"] / most)
+        radius = 2 + 6 * math.sqrt(b["n"] / most)
         body.append(
             f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" class="dot" '
-            f'style="fill:var(--s{colour})"><title>{b["count"]:,} hypotheses, score {b["score"]:.3f}, '
+            f'style="fill:var(--s{colour})"><title>{b["n"]:,} hypotheses, score {b["score"]:.3f}, '
             f"right {b['accuracy']:.3f}</title></circle>"
         )
     return _svg(top + side + 20, body, label, left + side + right)

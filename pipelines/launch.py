@@ -8,9 +8,11 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from cluster.training_log import LogSettings, check
 from pipelines.config import Common, Loaded, absolute, save
@@ -43,6 +45,22 @@ def make_cluster(common: Common) -> Cluster:
     from cluster.ray_runner import RayRunner
 
     return RayRunner(common.workers, Prices(**common.price.model_dump()), log, common.resources)
+
+
+def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
+    """Return how a command other than a recipe's carries its work out, from ``runner=...`` and ``workers=N``."""
+    values: dict[str, str] = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not sign or key not in ("runner", "workers"):
+            raise UserError(f"{setting!r}: expected runner=ray, runner=inprocess or workers=N")
+        values[key] = value
+    try:
+        return Common.model_validate({"recipe": command, "out": out, **values})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        expected = wrong["msg"].removeprefix("Input should be ")
+        raise UserError(f"{wrong['loc'][0]}: {wrong['input']!r} is not right; expected {expected}") from None
 
 
 def training_log(common: Common) -> LogSettings:

@@ -139,7 +139,7 @@ def reliability_section(report: Report) -> str:
         system, domain = shown(report, entry["system"]), entry["domain"]
         title = system if domain is None else f"{system}: {domain}"
         drawn = figures.reliability(entry["bins"], colour_of(report, entry["system"]), f"Reliability, {title}")
-        total = sum(b["count"] for b in entry["bins"])
+        total = sum(b["n"] for b in entry["bins"])
         return f"<figure><h3>{escape(title)}</h3>{drawn}<figcaption>{total:,} hypotheses</figcaption></figure>"
 
     wanted = {report.baseline, *([report.headline[0]] if report.headline else [])}
