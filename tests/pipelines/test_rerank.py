@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -99,8 +100,6 @@ def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
 
 
 def test_another_weighting_keeps_the_lists(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     told = run(out, "runner=inprocess", "weights.semer_weight=0.5").stdout
@@ -109,6 +108,22 @@ def test_another_weighting_keeps_the_lists(finished: Path, tmp_path: Path) -> No
     ]
     assert "kept from before" in told
     assert weights(out) != weights(finished)
+
+
+def test_a_peer_ranks_the_same_lists(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lightgbm")
+    digests = []
+    for number in range(2):
+        out = tmp_path / str(number)
+        shutil.copytree(finished, out)
+        assert run(out, "runner=inprocess", "peer=lambdarank").exit_code == 0
+        digests.append({(audit.name, audit.digest) for audit in audit_below(str(out))})
+        (folder,) = (out / "lambdarank").iterdir()
+        digests[-1].add(("trees", json.loads((folder / "artifact.json").read_text())["digest"]))
+    assert digests[0] == digests[1]
+    assert metric(out, "lambdarank", "test", "semer") < metric(out, "R0", "test", "semer")
+    raw, scaled = (metric(out, f"lambdarank{kind}", "test", "nll") for kind in ("", "_platt"))
+    assert scaled < raw
 
 
 def test_lists_are_ranked_by_a_folder_of_weights(finished: Path, tmp_path: Path) -> None:
@@ -133,8 +148,6 @@ def test_lists_are_ranked_by_a_folder_of_weights(finished: Path, tmp_path: Path)
 
 
 def test_one_domain_is_exchanged_behind_a_gate(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder, lists = tmp_path / "rerankers", made(finished, "hypotheses_0").url
     shutil.copytree(finished / "rerankers", folder)
     before = weights(tmp_path)
@@ -170,8 +183,6 @@ def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, overrides: li
 
 
 def test_weights_and_lists_that_do_not_fit_are_refused(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     lists, folder = tmp_path / "lists.jsonl", tmp_path / "rerankers"
     shutil.copytree(finished / "rerankers", folder)
     other = json.loads((folder / "video.json").read_text())
