@@ -172,11 +172,11 @@ def reliability(bins: Sequence[Mapping[str, Any]], colour: int, label: str) -> s
             _text(left - 6, y + 4, f"{mark:g}", "tick", "end"),
             _text(x, top + side + 15, f"{mark:g}", "tick", "middle"),
         ]
-    body.append(_line(*at(0, 0), *at(1, 1), "rule"))
+    body.append(_line(*at(0, 0), *at(1, 1), "rule", colour))
     for b in bins:
         x, y = at(b["score"], b["accuracy"])
         body.append(_line(x, at(0, b["accuracy_low"])[1], x, at(0, b["accuracy_high"])[1], "whisker", colour))
-        radius = 2 + 6 * math.sqrt(b["n"] / most)
+        radius = 2.5 + 5.5 * math.sqrt(b["n"] / most)
         body.append(
             f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" class="dot" '
             f'style="fill:var(--s{colour})"><title>{b["n"]:,} hypotheses, score {b["score"]:.3f}, '

@@ -57,6 +57,7 @@ class Report:
     lower_is_better: bool = True
     headline: tuple[str, str] | None = None  # (system, test set) of the summary sentence
     labels: dict[str, str] = field(default_factory=dict)  # names to show for systems and test sets
+    tested: str = "speech"  # what test sets hold
     test_sets: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> {"utterances": 9, ...}
     # Training curves: {"system", "seed", "step", "loss", any other measure}, one row a point.
     curves: list[dict[str, Any]] = field(default_factory=list)

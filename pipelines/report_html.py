@@ -79,7 +79,7 @@ def summary(report: Report) -> str:
     if mine is None or base is None:
         return ""
     told = (
-        f"On {inline(report, test_set)} speech, {inline(report, system)} has a "
+        f"On {inline(report, test_set)} {report.tested}, {inline(report, system)} has a "
         f"{shown(report, report.metric)} of {measured(report, mine['value'])} against "
         f"{measured(report, base['value'])} for {inline(report, report.baseline)}"
     )
@@ -145,10 +145,10 @@ def _results(report: Report) -> str:
         drawn = figures.points(lines, partial(measured, report), _tick(report), label, base)
         panels.append(f"<figure><h3>{escape(title)}</h3>{drawn}<figcaption>{told}</figcaption></figure>")
     ways = {size["resampled"] for size in report.test_sets.values() if size.get("resampled")}
-    how = f", resampling {escape(' or '.join(sorted(ways)))}" if ways else ""
+    how = f" by bootstrap, resampling {escape(' or '.join(sorted(ways)))}" if ways else ""
     hint = (
-        f"{escape(shown(report, report.metric))} with its 95% bootstrap interval{how}; small dots are training "
-        f"seeds. The dashed rule is the {escape(inline(report, report.baseline))}. "
+        f"{escape(shown(report, report.metric))} with its 95% interval{how}; small dots are seeds. "
+        f"The dashed rule is the {escape(inline(report, report.baseline))}. "
         f"Each panel has its own scale; {'less' if report.lower_is_better else 'more'} is better."
     )
     return (
@@ -196,7 +196,7 @@ def _result_table(report: Report) -> str:
             found = [(find(report, system, test_set, metric), show) for metric, _, show in columns]
             cells = [show(row) if row else "–" for row, show in found]
             rows.append([dot(colour_of(report, system)) + escape(shown(report, system)), *cells])
-    hint = "Mean over training seeds."
+    hint = "Mean over seeds."
     if "mapsswe_p" in told:
         hint += f" MAPSSWE is against {base}; its p is the largest of the seeds'."
     return table(["System", *(head for _, head, _ in columns)], rows, hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -17,6 +18,7 @@ NAMES = {
     "hard_labels": "Hard labels",
     "student": "Student",
     "student_seq": "Student + sequence",
+    "test": "Test",
     "clean": "Clean",
     "noisy": "Noisy",
     "rerecorded": "Re-recorded",
@@ -26,14 +28,18 @@ NAMES = {
     "soft": "soft-target loss",
     "mwer": "expected word errors",
     "semer": "SemER",
-    "R0": "R0, unweighted",
-    "R1": "R1, expected SemER",
-    "R2": "R2, cross-entropy",
-    "R3": "R3, both",
+    "R0": "R0 (unweighted)",
+    "R1": "R1 (expected SemER)",
+    "R2": "R2 (cross-entropy)",
+    "R3": "R3 (both)",
+    "R1_no_context": "R1 without context",
+    "R2_no_context": "R2 without context",
+    "R3_no_context": "R3 without context",
     "lambdarank": "LambdaRank",
     "lambdarank_temperature": "LambdaRank + temperatures",
     "lambdarank_platt": "LambdaRank + Platt",
 }
+MOST_NODES = 80  # of a lineage that is drawn one by one
 _KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
 
 
@@ -209,11 +215,29 @@ def plan_section(report: Report) -> str:
     return table(["", "Estimate", "Actual", "Actual / estimate"], rows) if rows else ""
 
 
+def _drawn(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the nodes to draw: where there are very many, those that share a name are one."""
+    if len(nodes) <= MOST_NODES:
+        return list(nodes)
+    base = {node["name"]: node["name"].partition(" ")[0] for node in nodes}
+    sizes = Counter(base.values())
+    told = {name: f"{name} ({size})" if size > 1 else name for name, size in sizes.items()}
+    made: dict[str, dict[str, Any]] = {}
+    for node in nodes:
+        own = told[base[node["name"]]]
+        one = made.setdefault(
+            own, {**node, "name": own, "inputs": [], "digest": None if own not in base else node["digest"]}
+        )
+        inputs = [told[base[name]] for name in node["inputs"]]
+        one["inputs"] += [name for name in inputs if name != own and name not in one["inputs"]]
+    return list(made.values())
+
+
 def lineage_section(report: Report) -> str:
     """Show what was made from what, and the digests."""
     made = ""
     if report.lineage:
-        drawn = figures.lineage(report.lineage, "What was made from what")
+        drawn = figures.lineage(_drawn(report.lineage), "What was made from what")
         kinds = '<li><i style="background:var(--accent)"></i>sealed set</li>'
         if any(node.get("kind") == "artifact" for node in report.lineage):
             kinds += '<li><i style="background:var(--s2);border-radius:2px"></i>artifact</li>'

@@ -126,6 +126,7 @@ def _report(config: Config, ranked: Mapping[int, SealedSet], systems: Sequence[s
         metric="semer",
         baseline=UNWEIGHTED,
         headline=(CHOSEN, "test"),
+        tested="requests",
         metrics=[
             row for name, splits in judged.items() for row in rerank_scores.metrics(splits, name, UNWEIGHTED, also)
         ],

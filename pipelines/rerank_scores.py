@@ -122,12 +122,11 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
 
 
 def describe(splits: Mapping[int, TestLists]) -> dict[str, Any]:
-    """Return the size of a test set over its splits, and what its intervals rest on."""
+    """Return the size of a test set over its splits."""
     return {
         "utterances": sum(len(lists) for lists in splits.values()),
         "hypotheses": sum(len(lists.readings) for lists in splits.values()),
         "splits": len(splits),
-        "resampled": "utterances",
     }
 
 

@@ -24,7 +24,7 @@ from pipelines.report import (
 from pipelines.report_html import to_html
 from shards.errors import UserError
 
-VOID = {"meta", "link", "br", "img", "circle", "line", "rect", "path", "polyline"}
+VOID = {"meta", "link", "br", "img"}
 
 
 class Strict(HTMLParser):
@@ -296,3 +296,26 @@ def test_ticks_are_round_and_cover(low, high):
     assert marks[0] <= low
     assert marks[-1] >= high
     assert 2 <= len(marks) <= 8
+
+
+def test_a_lineage_of_very_many_models_is_drawn_by_their_names():
+    models = [{"name": f"model {i:06x}", "digest": "a" * 64, "inputs": ["set"], "kind": "training"} for i in range(200)]
+    nodes = [
+        {"name": "set", "digest": "b" * 64, "inputs": []},
+        *models,
+        {"name": "read", "digest": "c" * 64, "inputs": [m["name"] for m in models]},
+    ]
+    page = to_html(Report(title="T", recipe={}, lineage=nodes))
+    assert "model (200)" in page
+    assert page.count("<text") < 20
+    few = to_html(Report(title="T", recipe={}, lineage=[nodes[0], *models[:3]]))
+    assert "model 000002" in few
+
+
+def test_reliability_is_drawn_for_all_domains_and_for_each():
+    bins = [{"low": 0.0, "high": 1.0, "n": 9, "score": 0.4, "accuracy": 0.5, "accuracy_low": 0.2, "accuracy_high": 0.8}]
+    rows = [{"system": system, "domain": domain, "bins": bins} for system in ("R0", "R3") for domain in (None, "music")]
+    page = to_html(Report(title="T", recipe={}, baseline="R0", reliability=rows))
+    parsed = parse(page)
+    assert "Calibration" in parsed.text
+    assert page.count("9 hypotheses, score 0.400, right 0.500") == 3  # two of all, and the baseline's domain
