@@ -120,7 +120,7 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
 def plan(
     config: Config,
     overrides: Overrides = None,
-    sample: Annotated[int, typer.Option(min=1, help="Records of each source that are tried.")] = 48,
+    sample: Annotated[int | None, typer.Option(min=1, help="Records of each source that are tried.")] = None,
     cpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a CPU hour.")] = None,
     gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a GPU hour.")] = None,
 ) -> None:

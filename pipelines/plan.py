@@ -16,6 +16,8 @@ from pipelines.sampling import Line, SampledRun, at_once
 from shards import canonical, store
 from shards.errors import GristmillError, UserError
 
+SAMPLE = 48  # records of each source
+
 
 @dataclass
 class Plan:
@@ -45,8 +47,10 @@ class Plan:
         return {"estimate": by_name, "sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
 
 
-def make_plan(loaded: Loaded, sample: int) -> Plan:
+def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     """Price a run from a sample of each source, and keep the estimate as ``plan.json`` under the output.
+
+    ``sample`` records are tried; by default as many as the recipe's ``SAMPLE`` says, or 48.
 
     Raises:
         UserError: what would stop the run at once, too.
@@ -54,6 +58,7 @@ def make_plan(loaded: Loaded, sample: int) -> Plan:
     from cluster.inprocess import InProcessRunner
 
     common = loaded.common
+    sample = getattr(loaded.module, "SAMPLE", SAMPLE) if sample is None else sample
     check_storage(loaded)
     workers = at_once(common.runner, common.workers)
     notes = []

@@ -34,6 +34,7 @@ from shards.dataset import SealedSet
 from shards.errors import UserError
 from shards.step import Step
 
+SAMPLE = 2000  # records that a plan tries: each domain needs some in each fold
 UNWEIGHTED, CHOSEN = "R0", "R3"
 PEERS = {"lambdarank": "none", "lambdarank_temperature": "temperature", "lambdarank_platt": "platt"}  # how scaled
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.run import Run
@@ -24,6 +25,7 @@ from shards.step import Step
 
 TRAINER = "actors.trainer:train"
 _TRIED_STEPS = 6  # optimiser steps of each phase of a training
+_READ_SHARDS = 8  # of a source that is finished already
 _PADDING = 1.1  # of a batch of speech cut by length
 
 
@@ -46,6 +48,36 @@ class Line:
     def left(self) -> float:
         """The part that is to do."""
         return 1.0 - self.done / self.total if self.total else 0.0
+
+
+class Spread:
+    """Keeps about as many rows as asked for, from all over what is added, at a memory of twice as many.
+
+    Rows whose number a stride divides are kept; the stride is doubled when they become too many.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.stride = wanted, 1
+        self.rows = self.tables = 0
+        self.bytes = 0.0
+        self._kept: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Take rows of a table."""
+        places = np.arange(-self.rows % self.stride, table.num_rows, self.stride)
+        self._kept.append(table.take(places))
+        self.rows, self.tables, self.bytes = self.rows + table.num_rows, self.tables + 1, self.bytes + table.nbytes
+        while sum(part.num_rows for part in self._kept) > 2 * self.wanted:
+            whole = pa.concat_tables(self._kept)
+            self._kept, self.stride = [whole.take(np.arange(0, whole.num_rows, 2))], 2 * self.stride
+
+    def kept(self) -> list[pa.Table]:
+        """Return one table of at most as many rows as asked for, in their order; none of nothing."""
+        if not self._kept:
+            return []
+        whole = pa.concat_tables(self._kept)
+        places = np.linspace(0, whole.num_rows - 1, min(self.wanted, whole.num_rows)).round().astype(int)
+        return [whole.take(places)]
 
 
 class Clocked:
@@ -72,7 +104,7 @@ class Clocked:
 
 @dataclass
 class SampledRun(Run):
-    """Keeps the first ``sample`` records of each source, and what each set stands for.
+    """Keeps ``sample`` records of each source, and what each set stands for.
 
     ``real`` is the output of the whole run: what is finished there is found by following the same fingerprints.
     """
@@ -85,7 +117,8 @@ class SampledRun(Run):
     cuts: dict[str, int] = field(default_factory=dict)  # sample digest -> real shards
     finished: dict[str, SealedSet | Artifact | None] = field(default_factory=dict)  # sample digest -> the real thing
     contents: dict[str, Any] = field(default_factory=dict)  # digest of a sample artifact's JSON -> the real one's
-    pace: dict[tuple[str, str], tuple[dict[str, bytes], dict[int, float]]] = field(default_factory=dict)
+    pace: dict[str, tuple[dict[str, bytes], dict[int, float]]] = field(default_factory=dict)  # of a job's name
+    warm: set[str] = field(default_factory=set)  # loops of other jobs that ran already
 
     # What is finished already.
 
@@ -121,24 +154,19 @@ class SampledRun(Run):
     # What a recipe asks of its run.
 
     def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
-        """Count all that the source lists, and seal its first records."""
+        """Count all that the source lists, and seal a sample of it."""
         real = find_sealed(store.join(self.real, name, canonical.digest([name, self._real(identity)])[:16]))
         begun = time.perf_counter()
-        kept: list[pa.Table] = []
-        rows = taken = shards = 0
-        size = 0.0
-        for table in real.tables() if real is not None else tables():
-            kept.append(table.slice(0, self.sample - taken))
-            taken += kept[-1].num_rows
-            rows, shards, size = rows + table.num_rows, shards + 1, size + table.nbytes
-            if taken >= self.sample:
-                kept = [part for part in kept if part.num_rows]
-                if real is not None:
-                    break
-        seconds = time.perf_counter() - begun
-        sampled = seal_tables(self._place(name, identity), name, [pa.concat_tables(kept)] if kept else [])
-        if real is not None:
+        spread = Spread(self.sample)
+        if real is None:
+            for table in tables():
+                spread.add(table)
+            rows, shards, size, seconds = spread.rows, spread.tables, spread.bytes, time.perf_counter() - begun
+        else:
+            for shard in {round(place) for place in np.linspace(0, len(real.shards) - 1, _READ_SHARDS)}:
+                spread.add(real.read(shard))
             rows, shards, size, seconds = real.records, len(real.shards), sum(s.bytes for s in real.shards), 0.0
+        sampled = seal_tables(self._place(name, identity), name, spread.kept())
         factor = rows / max(1, sampled.records)
         hours = sampled.total("duration") / 3600 * factor
         self._keep(sampled, factor, shards, real)
@@ -205,7 +233,7 @@ class SampledRun(Run):
         return made
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
-        """Try a few optimiser steps of each kind of job; jobs of one name share the trial."""
+        """Try the jobs on the sample: of our own networks a few optimiser steps, which jobs of one name share."""
         made = [self._try(job) for job in jobs]
         lines = self.lines[-len(jobs) :] if jobs else []
         together = max(1, min(sum(line.left > 0 for line in lines), self.workers))
@@ -218,21 +246,10 @@ class SampledRun(Run):
         known = self._known([found.digest for found in _made(job.config)])
         real = get_artifact(replace(job, config=self._real(job.config)).url(self.real)) if known else None
         phases = job.config.get("phases") if job.loop == TRAINER else None
-        group = (job.loop, job.name)
-        if group not in self.pace:
-            short = dict(job.config)
-            if phases is not None:
-                short["phases"] = [{**phase, "epochs": None, "steps": _TRIED_STEPS} for phase in phases]
-                short |= {"report_steps": 1, "checkpoint_steps": 1 << 30}
-            clock, begun = Clocked(), time.perf_counter()
-            replace(job, config=short).run(url, clock)
-            tried = get_artifact(url)
-            assert tried is not None
-            places = range(len(phases)) if phases is not None else []
-            pace = {place: clock.seconds(place) for place in places} or {0: time.perf_counter() - begun}
-            self.pace[group] = ({name: tried.read(name) for name in tried.files}, pace)
-        files, pace = self.pace[group]
-        artifact = get_artifact(url) or put_artifact(url, files, job.identity())
+        if phases is None:
+            artifact, pace = self._trained(job, url)
+        else:
+            artifact, pace = self._stepped(job, url, phases)
         factor = max((self.factors.get(found.digest, 1.0) for found in _made(job.config)), default=1.0)
         seconds = 0.0
         if real is None and phases is None:
@@ -247,6 +264,35 @@ class SampledRun(Run):
         self.lines.append(line)
         self.finished[artifact.digest] = real
         return artifact
+
+    def _stepped(
+        self, job: TrainJob, url: str, phases: Sequence[Mapping[str, Any]]
+    ) -> tuple[Artifact, dict[int, float]]:
+        """Return a model of a few steps, and the seconds of a step of each phase."""
+        if job.name not in self.pace:
+            short = dict(job.config)
+            short["phases"] = [{**phase, "epochs": None, "steps": _TRIED_STEPS} for phase in phases]
+            short |= {"report_steps": 1, "checkpoint_steps": 1 << 30}
+            clock = Clocked()
+            replace(job, config=short).run(url, clock)
+            tried = get_artifact(url)
+            assert tried is not None
+            pace = {place: clock.seconds(place) for place in range(len(phases))}
+            self.pace[job.name] = ({name: tried.read(name) for name in tried.files}, pace)
+        files, pace = self.pace[job.name]
+        return get_artifact(url) or put_artifact(url, files, job.identity()), pace
+
+    def _trained(self, job: TrainJob, url: str) -> tuple[Artifact, dict[int, float]]:
+        """Return the model of the sample, and the seconds that it took."""
+        if job.loop not in self.warm:
+            job.run(url, Clocked())  # what it imports is loaded once
+            self.warm.add(job.loop)
+        begun = time.perf_counter()
+        job.run(url, Clocked())
+        seconds = time.perf_counter() - begun
+        made = get_artifact(url)
+        assert made is not None
+        return made, {0: seconds}
 
     def _place(self, name: str, identity: Mapping[str, Any]) -> str:
         return store.join(self.out, name, canonical.digest([name, identity])[:16])

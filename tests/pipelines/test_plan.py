@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines.config import load
 from pipelines.plan import make_plan
+from pipelines.sampling import Spread
 
 
 def lines(recipe: Path, *overrides: str, sample: int = 10) -> dict:
@@ -15,14 +18,15 @@ def lines(recipe: Path, *overrides: str, sample: int = 10) -> dict:
 
 
 def test_amounts_are_scaled_by_true_counts(recipe: Path) -> None:
-    found = lines(recipe, "records=400")
+    found = lines(recipe, "records=400", sample=300)
     assert found["texts"].rows == 400
     assert found["texts"].total == 40
-    # Of the ten sampled one is dropped and one breaks.
-    assert found["upper"].rows == 320
+    # Of the 300 sampled one is dropped and one breaks.
+    kept = 400 * 298 / 300
+    assert found["upper"].rows == pytest.approx(kept)
     assert (found["upper"].done, found["upper"].total) == (0, 100)
-    assert found["copies"].rows == 640
-    assert found["copies"].hours * 3600 == 1280
+    assert found["copies"].rows == pytest.approx(2 * kept)
+    assert found["copies"].hours * 3600 == pytest.approx(4 * kept)
     assert found["copies"].bytes > 0
     assert found["upper"].cpu > 0
 
@@ -68,3 +72,18 @@ def test_the_report_sets_the_plan_against_what_was(gristmill, recipe: Path, tmp_
     assert plan["estimate"]["upper"]["seconds"] > 0
     assert plan["actual"]["upper"]["seconds"] > 0
     assert "Plan and actual" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "parts"), [(1000, 48, 7), (30, 48, 1), (48, 48, 3), (97, 48, 97), (0, 48, 1)]
+)
+def test_a_sample_is_spread_over_all_there_is(rows: int, wanted: int, parts: int) -> None:
+    spread = Spread(wanted)
+    for part in np.array_split(np.arange(rows), parts):
+        spread.add(pa.table({"id": pa.array(part, pa.int64())}))
+    kept = pa.concat_tables(spread.kept())["id"].to_pylist()
+    assert (spread.rows, spread.tables) == (rows, parts)
+    assert len(kept) == min(rows, wanted)
+    assert kept == sorted(set(kept))
+    if rows > wanted:
+        assert max(np.diff([0, *kept, rows])) <= 4 * rows / wanted
