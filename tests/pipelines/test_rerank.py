@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -96,6 +99,24 @@ def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     assert not [gap for audits in found.values() for audit in audits for gap in audit.gaps]
     one, other = ({(audit.name, audit.digest) for audit in audits} for audits in found.values())
     assert one == other
+    assert weights(tmp_path) == weights(finished)
+
+
+@pytest.mark.parametrize(
+    "point", ["domain_models/*/artifact.json", "hypotheses_0/*/receipts/*", "weights/*/artifact.json"]
+)
+def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path, point: str) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "run", CONFIG, *SMALL, f"out={tmp_path}", "runner=inprocess"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.glob(point))) < 2:
+        assert process.poll() is None, "the run came to its end before it was killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "report.json").exists()
+    assert run(tmp_path).exit_code == 0
+    found = {out: {(audit.name, audit.digest) for audit in audit_below(str(out))} for out in (finished, tmp_path)}
+    assert found[finished] == found[tmp_path]
     assert weights(tmp_path) == weights(finished)
 
 
