@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import subprocess
@@ -15,10 +16,12 @@ import pytest
 
 from cluster.inprocess import InProcessRunner
 from cluster.session import HEALTH
+from shards.audit import audit_below
 from shards.engine import run_step
 from tests.fault.hosts import Hosts, need_namespaces
 from tests.fault.hosts_driver import SHARDS
 from tests.fault.law_actors import corpus, law_step
+from tests.pipelines.test_distill import CONFIG, SMALL
 from tests.weed import Weed
 
 PORT = 6390
@@ -29,6 +32,7 @@ class Driver:
     """The driver on the head, and what it tells."""
 
     def __init__(self, hosts: Hosts, environment: dict[str, str]) -> None:
+        self.environment = environment
         command = [*hosts.head.inside(), sys.executable, "-m", "tests.fault.hosts_driver"]
         self.log = hosts.head.folder / "driver"
         with self.log.open("wb") as log:
@@ -100,6 +104,28 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hosts, Dri
 def digest(tmp_path: Path, seed: int) -> str:
     source = corpus(str(tmp_path / "corpus"), SHARDS)
     return run_step(law_step(source), str(tmp_path / "whole"), InProcessRunner(), seed).digest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_distillation_recipe_gives_the_same_bytes(hosts: tuple[Hosts, Driver], tmp_path: Path) -> None:
+    here, driver = hosts
+    recipe = [sys.executable, "-m", "pipelines.cli", "run", CONFIG, *(one for one in SMALL if "runner=" not in one)]
+
+    def inside(*command: str) -> str:
+        done = subprocess.run(
+            [*here.head.inside(), *command], env=driver.environment, capture_output=True, text=True, timeout=1400
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    inside(*recipe, "out=s3://hosts/distill")
+    found = json.loads(inside(sys.executable, "-m", "tests.fault.hosts_made", "s3://hosts/distill"))
+    assert found["hosts"] == ["head", "worker"]
+    assert found["gaps"] == []
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    subprocess.run([*recipe, f"out={tmp_path}", "runner=inprocess"], env=alone, check=True, timeout=1400)
+    assert found["made"] == sorted([audit.name, audit.digest] for audit in audit_below(str(tmp_path)))
 
 
 @pytest.mark.slow
