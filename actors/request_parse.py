@@ -16,14 +16,15 @@ from shards.errors import RejectRecord, UserError
 from shards.schema import REQUEST_FIELDS
 from shards.stage import BatchLimits, Resources, Stage
 
-ContextKind = Literal["string", "number"]
+ContextKind = Literal["string", "number", "boolean"]
 
 MALFORMED = "malformed record"
 NO_DOMAIN = "annotation: no domain"
 OUT_OF_SCOPE = "out of scope"
-NOT_STRING, NOT_NUMBER = "context: no string", "context: no number"
+NOT_STRING, NOT_NUMBER, NOT_BOOLEAN = "context: no string", "context: no number", "context: no boolean"
 
-_TYPES = {"string": pa.string(), "number": pa.float64()}
+_TYPES = {"string": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _DROPS = tuple(name for name in LISTED.names if name not in {field.name for field in REQUEST_FIELDS} | {"part"})
 
 
@@ -198,6 +199,10 @@ def _string(values: Mapping[str, Any], name: str) -> str:
 def _context(value: Any, kind: ContextKind) -> str | float | None:
     if value is None or value == "":
         return None
+    if kind == "boolean":
+        if str(value).lower() not in _BOOLEANS:
+            raise RejectRecord(NOT_BOOLEAN)
+        return _BOOLEANS[str(value).lower()]
     if kind == "string":
         if not isinstance(value, str | int | float):
             raise RejectRecord(NOT_STRING)

@@ -86,8 +86,7 @@ def ece_interval(
     """Return the ECE and its interval by a bootstrap over utterances, whose hypotheses are not independent.
 
     ``utterance`` (n,) says which utterance a score is of. The bins are those of the whole set. Gaps add up in absolute
-    value, so a resample's ECE is too high by about as much as the set's own is; the basic bootstrap interval,
-    2 ECE - quantiles, takes that back (Davison and Hinkley, 1997, section 5.2). It is cut at 0.
+    value, so resamples have too high an ECE; their spread about their own mean is laid about the set's value.
     """
     scores, correct = _checked(scores, correct)
     edges = _edges(scores, bins, equal)
@@ -106,7 +105,8 @@ def ece_interval(
         drawn[i] = np.abs(sums[:-1]).sum() / sums[-1]
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail])
-    return EceInterval(value, max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low)))
+    shift = value - float(drawn.mean())
+    return EceInterval(value, max(0.0, float(low) + shift), min(1.0, float(high) + shift))
 
 
 def nll(scores: np.ndarray, correct: np.ndarray) -> float:

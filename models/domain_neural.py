@@ -238,7 +238,11 @@ def fit(
     marks = [torch.tensor([number[tag] for tag in example.tags] or [0]) for example in examples]
     tokens = [*(example.tokens for example in examples), *others]
     steps = settings.epochs * -(-len(tokens) // settings.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=steps, pct_start=0.1)
+    warm = max(1, steps // 10)
+    # Up over a tenth of the steps, then down to 0; a tiny domain may have a single step.
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+    )
     losses: list[dict[str, float]] = []
     for epoch in range(settings.epochs):
         sums = np.zeros(4)

@@ -231,6 +231,9 @@ def rerank(
     if not fresh:
         print("nothing to do: everything was finished by an earlier run")
     print(f"ranked {made.records} lists: {made.url}")
+    if broken := made.seal["quarantined"]:
+        print(f"{broken} lists could not be scored; `gristmill inspect {made.url} --quarantine` tells why")
+        raise typer.Exit(0 if made.records else 1)
 
 
 @app.command()

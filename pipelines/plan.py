@@ -72,7 +72,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
             sample=sample,
             workers=workers,
         )
-        print(f"trying the recipe on {sample} records of each source ...", file=sys.stderr, flush=True)
+        print(f"trying the recipe on up to {sample} records of each source ...", file=sys.stderr, flush=True)
         begun = time.perf_counter()
         try:
             loaded.run(loaded.config, run)
@@ -134,7 +134,7 @@ def show_plan(plan: Plan) -> None:
         size = _size(sum(line.bytes * line.left for line in plan.lines))
         print(f"in all about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
         print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
-    print(f"priced from {plan.sample} records of each source; writes go to {plan.out}")
+    print(f"priced from up to {plan.sample} records of each source; writes go to {plan.out}")
     for note in plan.notes:
         print(f"note: {note}")
 

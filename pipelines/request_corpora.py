@@ -52,10 +52,10 @@ class RequestCorpusSettings(Settings):
         return (self.lang,) if isinstance(self.lang, str) else self.lang
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that requests have beside those of every request."""
-        added = [field.name for field in ambiguous.ADDED] if self.ambiguous else []
-        return (*added, *self.context)
+    def columns(self) -> dict[str, bool]:
+        """The columns that requests have beside those of every request, and whether they hold truth values."""
+        added = {field.name: pa.types.is_boolean(field.type) for field in ambiguous.ADDED} if self.ambiguous else {}
+        return added | {name: kind == "boolean" for name, kind in self.context.items()}
 
     @property
     def held_out(self) -> float:

@@ -98,6 +98,8 @@ def check(config: Config) -> None:
                 f"{column!r} is no context column of the requests; expected one of those that corpus.context names "
                 f"({', '.join(known) or 'it names none'})"
             )
+    if config.slice and not known[config.slice]:
+        raise UserError(f"slice: {config.slice!r} holds no truth values; expected a column of corpus.context: boolean")
     if config.peer:
         lambdarank.available()
 

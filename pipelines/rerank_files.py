@@ -56,7 +56,8 @@ def rerank_lists(
     check_out(out)
     run = Run(out, make_cluster(common), progress=progress or RunProgress())
     with leased(run, partial(check_nodes, common)):
-        ranked = run.step(Step("ranked", (stage,), _source(run, absolute(lists))))
+        # A list that cannot be scored costs itself: there is no recipe here that many of them would spoil.
+        ranked = run.step(Step("ranked", (stage,), _source(run, absolute(lists)), max_quarantine=1.0))
         fresh = any(not trace.kept for trace in run.trace)
         run.write_ledger("rerank")
     return ranked, fresh
@@ -76,6 +77,8 @@ def swap(new: str, weights: str, held_out: str) -> Gate:
     made = DomainReranker.from_bytes(data, new)
     folder = absolute(weights)
     old = {one.domain: one for one in load_folder(folder)}.get(made.domain, DomainReranker.unweighted(made.domain))
+    if made.to_bytes() == old.to_bytes():
+        raise UserError(f"{new}: these weights are in use already; expected others")
     sealed = find_set(absolute(held_out))
     columns = [spec.name for spec in (*old.context, *made.context)]
     wanted = ["hypotheses", "reference_length", *dict.fromkeys(columns)]
@@ -115,7 +118,9 @@ def _parquet(url: str) -> Iterator[pa.Table]:
             for batch in pq.ParquetFile(file).iter_batches(ROWS):
                 yield _checked(pa.Table.from_batches([batch]), url)
     except pa.ArrowInvalid as error:
-        raise UserError(f"{url}: not Parquet ({str(error).splitlines()[0]}); expected {EXPECTED}") from None
+        raise UserError(
+            f"{url}: cannot be read as Parquet ({str(error).splitlines()[0]}); expected {EXPECTED}"
+        ) from None
 
 
 def _jsonl(url: str) -> Iterator[pa.Table]:
@@ -126,7 +131,9 @@ def _jsonl(url: str) -> Iterator[pa.Table]:
         with store.open_read(url) as file:
             table = pj.read_json(file, parse_options=pj.ParseOptions(explicit_schema=known))
     except pa.ArrowInvalid as error:
-        raise UserError(f"{url}: not JSON lines ({str(error).splitlines()[0]}); expected {EXPECTED}") from None
+        raise UserError(
+            f"{url}: cannot be read as JSON lines ({str(error).splitlines()[0]}); expected {EXPECTED}"
+        ) from None
     for first in range(0, max(1, table.num_rows), ROWS):
         yield _checked(table.slice(first, ROWS), url)
 

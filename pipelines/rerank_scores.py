@@ -76,7 +76,8 @@ def chosen(lists: TestLists, system: str) -> SemerResult:
 
 def measures(lists: TestLists, system: str) -> dict[str, tuple[float, float, float]]:
     """Return each measure of a system with its 95 % interval (NaN where it has none)."""
-    told = {name: _around(got) for name, got in chosen(lists, system).metrics().items()}
+    counted = chosen(lists, system).metrics().items()
+    told = {name: _around(got, math.inf if name == "semer" else 1.0) for name, got in counted}
     scores, best = lists.scores[system], lists.best[system]
     sizes = np.diff(lists.offsets)
     utterance = np.repeat(np.arange(len(lists)), sizes)
@@ -91,8 +92,9 @@ def measures(lists: TestLists, system: str) -> dict[str, tuple[float, float, flo
     return told
 
 
-def _around(got: Estimate) -> tuple[float, float, float]:
-    return got.value, got.value - NORMAL * got.error, got.value + NORMAL * got.error
+def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]:
+    low, high = got.value - NORMAL * got.error, got.value + NORMAL * got.error
+    return got.value, max(0.0, low), min(most, high)
 
 
 def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also: Sequence[str] = ()) -> list[Row]:
@@ -126,8 +128,7 @@ def describe(splits: Mapping[int, TestLists]) -> dict[str, Any]:
     return {
         "utterances": sum(len(lists) for lists in splits.values()),
         "hypotheses": sum(len(lists.readings) for lists in splits.values()),
-        "splits": len(splits),
-    }
+    } | ({"splits": len(splits)} if len(splits) > 1 else {})
 
 
 def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:

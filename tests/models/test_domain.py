@@ -13,7 +13,7 @@ import torch
 
 from models import crf, domain_linear, domain_neural
 from models.crf import CrfSettings, Tagger, features
-from models.domain import Domains, Slot, from_iob, load, predict, to_iob
+from models.domain import Domains, Example, Slot, from_iob, load, predict, to_iob
 from models.domain_linear import LinearSettings
 from models.domain_neural import Inputs, NeuralModel, NeuralSettings
 from shards.errors import UserError
@@ -206,3 +206,11 @@ def test_a_tagger_of_other_bytes_is_refused(trained):
 @pytest.mark.parametrize(("token", "written"), [("Play", "Aa"), ("9:30", "0:0"), ("ABC-12", "A-0"), ("über", "a")])
 def test_shapes(token, written):
     assert crf.shape(token) == written
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 10, 11])
+def test_a_domain_of_a_single_batch_trains(epochs: int) -> None:
+    own = [Example(["wake", "me"], "set", ["O", "O"])]
+    settings = NeuralSettings(epochs=epochs, dim=4, hidden=4, buckets=16)
+    _, told = domain_neural.fit("alarm", own, [["play", "it"]], settings)
+    assert len(told["curves"]) == epochs

@@ -184,6 +184,28 @@ def test_one_domain_is_exchanged_behind_a_gate(finished: Path, tmp_path: Path) -
     worse.write_bytes(before["music.json"])
     assert call("swap", worse, folder, lists).exit_code == 0
     assert weights(tmp_path) == before
+    assert "in use already" in call("swap", worse, folder, lists).stderr
+
+
+def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "lists.jsonl"
+    scores = {"domain_logprob": -0.1, "intent_logprob": -0.2, "slots_logprob": -0.3}
+    context = {"device": "phone", "hour": 9.5}
+    good = [{"domain": "music", **scores}, {"domain": "video", **scores}]
+    bad = [[{**good[0], "domain": None}], [{**good[0], "domain": "cooking"}], [{**good[0], "slots_logprob": None}]]
+    rows = [{"id": f"r{i}", "hypotheses": one, **context} for i, one in enumerate([good, *bad, []])]
+    lists.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = call("rerank", lists, finished / "rerankers", tmp_path / "out", "runner=inprocess", "--quiet")
+    assert told.exit_code == 0, told.stderr
+    assert "3 lists could not be scored" in told.stdout
+    scored = pa.concat_tables(made(tmp_path / "out", "ranked").tables(["id", "best"])).to_pylist()
+    assert [row["id"] for row in scored] == ["r0", "r4"]
+    assert scored[1]["best"] == -1
+    (folder,) = (tmp_path / "out" / "ranked").iterdir()
+    shown = call("inspect", folder, "--quarantine").stdout
+    assert "cooking" in shown
+    lists.write_text("".join(json.dumps(row) + "\n" for row in rows[1:4]))
+    assert call("rerank", lists, finished / "rerankers", tmp_path / "none", "runner=inprocess").exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -191,6 +213,7 @@ def test_one_domain_is_exchanged_behind_a_gate(finished: Path, tmp_path: Path) -
     [
         (["weights={context: [weather]}"], "'weather' is no context column"),
         (["slice=noisy"], "'noisy' is no context column"),
+        (["slice=device"], "'device' holds no truth values"),
         (["lists.n=0"], "lists.n: 0 is not right"),
         (["corpus={kind: files, places: /nowhere, ambiguous: 0}"], "/nowhere"),
         (["domains.settings={depth: 3}"], "depth"),
@@ -213,7 +236,7 @@ def test_weights_and_lists_that_do_not_fit_are_refused(finished: Path, tmp_path:
     assert (old.exit_code, "format 99" in old.stderr) == (2, True)
     lists.write_text('{"id": "a", "hypotheses": [}\n')
     torn = call("rerank", lists, finished / "rerankers", tmp_path / "out", "runner=inprocess")
-    assert (torn.exit_code, "not JSON lines" in torn.stderr) == (2, True)
+    assert (torn.exit_code, "as JSON lines" in torn.stderr) == (2, True)
     lists.write_text('{"hypotheses": []}\n')
     nameless = call("rerank", lists, finished / "rerankers", tmp_path / "out", "runner=inprocess")
     assert (nameless.exit_code, "has no id" in nameless.stderr) == (2, True)
