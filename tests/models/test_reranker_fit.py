@@ -124,6 +124,20 @@ def test_another_domains_hypotheses_count_in_r1_and_not_in_r2():
     assert fit("video", first, "R1").reranker != fit("video", second, "R1").reranker
 
 
+def test_rivals_compete_with_the_weights_they_are_given():
+    lists = labelled()
+    rival = DomainReranker("music", "R2", (2.0, 2.0, 2.0), -1.5)
+    changed = np.where(lists.domain == 0, 2.0 * lists.logs, lists.logs)
+    by_hand = Lists(lists.offsets, DOMAINS, lists.domain, changed, lists.context, lists.semer, lists.correct)
+    given, wanted = sample(lists, "video", ones(lists), {"music": rival}), sample(by_hand, "video", ones(lists))
+    there = np.isfinite(wanted.other)
+    np.testing.assert_allclose(given.other[there], wanted.other[there] - 1.5, rtol=1e-12)
+    np.testing.assert_allclose(given.other_semer, wanted.other_semer, rtol=1e-9, atol=1e-12)
+    bare = sample(lists, "video", ones(lists))
+    assert fit("video", given, "R2").reranker == fit("video", bare, "R2").reranker
+    assert fit("video", given, "R3").reranker != fit("video", bare, "R3").reranker
+
+
 def test_context_is_learned():
     train, test = labelled(2000, 1), labelled(2000, 2)
     scores = {}
