@@ -83,6 +83,7 @@ def test_another_student_keeps_the_labels(finished: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     assert run(*SMALL, f"out={finished}").exit_code == 0
     assert run(*SMALL, f"out={tmp_path}", "runner=ray", "workers=2").exit_code == 0
