@@ -103,7 +103,12 @@ def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", ["domain_models/*/artifact.json", "hypotheses_0/*/receipts/*", "weights/*/artifact.json"]
+    "point",
+    [
+        pytest.param("domain_models/*/artifact.json", marks=pytest.mark.slow),
+        "hypotheses_0/*/receipts/*",
+        pytest.param("weights/*/artifact.json", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path, point: str) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "run", CONFIG, *SMALL, f"out={tmp_path}", "runner=inprocess"]
