@@ -105,14 +105,17 @@ def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     corpora = make(run, settings)
     for part in ("labelled", "unlabelled", "test"):
         made: SealedSet = getattr(corpora, part)
-        if not made.records:
-            reasons = ", ".join(
-                f"{count} x {why}" for why, count in {**made.seal["reasons"], **made.seal["errors"]}.items()
-            )
-            raise UserError(
-                f"corpus.{part}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect --rejects`"
-            )
+        refuse_empty(made, f"corpus.{part}")
     return corpora
+
+
+def refuse_empty(made: SealedSet, name: str) -> None:
+    """Refuse a set of which no record is left, with the reasons why."""
+    if made.records:
+        return
+    told = {**made.seal["reasons"], **made.seal["errors"]}
+    reasons = ", ".join(f"{count} x {why}" for why, count in told.items())
+    raise UserError(f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect --rejects`")
 
 
 def _requests(run: Run, settings: CorpusSettings) -> Corpora:

@@ -13,7 +13,7 @@ from actors import folds, request_parse
 from actors.request_parse import ContextKind
 from actors.request_sources import list_requests
 from pipelines import ambiguous, assistant
-from pipelines.corpora import CutSettings, Places, Settings, digest_of, place_names
+from pipelines.corpora import CutSettings, Places, Settings, digest_of, place_names, refuse_empty
 from pipelines.run import Run
 from shards.dataset import SealedSet
 from shards.errors import UserError
@@ -95,13 +95,7 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
         made = run.step(Step("requests", (parse,), _listed(run, settings), cut=settings.shard.cut()))
     else:
         made = _generated(run, settings)
-    if not made.records:
-        reasons = ", ".join(
-            f"{count} x {why}" for why, count in {**made.seal["reasons"], **made.seal["errors"]}.items()
-        )
-        raise UserError(
-            f"requests: no record is left ({reasons or 'none is there'}); see `gristmill inspect --rejects`"
-        )
+    refuse_empty(made, "requests")
     return made
 
 
