@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from actors.audio import set_column
 from actors.rerank import lists_of
 from models.reranker_fit import context_specs
-from models.rerankers import Categorical, Context, Lists, Numeric, best_of
+from models.rerankers import Context, Lists, best_of, context_json, context_of
 from shards import canonical
 from shards.artifact import read_file
 from shards.dataset import open_sealed
@@ -105,7 +105,7 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     context.report({"step": trees.best_iteration, "loss": 1 - trees.best_score["valid_0"]["ndcg@1"]})
     body = {
         "domains": domains,
-        "context": [[type(s).__name__, list(s.__dict__.values())] for s in specs],
+        "context": [context_json(spec) for spec in specs],
         "scales": scales,
     }
     return {"files": {TREES: trees.model_to_string().encode(), SCALES: canonical.dumps(body)}}
@@ -140,13 +140,10 @@ class Lambdarank:
         import lightgbm
 
         body = json.loads(read_file(model, SCALES))
-        kinds = {"Categorical": Categorical, "Numeric": Numeric}
         self.columns, self.suffixes = list(columns), dict(suffixes)
         self.trees = lightgbm.Booster(model_str=read_file(model, TREES).decode())
         self.domains, self.scales = body["domains"], body["scales"]
-        self.specs = [
-            kinds[kind](*(tuple(v) if isinstance(v, list) else v for v in values)) for kind, values in body["context"]
-        ]
+        self.specs = [context_of(given) for given in body["context"]]
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Work on one batch."""

@@ -207,12 +207,6 @@ class DomainReranker:
 
     def to_bytes(self) -> bytes:
         """Return its file: one line of JSON, the same bytes for the same weights."""
-        specs: list[dict[str, Any]] = []
-        for spec in self.context:
-            if isinstance(spec, Categorical):
-                specs.append({"kind": "categorical", "name": spec.name, "values": list(spec.values)})
-            else:
-                specs.append({"kind": "numeric", "name": spec.name, "mean": spec.mean, "scale": spec.scale})
         body = {
             "format": FORMAT,
             "domain": self.domain,
@@ -220,7 +214,7 @@ class DomainReranker:
             "features": list(self.features),
             "weights": list(self.weights),
             "bias": self.bias,
-            "context": specs,
+            "context": [context_json(spec) for spec in self.context],
             "trained_on": dict(self.trained_on),
         }
         return canonical.dumps(body) + b"\n"
@@ -240,7 +234,7 @@ class DomainReranker:
         if form != FORMAT:
             raise UserError(f"{source}: the re-ranker's file is of format {form}, this version reads format {FORMAT}")
         try:
-            specs = tuple(_spec(given) for given in body["context"])
+            specs = tuple(context_of(given) for given in body["context"])
             weights = tuple(float(weight) for weight in body["weights"])
             names = tuple(body["features"])
             made = cls(body["domain"], body["loss"], weights, float(body["bias"]), specs, body["trained_on"])
@@ -256,7 +250,15 @@ class DomainReranker:
         return made
 
 
-def _spec(given: Mapping[str, Any]) -> Context:
+def context_json(spec: Context) -> dict[str, Any]:
+    """Return a context column's features as JSON holds them; :func:`context_of` reads them again."""
+    if isinstance(spec, Categorical):
+        return {"kind": "categorical", "name": spec.name, "values": list(spec.values)}
+    return {"kind": "numeric", "name": spec.name, "mean": spec.mean, "scale": spec.scale}
+
+
+def context_of(given: Mapping[str, Any]) -> Context:
+    """Read what :func:`context_json` gave; :class:`KeyError` or :class:`ValueError` where it is something else."""
     if given["kind"] == "categorical":
         return Categorical(given["name"], tuple(given["values"]))
     if given["kind"] == "numeric":

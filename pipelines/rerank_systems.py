@@ -123,7 +123,7 @@ def _weights_job(
 def train_peers(run: Run, context: Sequence[str], lists: Mapping[int, SealedSet]) -> dict[int, Artifact]:
     """Return one lambdarank over all domains for each seed."""
     jobs = [
-        TrainJob("lambdarank", {"data": data, "context": list(context)}, loop="actors.lambdarank:train")
+        TrainJob("lambdarank", {"data": data, "context": list(context)}, loop="actors.lambdarank:train", version=2)
         for data in lists.values()
     ]
     return dict(zip(lists, run.train(jobs), strict=True))
