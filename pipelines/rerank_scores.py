@@ -74,9 +74,9 @@ def chosen(lists: TestLists, system: str) -> SemerResult:
     return score(lists.references, picked)
 
 
-def measures(lists: TestLists, system: str) -> dict[str, tuple[float, float, float]]:
-    """Return each measure of a system with its 95 % interval (NaN where it has none)."""
-    counted = chosen(lists, system).metrics().items()
+def measures(lists: TestLists, system: str, result: SemerResult) -> dict[str, tuple[float, float, float]]:
+    """Return each measure of a system, whose choices scored as ``result``, with its 95 % interval (NaN: none)."""
+    counted = result.metrics().items()
     told = {name: _around(got, math.inf if name == "semer" else 1.0) for name, got in counted}
     scores, best = lists.scores[system], lists.best[system]
     sizes = np.diff(lists.offsets)
@@ -105,16 +105,17 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
     lists, ``semer_relative:X`` against each system X of ``also``.
     """
     systems = list(next(iter(splits.values())).scores)
+    results = {(seed, system): chosen(lists, system) for seed, lists in splits.items() for system in systems}
     rows: list[Row] = []
     for system in systems:
-        each = {seed: measures(lists, system) for seed, lists in splits.items()}
+        each = {seed: measures(lists, system, results[seed, system]) for seed, lists in splits.items()}
         for seed, lists in splits.items():
             lengths = np.array([len(reference.slots) + 1 for reference in lists.references])
             each[seed]["oracle_semer"] = _around(ratio(lists.oracle, lengths))
             for other in (baseline, *also):
                 if system != other:
                     name = "semer_relative" if other == baseline else f"semer_relative:{other}"
-                    each[seed][name] = relative(chosen(lists, system), chosen(lists, other))
+                    each[seed][name] = relative(results[seed, system], results[seed, other])
         for name in next(iter(each.values())):
             parts = {seed: told[name] for seed, told in each.items() if name in told}
             total = sum(len(lists) for lists in splits.values())

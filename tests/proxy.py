@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import http.client
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,7 +39,7 @@ class _Server(ThreadingHTTPServer):
         """Connections break here all the time: clients are killed, and faults are made."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler, abc.ABC):
     """Handles all methods by :meth:`handle_request`, with what is needed to pass a request on as it came."""
 
     protocol_version = "HTTP/1.1"
@@ -52,8 +53,9 @@ class Handler(BaseHTTPRequestHandler):
 
     do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
 
+    @abc.abstractmethod
     def handle_request(self) -> None:
-        raise NotImplementedError
+        """Answer one request."""
 
     def body(self) -> bytes:
         """Return the request's body as it came; a chunked one with its chunks' heads."""
