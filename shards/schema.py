@@ -66,6 +66,34 @@ HYPOTHESES_FIELDS = (
     pa.field("oracle_errors", pa.int32()),  # of the best one in the list; of none: all of the reference
 )
 
+# Text of one language, and text with its translation.
+TEXT_FIELDS = (
+    ID,
+    pa.field("text", pa.string()),
+    pa.field("lang", pa.string()),
+    pa.field("label_source", pa.string()),
+)
+TEXTS = pa.schema(TEXT_FIELDS)
+PAIR_FIELDS = (
+    ID,
+    pa.field("source", pa.string()),
+    pa.field("target", pa.string()),
+    pa.field("source_lang", pa.string()),
+    pa.field("target_lang", pa.string()),
+    pa.field("label_source", pa.string()),  # gold, or synthetic: the target is a translator's
+)
+PAIRS = pa.schema(PAIR_FIELDS)
+
+# One translation of a text: the natural logarithm of its probability, and how many units it has, its end included.
+TRANSLATION = pa.struct(
+    [
+        pa.field("text", pa.string()),
+        pa.field("logprob", pa.float32()),
+        pa.field("units", pa.int32()),
+    ]
+)
+TRANSLATIONS_FIELD = pa.field("translations", pa.list_(TRANSLATION))  # best first
+
 TOPK_FIELDS = (
     # One list a record, frames x k values, row-major; see models.topk for the encoding.
     pa.field("topk_ids", pa.large_list(pa.uint16())),
