@@ -25,6 +25,7 @@ from shards.schema import REQUESTS
 LANGUAGES = tuple(AREAS)
 _MOST = 2000.0  # a template that makes more sentences weighs no more
 _VERSION = 1  # of how requests are drawn
+_TRIES = 40  # draws for one that has just the slots asked for
 
 # The domain of each kind of thing, and of the intents that name none.
 _DOMAIN_OF_KIND = {
@@ -74,6 +75,12 @@ class Request(NamedTuple):
     domain: str
     intent: str
     slots: list[tuple[str, int, int]]
+    meaning: tuple[str, str | None, bool]  # intent, kind of things, and whether it is about the room one is in
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The words of each slot."""
+        return {name: " ".join(self.tokens[start:end]) for name, start, end in self.slots}
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,12 @@ class _Template:
     intent: str
     expression: Any
     kind: str | None  # of the things that it names
+    here: bool  # it speaks of the room that one is in
+
+    @property
+    def meaning(self) -> tuple[str, str | None, bool]:
+        """What it says but for its slots; the same in every language."""
+        return self.intent, self.kind, self.here
 
 
 @dataclass(frozen=True)
@@ -147,7 +160,34 @@ def sample(rng: np.random.Generator, lang: str, domain: str | None = None) -> Re
         template = templates[_pick(rng, weights)]
         tokens, slots = _words(_Sampler(language, template.kind, rng).expand(template.expression))
         if not any(sign.isdigit() for token in tokens for sign in token):  # "1/2": nobody says that
-            return Request(tokens, domain, template.intent, slots)
+            return Request(tokens, domain, template.intent, slots, template.meaning)
+
+
+def say(
+    rng: np.random.Generator, lang: str, meaning: tuple[str, str | None, bool], slots: Mapping[str, str]
+) -> list[str] | None:
+    """Draw words that say a meaning with just these slots; none where no template of the language does."""
+    language = _load(lang)
+    templates = _by_meaning(lang).get(meaning, [])
+    for _ in range(_TRIES if templates else 0):
+        template = templates[rng.integers(len(templates))]
+        sampler = _Sampler(language, template.kind, rng, slots)
+        try:
+            tokens, filled = _words(sampler.expand(template.expression))
+        except LookupError:
+            continue
+        if sorted(name for name, _, _ in filled) == sorted(slots):
+            return tokens
+    return None
+
+
+@cache
+def _by_meaning(lang: str) -> dict[tuple[str, str | None, bool], list[_Template]]:
+    found: dict[tuple[str, str | None, bool], list[_Template]] = {}
+    for templates, _ in _load(lang).templates.values():
+        for template in templates:
+            found.setdefault(template.meaning, []).append(template)
+    return found
 
 
 def _pick(rng: np.random.Generator, cumulated: np.ndarray) -> int:
@@ -179,10 +219,16 @@ def spoken(text: str) -> str:
 
 
 class _Sampler:
-    """Draws one expansion of a template, every alternative alike."""
+    """Draws one expansion of a template, every alternative alike; slots take the values given, if any are."""
 
-    def __init__(self, language: _Language, kind: str | None, rng: np.random.Generator) -> None:
-        self._language, self._kind, self._rng = language, kind, rng
+    def __init__(
+        self,
+        language: _Language,
+        kind: str | None,
+        rng: np.random.Generator,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        self._language, self._kind, self._rng, self._given = language, kind, rng, given
 
     def expand(self, expression: Any) -> _Pieces:
         from hassil import expression as of
@@ -199,7 +245,8 @@ class _Sampler:
         if isinstance(expression, of.RuleReference):
             return self.expand(self._language.rules[expression.rule_name].expression)
         if isinstance(expression, of.ListReference):
-            return [(self._value(expression.list_name), expression.slot_name)]
+            name = expression.slot_name
+            return [(self._value(expression.list_name) if self._given is None else self._given[name], name)]
         raise TypeError(f"a template of an unknown kind: {type(expression).__name__}")
 
     def _value(self, name: str) -> str:
@@ -211,16 +258,33 @@ class _Sampler:
         known = self._language.lists[name]
         if isinstance(known, RangeSlotList):
             number = known.start + known.step * int(self._rng.integers((known.stop - known.start) // known.step + 1))
-            return _number(self._language.code, number)
+            return number_words(self._language.code, number)
         value = known.values[self._rng.integers(len(known.values))]
         return "".join(text for text, _ in self.expand(value.text_in))
 
 
 @cache
-def _number(lang: str, number: int) -> str:
+def number_words(lang: str, number: int) -> str:
+    """Return a number as it is said, in small letters without punctuation."""
     from hassil.numbers import get_rbnf_engine
 
-    return get_rbnf_engine(lang).format_number(number).text_by_ruleset["spellout-cardinal"]
+    return spoken(get_rbnf_engine(lang).format_number(number).text_by_ruleset["spellout-cardinal"])
+
+
+@cache
+def shared_values(source: str, target: str) -> dict[str, str]:
+    """Return what the lists of two languages call the same thing."""
+    known = dict(reversed(list(_listed_values(target))))  # of two words for a thing the first
+    return {words: known[key] for key, words in _listed_values(source) if key in known}
+
+
+def _listed_values(lang: str) -> Iterator[tuple[tuple[str, str], str]]:
+    """Give what the templates' own lists hold: list and value, and the words for it."""
+    language = _load(lang)
+    for name, known in language.lists.items():
+        for value in getattr(known, "values", ()):
+            pieces = _Sampler(language, None, np.random.default_rng(0)).expand(value.text_in)
+            yield (name, str(value.value_out)), " ".join(_words(pieces)[0])
 
 
 @cache
@@ -253,7 +317,8 @@ def _load(lang: str) -> _Language:
                     size = min(size_of(sentence.expression), _MOST)
                     # Where several kinds are meant and nothing is named, one says the same of all: it is kept once.
                     if size and (kind == kinds[0] or "name" in sentence.list_names(rules)):
-                        template = _Template(name, sentence.expression, kind)
+                        here = "area" in block.requires_context
+                        template = _Template(name, sentence.expression, kind, here)
                         of_domain.setdefault(name, []).append((template, size))
     domains = sorted(domain for domain in found if found[domain])
     return _Language(

@@ -1,0 +1,99 @@
+"""English requests to a home beside Hindi ones that say the same: pairs, and references for translations.
+
+Both languages' templates are sorted by what they mean: the intent, the kind of thing, whether it is about the room one
+is in. A Hindi sentence is drawn that means the same and fills the same slots, by the catalogue. Two such sentences say
+the same thing; they are not each other's translation word by word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.assistant import DOMAINS, Request, identity, sample, say
+from pipelines.assistant_catalogue import catalogue
+from shards.errors import UserError
+from shards.random import RecordRandom
+from shards.schema import ID, PAIRS
+
+SOURCE, TARGET = "en", "hi"
+REFERENCES = pa.schema([ID, pa.field("source", pa.string()), pa.field("references", pa.list_(pa.string()))])
+VERSION = 1
+
+_TRIES = 100  # English requests drawn for one that Hindi has words for
+
+
+class Said(NamedTuple):
+    """An English request, and Hindi ones that say the same."""
+
+    request: Request
+    targets: list[str]
+
+
+def made_by() -> dict[str, Any]:
+    """Return what, beside seed and settings, decides the pairs."""
+    return {"pairs": VERSION, "catalogue": catalogue(), **identity()}
+
+
+def check_domains(domains: Collection[str]) -> None:
+    """Refuse domains that there are no templates of."""
+    unknown = sorted(set(domains) - set(DOMAINS))
+    if unknown or not domains:
+        raise UserError(f"domains: {unknown or 'none given'}; expected some of {', '.join(DOMAINS)}")
+
+
+def pairs(
+    records: int, domains: Collection[str], seed: int, name: str = "pairs", rows: int = 2000
+) -> Iterator[pa.Table]:
+    """Give ``records`` pairs of the domains as tables of ``PAIRS``. Record n depends on seed, name and n alone."""
+    for batch in _records(records, domains, seed, name, rows, targets=1):
+        made = [
+            {
+                "id": key,
+                "source": " ".join(said.request.tokens),
+                "target": said.targets[0],
+                "source_lang": SOURCE,
+                "target_lang": TARGET,
+                "label_source": "synthetic",
+            }
+            for key, said in batch
+        ]
+        yield pa.Table.from_pylist(made, schema=PAIRS)
+
+
+def references(
+    records: int, domains: Collection[str], seed: int, most: int = 8, name: str = "references", rows: int = 2000
+) -> Iterator[pa.Table]:
+    """Give ``records`` English requests with up to ``most`` distinct Hindi sentences that say the same."""
+    for batch in _records(records, domains, seed, name, rows, targets=most):
+        made = [
+            {"id": key, "source": " ".join(said.request.tokens), "references": sorted(set(said.targets))}
+            for key, said in batch
+        ]
+        yield pa.Table.from_pylist(made, schema=REFERENCES)
+
+
+def _records(
+    records: int, domains: Collection[str], seed: int, name: str, rows: int, targets: int
+) -> Iterator[list[tuple[str, Said]]]:
+    draw = RecordRandom(seed, name)
+    for first in range(0, records, rows):
+        keys = [f"{name}/{n:07d}" for n in range(first, min(first + rows, records))]
+        yield [(key, _said(draw(key), domains, targets)) for key in keys]
+
+
+def _said(rng: np.random.Generator, domains: Collection[str], targets: int) -> Said:
+    """Draw an English request that Hindi has words for, and what it says in Hindi."""
+    for _ in range(_TRIES):
+        request = sample(rng, SOURCE)
+        known = [catalogue().get(value) for value in request.values.values()]
+        if request.domain not in domains or None in known:
+            continue
+        slots = dict(zip(request.values, map(str, known), strict=True))
+        made = [say(rng, TARGET, request.meaning, slots) for _ in range(targets)]
+        if made[0] is not None:
+            return Said(request, [" ".join(tokens) for tokens in made if tokens is not None])
+    raise UserError(f"domains: none of {sorted(domains)} has requests in both languages; expected one that has")
