@@ -15,12 +15,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from models.wer import CORRECT, INSERTED, WerResult
 from shards.errors import UserError
 
+
+class Counted(Protocol):
+    """Errors, or what else adds up, of each utterance, and the words that they are divided by."""
+
+    @property
+    def errors(self) -> np.ndarray:
+        """What is counted, (utterances,)."""
+        ...
+
+    @property
+    def words(self) -> np.ndarray:
+        """Words, (utterances,) int64."""
+        ...
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Whose each utterance is."""
+        ...
+
+
+C = TypeVar("C", bound=Counted)
 Runs = Mapping[int, WerResult]  # one system on one test set, by training seed
 
 MIN_SPEAKERS = 10
@@ -48,8 +70,8 @@ class Mapsswe:
 
 
 def wer_interval(
-    runs: Runs,
-    measure: Callable[[WerResult], np.ndarray] | None = None,
+    runs: Mapping[int, C],
+    measure: Callable[[C], np.ndarray] | None = None,
     *,
     replicates: int = 2000,
     level: float = 0.95,
@@ -67,8 +89,8 @@ def wer_interval(
 
 
 def relative_interval(
-    runs: Runs,
-    baseline: Runs,
+    runs: Mapping[int, Counted],
+    baseline: Mapping[int, Counted],
     *,
     replicates: int = 2000,
     level: float = 0.95,
@@ -149,7 +171,7 @@ def _slots(letters: str) -> list[tuple[int, int]]:
 class _Bootstrap:
     """Resamples the blocks of one test set; row 0 of every result is the set itself."""
 
-    def __init__(self, runs: Runs, replicates: int, seed: int, min_speakers: int) -> None:
+    def __init__(self, runs: Mapping[int, Counted], replicates: int, seed: int, min_speakers: int) -> None:
         first = next(iter(runs.values()))
         _same_test_set(runs, runs)
         names, speaker = np.unique(np.array(first.speakers), return_inverse=True)
@@ -196,7 +218,7 @@ def _seed_weights(seeds: int, replicates: int, seed: int) -> np.ndarray:
     return np.concatenate([np.ones((1, seeds)), drawn]) / seeds
 
 
-def _counts(runs: Runs, measure: Callable[[WerResult], np.ndarray] | None = None) -> np.ndarray:
+def _counts(runs: Mapping[int, C], measure: Callable[[C], np.ndarray] | None = None) -> np.ndarray:
     return np.stack([measure(r) if measure else r.errors for r in runs.values()])
 
 
@@ -207,8 +229,8 @@ def _interval(rates: np.ndarray, level: float, blocks: str) -> Interval:
     return Interval(float(rates[0]), float(low), float(high), blocks)
 
 
-def _same_test_set(runs: Runs, others: Runs) -> None:
-    results: Sequence[WerResult] = [*runs.values(), *others.values()]
+def _same_test_set(runs: Mapping[int, Counted], others: Mapping[int, Counted]) -> None:
+    results: Sequence[Counted] = [*runs.values(), *others.values()]
     for result in results[1:]:
         if result.speakers != results[0].speakers or not np.array_equal(result.words, results[0].words):
             raise UserError("comparison: the systems were not scored on the same utterances in the same order")
