@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 
 from actors.audio import set_column
-from models.text import words
 from shards.schema import PAIR_FIELDS
 from shards.stage import BatchLimits, Stage
 
@@ -37,13 +36,13 @@ def per_word(text: str, logprob: float) -> float:
 
 
 class Choose:
-    """Turns records with ``translations`` and the in-domain model's ``lm_logprobs`` into pairs.
+    """Turns a ``text`` with its ``translations`` and the in-domain model's ``lm_logprobs`` into a pair.
 
     ``least``: the lowest log-probability a word that is kept; none keeps all.
     """
 
-    def __init__(self, lang: str, weight: float, least: float | None) -> None:
-        self._lang, self._weight = lang, weight
+    def __init__(self, langs: Sequence[str], weight: float, least: float | None) -> None:
+        self._langs, self._weight = langs, weight
         self._least = -math.inf if least is None else least
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -53,14 +52,16 @@ class Choose:
             some, logprobs = row["translations"] or [], row["lm_logprobs"] or []
             ranked = scores(some, logprobs, self._weight)
             best = max(range(len(some)), key=lambda n: (ranked[n], -n), default=None)
-            text = " ".join(words(some[best]["text"], self._lang)) if best is not None else ""
+            text = some[best]["text"] if best is not None else ""
             value = per_word(text, logprobs[best]) if best is not None else None
             targets.append(text)
             told.append(value)
             reasons.append(NONE if not text else IMPROBABLE if value is not None and value < self._least else None)
         for field, values in (
+            (_FIELDS["source"], batch["text"].to_pylist()),
             (_FIELDS["target"], targets),
-            (_FIELDS["target_lang"], [self._lang] * len(batch)),
+            (_FIELDS["source_lang"], [self._langs[0]] * len(batch)),
+            (_FIELDS["target_lang"], [self._langs[1]] * len(batch)),
             (_FIELDS["label_source"], ["synthetic"] * len(batch)),
             (PER_WORD, told),
         ):
@@ -68,13 +69,15 @@ class Choose:
         return batch.append_column("reject_reason", pa.array(reasons, pa.string()))
 
 
-def stage(lang: str, *, weight: float = 0.0, least: float | None = None, name: str = "choose") -> Stage:
+def stage(
+    source_lang: str, target_lang: str, *, weight: float = 0.0, least: float | None = None, name: str = "choose"
+) -> Stage:
     """Return the stage; weight 0 takes the translator's best, and without ``least`` nothing is filtered."""
     return Stage(
         name,
         "actors.choose:Choose",
-        adds=(_FIELDS["target"], _FIELDS["target_lang"], _FIELDS["label_source"], PER_WORD),
+        adds=(*(field for name, field in _FIELDS.items() if name != "id"), PER_WORD),
         drops=("translations", "lm_logprobs"),
-        params={"lang": lang, "weight": weight, "least": least},
+        params={"langs": [source_lang, target_lang], "weight": weight, "least": least},
         batch=BatchLimits(256),
     )

@@ -134,7 +134,11 @@ def requests(
 
 def _record(key: str, rng: np.random.Generator, languages: Sequence[str]) -> dict[str, Any]:
     lang = languages[int(rng.integers(len(languages)))]
-    made = sample(rng, lang)
+    return record(key, sample(rng, lang), lang)
+
+
+def record(key: str, made: Request, lang: str) -> dict[str, Any]:
+    """Return the row (``shards.schema.REQUESTS``) of a request."""
     return {
         "id": key,
         "text": " ".join(made.tokens),

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipelines.assistant import DOMAINS, Request, identity, sample, say
+from pipelines.assistant import DOMAINS, Request, identity, record, sample, say
 from pipelines.assistant_catalogue import catalogue
 from shards.errors import UserError
 from shards.random import RecordRandom
-from shards.schema import ID, PAIRS
+from shards.schema import ID, PAIRS, REQUESTS
 
 SOURCE, TARGET = "en", "hi"
-REFERENCES = pa.schema([ID, pa.field("source", pa.string()), pa.field("references", pa.list_(pa.string()))])
+REFERENCES = pa.schema([ID, pa.field("text", pa.string()), pa.field("references", pa.list_(pa.string()))])
 VERSION = 1
 
 _TRIES = 100  # English requests drawn for one that Hindi has words for
@@ -70,10 +70,34 @@ def references(
     """Give ``records`` English requests with up to ``most`` distinct Hindi sentences that say the same."""
     for batch in _records(records, domains, seed, name, rows, targets=most):
         made = [
-            {"id": key, "source": " ".join(said.request.tokens), "references": sorted(set(said.targets))}
+            {"id": key, "text": " ".join(said.request.tokens), "references": sorted(set(said.targets))}
             for key, said in batch
         ]
         yield pa.Table.from_pylist(made, schema=REFERENCES)
+
+
+def texts(
+    records: int, lang: str, domains: Collection[str], seed: int, without: Collection[str] = (), rows: int = 2000
+) -> Iterator[pa.Table]:
+    """Give ``records`` distinct requests of the domains as tables of ``REQUESTS``; none is in ``without``."""
+    name = f"texts_{lang}"
+    draw, seen, kept = RecordRandom(seed, name), set(without), []
+    for number in range(records * _TRIES):
+        key = f"{name}/{number:07d}"
+        made = sample(draw(key), lang)
+        text = " ".join(made.tokens)
+        if made.domain in domains and text not in seen:
+            seen.add(text)
+            kept.append(record(key, made, lang))
+        if len(kept) == rows or len(seen) == records + len(without):
+            yield pa.Table.from_pylist(kept, schema=REQUESTS)
+            kept = []
+        if len(seen) == records + len(without):
+            return
+    raise UserError(
+        f"in_domain: the templates of {sorted(domains)} make fewer than {records} different requests in {lang}; "
+        "expected fewer records or more domains"
+    )
 
 
 def _records(

@@ -172,9 +172,10 @@ def translation_metrics(
             told[seed] = (got.score, got._mean - got._ci, got._mean + got._ci)
         sizes = {seed: len(some.hypotheses) for seed, some in made.items()}
         keyed: list[tuple[int | None, tuple[float, float, float]]] = [(None, _together(list(told.values())))]
-        for seed, each in [*keyed, *told.items()]:
-            n = sum(sizes.values()) if seed is None else sizes[seed]
-            rows.append(dict(zip(ROW_KEYS, (system, test_set, metric, *each, n, seed), strict=True)))
+        keyed += told.items()
+        for key, each in keyed:
+            n = sum(sizes.values()) if key is None else sizes[key]
+            rows.append(dict(zip(ROW_KEYS, (system, test_set, metric, *each, n, key), strict=True)))
     return rows, signatures
 
 
