@@ -37,7 +37,7 @@ _TAG = re.compile(r"<[!/]?[A-Za-z][^<>]*>|&(?:#\d+|#x[0-9A-Fa-f]+|[A-Za-z]+);")
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
 _APPENDED = re.compile(r"\s*\([&_~]\w\)")  # an accelerator beside a text that lacks its letter: "फ़ाइल (&F)"
 _BEFORE = re.compile(r"[&~](?=\w)")
-_UNDERLINE = re.compile(r"(?<![^\W_])_(?=[^\W_])|(?<=[^\W_])_(?=[^\W_])")
+_UNDERLINE = re.compile(r"_(?=[^\W_])")
 _FORMAT = re.compile(
     r"%%|%(?:\(\w+\))?(?:\d+\$)?[-+0#]*(?:\d+|\*)?(?:\.\d+)?(?:hh|h|ll|l|L|z|j|t)?[diouxXeEfFgGaAcsSpnL@]"
     r"|%L?\d+|\$\{\w+\}|\{\w*\}|\$\(\w+\)"

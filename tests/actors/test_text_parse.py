@@ -1,0 +1,115 @@
+"""Parsing of text: what comes out clean, and why each other record is turned down."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from actors import text_parse
+from actors.text_sources import PAIR_SIDES, TEXT_SIDES, listed
+from shards.schema import PAIRS, TEXTS
+
+NAMES = [["source", "en"], ["target", "hi"]]
+
+
+def parse(*records: dict, sides: tuple = PAIR_SIDES, langs: tuple = ("en", "hi"), **settings: object) -> list[dict]:
+    stage = text_parse.stage(sides, langs, NAMES[-len(sides) :], **settings)
+    given = [{"id": f"c/{n}", "format": "parquet"} | record for n, record in enumerate(records)]
+    out = stage.build(0)(pa.Table.from_pylist(given, schema=listed(sides)))
+    expected = stage.output_schema(listed(sides))
+    assert out.select(expected.names).schema.equals(expected)
+    return out.to_pylist()
+
+
+def pair(source: str | None, target: str | None, **more: object) -> dict:
+    return {"source": source, "target": target, **more}
+
+
+def reason(source: str | None, target: str | None, **settings: object) -> str | None:
+    return parse(pair(source, target), **settings)[0]["reject_reason"]
+
+
+def sides(row: dict) -> tuple:
+    assert row["reject_reason"] is None
+    return row["source"], row["target"]
+
+
+def test_a_pair() -> None:
+    row = parse(pair(" Turn\u00a0it on. ", "\ufeffइसे  चालू करो।"))[0]
+    assert sides(row) == ("Turn it on.", "इसे चालू करो।")
+    assert (row["source_lang"], row["target_lang"], row["label_source"]) == ("en", "hi", "gold")
+    assert {field.name for field in PAIRS} | {"key", "signature", "reject_reason"} == set(row)
+    same = parse(pair("turn it on", "इसे चालू करो"))[0]
+    assert (same["key"], same["signature"]) == (row["key"], row["signature"])
+
+
+def test_text_of_one_language() -> None:
+    row = parse({"text": "इसे चालू करो।"}, sides=TEXT_SIDES, langs=("hi",), signature=False)[0]
+    assert {field.name for field in TEXTS} | {"key", "reject_reason"} == set(row)
+    assert (row["text"], row["lang"]) == ("इसे चालू करो।", "hi")
+
+
+def test_lines_of_tables_and_json() -> None:
+    def line(kind: str, raw: str, places: list | None = None) -> dict:
+        return {"format": kind, "raw": raw, "places": places}
+
+    found = parse(
+        line("tsv", 'say "hi\tx\tकहो "हाय', [0, 2]),
+        line("csv", '"a, b",क', [0, 1]),
+        line("jsonl", json.dumps({"en": "one", "target": "एक"})),
+        line("jsonl", json.dumps({"translation": {"en": "two", "hi": "दो"}})),
+        line("tsv", "alone", [0, 1]),
+        line("csv", '"open,क', [0, 1]),
+        line("jsonl", "[1]"),
+        line("jsonl", "{"),
+        line("jsonl", json.dumps({"en": 1, "hi": "एक"})),
+        pair(None, None, problem="fuzzy"),
+    )
+    assert [sides(row) for row in found[:4]] == [('say "hi', 'कहो "हाय'), ("a, b", "क"), ("one", "एक"), ("two", "दो")]
+    assert [row["reject_reason"] for row in found[4:]] == [text_parse.MALFORMED] * 5 + ["fuzzy"]
+
+
+def test_reasons() -> None:
+    assert reason("", "एक") == "source: empty"
+    assert reason("one", "।") == "target: empty"
+    assert reason("one " * 101, "एक") == "source: too long"
+    assert reason("one", "ए" * 1201) == "target: too long"
+    assert reason("HTML", "html.") == text_parse.EQUAL_SIDES
+    assert reason("यह", "एक") == "source: wrong language"
+    assert reason("one", "ein Wort") == "target: wrong language"
+    assert reason("Open HTML", "HTML को खोलें") is None
+    assert reason("Open HTML", "HTML खो", least_script=0.6) == "target: wrong language"
+    assert reason("one two three four five six", "एक") == text_parse.LENGTH_RATIO
+    assert reason("one two three four five", "एक") is None
+    assert parse(pair("你好吗", "how are you now"), langs=("zh", "en"))[0]["reject_reason"] == text_parse.LENGTH_RATIO
+    assert parse(pair("你好吗", "how are you now"), langs=("zh", "en"), max_ratio=5)[0]["reject_reason"] is None
+    assert parse(pair("ein", "zwei"), langs=("xx", "yy"))[0]["reject_reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("&Open File...", "फ़ाइल खोलें (&O)..."), ("Open File...", "फ़ाइल खोलें...")),
+        (("_Close", "बंद करें (_C)"), ("Close", "बंद करें")),
+        (("~Table", "सारणी"), ("Table", "सारणी")),
+        (("R&D &amp; <b>more</b>&nbsp;%1$s", "और भी <br/>%s"), ("RD & more", "और भी")),
+        (
+            ("Say \\'hi\\'\\nto %(name)s, {count} times, 100%", "%1 को कहो 100%"),
+            ("Say 'hi' to , times, 100%", "को कहो 100%"),
+        ),
+        (("E_xit: 5 < 6_", "निकास: ५ < ६"), ("Exit: 5 < 6_", "निकास: ५ < ६")),
+    ],
+)
+def test_text_of_windows_is_cleaned(given: tuple, expected: tuple) -> None:
+    assert sides(parse(pair(*given, format="gettext"))[0]) == expected
+    assert sides(parse(pair(*given), interface=True)[0]) == expected
+    assert sides(parse(pair(*given))[0]) == given
+
+
+def test_formats() -> None:
+    given = pair("%d files", "%d फ़ाइलें", format="gettext")
+    assert sides(parse(given, formats="keep")[0]) == ("%d files", "%d फ़ाइलें")
+    assert sides(parse(given)[0]) == ("files", "फ़ाइलें")
+    assert parse(given, formats="reject")[0]["reject_reason"] == text_parse.HAS_FORMATS

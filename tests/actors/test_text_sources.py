@@ -1,0 +1,164 @@
+"""Listing of text: every kind of file, with every record that it holds, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors.text_sources import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
+from shards.errors import UserError
+
+TMX = """<?xml version="1.0" encoding="utf-16"?><!DOCTYPE tmx SYSTEM "tmx14.dtd"><tmx version="1.4"><header/><body>
+<tu><tuv xml:lang="en-US"><seg>Press <bpt i="1">&lt;b></bpt>OK<ept i="1">&lt;/b></ept> <hi>now</hi>!</seg></tuv>
+<tuv xml:lang="hi"><seg>अभी OK दबाएँ</seg></tuv><tuv xml:lang="hi"><seg>दूसरा</seg></tuv></tu>
+<tu><tuv lang="EN"><seg>One</seg></tuv><tuv lang="mr"><seg>एक</seg></tuv></tu></body></tmx>"""
+PO = """msgid ""
+msgstr "Content-Type: text/plain; charset=UTF-8\\nLanguage: hi_IN\\n"
+
+msgctxt "menu"
+msgid "&File"
+msgstr "फ़ाइल (&F)"
+
+msgid "one day"
+msgid_plural "%d days"
+msgstr[0] "एक दिन"
+msgstr[1] "%d दिन"
+
+#, fuzzy
+msgid "Maybe"
+msgstr "शायद"
+
+msgid "Open"
+msgstr ""
+
+#~ msgid "Old"
+#~ msgstr "पुराना"
+"""
+
+
+def pairs(url: object, source: str | int | None = None, target: str | int | None = None) -> list[dict]:
+    return rows(url, Wanted(PAIR_SIDES, ("en", "hi"), (source, target)))
+
+
+def texts(url: object, text: str | int | None = None) -> list[dict]:
+    return rows(url, Wanted(TEXT_SIDES, ("hi",), (text,)))
+
+
+def rows(url: object, wanted: Wanted) -> list[dict]:
+    return pa.concat_tables(list_texts(str(url), "c", wanted, rows=2)).to_pylist()
+
+
+def sides(found: list[dict]) -> list[tuple]:
+    return [(row["source"], row["target"]) for row in found]
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_tables(tmp_path: Path) -> None:
+    plain = pairs(write(tmp_path / "a.tsv", 'x "\tक\tmore\n\ny\tख\n'))
+    assert [(row["id"], row["raw"], row["places"]) for row in plain] == [
+        ("c/a.tsv#1", 'x "\tक\tmore', [0, 1]),
+        ("c/a.tsv#3", "y\tख", [0, 1]),
+    ]
+    assert [row["places"] for row in pairs(tmp_path / "a.tsv", 3, 1)] == [[2, 0]] * 2
+    named = write(tmp_path / "b.csv", "\ufeffid,HI,en\n1,क,x\n")
+    assert [(row["raw"], row["places"]) for row in pairs(named)] == [("1,क,x", [2, 1])]
+    assert [row["places"] for row in pairs(named, "id", "hi")] == [[0, 1]]
+    assert [row["places"] for row in texts(named)] == [[1]]
+    assert pairs(write(tmp_path / "bytes.tsv", b"x\t\xe9\ny\tz\n"))[0]["problem"] == "not UTF-8"
+
+
+def test_pairs_of_files(tmp_path: Path) -> None:
+    write(tmp_path / "d/train.en", "one\n\nthree\u2028still three\n")
+    packed = gzip.compress("एक\nदो\nतीन".encode())
+    write(tmp_path / "d/train.hi.gz", packed)
+    expected = [("one", "एक"), ("", "दो"), ("three\u2028still three", "तीन")]
+    for place in ("d", "d/train", "d/train.en", "d/*.en"):
+        found = pairs(tmp_path / place)
+        assert sides(found) == expected
+        assert [row["id"] for row in found] == [f"c/train.en#{n}" for n in (1, 2, 3)]
+    assert [row["text"] for row in texts(tmp_path / "d")] == ["एक", "दो", "तीन"]
+
+
+def test_unequal_files_are_refused_with_both_counts(tmp_path: Path) -> None:
+    write(tmp_path / "train.en", "one\ntwo\nthree\nfour\n")
+    write(tmp_path / "train.hi", "एक\nदो\n")
+    with pytest.raises(UserError, match=r"train\.en has 4 lines and .*train\.hi has 2; expected as many"):
+        pairs(tmp_path / "train")
+
+
+def test_jsonl_and_parquet(tmp_path: Path) -> None:
+    found = pairs(write(tmp_path / "a.jsonl", '{"en": "x"}\n[broken\n'))
+    assert [(row["raw"], row["problem"]) for row in found] == [('{"en": "x"}', None), ("[broken", None)]
+    table = pa.table({"n": [1, 2], "translation": [{"en": "x", "hi": "क"}, None]})
+    pq.write_table(table, tmp_path / "b.parquet")
+    assert sides(pairs(tmp_path / "b.parquet")) == [("x", "क"), (None, None)]
+    assert [row["text"] for row in texts(tmp_path / "b.parquet")] == ["क", None]
+    assert [row["problem"] for row in texts(tmp_path / "b.parquet", "n")] == ["malformed record"] * 2
+
+
+def test_translation_memories(tmp_path: Path) -> None:
+    found = pairs(write(tmp_path / "a.tmx", TMX.encode("utf-16")))
+    assert sides(found) == [("Press OK now!", "अभी OK दबाएँ"), (None, None)]
+    assert [row["problem"] for row in found] == [None, "no text of the language"]
+    assert texts(tmp_path / "a.tmx")[0]["text"] == "अभी OK दबाएँ"
+
+
+def test_catalogues(tmp_path: Path) -> None:
+    polib = pytest.importorskip("polib")
+    found = pairs(write(tmp_path / "hi.po", PO))
+    assert sides(found)[:3] == [("&File", "फ़ाइल (&F)"), ("one day", "एक दिन"), ("%d days", "%d दिन")]
+    assert [row["problem"] for row in found] == [None, None, None, "fuzzy", "untranslated", "obsolete"]
+    polib.pofile(str(tmp_path / "hi.po")).save_as_mofile(str(tmp_path / "m/hi.mo"[2:]))
+    assert sorted(sides(pairs(tmp_path / "hi.mo"))) == sorted(sides(found)[:3])
+    assert [row["text"] for row in texts(tmp_path / "hi.po")][:2] == ["फ़ाइल (&F)", "एक दिन"]
+    write(tmp_path / "mr.po", PO.replace("hi_IN", "mr"))
+    with pytest.raises(UserError, match="a catalogue of 'mr'; expected 'hi'"):
+        pairs(tmp_path / "mr.po")
+    assert len(pairs(tmp_path)) == len(found) + 3  # in a folder other languages are passed over
+
+
+def test_a_folder_of_many_kinds(tmp_path: Path) -> None:
+    write(tmp_path / "notes.md", "no corpus")
+    write(tmp_path / ".hidden/a.tsv", "x\tक\n")
+    write(tmp_path / "lines.txt", "एक\n")
+    write(tmp_path / "a/one.tsv", "x\tक\n")
+    write(tmp_path / "b/one.jsonl", "{}\n")
+    assert [row["id"] for row in pairs(tmp_path)] == ["c/a/one.tsv#1", "c/b/one.jsonl#1"]
+    assert [row["id"] for row in texts(tmp_path)] == ["c/lines.txt#1", "c/a/one.tsv#1", "c/b/one.jsonl#1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "said"),
+    [
+        (None, b"", (), r"gone: no such file or folder; expected \.tsv"),
+        ("a.md", b"x", (), r"a\.md: not a file of a known kind"),
+        ("a.txt", b"x", (), r"a\.txt: not a file of a known kind; expected \.tsv"),
+        ("a.en", b"x", (), r"a\.hi: not there; expected it beside .*a\.en"),
+        ("a.tsv", "x\tक\n".encode("utf-16"), (), r"a\.tsv: its text is UTF-16; expected UTF-8"),
+        ("a.tsv", b"x\ty\n", (1, 3), r"target is to be column 3, its first line has 2"),
+        ("a.tsv", b"x\ty\n", ("en", "hi"), r"no column 'en' among x, y; expected the one of source"),
+        ("a.tsv", b"x\n", (), r"its first line has 1 column; expected source and target"),
+        ("a.parquet", b"x", (), r"a\.parquet: not a Parquet file"),
+        ("a.tmx", b"<tmx><body><tu>", (), r"a\.tmx: not a TMX that can be read"),
+        ("a.po", b"nonsense here\n", (), r"a\.po: not a gettext catalogue that can be read"),
+        ("a.mo", b"\xde\x12\x04\x95\x00", (), r"a\.mo: not a gettext catalogue that can be read"),
+        ("sub/a.md", b"x", (), "no text found"),
+    ],
+)
+def test_what_cannot_be_listed_is_told(
+    tmp_path: Path, name: str | None, content: bytes, columns: tuple, said: str
+) -> None:
+    if name and name.endswith("o"):
+        pytest.importorskip("polib")
+    place = tmp_path / "gone" if name is None else write(tmp_path / name, content)
+    with pytest.raises(UserError, match=said):
+        pairs(place.parent if name and "/" in name else place, *columns)
