@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipelines.assistant import DOMAINS, Request, identity, record, sample, say
+from pipelines.assistant import Request, identity, record, sample, say
 from pipelines.assistant_catalogue import catalogue
+from pipelines.assistant_templates import load
 from shards.errors import UserError
 from shards.random import RecordRandom
 from shards.schema import ID, PAIRS, REQUESTS
@@ -40,9 +41,10 @@ def made_by() -> dict[str, Any]:
 
 def check_domains(domains: Collection[str]) -> None:
     """Refuse domains that there are no templates of."""
-    unknown = sorted(set(domains) - set(DOMAINS))
+    known = sorted(set(load(SOURCE).domains) & set(load(TARGET).domains))
+    unknown = sorted(set(domains) - set(known))
     if unknown or not domains:
-        raise UserError(f"domains: {unknown or 'none given'}; expected some of {', '.join(DOMAINS)}")
+        raise UserError(f"domains: {unknown or 'none given'}; expected some of both languages: {', '.join(known)}")
 
 
 def pairs(
@@ -84,9 +86,9 @@ def texts(
     draw, seen, kept = RecordRandom(seed, name), set(without), []
     for number in range(records * _TRIES):
         key = f"{name}/{number:07d}"
-        made = sample(draw(key), lang)
+        made = _sample(draw(key), lang, domains)
         text = " ".join(made.tokens)
-        if made.domain in domains and text not in seen:
+        if text not in seen:
             seen.add(text)
             kept.append(record(key, made, lang))
         if len(kept) == rows or len(seen) == records + len(without):
@@ -109,12 +111,17 @@ def _records(
         yield [(key, _said(draw(key), domains, targets)) for key in keys]
 
 
+def _sample(rng: np.random.Generator, lang: str, domains: Collection[str]) -> Request:
+    """Draw a request of one of the domains, each as likely as the others."""
+    return sample(rng, lang, sorted(domains)[rng.integers(len(domains))])
+
+
 def _said(rng: np.random.Generator, domains: Collection[str], targets: int) -> Said:
     """Draw an English request that Hindi has words for, and what it says in Hindi."""
     for _ in range(_TRIES):
-        request = sample(rng, SOURCE)
+        request = _sample(rng, SOURCE, domains)
         known = [catalogue().get(value) for value in request.values.values()]
-        if request.domain not in domains or None in known:
+        if None in known:
             continue
         slots = dict(zip(request.values, map(str, known), strict=True))
         made = [say(rng, TARGET, request.meaning, slots) for _ in range(targets)]

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.assistant import DOMAINS, LANGUAGES, requests, sample, spoken
+from pipelines.assistant import LANGUAGES, requests, sample, spoken
+from pipelines.assistant_templates import DOMAINS
 from pipelines.assistant_words import AREAS, FLOORS, NAMES, WORDS, values
 from shards.errors import UserError
 from shards.schema import REQUESTS

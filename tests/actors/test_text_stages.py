@@ -1,0 +1,102 @@
+"""The small stages on text: its spoken form, its parts, the channel, and the choice among translations."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from actors import choose, confuse, spoken, text_parts
+from shards.artifact import put_artifact
+from shards.errors import UserError
+from shards.random import RecordRandom
+from shards.schema import TRANSLATIONS_FIELD
+
+
+def table(**columns: list) -> pa.Table:
+    size = len(next(iter(columns.values())))
+    return pa.table({"id": [f"r{n}" for n in range(size)], **columns})
+
+
+def test_spoken_text_has_small_letters_and_no_punctuation() -> None:
+    given = table(source=["Turn ON, please!", "...", "ok"], target=["चालू करें।", "क", "?!"])
+    made = spoken.stage({"source": "en", "target": "hi"}).build(0)(given)
+    assert made["source"].to_pylist() == ["turn on please", "", "ok"]
+    assert made["target"].to_pylist() == ["चालू करें", "क", ""]
+    assert made["reject_reason"].to_pylist() == [None, "no word: source", "no word: target"]
+
+
+def test_spoken_translations_that_are_equal_are_one() -> None:
+    some = [{"text": "चालू करें।", "logprob": -1.0, "units": 3}, {"text": "चालू करें", "logprob": -2.0, "units": 2}]
+    some.append({"text": "।", "logprob": -3.0, "units": 1})
+    given = table(text=["x", "y"]).append_column(TRANSLATIONS_FIELD, pa.array([some, []], TRANSLATIONS_FIELD.type))
+    made = spoken.translations_stage("hi").build(0)(given)["translations"].to_pylist()
+    assert made == [[{"text": "चालू करें", "logprob": -1.0, "units": 3}], []]
+
+
+def test_equal_texts_are_in_one_part_and_small_shares_are_within_large_ones() -> None:
+    given = table(text=[f"text {n // 2}" for n in range(4000)])
+    made = text_parts.parts_stage(0.1, 0.2).build(3)(given)
+    parts = np.array(made["part"].to_pylist())
+    assert (parts[::2] == parts[1::2]).all()
+    assert {name: round(float((parts == name).mean()), 1) for name in set(parts)} == {
+        "train": 0.7,
+        "dev": 0.1,
+        "test": 0.2,
+    }
+    kept = {}
+    for share in (1.0, 0.1, 0.05):
+        out = text_parts.subset_stage("train", share=share).build(0)(made)
+        kept[share] = set(out.filter(pa.compute.is_null(out["reject_reason"]))["text"].to_pylist())
+    assert kept[0.05] < kept[0.1] < kept[1.0]
+    assert len(kept[0.1]) == pytest.approx(140, rel=0.35)
+    both = text_parts.subset_stage("dev", "test", share=0.05).build(0)(made)
+    left = both.filter(pa.compute.is_null(both["reject_reason"]))
+    assert set(left["part"].to_pylist()) == {"dev", "test"}
+    assert len(left) == int((parts != "train").sum())
+
+
+@pytest.mark.parametrize(("dev", "test"), [(0.0, 0.2), (0.5, 0.5)])
+def test_parts_that_leave_nothing_are_refused(dev: float, test: float) -> None:
+    with pytest.raises(UserError, match="expected both above 0, together below 1"):
+        text_parts.parts_stage(dev, test)
+
+
+def test_the_channel_hears_a_record_alike_in_any_batch(tmp_path) -> None:
+    put_artifact(str(tmp_path / "words"), {"vocabulary.txt": "का\nकी\nपंखा\nपंखे\n".encode()}, {})
+    actor = confuse.Confuse(3, 0.5, 1.5, 5, vocabulary=str(tmp_path / "words"), rng=RecordRandom(0, "confuse"))
+    given = table(text=["पंखा का", "की", "पंखे"])
+    whole = actor(given)["nbest"].to_pylist()
+    alone = [actor(given.slice(n, 1))["nbest"].to_pylist()[0] for n in range(3)]
+    assert whole == alone
+    assert [len(some) for some in whole] == [5, 4, 4]
+    assert json.dumps(whole) != json.dumps([some[:1] for some in whole])
+
+
+TRANSLATED = [
+    {"text": "a b", "logprob": -2.0, "units": 2},  # -1 a unit
+    {"text": "c d e", "logprob": -4.4, "units": 4},  # -1.1 a unit
+]
+IN_DOMAIN = [-9.0, -4.0]  # -3 and -1 a word, the end counted
+
+
+@pytest.mark.parametrize(
+    ("weight", "least", "target", "reason"),
+    [
+        (0.0, None, "a b", None),
+        (0.04, None, "a b", None),
+        (0.06, None, "c d e", None),  # 0.1 a unit is made up for by 2 x 0.06
+        (0.0, -2.9, "a b", choose.IMPROBABLE),
+        (1.0, -2.9, "c d e", None),
+    ],
+)
+def test_rescoring_and_filtering(weight: float, least: float | None, target: str, reason: str | None) -> None:
+    given = table(text=["x", "y"], lm_logprobs=[IN_DOMAIN, []])
+    given = given.append_column(TRANSLATIONS_FIELD, pa.array([TRANSLATED, []], TRANSLATIONS_FIELD.type))
+    stage = choose.stage("en", "hi", weight=weight, least=least)
+    made = stage.build(0)(given)
+    assert made["target"].to_pylist()[0] == target
+    assert made["reject_reason"].to_pylist() == [reason, choose.NONE]
+    assert made["source"].to_pylist() == ["x", "y"]
+    assert made["target_lang"].to_pylist() == ["hi", "hi"]
+    assert {field.name for field in stage.adds} <= set(made.column_names)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from models.confusions import Confusions
+
+WORDS = ["बत्ती", "बत्तियाँ", "भत्ती", "लाइट", "नाइट", "पंखा", "पंखे", "का", "की", "को", "खिड़की"]
+
+
+@pytest.fixture
+def channel() -> Confusions:
+    return Confusions(WORDS, candidates=4)
+
+
+def test_a_word_is_nearest_to_itself_and_then_to_what_sounds_alike(channel: Confusions) -> None:
+    names, distances = channel.near("बत्ती")
+    assert names[:2] == ["बत्ती", "भत्ती"]  # an aspirated letter for its like
+    assert distances[0] == 0.0
+    assert distances[1] == 0.5
+    assert names[-1] == ""
+    assert len(names) == 5
+    assert channel.near("का")[0][1] == "की"
+
+
+def test_distances_are_those_of_the_weighted_edit_distance(channel: Confusions) -> None:
+    found = dict(zip(WORDS, channel._distances("लाइट"), strict=True))
+    assert found["लाइट"] == 0.0
+    assert found["नाइट"] == 1.0  # one letter of another class
+    assert found["का"] == pytest.approx(3.0)  # ल/क, and two letters too many
+
+
+def test_a_word_outside_the_vocabulary_is_heard_too(channel: Confusions) -> None:
+    names, _ = channel.near("झूमर")
+    assert names[0] == "झूमर"
+
+
+def test_lists_are_sorted_distinct_and_hold_probabilities(channel: Confusions) -> None:
+    made = channel.hear(["पंखा", "का", "लाइट"], np.random.default_rng(0), width=0.5, noise=1.0, n=60)
+    scores = np.array([score for _, score in made])
+    assert (np.diff(scores) <= 1e-12).all()
+    assert np.exp(scores).sum() <= 1 + 1e-9
+    assert len(made) == 60
+    every = channel.hear(["पंखा", "का"], np.random.default_rng(0), width=0.5, noise=1.0, n=1000)
+    assert len(every) == 25
+    assert np.exp([score for _, score in every]).sum() == pytest.approx(1.0)
+
+
+def test_without_noise_the_reference_is_best_and_noise_makes_errors(channel: Confusions) -> None:
+    text = ["पंखा", "का", "लाइट"]
+    assert channel.hear(text, np.random.default_rng(0), width=0.5, noise=0.0, n=3)[0][0] == "पंखा का लाइट"
+    wrong = sum(
+        channel.hear(text, np.random.default_rng(n), width=0.5, noise=3.0, n=1)[0][0] != "पंखा का लाइट"
+        for n in range(40)
+    )
+    assert wrong > 20
