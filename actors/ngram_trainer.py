@@ -1,0 +1,84 @@
+"""N-gram models and vocabularies of text that one process holds the counts of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from actors.language_model import FILE
+from actors.ngram_texts import VOCABULARY, all_texts, read_vocabulary
+from models.ngram import check_settings, estimate_counts
+from models.ngram_counts import SPECIALS, Vocabulary, count, merge, split_words
+from shards.errors import UserError
+from shards.job import TrainContext
+
+AT_ONCE = 1 << 21  # words that are counted at a time
+
+
+def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+    """Estimate a model and return its file, ``lm.arpa``.
+
+    ``texts`` are pairs of the URL of a sealed set and a column, ``only`` may name a column of truth values that
+    chooses rows of the sets that have it, ``vocabulary`` is the URL of one, ``order`` and ``prune`` are as in
+    :func:`models.ngram.estimate`.
+
+    Raises:
+        UserError: a setting is out of its range, a column is missing, or there is no text.
+    """
+    order = int(config["order"])
+    prune = check_settings(order, config["prune"])
+    vocabulary = read_vocabulary(config["vocabulary"])
+    runs, words, sentences = [], 0, 0
+    for ids, lengths in _encoded(config, vocabulary):
+        runs.append(count(ids, lengths, order))
+        words, sentences = words + len(ids), sentences + len(lengths)
+        if len(runs) > 1:
+            runs = [merge(runs, order)]
+    counts = runs[0] if runs else merge([], order)
+    model = estimate_counts(counts, vocabulary, prune)
+    context.report({"step": 1, "loss": 0.0})
+    grams = [len(grams) for grams in model.orders]
+    return {"files": {FILE: model.to_bytes()}, "words": words, "sentences": sentences, "grams": grams}
+
+
+def _encoded(config: Mapping[str, Any], vocabulary: Vocabulary) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give the numbers of the words and the lengths of the sentences, of several shards together if they are small."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    for texts in all_texts(config["texts"], config.get("only")):
+        held.append(vocabulary.encode_texts(texts))
+        if sum(len(ids) for ids, _ in held) >= AT_ONCE:
+            yield _together(held)
+            held = []
+    if held:
+        yield _together(held)
+
+
+def _together(held: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([ids for ids, _ in held]), np.concatenate([lengths for _, lengths in held])
+
+
+def collect(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+    """Collect the words that are in the texts at least ``min_count`` times and return ``vocabulary.txt``, sorted.
+
+    ``texts`` and ``only`` are as in :func:`train`; ``words`` are added whatever their count.
+
+    Raises:
+        UserError: a column is missing, or there is no word.
+    """
+    found: dict[str, int] = {}
+    for texts in all_texts(config["texts"], config.get("only")):
+        for array in texts.chunks:
+            words = pc.value_counts(pc.list_flatten(split_words(array)))
+            for entry in words.to_pylist():
+                found[entry["values"]] = found.get(entry["values"], 0) + entry["counts"]
+    least = int(config.get("min_count", 1))
+    chosen = {word for word, times in found.items() if times >= least} | set(config.get("words", ()))
+    chosen -= {"", *SPECIALS}
+    if not chosen:
+        raise UserError(f"vocabulary: none of {len(found)} words is in the text at least {least} times")
+    names = Vocabulary(chosen).words
+    context.report({"step": 1, "loss": 0.0})
+    return {"files": {VOCABULARY: "".join(f"{word}\n" for word in names).encode()}, "words": len(names)}

@@ -1,0 +1,132 @@
+"""N-gram language models in recipes: vocabularies, models, mixtures, and how well they foretell a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from actors import language_model
+from actors.ngram_texts import check_columns
+from models.ngram import check_settings
+from pipelines.corpora import Settings
+from pipelines.run import Run
+from shards.artifact import Artifact
+from shards.dataset import SealedSet
+from shards.errors import UserError
+from shards.job import TrainJob
+from shards.step import Step
+
+Texts = Sequence[tuple[SealedSet, str]]  # sealed sets and the column of each that holds the text
+
+
+class NgramSettings(Settings):
+    """How n-gram models are estimated.
+
+    n-grams seen as often as ``prune`` says for their order, or less, are left out; the last count holds for the
+    orders above. ``memory`` is what one worker of the distributed estimate may use, in bytes.
+    """
+
+    order: int = Field(4, ge=2, le=6)
+    prune: tuple[int, ...] = (0,)
+    memory: int = Field(1 << 30, ge=1 << 24)
+
+
+def build_vocabulary(
+    run: Run, name: str, texts: Texts, min_count: int = 1, words: Sequence[str] = (), only: str | None = None
+) -> Artifact:
+    """Return the words that are in the texts at least ``min_count`` times, and those given, as ``vocabulary.txt``."""
+    config = {**_texts(texts, only), "min_count": min_count, "words": sorted(set(words))}
+    return run.train([TrainJob(name, config, loop="actors.ngram_trainer:collect")])[0]
+
+
+def ngram_job(
+    name: str, texts: Texts, vocabulary: Artifact, settings: NgramSettings | None = None, only: str | None = None
+) -> TrainJob:
+    """Return the training of a model, ``lm.arpa``, on text that one process holds the counts of.
+
+    ``only`` names a column of truth values that chooses rows, of the sets that have it.
+
+    Raises:
+        UserError: a setting is out of its range, or a column is missing.
+    """
+    settings = settings or NgramSettings()
+    prune = list(check_settings(settings.order, settings.prune))
+    config = {**_texts(texts, only), "vocabulary": vocabulary, "order": settings.order, "prune": prune}
+    return TrainJob(name, config, loop="actors.ngram_trainer:train")
+
+
+def mix_job(
+    name: str,
+    models: Sequence[Artifact],
+    dev: tuple[SealedSet, str] | None,
+    weights: Sequence[float] | None = None,
+    only: str | None = None,
+) -> TrainJob:
+    """Return the mixing of models on one vocabulary into one: ``lm.arpa`` and ``weights.json``.
+
+    The weights make the development text most probable, unless they are given.
+    """
+    if (dev is None) == (weights is None):
+        raise UserError(f"mixture {name}: give either a development text or weights")
+    given = {"weights": list(weights)} if weights is not None else {}
+    text = {"dev": _texts([dev], only)["texts"], "only": only} if dev is not None else {}
+    config = {"models": list(models), **text, **given}
+    return TrainJob(name, config, loop="actors.ngram_mixer:mix")
+
+
+def _texts(texts: Texts, only: str | None) -> dict[str, object]:
+    """Return the config that names texts, refused here where it is wrong."""
+    if not texts:
+        raise UserError("n-gram model: no text is given; expected at least one sealed set and column")
+    choose = [check_columns(data, column, only) for data, column in texts]
+    if only is not None and not any(choose):
+        raise UserError(f"n-gram model: none of the sets has the column {only!r}, which is to choose rows")
+    return {"texts": [[data, column] for data, column in texts], "only": only}
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a model foretells a text, ends of sentences included.
+
+    ``all`` counts unknown words at the probability of ``<unk>``; ``known`` leaves them out, and only compares models
+    on one vocabulary. ``oov`` is the share of unknown words, ends of sentences not counted.
+    """
+
+    all: float
+    known: float
+    oov: float
+    tokens: int
+    sentences: int
+
+
+def score_texts(run: Run, name: str, lm: Artifact, texts: tuple[SealedSet, str], prefix: str = "lm") -> SealedSet:
+    """Return the set with the columns that a model adds; see :func:`actors.language_model.stage`."""
+    return run.step(Step(name, (language_model.stage(lm.ref, name, texts[1], prefix),), texts[0]))
+
+
+def perplexity(scored: SealedSet, prefix: str = "lm") -> Perplexity:
+    """Return the perplexity of a scored set.
+
+    Raises:
+        UserError: no record has text.
+    """
+    names = [field.name for field in language_model.fields(prefix)]
+    sums = [0.0] * len(names)
+    sentences = 0
+    for table in scored.tables(names):
+        table = table.drop_null()
+        sentences += table.num_rows
+        sums = [math.fsum([total, *table[name].to_pylist()]) for total, name in zip(sums, names, strict=True)]
+    logprob, unknown, tokens, oov = sums
+    if not tokens:
+        raise UserError(f"{scored.name}: perplexity of no text; expected at least one record with text")
+    return Perplexity(
+        all=math.exp(-logprob / tokens),
+        known=math.exp(-(logprob - unknown) / (tokens - oov)),
+        oov=oov / max(1, tokens - sentences),
+        tokens=int(tokens),
+        sentences=sentences,
+    )
