@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from actors.audio import set_column
@@ -19,7 +20,7 @@ from shards.stage import BatchLimits, Stage
 NONE, IMPROBABLE = "no translation", "too improbable for the in-domain model"
 PER_WORD = pa.field("in_domain_logprob", pa.float32())  # of the one chosen, natural logarithm a word, end included
 _FIELDS = {field.name: field for field in PAIR_FIELDS}
-CHOICE = "choice.json"  # of a tuning: {"weight": .., "least": ..}
+CHOICE = "choice.json"  # of a tuning, see actors.lm_tuning
 
 
 def scores(translations: Sequence[dict[str, Any]], logprobs: Sequence[float], weight: float) -> list[float]:
@@ -54,6 +55,7 @@ class Choose:
             best = max(range(len(some)), key=lambda n: (ranked[n], -n), default=None)
             text = some[best]["text"] if best is not None else ""
             value = per_word(text, logprobs[best]) if best is not None else None
+            value = None if value is None else float(np.float32(value))  # as it is stored, and as thresholds are told
             targets.append(text)
             told.append(value)
             reasons.append(NONE if not text else IMPROBABLE if value is not None and value < self._least else None)

@@ -26,13 +26,10 @@ from pipelines.text_corpora import (
     prepare_pairs,
     prepare_texts,
 )
-from shards import canonical, store
-from shards.artifact import Artifact
+from shards import store
 from shards.dataset import SealedSet
 from shards.errors import UserError
 from shards.step import Step
-
-CATALOGUE = "catalogue.json"
 
 
 class GeneralSettings(Settings):
@@ -83,7 +80,7 @@ class Corpora:
     parts: SealedSet  # text of the domain, with `part` and `draw`
     source: SealedSet  # text of the domain in the other language
     references: SealedSet  # text with `references`
-    catalogue: Artifact
+    catalogue: Mapping[str, str]  # names and their translations
 
     def __post_init__(self) -> None:
         for name in ("pairs", "parts", "source", "references"):
@@ -147,7 +144,7 @@ def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) 
         parts,
         source,
         references,
-        _catalogue(run, domain, langs),
+        names(domain, langs),
     )
 
 
@@ -220,13 +217,11 @@ def _pairs(
     return run.step(Step("pairs", (spoken.stage({"source": langs[0], "target": langs[1]}),), found))
 
 
-def _catalogue(run: Run, domain: InDomainSettings, langs: tuple[str, str]) -> Artifact:
+def names(domain: InDomainSettings, langs: tuple[str, str]) -> dict[str, str]:
+    """Return the names of the domain and their translations, in spoken form."""
     if domain.files is None:
-        values: Mapping[str, str] = catalogue()
-    else:
-        values = _read_catalogue(domain.files.catalogue, langs) if domain.files.catalogue else {}
-    data = canonical.dumps(dict(values))
-    return run.artifact("catalogue", lambda: {CATALOGUE: data}, {"sha256": canonical.sha256(data)})
+        return catalogue()
+    return _read_catalogue(domain.files.catalogue, langs) if domain.files.catalogue else {}
 
 
 def _read_catalogue(url: str, langs: tuple[str, str]) -> dict[str, str]:

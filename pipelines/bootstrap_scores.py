@@ -19,7 +19,10 @@ from models.significance import Interval
 from models.wer import WerResult
 from models.wer import score as word_errors
 from pipelines.report import ROW_KEYS, Row
+from shards import store
 from shards.dataset import SealedSet
+from shards.errors import UserError
+from shards.parquet import read_table
 
 LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of the language model beside the channel
 WORD_BONUSES = (0.0, 0.5, 1.0, 2.0)  # a word, against the preference for short texts
@@ -177,6 +180,28 @@ def translation_metrics(
             n = sum(sizes.values()) if key is None else sizes[key]
             rows.append(dict(zip(ROW_KEYS, (system, test_set, metric, *each, n, key), strict=True)))
     return rows, signatures
+
+
+def filtered_examples(kept: SealedSet, number: int = 5) -> dict[str, list[dict[str, Any]]]:
+    """Return examples of translations that were kept and that were turned down, of the first shard."""
+    rejected = kept.seal["rejects"][:1]
+    sides = {
+        "kept": kept.read(0, ["id", "source", "target"]).slice(0, number).to_pylist(),
+        "dropped": [
+            {"id": row["id"], "reason": row["reason"]}
+            for side in rejected
+            for row in read_table(store.join(kept.url, side["path"])).slice(0, number).to_pylist()
+        ],
+    }
+    return sides
+
+
+def available() -> None:
+    """Refuse to go on where sacrebleu is not installed."""
+    try:
+        import sacrebleu  # noqa: F401
+    except ImportError:
+        raise UserError("sacrebleu is not installed: run `pip install 'gristmill[translation]'`") from None
 
 
 def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:

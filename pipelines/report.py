@@ -68,6 +68,8 @@ class Report:
     sweep_chosen: tuple[Any, Any] | None = None  # (k, temperature) of the recipe itself
     # One diagram a row: {"system", "domain" (null: all), "bins": [models.calibration.Bin as a dict]}.
     reliability: list[dict[str, Any]] = field(default_factory=list)
+    # What each filter kept and dropped: {"name", "kept", "dropped", "examples": {"kept": [row], "dropped": [row]}}.
+    filters: list[dict[str, Any]] = field(default_factory=list)
     # As `audit` prints it, one row a sealed set: {"name", "digest", "records_in", "records_out", "rejected",
     # "quarantined", "shards", optional "reasons": {reason: count}}.
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -219,6 +221,7 @@ def to_json(report: Report) -> bytes:
         "lineage": report.lineage,
         "sweep": report.sweep,
         "reliability": report.reliability,
+        "filters": report.filters,
         "curves": report.curves,
         "examples": report.examples,
         "spectrograms": [

@@ -1,0 +1,191 @@
+"""A language model for a new language, from another language's text of the domain.
+
+Punjabi, Arsikere and Garimella, "Language Model Bootstrapping Using Neural Machine Translation for Conversational
+Speech Recognition" (ASRU 2019). There is a little text of the domain in the new language, much in another one, and
+general pairs of both. A translator is trained on the pairs and translates the domain's text; a language model of the
+translations is mixed with that of the little text there is. Four techniques, each with a switch, make the translations
+better: the pairs nearest to the domain are selected (A), the translator is fine-tuned on its own translations (B),
+n-best translations are rescored by the in-domain model (C), and what it finds too improbable is filtered out (D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from actors import language_model
+from models import translator
+from pipelines import bootstrap_scores
+from pipelines.bootstrap_corpora import (
+    Corpora,
+    GeneralSettings,
+    InDomainSettings,
+    check_corpora,
+    languages,
+    prepare_corpora,
+)
+from pipelines.bootstrap_report import make_report, publish
+from pipelines.bootstrap_systems import Bootstrap, ChannelSettings, FineTuningSettings, Key, TuningSettings, Way
+from pipelines.corpora import Settings
+from pipelines.ngrams import NgramSettings
+from pipelines.report import Report
+from pipelines.run import Run
+from pipelines.selection import SelectionSettings, check_selection, embed, select_pairs
+from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings
+from shards.dataset import SealedSet
+from shards.errors import UserError
+
+IN_DOMAIN, RAW, SELECTED, FINE_TUNED = "in_domain", "raw", "selected", "fine_tuned"
+RESCORED, FILTERED, COMBINED = "rescored", "filtered", "combined"
+SELECTED_SHARE, RANDOM_SHARE = "selected_share", "random_share"  # translators that learn from nothing else
+
+
+class TechniqueSettings(Settings):
+    """One switch for each technique: off, it has no system of its own and no part in ``combined``."""
+
+    selection: bool = True
+    fine_tuning: bool = True
+    rescoring: bool = True
+    filtering: bool = True
+
+
+class SelectedSettings(SelectionSettings):
+    """The selection, and how a translator learns from it.
+
+    ``start``: from ``scratch``, or from the translator of all pairs (``base``), trained on by ``tune``. ``compare``
+    trains translators of the selected share and of an equal random one, both from scratch.
+    """
+
+    start: Literal["base", "scratch"] = "base"
+    tune: TuneSettings = TuneSettings(epochs=3)
+    compare: bool = False
+
+
+class Config(Settings):
+    """The recipe's settings; the defaults are the embedded default."""
+
+    pairs: GeneralSettings = GeneralSettings()
+    in_domain: InDomainSettings = InDomainSettings()
+    techniques: TechniqueSettings = TechniqueSettings()
+    selection: SelectedSettings = SelectedSettings()
+    translator: TranslatorSettings = TranslatorSettings()
+    translation: TranslateSettings = TranslateSettings(n=8, beam=8)
+    fine_tuning: FineTuningSettings = FineTuningSettings()
+    tuning: TuningSettings = TuningSettings()
+    ngrams: NgramSettings = NgramSettings()
+    channel: ChannelSettings = ChannelSettings()
+
+
+def run(config: Config, run: Run) -> Report:
+    """Run the recipe and return its report."""
+    check(config)
+    on, langs = config.techniques, languages(config.pairs)
+
+    # General pairs, the little text of the domain at each size, and the domain's text in the other language.
+    corpora = prepare_corpora(run, config.pairs, config.in_domain)
+    make = Bootstrap(
+        run,
+        corpora,
+        config.in_domain.sizes,
+        langs,
+        config.translator,
+        config.translation,
+        config.tuning,
+        config.ngrams,
+    )
+
+    # A translator of all pairs, and what it makes of the domain's text.
+    base = make.translators("translator", {key: [corpora.pairs] for key in make.keys})
+    plain = make.reading(RAW, base)
+    readings = {RAW: plain}
+    translations = {RAW: make.chosen(RAW, plain.lists, plain.tuned)}
+
+    # A: the pairs nearest to the centroid of the domain's text, and a translator that learns from them.
+    picked = select(run, config.selection, corpora, make.texts) if on.selection else {}
+    if on.selection:
+        data = {(size, seed): [picked[size]] for size, seed in make.keys}
+        init = base if config.selection.start == "base" else None
+        near = make.translators("selected_translator", data, init, tune=config.selection.tune)
+        readings[SELECTED] = make.reading(SELECTED, near)
+        translations[SELECTED] = make.chosen(SELECTED, readings[SELECTED].lists, readings[SELECTED].tuned)
+
+    # B: a translator learns from its own translations, those that C and D leave.
+    best = readings.get(SELECTED, plain)
+    if on.fine_tuning:
+        learnt = readings[FINE_TUNED] = make.fine_tuned(FINE_TUNED, plain, config.fine_tuning, way(on))
+        translations[FINE_TUNED] = make.chosen(FINE_TUNED, learnt.lists, learnt.tuned)
+        best = make.fine_tuned(COMBINED, best, config.fine_tuning, way(on)) if on.selection else learnt
+
+    # C and D: the in-domain model rescores n-best lists, and what it finds too improbable is left out.
+    if on.rescoring:
+        translations[RESCORED] = make.chosen(RESCORED, plain.lists, plain.tuned, "rescoring")
+    if on.filtering:
+        translations[FILTERED] = make.chosen(FILTERED, plain.lists, plain.tuned, "filtering")
+    readings[COMBINED] = best
+    translations[COMBINED] = make.chosen(COMBINED, best.lists, best.tuned, way(on))
+
+    # A language model of each system's translations, mixed with that of the domain's text by development text.
+    in_domain = {key: make.in_domain[key[0]] for key in make.keys}
+    models = {IN_DOMAIN: in_domain, **make.language_models(translations)}
+
+    # Texts kept apart are scored by each model, and lists of what a channel makes of them; translators are tested.
+    judged = make.judged(config.channel, models)
+    tested = {name: make.tested(name, reading.translators) for name, reading in readings.items() if name != COMBINED}
+    if on.rescoring:
+        tested[RESCORED] = make.tested(RESCORED, base, plain.tuned)
+    tested[COMBINED] = make.tested(COMBINED, best.translators, best.tuned if on.rescoring else None)
+    if on.selection and config.selection.compare:
+        tested |= compare(run, make, config.selection, corpora, picked)
+
+    publish(run.out, {size: models[COMBINED][size, run.seeds[0]] for size in config.in_domain.sizes})
+    filters = {name: translations[name] for name in (FILTERED, COMBINED) if on.filtering}
+    return make_report(config, IN_DOMAIN, COMBINED, judged, models, tested, readings, picked, filters)
+
+
+def check(config: Config) -> None:
+    """Refuse what can be known to be wrong before anything is made."""
+    check_corpora(config.pairs, config.in_domain)
+    wanted = languages(config.pairs)
+    if (config.translator.source_lang, config.translator.target_lang) != wanted:
+        raise UserError(f"translator: of other languages than the pairs; expected {wanted[0]} to {wanted[1]}")
+    for package in (language_model, translator, bootstrap_scores):
+        package.available()
+    if config.techniques.selection:
+        check_selection(config.selection)
+
+
+def way(on: TechniqueSettings) -> Way | None:
+    """Return what a tuning calls the techniques that choose among translations."""
+    if on.rescoring and on.filtering:
+        return "together"
+    return "rescoring" if on.rescoring else "filtering" if on.filtering else None
+
+
+def select(
+    run: Run, settings: SelectedSettings, corpora: Corpora, texts: Mapping[int, SealedSet]
+) -> dict[int, SealedSet]:
+    """Return the pairs nearest to the domain's text of each size."""
+    pairs = embed(run, "embedded_pairs", corpora.pairs, "target", settings)
+    found = {}
+    for size, text in texts.items():
+        own = embed(run, f"embedded_in_domain_1-{size}", text, "text", settings)
+        found[size] = select_pairs(run, f"selected_1-{size}", pairs, own, settings)
+    return found
+
+
+def compare(
+    run: Run, make: Bootstrap, settings: SelectedSettings, corpora: Corpora, picked: Mapping[int, SealedSet]
+) -> dict[str, dict[Key, SealedSet]]:
+    """Test translators that learn, from scratch, from the selected pairs alone and from as many drawn at random."""
+    size = min(picked)
+    drawn = {
+        seed: select_pairs(
+            run, f"random_{seed}", corpora.pairs, make.texts[size], settings, "random", seed, picked[size].records
+        )
+        for seed in run.seeds
+    }
+    data = {
+        SELECTED_SHARE: {(size, seed): [picked[size]] for seed in run.seeds},
+        RANDOM_SHARE: {(size, seed): [drawn[seed]] for seed in run.seeds},
+    }
+    return {name: make.tested(name, make.translators(f"{name}_translator", sets)) for name, sets in data.items()}
