@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.audio import set_column
-from actors.translator_files import check_languages, load_fast, read_units
+from actors.translator_files import check_languages, load_fast, longest, read_units
 from models.placeholders import (
     Catalogue,
     Filled,
@@ -29,7 +29,6 @@ from shards.stage import ArtifactRef, BatchLimits, Resources, Stage
 
 UNITS = "source_units"  # how long a text is, by which batches are cut
 DAMAGED = pa.field("placeholders_damaged", pa.int32())
-MOST_UNITS = 256
 PROTECT = ("none", "catalogue", "all")
 
 
@@ -50,7 +49,8 @@ class Translate:
     """Adds ``translations``: the ``n`` best distinct ones, and how many of the beam had damaged placeholders.
 
     A translation that lost or doubled a placeholder is left out, as long as a whole one is there; else the best one is
-    mended as :func:`models.placeholders.fill` says. What has no text or more than 256 units is turned down.
+    mended as :func:`models.placeholders.fill` says. What has no text, or more units than the translator
+    has positions for, is turned down.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Translate:
         self.protect, self.length_penalty = protect, length_penalty
         self.catalogue = Catalogue(catalogue)
         files, self.units = load_fast(translator, prefix)
+        self.longest = longest(translator)
         self.translator = open_translator(files, compute_type, device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -79,7 +80,7 @@ class Translate:
         rows = rows or [{}] * len(sources)
         protected = [self._protected(text or "", row) for text, row in zip(sources, rows, strict=True)]
         tokens = [self.units.source_tokens(one.text) for one in protected]
-        reasons = [_refused(text, found) for text, found in zip(sources, tokens, strict=True)]
+        reasons = [_refused(text, found, self.longest) for text, found in zip(sources, tokens, strict=True)]
         todo = [place for place, reason in enumerate(reasons) if reason is None]
         found = self.translator.translate_batch(
             [tokens[place] for place in todo],
@@ -90,7 +91,8 @@ class Translate:
             disable_unk=True,
             max_batch_size=0,
             max_input_length=0,
-            max_decoding_length=2 * MOST_UNITS,
+            # A translator that does not come to an end is not waited for; a batch is the same wherever it is cut.
+            max_decoding_length=min(self.longest, 3 * max((len(tokens[place]) for place in todo), default=0) + 10),
         )
         made: list[list[dict[str, Any]] | None] = [None] * len(sources)
         damaged = np.zeros(len(sources), np.int32)
@@ -154,10 +156,10 @@ def open_translator(files: Mapping[str, bytes], compute_type: str = "float32", d
     )
 
 
-def _refused(text: str | None, tokens: Sequence[str]) -> str | None:
+def _refused(text: str | None, tokens: Sequence[str], longest: int) -> str | None:
     if not normalise(text or ""):
         return "no text"
-    return f"more than {MOST_UNITS} units" if len(tokens) > MOST_UNITS else None
+    return f"more than {longest} units" if len(tokens) > longest else None
 
 
 def stages(

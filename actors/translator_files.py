@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,13 @@ def load_fast(url: str, prefix: str = "") -> tuple[dict[str, bytes], TranslatorU
             return {name.removeprefix(FAST): artifact.read(name) for name in names}, read_units(url, prefix)
     model, units = load_translator(reader(url), url, prefix)
     return convert(model, units), units
+
+
+def longest(url: str) -> int:
+    """Return the most units that a text may have for a translator, its end not counted."""
+    from models.translator import CONFIG
+
+    return json.loads(reader(url)(CONFIG) or b"{}").get("max_position_embeddings", 512) - 1
 
 
 def checkpoint_digest(folder: str) -> dict[str, str]:

@@ -235,11 +235,14 @@ def heat_map(
 
 
 def lineage(nodes: Sequence[Mapping[str, Any]], label: str) -> str:
-    """Draw steps from top to bottom with an arc from each input; a node's digest stands beside its name."""
+    """Draw steps from top to bottom with an arc from each input; a node's digest stands beside its name.
+
+    Nodes that stand for several may be each other's input: an arc may go up.
+    """
     place = {node["name"]: i for i, node in enumerate(nodes)}
     edges = [(place[source], i) for i, node in enumerate(nodes) for source in node.get("inputs", ()) if source in place]
     pitch, top = 28, 16
-    reach = max((end - start for start, end in edges), default=1)
+    reach = max((abs(end - start) for start, end in edges), default=1)
     lane = 20 + 80 * min(1.0, math.sqrt(reach / 12))
     body = []
     for start, end in edges:
@@ -247,7 +250,7 @@ def lineage(nodes: Sequence[Mapping[str, Any]], label: str) -> str:
         if end == start + 1:
             body.append(f'<path d="M{lane} {y1}V{y2}" class="edge"/>')
             continue
-        out = number(lane - (lane - 6) * math.sqrt((end - start) / reach))
+        out = number(lane - (lane - 6) * math.sqrt(abs(end - start) / reach))
         body.append(f'<path d="M{lane:.1f} {y1}C{out} {y1} {out} {y2} {lane:.1f} {y2}" class="edge"/>')
     for i, node in enumerate(nodes):
         y = top + pitch * i

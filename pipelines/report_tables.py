@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -35,10 +36,16 @@ NAMES = {
     "R1_no_context": "R1 without context",
     "R2_no_context": "R2 without context",
     "R3_no_context": "R3 without context",
+    "oov": "OOV",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "in_domain": "In-domain only",
+    "raw": "Raw translations",
     "lambdarank": "LambdaRank",
     "lambdarank_temperature": "LambdaRank + temperatures",
     "lambdarank_platt": "LambdaRank + Platt",
 }
+_NUMBERED = re.compile(r"(_(1-)?\d+)+$")  # the size, seed or round at the end of a name
 MOST_NODES = 80  # of a lineage that is drawn one by one
 _KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
 
@@ -159,6 +166,23 @@ def reliability_section(report: Report) -> str:
     return f'<p class="hint">{hint}</p><div class="grid">{"".join(map(panel, pooled))}</div>{more if single else ""}'
 
 
+def filters_section(report: Report) -> str:
+    """Show what each filter kept and dropped, with examples."""
+    if not report.filters:
+        return ""
+    rows = [[escape(str(one["name"])), count(one["kept"]), count(one["dropped"])] for one in report.filters]
+    made = table(["Filter", "Kept", "Dropped"], rows, text=(0,))
+    for one in report.filters:
+        told = [
+            [escape(side), " · ".join(escape(str(value)) for key, value in row.items() if key != "id")]
+            for side in ("kept", "dropped")
+            for row in one["examples"][side]
+        ]
+        inner = table(["", "Examples"], told, text=(0, 1))
+        made += f"<details><summary>Examples: {escape(str(one['name']))}</summary>{inner}</details>"
+    return made
+
+
 def records_section(report: Report) -> str:
     """Show kept, rejected and quarantined records of each step."""
     if not report.records:
@@ -216,10 +240,10 @@ def plan_section(report: Report) -> str:
 
 
 def _drawn(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the nodes to draw: where there are very many, those that share a name are one."""
+    """Return the nodes to draw: where there are very many, those that share a name but for numbers are one."""
     if len(nodes) <= MOST_NODES:
         return list(nodes)
-    base = {node["name"]: node["name"].partition(" ")[0] for node in nodes}
+    base = {node["name"]: _NUMBERED.sub("", node["name"].partition(" ")[0]) for node in nodes}
     sizes = Counter(base.values())
     told = {name: f"{name} ({size})" if size > 1 else name for name, size in sizes.items()}
     made: dict[str, dict[str, Any]] = {}
