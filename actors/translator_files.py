@@ -8,9 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.translator import load_translator, to_ctranslate2
-from models.translator_units import DESCRIPTION, TOKENIZER, TranslatorUnits
-from shards import store
+from models.translator import CONFIG, PICKLED, WEIGHTS, load_translator, to_ctranslate2
+from models.translator_units import (
+    DESCRIPTION,
+    SOURCE_SPM,
+    SOURCE_VOCAB,
+    TARGET_SPM,
+    TARGET_VOCAB,
+    TOKENIZER,
+    TranslatorUnits,
+)
+from shards import canonical, store
 from shards.artifact import get_artifact
 from shards.errors import UserError
 
@@ -50,6 +58,15 @@ def check_languages(units: TranslatorUnits, where: str, source_lang: str, target
         )
 
 
+def read_positions(url: str) -> int:
+    """Return the most units that a text may have on either side."""
+    config = json.loads(reader(url)(CONFIG) or b"{}")
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        raise UserError(f"{url}: {CONFIG} has no max_position_embeddings; expected that of a Marian checkpoint")
+    return positions
+
+
 def convert(model: Any, units: TranslatorUnits) -> dict[str, bytes]:
     """Return CTranslate2's files of a network, by the names that it gives them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -81,10 +98,6 @@ def checkpoint_digest(folder: str) -> dict[str, str]:
     Raises:
         UserError: it holds no translator.
     """
-    from models.translator import CONFIG, PICKLED, WEIGHTS
-    from models.translator_units import SOURCE_SPM, SOURCE_VOCAB, TARGET_SPM, TARGET_VOCAB
-    from shards import canonical
-
     read_units(folder)
     names = (CONFIG, WEIGHTS, PICKLED, SOURCE_SPM, TARGET_SPM, SOURCE_VOCAB, TARGET_VOCAB, TOKENIZER, DESCRIPTION)
     found = {name: reader(folder)(name) for name in names}

@@ -212,12 +212,11 @@ def _fit(lines: Iterable[str], size: int, lang: str) -> tuple[bytes, list[str]]:
 def _tokens(data: bytes, where: str) -> tuple[str, ...]:
     try:
         numbers: Mapping[str, int] = json.loads(data)
-        tokens = sorted(numbers, key=lambda token: numbers[token])
+        tokens = [token for token, _ in sorted(numbers.items(), key=lambda item: item[1])]
     except (ValueError, TypeError, AttributeError):
         raise UserError(f"{where}: not a vocabulary; expected a JSON object of tokens and their numbers") from None
     if [numbers[token] for token in tokens] != list(range(len(tokens))):
         raise UserError(f"{where}: the numbers of its tokens have gaps; expected 0 to {len(tokens) - 1}")
-    missing = [token for token in (END, UNKNOWN) if token not in numbers]
-    if missing or tokens[-1] != PAD:
+    if END not in numbers or UNKNOWN not in numbers or tokens[-1] != PAD:
         raise UserError(f"{where}: expected {END} and {UNKNOWN} among its tokens, and {PAD} as the last one")
     return tuple(tokens)

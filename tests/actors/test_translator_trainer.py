@@ -146,7 +146,7 @@ def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "inc"}))
     (folder / "source.spm").write_bytes(units.source.model)
     (folder / "target.spm").write_bytes(units.target.model)
-    with pytest.raises(UserError, match="several languages.*>>hin<<, >>mar<<"):
+    with pytest.raises(UserError, match=r"several languages.*>>hin<<, >>mar<<"):
         run(tmp_path / "none", config(pairs, init=str(folder)))
     with pytest.raises(UserError, match="no token '>>hi<<'; expected one of >>hin<<"):
         run(tmp_path / "other", config(pairs, init=str(folder), prefix=">>hi<<"))

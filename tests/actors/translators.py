@@ -13,13 +13,9 @@ from shards.artifact import Artifact, put_artifact
 from shards.dataset import SealedSet, seal_tables
 from shards.schema import PAIRS
 
-WORDS = dict(
-    zip(
-        "turn on off the kitchen light lamp fan heater set to open close door window".split(),
-        "करो चालू बंद यह रसोई बत्ती दीपक पंखा हीटर रखो पर खोलो लगाओ दरवाजा खिड़की".split(),
-        strict=True,
-    )
-)
+ENGLISH = "turn on off the kitchen light lamp fan heater set to open close door window"
+HINDI = "करो चालू बंद यह रसोई बत्ती दीपक पंखा हीटर रखो पर खोलो लगाओ दरवाजा खिड़की"
+WORDS = dict(zip(ENGLISH.split(), HINDI.split(), strict=True))
 SMALL: dict[str, Any] = {
     "model": {"dim": 32, "encoder_layers": 1, "decoder_layers": 1, "ff": 64, "heads": 2},
     "units": 120,

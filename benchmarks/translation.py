@@ -1,0 +1,99 @@
+"""Texts translated a second: the stage's actors against bare CTranslate2 on the same model, texts and thread.
+
+The bare one is what a script would do: SentencePiece, ``translate_batch`` over all texts in length-sorted batches of as
+many texts, and the pieces joined again. A translator is trained on generated pairs first (or one is given).
+Run: ``PYTHONPATH=. python benchmarks/translation.py [--texts 4000] [--translator URL]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from actors.translate import UNITS, open_translator, stages
+from actors.translator_files import load_fast
+from cluster.inprocess import InProcessRunner
+from models.translator_units import END
+from pipelines.assistant_pairs import pairs
+from pipelines.assistant_templates import DOMAINS
+from pipelines.run import Run
+from pipelines.translators import TranslatorSettings, translator_job
+from shards.batching import canonical_batches
+from shards.dataset import seal_tables
+from shards.stage import ArtifactRef
+
+REPEATS = 3
+BEAM = 4
+
+
+def bare(url: str, texts: list[str], rows: int) -> list[list[str]]:
+    files, units = load_fast(url)
+    translator = open_translator(files)
+    source, target = units.source.pieces, units.target.pieces
+    tokens = [[*source.encode(text.lower(), out_type=str), END] for text in texts]
+    found = translator.translate_batch(
+        tokens, beam_size=BEAM, num_hypotheses=BEAM, max_batch_size=rows, return_scores=True, disable_unk=True
+    )
+    return [[target.decode_pieces(one) for one in result.hypotheses] for result in found]
+
+
+def staged(url: str, table: pa.Table, rows: int) -> list[list[str]]:
+    chain = stages(
+        ArtifactRef(url, ""), source_lang="en", target_lang="hi", n=BEAM, beam=BEAM, protect="none", rows=rows
+    )
+    for stage in chain:
+        actor = stage.build(0)
+        batches = [table.take(places) for places in canonical_batches(table, stage.batch)]
+        table = pa.concat_tables([actor(batch) for batch in batches])
+    assert UNITS in table.column_names
+    found = dict(zip(table["id"].to_pylist(), table["translations"].to_pylist(), strict=True))
+    return [[one["text"] for one in found[key] or [{"text": ""}]] for key in sorted(found)]
+
+
+def timed(act: Callable[[], list[list[str]]]) -> tuple[float, list[list[str]]]:
+    begun = time.process_time()
+    made = act()
+    return time.process_time() - begun, made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=4000)
+    parser.add_argument("--pairs", type=int, default=4000)
+    parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--translator", help="one that is trained, instead of training one")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        url = given.translator
+        if url is None:
+            data = seal_tables(f"{folder}/pairs", "pairs", pairs(given.pairs, DOMAINS, 0))
+            settings = TranslatorSettings(epochs=given.epochs)
+            url = Run(f"{folder}/out", InProcessRunner()).train([translator_job("translator", [data], settings)])[0].url
+        table = pa.concat_tables(itertools.chain(pairs(given.texts, DOMAINS, 1, name="texts")))
+        order = table["id"].to_pylist()
+        table = table.take([place for _, place in sorted(zip(order, range(len(order)), strict=True))])
+        texts = table["source"].to_pylist()
+        seconds: dict[str, list[float]] = {"bare": [], "stage": []}
+        made: dict[str, list[list[str]]] = {}
+        for _ in range(REPEATS):
+            for kind, act in (("bare", bare), ("stage", staged)):
+                source = texts if kind == "bare" else table
+                took, made[kind] = timed(lambda act=act, source=source: act(url, source, given.rows))
+                seconds[kind].append(took)
+    middle = {kind: statistics.median(times) for kind, times in seconds.items()}
+    for kind, took in middle.items():
+        print(f"{kind:6} {took:6.2f} CPU s, {len(texts) / took:8.1f} texts/s (of {seconds[kind]})")
+    equal = sum(one[0] == other[0] for one, other in zip(made["bare"], made["stage"], strict=True)) / len(texts)
+    print(json.dumps({"ratio": middle["bare"] / middle["stage"], "equal": equal}))
+
+
+if __name__ == "__main__":
+    main()
