@@ -94,6 +94,8 @@ def check_corpora(pairs: GeneralSettings, domain: InDomainSettings) -> None:
         raise UserError(f"in_domain.sizes: {list(domain.sizes)}; expected different numbers, such as [1, 10, 20]")
     if pairs.files is None:
         assistant_pairs.check_domains(pairs.domains)
+        if domain.files is None and set(pairs.domains) <= set(domain.domains):
+            raise UserError(f"pairs.domains: {list(pairs.domains)}, all of in_domain.domains too; expected others")
     else:
         check_pairs(pairs.files)
     wanted = languages(pairs)
@@ -209,8 +211,6 @@ def _pairs(
 ) -> SealedSet:
     if pairs.files is None:
         chosen = sorted(set(pairs.domains) - set(domains))
-        if not chosen:
-            raise UserError("pairs.domains: all are the domain's own; expected others")
         identity = {"records": pairs.records, "domains": chosen, "seed": run.seed, "made_by": assistant_pairs.made_by()}
         return run.source("pairs", partial(assistant_pairs.pairs, pairs.records, chosen, run.seed), identity)
     found = prepare_pairs(run, pairs.files, "listed_pairs", without=without)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from actors import choose, confuse, language_model, spoken
 from actors.choose import CHOICE
@@ -23,8 +23,10 @@ from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSet
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
 from shards.job import TrainJob
+from shards.stage import Stage
 from shards.step import Step
 
+Share = Annotated[float, Field(gt=0, le=1)]
 Key = tuple[int, int]  # how many times smaller the in-domain text is, and the training seed
 Way = Literal["rescoring", "filtering", "together"]  # as a tuning names them
 
@@ -32,8 +34,8 @@ Way = Literal["rescoring", "filtering", "together"]  # as a tuning names them
 class TuningSettings(Settings):
     """What is tried for rescoring and filtering on development text (:mod:`actors.lm_tuning`)."""
 
-    weights: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0, 2.0)  # of the in-domain model's score a word
-    keeps: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)  # shares of the translations
+    weights: tuple[PositiveFloat, ...] = (0.1, 0.25, 0.5, 1.0, 2.0)  # of the in-domain model's score a word
+    keeps: tuple[Share, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)  # shares of the translations
 
 
 class FineTuningSettings(Settings):
@@ -115,29 +117,29 @@ class Bootstrap:
         ]
         return dict(zip(data, self._run.train(jobs), strict=True))
 
-    def translated(
-        self, name: str, translators: Mapping[Key, Artifact], texts: SealedSet | None = None
-    ) -> dict[Key, SealedSet]:
-        """Translate the domain's source text, or other texts: n best, in spoken form. Equal translators do it once."""
-        source, target = self._langs
+    def translated(self, name: str, translators: Mapping[Key, Artifact]) -> dict[Key, SealedSet]:
+        """Translate the domain's source text: n best, in spoken form. Equal translators do it once."""
         by_digest: dict[str, SealedSet] = {}
         for key, translator in translators.items():
-            if translator.digest in by_digest:
-                continue
-            lists = translate(
-                self._run,
-                f"translated_{name}_{_told(key)}",
-                texts or self._corpora.source,
-                translator,
-                self._translation,
-                source_lang=source,
-                target_lang=target,
-                column="text",
-                catalogue=self._corpora.catalogue,
-            )
-            step = Step(f"spoken_{name}_{_told(key)}", (spoken.translations_stage(target),), lists)
-            by_digest[translator.digest] = self._run.step(step)
+            if translator.digest not in by_digest:
+                made = self._translate(f"translated_{name}_{_told(key)}", self._corpora.source, translator)
+                by_digest[translator.digest] = made
         return {key: by_digest[translator.digest] for key, translator in translators.items()}
+
+    def _translate(self, name: str, texts: SealedSet, translator: Artifact, *then: Stage) -> SealedSet:
+        source, target = self._langs
+        return translate(
+            self._run,
+            name,
+            texts,
+            translator,
+            self._translation,
+            source_lang=source,
+            target_lang=target,
+            column="text",
+            catalogue=self._corpora.catalogue,
+            then=(spoken.translations_stage(target), *then),
+        )
 
     def scored(self, name: str, lists: Mapping[Key, SealedSet]) -> dict[Key, SealedSet]:
         """Add what the in-domain model of each size says of n-best lists."""
@@ -197,9 +199,14 @@ class Bootstrap:
         self, name: str, given: Mapping[Key, Artifact], tuned: Mapping[Key, Mapping[str, Any]] | None = None
     ) -> dict[Key, SealedSet]:
         """Translate the references' texts: the translator's first, or rescored as it was tuned."""
-        lists = self.scored(f"{name}_test", self.translated(f"{name}_test", given, self._corpora.references))
-        rescored = {key: {"rescoring": {"weight": found["together"]["weight"]}} for key, found in (tuned or {}).items()}
-        return self.chosen(f"tested_{name}", lists, rescored, "rescoring" if tuned else None)
+        made = {}
+        for key, translator in given.items():
+            weight = tuned[key]["together"]["weight"] if tuned else 0.0
+            score = language_model.lists_stage(self.in_domain[key[0]].ref, "in_domain_lm")
+            pick = choose.stage(*self._langs, weight=weight)
+            texts = self._corpora.references
+            made[key] = self._translate(f"tested_{name}_{_told(key)}", texts, translator, score, pick)
+        return made
 
     def language_models(self, texts: Mapping[str, Mapping[Key, SealedSet]]) -> dict[str, dict[Key, Artifact]]:
         """Return for each system the model of its translations, mixed with the in-domain model of each size."""

@@ -13,7 +13,7 @@ from shards.artifact import Artifact
 from shards.dataset import SealedSet
 from shards.errors import UserError
 from shards.job import TrainJob
-from shards.stage import Resources
+from shards.stage import Resources, Stage
 from shards.step import Step
 
 
@@ -180,8 +180,11 @@ def translate(
     target_lang: str,
     column: str = "source",
     catalogue: Mapping[str, str] | None = None,
+    then: Sequence[Stage] = (),
 ) -> SealedSet:
     """Add ``translations`` (best first) to the records of a set; what has none is turned down with the reason.
+
+    ``then`` are stages that go on with them in the same step.
 
     Raises:
         UserError: the set has no such column, or the translator is of other languages.
@@ -206,4 +209,4 @@ def translate(
         rows=settings.rows,
         max_units=settings.max_units,
     )
-    return run.step(Step(name, chain, texts, cut=settings.shard.cut()))
+    return run.step(Step(name, (*chain, *then), texts, cut=settings.shard.cut()))

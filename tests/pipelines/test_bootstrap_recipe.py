@@ -1,0 +1,176 @@
+"""The bootstrapping recipe from end to end, small: in-process and on Ray, killed, switched, and set up wrongly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from actors.language_model import LanguageModel
+from pipelines.cli import app
+from shards.audit import audit_below
+
+pytest.importorskip("ctranslate2")
+pytest.importorskip("kenlm")
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "bootstrap-lm.yaml")
+SMALL = [
+    "seeds=[0]",
+    "pairs.records=300",
+    "in_domain={domains: [light, timer], target_records: 300, source_records: 80, reference_records: 12, "
+    "sizes: [1, 4], shard: {rows: 100}}",
+    "selection={method: moore_lewis, share: 0.5}",  # nothing to embed: embeddings have tests of their own
+    "translator={model: {dim: 16, encoder_layers: 1, decoder_layers: 1, ff: 32, heads: 2}, units: 120, epochs: 2}",
+    "translation={n: 3, beam: 3}",
+    "tuning={weights: [0.5], keeps: [1.0, 0.5]}",
+    "channel={n: 20}",
+]
+SYSTEMS = ["in_domain", "raw", "selected", "fine_tuned", "rescored", "filtered", "combined"]
+
+
+def call(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run(out: Path, *arguments: str) -> Result:
+    return call("run", CONFIG, *SMALL, f"out={out}", *(arguments or ("runner=inprocess",)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bootstrap")
+    assert run(out).exit_code == 0
+    return out
+
+
+def digests(out: Path) -> set[tuple[str, str]]:
+    audits = list(audit_below(str(out)))
+    assert not [gap for audit in audits for gap in audit.gaps]
+    models = {
+        (path.parent.parent.name, json.loads(path.read_text())["digest"]) for path in out.glob("*/*/artifact.json")
+    }
+    return {(audit.name, audit.digest) for audit in audits} | models
+
+
+def test_every_system_is_measured_at_every_size(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    rows = {(row["system"], row["test_set"], row["metric"]): row for row in report["metrics"] if row["seed"] is None}
+    for system in SYSTEMS:
+        for size in ("1/1", "1/4"):
+            for metric in ("perplexity", "perplexity_known", "oov", "wer"):
+                row = rows[system, size, metric]
+                assert row["low"] <= row["value"] <= row["high"], row
+            if system not in ("in_domain", "filtered"):
+                assert 0 <= rows[system, size, "chrf"]["value"] <= 100
+                assert 0 <= rows[system, size, "bleu"]["value"] <= 100
+    assert any("CHRF: nrefs:var" in note for note in report["notes"])
+    assert {"selected pairs, 1/4", "filtered translations, 1/4"} <= {one["name"] for one in report["filters"]}
+    page = (finished / "report.html").read_text()
+    assert "What filters kept and dropped" in page
+
+
+def test_less_text_of_the_domain_is_a_worse_model_and_more_is_gained(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    value = {
+        (row["system"], row["test_set"]): row["value"]
+        for row in report["metrics"]
+        if row["metric"] == "perplexity" and row["seed"] is None
+    }
+    assert value["in_domain", "1/4"] > value["in_domain", "1/1"]
+    # Weights are chosen on development text, so that useless translations cost next to nothing.
+    assert all(value[system, "1/4"] <= 1.05 * value["in_domain", "1/4"] for system in SYSTEMS)
+
+
+def test_the_mixed_model_is_handed_over(finished: Path) -> None:
+    model = LanguageModel(str(finished / "language_models" / "1-4.arpa"))
+    known, oov = model.score(["लाइट", "चालू", "करो"])
+    assert known < 0
+    assert oov == 0
+
+
+def test_run_again_does_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert "nothing to do" in run(finished).stdout
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path, workers: int) -> None:
+    pytest.importorskip("ray")
+    assert run(tmp_path, "runner=ray", f"workers={workers}").exit_code == 0
+    assert digests(tmp_path) == digests(finished)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("translated_raw_1-1_0/*/receipts/*", marks=pytest.mark.slow),
+        "tuned/*/artifact.json",
+        pytest.param("judged_1-4_0/*/receipts/*", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path, point: str) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "run", CONFIG, *SMALL, f"out={tmp_path}", "runner=inprocess"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(point)):
+        assert process.poll() is None, "the run came to its end before it was killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "report.json").exists()
+    assert run(tmp_path).exit_code == 0
+    assert digests(tmp_path) == digests(finished)
+
+
+def test_a_technique_that_is_off_has_no_system_and_no_part_in_the_combination(finished: Path, tmp_path: Path) -> None:
+    off = "techniques={selection: false, fine_tuning: false, filtering: false}"
+    assert run(tmp_path, "runner=inprocess", "in_domain.sizes=[4]", off).exit_code == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {row["system"] for row in report["metrics"]} == {"in_domain", "raw", "rescored", "combined"}
+    rows = {(row["system"], row["metric"]): row["value"] for row in report["metrics"] if row["seed"] is None}
+    assert rows["combined", "perplexity"] == rows["rescored", "perplexity"]
+    whole = json.loads((finished / "report.json").read_text())
+    kept = {
+        (row["system"], row["metric"]): row["value"]
+        for row in whole["metrics"]
+        if row["seed"] is None and row["test_set"] == "1/4"
+    }
+    assert rows["raw", "perplexity"] == kept["raw", "perplexity"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["in_domain.domains=[cooking]"], "['cooking']; expected some of both languages"),
+        (["in_domain.sizes=[]"], "in_domain.sizes: []"),
+        (["in_domain.dev=0.6", "in_domain.test=0.5"], "together below 1"),
+        (["pairs.domains=[light]"], "expected others"),
+        (["pairs.files={places: /nowhere.tsv}"], "/nowhere.tsv"),
+        (["translator.target_lang=de"], "expected en to hi"),
+        (["selection.radius=0.1"], "radius: given beside share"),
+        (["tuning.keeps=[0.0]"], "tuning.keeps[0]: 0.0 is not right"),
+        (["channel.candidates=0"], "channel.candidates: 0 is not right"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, overrides: list[str], told: str) -> None:
+    result = run(tmp_path / "out", "runner=inprocess", *overrides)
+    assert result.exit_code == 2, result.stdout
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "out").glob("*/*/seal.json"))
+
+
+def test_a_radius_that_keeps_nothing_is_told(tmp_path: Path) -> None:
+    result = run(tmp_path, "runner=inprocess", "selection={method: moore_lewis, radius: -50, share: null}")
+    assert result.exit_code == 2
+    assert "-50" in result.stderr
