@@ -49,8 +49,8 @@ class Translate:
     """Adds ``translations``: the ``n`` best distinct ones, and how many of the beam had damaged placeholders.
 
     A translation that lost or doubled a placeholder is left out, as long as a whole one is there; else the best one is
-    mended as :func:`models.placeholders.fill` says. What has no text, or more units than the translator
-    has positions for, is turned down.
+    mended as :func:`models.placeholders.fill` says. What has no text, or more units than the translator has positions for,
+    is turned down.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Translate:
             max_batch_size=0,
             max_input_length=0,
             # A translator that does not come to an end is not waited for; a batch is the same wherever it is cut.
-            max_decoding_length=min(self.longest, 3 * max((len(tokens[place]) for place in todo), default=0) + 10),
+            max_decoding_length=min(self.longest, most_units(max((len(tokens[place]) for place in todo), default=0))),
         )
         made: list[list[dict[str, Any]] | None] = [None] * len(sources)
         damaged = np.zeros(len(sources), np.int32)
@@ -154,6 +154,11 @@ def open_translator(files: Mapping[str, bytes], compute_type: str = "float32", d
     return ctranslate2.Translator(
         "translator", device=device, compute_type=compute_type, inter_threads=1, intra_threads=1, files=dict(files)
     )
+
+
+def most_units(longest: int) -> int:
+    """Return the most units of a translation in a batch whose longest source has so many."""
+    return 3 * longest + 10
 
 
 def _refused(text: str | None, tokens: Sequence[str], longest: int) -> str | None:

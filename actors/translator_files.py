@@ -58,15 +58,6 @@ def check_languages(units: TranslatorUnits, where: str, source_lang: str, target
         )
 
 
-def read_positions(url: str) -> int:
-    """Return the most units that a text may have on either side."""
-    config = json.loads(reader(url)(CONFIG) or b"{}")
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int):
-        raise UserError(f"{url}: {CONFIG} has no max_position_embeddings; expected that of a Marian checkpoint")
-    return positions
-
-
 def convert(model: Any, units: TranslatorUnits) -> dict[str, bytes]:
     """Return CTranslate2's files of a network, by the names that it gives them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -87,8 +78,6 @@ def load_fast(url: str, prefix: str = "") -> tuple[dict[str, bytes], TranslatorU
 
 def longest(url: str) -> int:
     """Return the most units that a text may have for a translator, its end not counted."""
-    from models.translator import CONFIG
-
     return json.loads(reader(url)(CONFIG) or b"{}").get("max_position_embeddings", 512) - 1
 
 

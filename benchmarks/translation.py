@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from actors.translate import UNITS, open_translator, stages
+from actors.translate import UNITS, most_units, open_translator, stages
 from actors.translator_files import load_fast
 from cluster.inprocess import InProcessRunner
 from models.translator_units import END
@@ -39,7 +39,13 @@ def bare(url: str, texts: list[str], rows: int) -> list[list[str]]:
     source, target = units.source.pieces, units.target.pieces
     tokens = [[*source.encode(text.lower(), out_type=str), END] for text in texts]
     found = translator.translate_batch(
-        tokens, beam_size=BEAM, num_hypotheses=BEAM, max_batch_size=rows, return_scores=True, disable_unk=True
+        tokens,
+        beam_size=BEAM,
+        num_hypotheses=BEAM,
+        max_batch_size=rows,
+        return_scores=True,
+        disable_unk=True,
+        max_decoding_length=most_units(max(map(len, tokens))),
     )
     return [[target.decode_pieces(one) for one in result.hypotheses] for result in found]
 

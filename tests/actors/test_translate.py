@@ -138,7 +138,7 @@ def test_empty_and_endless_texts_are_turned_down(translator):
     assert counted[UNITS].to_pylist()[0] == 0
     assert counted[UNITS].to_pylist()[1] > 256
     out = actor(translator)(table)
-    assert out["reject_reason"].to_pylist()[:2] == ["no text", "more than 256 units"]
+    assert out["reject_reason"].to_pylist()[:2] == ["no text", "more than 255 units"]
     assert out["translations"].to_pylist()[1] is None
     assert out["reject_reason"].to_pylist()[2] is None
     assert out[DAMAGED.name].to_pylist() == [0, 0, 0]
