@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 
-from models.ngram_counts import Vocabulary
+from models.ngram_counts import Counts, Vocabulary, count, merge
 from shards.artifact import read_file
 from shards.dataset import SealedSet, open_sealed
 from shards.errors import UserError
 
 VOCABULARY = "vocabulary.txt"  # in its artifact: a word a line
+_ROWS = 1 << 16  # of text that are split into words at a time
 
 
 def check_columns(data: SealedSet, column: str, only: str | None = None) -> bool:
@@ -31,10 +33,14 @@ def check_columns(data: SealedSet, column: str, only: str | None = None) -> bool
     return True
 
 
-def read_shard(data: SealedSet, shard: int, column: str, only: str | None = None) -> pa.ChunkedArray:
-    """Return the text of a shard; with ``only``, of the rows where that column is true, if the set has it."""
+def read_shard(
+    data: SealedSet, shard: int, column: str, only: str | None = None, rows: slice = slice(None)
+) -> pa.ChunkedArray:
+    """Return the text of a shard's rows; with ``only``, of those where that column is true, if the set has it."""
     chooses = check_columns(data, column, only)
     table = data.read(shard, [column, only] if chooses and only is not None else [column])
+    start, stop, _ = rows.indices(table.num_rows)
+    table = table.slice(start, stop - start)
     return table.filter(table[only])[column] if chooses else table[column]
 
 
@@ -44,6 +50,37 @@ def all_texts(given: Sequence[Sequence[str]], only: str | None = None) -> Iterat
         data = open_sealed(url)
         for shard in range(len(data.shards)):
             yield read_shard(data, shard, column, only)
+
+
+def counted(
+    texts: Iterable[pa.ChunkedArray], vocabulary: Vocabulary, order: int, at_once: int
+) -> tuple[Counts, int, int]:
+    """Count the n-grams of texts, about ``at_once`` words at a time; return also how many words and sentences it were.
+
+    Counts are merged with others of their size, so that each n-gram is merged few times.
+    """
+    runs: list[Counts] = []
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    words = sentences = waiting = 0
+
+    def take() -> None:
+        ids, lengths = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        held.clear()
+        runs.append(count(ids, lengths, order))
+        while len(runs) > 1 and len(runs[-2]) <= 2 * len(runs[-1]):
+            runs[-2:] = [merge(runs[-2:], order)]
+
+    for array in texts:
+        for start in range(0, len(array), _ROWS):
+            ids, lengths = vocabulary.encode_texts(array.slice(start, _ROWS))
+            held.append((ids, lengths))
+            words, sentences, waiting = words + len(ids), sentences + len(lengths), waiting + len(ids)
+            if waiting >= at_once:
+                take()
+                waiting = 0
+    if held:
+        take()
+    return merge(runs, order) if len(runs) != 1 else runs[0], words, sentences
 
 
 def read_vocabulary(url: str) -> Vocabulary:

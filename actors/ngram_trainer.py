@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 
 from actors.language_model import FILE
-from actors.ngram_texts import VOCABULARY, all_texts, read_vocabulary
+from actors.ngram_texts import VOCABULARY, all_texts, counted, read_vocabulary
 from models.ngram import check_settings, estimate_counts
-from models.ngram_counts import SPECIALS, Vocabulary, count, merge, split_words
+from models.ngram_counts import SPECIALS, Vocabulary, split_words
 from shards.errors import UserError
 from shards.job import TrainContext
 
@@ -31,33 +30,12 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     order = int(config["order"])
     prune = check_settings(order, config["prune"])
     vocabulary = read_vocabulary(config["vocabulary"])
-    runs, words, sentences = [], 0, 0
-    for ids, lengths in _encoded(config, vocabulary):
-        runs.append(count(ids, lengths, order))
-        words, sentences = words + len(ids), sentences + len(lengths)
-        if len(runs) > 1:
-            runs = [merge(runs, order)]
-    counts = runs[0] if runs else merge([], order)
+    texts = all_texts(config["texts"], config.get("only"))
+    counts, words, sentences = counted(texts, vocabulary, order, AT_ONCE)
     model = estimate_counts(counts, vocabulary, prune)
     context.report({"step": 1, "loss": 0.0})
     grams = [len(grams) for grams in model.orders]
     return {"files": {FILE: model.to_bytes()}, "words": words, "sentences": sentences, "grams": grams}
-
-
-def _encoded(config: Mapping[str, Any], vocabulary: Vocabulary) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give the numbers of the words and the lengths of the sentences, of several shards together if they are small."""
-    held: list[tuple[np.ndarray, np.ndarray]] = []
-    for texts in all_texts(config["texts"], config.get("only")):
-        held.append(vocabulary.encode_texts(texts))
-        if sum(len(ids) for ids, _ in held) >= AT_ONCE:
-            yield _together(held)
-            held = []
-    if held:
-        yield _together(held)
-
-
-def _together(held: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([ids for ids, _ in held]), np.concatenate([lengths for _, lengths in held])
 
 
 def collect(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:

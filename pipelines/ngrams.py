@@ -38,7 +38,7 @@ def build_vocabulary(
     run: Run, name: str, texts: Texts, min_count: int = 1, words: Sequence[str] = (), only: str | None = None
 ) -> Artifact:
     """Return the words that are in the texts at least ``min_count`` times, and those given, as ``vocabulary.txt``."""
-    config = {**_texts(texts, only), "min_count": min_count, "words": sorted(set(words))}
+    config = {**text_config(texts, only), "min_count": min_count, "words": sorted(set(words))}
     return run.train([TrainJob(name, config, loop="actors.ngram_trainer:collect")])[0]
 
 
@@ -54,7 +54,7 @@ def ngram_job(
     """
     settings = settings or NgramSettings()
     prune = list(check_settings(settings.order, settings.prune))
-    config = {**_texts(texts, only), "vocabulary": vocabulary, "order": settings.order, "prune": prune}
+    config = {**text_config(texts, only), "vocabulary": vocabulary, "order": settings.order, "prune": prune}
     return TrainJob(name, config, loop="actors.ngram_trainer:train")
 
 
@@ -72,13 +72,17 @@ def mix_job(
     if (dev is None) == (weights is None):
         raise UserError(f"mixture {name}: give either a development text or weights")
     given = {"weights": list(weights)} if weights is not None else {}
-    text = {"dev": _texts([dev], only)["texts"], "only": only} if dev is not None else {}
+    text = {"dev": text_config([dev], only)["texts"], "only": only} if dev is not None else {}
     config = {"models": list(models), **text, **given}
     return TrainJob(name, config, loop="actors.ngram_mixer:mix")
 
 
-def _texts(texts: Texts, only: str | None) -> dict[str, object]:
-    """Return the config that names texts, refused here where it is wrong."""
+def text_config(texts: Texts, only: str | None) -> dict[str, object]:
+    """Return the config of a training that names texts.
+
+    Raises:
+        UserError: there is none, or a column is missing.
+    """
     if not texts:
         raise UserError("n-gram model: no text is given; expected at least one sealed set and column")
     choose = [check_columns(data, column, only) for data, column in texts]
@@ -120,7 +124,7 @@ def perplexity(scored: SealedSet, prefix: str = "lm") -> Perplexity:
         table = table.drop_null()
         sentences += table.num_rows
         sums = [math.fsum([total, *table[name].to_pylist()]) for total, name in zip(sums, names, strict=True)]
-    logprob, unknown, tokens, oov = sums
+    logprob, unknown, tokens, oov, _ = sums
     if not tokens:
         raise UserError(f"{scored.name}: perplexity of no text; expected at least one record with text")
     return Perplexity(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +37,11 @@ class Artifact:
         return store.read_bytes(store.join(self.url, self.files[name]))
 
 
+Content = bytes | Callable[[], Iterable[bytes]]  # of a file; what is large comes in pieces, the same at each call
+
+
 def put_artifact(
-    url: str, files: Mapping[str, bytes], identity: Mapping[str, Any], *, deterministic: bool = True
+    url: str, files: Mapping[str, Content], identity: Mapping[str, Any], *, deterministic: bool = True
 ) -> Artifact:
     """Commit an artifact and return the one that holds: this one, or an earlier attempt's.
 
@@ -45,13 +49,17 @@ def put_artifact(
     another's; ``artifact.json``, put if absent, is the commit point and says which file is which (law 3). Another
     content under the same URL raises :class:`~shards.errors.Alarm`, unless the work that made it is not deterministic.
     """
-    shas = {name: canonical.sha256(data) for name, data in sorted(files.items())}
+    shas = {name: _sha256(data) for name, data in sorted(files.items())}
     digest = canonical.digest(shas)
     found = get_artifact(url)
     if found is None:
         paths = {name: _path(name, sha) for name, sha in shas.items()}
         for name, data in files.items():
-            store.write_bytes(store.join(url, paths[name]), data)
+            place = store.join(url, paths[name])
+            if callable(data):
+                store.write_chunks(place, data)
+            else:
+                store.write_bytes(place, data)
         body = {"digest": digest, "files": paths, "sha256": shas, "identity": identity}
         if store.put_if_absent(store.join(url, "artifact.json"), canonical.dumps(body)):
             return Artifact(url, digest, paths, dict(identity))
@@ -62,6 +70,15 @@ def put_artifact(
     if found is None or (found.digest != digest and deterministic):
         raise Alarm(f"{url}: the artifact came out twice with different bytes (law 1)")
     return found
+
+
+def _sha256(data: Content) -> str:
+    if not callable(data):
+        return canonical.sha256(data)
+    found = hashlib.sha256()
+    for chunk in data():
+        found.update(chunk)
+    return found.hexdigest()
 
 
 def _path(name: str, sha: str) -> str:

@@ -10,7 +10,7 @@ import posixpath
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -121,9 +121,27 @@ def write_bytes(url: str, data: bytes) -> None:
     """Write a file whole, over one that is there."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        patiently(url, lambda: _write_local(Path(path), data, only_if_absent=False))
+        patiently(url, lambda: _write_local(Path(path), [data], only_if_absent=False))
     else:
         patiently(url, lambda: fs.pipe_file(path, data, **_parts(fs)))
+
+
+def write_chunks(url: str, chunks: Callable[[], Iterable[bytes]]) -> None:
+    """Write a file of what is given in pieces; ``chunks`` is called again where the storage must be tried again.
+
+    Elsewhere than on local disk an error may leave a part of the file behind.
+    """
+    fs, path = filesystem(url)
+
+    def write() -> None:
+        with fs.open(path, "wb", block_size=PART_BYTES) as out:
+            for chunk in chunks():
+                out.write(chunk)
+
+    if isinstance(fs, LocalFileSystem):
+        patiently(url, lambda: _write_local(Path(path), chunks(), only_if_absent=False))
+    else:
+        patiently(url, write)
 
 
 def put_if_absent(url: str, data: bytes) -> bool:
@@ -135,7 +153,7 @@ def put_if_absent(url: str, data: bytes) -> bool:
     """
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        return patiently(url, lambda: _write_local(Path(path), data, only_if_absent=True))
+        return patiently(url, lambda: _write_local(Path(path), [data], only_if_absent=True))
 
     def put() -> bool:
         try:
@@ -344,12 +362,12 @@ def _told(url: str) -> Iterator[None]:
         raise
 
 
-def _write_local(path: Path, data: bytes, *, only_if_absent: bool) -> bool:
+def _write_local(path: Path, chunks: Iterable[bytes], *, only_if_absent: bool) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as out:
-            out.write(data)
+            out.writelines(chunks)
             out.flush()
             os.fsync(out.fileno())
         os.chmod(temporary, _MODE)  # a temporary file is its owner's alone

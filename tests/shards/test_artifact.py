@@ -57,3 +57,10 @@ def test_a_plain_folder_is_read_where_there_is_no_artifact(tmp_path: Path) -> No
     assert read_file(str(tmp_path), "model.bin") == b"committed"
     with pytest.raises(FileNotFoundError, match="holds no other"):
         read_file(str(tmp_path), "other.bin")
+
+
+def test_a_large_file_comes_in_pieces(root: str) -> None:
+    pieces = [bytes([number]) * (6 << 20) for number in range(7)]  # more than one part of an upload to S3
+    made = put_artifact(root, {"lm.arpa": lambda: iter(pieces), "notes.json": b"{}"}, {})
+    assert made.read("lm.arpa") == b"".join(pieces)
+    assert put_artifact(root, {"lm.arpa": b"".join(pieces), "notes.json": b"{}"}, {}).digest == made.digest

@@ -1,0 +1,154 @@
+"""N-gram models of more text than one process holds the counts of: counted and estimated in parts, over all workers.
+
+The ARPA text is that of :func:`pipelines.ngrams.ngram_job`, to the byte, whatever the workers and the parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from actors import ngram_parts
+from actors.ngram_texts import check_columns
+from models.ngram import check_settings
+from pipelines.ngrams import NgramSettings, Texts, text_config
+from pipelines.run import Run
+from shards.artifact import Artifact
+from shards.dataset import SealedSet
+from shards.errors import UserError
+from shards.index import Cut
+from shards.job import TrainJob
+from shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from shards.step import Step
+
+ROW_BYTES = 1024  # of text in a record at most, where a shard's size also tells of other columns
+PART_BYTES = 96  # of memory that a part takes for each byte of compressed text that goes into it
+UNIT_BYTES = 256  # the same of a unit that is counted
+MOST_PARTS = 4096
+
+
+@dataclass(frozen=True)
+class _Slice:
+    texts: int
+    shard: int
+    start: int
+    stop: int
+
+
+def train_ngrams_distributed(
+    run: Run,
+    name: str,
+    texts: Texts,
+    vocabulary: Artifact,
+    settings: NgramSettings | None = None,
+    only: str | None = None,
+    parts: int | None = None,
+) -> Artifact:
+    """Return the model of texts, ``lm.arpa``, as :func:`pipelines.ngrams.ngram_job` would train it.
+
+    ``settings.memory`` bounds what a worker uses, in bytes beside the program's own, and so decides how many ``parts``
+    there are unless they are given.
+
+    Raises:
+        UserError: a setting is out of its range, a column is missing, there is no text, or a part of it broke.
+    """
+    settings = settings or NgramSettings()
+    text_config(texts, only)  # refuses what is wrong with them
+    order, prune = settings.order, list(check_settings(settings.order, settings.prune))
+    size = sum(_bytes(data) for data, _ in texts)
+    parts = parts or min(MOST_PARTS, max(1, math.ceil(size * PART_BYTES / settings.memory)))
+    units = list(_units(texts, max(1, settings.memory // UNIT_BYTES)))
+    if not units:
+        raise UserError(f"{name}: the text is empty; expected at least one sentence")
+    resources = Resources(memory=settings.memory)
+    words = {"vocabulary": vocabulary.ref}
+
+    def stage(what: str, actor: str, adds: tuple[pa.Field, ...], params: dict, artifacts: dict) -> Stage:
+        path = f"actors.ngram_parts:{actor}"
+        return Stage(
+            what, path, adds, params=params, artifacts=artifacts, batch=BatchLimits(rows=1), resources=resources
+        )
+
+    def each_part(what: str, actor: str, adds: tuple[pa.Field, ...], params: dict, artifacts: dict) -> SealedSet:
+        made = stage(what, actor, adds, params, artifacts)
+        return _whole(run.step(Step(f"{name}_{what}", (made,), listed, cut=Cut(rows=1))))
+
+    given = run.source(f"{name}_units", lambda: _unit_tables(units), _identity(texts, settings.memory))
+    params = {
+        "columns": [column for _, column in texts],
+        "only": only,
+        "order": order,
+        "parts": parts,
+        "memory": settings.memory,
+    }
+    read = {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
+    counting = stage("count", "CountUnit", ngram_parts.unit_fields(parts), params, words | read)
+    counts = _whole(run.step(Step(f"{name}_counts", (counting,), given, cut=Cut(rows=1))))
+    listed = run.source(f"{name}_parts", lambda: _part_tables(parts), {"parts": parts})
+    fields = ngram_parts.merged_fields(order, parts)
+    adjusting = {"order": order, "prune": prune, "parts": parts}
+    merged = each_part("merged", "MergeCounts", fields, adjusting, {"counts": _ref(counts)} | words)
+    config = {"merged": merged, "vocabulary": vocabulary, "order": order}
+    totals = run.train([TrainJob(f"{name}_totals", config, loop="actors.ngram_parts:totals")])[0]
+    whole = {"merged": _ref(merged), "totals": totals.ref}
+    contexts = each_part("contexts", "SumContexts", ngram_parts.context_fields(order, parts), {"order": order}, whole)
+    refs = whole | {"contexts": _ref(contexts)} | words
+    lines = each_part("lines", "WriteLines", ngram_parts.line_fields(order), {"order": order}, refs)
+    config = {"lines": lines, "totals": totals, "vocabulary": vocabulary, "order": order}
+    return run.train([TrainJob(name, config, loop="actors.ngram_parts:join")])[0]
+
+
+def _ref(data: SealedSet) -> ArtifactRef:
+    return ArtifactRef(data.url, data.digest)
+
+
+def _whole(made: SealedSet) -> SealedSet:
+    """Refuse a set that lacks a part: its model would be another."""
+    if made.seal["quarantined"]:
+        why = ", ".join(made.seal["errors"])
+        raise UserError(
+            f"{made.name}: {made.seal['quarantined']} of {made.seal['records_in']} parts broke ({why}); "
+            "give n-grams more memory, or run `gristmill requeue` when the cause is gone"
+        )
+    return made
+
+
+def _bytes(data: SealedSet) -> int:
+    return sum(min(shard.bytes, shard.rows * ROW_BYTES) for shard in data.shards)
+
+
+def _identity(texts: Texts, memory: int) -> dict[str, object]:
+    return {"texts": [data.digest for data, _ in texts], "memory": memory}
+
+
+def _units(texts: Texts, size: int) -> Iterator[list[_Slice]]:
+    """Give the units: slices of shards, in order, of about ``size`` bytes of compressed text together."""
+    held: list[_Slice] = []
+    filled = 0.0
+    for place, (data, column) in enumerate(texts):
+        check_columns(data, column)
+        for number, shard in enumerate(data.shards):
+            weight = min(shard.bytes, shard.rows * ROW_BYTES)
+            pieces = max(1, math.ceil(weight / size))
+            for piece in range(pieces if shard.rows else 0):
+                if held and filled + weight / pieces > size:
+                    yield held
+                    held, filled = [], 0.0
+                start, stop = (shard.rows * at // pieces for at in (piece, piece + 1))
+                held.append(_Slice(place, number, start, stop))
+                filled += weight / pieces
+    if held:
+        yield held
+
+
+def _unit_tables(units: list[list[_Slice]]) -> Iterator[pa.Table]:
+    rows = [{"id": f"unit-{n:06d}", "slices": [vars(one) for one in unit]} for n, unit in enumerate(units)]
+    yield pa.Table.from_pylist(rows, pa.schema(ngram_parts.UNIT_FIELDS))
+
+
+def _part_tables(parts: int) -> Iterator[pa.Table]:
+    rows = [{"id": f"part-{part:04d}", "part": part} for part in range(parts)]
+    yield pa.Table.from_pylist(rows, pa.schema(ngram_parts.PART_FIELDS))
