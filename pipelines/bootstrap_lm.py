@@ -35,6 +35,7 @@ from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSet
 from shards.dataset import SealedSet
 from shards.errors import UserError
 
+SAMPLE = 400  # records of each source that a plan tries: some must fall into each part
 IN_DOMAIN, RAW, SELECTED, FINE_TUNED = "in_domain", "raw", "selected", "fine_tuned"
 RESCORED, FILTERED, COMBINED = "rescored", "filtered", "combined"
 SELECTED_SHARE, RANDOM_SHARE = "selected_share", "random_share"  # translators that learn from nothing else
