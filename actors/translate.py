@@ -49,8 +49,8 @@ class Translate:
     """Adds ``translations``: the ``n`` best distinct ones, and how many of the beam had damaged placeholders.
 
     A translation that lost or doubled a placeholder is left out, as long as a whole one is there; else the best one is
-    mended as :func:`models.placeholders.fill` says. What has no text, or more units than the translator has positions for,
-    is turned down.
+    mended as :func:`models.placeholders.fill` says. What has no text, or more units than the translator has
+    positions for, is turned down.
     """
 
     def __init__(
