@@ -1,4 +1,4 @@
-"""Translators in a recipe: trained, used, kept and tuned; the same bytes on Ray; and what is refused."""
+"""Translators in a recipe: trained, used, kept and tuned, and what is refused."""
 
 from __future__ import annotations
 
@@ -86,18 +86,6 @@ def test_run_again_nothing_is_done(
     run = Run(str(folder / "out"), InProcessRunner())
     assert [one.digest for one in work(run, pairs, texts)] == [one.digest for one in made]
     assert all(trace.kept for trace in run.trace)
-
-
-def test_the_same_bytes_on_ray(
-    tmp_path: Path, made: tuple[Artifact, SealedSet], pairs: SealedSet, texts: SealedSet
-) -> None:
-    pytest.importorskip("ray")
-    from cluster import session
-    from cluster.ray_runner import RayRunner
-
-    session.start(4)
-    found = work(Run(str(tmp_path), RayRunner(2)), pairs, texts)
-    assert [one.digest for one in found] == [one.digest for one in made]
 
 
 def test_a_round_of_self_training(

@@ -1,0 +1,62 @@
+"""Translators trained and texts translated on Ray: the bytes of one process, whatever the workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("ctranslate2")
+
+from cluster.inprocess import InProcessRunner
+from cluster.ray_runner import RayRunner
+from pipelines.run import Cluster, Run
+from pipelines.translators import (
+    TranslateSettings,
+    TranslatorModelSettings,
+    TranslatorSettings,
+    translate,
+    translator_job,
+)
+from tests.actors.translators import sealed, sentences
+
+SETTINGS = TranslatorSettings(
+    model=TranslatorModelSettings(dim=32, encoder_layers=1, decoder_layers=1, ff=64, heads=2),
+    units=120,
+    epochs=3,
+    lr=4e-3,
+    batch_units=200,
+)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+    pairs = sealed(tmp_path, "pairs", sentences(120))
+    texts = sealed(tmp_path, "texts", sentences(60, seed=1))
+    how = TranslateSettings(n=3, rows=7, shard={"rows": 16})
+
+    def made(name: str, cluster: Cluster) -> list[str]:
+        run = Run(str(tmp_path / name), cluster)
+        (translator,) = run.train([translator_job("translator", [pairs], SETTINGS)])
+        found = translate(run, "translations", texts, translator, how, source_lang="en", target_lang="hi")
+        assert len(found.shards) == 4
+        return [translator.digest, found.digest]
+
+    whole = made("whole", InProcessRunner())
+    for workers in (1, 2, 4):
+        assert made(f"ray{workers}", RayRunner(workers)) == whole
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_ranks_train_together(tmp_path: Path) -> None:
+    pairs = sealed(tmp_path, "pairs", sentences(120))
+    settings = SETTINGS.model_copy(update={"ranks": 2})
+    made = [
+        Run(str(tmp_path / name), RayRunner(2)).train([translator_job("translator", [pairs], settings)])[0]
+        for name in ("one", "other")
+    ]
+    assert made[0].digest == made[1].digest
+    curves = json.loads(made[0].read("training.json"))["curves"]
+    assert curves[-1]["loss"] < curves[0]["loss"]
