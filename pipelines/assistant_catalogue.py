@@ -48,6 +48,26 @@ _NAMES = (
     "chicago=शिकागो|oslo=ओस्लो|madrid=मैड्रिड"
 )
 
+# A small dictionary of what is said at home, word by word.
+_DICTIONARY = (
+    "timer=टाइमर|timers=टाइमर|minute=मिनट|minutes=मिनट|second=सेकंड|seconds=सेकंड|hour=घंटा|hours=घंटे|time=समय|"
+    "for=के लिए|from=से|in=में|on=पर|of=का|my=मेरा|our=हमारा|all=सारे|every=हर|here=यहाँ|everywhere=हर जगह|after=के बाद|"
+    "light=लाइट|lights=लाइटें|lighting=रोशनी|lamp=बत्ती|lamps=बत्तियाँ|bulb=बल्ब|brightness=चमक|color=रंग|kelvin=केल्विन|"
+    "percent=प्रतिशत|level=स्तर|bright=तेज़|dark=अंधेरा|dim=धीमा|volume=आवाज़|music=संगीत|song=गाना|songs=गाने|track=ट्रैक|"
+    "video=वीडियो|movie=फ़िल्म|episode=एपिसोड|show=शो|media=मीडिया|player=प्लेयर|playlist=गानों की सूची|radio=रेडियो|"
+    "play=बजाओ|pause=रोको|stop=रोक दो|resume=फिर से शुरू करो|unpause=फिर से शुरू करो|continue=जारी रखो|skip=आगे बढ़ाओ|"
+    "replay=फिर से बजाओ|start=शुरू करो|cancel=रद्द करो|remove=हटाओ|delete=मिटाओ|add=जोड़ो|create=बनाओ|set=सेट करो|"
+    "change=बदलो|increase=बढ़ाओ|decrease=घटाओ|mute=चुप करो|go=जाओ|take=लो|give=दो|tell=बताओ|next=अगला|previous=पिछला|"
+    "last=पिछला|first=पहला|again=फिर से|back=पीछे|forward=आगे|weather=मौसम|rain=बारिश|sun=धूप|cold=ठंड|heat=गर्मी|"
+    "wind=हवा|today=आज|tomorrow=कल|now=अभी|what=क्या|which=कौन सा|how=कैसा|how many=कितने|how long=कितनी देर|is=है|"
+    "are=हैं|left=बाकी|status=स्थिति|state=स्थिति|name=नाम|called=नाम का|item=चीज़|house=घर|floor=मंज़िल|room=कमरा"
+)
+
+
+def dictionary() -> list[tuple[str, str]]:
+    """Return English words with a Hindi one each."""
+    return [(english, hindi) for english, _, hindi in (entry.partition("=") for entry in _DICTIONARY.split("|"))]
+
 
 @cache
 def catalogue() -> dict[str, str]:

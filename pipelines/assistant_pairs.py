@@ -7,14 +7,14 @@ the same thing; they are not each other's translation word by word.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.assistant import Request, identity, record, sample, say
-from pipelines.assistant_catalogue import catalogue
+from pipelines.assistant_catalogue import catalogue, dictionary
 from pipelines.assistant_templates import load
 from shards.errors import UserError
 from shards.random import RecordRandom
@@ -36,7 +36,7 @@ class Said(NamedTuple):
 
 def made_by() -> dict[str, Any]:
     """Return what, beside seed and settings, decides the pairs."""
-    return {"pairs": VERSION, "catalogue": catalogue(), **identity()}
+    return {"pairs": VERSION, "catalogue": catalogue(), "dictionary": dictionary(), **identity()}
 
 
 def check_domains(domains: Collection[str]) -> None:
@@ -48,22 +48,28 @@ def check_domains(domains: Collection[str]) -> None:
 
 
 def pairs(
-    records: int, domains: Collection[str], seed: int, name: str = "pairs", rows: int = 2000
+    records: int, domains: Collection[str], seed: int, words: int = 0, name: str = "pairs", rows: int = 2000
 ) -> Iterator[pa.Table]:
-    """Give ``records`` pairs of the domains as tables of ``PAIRS``. Record n depends on seed, name and n alone."""
+    """Give ``records`` pairs of the domains (``PAIRS``), and each entry of a small dictionary ``words`` times.
+
+    Record n depends on seed, name and n alone.
+    """
     for batch in _records(records, domains, seed, name, rows, targets=1):
-        made = [
-            {
-                "id": key,
-                "source": " ".join(said.request.tokens),
-                "target": said.targets[0],
-                "source_lang": SOURCE,
-                "target_lang": TARGET,
-                "label_source": "synthetic",
-            }
-            for key, said in batch
-        ]
-        yield pa.Table.from_pylist(made, schema=PAIRS)
+        yield _pairs((key, " ".join(said.request.tokens), said.targets[0]) for key, said in batch)
+    if words:
+        entries = list(enumerate(dictionary()))
+        yield _pairs(
+            (f"dictionary/{number:03d}-{time}", english, hindi)
+            for time in range(words)
+            for number, (english, hindi) in entries
+        )
+
+
+def _pairs(given: Iterable[tuple[str, str, str]]) -> pa.Table:
+    shared = {"source_lang": SOURCE, "target_lang": TARGET, "label_source": "synthetic"}
+    return pa.Table.from_pylist(
+        [{"id": key, "source": source, "target": target, **shared} for key, source, target in given], schema=PAIRS
+    )
 
 
 def references(

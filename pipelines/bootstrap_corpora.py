@@ -33,10 +33,14 @@ from shards.step import Step
 
 
 class GeneralSettings(Settings):
-    """Pairs that are not of the domain: the user's own ``files``, or ``records`` requests of other ``domains``."""
+    """Pairs that are not of the domain: the user's own ``files``, or ``records`` requests of other ``domains``.
+
+    With these goes a small dictionary, each entry ``words`` times.
+    """
 
     files: PairSettings | None = None
     records: int = Field(6000, ge=1)
+    words: int = Field(10, ge=0)
     domains: tuple[str, ...] = ("fan", "climate", "switch", "cover", "lock", "cleaning", "general")
 
 
@@ -211,8 +215,9 @@ def _pairs(
 ) -> SealedSet:
     if pairs.files is None:
         chosen = sorted(set(pairs.domains) - set(domains))
-        identity = {"records": pairs.records, "domains": chosen, "seed": run.seed, "made_by": assistant_pairs.made_by()}
-        return run.source("pairs", partial(assistant_pairs.pairs, pairs.records, chosen, run.seed), identity)
+        identity = {"records": pairs.records, "domains": chosen, "words": pairs.words, "seed": run.seed}
+        tables = partial(assistant_pairs.pairs, pairs.records, chosen, run.seed, pairs.words)
+        return run.source("pairs", tables, {**identity, "made_by": assistant_pairs.made_by()})
     found = prepare_pairs(run, pairs.files, "listed_pairs", without=without)
     return run.step(Step("pairs", (spoken.stage({"source": langs[0], "target": langs[1]}),), found))
 
