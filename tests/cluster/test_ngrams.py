@@ -57,7 +57,14 @@ class Killer(RunProgress):
             self.killed = len(workers)
 
 
-@pytest.mark.parametrize(("workers", "killed"), [(1, None), (2, "lm_merged"), (4, None)])
+@pytest.mark.parametrize(
+    ("workers", "killed"),
+    [
+        pytest.param(1, None, marks=pytest.mark.slow),
+        (2, "lm_merged"),
+        pytest.param(4, "lm_contexts", marks=pytest.mark.slow),
+    ],
+)
 def test_one_model_whatever_the_workers(
     tmp_path: Path, texts: list[tuple[SealedSet, str]], vocabulary: Artifact, workers: int, killed: str | None
 ) -> None:
