@@ -22,7 +22,7 @@ from shards.schema import ID, PAIRS, REQUESTS
 
 SOURCE, TARGET = "en", "hi"
 REFERENCES = pa.schema([ID, pa.field("text", pa.string()), pa.field("references", pa.list_(pa.string()))])
-VERSION = 1
+VERSION = 2
 
 _TRIES = 100  # English requests drawn for one that Hindi has words for
 
@@ -48,21 +48,25 @@ def check_domains(domains: Collection[str]) -> None:
 
 
 def pairs(
-    records: int, domains: Collection[str], seed: int, words: int = 0, name: str = "pairs", rows: int = 2000
+    records: int,
+    domains: Collection[str],
+    seed: int,
+    without: Collection[str] = (),
+    name: str = "pairs",
+    rows: int = 2000,
 ) -> Iterator[pa.Table]:
-    """Give ``records`` pairs of the domains (``PAIRS``), and each entry of a small dictionary ``words`` times.
+    """Give ``records`` pairs of the domains as tables of ``PAIRS``; no target is in ``without``.
 
     Record n depends on seed, name and n alone.
     """
-    for batch in _records(records, domains, seed, name, rows, targets=1):
+    for batch in _records(records, domains, seed, name, rows, 1, without):
         yield _pairs((key, " ".join(said.request.tokens), said.targets[0]) for key, said in batch)
-    if words:
-        entries = list(enumerate(dictionary()))
-        yield _pairs(
-            (f"dictionary/{number:03d}-{time}", english, hindi)
-            for time in range(words)
-            for number, (english, hindi) in entries
-        )
+
+
+def dictionary_pairs(times: int) -> Iterator[pa.Table]:
+    """Give each entry of a small dictionary some times, as a table of ``PAIRS``."""
+    for time in range(times):
+        yield _pairs((f"dictionary/{n:03d}-{time}", *entry) for n, entry in enumerate(dictionary()))
 
 
 def _pairs(given: Iterable[tuple[str, str, str]]) -> pa.Table:
@@ -76,7 +80,7 @@ def references(
     records: int, domains: Collection[str], seed: int, most: int = 8, name: str = "references", rows: int = 2000
 ) -> Iterator[pa.Table]:
     """Give ``records`` English requests with up to ``most`` distinct Hindi sentences that say the same."""
-    for batch in _records(records, domains, seed, name, rows, targets=most):
+    for batch in _records(records, domains, seed, name, rows, most):
         made = [
             {"id": key, "text": " ".join(said.request.tokens), "references": sorted(set(said.targets))}
             for key, said in batch
@@ -109,12 +113,18 @@ def texts(
 
 
 def _records(
-    records: int, domains: Collection[str], seed: int, name: str, rows: int, targets: int
+    records: int,
+    domains: Collection[str],
+    seed: int,
+    name: str,
+    rows: int,
+    targets: int,
+    without: Collection[str] = (),
 ) -> Iterator[list[tuple[str, Said]]]:
-    draw = RecordRandom(seed, name)
+    draw, kept_apart = RecordRandom(seed, name), set(without)
     for first in range(0, records, rows):
         keys = [f"{name}/{n:07d}" for n in range(first, min(first + rows, records))]
-        yield [(key, _said(draw(key), domains, targets)) for key in keys]
+        yield [(key, _said(draw(key), domains, targets, kept_apart)) for key in keys]
 
 
 def _sample(rng: np.random.Generator, lang: str, domains: Collection[str]) -> Request:
@@ -122,7 +132,7 @@ def _sample(rng: np.random.Generator, lang: str, domains: Collection[str]) -> Re
     return sample(rng, lang, sorted(domains)[rng.integers(len(domains))])
 
 
-def _said(rng: np.random.Generator, domains: Collection[str], targets: int) -> Said:
+def _said(rng: np.random.Generator, domains: Collection[str], targets: int, without: set[str]) -> Said:
     """Draw an English request that Hindi has words for, and what it says in Hindi."""
     for _ in range(_TRIES):
         request = _sample(rng, SOURCE, domains)
@@ -131,6 +141,7 @@ def _said(rng: np.random.Generator, domains: Collection[str], targets: int) -> S
             continue
         slots = dict(zip(request.values, map(str, known), strict=True))
         made = [say(rng, TARGET, request.meaning, slots) for _ in range(targets)]
-        if made[0] is not None:
-            return Said(request, [" ".join(tokens) for tokens in made if tokens is not None])
+        texts = [" ".join(tokens) for tokens in made if tokens is not None]
+        if texts and not without.intersection(texts):
+            return Said(request, texts)
     raise UserError(f"domains: none of {sorted(domains)} has requests in both languages; expected one that has")

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from pydantic import Field, PositiveInt
@@ -35,11 +36,13 @@ from shards.step import Step
 class GeneralSettings(Settings):
     """Pairs that are not of the domain: the user's own ``files``, or ``records`` requests of other ``domains``.
 
-    With these goes a small dictionary, each entry ``words`` times.
+    As in any large corpus, a few of those that are generated are of the domain (``near``, a share of ``records``); and
+    a small dictionary goes with them, each entry ``words`` times.
     """
 
     files: PairSettings | None = None
     records: int = Field(6000, ge=1)
+    near: float = Field(0.05, ge=0, le=1)
     words: int = Field(10, ge=0)
     domains: tuple[str, ...] = ("fan", "climate", "switch", "cover", "lock", "cleaning", "general")
 
@@ -177,7 +180,7 @@ def refuse_parts(parts: SealedSet) -> None:
 
 def _generated(run: Run, domain: InDomainSettings) -> tuple[SealedSet, SealedSet, SealedSet]:
     chosen = sorted(domain.domains)
-    shared = {"domains": chosen, "seed": run.seed, "made_by": assistant_pairs.made_by()}
+    shared = {"domains": chosen, **_made(run)}
     references = run.source(
         "references",
         partial(assistant_pairs.references, domain.reference_records, chosen, run.seed),
@@ -195,6 +198,10 @@ def _generated(run: Run, domain: InDomainSettings) -> tuple[SealedSet, SealedSet
 
         made.append(run.source(name, tables, {"records": records, "without": references.digest, **shared}))
     return made[0], made[1], references
+
+
+def _made(run: Run) -> dict[str, Any]:
+    return {"seed": run.seed, "made_by": assistant_pairs.made_by()}
 
 
 def _read(run: Run, files: InDomainFiles, langs: tuple[str, str]) -> tuple[SealedSet, SealedSet, SealedSet]:
@@ -215,9 +222,16 @@ def _pairs(
 ) -> SealedSet:
     if pairs.files is None:
         chosen = sorted(set(pairs.domains) - set(domains))
-        identity = {"records": pairs.records, "domains": chosen, "words": pairs.words, "seed": run.seed}
-        tables = partial(assistant_pairs.pairs, pairs.records, chosen, run.seed, pairs.words)
-        return run.source("pairs", tables, {**identity, "made_by": assistant_pairs.made_by()})
+        near = round(pairs.near * pairs.records)
+
+        def tables() -> Iterator[pa.Table]:
+            kept_apart = {text for table in without.tables(["text"]) for text in table["text"].to_pylist()}
+            yield from assistant_pairs.pairs(pairs.records - near, chosen, run.seed, kept_apart)
+            yield from assistant_pairs.pairs(near, sorted(domains), run.seed, kept_apart, "near_pairs")
+            yield from assistant_pairs.dictionary_pairs(pairs.words)
+
+        identity = {"records": pairs.records, "near": near, "domains": [chosen, sorted(domains)], "words": pairs.words}
+        return run.source("pairs", tables, {**identity, "without": without.digest, **_made(run)})
     found = prepare_pairs(run, pairs.files, "listed_pairs", without=without)
     return run.step(Step("pairs", (spoken.stage({"source": langs[0], "target": langs[1]}),), found))
 
