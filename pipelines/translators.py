@@ -53,9 +53,9 @@ class TranslatorSettings(Settings):
     lower: bool = True
     placeholders: bool = True
     bilingual_start: bool = True
-    epochs: float | None = Field(12, gt=0)
+    epochs: float | None = Field(10, gt=0)
     steps: int | None = Field(None, gt=0)  # instead of epochs: equal work whatever the number of pairs
-    lr: float = Field(2e-3, gt=0)
+    lr: float = Field(3e-3, gt=0)
     warmup: float = Field(0.1, ge=0, le=1)
     batch_units: int = Field(1000, ge=1)  # padded, of the longer side
     most_units: int = Field(100, ge=2)  # pairs with more are left out
