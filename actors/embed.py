@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -183,8 +184,13 @@ def _found(model: str) -> tuple[ArtifactRef, int]:
     digest = canonical.digest({str(path.relative_to(folder)): _sha256(path) for path in files})
     # The client keeps each commit of a hub model in a folder of its name.
     place = str(folder.resolve()) if Path(model).is_dir() else f"{model.partition('@')[0]}@{folder.name}"
-    loaded = _load(str(folder), "cpu")
-    return ArtifactRef(place, digest), int(loaded.encode(["a"], show_progress_bar=False).shape[1])
+    return ArtifactRef(place, digest), _dim(str(folder), digest)
+
+
+@cache
+def _dim(folder: str, digest: str) -> int:
+    """Return how long the vectors of a model are, by trying it: not all say so. ``digest`` is that of its files."""
+    return int(_load(folder, "cpu").encode(["a"], show_progress_bar=False).shape[1])
 
 
 def _sha256(path: Path) -> str:

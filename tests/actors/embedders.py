@@ -9,7 +9,7 @@ import pytest
 
 def make_embedder(folder: Path, seed: int = 0) -> str:
     """Write a model whose vectors have 16 numbers, and return its folder."""
-    models = pytest.importorskip("sentence_transformers.models")
+    models = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
     sentence_transformers = pytest.importorskip("sentence_transformers")
     transformers = pytest.importorskip("transformers")
     import torch
