@@ -45,7 +45,7 @@ def stage(
     *,
     candidates: int = 12,
     width: float = 0.4,
-    noise: float = 1.0,
+    noise: float = 1.5,
     n: int = 50,
     name: str = "confuse",
 ) -> Stage:

@@ -51,7 +51,7 @@ class ChannelSettings(Settings):
 
     candidates: int = Field(12, ge=1)
     width: float = Field(0.4, gt=0)
-    noise: float = Field(1.0, ge=0)
+    noise: float = Field(1.5, ge=0)
     n: int = Field(50, ge=1)
 
 
