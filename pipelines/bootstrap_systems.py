@@ -34,7 +34,7 @@ Way = Literal["rescoring", "filtering", "together"]  # as a tuning names them
 class TuningSettings(Settings):
     """What is tried for rescoring and filtering on development text (:mod:`actors.lm_tuning`)."""
 
-    weights: tuple[PositiveFloat, ...] = (0.1, 0.25, 0.5, 1.0, 2.0)  # of the in-domain model's score a word
+    weights: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the in-domain model's score a word
     keeps: tuple[Share, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)  # shares of the translations
 
 
