@@ -44,8 +44,8 @@ def build(folder: Path) -> Path:
     # An old package: newer cmakes want to be told that its policies are.
     how = ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_POLICY_VERSION_MINIMUM=3.5"]
     compiled, jobs = folder / "build", str(os.cpu_count() or 1)
-    subprocess.run(["cmake", "-S", source, "-B", compiled, *how], check=True, stdout=subprocess.DEVNULL)
-    make = ["cmake", "--build", compiled, "-j", jobs, "--target", "lmplz"]
+    subprocess.run(["cmake", "-S", str(source), "-B", str(compiled), *how], check=True, stdout=subprocess.DEVNULL)
+    make = ["cmake", "--build", str(compiled), "-j", jobs, "--target", "lmplz"]
     subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
     return made
 

@@ -26,7 +26,8 @@ class NgramSettings(Settings):
     """How n-gram models are estimated.
 
     n-grams seen as often as ``prune`` says for their order, or less, are left out; the last count holds for the
-    orders above. ``memory`` is what one worker of the distributed estimate may use, in bytes.
+    orders above. ``memory`` is what the n-grams of one worker of the distributed estimate may take, in bytes, beside
+    what the program and the vocabulary take.
     """
 
     order: int = Field(4, ge=2, le=6)

@@ -25,7 +25,7 @@ from shards.stage import ArtifactRef, BatchLimits, Resources, Stage
 from shards.step import Step
 
 ROW_BYTES = 1024  # of text in a record at most, where a shard's size also tells of other columns
-PART_BYTES = 96  # of memory that a part takes for each byte of compressed text that goes into it
+PART_BYTES = 192  # of memory that a part takes for each byte of compressed text that goes into it
 UNIT_BYTES = 256  # the same of a unit that is counted
 MOST_PARTS = 4096
 
@@ -49,8 +49,8 @@ def train_ngrams_distributed(
 ) -> Artifact:
     """Return the model of texts, ``lm.arpa``, as :func:`pipelines.ngrams.ngram_job` would train it.
 
-    ``settings.memory`` bounds what a worker uses, in bytes beside the program's own, and so decides how many ``parts``
-    there are unless they are given.
+    ``settings.memory`` bounds what the n-grams at a worker take, in bytes, and so decides how many ``parts`` there are
+    unless they are given.
 
     Raises:
         UserError: a setting is out of its range, a column is missing, there is no text, or a part of it broke.

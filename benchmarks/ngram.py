@@ -1,0 +1,194 @@
+"""N-gram models beside lmplz: the largest difference, words a second, peak memory, and text beyond memory.
+
+Text is all that is written in the tables at ``$GRISTMILL_DATA`` (default ``../shared/data``), or plain files. lmplz and
+ours, as one process and distributed, see the same text; words are told for a second of processor time (on Ray by the
+clock), memory is the most that a process held above what a tiny text took on the same vocabulary. The distributed
+estimate is given so little memory that one process takes ``--times`` as much.
+Run: ``PYTHONPATH=. python benchmarks/ngram.py LMPLZ [FILE ...] [--order 4] [--ray]``; ``benchmarks/lmplz.py`` builds
+the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from actors.ngram_texts import all_texts, counted, read_vocabulary
+from actors.ngram_trainer import AT_ONCE
+from benchmarks.driver_memory import peak
+from cluster.inprocess import InProcessRunner
+from cluster.ray_runner import RayRunner
+from models.arpa import Arpa
+from models.ngram import estimate_counts
+from pipelines.ngrams import NgramSettings, build_vocabulary, ngram_job
+from pipelines.ngrams_distributed import train_ngrams_distributed
+from pipelines.run import Run
+from shards import canonical
+from shards.artifact import Artifact
+from shards.dataset import SealedSet, open_sealed, seal_tables
+
+TABLES = (".tsv", ".csv", ".txt", ".json", ".jsonl", ".in", ".out")
+ROWS = 20_000  # of a shard
+
+
+def sentences(files: Sequence[Path]) -> list[str]:
+    """Return the lines of plain files or, of tables, their cells, as small words."""
+    found = []
+    for path in files:
+        for line in path.read_text(errors="replace").splitlines():
+            for cell in re.split(r"[\t\"]|\\n", line) if path.suffix in TABLES else [line]:
+                words = re.findall(r"[\w']+", cell.lower())
+                if len(words) > 1:
+                    found.append(" ".join(words))
+    return found
+
+
+def prepare(folder: Path, files: Sequence[Path]) -> tuple[SealedSet, Path]:
+    """Return the text as a sealed set and as a file."""
+    text = sentences(files)
+    plain = folder / "text"
+    plain.write_text("\n".join(text) + "\n")
+    tables = (
+        pa.table({"id": [f"{n:07d}" for n in range(at, min(at + ROWS, len(text)))], "text": text[at : at + ROWS]})
+        for at in range(0, len(text), ROWS)
+    )
+    return seal_tables(str(folder / "texts"), "texts", tables), plain
+
+
+def child(folder: str, how: str, order: int, memory: int, workers: int) -> None:
+    """Estimate once in this process, after a tiny text, and print what it took."""
+    data = open_sealed(f"{folder}/texts")
+    listed = build_vocabulary(Run(folder, InProcessRunner()), "vocabulary", [(data, "text")])
+    settings = NgramSettings(order=order, memory=memory)
+    with tempfile.TemporaryDirectory() as other:
+        few = seal_tables(f"{other}/few", "few", [data.read(0, ["id", "text"]).slice(0, 100)])
+        estimate(other, how, few, listed, settings, 0)
+    base, begun, used = peak(), time.perf_counter(), time.process_time()
+    told = estimate(folder, how, data, listed, settings, workers)
+    told |= {"seconds": time.perf_counter() - begun, "mb": peak() - base}
+    if not workers:
+        told["cpu"] = time.process_time() - used
+    print(json.dumps(told))
+
+
+def estimate(
+    folder: str, how: str, data: SealedSet, listed: Artifact, settings: NgramSettings, workers: int
+) -> dict[str, object]:
+    texts = [(data, "text")]
+    if how == "counts":  # the estimate alone, beside lmplz
+        words = read_vocabulary(listed.url)
+        counts, _, _ = counted(all_texts([[data.url, "text"]]), words, settings.order, AT_ONCE)
+        model = b"".join(estimate_counts(counts, words).chunks())
+        Path(f"{folder}/own.arpa").write_bytes(model)
+        return {"sha": canonical.sha256(model)[:16]}
+    told: dict[str, object] = {}
+    run = Run(f"{folder}/{how}-{workers}", RayRunner(workers) if workers else InProcessRunner())
+    if how == "job":
+        made = run.train([ngram_job("lm", texts, listed, settings)])[0]
+    else:
+        made = train_ngrams_distributed(run, "lm", texts, listed, settings)
+        told["parts"] = next(trace.records for trace in run.trace if trace.name == "lm_parts")
+        told["units"] = next(trace.records for trace in run.trace if trace.name == "lm_counts")
+    return {**told, "sha": made.files["lm.arpa"].removeprefix("lm-").removesuffix(".arpa")}
+
+
+def measured(folder: Path, how: str, order: int, memory: int = 1 << 30, workers: int = 0) -> dict:
+    command = [sys.executable, __file__, "--child", folder, how, order, memory, workers]
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def oracle(lmplz: str, plain: Path, order: int, folder: Path) -> dict:
+    """Run lmplz and return what it took."""
+    command = [lmplz, "-o", str(order), "--discount_fallback", "-S", "1G", "-T", str(folder)]
+    command += ["--text", str(plain), "--arpa", str(folder / "oracle.arpa")]
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{lmplz} failed")
+    return {
+        "seconds": time.perf_counter() - begun,
+        "mb": usage.ru_maxrss / 1000,
+        "cpu": usage.ru_utime + usage.ru_stime,
+    }
+
+
+def difference(ours: Path, theirs: Path) -> dict[str, float]:
+    """Return the largest difference of any probability and back-off (base 10), and n-grams that one of them lacks."""
+    rows = []
+    for path in (ours, theirs):
+        model = Arpa.from_bytes(path.read_bytes(), str(path))
+        names = np.array([hash(word) for word in model.words], np.int64).view(np.uint64)
+        found = {}
+        for order, grams in enumerate(model.orders, start=1):
+            key = np.zeros(len(grams), np.uint64)
+            for column in grams.words.T:
+                key = (key * np.uint64(0x9E3779B97F4A7C15) ^ (key >> np.uint64(29))) + names[column]
+            at = np.argsort(key)
+            backoff = grams.backoff if grams.backoff is not None else np.zeros(len(grams), np.float32)
+            found[order] = (key[at], grams.logprob[at], backoff[at])
+        rows.append(found)
+    most = {"logprob": 0.0, "backoff": 0.0, "unlike": 0.0, "grams": 0.0}
+    for order, (key, logprob, backoff) in rows[0].items():
+        other, *values = rows[1][order]
+        _, left, right = np.intersect1d(key, other, assume_unique=True, return_indices=True)
+        most["grams"] += len(key)
+        most["unlike"] += len(key) + len(other) - 2 * len(left)
+        most["logprob"] = max(most["logprob"], float(np.abs(logprob[left] - values[0][right]).max()))
+        most["backoff"] = max(most["backoff"], float(np.abs(backoff[left] - values[1][right]).max()))
+    return most
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lmplz")
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--order", type=int, default=4)
+    parser.add_argument("--times", type=float, default=10.0)
+    parser.add_argument("--ray", action="store_true", help="also with 1, 2 and 4 workers on Ray")
+    given = parser.parse_args()
+    data = Path(os.environ.get("GRISTMILL_DATA") or "../shared/data")
+    files = given.files or sorted(p for p in data.rglob("*") if p.suffix in TABLES)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        sealed, plain = prepare(folder, files)
+        words = sum(len(line.split()) for line in plain.open())
+        print(f"{words} words, {sealed.records} sentences, order {given.order}")
+        build_vocabulary(Run(made, InProcessRunner()), "vocabulary", [(sealed, "text")])
+        result: dict[str, object] = {"words": words}
+        found = {"lmplz": oracle(given.lmplz, plain, given.order, folder)}
+        found["own"] = measured(folder, "counts", given.order)
+        unlike = difference(folder / "own.arpa", folder / "oracle.arpa")
+        found["job"] = measured(folder, "job", given.order)
+        memory = int(found["own"]["mb"] * 1e6 / given.times)
+        found["spread"] = measured(folder, "spread", given.order, memory)
+        for workers in (1, 2, 4) if given.ray else ():
+            found[f"ray_{workers}"] = measured(folder, "spread", given.order, memory, workers)
+        for name, one in found.items():
+            speed = words / one.get("cpu", one["seconds"])  # of a core; on Ray by the clock
+            print(f"{name:8} {speed:>9.0f} words/s {one['mb']:>6.0f} MB", one)
+        result |= {"difference": unlike, "memory_mb": memory / 1e6}
+        result["same_bytes"] = len({one["sha"] for one in found.values() if "sha" in one}) == 1
+        result["speed_ratio"] = found["lmplz"]["cpu"] / found["own"]["cpu"]
+        result["memory_ratio"] = found["own"]["mb"] / found["lmplz"]["mb"]
+        result["spread_within_memory"] = found["spread"]["mb"] / (memory / 1e6)
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))
+    else:
+        main()
