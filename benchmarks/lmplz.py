@@ -25,20 +25,8 @@ def build(folder: Path) -> Path:
     source = folder / f"kenlm-{VERSION}"
     if not source.exists():
         package = f"kenlm=={VERSION}"
-        get = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--no-binary",
-            "kenlm",
-            "-d",
-            folder,
-            package,
-        ]
-        subprocess.run(get, check=True)
+        get = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "kenlm", "-d", str(folder)]
+        subprocess.run([*get, package], check=True)
         with tarfile.open(folder / f"kenlm-{VERSION}.tar.gz") as packed:
             packed.extractall(folder, filter="data")
     # An old package: newer cmakes want to be told that its policies are.
