@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.audio import set_column
-from models.arpa import UNK
+from models.arpa import UNK, Arpa
 from models.ngram_counts import SPECIALS, split_words
 from shards import store
 from shards.artifact import get_artifact
@@ -66,6 +66,16 @@ class LanguageModel:
                 self.model = kenlm.Model(path, settings)
             except OSError as error:
                 raise UserError(f"{url}: KenLM cannot read this model: {' '.join(str(error).split())}") from None
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, model: Arpa) -> Iterator[LanguageModel]:
+        """Give an estimated model that lies nowhere."""
+        with tempfile.TemporaryDirectory(prefix="gristmill-lm-") as folder:
+            path = os.path.join(folder, FILE)
+            with open(path, "wb") as out:
+                out.writelines(model.chunks())
+            yield cls(path)
 
     def score(self, words: Sequence[str]) -> tuple[float, int]:
         """Return the natural logarithm of a sentence's probability, its end included, and how many words are OOV."""

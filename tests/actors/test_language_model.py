@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.language_model import LanguageModel, stage, translations_stage
+from actors.language_model import LanguageModel, lists_stage, stage
 from models.ngram import estimate
 from shards.artifact import Artifact, put_artifact
 from shards.errors import UserError
@@ -79,7 +79,7 @@ def test_stage_scores_texts(lm: Artifact) -> None:
 def test_stage_scores_translations(lm: Artifact) -> None:
     lists = [[{"text": " ".join(s), "logprob": -1.0, "units": 3} for s in TEXT[:3]], [], None]
     given = pa.table([pa.array(["a", "b", "c"]), pa.array(lists, TRANSLATIONS_FIELD.type)], ["id", "translations"])
-    out = StageWorker(translations_stage(lm.ref, "lm"), 0)(Work("s", given, 3)).table["lm_logprobs"].to_pylist()
+    out = StageWorker(lists_stage(lm.ref, "lm"), 0)(Work("s", given, 3)).table["lm_logprobs"].to_pylist()
     model = LanguageModel(lm.url)
     assert out[0] == pytest.approx([model.score(s)[0] for s in TEXT[:3]], rel=1e-6)
     assert out[1:] == [[], None]
