@@ -50,6 +50,7 @@ def test_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow
 def test_two_ranks_train_together(tmp_path: Path) -> None:
     pairs = sealed(tmp_path, "pairs", sentences(120))
     settings = SETTINGS.model_copy(update={"ranks": 2})
