@@ -8,6 +8,7 @@ the same thing; they are not each other's translation word by word.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ SOURCE, TARGET = "en", "hi"
 REFERENCES = pa.schema([ID, pa.field("text", pa.string()), pa.field("references", pa.list_(pa.string()))])
 VERSION = 2
 
+_NOTHING_NEW = 2000  # draws without a new text, after which there is none
 _TRIES = 100  # English requests drawn for one that Hindi has words for
 
 
@@ -94,22 +96,25 @@ def texts(
     """Give ``records`` distinct requests of the domains as tables of ``REQUESTS``; none is in ``without``."""
     name = f"texts_{lang}"
     draw, seen, kept = RecordRandom(seed, name), set(without), []
-    for number in range(records * _TRIES):
+    last = 0  # the draw that gave the newest text
+    for number in count():
+        if number - last > _NOTHING_NEW:
+            raise UserError(
+                f"in_domain: the templates of {sorted(domains)} make fewer than {records} different requests in "
+                f"{lang}; expected fewer records or more domains"
+            )
         key = f"{name}/{number:07d}"
         made = _sample(draw(key), lang, domains)
         text = " ".join(made.tokens)
         if text not in seen:
             seen.add(text)
+            last = number
             kept.append(record(key, made, lang))
         if len(kept) == rows or len(seen) == records + len(without):
             yield pa.Table.from_pylist(kept, schema=REQUESTS)
             kept = []
         if len(seen) == records + len(without):
             return
-    raise UserError(
-        f"in_domain: the templates of {sorted(domains)} make fewer than {records} different requests in {lang}; "
-        "expected fewer records or more domains"
-    )
 
 
 def _records(
