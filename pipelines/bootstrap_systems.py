@@ -17,7 +17,8 @@ from actors.choose import CHOICE
 from actors.text_parts import DEV, TEST, TRAIN
 from pipelines.bootstrap_corpora import Corpora, subset
 from pipelines.corpora import Settings, refuse_empty
-from pipelines.ngrams import NgramSettings, build_vocabulary, mix_job, ngram_job
+from pipelines.ngrams import NgramSettings, build_vocabulary, mix_job
+from pipelines.ngrams_distributed import train_ngrams
 from pipelines.run import Run
 from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings, translate, translator_job
 from shards.artifact import Artifact
@@ -85,8 +86,10 @@ class Bootstrap:
         whole = subset(run, corpora.parts, TRAIN)
         known = [word for name in corpora.catalogue.values() for word in name.split()]
         self.vocabulary = build_vocabulary(run, "vocabulary", [(whole, "text"), (corpora.pairs, "target")], words=known)
-        jobs = [ngram_job("in_domain_lm", [(text, "text")], self.vocabulary, ngrams) for text in self.texts.values()]
-        self.in_domain = dict(zip(self._sizes, run.train(jobs), strict=True))
+        own = train_ngrams(
+            run, "in_domain_lm", [[(text, "text")] for text in self.texts.values()], self.vocabulary, ngrams
+        )
+        self.in_domain = dict(zip(self._sizes, own, strict=True))
 
     @property
     def keys(self) -> list[Key]:
@@ -211,11 +214,8 @@ class Bootstrap:
     def language_models(self, texts: Mapping[str, Mapping[Key, SealedSet]]) -> dict[str, dict[Key, Artifact]]:
         """Return for each system the model of its translations, mixed with the in-domain model of each size."""
         keys = [(system, key) for system, sets in texts.items() for key in sets]
-        jobs = [
-            ngram_job("translations_lm", [(texts[system][key], "target")], self.vocabulary, self._ngrams)
-            for system, key in keys
-        ]
-        alone = self._run.train(jobs)
+        sets = [[(texts[system][key], "target")] for system, key in keys]
+        alone = train_ngrams(self._run, "translations_lm", sets, self.vocabulary, self._ngrams)
         mixing = [
             mix_job("bootstrapped_lm", [self.in_domain[key[0]], model], (self._dev, "text"))
             for (_, key), model in zip(keys, alone, strict=True)

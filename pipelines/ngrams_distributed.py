@@ -6,7 +6,7 @@ The ARPA text is that of :func:`pipelines.ngrams.ngram_job`, to the byte, whatev
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from actors import ngram_parts
 from actors.ngram_texts import check_columns
 from models.ngram import check_settings
-from pipelines.ngrams import NgramSettings, Texts, text_config
+from pipelines.ngrams import NgramSettings, Texts, ngram_job, text_config
 from pipelines.run import Run
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
@@ -36,6 +36,24 @@ class _Slice:
     shard: int
     start: int
     stop: int
+
+
+def train_ngrams(
+    run: Run, name: str, many: Sequence[Texts], vocabulary: Artifact, settings: NgramSettings | None = None
+) -> list[Artifact]:
+    """Return a model, ``lm.arpa``, of each of many texts on one vocabulary.
+
+    Those whose counts fit into ``settings.memory`` are trained side by side, each in one process, larger ones one after
+    the other over all workers; the bytes are the same.
+    """
+    settings = settings or NgramSettings()
+    large = [sum(_bytes(data) for data, _ in texts) * PART_BYTES > settings.memory for texts in many]
+    jobs = [ngram_job(name, texts, vocabulary, settings) for texts, big in zip(many, large, strict=True) if not big]
+    small = iter(run.train(jobs))
+    return [
+        train_ngrams_distributed(run, name, texts, vocabulary, settings) if big else next(small)
+        for texts, big in zip(many, large, strict=True)
+    ]
 
 
 def train_ngrams_distributed(

@@ -8,7 +8,7 @@ import pytest
 from actors.ngram_parts import MergeCounts
 from cluster.inprocess import InProcessRunner
 from pipelines.ngrams import NgramSettings, build_vocabulary, ngram_job
-from pipelines.ngrams_distributed import train_ngrams_distributed
+from pipelines.ngrams_distributed import PART_BYTES, train_ngrams, train_ngrams_distributed
 from pipelines.run import Run
 from shards.artifact import Artifact
 from shards.audit import audit_set
@@ -67,6 +67,19 @@ def test_bytes_of_one_process(
     again = Run(str(tmp_path), InProcessRunner())
     assert train_ngrams_distributed(again, "lm", texts, vocabulary, settings, only, parts).digest == spread.digest
     assert all(trace.kept for trace in again.trace)
+
+
+def test_only_what_does_not_fit_is_distributed(
+    tmp_path: Path, texts: list[tuple[SealedSet, str]], vocabulary: Artifact
+) -> None:
+    run = Run(str(tmp_path), InProcessRunner())
+    many = [texts, texts[:1]]
+    sizes = [sum(shard.bytes for data, _ in some for shard in data.shards) * PART_BYTES for some in many]
+    between = SETTINGS.model_copy(update={"memory": (sizes[0] + sizes[1]) // 2})
+    made = train_ngrams(run, "lm", many, vocabulary, between)
+    assert [trace.name for trace in run.trace].count("lm_merged") == 1
+    fits = train_ngrams(run, "lm", many, vocabulary, SETTINGS.model_copy(update={"memory": 1 << 30}))
+    assert [one.read("lm.arpa") for one in made] == [one.read("lm.arpa") for one in fits]
 
 
 def test_memory_decides_the_parts(tmp_path: Path, texts: list[tuple[SealedSet, str]], vocabulary: Artifact) -> None:
