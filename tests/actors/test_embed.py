@@ -78,7 +78,7 @@ def test_buckets_are_of_like_lengths_and_bounded() -> None:
     found = embed.buckets(lengths, rows=3, letters=250)
     assert [[lengths[place] for place in bucket] for bucket in found] == [[120, 100], [90, 5], [5, 3, 1]]
     assert sorted(place for bucket in found for place in bucket) == list(range(7))
-    assert embed.buckets([]) == []
+    assert embed.buckets([], 3, 250) == []
 
 
 @pytest.mark.parametrize(
