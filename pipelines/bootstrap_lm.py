@@ -58,7 +58,7 @@ class SelectedSettings(SelectionSettings):
     """
 
     start: Literal["base", "scratch"] = "base"
-    tune: TuneSettings = TuneSettings(epochs=3)
+    tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
     compare: bool = False
 
 

@@ -44,7 +44,7 @@ class FineTuningSettings(Settings):
 
     rounds: int = Field(1, ge=1)
     replay: float = Field(0.5, ge=0)  # general pairs for each synthetic one, so that nothing is forgotten
-    tune: TuneSettings = TuneSettings()
+    tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
 
 
 class ChannelSettings(Settings):
