@@ -1,7 +1,7 @@
 """Settings of rescoring and filtering, chosen by the perplexity of development text.
 
-Each candidate is carried through: translations are chosen by it, a language model is estimated of them and mixed with the
-in-domain one, and the mixture that foretells the development text best wins. Test text has no part in it.
+Each candidate is carried through: translations are chosen by it, a language model is estimated of them and mixed with
+the in-domain one, and the mixture that foretells the development text best wins. Test text has no part in it.
 """
 
 from __future__ import annotations
