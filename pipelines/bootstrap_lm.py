@@ -30,7 +30,7 @@ from pipelines.corpora import Settings
 from pipelines.ngrams import NgramSettings
 from pipelines.report import Report
 from pipelines.run import Run
-from pipelines.selection import SelectionSettings, check_selection, embed, select_pairs
+from pipelines.selection import Method, SelectionSettings, check_selection, embed, select_pairs
 from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings
 from shards.dataset import SealedSet
 from shards.errors import UserError
@@ -38,7 +38,8 @@ from shards.errors import UserError
 SAMPLE = 400  # records of each source that a plan tries: some must fall into each part
 IN_DOMAIN, RAW, SELECTED, FINE_TUNED = "in_domain", "raw", "selected", "fine_tuned"
 RESCORED, FILTERED, COMBINED = "rescored", "filtered", "combined"
-SELECTED_SHARE, RANDOM_SHARE = "selected_share", "random_share"  # translators that learn from nothing else
+# Translators that learn from no other pairs.
+SELECTED_SHARE, MOORE_LEWIS_SHARE, RANDOM_SHARE = "selected_share", "moore_lewis_share", "random_share"
 
 
 class TechniqueSettings(Settings):
@@ -54,7 +55,7 @@ class SelectedSettings(SelectionSettings):
     """The selection, and how a translator learns from it.
 
     ``start``: from ``scratch``, or from the translator of all pairs (``base``), trained on by ``tune``. ``compare``
-    trains translators of the selected share and of an equal random one, both from scratch.
+    trains translators of the selected share alone, and of equal ones by Moore-Lewis and at random.
     """
 
     start: Literal["base", "scratch"] = "base"
@@ -177,16 +178,17 @@ def select(
 def compare(
     run: Run, make: Bootstrap, settings: SelectedSettings, corpora: Corpora, picked: Mapping[int, SealedSet]
 ) -> dict[str, dict[Key, SealedSet]]:
-    """Test translators that learn, from scratch, from the selected pairs alone and from as many drawn at random."""
+    """Test translators that learn, from scratch, from the selected pairs alone, and from as many chosen otherwise."""
     size = min(picked)
-    drawn = {
-        seed: select_pairs(
-            run, f"random_{seed}", corpora.pairs, make.texts[size], settings, "random", seed, picked[size].records
-        )
-        for seed in run.seeds
-    }
-    data = {
+    count = picked[size].records
+
+    def drawn(name: str, method: Method, seed: int) -> SealedSet:
+        return select_pairs(run, f"{name}_{seed}", corpora.pairs, make.texts[size], settings, method, seed, count)
+
+    cheapest = drawn("moore_lewis", "moore_lewis", 0)
+    data: dict[str, dict[Key, list[SealedSet]]] = {
         SELECTED_SHARE: {(size, seed): [picked[size]] for seed in run.seeds},
-        RANDOM_SHARE: {(size, seed): [drawn[seed]] for seed in run.seeds},
+        MOORE_LEWIS_SHARE: {(size, seed): [cheapest] for seed in run.seeds},
+        RANDOM_SHARE: {(size, seed): [drawn("random", "random", seed)] for seed in run.seeds},
     }
     return {name: make.tested(name, make.translators(f"{name}_translator", sets)) for name, sets in data.items()}
