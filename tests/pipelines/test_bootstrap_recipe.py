@@ -24,7 +24,7 @@ SMALL = [
     "pairs.records=300",
     "in_domain={domains: [light, timer], target_records: 300, source_records: 80, reference_records: 12, "
     "sizes: [1, 4], shard: {rows: 100}}",
-    "selection={method: moore_lewis, share: 0.5}",  # nothing to embed: embeddings have tests of their own
+    "selection={method: moore_lewis, share: 0.5, compare: true}",  # embeddings have tests of their own
     "translator={model: {dim: 16, encoder_layers: 1, decoder_layers: 1, ff: 32, heads: 2}, units: 120, epochs: 2}",
     "translation={n: 3, beam: 3}",
     "tuning={weights: [0.5], keeps: [1.0, 0.5]}",
@@ -71,6 +71,8 @@ def test_every_system_is_measured_at_every_size(finished: Path) -> None:
             if system not in ("in_domain", "filtered"):
                 assert 0 <= rows[system, size, "chrf"]["value"] <= 100
                 assert 0 <= rows[system, size, "bleu"]["value"] <= 100
+    for share in ("selected_share", "moore_lewis_share", "random_share"):
+        assert rows[share, "1/1", "chrf"]["n"] == 12
     assert any("CHRF: nrefs:var" in note for note in report["notes"])
     assert {"selected pairs, 1/4", "filtered translations, 1/4"} <= {one["name"] for one in report["filters"]}
     page = (finished / "report.html").read_text()
