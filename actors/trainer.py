@@ -23,6 +23,7 @@ from models.checkpoint import load_acoustic, read_metadata, save_acoustic
 from models.decode import prefix_beam_search
 from models.features import FeatureSettings
 from models.losses import ctc_loss, expected_errors, soft_target_loss
+from models.optimisers import load_state_tensors, state_tensors
 from models.specaugment import SpecAugment
 from models.units import Units
 from models.wer import CORRECT, align
@@ -322,8 +323,7 @@ class _Training:
 
         tensors = {f"model.{n}": v.detach().cpu().contiguous() for n, v in self.model.state_dict().items()}
         tensors |= {f"average.{n}": v.cpu().contiguous() for n, v in self.average.items()}
-        for place, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{place}.{n}": v.detach().cpu().contiguous() for n, v in state.items()}
+        tensors |= state_tensors(self.optimiser)
         written = {
             "done": self.done,
             "skipped": self.skipped,
@@ -346,13 +346,7 @@ class _Training:
         self.model.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
         if self.run.ema:
             self.average = {n[8:]: v for n, v in tensors.items() if n.startswith("average.")}
-        state = self.optimiser.state_dict()
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, place, key = name.split(".")
-                # The step counter lives on the CPU, as the optimiser keeps it.
-                state["state"].setdefault(int(place), {})[key] = value.cpu() if key == "step" else value
-        self.optimiser.load_state_dict(state)
+        load_state_tensors(self.optimiser, tensors)
         self.done, self.curves = written["done"], written["curves"]
         self.skipped, self.in_a_row = written["skipped"], written["in_a_row"]
 

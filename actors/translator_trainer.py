@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from actors.translator_data import Pairs, encode, read_pairs
 from actors.translator_files import FAST, check_languages, convert, reader
 from models.checkpoint import read_metadata
+from models.optimisers import load_state_tensors, state_tensors
 from models.placeholders import Catalogue
 from models.translator import (
     TranslatorSizes,
@@ -252,8 +253,7 @@ class _Training:
 
         tensors = {f"model.{n}": v.detach().cpu().contiguous() for n, v in self._untied().items()}
         tensors |= {f"sum.{n}": v.cpu().contiguous().clone() for n, v in self.sum.items()}
-        for place, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{place}.{n}": v.detach().cpu().contiguous() for n, v in state.items()}
+        tensors |= state_tensors(self.optimiser)
         written = {"done": self.done, "averaged": self.averaged, "curves": self.curves, "sizes": sizes_of(self.model)}
         return save(tensors, metadata={"translator": json.dumps(written)})
 
@@ -275,10 +275,5 @@ class _Training:
             for name, value in self._untied().items():
                 value.copy_(tensors[f"model.{name}"])
         self.sum = {n[4:]: v for n, v in tensors.items() if n.startswith("sum.")}
-        state = self.optimiser.state_dict()
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, place, key = name.split(".")
-                state["state"].setdefault(int(place), {})[key] = value.cpu() if key == "step" else value
-        self.optimiser.load_state_dict(state)
+        load_state_tensors(self.optimiser, tensors)
         self.done, self.averaged, self.curves = written["done"], written["averaged"], written["curves"]
