@@ -36,6 +36,19 @@ def per_word(text: str, logprob: float) -> float:
     return logprob / (len(text.split()) + 1)
 
 
+def best(translations: Sequence[dict[str, Any]], logprobs: Sequence[float], weight: float) -> tuple[str, float] | None:
+    """Return the translation with the best score, of equals the first, and its log-probability a word in-domain.
+
+    The number is as it is stored, in single precision: a threshold that was taken from it keeps what it was taken from.
+    """
+    if not translations:
+        return None
+    ranked = scores(translations, logprobs, weight)
+    place = max(range(len(ranked)), key=lambda n: (ranked[n], -n))
+    text = translations[place]["text"]
+    return text, float(np.float32(per_word(text, logprobs[place])))
+
+
 class Choose:
     """Turns a ``text`` with its ``translations`` and the in-domain model's ``lm_logprobs`` into a pair.
 
@@ -50,12 +63,8 @@ class Choose:
         """Work on one batch."""
         targets, told, reasons = [], [], []
         for row in batch.select(["translations", "lm_logprobs"]).to_pylist():
-            some, logprobs = row["translations"] or [], row["lm_logprobs"] or []
-            ranked = scores(some, logprobs, self._weight)
-            best = max(range(len(some)), key=lambda n: (ranked[n], -n), default=None)
-            text = some[best]["text"] if best is not None else ""
-            value = per_word(text, logprobs[best]) if best is not None else None
-            value = None if value is None else float(np.float32(value))  # as it is stored, and as thresholds are told
+            found = best(row["translations"] or [], row["lm_logprobs"] or [], self._weight)
+            text, value = found or ("", None)
             targets.append(text)
             told.append(value)
             reasons.append(NONE if not text else IMPROBABLE if value is not None and value < self._least else None)

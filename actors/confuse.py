@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
+from actors.ngram_texts import read_vocabulary
 from models.confusions import Confusions
-from shards.artifact import read_file
 from shards.stage import ArtifactRef, BatchLimits, Stage
 
 CANDIDATE = pa.struct([pa.field("text", pa.string()), pa.field("logprob", pa.float32())])
@@ -27,8 +27,7 @@ class Confuse:
         vocabulary: str,
         rng: Callable[[str], np.random.Generator],
     ) -> None:
-        words = read_file(vocabulary, "vocabulary.txt").decode().split()
-        self._channel = Confusions(words, candidates)
+        self._channel = Confusions(read_vocabulary(vocabulary).words, candidates)
         self._width, self._noise, self._n, self._rng = width, noise, n, rng
 
     def __call__(self, batch: pa.Table) -> pa.Table:

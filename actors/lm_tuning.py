@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from actors.choose import CHOICE, per_word, scores
+from actors.choose import CHOICE, best
 from actors.language_model import LanguageModel
 from actors.ngram_texts import all_texts, read_vocabulary
 from models.ngram import estimate
@@ -76,16 +76,18 @@ class _Trial:
             what = "development text" if self._lists else "translation"
             raise UserError(f"rescoring and filtering cannot be tuned: there is no {what}; expected at least one")
         self._dev = dev
+        self._tried: dict[tuple[float, float], float] = {}
         self._own = self._logprobs(LanguageModel(config["lm"]))
 
     def perplexity(self, weight: float, keep: float) -> float:
-        """Return the perplexity of the development text when translations are so chosen."""
-        chosen = self._chosen(weight)
-        least = self.least(weight, keep)
-        texts = [text for text, value in chosen if least is None or value >= least]
-        with LanguageModel.of(estimate((text.split() for text in texts), self._order, self._words)) as model:
-            both = np.array([self._own, self._logprobs(model)])
-        return float(np.exp(-mixture_logprobs(both, em_weights(both)).mean()))
+        """Return the perplexity of the development text when translations are so chosen; each is tried once."""
+        if (weight, keep) not in self._tried:
+            least = self.least(weight, keep)
+            texts = [text for text, value in self._chosen(weight) if least is None or value >= least]
+            with LanguageModel.of(estimate((text.split() for text in texts), self._order, self._words)) as model:
+                both = np.array([self._own, self._logprobs(model)])
+            self._tried[weight, keep] = float(np.exp(-mixture_logprobs(both, em_weights(both)).mean()))
+        return self._tried[weight, keep]
 
     def least(self, weight: float, keep: float) -> float | None:
         """Return the log-probability a word that this share of the translations has or is above."""
@@ -95,12 +97,8 @@ class _Trial:
         return values[max(1, round(keep * len(values))) - 1]
 
     def _chosen(self, weight: float) -> list[tuple[str, float]]:
-        found = []
-        for some, logprobs in self._lists:
-            ranked = scores(some, logprobs, weight)
-            best = max(range(len(some)), key=lambda n: (ranked[n], -n))
-            found.append((some[best]["text"], float(np.float32(per_word(some[best]["text"], logprobs[best])))))
-        return found
+        found = (best(some, logprobs, weight) for some, logprobs in self._lists)
+        return [one for one in found if one is not None]
 
     def _logprobs(self, model: LanguageModel) -> list[float]:
         return [logprob for words in self._dev for logprob, missing in model.tokens(words) if not missing]
