@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
+
+from tests.pipelines.commands import call
 
 Command = Callable[..., Result]
 
@@ -22,12 +24,4 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.fixture
 def gristmill() -> Command:
     """Call the command; the result has ``exit_code``, ``stdout`` and ``stderr``."""
-    from pipelines.cli import app
-
-    def call(*arguments: object) -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
     return call

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from actors.language_model import LanguageModel
-from pipelines.cli import app
 from shards.audit import audit_below
+from tests.pipelines.commands import call
 
 pytest.importorskip("ctranslate2")
 pytest.importorskip("kenlm")
@@ -31,13 +31,6 @@ SMALL = [
     "channel={n: 20}",
 ]
 SYSTEMS = ["in_domain", "raw", "selected", "fine_tuned", "rescored", "filtered", "combined"]
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def run(out: Path, *arguments: str) -> Result:

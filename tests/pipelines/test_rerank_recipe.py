@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from pipelines.cli import app
 from shards.audit import audit_below
 from shards.dataset import SealedSet, open_sealed
+from tests.pipelines.commands import call
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "rerank.yaml")
 SMALL = [
@@ -24,13 +24,6 @@ SMALL = [
     "corpus={kind: assistant, lang: en, records: 400, ambiguous: 400, folds: 2, shard: {rows: 100}}",
     "lists={n: 12}",
 ]
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def run(out: Path, *arguments: str) -> Result:
