@@ -6,7 +6,6 @@ the in-domain one, and the mixture that foretells the development text best wins
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,7 +59,6 @@ def tune(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
             "together": [[value, told] for value, told in both.items()],
         },
     }
-    context.report({"step": 1, "loss": math.log(both[share])})
     return {"files": {CHOICE: canonical.dumps(choice)}, "keep": keep, "weight": weight}
 
 

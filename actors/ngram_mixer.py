@@ -47,7 +47,6 @@ def mix(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
             "perplexity": float(np.exp(-mixture_logprobs(logprobs, weights).mean())),
         }
     model = mixed(models, weights.tolist())
-    context.report({"step": 1, "loss": 0.0})
     body = {"weights": weights.tolist(), **told}
     return {"files": {FILE: model.to_bytes(), WEIGHTS: canonical.dumps(body)}, **body}
 

@@ -154,7 +154,6 @@ def totals(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     """
     merged, vocabulary = open_sealed(config["merged"]), read_vocabulary(config["vocabulary"])
     found = ngram.total((_summary(row) for row in _rows(merged, list(_SUMMARY))), vocabulary, int(config["order"]))
-    context.report({"step": 1, "loss": 0.0})
     return {"files": {f"{name}.npy": _npy(getattr(found, name)) for name in _TOTALS}}
 
 
@@ -267,7 +266,6 @@ def join(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
                 yield value.to_pybytes()
         yield arpa.END
 
-    context.report({"step": 1, "loss": 0.0})
     return {"files": {FILE: chunks}, "grams": grams}
 
 

@@ -33,7 +33,6 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     texts = all_texts(config["texts"], config.get("only"))
     counts, words, sentences = counted(texts, vocabulary, order, AT_ONCE)
     model = estimate_counts(counts, vocabulary, prune)
-    context.report({"step": 1, "loss": 0.0})
     grams = [len(grams) for grams in model.orders]
     return {"files": {FILE: model.to_bytes()}, "words": words, "sentences": sentences, "grams": grams}
 
@@ -58,5 +57,4 @@ def collect(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     if not chosen:
         raise UserError(f"vocabulary: none of {len(found)} words is in the text at least {least} times")
     names = Vocabulary(chosen).words
-    context.report({"step": 1, "loss": 0.0})
     return {"files": {VOCABULARY: "".join(f"{word}\n" for word in names).encode()}, "words": len(names)}

@@ -125,14 +125,17 @@ class RayRunner:
         return execution, {task.stages[p].name: pool.most for pool in pools for p in pool.places}
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
-        """Train each job on Ray Train and commit its artifact; as many at once as the CPUs or GPUs hold."""
+        """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many at once as fit."""
+        from cluster.ray_fit import fit_jobs
         from cluster.ray_train import train_jobs
 
         cpus = session.start(self.workers)
         import ray
 
         room = self.placement.grown(Room(cpus, ray.cluster_resources().get("GPU", 0.0)), self.workers)
-        for seconds, resources in train_jobs(jobs, room, self.log):
+        fits = [(job, url) for job, url in jobs if not job.stepwise]
+        trainings = [(job, url) for job, url in jobs if job.stepwise]
+        for seconds, resources in [*fit_jobs(fits, room), *train_jobs(trainings, room, self.log)]:
             self.metrics.spend(jobs[0][1].rstrip("/").split("/")[-3], seconds, resources)
 
 

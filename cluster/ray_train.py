@@ -47,30 +47,48 @@ def train_jobs(jobs: Jobs, room: Room, log: LogSettings | None = None) -> list[t
     ]
 
 
+def slots(jobs: Jobs, resources: Resources, room: Room, ranks: int = 1) -> int:
+    """Return how many jobs of so many ranks, each with its resources, fit side by side.
+
+    Raises:
+        UserError: there are fewer GPUs than one job needs.
+    """
+    if resources.gpus * ranks > room.gpus:
+        raise UserError(
+            f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {room.gpus:g}; "
+            "set resources.most.gpus to what its autoscaler may add"
+        )
+    fit = [room.cpus / (ranks * resources.cpus)] if resources.cpus else []
+    fit += [room.gpus / (ranks * resources.gpus)] if resources.gpus else []
+    return max(1, min(len(jobs), int(min(fit, default=1))))
+
+
+def cpu_share(resources: Resources, room: Room, ranks: int = 1) -> float:
+    """Return the CPUs that a rank asks the scheduler for, which counts to four decimals."""
+    return round(min(resources.cpus, room.cpus / ranks) * WORKER_SHARE, 4)
+
+
+def lost(name: str) -> RuntimeError:
+    """Return what is told of a job whose workers were lost too often."""
+    return RuntimeError(f"training {name} lost its workers {ATTEMPTS} times (killed, or out of memory)")
+
+
 def _train_group(jobs: Jobs, ranks: int, resources: Resources, room: Room, log: LogSettings) -> float:
     import ray
 
-    cpus, gpus = room.cpus, room.gpus
-    if resources.gpus * ranks > gpus:
-        raise UserError(
-            f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {gpus:g}; "
-            "set resources.most.gpus to what its autoscaler may add"
-        )
-    fit = [cpus / (ranks * resources.cpus)] if resources.cpus else []
-    fit += [gpus / (ranks * resources.gpus)] if resources.gpus else []
-    slots = max(1, min(len(jobs), int(min(fit, default=1))))
-    share = min(resources.cpus, cpus / ranks) * WORKER_SHARE
+    at_once = slots(jobs, resources, room, ranks)
+    share = cpu_share(resources, room, ranks)
     begun = time.monotonic()
     queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
-    with ThreadPoolExecutor(slots) as pool:
-        trainers = [pool.submit(_fit, jobs, queue, slot, ranks, share, resources.gpus, log) for slot in range(slots)]
+    with ThreadPoolExecutor(at_once) as pool:
+        trainers = [pool.submit(_fit, jobs, queue, slot, ranks, share, resources.gpus, log) for slot in range(at_once)]
         for trainer in trainers:
             trainer.result()
     error: Any = ray.get(queue.error.remote())
     ray.kill(queue)
     if error is not None:
         raise pickle.loads(error)
-    return (time.monotonic() - begun) * slots * ranks
+    return (time.monotonic() - begun) * at_once * ranks
 
 
 def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float, log: LogSettings) -> None:
@@ -86,7 +104,7 @@ def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float
         scaling_config=ScalingConfig(
             num_workers=ranks,
             use_gpu=gpus > 0,
-            resources_per_worker={"CPU": round(cpus, 4)} | ({"GPU": gpus} if gpus else {}),
+            resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
         ),
         torch_config=_torch_config(ranks, gpus),
         # The queue counts the attempts at each job; a group may lose workers in each of its jobs.
@@ -147,8 +165,7 @@ class Queue:
         place = self.taken[slot]
         self.attempts[place] += 1
         if self.attempts[place] > ATTEMPTS:
-            text = f"training {self.names[place]} lost its workers {ATTEMPTS} times (killed, or out of memory)"
-            self.failure = pickle.dumps(RuntimeError(text))
+            self.failure = pickle.dumps(lost(self.names[place]))
             return None
         return place
 

@@ -20,7 +20,14 @@ from pipelines.corpora import Settings, refuse_empty
 from pipelines.ngrams import NgramSettings, build_vocabulary, mix_job
 from pipelines.ngrams_distributed import train_ngrams
 from pipelines.run import Run
-from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings, translate, translator_job
+from pipelines.translators import (
+    TranslateSettings,
+    TranslatorSettings,
+    TuneSettings,
+    own_translator,
+    translate,
+    translator_job,
+)
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
 from shards.job import TrainJob
@@ -96,6 +103,12 @@ class Bootstrap:
         """Every size with every seed."""
         return [(size, seed) for size in self._sizes for seed in self._run.seeds]
 
+    def base(self, name: str) -> dict[Key, Artifact]:
+        """Return the translator of all pairs for each seed, or the user's own as it is."""
+        if not self._translator.train:
+            return dict.fromkeys(self.keys, own_translator(self._run, name, self._translator))
+        return self.translators(name, {key: [self._corpora.pairs] for key in self.keys})
+
     def translators(
         self,
         name: str,
@@ -168,6 +181,7 @@ class Bootstrap:
                     "keeps": list(self._tuning.keeps),
                 },
                 loop="actors.lm_tuning:tune",
+                stepwise=False,
             )
             for (size, _), given in lists.items()
         ]

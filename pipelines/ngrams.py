@@ -40,7 +40,7 @@ def build_vocabulary(
 ) -> Artifact:
     """Return the words that are in the texts at least ``min_count`` times, and those given, as ``vocabulary.txt``."""
     config = {**text_config(texts, only), "min_count": min_count, "words": sorted(set(words))}
-    return run.train([TrainJob(name, config, loop="actors.ngram_trainer:collect")])[0]
+    return run.train([TrainJob(name, config, loop="actors.ngram_trainer:collect", stepwise=False)])[0]
 
 
 def ngram_job(
@@ -56,7 +56,7 @@ def ngram_job(
     settings = settings or NgramSettings()
     prune = list(check_settings(settings.order, settings.prune))
     config = {**text_config(texts, only), "vocabulary": vocabulary, "order": settings.order, "prune": prune}
-    return TrainJob(name, config, loop="actors.ngram_trainer:train")
+    return TrainJob(name, config, loop="actors.ngram_trainer:train", stepwise=False)
 
 
 def mix_job(
@@ -75,7 +75,7 @@ def mix_job(
     given = {"weights": list(weights)} if weights is not None else {}
     text = {"dev": text_config([dev], only)["texts"], "only": only} if dev is not None else {}
     config = {"models": list(models), **text, **given}
-    return TrainJob(name, config, loop="actors.ngram_mixer:mix")
+    return TrainJob(name, config, loop="actors.ngram_mixer:mix", stepwise=False)
 
 
 def text_config(texts: Texts, only: str | None) -> dict[str, object]:

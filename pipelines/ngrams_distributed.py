@@ -110,13 +110,13 @@ def train_ngrams_distributed(
     adjusting = {"order": order, "prune": prune, "parts": parts}
     merged = each_part("merged", "MergeCounts", fields, adjusting, {"counts": _ref(counts)} | words)
     config = {"merged": merged, "vocabulary": vocabulary, "order": order}
-    totals = run.train([TrainJob(f"{name}_totals", config, loop="actors.ngram_parts:totals")])[0]
+    totals = run.train([TrainJob(f"{name}_totals", config, loop="actors.ngram_parts:totals", stepwise=False)])[0]
     whole = {"merged": _ref(merged), "totals": totals.ref}
     contexts = each_part("contexts", "SumContexts", ngram_parts.context_fields(order, parts), {"order": order}, whole)
     refs = whole | {"contexts": _ref(contexts)} | words
     lines = each_part("lines", "WriteLines", ngram_parts.line_fields(order), {"order": order}, refs)
     config = {"lines": lines, "totals": totals, "vocabulary": vocabulary, "order": order}
-    return run.train([TrainJob(name, config, loop="actors.ngram_parts:join")])[0]
+    return run.train([TrainJob(name, config, loop="actors.ngram_parts:join", stepwise=False)])[0]
 
 
 def _ref(data: SealedSet) -> ArtifactRef:

@@ -102,7 +102,7 @@ def select_pairs(
     if radius is None and count is None:
         count = round((settings.share or SHARE) * pairs.records)
     config = {"data": scored, "radius": radius, "count": count}
-    limit = _trained(run, TrainJob(f"{name}_threshold", config, loop="actors.select:threshold"))
+    limit = _trained(run, TrainJob(f"{name}_threshold", config, loop="actors.select:threshold", stepwise=False))
     return run.step(Step(name, (select.keep_stage(limit),), scored))
 
 
@@ -111,7 +111,7 @@ def _by_centroid(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, se
         if embedding.EMBEDDING not in given.schema.names:
             raise UserError(f"{name}: {given.name} is not embedded; expected a column {embedding.EMBEDDING}")
     config = {"data": in_domain, "covariance": settings.metric == "mahalanobis"}
-    middle = _trained(run, TrainJob(f"{name}_centroid", config, loop="actors.select:centroid"))
+    middle = _trained(run, TrainJob(f"{name}_centroid", config, loop="actors.select:centroid", stepwise=False))
     return run.step(Step(f"{name}_distance", (select.distance_stage(middle),), pairs))
 
 

@@ -36,7 +36,8 @@ class TrainJob:
 
     ``loop`` names the function that trains: ``loop(config, context)`` with urls in place of sets and artifacts; on
     rank 0 it returns ``{"files": {name: bytes}, ...}``. ``ranks`` is how many processes train together: a part of
-    the training itself, since gradients are summed in another order with another number.
+    the training itself, since gradients are summed in another order with another number. What is not ``stepwise`` is
+    fitted at once, by one rank and without checkpoints (counts, a centroid): it is begun again when its worker is lost.
     """
 
     name: str
@@ -45,6 +46,11 @@ class TrainJob:
     version: int = 1
     ranks: int = 1
     resources: Resources = Resources()
+    stepwise: bool = True
+
+    def __post_init__(self) -> None:
+        if self.ranks > 1 and not self.stepwise:
+            raise ValueError(f"training {self.name}: what is fitted at once has one rank, and {self.ranks} are asked")
 
     def identity(self) -> dict[str, Any]:
         """Return what the trained model depends on: digests stand for sets and artifacts."""

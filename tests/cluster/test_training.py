@@ -12,7 +12,8 @@ from cluster.inprocess import InProcessRunner
 from cluster.ray_runner import RayRunner
 from shards.artifact import get_artifact
 from shards.errors import UserError
-from tests.fault.train_loops import walking
+from shards.job import TrainJob
+from tests.fault.train_loops import counting, walking
 
 
 def value(url: Path) -> bytes:
@@ -69,3 +70,26 @@ def test_killed_rank_takes_all_back_and_errors_come_as_they_are(tmp_path: Path) 
         here = (here * 1.7 + (step * 6 + 1)) % 10.0
     assert float(value(tmp_path / "pair")) == here
     assert get_artifact(str(tmp_path / "broken")) is None
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_fits_are_begun_again_when_their_workers_are_lost(tmp_path: Path) -> None:
+    jobs = [counting(name, tmp_path / f"note_{name}", deaths) for name, deaths in (("a", 0), ("b", 2), ("c", 0))]
+    jobs.append(walking("walk"))
+    RayRunner(2).train([(job, str(tmp_path / job.name)) for job in jobs])
+    assert [len((tmp_path / f"note_{name}").read_text().split()) for name in "abc"] == [1, 3, 1]
+    assert [value(tmp_path / name) for name in "abc"] == [b"6"] * 3
+    assert value(tmp_path / "walk") == undisturbed(tmp_path), "what trains by steps goes beside it"
+    again = counting("hopeless", tmp_path / "hopeless", deaths=99)
+    with pytest.raises(RuntimeError, match="training hopeless lost its workers 4 times"):
+        RayRunner(2).train([(again, str(tmp_path / "model"))])
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_error_of_a_fit_comes_as_it_is_and_nothing_more_is_begun(tmp_path: Path) -> None:
+    jobs = [counting("wrong", tmp_path / "wrong", error=True), counting("later", tmp_path / "later")]
+    with pytest.raises(UserError, match="the text is not there"):
+        RayRunner(1).train([(job, str(tmp_path / f"{job.name}_model")) for job in jobs])
+    assert not (tmp_path / "later").exists()
+    with pytest.raises(ValueError, match="one rank, and 2"):
+        TrainJob("pair", {}, ranks=2, stepwise=False)

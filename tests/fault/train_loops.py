@@ -32,6 +32,17 @@ def walk(config: dict[str, Any], context: Any) -> dict[str, Any]:
     return {"files": {"value.json": json.dumps(state["value"]).encode()}}
 
 
+def count(config: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Count to ``steps`` at once; notes each attempt and dies in the first ``deaths`` of them."""
+    with open(config["note"], "a") as out:
+        out.write(f"{os.getpid()}\n")
+    if config.get("error"):
+        raise UserError("the text is not there")
+    if len(Path(config["note"]).read_text().split()) <= config["deaths"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"files": {"value.json": json.dumps(config["steps"]).encode()}}
+
+
 def total(step: int, context: Any) -> float:
     """Return the sum over ranks of a number of each."""
     mine = float(step * 3 + context.rank)
@@ -48,3 +59,9 @@ def total(step: int, context: Any) -> float:
 def walking(name: str, ranks: int = 1, **config: Any) -> TrainJob:
     """Return a training by :func:`walk`."""
     return TrainJob(name, {"steps": 6, **config}, loop="tests.fault.train_loops:walk", ranks=ranks)
+
+
+def counting(name: str, note: Path, deaths: int = 0, **config: Any) -> TrainJob:
+    """Return a fit by :func:`count`."""
+    given = {"steps": 6, "note": str(note), "deaths": deaths, **config}
+    return TrainJob(name, given, loop="tests.fault.train_loops:count", stepwise=False)
