@@ -11,10 +11,9 @@ n-best translations are rescored by the in-domain model (C), and what it finds t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from actors import language_model
-from models import translator
 from pipelines import bootstrap_scores
 from pipelines.bootstrap_corpora import (
     Corpora,
@@ -31,15 +30,13 @@ from pipelines.ngrams import NgramSettings
 from pipelines.report import Report
 from pipelines.run import Run
 from pipelines.selection import Method, SelectionSettings, check_selection, embed, select_pairs
-from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings
+from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings, check_translator
 from shards.dataset import SealedSet
 from shards.errors import UserError
 
 SAMPLE = 400  # records of each source that a plan tries: some must fall into each part
 IN_DOMAIN, RAW, SELECTED, FINE_TUNED = "in_domain", "raw", "selected", "fine_tuned"
 RESCORED, FILTERED, COMBINED = "rescored", "filtered", "combined"
-# Translators that learn from no other pairs.
-SELECTED_SHARE, MOORE_LEWIS_SHARE, RANDOM_SHARE = "selected_share", "moore_lewis_share", "random_share"
 
 
 class TechniqueSettings(Settings):
@@ -55,7 +52,8 @@ class SelectedSettings(SelectionSettings):
     """The selection, and how a translator learns from it.
 
     ``start``: from ``scratch``, or from the translator of all pairs (``base``), trained on by ``tune``. ``compare``
-    trains translators of the selected share alone, and of equal ones by Moore-Lewis and at random.
+    trains translators of as many pairs alone, chosen by each method: the systems ``centroid_share``,
+    ``moore_lewis_share`` and ``random_share``.
     """
 
     start: Literal["base", "scratch"] = "base"
@@ -96,13 +94,13 @@ def run(config: Config, run: Run) -> Report:
         config.ngrams,
     )
 
-    # A translator of all pairs, and what it makes of the domain's text.
-    base = make.translators("translator", {key: [corpora.pairs] for key in make.keys})
+    # A translator of all pairs, or the user's own, and what it makes of the domain's text.
+    base = make.base("translator")
     plain = make.reading(RAW, base)
     readings = {RAW: plain}
     translations = {RAW: make.chosen(RAW, plain.lists, plain.tuned)}
 
-    # A: the pairs nearest to the centroid of the domain's text, and a translator that learns from them.
+    # A: the pairs that are most like the domain's text, and a translator that learns from them.
     picked = select(run, config.selection, corpora, make.texts) if on.selection else {}
     if on.selection:
         data = {(size, seed): [picked[size]] for size, seed in make.keys}
@@ -150,10 +148,14 @@ def check(config: Config) -> None:
     wanted = languages(config.pairs)
     if (config.translator.source_lang, config.translator.target_lang) != wanted:
         raise UserError(f"translator: of other languages than the pairs; expected {wanted[0]} to {wanted[1]}")
-    for package in (language_model, translator, bootstrap_scores):
+    for package in (language_model, bootstrap_scores):
         package.available()
+    check_translator(config.translator)
     if config.techniques.selection:
         check_selection(config.selection)
+        for method in get_args(Method) if config.selection.compare else ():
+            # The others choose as many pairs, whatever the radius.
+            check_selection(config.selection.model_copy(update={"method": method, "radius": None}))
 
 
 def way(on: TechniqueSettings) -> Way | None:
@@ -166,29 +168,39 @@ def way(on: TechniqueSettings) -> Way | None:
 def select(
     run: Run, settings: SelectedSettings, corpora: Corpora, texts: Mapping[int, SealedSet]
 ) -> dict[int, SealedSet]:
-    """Return the pairs nearest to the domain's text of each size."""
+    """Return the pairs that are most like the domain's text of each size."""
+    pairs, texts = compared(run, settings, settings.method, corpora, texts)
+    return {size: select_pairs(run, f"selected_1-{size}", pairs, text, settings) for size, text in texts.items()}
+
+
+def compared(
+    run: Run, settings: SelectedSettings, method: Method, corpora: Corpora, texts: Mapping[int, SealedSet]
+) -> tuple[SealedSet, Mapping[int, SealedSet]]:
+    """Return the pairs and the domain's texts as a method compares them: embedded, or as they are."""
+    if method != "centroid":
+        return corpora.pairs, texts
     pairs = embed(run, "embedded_pairs", corpora.pairs, "target", settings)
-    found = {}
-    for size, text in texts.items():
-        own = embed(run, f"embedded_in_domain_1-{size}", text, "text", settings)
-        found[size] = select_pairs(run, f"selected_1-{size}", pairs, own, settings)
-    return found
+    return pairs, {
+        size: embed(run, f"embedded_in_domain_1-{size}", text, "text", settings) for size, text in texts.items()
+    }
 
 
 def compare(
     run: Run, make: Bootstrap, settings: SelectedSettings, corpora: Corpora, picked: Mapping[int, SealedSet]
 ) -> dict[str, dict[Key, SealedSet]]:
-    """Test translators that learn, from scratch, from the selected pairs alone, and from as many chosen otherwise."""
+    """Test translators that learn, from scratch, from nothing but equally many pairs, chosen by each method."""
     size = min(picked)
-    count = picked[size].records
-
-    def drawn(name: str, method: Method, seed: int) -> SealedSet:
-        return select_pairs(run, f"{name}_{seed}", corpora.pairs, make.texts[size], settings, method, seed, count)
-
-    cheapest = drawn("moore_lewis", "moore_lewis", 0)
-    data: dict[str, dict[Key, list[SealedSet]]] = {
-        SELECTED_SHARE: {(size, seed): [picked[size]] for seed in run.seeds},
-        MOORE_LEWIS_SHARE: {(size, seed): [cheapest] for seed in run.seeds},
-        RANDOM_SHARE: {(size, seed): [drawn("random", "random", seed)] for seed in run.seeds},
-    }
-    return {name: make.tested(name, make.translators(f"{name}_translator", sets)) for name, sets in data.items()}
+    found = {}
+    for method in get_args(Method):
+        pairs, texts = compared(run, settings, method, corpora, {size: make.texts[size]})
+        data = {}
+        for key in ((size, seed) for seed in run.seeds):
+            seed = key[1] if method == "random" else 0
+            if method == settings.method != "random":
+                data[key] = [picked[size]]
+            else:
+                name = f"{method}_share_{seed}"
+                data[key] = [select_pairs(run, name, pairs, texts[size], settings, method, seed, picked[size].records)]
+        name = f"{method}_share"
+        found[name] = make.tested(name, make.translators(f"{name}_translator", data))
+    return found

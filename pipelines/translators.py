@@ -41,13 +41,15 @@ class TranslatorSettings(Settings):
     """A translator and its training, see :class:`actors.translator_trainer.TranslatorTraining`.
 
     Sizes, ``units`` and ``lower`` are of one that is trained from scratch; ``checkpoint`` is the folder of a Marian
-    checkpoint of the user's to begin with, ``prefix`` its token for the target language, if it has several.
+    checkpoint of the user's to begin with, ``prefix`` its token for the target language, if it has several. With
+    ``train`` off it is not trained on the pairs: it translates as it is.
     """
 
     source_lang: str = Field("en", min_length=1)
     target_lang: str = Field("hi", min_length=1)
     checkpoint: str | None = None
     prefix: str = ""
+    train: bool = True
     model: TranslatorModelSettings = TranslatorModelSettings()
     units: int = Field(4000, ge=50)  # of each language
     lower: bool = True
@@ -145,23 +147,33 @@ def translator_job(
     )
 
 
+def check_translator(settings: TranslatorSettings) -> None:
+    """Refuse a checkpoint that is missing, is no Marian checkpoint, or is of other languages."""
+    from actors.translator_files import check_languages, read_units
+    from models.translator import available
+
+    available()
+    folder = settings.checkpoint
+    if folder is not None:
+        check_languages(read_units(folder, settings.prefix), folder, settings.source_lang, settings.target_lang)
+    elif not settings.train:
+        raise UserError("translator.train: off, and no checkpoint is given; expected the folder of a Marian checkpoint")
+
+
 def own_translator(run: Run, name: str, settings: TranslatorSettings) -> Artifact:
     """Return the user's checkpoint as an artifact, converted once for all that translate by it.
 
     Raises:
-        UserError: it is no Marian checkpoint, or not of these languages.
+        UserError: there is none, it is no Marian checkpoint, or not of these languages.
     """
-    from actors.translator_files import FAST, check_languages, checkpoint_digest, convert, reader
-    from models.translator import available, load_translator, save_translator
+    from actors.translator_files import FAST, checkpoint_digest, convert, reader
+    from models.translator import load_translator, save_translator
 
-    folder = settings.checkpoint
-    if folder is None:
-        raise UserError(f"{name}: no checkpoint is given; expected the folder of a Marian checkpoint")
-    available()
+    check_translator(settings.model_copy(update={"train": False}))
+    folder = str(settings.checkpoint)
 
     def make() -> dict[str, bytes]:
         model, units = load_translator(reader(folder), folder, settings.prefix)
-        check_languages(units, folder, settings.source_lang, settings.target_lang)
         fast = {f"{FAST}{file}": data for file, data in convert(model, units).items()}
         return save_translator(model, units) | fast
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import Result
 
 from actors.language_model import LanguageModel
+from actors.translator_files import FAST
 from shards.audit import audit_below
 from tests.pipelines.commands import call
 
@@ -30,6 +31,7 @@ SMALL = [
     "tuning={weights: [0.5], keeps: [1.0, 0.5]}",
     "channel={n: 20}",
 ]
+ONE_SIZE = ["in_domain.sizes=[4]", "selection.compare=false"]
 SYSTEMS = ["in_domain", "raw", "selected", "fine_tuned", "rescored", "filtered", "combined"]
 
 
@@ -64,7 +66,7 @@ def test_every_system_is_measured_at_every_size(finished: Path) -> None:
             if system not in ("in_domain", "filtered"):
                 assert 0 <= rows[system, size, "chrf"]["value"] <= 100
                 assert 0 <= rows[system, size, "bleu"]["value"] <= 100
-    for share in ("selected_share", "moore_lewis_share", "random_share"):
+    for share in ("centroid_share", "moore_lewis_share", "random_share"):
         assert rows[share, "1/1", "chrf"]["n"] == 12
     assert any("CHRF: nrefs:var" in note for note in report["notes"])
     assert {"selected pairs, 1/4", "filtered translations, 1/4"} <= {one["name"] for one in report["filters"]}
@@ -97,13 +99,42 @@ def test_run_again_does_nothing(finished: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+@pytest.fixture(scope="module")
+def one_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one_size")
+    assert run(out, "runner=inprocess", *ONE_SIZE).exit_code == 0
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_ray_gives_the_same_bytes(one_size: Path, tmp_path: Path, workers: int) -> None:
     pytest.importorskip("ray")
-    assert run(tmp_path, "runner=ray", f"workers={workers}").exit_code == 0
-    assert digests(tmp_path) == digests(finished)
+    assert run(tmp_path, "runner=ray", f"workers={workers}", *ONE_SIZE).exit_code == 0
+    assert digests(tmp_path) == digests(one_size)
+
+
+def test_a_checkpoint_of_the_users_is_taken_as_it_is(finished: Path, tmp_path: Path) -> None:
+    (made,) = (finished / "translator").glob("*/artifact.json")
+    user = tmp_path / "user"
+    user.mkdir()
+    for name, path in json.loads(made.read_text())["files"].items():
+        if not name.startswith(FAST):
+            (user / name).write_bytes((made.parent / path).read_bytes())
+    as_it_is = f"translator={{checkpoint: {user}, train: false}}"
+    result = run(tmp_path / "out", "runner=inprocess", as_it_is, *ONE_SIZE, "techniques.fine_tuning=false")
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["metrics"]
+    trained = json.loads((finished / "report.json").read_text())["metrics"]
+    assert [row for row in rows if row["system"] == "raw"] == [
+        row for row in trained if row["system"] == "raw" and row["test_set"] == "1/4"
+    ]
+    told = run(tmp_path / "none", "runner=inprocess", "translator.train=false").stderr
+    assert "no checkpoint is given" in told
+    told = run(tmp_path / "none", "runner=inprocess", f"translator.checkpoint={tmp_path / 'nowhere'}").stderr
+    assert "nowhere" in told
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
