@@ -119,8 +119,6 @@ def _sentence_transformer(model: str, prefix: str, device: str, precision: str) 
     loaded = _load(model, device)
     if device.startswith("cuda"):
         loaded.to(dtype={"auto": torch.float16}.get(precision) or getattr(torch, precision))
-    else:
-        torch.set_num_threads(1)
 
     def encode(texts: list[str]) -> np.ndarray:
         return loaded.encode(

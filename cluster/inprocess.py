@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from cluster.checkpoints import Checkpoints
@@ -23,7 +22,6 @@ class InProcessRunner:
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards in order; actors are loaded once, when the first shard needs them."""
         workers = [task.worker(place) for place in range(len(task.stages))] if specs else []
-        _one_thread()
         for spec in specs:
             work = task.open(spec)
             for worker in workers:
@@ -42,9 +40,6 @@ class InProcessRunner:
                     f"training {job.name} is set to {job.ranks} ranks, and runner=inprocess has one process; "
                     "give runner=ray or 1 rank"
                 )
-            import torch
-
-            torch.set_num_threads(1)
             with TrainingLog(self.log, url) as log:
                 job.run(url, InProcessContext(url, log))
 
@@ -69,9 +64,3 @@ class InProcessContext:
             self.log.point(metrics)
         if checkpoint is not None:
             self.checkpoints.write(checkpoint)
-
-
-def _one_thread() -> None:
-    """Let torch add in the order in which the workers on Ray do, if a stage loaded it (law 1)."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)

@@ -217,9 +217,7 @@ def _work(config: dict[str, Any]) -> None:
     """Train jobs in one process of a group until the queue has no more."""
     import ray
     import ray.train
-    import torch
 
-    torch.set_num_threads(1)  # more would add in another order than fewer (law 1)
     jobs, queue, slot = config["jobs"], config["queue"], config["slot"]
     context = ray.train.get_context()
     first, ranks = context.get_world_rank() == 0, context.get_world_size()

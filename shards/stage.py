@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from shards.errors import UserError
 from shards.random import RecordRandom
+from shards.threads import one_thread
 
 
 class Actor(Protocol):
@@ -91,12 +92,17 @@ class Stage:
             raise UserError(f"stage {self.name}: parameters must be JSON values, {error}") from None
 
     def build(self, seed: int) -> Actor:
-        """Load the actor: parameters, then artifacts by url, then ``rng`` if the stage draws at random."""
+        """Load the actor: parameters, then artifacts by url, then ``rng`` if the stage draws at random.
+
+        The process that it lives in adds in one thread from then on.
+        """
         module, _, name = self.actor.partition(":")
         make: Callable[..., Actor] = getattr(importlib.import_module(module), name)
         extra = {"rng": RecordRandom(seed, self.name)} if self.seeded else {}
         urls = {key: ref.url for key, ref in self.artifacts.items()}
-        return make(**self.params, **urls, **extra)
+        actor = make(**self.params, **urls, **extra)
+        one_thread()
+        return actor
 
     def identity(self) -> dict[str, Any]:
         """Return what the fingerprint of a step covers of this stage (law 5)."""

@@ -1,0 +1,60 @@
+"""Sums come out the same however many threads the machine offers (law 1)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shards import canonical
+
+
+def inverse() -> np.ndarray:
+    """Return an inverse that OpenBLAS shares out among threads, each of which adds in an order of its own."""
+    given = np.random.default_rng(0).standard_normal((1000, 100))
+    return np.linalg.inv(given.T @ given)
+
+
+class Invert:
+    """Adds nothing; keeps what it computed."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        self.made = canonical.sha256(inverse().tobytes())
+        return batch
+
+
+def invert(config: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Fit an inverse."""
+    return {"files": {"inverse": canonical.sha256(inverse().tobytes()).encode()}}
+
+
+def test_inverses_of_stages_and_trainings_are_equal_on_one_thread_and_on_several(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from cluster.inprocess import InProcessContext\n"
+        "from shards.artifact import get_artifact\n"
+        "from shards.job import TrainJob\n"
+        "from shards.stage import Stage\n"
+        "url = sys.argv[2]\n"
+        "if sys.argv[1] == 'stage':\n"
+        "    actor = Stage('invert', 'tests.shards.test_threads:Invert').build(0)\n"
+        "    actor(None)\n"
+        "    print(actor.made)\n"
+        "else:\n"
+        "    TrainJob('invert', {}, 'tests.shards.test_threads:invert').run(url, InProcessContext(url))\n"
+        "    print(get_artifact(url).read('inverse').decode())\n"
+    )
+    found = set()
+    for what in ("stage", "training"):
+        for threads in ("1", "2", "4"):
+            environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+            command = [sys.executable, "-c", code, what, str(tmp_path / f"{what}-{threads}")]
+            ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            found.add(ran.stdout.strip())
+    assert len(found) == 1, found
