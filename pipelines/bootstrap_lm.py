@@ -5,7 +5,8 @@ Speech Recognition" (ASRU 2019). There is a little text of the domain in the new
 general pairs of both. A translator is trained on the pairs and translates the domain's text; a language model of the
 translations is mixed with that of the little text there is. Four techniques, each with a switch, make the translations
 better: the pairs nearest to the domain are selected (A), the translator is fine-tuned on its own translations (B),
-n-best translations are rescored by the in-domain model (C), and what it finds too improbable is filtered out (D).
+n-best translations are rescored by the in-domain model (C), and what it finds too improbable is filtered out (D). All
+models are combined by weights that make development text most probable (E).
 """
 
 from __future__ import annotations
@@ -124,9 +125,11 @@ def run(config: Config, run: Run) -> Report:
     readings[COMBINED] = best
     translations[COMBINED] = make.chosen(COMBINED, best.lists, best.tuned, way(on))
 
-    # A language model of each system's translations, mixed with that of the domain's text by development text.
+    # A language model of each system's translations, mixed with that of the domain's text by development text (E);
+    # in the combination the models of the single techniques are mixed, too.
     in_domain = {key: make.in_domain[key[0]] for key in make.keys}
-    models = {IN_DOMAIN: in_domain, **make.language_models(translations)}
+    single = [name for name in translations if name not in (RAW, COMBINED)]
+    models = {IN_DOMAIN: in_domain, **make.language_models(translations, {COMBINED: single})}
 
     # Texts kept apart are scored by each model, and lists of what a channel makes of them; translators are tested.
     judged = make.judged(config.channel, models)

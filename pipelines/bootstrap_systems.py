@@ -225,15 +225,22 @@ class Bootstrap:
             made[key] = self._translate(f"tested_{name}_{_told(key)}", texts, translator, score, pick)
         return made
 
-    def language_models(self, texts: Mapping[str, Mapping[Key, SealedSet]]) -> dict[str, dict[Key, Artifact]]:
-        """Return for each system the model of its translations, mixed with the in-domain model of each size."""
+    def language_models(
+        self, texts: Mapping[str, Mapping[Key, SealedSet]], beside: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[Key, Artifact]]:
+        """Return for each system the model of its translations, mixed with the in-domain model of each size.
+
+        ``beside`` names for a system others whose models are mixed in, too; equal ones count once.
+        """
         keys = [(system, key) for system, sets in texts.items() for key in sets]
         sets = [[(texts[system][key], "target")] for system, key in keys]
-        alone = train_ngrams(self._run, "translations_lm", sets, self.vocabulary, self._ngrams)
-        mixing = [
-            mix_job("bootstrapped_lm", [self.in_domain[key[0]], model], (self._dev, "text"))
-            for (_, key), model in zip(keys, alone, strict=True)
-        ]
+        trained = train_ngrams(self._run, "translations_lm", sets, self.vocabulary, self._ngrams)
+        alone = dict(zip(keys, trained, strict=True))
+        mixing = []
+        for system, key in keys:
+            parts = [alone[name, key] for name in (system, *beside.get(system, ()))]
+            own = {model.digest: model for model in (self.in_domain[key[0]], *parts)}
+            mixing.append(mix_job("bootstrapped_lm", list(own.values()), (self._dev, "text")))
         mixed = iter(self._run.train(mixing))
         found: dict[str, dict[Key, Artifact]] = {system: {} for system in texts}
         for system, key in keys:
