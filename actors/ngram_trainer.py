@@ -1,16 +1,15 @@
-"""N-gram models and vocabularies of text that one process holds the counts of."""
+"""Vocabularies, and n-gram models of text that one process holds the counts of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow.compute as pc
-
 from actors.language_model import FILE
 from actors.ngram_texts import VOCABULARY, all_texts, counted, read_vocabulary
+from actors.ngram_words import tally, tally_of_units
 from models.ngram import check_settings, estimate_counts
-from models.ngram_counts import SPECIALS, Vocabulary, split_words
+from models.ngram_counts import SPECIALS, Vocabulary
 from shards.errors import UserError
 from shards.job import TrainContext
 
@@ -40,17 +39,16 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
 def collect(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     """Collect the words that are in the texts at least ``min_count`` times and return ``vocabulary.txt``, sorted.
 
-    ``texts`` and ``only`` are as in :func:`train`; ``words`` are added whatever their count.
+    ``texts`` and ``only`` are as in :func:`train`; or ``units`` is the URL of a set in which
+    :class:`actors.ngram_words.CollectWords` counted them. ``words`` are added whatever their count.
 
     Raises:
         UserError: a column is missing, or there is no word.
     """
-    found: dict[str, int] = {}
-    for texts in all_texts(config["texts"], config.get("only")):
-        for array in texts.chunks:
-            words = pc.value_counts(pc.list_flatten(split_words(array)))
-            for entry in words.to_pylist():
-                found[entry["values"]] = found.get(entry["values"], 0) + entry["counts"]
+    if "units" in config:
+        found = tally_of_units(config["units"])
+    else:
+        found = tally(all_texts(config["texts"], config.get("only")))
     least = int(config.get("min_count", 1))
     chosen = {word for word, times in found.items() if times >= least} | set(config.get("words", ()))
     chosen -= {"", *SPECIALS}

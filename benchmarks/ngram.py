@@ -31,8 +31,8 @@ from cluster.inprocess import InProcessRunner
 from cluster.ray_runner import RayRunner
 from models.arpa import Arpa
 from models.ngram import estimate_counts
-from pipelines.ngrams import NgramSettings, build_vocabulary, ngram_job
-from pipelines.ngrams_distributed import train_ngrams_distributed
+from pipelines.ngrams import NgramSettings, ngram_job
+from pipelines.ngrams_distributed import build_vocabulary, train_ngrams_distributed
 from pipelines.run import Run
 from shards import canonical
 from shards.artifact import Artifact

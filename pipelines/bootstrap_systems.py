@@ -17,8 +17,8 @@ from actors.choose import CHOICE
 from actors.text_parts import DEV, TEST, TRAIN
 from pipelines.bootstrap_corpora import Corpora, subset
 from pipelines.corpora import Settings, refuse_empty
-from pipelines.ngrams import NgramSettings, build_vocabulary, mix_job
-from pipelines.ngrams_distributed import train_ngrams
+from pipelines.ngrams import NgramSettings, mix_job
+from pipelines.ngrams_distributed import build_vocabulary, train_ngrams
 from pipelines.run import Run
 from pipelines.translators import (
     TranslateSettings,
@@ -92,7 +92,8 @@ class Bootstrap:
         self._dev = subset(run, corpora.parts, DEV)
         whole = subset(run, corpora.parts, TRAIN)
         known = [word for name in corpora.catalogue.values() for word in name.split()]
-        self.vocabulary = build_vocabulary(run, "vocabulary", [(whole, "text"), (corpora.pairs, "target")], words=known)
+        texts = [(whole, "text"), (corpora.pairs, "target")]
+        self.vocabulary = build_vocabulary(run, "vocabulary", texts, words=known, settings=ngrams)
         own = train_ngrams(
             run, "in_domain_lm", [[(text, "text")] for text in self.texts.values()], self.vocabulary, ngrams
         )

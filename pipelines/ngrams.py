@@ -35,14 +35,6 @@ class NgramSettings(Settings):
     memory: int = Field(1 << 30, ge=1 << 24)
 
 
-def build_vocabulary(
-    run: Run, name: str, texts: Texts, min_count: int = 1, words: Sequence[str] = (), only: str | None = None
-) -> Artifact:
-    """Return the words that are in the texts at least ``min_count`` times, and those given, as ``vocabulary.txt``."""
-    config = {**text_config(texts, only), "min_count": min_count, "words": sorted(set(words))}
-    return run.train([TrainJob(name, config, loop="actors.ngram_trainer:collect", stepwise=False)])[0]
-
-
 def ngram_job(
     name: str, texts: Texts, vocabulary: Artifact, settings: NgramSettings | None = None, only: str | None = None
 ) -> TrainJob:

@@ -1,4 +1,4 @@
-"""N-gram models of more text than one process holds the counts of: counted and estimated in parts, over all workers.
+"""Vocabularies and n-gram models of any amount of text: of much, counted and estimated in parts, over all workers.
 
 The ARPA text is that of :func:`pipelines.ngrams.ngram_job`, to the byte, whatever the workers and the parts.
 """
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from actors import ngram_parts
 from actors.ngram_texts import check_columns
+from actors.ngram_words import FIELDS
 from models.ngram import check_settings
 from pipelines.ngrams import NgramSettings, Texts, ngram_job, text_config
 from pipelines.run import Run
@@ -28,6 +29,7 @@ ROW_BYTES = 1024  # of text in a record at most, where a shard's size also tells
 PART_BYTES = 192  # of memory that a part takes for each byte of compressed text that goes into it
 UNIT_BYTES = 256  # the same of a unit that is counted
 MOST_PARTS = 4096
+_ONE = BatchLimits(rows=1)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,31 @@ class _Slice:
     shard: int
     start: int
     stop: int
+
+
+def build_vocabulary(
+    run: Run,
+    name: str,
+    texts: Texts,
+    min_count: int = 1,
+    words: Sequence[str] = (),
+    only: str | None = None,
+    settings: NgramSettings | None = None,
+) -> Artifact:
+    """Return the words that are in the texts at least ``min_count`` times, and those given, as ``vocabulary.txt``.
+
+    Text beyond ``settings.memory`` is read over all workers, to the same bytes; one process holds the different words.
+    """
+    memory = (settings or NgramSettings()).memory
+    config = text_config(texts, only)
+    if _is_large(texts, memory):
+        params = {"columns": [column for _, column in texts], "only": only}
+        read = {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
+        stage = Stage("words", "actors.ngram_words:CollectWords", FIELDS, params=params, artifacts=read, batch=_ONE)
+        given = _given_units(run, name, texts, memory)
+        config = {"units": _whole(run.step(Step(f"{name}_words", (stage,), given, cut=Cut(rows=1))))}
+    config |= {"min_count": min_count, "words": sorted(set(words))}
+    return run.train([TrainJob(name, config, loop="actors.ngram_trainer:collect", stepwise=False)])[0]
 
 
 def train_ngrams(
@@ -47,7 +74,7 @@ def train_ngrams(
     the other over all workers; the bytes are the same.
     """
     settings = settings or NgramSettings()
-    large = [sum(_bytes(data) for data, _ in texts) * PART_BYTES > settings.memory for texts in many]
+    large = [_is_large(texts, settings.memory) for texts in many]
     jobs = [ngram_job(name, texts, vocabulary, settings) for texts, big in zip(many, large, strict=True) if not big]
     small = iter(run.train(jobs))
     return [
@@ -78,23 +105,18 @@ def train_ngrams_distributed(
     order, prune = settings.order, list(check_settings(settings.order, settings.prune))
     size = sum(_bytes(data) for data, _ in texts)
     parts = parts or min(MOST_PARTS, max(1, math.ceil(size * PART_BYTES / settings.memory)))
-    units = list(_units(texts, max(1, settings.memory // UNIT_BYTES)))
-    if not units:
-        raise UserError(f"{name}: the text is empty; expected at least one sentence")
     resources = Resources(memory=settings.memory)
     words = {"vocabulary": vocabulary.ref}
 
     def stage(what: str, actor: str, adds: tuple[pa.Field, ...], params: dict, artifacts: dict) -> Stage:
         path = f"actors.ngram_parts:{actor}"
-        return Stage(
-            what, path, adds, params=params, artifacts=artifacts, batch=BatchLimits(rows=1), resources=resources
-        )
+        return Stage(what, path, adds, params=params, artifacts=artifacts, batch=_ONE, resources=resources)
 
     def each_part(what: str, actor: str, adds: tuple[pa.Field, ...], params: dict, artifacts: dict) -> SealedSet:
         made = stage(what, actor, adds, params, artifacts)
         return _whole(run.step(Step(f"{name}_{what}", (made,), listed, cut=Cut(rows=1))))
 
-    given = run.source(f"{name}_units", lambda: _unit_tables(units), _identity(texts, settings.memory))
+    given = _given_units(run, name, texts, settings.memory)
     params = {
         "columns": [column for _, column in texts],
         "only": only,
@@ -132,6 +154,18 @@ def _whole(made: SealedSet) -> SealedSet:
             "give n-grams more memory, or run `gristmill requeue` when the cause is gone"
         )
     return made
+
+
+def _is_large(texts: Texts, memory: int) -> bool:
+    return sum(_bytes(data) for data, _ in texts) * PART_BYTES > memory
+
+
+def _given_units(run: Run, name: str, texts: Texts, memory: int) -> SealedSet:
+    """Return the units of texts, each with a number of bytes that a worker may hold the counts of."""
+    units = list(_units(texts, max(1, memory // UNIT_BYTES)))
+    if not units:
+        raise UserError(f"{name}: the text is empty; expected at least one sentence")
+    return run.source(f"{name}_units", lambda: _unit_tables(units), _identity(texts, memory))
 
 
 def _bytes(data: SealedSet) -> int:

@@ -11,7 +11,8 @@ from actors import embed as embedding
 from actors import language_model, select
 from models.selection import Metric
 from pipelines.corpora import Settings, refuse_empty
-from pipelines.ngrams import NgramSettings, build_vocabulary, ngram_job
+from pipelines.ngrams import NgramSettings, ngram_job
+from pipelines.ngrams_distributed import build_vocabulary
 from pipelines.run import Run
 from shards.artifact import Artifact
 from shards.dataset import SealedSet, open_sealed
@@ -123,7 +124,7 @@ def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, set
     share = min(0.5, in_domain.records / pairs.records)
     sampled = run.step(Step(f"{name}_sampled", (select.sampled_stage(share),), pairs))
     inside, whole = (in_domain, text_column(in_domain)), (sampled, text_column(sampled))
-    vocabulary = build_vocabulary(run, f"{name}_vocabulary", [inside, whole])
+    vocabulary = build_vocabulary(run, f"{name}_vocabulary", [inside, whole], settings=settings.ngrams)
     jobs = [ngram_job(f"{name}_in_lm", [inside], vocabulary, settings.ngrams)]
     samples = [field.name for field in select.SAMPLES]
     jobs += [ngram_job(f"{name}_{only}_lm", [whole], vocabulary, settings.ngrams, only=only) for only in samples]

@@ -10,8 +10,8 @@ import pytest
 
 from cluster.inprocess import InProcessRunner
 from cluster.ray_runner import RayRunner
-from pipelines.ngrams import NgramSettings, build_vocabulary, ngram_job
-from pipelines.ngrams_distributed import train_ngrams_distributed
+from pipelines.ngrams import NgramSettings, ngram_job
+from pipelines.ngrams_distributed import build_vocabulary, train_ngrams_distributed
 from pipelines.progress import RunProgress
 from pipelines.run import Run
 from shards.artifact import Artifact

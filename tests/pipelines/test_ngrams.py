@@ -10,7 +10,8 @@ import pytest
 from actors.language_model import LanguageModel
 from cluster.inprocess import InProcessRunner
 from models.ngram import estimate
-from pipelines.ngrams import NgramSettings, build_vocabulary, mix_job, ngram_job, perplexity, score_texts
+from pipelines.ngrams import NgramSettings, mix_job, ngram_job, perplexity, score_texts
+from pipelines.ngrams_distributed import build_vocabulary
 from pipelines.run import Run
 from shards.dataset import SealedSet, seal_tables
 from shards.errors import UserError

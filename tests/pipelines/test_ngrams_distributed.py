@@ -7,8 +7,8 @@ import pytest
 
 from actors.ngram_parts import MergeCounts
 from cluster.inprocess import InProcessRunner
-from pipelines.ngrams import NgramSettings, build_vocabulary, ngram_job
-from pipelines.ngrams_distributed import PART_BYTES, train_ngrams, train_ngrams_distributed
+from pipelines.ngrams import NgramSettings, ngram_job
+from pipelines.ngrams_distributed import PART_BYTES, build_vocabulary, train_ngrams, train_ngrams_distributed
 from pipelines.run import Run
 from shards.artifact import Artifact
 from shards.audit import audit_set
@@ -39,6 +39,23 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[Seale
     """Some words of the text are outside of it, and one of it is not in the text."""
     run = Run(str(tmp_path_factory.mktemp("vocabulary")), InProcessRunner())
     return build_vocabulary(run, "vocabulary", texts, 60, words=["never"])
+
+
+@pytest.mark.parametrize("only", [None, "chosen"])
+def test_the_vocabulary_of_much_text_is_the_same(
+    tmp_path: Path, texts: list[tuple[SealedSet, str]], only: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ngrams_distributed.UNIT_BYTES", 1 << 13)
+    run = Run(str(tmp_path), InProcessRunner())
+    alone = build_vocabulary(run, "vocabulary", texts, 20, ["never"], only)
+    monkeypatch.setattr("pipelines.ngrams_distributed.PART_BYTES", 1 << 20)
+    spread = build_vocabulary(run, "vocabulary", texts, 20, ["never"], only, NgramSettings(memory=1 << 24))
+    assert spread.read("vocabulary.txt") == alone.read("vocabulary.txt")
+    counted = next(trace for trace in run.trace if trace.name == "vocabulary_words")
+    assert counted.records > 5
+    sealed = find_sealed(counted.url)
+    assert sealed is not None
+    assert not audit_set(sealed).gaps
 
 
 @pytest.mark.parametrize(("order", "parts", "only"), [(4, 1, None), (4, 5, "chosen"), (3, 3, None), (2, 2, None)])

@@ -1,0 +1,59 @@
+"""The words of texts and how often they are there: of all texts by one process, or of units of them by many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from actors.ngram_texts import read_shard
+from models.ngram_counts import split_words
+from shards.dataset import open_sealed
+
+FIELDS = (pa.field("words", pa.large_list(pa.large_string())), pa.field("counts", pa.large_list(pa.int64())))
+
+
+class CollectWords:
+    """Adds the words of units, each once, and their counts: units are slices of the shards of ``texts_0`` and on."""
+
+    def __init__(self, columns: Sequence[str], only: str | None, **texts: str) -> None:
+        self.columns, self.only = list(columns), only
+        self.texts = [open_sealed(texts[f"texts_{number}"]) for number in range(len(texts))]
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        found = [tally(map(self._read, slices)) for slices in batch["slices"].to_pylist()]
+        words = pa.array([sorted(counts) for counts in found], FIELDS[0].type)
+        counts = pa.array([[counts[word] for word in sorted(counts)] for counts in found], FIELDS[1].type)
+        return batch.append_column(FIELDS[0], words).append_column(FIELDS[1], counts)
+
+    def _read(self, one: Mapping[str, Any]) -> pa.ChunkedArray:
+        data, column = self.texts[one["texts"]], self.columns[one["texts"]]
+        return read_shard(data, one["shard"], column, self.only, slice(one["start"], one["stop"]))
+
+
+def tally(texts: Iterable[pa.ChunkedArray]) -> Counter[str]:
+    """Count the words of texts."""
+    found: Counter[str] = Counter()
+    for text in texts:
+        for chunk in text.chunks:
+            words = pc.value_counts(pc.list_flatten(split_words(chunk)))
+            _add(found, words.field("values"), words.field("counts"))
+    return found
+
+
+def tally_of_units(url: str) -> Counter[str]:
+    """Sum the counts that :class:`CollectWords` made of the units of a set, a unit at a time."""
+    found: Counter[str] = Counter()
+    for table in open_sealed(url).tables([field.name for field in FIELDS]):
+        for row in range(table.num_rows):
+            _add(found, table["words"][row].values, table["counts"][row].values)
+    return found
+
+
+def _add(found: Counter[str], words: pa.Array, counts: pa.Array) -> None:
+    for word, times in zip(words.to_pylist(), counts.to_pylist(), strict=True):
+        found[word] += times
