@@ -1,23 +1,18 @@
-"""N-gram language models in recipes: vocabularies, models, mixtures, and how well they foretell a text."""
+"""N-gram language models in recipes: models and mixtures."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pydantic import Field
 
-from actors import language_model
 from actors.ngram_texts import check_columns
 from models.ngram import check_settings
 from pipelines.corpora import Settings
-from pipelines.run import Run
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
 from shards.errors import UserError
 from shards.job import TrainJob
-from shards.step import Step
 
 Texts = Sequence[tuple[SealedSet, str]]  # sealed sets and the column of each that holds the text
 
@@ -82,48 +77,3 @@ def text_config(texts: Texts, only: str | None) -> dict[str, object]:
     if only is not None and not any(choose):
         raise UserError(f"n-gram model: none of the sets has the column {only!r}, which is to choose rows")
     return {"texts": [[data, column] for data, column in texts], "only": only}
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    """How well a model foretells a text, ends of sentences included.
-
-    ``all`` counts unknown words at the probability of ``<unk>``; ``known`` leaves them out, and only compares models
-    on one vocabulary. ``oov`` is the share of unknown words, ends of sentences not counted.
-    """
-
-    all: float
-    known: float
-    oov: float
-    tokens: int
-    sentences: int
-
-
-def score_texts(run: Run, name: str, lm: Artifact, texts: tuple[SealedSet, str], prefix: str = "lm") -> SealedSet:
-    """Return the set with the columns that a model adds; see :func:`actors.language_model.stage`."""
-    return run.step(Step(name, (language_model.stage(lm.ref, name, texts[1], prefix),), texts[0]))
-
-
-def perplexity(scored: SealedSet, prefix: str = "lm") -> Perplexity:
-    """Return the perplexity of a scored set.
-
-    Raises:
-        UserError: no record has text.
-    """
-    names = [field.name for field in language_model.fields(prefix)]
-    sums = [0.0] * len(names)
-    sentences = 0
-    for table in scored.tables(names):
-        table = table.drop_null()
-        sentences += table.num_rows
-        sums = [math.fsum([total, *table[name].to_pylist()]) for total, name in zip(sums, names, strict=True)]
-    logprob, unknown, tokens, oov, _ = sums
-    if not tokens:
-        raise UserError(f"{scored.name}: perplexity of no text; expected at least one record with text")
-    return Perplexity(
-        all=math.exp(-logprob / tokens),
-        known=math.exp(-(logprob - unknown) / (tokens - oov)),
-        oov=oov / max(1, tokens - sentences),
-        tokens=int(tokens),
-        sentences=sentences,
-    )
