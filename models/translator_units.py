@@ -7,13 +7,14 @@ user's, in Marian's ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
+from models.pieces import fit_pieces
 from models.placeholders import MARKS
 from models.text import normalise
 from shards import canonical
@@ -171,42 +172,17 @@ def fit_units(
     """
     empty = Side(b"", ())
     form = TranslatorUnits(empty, empty, source_lang, target_lang, lower, placeholders).form
-    fitted = [_fit(map(form, texts), size, lang) for texts, lang in ((source, source_lang), (target, target_lang))]
+    fitted = []
+    for texts, lang in ((source, source_lang), (target, target_lang)):
+        lines = islice(filter(None, map(form, texts)), MOST_LINES)
+        special = {"eos_id": 0, "unk_id": 1, "pad_id": -1, "user_defined_symbols": list(MARKS)}
+        fitted.append(fit_pieces(lines, size, f"units of {lang}", **special))
     most = max(len(tokens) for _, tokens in fitted)
     sides = []
     for model, tokens in fitted:
         fillers = [f"<unused{number}>" for number in range(most - len(tokens))]
         sides.append(Side(model, (*tokens, *fillers, PAD)))
     return TranslatorUnits(sides[0], sides[1], source_lang, target_lang, lower, placeholders)
-
-
-def _fit(lines: Iterable[str], size: int, lang: str) -> tuple[bytes, list[str]]:
-    import sentencepiece as spm
-
-    out = io.BytesIO()
-    kept = [line for line, _ in zip((line for line in lines if line), range(MOST_LINES), strict=False)]
-    if not kept:
-        raise UserError(f"units of {lang}: the texts that pieces are to be fitted to are empty")
-    try:
-        spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(kept),
-            model_writer=out,
-            vocab_size=size,
-            model_type="unigram",
-            character_coverage=1.0,
-            hard_vocab_limit=False,
-            unk_id=1,
-            eos_id=0,
-            bos_id=-1,
-            pad_id=-1,
-            user_defined_symbols=list(MARKS),
-            num_threads=1,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise UserError(f"units of {lang}: no {size} pieces can be fitted to the texts: {error}") from None
-    processor = spm.SentencePieceProcessor(model_proto=out.getvalue())
-    return out.getvalue(), [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
 
 
 def _tokens(data: bytes, where: str) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from models.pieces import fit_pieces
 from shards.errors import UserError
 
 BLANK = "<blank>"
@@ -107,28 +107,6 @@ def phonemes(symbols: Sequence[str]) -> Units:
 
 
 def sentencepiece(texts: Iterable[str], size: int) -> Units:
-    """Return ``size`` pieces (without the blank) of a unigram model (Kudo 2018) fitted to texts."""
-    import sentencepiece as spm
-
-    out = io.BytesIO()
-    lines = [line for line in map(normalise, texts) if line]
-    if not lines:
-        raise UserError("units: the texts that the pieces are to be fitted to are empty")
-    try:
-        spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=out,
-            vocab_size=size,
-            model_type="unigram",
-            character_coverage=1.0,
-            hard_vocab_limit=False,
-            bos_id=-1,
-            eos_id=-1,
-            num_threads=1,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise UserError(f"units: no {size} pieces can be fitted to these texts: {error}") from None
-    processor = spm.SentencePieceProcessor(model_proto=out.getvalue())
-    pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
-    return Units("sentencepiece", (BLANK, *pieces), out.getvalue())
+    """Return ``size`` pieces (without the blank) of a model fitted to texts."""
+    model, pieces = fit_pieces(map(normalise, texts), size, "units")
+    return Units("sentencepiece", (BLANK, *pieces), model)

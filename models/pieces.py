@@ -1,0 +1,41 @@
+"""Pieces of words, fitted to texts: unigram models (Kudo 2018) by the SentencePiece library."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from shards.errors import UserError
+
+
+def fit_pieces(texts: Iterable[str], size: int, what: str, **special: Any) -> tuple[bytes, list[str]]:
+    """Return a model of about ``size`` pieces, as bytes, and its pieces by number.
+
+    ``what`` names the units in errors; ``special`` are SentencePiece's options of special pieces.
+
+    Raises:
+        UserError: the texts are empty, or hold too little for so many pieces.
+    """
+    import sentencepiece as spm
+
+    lines = [line for line in texts if line]
+    if not lines:
+        raise UserError(f"{what}: the texts that the pieces are to be fitted to are empty")
+    out = io.BytesIO()
+    try:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=out,
+            vocab_size=size,
+            model_type="unigram",
+            character_coverage=1.0,
+            hard_vocab_limit=False,
+            num_threads=1,  # with more, the pieces are not always the same
+            minloglevel=2,
+            **{"bos_id": -1, "eos_id": -1, **special},
+        )
+    except RuntimeError as error:
+        raise UserError(f"{what}: no {size} pieces can be fitted to these texts: {error}") from None
+    processor = spm.SentencePieceProcessor(model_proto=out.getvalue())
+    return out.getvalue(), [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
