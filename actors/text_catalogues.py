@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ FUZZY = "fuzzy"
 UNTRANSLATED = "untranslated"
 OBSOLETE = "obsolete"
 
+# A line of a catalogue: nothing, a comment, or a text between quotes, behind a keyword or not.
+_ENTRY = re.compile(r'(#.*)?|(msgctxt\s*|msgid(_plural)?\s*|msgstr\s*(\[\d+\])?\s*)?"([^"\\]|\\.)*"')
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _CODES = ("bpt", "ept", "ph", "it", "ut")  # elements that hold another program's code
 
@@ -122,8 +125,24 @@ def _catalogue(file: str) -> Any:
         if not file.lower().endswith(".po"):
             return polib.mofile(data)
         encoding = polib.detect_encoding(data)
+        text = data.decode(encoding)
+        _refuse_open_quotes(file, text)
         # polib takes a text without a second line for the name of a file.
-        return polib.pofile(data.decode(encoding) + "\n\n", encoding=encoding)
-    except (OSError, ValueError, LookupError, struct.error) as error:
+        return polib.pofile(text + "\n\n", encoding=encoding)
+    except struct.error:
+        raise UserError(
+            f"{file}: not a gettext catalogue that can be read: it breaks off; expected a whole file"
+        ) from None
+    except (OSError, ValueError, LookupError) as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file}: not a gettext catalogue that can be read: {told[:200]}") from None
+
+
+def _refuse_open_quotes(file: str, text: str) -> None:
+    """Refuse a text that is not closed, of which polib would cut off the last letter."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not _ENTRY.fullmatch(line.strip()):
+            raise UserError(
+                f"{file}: not a gettext catalogue that can be read: line {number} is {line.strip()[:60]!r}; "
+                "expected a comment, or a text between quotes"
+            )

@@ -261,7 +261,9 @@ def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], b
         given = wanted.columns[place]
         if isinstance(given, int):
             if not 1 <= given <= len(header):
-                raise UserError(f"{file}: {side} is to be column {given}, its first line has {len(header)}")
+                raise UserError(
+                    f"{file}: {side} is to be column {given}; expected 1 to {len(header)}, as its first line has"
+                )
             places.append(given - 1)
             continue
         found = next((header.index(name.lower()) for name in wanted.names(place) if name.lower() in header), None)
@@ -304,7 +306,7 @@ def _parquet(file: str, wanted: Wanted) -> Listing:
         try:
             schema = pq.read_schema(opened)
         except pa.ArrowInvalid:
-            raise UserError(f"{file}: not a Parquet file that can be read") from None
+            raise UserError(f"{file}: damaged or of another kind; expected a Parquet file") from None
     paths = []
     for place, side in enumerate(wanted.sides):
         names = wanted.names(place)
@@ -314,7 +316,9 @@ def _parquet(file: str, wanted: Wanted) -> Listing:
             fields = [field.name for field in inner]
             found = next((f"translation.{name}" for name in names if name in fields), None)
         if found is None:
-            raise UserError(f"{file}: no column of {side} among {schema.names}; expected {' or '.join(names)}")
+            raise UserError(
+                f"{file}: no column of {side} among {', '.join(schema.names)}; expected {' or '.join(names)}"
+            )
         paths.append(found)
 
     def listing(key: str) -> Iterator[dict[str, Any]]:

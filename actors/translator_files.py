@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from models.text import base_language, is_known, letters_of
 from models.translator import CONFIG, PICKLED, WEIGHTS, load_translator, to_ctranslate2
 from models.translator_units import (
     DESCRIPTION,
@@ -22,6 +23,7 @@ from shards import canonical, store
 from shards.artifact import get_artifact
 from shards.errors import UserError
 
+LEAST_LETTERS = 10  # of the target language's script that a translator into it has
 FAST = "ctranslate2."  # before the names of the files of the converted model
 
 
@@ -49,13 +51,15 @@ def check_languages(units: TranslatorUnits, where: str, source_lang: str, target
         raise UserError(
             f"{where}: translates into several languages; give the token of the one meant as prefix: {', '.join(codes)}"
         )
-    # A checkpoint that names no language is taken at the user's word; a prefix names the target itself.
-    wrong = units.source_lang not in ("", source_lang) or (not codes and units.target_lang not in ("", target_lang))
-    if wrong:
+    told = {source_lang: units.source_lang, target_lang: units.prefix.strip("<>") or units.target_lang}
+    # A checkpoint that names no language, or several by one code (mul, inc), is taken at the user's word.
+    if any(is_known(own) and base_language(own) != base_language(wanted) for wanted, own in told.items()):
         raise UserError(
-            f"{where}: translates from {units.source_lang!r} into {units.target_lang!r}; "
+            f"{where}: translates from {told[source_lang]!r} into {told[target_lang]!r}; "
             f"expected from {source_lang!r} into {target_lang!r}"
         )
+    if is_known(target_lang) and letters_of(units.target.tokens, target_lang) < LEAST_LETTERS:
+        raise UserError(f"{where}: has no letters of {target_lang!r} to write; expected a translator into it")
 
 
 def convert(model: Any, units: TranslatorUnits) -> dict[str, bytes]:

@@ -97,12 +97,12 @@ def check_settings(order: int, prune: Sequence[int]) -> tuple[int, ...]:
         UserError: KenLM reads no such order, or lmplz would refuse the thresholds.
     """
     if order not in ORDERS:
-        raise UserError(f"n-gram model: order is {order}; expected {ORDERS[0]} to {ORDERS[-1]}")
+        raise UserError(f"order is {order}; expected {ORDERS[0]} to {ORDERS[-1]}")
     given = tuple(prune) or (0,)
     whole = (*given, *[given[-1]] * (order - len(given)))
     if len(given) > order or given[0] != 0 or list(whole) != sorted(whole):
         raise UserError(
-            f"n-gram model: prune is {list(prune)}; expected at most {order} counts that do not fall, the first 0 "
+            f"prune is {list(prune)}; expected at most {order} counts that do not fall, the first 0 "
             "(n-grams seen that often or less are left out)"
         )
     return whole

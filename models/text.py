@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
+
+import langcodes
 
 # The scripts that a language is written in, as the names of their signs begin; of others nothing is known.
 _LATIN = "af ca cs cy da de en es et eu fi fr ga gl hr hu id is it lb lt lv ms mt nb nl nn no pl pt ro sk sl sq sv sw"
@@ -74,9 +78,25 @@ def _spaced(sign: str) -> str:
     return " " if unicodedata.category(sign)[0] in "PSZ" else sign
 
 
+@cache
 def base_language(lang: str) -> str:
-    """Return the language of a tag (``hi`` of ``hi-IN`` and ``hi_IN``)."""
-    return lang.replace("_", "-").partition("-")[0].lower()
+    """Return the language of a tag, in two letters where it has them (``hi`` of ``hi-IN``, ``hi_IN`` and ``hin``)."""
+    first = re.split("[-_@.]", lang, maxsplit=1)[0].lower()
+    try:
+        return langcodes.Language.get(first, normalize=True).language or first
+    except langcodes.LanguageTagError:
+        return first
+
+
+def is_known(lang: str) -> bool:
+    """Tell whether it is known what scripts a language is written in."""
+    return base_language(lang) in _SCRIPTS
+
+
+def letters_of(texts: Iterable[str], lang: str) -> int:
+    """Return how many different letters of texts are of a script of a language that is known."""
+    known = _SCRIPTS[base_language(lang)]
+    return sum(_script(sign) in known for sign in set().union(*texts))
 
 
 def script_share(text: str, lang: str) -> float | None:
@@ -96,7 +116,7 @@ def is_language(text: str, lang: str, least: float = 0.5) -> bool:
 
     A text of no letters is of none; languages that are not known here pass.
     """
-    if base_language(lang) not in _SCRIPTS:
+    if not is_known(lang):
         return True
     share = script_share(text, lang)
     return share is not None and share >= least

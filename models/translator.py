@@ -176,7 +176,7 @@ def _weights(read: Any, where: str) -> dict[str, Tensor]:
     if data is not None:
         from safetensors.torch import load
 
-        read_metadata(data)  # refuses what is not safetensors
+        read_metadata(data, f"{where}: {WEIGHTS}")  # refuses what is not safetensors
         return load(data)
     data = read(PICKLED)
     if data is None:

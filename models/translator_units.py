@@ -153,7 +153,14 @@ class TranslatorUnits:
         if prefix and prefix not in source:
             codes = [token for token in source if token.startswith(">>")]
             raise UserError(f"{where}: has no token {prefix!r}; expected one of {', '.join(codes) or 'none at all'}")
-        return cls(Side(needed(SOURCE_SPM), source), Side(needed(TARGET_SPM), target), **described)
+        sides = []
+        for name, tokens in ((SOURCE_SPM, source), (TARGET_SPM, target)):
+            sides.append(Side(needed(name), tokens))
+            try:
+                _ = sides[-1].pieces  # a damaged file is told now, not by each text
+            except RuntimeError:
+                raise UserError(f"{where}: {name} is damaged; expected a SentencePiece model") from None
+        return cls(sides[0], sides[1], **described)
 
 
 def fit_units(

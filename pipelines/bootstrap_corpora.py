@@ -32,6 +32,8 @@ from shards.dataset import SealedSet
 from shards.errors import UserError
 from shards.step import Step
 
+LEAST_TEXTS = 10  # that an experiment of less text of the domain is worth
+
 
 class GeneralSettings(Settings):
     """Pairs that are not of the domain: the user's own ``files``, or ``records`` requests of other ``domains``.
@@ -142,14 +144,17 @@ def languages(pairs: GeneralSettings) -> tuple[str, str]:
 
 
 def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) -> Corpora:
-    """Make all texts; the general pairs have none whose target is a text of the domain's development or test part."""
+    """Make all texts; the general pairs have none whose target is a text of the domain's development or test part, and
+    none whose source is a reference of the user's.
+    """
     check_corpora(pairs, domain)
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
     parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard.cut()))
     refuse_parts(parts)
+    apart = None if domain.files is None else references
     return Corpora(
-        _pairs(run, pairs, subset(run, parts, DEV, TEST), domain.domains, langs),
+        _pairs(run, pairs, subset(run, parts, DEV, TEST), domain.domains, langs, apart),
         parts,
         source,
         references,
@@ -161,7 +166,11 @@ def subset(run: Run, parts: SealedSet, *names: str, size: int = 1) -> SealedSet:
     """Return some parts of the domain's text; of training, a share of one in ``size``."""
     name = "_".join(("in_domain", *names, *([f"1-{size}"] if size > 1 else [])))
     made = run.step(Step(name, (subset_stage(*names, share=1 / size),), parts))
-    refuse_empty(made, f"in_domain ({' and '.join(names)}, 1/{size})")
+    if size > 1 and made.records < LEAST_TEXTS:
+        raise UserError(
+            f"in_domain.sizes: 1/{size} of the domain's text is {made.records} texts; expected at least {LEAST_TEXTS}"
+        )
+    refuse_empty(made, f"in_domain ({' and '.join(names)})")
     return made
 
 
@@ -218,7 +227,12 @@ def _read(run: Run, files: InDomainFiles, langs: tuple[str, str]) -> tuple[Seale
 
 
 def _pairs(
-    run: Run, pairs: GeneralSettings, without: SealedSet, domains: tuple[str, ...], langs: tuple[str, str]
+    run: Run,
+    pairs: GeneralSettings,
+    without: SealedSet,
+    domains: tuple[str, ...],
+    langs: tuple[str, str],
+    references: SealedSet | None,
 ) -> SealedSet:
     if pairs.files is None:
         chosen = sorted(set(pairs.domains) - set(domains))
@@ -233,7 +247,10 @@ def _pairs(
         identity = {"records": pairs.records, "near": near, "domains": [chosen, sorted(domains)], "words": pairs.words}
         return run.source("pairs", tables, {**identity, "without": without.digest, **_made(run)})
     found = prepare_pairs(run, pairs.files, "listed_pairs", without=without)
-    return run.step(Step("pairs", (spoken.stage({"source": langs[0], "target": langs[1]}),), found))
+    apart = () if references is None else (reference_texts.apart_stage(references),)
+    made = run.step(Step("pairs", (spoken.stage({"source": langs[0], "target": langs[1]}), *apart), found))
+    refuse_empty(made, "pairs")
+    return made
 
 
 def names(domain: InDomainSettings, langs: tuple[str, str]) -> dict[str, str]:

@@ -31,7 +31,7 @@ from pipelines.ngrams import NgramSettings
 from pipelines.report import Report
 from pipelines.run import Run
 from pipelines.selection import Method, SelectionSettings, check_selection, embed, select_pairs
-from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings, check_translator
+from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings, check_translator, own_translator
 from shards.dataset import SealedSet
 from shards.errors import UserError
 
@@ -82,6 +82,8 @@ def run(config: Config, run: Run) -> Report:
     check(config)
     on, langs = config.techniques, languages(config.pairs)
 
+    own = None if config.translator.train else own_translator(run, "translator", config.translator)
+
     # General pairs, the little text of the domain at each size, and the domain's text in the other language.
     corpora = prepare_corpora(run, config.pairs, config.in_domain)
     make = Bootstrap(
@@ -96,7 +98,7 @@ def run(config: Config, run: Run) -> Report:
     )
 
     # A translator of all pairs, or the user's own, and what it makes of the domain's text.
-    base = make.base("translator")
+    base = make.base("translator", own)
     plain = make.reading(RAW, base)
     readings = {RAW: plain}
     translations = {RAW: make.chosen(RAW, plain.lists, plain.tuned)}

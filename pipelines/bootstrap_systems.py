@@ -24,7 +24,6 @@ from pipelines.translators import (
     TranslateSettings,
     TranslatorSettings,
     TuneSettings,
-    own_translator,
     translate,
     translator_job,
 )
@@ -42,8 +41,10 @@ Way = Literal["rescoring", "filtering", "together"]  # as a tuning names them
 class TuningSettings(Settings):
     """What is tried for rescoring and filtering on development text (:mod:`actors.lm_tuning`)."""
 
-    weights: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the in-domain model's score a word
-    keeps: tuple[Share, ...] = (1.0, 0.8, 0.6, 0.4, 0.2)  # shares of the translations
+    weights: tuple[PositiveFloat, ...] = Field(
+        (0.25, 0.5, 1.0, 2.0, 4.0), min_length=1
+    )  # of the in-domain model's score a word
+    keeps: tuple[Share, ...] = Field((1.0, 0.8, 0.6, 0.4, 0.2), min_length=1)  # shares of the translations
 
 
 class FineTuningSettings(Settings):
@@ -104,10 +105,10 @@ class Bootstrap:
         """Every size with every seed."""
         return [(size, seed) for size in self._sizes for seed in self._run.seeds]
 
-    def base(self, name: str) -> dict[Key, Artifact]:
-        """Return the translator of all pairs for each seed, or the user's own as it is."""
-        if not self._translator.train:
-            return dict.fromkeys(self.keys, own_translator(self._run, name, self._translator))
+    def base(self, name: str, own: Artifact | None = None) -> dict[Key, Artifact]:
+        """Return the translator of all pairs for each seed, or the user's ``own`` as it is."""
+        if own is not None:
+            return dict.fromkeys(self.keys, own)
         return self.translators(name, {key: [self._corpora.pairs] for key in self.keys})
 
     def translators(

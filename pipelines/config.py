@@ -254,6 +254,8 @@ def _told(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = N
         return f"{path}: there is no such setting{near}; expected one of {', '.join(sorted(names))}"
     if error["type"] == "missing":
         return f"{path}: this setting is missing; it has no default"
+    if error["type"] == "too_short":
+        return f"{path}: nothing is given; expected at least {error['ctx']['min_length']}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     expected = message.removeprefix("Input should be ")
     if expected == message:

@@ -115,7 +115,9 @@ def refuse_empty(made: SealedSet, name: str) -> None:
         return
     told = {**made.seal["reasons"], **made.seal["errors"]}
     reasons = ", ".join(f"{count} x {why}" for why, count in told.items())
-    raise UserError(f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect --rejects`")
+    raise UserError(
+        f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect {made.url} --rejects`"
+    )
 
 
 def _requests(run: Run, settings: CorpusSettings) -> Corpora:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from actors.ngram_texts import check_columns
 from models.ngram import check_settings
@@ -28,6 +28,14 @@ class NgramSettings(Settings):
     order: int = Field(4, ge=2, le=6)
     prune: tuple[int, ...] = (0,)
     memory: int = Field(1 << 30, ge=1 << 24)
+
+    @model_validator(mode="after")
+    def _fits(self) -> NgramSettings:
+        try:
+            check_settings(self.order, self.prune)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 def ngram_job(

@@ -86,7 +86,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
                 if isinstance(error, GristmillError)
                 else f"{type(error).__name__}: {error}"
             )
-            notes.append(f"what comes after {last} is not priced: the sample is too small for it ({why})")
+            notes.append(f"what comes after {last} is not priced: the sample did not come so far ({why})")
         spent = time.perf_counter() - begun - sum(entry.seconds for entry in run.trace)
     prices = common.price
     cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in run.lines) / 3600

@@ -105,7 +105,9 @@ def _check(settings: _Settings, wanted: Wanted) -> None:
     if not settings.urls:
         raise UserError("places: none given; expected the URL of text, or several")
     for url in settings.urls:
-        list_texts(url, "corpus", wanted)  # refuses what it cannot list when it is called, before the first row
+        # Refuses what it cannot list when it is called, and with the first rows what is broken there.
+        if next(list_texts(url, "corpus", wanted), None) is None:
+            raise UserError(f"{url}: holds no record; expected text in {' and '.join(wanted.langs)}")
 
 
 def _prepare(

