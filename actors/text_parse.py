@@ -223,6 +223,7 @@ def stage(
         tuple(sorted(drops)),
         params,
         artifacts,
+        version=2,
         batch=BatchLimits(512),
         resources=resources or Resources(),
     )

@@ -45,8 +45,8 @@ _DOTLESS = str.maketrans({"I": "ı", "İ": "i"})
 def normalise(text: str) -> str:
     """Return a text in Unicode's composed form (NFC), its white space single and what has no width left out.
 
-    Controls and format signs go (byte order marks, soft hyphens, zero-width joiners and non-joiners: keyboards put
-    them into Devanagari at will, so that words which look alike would differ).
+    Format signs go (byte order marks, soft hyphens, zero-width joiners and non-joiners: keyboards put them into
+    Devanagari at will, so that words which look alike would differ); controls are white space.
     """
     text = unicodedata.normalize("NFC", text)
     if not (text.isascii() and text.isprintable()):
@@ -57,9 +57,9 @@ def normalise(text: str) -> str:
 
 @cache
 def _cleaned(sign: str) -> str:
-    if sign.isspace():
+    if sign.isspace() or unicodedata.category(sign) == "Cc":
         return " "
-    return "" if unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Cn") else sign
+    return "" if unicodedata.category(sign) in ("Cf", "Cs", "Co", "Cn") else sign
 
 
 def words(text: str, lang: str = "") -> list[str]:

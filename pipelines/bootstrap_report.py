@@ -12,7 +12,7 @@ from actors.language_model import FILE
 from actors.ngram_mixer import WEIGHTS
 from pipelines import bootstrap_scores, selection
 from pipelines.bootstrap_systems import Key, Reading
-from pipelines.report import Report, Row, describe_test_set, evaluate
+from pipelines.report import Report, Row, evaluate
 from shards import store
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
@@ -50,8 +50,9 @@ def make_report(
         metrics += rows
         for system, runs in found.items():
             errors[system][named(size)] = runs
-        test_sets[named(size)] = describe_test_set(next(iter(found[baseline].values())))
-        test_sets[named(size)]["resampled"] = "utterances"
+        tested_texts = next(iter(found[baseline].values()))
+        words = int(tested_texts.words.sum())
+        test_sets[named(size)] = {"texts": len(tested_texts), "words": words, "resampled": "texts"}
     metrics += evaluate(errors, metric="wer", baseline=baseline)
     signatures: dict[str, str] = {}
     for system, by_key in tested.items():

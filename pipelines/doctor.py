@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cluster import nodes, session
@@ -27,6 +27,7 @@ def show_checks(out: str, cluster: bool = False) -> bool:
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
+        ("extras", _extras),
         ("ray", _ray),
         ("token authentication", _token),
         ("output", lambda: _output(out)),
@@ -55,23 +56,46 @@ def _python() -> str:
     return ".".join(map(str, sys.version_info[:3]))
 
 
-def _required() -> list[str]:
-    """Return the requirements as the project states them, installed or run from a checkout."""
+def _stated() -> tuple[list[str], dict[str, list[str]]]:
+    """Return the requirements as the project states them, installed or run from a checkout: all, and by extra."""
     project = Path(__file__).resolve().parent.parent / "pyproject.toml"
     if project.is_file():
         import tomllib
 
-        return tomllib.loads(project.read_text())["project"]["dependencies"]
+        stated = tomllib.loads(project.read_text())["project"]
+        return stated["dependencies"], stated["optional-dependencies"]
     try:
         given = importlib.metadata.requires("gristmill") or []
     except importlib.metadata.PackageNotFoundError:
         raise Failed("neither pyproject.toml nor an installed gristmill says what is needed") from None
-    return [text for text in given if "extra ==" not in text]
+    extras: dict[str, list[str]] = {}
+    for text in given:
+        if found := re.search(r"extra == ['\"]([^'\"]+)", text):
+            extras.setdefault(found[1], []).append(text)
+    return [text for text in given if "extra ==" not in text], extras
 
 
 def _packages() -> str:
+    found, wrong = _versions(_stated()[0])
+    if wrong:
+        raise Failed("; ".join(wrong))
+    return ", ".join(found)
+
+
+def _extras() -> str:
+    """Tell which extras are there in full, and of the others what they lack: some recipes need one."""
+    told = []
+    for extra, texts in _stated()[1].items():
+        if extra != "dev":
+            wrong = _versions(texts)[1]
+            told.append(f"{extra} ({'; '.join(wrong)})" if wrong else extra)
+    return ", ".join(told)
+
+
+def _versions(texts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the packages with their versions, and what is wrong with some."""
     found, wrong = [], []
-    for text in _required():
+    for text in texts:
         match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)", text)
         assert match is not None
         name, wanted = match[1], match[2].strip()
@@ -83,9 +107,7 @@ def _packages() -> str:
         if not _fits(version, wanted):
             wrong.append(f"{name} is {version}, expected {wanted}")
         found.append(f"{name} {version}")
-    if wrong:
-        raise Failed("; ".join(wrong))
-    return ", ".join(found)
+    return found, wrong
 
 
 def _fits(version: str, wanted: str) -> bool:
@@ -163,7 +185,7 @@ def _nodes(out: str) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "cluster", functools.partial(_fail, str(error))
         return
     try:
-        found = nodes.look_at_nodes(out, dict(map(_named, _required())))
+        found = nodes.look_at_nodes(out, dict(map(_named, _stated()[0])))
     except (OSError, GristmillError) as error:
         yield "cluster", functools.partial(_fail, f"{out}: {error}")
         return

@@ -174,6 +174,10 @@ def _result_table(report: Report) -> str:
     columns: list[tuple[str, str, Callable[[Row], str]]] = [
         (report.metric, f"{escape(shown(report, report.metric))} (95% interval)",
          lambda row: _ranged(row, partial(measured, report))),
+        ("oov", "OOV", lambda row: percent(row["value"])),
+        ("wer", "WER", lambda row: percent(row["value"])),
+        ("chrf", "chrF", lambda row: f"{row['value']:.1f}"),
+        ("bleu", "BLEU", lambda row: f"{row['value']:.1f}"),
         ("substitutions", "Sub.", lambda row: percent(row["value"])),
         ("deletions", "Del.", lambda row: percent(row["value"])),
         ("insertions", "Ins.", lambda row: percent(row["value"])),
@@ -188,7 +192,10 @@ def _result_table(report: Report) -> str:
         ("mapsswe_p", "MAPSSWE p", lambda row: p_value(row["value"])),
     ]  # fmt: skip
     told = {row["metric"] for row in report.metrics if row["seed"] is None}
-    columns = [column for column in columns if column[0] in told]
+    if report.metric != "wer":
+        told -= {"substitutions", "deletions", "insertions", "mapsswe_p"}  # parts of the word error rate
+    own, *more = columns
+    columns = [own, *(column for column in more if column[0] in told - {report.metric})]
     rows: list[list[str]] = []
     for test_set in test_sets(report):
         rows.append([escape(shown(report, test_set))])

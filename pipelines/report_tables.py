@@ -41,6 +41,14 @@ NAMES = {
     "bleu": "BLEU",
     "in_domain": "In-domain only",
     "raw": "Raw translations",
+    "selected": "Selected pairs",
+    "fine_tuned": "Fine-tuned",
+    "rescored": "Rescored",
+    "filtered": "Filtered",
+    "combined": "Combined",
+    "centroid_share": "Share nearest to the centroid",
+    "moore_lewis_share": "Share by Moore-Lewis",
+    "random_share": "Share at random",
     "lambdarank": "LambdaRank",
     "lambdarank_temperature": "LambdaRank + temperatures",
     "lambdarank_platt": "LambdaRank + Platt",
@@ -82,7 +90,9 @@ def verdict(report: Report, low: float | None, high: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """Return a relative change as percent with its sign."""
-    return "–" if value is None else f"{100 * value:+.1f}%".replace("-", "−")
+    if value is None:
+        return "–"
+    return f"{100 * value:+.1f}%".replace("-", "−") if abs(value) >= 0.0005 else "0.0%"
 
 
 def p_value(value: float) -> str:

@@ -29,6 +29,11 @@ def test_words_are_those_of_requests(text):
     assert words(text, "en") == spoken(text).split()
 
 
+def test_a_control_parts_words_and_a_format_sign_does_not():
+    assert normalise("दीपक\x00नल") == "दीपक नल"
+    assert normalise("soft\u00adhyphen\ufeff") == "softhyphen"
+
+
 def test_words_by_language():
     assert words("IŞIK İki", "tr") == ["ışık", "iki"]
     assert words("It’s", "en") == ["its"]

@@ -149,6 +149,7 @@ def test_inspect_tells_audio_and_writes_it(gristmill, tmp_path) -> None:
 
 def test_doctor_checks_one_by_one(gristmill, tmp_path) -> None:
     lines = gristmill("doctor", tmp_path / "deep" / "out").stdout.splitlines()
+    assert any(line.startswith("OK    extras: s3") for line in lines)
     assert all(line.startswith(("OK    ", "FAIL  ")) for line in lines)
     assert any("put if absent holds" in line for line in lines)
     assert not (tmp_path / "deep").exists()
