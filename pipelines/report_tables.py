@@ -36,6 +36,7 @@ NAMES = {
     "R1_no_context": "R1 without context",
     "R2_no_context": "R2 without context",
     "R3_no_context": "R3 without context",
+    "perplexity": "Perplexity",
     "oov": "OOV",
     "chrf": "chrF",
     "bleu": "BLEU",
