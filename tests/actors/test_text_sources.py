@@ -151,6 +151,7 @@ def test_a_folder_of_many_kinds(tmp_path: Path) -> None:
         ("a.tmx", b"<tmx><body><tu>", (), r"a\.tmx: not a TMX that can be read"),
         ("a.po", b"nonsense here\n", (), r"a\.po: not a gettext catalogue that can be read"),
         ("a.po", b'msgid "ab\nmsgstr "\xe0\xa4\x95"\n', (), r"a\.po: .*line 1 is 'msgid \"ab'; expected a comment"),
+        ("a.po", b'msgid "ab"\nmsgstr "\xe2\x80\xa8', (), r"a\.po: .*line 2 is"),
         ("a.mo", b"\xde\x12\x04\x95\x00", (), r"a\.mo: not a gettext catalogue that can be read"),
         ("sub/a.md", b"x", (), "no text found"),
     ],
