@@ -125,7 +125,8 @@ def _catalogue(file: str) -> Any:
         if not file.lower().endswith(".po"):
             return polib.mofile(data)
         encoding = polib.detect_encoding(data)
-        text = data.decode(encoding).removeprefix("\ufeff")
+        # polib would end a line at these, too.
+        text = re.sub("[\v\f\x1c-\x1e\x85\u2028\u2029]", " ", data.decode(encoding).removeprefix("\ufeff"))
         _refuse_open_quotes(file, text)
         # polib takes a text without a second line for the name of a file.
         return polib.pofile(text + "\n\n", encoding=encoding)
@@ -140,7 +141,7 @@ def _catalogue(file: str) -> Any:
 
 def _refuse_open_quotes(file: str, text: str) -> None:
     """Refuse a text that is not closed, of which polib would cut off the last letter."""
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not _ENTRY.fullmatch(line.strip()):
             raise UserError(
                 f"{file}: not a gettext catalogue that can be read: line {number} is {line.strip()[:60]!r}; "

@@ -136,6 +136,14 @@ def test_a_folder_of_many_kinds(tmp_path: Path) -> None:
     assert [row["id"] for row in texts(tmp_path)] == ["c/lines.txt#1", "c/a/one.tsv#1", "c/b/one.jsonl#1"]
 
 
+def test_a_catalogue_may_hold_any_sign(tmp_path: Path) -> None:
+    pytest.importorskip("polib")
+    head = '\ufeffmsgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n'
+    text = 'msgid "a\u2028b \\"q\\" "\n"more"\nmsgstr "क"\n#~ msgid "old"\n#~ msgstr "पुराना"\n'
+    found = pairs(write(tmp_path / "a.po", head + text))
+    assert [(row["source"], row["target"]) for row in found] == [('a b "q" more', "क"), ("old", "पुराना")]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "columns", "said"),
     [
