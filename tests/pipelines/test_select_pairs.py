@@ -176,7 +176,7 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
         check_selection(SelectionSettings(share=0.1, radius=0.1))
     with pytest.raises(UserError, match="radius: nothing is far where it is drawn at random"):
         check_selection(SelectionSettings(method="random", radius=0.1))
-    with pytest.raises(UserError, match="embed: gone is neither"):
+    with pytest.raises(UserError, match="embedder: gone is no folder"):
         check_selection(SelectionSettings(embedder="gone"))
 
 
