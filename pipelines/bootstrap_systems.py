@@ -20,13 +20,7 @@ from pipelines.corpora import Settings, refuse_empty
 from pipelines.ngrams import NgramSettings, mix_job
 from pipelines.ngrams_distributed import build_vocabulary, train_ngrams
 from pipelines.run import Run
-from pipelines.translators import (
-    TranslateSettings,
-    TranslatorSettings,
-    TuneSettings,
-    translate,
-    translator_job,
-)
+from pipelines.translators import TranslateSettings, TranslatorSettings, TuneSettings, translate, translator_job
 from shards.artifact import Artifact
 from shards.dataset import SealedSet
 from shards.job import TrainJob
@@ -41,10 +35,9 @@ Way = Literal["rescoring", "filtering", "together"]  # as a tuning names them
 class TuningSettings(Settings):
     """What is tried for rescoring and filtering on development text (:mod:`actors.lm_tuning`)."""
 
-    weights: tuple[PositiveFloat, ...] = Field(
-        (0.25, 0.5, 1.0, 2.0, 4.0), min_length=1
-    )  # of the in-domain model's score a word
-    keeps: tuple[Share, ...] = Field((1.0, 0.8, 0.6, 0.4, 0.2), min_length=1)  # shares of the translations
+    # Of the in-domain model's score a word, and shares of the translations.
+    weights: tuple[PositiveFloat, ...] = Field((0.25, 0.5, 1.0, 2.0, 4.0), min_length=1)
+    keeps: tuple[Share, ...] = Field((1.0, 0.8, 0.6, 0.4, 0.2), min_length=1)
 
 
 class FineTuningSettings(Settings):
