@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from actors.language_model import FILE
-from actors.ngram_texts import counted, read_shard, read_vocabulary
+from actors.ngram_texts import UnitTexts, counted, read_vocabulary
 from models import arpa, ngram
 from models.ngram import Level, Summary, Totals
 from models.ngram_counts import Counts, merge, part_of
@@ -71,10 +71,10 @@ class CountUnit:
         vocabulary: str,
         **texts: str,
     ) -> None:
-        self.columns, self.only, self.order, self.parts = list(columns), only, order, parts
+        self.order, self.parts = order, parts
         self.at_once = max(1, memory // (2 * WORD_BYTES))
         self.vocabulary = read_vocabulary(vocabulary)
-        self.texts = [open_sealed(texts[f"texts_{number}"]) for number in range(len(texts))]
+        self.texts = UnitTexts(columns, only, texts)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Work on one batch."""
@@ -82,17 +82,12 @@ class CountUnit:
         return _with_columns(batch, rows)
 
     def _count(self, slices: Sequence[Mapping[str, int]]) -> dict[str, Any]:
-        counts, words, sentences = counted(self._read(slices), self.vocabulary, self.order, self.at_once)
+        counts, words, sentences = counted(self.texts.read(slices), self.vocabulary, self.order, self.at_once)
         bounds = np.searchsorted(part_of(counts.codes, self.parts), np.arange(self.parts + 1))
         row: dict[str, Any] = {"words": words, "sentences": sentences}
         for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
             row[to_part(part)] = _packed(counts.grams[start:stop], counts.counts[start:stop])
         return row
-
-    def _read(self, slices: Sequence[Mapping[str, int]]) -> Iterator[pa.ChunkedArray]:
-        for one in slices:
-            data, column = self.texts[one["texts"]], self.columns[one["texts"]]
-            yield read_shard(data, one["shard"], column, self.only, slice(one["start"], one["stop"]))
 
 
 def unit_fields(parts: int) -> tuple[pa.Field, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,20 @@ def read_shard(
     start, stop, _ = rows.indices(table.num_rows)
     table = table.slice(start, stop - start)
     return table.filter(table[only])[column] if chooses else table[column]
+
+
+class UnitTexts:
+    """The texts ``texts_0`` and on of which units are slices."""
+
+    def __init__(self, columns: Sequence[str], only: str | None, urls: Mapping[str, str]) -> None:
+        self._columns, self._only = list(columns), only
+        self._texts = [open_sealed(urls[f"texts_{number}"]) for number in range(len(urls))]
+
+    def read(self, slices: Iterable[Mapping[str, int]]) -> Iterator[pa.ChunkedArray]:
+        """Give the text of a unit, a slice at a time."""
+        for one in slices:
+            rows = slice(one["start"], one["stop"])
+            yield read_shard(self._texts[one["texts"]], one["shard"], self._columns[one["texts"]], self._only, rows)
 
 
 def all_texts(given: Sequence[Sequence[str]], only: str | None = None) -> Iterator[pa.ChunkedArray]:

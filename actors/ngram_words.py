@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from actors.ngram_texts import read_shard
+from actors.ngram_texts import UnitTexts
 from models.ngram_counts import split_words
 from shards.dataset import open_sealed
 
@@ -20,19 +19,16 @@ class CollectWords:
     """Adds the words of units, each once, and their counts: units are slices of the shards of ``texts_0`` and on."""
 
     def __init__(self, columns: Sequence[str], only: str | None, **texts: str) -> None:
-        self.columns, self.only = list(columns), only
-        self.texts = [open_sealed(texts[f"texts_{number}"]) for number in range(len(texts))]
+        self.texts = UnitTexts(columns, only, texts)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Work on one batch."""
-        found = [tally(map(self._read, slices)) for slices in batch["slices"].to_pylist()]
-        words = pa.array([sorted(counts) for counts in found], FIELDS[0].type)
-        counts = pa.array([[counts[word] for word in sorted(counts)] for counts in found], FIELDS[1].type)
-        return batch.append_column(FIELDS[0], words).append_column(FIELDS[1], counts)
-
-    def _read(self, one: Mapping[str, Any]) -> pa.ChunkedArray:
-        data, column = self.texts[one["texts"]], self.columns[one["texts"]]
-        return read_shard(data, one["shard"], column, self.only, slice(one["start"], one["stop"]))
+        found = [tally(self.texts.read(slices)) for slices in batch["slices"].to_pylist()]
+        words = [sorted(counts) for counts in found]
+        counts = [[own[word] for word in names] for own, names in zip(found, words, strict=True)]
+        for field, values in zip(FIELDS, (words, counts), strict=True):
+            batch = batch.append_column(field, pa.array(values, field.type))
+        return batch
 
 
 def tally(texts: Iterable[pa.ChunkedArray]) -> Counter[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pickle
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 from cluster.envelope import pickled_error
@@ -33,7 +32,7 @@ def fit_jobs(jobs: Jobs, room: Room) -> list[tuple[float, Resources]]:
     return [(_fit_group(group, resources, room), resources) for resources, group in alike.items()]
 
 
-def _fit_group(jobs: Sequence[tuple[TrainJob, str]], resources: Resources, room: Room) -> float:
+def _fit_group(jobs: Jobs, resources: Resources, room: Room) -> float:
     import ray
     from ray.exceptions import RayError
 

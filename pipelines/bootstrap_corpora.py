@@ -145,9 +145,8 @@ def languages(pairs: GeneralSettings) -> tuple[str, str]:
 
 def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) -> Corpora:
     """Make all texts; the general pairs have none whose target is a text of the domain's development or test part, and
-    none whose source is a reference of the user's.
+    none whose source is a reference of the user's. The settings have passed :func:`check_corpora`.
     """
-    check_corpora(pairs, domain)
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
     parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard.cut()))

@@ -195,17 +195,16 @@ def compare(
 ) -> dict[str, dict[Key, SealedSet]]:
     """Test translators that learn, from scratch, from nothing but equally many pairs, chosen by each method."""
     size = min(picked)
+    count = picked[size].records
     found = {}
     for method in get_args(Method):
         pairs, texts = compared(run, settings, method, corpora, {size: make.texts[size]})
-        data = {}
-        for key in ((size, seed) for seed in run.seeds):
-            seed = key[1] if method == "random" else 0
-            if method == settings.method != "random":
-                data[key] = [picked[size]]
-            else:
-                name = f"{method}_share_{seed}"
-                data[key] = [select_pairs(run, name, pairs, texts[size], settings, method, seed, picked[size].records)]
-        name = f"{method}_share"
+        name, given = f"{method}_share", (pairs, texts[size], settings, method)
+        if method == "random":
+            chosen = {seed: select_pairs(run, f"{name}_{seed}", *given, seed, count) for seed in run.seeds}
+        else:
+            own = method == settings.method
+            chosen = dict.fromkeys(run.seeds, picked[size] if own else select_pairs(run, f"{name}_0", *given, 0, count))
+        data = {(size, seed): [some] for seed, some in chosen.items()}
         found[name] = make.tested(name, make.translators(f"{name}_translator", data))
     return found

