@@ -48,7 +48,7 @@ def mix(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
         }
     model = mixed(models, weights.tolist())
     body = {"weights": weights.tolist(), **told}
-    return {"files": {FILE: model.to_bytes(), WEIGHTS: canonical.dumps(body)}, **body}
+    return {"files": {FILE: model.chunks, WEIGHTS: canonical.dumps(body)}, **body}
 
 
 def _logprobs(config: Mapping[str, Any]) -> np.ndarray:

@@ -33,7 +33,7 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     counts, words, sentences = counted(texts, vocabulary, order, AT_ONCE)
     model = estimate_counts(counts, vocabulary, prune)
     grams = [len(grams) for grams in model.orders]
-    return {"files": {FILE: model.to_bytes()}, "words": words, "sentences": sentences, "grams": grams}
+    return {"files": {FILE: model.chunks}, "words": words, "sentences": sentences, "grams": grams}
 
 
 def collect(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:

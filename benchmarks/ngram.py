@@ -11,6 +11,7 @@ the first.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -34,7 +35,7 @@ from models.ngram import estimate_counts
 from pipelines.ngrams import NgramSettings, ngram_job
 from pipelines.ngrams_distributed import build_vocabulary, train_ngrams_distributed
 from pipelines.run import Run
-from shards import canonical
+from shards import process
 from shards.artifact import Artifact
 from shards.dataset import SealedSet, open_sealed, seal_tables
 
@@ -54,7 +55,7 @@ def sentences(files: Sequence[Path]) -> list[str]:
     return found
 
 
-def prepare(folder: Path, files: Sequence[Path]) -> tuple[SealedSet, Path]:
+def gathered(folder: Path, files: Sequence[Path]) -> tuple[SealedSet, Path]:
     """Return the text as a sealed set and as a file."""
     text = sentences(files)
     plain = folder / "text"
@@ -68,6 +69,7 @@ def prepare(folder: Path, files: Sequence[Path]) -> tuple[SealedSet, Path]:
 
 def child(folder: str, how: str, order: int, memory: int, workers: int) -> None:
     """Estimate once in this process, after a tiny text, and print what it took."""
+    process.prepare()
     data = open_sealed(f"{folder}/texts")
     listed = build_vocabulary(Run(folder, InProcessRunner()), "vocabulary", [(data, "text")])
     settings = NgramSettings(order=order, memory=memory)
@@ -89,9 +91,12 @@ def estimate(
     if how == "counts":  # the estimate alone, beside lmplz
         words = read_vocabulary(listed.url)
         counts, _, _ = counted(all_texts([[data.url, "text"]]), words, settings.order, AT_ONCE)
-        model = b"".join(estimate_counts(counts, words).chunks())
-        Path(f"{folder}/own.arpa").write_bytes(model)
-        return {"sha": canonical.sha256(model)[:16]}
+        sha = hashlib.sha256()
+        with Path(f"{folder}/own.arpa").open("wb") as out:
+            for chunk in estimate_counts(counts, words).chunks():
+                sha.update(chunk)
+                out.write(chunk)
+        return {"sha": sha.hexdigest()[:16]}
     told: dict[str, object] = {}
     run = Run(f"{folder}/{how}-{workers}", RayRunner(workers) if workers else InProcessRunner())
     if how == "job":
@@ -163,7 +168,7 @@ def main() -> None:
     files = given.files or sorted(p for p in data.rglob("*") if p.suffix in TABLES)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        sealed, plain = prepare(folder, files)
+        sealed, plain = gathered(folder, files)
         words = sum(len(line.split()) for line in plain.open())
         print(f"{words} words, {sealed.records} sentences, order {given.order}")
         build_vocabulary(Run(made, InProcessRunner()), "vocabulary", [(sealed, "text")])

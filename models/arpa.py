@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from shards.errors import UserError
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
-_LINES = 1 << 20  # that are made at a time
+_LINES = 1 << 17  # that are made at a time
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from shards import canonical, store
 from shards.artifact import Artifact, get_artifact, put_artifact
 from shards.dataset import SealedSet
+from shards.process import prepare
 from shards.stage import Resources
-from shards.threads import one_thread
 
 CHECKPOINTS = "checkpoints"
 
@@ -82,7 +82,7 @@ class TrainJob:
         """Train on this rank; rank 0 commits the artifact, then the checkpoints are no longer needed."""
         module, _, name = self.loop.partition(":")
         loop: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
-        one_thread()
+        prepare()
         result = loop(self.resolved(), context)
         if context.rank == 0:
             files = dict(result.pop("files"))

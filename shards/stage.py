@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from shards.errors import UserError
+from shards.process import prepare
 from shards.random import RecordRandom
-from shards.threads import one_thread
 
 
 class Actor(Protocol):
@@ -94,14 +94,14 @@ class Stage:
     def build(self, seed: int) -> Actor:
         """Load the actor: parameters, then artifacts by url, then ``rng`` if the stage draws at random.
 
-        The process that it lives in adds in one thread from then on.
+        It readies the process that it lives in for that (:func:`shards.process.prepare`).
         """
         module, _, name = self.actor.partition(":")
         make: Callable[..., Actor] = getattr(importlib.import_module(module), name)
         extra = {"rng": RecordRandom(seed, self.name)} if self.seeded else {}
         urls = {key: ref.url for key, ref in self.artifacts.items()}
         actor = make(**self.params, **urls, **extra)
-        one_thread()
+        prepare()
         return actor
 
     def identity(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from shards import canonical
+from shards import canonical, process
 
 
 def inverse() -> np.ndarray:
@@ -43,11 +44,11 @@ def test_inverses_of_stages_and_trainings_are_equal_on_one_thread_and_on_several
         "from shards.stage import Stage\n"
         "url = sys.argv[2]\n"
         "if sys.argv[1] == 'stage':\n"
-        "    actor = Stage('invert', 'tests.shards.test_threads:Invert').build(0)\n"
+        "    actor = Stage('invert', 'tests.shards.test_process:Invert').build(0)\n"
         "    actor(None)\n"
         "    print(actor.made)\n"
         "else:\n"
-        "    TrainJob('invert', {}, 'tests.shards.test_threads:invert').run(url, InProcessContext(url))\n"
+        "    TrainJob('invert', {}, 'tests.shards.test_process:invert').run(url, InProcessContext(url))\n"
         "    print(get_artifact(url).read('inverse').decode())\n"
     )
     found = set()
@@ -58,3 +59,13 @@ def test_inverses_of_stages_and_trainings_are_equal_on_one_thread_and_on_several
             ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found.add(ran.stdout.strip())
     assert len(found) == 1, found
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "system"), ("mimalloc", "mimalloc")])
+def test_arrow_gives_memory_back_unless_its_user_chose_an_allocator(chosen: str | None, expected: str) -> None:
+    code = "import pyarrow; from shards import process; process.prepare(); "
+    code += "print(pyarrow.default_memory_pool().backend_name)"
+    environment = {name: value for name, value in os.environ.items() if name != process.ARROW_POOL}
+    environment |= {process.ARROW_POOL: chosen} if chosen else {}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == expected
