@@ -14,7 +14,7 @@ import pyarrow as pa
 from shards.random import RecordRandom
 from shards.schema import REQUESTS
 
-VERSION = 1  # of how requests are drawn
+VERSION = 2  # of how requests are drawn
 DEVICES = ("speaker", "television", "phone")
 # The device, the hour of the day (6 to 24), and whether the words leave open what is meant.
 ADDED = (pa.field("device", pa.string()), pa.field("hour", pa.float64()), pa.field("ambiguous", pa.bool_()))
@@ -89,7 +89,7 @@ def _request(key: str, rng: np.random.Generator) -> dict[str, object]:
         "intent": _INTENTS[domain],
         "slots": [slot],
         "lang": "en",
-        "label_source": "gold",
+        "label_source": "synthetic",
         "device": device,
         "hour": hour,
         "ambiguous": bare,
