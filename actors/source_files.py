@@ -7,11 +7,12 @@ import gzip
 import hashlib
 import posixpath
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from actors.pointers import DUPLICATE, version_of
-from shards.errors import RejectRecord
+from shards.errors import RejectRecord, UserError
 from shards.store import FileInfo, filesystem, open_read, walk
 
 # Formats that cannot be decoded here (m4a, ...) are listed too, to be rejected and counted instead of passed over.
@@ -71,10 +72,24 @@ def key_of(url: str, base: str) -> str:
 
 def lines(url: str) -> Iterator[tuple[int, bytes]]:
     """Give the lines of a file that are not blank, with their numbers; ``.gz`` is unpacked on the way."""
-    with open_read(url) as packed, gzip.GzipFile(fileobj=packed) if url.endswith(".gz") else packed as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line
+    return ((number, line) for number, line in enumerate(all_lines(url), 1) if line.strip())
+
+
+def all_lines(url: str) -> Iterator[bytes]:
+    """Give the lines of a file, blank ones too; ``.gz`` is unpacked on the way.
+
+    Raises:
+        UserError: it is named ``.gz`` and cannot be unpacked to its end.
+    """
+    with open_read(url) as packed:
+        if not url.endswith(".gz"):
+            yield from packed
+            return
+        try:
+            with gzip.GzipFile(fileobj=packed) as file:
+                yield from file
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(f"{url}: cannot be unpacked ({error}); expected a whole file, packed by gzip") from None
 
 
 def pointers_of(

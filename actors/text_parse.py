@@ -141,7 +141,11 @@ class Parse:
         inner = values.get("translation")
         if isinstance(inner, dict):
             values = {**inner, **values}
-        return [next((values[name] for name in names if name in values), None) for names in self._names]
+        found = [next((name for name in names if name in values), None) for names in self._names]
+        for side, name, names in zip(self._sides, found, self._names, strict=True):
+            if name is None:
+                raise RejectRecord(f"{side}: no field {' or '.join(names)}")
+        return [values[name] for name in found]
 
     def _cleaned(self, text: str) -> str:
         """Return a text of a program's windows as it is read there."""

@@ -8,7 +8,6 @@ catalogues.
 from __future__ import annotations
 
 import csv
-import gzip
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.source_files import Seen, base_of, key_of, lines, matches, visible
+from actors.source_files import Seen, all_lines, base_of, key_of, lines, matches, visible
 from actors.text_catalogues import list_gettext, list_tmx
 from models.text import base_language
 from shards import store
@@ -45,7 +44,12 @@ _EXPECTED = {
     PAIR_SIDES: "expected .tsv, .csv, .jsonl, .parquet, .tmx, .po or .mo, or two files that end in the two languages",
     TEXT_SIDES: "expected .txt, .tsv, .csv, .jsonl, .parquet, .tmx, .po or .mo, or a file that ends in the language",
 }
-_WIDE = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+_WIDE = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
 _OWN_ID = "id"
 
 
@@ -193,10 +197,9 @@ def _prepared(file: str, kind: str, wanted: Wanted, named: bool) -> Listing:
 
 
 def _refuse_wide(file: str) -> None:
-    with store.open_read(file) as packed, gzip.GzipFile(fileobj=packed) if file.endswith(".gz") else packed as opened:
-        begin = opened.read(2)
+    begin = next(all_lines(file), b"")
     for mark, name in _WIDE:
-        if begin == mark:
+        if begin.startswith(mark):
             raise UserError(f"{file}: its text is {name}; expected UTF-8")
 
 
@@ -251,7 +254,11 @@ def _table(file: str, kind: str, wanted: Wanted) -> Listing:
 
 def split_line(line: str, kind: str) -> list[str]:
     """Return the cells of a line; in TSV a quote is a sign like others. A broken quote raises ``csv.Error``."""
-    return line.split("\t") if kind == "tsv" else next(csv.reader([line], strict=True), [])
+    if kind == "tsv":
+        return line.split("\t")
+    if line.count('"') % 2:  # the reader takes one within a cell, such as the end of a cell of the line before
+        raise csv.Error("a quote that is not closed")
+    return next(csv.reader([line], strict=True), [])
 
 
 def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], bool]:
@@ -281,23 +288,17 @@ def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], b
 def _side_by_side(file: str, other: str) -> Iterator[dict[str, Any]]:
     """List two files line by line, blank lines too, which count; the shorter one is an error."""
     counts = [0, 0]
-    with _opened(file) as one, _opened(other) as two:
-        for number, pair in enumerate(itertools.zip_longest(one, two), 1):
-            for side, line in enumerate(pair):
-                counts[side] += line is not None
-            if counts[0] == counts[1]:
-                texts = [_read(line) for line in pair]
-                problem = NOT_UTF8 if None in texts else None
-                yield {"id": number, "source": texts[0], "target": texts[1], "problem": problem}
+    for number, pair in enumerate(itertools.zip_longest(all_lines(file), all_lines(other)), 1):
+        for side, line in enumerate(pair):
+            counts[side] += line is not None
+        if counts[0] == counts[1]:
+            texts = [_read(line) for line in pair]
+            problem = NOT_UTF8 if None in texts else None
+            yield {"id": number, "source": texts[0], "target": texts[1], "problem": problem}
     if counts[0] != counts[1]:
         raise UserError(
             f"{file} has {counts[0]} lines and {other} has {counts[1]}; expected as many, each the other's translation"
         )
-
-
-def _opened(file: str) -> Any:
-    opened = store.open_read(file)
-    return gzip.GzipFile(fileobj=opened) if file.endswith(".gz") else opened
 
 
 def _parquet(file: str, wanted: Wanted) -> Listing:
@@ -324,7 +325,7 @@ def _parquet(file: str, wanted: Wanted) -> Listing:
     def listing(key: str) -> Iterator[dict[str, Any]]:
         number = 0
         with store.open_read(file) as opened:
-            for batch in pq.ParquetFile(opened).iter_batches(2000, columns=paths, use_threads=False):
+            for batch in _batches(file, opened, paths):
                 for row in batch.to_pylist():
                     number += 1
                     values = [_inner(row, path) for path in paths]
@@ -335,6 +336,16 @@ def _parquet(file: str, wanted: Wanted) -> Listing:
                         yield {"id": number, "problem": "malformed record"}
 
     return listing
+
+
+def _batches(file: str, opened: Any, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pq.ParquetFile(opened).iter_batches(2000, columns=columns, use_threads=False)
+    except OSError as error:
+        if error.errno is not None:  # of storage, not of what Arrow unpacks
+            raise
+        why = " ".join(str(error).split())
+        raise UserError(f"{file}: damaged ({why}); expected a Parquet file that can be read to its end") from None
 
 
 def _inner(row: dict[str, Any], path: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -261,16 +260,19 @@ def names(domain: InDomainSettings, langs: tuple[str, str]) -> dict[str, str]:
 
 def _read_catalogue(url: str, langs: tuple[str, str]) -> dict[str, str]:
     """Read names and their translations, one pair a line, apart by a tab; as they are spoken."""
-    if not store.exists(url):
-        raise UserError(
-            f"in_domain.files.catalogue: {url}: no such file; expected lines of a name, a tab and its translation"
-        )
     try:
         text = store.read_bytes(url).decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(
+            f"in_domain.files.catalogue: {url}: no such file; expected lines of a name, a tab and its translation"
+        ) from None
     except UnicodeDecodeError:
         raise UserError(f"in_domain.files.catalogue: {url}: not UTF-8; expected a text file in UTF-8") from None
     values: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        row = line.rstrip("\n").split("\t")
+        if not line.strip():
+            continue
         sides = [" ".join(words(side, lang)) for side, lang in zip(row, langs, strict=False)]
         if len(row) != 2 or not all(sides):
             raise UserError(

@@ -93,7 +93,7 @@ def run(config: Config, run: Run) -> Report:
         langs,
         config.translator,
         config.translation,
-        config.tuning,
+        config.tuning if way(on) else None,
         config.ngrams,
     )
 
@@ -144,7 +144,9 @@ def run(config: Config, run: Run) -> Report:
 
     publish(run.out, {size: models[COMBINED][size, run.seeds[0]] for size in config.in_domain.sizes})
     filters = {name: translations[name] for name in (FILTERED, COMBINED) if on.filtering}
-    return make_report(config, IN_DOMAIN, COMBINED, judged, models, tested, readings, picked, filters)
+    return make_report(
+        config, IN_DOMAIN, COMBINED, judged, models, tested, corpora.references, readings, picked, filters
+    )
 
 
 def check(config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,11 +22,19 @@ FOLDER = "language_models"  # below OUT
 
 
 def publish(out: str, models: Mapping[int, Artifact]) -> None:
-    """Write the model of each size below OUT where it is not there as it is: ``language_models/1-10.arpa``."""
-    for size, artifact in models.items():
-        url, data = store.join(out, FOLDER, f"1-{size}.arpa"), artifact.read(FILE)
+    """Write the model of each size below OUT where it is not there as it is: ``language_models/1-10.arpa``.
+
+    Those of sizes that a run before had are removed: the artifacts that they were copied from stay.
+    """
+    folder = store.join(out, FOLDER)
+    names = {f"1-{size}.arpa": artifact for size, artifact in models.items()}
+    for name, artifact in names.items():
+        url, data = store.join(folder, name), artifact.read(FILE)
         if store.read_if_present(url) != data:
             store.write_bytes(url, data)
+    for name in store.list_names(folder):
+        if re.fullmatch(r"1-\d+\.arpa", name) and name not in names:
+            store.remove_file(store.join(folder, name))
 
 
 def make_report(
@@ -35,6 +44,7 @@ def make_report(
     judged: Mapping[Key, SealedSet],
     models: Mapping[str, Mapping[Key, Artifact]],
     tested: Mapping[str, Mapping[Key, SealedSet]],
+    references: SealedSet,
     readings: Mapping[str, Reading],
     picked: Mapping[int, SealedSet],
     filters: Mapping[str, Mapping[Key, SealedSet]],
@@ -58,7 +68,9 @@ def make_report(
     for system, by_key in tested.items():
         for size in sorted({of for of, _ in by_key}):
             made = {
-                seed: bootstrap_scores.read_translations(found) for (of, seed), found in by_key.items() if of == size
+                seed: bootstrap_scores.read_translations(found, references)
+                for (of, seed), found in by_key.items()
+                if of == size
             }
             rows, signatures = bootstrap_scores.translation_metrics(system, named(size), made)
             metrics += rows
@@ -113,6 +125,8 @@ def _tuned(readings: Mapping[str, Reading], models: Mapping[str, Mapping[Key, Ar
     """Tell in a sentence each how translations were chosen and models mixed."""
     notes = []
     for name, reading in readings.items():
+        if not reading.tuned:
+            continue
         told = [
             f"{named(size)} seed {seed}: weight {found['together']['weight']:g}, kept {found['keep_together']:.0%}"
             for (size, seed), found in reading.tuned.items()

@@ -148,10 +148,14 @@ class Translations:
     references: list[list[str]]
 
 
-def read_translations(made: SealedSet) -> Translations:
-    """Return the translations (column ``target``) of a set of references, in the order of their ids."""
-    table = pa.concat_tables(made.tables(["id", "target", "references"])).sort_by("id")
-    return Translations(table["target"].to_pylist(), table["references"].to_pylist())
+def read_translations(made: SealedSet, asked: SealedSet) -> Translations:
+    """Return the translations (column ``target``) of the references that were asked for, in the order of their ids.
+
+    A text without one counts as translated by nothing, so that all systems are compared on the same texts.
+    """
+    found = {row["id"]: row["target"] for table in made.tables(["id", "target"]) for row in table.to_pylist()}
+    table = pa.concat_tables(asked.tables(["id", "references"])).sort_by("id")
+    return Translations([found.get(name, "") for name in table["id"].to_pylist()], table["references"].to_pylist())
 
 
 def translation_metrics(
@@ -161,9 +165,14 @@ def translation_metrics(
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
+    class PlainCHRF(CHRF):
+        # Resamples are sums of numpy, and sacrebleu cannot take the mean of their scores beside a plain 0.
+        def _compute_score_from_stats(self, stats: list[int]) -> Any:
+            return super()._compute_score_from_stats([int(value) for value in stats])
+
     rows: list[Row] = []
     signatures = {}
-    for metric, make in (("bleu", BLEU), ("chrf", CHRF)):
+    for metric, make in (("bleu", BLEU), ("chrf", PlainCHRF)):
         told = {}
         for seed, some in made.items():
             most = max(map(len, some.references))

@@ -59,7 +59,10 @@ class ChannelSettings(Settings):
 
 @dataclass(frozen=True)
 class Reading:
-    """Translators, what they made of the domain's text, with the in-domain model's scores, and what was tuned on it."""
+    """Translators, what they made of the domain's text, with the in-domain model's scores, and what was tuned on it.
+
+    Nothing was tuned where translations are neither rescored nor filtered.
+    """
 
     translators: Mapping[Key, Artifact]
     lists: Mapping[Key, SealedSet]
@@ -77,7 +80,7 @@ class Bootstrap:
         langs: tuple[str, str],
         translator: TranslatorSettings,
         translation: TranslateSettings,
-        tuning: TuningSettings,
+        tuning: TuningSettings | None,
         ngrams: NgramSettings,
     ) -> None:
         self._run, self._corpora, self._langs, self._sizes = run, corpora, langs, list(sizes)
@@ -163,6 +166,8 @@ class Bootstrap:
     def reading(self, name: str, translators: Mapping[Key, Artifact]) -> Reading:
         """Translate the domain's text, and tune on development text how to choose from the lists."""
         lists = self.scored(name, self.translated(name, translators))
+        if self._tuning is None:
+            return Reading(translators, lists, {})
         jobs = [
             TrainJob(
                 "tuned",

@@ -105,14 +105,13 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
     if not busy:
         print("nothing to do: everything was finished by an earlier run")
     records = sum(entry.records for entry in done.trace if not entry.kept)
-    made = sum(not entry.kept for entry in done.trace)
+    made = {entry.url for entry in done.trace if not entry.kept}
     print(f"report: {join(done.out, 'report.html')}")
     if busy:
         seconds = sum(entry.seconds for entry in done.trace if not entry.kept)
-        kept = len(done.trace) - made
-        print(
-            f"made {made} sets, artifacts and models ({records} records) in {clock(seconds)}; {kept} kept from before"
-        )
+        kept = len({entry.url for entry in done.trace} - made)
+        work = f"made {len(made)} sets, artifacts and models ({records} records) in {clock(seconds)}"
+        print(f"{work}; {kept} kept from before")
 
 
 @app.command()

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from cluster.placement import Placement
 from shards import canonical, store
@@ -30,7 +39,7 @@ _CARRIED_OUT = ("out", "runner", "workers", "resources", "price", "log")
 class Price(BaseModel):
     """What an hour costs, in a currency of the user's."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_default=True)
     cpu_hour: NonNegativeFloat = 0.0
     gpu_hour: NonNegativeFloat = 0.0
 
@@ -38,7 +47,7 @@ class Price(BaseModel):
 class Log(BaseModel):
     """Where the curves of trainings go while they run, beside the report."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_default=True)
     tensorboard: bool | str = False  # true: `tensorboard` below OUT; or a folder
     mlflow: str | None = None  # a tracking URI, or a folder
 
@@ -46,16 +55,23 @@ class Log(BaseModel):
 class Common(BaseModel):
     """The settings that every recipe takes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_default=True)
     recipe: str
     out: str = Field(min_length=1)
     seed: int = 0
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[NonNegativeInt] = Field(default=[0], min_length=1)
     runner: Literal["ray", "inprocess"] = "ray"
     workers: PositiveInt | None = None
     resources: Placement = Placement()
     price: Price = Price()
     log: Log = Log()
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{seeds} names a seed twice; expected different ones")
+        return seeds
 
 
 @dataclass(frozen=True)
@@ -169,11 +185,11 @@ def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
     if not OmegaConf.is_dict(base):
         raise UserError(f"{path}: expected `key: value` lines, found a list")
     for override in overrides:
-        key, sign, _ = override.partition("=")
+        key, sign, value = override.partition("=")
         if not sign or not key:
             raise UserError(f"{override!r} is no override; expected key=value, for example seed=1")
         try:
-            base = OmegaConf.merge(base, OmegaConf.from_dotlist([override]))
+            base = OmegaConf.merge(base, OmegaConf.from_dotlist([f"{key}={_spelled(value)}"]))
         except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"{override!r} cannot be applied: {_one_line(error)}") from None
     try:
@@ -181,6 +197,12 @@ def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {_one_line(error)}") from None
     return typing.cast("dict[str, Any]", values)
+
+
+def _spelled(value: str) -> str:
+    """Return an override's value as YAML reads it whole: in a path, " #" begins no comment and ": " no pair."""
+    structured = value.lstrip()[:1] in ("[", "{", '"', "'")
+    return value if structured or not re.search(r"(^|\s)#|:(\s|$)", value) else json.dumps(value, ensure_ascii=False)
 
 
 def resolve(values: Mapping[str, Any], origin: str) -> Loaded:

@@ -26,7 +26,7 @@ from shards.step import Step
 class Settings(BaseModel):
     """Base of the recipes' settings: a key that is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class CutSettings(Settings):

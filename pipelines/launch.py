@@ -87,7 +87,10 @@ def check_out(out: str) -> None:
     """Refuse an output folder that cannot be written."""
     if store.is_local(out):
         path = Path(store.filesystem(out)[1])
-        nearest = next(p for p in (path, *path.parents) if p.exists())
+        try:
+            nearest = next(p for p in (path, *path.parents) if p.exists())
+        except PermissionError as error:
+            raise UserError(f"out={out}: {path.parent} cannot be looked into ({error.strerror})") from None
         if not nearest.is_dir():
             raise UserError(f"out={out}: {nearest} is a file; expected a folder, or a path that is free")
         try:

@@ -82,7 +82,8 @@ class Run:
             before = find_sealed(url)
         begun = time.perf_counter()
         if is_finished(before, requeue=self.requeue):
-            self.progress.found(before)
+            if all(trace.url != url for trace in self.trace):  # a step that is used twice is told of once
+                self.progress.found(before)
             sealed = before  # its seal may be long: it is read once
         else:
             sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)

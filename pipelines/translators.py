@@ -16,6 +16,11 @@ from shards.job import TrainJob
 from shards.stage import Resources, Stage
 from shards.step import Step
 
+_ON_CPUS = ("float32", "int8", "int8_float32", "int16")
+ComputeType = Literal[
+    "float32", "int8", "int8_float32", "int16", "float16", "bfloat16", "int8_float16", "int8_bfloat16"
+]
+
 
 class TranslatorModelSettings(Settings):
     """Sizes of :class:`models.translator.TranslatorSizes`."""
@@ -74,6 +79,12 @@ class TranslatorSettings(Settings):
     ranks: int = Field(1, ge=1)
     gpus: float = Field(0.0, ge=0)  # for each rank
 
+    @model_validator(mode="after")
+    def _lasts(self) -> TranslatorSettings:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("epochs or steps: expected one of them, and null for the other")
+        return self
+
 
 class TranslateSettings(Settings):
     """How texts are translated, see :func:`actors.translate.stages`."""
@@ -82,11 +93,17 @@ class TranslateSettings(Settings):
     beam: int = Field(4, ge=1)
     protect: Literal["none", "catalogue", "all"] = "all"
     length_penalty: float = Field(1.0, ge=0)
-    compute_type: str = "float32"  # CTranslate2's: int8 is faster and a little worse
+    compute_type: ComputeType = "float32"  # CTranslate2's: int8 is faster and a little worse
     gpus: float = Field(0.0, ge=0)
     rows: int = Field(64, ge=1)  # of a batch
     max_units: float = Field(2048, gt=0)  # of a batch, padding counted
     shard: CutSettings = CutSettings()
+
+    @model_validator(mode="after")
+    def _computes(self) -> TranslateSettings:
+        if not self.gpus and self.compute_type not in _ON_CPUS:
+            raise ValueError(f"compute_type is {self.compute_type}; expected {', '.join(_ON_CPUS)} without gpus")
+        return self
 
 
 def translator_job(
@@ -110,8 +127,6 @@ def translator_job(
     """
     if not any(sealed.records for sealed in pairs):
         raise UserError(f"{name}: there are no pairs to train a translator on; expected at least one record")
-    if (settings.epochs is None) == (settings.steps is None):
-        raise UserError(f"{name}: expected either epochs or steps, and null for the other")
     started: dict[str, Any] = {"init": init or settings.checkpoint, "prefix": settings.prefix}
     if init is not None:
         tune = settings.tune

@@ -103,7 +103,7 @@ def read_if_present(url: str) -> bytes | None:
     """Return a file's bytes, or ``None`` where there is none."""
     try:
         return read_bytes(url)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -210,8 +210,9 @@ def list_names(url: str) -> list[str]:
     fs, path = filesystem(url)
     fs.invalidate_cache(path)
     try:
-        return sorted(posixpath.basename(p.rstrip("/")) for p in patiently(url, lambda: fs.ls(path, detail=False)))
-    except FileNotFoundError:
+        inner = (p.rstrip("/") for p in patiently(url, lambda: fs.ls(path, detail=False)))
+        return sorted(posixpath.basename(p) for p in inner if p != path.rstrip("/"))  # a file lists itself
+    except (FileNotFoundError, NotADirectoryError):
         return []
     finally:
         # Else a file that another process puts later is taken for absent, also when it is read by its name.

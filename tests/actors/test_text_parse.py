@@ -62,13 +62,18 @@ def test_lines_of_tables_and_json() -> None:
         line("jsonl", json.dumps({"translation": {"en": "two", "hi": "दो"}})),
         line("tsv", "alone", [0, 1]),
         line("csv", '"open,क', [0, 1]),
+        line("csv", 'closed",क', [0, 1]),
         line("jsonl", "[1]"),
         line("jsonl", "{"),
         line("jsonl", json.dumps({"en": 1, "hi": "एक"})),
         pair(None, None, problem="fuzzy"),
+        line("jsonl", json.dumps({"english": "one", "hi": "एक"})),
     )
     assert [sides(row) for row in found[:4]] == [('say "hi', 'कहो "हाय'), ("a, b", "क"), ("one", "एक"), ("two", "दो")]
-    assert [row["reject_reason"] for row in found[4:]] == [text_parse.MALFORMED] * 5 + ["fuzzy"]
+    assert [row["reject_reason"] for row in found[4:]] == [text_parse.MALFORMED] * 6 + [
+        "fuzzy",
+        "source: no field source or en",
+    ]
 
 
 def test_reasons() -> None:

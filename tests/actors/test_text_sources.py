@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,6 +39,21 @@ msgstr ""
 #~ msgid "Old"
 #~ msgstr "पुराना"
 """
+
+
+def parquet(damage: int) -> bytes:
+    """A file of two columns with some bytes of its pages overwritten."""
+    out = io.BytesIO()
+    texts = pa.table({"source": ["one two three"] * 99, "target": [f"एक {n}" for n in range(99)]})
+    pq.write_table(texts, out, compression="snappy")
+    data = bytearray(out.getvalue())
+    data[4 + 20 : 4 + 20 + damage] = b"\xff" * damage
+    return bytes(data)
+
+
+SNAPPY = parquet(damage=40)
+CRC = bytearray(gzip.compress(b"x\ty\n" * 9))
+CRC[-8] ^= 1
 
 
 def pairs(url: object, source: str | int | None = None, target: str | int | None = None) -> list[dict]:
@@ -152,6 +168,11 @@ def test_a_catalogue_may_hold_any_sign(tmp_path: Path) -> None:
         ("a.txt", b"x", (), r"a\.txt: not a file of a known kind; expected \.tsv"),
         ("a.en", b"x", (), r"a\.hi: not there; expected it beside .*a\.en"),
         ("a.tsv", "x\tक\n".encode("utf-16"), (), r"a\.tsv: its text is UTF-16; expected UTF-8"),
+        ("a.tsv", "x\tक\n".encode("utf-32"), (), r"a\.tsv: its text is UTF-32; expected UTF-8"),
+        ("a.tsv.gz", b"no gzip", (), r"a\.tsv\.gz: cannot be unpacked \(Not a gzipped file"),
+        ("a.tsv.gz", gzip.compress(b"x\ty\n" * 9)[:-9], (), r"a\.tsv\.gz: cannot be unpacked \(Compressed file ended"),
+        ("a.tsv.gz", CRC, (), r"a\.tsv\.gz: cannot be unpacked \(CRC check failed"),
+        ("a.parquet", SNAPPY, (), r"a\.parquet: damaged \(.*; expected a Parquet file that can be read to its end"),
         ("a.tsv", b"x\ty\n", (1, 3), r"target is to be column 3; expected 1 to 2"),
         ("a.tsv", b"x\ty\n", ("en", "hi"), r"no column 'en' among x, y; expected the one of source"),
         ("a.tsv", b"x\n", (), r"its first line has 1 column; expected source and target"),

@@ -14,6 +14,8 @@ from typer.testing import Result
 
 from actors.language_model import LanguageModel
 from actors.translator_files import FAST
+from pipelines.bootstrap_report import publish
+from shards.artifact import put_artifact
 from shards.audit import audit_below
 from tests.pipelines.commands import call
 
@@ -97,7 +99,25 @@ def test_the_mixed_model_is_handed_over(finished: Path) -> None:
 def test_run_again_does_nothing(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert "nothing to do" in run(finished).stdout
+    assert "nothing to do" in call("requeue", finished).stdout
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_models_of_sizes_that_are_no_more_are_taken_away(tmp_path: Path) -> None:
+    model = put_artifact(str(tmp_path / "lm"), {"lm.arpa": b"x"}, {})
+    publish(str(tmp_path), {1: model, 10: model})
+    (tmp_path / "language_models" / "mine.arpa").write_bytes(b"")
+    publish(str(tmp_path), {1: model})
+    assert {path.name for path in (tmp_path / "language_models").iterdir()} == {"1-1.arpa", "mine.arpa"}
+
+
+def test_nothing_is_tuned_where_nothing_is_chosen(tmp_path: Path) -> None:
+    off = "techniques={selection: false, fine_tuning: false, rescoring: false, filtering: false}"
+    result = run(tmp_path, "runner=inprocess", off, *ONE_SIZE)
+    assert result.exit_code == 0, result.stderr
+    assert "; 0 kept from before" in result.stdout
+    assert not (tmp_path / "tuned").exists()
+    assert not any("Rescoring" in note for note in json.loads((tmp_path / "report.json").read_text())["notes"])
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +211,9 @@ def test_a_technique_that_is_off_has_no_system_and_no_part_in_the_combination(fi
         (["selection.ngrams.prune=[3]"], "selection.ngrams: prune is [3]"),
         (["translator.model.heads=3"], "translator.model: dim is 16 and heads is 3"),
         (["channel.candidates=0"], "channel.candidates: 0 is not right"),
+        (["translator.steps=5"], "translator: epochs or steps: expected one of them"),
+        (["translation.compute_type=foo"], "translation.compute_type: 'foo' is not right"),
+        ([f"translator.checkpoint={__file__}"], "test_bootstrap_recipe.py"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, overrides: list[str], told: str) -> None:
@@ -229,6 +252,32 @@ def test_texts_of_the_users_are_taken_and_its_references_kept_apart(finished: Pa
     result = run(tmp_path / "out", "runner=inprocess", own, *less, "in_domain.sizes=[1, 1000]")
     assert result.exit_code == 2
     assert "in_domain.sizes: 1/1000 of the domain's text is" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "catalogue: no such file; expected lines of a name, a tab and its translation"),
+        ("lamp\tबत्ती\n\nfan\n", "catalogue, line 3: expected a name, a tab and its translation"),
+        ("lamp\tबत्ती\rfan\n", "catalogue, line 2: expected a name"),
+        ("\xff".encode("latin-1"), "catalogue: not UTF-8"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_read_is_told(tmp_path: Path, content: str | bytes | None, told: str) -> None:
+    place = tmp_path / "catalogue"
+    if content is None:
+        place.mkdir()
+    else:
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
+    (tmp_path / "a.txt").write_text("बत्ती जलाओ\n")
+    (tmp_path / "a.tsv").write_text("turn it on\tबत्ती जलाओ\n")
+    texts, pairs = (f"{{places: {tmp_path / name}" for name in ("a.txt", "a.tsv"))
+    own = (
+        f"in_domain.files={{target: {texts}}}, source: {texts}, lang: en}}, references: {pairs}}}, catalogue: {place}}}"
+    )
+    result = run(tmp_path / "out", "runner=inprocess", own)
+    assert result.exit_code == 2, result.stdout
+    assert told in result.stderr
 
 
 def test_a_radius_that_keeps_nothing_is_told(tmp_path: Path) -> None:

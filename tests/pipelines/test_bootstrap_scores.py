@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -72,3 +73,18 @@ def test_texts_have_as_many_references_as_they_have() -> None:
     perfect = Translations(["turn the lamp on"], [["turn the lamp on"]])
     rows, _ = bootstrap_scores.translation_metrics("s", "1/1", {0: perfect})
     assert {round(row["value"], 6) for row in rows} == {100.0}
+
+
+def test_a_reference_that_was_not_translated_counts_as_translated_by_nothing(tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    asked = pa.table({"id": names, "references": [["put it on"], ["stop it right here", "halt"], ["go"]]})
+    made = pa.table({"id": ["b"], "target": ["stop it right here"]})
+    given = [seal_tables(str(tmp_path / name), name, [table]) for name, table in (("made", made), ("asked", asked))]
+    found = bootstrap_scores.read_translations(*given)
+    assert found == Translations(
+        ["", "stop it right here", ""], [["put it on"], ["stop it right here", "halt"], ["go"]]
+    )
+    rows, _ = bootstrap_scores.translation_metrics("s", "1/1", {0: found})
+    assert [(row["n"], 0 < row["value"] < 100) for row in rows if row["seed"] is None] == [(3, True), (3, True)]
+    rows, _ = bootstrap_scores.translation_metrics("s", "1/1", {0: Translations([""] * 3, found.references)})
+    assert {(row["value"], row["low"], row["high"]) for row in rows} == {(0, 0, 0)}

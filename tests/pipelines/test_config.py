@@ -7,6 +7,7 @@ import pytest
 
 from pipelines import config
 from pipelines.config import load, load_saved, save
+from shards import canonical
 from shards.errors import UserError
 
 
@@ -40,6 +41,8 @@ WRONG = {
     "choice": (["shape.mode=loudly"], "shape.mode: 'loudly' is not right, did you mean 'loud'?"),
     "common value": (["runner=spark"], "runner: 'spark' is not right; expected 'ray' or 'inprocess'"),
     "item": (["seeds=[1,x]"], "seeds[1]: 'x' is not right; expected a valid integer"),
+    "seed": (["seeds=[-1]"], "seeds[0]: -1 is not right"),
+    "equal seeds": (["seeds=[1,2,1]"], "seeds: [1, 2, 1] names a seed twice; expected different ones"),
     "no override": (["records"], "'records' is no override; expected key=value"),
     "interpolation": (["text=${absent}"], "absent"),
     "recipe": (["recipe=distil"], "there is no recipe 'distil', did you mean 'distill'?"),
@@ -101,7 +104,18 @@ def test_recipes_are_found_by_what_they_offer() -> None:
 def test_the_configs_of_the_project_are_right() -> None:
     folder = Path(config.__file__).parent.parent / "configs"
     for path in sorted(set(folder.glob("*.yaml")) - {folder / "fleet.yaml"}):  # machines, not a recipe
-        json.dumps(load(str(path)).to_json())
+        loaded = load(str(path))
+        kept = canonical.dumps(loaded.to_json())
+        again = config.resolve(json.loads(kept), str(path))
+        # A default that was kept is the value that it was, of its type too, which names what is made.
+        assert canonical.dumps(again.config.model_dump()) == canonical.dumps(loaded.config.model_dump())
+        assert canonical.dumps(again.to_json()) == kept
+
+
+def test_an_output_may_have_any_sign_in_its_name(recipe: Path, tmp_path: Path) -> None:
+    for name in ("a #1", "b: c", "#d", "e#f:g", "[h", "i's", "हिन्दी", "a=b"):
+        assert load(str(recipe), [f"out={tmp_path}/{name}"]).common.out == f"{tmp_path}/{name}"
+    assert load(str(recipe), [f'out="{tmp_path}/j"']).common.out == f"{tmp_path}/j"
 
 
 def test_the_default_with_noise_from_debian_differs_in_noise_alone() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
@@ -132,6 +133,10 @@ def test_what_cannot_be_is_refused(made: tuple[Artifact, SealedSet], texts: Seal
         translate(run, "translations", texts, made[0], HOW, source_lang="en", target_lang="ta")
     with pytest.raises(UserError, match="no pairs to train a translator on"):
         translator_job("translator", [], SETTINGS)
-    with pytest.raises(UserError, match="either epochs or steps"):
-        translator_job("translator", [texts], SETTINGS.model_copy(update={"steps": 5}))
+    with pytest.raises(ValidationError, match="epochs or steps: expected one of them"):
+        TranslatorSettings(steps=5)
+    with pytest.raises(ValidationError, match="compute_type is float16; expected float32, int8"):
+        TranslateSettings(compute_type="float16")
+    with pytest.raises(ValidationError, match="compute_type"):
+        TranslateSettings.model_validate({"compute_type": "foo"})
     assert not run.trace

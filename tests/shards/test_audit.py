@@ -165,6 +165,16 @@ def test_an_input_that_is_gone(out: Path) -> None:
 def test_a_place_without_sets_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sealed set is here or below"):
         list(audit_below(str(tmp_path)))
+    (tmp_path / "notes").write_text("x")
+    with pytest.raises(UserError, match="no sealed set is here or below"):
+        list(audit_below(str(tmp_path / "notes")))
+
+
+def test_files_of_others_are_left_alone(out: Path) -> None:
+    before = audit(out)
+    for place in (out, out / "in"):
+        (place / "NOTES").write_text("x")
+    assert audit(out) == before
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"digest": "12', b"{}", b"[]", b"\xff\xfe"])
