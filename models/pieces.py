@@ -36,6 +36,7 @@ def fit_pieces(texts: Iterable[str], size: int, what: str, **special: Any) -> tu
             **{"bos_id": -1, "eos_id": -1, **special},
         )
     except RuntimeError as error:
-        raise UserError(f"{what}: no {size} pieces can be fitted to these texts: {error}") from None
+        why = str(error).rpartition("] ")[2].partition(" Increase")[0]  # without its place in the library's code
+        raise UserError(f"{what}: no {size} pieces can be fitted to these texts: {why}") from None
     processor = spm.SentencePieceProcessor(model_proto=out.getvalue())
     return out.getvalue(), [processor.id_to_piece(number) for number in range(processor.get_piece_size())]

@@ -267,7 +267,8 @@ def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
 def _told(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:
     """Return one validation error as a sentence; ``beside`` has further settings of the top level."""
     loc = error["loc"]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    named = [part for part in loc if not (isinstance(part, str) and "[" in part)]  # without the tags of unions
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named).lstrip(".")
     if error["type"] == "extra_forbidden":
         names = _names(model, loc[:-1])
         if len(loc) == 1 and beside is not None:
@@ -279,7 +280,7 @@ def _told(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = N
     if error["type"] == "too_short":
         return f"{path}: nothing is given; expected at least {error['ctx']['min_length']}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    expected = message.removeprefix("Input should be ")
+    expected = message.removeprefix("Input should be ").replace("a valid tuple", "a list")
     if expected == message:
         return f"{path}: {message}" if path else message
     given = error["input"]

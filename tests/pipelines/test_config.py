@@ -43,6 +43,7 @@ WRONG = {
     "item": (["seeds=[1,x]"], "seeds[1]: 'x' is not right; expected a valid integer"),
     "seed": (["seeds=[-1]"], "seeds[0]: -1 is not right"),
     "equal seeds": (["seeds=[1,2,1]"], "seeds: [1, 2, 1] names a seed twice; expected different ones"),
+    "no list": (["seeds=1"], "seeds: 1 is not right; expected a valid list"),
     "no override": (["records"], "'records' is no override; expected key=value"),
     "interpolation": (["text=${absent}"], "absent"),
     "recipe": (["recipe=distil"], "there is no recipe 'distil', did you mean 'distill'?"),
