@@ -227,7 +227,7 @@ def stage(
         tuple(sorted(drops)),
         params,
         artifacts,
-        version=2,
+        version=3,  # quotes of CSV, and fields that are missing
         batch=BatchLimits(512),
         resources=resources or Resources(),
     )
