@@ -28,6 +28,10 @@ SUFFIXES = {
 LOOKED_AT = 100  # lines of a file in which at least one must be a manifest's
 
 
+class BrokenGzip(UserError):
+    """A file named ``.gz`` cannot be unpacked to its end."""
+
+
 def visible(url: str, base: str) -> bool:
     """Tell whether neither a file nor a folder between it and the corpus's is hidden."""
     return not any(part.startswith(".") for part in key_of(url, base).split("/"))
@@ -79,7 +83,7 @@ def all_lines(url: str) -> Iterator[bytes]:
     """Give the lines of a file, blank ones too; ``.gz`` is unpacked on the way.
 
     Raises:
-        UserError: it is named ``.gz`` and cannot be unpacked to its end.
+        BrokenGzip: it is named ``.gz`` and cannot be unpacked to its end.
     """
     with open_read(url) as packed:
         if not url.endswith(".gz"):
@@ -89,7 +93,7 @@ def all_lines(url: str) -> Iterator[bytes]:
             with gzip.GzipFile(fileobj=packed) as file:
                 yield from file
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UserError(f"{url}: cannot be unpacked ({error}); expected a whole file, packed by gzip") from None
+            raise BrokenGzip(f"{url}: cannot be unpacked ({error}); expected a whole file, packed by gzip") from None
 
 
 def pointers_of(
