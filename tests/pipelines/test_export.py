@@ -265,13 +265,14 @@ def test_killed_and_run_again_it_is_the_same(form: str, point: str, speech: Seal
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "a committed shard was written again"
 
 
-def test_ray_gives_the_same_bytes(speech: SealedSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "form", ["webdataset", *(pytest.param(form, marks=pytest.mark.slow) for form in ("huggingface", "nemo"))]
+)
+def test_ray_gives_the_same_bytes(speech: SealedSet, tmp_path: Path, form: str) -> None:
     pytest.importorskip("ray")
-    for form in ("huggingface", "nemo", "webdataset"):
-        here, there = tmp_path / "here" / form, tmp_path / "there" / form
-        export_set(speech.url, form, str(here), settings=HERE)
-        export_set(speech.url, form, str(there), settings=["runner=ray", "workers=2"])
-        assert tree(there) == tree(here)
+    export_set(speech.url, form, str(tmp_path / "here"), settings=HERE)
+    export_set(speech.url, form, str(tmp_path / "there"), settings=["runner=ray", "workers=2"])
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
 # --- what goes along, and what does not
