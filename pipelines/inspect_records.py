@@ -88,7 +88,7 @@ def _fitting(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Table
         try:
             wanted = pa.scalar(value).cast(column.type)
             table = table.filter(pc.equal(column, wanted))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # no value of that type, or a type without equality
             raise UserError(f"--where {name}={value}: the column holds {column.type}; expected such a value") from None
     return table
 

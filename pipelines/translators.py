@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -16,10 +16,8 @@ from shards.job import TrainJob
 from shards.stage import Resources, Stage
 from shards.step import Step
 
-_ON_CPUS = ("float32", "int8", "int8_float32", "int16")
-ComputeType = Literal[
-    "float32", "int8", "int8_float32", "int16", "float16", "bfloat16", "int8_float16", "int8_bfloat16"
-]
+OnCpus = Literal["float32", "int8", "int8_float32", "int16"]
+ComputeType = Literal[OnCpus, "float16", "bfloat16", "int8_float16", "int8_bfloat16"]
 
 
 class TranslatorModelSettings(Settings):
@@ -101,8 +99,9 @@ class TranslateSettings(Settings):
 
     @model_validator(mode="after")
     def _computes(self) -> TranslateSettings:
-        if not self.gpus and self.compute_type not in _ON_CPUS:
-            raise ValueError(f"compute_type is {self.compute_type}; expected {', '.join(_ON_CPUS)} without gpus")
+        expected = get_args(OnCpus)
+        if not self.gpus and self.compute_type not in expected:
+            raise ValueError(f"compute_type is {self.compute_type}; expected {', '.join(expected)} without gpus")
         return self
 
 

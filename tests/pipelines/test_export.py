@@ -265,9 +265,7 @@ def test_killed_and_run_again_it_is_the_same(form: str, point: str, speech: Seal
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "a committed shard was written again"
 
 
-@pytest.mark.parametrize(
-    "form", ["webdataset", *(pytest.param(form, marks=pytest.mark.slow) for form in ("huggingface", "nemo"))]
-)
+@pytest.mark.parametrize("form", ["huggingface", "nemo", "webdataset"])
 def test_ray_gives_the_same_bytes(speech: SealedSet, tmp_path: Path, form: str) -> None:
     pytest.importorskip("ray")
     export_set(speech.url, form, str(tmp_path / "here"), settings=HERE)
