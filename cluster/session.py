@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from shards.errors import GristmillError, UserError
+from shards.errors import GristmillError, UserError, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how often a group is looked at: a report waits for it
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how often a group is looked at: its end waits for it
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ parts write into the terminal what is of no use there
 }
@@ -33,6 +34,10 @@ HEALTH = {
 }
 # A Ray of our own listens on loopback only. The variable says so for systems other than Linux, and works there too.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray's processes that ask for the state of actors take these addresses; without one they take the cluster that was
+# last started on the machine, which may be another, or gone: each training then ended 12 seconds late.
+STATE, CLUSTER = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
+DASHBOARD_PORTS = range(8265, 8315)
 SPILL = "GRISTMILL_SPILL"  # the environment variable with the folder for what the object store cannot hold
 OBJECT_STORE_LEAST = 256 << 20
 OBJECT_STORE_MOST = 8 << 30
@@ -51,7 +56,7 @@ def start(workers: int | None = None) -> int:
     """
     if workers is not None and workers < 1:
         raise UserError(f"workers={workers}: expected a number of workers of 1 or more")
-    address, joins = os.environ.get("RAY_ADDRESS"), joined()
+    address, joins = os.environ.get(CLUSTER), joined()
     settings = SETTINGS | THREADS | ({} if joins else LOOPBACK)
     with _environment(settings | {"PYTHONPATH": _python_path()}):
         authenticate(joins)
@@ -70,7 +75,7 @@ def start(workers: int | None = None) -> int:
             except (ConnectionError, ray.exceptions.AuthenticationError) as error:
                 where = f"the Ray cluster at RAY_ADDRESS={address}" if joins else "a local Ray"
                 raise UserError(
-                    f"{where} cannot be reached ({_line(error)}); is it up, and is RAY_AUTH_TOKEN its token?"
+                    f"{where} cannot be reached ({one_line(error)[:200]}); is it up, and is RAY_AUTH_TOKEN its token?"
                 ) from None
             except Exception as error:
                 if "timed out during startup" not in str(error):  # of no class of its own
@@ -86,7 +91,7 @@ def start(workers: int | None = None) -> int:
 
 def joined() -> bool:
     """Tell whether there is a cluster to join, so that none is started."""
-    return os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    return os.environ.get(CLUSTER, "local") not in ("", "local")
 
 
 def stop() -> None:
@@ -101,16 +106,33 @@ def _start_local(workers: int | None) -> None:
 
     # Ray reads the variable when it is loaded, which may have been before.
     ray_constants.ENABLE_RAY_CLUSTER = os.environ[next(iter(LOOPBACK))] == "1"
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        include_dashboard=None,
-        dashboard_host="127.0.0.1",
-        object_store_memory=_object_store(),
-        object_spilling_directory=spill_folder(),
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    for tries_left in (1, 0):
+        board = f"127.0.0.1:{_dashboard_port()}"
+        with _environment({STATE: f"http://{board}"}):
+            started = ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=None,
+                dashboard_host="127.0.0.1",
+                dashboard_port=int(board.rpartition(":")[2]),
+                object_store_memory=_object_store(),
+                object_spilling_directory=spill_folder(),
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        if started.dashboard_url or not tries_left:
+            return
+        ray.shutdown()  # another process may have taken the port meanwhile; without a dashboard all else works
+
+
+def _dashboard_port() -> int:
+    """Return the port of the dashboard: the first that is free of those that Ray itself would try, or any."""
+    for port in (*DASHBOARD_PORTS, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise GristmillError("there is no free port on 127.0.0.1 for the dashboard of a local Ray")
 
 
 def _join() -> None:
@@ -119,6 +141,9 @@ def _join() -> None:
     # A submitted job has its environment from the submission; Ray refuses the same variable set twice.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     variables = THREADS | {"PYTHONPATH": os.environ["PYTHONPATH"]}
+    address = os.environ[CLUSTER]
+    if address != "auto" and "://" not in address:
+        variables[CLUSTER] = address
     ray.init(
         runtime_env=None if submitted else {"env_vars": variables},
         logging_level=logging.ERROR,
@@ -194,15 +219,15 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables while Ray starts, so that its processes inherit them; those that the user set stay."""
+    """Set variables while Ray starts, so that its processes inherit them; settings that the user made stay."""
     before = {name: os.environ.get(name) for name in variables}
     for name, value in variables.items():
-        if before[name] is None or name == "PYTHONPATH":
+        if before[name] is None or name in ("PYTHONPATH", STATE):
             os.environ[name] = value
     try:
         yield
     finally:
-        for name in variables.keys() & {"PYTHONPATH", *LOOPBACK}:
+        for name in variables.keys() & {"PYTHONPATH", STATE, *LOOPBACK}:
             del os.environ[name]
             os.environ |= {name: old} if (old := before[name]) is not None else {}
 
@@ -219,7 +244,3 @@ def _muted() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

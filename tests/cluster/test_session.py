@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,48 @@ session.stop()
     assert done.stdout.split() == ["False", "True"], done.stderr
 
 
+def test_processes_of_a_local_ray_ask_its_own_dashboard(tmp_path: Path) -> None:
+    """Not the cluster that was last started on the machine, nor the one to which the user submits jobs."""
+    pytest.importorskip("ray")
+    code = """
+import os
+import shutil
+import socket
+from pathlib import Path
+from cluster import session
+session.start(1)
+import ray
+def nodes():
+    from ray.util.state import list_nodes
+    return [node.node_id for node in list_nodes(timeout=20)]
+here = ray.get_runtime_context().get_node_id()
+assert Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster").read_text() == "127.0.0.1:1"
+print(ray.get(ray.remote(nodes).remote()) == [here], os.environ["RAY_API_SERVER_ADDRESS"])
+session.stop()
+"""
+    folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
+    (folder / "ray").mkdir()
+    (folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder), session.STATE: "http://127.0.0.1:2"}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert done.stdout.split() == ["True", "http://127.0.0.1:2"], done.stderr
+
+
+def test_the_dashboard_takes_the_next_port_that_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
+        ports = [one.getsockname()[1] for one in (taken, free)]
+        free.close()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(session, "DASHBOARD_PORTS", ports)
+            assert session._dashboard_port() == ports[1]
+            patch.setattr(session, "DASHBOARD_PORTS", ports[:1])
+            assert session._dashboard_port() not in ports
+
+
 def test_a_local_ray_listens_on_loopback_only_and_spills_where_it_is_told(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     code = """
@@ -67,7 +112,7 @@ while training.is_alive():
             found |= {c.laddr.ip for c in process.net_connections("inet") if c.status == "LISTEN"}
         except psutil.NoSuchProcess:
             pass
-    training.join(0.3)
+    training.join(1.0)
 assert os.path.exists(sys.argv[1] + "/artifact.json"), "nothing was trained"
 raylet = next(p for p in me.children(recursive=True) if p.name() == "raylet")
 print(json.dumps([sorted(found), " ".join(raylet.cmdline()), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" in os.environ]))
