@@ -201,16 +201,17 @@ class RayTrainContext:
         return None if name is None else self.checkpoints.read(name)
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Tell how it goes, to the log and as series too, and keep the checkpoint."""
-        import ray.train
+        """Tell how it goes, to the log and as series, and keep the checkpoint.
 
+        Ray Train is not told: without a checkpoint of its own it does nothing with a report, and the next one waits
+        until its controller has come round for it.
+        """
         if self.metrics is not None:
             self.metrics.point(metrics)
         if self.rank == 0 and self.log is not None:
             self.log.point(metrics)
         if self.rank == 0 and checkpoint is not None:
             self.checkpoints.write(checkpoint)
-        ray.train.report(dict(metrics))
 
 
 def _work(config: dict[str, Any]) -> None:
