@@ -45,10 +45,12 @@ def test_several_ranks_need_processes(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_killed_worker_is_made_good(tmp_path: Path) -> None:
-    """Three trainings, two at a time; the worker of one is killed in the midst of it."""
+    """Three trainings, two at a time, and a fit; the worker of a training is killed in the midst of it."""
     note = tmp_path / "note"
+    fit = counting("count", tmp_path / "counted")
     jobs = [walking("a"), walking("b", note=str(note), die_at=4), walking("c")]
-    RayRunner(2).train([(job, str(tmp_path / job.name)) for job in jobs])
+    RayRunner(2).train([(job, str(tmp_path / job.name)) for job in (*jobs, fit)])
+    assert value(tmp_path / "count") == b"6"
     assert note.read_text().split() == ["1", "2", "3", "4", "4", "5", "6"]
     assert [value(tmp_path / job.name) for job in jobs] == [undisturbed(tmp_path)] * 3
     made = get_artifact(str(tmp_path / "b"))
@@ -75,11 +77,9 @@ def test_killed_rank_takes_all_back_and_errors_come_as_they_are(tmp_path: Path) 
 @pytest.mark.usefixtures("ray_session")
 def test_fits_are_begun_again_when_their_workers_are_lost(tmp_path: Path) -> None:
     jobs = [counting(name, tmp_path / f"note_{name}", deaths) for name, deaths in (("a", 0), ("b", 2), ("c", 0))]
-    jobs.append(walking("walk"))
     RayRunner(2).train([(job, str(tmp_path / job.name)) for job in jobs])
     assert [len((tmp_path / f"note_{name}").read_text().split()) for name in "abc"] == [1, 3, 1]
     assert [value(tmp_path / name) for name in "abc"] == [b"6"] * 3
-    assert value(tmp_path / "walk") == undisturbed(tmp_path), "what trains by steps goes beside it"
     again = counting("hopeless", tmp_path / "hopeless", deaths=99)
     with pytest.raises(RuntimeError, match="training hopeless lost its workers 4 times"):
         RayRunner(2).train([(again, str(tmp_path / "model"))])

@@ -20,6 +20,7 @@ from pipelines.translators import (
     translate,
     translator_job,
 )
+from shards.artifact import Artifact
 from tests.actors.translators import sealed, sentences
 
 SETTINGS = TranslatorSettings(
@@ -37,16 +38,20 @@ def test_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
     texts = sealed(tmp_path, "texts", sentences(60, seed=1))
     how = TranslateSettings(n=3, rows=7, shard={"rows": 16})
 
-    def made(name: str, cluster: Cluster) -> list[str]:
+    def trained(cluster: Cluster, name: str) -> Artifact:
+        return Run(str(tmp_path / name), cluster).train([translator_job("translator", [pairs], SETTINGS)])[0]
+
+    def translated(cluster: Cluster, name: str, translator: Artifact) -> str:
         run = Run(str(tmp_path / name), cluster)
-        (translator,) = run.train([translator_job("translator", [pairs], SETTINGS)])
         found = translate(run, "translations", texts, translator, how, source_lang="en", target_lang="hi")
         assert len(found.shards) == 4
-        return [translator.digest, found.digest]
+        return found.digest
 
-    whole = made("whole", InProcessRunner())
+    here, there = trained(InProcessRunner(), "here"), trained(RayRunner(2), "there")
+    assert here.digest == there.digest, "one rank trains it, whatever the workers beside it"
+    whole = translated(InProcessRunner(), "here", here)
     for workers in (1, 2, 4):
-        assert made(f"ray{workers}", RayRunner(workers)) == whole
+        assert translated(RayRunner(workers), f"ray{workers}", there) == whole
 
 
 @pytest.mark.usefixtures("ray_session")
