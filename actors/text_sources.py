@@ -20,7 +20,7 @@ from actors.source_files import Seen, all_lines, base_of, key_of, lines, matches
 from actors.text_catalogues import list_gettext, list_tmx
 from models.text import base_language
 from shards import store
-from shards.errors import UserError
+from shards.errors import UserError, one_line
 from shards.schema import ID
 
 NOT_UTF8 = "not UTF-8"
@@ -344,8 +344,9 @@ def _batches(file: str, opened: Any, columns: list[str]) -> Iterator[pa.RecordBa
     except OSError as error:
         if error.errno is not None:  # of storage, not of what Arrow unpacks
             raise
-        why = " ".join(str(error).split())
-        raise UserError(f"{file}: damaged ({why}); expected a Parquet file that can be read to its end") from None
+        raise UserError(
+            f"{file}: damaged ({one_line(error)}); expected a Parquet file that can be read to its end"
+        ) from None
 
 
 def _inner(row: dict[str, Any], path: str) -> Any:

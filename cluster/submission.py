@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import session
-from shards.errors import UserError
+from shards.errors import UserError, one_line
 
 ANSWER_WITHIN = 10.0  # seconds a cluster has to answer at all
 LOST_AFTER = 60.0  # seconds without an answer, after which a job is no longer followed
@@ -224,7 +224,7 @@ class Cluster:
         except self._refused:
             raise self._no_token() from None
         except (OSError, RuntimeError) as error:
-            text = " ".join(str(error).split())
+            text = one_line(error)
             if "does not exist" in text:
                 raise UserError(f"{self.address}: there is no job {job}") from None
             if "already exists" in text:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from shards import store
-from shards.errors import UserError
+from shards.errors import UserError, one_line
 
 FLUSH_EVERY = 10.0  # seconds
 Point = tuple[int, float, dict[str, float]]  # a step, the seconds since 1970, and metrics by name
@@ -90,7 +90,7 @@ class TrainingLog:
                 do(sink)
             except Exception as error:
                 self.sinks.remove(sink)
-                why = " ".join(str(error).split())[:200]
+                why = one_line(error)[:200]
                 _log.warning("%s: no more points are logged, the training goes on (%s)", type(sink).__name__, why)
 
 

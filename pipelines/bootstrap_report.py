@@ -65,10 +65,11 @@ def make_report(
         test_sets[named(size)] = {"texts": len(tested_texts), "words": words, "resampled": "texts"}
     metrics += evaluate(errors, metric="wer", baseline=baseline)
     signatures: dict[str, str] = {}
+    expected = bootstrap_scores.read_references(references)
     for system, by_key in tested.items():
         for size in sorted({of for of, _ in by_key}):
             made = {
-                seed: bootstrap_scores.read_translations(found, references)
+                seed: bootstrap_scores.read_translations(found, expected)
                 for (of, seed), found in by_key.items()
                 if of == size
             }

@@ -148,14 +148,19 @@ class Translations:
     references: list[list[str]]
 
 
-def read_translations(made: SealedSet, asked: SealedSet) -> Translations:
-    """Return the translations (column ``target``) of the references that were asked for, in the order of their ids.
+def read_references(asked: SealedSet) -> dict[str, list[str]]:
+    """Return the references of each text that translators are tested on, in the order of the texts' ids."""
+    table = pa.concat_tables(asked.tables(["id", "references"])).sort_by("id")
+    return dict(zip(table["id"].to_pylist(), table["references"].to_pylist(), strict=True))
+
+
+def read_translations(made: SealedSet, references: Mapping[str, list[str]]) -> Translations:
+    """Return the translations (column ``target``) of the texts that have references, in their order.
 
     A text without one counts as translated by nothing, so that all systems are compared on the same texts.
     """
     found = {row["id"]: row["target"] for table in made.tables(["id", "target"]) for row in table.to_pylist()}
-    table = pa.concat_tables(asked.tables(["id", "references"])).sort_by("id")
-    return Translations([found.get(name, "") for name in table["id"].to_pylist()], table["references"].to_pylist())
+    return Translations([found.get(name, "") for name in references], list(references.values()))
 
 
 def translation_metrics(

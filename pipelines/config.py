@@ -27,7 +27,7 @@ from pydantic import (
 
 from cluster.placement import Placement
 from shards import canonical, store
-from shards.errors import UserError
+from shards.errors import UserError, one_line
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -179,9 +179,9 @@ def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         base = OmegaConf.create(text)
     except YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from None
+        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
     except OmegaConfBaseException as error:
-        raise UserError(f"{path}: cannot be read: {_one_line(error)}") from None
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
     if not OmegaConf.is_dict(base):
         raise UserError(f"{path}: expected `key: value` lines, found a list")
     for override in overrides:
@@ -191,11 +191,11 @@ def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
         try:
             base = OmegaConf.merge(base, OmegaConf.from_dotlist([f"{key}={_spelled(value)}"]))
         except (OmegaConfBaseException, YAMLError) as error:
-            raise UserError(f"{override!r} cannot be applied: {_one_line(error)}") from None
+            raise UserError(f"{override!r} cannot be applied: {one_line(error)}") from None
     try:
         values = OmegaConf.to_container(base, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {_one_line(error)}") from None
+        raise UserError(f"{path}: {one_line(error)}") from None
     return typing.cast("dict[str, Any]", values)
 
 
@@ -334,7 +334,3 @@ def nearest(name: str, names: Any) -> str:
     """Return the name meant, as the part of a sentence; nothing where none is near."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

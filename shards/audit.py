@@ -15,7 +15,7 @@ import pyarrow as pa
 from shards import canonical, store
 from shards.dataset import SealedSet, ShardEntry, row_totals
 from shards.errors import UserError
-from shards.finding import COUNTS, UNREADABLE, find_below, one_line, seal_versions
+from shards.finding import COUNTS, UNREADABLE, find_below, seal_versions, why_unreadable
 from shards.parquet import decode_table
 from shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
 from shards.work import QUARANTINE, REJECTS
@@ -116,7 +116,7 @@ class _Audit:
         try:
             return self._slices(json.loads(data), lineage[0])
         except UNREADABLE as error:
-            self.gap("step.json", f"cannot be read ({one_line(error)})")
+            self.gap("step.json", f"cannot be read ({why_unreadable(error)})")
             return {}
 
     def _slices(self, plan: Mapping[str, Any], digest: str) -> dict[str, list[tuple[str, int, int]]]:
@@ -169,7 +169,7 @@ class _Audit:
             try:
                 receipt = find_receipt(self.sealed.url, name)
             except UNREADABLE as error:
-                self.gap(f"receipts/{name}.json", f"cannot be read ({one_line(error)})")
+                self.gap(f"receipts/{name}.json", f"cannot be read ({why_unreadable(error)})")
                 continue
             # Records that are being run again are sealed when their run ends.
             if receipt is None or receipt.requeue_of is None:
@@ -181,7 +181,7 @@ class _Audit:
         try:
             receipt = find_receipt(self.sealed.url, entry.name)
         except UNREADABLE as error:
-            self.gap(f"receipts/{entry.name}.json", f"cannot be read ({one_line(error)})")
+            self.gap(f"receipts/{entry.name}.json", f"cannot be read ({why_unreadable(error)})")
             return None
         if receipt is None:
             self.gap(f"receipts/{entry.name}.json", "is missing")
@@ -207,7 +207,7 @@ class _Audit:
         try:
             table = decode_table(data)
         except (pa.ArrowInvalid, OSError) as error:
-            self.gap(stored.path, f"cannot be read ({one_line(error)})")
+            self.gap(stored.path, f"cannot be read ({why_unreadable(error)})")
             return None
         if table.num_rows != stored.rows:
             self.gap(stored.path, f"holds {table.num_rows} rows, the receipt says {stored.rows}")
@@ -328,7 +328,7 @@ def _audit_artifact(url: str) -> list[str]:
         body = json.loads(store.read_bytes(store.join(url, "artifact.json")))
         stored = [(name, body["files"][name], sha) for name, sha in body["sha256"].items()]
     except UNREADABLE as error:
-        return [f"{url}: artifact.json: cannot be read ({one_line(error)})"]
+        return [f"{url}: artifact.json: cannot be read ({why_unreadable(error)})"]
     gaps = []
     for name, path, sha in stored:
         data = store.read_if_present(store.join(url, path))

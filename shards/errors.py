@@ -23,3 +23,8 @@ class RejectRecord(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, on one line, for the end of a sentence."""
+    return " ".join(str(error).split())

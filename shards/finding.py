@@ -11,7 +11,7 @@ from typing import Any
 from shards import store
 from shards.artifact import get_artifact
 from shards.dataset import SealedSet, find_sealed
-from shards.errors import UserError
+from shards.errors import UserError, one_line
 from shards.job import CHECKPOINTS
 
 _DEPTH = 4  # folders below an output in which sets are looked for
@@ -41,12 +41,12 @@ def find_below(url: str) -> Found:
             try:
                 found.sealed.append(_sealed(folder))
             except UNREADABLE as error:
-                found.unreadable[folder] = f"seal.json: cannot be read ({one_line(error)})"
+                found.unreadable[folder] = f"seal.json: cannot be read ({why_unreadable(error)})"
         elif "artifact.json" in names:
             try:
                 get_artifact(folder)
             except UNREADABLE as error:
-                found.unreadable[folder] = f"artifact.json: cannot be read ({one_line(error)})"
+                found.unreadable[folder] = f"artifact.json: cannot be read ({why_unreadable(error)})"
             else:
                 found.artifacts.append(folder)
         elif "step.json" in names or "receipts" in names:
@@ -88,6 +88,6 @@ def seal_versions(url: str) -> dict[str, dict[str, Any]]:
     return seals
 
 
-def one_line(error: Exception) -> str:
-    """Return an error for the end of a sentence."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:120]
+def why_unreadable(error: Exception) -> str:
+    """Return one of ``UNREADABLE`` for the end of a sentence; many of them say little without their class."""
+    return f"{type(error).__name__}: {one_line(error)}"[:120]

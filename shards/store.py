@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shards.errors import UserError
+from shards.errors import UserError, one_line
 from shards.setting import seconds
 
 
@@ -340,7 +340,7 @@ _patience: contextvars.ContextVar[float] = contextvars.ContextVar("patience", de
 
 
 def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    return (one_line(error) or type(error).__name__)[:300]
 
 
 @contextlib.contextmanager

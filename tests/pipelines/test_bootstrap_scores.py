@@ -79,8 +79,10 @@ def test_a_reference_that_was_not_translated_counts_as_translated_by_nothing(tmp
     names = ["a", "b", "c"]
     asked = pa.table({"id": names, "references": [["put it on"], ["stop it right here", "halt"], ["go"]]})
     made = pa.table({"id": ["b"], "target": ["stop it right here"]})
-    given = [seal_tables(str(tmp_path / name), name, [table]) for name, table in (("made", made), ("asked", asked))]
-    found = bootstrap_scores.read_translations(*given)
+    given, wanted = (
+        seal_tables(str(tmp_path / name), name, [table]) for name, table in (("made", made), ("asked", asked))
+    )
+    found = bootstrap_scores.read_translations(given, bootstrap_scores.read_references(wanted))
     assert found == Translations(
         ["", "stop it right here", ""], [["put it on"], ["stop it right here", "halt"], ["go"]]
     )
