@@ -34,9 +34,9 @@ HEALTH = {
 }
 # A Ray of our own listens on loopback only. The variable says so for systems other than Linux, and works there too.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# Ray's processes that ask for the state of actors take these addresses; without one they take the cluster that was
-# last started on the machine, which may be another, or gone: each training then ended 12 seconds late.
-STATE, CLUSTER = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
+# Where processes of Ray ask for the state of its actors. Without either they ask the cluster that was last started on
+# the machine, which may be another, or gone: then each training ends 12 s late, and who guards its resources is misled.
+DASHBOARD, ADDRESS = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
 DASHBOARD_PORTS = range(8265, 8315)
 SPILL = "GRISTMILL_SPILL"  # the environment variable with the folder for what the object store cannot hold
 OBJECT_STORE_LEAST = 256 << 20
@@ -56,7 +56,7 @@ def start(workers: int | None = None) -> int:
     """
     if workers is not None and workers < 1:
         raise UserError(f"workers={workers}: expected a number of workers of 1 or more")
-    address, joins = os.environ.get(CLUSTER), joined()
+    address, joins = os.environ.get(ADDRESS), joined()
     settings = SETTINGS | THREADS | ({} if joins else LOOPBACK)
     with _environment(settings | {"PYTHONPATH": _python_path()}):
         authenticate(joins)
@@ -91,7 +91,7 @@ def start(workers: int | None = None) -> int:
 
 def joined() -> bool:
     """Tell whether there is a cluster to join, so that none is started."""
-    return os.environ.get(CLUSTER, "local") not in ("", "local")
+    return os.environ.get(ADDRESS, "local") not in ("", "local")
 
 
 def stop() -> None:
@@ -108,7 +108,7 @@ def _start_local(workers: int | None) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = os.environ[next(iter(LOOPBACK))] == "1"
     for tries_left in (1, 0):
         board = f"127.0.0.1:{_dashboard_port()}"
-        with _environment({STATE: f"http://{board}"}):
+        with _environment({DASHBOARD: f"http://{board}"}):
             started = ray.init(
                 address="local",
                 num_cpus=workers,
@@ -141,9 +141,9 @@ def _join() -> None:
     # A submitted job has its environment from the submission; Ray refuses the same variable set twice.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     variables = THREADS | {"PYTHONPATH": os.environ["PYTHONPATH"]}
-    address = os.environ[CLUSTER]
+    address = os.environ[ADDRESS]
     if address != "auto" and "://" not in address:
-        variables[CLUSTER] = address
+        variables[ADDRESS] = address
     ray.init(
         runtime_env=None if submitted else {"env_vars": variables},
         logging_level=logging.ERROR,
@@ -222,12 +222,12 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables while Ray starts, so that its processes inherit them; settings that the user made stay."""
     before = {name: os.environ.get(name) for name in variables}
     for name, value in variables.items():
-        if before[name] is None or name in ("PYTHONPATH", STATE):
+        if before[name] is None or name in ("PYTHONPATH", DASHBOARD):
             os.environ[name] = value
     try:
         yield
     finally:
-        for name in variables.keys() & {"PYTHONPATH", STATE, *LOOPBACK}:
+        for name in variables.keys() & {"PYTHONPATH", DASHBOARD, *LOOPBACK}:
             del os.environ[name]
             os.environ |= {name: old} if (old := before[name]) is not None else {}
 

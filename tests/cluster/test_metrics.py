@@ -125,6 +125,10 @@ def test_series_of_a_run(watched_cluster: Watched) -> None:
     assert set(metrics.COUNTERS) | set(metrics.GAUGES) | set(metrics.HISTOGRAMS) <= names | set(found)
 
 
+def test_processes_of_a_cluster_that_was_joined_know_its_address(watched_cluster: Watched) -> None:
+    assert (watched_cluster.out / "asked").read_text() == watched_cluster.address
+
+
 def ask(url: str, query: str) -> list[dict]:
     with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10) as answer:
         return json.load(answer)["data"]["result"]

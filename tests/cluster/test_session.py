@@ -57,8 +57,6 @@ def test_processes_of_a_local_ray_ask_its_own_dashboard(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     code = """
 import os
-import shutil
-import socket
 from pathlib import Path
 from cluster import session
 session.start(1)
@@ -75,7 +73,7 @@ session.stop()
     (folder / "ray").mkdir()
     (folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder), session.STATE: "http://127.0.0.1:2"}
+    env |= {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder), session.DASHBOARD: "http://127.0.0.1:2"}
     try:
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     finally:
@@ -83,15 +81,15 @@ session.stop()
     assert done.stdout.split() == ["True", "http://127.0.0.1:2"], done.stderr
 
 
-def test_the_dashboard_takes_the_next_port_that_is_free() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
-        ports = [one.getsockname()[1] for one in (taken, free)]
-        free.close()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(session, "DASHBOARD_PORTS", ports)
-            assert session._dashboard_port() == ports[1]
-            patch.setattr(session, "DASHBOARD_PORTS", ports[:1])
-            assert session._dashboard_port() not in ports
+def test_the_dashboard_takes_the_next_port_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            free = other.getsockname()[1]
+        monkeypatch.setattr(session, "DASHBOARD_PORTS", [taken, free])
+        assert session._dashboard_port() == free
+        monkeypatch.setattr(session, "DASHBOARD_PORTS", [taken])
+        assert session._dashboard_port() != taken
 
 
 def test_a_local_ray_listens_on_loopback_only_and_spills_where_it_is_told(tmp_path: Path) -> None:

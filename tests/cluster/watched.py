@@ -28,6 +28,7 @@ class Watched:
     """What a test sees of it."""
 
     folder: Path  # Ray's temporary folder
+    address: str
     dashboard: str
     metrics: str
     token: str
@@ -79,7 +80,9 @@ def watched() -> Iterator[Watched]:
     command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
     command += [f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--num-cpus=4", "--num-gpus=1"]
     command += ["--object-store-memory=100000000", "--disable-usage-stats"]
-    made = Watched(folder, f"http://127.0.0.1:{board}", f"http://127.0.0.1:{metrics}", token, folder / "watched")
+    address = f"127.0.0.1:{gcs}"
+    pages, series = f"http://127.0.0.1:{board}", f"http://127.0.0.1:{metrics}"
+    made = Watched(folder, address, pages, series, token, folder / "watched")
     with (folder / "log").open("wb") as log, contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -87,7 +90,7 @@ def watched() -> Iterator[Watched]:
         wait(lambda: answers(f"{made.dashboard}/api/version", token), 300, folder / "log", head)
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.watched_driver", str(made.out)],
-            env=environment | {"RAY_ADDRESS": f"127.0.0.1:{gcs}"},
+            env=environment | {"RAY_ADDRESS": address},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -6,6 +6,7 @@ afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -61,11 +62,9 @@ def workers(node: Any) -> list[psutil.Process]:
     """Return the processes on a node that make shards."""
     found = []
     for info in node.all_processes["raylet"]:
-        try:
-            children = psutil.Process(info.process.pid).children(recursive=True)
-            found += [child for child in children if "StageActor" in " ".join(child.cmdline())]
-        except psutil.Error:
-            continue  # gone meanwhile
+        for child in psutil.Process(info.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it is gone meanwhile, and only it
+                found += [child] if "StageActor" in " ".join(child.cmdline()) else []
     return found
 
 
@@ -75,7 +74,7 @@ def main(source: str, out: str) -> None:
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
     drainer = Drainer(cluster, node)
-    sealed = run_step(law_step(open_sealed(source), None, 0.2), out, RayRunner(), 1, drainer)
+    sealed = run_step(law_step(open_sealed(source), None, 0.4), out, RayRunner(), 1, drainer)
     print(sealed.digest, drainer.left_then, drainer.after)
     session.stop()
     cluster.shutdown()
