@@ -107,14 +107,14 @@ def _start_local(workers: int | None) -> None:
     # Ray reads the variable when it is loaded, which may have been before.
     ray_constants.ENABLE_RAY_CLUSTER = os.environ[next(iter(LOOPBACK))] == "1"
     for tries_left in (1, 0):
-        board = f"127.0.0.1:{_dashboard_port()}"
-        with _environment({DASHBOARD: f"http://{board}"}):
+        port = _dashboard_port()
+        with _environment({DASHBOARD: f"http://127.0.0.1:{port}"}):
             started = ray.init(
                 address="local",
                 num_cpus=workers,
                 include_dashboard=None,
                 dashboard_host="127.0.0.1",
-                dashboard_port=int(board.rpartition(":")[2]),
+                dashboard_port=port,
                 object_store_memory=_object_store(),
                 object_spilling_directory=spill_folder(),
                 logging_level=logging.ERROR,

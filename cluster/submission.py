@@ -34,7 +34,7 @@ STOPPED = 130  # the exit code of what was interrupted
 # Folders that hold no code; those whose names begin with a dot belong to the machine and may hold secrets.
 _NO_CODE = {"__pycache__", "node_modules", "build", "dist", "data", "out", "runs", "venv"}
 _OUTPUTS = {"run.json", "seal.json", "pyvenv.cfg"}  # a folder that holds one of these is an output or an environment
-_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # which Ray would take before the address it is given
+_ADDRESSES = (session.ADDRESS, session.DASHBOARD)  # which Ray would take before the address it is given
 _LOUD = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "KEY")
 

@@ -62,9 +62,10 @@ def workers(node: Any) -> list[psutil.Process]:
     """Return the processes on a node that make shards."""
     found = []
     for info in node.all_processes["raylet"]:
-        for child in psutil.Process(info.process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it is gone meanwhile, and only it
-                found += [child] if "StageActor" in " ".join(child.cmdline()) else []
+        with contextlib.suppress(psutil.Error):  # the node itself is gone meanwhile
+            for child in psutil.Process(info.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # this process is, and only it
+                    found += [child] if "StageActor" in " ".join(child.cmdline()) else []
     return found
 
 
