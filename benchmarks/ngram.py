@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=10.0)
     parser.add_argument("--ray", action="store_true", help="also with 1, 2 and 4 workers on Ray")
     given = parser.parse_args()
+    process.choose_allocator()  # of the processes that are measured, as the command line does
     data = Path(os.environ.get("GRISTMILL_DATA") or "../shared/data")
     files = given.files or sorted(p for p in data.rglob("*") if p.suffix in TABLES)
     with tempfile.TemporaryDirectory() as made:

@@ -266,9 +266,9 @@ def main() -> int:
     if given.drive is not None:
         drive(given.drive, given.folder)
         return 0
-    from cluster.session import LOOPBACK, SETTINGS, THREADS
+    from cluster.session import LOOPBACK, SETTINGS, WORKER
 
-    os.environ |= SETTINGS | THREADS | LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c" * 64}
+    os.environ |= SETTINGS | WORKER | LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c" * 64}
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as name:

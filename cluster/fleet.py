@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from cluster.session import HEALTH, THREADS
+from cluster.session import HEALTH, WORKER
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
 Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*[kMGT]i?$", description="bytes as Kubernetes writes them")]
@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    **THREADS,
+    **WORKER,
     **HEALTH,
 }
 

@@ -13,11 +13,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from shards.errors import GristmillError, UserError, one_line
+from shards.process import ALLOCATOR, ARROW_POOL
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # One thread in each worker: workers are many, and sums over threads come in another order on another machine (law 1).
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
+# Arrow settles its allocator as it is loaded, which Ray may do before a stage is built.
+WORKER = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1"),
+    ARROW_POOL: ALLOCATOR,
+}
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how often a group is looked at: its end waits for it
@@ -57,7 +62,7 @@ def start(workers: int | None = None) -> int:
     if workers is not None and workers < 1:
         raise UserError(f"workers={workers}: expected a number of workers of 1 or more")
     address, joins = os.environ.get(ADDRESS), joined()
-    settings = SETTINGS | THREADS | ({} if joins else LOOPBACK)
+    settings = SETTINGS | WORKER | ({} if joins else LOOPBACK)
     with _environment(settings | {"PYTHONPATH": _python_path()}):
         authenticate(joins)
         try:
@@ -140,7 +145,7 @@ def _join() -> None:
 
     # A submitted job has its environment from the submission; Ray refuses the same variable set twice.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    variables = THREADS | {"PYTHONPATH": os.environ["PYTHONPATH"]}
+    variables = WORKER | {name: os.environ[name] for name in ("PYTHONPATH", ARROW_POOL)}
     address = os.environ[ADDRESS]
     if address != "auto" and "://" not in address:
         variables[ADDRESS] = address

@@ -119,7 +119,7 @@ class Cluster:
     def submit(self, folder: Path, arguments: Sequence[str], variables: Mapping[str, str], name: str | None) -> str:
         """Submit ``gristmill`` with arguments on a folder of code, and return the id of the job."""
         command = ["python", "-m", "pipelines.cli", *arguments]
-        given = session.THREADS | {"RAY_JOB_STOP_WAIT_TIME_S": STOP_WITHIN, "PYTHONUNBUFFERED": "1"} | dict(variables)
+        given = session.WORKER | {"RAY_JOB_STOP_WAIT_TIME_S": STOP_WITHIN, "PYTHONUNBUFFERED": "1"} | dict(variables)
         with self._told(name):
             return self.client.submit_job(
                 entrypoint=shlex.join(command),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from cluster.session import HEALTH, SETTINGS, THREADS
+from cluster.session import HEALTH, SETTINGS, WORKER
 
 LOOK_SECONDS = 5.0  # between two looks at the head, and that it is given to answer
 CUT_SECONDS = 30.0  # without an answer of the head, after which the worker is ended
@@ -26,7 +26,7 @@ END_SECONDS = 20.0  # that it is given to end
 def keep(head: str, options: Sequence[str]) -> NoReturn:
     """Join the cluster of ``head`` (host:port) again and again; ends by an exception of a signal's handler only."""
     command = ["ray", "start", "--block", "--disable-usage-stats", f"--address={head}", *options]
-    environment = {**SETTINGS, **THREADS, **HEALTH, **os.environ}
+    environment = {**SETTINGS, **WORKER, **HEALTH, **os.environ}
     while True:
         while not _answers(head):
             time.sleep(LOOK_SECONDS)

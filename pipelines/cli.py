@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from shards import process
 from shards.errors import GristmillError, UserError
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ _INTERRUPTED = "gristmill: interrupted; what is committed is kept, the same comm
 
 def main() -> None:
     """Run the command line."""
+    process.choose_allocator()
     app(prog_name="gristmill")
 
 

@@ -52,7 +52,7 @@ session.stop()
     assert done.stdout.split() == ["False", "True"], done.stderr
 
 
-def test_processes_of_a_local_ray_ask_its_own_dashboard(tmp_path: Path) -> None:
+def test_processes_of_a_local_ray_ask_its_own_dashboard_and_take_the_systems_allocator(tmp_path: Path) -> None:
     """Not the cluster that was last started on the machine, nor the one to which the user submits jobs."""
     pytest.importorskip("ray")
     code = """
@@ -62,11 +62,12 @@ from cluster import session
 session.start(1)
 import ray
 def nodes():
+    import pyarrow
     from ray.util.state import list_nodes
-    return [node.node_id for node in list_nodes(timeout=20)]
+    return [node.node_id for node in list_nodes(timeout=20)], pyarrow.default_memory_pool().backend_name
 here = ray.get_runtime_context().get_node_id()
 assert Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster").read_text() == "127.0.0.1:1"
-print(ray.get(ray.remote(nodes).remote()) == [here], os.environ["RAY_API_SERVER_ADDRESS"])
+print(ray.get(ray.remote(nodes).remote()) == ([here], "system"), os.environ["RAY_API_SERVER_ADDRESS"])
 session.stop()
 """
     folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
