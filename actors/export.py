@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from actors.pointers import EMPTY, UNREADABLE
 from shards import canonical, store
-from shards.errors import GristmillError, RejectRecord, UserError
+from shards.errors import GristmillError, RejectRecord, UserError, with_class
 from shards.parquet import encode_table
 from shards.schema import AUDIO, REJECT_REASON
 from shards.stage import ArtifactRef, BatchLimits, Resources, Stage
@@ -259,7 +259,7 @@ def _put(dest: str, path: str, data: bytes) -> None:
         raise
     except Exception as error:
         # No record is to blame: it must not end in quarantine for a storage that fails.
-        raise GristmillError(f"{dest}: cannot be written: {type(error).__name__}: {error}") from error
+        raise GristmillError(f"{dest}: cannot be written: {with_class(error)}") from error
 
 
 def _with(batch: pa.Table, fields: Sequence[pa.Field], rows: Sequence[tuple[Any, ...]]) -> pa.Table:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from shards import store
-from shards.errors import UserError, one_line
+from shards.errors import UserError, one_line, with_class
 
 FLUSH_EVERY = 10.0  # seconds
 Point = tuple[int, float, dict[str, float]]  # a step, the seconds since 1970, and metrics by name
@@ -210,7 +210,7 @@ def _experiment(client: Any, uri: str, name: str) -> str:
 
 
 def _unreachable(uri: str, error: Exception) -> UserError:
-    why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    why = with_class(error)[:200]
     return UserError(f"log.mlflow={uri}: MLflow cannot be used there ({why}); expected a tracking URI or a folder")
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shards import canonical
-from shards.errors import UserError
+from shards.errors import UserError, with_class
 
 FORMAT = 1
 FEATURES = ("log_domain", "log_intent", "log_slots")
@@ -239,7 +239,7 @@ class DomainReranker:
             names = tuple(body["features"])
             made = cls(body["domain"], body["loss"], weights, float(body["bias"]), specs, body["trained_on"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{source}: the re-ranker's file is damaged ({type(error).__name__}: {error})") from None
+            raise UserError(f"{source}: the re-ranker's file is damaged ({with_class(error)})") from None
         if names != made.features or len(weights) != len(names):
             raise UserError(
                 f"{source}: {len(weights)} weights for the features {', '.join(names)}; "

@@ -14,7 +14,7 @@ from pipelines.launch import PLAN, check_storage
 from pipelines.progress import clock
 from pipelines.sampling import Line, SampledRun, at_once
 from shards import canonical, store
-from shards.errors import GristmillError, UserError, one_line
+from shards.errors import GristmillError, UserError, one_line, with_class
 
 SAMPLE = 48  # records of each source
 
@@ -81,7 +81,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
             if not any(line.kind != "source" for line in run.lines):
                 raise
             last = run.lines[-1].name
-            why = one_line(error) if isinstance(error, GristmillError) else f"{type(error).__name__}: {error}"
+            why = one_line(error) if isinstance(error, GristmillError) else with_class(error)
             notes.append(f"what comes after {last} is not priced: the sample did not come so far ({why})")
         spent = time.perf_counter() - begun - sum(entry.seconds for entry in run.trace)
     prices = common.price

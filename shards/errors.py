@@ -28,3 +28,8 @@ class RejectRecord(Exception):
 def one_line(error: BaseException) -> str:
     """Return what an error says, on one line, for the end of a sentence."""
     return " ".join(str(error).split())
+
+
+def with_class(error: BaseException) -> str:
+    """Return an error's class and what it says, on one line: many of other packages say little without their class."""
+    return f"{type(error).__name__}: {one_line(error)}"

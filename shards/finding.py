@@ -11,7 +11,7 @@ from typing import Any
 from shards import store
 from shards.artifact import get_artifact
 from shards.dataset import SealedSet, find_sealed
-from shards.errors import UserError, one_line
+from shards.errors import UserError, with_class
 from shards.job import CHECKPOINTS
 
 _DEPTH = 4  # folders below an output in which sets are looked for
@@ -89,5 +89,5 @@ def seal_versions(url: str) -> dict[str, dict[str, Any]]:
 
 
 def why_unreadable(error: Exception) -> str:
-    """Return one of ``UNREADABLE`` for the end of a sentence; many of them say little without their class."""
-    return f"{type(error).__name__}: {one_line(error)}"[:120]
+    """Return one of ``UNREADABLE`` for the end of a sentence."""
+    return with_class(error)[:120]

@@ -52,6 +52,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def free_ports(number: int) -> list[int]:
+    """Return free ports, looked for all at once so that they differ."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
         return [probe.getsockname()[1] for probe in probes]
@@ -85,15 +86,18 @@ def started(folder: Path) -> Iterator[Head]:
         end(process)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all it started: in order, and what is left of them by force."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    process.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(family, timeout=20)
-    for one in alive:
+def end(process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
+    """End a process and all it started: in order in so many seconds, and what is left of them by force."""
+    family: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    if seconds:
+        process.send_signal(signal.SIGTERM)
+        _, family = psutil.wait_procs(family, timeout=seconds)
+    for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-    process.wait(10)
+    process.wait(20)
 
 
 def _wait(head: Head) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
+
+from tests.cluster.heads import end, free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,25 +35,6 @@ class Watched:
     out: Path  # of the recipe
 
 
-def ports(number: int) -> list[int]:
-    """Free ports, all at once so that they differ."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
-def ended(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started, at once: nothing of them is kept."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        first = psutil.Process(process.pid)
-        for one in [first, *first.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-    process.wait(20)
-
-
 @contextlib.contextmanager
 def watched() -> Iterator[Watched]:
     """Start the head and the driver, and wait until the recipe is through; end both."""
@@ -61,7 +42,7 @@ def watched() -> Iterator[Watched]:
     if ray is None:
         pytest.skip("Ray is not installed")
     folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
-    gcs, board, metrics, agent, grpc, scaler, server, client = ports(8)
+    gcs, board, metrics, agent, grpc, scaler, server, client = free_ports(8)
     token = secrets.token_hex(16)
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -86,7 +67,7 @@ def watched() -> Iterator[Watched]:
     with (folder / "log").open("wb") as log, contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        stack.callback(ended, head)
+        stack.callback(end, head, 0)  # at once: nothing of it is kept
         wait(lambda: answers(f"{made.dashboard}/api/version", token), 300, folder / "log", head)
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.watched_driver", str(made.out)],
@@ -97,7 +78,7 @@ def watched() -> Iterator[Watched]:
             cwd=ROOT,
             start_new_session=True,
         )
-        stack.callback(ended, driver)
+        stack.callback(end, driver, 0)
         wait((made.out / "through").exists, 500, folder / "log", driver)
         yield made
 
