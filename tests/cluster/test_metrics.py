@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import metrics, panels
 from shards.stage import Resources
-from tests.cluster.watched import Watched, answers, ended, ports, wait
+from tests.cluster.heads import end, free_ports
+from tests.cluster.watched import Watched, answers, wait
 
 pytestmark = pytest.mark.timeout(900)  # the cluster is started within the first test
 BOARDS = panels.boards()
@@ -147,7 +148,7 @@ def prometheus(watched_cluster: Watched, tmp_path_factory: pytest.TempPathFactor
     discovery["files"] = [str(watched_cluster.folder / "prom_metrics_service_discovery.json")]
     given["global"] = {"scrape_interval": "2s", "evaluation_interval": "2s"}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(given))
-    (port,) = ports(1)
+    (port,) = free_ports(1)
     command = [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     command += [f"--web.listen-address=127.0.0.1:{port}"]
     url = f"http://127.0.0.1:{port}"
@@ -158,7 +159,7 @@ def prometheus(watched_cluster: Watched, tmp_path_factory: pytest.TempPathFactor
         wait(lambda: ask(url, "min(count_over_time(ray_gristmill_cost[5m])) > 3"), 60, folder / "log", server)
         yield url
     finally:
-        ended(server)
+        end(server, 0)
 
 
 @pytest.mark.parametrize(("panel", "query"), QUERIES)
