@@ -276,11 +276,13 @@ def _line(one: SetStatus) -> str:
 
 def _whole(status: RunStatus) -> list[str]:
     """Return what is to be said of the run as a whole."""
-    under = len(status.under_way)
-    lines = [f"{under} under way" if under else "all that was begun is finished"]
     if status.over:
-        lines.append("whole run: finished")
-    elif status.share is not None:
+        return ["all that was begun is finished", "whole run: finished"]
+    under = len(status.under_way)
+    # A training shows itself by its first checkpoint.
+    idle = "none under way, and no report yet: the run is at a training's begin, between steps, or was ended"
+    lines = [f"{under} under way" if under else idle]
+    if status.share is not None:
         lines.append(f"whole run: {status.share:.0%}, {clock(status.left)} to go by the estimate of `gristmill plan`")
     else:
         lines.append("whole run: time to go unknown; `gristmill plan` before a run estimates it")

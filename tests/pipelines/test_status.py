@@ -91,6 +91,15 @@ def test_receipts_are_read_once(stopped: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == 3
 
 
+def test_a_run_without_its_report_is_not_told_as_finished(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As when it was killed while it trained, before the first checkpoint."""
+    run_step(step(stopped, 1.0, {5: "break", 6: "break"}), str(stopped), InProcessRunner(), 0)
+    show_status(str(stopped))
+    told = capsys.readouterr().out
+    assert "none under way, and no report yet" in told
+    assert "finished" not in told
+
+
 def test_watching_tells_lines_until_the_run_is_over(
     stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
