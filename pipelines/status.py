@@ -280,7 +280,7 @@ def _whole(status: RunStatus) -> list[str]:
         return ["all that was begun is finished", "whole run: finished"]
     under = len(status.under_way)
     # A training shows itself by its first checkpoint.
-    idle = "none under way, and no report yet: the run is at a training's begin, between steps, or was ended"
+    idle = "none under way, and no report yet of what is here: it is between steps, begins a training, or was ended"
     lines = [f"{under} under way" if under else idle]
     if status.share is not None:
         lines.append(f"whole run: {status.share:.0%}, {clock(status.left)} to go by the estimate of `gristmill plan`")

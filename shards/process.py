@@ -1,11 +1,12 @@
-"""What a process is set to in which a stage or a training runs."""
+"""What a process is set to in which a stage or a training runs.
+
+Imports stay inside, since the command line loads it at its start.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-
-from threadpoolctl import threadpool_limits
 
 ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"  # Arrow's own variable, by which its user chooses the allocator
 ALLOCATOR = "system"  # Arrow's own keeps much of what it was given back; the system's is as fast and does not
@@ -25,6 +26,7 @@ def prepare() -> None:
     How sums of numpy, and of torch if it is loaded, are shared out among threads changes their last bits (law 1).
     """
     import pyarrow as pa
+    from threadpoolctl import threadpool_limits
 
     threadpool_limits(1, user_api="blas")
     if "torch" in sys.modules:

@@ -97,7 +97,7 @@ def end(process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-    process.wait(20)
+    process.wait(10)
 
 
 def _wait(head: Head) -> None:
