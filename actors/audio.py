@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from shards.schema import AUDIO
+from gristmill.shards.schema import AUDIO
 
 
 def decode(data: bytes) -> tuple[np.ndarray, int]:

@@ -19,12 +19,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.pointers import EMPTY, UNREADABLE
-from shards import canonical, store
-from shards.errors import GristmillError, RejectRecord, UserError, with_class
-from shards.parquet import encode_table
-from shards.schema import AUDIO, REJECT_REASON
-from shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.actors.sources.pointers import EMPTY, UNREADABLE
+from gristmill.shards import canonical, store
+from gristmill.shards.errors import GristmillError, RejectRecord, UserError, with_class
+from gristmill.shards.parquet import encode_table
+from gristmill.shards.schema import AUDIO, REJECT_REASON
+from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
 
 FORMATS = ("huggingface", "nemo", "lhotse", "webdataset")
 PLACE_FIELDS = (
@@ -144,7 +144,7 @@ def stage(form: str, dest: str, schema: pa.Schema, columns: Sequence[str] | None
     stays = {"id", *(kept if files else ())} - _OWN
     return Stage(
         "write",
-        f"actors.export:{actor}",
+        f"gristmill.actors.export:{actor}",
         adds=(*PLACE_FIELDS, *SOUND_FIELDS) if files else PLACE_FIELDS,
         drops=tuple(name for name in schema.names if name not in stays),
         params={"columns": kept},
@@ -221,7 +221,7 @@ def as_flac(data: bytes | None) -> tuple[bytes, int, int]:
     """
     import soundfile
 
-    from actors.audio import decode, encode
+    from gristmill.actors.audio import decode, encode
 
     if not data:
         raise RejectRecord(EMPTY)

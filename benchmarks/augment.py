@@ -29,9 +29,10 @@ import numpy as np
 import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from actors import audio, augment, banks
-from models import mixing, rooms
-from shards.random import RecordRandom
+from gristmill.actors import audio
+from gristmill.actors.speech import augment, banks
+from gristmill.models.speech import mixing, rooms
+from gristmill.shards.random import RecordRandom
 
 RATE = 16000
 Work = Callable[[np.ndarray, int], np.ndarray]

@@ -22,13 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.inprocess import InProcessRunner
-from cluster.placement import GpuWorkers, Most, Placement, Workers
-from cluster.ray_runner import RayRunner
-from shards.engine import Progress, run_step
-from shards.receipt import Receipt
-from shards.stage import Resources
-from shards.step import Step
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.placement import GpuWorkers, Most, Placement, Workers
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.engine import Progress, run_step
+from gristmill.shards.receipt import Receipt
+from gristmill.shards.stage import Resources
+from gristmill.shards.step import Step
 from tests.fault.law_actors import copies, corpus, noisy, upper
 
 ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--net", "--uts", "--mount", "--kill-child"]
@@ -182,7 +182,7 @@ def measure(shards: int, seconds: float) -> None:
 
         backlog = Backlog()
         runner = RayRunner(placement=PLACEMENT)
-        from cluster import session
+        from gristmill.cluster import session
 
         session.start()
         table = Table(backlog)

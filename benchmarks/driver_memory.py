@@ -23,9 +23,9 @@ def peak() -> float:
 
 def one(kind: str, records: int) -> None:
     from benchmarks.loads import corpus, light
-    from cluster.inprocess import InProcessRunner
-    from cluster.ray_runner import RayRunner
-    from shards.engine import run_step
+    from gristmill.cluster.inprocess import InProcessRunner
+    from gristmill.cluster.ray_runner import RayRunner
+    from gristmill.shards.engine import run_step
 
     with tempfile.TemporaryDirectory() as folder:
         runner = RayRunner(2) if kind == "ray" else InProcessRunner()

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from actors import embed
-from cluster.inprocess import InProcessRunner
-from pipelines import assistant
-from shards.dataset import SealedSet, seal_tables
-from shards.engine import run_step
-from shards.schema import TEXTS
-from shards.stage import Resources
-from shards.step import Step
+from gristmill.actors.text import embed
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.generated import assistant
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.schema import TEXTS
+from gristmill.shards.stage import Resources
+from gristmill.shards.step import Step
 
 REPEATS = 5
 

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.loads import SHARD, Light, corpus, light
-from cluster import session
-from cluster.inprocess import InProcessRunner
-from cluster.ray_runner import RayRunner
-from shards.dataset import SealedSet
-from shards.engine import run_step
-from shards.store import join
+from gristmill.cluster import session
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.engine import run_step
+from gristmill.shards.store import join
 
 SIZES = (2, 102)  # shards
 REPEATS = 3

@@ -30,13 +30,13 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks.loads import ROWS, light
-from shards import canonical, store
-from shards.dataset import SealedSet, put_seal, seal_tables
-from shards.engine import Progress, run_step, step_url
-from shards.index import Cut, ShardSpec
-from shards.receipt import Receipt, StoredFile, commit, receipt_url
-from shards.stage import BatchLimits, Resources, Stage
-from shards.step import ShardTask, Step
+from gristmill.shards import canonical, store
+from gristmill.shards.dataset import SealedSet, put_seal, seal_tables
+from gristmill.shards.engine import Progress, run_step, step_url
+from gristmill.shards.index import Cut, ShardSpec
+from gristmill.shards.receipt import Receipt, StoredFile, commit, receipt_url
+from gristmill.shards.stage import BatchLimits, Resources, Stage
+from gristmill.shards.step import ShardTask, Step
 
 SECONDS = 36.0  # of simulated work in a shard
 WORKERS = 1000  # simulated GPUs
@@ -193,11 +193,11 @@ def resume(place: str, shards: int) -> dict[str, Any]:
 def again(place: str, shards: int) -> dict[str, Any]:
     from pydantic import BaseModel
 
-    from pipelines.config import Common, Loaded
-    from pipelines.launch import carry_out
-    from pipelines.progress import RunProgress
-    from pipelines.report import Report
-    from pipelines.run import Run
+    from gristmill.pipelines.command.launch import carry_out
+    from gristmill.pipelines.config import Common, Loaded
+    from gristmill.pipelines.progress import RunProgress
+    from gristmill.pipelines.report.report import Report
+    from gristmill.pipelines.run import Run
 
     class Empty(BaseModel):
         pass
@@ -237,8 +237,8 @@ def again(place: str, shards: int) -> dict[str, Any]:
 def ray(place: str, shards: int, actors: int = 16, sleep: float = 0.1) -> dict[str, Any]:
     import psutil
 
-    from cluster import session
-    from cluster.ray_runner import RayRunner
+    from gristmill.cluster import session
+    from gristmill.cluster.ray_runner import RayRunner
 
     session.start(actors)
     one = seal_tables(f"{place}/one", "one", [pa.table([["a"], ["x"], [1.0]], schema=ROWS)]).shards[0]
@@ -269,7 +269,7 @@ def ray(place: str, shards: int, actors: int = 16, sleep: float = 0.1) -> dict[s
 
 
 def listing(place: str, records: int) -> dict[str, Any]:
-    from actors.sources import list_sources
+    from gristmill.actors.sources.speech import list_sources
 
     lines = (
         json.dumps({"audio_filepath": f"audio/{n // 1000:06d}/{n:09d}.flac", "duration": 10.0, "text": "a" * 100})

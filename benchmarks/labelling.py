@@ -17,19 +17,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from actors import teacher
-from actors.teacher_source import pad
-from cluster.inprocess import InProcessRunner
-from models.acoustic import AcousticConfig, AcousticModel
-from models.checkpoint import save_acoustic
-from models.features import METADATA_KEY, FeatureSettings
-from models.units import phonemes
-from shards.artifact import put_artifact
-from shards.batching import canonical_batches
-from shards.dataset import seal_tables
-from shards.schema import FEATURE_FIELDS
-from shards.stage import Resources
-from shards.step import ShardTask, Step
+from gristmill.actors.speech import teacher
+from gristmill.actors.speech.teacher_source import pad
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
+from gristmill.models.speech.checkpoint import save_acoustic
+from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
+from gristmill.models.speech.units import phonemes
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.batching import canonical_batches
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.schema import FEATURE_FIELDS
+from gristmill.shards.stage import Resources
+from gristmill.shards.step import ShardTask, Step
 
 
 def corpus(shards: int, records: int, settings: FeatureSettings) -> Iterator[pa.Table]:

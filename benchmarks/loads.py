@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.dataset import SealedSet, seal_tables
-from shards.stage import BatchLimits, Stage
-from shards.step import Step
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.stage import BatchLimits, Stage
+from gristmill.shards.step import Step
 
 ROWS = pa.schema([("id", pa.string()), ("text", pa.string()), ("duration", pa.float64())])
 SHARD = 2000

@@ -25,19 +25,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from actors.ngram_texts import all_texts, counted, read_vocabulary
-from actors.ngram_trainer import AT_ONCE
 from benchmarks.driver_memory import peak
-from cluster.inprocess import InProcessRunner
-from cluster.ray_runner import RayRunner
-from models.arpa import Arpa
-from models.ngram import estimate_counts
-from pipelines.ngrams import NgramSettings, ngram_job
-from pipelines.ngrams_distributed import build_vocabulary, train_ngrams_distributed
-from pipelines.run import Run
-from shards import process
-from shards.artifact import Artifact
-from shards.dataset import SealedSet, open_sealed, seal_tables
+from gristmill.actors.text.ngram_texts import all_texts, counted, read_vocabulary
+from gristmill.actors.text.ngram_trainer import AT_ONCE
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.models.text.arpa import Arpa
+from gristmill.models.text.ngram import estimate_counts
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
+from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_ngrams_distributed
+from gristmill.shards import process
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
 
 TABLES = (".tsv", ".csv", ".txt", ".json", ".jsonl", ".in", ".out")
 ROWS = 20_000  # of a shard

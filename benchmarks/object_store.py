@@ -15,10 +15,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from shards.dataset import SealedSet
-from shards.engine import Runner, run_step
-from shards.index import Cut, Join
-from shards.step import Step
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.engine import Runner, run_step
+from gristmill.shards.index import Cut, Join
+from gristmill.shards.step import Step
 from tests.counting import CountingProxy
 from tests.fault.law_actors import corpus, law_step, upper
 
@@ -75,11 +75,11 @@ def main() -> None:
                 os.environ["AWS_ENDPOINT_URL"] = proxy.url
                 runner: Runner
                 if given.ray:
-                    from cluster.ray_runner import RayRunner
+                    from gristmill.cluster.ray_runner import RayRunner
 
                     runner = RayRunner(2)
                 else:
-                    from cluster.inprocess import InProcessRunner
+                    from gristmill.cluster.inprocess import InProcessRunner
 
                     runner = InProcessRunner()
                 told = requests_of_steps(proxy, "s3://benchmarks/steps", runner)

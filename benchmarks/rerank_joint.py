@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.optimize import minimize
 
-from actors.rerank import lists_of, read_weights
-from cluster import session
-from cluster.ray_runner import RayRunner
-from models.calibration import nll
-from models.rerankers import DomainReranker, Lists, Reranker
-from pipelines.export import find_set
-from pipelines.rerank_systems import WeightSettings, train_weights
-from pipelines.run import Run
-from shards.dataset import SealedSet
+from gristmill.actors.requests.rerank import lists_of, read_weights
+from gristmill.cluster import session
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.models.measures.calibration import nll
+from gristmill.models.requests.rerankers import DomainReranker, Lists, Reranker
+from gristmill.pipelines.command.export import find_set
+from gristmill.pipelines.requests.systems import WeightSettings, train_weights
+from gristmill.pipelines.run import Run
+from gristmill.shards.dataset import SealedSet
 
 SETTINGS = WeightSettings()
 

@@ -19,16 +19,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from actors import rerank
-from actors.rerank import Rerank, file_of
 from benchmarks.driver_memory import peak
-from cluster.inprocess import InProcessRunner
-from models.rerankers import DomainReranker
-from shards import store
-from shards.dataset import SealedSet, seal_tables
-from shards.engine import run_step
-from shards.schema import HYPOTHESIS
-from shards.step import Step
+from gristmill.actors.requests import rerank
+from gristmill.actors.requests.rerank import Rerank, file_of
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.requests.rerankers import DomainReranker
+from gristmill.shards import store
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.schema import HYPOTHESIS
+from gristmill.shards.step import Step
 
 LISTS, LENGTH, DOMAINS = 2500, 20, 18  # lists of a shard
 REPEATS = 3
@@ -94,7 +94,7 @@ def main() -> None:
     lists = given.hypotheses // LENGTH
     with tempfile.TemporaryDirectory() as name:
         if given.alone:
-            from shards.dataset import open_sealed
+            from gristmill.shards.dataset import open_sealed
 
             step(open_sealed(given.alone[0]), given.alone[1], f"{name}/out")
             print(peak())

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from models import rooms
+from gristmill.models.speech import rooms
 
 RATE = 16000
 

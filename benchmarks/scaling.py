@@ -12,12 +12,12 @@ import tempfile
 import time
 
 from benchmarks.loads import corpus, heavy
-from cluster import session
-from cluster.ray_runner import RayRunner
-from shards.dataset import SealedSet
-from shards.engine import run_step
-from shards.index import Cut
-from shards.step import Step
+from gristmill.cluster import session
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.engine import run_step
+from gristmill.shards.index import Cut
+from gristmill.shards.step import Step
 
 RECORDS = 4000
 ROUNDS = 12000  # about 6 ms a record

@@ -58,9 +58,9 @@ class Told:
 
 def drive(first: int, folder: Path) -> None:
     """Run recipe after recipe, one at least, until there is a file `stop`."""
-    from cluster.ray_runner import RayRunner
-    from shards.dataset import open_sealed
-    from shards.engine import run_step
+    from gristmill.cluster.ray_runner import RayRunner
+    from gristmill.shards.dataset import open_sealed
+    from gristmill.shards.engine import run_step
 
     source, runner, number = open_sealed(f"{BUCKET}/corpus"), RayRunner(), first
     while number == first or not (folder / "stop").exists():
@@ -241,9 +241,9 @@ def redone(struck: list[Struck], notes: Path) -> tuple[Counter[str], int]:
 
 def verdicts(told: Told, folder: Path) -> dict[int, tuple[bool, bool]]:
     """Return for each recipe whether its digest is the undisturbed run's, and whether its audit is exact."""
-    from cluster.inprocess import InProcessRunner
-    from shards.audit import audit_below
-    from shards.engine import run_step
+    from gristmill.cluster.inprocess import InProcessRunner
+    from gristmill.shards.audit import audit_below
+    from gristmill.shards.engine import run_step
 
     source = corpus(str(folder / "corpus"), SHARDS, ROWS)
     found = {}
@@ -266,7 +266,7 @@ def main() -> int:
     if given.drive is not None:
         drive(given.drive, given.folder)
         return 0
-    from cluster.session import LOOPBACK, SETTINGS, WORKER
+    from gristmill.cluster.session import LOOPBACK, SETTINGS, WORKER
 
     os.environ |= SETTINGS | WORKER | LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c" * 64}
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

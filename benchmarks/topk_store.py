@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from actors.audio import decode, resample
-from actors.synthesise import Espeak, Voice
-from actors.teacher import label_columns, load
-from models.topk import TopK, select
-from shards.parquet import encode_table
-from shards.schema import TOPK_FIELDS
+from gristmill.actors.audio import decode, resample
+from gristmill.actors.speech.synthesise import Espeak, Voice
+from gristmill.actors.speech.teacher import label_columns, load
+from gristmill.models.speech.topk import TopK, select
+from gristmill.shards.parquet import encode_table
+from gristmill.shards.schema import TOPK_FIELDS
 
 WORDS = ("turn", "play", "music", "light", "kitchen", "weather", "tomorrow", "morning", "river", "timer", "seven")
 CORPORA = ("librispeech-unlabelled", "kathleen")

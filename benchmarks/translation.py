@@ -18,17 +18,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.translate import UNITS, most_units, open_translator, stages
-from actors.translator_files import load_fast
-from cluster.inprocess import InProcessRunner
-from models.translator_units import END
-from pipelines.assistant_pairs import pairs
-from pipelines.assistant_templates import DOMAINS
-from pipelines.run import Run
-from pipelines.translators import TranslatorSettings, translator_job
-from shards.batching import canonical_batches
-from shards.dataset import seal_tables
-from shards.stage import ArtifactRef, Stage
+from gristmill.actors.text.translate import UNITS, most_units, open_translator, stages
+from gristmill.actors.text.translator_files import load_fast
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.text.translator_units import END
+from gristmill.pipelines.generated.assistant_pairs import pairs
+from gristmill.pipelines.generated.assistant_templates import DOMAINS
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.text.translators import TranslatorSettings, translator_job
+from gristmill.shards.batching import canonical_batches
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.stage import ArtifactRef, Stage
 
 REPEATS = 3
 BEAM = 4

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shards import store
-from shards.job import CHECKPOINTS
+from gristmill.shards import store
+from gristmill.shards.job import CHECKPOINTS
 
 KEPT = 2
 

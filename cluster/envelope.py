@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shards.index import ShardSpec
-from shards.receipt import Receipt
-from shards.work import QUARANTINE, REJECTS, Work
+from gristmill.shards.index import ShardSpec
+from gristmill.shards.receipt import Receipt
+from gristmill.shards.work import QUARANTINE, REJECTS, Work
 
 STATE = (
     "shard",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from cluster.checkpoints import Checkpoints
-from cluster.training_log import LogSettings, TrainingLog
-from shards.errors import UserError
-from shards.index import ShardSpec
-from shards.job import TrainJob
-from shards.receipt import Receipt
-from shards.step import ShardTask
+from gristmill.cluster.checkpoints import Checkpoints
+from gristmill.cluster.training_log import LogSettings, TrainingLog
+from gristmill.shards.errors import UserError
+from gristmill.shards.index import ShardSpec
+from gristmill.shards.job import TrainJob
+from gristmill.shards.receipt import Receipt
+from gristmill.shards.step import ShardTask
 
 
 class InProcessRunner:

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shards.receipt import Receipt
-from shards.stage import Resources, Stage
-from shards.step import ShardTask
+from gristmill.shards.receipt import Receipt
+from gristmill.shards.stage import Resources, Stage
+from gristmill.shards.step import ShardTask
 
 PREFIX = "gristmill_"
 RUN = ("run",)

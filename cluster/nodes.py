@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shards import store
-from shards.errors import GristmillError, UserError
+from gristmill.shards import store
+from gristmill.shards.errors import GristmillError, UserError
 
 ANSWER_WITHIN = 60.0  # seconds a node has to answer: it may have to start a process first
 LEAST_SHARED = 1 << 30  # bytes of /dev/shm

@@ -1,4 +1,4 @@
-"""The Grafana boards under ``cluster/boards``, written by ``python -m cluster.panels``."""
+"""The Grafana boards under ``cluster/boards``, written by ``python -m gristmill.cluster.panels``."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
-from cluster.pools import Room
-from shards.stage import Stage
+from gristmill.cluster.pools import Room
+from gristmill.shards.stage import Stage
 
 Positive = Annotated[float, Field(gt=0)]
 

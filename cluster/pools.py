@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shards.errors import UserError
-from shards.stage import Resources, Stage
+from gristmill.shards.errors import UserError
+from gristmill.shards.stage import Resources, Stage
 
 WORKER_SHARE = 0.95  # of its stage's CPUs that a worker asks the scheduler for
 

@@ -10,12 +10,12 @@ import time
 from collections import Counter, defaultdict
 from typing import Any
 
-from cluster.envelope import pickled_error
-from cluster.inprocess import InProcessContext
-from cluster.pools import Room
-from cluster.ray_train import ATTEMPTS, Jobs, cpu_share, lost, slots
-from shards.job import TrainJob
-from shards.stage import Resources
+from gristmill.cluster.envelope import pickled_error
+from gristmill.cluster.inprocess import InProcessContext
+from gristmill.cluster.pools import Room
+from gristmill.cluster.ray_train import ATTEMPTS, Jobs, cpu_share, lost, slots
+from gristmill.shards.job import TrainJob
+from gristmill.shards.stage import Resources
 
 
 def fit_jobs(jobs: Jobs, room: Room) -> list[tuple[float, Resources]]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cluster import session
-from cluster.draining import DrainWatch
-from cluster.envelope import (
+from gristmill.cluster import session
+from gristmill.cluster.draining import DrainWatch
+from gristmill.cluster.envelope import (
     find_spec,
     is_error,
     open_receipt,
@@ -21,21 +21,21 @@ from cluster.envelope import (
     shard_name,
     unpack,
 )
-from cluster.metrics import Prices, RunMetrics, StepMetrics
-from cluster.placement import Placement
-from cluster.pools import Pool, Room, plan_pools
-from cluster.training_log import LogSettings
-from shards.index import ShardSpec
-from shards.isolation import ATTEMPTS, begin_attempt, end_attempts
-from shards.job import TrainJob
-from shards.receipt import Receipt, committed_shards, read_receipts
-from shards.step import ShardTask
-from shards.work import StageWorker
+from gristmill.cluster.metrics import Prices, RunMetrics, StepMetrics
+from gristmill.cluster.placement import Placement
+from gristmill.cluster.pools import Pool, Room, plan_pools
+from gristmill.cluster.training_log import LogSettings
+from gristmill.shards.index import ShardSpec
+from gristmill.shards.isolation import ATTEMPTS, begin_attempt, end_attempts
+from gristmill.shards.job import TrainJob
+from gristmill.shards.receipt import Receipt, committed_shards, read_receipts
+from gristmill.shards.step import ShardTask
+from gristmill.shards.work import StageWorker
 
 if TYPE_CHECKING:
     from ray.data import DataContext
 
-    from cluster.watch import Execution
+    from gristmill.cluster.watch import Execution
 
 TASK_CPUS = 0.005  # that a task which reads or commits asks for: ten fit beside the worker of one CPU
 AT_HAND = 8  # shards at one worker, at work or waiting; Ray Data hands out more only ten times a second
@@ -59,13 +59,13 @@ class RayRunner:
         """Make the shards and give each one's receipt as soon as it is committed.
 
         A worker or node that is lost costs the shards it held, which are made again elsewhere; where Ray does not
-        come back from a loss, the shards that are left are begun anew (:mod:`cluster.watch`). An error of an actor or
-        of the data ends the run and is raised here as it was raised there.
+        come back from a loss, the shards that are left are begun anew (:mod:`gristmill.cluster.watch`). An error of an
+        actor or of the data ends the run and is raised here as it was raised there.
         """
         if not specs:
             return
         session.start(self.workers)
-        from cluster.watch import Nodes, Stalled, Watch, say
+        from gristmill.cluster.watch import Nodes, Stalled, Watch, say
 
         left = {spec.name: spec for spec in specs}
         watch, nodes = Watch(), Nodes()
@@ -107,7 +107,7 @@ class RayRunner:
         import ray
         from ray.data import DataContext
 
-        from cluster.watch import Execution
+        from gristmill.cluster.watch import Execution
 
         session.quiet()
         shunned = [node["Resources"] for node in ray.nodes() if node["NodeID"] in avoid]
@@ -126,8 +126,8 @@ class RayRunner:
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
         """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many at once as fit."""
-        from cluster.ray_fit import fit_jobs
-        from cluster.ray_train import train_jobs
+        from gristmill.cluster.ray_fit import fit_jobs
+        from gristmill.cluster.ray_train import train_jobs
 
         cpus = session.start(self.workers)
         import ray
@@ -141,7 +141,7 @@ class RayRunner:
 
 def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:
     """Return the settings of one execution; the caller's own stay as they are."""
-    from cluster.watch import Started
+    from gristmill.cluster.watch import Started
 
     context = context.copy()
     context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Started]

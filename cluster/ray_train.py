@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cluster import session
-from cluster.checkpoints import Checkpoints
-from cluster.envelope import pickled_error
-from cluster.metrics import TrainingMetrics
-from cluster.pools import WORKER_SHARE, Room
-from cluster.training_log import LogSettings, TrainingLog
-from shards import store
-from shards.errors import GristmillError, UserError
-from shards.job import TrainJob
-from shards.stage import Resources
+from gristmill.cluster import session
+from gristmill.cluster.checkpoints import Checkpoints
+from gristmill.cluster.envelope import pickled_error
+from gristmill.cluster.metrics import TrainingMetrics
+from gristmill.cluster.pools import WORKER_SHARE, Room
+from gristmill.cluster.training_log import LogSettings, TrainingLog
+from gristmill.shards import store
+from gristmill.shards.errors import GristmillError, UserError
+from gristmill.shards.job import TrainJob
+from gristmill.shards.stage import Resources
 
 ATTEMPTS = 4  # at a job whose workers are lost
 STORAGE = ".ray-train"  # what Ray Train notes about a group, beside the first job; it is removed at the end

@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from shards.errors import GristmillError, UserError, one_line
-from shards.process import ALLOCATOR, ARROW_POOL
+from gristmill.shards.errors import GristmillError, UserError, one_line
+from gristmill.shards.process import ALLOCATOR, ARROW_POOL
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import session
-from shards.errors import UserError, one_line
+from gristmill.cluster import session
+from gristmill.shards.errors import UserError, one_line
 
 ANSWER_WITHIN = 10.0  # seconds a cluster has to answer at all
 LOST_AFTER = 60.0  # seconds without an answer, after which a job is no longer followed
@@ -118,7 +118,7 @@ class Cluster:
 
     def submit(self, folder: Path, arguments: Sequence[str], variables: Mapping[str, str], name: str | None) -> str:
         """Submit ``gristmill`` with arguments on a folder of code, and return the id of the job."""
-        command = ["python", "-m", "pipelines.cli", *arguments]
+        command = ["python", "-m", "gristmill", *arguments]
         given = session.WORKER | {"RAY_JOB_STOP_WAIT_TIME_S": STOP_WITHIN, "PYTHONUNBUFFERED": "1"} | dict(variables)
         with self._told(name):
             return self.client.submit_job(

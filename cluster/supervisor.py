@@ -1,4 +1,4 @@
-"""Keeps a worker's machine in the cluster: ``python -m cluster.supervisor HEAD:PORT [options of ray start]``.
+"""Keeps a worker's machine in the cluster: ``python -m gristmill.cluster.supervisor HEAD:PORT [options of ray start]``.
 
 A Ray worker that was cut off from its head ends, or hangs on, and does not come back by itself. This starts it
 again and again, as soon as the head answers, until it is told to end by SIGTERM.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from cluster.session import HEALTH, SETTINGS, WORKER
+from gristmill.cluster.session import HEALTH, SETTINGS, WORKER
 
 LOOK_SECONDS = 5.0  # between two looks at the head, and that it is given to answer
 CUT_SECONDS = 30.0  # without an answer of the head, after which the worker is ended

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from shards import store
-from shards.errors import UserError, one_line, with_class
+from gristmill.shards import store
+from gristmill.shards.errors import UserError, one_line, with_class
 
 FLUSH_EVERY = 10.0  # seconds
 Point = tuple[int, float, dict[str, float]]  # a step, the seconds since 1970, and metrics by name

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from shards.receipt import Receipt
-from shards.setting import seconds
+from gristmill.shards.environment import seconds
+from gristmill.shards.receipt import Receipt
 
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-from shards.errors import UserError
+from gristmill.shards.errors import UserError
 
 
 def fit_pieces(texts: Iterable[str], size: int, what: str, **special: Any) -> tuple[bytes, list[str]]:

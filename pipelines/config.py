@@ -25,9 +25,10 @@ from pydantic import (
     field_validator,
 )
 
-from cluster.placement import Placement
-from shards import canonical, store
-from shards.errors import UserError, one_line
+from gristmill import pipelines
+from gristmill.cluster.placement import Placement
+from gristmill.shards import canonical, store
+from gristmill.shards.errors import UserError, one_line
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -95,16 +96,17 @@ class Loaded:
 
 def recipes() -> dict[str, str]:
     """Return the names of the recipes at hand and their modules."""
-    import pipelines
-
-    names = [m.name for m in pkgutil.iter_modules(pipelines.__path__) if not m.name.startswith("_")]
     found = {}
-    for name in names:
-        source = importlib.util.find_spec(f"pipelines.{name}")
-        text = source.loader.get_source(f"pipelines.{name}") if source and source.loader else ""  # type: ignore[attr-defined]
-        # By their text: importing each would load what only some of them need.
-        if re.search(r"^class Config\(", text or "", re.M) and re.search(r"^def run\(", text or "", re.M):
-            found[name] = f"pipelines.{name}"
+    for wing in pkgutil.iter_modules(pipelines.__path__, f"{pipelines.__name__}."):
+        if not wing.ispkg:
+            continue
+        folder = importlib.util.find_spec(wing.name)
+        for module in pkgutil.iter_modules(folder.submodule_search_locations if folder else [], f"{wing.name}."):
+            source = importlib.util.find_spec(module.name)
+            text = source.loader.get_source(module.name) if source and source.loader else ""  # type: ignore[attr-defined]
+            # By their text: importing each would load what only some of them need.
+            if re.search(r"^class Config\(", text or "", re.M) and re.search(r"^def run\(", text or "", re.M):
+                found[module.name.rpartition(".")[2]] = module.name
     return found
 
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from shards.dataset import SealedSet
-from shards.engine import Progress
-from shards.receipt import Receipt
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.engine import Progress
+from gristmill.shards.receipt import Receipt
 
 LOG_EVERY = 15.0  # seconds between lines of one step
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-from pipelines.report import Report, record_row
-from pipelines.run import Run
+from gristmill.pipelines.report.report import Report, record_row
+from gristmill.pipelines.run import Run
 
 PACKAGES = ("torch", "ray", "pyarrow", "numpy", "scipy", "soundfile", "soxr", "safetensors", "transformers", "hama")
 

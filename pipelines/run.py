@@ -11,13 +11,13 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipelines.progress import RunProgress, plural
-from shards import canonical, store
-from shards.artifact import Artifact, get_artifact, put_artifact
-from shards.dataset import SealedSet, find_sealed, seal_tables
-from shards.engine import Runner, is_finished, run_step, step_url
-from shards.job import TrainJob
-from shards.step import Step
+from gristmill.pipelines.progress import RunProgress, plural
+from gristmill.shards import canonical, store
+from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
+from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
+from gristmill.shards.engine import Runner, is_finished, run_step, step_url
+from gristmill.shards.job import TrainJob
+from gristmill.shards.step import Step
 
 LEDGER = "run.json"
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shards import canonical, store
-from shards.errors import Alarm
-from shards.stage import ArtifactRef
+from gristmill.shards import canonical, store
+from gristmill.shards.errors import Alarm
+from gristmill.shards.stage import ArtifactRef
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def put_artifact(
 
     Each file goes to a name that carries its digest (``model-<sha>.safetensors``), so that no attempt writes over
     another's; ``artifact.json``, put if absent, is the commit point and says which file is which (law 3). Another
-    content under the same URL raises :class:`~shards.errors.Alarm`, unless the work that made it is not deterministic.
+    content under the same URL raises :class:`~gristmill.shards.errors.Alarm`, unless the work that made it is not
+    deterministic.
     """
     shas = {name: _sha256(data) for name, data in sorted(files.items())}
     digest = canonical.digest(shas)

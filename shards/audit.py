@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shards import canonical, store
-from shards.dataset import SealedSet, ShardEntry, row_totals
-from shards.errors import UserError
-from shards.finding import COUNTS, UNREADABLE, find_below, seal_versions, why_unreadable
-from shards.parquet import decode_table
-from shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
-from shards.work import QUARANTINE, REJECTS
+from gristmill.shards import canonical, store
+from gristmill.shards.dataset import SealedSet, ShardEntry, row_totals
+from gristmill.shards.errors import UserError
+from gristmill.shards.finding import COUNTS, UNREADABLE, find_below, seal_versions, why_unreadable
+from gristmill.shards.parquet import decode_table
+from gristmill.shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
+from gristmill.shards.work import QUARANTINE, REJECTS
 
 _SHOWN = 3  # ids in a sentence
 

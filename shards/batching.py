@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from shards.errors import UserError
-from shards.stage import BatchLimits
+from gristmill.shards.errors import UserError
+from gristmill.shards.stage import BatchLimits
 
 
 def canonical_batches(table: pa.Table, limits: BatchLimits) -> list[np.ndarray]:

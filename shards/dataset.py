@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards import canonical, store
-from shards.errors import UserError
-from shards.parquet import read_table
-from shards.receipt import Receipt, StoredFile, commit, store_table
+from gristmill.shards import canonical, store
+from gristmill.shards.errors import UserError
+from gristmill.shards.parquet import read_table
+from gristmill.shards.receipt import Receipt, StoredFile, commit, store_table
 
 FORMAT = 1
 

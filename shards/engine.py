@@ -11,13 +11,13 @@ from typing import Protocol, TypeGuard
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards import canonical, store
-from shards.dataset import SealedSet, find_sealed, put_seal
-from shards.errors import TooManyQuarantined
-from shards.index import ShardSpec
-from shards.parquet import read_table
-from shards.receipt import Receipt, committed_shards, read_receipts
-from shards.step import ShardTask, Step, count_by_stage, joined_schema
+from gristmill.shards import canonical, store
+from gristmill.shards.dataset import SealedSet, find_sealed, put_seal
+from gristmill.shards.errors import TooManyQuarantined
+from gristmill.shards.index import ShardSpec
+from gristmill.shards.parquet import read_table
+from gristmill.shards.receipt import Receipt, committed_shards, read_receipts
+from gristmill.shards.step import ShardTask, Step, count_by_stage, joined_schema
 
 
 class Runner(Protocol):

@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from shards import store
-from shards.artifact import get_artifact
-from shards.dataset import SealedSet, find_sealed
-from shards.errors import UserError, with_class
-from shards.job import CHECKPOINTS
+from gristmill.shards import store
+from gristmill.shards.artifact import get_artifact
+from gristmill.shards.dataset import SealedSet, find_sealed
+from gristmill.shards.errors import UserError, with_class
+from gristmill.shards.job import CHECKPOINTS
 
 _DEPTH = 4  # folders below an output in which sets are looked for
 COUNTS = ("records_in", "records_out", "rejected", "quarantined")

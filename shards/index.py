@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards import store
-from shards.ahead import read_ahead
-from shards.dataset import SealedSet, ShardEntry
-from shards.errors import UserError
-from shards.parquet import decode_table, read_table
+from gristmill.shards import store
+from gristmill.shards.ahead import read_ahead
+from gristmill.shards.dataset import SealedSet, ShardEntry
+from gristmill.shards.errors import UserError
+from gristmill.shards.parquet import decode_table, read_table
 
 _WHOLE = 1 << 20  # bytes of a file that is read whole for a few of its columns
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards import store
-from shards.stage import Actor, Stage
+from gristmill.shards import store
+from gristmill.shards.stage import Actor, Stage
 
 ATTEMPTS = 2  # at a shard, by workers started again, before its actors are isolated
 _MARKS = "attempts"

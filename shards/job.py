@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shards import canonical, store
-from shards.artifact import Artifact, get_artifact, put_artifact
-from shards.dataset import SealedSet
-from shards.process import prepare
-from shards.stage import Resources
+from gristmill.shards import canonical, store
+from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.process import prepare
+from gristmill.shards.stage import Resources
 
 CHECKPOINTS = "checkpoints"
 
@@ -43,7 +43,7 @@ class TrainJob:
 
     name: str
     config: Mapping[str, Any]
-    loop: str = "actors.trainer:train"
+    loop: str = "gristmill.actors.speech.trainer:train"
     version: int = 1
     ranks: int = 1
     resources: Resources = Resources()

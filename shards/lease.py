@@ -25,9 +25,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shards import store
-from shards.errors import GristmillError
-from shards.setting import seconds
+from gristmill.shards import store
+from gristmill.shards.environment import seconds
+from gristmill.shards.errors import GristmillError
 
 FOLDER = ".lease"  # below OUT
 SECONDS = 30.0  # without a beat, after which a holder is taken for dead

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.schema import PARQUET_ENCODINGS, huggingface_metadata
-from shards.store import open_read, patiently, read_bytes, read_small
+from gristmill.shards.schema import PARQUET_ENCODINGS, huggingface_metadata
+from gristmill.shards.store import open_read, patiently, read_bytes, read_small
 
 SMALL = 1 << 20  # bytes; a smaller file is read whole where each request counts
 

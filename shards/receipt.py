@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards import canonical, store
-from shards.ahead import AT_ONCE, read_ahead
-from shards.errors import Alarm
-from shards.parquet import encode_table
+from gristmill.shards import canonical, store
+from gristmill.shards.ahead import AT_ONCE, read_ahead
+from gristmill.shards.errors import Alarm
+from gristmill.shards.parquet import encode_table
 
 RECEIPTS = "receipts"
 SHARD_FILES = ("data", "rejects", "quarantine")
@@ -124,7 +124,7 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
     """Commit a shard and return the receipt that holds: this one, or that of an earlier attempt.
 
     A late attempt finds the receipt. With the same content nothing happens; with another one law 1 is broken, which
-    raises :class:`~shards.errors.Alarm` unless a stage of the step says that it cannot keep it.
+    raises :class:`~gristmill.shards.errors.Alarm` unless a stage of the step says that it cannot keep it.
     """
     if store.put_if_absent(receipt_url(url, receipt.shard), canonical.dumps(receipt.to_json())):
         return receipt

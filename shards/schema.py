@@ -95,7 +95,7 @@ TRANSLATION = pa.struct(
 TRANSLATIONS_FIELD = pa.field("translations", pa.list_(TRANSLATION))  # best first
 
 TOPK_FIELDS = (
-    # One list a record, frames x k values, row-major; see models.topk for the encoding.
+    # One list a record, frames x k values, row-major; see gristmill.models.speech.topk for the encoding.
     pa.field("topk_ids", pa.large_list(pa.uint16())),
     pa.field("topk_logprobs", pa.large_list(pa.float16())),
     pa.field("tail_logmass", pa.large_list(pa.float16())),

@@ -1,6 +1,7 @@
 """What a stage is: the actor it names, its parameters, what a batch may cost and what it adds to a record.
 
-A stage names its actor by path (``actors.features:LogMel``), so that planning a run imports no model code.
+A stage names its actor by path (``gristmill.actors.speech.features:LogMel``), so that planning a run imports no model
+code.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from shards.errors import UserError
-from shards.process import prepare
-from shards.random import RecordRandom
+from gristmill.shards.errors import UserError
+from gristmill.shards.process import prepare
+from gristmill.shards.random import RecordRandom
 
 
 class Actor(Protocol):
@@ -94,7 +95,7 @@ class Stage:
     def build(self, seed: int) -> Actor:
         """Load the actor: parameters, then artifacts by url, then ``rng`` if the stage draws at random.
 
-        It readies the process that it lives in for that (:func:`shards.process.prepare`).
+        It readies the process that it lives in for that (:func:`gristmill.shards.process.prepare`).
         """
         module, _, name = self.actor.partition(":")
         make: Callable[..., Actor] = getattr(importlib.import_module(module), name)

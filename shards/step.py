@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards import canonical
-from shards.dataset import SealedSet, row_totals
-from shards.index import Cut, Join, ShardSpec, cut_shards, keep_shards
-from shards.parquet import read_table
-from shards.receipt import Receipt, StoredFile, commit, find_receipt, store_table
-from shards.stage import Stage
-from shards.work import QUARANTINE, REJECTS, StageWorker, Work
+from gristmill.shards import canonical
+from gristmill.shards.dataset import SealedSet, row_totals
+from gristmill.shards.index import Cut, Join, ShardSpec, cut_shards, keep_shards
+from gristmill.shards.parquet import read_table
+from gristmill.shards.receipt import Receipt, StoredFile, commit, find_receipt, store_table
+from gristmill.shards.stage import Stage
+from gristmill.shards.work import QUARANTINE, REJECTS, StageWorker, Work
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from shards.errors import UserError, one_line
-from shards.setting import seconds
+from gristmill.shards.environment import seconds
+from gristmill.shards.errors import UserError, one_line
 
 
 def _mode() -> int:

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.batching import canonical_batches
-from shards.errors import GristmillError
-from shards.isolation import IsolatedActor
-from shards.stage import Actor, Stage
+from gristmill.shards.batching import canonical_batches
+from gristmill.shards.errors import GristmillError
+from gristmill.shards.isolation import IsolatedActor
+from gristmill.shards.stage import Actor, Stage
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "reason")])
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "error")])

@@ -4,13 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors import audio, augment
-from actors.banks import NoiseBank, RoomBank, build_noise_bank_generated, build_room_bank
-from models import mixing, rerecord
-from models.rooms import LEAD, RoomSettings
-from shards.errors import UserError
-from shards.random import RecordRandom
-from shards.stage import Stage
+from gristmill.actors import audio
+from gristmill.actors.speech import augment
+from gristmill.actors.speech.banks import NoiseBank, RoomBank, build_noise_bank_generated, build_room_bank
+from gristmill.models.speech import mixing, rerecord
+from gristmill.models.speech.rooms import LEAD, RoomSettings
+from gristmill.shards.errors import UserError
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.stage import Stage
 
 RATE = 8000
 
@@ -144,7 +145,7 @@ def test_silent_places_of_a_noise_are_passed_over(banks, tmp_path):
     samples[:RATE] = 0.1 * np.random.default_rng(0).standard_normal(RATE)
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "gaps.wav", samples, RATE)
-    from actors.banks import build_noise_bank_from_folder, list_noises
+    from gristmill.actors.speech.banks import build_noise_bank_from_folder, list_noises
 
     folder = str(tmp_path / "in")
     noise = build_noise_bank_from_folder(str(tmp_path / "bank"), folder, list_noises(folder), rate=RATE)

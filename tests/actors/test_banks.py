@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from actors.banks import (
+from gristmill.actors.speech.banks import (
     NoiseBank,
     RoomBank,
     build_noise_bank_from_folder,
@@ -15,9 +15,9 @@ from actors.banks import (
     build_room_bank,
     list_noises,
 )
-from models.rooms import LEAD, RoomSettings
-from shards.artifact import get_artifact
-from shards.errors import UserError
+from gristmill.models.speech.rooms import LEAD, RoomSettings
+from gristmill.shards.artifact import get_artifact
+from gristmill.shards.errors import UserError
 
 RATE = 16000
 

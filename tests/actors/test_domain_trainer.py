@@ -7,15 +7,15 @@ import json
 import pyarrow as pa
 import pytest
 
-from actors.domain_trainer import DomainTraining as Training
-from actors.domain_trainer import _counts, _rows, train
-from cluster.inprocess import InProcessContext, InProcessRunner
-from models.domain import load, predict
-from shards.artifact import get_artifact
-from shards.dataset import open_sealed, seal_tables
-from shards.errors import UserError
-from shards.job import TrainJob
-from shards.schema import REQUESTS
+from gristmill.actors.requests.domain_trainer import DomainTraining as Training
+from gristmill.actors.requests.domain_trainer import _counts, _rows, train
+from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
+from gristmill.models.requests.domain import load, predict
+from gristmill.shards.artifact import get_artifact
+from gristmill.shards.dataset import open_sealed, seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
+from gristmill.shards.schema import REQUESTS
 from tests.models.domain_examples import TEMPLATES, requests
 
 SETTINGS = {
@@ -98,7 +98,9 @@ def test_the_same_bytes_again_whatever_the_order_of_the_set(data, tmp_path, fami
     again = sealed(tmp_path / "again", records()[::-1], shards=2)
     files = []
     for number, given in enumerate((data, data, again)):
-        job = TrainJob("domain", config(given, family=family, left_out=1), loop="actors.domain_trainer:train")
+        job = TrainJob(
+            "domain", config(given, family=family, left_out=1), loop="gristmill.actors.requests.domain_trainer:train"
+        )
         url = str(tmp_path / str(number))
         InProcessRunner().train([(job, url)])
         artifact = get_artifact(url)

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors import embed
-from shards.errors import UserError
-from shards.schema import TEXTS
-from shards.stage import Resources
+from gristmill.actors.text import embed
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import TEXTS
+from gristmill.shards.stage import Resources
 from tests.actors.embedders import make_embedder
 
 WORDS = ["turn on the light", "लाइट चालू करो", "a", "what is the weather like in the capital of the country today"]

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors import export
-from actors.audio import encode
-from shards.errors import GristmillError, UserError
-from shards.schema import AUDIO, SPEECH
-from shards.work import StageWorker, Work
+from gristmill.actors import export
+from gristmill.actors.audio import encode
+from gristmill.shards.errors import GristmillError, UserError
+from gristmill.shards.schema import AUDIO, SPEECH
+from gristmill.shards.work import StageWorker, Work
 
 
 def speech(ids: list[str]) -> pa.Table:

@@ -7,9 +7,9 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
-from actors import folds
-from actors.folds import TEST, normalised
-from shards.errors import UserError
+from gristmill.actors.requests import folds
+from gristmill.actors.requests.folds import TEST, normalised
+from gristmill.shards.errors import UserError
 
 
 def drawn(texts: list[str], seed: int = 0, parts: list[str | None] | None = None, **settings: object) -> list[int]:

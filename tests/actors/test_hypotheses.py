@@ -5,15 +5,15 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from actors.hypotheses import stage
-from cluster.inprocess import InProcessRunner
-from models.semer import Interpretation, errors
-from shards.dataset import seal_tables
-from shards.engine import run_step
-from shards.errors import UserError
-from shards.job import TrainJob
-from shards.schema import HYPOTHESES_FIELDS
-from shards.step import Step
+from gristmill.actors.requests.hypotheses import stage
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.measures.semer import Interpretation, errors
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
+from gristmill.shards.schema import HYPOTHESES_FIELDS
+from gristmill.shards.step import Step
 from tests.actors.test_domain_trainer import FIELDS, SETTINGS, records, sealed
 from tests.models.domain_examples import TEMPLATES
 
@@ -45,7 +45,7 @@ def models(root, data):
         for domain in TEMPLATES:
             left_out = None if fold < 0 else fold
             given = {"data": data, "domain": domain, "left_out": left_out, "settings": SETTINGS["linear"]}
-            job = TrainJob("domain", given, loop="actors.domain_trainer:train")
+            job = TrainJob("domain", given, loop="gristmill.actors.requests.domain_trainer:train")
             url = job.url(str(root))
             InProcessRunner().train([(job, url)])
             made.setdefault(fold, {})[domain] = job.done(url)

@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from actors.audio import audio_bytes, decode
-from actors.ingest import Load, Probe, load_stage, probe_stage
-from actors.pointers import POINTERS, REASONS
-from actors.sources import list_sources
-from cluster.inprocess import InProcessRunner
-from shards.dataset import seal_tables
-from shards.engine import run_step
-from shards.errors import UserError
-from shards.index import Cut
-from shards.schema import SPEECH
-from shards.step import Step
+from gristmill.actors.audio import audio_bytes, decode
+from gristmill.actors.sources.pointers import POINTERS, REASONS
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Load, Probe, load_stage, probe_stage
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.schema import SPEECH
+from gristmill.shards.step import Step
 
 FORMATS = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from actors.audio import audio_bytes, decode
-from actors.ingest import Probe
-from actors.join_digits import Join, Part, plan_strings, stage
-from actors.sources import list_sources
-from shards.errors import UserError
-from shards.schema import SPEECH
+from gristmill.actors.audio import audio_bytes, decode
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Probe
+from gristmill.actors.speech.join_digits import Join, Part, plan_strings, stage
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import SPEECH
 
 PARTS = {"labelled": Part(0.08, 40), "unlabelled": Part(0.72, 200, annotated=False), "test": Part(0.2, 50)}
 

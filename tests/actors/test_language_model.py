@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.language_model import LanguageModel, lists_stage, stage
-from models.ngram import estimate
-from shards.artifact import Artifact, put_artifact
-from shards.errors import UserError
-from shards.schema import TRANSLATIONS_FIELD
-from shards.work import StageWorker, Work
+from gristmill.actors.text.language_model import LanguageModel, lists_stage, stage
+from gristmill.models.text.ngram import estimate
+from gristmill.shards.artifact import Artifact, put_artifact
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import TRANSLATIONS_FIELD
+from gristmill.shards.work import StageWorker, Work
 from tests.models.kneser_ney import logprob, sample, table
 
 pytest.importorskip("kenlm")

@@ -6,12 +6,12 @@ import random
 import pyarrow as pa
 import pytest
 
-from actors import lm_tuning
-from models.ngram import estimate
-from shards.artifact import put_artifact
-from shards.dataset import seal_tables
-from shards.errors import UserError
-from shards.schema import TRANSLATIONS_FIELD
+from gristmill.actors.text import lm_tuning
+from gristmill.models.text.ngram import estimate
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import TRANSLATIONS_FIELD
 
 pytest.importorskip("kenlm")
 
@@ -36,7 +36,7 @@ def text(rng: random.Random) -> str:
 def config(tmp_path) -> dict:
     """Each list has a scrambled text that the translator likes best and, in two records of three, a good one."""
     rng = random.Random(0)
-    from actors.language_model import LanguageModel
+    from gristmill.actors.text.language_model import LanguageModel
 
     words = sorted({*VERBS, *THINGS, "turn", "the", "blah", "bloh"})
     own = [text(rng).split() for _ in range(30)]
@@ -85,8 +85,8 @@ def test_what_makes_the_development_text_likely_is_chosen(config: dict) -> None:
 
 
 def test_the_threshold_keeps_the_share_that_was_tried(config: dict) -> None:
-    from actors import choose
-    from shards.dataset import open_sealed
+    from gristmill.actors.text import choose
+    from gristmill.shards.dataset import open_sealed
 
     choice = tuned(config | {"keeps": [0.3]})
     given = open_sealed(config["translations"]).read(0)

@@ -9,16 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors import request_parse
-from actors.request_sources import LISTED, list_requests
-from cluster.inprocess import InProcessRunner
-from shards.audit import audit_below
-from shards.dataset import seal_tables
-from shards.engine import run_step
-from shards.errors import UserError
-from shards.index import Cut
-from shards.schema import REQUEST_FIELDS
-from shards.step import Step
+from gristmill.actors.requests import parsing
+from gristmill.actors.sources.requests import LISTED, list_requests
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.schema import REQUEST_FIELDS
+from gristmill.shards.step import Step
 
 HWU_HEADER = "answerid;scenario;intent;answer_annotation;device"
 TOP_HEADER = "en_query\tcs_query\ten_parse\tcs_parse\tdomain"
@@ -26,7 +26,7 @@ TOP_HEADER = "en_query\tcs_query\ten_parse\tcs_parse\tdomain"
 
 def parse(*records: dict, **settings: object) -> list[dict]:
     rows = [{"id": f"c/{n}", **record} for n, record in enumerate(records)]
-    stage = request_parse.stage(**settings)
+    stage = parsing.stage(**settings)
     out = stage.build(0)(pa.Table.from_pylist(rows, schema=LISTED))
     assert set(stage.output_schema(LISTED).names) <= set(out.schema.names)
     for row in out.to_pylist():
@@ -198,7 +198,7 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
     rows = [{"id": f"c/{n}", **record} for n, (record, _) in enumerate(MALFORMED)]
     rows += [{"id": "c/good", **own()}]
     listed = seal_tables(f"{tmp_path}/listed", "listed", [pa.Table.from_pylist(rows, schema=LISTED)])
-    stage = request_parse.stage(context={"volume": "number"})
+    stage = parsing.stage(context={"volume": "number"})
     made = run_step(Step("requests", (stage,), listed, cut=Cut(rows=7)), str(tmp_path), InProcessRunner(), 0)
     assert made.schema.names == ["id", "part", *(f.name for f in REQUEST_FIELDS[1:]), "volume"]
     assert made.seal["reasons"] == dict(sorted(Counter(f"parse: {reason}" for _, reason in MALFORMED).items()))
@@ -208,14 +208,14 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
 
 def test_what_cannot_be_set_is_told() -> None:
     with pytest.raises(UserError, match="context: 'fold' is a column of every request"):
-        request_parse.stage(context={"fold": "number"})
+        parsing.stage(context={"fold": "number"})
     record = {"format": "top", "header": "en_parse\tdomain", "raw": "[IN:STOP stop ]\ttimer"}
     with pytest.raises(UserError, match="there is no column 'cs_parse'"):
         parse(record, parse="cs_parse")
 
 
 def test_the_code_switched_half_of_a_real_corpus(data_dir: Path) -> None:
-    stage = request_parse.stage(parse="cs_parse")
+    stage = parsing.stage(parse="cs_parse")
     actor, kept, slots = stage.build(0), 0, 0
     for table in list_requests(f"{data_dir}/nlu/hinglish-top", "top"):
         for row in actor(table).to_pylist():

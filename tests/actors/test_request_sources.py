@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.pointers import DUPLICATE
-from actors.request_sources import LISTED, NOT_TEXT, list_requests
-from shards.errors import UserError
+from gristmill.actors.sources.pointers import DUPLICATE
+from gristmill.actors.sources.requests import LISTED, NOT_TEXT, list_requests
+from gristmill.shards.errors import UserError
 
 HWU = 'answerid;scenario;intent;answer_annotation\n7;alarm;set;"wake me at [time : nine]"\n8;alarm;set;"stop"\n'
 TOP = "en_query\tcs_query\ten_parse\tcs_parse\tdomain\nstop\truko\t[IN:STOP stop ]\t[IN:STOP ruko ]\ttimer\n"

@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.rerank import Rerank, lists_of, stage
-from actors.rerank_trainer import train
-from cluster.inprocess import InProcessContext, InProcessRunner
-from models.rerankers import DomainReranker, Numeric, Reranker
-from shards.artifact import put_artifact
-from shards.dataset import open_sealed, seal_tables
-from shards.errors import UserError
-from shards.job import TrainJob
-from shards.schema import HYPOTHESES_FIELDS, HYPOTHESIS
+from gristmill.actors.requests.rerank import Rerank, lists_of, stage
+from gristmill.actors.requests.weight_trainer import train
+from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
+from gristmill.models.requests.rerankers import DomainReranker, Numeric, Reranker
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.dataset import open_sealed, seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
+from gristmill.shards.schema import HYPOTHESES_FIELDS, HYPOTHESIS
 
 DOMAINS = ("alarm", "music", "video")
 WEIGHTS = [
@@ -191,7 +191,7 @@ def test_context_columns_are_read_alike_from_arrow_and_python():
 
 def job(data, domain="video", **more):
     config = {"data": data, "domain": domain, "loss": "R3", "negatives": 0.5, "seed": 1, **more}
-    return TrainJob(f"reranker-{domain}", config, loop="actors.rerank_trainer:train")
+    return TrainJob(f"reranker-{domain}", config, loop="gristmill.actors.requests.weight_trainer:train")
 
 
 def trained(out, *jobs):

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from actors.audio import decode
-from actors.ingest import Load, Probe
-from actors.sources import list_sources
-from shards.errors import UserError
+from gristmill.actors.audio import decode
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Load, Probe
+from gristmill.shards.errors import UserError
 
 RATE = 16000
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from actors.pointers import POINTERS, resolve
-from actors.sources import list_sources
-from shards.errors import UserError
+from gristmill.actors.sources.pointers import POINTERS, resolve
+from gristmill.actors.sources.speech import list_sources
+from gristmill.shards.errors import UserError
 
 
 def tone(path: Path, seconds: float = 0.5, rate: int = 16000) -> Path:

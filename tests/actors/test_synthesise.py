@@ -8,19 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors import synthesise
-from actors.audio import audio_bytes, decode
-from actors.synthesise import TEST_VOICES, TRAIN_VOICES, Speak, Voice, stage
-from pipelines.requests import REQUESTS, requests
-from shards.errors import UserError
+from gristmill.actors.audio import audio_bytes, decode
+from gristmill.actors.speech import synthesise
+from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES, Speak, Voice, stage
+from gristmill.pipelines.generated.spoken_requests import REQUESTS, requests
+from gristmill.shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = """
 import hashlib, sys
-from actors.synthesise import stage
+from gristmill.actors.speech.synthesise import stage
 from actors import synthesise
-from actors.audio import audio_bytes
-from pipelines.requests import requests
+from gristmill.actors.audio import audio_bytes
+from gristmill.pipelines.generated.spoken_requests import requests
 table = next(requests("labelled", 24, seed=5)).take(list(map(int, sys.argv[1].split(","))))
 out = stage().build(9)(table).sort_by("id")
 print(hashlib.sha256(b"".join(audio_bytes(out))).hexdigest())

@@ -10,19 +10,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors import teacher
-from actors.audio import audio_array, decode, encode
-from models.acoustic import AcousticConfig, AcousticModel
-from models.checkpoint import save_acoustic
-from models.features import METADATA_KEY as FEATURES_KEY
-from models.features import FeatureSettings, log_mel
-from models.topk import TopKInfo, unflatten
-from models.units import characters
-from shards.artifact import put_artifact
-from shards.errors import UserError
-from shards.schema import FEATURE_FIELDS
-from shards.stage import Resources, Stage
-from shards.work import StageWorker, Work
+from gristmill.actors.audio import audio_array, decode, encode
+from gristmill.actors.speech import teacher
+from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
+from gristmill.models.speech.checkpoint import save_acoustic
+from gristmill.models.speech.features import METADATA_KEY as FEATURES_KEY
+from gristmill.models.speech.features import FeatureSettings, log_mel
+from gristmill.models.speech.topk import TopKInfo, unflatten
+from gristmill.models.speech.units import characters
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import FEATURE_FIELDS
+from gristmill.shards.stage import Resources, Stage
+from gristmill.shards.work import StageWorker, Work
 
 SETTINGS = FeatureSettings(n_mels=16)
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
@@ -284,7 +284,7 @@ def edits(one: str, other: str) -> int:
 def test_hama_reads_real_speech(data_dir: Path) -> None:
     """The package's recogniser against its own G2P of the text: about 5 % of the phone characters are wrong."""
     pytest.importorskip("hama")
-    from actors.teacher_hama import comparable, phonemes_of
+    from gristmill.actors.speech.teacher_hama import comparable, phonemes_of
 
     folder = data_dir / "speech" / "kathleen"
     manifest = folder / "manifest.jsonl"
@@ -312,7 +312,7 @@ def test_hama_reads_real_speech(data_dir: Path) -> None:
 
 def test_hama_text_to_phonemes() -> None:
     pytest.importorskip("hama")
-    from actors.teacher_hama import comparable, phonemes_of
+    from gristmill.actors.speech.teacher_hama import comparable, phonemes_of
 
     assert phonemes_of("Both, Johnny!") == phonemes_of("both johnny")
     assert "<wb>" in phonemes_of("both johnny", boundaries=True)

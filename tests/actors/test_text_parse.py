@@ -7,15 +7,15 @@ import json
 import pyarrow as pa
 import pytest
 
-from actors import text_parse
-from actors.text_sources import PAIR_SIDES, TEXT_SIDES, listed
-from shards.schema import PAIRS, TEXTS
+from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, listed
+from gristmill.actors.text import parsing
+from gristmill.shards.schema import PAIRS, TEXTS
 
 NAMES = [["source", "en"], ["target", "hi"]]
 
 
 def parse(*records: dict, sides: tuple = PAIR_SIDES, langs: tuple = ("en", "hi"), **settings: object) -> list[dict]:
-    stage = text_parse.stage(sides, langs, NAMES[-len(sides) :], **settings)
+    stage = parsing.stage(sides, langs, NAMES[-len(sides) :], **settings)
     given = [{"id": f"c/{n}", "format": "parquet"} | record for n, record in enumerate(records)]
     out = stage.build(0)(pa.Table.from_pylist(given, schema=listed(sides)))
     expected = stage.output_schema(listed(sides))
@@ -70,7 +70,7 @@ def test_lines_of_tables_and_json() -> None:
         line("jsonl", json.dumps({"english": "one", "hi": "एक"})),
     )
     assert [sides(row) for row in found[:4]] == [('say "hi', 'कहो "हाय'), ("a, b", "क"), ("one", "एक"), ("two", "दो")]
-    assert [row["reject_reason"] for row in found[4:]] == [text_parse.MALFORMED] * 6 + [
+    assert [row["reject_reason"] for row in found[4:]] == [parsing.MALFORMED] * 6 + [
         "fuzzy",
         "source: no field source or en",
     ]
@@ -81,14 +81,14 @@ def test_reasons() -> None:
     assert reason("one", "।") == "target: empty"
     assert reason("one " * 101, "एक") == "source: too long"
     assert reason("one", "ए" * 1201) == "target: too long"
-    assert reason("HTML", "html.") == text_parse.EQUAL_SIDES
+    assert reason("HTML", "html.") == parsing.EQUAL_SIDES
     assert reason("यह", "एक") == "source: wrong language"
     assert reason("one", "ein Wort") == "target: wrong language"
     assert reason("Open HTML", "HTML को खोलें") is None
     assert reason("Open HTML", "HTML खो", least_script=0.6) == "target: wrong language"
-    assert reason("one two three four five six", "एक") == text_parse.LENGTH_RATIO
+    assert reason("one two three four five six", "एक") == parsing.LENGTH_RATIO
     assert reason("one two three four five", "एक") is None
-    assert parse(pair("你好吗", "how are you now"), langs=("zh", "en"))[0]["reject_reason"] == text_parse.LENGTH_RATIO
+    assert parse(pair("你好吗", "how are you now"), langs=("zh", "en"))[0]["reject_reason"] == parsing.LENGTH_RATIO
     assert parse(pair("你好吗", "how are you now"), langs=("zh", "en"), max_ratio=5)[0]["reject_reason"] is None
     assert parse(pair("ein", "zwei"), langs=("xx", "yy"))[0]["reject_reason"] is None
 
@@ -117,4 +117,4 @@ def test_formats() -> None:
     given = pair("%d files", "%d फ़ाइलें", format="gettext")
     assert sides(parse(given, formats="keep")[0]) == ("%d files", "%d फ़ाइलें")
     assert sides(parse(given)[0]) == ("files", "फ़ाइलें")
-    assert parse(given, formats="reject")[0]["reject_reason"] == text_parse.HAS_FORMATS
+    assert parse(given, formats="reject")[0]["reject_reason"] == parsing.HAS_FORMATS

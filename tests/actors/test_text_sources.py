@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.text_sources import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
-from shards.errors import UserError
+from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
+from gristmill.shards.errors import UserError
 
 TMX = """<?xml version="1.0" encoding="utf-16"?><!DOCTYPE tmx SYSTEM "tmx14.dtd"><tmx version="1.4"><header/><body>
 <tu><tuv xml:lang="en-US"><seg>Press <bpt i="1">&lt;b></bpt>OK<ept i="1">&lt;/b></ept> <hi>now</hi>!</seg></tuv>

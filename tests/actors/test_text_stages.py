@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors import choose, confuse, spoken, text_parts
-from shards.artifact import put_artifact
-from shards.errors import UserError
-from shards.random import RecordRandom
-from shards.schema import TRANSLATIONS_FIELD
+from gristmill.actors.text import choose, confuse, parts, spoken
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.errors import UserError
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.schema import TRANSLATIONS_FIELD
 
 
 def table(**columns: list) -> pa.Table:
@@ -36,21 +36,21 @@ def test_spoken_translations_that_are_equal_are_one() -> None:
 
 def test_equal_texts_are_in_one_part_and_small_shares_are_within_large_ones() -> None:
     given = table(text=[f"text {n // 2}" for n in range(4000)])
-    made = text_parts.parts_stage(0.1, 0.2).build(3)(given)
-    parts = np.array(made["part"].to_pylist())
-    assert (parts[::2] == parts[1::2]).all()
-    assert {name: round(float((parts == name).mean()), 1) for name in set(parts)} == {
+    made = parts.parts_stage(0.1, 0.2).build(3)(given)
+    dealt = np.array(made["part"].to_pylist())
+    assert (dealt[::2] == dealt[1::2]).all()
+    assert {name: round(float((dealt == name).mean()), 1) for name in set(dealt)} == {
         "train": 0.7,
         "dev": 0.1,
         "test": 0.2,
     }
     kept = {}
     for share in (1.0, 0.1, 0.05):
-        out = text_parts.subset_stage("train", share=share).build(0)(made)
+        out = parts.subset_stage("train", share=share).build(0)(made)
         kept[share] = set(out.filter(pa.compute.is_null(out["reject_reason"]))["text"].to_pylist())
     assert kept[0.05] < kept[0.1] < kept[1.0]
     assert len(kept[0.1]) == pytest.approx(140, rel=0.35)
-    both = text_parts.subset_stage("dev", "test", share=0.05).build(0)(made)
+    both = parts.subset_stage("dev", "test", share=0.05).build(0)(made)
     left = both.filter(pa.compute.is_null(both["reject_reason"]))
     assert set(left["part"].to_pylist()) == {"dev", "test"}
     assert len(left) == int((parts != "train").sum())
@@ -59,7 +59,7 @@ def test_equal_texts_are_in_one_part_and_small_shares_are_within_large_ones() ->
 @pytest.mark.parametrize(("dev", "test"), [(0.0, 0.2), (0.5, 0.5)])
 def test_parts_that_leave_nothing_are_refused(dev: float, test: float) -> None:
     with pytest.raises(UserError, match="expected both above 0, together below 1"):
-        text_parts.parts_stage(dev, test)
+        parts.parts_stage(dev, test)
 
 
 def test_the_channel_hears_a_record_alike_in_any_batch(tmp_path) -> None:

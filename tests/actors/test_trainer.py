@@ -7,21 +7,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.audio import audio_array, encode
-from actors.features import ragged, stage
-from actors.recognise import stage as recognise_stage
-from actors.trainer import train
-from actors.training_data import Source
-from cluster.inprocess import InProcessContext
-from models.checkpoint import load_acoustic
-from models.features import METADATA_KEY, FeatureSettings
-from models.topk import METADATA_KEY as TOPK_KEY
-from models.topk import TopKInfo
-from models.units import characters
-from models.wer import align
-from shards.artifact import put_artifact
-from shards.dataset import open_sealed, seal_tables
-from shards.errors import UserError
+from gristmill.actors.audio import audio_array, encode
+from gristmill.actors.speech.features import ragged, stage
+from gristmill.actors.speech.recognise import stage as recognise_stage
+from gristmill.actors.speech.trainer import train
+from gristmill.actors.speech.training_data import Source
+from gristmill.cluster.inprocess import InProcessContext
+from gristmill.models.measures.wer import align
+from gristmill.models.speech.checkpoint import load_acoustic
+from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
+from gristmill.models.speech.topk import METADATA_KEY as TOPK_KEY
+from gristmill.models.speech.topk import TopKInfo
+from gristmill.models.speech.units import characters
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.dataset import open_sealed, seal_tables
+from gristmill.shards.errors import UserError
 
 SETTINGS = FeatureSettings(8000, 12)
 UNITS = characters(["ab cd"])

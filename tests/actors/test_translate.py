@@ -7,14 +7,14 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
-from actors.translate import DAMAGED, UNITS, CountUnits, Translate, stages
-from actors.translator_files import reader
-from models.placeholders import Protected
-from models.translator import load_translator
-from models.translator_units import TranslatorUnits
-from shards.errors import UserError
-from shards.schema import SLOT
-from shards.stage import ArtifactRef
+from gristmill.actors.text.translate import DAMAGED, UNITS, CountUnits, Translate, stages
+from gristmill.actors.text.translator_files import reader
+from gristmill.models.text.placeholders import Protected
+from gristmill.models.text.translator import load_translator
+from gristmill.models.text.translator_units import TranslatorUnits
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import SLOT
+from gristmill.shards.stage import ArtifactRef
 from tests.actors.translators import pair_table, sealed, sentences, trained
 
 LANGUAGES = {"source_lang": "en", "target_lang": "hi"}

@@ -9,15 +9,15 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
-from actors.translator_data import encode, read_pairs
-from actors.translator_files import FAST, check_languages, load_fast, read_units, reader
-from actors.translator_trainer import train
-from cluster.inprocess import InProcessContext
-from models.placeholders import EMPTY, Catalogue
-from models.translator import load_translator
-from models.translator_units import fit_units
-from shards.artifact import put_artifact
-from shards.errors import UserError
+from gristmill.actors.text.translator_data import encode, read_pairs
+from gristmill.actors.text.translator_files import FAST, check_languages, load_fast, read_units, reader
+from gristmill.actors.text.translator_trainer import train
+from gristmill.cluster.inprocess import InProcessContext
+from gristmill.models.text.placeholders import EMPTY, Catalogue
+from gristmill.models.text.translator import load_translator
+from gristmill.models.text.translator_units import fit_units
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.errors import UserError
 from tests.actors.translators import SMALL, sealed, sentences
 
 WEIGHTS = "model.safetensors"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.inprocess import InProcessContext
-from shards.artifact import Artifact, put_artifact
-from shards.dataset import SealedSet, seal_tables
-from shards.schema import PAIRS
+from gristmill.cluster.inprocess import InProcessContext
+from gristmill.shards.artifact import Artifact, put_artifact
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.schema import PAIRS
 
 ENGLISH = "turn on off the kitchen light lamp fan heater set to open close door window"
 HINDI = "करो चालू बंद यह रसोई बत्ती दीपक पंखा हीटर रखो पर खोलो लगाओ दरवाजा खिड़की"
@@ -59,7 +59,7 @@ def sealed(folder: Path, name: str, rows: list[tuple[str, str]], langs: tuple[st
 
 def trained(folder: Path, data: SealedSet, **more: Any) -> Artifact:
     """Train a tiny translator and commit it."""
-    from actors.translator_trainer import train
+    from gristmill.actors.text.translator_trainer import train
 
     config = {"data": [data.url], **SMALL, **more}
     made = train(config, InProcessContext(str(folder / "run")))

@@ -13,7 +13,7 @@ def ray_session() -> None:
     """A local Ray of four CPUs; a runner with fewer workers uses only so many of them."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")
-    from cluster import session
+    from gristmill.cluster import session
 
     session.start(4)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from cluster.ray_runner import RayRunner
-from shards.engine import run_step
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.engine import run_step
 from tests.fault.law_actors import corpus, law_step
 
 SHARDS = 16

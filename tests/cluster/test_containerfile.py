@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from cluster.fleet import CHECKOUT, RAY_VERSION
+from gristmill.cluster.fleet.settings import CHECKOUT, RAY_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = re.sub(r"\\\n", " ", (ROOT / "cluster" / "Containerfile").read_text())

@@ -88,9 +88,9 @@ def test_without_the_token_there_is_nothing_to_see(chromium: str, watched_cluste
 
 
 def test_our_report(chromium: str, tmp_path: Path) -> None:
-    from pipelines.config import load
-    from pipelines.launch import carry_out
-    from pipelines.progress import RunProgress
+    from gristmill.pipelines.command.launch import carry_out
+    from gristmill.pipelines.config import load
+    from gristmill.pipelines.progress import RunProgress
 
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(f"recipe: tests.pipelines.tiny\nout: {tmp_path}/out\nrunner: inprocess\n")

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from referencing import Registry, Resource
 
-from cluster.fleet import Fleet
-from cluster.kuberay import kuberay, ray_cluster, ray_job
+from gristmill.cluster.fleet.kuberay import kuberay, ray_cluster, ray_job
+from gristmill.cluster.fleet.settings import Fleet
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "1.33"

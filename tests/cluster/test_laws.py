@@ -11,15 +11,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from cluster.ray_runner import RayRunner
-from shards.dataset import SealedSet
-from shards.engine import Progress, run_step
-from shards.errors import TooManyQuarantined, UserError
-from shards.receipt import Receipt
-from shards.stage import Resources, Stage
-from shards.step import Step
-from shards.work import ContractError
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.engine import Progress, run_step
+from gristmill.shards.errors import TooManyQuarantined, UserError
+from gristmill.shards.receipt import Receipt
+from gristmill.shards.stage import Resources, Stage
+from gristmill.shards.step import Step
+from gristmill.shards.work import ContractError
 from tests.fault.law_actors import HERE, corpus, law_step, upper
 from tests.fault.trees import calls_by_shard, listing, receipts
 

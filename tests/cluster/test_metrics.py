@@ -17,8 +17,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster import metrics, panels
-from shards.stage import Resources
+from gristmill.cluster import metrics, panels
+from gristmill.shards.stage import Resources
 from tests.cluster.heads import end, free_ports
 from tests.cluster.watched import Watched, answers, wait
 
@@ -53,7 +53,7 @@ def test_cost_of_a_worker() -> None:
 def test_boards_are_as_their_source_says() -> None:
     assert {path.name for path in panels.BOARDS.iterdir()} == set(BOARDS)
     for name, made in BOARDS.items():
-        assert json.loads((panels.BOARDS / name).read_text()) == made, "run `python -m cluster.panels`"
+        assert json.loads((panels.BOARDS / name).read_text()) == made, "run `python -m gristmill.cluster.panels`"
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -8,15 +8,15 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from cluster.ray_runner import RayRunner
-from pipelines.ngrams import NgramSettings, ngram_job
-from pipelines.ngrams_distributed import build_vocabulary, train_ngrams_distributed
-from pipelines.progress import RunProgress
-from pipelines.run import Run
-from shards.artifact import Artifact
-from shards.dataset import SealedSet, seal_tables
-from shards.receipt import Receipt
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.pipelines.progress import RunProgress
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
+from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_ngrams_distributed
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.receipt import Receipt
 from tests.models.kneser_ney import sample
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from cluster.envelope import open_receipt, pack, pack_error, unpack
-from cluster.placement import GpuWorkers, Most, Placement, Workers
-from cluster.pools import Room, plan_pools
-from shards.errors import UserError
-from shards.stage import Resources, Stage
-from shards.step import Step
-from shards.work import REJECTS, Work
+from gristmill.cluster.envelope import open_receipt, pack, pack_error, unpack
+from gristmill.cluster.placement import GpuWorkers, Most, Placement, Workers
+from gristmill.cluster.pools import Room, plan_pools
+from gristmill.shards.errors import UserError
+from gristmill.shards.stage import Resources, Stage
+from gristmill.shards.step import Step
+from gristmill.shards.work import REJECTS, Work
 from tests.fault.law_actors import corpus, table
 
 

@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
-from cluster.fleet import Fleet
-from cluster.ray_up import ray_up
-from shards.errors import UserError
+from gristmill.cluster.fleet.ray_up import ray_up
+from gristmill.cluster.fleet.settings import Fleet
+from gristmill.shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import session
-from shards.errors import UserError
+from gristmill.cluster import session
+from gristmill.shards.errors import UserError
 
 
 @pytest.mark.parametrize("mode", ["disabled", "none", ""])
@@ -98,7 +98,7 @@ def test_a_local_ray_listens_on_loopback_only_and_spills_where_it_is_told(tmp_pa
     code = """
 import json, os, psutil, sys, threading
 from cluster import session
-from cluster.ray_runner import RayRunner
+from gristmill.cluster.ray_runner import RayRunner
 from tests.fault.train_loops import walking
 session.start(1)
 me = psutil.Process()

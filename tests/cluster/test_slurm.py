@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.fleet import Fleet
-from cluster.slurm import slurm
-from shards.errors import UserError
+from gristmill.cluster.fleet.settings import Fleet
+from gristmill.cluster.fleet.slurm import slurm
+from gristmill.shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.object_store import requests_of_steps
-from cluster.inprocess import InProcessRunner
-from shards import store
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards import store
 from tests.counting import CountingProxy, operation
 
 # Reads: is there a receipt by now, and the rows. Writes: rows, receipt, and rejects where there are some.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FAST = "import sys, cluster.supervisor as s; s.LOOK_SECONDS, s.CUT_SECONDS = 0.2, 1.0; s.main(sys.argv[1:])"
+FAST = "import sys, gristmill.cluster.supervisor as s; s.LOOK_SECONDS, s.CUT_SECONDS = 0.2, 1.0; s.main(sys.argv[1:])"
 # In the place of Ray: notes how it was called; ends at once if a file says so, else when it is told to.
 STUB = '#!/bin/sh\necho "$@" >> "$NOTES/calls"\n[ -e "$NOTES/broken" ] && exit 7\nexec sleep 600\n'
 

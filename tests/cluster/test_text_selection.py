@@ -7,13 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from cluster.ray_runner import RayRunner
-from pipelines.run import Cluster, Run
-from pipelines.selection import SelectionSettings, embed, select_pairs
-from pipelines.text_corpora import PairSettings, prepare_pairs
-from shards.audit import audit_below
-from shards.schema import TEXTS
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.pipelines.run import Cluster, Run
+from gristmill.pipelines.text.corpora import PairSettings, prepare_pairs
+from gristmill.pipelines.text.selection import SelectionSettings, embed, select_pairs
+from gristmill.shards.audit import audit_below
+from gristmill.shards.schema import TEXTS
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from cluster.ray_runner import RayRunner
-from shards.artifact import get_artifact
-from shards.errors import UserError
-from shards.job import TrainJob
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.artifact import get_artifact
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
 from tests.fault.train_loops import counting, walking
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from cluster import training_log
-from cluster.inprocess import InProcessRunner
-from cluster.training_log import LogSettings, TrainingLog, check
-from pipelines.config import load, save
-from pipelines.launch import training_log as settings_of
-from shards.errors import UserError
-from shards.job import TrainJob
+from gristmill.cluster import training_log
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.training_log import LogSettings, TrainingLog, check
+from gristmill.pipelines.command.launch import training_log as settings_of
+from gristmill.pipelines.config import load, save
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
 
 
 def learn(config: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_tensorboard_reads_the_curve_of_a_training_that_was_resumed(tmp_path: Pa
 
 def test_tensorboard_on_object_storage_is_one_object_an_attempt(tmp_path: Path, bucket: str) -> None:
     pytest.importorskip("tensorboard")
-    from shards import store
+    from gristmill.shards import store
 
     with TrainingLog(LogSettings(tensorboard=f"{bucket}/{tmp_path.name}"), "out/student/0123") as log:
         for step in range(3):

@@ -10,17 +10,17 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
-from cluster.inprocess import InProcessRunner
-from cluster.ray_runner import RayRunner
-from pipelines.run import Cluster, Run
-from pipelines.translators import (
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.pipelines.run import Cluster, Run
+from gristmill.pipelines.text.translators import (
     TranslateSettings,
     TranslatorModelSettings,
     TranslatorSettings,
     translate,
     translator_job,
 )
-from shards.artifact import Artifact
+from gristmill.shards.artifact import Artifact
 from tests.actors.translators import sealed, sentences
 
 SETTINGS = TranslatorSettings(

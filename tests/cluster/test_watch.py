@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("ray")
 
-from cluster import watch
-from shards.errors import UserError
-from shards.receipt import Receipt, StoredFile
+from gristmill.cluster import watch
+from gristmill.shards.errors import UserError
+from gristmill.shards.receipt import Receipt, StoredFile
 
 
 class Clock:

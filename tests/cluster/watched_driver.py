@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.metrics import Prices, TrainingMetrics
-from cluster.ray_runner import RayRunner
-from shards.dataset import seal_tables
-from shards.engine import run_step
-from shards.index import Cut
-from shards.stage import BatchLimits, Resources, Stage
-from shards.step import Step
+from gristmill.cluster.metrics import Prices, TrainingMetrics
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.index import Cut
+from gristmill.shards.stage import BatchLimits, Resources, Stage
+from gristmill.shards.step import Step
 
 RECORDS = 24
 

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import shards.engine
-import shards.step
-import shards.work
-from shards.dataset import open_sealed
-from shards.engine import Progress, run_step
-from shards.receipt import Receipt
+import gristmill.shards.engine
+import gristmill.shards.step
+import gristmill.shards.work
+from gristmill.shards.dataset import open_sealed
+from gristmill.shards.engine import Progress, run_step
+from gristmill.shards.receipt import Receipt
 from tests.fault.law_actors import law_step
 
 AT = 3  # the shard that is hit
@@ -58,7 +58,7 @@ class Watch(Progress):
 def main(source: str, out: str, runner: str, point: str, note: str) -> None:
     progress = Progress()
     if point == "mid-shard":
-        step_call = shards.work.StageWorker.__call__
+        step_call = gristmill.shards.work.StageWorker.__call__
         count = 0
 
         def call(worker: Any, work: Any) -> Any:
@@ -68,11 +68,11 @@ def main(source: str, out: str, runner: str, point: str, note: str) -> None:
                 die()
             return step_call(worker, work)
 
-        shards.work.StageWorker.__call__ = call  # type: ignore[method-assign]
+        gristmill.shards.work.StageWorker.__call__ = call  # type: ignore[method-assign]
     elif point == "after-data":
-        shards.step.commit = nth(shards.step.commit, before=True)
+        gristmill.shards.step.commit = nth(gristmill.shards.step.commit, before=True)
     elif point == "after-receipt":
-        shards.step.commit = nth(shards.step.commit, before=False)
+        gristmill.shards.step.commit = nth(gristmill.shards.step.commit, before=False)
     elif point == "seal":
         link = os.link
 
@@ -86,11 +86,11 @@ def main(source: str, out: str, runner: str, point: str, note: str) -> None:
         progress = Watch()
     cluster: Any
     if runner == "ray":
-        from cluster.ray_runner import RayRunner
+        from gristmill.cluster.ray_runner import RayRunner
 
         cluster = RayRunner(2)
     else:
-        from cluster.inprocess import InProcessRunner
+        from gristmill.cluster.inprocess import InProcessRunner
 
         cluster = InProcessRunner()
     seconds = 0.05 if runner == "ray" else 0.0

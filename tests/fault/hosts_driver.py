@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 import time
 
-from cluster import session
-from cluster.ray_runner import RayRunner
-from shards.audit import audit_below
-from shards.dataset import SealedSet
-from shards.engine import Progress, run_step
-from shards.receipt import Receipt
+from gristmill.cluster import session
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.engine import Progress, run_step
+from gristmill.shards.receipt import Receipt
 from tests.fault.law_actors import corpus, law_step
 
 SHARDS = 40

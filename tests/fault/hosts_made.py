@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from shards.audit import audit_below
-from shards.finding import find_below
-from shards.receipt import committed_shards, read_receipts
+from gristmill.shards.audit import audit_below
+from gristmill.shards.finding import find_below
+from gristmill.shards.receipt import committed_shards, read_receipts
 
 
 def main(out: str) -> None:

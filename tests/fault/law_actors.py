@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.dataset import SealedSet, seal_tables
-from shards.random import RecordRandom
-from shards.stage import BatchLimits, Resources, Stage
-from shards.step import Step
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.stage import BatchLimits, Resources, Stage
+from gristmill.shards.step import Step
 
 HERE = "tests.fault.law_actors"
 ROWS = pa.schema([("id", pa.string()), ("text", pa.string()), ("duration", pa.float64())])
@@ -132,7 +132,7 @@ class Unbuildable:
     """Cannot be loaded."""
 
     def __init__(self) -> None:
-        from shards.errors import UserError
+        from gristmill.shards.errors import UserError
 
         raise UserError("the model is not there")
 

@@ -9,10 +9,10 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_
 
 from ray.cluster_utils import Cluster
 
-from cluster.ray_runner import RayRunner
-from shards.dataset import open_sealed
-from shards.engine import Progress, run_step
-from shards.receipt import Receipt
+from gristmill.cluster.ray_runner import RayRunner
+from gristmill.shards.dataset import open_sealed
+from gristmill.shards.engine import Progress, run_step
+from gristmill.shards.receipt import Receipt
 from tests.fault.law_actors import law_step
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.audit import audit_below
-from shards.canonical import sha256
+from gristmill.shards.audit import audit_below
+from gristmill.shards.canonical import sha256
 
 RECORDS = 400  # in shards of 4, of which each fills two pages of the disk or more
 SMALL, LARGE = "size=512k", "size=64m"
@@ -35,7 +35,15 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def run(tmp_path: Path, out: Path) -> tuple[int, str, str]:
     config = tmp_path / "disk.yaml"
     config.write_text("recipe: tests.fault.two_runs\nrunner: inprocess\n")
-    words = [sys.executable, "-m", "pipelines.cli", "run", str(config), f"out={out}", f"records={RECORDS}"]
+    words = [
+        sys.executable,
+        "-m",
+        "gristmill.pipelines.command.cli",
+        "run",
+        str(config),
+        f"out={out}",
+        f"records={RECORDS}",
+    ]
     words += [f"note={tmp_path}/note", "pause=0"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=250)
     return done.returncode, done.stdout, done.stderr

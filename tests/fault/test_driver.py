@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from shards.engine import run_step
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards.engine import run_step
 from tests.fault.law_actors import corpus, law_step
 from tests.fault.trees import calls_by_shard, listing, receipts
 

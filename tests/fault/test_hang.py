@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from shards.audit import audit_below
-from shards.engine import run_step
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards.audit import audit_below
+from gristmill.shards.engine import run_step
 from tests.fault.law_actors import HERE, corpus, law_step
 
 SHARDS, ROWS = 6, 20
@@ -22,7 +22,7 @@ SHARDS, ROWS = 6, 20
 def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A local Ray of the test's own: a stopped worker would hold its CPU from those that come after."""
     pytest.importorskip("ray")
-    from cluster import session
+    from gristmill.cluster import session
 
     session.stop()
     monkeypatch.setenv("GRISTMILL_STALL_SECONDS", "5")
@@ -34,7 +34,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_worker_that_stands_still_is_left_behind(
     tmp_path: Path, alone: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from cluster.ray_runner import RayRunner
+    from gristmill.cluster.ray_runner import RayRunner
 
     source = corpus(str(tmp_path / "corpus"), SHARDS, ROWS)
     undisturbed = run_step(law_step(source), str(tmp_path / "whole"), InProcessRunner(), 1)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from cluster.session import HEALTH
-from shards.audit import audit_below
-from shards.engine import run_step
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.session import HEALTH
+from gristmill.shards.audit import audit_below
+from gristmill.shards.engine import run_step
 from tests.fault.hosts import Hosts, need_namespaces
 from tests.fault.hosts_driver import SHARDS
 from tests.fault.law_actors import corpus, law_step
@@ -83,7 +83,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hosts, Dri
         common = ["--num-cpus=1", f"--object-store-memory={100 << 20}"]
         start = ["ray", "start", "--head", "--block", "--include-dashboard=false", f"--port={PORT}", *common]
         hosts.head.run([*start, f"--node-ip-address={hosts.head.address}"], environment, "ray")
-        supervisor = [sys.executable, "-m", "cluster.supervisor", environment["RAY_ADDRESS"], *common]
+        supervisor = [sys.executable, "-m", "gristmill.cluster.supervisor", environment["RAY_ADDRESS"], *common]
         hosts.worker.run([*supervisor, f"--node-ip-address={hosts.worker.address}"], environment, "ray")
         # Whoever may wait for the server must be where it is.
         wait = "import sys; from tests.fault.hosts_storage import wait; wait(*sys.argv[1:])"
@@ -110,7 +110,14 @@ def digest(tmp_path: Path, seed: int) -> str:
 @pytest.mark.timeout(1500)
 def test_the_distillation_recipe_gives_the_same_bytes(hosts: tuple[Hosts, Driver], tmp_path: Path) -> None:
     here, driver = hosts
-    recipe = [sys.executable, "-m", "pipelines.cli", "run", CONFIG, *(one for one in SMALL if "runner=" not in one)]
+    recipe = [
+        sys.executable,
+        "-m",
+        "gristmill.pipelines.command.cli",
+        "run",
+        CONFIG,
+        *(one for one in SMALL if "runner=" not in one),
+    ]
 
     def inside(*command: str) -> str:
         done = subprocess.run(

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.inprocess import InProcessRunner
-from shards.dataset import seal_tables
-from shards.engine import run_step
-from shards.errors import Alarm, TooManyQuarantined
-from shards.index import Cut
-from shards.parquet import read_table
-from shards.receipt import commit
-from shards.stage import BatchLimits, Stage
-from shards.step import ShardTask, Step, joined_schema
-from shards.store import join
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.errors import Alarm, TooManyQuarantined
+from gristmill.shards.index import Cut
+from gristmill.shards.parquet import read_table
+from gristmill.shards.receipt import commit
+from gristmill.shards.stage import BatchLimits, Stage
+from gristmill.shards.step import ShardTask, Step, joined_schema
+from gristmill.shards.store import join
 from tests.fault.law_actors import HERE, ROWS, corpus, law_step, table, upper
 from tests.fault.trees import listing
 

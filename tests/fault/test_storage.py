@@ -11,13 +11,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from shards import store
-from shards.audit import audit_below
-from shards.dataset import SealedSet
-from shards.engine import Progress, run_step
-from shards.errors import UserError
-from shards.receipt import Receipt
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards import store
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.engine import Progress, run_step
+from gristmill.shards.errors import UserError
+from gristmill.shards.receipt import Receipt
 from tests.fault.law_actors import corpus, law_step
 from tests.fault.proxy import FAULTS, FaultyProxy
 from tests.weed import Weed, free_ports

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from shards import store
-from shards.audit import audit_below
-from shards.lease import FOLDER, SETTING
+from gristmill.shards import store
+from gristmill.shards.audit import audit_below
+from gristmill.shards.lease import FOLDER, SETTING
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDS = 10
@@ -31,7 +31,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started = []
 
     def begin(out: str, pause: float = 0.3) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "pipelines.cli", "run", str(config), f"out={out}"]
+        words = [sys.executable, "-m", "gristmill", "run", str(config), f"out={out}"]
         words += [f"note={tmp_path}/note", f"pause={pause}"]
         env = os.environ | {"PYTHONPATH": str(ROOT), SETTING: str(SECONDS)}
         run = subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from shards.audit import audit_below
-from shards.engine import run_step
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards.audit import audit_below
+from gristmill.shards.engine import run_step
 from tests.fault.law_actors import corpus, law_step
 from tests.fault.trees import receipts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cluster.inprocess import InProcessRunner
+from gristmill.cluster.inprocess import InProcessRunner
 from tests.fault.train_loops import walking
 
 if __name__ == "__main__":

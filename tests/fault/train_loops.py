@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from shards.errors import UserError
-from shards.job import TrainJob
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
 
 
 def walk(config: dict[str, Any], context: Any) -> dict[str, Any]:

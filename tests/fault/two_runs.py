@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.report import Report
-from pipelines.run import Run
-from shards.index import Cut
-from shards.stage import Stage
-from shards.step import Step
+from gristmill.pipelines.report.report import Report
+from gristmill.pipelines.run import Run
+from gristmill.shards.index import Cut
+from gristmill.shards.stage import Stage
+from gristmill.shards.step import Step
 
 
 class Config(BaseModel):

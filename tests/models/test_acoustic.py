@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.acoustic import STRIDES, AcousticConfig, AcousticModel
-from models.checkpoint import load_acoustic, save_acoustic
-from models.features import FeatureSettings, log_mel
-from models.specaugment import SpecAugment
-from models.units import Units, characters, phonemes, sentencepiece
-from shards.errors import UserError
+from gristmill.models.speech.acoustic import STRIDES, AcousticConfig, AcousticModel
+from gristmill.models.speech.checkpoint import load_acoustic, save_acoustic
+from gristmill.models.speech.features import FeatureSettings, log_mel
+from gristmill.models.speech.specaugment import SpecAugment
+from gristmill.models.speech.units import Units, characters, phonemes, sentencepiece
+from gristmill.shards.errors import UserError
 
 SMALL = {"n_mels": 20, "vocab": 11, "channels": 4, "dim": 32, "layers": 2, "heads": 2, "kernel": 7}
 TEXTS = ["Play the Beatles", "don't stop", "set an alarm for seven", "what's the time"]

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from models import calibration
-from shards.errors import UserError
+from gristmill.models.measures import calibration
+from gristmill.shards.errors import UserError
 
 SCORES = np.array([0.0, 0.1, 0.1, 0.3, 0.5, 0.9, 1.0, 1.0])
 RIGHT = np.array([0, 0, 1, 0, 1, 1, 1, 0], bool)

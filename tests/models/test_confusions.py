@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.confusions import Confusions
+from gristmill.models.text.confusions import Confusions
 
 WORDS = ["बत्ती", "बत्तियाँ", "भत्ती", "लाइट", "नाइट", "पंखा", "पंखे", "का", "की", "को", "खिड़की"]
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from models.decode import collapse, greedy, prefix_beam_search
+from gristmill.models.speech.decode import collapse, greedy, prefix_beam_search
 
 
 def brute_force(log_probs):

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from models import crf, domain_linear, domain_neural
-from models.crf import CrfSettings, Tagger, features
-from models.domain import Domains, Example, Slot, from_iob, load, predict, to_iob
-from models.domain_linear import LinearSettings
-from models.domain_neural import Inputs, NeuralModel, NeuralSettings
-from shards.errors import UserError
+from gristmill.models.requests import crf, linear, neural
+from gristmill.models.requests.crf import CrfSettings, Tagger, features
+from gristmill.models.requests.domain import Domains, Example, Slot, from_iob, load, predict, to_iob
+from gristmill.models.requests.linear import LinearSettings
+from gristmill.models.requests.neural import Inputs, NeuralModel, NeuralSettings
+from gristmill.shards.errors import UserError
 from tests.models.domain_examples import TEMPLATES, examples, requests
 
 FITS = {
-    "linear": lambda name, own, others: domain_linear.fit(name, own, others, LinearSettings(min_count=1))[0],
-    "neural": lambda name, own, others: domain_neural.fit(
+    "linear": lambda name, own, others: linear.fit(name, own, others, LinearSettings(min_count=1))[0],
+    "neural": lambda name, own, others: neural.fit(
         name, own, others, NeuralSettings(buckets=512, dim=16, hidden=16, epochs=30, batch=16, lr=1e-2, dropout=0.1)
     )[0],
 }
@@ -135,7 +135,7 @@ def test_both_solvers_agree():
     tokens = [row["tokens"] for row in requests()]
     found = []
     for solver in ("lbfgs", "liblinear"):
-        model, _ = domain_linear.fit("alarm", *examples("alarm"), LinearSettings(solver=solver, min_count=1))
+        model, _ = linear.fit("alarm", *examples("alarm"), LinearSettings(solver=solver, min_count=1))
         found.append(np.exp([readings[0].domain_logprob for readings in predict(model, tokens)]))
     np.testing.assert_allclose(*found, atol=0.05)
 
@@ -143,7 +143,7 @@ def test_both_solvers_agree():
 def test_fewer_regularisation_makes_surer_scores():
     tokens = [row["tokens"] for row in requests() if row["domain"] == "alarm"]
     mean = [
-        np.mean([r[0].domain_logprob for r in predict(domain_linear.fit("alarm", *examples("alarm"), s)[0], tokens)])
+        np.mean([r[0].domain_logprob for r in predict(linear.fit("alarm", *examples("alarm"), s)[0], tokens)])
         for s in (LinearSettings(domain_c=0.1), LinearSettings(domain_c=1), LinearSettings(domain_c=100))
     ]
     assert mean == sorted(mean)
@@ -212,5 +212,5 @@ def test_shapes(token, written):
 def test_a_domain_of_a_single_batch_trains(epochs: int) -> None:
     own = [Example(["wake", "me"], "set", ["O", "O"])]
     settings = NeuralSettings(epochs=epochs, dim=4, hidden=4, buckets=16)
-    _, told = domain_neural.fit("alarm", own, [["play", "it"]], settings)
+    _, told = neural.fit("alarm", own, [["play", "it"]], settings)
     assert len(told["curves"]) == epochs

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from models.losses import ctc_loss, ctc_nll, expected_errors, soft_target_loss
-from shards.errors import UserError
+from gristmill.models.speech.losses import ctc_loss, ctc_nll, expected_errors, soft_target_loss
+from gristmill.shards.errors import UserError
 
 B, T, V = 3, 7, 9
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from models import mixing, rooms
-from models.rooms import LEAD
+from gristmill.models.speech import mixing, rooms
+from gristmill.models.speech.rooms import LEAD
 
 RATE = 16000
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.arpa import Arpa
-from models.ngram import estimate
-from models.ngram_counts import Vocabulary, count, merge
-from shards.errors import UserError
+from gristmill.models.text.arpa import Arpa
+from gristmill.models.text.ngram import estimate
+from gristmill.models.text.ngram_counts import Vocabulary, count, merge
+from gristmill.shards.errors import UserError
 from tests.models.kneser_ney import logprob, mass, reference, sample, table
 
 TEXT = sample(3)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.arpa import Arpa
-from models.ngram import estimate
+from gristmill.models.text.arpa import Arpa
+from gristmill.models.text.ngram import estimate
 from tests.models.kneser_ney import sample, table
 
 LMPLZ = os.environ.get("GRISTMILL_LMPLZ") or shutil.which("lmplz")

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.arpa import Arpa
-from models.ngram import estimate
-from models.ngram_mix import em_weights, mix, mixture_logprobs
-from shards.errors import UserError
+from gristmill.models.text.arpa import Arpa
+from gristmill.models.text.ngram import estimate
+from gristmill.models.text.ngram_mix import em_weights, mix, mixture_logprobs
+from gristmill.shards.errors import UserError
 from tests.models.kneser_ney import Table, logprob, mass, sample, table
 
 TEXTS = [sample(1), sample(2, 150), sample(3, 900)]

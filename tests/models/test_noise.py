@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models import noise
+from gristmill.models.speech import noise
 
 RATE = 16000
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.placeholders import (
+from gristmill.models.text.placeholders import (
     MARKS,
     Catalogue,
     Protected,

@@ -5,9 +5,9 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import softmax
 
-from models.reranker_fit import Objective, context_specs, fit, gate, joined, sample
-from models.rerankers import Categorical, Column, DomainReranker, Lists, Numeric, Reranker
-from shards.errors import UserError
+from gristmill.models.requests.reranker_fit import Objective, context_specs, fit, gate, joined, sample
+from gristmill.models.requests.rerankers import Categorical, Column, DomainReranker, Lists, Numeric, Reranker
+from gristmill.shards.errors import UserError
 
 DOMAINS = ("music", "video")
 

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from models.rerankers import (
+from gristmill.models.requests.rerankers import (
     Categorical,
     Column,
     DomainReranker,
@@ -13,7 +13,7 @@ from models.rerankers import (
     Numeric,
     Reranker,
 )
-from shards.errors import UserError
+from gristmill.shards.errors import UserError
 
 DOMAINS = ("alarm", "music", "video")
 DEVICE = Categorical("device", ("speaker", "tv"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models import mixing, rerecord
+from gristmill.models.speech import mixing, rerecord
 
 RATE = 16000
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from models import rooms
-from models.rooms import LEAD, RoomSettings
-from shards.errors import UserError
+from gristmill.models.speech import rooms
+from gristmill.models.speech.rooms import LEAD, RoomSettings
+from gristmill.shards.errors import UserError
 
 RATE = 16000
 

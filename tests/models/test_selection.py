@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.selection import Moments, border, histogram, load_centroid, places, unit
+from gristmill.models.text.selection import Moments, border, histogram, load_centroid, places, unit
 
 
 def vectors(number: int, size: int = 6, seed: int = 0) -> np.ndarray:

@@ -4,10 +4,10 @@ import random
 import numpy as np
 import pytest
 
-from models import semer
-from models.semer import Interpretation as Read
-from models.wer import align
-from shards.errors import UserError
+from gristmill.models.measures import semer
+from gristmill.models.measures.semer import Interpretation as Read
+from gristmill.models.measures.wer import align
+from gristmill.shards.errors import UserError
 
 PLAY = Read("music", "play", (("artist", "adele"), ("song", "hello")))
 

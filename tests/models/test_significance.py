@@ -4,9 +4,9 @@ import random
 import numpy as np
 import pytest
 
-from models import significance
-from models.wer import WerResult, score
-from shards.errors import UserError
+from gristmill.models.measures import significance
+from gristmill.models.measures.wer import WerResult, score
+from gristmill.shards.errors import UserError
 
 
 def result(errors, words, speakers):

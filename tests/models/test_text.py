@@ -2,8 +2,8 @@
 
 import pytest
 
-from models.text import base_language, is_language, normalise, script_share, words
-from pipelines.assistant import spoken
+from gristmill.models.normalise import base_language, is_language, normalise, script_share, words
+from gristmill.pipelines.generated.assistant import spoken
 
 
 def test_normalise_composes_and_cleans():

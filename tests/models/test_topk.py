@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.topk import (
+from gristmill.models.speech.topk import (
     MAX_K,
     TAIL_FLOOR,
     TopK,
@@ -15,7 +15,7 @@ from models.topk import (
     select,
     unflatten,
 )
-from shards.errors import UserError
+from gristmill.shards.errors import UserError
 
 
 def posteriors(frames: int, size: int, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.units import characters, normalise
+from gristmill.models.speech.units import characters, normalise
 
 
 @pytest.mark.parametrize(

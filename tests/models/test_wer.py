@@ -4,8 +4,8 @@ import jiwer
 import numpy as np
 import pytest
 
-from models import wer
-from shards.errors import UserError
+from gristmill.models.measures import wer
+from gristmill.shards.errors import UserError
 
 
 def test_alignment_by_hand():

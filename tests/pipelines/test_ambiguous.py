@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipelines.ambiguous import FIELDS, requests
+from gristmill.pipelines.generated.ambiguous import FIELDS, requests
 
 
 def test_the_device_tells_what_is_meant() -> None:

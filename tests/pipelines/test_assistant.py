@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.assistant import LANGUAGES, requests, sample, spoken
-from pipelines.assistant_templates import DOMAINS
-from pipelines.assistant_words import AREAS, FLOORS, NAMES, WORDS, values
-from shards.errors import UserError
-from shards.schema import REQUESTS
+from gristmill.pipelines.generated.assistant import LANGUAGES, requests, sample, spoken
+from gristmill.pipelines.generated.assistant_templates import DOMAINS
+from gristmill.pipelines.generated.assistant_words import AREAS, FLOORS, NAMES, WORDS, values
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import REQUESTS
 
 
 def table(records: int, *languages: str, **options: int) -> pa.Table:

@@ -1,8 +1,8 @@
 import pytest
 
-from pipelines import assistant_pairs
-from pipelines.assistant_catalogue import catalogue, dictionary
-from shards.errors import UserError
+from gristmill.pipelines.generated import assistant_pairs
+from gristmill.pipelines.generated.assistant_catalogue import catalogue, dictionary
+from gristmill.shards.errors import UserError
 
 DOMAINS = ("light", "timer", "media")
 

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import Result
 
-from actors.language_model import LanguageModel
-from actors.translator_files import FAST
-from pipelines.bootstrap_report import publish
-from shards.artifact import put_artifact
-from shards.audit import audit_below
+from gristmill.actors.text.language_model import LanguageModel
+from gristmill.actors.text.translator_files import FAST
+from gristmill.pipelines.text.bootstrap_report import publish
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.audit import audit_below
 from tests.pipelines.commands import call
 
 pytest.importorskip("ctranslate2")
@@ -167,7 +167,16 @@ def test_a_checkpoint_of_the_users_is_taken_as_it_is(finished: Path, tmp_path: P
     ],
 )
 def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path, point: str) -> None:
-    command = [sys.executable, "-m", "pipelines.cli", "run", CONFIG, *SMALL, f"out={tmp_path}", "runner=inprocess"]
+    command = [
+        sys.executable,
+        "-m",
+        "gristmill.pipelines.command.cli",
+        "run",
+        CONFIG,
+        *SMALL,
+        f"out={tmp_path}",
+        "runner=inprocess",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob(point)):
         assert process.poll() is None, "the run came to its end before it was killed"

@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import bootstrap_scores
-from pipelines.bootstrap_scores import Scored, Translations
-from shards.dataset import seal_tables
+from gristmill.pipelines.text import scores
+from gristmill.pipelines.text.scores import Scored, Translations
+from gristmill.shards.dataset import seal_tables
 
 pytest.importorskip("sacrebleu")
 
@@ -42,7 +42,7 @@ def test_perplexity_with_and_without_unknown_words_and_what_was_unseen(tmp_path)
         both = {**base, **{key: value for key, value in scored(shift=2.0).items() if key.startswith("s_")}}
         tables.append(pa.table({**both, "id": [f"{part}{n}" for n in "ab"], "part": [part, part]}))
     made = seal_tables(str(tmp_path), "judged", iter([pa.concat_tables(tables)]))
-    metrics, errors = bootstrap_scores.text_metrics({0: made}, ["b", "s"], "1/1", "b")
+    metrics, errors = scores.text_metrics({0: made}, ["b", "s"], "1/1", "b")
     found = rows_of(metrics)
     assert found["b", "perplexity", None]["value"] == pytest.approx(math.exp(10 / 6))
     assert found["b", "perplexity_known", 0]["value"] == pytest.approx(math.exp(5 / 5))
@@ -56,22 +56,22 @@ def test_lists_are_rescored_by_a_weight_tuned_on_other_lists() -> None:
     lists = Scored(
         ["x y z"], ("a",), {}, np.array([0, 2]), ["x y", "x y z"], np.array([-1.0, -1.5]), {"s": np.array([-9.0, -8.8])}
     )
-    assert bootstrap_scores.rescored(lists, "s", 0.25, 0.0).errors.tolist() == [1]
-    assert bootstrap_scores.rescored(lists, "s", 3.0, 0.0).errors.tolist() == [0]
-    weight, bonus = bootstrap_scores.tuned(lists, "s")
-    assert bootstrap_scores.rescored(lists, "s", weight, bonus).errors.sum() == 0
+    assert scores.rescored(lists, "s", 0.25, 0.0).errors.tolist() == [1]
+    assert scores.rescored(lists, "s", 3.0, 0.0).errors.tolist() == [0]
+    weight, bonus = scores.tuned(lists, "s")
+    assert scores.rescored(lists, "s", weight, bonus).errors.sum() == 0
 
 
 def test_texts_have_as_many_references_as_they_have() -> None:
     made = Translations(["turn the lamp on now", "stop it"], [["turn the lamp on now", "put it on"], ["halt"]])
-    rows, signatures = bootstrap_scores.translation_metrics("s", "1/1", {0: made, 1: made})
+    rows, signatures = scores.translation_metrics("s", "1/1", {0: made, 1: made})
     found = rows_of(rows)
     assert 0 < found["s", "bleu", None]["value"] < 100
     assert found["s", "chrf", 0]["value"] == found["s", "chrf", None]["value"]
     assert found["s", "chrf", None]["n"] == 4
     assert "nrefs:var" in signatures["bleu"]
     perfect = Translations(["turn the lamp on"], [["turn the lamp on"]])
-    rows, _ = bootstrap_scores.translation_metrics("s", "1/1", {0: perfect})
+    rows, _ = scores.translation_metrics("s", "1/1", {0: perfect})
     assert {round(row["value"], 6) for row in rows} == {100.0}
 
 
@@ -82,11 +82,11 @@ def test_a_reference_that_was_not_translated_counts_as_translated_by_nothing(tmp
     given, wanted = (
         seal_tables(str(tmp_path / name), name, [table]) for name, table in (("made", made), ("asked", asked))
     )
-    found = bootstrap_scores.read_translations(given, bootstrap_scores.read_references(wanted))
+    found = scores.read_translations(given, scores.read_references(wanted))
     assert found == Translations(
         ["", "stop it right here", ""], [["put it on"], ["stop it right here", "halt"], ["go"]]
     )
-    rows, _ = bootstrap_scores.translation_metrics("s", "1/1", {0: found})
+    rows, _ = scores.translation_metrics("s", "1/1", {0: found})
     assert [(row["n"], 0 < row["value"] < 100) for row in rows if row["seed"] is None] == [(3, True), (3, True)]
-    rows, _ = bootstrap_scores.translation_metrics("s", "1/1", {0: Translations([""] * 3, found.references)})
+    rows, _ = scores.translation_metrics("s", "1/1", {0: Translations([""] * 3, found.references)})
     assert {(row["value"], row["low"], row["high"]) for row in rows} == {(0, 0, 0)}

@@ -21,14 +21,13 @@ def files(out: Path) -> dict[str, tuple[int, bytes]]:
 
 def command(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    words = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
+    words = [sys.executable, "-m", "gristmill", *map(str, arguments)]
     return subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys\nimport pipelines.cli\nprint([m for m in ('torch', 'ray', 'pyarrow', 'scipy') if m in sys.modules])"
-    )
+    heavy = ("torch", "ray", "pyarrow", "scipy")
+    code = f"import sys\nimport gristmill.pipelines.command.cli\nprint([m for m in {heavy} if m in sys.modules])"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert made.stdout.strip() == "[]"
@@ -134,8 +133,8 @@ def test_inspect_tells_audio_and_writes_it(gristmill, tmp_path) -> None:
     import pyarrow as pa
     import soundfile
 
-    from shards.dataset import seal_tables
-    from shards.schema import SPEECH
+    from gristmill.shards.dataset import seal_tables
+    from gristmill.shards.schema import SPEECH
 
     sound = io.BytesIO()
     soundfile.write(sound, np.zeros(8000), 16000, format="FLAC")
@@ -192,7 +191,7 @@ def test_storage_that_refuses_is_told(gristmill, recipe, monkeypatch) -> None:
         "AWS_SECRET_ACCESS_KEY": "b",
     }.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr("pipelines.launch.ANSWER_WITHIN", 10.0)
+    monkeypatch.setattr("gristmill.pipelines.command.launch.ANSWER_WITHIN", 10.0)
     s3fs.S3FileSystem.clear_instance_cache()  # a client of another test's storage would answer
     result = gristmill("run", recipe, "out=s3://refusing-bucket/x")
     s3fs.S3FileSystem.clear_instance_cache()
@@ -202,7 +201,7 @@ def test_storage_that_refuses_is_told(gristmill, recipe, monkeypatch) -> None:
 
 def test_storage_that_never_answers_is_given_up(gristmill, recipe, monkeypatch) -> None:
     pytest.importorskip("s3fs")
-    from pipelines import launch
+    from gristmill.pipelines.command import launch
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")

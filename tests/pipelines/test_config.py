@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import config
-from pipelines.config import load, load_saved, save
-from shards import canonical
-from shards.errors import UserError
+from gristmill.pipelines import config
+from gristmill.pipelines.config import load, load_saved, save
+from gristmill.shards import canonical
+from gristmill.shards.errors import UserError
 
 
 def test_overrides_lists_and_interpolation(recipe: Path) -> None:
@@ -48,7 +48,7 @@ WRONG = {
     "interpolation": (["text=${absent}"], "absent"),
     "recipe": (["recipe=distil"], "there is no recipe 'distil', did you mean 'distill'?"),
     "module": (["recipe=no.such.module"], "'no.such.module' cannot be imported"),
-    "no recipe": (["recipe=shards.store"], "is no recipe; expected a module with Config and run"),
+    "no recipe": (["recipe=gristmill.shards.store"], "is no recipe; expected a module with Config and run"),
     "password": (["text=s3://user:secret@bucket/x"], "text: the URL carries a password"),
 }
 
@@ -98,7 +98,7 @@ def test_settings_are_kept_once_and_found_where_the_output_lies_now(recipe: Path
 
 
 def test_recipes_are_found_by_what_they_offer() -> None:
-    assert config.recipes()["distill"] == "pipelines.distill"
+    assert config.recipes()["distill"] == "gristmill.pipelines.speech.distill"
     assert "report" not in config.recipes()
 
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from cluster.inprocess import InProcessRunner
-from pipelines.corpora import Corpora, CorpusSettings, prepare_corpora
-from pipelines.noise import NoiseSettings, RoomBankSettings, prepare_banks
-from pipelines.run import Run
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.corpora import Corpora, CorpusSettings, prepare_corpora
+from gristmill.pipelines.speech.noise import NoiseSettings, RoomBankSettings, prepare_banks
 
 RATE = 8000
 

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
-from pipelines.cli import app
-from shards.audit import audit_below
+from gristmill.pipelines.command.cli import app
+from gristmill.shards.audit import audit_below
 
 SMALL = [
     "runner=inprocess",
@@ -60,7 +60,7 @@ def test_every_system_is_scored_on_every_test_set(finished: Path) -> None:
 
 
 def test_unlabelled_speech_carries_no_text(finished: Path) -> None:
-    from shards.dataset import open_sealed
+    from gristmill.shards.dataset import open_sealed
 
     for name in ("unlabelled", "noisy_unlabelled", "features_unlabelled"):
         (folder,) = (finished / name).iterdir()

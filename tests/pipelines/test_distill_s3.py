@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from shards import store
-from shards.audit import audit_below
+from gristmill.shards import store
+from gristmill.shards.audit import audit_below
 from tests.counting import CountingProxy
 from tests.pipelines.test_distill import CONFIG, SMALL, digests, run
 
@@ -105,7 +105,14 @@ def test_same_bytes_on_ray(proxy: CountingProxy, bucket: str, local: set[tuple[s
     out = f"{bucket}/ray"
     begun = len(proxy.requests)
     # In a process of its own, whose workers have the proxy's address.
-    command = [sys.executable, "-m", "pipelines.cli", "run", CONFIG, *settings(f"{bucket}/speech", out)]
+    command = [
+        sys.executable,
+        "-m",
+        "gristmill.pipelines.command.cli",
+        "run",
+        CONFIG,
+        *settings(f"{bucket}/speech", out),
+    ]
     done = subprocess.run([*command, "runner=ray", "workers=2"], capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stderr
     counts = proxy.counts(begun)

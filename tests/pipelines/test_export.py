@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from actors.audio import encode
-from actors.ingest import Load, Probe, read_audio
-from actors.sources import list_sources
-from pipelines.export import BOOKS, export_set
-from shards import store
-from shards.audit import audit_below
-from shards.dataset import SealedSet, seal_tables
-from shards.errors import UserError
-from shards.schema import SPEECH, TOPK_FIELDS
+from gristmill.actors.audio import encode
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Load, Probe, read_audio
+from gristmill.pipelines.command.export import BOOKS, export_set
+from gristmill.shards import store
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import SPEECH, TOPK_FIELDS
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be asked for: the files are here
 
@@ -115,7 +115,7 @@ def test_huggingface_by_datasets(speech: SealedSet, tmp_path: Path) -> None:
 
 def test_features_of_every_type_are_spelled_as_datasets_does(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    from pipelines.export_manifests import feature
+    from gristmill.pipelines.command.export_manifests import feature
 
     inner = pa.struct([("x", pa.int64()), ("y", pa.list_(pa.float32()))])
     types = [pa.string(), pa.float64(), pa.float16(), pa.bool_(), pa.binary(), pa.timestamp("us"), inner]
@@ -238,7 +238,7 @@ def test_exported_twice_there_is_nothing_to_do_and_the_audit_holds(
 DRIVER = """
 import os, signal, sys
 from pipelines import export
-from pipelines.progress import RunProgress
+from gristmill.pipelines.progress import RunProgress
 source, form, dest, point = sys.argv[1:]
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 class Killer(RunProgress):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.manifest import KINDS, render
-from shards.errors import UserError
+from gristmill.pipelines.command.manifest import KINDS, render
+from gristmill.shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = str(ROOT / "configs" / "fleet.yaml")
@@ -68,7 +68,7 @@ def test_a_secret_that_was_put_into_the_fleet_is_refused(monkeypatch: pytest.Mon
 
 def test_the_command_prints_the_manifest_and_tells_mistakes_in_a_sentence() -> None:
     def gristmill(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipelines.cli", "manifest", *arguments]
+        command = [sys.executable, "-m", "gristmill", "manifest", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors import language_model
-from actors.language_model import LanguageModel
-from cluster.inprocess import InProcessRunner
-from models.ngram import estimate
-from pipelines.ngrams import NgramSettings, mix_job, ngram_job
-from pipelines.ngrams_distributed import build_vocabulary
-from pipelines.run import Run
-from shards.artifact import Artifact
-from shards.dataset import SealedSet, seal_tables
-from shards.errors import UserError
-from shards.step import Step
+from gristmill.actors.text import language_model
+from gristmill.actors.text.language_model import LanguageModel
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.text.ngram import estimate
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.text.ngrams import NgramSettings, mix_job, ngram_job
+from gristmill.pipelines.text.ngrams_distributed import build_vocabulary
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.step import Step
 from tests.models.kneser_ney import sample
 
 pytest.importorskip("kenlm")

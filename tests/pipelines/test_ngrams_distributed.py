@@ -5,15 +5,20 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.ngram_parts import MergeCounts
-from cluster.inprocess import InProcessRunner
-from pipelines.ngrams import NgramSettings, ngram_job
-from pipelines.ngrams_distributed import PART_BYTES, build_vocabulary, train_ngrams, train_ngrams_distributed
-from pipelines.run import Run
-from shards.artifact import Artifact
-from shards.audit import audit_set
-from shards.dataset import SealedSet, find_sealed, seal_tables
-from shards.errors import UserError
+from gristmill.actors.text.ngram_parts import MergeCounts
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
+from gristmill.pipelines.text.ngrams_distributed import (
+    PART_BYTES,
+    build_vocabulary,
+    train_ngrams,
+    train_ngrams_distributed,
+)
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.audit import audit_set
+from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
+from gristmill.shards.errors import UserError
 from tests.models.kneser_ney import sample
 
 SETTINGS = NgramSettings(order=4, prune=(0, 0, 1), memory=1 << 24)
@@ -45,10 +50,10 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[Seale
 def test_the_vocabulary_of_much_text_is_the_same(
     tmp_path: Path, texts: list[tuple[SealedSet, str]], only: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.ngrams_distributed.UNIT_BYTES", 1 << 13)
+    monkeypatch.setattr("gristmill.pipelines.text.ngrams_distributed.UNIT_BYTES", 1 << 13)
     run = Run(str(tmp_path), InProcessRunner())
     alone = build_vocabulary(run, "vocabulary", texts, 20, ["never"], only)
-    monkeypatch.setattr("pipelines.ngrams_distributed.PART_BYTES", 1 << 20)
+    monkeypatch.setattr("gristmill.pipelines.text.ngrams_distributed.PART_BYTES", 1 << 20)
     spread = build_vocabulary(run, "vocabulary", texts, 20, ["never"], only, NgramSettings(memory=1 << 24))
     assert spread.read("vocabulary.txt") == alone.read("vocabulary.txt")
     counted = next(trace for trace in run.trace if trace.name == "vocabulary_words")
@@ -68,7 +73,9 @@ def test_bytes_of_one_process(
     only: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipelines.ngrams_distributed.UNIT_BYTES", 1 << 13)  # units of 2 kB: several, and cut shards
+    monkeypatch.setattr(
+        "gristmill.pipelines.text.ngrams_distributed.UNIT_BYTES", 1 << 13
+    )  # units of 2 kB: several, and cut shards
     settings = NgramSettings(order=order, prune=SETTINGS.prune[:order], memory=SETTINGS.memory)
     run = Run(str(tmp_path), InProcessRunner())
     alone = run.train([ngram_job("alone", texts, vocabulary, settings, only)])[0]

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.config import load
-from pipelines.plan import make_plan
-from pipelines.sampling import Spread
+from gristmill.pipelines.command.plan import make_plan
+from gristmill.pipelines.command.sampling import Spread
+from gristmill.pipelines.config import load
 
 
 def lines(recipe: Path, *overrides: str, sample: int = 10) -> dict:

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from pipelines.progress import LogProgress, RunProgress, TerminalProgress, clock
-from shards.dataset import seal_tables
-from shards.receipt import read_receipts
+from gristmill.pipelines.progress import LogProgress, RunProgress, TerminalProgress, clock
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.receipt import read_receipts
 from tests.pipelines.tiny import texts
 
 

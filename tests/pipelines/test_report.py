@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from models.wer import WerResult
-from pipelines import figures
-from pipelines.report import (
+from gristmill.models.measures.wer import WerResult
+from gristmill.pipelines.report import figures
+from gristmill.pipelines.report.html import to_html
+from gristmill.pipelines.report.report import (
     ROW_KEYS,
     Report,
     Spectrogram,
@@ -21,8 +22,7 @@ from pipelines.report import (
     to_json,
     write_report,
 )
-from pipelines.report_html import to_html
-from shards.errors import UserError
+from gristmill.shards.errors import UserError
 
 VOID = {"meta", "link", "br", "img"}
 

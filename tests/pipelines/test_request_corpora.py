@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from cluster.inprocess import InProcessRunner
-from pipelines.request_corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
-from pipelines.run import Run
-from shards.audit import audit_below
-from shards.dataset import SealedSet
-from shards.errors import UserError
-from shards.schema import REQUEST_FIELDS
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
+from gristmill.pipelines.run import Run
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import REQUEST_FIELDS
 
 Prepare = Callable[..., SealedSet]
 

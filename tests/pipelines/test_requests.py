@@ -4,9 +4,9 @@ import re
 import pyarrow as pa
 import pytest
 
-from actors.synthesise import TEST_VOICES, TRAIN_VOICES
-from pipelines.requests import REQUESTS, SLOTS, TEMPLATES, held_out, requests, vocabulary
-from shards.errors import UserError
+from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES
+from gristmill.pipelines.generated.spoken_requests import REQUESTS, SLOTS, TEMPLATES, held_out, requests, vocabulary
+from gristmill.shards.errors import UserError
 
 
 def table(part: str, n: int, **kwargs: int) -> pa.Table:

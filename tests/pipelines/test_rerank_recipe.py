@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import Result
 
-from shards.audit import audit_below
-from shards.dataset import SealedSet, open_sealed
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet, open_sealed
 from tests.pipelines.commands import call
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "rerank.yaml")
@@ -104,7 +104,16 @@ def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     ],
 )
 def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path, point: str) -> None:
-    command = [sys.executable, "-m", "pipelines.cli", "run", CONFIG, *SMALL, f"out={tmp_path}", "runner=inprocess"]
+    command = [
+        sys.executable,
+        "-m",
+        "gristmill.pipelines.command.cli",
+        "run",
+        CONFIG,
+        *SMALL,
+        f"out={tmp_path}",
+        "runner=inprocess",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(list(tmp_path.glob(point))) < 2:
         assert process.poll() is None, "the run came to its end before it was killed"

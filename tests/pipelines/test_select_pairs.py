@@ -10,13 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from pipelines.run import Run
-from pipelines.selection import SelectionSettings, check_selection, embed, examples, select_pairs, summary
-from shards.audit import audit_below
-from shards.dataset import SealedSet, open_sealed
-from shards.errors import UserError
-from shards.schema import PAIRS, TEXTS
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.text.selection import (
+    SelectionSettings,
+    check_selection,
+    embed,
+    examples,
+    select_pairs,
+    summary,
+)
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import PAIRS, TEXTS
 
 Select = Callable[..., SealedSet]
 DIM = 8

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cluster.inprocess import InProcessRunner
-from pipelines import status
-from pipelines.status import StatusReader, show_status
-from shards.dataset import seal_tables
-from shards.engine import run_step
-from shards.errors import TooManyQuarantined
-from shards.index import Cut
-from shards.step import Step
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.command import status
+from gristmill.pipelines.command.status import StatusReader, show_status
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.errors import TooManyQuarantined
+from gristmill.shards.index import Cut
+from gristmill.shards.step import Step
 from tests.pipelines.tiny import texts, upper
 
 

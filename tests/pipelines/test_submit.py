@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.session import LOOPBACK  # the head is on loopback, and so is who joins it
-from cluster.submission import MOST_BYTES, check_variables, packed
-from shards.errors import UserError
+from gristmill.cluster.session import LOOPBACK  # the head is on loopback, and so is who joins it
+from gristmill.cluster.submission import MOST_BYTES, check_variables, packed
+from gristmill.shards.errors import UserError
 from tests.cluster.heads import ROOT, TOKEN, Head, end, listening, started
 
 
@@ -37,7 +37,7 @@ def tiny(tmp_path: Path) -> Path:
 
 def start(head: Head, *words: object, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *map(str, words)],
+        [sys.executable, "-m", "gristmill", *map(str, words)],
         cwd=ROOT,
         env=head.environment(**environment),
         text=True,

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from models.acoustic import ENCODERS, STRIDES, AcousticConfig
-from models.specaugment import SpecAugment
-from pipelines import config
-from pipelines.cli import app
-from pipelines.systems import Data, ModelSettings, SpecAugmentSettings, Systems, SystemSettings
-from shards.artifact import put_artifact
-from shards.dataset import seal_tables
+from gristmill.models.speech.acoustic import ENCODERS, STRIDES, AcousticConfig
+from gristmill.models.speech.specaugment import SpecAugment
+from gristmill.pipelines import config
+from gristmill.pipelines.command.cli import app
+from gristmill.pipelines.speech.systems import Data, ModelSettings, SpecAugmentSettings, Systems, SystemSettings
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.dataset import seal_tables
 
 RECIPE = str(Path(config.__file__).parent.parent / "configs" / "distill.yaml")
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from cluster.inprocess import InProcessRunner
-from pipelines.run import Run
-from pipelines.text_corpora import PairSettings, TextSettings, check_pairs, prepare_pairs, prepare_texts
-from shards.audit import audit_below
-from shards.dataset import SealedSet, open_sealed, seal_tables
-from shards.errors import UserError
-from shards.schema import PAIRS, TEXTS
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_pairs, prepare_pairs, prepare_texts
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import PAIRS, TEXTS
 
 Prepare = Callable[..., SealedSet]
 LONG = "please turn on the small light beside the old window in the kitchen"

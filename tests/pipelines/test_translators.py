@@ -12,10 +12,10 @@ from pydantic import ValidationError
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
-from actors.translator_files import FAST
-from cluster.inprocess import InProcessRunner
-from pipelines.run import Run
-from pipelines.translators import (
+from gristmill.actors.text.translator_files import FAST
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.text.translators import (
     TranslateSettings,
     TranslatorModelSettings,
     TranslatorSettings,
@@ -24,11 +24,11 @@ from pipelines.translators import (
     translate,
     translator_job,
 )
-from shards.artifact import Artifact
-from shards.audit import audit_below
-from shards.dataset import SealedSet, seal_tables
-from shards.errors import UserError
-from shards.schema import PAIRS
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import PAIRS
 from tests.actors.translators import sealed, sentences
 
 SETTINGS = TranslatorSettings(

@@ -9,13 +9,13 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.report import Report
-from pipelines.run import Run
-from shards import store
-from shards.errors import UserError
-from shards.index import Cut
-from shards.stage import BatchLimits, Stage
-from shards.step import Step
+from gristmill.pipelines.report.report import Report
+from gristmill.pipelines.run import Run
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.stage import BatchLimits, Stage
+from gristmill.shards.step import Step
 
 TEXT = pa.schema([("id", pa.string()), ("text", pa.string()), ("duration", pa.float64())])
 

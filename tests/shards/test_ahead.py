@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shards.ahead import AT_ONCE, read_ahead
+from gristmill.shards.ahead import AT_ONCE, read_ahead
 
 
 def test_results_come_in_order_and_errors_at_their_place() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shards import store
-from shards.artifact import get_artifact, put_artifact, read_file
-from shards.errors import Alarm
+from gristmill.shards import store
+from gristmill.shards.artifact import get_artifact, put_artifact, read_file
+from gristmill.shards.errors import Alarm
 
 
 def names(url: str) -> list[str]:

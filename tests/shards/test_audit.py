@@ -11,17 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from pipelines.status import read_status
-from shards import canonical, store
-from shards.artifact import put_artifact
-from shards.audit import AuditResult, audit_below
-from shards.dataset import SealedSet, open_sealed, seal_tables
-from shards.engine import run_step
-from shards.errors import UserError
-from shards.index import Cut
-from shards.parquet import decode_table, encode_table
-from shards.step import Step
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.command.status import read_status
+from gristmill.shards import canonical, store
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.audit import AuditResult, audit_below
+from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.parquet import decode_table, encode_table
+from gristmill.shards.step import Step
 from tests.pipelines.tiny import texts, twice, upper
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from shards import store
-from shards.dataset import find_sealed, open_sealed, seal_tables
-from shards.errors import UserError
+from gristmill.shards import store
+from gristmill.shards.dataset import find_sealed, open_sealed, seal_tables
+from gristmill.shards.errors import UserError
 from tests.pipelines.tiny import TEXT, texts
 
 

@@ -7,17 +7,17 @@ import os
 import pyarrow as pa
 import pytest
 
-from cluster.inprocess import InProcessRunner
-from pipelines.run import Run
-from shards import store
-from shards.audit import audit_below
-from shards.dataset import SealedSet, find_sealed, open_sealed, seal_tables
-from shards.engine import Progress, run_step, step_url
-from shards.errors import TooManyQuarantined
-from shards.index import Cut, Join
-from shards.receipt import Receipt
-from shards.stage import Stage
-from shards.step import Step
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.run import Run
+from gristmill.shards import store
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet, find_sealed, open_sealed, seal_tables
+from gristmill.shards.engine import Progress, run_step, step_url
+from gristmill.shards.errors import TooManyQuarantined
+from gristmill.shards.index import Cut, Join
+from gristmill.shards.receipt import Receipt
+from gristmill.shards.stage import Stage
+from gristmill.shards.step import Step
 from tests.pipelines.tiny import breaks_second, texts, twice, upper
 
 
@@ -260,7 +260,7 @@ def test_a_record_of_which_a_copy_came_out_is_not_run_again(tmp_path, monkeypatc
 def test_the_command_on_object_storage(bucket: str, tmp_path) -> None:
     from typer.testing import CliRunner
 
-    from pipelines.cli import app
+    from gristmill.pipelines.command.cli import app
 
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(f"recipe: tests.pipelines.tiny\nout: {bucket}/command\nrunner: inprocess\n")

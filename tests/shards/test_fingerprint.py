@@ -7,10 +7,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from shards.dataset import seal_tables
-from shards.index import Cut
-from shards.stage import ArtifactRef, BatchLimits, Resources
-from shards.step import Step
+from gristmill.shards.dataset import seal_tables
+from gristmill.shards.index import Cut
+from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources
+from gristmill.shards.step import Step
 from tests.pipelines.tiny import texts, upper
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from shards.dataset import SealedSet, seal_tables
-from shards.errors import UserError
-from shards.index import Cut, Join, cut_shards, keep_shards
+from gristmill.shards.dataset import SealedSet, seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut, Join, cut_shards, keep_shards
 from tests.pipelines.tiny import texts
 
 

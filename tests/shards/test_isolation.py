@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from shards.errors import UserError
-from shards.isolation import IsolatedActor, ProcessDied, begin_attempt, end_attempts
-from shards.stage import Stage
+from gristmill.shards.errors import UserError
+from gristmill.shards.isolation import IsolatedActor, ProcessDied, begin_attempt, end_attempts
+from gristmill.shards.stage import Stage
 from tests.fault.law_actors import HERE, noisy, table
 
 

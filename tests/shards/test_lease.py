@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from shards import lease as leases
-from shards import store
-from shards.errors import UserError
-from shards.lease import FOLDER, SETTING, Lease, LeaseLost
+from gristmill.shards import lease as leases
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
+from gristmill.shards.lease import FOLDER, SETTING, Lease, LeaseLost
 
 
 @pytest.fixture(autouse=True)

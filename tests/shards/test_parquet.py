@@ -7,15 +7,15 @@ import sys
 import numpy as np
 import pyarrow as pa
 
-from shards import canonical
-from shards.parquet import decode_table, encode_table, read_table
-from shards.schema import FEATURE_FIELDS, SPEECH, TOPK_FIELDS
+from gristmill.shards import canonical
+from gristmill.shards.parquet import decode_table, encode_table, read_table
+from gristmill.shards.schema import FEATURE_FIELDS, SPEECH, TOPK_FIELDS
 
 MAKE = """
 import hashlib, sys
 sys.path[:0] = {path!r}
 from test_parquet import make_table
-from shards.parquet import encode_table
+from gristmill.shards.parquet import encode_table
 print(hashlib.sha256(encode_table(make_table())).hexdigest())
 """
 
@@ -67,7 +67,7 @@ def test_another_process_writes_the_same_bytes() -> None:
 
 
 def test_columns_can_be_read_apart(root: str) -> None:
-    from shards.store import join, write_bytes
+    from gristmill.shards.store import join, write_bytes
 
     table = make_table()
     write_bytes(join(root, "x.parquet"), encode_table(table))

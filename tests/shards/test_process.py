@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards import canonical, process
+from gristmill.shards import canonical, process
 
 
 def inverse() -> np.ndarray:
@@ -38,10 +38,10 @@ def invert(config: dict[str, Any], context: Any) -> dict[str, Any]:
 def test_inverses_of_stages_and_trainings_are_equal_on_one_thread_and_on_several(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from cluster.inprocess import InProcessContext\n"
-        "from shards.artifact import get_artifact\n"
-        "from shards.job import TrainJob\n"
-        "from shards.stage import Stage\n"
+        "from gristmill.cluster.inprocess import InProcessContext\n"
+        "from gristmill.shards.artifact import get_artifact\n"
+        "from gristmill.shards.job import TrainJob\n"
+        "from gristmill.shards.stage import Stage\n"
         "url = sys.argv[2]\n"
         "if sys.argv[1] == 'stage':\n"
         "    actor = Stage('invert', 'tests.shards.test_process:Invert').build(0)\n"

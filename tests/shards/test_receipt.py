@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from shards import store
-from shards.errors import Alarm
-from shards.receipt import Receipt, commit, committed_shards, find_receipt, read_receipts, store_table
+from gristmill.shards import store
+from gristmill.shards.errors import Alarm
+from gristmill.shards.receipt import Receipt, commit, committed_shards, find_receipt, read_receipts, store_table
 from tests.pipelines.tiny import texts
 
 

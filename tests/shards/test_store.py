@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shards import store
-from shards.errors import UserError
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
 
 
 def test_bytes_go_in_and_come_out(root: str) -> None:

@@ -10,8 +10,8 @@ import threading
 import pyarrow as pa
 import pytest
 
-from shards.stage import Stage
-from shards.work import StageWorker, Work
+from gristmill.shards.stage import Stage
+from gristmill.shards.work import StageWorker, Work
 
 WORDS = "Error opening {}: Format not recognised"
 
@@ -48,7 +48,7 @@ def test_addresses_and_temporary_names_are_not_stored(breaks: bool) -> None:
 
 
 def test_what_tells_of_the_record_stays() -> None:
-    from shards.work import steady
+    from gristmill.shards.work import steady
 
     for text in ("can't decode byte 0xff in position 12", "unexpected tag 0x52494646", "column tmp_word is empty"):
         assert steady(text) == text

@@ -1,0 +1,181 @@
+"""The peer of the re-rankers: one LightGBM lambdarank over the lists of all domains, and its scores as confidences.
+
+Burges, From RankNet to LambdaRank to LambdaMART, 2010. Its scores order a list and mean nothing beyond it, so each
+domain is also given a temperature (Guo et al., ICML 2017), or a scale and an offset (Platt, 1999), fitted on the last
+fold, which the trees have not seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.actors.audio import set_column
+from gristmill.actors.requests.rerank import lists_of
+from gristmill.models.requests.reranker_fit import context_specs
+from gristmill.models.requests.rerankers import Context, Lists, best_of, context_json, context_of
+from gristmill.shards import canonical
+from gristmill.shards.artifact import read_file
+from gristmill.shards.dataset import open_sealed
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainContext
+from gristmill.shards.stage import ArtifactRef, BatchLimits, Stage
+
+SCALINGS = ("none", "temperature", "platt")
+GRADES = 3  # of relevance above none: how much of the reference a hypothesis has right
+ROUNDS, PATIENCE = 400, 30
+SETTINGS = {
+    "objective": "lambdarank",
+    "metric": "ndcg",
+    "eval_at": [1],
+    "num_leaves": 15,
+    "learning_rate": 0.1,
+    "min_data_in_leaf": 50,
+    "num_threads": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+TREES, SCALES = "trees.txt", "scales.json"
+
+
+def available() -> None:
+    """Refuse to go on where LightGBM is not installed."""
+    try:
+        import lightgbm  # noqa: F401
+    except ImportError:
+        raise UserError("LightGBM is not installed: run `pip install 'gristmill[peers]'`, or set peer: null") from None
+
+
+def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+    """Fit trees on all folds of ``data`` but the last, which stops them and scales their scores; test is left out.
+
+    ``data`` is the URL of a sealed set of hypotheses, ``context`` names columns.
+    """
+    import lightgbm
+
+    data, columns = open_sealed(config["data"]), list(config.get("context", ()))
+    table = pa.concat_tables(data.tables(["fold", "reference_length", "hypotheses", *columns]))
+    table = table.filter(pc.greater_equal(table["fold"], 0))
+    last = pc.max(table["fold"])
+    parts = [
+        lists_of(
+            table.filter(pc.equal(table["fold"], last) if held else pc.not_equal(table["fold"], last)),
+            columns,
+            labelled=True,
+        )
+        for held in (False, True)
+    ]
+    domains = sorted(set(parts[0].domains) | set(parts[1].domains))
+    specs = context_specs(parts[0].context)
+    sets: list[Any] = []
+    for lists in parts:
+        assert lists.semer is not None
+        grades = np.round(GRADES * np.clip(1 - lists.semer, 0, 1)).astype(int)
+        sizes = np.diff(lists.offsets)
+        reference = sets[0] if sets else None
+        sets.append(
+            lightgbm.Dataset(
+                _features(lists, domains, specs),
+                grades,
+                group=sizes[sizes > 0],
+                reference=reference,
+                categorical_feature=[0],
+            )
+        )
+    trees = lightgbm.train(
+        SETTINGS | {"seed": int(config.get("seed", 0))},
+        sets[0],
+        ROUNDS,
+        valid_sets=[sets[1]],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+    )
+    held = parts[1]
+    assert held.correct is not None
+    raw = trees.predict(_features(held, domains, specs), num_threads=1)
+    scales = {}
+    for place, name in enumerate(held.domains):
+        mine = held.domain == place
+        scales[name] = {kind: _scale(raw[mine], held.correct[mine], offset=kind == "platt") for kind in SCALINGS[1:]}
+    context.report({"step": trees.best_iteration, "loss": 1 - trees.best_score["valid_0"]["ndcg@1"]})
+    body = {
+        "domains": domains,
+        "context": [context_json(spec) for spec in specs],
+        "scales": scales,
+    }
+    return {"files": {TREES: trees.model_to_string().encode(), SCALES: canonical.dumps(body)}}
+
+
+def _features(lists: Lists, domains: Sequence[str], specs: Sequence[Context]) -> np.ndarray:
+    """Return (hypotheses, features): the domain's number, the three logarithms, and the context."""
+    number = {name: place for place, name in enumerate(domains)}
+    own = np.array([number.get(name, -1) for name in lists.domains])
+    utterance = lists.utterance
+    rows = [own[lists.domain][None], lists.logs]
+    rows += [spec.matrix(lists.context[spec.name].take(utterance)) for spec in specs]
+    return np.concatenate(rows).T
+
+
+def _scale(scores: np.ndarray, correct: np.ndarray, *, offset: bool) -> list[float]:
+    """Return (scale, offset) with the least log loss of sigmoid(scale x score + offset); without one it stays 0."""
+    from scipy.optimize import minimize
+
+    def loss(point: np.ndarray) -> float:
+        s = np.exp(point[0]) * scores + (point[1] if offset else 0.0)
+        return float((np.logaddexp(0.0, s) - correct * s).mean() + 1e-6 * (point**2).sum())
+
+    found = minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9, "maxiter": 2000}).x
+    return [float(np.exp(found[0])), float(found[1]) if offset else 0.0]
+
+
+class Lambdarank:
+    """Adds confidences and the place of the best for each scaling, as the actor ``Rerank`` does for weights."""
+
+    def __init__(self, columns: Sequence[str], suffixes: Mapping[str, str], model: str) -> None:
+        import lightgbm
+
+        body = json.loads(read_file(model, SCALES))
+        self.columns, self.suffixes = list(columns), dict(suffixes)
+        self.trees = lightgbm.Booster(model_str=read_file(model, TREES).decode())
+        self.domains, self.scales = body["domains"], body["scales"]
+        self.specs = [context_of(given) for given in body["context"]]
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        lists = lists_of(batch, self.columns)
+        raw = np.zeros(len(lists.domain))
+        if len(raw):
+            raw[:] = self.trees.predict(_features(lists, self.domains, self.specs), num_threads=1)
+        for scaling, suffix in self.suffixes.items():
+            s = raw
+            if scaling != "none":
+                pairs = np.array([self.scales.get(name, {}).get(scaling, (1.0, 0.0)) for name in lists.domains])
+                s = raw * pairs[lists.domain, 0] + pairs[lists.domain, 1]
+            held = pa.ListArray.from_arrays(
+                pa.array(lists.offsets, pa.int32()), pa.array((1 / (1 + np.exp(-s))).astype(np.float32))
+            )
+            batch = set_column(batch, f"scores{suffix}", held)
+            batch = set_column(batch, f"best{suffix}", pa.array(best_of(s, lists.offsets)))
+        return batch
+
+
+def stage(model: ArtifactRef, suffixes: Mapping[str, str], columns: Sequence[str] = ()) -> Stage:
+    """Return the stage; ``suffixes`` names the columns of each scaling (one of ``SCALINGS``)."""
+    adds = [
+        field
+        for suffix in suffixes.values()
+        for field in (pa.field(f"scores{suffix}", pa.list_(pa.float32())), pa.field(f"best{suffix}", pa.int32()))
+    ]
+    return Stage(
+        "lambdarank",
+        "gristmill.actors.requests.lambdarank:Lambdarank",
+        tuple(adds),
+        params={"columns": list(columns), "suffixes": dict(suffixes)},
+        artifacts={"model": model},
+        batch=BatchLimits(rows=4096),
+    )

@@ -1,0 +1,260 @@
+"""The actor that reads listed annotation records into typed requests, and turns down those that do not parse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+
+from gristmill.actors.requests.annotation import (
+    NO_INTENT,
+    NO_TEXT,
+    Slots,
+    read_brackets,
+    read_parse,
+    read_slots,
+    read_tags,
+)
+from gristmill.actors.sources.requests import DELIMITERS, LISTED
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.schema import REQUEST_FIELDS
+from gristmill.shards.stage import BatchLimits, Resources, Stage
+
+ContextKind = Literal["string", "number", "boolean"]
+
+MALFORMED = "malformed record"
+NO_DOMAIN = "annotation: no domain"
+OUT_OF_SCOPE = "out of scope"
+NOT_STRING, NOT_NUMBER, NOT_BOOLEAN = "context: no string", "context: no number", "context: no boolean"
+
+_TYPES = {"string": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_DROPS = tuple(name for name in LISTED.names if name not in {field.name for field in REQUEST_FIELDS} | {"part"})
+
+
+class _Request(NamedTuple):
+    tokens: list[str]
+    domain: str
+    intent: str
+    slots: Slots
+    lang: str | None = None
+    values: Mapping[str, Any] = {}  # what the record says beside, by name
+    text: str | None = None  # where it is not its tokens joined by spaces
+
+
+class Parse:
+    """Reads ``raw`` into the columns of a request.
+
+    ``lang`` is the language of what does not tell its own; ``domains`` sorts the intents of SNIPS and ATIS, of which
+    each is a domain of its own without it; ``parse`` is the column of TOP parses that is read; ``context`` names
+    columns that are carried through, as strings or as numbers.
+    """
+
+    def __init__(
+        self,
+        lang: str = "en",
+        domains: Mapping[str, str] | None = None,
+        parse: str = "en_parse",
+        context: Mapping[str, ContextKind] | None = None,
+    ) -> None:
+        self._lang, self._domains, self._parse = lang, domains, parse
+        self._context = dict(context or {})
+        self._readers = {
+            "snips": self._snips,
+            "hwu64": self._hwu64,
+            "top": self._top,
+            "clinc150": self._clinc150,
+            "slurp": self._slurp,
+            "massive": self._massive,
+            "jsonl": self._jsonl,
+        }
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        made = [self._row(row) for row in batch.to_pylist()]
+        fields = [*REQUEST_FIELDS, *context_fields(self._context)]
+        columns = {field.name: pa.array([row.get(field.name) for row in made], field.type) for field in fields}
+        kept = {name: batch[name] for name in batch.column_names if name not in columns}
+        reasons = pa.array([row.get("reject_reason") for row in made], pa.string())
+        return pa.table({**columns, **kept, "reject_reason": reasons})
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if row["problem"]:
+                raise RejectRecord(row["problem"])
+            found = self._readers[row["format"]](row)
+            if not found.tokens:
+                raise RejectRecord(NO_TEXT)
+            if not found.intent:
+                raise RejectRecord(NO_INTENT)
+            if not found.domain:
+                raise RejectRecord(NO_DOMAIN)
+            context = {name: _context(found.values.get(name), kind) for name, kind in self._context.items()}
+        except RejectRecord as reject:
+            return {"id": row["id"], "reject_reason": reject.reason}
+        slots = [
+            {"name": name, "value": " ".join(found.tokens[start:end]), "start": start, "end": end}
+            for name, start, end in sorted(found.slots, key=lambda slot: slot[1])
+        ]
+        return {
+            "id": row["id"],
+            "text": found.text or " ".join(found.tokens),
+            "tokens": found.tokens,
+            "domain": found.domain,
+            "intent": found.intent,
+            "slots": slots,
+            "lang": found.lang or self._lang,
+            "label_source": "gold",
+            **context,
+        }
+
+    def _snips(self, row: Mapping[str, Any]) -> _Request:
+        text, tags, intent = row["raw"].split("\n")
+        tokens, intent = text.split(), intent.strip()
+        if not tokens:
+            raise RejectRecord(NO_TEXT)
+        slots = read_tags(tokens, tags.split())
+        return _Request(tokens, self._sorted(intent), intent, slots)
+
+    def _sorted(self, intent: str) -> str:
+        return intent if self._domains is None else self._domains.get(intent, "")
+
+    def _hwu64(self, row: Mapping[str, Any]) -> _Request:
+        return _inline(_cells(row), "answer_annotation", "intent")
+
+    def _slurp(self, row: Mapping[str, Any]) -> _Request:
+        return _inline(_values(row), "sentence_annotation", "action")
+
+    def _massive(self, row: Mapping[str, Any]) -> _Request:
+        values = _values(row)
+        tokens, slots = read_brackets(_string(values, "annot_utt"))
+        lang = _string(values, "locale").partition("-")[0] or None
+        return _Request(tokens, _string(values, "scenario"), _string(values, "intent"), slots, lang, values)
+
+    def _top(self, row: Mapping[str, Any]) -> _Request:
+        values = _cells(row)
+        if self._parse not in values:
+            raise UserError(
+                f"{row['id']}: there is no column {self._parse!r} in its file; expected en_parse or cs_parse"
+            )
+        tokens, intent, slots = read_parse(_string(values, self._parse))
+        return _Request(tokens, _string(values, "domain"), intent, slots, None, values)
+
+    def _clinc150(self, row: Mapping[str, Any]) -> _Request:
+        pair = json.loads(row["raw"])
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise RejectRecord(MALFORMED)
+        text, intent = pair
+        if intent == "oos":
+            raise RejectRecord(OUT_OF_SCOPE)
+        return _Request(text.split(), row["told_domain"] or "", intent, [], None, {}, text.strip())
+
+    def _jsonl(self, row: Mapping[str, Any]) -> _Request:
+        values = _values(row)
+        text, tokens = _string(values, "text"), values.get("tokens")
+        if tokens is None:
+            tokens = text.split()
+        elif not isinstance(tokens, list) or not all(isinstance(token, str) and token for token in tokens):
+            raise RejectRecord(MALFORMED)
+        slots = read_slots(tokens, values.get("slots"))
+        domain, intent = _string(values, "domain"), _string(values, "intent")
+        return _Request(tokens, domain, intent, slots, _string(values, "lang") or None, values, text)
+
+
+def _inline(values: Mapping[str, Any], annotation: str, action: str) -> _Request:
+    """Return a request of HWU64 or SLURP: what is done is an intent only together with where it belongs."""
+    tokens, slots = read_brackets(_string(values, annotation))
+    scenario, done = _string(values, "scenario"), _string(values, action)
+    return _Request(tokens, scenario, f"{scenario}_{done}" if done else "", slots, None, values)
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    delimiter = DELIMITERS[row["format"]]
+    # Parses hold quotes that quote nothing; only the CSV has those that do.
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    try:
+        names, cells = csv.reader([row["header"], row["raw"]], delimiter=delimiter, quoting=quoting, strict=True)
+    except (csv.Error, ValueError):
+        raise RejectRecord(MALFORMED) from None
+    if len(names) != len(cells):
+        raise RejectRecord(MALFORMED)
+    return dict(zip(names, cells, strict=True))
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        values = json.loads(row["raw"])
+    except (ValueError, RecursionError):
+        raise RejectRecord(MALFORMED) from None
+    if not isinstance(values, dict):
+        raise RejectRecord(MALFORMED)
+    return values
+
+
+def _string(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise RejectRecord(MALFORMED)
+    return value.strip()
+
+
+def _context(value: Any, kind: ContextKind) -> str | float | None:
+    if value is None or value == "":
+        return None
+    if kind == "boolean":
+        if str(value).lower() not in _BOOLEANS:
+            raise RejectRecord(NOT_BOOLEAN)
+        return _BOOLEANS[str(value).lower()]
+    if kind == "string":
+        if not isinstance(value, str | int | float):
+            raise RejectRecord(NOT_STRING)
+        return value if isinstance(value, str) else json.dumps(value)
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RejectRecord(NOT_NUMBER)
+    return number
+
+
+def context_fields(context: Mapping[str, ContextKind]) -> tuple[pa.Field, ...]:
+    """Return the columns of a context, in the order of their names.
+
+    Raises:
+        UserError: one has the name of another column of a request.
+    """
+    taken = {field.name for field in REQUEST_FIELDS} | {"fold", *LISTED.names, "parent_id", "reject_reason"}
+    for name in context:
+        if name in taken or not name:
+            raise UserError(f"context: {name!r} is a column of every request; expected other columns of the corpus")
+    return tuple(pa.field(name, _TYPES[kind]) for name, kind in sorted(context.items()))
+
+
+def stage(
+    name: str = "parse",
+    *,
+    lang: str = "en",
+    domains: Mapping[str, str] | None = None,
+    parse: str = "en_parse",
+    context: Mapping[str, ContextKind] | None = None,
+    resources: Resources | None = None,
+) -> Stage:
+    """Return the stage over what ``gristmill.actors.sources.requests`` lists; ``part`` is kept for the folds."""
+    fields = context_fields(context or {})
+    params = {"lang": lang, "domains": domains, "parse": parse, "context": dict(sorted((context or {}).items()))}
+    return Stage(
+        name,
+        "gristmill.actors.requests.parsing:Parse",
+        (*REQUEST_FIELDS[1:], *fields),
+        _DROPS,
+        params,
+        batch=BatchLimits(512),
+        resources=resources or Resources(),
+    )

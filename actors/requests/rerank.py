@@ -1,0 +1,181 @@
+"""The actor that scores lists of hypotheses by the weights of their domains, a whole batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote, unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.actors.audio import set_column
+from gristmill.models.requests.rerankers import Column, DomainReranker, HypothesisError, Lists, Reranker
+from gristmill.shards import canonical, store
+from gristmill.shards.artifact import read_file
+from gristmill.shards.errors import UserError
+from gristmill.shards.stage import ArtifactRef, BatchLimits, Stage
+
+FILE = "reranker.json"  # in the artifact of one domain
+LOGS = (
+    "domain_logprob",
+    "intent_logprob",
+    "slots_logprob",
+)  # in the order of gristmill.models.requests.rerankers.FEATURES
+_ARTIFACT = "domain:"
+_FOLDER = "folder"
+
+
+class Rerank:
+    """Adds the confidence of each hypothesis, in the order of its list, and the place of the best (-1: none).
+
+    Weights come from one artifact a domain or from a plain folder of ``<domain>.json``; without any, scores are
+    unweighted (R0). A record with a hypothesis that cannot be scored is broken, the others are not.
+    """
+
+    def __init__(self, suffix: str = "", **urls: str) -> None:
+        read = []
+        for key, url in urls.items():
+            if key == _FOLDER:
+                read += load_folder(url)
+            else:
+                read.append(read_weights(url, key.removeprefix(_ARTIFACT)))
+        self.reranker = Reranker(read) if read else None
+        self.suffix = suffix
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        try:
+            lists = lists_of(batch, self.reranker.columns if self.reranker else ())
+            scores = (self.reranker or Reranker.unweighted(lists.domains)).score(lists)
+        except HypothesisError as error:
+            raise ValueError(str(error)) from None  # one record's fault, so the batch is searched for it
+        held = pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), pa.array(scores.confidence))
+        batch = set_column(batch, f"scores{self.suffix}", held)
+        return set_column(batch, f"best{self.suffix}", pa.array(scores.best))
+
+
+def stage(
+    weights: Mapping[str, ArtifactRef] | None = None,
+    folder: str | None = None,
+    *,
+    name: str = "rerank",
+    suffix: str = "",
+) -> Stage:
+    """Return the stage that scores hypotheses and adds ``scores`` and ``best``, each with the suffix.
+
+    ``weights`` are artifacts by domain, ``folder`` a URL that holds ``<domain>.json``; without either it is R0.
+
+    Raises:
+        UserError: as :func:`load_folder`.
+    """
+    artifacts = {f"{_ARTIFACT}{domain}": ref for domain, ref in (weights or {}).items()}
+    if folder is not None:
+        shas = {made.domain: canonical.sha256(made.to_bytes()) for made in load_folder(folder)}
+        artifacts[_FOLDER] = ArtifactRef(folder, canonical.digest(shas))
+    return Stage(
+        name=name,
+        actor="gristmill.actors.requests.rerank:Rerank",
+        adds=(pa.field(f"scores{suffix}", pa.list_(pa.float32())), pa.field(f"best{suffix}", pa.int32())),
+        params={"suffix": suffix},
+        artifacts=artifacts,
+        batch=BatchLimits(rows=4096),
+    )
+
+
+def file_of(folder: str, domain: str) -> str:
+    """Return the URL of a domain's weights in a plain folder."""
+    return store.join(folder, f"{quote(domain, safe=' ')}.json")
+
+
+def read_weights(url: str, domain: str) -> DomainReranker:
+    """Read the weights of a domain from the artifact of its training; refused as :func:`load_folder` does."""
+    return _read(_artifact_file(url), url, domain)
+
+
+def load_folder(folder: str) -> list[DomainReranker]:
+    """Read the weights in a plain folder of ``<domain>.json``.
+
+    Raises:
+        UserError: there is none, one is refused by
+        :meth:`gristmill.models.requests.rerankers.DomainReranker.from_bytes`, or one holds
+            another domain than its name says.
+    """
+    names = sorted(name for name in store.list_names(folder) if name.endswith(".json"))
+    if not names:
+        raise UserError(f"{folder}: holds no re-ranker; expected one <domain>.json a domain")
+    urls = {unquote(name.removesuffix(".json")): store.join(folder, name) for name in names}
+    return [_read(store.read_bytes(url), url, domain) for domain, url in urls.items()]
+
+
+def lists_of(table: pa.Table, context: Sequence[str] = (), *, labelled: bool = False) -> Lists:
+    """Return the lists of a table, flattened, with some of its columns as context; ``labelled``: errors, too.
+
+    Raises:
+        HypothesisError: a hypothesis has no domain, or a score that is no number.
+        UserError: a column is missing, or a context column is neither text nor truth value nor number.
+    """
+    for column in ("hypotheses", *context, *(["reference_length"] if labelled else [])):
+        if column not in table.column_names:
+            raise UserError(f"rerank: the records have no column {column!r}; they have {', '.join(table.column_names)}")
+    column = table["hypotheses"].combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    flat = pc.list_flatten(column)
+    names = flat.type.names if pa.types.is_struct(flat.type) else []
+    missing = [name for name in ("domain", *LOGS, *(("errors", "correct") if labelled else ())) if name not in names]
+    if missing:
+        raise UserError(f"rerank: the hypotheses have no field {missing[0]!r}; they have {', '.join(names) or 'none'}")
+    logs = np.empty((len(LOGS), len(flat)))
+    for row, name in zip(logs, LOGS, strict=True):
+        row[:] = _numbers(pc.struct_field(flat, name))
+    domain = pc.struct_field(flat, "domain").dictionary_encode()
+    if domain.null_count:
+        raise HypothesisError("a hypothesis has no domain")
+    semer = correct = None
+    if labelled:
+        reference = table["reference_length"].to_numpy()
+        semer = _numbers(pc.struct_field(flat, "errors")) / np.repeat(reference, lengths)
+        correct = pc.struct_field(flat, "correct").to_numpy(zero_copy_only=False).astype(bool)
+    return Lists(
+        offsets=offsets,
+        domains=tuple(domain.dictionary.to_pylist()),
+        domain=domain.indices.to_numpy(zero_copy_only=False),
+        logs=logs,
+        context={name: _context(table[name].combine_chunks(), name) for name in context},
+        semer=semer,
+        correct=correct,
+    )
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    if not pa.types.is_floating(column.type) or column.null_count:
+        column = pc.cast(column, pa.float64())  # in which what is missing is NaN
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _context(column: pa.Array, name: str) -> Column:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _context(column.dictionary_decode(), name)
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        codes = pc.cast(column, pa.string()).dictionary_encode()
+        places = pc.fill_null(codes.indices, -1).to_numpy(zero_copy_only=False)
+        return Column(places.astype(np.int64), tuple(codes.dictionary.to_pylist()))
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+        return Column(_numbers(column).astype(np.float64))
+    raise UserError(f"context column {name!r} is of type {kind}; expected text, truth values or numbers")
+
+
+def _read(data: bytes, source: str, domain: str) -> DomainReranker:
+    made = DomainReranker.from_bytes(data, source)
+    if made.domain != domain:
+        raise UserError(f"{source}: holds the weights of {made.domain!r}; expected those of {domain!r}")
+    return made
+
+
+def _artifact_file(url: str) -> bytes:
+    try:
+        return read_file(url, FILE)
+    except FileNotFoundError:
+        raise UserError(f"{url}: holds no {FILE}; expected the artifact of a trained re-ranker") from None

@@ -1,0 +1,1 @@
+"""What reads the world's formats: listings of speech, requests and text."""

@@ -1,0 +1,127 @@
+"""What the listings of all kinds of corpora share: which files belong to a URL, and what their keys are."""
+
+from __future__ import annotations
+
+import fnmatch
+import gzip
+import hashlib
+import posixpath
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from gristmill.actors.sources.pointers import DUPLICATE, version_of
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.store import FileInfo, filesystem, open_read, walk
+
+# Formats that cannot be decoded here (m4a, ...) are listed too, to be rejected and counted instead of passed over.
+_DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+AUDIO_SUFFIXES = (*_DECODED, ".m4a", ".aac", ".wma", ".webm", ".amr", ".sph")
+SUFFIXES = {
+    "manifest": (".jsonl", ".json"),
+    "lhotse": (".jsonl", ".jsonl.gz"),
+    "parquet": (".parquet",),
+    "tar": (".tar",),
+    "folder": AUDIO_SUFFIXES,
+}
+LOOKED_AT = 100  # lines of a file in which at least one must be a manifest's
+
+
+class BrokenGzip(UserError):
+    """A file named ``.gz`` cannot be unpacked to its end."""
+
+
+def visible(url: str, base: str) -> bool:
+    """Tell whether neither a file nor a folder between it and the corpus's is hidden."""
+    return not any(part.startswith(".") for part in key_of(url, base).split("/"))
+
+
+def files_of(url: str, kind: str) -> Iterator[FileInfo]:
+    """Give the files of one kind at a URL, in the order of their paths."""
+    named_file = "*" not in url and filesystem(url)[0].isfile(filesystem(url)[1])
+    base = base_of(url)
+    for info in walk(base if "*" in url else url):
+        fits = info.url.lower().endswith(SUFFIXES[kind]) and matches(info.url, url) and visible(info.url, base)
+        if named_file or fits:
+            yield info
+
+
+def named_or_found(url: str, kind: str, found_in: Callable[[str], list[str]]) -> list[str]:
+    """Return the files of a kind that a pattern fits, the file that is named, or what is found in a folder."""
+    if "*" in url:
+        return [info.url for info in files_of(url, kind)]
+    fs, path = filesystem(url)
+    return [url] if fs.isfile(path) else found_in(url)
+
+
+def matches(file: str, url: str) -> bool:
+    """Tell whether a file fits a URL, where that is a pattern."""
+    return "*" not in url or fnmatch.fnmatchcase(posixpath.normpath(file), posixpath.normpath(url))
+
+
+def base_of(url: str) -> str:
+    """Return the folder to which a corpus's keys are relative."""
+    if "*" in url:
+        return url[: url.index("*")].rpartition("/")[0] or "/"
+    fs, path = filesystem(url)
+    return posixpath.dirname(url) if fs.isfile(path) else url
+
+
+def key_of(url: str, base: str) -> str:
+    """Return the part of a file's URL below the corpus's folder."""
+    whole, folder = filesystem(url)[1], filesystem(base)[1].rstrip("/") if base else ""
+    return whole[len(folder) + 1 :] if folder and whole.startswith(folder + "/") else posixpath.basename(whole)
+
+
+def lines(url: str) -> Iterator[tuple[int, bytes]]:
+    """Give the lines of a file that are not blank, with their numbers; ``.gz`` is unpacked on the way."""
+    return ((number, line) for number, line in enumerate(all_lines(url), 1) if line.strip())
+
+
+def all_lines(url: str) -> Iterator[bytes]:
+    """Give the lines of a file, blank ones too; ``.gz`` is unpacked on the way.
+
+    Raises:
+        BrokenGzip: it is named ``.gz`` and cannot be unpacked to its end.
+    """
+    with open_read(url) as packed:
+        if not url.endswith(".gz"):
+            yield from packed
+            return
+        try:
+            with gzip.GzipFile(fileobj=packed) as file:
+                yield from file
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise BrokenGzip(f"{url}: cannot be unpacked ({error}); expected a whole file, packed by gzip") from None
+
+
+def pointers_of(
+    file: str, corpus: str, numbered: Iterable[tuple[int, bytes]], read: Callable[[bytes], dict[str, Any]], seen: Seen
+) -> Iterator[dict[str, Any]]:
+    """Give what ``read`` makes of each line of a file; one that it refuses, or that came before, is of kind "bad"."""
+    version = version_of(*walk(file))
+    for number, line in numbered:
+        try:
+            pointer = read(line) | {"version": version}
+            if seen.before(pointer["id"]):
+                raise RejectRecord(DUPLICATE)
+        except RejectRecord as reject:
+            key = f"{corpus}/{posixpath.basename(file)}#line{number}"
+            pointer = {"id": key, "kind": "bad", "url": file, "row": number, "problem": reject.reason}
+        yield pointer
+
+
+class Seen:
+    """Which ids came before. On disk, so that it costs no memory."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("")  # a temporary file of SQLite's own
+        self._database.execute("PRAGMA journal_mode=OFF")
+        self._database.execute("CREATE TABLE seen (key INTEGER PRIMARY KEY)")
+
+    def before(self, key: str) -> bool:
+        """Tell whether a key was asked for before."""
+        digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        row = (int.from_bytes(digest, "big", signed=True),)
+        return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", row).rowcount == 0

@@ -1,0 +1,54 @@
+"""Listing of folders of audio, with the transcripts beside it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from gristmill.actors.sources.files import AUDIO_SUFFIXES, base_of, key_of, matches, visible
+from gristmill.actors.sources.pointers import version_of
+from gristmill.shards.store import read_bytes, walk
+
+_SIDECARS = (".txt", ".lab", ".normalized.txt")
+
+
+def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+    """Give a pointer for each audio file below a folder, or that fits a pattern."""
+    base = base_of(url)
+    files = (f for f in walk(base if "*" in url else url) if visible(f.url, base))
+    for folder, group in itertools.groupby(files, key=lambda f: posixpath.dirname(f.url)):
+        listed = list(group)
+        names = {posixpath.basename(f.url): f for f in listed}
+        texts = _transcripts(folder, names)
+        for file in listed:
+            name = posixpath.basename(file.url)
+            stem, suffix = posixpath.splitext(name)
+            if suffix.lower() not in AUDIO_SUFFIXES or not matches(file.url, url):
+                continue
+            pointer = {"id": f"{corpus}/{key_of(file.url, base)}", "kind": "file", "url": file.url, "size": file.size}
+            made_from = [file]
+            if stem in texts:
+                pointer["text"] = texts[stem]
+                if re.fullmatch(r"\d+-\d+-\d+", stem):  # LibriSpeech: speaker-chapter-utterance
+                    pointer["speaker"] = stem.split("-")[0]
+            else:
+                beside = next((stem + s for s in _SIDECARS if stem + s in names), None)
+                if beside is not None:
+                    pointer["labels"] = json.dumps({"text": {"url": f"{folder}/{beside}"}})
+                    made_from.append(names[beside])
+            yield pointer | {"version": version_of(*made_from)}
+
+
+def _transcripts(folder: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the texts of the ``*.trans.txt`` files of one folder, by utterance."""
+    texts: dict[str, str] = {}
+    for name in sorted(n for n in names if n.endswith(".trans.txt")):
+        for line in read_bytes(f"{folder}/{name}").decode("utf-8", "replace").splitlines():
+            utterance, _, text = line.strip().partition(" ")
+            if utterance and text.strip():
+                texts[utterance] = text.strip()
+    return texts

@@ -1,0 +1,147 @@
+"""Listing of Lhotse cuts: JSONL, packed or not, of ``MonoCut`` objects whose recordings lie in files.
+
+What a cut of one channel does not say in one file (mixed, padded or multi-channel cuts, audio in memory, transforms
+that Lhotse would apply while it loads) becomes a row of kind "bad" with its reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from gristmill.actors.sources.files import LOOKED_AT, BrokenGzip, Seen, lines, named_or_found, pointers_of
+from gristmill.actors.sources.pointers import (
+    MALFORMED,
+    NOT_IN_FILE,
+    SEVERAL_CHANNELS,
+    UNREADABLE,
+    UNSUPPORTED_CUT,
+    resolve,
+    seconds,
+)
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.store import list_names
+
+_CUTS = ("MonoCut", "Cut", "MultiCut", "MixedCut", "PaddingCut")  # "Cut": MonoCut before Lhotse 0.8
+
+
+def are_cuts(url: str) -> bool:
+    """Tell whether a file or pattern is one of cuts by its name; of plain ``.jsonl`` only those called "cuts" are."""
+    name = posixpath.basename(url).lower()
+    called = re.search(r"(^|[^a-z])cuts([^a-z]|$)", name)
+    return name.endswith(".jsonl.gz") or bool(called and name.endswith(".jsonl"))
+
+
+def cuts_in(folder: str) -> list[str]:
+    """Return the file of cuts of a folder, if it has one; recordings and supervisions beside it are not asked."""
+    names = [n for n in list_names(folder) if re.search(r"(^|[^a-z])cuts([^a-z].*)?\.jsonl(\.gz)?$", n.lower())]
+    names = [n for n in names if not n.startswith(".")]
+    if len(names) > 1:
+        raise UserError(f"{folder}: holds several files of cuts ({', '.join(names[:5])}); name the one that is meant")
+    return [f"{folder}/{n}" for n in names]
+
+
+def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+    """Give a pointer for each cut. ``fields`` does not apply: Lhotse has one name for each value."""
+    seen = Seen()
+    for file in named_or_found(url, "lhotse", cuts_in):
+        _check(file)
+        read = partial(_read, file=file, corpus=corpus)
+        try:
+            yield from pointers_of(file, corpus, lines(file), read, seen)
+        except BrokenGzip:
+            key = f"{corpus}/{posixpath.basename(file)}#rest"
+            yield {"id": key, "kind": "bad", "url": file, "problem": UNREADABLE}
+
+
+def _read(line: bytes, file: str, corpus: str) -> dict[str, Any]:
+    return _pointer(_parse(line), file, corpus)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise RejectRecord(MALFORMED) from None
+    if not isinstance(values, dict) or values.get("type") not in _CUTS:
+        raise RejectRecord(MALFORMED)
+    return values
+
+
+def _check(url: str) -> None:
+    for _, line in itertools.islice(lines(url), LOOKED_AT):
+        try:
+            _parse(line)
+            return
+        except RejectRecord:
+            continue
+    raise UserError(f"{url}: no Lhotse cuts are in it; expected one cut a line, as CutSet.to_file writes them")
+
+
+def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:
+    if cut["type"] not in ("MonoCut", "Cut"):
+        raise RejectRecord(SEVERAL_CHANNELS if cut["type"] == "MultiCut" else UNSUPPORTED_CUT)
+    recording = cut.get("recording")
+    if not isinstance(recording, dict) or recording.get("transforms"):
+        raise RejectRecord(UNSUPPORTED_CUT)
+    start, length = seconds(cut.get("start")), seconds(cut.get("duration"))
+    whole, rate = seconds(recording.get("duration")), seconds(recording.get("sampling_rate"))
+    if not isinstance(cut.get("id"), str) or rate < 1:
+        raise RejectRecord(MALFORMED)
+    pointer = {
+        "id": f"{corpus}/{cut['id']}",
+        "kind": "file",
+        "url": resolve(posixpath.dirname(file), _source(recording)),
+        "declared_duration": length,
+        "declared_rate": int(min(rate, 2**31 - 1)),
+        **_said(cut),
+    }
+    if start or abs(length - whole) > 1.0 / rate:
+        pointer |= {"start": start, "length": length}
+    return pointer
+
+
+def _source(recording: Mapping[str, Any]) -> str:
+    """Return where the audio of a recording of one channel lies."""
+    sources = recording.get("sources")
+    if not isinstance(sources, list) or not sources or not all(isinstance(source, dict) for source in sources):
+        raise RejectRecord(MALFORMED)
+    channels = [channel for source in sources for channel in source.get("channels") or [0]]
+    if len(channels) > 1:
+        raise RejectRecord(SEVERAL_CHANNELS)
+    if sources[0].get("type") not in ("file", "url") or not isinstance(sources[0].get("source"), str):
+        raise RejectRecord(NOT_IN_FILE)
+    return sources[0]["source"]
+
+
+def _said(cut: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a cut's supervisions say: their texts in order; speaker and language where they are of one mind."""
+    given = cut.get("supervisions") or []
+    if not isinstance(given, list) or not all(isinstance(said, dict) for said in given):
+        raise RejectRecord(MALFORMED)
+    order = sorted(given, key=_begin)
+    texts = [text.strip() for said in order if isinstance(text := said.get("text"), str) and text.strip()]
+    extra: dict[str, Any] = {}
+    for custom in (cut.get("custom"), *(said.get("custom") for said in order if len(order) == 1)):
+        extra |= custom if isinstance(custom, dict) else {}
+    return {
+        "text": " ".join(texts) or None,
+        "speaker": _common(order, "speaker"),
+        "lang": _common(order, "language"),
+        "extra": json.dumps(extra, sort_keys=True, ensure_ascii=False) if extra else None,
+    }
+
+
+def _begin(said: Mapping[str, Any]) -> float:
+    start = said.get("start")  # negative where it began before its cut
+    return float(start) if isinstance(start, (int, float)) else 0.0
+
+
+def _common(said: Sequence[Mapping[str, Any]], key: str) -> str | None:
+    values = {value for one in said if isinstance(value := one.get(key), str) and value}
+    return values.pop() if len(values) == 1 else None

@@ -1,0 +1,73 @@
+"""Listing of JSONL manifests as NeMo writes them: one JSON object a line, with ``audio_filepath``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from gristmill.actors.sources.files import LOOKED_AT, Seen, lines, named_or_found, pointers_of
+from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.store import list_names
+
+USUAL = ("manifest.jsonl", "metadata.jsonl")
+
+
+def manifests_in(folder: str) -> list[str]:
+    """Return the manifest of a folder, if it has one."""
+    names = [n for n in list_names(folder) if n.endswith(".jsonl") and not n.startswith(".")]
+    if len(names) > 1:
+        usual = [n for n in names if n in USUAL]
+        if len(usual) != 1:
+            raise UserError(f"{folder}: holds several manifests ({', '.join(names[:5])}); name the one that is meant")
+        names = usual
+    return [f"{folder}/{n}" for n in names]
+
+
+def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+    """Give a pointer for each line; a malformed one becomes a row of kind "bad"."""
+    seen = Seen()
+    for manifest in named_or_found(url, "manifest", manifests_in):
+        _check_manifest(manifest, fields)
+        read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields)
+        yield from pointers_of(manifest, corpus, lines(manifest), read, seen)
+
+
+def _parse(line: bytes, fields: Mapping[str, str] | None) -> tuple[str, dict[str, Any]]:
+    try:
+        values = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise RejectRecord(MALFORMED) from None
+    if isinstance(values, dict):
+        for key in named(fields, "audio"):
+            if isinstance(values.get(key), str) and values[key]:
+                return values[key], values
+    raise RejectRecord(MALFORMED)
+
+
+def _check_manifest(url: str, fields: Mapping[str, str] | None) -> None:
+    looked = list(itertools.islice(lines(url), LOOKED_AT))
+    for _, line in looked:
+        try:
+            _parse(line, fields)
+            return
+        except RejectRecord:
+            continue
+    if looked:
+        key = named(fields, "audio")[0]
+        raise UserError(f"{url}: not a JSONL manifest; expected one JSON object a line, with the key {key}")
+
+
+def _manifest_pointer(line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None) -> dict[str, Any]:
+    path, values = _parse(line, fields)
+    pointer = declared(values, fields)
+    pointer |= {"id": f"{corpus}/{path}", "kind": "file", "url": resolve(posixpath.dirname(manifest), path)}
+    if values.get("offset") is not None:  # NeMo: the line means the segment from there, as long as its duration
+        start, length = seconds(values["offset"]), pointer["declared_duration"]
+        end = "" if length is None else f"{start + length:.3f}"
+        pointer |= {"start": start, "length": length, "id": f"{pointer['id']}@{start:.3f}-{end}"}
+    return pointer

@@ -1,0 +1,375 @@
+"""Pointers: where the bytes of a record lie. Their columns, the reasons to turn a record down, and the reader."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import posixpath
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.schema import ID
+from gristmill.shards.store import FileInfo, filesystem, is_local, open_read
+
+# The vocabulary of reasons. They are counted, so they never carry details of one record.
+UNREADABLE = "unreadable"
+MISSING = "missing"
+EMPTY = "empty"
+TRUNCATED = "truncated"
+SILENT = "silent"
+TOO_LONG = "too long"
+TOO_SHORT = "too short"
+WRONG_DURATION = "wrongly declared: duration"
+WRONG_RATE = "wrongly declared: sampling rate"
+MALFORMED = "malformed manifest line"
+DUPLICATE = "duplicate"
+NO_TEXT = "no text"  # in a corpus that is annotated: it would count as silence
+NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory, or made by a command
+SEVERAL_CHANNELS = "several channels"  # which of them are meant, one channel of audio cannot tell
+UNSUPPORTED_CUT = "unsupported cut"  # mixed, padded, without a recording, or with transforms
+REASONS = (
+    UNREADABLE,
+    MISSING,
+    EMPTY,
+    TRUNCATED,
+    SILENT,
+    TOO_LONG,
+    TOO_SHORT,
+    WRONG_DURATION,
+    WRONG_RATE,
+    MALFORMED,
+    DUPLICATE,
+    NO_TEXT,
+    NOT_IN_FILE,
+    SEVERAL_CHANNELS,
+    UNSUPPORTED_CUT,
+)
+
+LOCATOR_FIELDS = (
+    pa.field("kind", pa.string()),  # file, member (of a tar), row (of a Parquet file) or bad
+    pa.field("url", pa.string()),  # of the file that holds the bytes
+    pa.field("member", pa.string()),  # a tar member's name; a Parquet file's audio column
+    pa.field("offset", pa.int64()),  # bytes into a tar
+    pa.field("size", pa.int64()),  # bytes of the encoded audio, where known
+    pa.field("row_group", pa.int32()),
+    pa.field("row", pa.int64()),  # within the row group
+    pa.field("start", pa.float64()),  # of a segment, seconds; null: the whole
+    pa.field("length", pa.float64()),  # of a segment, seconds; null: to the end
+    pa.field("version", pa.string()),  # of the files it is made from; not in the records, so that equal ones are equal
+)
+LOCATOR = pa.struct(LOCATOR_FIELDS)
+POINTER_FIELDS = (
+    ID,
+    *LOCATOR_FIELDS,
+    pa.field("text", pa.string()),
+    pa.field("speaker", pa.string()),
+    pa.field("lang", pa.string()),
+    pa.field("declared_duration", pa.float64()),  # seconds
+    pa.field("declared_rate", pa.int32()),  # Hz
+    pa.field("extra", pa.string()),  # JSON of all else that the source says of the record
+    pa.field("labels", pa.string()),  # JSON of where labels lie that only the probe reads
+    pa.field("problem", pa.string()),  # of kind "bad": the reason
+)
+POINTERS = pa.schema(POINTER_FIELDS)
+
+# What a source may call each declared value, in the order in which they are looked for.
+NAMES: dict[str, tuple[str, ...]] = {
+    "audio": ("audio_filepath", "audio", "file_name", "wav", "path", "file"),
+    "text": ("text", "sentence", "transcription", "transcript", "normalized_text"),
+    "speaker": ("speaker", "speaker_id", "client_id"),
+    "lang": ("lang", "language", "locale"),
+    "duration": ("duration",),
+    "rate": ("sampling_rate", "sample_rate"),
+}
+
+
+def named(fields: Mapping[str, str] | None, value: str) -> tuple[str, ...]:
+    """Return the keys under which a source may hold ``value``; the user's ``fields`` names exactly one."""
+    return (fields[value],) if fields and value in fields else NAMES[value]
+
+
+def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return what a manifest line, a JSON sidecar or a Parquet row declares, as pointer columns.
+
+    Raises :class:`RejectRecord` where a value is none that its column can hold.
+    """
+    used: set[str] = set()
+
+    def pick(value: str) -> Any:
+        for key in named(fields, value):
+            if values.get(key) is not None:
+                used.add(key)
+                return values[key]
+        return None
+
+    def string(value: str) -> str | None:
+        found = pick(value)
+        if isinstance(found, (dict, list, bool)):
+            raise RejectRecord(MALFORMED)
+        return None if found is None else str(found).strip() or None
+
+    def number(value: str) -> float | None:
+        found = pick(value)
+        return None if found is None else seconds(found)
+
+    rate = number("rate")
+    out = {
+        "text": string("text"),
+        "speaker": string("speaker"),
+        "lang": string("lang"),
+        "declared_duration": number("duration"),
+        "declared_rate": None if rate is None else int(min(rate, 2**31 - 1)),
+    }
+    pick("audio")
+    rest = {
+        key: value
+        for key, value in values.items()
+        if key not in used and value is not None and not isinstance(value, bytes)
+    }
+    return {**out, "extra": json.dumps(rest, sort_keys=True, ensure_ascii=False, default=str) if rest else None}
+
+
+def seconds(value: Any) -> float:
+    """Return a number that is finite and not negative; anything else is a malformed line."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise RejectRecord(MALFORMED) from None
+    if isinstance(value, bool) or not 0.0 <= found < 1e12:  # false for NaN too
+        raise RejectRecord(MALFORMED)
+    return found
+
+
+class Part(io.RawIOBase):
+    """A part of an open file, read as a file of its own."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+        self._file, self._offset, self._size, self._place = file, offset, size, 0
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be read at any place."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; return the count of bytes."""
+        count = max(0, min(len(buffer), self._size - self._place))
+        self._file.seek(self._offset + self._place)
+        data = self._file.read(count)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+
+class Watched(io.RawIOBase):
+    """A file that remembers why reading it failed: libsndfile's callbacks swallow what is raised in them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: Exception | None = None
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be read at any place."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._file.tell()
+
+    def read(self, count: int = -1) -> bytes:
+        """Read; after a failure there is no more to read, and ``error`` says why."""
+        try:
+            return b"" if self.error else self._file.read(count)
+        except Exception as error:
+            self.error = error
+            return b""
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; return the count of bytes."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class Reader:
+    """Reads what pointers point at. Keeps the file last opened, and the row group last read.
+
+    ``block`` is how many bytes one request to remote storage brings at least.
+    """
+
+    def __init__(self, block: int) -> None:
+        self._block = block
+        self._file: tuple[str, BinaryIO] | None = None
+        self._parquet: pq.ParquetFile | None = None  # of that file
+        self._group: tuple[str, int] | None = None
+        self._columns: dict[tuple[str, ...], pa.Table] = {}  # of that row group
+
+    def file(self, url: str) -> BinaryIO:
+        """Return a file open for reading at any place; a missing one is a reject."""
+        if self._file is None or self._file[0] != url:
+            self.close()
+            fs, path = filesystem(url)
+            try:
+                opened = fs.open(path, "rb", block_size=self._block)
+            except (FileNotFoundError, IsADirectoryError):
+                raise RejectRecord(MISSING) from None
+            except PermissionError as error:
+                raise refused(url, error) from None
+            self._file = (url, opened)
+        return self._file[1]
+
+    def open(self, pointer: Mapping[str, Any]) -> tuple[BinaryIO, int]:
+        """Return what a pointer points at as a file, and its size in bytes."""
+        if pointer["kind"] == "row":
+            return self._cell(pointer, self.row(pointer, [pointer["member"]])[pointer["member"]])
+        file = self.file(pointer["url"])
+        whole = file.seek(0, io.SEEK_END)
+        if pointer["kind"] == "member":
+            if pointer["offset"] + pointer["size"] > whole:
+                raise RejectRecord(TRUNCATED)
+            return io.BufferedReader(Part(file, pointer["offset"], pointer["size"])), pointer["size"]
+        file.seek(0)
+        return file, whole
+
+    def row(self, pointer: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+        """Return some columns of a pointer's row of a Parquet file."""
+        wanted, group = tuple(columns), (pointer["url"], pointer["row_group"])
+        if self._group != group:
+            self._group, self._columns = group, {}  # frees the last one before the next is read
+        if wanted not in self._columns:
+            file = self.file(pointer["url"])
+            try:
+                if self._parquet is None:
+                    self._parquet = pq.ParquetFile(file)
+                table = self._parquet.read_row_group(group[1], columns=list(wanted), use_threads=False)
+            except pa.ArrowInvalid:
+                raise RejectRecord(UNREADABLE) from None
+            self._columns[wanted] = table
+        found: dict[str, Any] = self._columns[wanted].slice(pointer["row"], 1).to_pylist()[0]
+        return found
+
+    def _cell(self, pointer: Mapping[str, Any], cell: Any) -> tuple[BinaryIO, int]:
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if cell is None:
+            raise RejectRecord(EMPTY)
+        if isinstance(cell, bytes):
+            return io.BytesIO(cell), len(cell)
+        data = read_whole(resolve(posixpath.dirname(pointer["url"]), str(cell)))
+        return io.BytesIO(data), len(data)
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._parquet = self._group = None
+        self._columns = {}
+        if self._file is not None:
+            self._file[1].close()
+            self._file = None
+
+
+def version_of(*files: FileInfo) -> str:
+    """Return one version for the files that a row is made from."""
+    parts = [f"{file.size} {file.version}" for file in files]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def resolve(folder: str, path: str) -> str:
+    """Return the URL of a path that a source names: absolute, or relative to the source's folder."""
+    if "://" in path or path.startswith("/"):
+        return path
+    scheme, mark, place = folder.rpartition("://")
+    return scheme + mark + posixpath.normpath(posixpath.join(place, path))  # object stores know no ".."
+
+
+def read_whole(url: str, offset: int | None = None, size: int | None = None) -> bytes:
+    """Return a file's bytes or a part of them; a missing file is a reject."""
+    fs, path = filesystem(url)
+    start, end = (None, None) if offset is None or size is None else (offset, offset + size)
+    try:
+        return fs.cat_file(path, start=start, end=end)
+    except (FileNotFoundError, IsADirectoryError):
+        raise RejectRecord(MISSING) from None
+    except PermissionError as error:
+        raise refused(url, error) from None
+
+
+def refused(url: str, error: PermissionError) -> RejectRecord | UserError:
+    """Return what a refused file means: a local one is a fault of this file, remote storage refuses the user."""
+    if is_local(url):
+        return RejectRecord(UNREADABLE)
+    return UserError(f"{url}: access refused ({error}); check the credentials or the permissions")
+
+
+def open_container(url: str) -> BinaryIO:
+    """Open a tar or Parquet file to list it; a refused local one is a reject."""
+    try:
+        return open_read(url)
+    except UserError:
+        if is_local(url):
+            raise RejectRecord(UNREADABLE) from None
+        raise
+
+
+def read_many(pointers: list[dict[str, Any]]) -> list[bytes | str]:
+    """Return the bytes of each pointer of kind file or member, or the reason why there are none.
+
+    On remote storage all are asked for at once; on local disk a tar is opened once for its members.
+    """
+    out: list[bytes | str] = [MISSING] * len(pointers)
+    remote: list[int] = []
+    reader = Reader(block=1 << 16)
+    order = sorted(range(len(pointers)), key=lambda i: (pointers[i]["url"], pointers[i]["offset"] or 0))
+    for i in order:
+        if not is_local(pointers[i]["url"]):
+            remote.append(i)
+            continue
+        try:
+            file, size = reader.open(pointers[i])
+            out[i] = file.read(size)
+        except RejectRecord as reject:
+            out[i] = reject.reason
+    reader.close()
+    by_system: dict[int, tuple[Any, list[tuple[int, str]]]] = {}
+    for i in remote:
+        fs, path = filesystem(pointers[i]["url"])
+        by_system.setdefault(id(fs), (fs, []))[1].append((i, path))
+    for fs, places in by_system.values():
+        starts = [pointers[i]["offset"] for i, _ in places]
+        ends = [None if s is None else s + pointers[i]["size"] for s, (i, _) in zip(starts, places, strict=True)]
+        found = fs.cat_ranges([path for _, path in places], starts, ends, on_error="return")
+        for (i, _), data in zip(places, found, strict=True):
+            if isinstance(data, FileNotFoundError):
+                continue
+            if isinstance(data, PermissionError):
+                raise refused(pointers[i]["url"], data) from None
+            if isinstance(data, BaseException):
+                raise data
+            short = pointers[i]["kind"] == "member" and len(data) < pointers[i]["size"]
+            out[i] = TRUNCATED if short else data
+    return out

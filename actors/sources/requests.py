@@ -1,0 +1,236 @@
+"""Listing of annotated requests: each annotation record as it stands in its file, with what its file says of all.
+
+SNIPS and ATIS folders (``seq.in``, ``seq.out``, ``label``), HWU64 CSV, TOP parses as TSV, CLINC150 JSON, and JSONL of
+SLURP, MASSIVE or of our own columns. What a file is, is told by what is in it. Only CLINC150, one JSON document, is
+held in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import posixpath
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.actors.sources.files import LOOKED_AT, Seen, base_of, key_of, lines, matches, visible
+from gristmill.actors.sources.pointers import DUPLICATE
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import ID
+
+LISTED = pa.schema(
+    [
+        ID,
+        pa.field("format", pa.string()),  # snips, hwu64, top, clinc150, slurp, massive or jsonl
+        pa.field("raw", pa.string()),  # the record; of several files (snips) a line each
+        pa.field("header", pa.string()),  # the line of a table that names its columns
+        pa.field("told_domain", pa.string()),  # where a file beside the record tells it
+        pa.field("part", pa.string()),  # "test": of a place that is for test
+        pa.field("problem", pa.string()),  # why a record cannot be used, as far as the listing knows
+    ]
+)
+FORMATS = ("snips", "hwu64", "top", "clinc150", "slurp", "massive", "jsonl")
+DELIMITERS = {"hwu64": ";", "top": "\t"}
+NOT_TEXT = "not UTF-8"
+
+_TAGS, _LABELS = "seq.out", "label"  # beside seq.in
+_DOMAINS = "domains.json"
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz")
+_EXPECTED = (
+    "expected folders of seq.in, seq.out and label (SNIPS, ATIS), CSV with answer_annotation (HWU64), TSV with "
+    "en_parse or cs_parse (TOP), JSON with domains.json beside it (CLINC150), or JSONL (SLURP, MASSIVE, or text, "
+    "domain, intent, slots)"
+)
+
+
+def list_requests(url: str, corpus: str, *, part: str | None = None, rows: int = 2000) -> Iterator[pa.Table]:
+    """Give the records of a corpus as tables of ``LISTED``, at most ``rows`` rows each, in the order of their files.
+
+    ``url``: a file, a folder or a pattern with ``*``; ``corpus`` begins every id; ``part`` is told of every record.
+    In a folder, hidden files, plain text and JSON without ``domains.json`` beside it are passed over. A missing path,
+    a place without requests and a table or JSONL of no known columns raise :class:`UserError` here, not at the first
+    table; a record that cannot be read becomes a row with a ``problem``.
+    """
+    if "*" not in url and not store.exists(url):
+        raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
+    files = [(file, told) for file in _files(url) if (told := _told(file, named=file == url)) is not None]
+    if not files:
+        raise UserError(f"{url}: no requests found; {_EXPECTED}")
+    return _tables(files, base_of(url), corpus, part, rows)
+
+
+def _files(url: str) -> list[str]:
+    if "*" not in url and store.filesystem(url)[0].isfile(store.filesystem(url)[1]):
+        return [url]
+    base = base_of(url)
+    found = (info.url for info in store.walk(base if "*" in url else url))
+    return [file for file in found if visible(file, base) and matches(file, url)]
+
+
+def _told(file: str, named: bool) -> str | None:
+    """Return the format of a file; ``None`` of one that is no corpus, or a part of one that is listed by another."""
+    folder, _, name = file.rpartition("/")
+    low = name.lower()
+    if low == "seq.in":
+        for path in _beside(file):
+            if not store.exists(path):
+                raise UserError(f"{path}: not there; expected it beside seq.in, with a line for each of its lines")
+        return "snips"
+    if low.endswith(".json"):
+        if name != _DOMAINS and store.exists(store.join(folder, _DOMAINS)):
+            return "clinc150"
+        if named:
+            raise UserError(f"{file}: there is no {_DOMAINS} beside it; expected CLINC150, whose intents it sorts")
+        return None
+    if not low.endswith(_SUFFIXES):
+        if named:
+            raise UserError(f"{file}: not a corpus of requests; {_EXPECTED}")
+        return None
+    head = [line for _, line in itertools.islice(lines(file), LOOKED_AT)]
+    if not head:
+        return None if not named else _unknown(file)
+    columns = head[0].decode("utf-8-sig", "replace").strip()
+    if low.endswith(".csv") and "answer_annotation" in _columns(columns, ";"):
+        return "hwu64"
+    if low.endswith(".tsv") and {"en_parse", "cs_parse"}.intersection(_columns(columns, "\t")):
+        return "top"
+    if low.endswith((".jsonl", ".jsonl.gz")):
+        for values in map(_object, head):
+            for key, kind in (("sentence_annotation", "slurp"), ("annot_utt", "massive"), ("text", "jsonl")):
+                if values is not None and key in values:
+                    return kind
+    return _unknown(file)
+
+
+def _unknown(file: str) -> str:
+    raise UserError(f"{file}: its columns are those of no known corpus; {_EXPECTED}")
+
+
+def _columns(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _tables(
+    files: Iterable[tuple[str, str]], base: str, corpus: str, part: str | None, rows: int
+) -> Iterator[pa.Table]:
+    seen = Seen()
+
+    def records() -> Iterator[dict[str, Any]]:
+        for file, told in files:
+            key = f"{corpus}/{key_of(file, base)}"
+            for record in _LISTINGS[told](file, key, corpus):
+                place = record.pop("place")  # of the record in the corpus, whatever it calls itself
+                if seen.before(record["id"]):
+                    record |= {"id": f"{place}~again", "problem": DUPLICATE}
+                yield {"format": told, "part": part} | record
+
+    every = records()
+    while batch := list(itertools.islice(every, rows)):
+        yield pa.Table.from_pylist(batch, schema=LISTED)
+
+
+def _text(line: bytes) -> dict[str, Any]:
+    """Return a record's text; a byte that is none of UTF-8 makes it a problem."""
+    try:
+        return {"raw": line.decode("utf-8-sig").rstrip("\r\n")}
+    except UnicodeDecodeError:
+        return {"problem": NOT_TEXT}
+
+
+def _table(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
+    """List the lines of a table. A line is a record: a quote that is not closed costs its own line only."""
+    numbered = lines(file)
+    header = next(numbered)[1].decode("utf-8-sig", "replace").strip()
+    for number, line in numbered:
+        place = f"{key}#{number}"
+        yield {"id": place, "place": place, "header": header, **_text(line)}
+
+
+def _jsonl(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
+    """List the lines of a JSONL; a record that has an id of its own keeps it."""
+    for number, line in lines(file):
+        place = f"{key}#{number}"
+        own = next((value for name in _OWN_IDS if (value := (_object(line) or {}).get(name)) is not None), None)
+        told = f"{corpus}/{own}" if isinstance(own, int | str) and str(own) else place
+        yield {"id": told, "place": place, **_text(line)}
+
+
+def _massive(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
+    """List MASSIVE, whose ids are those of a sentence in every language."""
+    for number, line in lines(file):
+        place, values = f"{key}#{number}", _object(line) or {}
+        own = [values.get(name) for name in ("locale", "id")]
+        told = "/".join([corpus, *map(str, own)]) if None not in own else place
+        yield {"id": told, "place": place, **_text(line)}
+
+
+def _snips(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
+    """List the lines of ``seq.in`` with those of the two files beside it; a line that one of them lacks is empty."""
+    where = posixpath.dirname(key)
+    opened = [store.open_read(path) for path in (file, *_beside(file))]
+    try:
+        for number, parts in enumerate(itertools.zip_longest(*opened, fillvalue=b""), 1):
+            if not any(line.strip() for line in parts):
+                continue
+            read = [_text(line) for line in parts]
+            place = f"{where}#{number}"
+            problem = next((told["problem"] for told in read if "problem" in told), None)
+            raw = None if problem else "\n".join(told["raw"] for told in read)
+            yield {"id": place, "place": place, "raw": raw, "problem": problem}
+    finally:
+        for handle in opened:
+            handle.close()
+
+
+def _beside(file: str) -> list[str]:
+    return [store.join(posixpath.dirname(file), name) for name in (_TAGS, _LABELS)]
+
+
+def _clinc150(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
+    """List CLINC150: pairs of text and intent in parts that have names; ``domains.json`` sorts the intents."""
+    beside = store.join(posixpath.dirname(file), _DOMAINS)
+    sorted_, parts = _document(beside), _document(file)
+    domain_of: dict[str, str] = {}
+    for domain, intents in sorted_.items():
+        if not isinstance(intents, list):
+            raise UserError(f"{beside}: {domain} is no list; expected the intents of each domain")
+        domain_of |= {intent: domain for intent in intents if isinstance(intent, str)}
+    for part, pairs in parts.items():
+        if not isinstance(pairs, list):
+            raise UserError(f"{file}: {part} is no list; expected pairs of text and intent in parts that have names")
+        for number, pair in enumerate(pairs):
+            place = f"{key}#{part}/{number}"
+            intent = pair[1] if isinstance(pair, list) and len(pair) == 2 else None
+            told = domain_of.get(intent) if isinstance(intent, str) else None
+            yield {"id": place, "place": place, "told_domain": told, "raw": json.dumps(pair, ensure_ascii=False)}
+
+
+def _document(file: str) -> dict[str, Any]:
+    values = _object(store.read_bytes(file))
+    if values is None:
+        raise UserError(f"{file}: cannot be read as JSON with names; {_EXPECTED}")
+    return values
+
+
+_OWN_IDS = ("id", "slurp_id")
+_LISTINGS = {
+    "snips": _snips,
+    "hwu64": _table,
+    "top": _table,
+    "clinc150": _clinc150,
+    "slurp": _jsonl,
+    "massive": _massive,
+    "jsonl": _jsonl,
+}

@@ -1,0 +1,116 @@
+"""Listing: turns a corpus of speech into rows that point at its audio, without reading any audio.
+
+Folders, NeMo manifests, Lhotse cuts, Parquet and tar shards, a module each. Memory does not grow with the corpus (but
+for what the names of one folder, or the members of one tar, take).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from gristmill.actors.sources.files import SUFFIXES, base_of, visible
+from gristmill.actors.sources.folder import list_folder
+from gristmill.actors.sources.lhotse import are_cuts, cuts_in, list_cuts
+from gristmill.actors.sources.manifest import USUAL, list_manifest, manifests_in
+from gristmill.actors.sources.parquet import list_parquet
+from gristmill.actors.sources.pointers import POINTERS
+from gristmill.actors.sources.tar import list_tar
+from gristmill.shards.errors import UserError
+from gristmill.shards.store import exists, filesystem, is_local, list_names, walk
+
+Kind = Literal["auto", "folder", "manifest", "lhotse", "parquet", "tar"]
+KINDS = ("folder", "manifest", "lhotse", "parquet", "tar")
+
+_EXPECTED = (
+    "expected a folder of audio (.wav, .flac, .ogg, .mp3), a JSONL manifest with audio_filepath, Lhotse cuts, Parquet "
+    "with an audio column, or .tar shards"
+)
+_LISTINGS = {
+    "folder": list_folder,
+    "manifest": list_manifest,
+    "lhotse": list_cuts,
+    "parquet": list_parquet,
+    "tar": list_tar,
+}
+
+
+def list_sources(
+    url: str,
+    kind: Kind = "auto",
+    *,
+    corpus: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    rows: int = 2000,
+) -> Iterator[pa.Table]:
+    """Give the records of a corpus in order, as tables of ``pointers.POINTERS`` with at most ``rows`` rows each.
+
+    ``url``: a file, a folder or a pattern with ``*``. ``corpus``: the first part of every id; by default the name of
+    the folder or file. ``fields``: what the source calls ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
+    ``rate``, where it is not one of the usual names. A missing path, a corpus without audio and a file of no known
+    kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad". Hidden
+    files and folders (``.name``) are passed over.
+
+    ``version`` is another one when a file was written anew, also with as many bytes: of the audio and the text beside
+    it in a folder, of the Parquet or tar file itself. Of what a manifest or a Parquet of paths names it is theirs, as
+    asking for each audio file costs a request each: where such audio changed in place, write the manifest anew.
+    """
+    url = _whole(url)
+    unknown = sorted(set(fields or {}) - {"audio", "text", "speaker", "lang", "duration", "rate"})
+    if unknown:
+        raise UserError(
+            f"fields: {unknown[0]} is no value of a record; expected audio, text, speaker, lang, duration, rate"
+        )
+    if "*" not in url and not exists(url):
+        raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
+    chosen = _detect(url) if kind == "auto" else kind
+    if chosen not in KINDS:
+        raise UserError(f"{url}: unknown kind of corpus {chosen!r}; expected auto, {', '.join(KINDS)}")
+    name = corpus or corpus_name(url)
+    pointers = _LISTINGS[chosen](url, name, fields)
+    first = next(pointers, None)
+    if first is None:
+        raise UserError(f"{url}: no audio found; {_EXPECTED}")
+    return _tables(itertools.chain([first], pointers), rows)
+
+
+def _tables(pointers: Iterable[dict[str, Any]], rows: int) -> Iterator[pa.Table]:
+    rest = iter(pointers)
+    while batch := list(itertools.islice(rest, rows)):
+        yield pa.Table.from_pylist(batch, schema=POINTERS)
+
+
+def _whole(url: str) -> str:
+    url = url.rstrip("/") or url
+    return filesystem(url)[1] if is_local(url) else url  # absolute: a worker may have another working folder
+
+
+def corpus_name(url: str) -> str:
+    """Return the name a corpus has where it is not given one: of its file, or of its folder."""
+    parts = [p for p in _whole(url).split("/") if p and "*" not in p]
+    stem = re.sub(r"\.(jsonl\.gz|jsonl|json|parquet|tar)$", "", parts[-1]) if parts else "corpus"
+    return parts[-2] if stem in ("manifest", "cuts") and len(parts) > 1 else stem
+
+
+def _detect(url: str) -> str:
+    """Return the kind of a corpus: by the file's name; in a folder a manifest goes first, then what is met first."""
+    if are_cuts(url):
+        return "lhotse"
+    for kind, suffixes in SUFFIXES.items():
+        if kind != "lhotse" and url.lower().endswith(suffixes):
+            return kind
+    if "*" not in url:
+        if not set(USUAL).intersection(list_names(url)) and cuts_in(url):
+            return "lhotse"
+        if manifests_in(url):
+            return "manifest"
+        base = base_of(url)
+        for info in walk(url):
+            for kind in ("parquet", "tar", "folder"):
+                if info.url.lower().endswith(SUFFIXES[kind]) and visible(info.url, base):
+                    return kind
+    raise UserError(f"{url}: no audio found; {_EXPECTED}")

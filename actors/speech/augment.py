@@ -1,0 +1,243 @@
+"""Actors that put speech and noises into one room: training data, and the re-recorded test set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors import audio
+from gristmill.actors.speech.banks import BankRoom, NoiseBank, RoomBank
+from gristmill.models.speech import mixing, rerecord
+from gristmill.models.speech.rooms import LEAD
+from gristmill.shards.errors import UserError
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+
+AUGMENT_FIELDS = (
+    pa.field("noise_ids", pa.list_(pa.string())),
+    pa.field("noise_offsets", pa.list_(pa.float64())),  # s into the noise
+    pa.field("noise_snrs", pa.list_(pa.float32())),  # dB, active speech level over each noise
+    pa.field("snr", pa.float32()),  # dB, over all noises together
+    pa.field("room_id", pa.string()),
+    pa.field("rt60", pa.float32()),  # s
+    pa.field("drr", pa.float32()),  # dB, of the speech
+    pa.field("gain", pa.float32()),  # factor on the mixture, below 1 where it would have clipped
+)
+RERECORD_FIELDS = (
+    *AUGMENT_FIELDS,
+    pa.field("band_low", pa.float32()),  # Hz, of the speech's loudspeaker
+    pa.field("band_high", pa.float32()),  # Hz
+    pa.field("drive", pa.float32()),  # dB into the loudspeaker's soft clipping
+    pa.field("microphone_snr", pa.float32()),  # dB
+)
+_ONE_CORE = Resources()
+_TRIES = 4  # at an offset where the noise is not silent
+
+
+def stage(
+    noise: ArtifactRef,
+    rooms: ArtifactRef,
+    *,
+    snr: tuple[float, float] = (0.0, 20.0),
+    noises: tuple[int, int] = (1, 3),
+    copies: int = 1,
+    split: str = "train",
+    name: str = "augment",
+    resources: Resources = _ONE_CORE,
+) -> Stage:
+    """Return the stage that makes noisy copies of speech.
+
+    With ``copies=1`` a record keeps its id; with more, copy ``n`` is ``<id>~<n>`` and ``parent_id`` is the id.
+    ``snr`` is the range in dB of each noise's ratio to the speech, ``noises`` the least and most noises.
+    """
+    params = {"snr": [*snr], "noises": [*noises], "copies": copies, "split": split}
+    return _stage("Augment", AUGMENT_FIELDS, params, noise, rooms, name, resources, copies > 1)
+
+
+def rerecord_stage(
+    noise: ArtifactRef,
+    rooms: ArtifactRef,
+    *,
+    snr: tuple[float, float] = (0.0, 20.0),
+    noises: tuple[int, int] = (1, 2),
+    split: str = "test",
+    name: str = "rerecord",
+    resources: Resources = _ONE_CORE,
+) -> Stage:
+    """Return the stage that plays test speech and held-out noises through loudspeakers in other rooms."""
+    params = {"snr": [*snr], "noises": [*noises], "split": split}
+    return _stage("Rerecord", RERECORD_FIELDS, params, noise, rooms, name, resources, False)
+
+
+def _stage(
+    actor: str,
+    fields: tuple[pa.Field, ...],
+    params: dict[str, Any],
+    noise: ArtifactRef,
+    rooms: ArtifactRef,
+    name: str,
+    resources: Resources,
+    fan_out: bool,
+) -> Stage:
+    _checked(params["snr"], params["noises"], params.get("copies", 1))
+    return Stage(
+        name=name,
+        actor=f"gristmill.actors.speech.augment:{actor}",
+        adds=fields,
+        params=params,
+        artifacts={"noise": noise, "rooms": rooms},
+        batch=BatchLimits(rows=64),
+        resources=resources,
+        fan_out=fan_out,
+        seeded=True,
+        measures=("snr",),
+    )
+
+
+class Augment:
+    """Gives each utterance a room of the bank and one to three noises in it, at its own rate and exact length."""
+
+    fields: tuple[pa.Field, ...] = AUGMENT_FIELDS
+
+    def __init__(
+        self,
+        *,
+        snr: tuple[float, float],
+        noises: tuple[int, int],
+        split: str,
+        noise: str,
+        rooms: str,
+        rng: RecordRandom,
+        copies: int = 1,
+    ) -> None:
+        _checked(snr, noises, copies)
+        self._noise, self._rooms, self._rng = NoiseBank(noise, split), RoomBank(rooms), rng
+        self._snr, self._count, self._copies = snr, noises, copies
+        self._buffer = np.empty(0, dtype=np.float32)
+        if self._noise.rate != self._rooms.rate:
+            raise UserError(
+                f"noise bank at {self._noise.rate} Hz, room bank at {self._rooms.rate} Hz: one rate is expected"
+            )
+        if noises[1] >= self._rooms.sources:
+            raise UserError(f"noises: up to {noises[1]} wanted, the rooms of {rooms} hold {self._rooms.sources - 1}")
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch, ``copies`` rows a row, with noisy ``audio`` and the draws as columns."""
+        ids, given = batch.column("id").to_pylist(), audio.audio_bytes(batch)
+        rows, names, encoded, draws, reasons = [], [], [], [], []
+        for row, (record, data) in enumerate(zip(ids, given, strict=True)):
+            speech, reason = self._speech(data)
+            for copy in range(self._copies if reason is None else 1):
+                name = f"{record}~{copy}" if self._copies > 1 else record
+                draw: dict[str, Any] = {}
+                out = data
+                if reason is None:
+                    samples, draw = self.work(speech, self._rng(name))
+                    out = audio.encode(samples, self._noise.rate)
+                rows.append(row)
+                names.append(name)
+                encoded.append(out)
+                draws.append(draw)
+                reasons.append(reason)
+        result = batch
+        if self._copies > 1:
+            result = batch.take(pa.array(rows, pa.int64()))
+            result = audio.set_column(result, "parent_id", result.column("id").combine_chunks())
+            id_field = batch.schema.field("id")
+            place = batch.schema.get_field_index("id")
+            result = result.set_column(place, id_field, pa.array(names, id_field.type))
+        result = audio.set_column(result, "audio", audio.audio_array(encoded))
+        for column in self.fields:
+            result = audio.set_column(result, column.name, pa.array([d.get(column.name) for d in draws], column.type))
+        return audio.set_column(result, "reject_reason", pa.array(reasons, pa.string()))
+
+    def work(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return one noisy copy of speech (n,) and the values of its columns."""
+        room, draw, signals = self._scene(speech, rng)
+        heard = mixing.reverberate(signals, room.responses[: len(signals)], len(speech))
+        mixture = mixing.mix(heard, draw["noise_snrs"], self._noise.rate)
+        return mixture.samples, draw | {"snr": mixture.snr, "gain": mixture.gain}
+
+    def _speech(self, data: bytes | None) -> tuple[np.ndarray, str | None]:
+        """Decode a record's audio; a reason where there is nothing in it to make noisy."""
+        nothing = np.zeros(0, dtype=np.float32)
+        if not data:
+            return nothing, "no audio" if data is None else "empty audio"
+        samples, rate = audio.decode(data)
+        if rate != self._noise.rate:
+            raise UserError(
+                f"speech at {rate} Hz, banks at {self._noise.rate} Hz: build the banks at the corpus's rate"
+            )
+        if not len(samples):
+            return nothing, "empty audio"
+        if mixing.active_level(samples, rate) < mixing.SILENCE:
+            return nothing, "silent speech"
+        return samples, None
+
+    def _scene(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[BankRoom, dict[str, Any], np.ndarray]:
+        """Draw a room and noises; return them and the signals (sources, n + taps - 1) that go into the room.
+
+        The signals lie in a buffer that the next call overwrites.
+        """
+        room = self._rooms[int(rng.integers(len(self._rooms)))]
+        taps = room.responses.shape[1]
+        past = mixing.history(taps, LEAD)
+        count = int(rng.integers(self._count[0], self._count[1] + 1))
+        width = len(speech) + taps - 1
+        # One buffer for all records: fresh pages for each cost more than filling them.
+        if len(self._buffer) < (1 + count) * width:
+            self._buffer = np.empty((1 + count) * width, dtype=np.float32)
+        signals = self._buffer[: (1 + count) * width].reshape(1 + count, width)
+        signals[0, :past] = 0.0
+        signals[0, past : past + len(speech)] = speech
+        signals[0, past + len(speech) :] = 0.0
+        ids: list[str] = []
+        offsets: list[float] = []
+        snrs: list[float] = []
+        for _ in range(count):
+            number = int(rng.integers(len(self._noise)))
+            snr = float(rng.uniform(*self._snr))
+            for _attempt in range(_TRIES):
+                offset = int(rng.integers(round(self._noise.seconds(number) * self._noise.rate)))
+                cut = self._noise.take(number, offset - past, width, signals[1 + len(ids)])
+                if mixing.power_level(cut[past : past + len(speech)]) > mixing.SILENCE:
+                    break
+            else:
+                continue  # four silent places of one noise: this utterance has one noise less
+            ids.append(self._noise.ids[number])
+            offsets.append(offset / self._noise.rate)
+            snrs.append(snr)
+        draw = {"noise_ids": ids, "noise_offsets": offsets, "noise_snrs": snrs}
+        draw |= {"room_id": room.id, "rt60": room.rt60, "drr": room.drr}
+        return room, draw, signals[: 1 + len(ids)]
+
+
+class Rerecord(Augment):
+    """Plays speech and noises through loudspeakers in a room and records them with a noisy microphone."""
+
+    fields: tuple[pa.Field, ...] = RERECORD_FIELDS
+
+    def work(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the recording of speech (n,) and the values of its columns."""
+        room, draw, signals = self._scene(speech, rng)
+        rate = self._noise.rate
+        speakers = [rerecord.draw_loudspeaker(rng, rate) for _ in signals]
+        played = np.stack([rerecord.play(s, rate, by) for s, by in zip(signals, speakers, strict=True)])
+        heard = mixing.reverberate(played, room.responses[: len(played)], len(speech))
+        mixture = mixing.mix(heard, draw["noise_snrs"], rate)
+        samples, microphone_snr = rerecord.record(mixture.samples, rate, rng)
+        samples, gain = mixing.guard(samples)
+        draw |= {"snr": mixture.snr, "gain": mixture.gain * gain, "microphone_snr": microphone_snr}
+        by = speakers[0]
+        return samples, draw | {"band_low": by.low, "band_high": by.high, "drive": by.drive}
+
+
+def _checked(snr: tuple[float, float] | list, noises: tuple[int, int] | list, copies: int) -> None:
+    if snr[0] > snr[1]:
+        raise UserError(f"snr: the least comes first, got {[*snr]}")
+    if not 0 <= noises[0] <= noises[1]:
+        raise UserError(f"noises: expected 0 <= least <= most, got {[*noises]}")
+    if copies < 1:
+        raise UserError(f"copies: at least 1 is expected, got {copies}")

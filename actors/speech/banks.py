@@ -1,0 +1,352 @@
+"""Banks of noises and rooms: built once as artifacts, then mapped into memory and shared by all workers of a node.
+
+A bank is an index (``index.json``, the artifact) beside files of samples that carry their digest in their name. A
+worker maps the files; from object storage they are first copied once a node into a cache named by their digest,
+so that however many workers there are, a node holds one copy of the pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from gristmill.actors import audio
+from gristmill.actors.sources.pointers import SILENT, UNREADABLE
+from gristmill.models.speech import noise as noises
+from gristmill.models.speech import rooms
+from gristmill.shards import canonical
+from gristmill.shards.artifact import get_artifact, put_artifact
+from gristmill.shards.errors import UserError
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.stage import ArtifactRef
+from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, put_if_absent, read_bytes, walk
+
+FORMATS = (".wav", ".flac", ".ogg", ".mp3")
+_CHUNK = 128 << 20  # bytes of samples a file
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    id: str
+    split: str
+    file: int
+    start: int  # samples into the file
+    count: int
+
+
+class NoiseBank:
+    """Noises of one split. ``ids[i]`` names noise ``i``; its samples are mapped, not loaded."""
+
+    def __init__(self, url: str, split: str = "train") -> None:
+        index = _index(url, "noises")
+        self.rate: int = index["sampling_rate"]
+        self._entries = [_Entry(**e) for e in index["entries"] if e["split"] == split]
+        if not self._entries:
+            raise UserError(f"{url}: the noise bank holds no noise of the split '{split}'")
+        self.ids = [e.id for e in self._entries]
+        self._files = [_mapped(url, name, np.int16) for name in index["files"]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def seconds(self, number: int) -> float:
+        """Return the length of a noise in s."""
+        return self._entries[number].count / self.rate
+
+    def take(self, number: int, start: int, count: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Return ``count`` float32 samples of a noise from ``start`` (any integer), in ``out`` if given.
+
+        The noise goes round.
+        """
+        entry = self._entries[number]
+        samples = self._files[entry.file][entry.start : entry.start + entry.count]
+        out = np.empty(count, dtype=np.float32) if out is None else out
+        place, at = 0, start % entry.count
+        while place < count:
+            part = samples[at : at + count - place]
+            np.multiply(part, np.float32(1.0 / 32768.0), out=out[place : place + len(part)])
+            place, at = place + len(part), 0
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class BankRoom:
+    """A room of a bank: float32 responses (sources, taps) with the direct sound at tap ``rooms.LEAD``."""
+
+    id: str
+    rt60: float  # s
+    drr: float  # dB, of the speaker
+    responses: np.ndarray
+
+
+class RoomBank:
+    """Rooms with the speaker's position and several noises'."""
+
+    def __init__(self, url: str) -> None:
+        index = _index(url, "rooms")
+        self.rate: int = index["sampling_rate"]
+        self.sources: int = index["sources"]
+        self._entries = index["entries"]
+        self._files = [_mapped(url, name, np.float32) for name in index["files"]]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, number: int) -> BankRoom:
+        e = self._entries[number]
+        flat = self._files[e["file"]][e["start"] : e["start"] + self.sources * e["taps"]]
+        return BankRoom(e["id"], e["rt60"], e["drr"], flat.reshape(self.sources, e["taps"]))
+
+
+def build_room_bank(
+    url: str, settings: rooms.RoomSettings, *, count: int, rate: int, seed: int = 0, method: str = "fast"
+) -> ArtifactRef:
+    """Make ``count`` rooms at a URL. ``method``: ``fast`` (ours) or ``exact`` (pyroomacoustics, slow)."""
+    if method not in ("fast", "exact"):
+        raise UserError(f"rooms: method must be 'fast' or 'exact', got '{method}'")
+    identity = {"kind": "rooms", "settings": asdict(settings), "count": count, "rate": rate, "seed": seed}
+    identity |= {"method": method, "version": 1}
+    there = _already(url, identity)
+    if there:
+        return there
+    random = RecordRandom(seed, "rooms")
+    writer = _Writer(url, "rooms", np.float32)
+    entries = []
+    for number in range(count):
+        name = f"room-{number:05d}"
+        rng = random(name)
+        room = rooms.draw_room(rng, settings)
+        if method == "fast":
+            responses = rooms.impulse_responses(room, rate, rng)
+        else:
+            responses = rooms.exact_impulse_responses(room, rate)
+        file, start = writer.add(responses.ravel())
+        entries.append(
+            {
+                "id": name,
+                "rt60": room.rt60,
+                "rt60_measured": rooms.reverberation_time(responses[0], rate),
+                "drr": rooms.direct_to_reverberant(responses[0], rate),
+                "size": room.size.tolist(),
+                "microphone": room.microphone.tolist(),
+                "sources": room.sources.tolist(),
+                "absorption": room.absorption,
+                "file": file,
+                "start": start,
+                "taps": responses.shape[1],
+            }
+        )
+    index = {"kind": "rooms", "sampling_rate": rate, "sources": settings.noises + 1, "files": writer.close()}
+    return _commit(url, index | {"entries": entries}, identity)
+
+
+def list_noises(folder: str) -> list[FileInfo]:
+    """Return the audio files below a folder (any URL); one without any is refused."""
+    files = [f for f in walk(folder) if f.url.lower().endswith(FORMATS)]
+    if not files:
+        raise UserError(f"noise: {folder}: no audio here; expected a folder of {', '.join(FORMATS)} files")
+    return files
+
+
+def build_noise_bank_from_folder(
+    url: str, folder: str, files: Sequence[FileInfo], *, rate: int, test_share: float = 0.2
+) -> ArtifactRef:
+    """Gather the noises listed of ``folder`` (see :func:`list_noises`), resampled to ``rate`` Hz, whole.
+
+    Ids are paths below the folder; ``test_share`` of them, chosen by the hash of the id, are held out for tests. What
+    cannot be read, is empty or silent is left out, and named with its reason in the bank's index.
+    """
+    identity = {
+        "kind": "noises",
+        "files": [[_below(f.url, folder), f.size, f.version] for f in files],
+        "rate": rate,
+        "test_share": test_share,
+        "version": 1,
+    }
+    there = _already(url, identity)
+    if there:
+        return there
+
+    def read() -> Iterator[tuple[str, np.ndarray | None]]:
+        for file in files:
+            name = _below(file.url, folder)
+            try:
+                with open_read(file.url) as source:
+                    samples, given = soundfile.read(source, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError:
+                yield name, None
+                continue
+            mono = samples.mean(axis=1, dtype=np.float32)
+            yield name, audio.resample(mono, given, rate)
+
+    return _write_noises(url, read(), lambda names: _held_out(names, test_share), rate, identity)
+
+
+def build_noise_bank_generated(
+    url: str,
+    *,
+    rate: int,
+    seed: int = 0,
+    seconds: float = 20.0,
+    count: int = 48,
+    test_share: float = 0.25,
+    speech: dict[str, list[np.ndarray]] | None = None,
+    speech_digest: str = "",
+) -> ArtifactRef:
+    """Make ``count`` noises of ``seconds`` each: babble, one talker, music, coloured, hum, appliances.
+
+    ``speech`` gives samples at ``rate`` by split (``train``, ``test``; other talkers each) for babble and talkers,
+    ``speech_digest`` says which speech that is; without it there are no talkers.
+    """
+    if speech is not None and not all(speech.get(split) for split in SPLITS):
+        raise UserError("noise: speech for babble must be given for both splits, train and test")
+    identity = {"kind": "noises", "generated": True, "rate": rate, "seed": seed, "seconds": seconds}
+    identity |= {"count": count, "test_share": test_share, "speech": speech_digest or speech is not None, "version": 1}
+    there = _already(url, identity)
+    if there:
+        return there
+    random = RecordRandom(seed, "noises")
+    kinds = [*(noises.TALKING if speech else ()), *noises.GENERATED]
+    tests = max(1, round(count * test_share)) if test_share else 0
+    held_out: set[str] = set()
+
+    def make() -> Iterator[tuple[str, np.ndarray]]:
+        for split, total in zip(SPLITS, (count - tests, tests), strict=True):
+            for number in range(total):
+                kind = kinds[number % len(kinds)]
+                name = f"{kind}-{split}-{number:04d}"
+                source: Callable[..., np.ndarray] = getattr(noises, kind)
+                given = (speech[split],) if speech and kind in noises.TALKING else ()
+                if split == "test":
+                    held_out.add(name)
+                yield name, source(random(name), *given, rate, seconds)
+
+    return _write_noises(url, make(), lambda _: held_out, rate, identity)
+
+
+def _write_noises(
+    url: str,
+    sources: Iterable[tuple[str, np.ndarray | None]],
+    held_out: Callable[[list[str]], set[str]],
+    rate: int,
+    identity: dict[str, Any],
+) -> ArtifactRef:
+    """Write noises, ``None`` for what could not be read; ``held_out`` names those for tests of what there is."""
+    writer = _Writer(url, "noises", np.int16)
+    entries: dict[str, tuple[int, int, int]] = {}
+    left_out = {}
+    for name, samples in sources:
+        if samples is None:
+            left_out[name] = UNREADABLE
+            continue
+        if not len(samples) or not np.abs(samples).max() > 0:
+            left_out[name] = SILENT  # it cannot be set to any ratio
+            continue
+        pcm = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
+        entries[name] = (*writer.add(pcm), len(pcm))
+    if not entries:
+        some = ", ".join(f"{name} ({why})" for name, why in list(left_out.items())[:3])
+        raise UserError(f"{url}: no noise is left of those given to the bank: {some}")
+    tests = held_out(list(entries))
+    rows = [asdict(_Entry(n, "test" if n in tests else "train", *place)) for n, place in entries.items()]
+    index = {"kind": "noises", "sampling_rate": rate, "files": writer.close(), "entries": rows}
+    index |= {"left_out": left_out} if left_out else {}
+    return _commit(url, index, identity)
+
+
+class _Writer:
+    """Writes samples into files of bounded size, each named by its digest."""
+
+    def __init__(self, url: str, prefix: str, kind: type[np.generic]) -> None:
+        self._url, self._prefix, self._kind = url, prefix, np.dtype(kind).newbyteorder("<")
+        self._parts: list[np.ndarray] = []
+        self._count = 0
+        self._names: list[str] = []
+
+    def add(self, samples: np.ndarray) -> tuple[int, int]:
+        """Take samples; return the file's number and where in it they start."""
+        if self._count and (self._count + len(samples)) * self._kind.itemsize > _CHUNK:
+            self._flush()
+        place = (len(self._names), self._count)
+        self._parts.append(samples.astype(self._kind, copy=False))
+        self._count += len(samples)
+        return place
+
+    def close(self) -> list[str]:
+        """Write what is left; return the files' names."""
+        if self._count:
+            self._flush()
+        return self._names
+
+    def _flush(self) -> None:
+        data = np.concatenate(self._parts).tobytes()
+        name = f"{self._prefix}-{hashlib.sha256(data).hexdigest()[:32]}.raw"
+        put_if_absent(join(self._url, "samples", name), data)
+        self._names.append(name)
+        self._parts, self._count = [], 0
+
+
+def _held_out(names: list[str], share: float) -> set[str]:
+    """Return the share of names with the smallest hashes: one at least, and never all."""
+    if share <= 0 or len(names) < 2:
+        return set()
+    ordered = sorted(names, key=lambda n: hashlib.blake2b(n.encode()).digest())
+    return set(ordered[: min(max(1, round(share * len(names))), len(names) - 1)])
+
+
+def _below(url: str, folder: str) -> str:
+    return filesystem(url)[1].removeprefix(filesystem(folder)[1].rstrip("/")).lstrip("/") or url.rsplit("/", 1)[-1]
+
+
+def _already(url: str, identity: dict[str, Any]) -> ArtifactRef | None:
+    there = get_artifact(url)
+    if there is None:
+        return None
+    if canonical.dumps(there.identity) != canonical.dumps(identity):
+        raise UserError(f"{url}: a bank made of other sources or settings is here already; give another place")
+    return there.ref
+
+
+def _commit(url: str, index: dict[str, Any], identity: dict[str, Any]) -> ArtifactRef:
+    return put_artifact(url, {"index.json": canonical.dumps(index)}, identity).ref
+
+
+def _index(url: str, kind: str) -> dict[str, Any]:
+    found = get_artifact(url)
+    if found is None:
+        raise UserError(f"{url}: there is no bank of {kind} here")
+    index = json.loads(found.read("index.json"))
+    if index.get("kind") != kind:
+        raise UserError(f"{url}: expected a bank of {kind}, found '{index.get('kind')}'")
+    return index
+
+
+def _mapped(url: str, name: str, kind: type[np.generic]) -> np.ndarray:
+    """Map a file of samples; one that is not local is copied to the node's cache first, once."""
+    place = join(url, "samples", name)
+    path = Path(filesystem(place)[1]) if is_local(place) else _cached(place, name)
+    return np.asarray(np.memmap(path, dtype=np.dtype(kind).newbyteorder("<"), mode="r"))  # slices as a plain array
+
+
+def _cached(url: str, name: str) -> Path:
+    default = Path(tempfile.gettempdir()) / f"gristmill-{os.getuid()}"
+    folder = Path(os.environ.get("GRISTMILL_CACHE") or default)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / name
+    if not path.exists():
+        # Two workers may copy at once; the name is the digest, so the second to finish changes nothing.
+        handle, temporary = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "wb") as out:
+            out.write(read_bytes(url))
+        os.replace(temporary, path)
+    return path

@@ -1,0 +1,77 @@
+"""The actor that turns audio into log-mel features."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.audio import audio_bytes, decode, resample, set_column
+from gristmill.models.speech.features import METADATA_KEY, FeatureSettings, log_mel
+from gristmill.shards.schema import FEATURE_FIELDS
+from gristmill.shards.stage import BatchLimits, Resources, Stage
+
+VERSION = 1
+
+
+class LogMel:
+    """Adds ``features`` (frames x n_mels, row-major float16) and ``feature_frames``; drops ``audio``."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = FeatureSettings(**settings)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch; each utterance is treated alone."""
+        made, reasons = [], []
+        for data in audio_bytes(batch):
+            features, reason = np.zeros((0, self.settings.n_mels), np.float16), None
+            if data is None:
+                reason = "no audio"
+            else:
+                samples, rate = decode(data)
+                if len(samples) == 0:
+                    reason = "empty audio"
+                elif not np.isfinite(samples).all():
+                    reason = "audio with values that are not finite"
+                else:
+                    features = log_mel(resample(samples, rate, self.settings.sampling_rate), self.settings)
+            made.append(features)
+            reasons.append(reason)
+        batch = batch.drop_columns(["audio"])
+        batch = set_column(batch, "features", ragged([m.ravel() for m in made], pa.float16()))
+        batch = set_column(batch, "feature_frames", pa.array([len(m) for m in made], pa.int32()))
+        if any(reasons):
+            batch = set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
+        return batch
+
+
+def ragged(rows: list[np.ndarray], kind: pa.DataType) -> pa.LargeListArray:
+    """Return a large-list column of one flat array a row, without a Python object for each value."""
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
+    values = np.concatenate(rows) if rows else np.zeros(0, kind.to_pandas_dtype())
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values, kind))
+
+
+def rows_of(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """Return one flat array a row of a large-list column, as views of its buffer."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
+    return [values[a:b] for a, b in itertools.pairwise(offsets)]
+
+
+def stage(settings: FeatureSettings, name: str = "features", resources: Resources | None = None) -> Stage:
+    """Return the stage that makes features with these settings and leaves the audio behind."""
+    return Stage(
+        name=name,
+        actor="gristmill.actors.speech.features:LogMel",
+        adds=FEATURE_FIELDS,
+        drops=("audio",),
+        params=asdict(settings),
+        version=VERSION,
+        batch=BatchLimits(rows=64),
+        resources=resources or Resources(),
+        metadata={METADATA_KEY: settings.to_json()},
+    )

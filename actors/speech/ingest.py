@@ -1,0 +1,321 @@
+"""Ingest: pointers into records. The probe reads headers and labels, the loader decodes and writes FLAC.
+
+Both turn down what cannot be used, for the reasons in :mod:`gristmill.actors.sources.pointers`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from gristmill.actors.audio import audio_array, encode, resample
+from gristmill.actors.sources.headers import Header, opened, read_header
+from gristmill.actors.sources.pointers import (
+    EMPTY,
+    MALFORMED,
+    NO_TEXT,
+    POINTER_FIELDS,
+    SILENT,
+    TOO_LONG,
+    TOO_SHORT,
+    TRUNCATED,
+    UNREADABLE,
+    WRONG_DURATION,
+    WRONG_RATE,
+    Reader,
+    declared,
+    named,
+    read_many,
+    read_whole,
+)
+from gristmill.shards.errors import RejectRecord
+from gristmill.shards.schema import REJECT_REASON, SPEECH_FIELDS
+from gristmill.shards.stage import BatchLimits, Resources, Stage
+
+PROBE_ADDS = (
+    pa.field("sampling_rate", pa.int32()),  # Hz, of the source
+    pa.field("duration", pa.float64()),  # seconds, of the segment where there is one
+    pa.field("channels", pa.int32()),
+)
+_POINTER_ONLY = tuple(f.name for f in POINTER_FIELDS if f.name not in {s.name for s in SPEECH_FIELDS})
+LOAD_DROPS = (*_POINTER_ONLY, "channels")
+_LOAD_ADDS = SPEECH_FIELDS[1:]
+_HEADER_BLOCK = 1 << 16  # bytes a request brings: a header seldom needs more
+_SEGMENT_BLOCK = 1 << 20
+
+
+class Probe:
+    """Reads the header of each pointer's audio, and the labels that lie beside it.
+
+    Adds ``sampling_rate`` (Hz), ``duration`` (s) and ``channels``, and fills in ``size`` and the declared values.
+    Declared durations may be off by the larger of ``tolerance_s`` seconds and ``tolerance`` of the duration, so
+    that values rounded to a tenth of a second pass.
+    """
+
+    def __init__(
+        self,
+        max_duration: float = 60.0,
+        min_duration: float = 0.1,
+        tolerance: float = 0.05,
+        tolerance_s: float = 0.1,
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
+        self._most, self._least = max_duration, min_duration
+        self._tolerance, self._tolerance_s = tolerance, tolerance_s
+        self._fields = dict(fields or {})
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Probe a batch of pointers."""
+        rows = batch.to_pylist()
+        reader = Reader(_HEADER_BLOCK)
+        # In the order in which they lie, so that a file is opened, and a row group read, once.
+        for row in sorted(rows, key=_place):
+            row.update(sampling_rate=None, duration=None, channels=None, reject_reason=None)
+            try:
+                self._probe(row, reader)
+            except RejectRecord as reject:
+                row["reject_reason"] = reject.reason
+        reader.close()
+        return _table(batch, rows, [*POINTER_FIELDS, *PROBE_ADDS])
+
+    def _probe(self, row: dict[str, Any], reader: Reader) -> None:
+        if row["kind"] == "bad":
+            raise RejectRecord(row["problem"] or MALFORMED)
+        self._label(row, reader)
+        file, row["size"] = reader.open(row)
+        header = read_header(file, row["size"])
+        row["sampling_rate"], row["channels"] = header.rate, header.channels
+        row["duration"] = self._duration(row, header)
+        if row["declared_rate"] is not None and row["declared_rate"] != header.rate:
+            raise RejectRecord(WRONG_RATE)
+        if row["duration"] > self._most:
+            raise RejectRecord(TOO_LONG)
+        if row["duration"] < self._least:
+            raise RejectRecord(TOO_SHORT)
+
+    def _duration(self, row: dict[str, Any], header: Header) -> float:
+        start, length = row["start"] or 0.0, row["length"]
+        left = header.duration - start
+        allowed = max(self._tolerance_s, self._tolerance * header.duration)
+        if row["start"] is not None or length is not None:
+            if left <= 0 or (length is not None and length > left + max(self._tolerance_s, self._tolerance * length)):
+                raise RejectRecord(WRONG_DURATION)
+            return left if length is None else min(length, left)
+        if row["declared_duration"] is not None and abs(row["declared_duration"] - header.duration) > allowed:
+            raise RejectRecord(WRONG_DURATION)
+        return header.duration
+
+    def _label(self, row: dict[str, Any], reader: Reader) -> None:
+        """Read what lies beside the audio: text files, members of the tar, columns of the row."""
+        places = json.loads(row["labels"]) if row["labels"] else {}
+        if row["kind"] == "row":
+            names = [n for n in places.get("columns", []) if n != row["member"]]
+            values = reader.row(row, names) if names else {}
+            _fill(row, declared(values, {key: name for key, name in self._fields.items() if key != "audio"}))
+        for kind, place in sorted(places.items()):
+            if kind == "columns":
+                continue
+            try:
+                text = read_whole(place["url"], place.get("offset"), place.get("size")).decode("utf-8-sig").strip()
+                values = json.loads(text) if kind == "json" else {named(self._fields, "text")[0]: text}
+            except ValueError:  # neither UTF-8 nor JSON
+                raise RejectRecord(MALFORMED) from None
+            if not isinstance(values, dict):
+                raise RejectRecord(MALFORMED)
+            _fill(row, declared(values, self._fields))
+
+
+class Load:
+    """Decodes each pointer's audio to one channel and gives it as 16-bit FLAC, in the columns of a record.
+
+    Follows :class:`Probe`. ``sampling_rate`` (Hz) resamples, ``None`` keeps the source's; ``silence_peak`` is the
+    largest sample value of a recording that counts as silent; samples past full scale are scaled to it. Records
+    get their text with ``label_source`` "gold", and those without one are turned down; where the corpus is not
+    ``annotated``, none gets a text.
+    """
+
+    def __init__(
+        self,
+        sampling_rate: int | None = None,
+        annotated: bool = True,
+        silence_peak: float = 1e-3,
+        max_duration: float = 60.0,
+        min_duration: float = 0.1,
+    ) -> None:
+        self._rate, self._annotated, self._silence = sampling_rate, annotated, silence_peak
+        self._most, self._least = max_duration, min_duration
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Load a batch of probed pointers."""
+        rows = batch.to_pylist()
+        encoded: list[bytes | None] = []
+        audio = iter(read_audio([row for row in rows if self._is_wanted(row)]))
+        for row in rows:
+            data = None
+            try:
+                data = self._load(row, next(audio) if self._is_wanted(row) else NO_TEXT)
+                row["reject_reason"] = None
+            except RejectRecord as reject:
+                row["reject_reason"] = reject.reason
+            encoded.append(data)
+            row["parent_id"] = row.get("parent_id")
+            row["text"] = row["text"] if self._annotated else None
+            row["label_source"] = None if row["text"] is None else "gold"
+            row["confidence"] = None
+        out = _table(batch.drop_columns([*LOAD_DROPS]), rows, [f for f in SPEECH_FIELDS if f.name != "audio"])
+        return out.append_column("audio", audio_array(encoded))
+
+    def _is_wanted(self, row: Mapping[str, Any]) -> bool:
+        return not self._annotated or bool((row["text"] or "").strip())
+
+    def _load(self, row: dict[str, Any], found: tuple[np.ndarray, int] | str) -> bytes:
+        if isinstance(found, str):
+            raise RejectRecord(found)
+        samples, rate = found
+        peak = check_samples(samples, self._silence)
+        if self._rate is not None:
+            samples, rate = resample(samples, rate, self._rate), self._rate
+            peak = float(np.abs(samples).max(initial=0.0))
+        row["sampling_rate"], row["duration"] = rate, len(samples) / rate
+        if row["duration"] > self._most:
+            raise RejectRecord(TOO_LONG)
+        if row["duration"] < self._least:
+            raise RejectRecord(TOO_SHORT)
+        return encode(samples / peak if peak > 1.0 else samples, rate)
+
+
+def check_samples(samples: np.ndarray, silence_peak: float) -> float:
+    """Return the peak of samples (n,), or raise :class:`RejectRecord` where they are none, not finite or silent."""
+    if not len(samples):
+        raise RejectRecord(EMPTY)
+    peak = float(np.abs(samples).max())
+    if not math.isfinite(peak):
+        raise RejectRecord(UNREADABLE)
+    if peak <= silence_peak:
+        raise RejectRecord(SILENT)
+    return peak
+
+
+def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | str]:
+    """Return for each pointer its samples (n,) of one channel and their rate (Hz), or the reason why there are none.
+
+    Whole files and members are asked for together; of a long recording only the segments wanted are read.
+    """
+    out: list[tuple[np.ndarray, int] | str] = [UNREADABLE] * len(pointers)
+    whole: list[int] = []
+    by_file: dict[str, list[int]] = defaultdict(list)
+    for i, pointer in enumerate(pointers):
+        segment = pointer["start"] is not None or pointer["length"] is not None
+        if segment or pointer["kind"] == "row":
+            by_file[pointer["url"]].append(i)
+        else:
+            whole.append(i)
+    for i, data in zip(whole, read_many([pointers[i] for i in whole]), strict=True):
+        out[i] = data if isinstance(data, str) else _decode(io.BytesIO(data), len(data), pointers[i])
+    reader = Reader(_SEGMENT_BLOCK)
+    for places in by_file.values():
+        for i in sorted(places, key=lambda i: _place(pointers[i])):
+            try:
+                out[i] = _decode(*reader.open(pointers[i]), pointers[i])
+            except RejectRecord as reject:
+                out[i] = reject.reason
+    reader.close()
+    return out
+
+
+def _decode(file: Any, size: int, pointer: Mapping[str, Any]) -> tuple[np.ndarray, int] | str:
+    try:
+        header = read_header(file, size)
+        first = round((pointer["start"] or 0.0) * header.rate)
+        left = header.frames - first
+        count = left if pointer["length"] is None else min(left, round(pointer["length"] * header.rate))
+        if count <= 0:
+            return WRONG_DURATION
+        with opened(file) as sound:
+            if first:
+                sound.seek(first)
+            samples = sound.read(count, dtype="float32", always_2d=True)
+    except RejectRecord as reject:
+        return reject.reason
+    except soundfile.LibsndfileError:
+        return TRUNCATED  # the header was whole, what follows is not
+    if len(samples) < count:
+        return TRUNCATED
+    return samples.mean(axis=1, dtype=np.float32), header.rate
+
+
+def probe_stage(
+    name: str = "probe",
+    *,
+    max_duration: float = 60.0,
+    min_duration: float = 0.1,
+    fields: Mapping[str, str] | None = None,
+    resources: Resources | None = None,
+) -> Stage:
+    """Return the stage that probes the pointers of :func:`gristmill.actors.sources.speech.list_sources`."""
+    params = {"max_duration": max_duration, "min_duration": min_duration, "fields": dict(fields or {})}
+    return Stage(
+        name,
+        "gristmill.actors.speech.ingest:Probe",
+        adds=PROBE_ADDS,
+        params=params,
+        batch=BatchLimits(256),
+        resources=resources or Resources(),
+    )
+
+
+def load_stage(
+    name: str = "load",
+    *,
+    sampling_rate: int | None = None,
+    annotated: bool = True,
+    silence_peak: float = 1e-3,
+    max_duration: float = 60.0,
+    min_duration: float = 0.1,
+    resources: Resources | None = None,
+) -> Stage:
+    """Return the stage that turns probed pointers into speech records."""
+    params = {
+        "sampling_rate": sampling_rate,
+        "annotated": annotated,
+        "silence_peak": silence_peak,
+        "max_duration": max_duration,
+        "min_duration": min_duration,
+    }
+    return Stage(
+        name,
+        "gristmill.actors.speech.ingest:Load",
+        adds=_LOAD_ADDS,
+        drops=LOAD_DROPS,
+        params=params,
+        version=2,  # turns down what has no text
+        batch=BatchLimits(64),
+        resources=resources or Resources(),
+    )
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, int, int, int]:
+    return (row["url"] or "", row["row_group"] or 0, row["row"] or 0, row["offset"] or 0)
+
+
+def _fill(row: dict[str, Any], found: Mapping[str, Any]) -> None:
+    for key, value in found.items():
+        if row[key] is None:
+            row[key] = value
+
+
+def _table(given: pa.Table, rows: list[dict[str, Any]], fields: list[pa.Field]) -> pa.Table:
+    """Return the columns ``fields`` of the rows, then ``reject_reason``, then those given that are in neither."""
+    schema = {f.name: f for f in [*fields, REJECT_REASON]}
+    columns = {name: pa.array([row[name] for row in rows], field.type) for name, field in schema.items()}
+    rest = [name for name in given.column_names if name not in columns]
+    columns |= {name: given.column(name) for name in rest}
+    return pa.table(columns, schema=pa.schema([*schema.values(), *(given.schema.field(name) for name in rest)]))

@@ -1,0 +1,210 @@
+"""Digit strings: recordings of single words joined into utterances, by a plan drawn beforehand.
+
+The plan is small (pointers, no audio); joining is an actor's work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.audio import audio_array, encode, resample
+from gristmill.actors.sources.pointers import LOCATOR, LOCATOR_FIELDS, MISSING
+from gristmill.actors.speech.ingest import check_samples, read_audio
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.schema import ID, SPEECH, SPEECH_FIELDS
+from gristmill.shards.stage import BatchLimits, Resources, Stage
+
+PLAN_FIELDS = (
+    ID,
+    pa.field("text", pa.string()),  # null in a part that is not annotated
+    pa.field("speaker", pa.string()),
+    pa.field("duration", pa.float64()),  # seconds, of the string to be: what shards are cut by
+    pa.field("source_ids", pa.list_(pa.string())),
+    pa.field("sources", pa.list_(LOCATOR)),
+    pa.field("gaps", pa.list_(pa.float64())),  # seconds: before the first, between each two, after the last
+)
+PLAN = pa.schema(PLAN_FIELDS)
+DROPS = ("source_ids", "sources", "gaps")
+
+
+class Part(NamedTuple):
+    """A part of the strings: the share of all recordings that it may use, how many strings, and whether with text."""
+
+    share: float
+    strings: int
+    annotated: bool = True
+
+
+def plan_strings(
+    rows: pa.Table,
+    parts: Mapping[str, Part],
+    seed: int,
+    min_digits: int = 3,
+    max_digits: int = 7,
+    gap: tuple[float, float] = (0.05, 0.25),
+    corpus: str = "digit-strings",
+) -> dict[str, pa.Table]:
+    """Return for each part the plan of its strings (``PLAN``), drawn from probed pointers of single words.
+
+    ``rows`` has the columns of :class:`gristmill.actors.speech.ingest.Probe`; ``text`` and ``speaker`` must be there.
+    No recording is in two parts. Within a part strings go round the speakers, and each speaker uses its words, and its
+    recordings of a word, equally often; a string is one speaker's, ``min_digits`` to ``max_digits`` words long.
+    ``gap``: least and most pause, seconds. Nothing depends on the order of ``rows``.
+    """
+    given = sorted(rows.to_pylist(), key=lambda row: row["id"])
+    if not 1 <= min_digits <= max_digits or not 0 <= gap[0] <= gap[1]:
+        raise UserError("digit strings: expected 1 <= min_digits <= max_digits and gaps of 0 s or more, least first")
+    if any(part.share <= 0 or part.strings < 0 for part in parts.values()) or (
+        sum(part.share for part in parts.values()) > 1 + 1e-9
+    ):
+        raise UserError("digit strings: the shares of the parts must be above 0 and at most 1 together")
+    bare = next((row["id"] for row in given if not row["text"] or not row["speaker"]), None)
+    if bare is not None or not given:
+        raise UserError(f"digit strings: {bare or 'no recordings'}; expected recordings with text and speaker")
+    recordings = _split(given, parts, RecordRandom(seed, "split_digits"))
+    draw = RecordRandom(seed, "plan_strings")
+    plans = {}
+    for name, part in parts.items():
+        strings = _strings(recordings[name], part, draw(name), (min_digits, max_digits), gap, f"{corpus}/{name}")
+        plans[name] = pa.Table.from_pylist(list(strings), schema=PLAN)
+    return plans
+
+
+def _split(
+    rows: list[dict[str, Any]], parts: Mapping[str, Part], random: RecordRandom
+) -> dict[str, dict[str, dict[str, list[dict[str, Any]]]]]:
+    """Share out each speaker's recordings of each word; return part -> speaker -> word -> recordings."""
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        cells[row["speaker"], row["text"]].append(row)
+    out: dict[str, dict[str, dict[str, list[dict[str, Any]]]]] = {name: {} for name in parts}
+    owed = dict.fromkeys(parts, 0.0)  # what rounding took from a part so far, so that shares come out over all cells
+    for (speaker, word), cell in sorted(cells.items()):
+        order = random(f"{speaker}\x1f{word}").permutation(len(cell))
+        want = {name: part.share * len(cell) + owed[name] for name, part in parts.items()}
+        counts = {name: max(0, math.floor(want[name] + 1e-9)) for name in parts}
+        total = min(len(cell), round(sum(want.values())))
+        for name in sorted(parts, key=lambda name: counts[name] - want[name]):
+            counts[name] += sum(counts.values()) < total
+        for name in parts:  # every part gets each word of each speaker, where there are enough recordings
+            largest = max(counts, key=lambda other: counts[other])
+            if not counts[name] and counts[largest] > 1:
+                counts[name], counts[largest] = 1, counts[largest] - 1
+        start = 0
+        for name in parts:
+            owed[name] = want[name] - counts[name]
+            taken = [cell[i] for i in order[start : start + counts[name]]]
+            start += counts[name]
+            if taken:
+                out[name].setdefault(speaker, {})[word] = taken
+    return out
+
+
+def _deck(items: list[Any], rng: np.random.Generator, copies: int = 1) -> Iterator[Any]:
+    """Give the items for ever, each as often as the others, in an order drawn anew each time round."""
+    while True:
+        for i in rng.permutation(len(items) * copies):
+            yield items[i % len(items)]
+
+
+def _strings(
+    speakers: dict[str, dict[str, list[dict[str, Any]]]],
+    part: Part,
+    rng: np.random.Generator,
+    digits: tuple[int, int],
+    gap: tuple[float, float],
+    prefix: str,
+) -> Iterator[dict[str, Any]]:
+    if part.strings and not speakers:
+        raise UserError(f"digit strings: no recording is left for {prefix}; expected a larger share or more recordings")
+    # Several copies of each word in a deck, so that a word may follow itself, as in real numbers.
+    words = {s: _deck(sorted(speakers[s]), rng, copies=5) for s in sorted(speakers)}
+    takes = {(s, w): _deck(speakers[s][w], rng) for s in sorted(speakers) for w in sorted(speakers[s])}
+    order = _deck(sorted(speakers), rng)
+    for number in range(part.strings):
+        speaker = next(order)
+        chosen = [next(words[speaker]) for _ in range(rng.integers(digits[0], digits[1] + 1))]
+        sources = [next(takes[speaker, word]) for word in chosen]
+        gaps = [round(float(g), 4) for g in rng.uniform(*gap, len(chosen) + 1)]
+        yield {
+            "id": f"{prefix}/{number:06d}",
+            "text": " ".join(chosen) if part.annotated else None,
+            "speaker": speaker,
+            "duration": sum(gaps) + sum(source["duration"] or 0.0 for source in sources),
+            "source_ids": [source["id"] for source in sources],
+            "sources": [{f.name: source[f.name] for f in LOCATOR_FIELDS} for source in sources],
+            "gaps": gaps,
+        }
+
+
+class Join:
+    """Reads the recordings of each planned string and joins them, with its pauses, into one speech record.
+
+    ``sampling_rate`` in Hz. Each recording fades in and out over ``fade`` seconds, so that no join clicks. A string
+    whose recording cannot be used is rejected with the recording's reason.
+    """
+
+    def __init__(self, sampling_rate: int = 8000, fade: float = 0.004) -> None:
+        self._rate, self._fade = sampling_rate, fade
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Join a batch of planned strings."""
+        rows = batch.to_pylist()
+        flat = [source for row in rows for source in row["sources"]]
+        found = iter(read_audio(flat))
+        encoded: list[bytes | None] = []
+        for row in rows:
+            parts = [next(found) for _ in row["sources"]]
+            row.update(parent_id=None, confidence=None, lang=None, reject_reason=None, sampling_rate=self._rate)
+            row["label_source"] = None if row["text"] is None else "gold"
+            try:
+                samples = self._join(parts, row["gaps"])
+                row["duration"] = len(samples) / self._rate
+                encoded.append(encode(samples, self._rate))
+            except RejectRecord as reject:
+                row["reject_reason"] = reject.reason
+                encoded.append(None)
+        columns = [
+            audio_array(encoded) if f.name == "audio" else pa.array([row[f.name] for row in rows], f.type)
+            for f in SPEECH
+        ]
+        reasons = pa.array([row["reject_reason"] for row in rows], pa.string())
+        return pa.Table.from_arrays(columns, schema=SPEECH).append_column("reject_reason", reasons)
+
+    def _join(self, parts: list[tuple[np.ndarray, int] | str], gaps: list[float]) -> np.ndarray:
+        if not parts:
+            raise RejectRecord(MISSING)
+        pieces = [np.zeros(round(gaps[0] * self._rate), np.float32)]
+        for part, pause in zip(parts, gaps[1:], strict=True):
+            if isinstance(part, str):
+                raise RejectRecord(part)
+            check_samples(part[0], 0.0)
+            samples = resample(part[0], part[1], self._rate).copy()
+            count = min(round(self._fade * self._rate), len(samples) // 2)
+            slope = (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / max(count, 1))).astype(np.float32)
+            samples[:count] *= slope
+            samples[len(samples) - count :] *= slope[::-1]
+            pieces += [samples, np.zeros(round(pause * self._rate), np.float32)]
+        return np.concatenate(pieces)
+
+
+def stage(
+    name: str = "join_digits", *, sampling_rate: int = 8000, fade: float = 0.004, resources: Resources | None = None
+) -> Stage:
+    """Return the stage that joins planned strings into speech records."""
+    return Stage(
+        name,
+        "gristmill.actors.speech.join_digits:Join",
+        adds=SPEECH_FIELDS[1:],
+        drops=DROPS,
+        params={"sampling_rate": sampling_rate, "fade": fade},
+        batch=BatchLimits(64),
+        resources=resources or Resources(),
+    )

@@ -1,0 +1,207 @@
+"""The teacher: hears an utterance, and stores what it believes of each frame as top-k labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.audio import audio_bytes, decode, resample, set_column
+from gristmill.actors.speech.features import ragged, rows_of
+from gristmill.actors.speech.teacher_source import TeacherInfo, TeacherModel
+from gristmill.models.speech import topk
+from gristmill.models.speech.decode import collapse
+from gristmill.models.speech.features import METADATA_KEY as FEATURES_KEY
+from gristmill.models.speech.features import FeatureSettings, log_mel
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import TOPK_FIELDS
+from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+
+SOURCES = ("checkpoint", "huggingface", "hama")
+HYPOTHESIS_FIELDS = (pa.field("hypothesis", pa.string()), pa.field("confidence", pa.float32()))
+
+
+class Teacher:
+    """Adds top-k labels, and on request the greedy transcript, to records with ``audio`` or ``features``.
+
+    ``source`` is ``checkpoint`` (ours; ``model`` is an artifact's url), ``huggingface`` (``model`` is a folder or a hub
+    name) or ``hama``. A ``features`` column with the teacher's own settings is used as it is; otherwise the teacher
+    decodes ``audio`` itself, which a GPU would have to wait for. ``hypothesis`` adds ``hypothesis`` and ``confidence``.
+    ``label_entropy`` (nats, a frame's mean) is given beside them, to be measured.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        k: int = 20,
+        step: float = 0.0,
+        hypothesis: bool = False,
+        device: str = "cpu",
+        precision: str = "auto",
+        model: str | None = None,
+    ) -> None:
+        self.teacher = load(source, model, device, precision)
+        self.k = topk.kept(k, len(self.teacher.info.units))
+        self.step, self.hypothesis = step, hypothesis
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Label a batch; what is too short to give a frame, or gives no finite probabilities, is rejected."""
+        inputs = self._inputs(batch)
+        reasons = [self._reason(one) for one in inputs]
+        rows = [row for row, reason in enumerate(reasons) if reason is None]
+        labels: list[topk.TopK | None] = [None] * len(inputs)
+        if rows:
+            log_probs, frames = self.teacher([inputs[row] for row in rows])
+            found = topk.select(log_probs, self.k, self.step)
+            for place, (row, count) in enumerate(zip(rows, frames, strict=True)):
+                made = topk.TopK(*(part[place, :count] for part in found))
+                if made.finite:
+                    labels[row] = made
+                else:
+                    reasons[row] = "teacher gave no finite probabilities"
+        for field, values in zip(TOPK_FIELDS, label_columns(labels), strict=True):
+            batch = set_column(batch, field.name, values)
+        known = [float(topk.entropy(one).mean()) if one is not None and len(one.tail) else None for one in labels]
+        batch = set_column(batch, "label_entropy", pa.array(known, pa.float32()))
+        if self.hypothesis:
+            texts, trust = zip(*(self._read(one) for one in labels), strict=True) if labels else ((), ())
+            batch = set_column(batch, "hypothesis", pa.array(texts, pa.string()))
+            batch = set_column(batch, "confidence", pa.array(trust, pa.float32()))
+        if any(reasons):
+            batch = set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
+        return batch
+
+    def _inputs(self, batch: pa.Table) -> list[np.ndarray]:
+        info = self.teacher.info
+        if info.features is not None and "features" in batch.column_names:
+            if _feature_settings(batch.schema) == info.features:
+                return [one.reshape(-1, info.features.n_mels) for one in rows_of(batch.column("features"))]
+            if "audio" not in batch.column_names:
+                raise UserError("teacher: the features of this set were made with other settings than the teacher's")
+        if "audio" not in batch.column_names:
+            raise UserError(f"teacher: records have neither audio nor the teacher's features: {batch.column_names}")
+        return [self._hear(data) for data in audio_bytes(batch)]
+
+    def _hear(self, data: bytes | None) -> np.ndarray:
+        info = self.teacher.info
+        samples = np.zeros(0, dtype=np.float32)
+        if data:
+            samples, rate = decode(data)
+            samples = resample(samples, rate, info.sampling_rate) if len(samples) else samples
+        if info.features is None:
+            return samples
+        if not len(samples):
+            return np.zeros((0, info.features.n_mels), dtype=np.float16)
+        return log_mel(samples, info.features)
+
+    def _reason(self, one: np.ndarray) -> str | None:
+        if len(one) == 0:
+            return "no audio"
+        return "too short for the teacher" if len(one) < self.teacher.shortest else None
+
+    def _read(self, labels: topk.TopK | None) -> tuple[str | None, float | None]:
+        if labels is None:
+            return None, None
+        text = self.teacher.info.units.decode(collapse(labels.ids[:, 0]))
+        return text, topk.confidence(labels.logprobs[:, 0])
+
+
+def load(source: str, model: str | None = None, device: str = "cpu", precision: str = "auto") -> TeacherModel:
+    """Load a teacher of one of the three sources."""
+    if source == "hama":
+        from gristmill.actors.speech.teacher_hama import Hama
+
+        return Hama(device)
+    given = _given(source, model)
+    if source == "checkpoint":
+        from gristmill.actors.speech.teacher_checkpoint import Checkpoint
+
+        return Checkpoint(given, device, precision)
+    from gristmill.actors.speech.teacher_huggingface import HuggingFace
+
+    return HuggingFace(given, device, precision)
+
+
+def describe(source: str, model: str | None = None) -> TeacherInfo:
+    """Return what is known of a teacher without running it: units, frame rate, feature settings, digest."""
+    if source == "hama":
+        from gristmill.actors.speech import teacher_hama
+
+        return teacher_hama.describe()
+    given = _given(source, model)
+    if source == "checkpoint":
+        from gristmill.actors.speech import teacher_checkpoint
+
+        return teacher_checkpoint.describe(given)
+    from gristmill.actors.speech import teacher_huggingface
+
+    return teacher_huggingface.describe(given)
+
+
+def _given(source: str, model: str | None) -> str:
+    if source not in SOURCES:
+        raise UserError(f"teacher.source: {source!r}, expected one of {', '.join(SOURCES)}")
+    if not model:
+        raise UserError(f"teacher.model: a teacher of source {source!r} needs the place of its model")
+    return model
+
+
+def stage(
+    source: str,
+    model: ArtifactRef | str | None = None,
+    *,
+    k: int = 20,
+    step: float = 0.0,
+    hypothesis: bool = False,
+    name: str = "teacher",
+    precision: str = "auto",
+    rows: int = 64,
+    seconds: float = 320.0,
+    resources: Resources | None = None,
+) -> Stage:
+    """Return the stage that labels records by a teacher.
+
+    With ``resources.gpus`` it runs on a GPU in half precision, and is then compared within a tolerance instead of by
+    digest. A batch holds at most ``rows`` records and, padded, ``seconds`` of sound (the column ``duration``).
+    """
+    resources = resources or Resources()
+    device = "cuda" if resources.gpus else "cpu"
+    place = model.url if isinstance(model, ArtifactRef) else model
+    if source == "huggingface":
+        from gristmill.actors.speech.teacher_huggingface import pinned
+
+        place = pinned(_given(source, place))
+    info = describe(source, place)
+    # The fingerprint covers what a teacher is, not where it lies.
+    artifacts = {"model": ArtifactRef(place, info.digest)} if place and source != "hama" else {}
+    params: dict[str, Any] = {"source": source, "k": k, "step": step, "hypothesis": hypothesis, "device": device}
+    return Stage(
+        name=name,
+        actor="gristmill.actors.speech.teacher:Teacher",
+        adds=TOPK_FIELDS + (HYPOTHESIS_FIELDS if hypothesis else ()),
+        params=params | {"precision": precision},
+        artifacts=artifacts,
+        batch=BatchLimits(rows, "duration", seconds),
+        resources=resources,
+        deterministic=device == "cpu",
+        metadata={topk.METADATA_KEY: info.labels(k, step).to_json()},
+        measures=("label_entropy", "confidence") if hypothesis else ("label_entropy",),
+    )
+
+
+def _feature_settings(schema: pa.Schema) -> FeatureSettings | None:
+    text = (schema.metadata or {}).get(FEATURES_KEY.encode())
+    return None if text is None else FeatureSettings.from_json(text.decode())
+
+
+def label_columns(labels: Sequence[topk.TopK | None]) -> list[pa.Array]:
+    """Return the columns of TOPK_FIELDS; a record without labels has empty lists and no frames."""
+    frames = np.array([0 if one is None else len(one.tail) for one in labels], dtype=np.int32)
+    out: list[pa.Array] = []
+    for number, field in enumerate(TOPK_FIELDS[:-1]):
+        kind = field.type.value_type
+        none = np.zeros(0, kind.to_pandas_dtype())
+        out.append(ragged([none if one is None else one[number].ravel() for one in labels], kind))
+    return [*out, pa.array(frames)]

@@ -1,0 +1,50 @@
+"""A teacher that is an acoustic checkpoint of ours, in an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gristmill.actors.speech.teacher_source import TeacherInfo, device_of, inference, pad
+from gristmill.models.speech.checkpoint import load_acoustic
+from gristmill.shards import canonical
+from gristmill.shards.artifact import read_file
+from gristmill.shards.errors import UserError
+
+
+class Checkpoint:
+    """An :class:`~gristmill.models.speech.acoustic.AcousticModel` over log-mel features."""
+
+    shortest = 1
+
+    def __init__(self, model: str, device: str = "cpu", precision: str = "auto") -> None:
+        data = _read(model)
+        self.network, units, features = load_acoustic(data)
+        rate = 1.0 / (features.hop_s * self.network.subsampling)
+        self.info = TeacherInfo(units, rate, features.sampling_rate, features, canonical.sha256(data))
+        self.device, self.precision = device_of(device), precision
+        self.network.to(self.device)
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
+        """Return (log-softmax (B, T, V), frames of each) of features."""
+        with inference(self.device, self.precision):
+            log_probs, _ = self.network(*pad(inputs, self.device))
+            # Lengths follow from lengths: asking the device for them would wait for it.
+            frames = self.network.output_lengths(torch.tensor([len(one) for one in inputs]))
+        return log_probs, frames.tolist()
+
+
+def describe(model: str) -> TeacherInfo:
+    """Return what an artifact's checkpoint says of itself."""
+    return Checkpoint(model).info
+
+
+def _read(model: str) -> bytes:
+    try:
+        return read_file(model, "model.safetensors")
+    except FileNotFoundError:
+        raise UserError(
+            f"teacher.model: no checkpoint at {model}, expected an artifact or folder with model.safetensors"
+        ) from None

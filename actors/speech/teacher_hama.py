@@ -1,0 +1,120 @@
+"""The phoneme teacher of the pip package ``hama``: a CTC model over samples, with its own text-to-phoneme model.
+
+Its frames are 20 ms, its tokens IPA phonemes. It runs on the CPU, one utterance at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from importlib import metadata, resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gristmill.actors.speech.teacher_source import TeacherInfo, inference
+from gristmill.models.speech.units import BLANK, phonemes
+from gristmill.shards import canonical
+from gristmill.shards.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+WORD_BOUNDARY = "<wb>"
+SAMPLING_RATE = 16000
+FRAME_SAMPLES = 320
+
+
+class Hama:
+    """The package's model behind the interface of a teacher."""
+
+    shortest = FRAME_SAMPLES
+
+    def __init__(self, device: str = "cpu") -> None:
+        if device != "cpu":
+            raise UserError(f"teacher: hama runs on the CPU only, not on {device!r}")
+        import torch
+
+        model = _package().ASRModel()
+        self._session = model.session
+        self.info = describe()
+        # Our blank is unit 0, the package's its last; the other tokens keep their order.
+        blank = model.decoder_tokens.index(BLANK)
+        self._order = [blank, *(i for i in range(len(model.decoder_tokens)) if i != blank)]
+        tokens = tuple(model.decoder_tokens[i] for i in self._order)
+        if tokens != self.info.units.tokens:
+            raise UserError("teacher: this version of hama has other tokens than its vocabulary file says")
+        self._device = torch.device("cpu")
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
+        """Return (log-softmax (B, T, V), frames of each) of samples at 16 kHz."""
+        import torch
+
+        found = [self._one(samples) for samples in inputs]
+        frames = [len(one) for one in found]
+        out = torch.zeros((len(found), max(frames), len(self._order)))
+        for row, one in enumerate(found):
+            out[row, : len(one)] = torch.from_numpy(one)
+        with inference(self._device, "float32"):
+            return torch.log_softmax(out, dim=-1), frames
+
+    def _one(self, samples: np.ndarray) -> np.ndarray:
+        feeds = {"waveform": np.clip(samples, -1.0, 1.0), "waveform_lengths": np.array([len(samples)])}
+        log_probs, lengths = self._session.run(["log_probs", "out_lengths"], feeds)
+        frames = min(int(lengths[0]), log_probs.shape[1])
+        return np.ascontiguousarray(log_probs[0, :frames][:, self._order])
+
+
+@lru_cache(maxsize=1)
+def describe() -> TeacherInfo:
+    """Return what is known of the package's model."""
+    hama = _package()
+    tokens = [token for token in [*hama.Vocabulary.load().decoder, WORD_BOUNDARY] if token != BLANK]
+    weights = resources.files("hama.assets").joinpath("asr_waveform.hama").read_bytes()
+    digest = canonical.digest([metadata.version("hama"), canonical.sha256(weights)])
+    return TeacherInfo(phonemes(tokens), SAMPLING_RATE / FRAME_SAMPLES, SAMPLING_RATE, None, digest)
+
+
+def phonemes_of(text: str, *, boundaries: bool = False) -> list[str]:
+    """Return the phonemes of an English text by the package's own text-to-phoneme model, as its recogniser names them.
+
+    Letter case and punctuation are taken out first, since the model reads punctuation aloud. ``boundaries`` sets the
+    recogniser's word boundary between words.
+    """
+    out: list[str] = []
+    for word in spoken_form(text).split():
+        if out and boundaries:
+            out.append(WORD_BOUNDARY)
+        out.extend(_word(word))
+    return out
+
+
+def spoken_form(text: str) -> str:
+    """Return a text without case and punctuation; apostrophes inside words stay."""
+    text = text.lower().replace("’", "'").replace("-", " ")
+    return " ".join(re.sub(r"(?<!\w)'|'(?!\w)|[^\w\s']|_", " ", text).split())
+
+
+def comparable(units: Iterable[str]) -> list[str]:
+    """Return recognised units without blanks, word boundaries and other marks: what a phone error is counted over."""
+    return [unit for unit in units if unit.strip() and not (unit.startswith("<") and unit.endswith(">"))]
+
+
+@lru_cache(maxsize=1)
+def _g2p() -> Any:
+    return _package().G2PModel()
+
+
+@lru_cache(maxsize=100_000)
+def _word(word: str) -> tuple[str, ...]:
+    found = _g2p().predict(word, split_delimiter=None)
+    return tuple(comparable(alignment.phoneme for alignment in found.alignments))
+
+
+def _package() -> Any:
+    try:
+        import hama
+    except ImportError:
+        raise UserError("teacher: the package hama is not installed; `pip install hama` brings it") from None
+    return hama

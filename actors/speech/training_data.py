@@ -1,0 +1,240 @@
+"""Training data from sealed sets: what a source holds, batches by length, their order, and their tensors.
+
+Batches are cut from the lengths in the sealed set alone, and an epoch's order comes from a generator keyed by
+(seed, source, epoch): a run that resumes, or has other workers, sees the same batches.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.speech.features import rows_of
+from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
+from gristmill.models.speech.topk import TopKInfo, unflatten
+from gristmill.models.speech.units import Units
+from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.errors import UserError
+from gristmill.shards.random import RecordRandom
+
+if TYPE_CHECKING:
+    import torch
+
+Item = TypeVar("Item")
+
+TOPK_COLUMNS = ["topk_ids", "topk_logprobs", "tail_logmass"]
+EDGE_FRAMES = 2  # a foreign teacher of the same frame rate may differ by so much at the end of an utterance
+BUCKET_BATCHES = 8  # batches whose records are of like length and change places from epoch to epoch
+
+
+@dataclass
+class Batch:
+    """Tensors of a batch; what a source does not have is ``None``."""
+
+    features: torch.Tensor  # (B, T, n_mels) float32
+    lengths: torch.Tensor  # (B,)
+    targets: list[list[int]] | None
+    topk_ids: torch.Tensor | None  # (B, T', K) int64
+    topk_logprobs: torch.Tensor | None  # (B, T', K)
+    tail_logmass: torch.Tensor | None  # (B, T')
+
+
+class _Shards:
+    """Tables of a sealed set, the most recently used ones kept within ``budget`` bytes (at least two of them)."""
+
+    def __init__(self, sealed: SealedSet, columns: Sequence[str], budget: int) -> None:
+        self.sealed, self.columns, self.budget = sealed, list(columns), budget
+        self.held: OrderedDict[int, tuple[int, dict[str, Any]]] = OrderedDict()
+
+    def __getitem__(self, shard: int) -> dict[str, Any]:
+        if shard in self.held:
+            self.held.move_to_end(shard)
+            return self.held[shard][1]
+        table = self.sealed.read(shard, self.columns)
+        columns = {
+            name: rows_of(table.column(name))
+            if pa.types.is_large_list(table.schema.field(name).type)
+            else table.column(name).to_pylist()
+            for name in table.column_names
+        }
+        self.held[shard] = (table.nbytes, columns)
+        while len(self.held) > 2 and sum(size for size, _ in self.held.values()) > self.budget:
+            self.held.popitem(last=False)
+        return columns
+
+
+class Source:
+    """One sealed set of features, with the text column and the sealed set of labels that go with it.
+
+    ``config``: ``features`` (URL), ``labels`` (URL of a top-k set, joined by ``id``, else by ``parent_id``; or null)
+    and ``text`` (``text`` for gold, ``hypothesis`` for pseudo-labels, or null), a column of the features or the labels.
+    """
+
+    def __init__(self, name: str, config: dict[str, Any], cache_bytes: int) -> None:
+        unknown = sorted(set(config) - {"features", "labels", "text"})
+        if unknown:
+            raise UserError(f"data.{name}: unknown {unknown}, expected features, labels and text")
+        self.name, self.text = name, config.get("text")
+        self.sealed = open_sealed(config["features"])
+        names = self.sealed.schema.names
+        self.labels = open_sealed(config["labels"]) if config.get("labels") else None
+        # Pseudo-labels stand beside the soft ones, where the teacher wrote them.
+        self.pseudo = self.labels is not None and self.text in self.labels.schema.names and self.text not in names
+        own = [self.text] if self.text and not self.pseudo else []
+        for needed in ["features", "feature_frames", *own]:
+            if needed not in names:
+                raise UserError(f"data.{name}: {config['features']} has no column {needed!r}, only {names}")
+        self.settings = FeatureSettings.from_json(_metadata(self.sealed, METADATA_KEY))
+        self.shards = _Shards(self.sealed, ["id", "features", "feature_frames", *own], cache_bytes)
+        if self.labels is not None:
+            self.made = TopKInfo.from_metadata(self.labels.schema.metadata)
+            written = [self.text] if self.text and self.pseudo else []
+            self.label_shards = _Shards(self.labels, [*TOPK_COLUMNS, *written], cache_bytes)
+        self._index(names)
+
+    def _index(self, names: Sequence[str]) -> None:
+        """Read ids and lengths, and find each record's label."""
+        found: dict[str, tuple[int, int]] = {}
+        if self.labels is not None:
+            for shard in range(len(self.labels.shards)):
+                for row, key in enumerate(self.labels.read(shard, ["id"]).column("id").to_pylist()):
+                    found[key] = (shard, row)
+        columns = ["id", "feature_frames", *(["parent_id"] if "parent_id" in names else [])]
+        places, frames, labels, self.unlabelled = [], [], [], 0
+        for shard in range(len(self.sealed.shards)):
+            table = self.sealed.read(shard, columns)
+            ids = table.column("id").to_pylist()
+            parents = table.column("parent_id").to_pylist() if "parent_id" in names else [None] * len(ids)
+            for row, (key, parent) in enumerate(zip(ids, parents, strict=True)):
+                label = found.get(key) or found.get(parent)
+                if self.labels is not None and label is None:
+                    self.unlabelled += 1  # the labelling step turned this record down
+                    continue
+                places.append((shard, row))
+                labels.append(label or (-1, -1))
+                frames.append(table.column("feature_frames")[row].as_py())
+        if not places:
+            reason = "none of its records has a label" if self.unlabelled else "it is empty"
+            raise UserError(f"data.{self.name}: nothing to train on in {self.sealed.url}: {reason}")
+        self.places, self.label_places = np.array(places), np.array(labels)
+        self.frames = np.array(frames)
+
+    def check(self, units: Units, settings: FeatureSettings, frame_rate: float, k: int) -> None:
+        """Refuse features and labels that are not made for this student."""
+        if self.settings != settings:
+            raise UserError(f"data.{self.name}: features were made with {self.settings}, the model expects {settings}")
+        if self.labels is None:
+            return
+        self.made.check(
+            f"data.{self.name}: labels in {self.labels.url}",
+            frame_rate=frame_rate,
+            vocabulary=units.digest,
+            k=min(k, len(units)),  # above the vocabulary there is nothing more to keep
+        )
+        given = dict(self.made.features or {})
+        if given and FeatureSettings(**given) != settings:
+            raise UserError(
+                f"data.{self.name}: the teacher of the labels in {self.labels.url} saw features made with {given}, "
+                f"the student expects {settings}"
+            )
+
+    def batches(self, batch_frames: int, window: int, seed: int, epoch: int) -> list[np.ndarray]:
+        """Return the batches of an epoch, as rows of this source, in their order.
+
+        Shards are taken in windows, so that memory holds ``window`` shards and not the set. How many batches there
+        are does not depend on the epoch.
+        """
+        rng = RecordRandom(seed, f"batches:{self.name}")
+        shards = rng("windows").permutation(len(self.sealed.shards))
+        groups = [shards[i : i + window] for i in range(0, len(shards), window)]
+        draw = rng(f"epoch:{epoch}")
+        ordered: list[np.ndarray] = []
+        for group in (groups[i] for i in draw.permutation(len(groups))):
+            rows = np.flatnonzero(np.isin(self.places[:, 0], group))
+            rows = rows[np.argsort(self.frames[rows], kind="stable")]
+            cut: list[np.ndarray] = []
+            end = len(rows)
+            while end > 0:  # from the longest down: a bucket's longest record is known and sets its batch size
+                size = max(1, batch_frames // max(1, int(self.frames[rows[end - 1]])))
+                bucket = draw.permutation(rows[max(0, end - size * BUCKET_BATCHES) : end])
+                cut.extend(np.array_split(bucket, -(-len(bucket) // size)))
+                end -= len(bucket)
+            ordered.extend(cut[i] for i in draw.permutation(len(cut)))
+        return ordered
+
+    def load(self, rows: np.ndarray, units: Units, output_frames: Any) -> Batch:
+        """Return the tensors of some rows; ``output_frames`` gives the student's frames of feature frames."""
+        import torch
+
+        taken = [(self.shards[int(shard)], int(row)) for shard, row in self.places[rows]]
+        lengths = self.frames[rows]
+        features = np.zeros((len(rows), int(lengths.max()), self.settings.n_mels), np.float32)
+        for into, (shard, row), count in zip(features, taken, lengths, strict=True):
+            into[:count] = shard["features"][row].reshape(count, -1)
+        targets = None
+        if self.text:
+            places = self._labels_of(rows) if self.pseudo else taken
+            targets = [units.encode(shard[self.text][row] or "") for shard, row in places]
+        batch = Batch(
+            torch.from_numpy(features),
+            torch.from_numpy(lengths.astype(np.int64)),
+            targets,
+            None,
+            None,
+            None,
+        )
+        if self.labels is not None:
+            self._soft(batch, rows, output_frames(batch.lengths).tolist())
+        return batch
+
+    def _labels_of(self, rows: np.ndarray) -> list[tuple[dict[str, Any], int]]:
+        return [(self.label_shards[int(shard)], int(row)) for shard, row in self.label_places[rows]]
+
+    def _soft(self, batch: Batch, rows: np.ndarray, frames: list[int]) -> None:
+        import torch
+
+        taken, k = self._labels_of(rows), self.made.k
+        ids = np.zeros((len(rows), max(frames), k), np.int64)
+        scores = np.zeros((len(rows), max(frames), k), np.float32)
+        tail = np.zeros((len(rows), max(frames)), np.float32)
+        for i, ((shard, row), expected) in enumerate(zip(taken, frames, strict=True)):
+            label = unflatten(shard["topk_ids"][row], shard["topk_logprobs"][row], shard["tail_logmass"][row], k)
+            stored = len(label.tail)
+            if not stored or abs(stored - expected) > EDGE_FRAMES:
+                raise UserError(
+                    f"data.{self.name}: a label has {stored} frames, the student {expected} for the same utterance"
+                )
+            at = np.minimum(np.arange(expected), stored - 1)  # an edge frame that is missing repeats the last
+            ids[i, :expected], scores[i, :expected], tail[i, :expected] = (part[at] for part in label)
+        batch.topk_ids, batch.topk_logprobs = torch.from_numpy(ids), torch.from_numpy(scores)
+        batch.tail_logmass = torch.from_numpy(tail)
+
+
+def ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, None]:
+    """Yield items in their order while a thread makes the next ``depth`` of them.
+
+    What goes wrong while an item is made is raised where it would have been yielded. Closing the iterator ends the
+    thread.
+    """
+    end = object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        waiting = deque(pool.submit(next, items, end) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, items, end))
+            yield cast("Item", item)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _metadata(sealed: SealedSet, key: str) -> str:
+    value = (sealed.schema.metadata or {}).get(key.encode())
+    if value is None:
+        raise UserError(f"{sealed.url}: its schema does not say {key}; expected a set made by the matching stage")
+    return value.decode()

@@ -1,0 +1,1 @@
+"""Workers on text: parsing, selection, translation, n-gram models."""

@@ -1,0 +1,219 @@
+"""The actors that score text by an n-gram model, through KenLM (Heafield, WMT 2011)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.audio import set_column
+from gristmill.models.text.arpa import UNK, Arpa
+from gristmill.models.text.ngram_counts import SPECIALS, split_words
+from gristmill.shards import store
+from gristmill.shards.artifact import get_artifact
+from gristmill.shards.errors import UserError
+from gristmill.shards.stage import ArtifactRef, BatchLimits, Stage
+
+FILE = "lm.arpa"  # in the artifact
+_NATURAL = math.log(10.0)
+
+
+def available() -> None:
+    """Refuse to go on where KenLM is not installed."""
+    try:
+        import kenlm  # noqa: F401
+    except ImportError:
+        raise UserError("KenLM is not installed: run `pip install 'gristmill[translation]'`") from None
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model gives a sentence: natural logarithms of its probability and of that of its unknown words alone,
+    how many words it has, ``</s>`` with them, how many of them are unknown, and how many unseen: those that a closed
+    vocabulary has and the model's text had not count there too.
+    """
+
+    logprob: float
+    oov_logprob: float
+    words: int
+    oov: int
+    unseen: int
+
+
+class LanguageModel:
+    """An n-gram model at a URL: an artifact, a folder that holds ``lm.arpa``, or a file (ARPA or KenLM's binary).
+
+    Raises:
+        UserError: KenLM is not installed, there is no such model, or KenLM refuses it.
+    """
+
+    def __init__(self, url: str) -> None:
+        available()
+        import kenlm
+
+        self._rare: dict[str, bool] = {}
+        settings = kenlm.Config()
+        settings.show_progress = False
+        settings.arpa_complain = kenlm.ARPALoadComplain.NONE
+        with _local(_file(url)) as path:
+            try:
+                self.model = kenlm.Model(path, settings)
+            except OSError as error:
+                raise UserError(f"{url}: KenLM cannot read this model: {' '.join(str(error).split())}") from None
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, model: Arpa) -> Iterator[LanguageModel]:
+        """Give an estimated model that lies nowhere."""
+        with tempfile.TemporaryDirectory(prefix="gristmill-lm-") as folder:
+            path = os.path.join(folder, FILE)
+            with open(path, "wb") as out:
+                out.writelines(model.chunks())
+            yield cls(path)
+
+    def score(self, words: Sequence[str]) -> tuple[float, int]:
+        """Return the natural logarithm of a sentence's probability, its end included, and how many words are OOV."""
+        found = self.detail(words)
+        return found.logprob, found.oov
+
+    def detail(self, words: Sequence[str]) -> Score:
+        """Return all that is told of a sentence."""
+        whole = unknown = 0.0
+        count = oov = 0
+        for logprob, missing in self.tokens(words):
+            count += 1
+            whole += logprob
+            if missing:
+                oov += 1
+                unknown += logprob
+        return Score(whole, unknown, count, oov, sum(self._unseen(word) for word in words if word not in SPECIALS))
+
+    def _unseen(self, word: str) -> bool:
+        """Tell whether a word has no more than the unknown word's probability by itself."""
+        if word not in self._rare:
+            least, own = (self.model.score(one, bos=False, eos=False) for one in (UNK, word))
+            self._rare[word] = own <= least
+        return self._rare[word]
+
+    def tokens(self, words: Sequence[str]) -> Iterator[tuple[float, bool]]:
+        """Give for each word, and for the end, the natural logarithm of its probability and whether it is unknown.
+
+        Spelled-out ``<unk>``, ``<s>`` and ``</s>`` are left out, as they are when a model is estimated.
+        """
+        text = " ".join(word for word in words if word not in SPECIALS)
+        for logprob, _, missing in self.model.full_scores(text):
+            yield logprob * _NATURAL, missing
+
+
+def _file(url: str) -> str:
+    """Return the URL of a model's file."""
+    if url.endswith((".arpa", ".binary", ".bin", ".klm", ".mmap")):
+        return url
+    artifact = get_artifact(url)
+    if artifact is None:
+        return store.join(url, FILE)
+    if FILE not in artifact.files:
+        raise UserError(f"{url}: holds no {FILE}; expected the artifact of an n-gram model")
+    return store.join(url, artifact.files[FILE])
+
+
+@contextlib.contextmanager
+def _local(url: str) -> Iterator[str]:
+    """Give the path of a file on this machine; what lies elsewhere is here meanwhile."""
+    if store.is_local(url):
+        path = store.filesystem(url)[1]
+        if not os.path.isfile(path):
+            raise UserError(f"{url}: no n-gram model is here; expected an ARPA file or one of KenLM's")
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(url)[1]) as out:
+        try:
+            out.write(store.read_bytes(url))
+        except FileNotFoundError:
+            raise UserError(f"{url}: no n-gram model is here; expected an ARPA file or one of KenLM's") from None
+        out.flush()
+        yield out.name
+
+
+class ScoreText:
+    """Adds what a model gives the text of a column, split at white space; nothing where there is no text."""
+
+    def __init__(self, column: str, prefix: str, model: str) -> None:
+        self.column, self.prefix = column, prefix
+        self.model = LanguageModel(model)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        texts = _column(batch, self.column)
+        valid = texts.is_valid().to_numpy(zero_copy_only=False)
+        found: list[Score | None] = [None] * len(texts)
+        for row, words in zip(np.flatnonzero(valid), split_words(texts).to_pylist(), strict=True):
+            found[row] = self.model.detail([word for word in words if word])
+        for field in fields(self.prefix):
+            name = field.name.removeprefix(f"{self.prefix}_")
+            values = [None if one is None else getattr(one, name) for one in found]
+            batch = set_column(batch, field.name, pa.array(values, field.type))
+        return batch
+
+
+class ScoreLists:
+    """Adds what a model gives each ``text`` of a record's list, in their order."""
+
+    def __init__(self, column: str, prefix: str, model: str) -> None:
+        self.column, self.prefix = column, prefix
+        self.model = LanguageModel(model)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        lists = batch[self.column].to_pylist()
+        values = [
+            None if one is None else [self.model.score((given["text"] or "").split())[0] for given in one]
+            for one in lists
+        ]
+        return set_column(batch, f"{self.prefix}_logprobs", pa.array(values, pa.list_(pa.float32())))
+
+
+def fields(prefix: str) -> tuple[pa.Field, ...]:
+    """Return the columns that :func:`stage` adds; see :class:`Score`."""
+    kinds = {"logprob": pa.float32(), "oov_logprob": pa.float32(), "words": pa.int32()}
+    kinds |= {"oov": pa.int32(), "unseen": pa.int32()}
+    return tuple(pa.field(f"{prefix}_{name}", kind) for name, kind in kinds.items())
+
+
+def stage(lm: ArtifactRef, name: str, column: str = "text", prefix: str = "lm") -> Stage:
+    """Return the stage that scores a column of text and adds ``<prefix>_logprob`` and what else :class:`Score` has."""
+    return Stage(
+        name=name,
+        actor="gristmill.actors.text.language_model:ScoreText",
+        adds=fields(prefix),
+        params={"column": column, "prefix": prefix},
+        artifacts={"model": lm},
+        batch=BatchLimits(rows=4096),
+    )
+
+
+def lists_stage(lm: ArtifactRef, name: str, column: str = "translations", prefix: str = "lm") -> Stage:
+    """Return the stage that scores lists of translations or of other candidates and adds ``<prefix>_logprobs``."""
+    return Stage(
+        name=name,
+        actor="gristmill.actors.text.language_model:ScoreLists",
+        adds=(pa.field(f"{prefix}_logprobs", pa.list_(pa.float32())),),
+        params={"column": column, "prefix": prefix},
+        artifacts={"model": lm},
+        batch=BatchLimits(rows=4096),
+    )
+
+
+def _column(batch: pa.Table, name: str) -> pa.Array:
+    if name not in batch.column_names:
+        raise UserError(
+            f"language model: the records have no column {name!r}; they have {', '.join(batch.column_names)}"
+        )
+    column = batch[name].combine_chunks()
+    return column if not isinstance(column, pa.ChunkedArray) else pa.concat_arrays(column.chunks)

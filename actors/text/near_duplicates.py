@@ -1,0 +1,195 @@
+"""Actors that find equal and nearly equal records of a whole set, and turn down all but the first of them.
+
+Two passes. A part of the numbers by which records meet (their ``key``, and the bands of their ``signature``) is read
+from all shards, and where some meet, the first of them stays: first in the order of the set, which no worker changes.
+Memory is that of a part. Then each shard turns down what was found in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.text.parsing import KEY, SIGNATURE
+from gristmill.models.text import minhash
+from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import ID, PARENT_ID
+from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+
+DUPLICATE = "duplicate"
+NEAR_DUPLICATE = "near duplicate"
+NONE_HERE = "no duplicates in this part"
+
+PARTS = pa.schema([ID, pa.field("part", pa.int32())])
+FOUND_FIELDS = (
+    pa.field("record", pa.string()),  # the later one
+    pa.field("first", pa.string()),  # the one that it repeats
+    pa.field("similarity", pa.float32()),  # estimated Jaccard similarity; 1: their words are equal
+    pa.field("near", pa.bool_()),
+)
+_BYTES = 400  # that one record takes in a part that holds all, while it is sorted
+_BYTES_NEAR = 2600
+
+
+def parts(records: int, near: bool, memory: int) -> int:
+    """Return how many parts a search takes, so that none needs more than ``memory`` bytes."""
+    return max(1, math.ceil(records * (_BYTES_NEAR if near else _BYTES) / memory))
+
+
+class Search:
+    """Gives for each ``part`` the records that repeat an earlier one (fan-out); at least ``near`` alike, if given.
+
+    A record repeats the first one that it shares a number with: its key, or a band if their signatures are at least
+    ``near`` alike.
+    """
+
+    def __init__(self, parts: int, near: float | None, records: str) -> None:
+        self._parts, self._near, self._set = parts, near, open_sealed(records)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch of parts."""
+        found = [self._search(row["id"], row["part"]) for row in batch.to_pylist()]
+        return pa.concat_tables(found)
+
+    def _search(self, name: str, part: int) -> pa.Table:
+        meeting, at, signature = self._read(part)
+        order = np.lexsort((at, meeting))
+        meeting, at = meeting[order], at[order]
+        begins = np.flatnonzero(np.concatenate([[True], meeting[1:] != meeting[:-1]])) if len(meeting) else order
+        leader = np.repeat(begins, np.diff(np.append(begins, len(meeting))))
+        later = np.flatnonzero(leader != np.arange(len(meeting)))
+        first = at[leader[later]]
+        exact = meeting[later] % np.uint64(2) == 0
+        alike = np.ones(len(later), np.float32)
+        if signature is not None and len(later):
+            alike[~exact] = minhash.similarity(signature[order[later[~exact]]], signature[order[leader[later[~exact]]]])
+        kept = exact | (alike >= np.float32(self._near or 2.0))
+        later, first, exact, alike = at[later][kept], first[kept], exact[kept], alike[kept]
+        # One line a record: equal ones before near ones, then the most alike.
+        order = np.lexsort((first, -alike, ~exact, later))
+        later, first, exact, alike = later[order], first[order], exact[order], alike[order]
+        once = np.concatenate([[True], later[1:] != later[:-1]]) if len(later) else np.zeros(0, bool)
+        return self._table(name, part, later[once], first[once], exact[once], alike[once])
+
+    def _read(self, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return the numbers of a part (even ones: keys), at which record each is, and its signature."""
+        columns = [KEY.name, SIGNATURE.name] if self._near is not None else [KEY.name]
+        meeting: list[np.ndarray] = []
+        at: list[np.ndarray] = []
+        signature: list[np.ndarray] = []
+        start = 0
+        for table in self._set.tables(columns):
+            keys = table[KEY.name].to_numpy().astype(np.int64).view(np.uint64)
+            numbers = (minhash.mixed(keys) & ~np.uint64(1))[:, None]
+            own = None
+            if self._near is not None:
+                whole = b"".join(table[SIGNATURE.name].to_pylist())
+                own = np.frombuffer(whole, np.uint16).reshape(-1, minhash.NUMBERS)
+                numbers = np.concatenate([numbers, minhash.bands(own) | np.uint64(1)], axis=1)
+            rows, columns_ = np.nonzero((numbers >> np.uint64(1)) % np.uint64(self._parts) == part)
+            meeting.append(numbers[rows, columns_])
+            at.append(start + rows)
+            if own is not None:
+                signature.append(own[rows])
+            start += table.num_rows
+        if not meeting:
+            return np.zeros(0, np.uint64), np.zeros(0, np.int64), None
+        return np.concatenate(meeting), np.concatenate(at), np.concatenate(signature) if signature else None
+
+    def _table(
+        self, name: str, part: int, later: np.ndarray, first: np.ndarray, exact: np.ndarray, alike: np.ndarray
+    ) -> pa.Table:
+        schema = pa.schema([ID, PARENT_ID, PARTS.field("part"), *FOUND_FIELDS, pa.field("reject_reason", pa.string())])
+        if not len(later):
+            row = {"id": name, "parent_id": name, "part": part, "reject_reason": NONE_HERE}
+            return pa.Table.from_pylist([row], schema=schema)
+        names = self._names(np.unique(np.concatenate([later, first])))
+        records, firsts = [names[n] for n in later.tolist()], [names[n] for n in first.tolist()]
+        columns: list[Any] = [
+            [f"{name}/{record}" for record in records],
+            [name] * len(records),
+            [part] * len(records),
+            records,
+            firsts,
+            alike,
+            ~exact,
+            pa.nulls(len(records), pa.string()),
+        ]
+        return pa.table([pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)], schema=schema)
+
+    def _names(self, places: np.ndarray) -> dict[int, str]:
+        """Return the ids of the records at these places, in one more reading."""
+        out: dict[int, str] = {}
+        start = 0
+        for number, entry in enumerate(self._set.shards):
+            begin, end = np.searchsorted(places, [start, start + entry.rows])
+            if end > begin:
+                own = places[begin:end]
+                ids = self._set.read(number, ["id"])["id"].take(own - start).to_pylist()
+                out |= dict(zip(own.tolist(), ids, strict=True))
+            start += entry.rows
+        return out
+
+
+class TurnDown:
+    """Turns down what a search found, with the reason; drops ``key`` and ``signature``.
+
+    It holds 9 bytes for each record found: the ids' digests.
+    """
+
+    def __init__(self, found: str) -> None:
+        keys, near = [np.zeros(0, np.uint64)], [np.zeros(0, bool)]
+        for table in open_sealed(found).tables(["record", "near"]):
+            keys.append(_digests(table["record"].to_pylist()))
+            near.append(np.asarray(table["near"].to_numpy(zero_copy_only=False), bool))
+        whole, alike = np.concatenate(keys), np.concatenate(near)
+        order = np.lexsort((alike, whole))  # of one record found twice the equal one first
+        self._keys, self._near = whole[order], alike[order]
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        keys = _digests(batch["id"].to_pylist())
+        place = np.searchsorted(self._keys, keys)
+        reasons: list[str | None] = [None] * len(keys)
+        for row in np.flatnonzero(place < len(self._keys)).tolist():
+            if self._keys[place[row]] == keys[row]:
+                reasons[row] = NEAR_DUPLICATE if self._near[place[row]] else DUPLICATE
+        kept = [name for name in batch.column_names if name not in (KEY.name, SIGNATURE.name)]
+        return batch.select(kept).append_column("reject_reason", pa.array(reasons, pa.string()))
+
+
+def _digests(names: list[str]) -> np.ndarray:
+    return np.array(
+        [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") for name in names], np.uint64
+    )
+
+
+def search_stage(
+    records: SealedSet, number: int, near: float | None, name: str = "search", *, resources: Resources | None = None
+) -> Stage:
+    """Return the stage over parts (``PARTS``), of which there are ``number``; ``near`` from 0.5 to 1, or ``None``."""
+    if near is not None and not 0.5 <= near <= 1:
+        raise UserError(f"near: {near:g}; expected the least similarity of near duplicates, from 0.5 to 1, or null")
+    return Stage(
+        name,
+        "gristmill.actors.text.near_duplicates:Search",
+        FOUND_FIELDS,
+        (),
+        {"parts": number, "near": near},
+        {"records": ArtifactRef(records.url, records.digest)},
+        batch=BatchLimits(1),
+        resources=resources or Resources(),
+        fan_out=True,
+    )
+
+
+def turn_down_stage(found: SealedSet, near: bool, name: str = "repeated") -> Stage:
+    """Return the stage over the records that were searched; ``near``: they have signatures."""
+    drops = (KEY.name, SIGNATURE.name) if near else (KEY.name,)
+    refs = {"found": ArtifactRef(found.url, found.digest)}
+    return Stage(name, "gristmill.actors.text.near_duplicates:TurnDown", (), drops, {}, refs, batch=BatchLimits(2048))

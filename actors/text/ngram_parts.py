@@ -1,0 +1,338 @@
+"""The distributed estimate of an n-gram model: units of text are counted, and the counts are worked on in parts.
+
+A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.text.ngram_counts.pair_code`). What
+one part or unit has for another is a column of its own, so that a reader fetches that alone:
+
+1. ``CountUnit``: the n-grams of a unit, a column for each part.
+2. ``MergeCounts``: a part's n-grams of all units, their adjusted counts, and what is known of other parts' contexts.
+3. ``totals``: discounts, unigrams and contexts of one word, of the whole.
+4. ``SumContexts``: a part's contexts, summed over all parts, and the answers to these.
+5. ``WriteLines``: a part's n-grams with their probabilities, as lines of the ARPA text.
+6. ``join``: the ARPA text.
+
+A worker holds one part, or one unit, at a time; nothing but sums by word is held of the whole.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.text.language_model import FILE
+from gristmill.actors.text.ngram_texts import UnitTexts, counted, read_vocabulary
+from gristmill.models.text import arpa, ngram
+from gristmill.models.text.ngram import Level, Summary, Totals
+from gristmill.models.text.ngram_counts import Counts, merge, part_of
+from gristmill.shards.artifact import read_file
+from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.job import TrainContext
+
+SLICE = pa.struct([(name, pa.int64()) for name in ("texts", "shard", "start", "stop")])
+UNIT_FIELDS = (pa.field("id", pa.string()), pa.field("slices", pa.list_(SLICE)))
+PART_FIELDS = (pa.field("id", pa.string()), pa.field("part", pa.int32()))
+BINARY = pa.large_binary()
+_SUMMARY: dict[str, type[np.generic]] = {
+    "seen": np.int64,
+    "ends": np.uint32,
+    "end_counts": np.int64,
+    "contexts": np.uint32,
+    "sums": np.int64,
+}
+_LEVEL: dict[str, type[np.generic]] = {"words": np.uint32, "counts": np.int64, "kept": np.bool_, "suffix": np.int64}
+_TOTALS = ("discounts", "probability", "denominator", "gamma")
+WORD_BYTES = 128  # that counting takes for each word
+
+
+def to_part(part: int) -> str:
+    """Return the column of what goes to a part."""
+    return f"to_{part:04d}"
+
+
+def level_column(name: str, order: int) -> str:
+    """Return the column of one array of a part's n-grams of an order."""
+    return f"{name}_{order}"
+
+
+class CountUnit:
+    """Counts the n-grams of units: slices of the shards of the texts ``texts_0`` and on."""
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        only: str | None,
+        order: int,
+        parts: int,
+        memory: int,
+        vocabulary: str,
+        **texts: str,
+    ) -> None:
+        self.order, self.parts = order, parts
+        self.at_once = max(1, memory // (2 * WORD_BYTES))
+        self.vocabulary = read_vocabulary(vocabulary)
+        self.texts = UnitTexts(columns, only, texts)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        rows = [self._count(slices) for slices in batch["slices"].to_pylist()]
+        return _with_columns(batch, rows)
+
+    def _count(self, slices: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+        counts, words, sentences = counted(self.texts.read(slices), self.vocabulary, self.order, self.at_once)
+        bounds = np.searchsorted(part_of(counts.codes, self.parts), np.arange(self.parts + 1))
+        row: dict[str, Any] = {"words": words, "sentences": sentences}
+        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            row[to_part(part)] = _packed(counts.grams[start:stop], counts.counts[start:stop])
+        return row
+
+
+def unit_fields(parts: int) -> tuple[pa.Field, ...]:
+    """Return the columns that :class:`CountUnit` adds."""
+    told = (pa.field("words", pa.int64()), pa.field("sentences", pa.int64()))
+    return (*told, *(pa.field(to_part(part), BINARY) for part in range(parts)))
+
+
+class MergeCounts:
+    """Merges the counts of a part and adjusts them."""
+
+    def __init__(self, order: int, prune: Sequence[int], parts: int, counts: str, vocabulary: str) -> None:
+        self.order, self.prune, self.parts = order, tuple(prune), parts
+        self.counts = open_sealed(counts)
+        self.known = read_vocabulary(vocabulary).first_unknown
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        return _with_columns(batch, [self._merge(part) for part in batch["part"].to_pylist()])
+
+    def _merge(self, part: int) -> dict[str, Any]:
+        runs = []
+        for value in _column(self.counts, to_part(part)):
+            grams, counts = _unpacked(value, (np.uint32, self.order), (np.int64, 1))
+            runs.append(Counts(grams, counts))
+        whole = merge(runs, self.order)
+        del runs
+        levels = ngram.adjust(whole, self.prune, self.known)
+        del whole
+        row: dict[str, Any] = {}
+        told = ngram.summary(levels, self.known)
+        for name in _SUMMARY:
+            row[name] = _packed(getattr(told, name))
+        asked = [ngram.requests(level, self.known) for level in levels[1:]]
+        bounds = [ngram.bounds(one, self.parts) for one in asked]
+        for owner in range(self.parts):
+            arrays = []
+            for one, at in zip(asked, bounds, strict=True):
+                some = slice(at[owner], at[owner + 1])
+                arrays += [one.words[some, :-1], one.counts[some], one.kept[some]]
+            row[to_part(owner)] = _framed(arrays)
+        for level in levels:
+            for name in _LEVEL:
+                row[level_column(name, level.words.shape[1])] = _packed(getattr(level, name))
+        return row
+
+
+def merged_fields(order: int, parts: int) -> tuple[pa.Field, ...]:
+    """Return the columns that :class:`MergeCounts` adds."""
+    names = [*_SUMMARY, *(to_part(part) for part in range(parts))]
+    names += [level_column(name, size) for size in range(2, order + 1) for name in _LEVEL]
+    return tuple(pa.field(name, BINARY) for name in names)
+
+
+def totals(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+    """Return what every part must know of the whole, an ``.npy`` file each.
+
+    ``merged`` is the URL of the parts' set, ``vocabulary`` that of the vocabulary, ``order`` the highest order.
+    """
+    merged, vocabulary = open_sealed(config["merged"]), read_vocabulary(config["vocabulary"])
+    found = ngram.total((_summary(row) for row in _rows(merged, list(_SUMMARY))), vocabulary, int(config["order"]))
+    return {"files": {f"{name}.npy": _npy(getattr(found, name)) for name in _TOTALS}}
+
+
+def _summary(table: pa.Table) -> Summary:
+    arrays = {name: _unpacked(table[name][0].as_buffer(), (kind, 1))[0] for name, kind in _SUMMARY.items()}
+    arrays["seen"] = arrays["seen"].reshape(-1, 4)
+    arrays["sums"] = arrays["sums"].reshape(-1, ngram.SUMS)
+    return Summary(**arrays)
+
+
+def read_totals(url: str) -> Totals:
+    """Read what :func:`totals` made."""
+    arrays = {name: np.load(io.BytesIO(read_file(url, f"{name}.npy")), allow_pickle=False) for name in _TOTALS}
+    return Totals(**arrays)
+
+
+class SumContexts:
+    """Sums a part's contexts over all parts, and answers these: denominator and gamma of each n-gram's context."""
+
+    def __init__(self, order: int, merged: str, totals: str) -> None:
+        self.order, self.merged = order, open_sealed(merged)
+        self.discounts = read_totals(totals).discounts
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        return _with_columns(batch, [self._sum(part) for part in batch["part"].to_pylist()])
+
+    def _sum(self, part: int) -> dict[str, Any]:
+        levels = read_levels(self.merged, part, self.order - 1)
+        sums = [np.zeros((len(level), ngram.SUMS), np.int64) for level in levels]
+        places: list[list[np.ndarray]] = []
+        for value in _column(self.merged, to_part(part)):
+            arrays, rows = _unframed(value), []
+            for size, level in enumerate(levels, start=2):
+                words, counts, kept = arrays[3 * (size - 2) : 3 * (size - 1)]
+                row = ngram.locate(levels, words.view(np.uint32).reshape(-1, size))
+                sums[size - 2] += ngram.context_sums(row, counts.view(np.int64), kept.view(np.bool_), len(level))
+                rows.append(row.astype(np.uint32))
+            places.append(rows)
+        gammas = [ngram.gammas(sums[size - 2], self.discounts[size]) for size in range(2, self.order)]
+        made: dict[str, Any] = {level_column("gamma", size): _packed(gammas[size - 2]) for size in range(2, self.order)}
+        for asker, rows in enumerate(places):
+            arrays = []
+            for row, own, gamma in zip(rows, sums, gammas, strict=True):
+                arrays += [own[row, 0], gamma[row]]
+            made[to_part(asker)] = _framed(arrays)
+        return made
+
+
+def context_fields(order: int, parts: int) -> tuple[pa.Field, ...]:
+    """Return the columns that :class:`SumContexts` adds."""
+    names = [level_column("gamma", size) for size in range(2, order)] + [to_part(part) for part in range(parts)]
+    return tuple(pa.field(name, BINARY) for name in names)
+
+
+class WriteLines:
+    """Writes the lines of a part's n-grams."""
+
+    def __init__(self, order: int, merged: str, contexts: str, totals: str, vocabulary: str) -> None:
+        self.order, self.merged, self.contexts = order, open_sealed(merged), open_sealed(contexts)
+        self.totals = read_totals(totals)
+        words = read_vocabulary(vocabulary)
+        self.known, self.names = words.first_unknown, pa.array(words.names, pa.string())
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        return _with_columns(batch, [self._write(part) for part in batch["part"].to_pylist()])
+
+    def _write(self, part: int) -> dict[str, Any]:
+        levels = read_levels(self.merged, part, self.order)
+        own = _row(self.contexts, part, [level_column("gamma", size) for size in range(2, self.order)])
+        backoffs = [_unpacked(own[name][0].as_buffer(), (np.float64, 1))[0] for name in own.column_names]
+        answers = [_unframed(value) for value in _column(self.contexts, to_part(part))]
+        contexts = []
+        for place in range(self.order - 2):
+            denominators = [arrays[2 * place].view(np.int64) for arrays in answers]
+            gammas = [arrays[2 * place + 1].view(np.float64) for arrays in answers]
+            contexts.append((np.concatenate(denominators), np.concatenate(gammas)))
+        found = ngram.interpolate(levels, contexts, backoffs, self.totals, self.known)
+        row: dict[str, Any] = {"grams": [len(grams) for grams in found]}
+        for size, grams in enumerate(found, start=2):
+            row[level_column("lines", size)] = b"".join(arpa.lines(self.names, grams))
+        return row
+
+
+def line_fields(order: int) -> tuple[pa.Field, ...]:
+    """Return the columns that :class:`WriteLines` adds."""
+    names = [level_column("lines", size) for size in range(2, order + 1)]
+    return (pa.field("grams", pa.list_(pa.int64())), *(pa.field(name, BINARY) for name in names))
+
+
+def join(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+    """Return ``lm.arpa``, the lines of all parts in their order; a part is in memory at a time.
+
+    ``lines`` is the URL of the parts' set, ``totals`` and ``vocabulary`` those of artifacts, ``order`` the highest.
+    """
+    lines, order = open_sealed(config["lines"]), int(config["order"])
+    unigrams = ngram.unigrams(read_totals(config["totals"]))
+    names = pa.array(read_vocabulary(config["vocabulary"]).names, pa.string())
+    parts = [row["grams"][0].as_py() for row in _rows(lines, ["grams"])]
+    grams = [len(unigrams), *(sum(column) for column in zip(*parts, strict=True))]
+
+    def chunks() -> Iterator[bytes]:
+        yield arpa.header(grams)
+        yield arpa.section(1)
+        yield from arpa.lines(names, unigrams)
+        for size in range(2, order + 1):
+            yield arpa.section(size)
+            for value in _column(lines, level_column("lines", size)):
+                yield value.to_pybytes()
+        yield arpa.END
+
+    return {"files": {FILE: chunks}, "grams": grams}
+
+
+def read_levels(merged: SealedSet, part: int, order: int) -> list[Level]:
+    """Return a part's n-grams of the orders from 2 on."""
+    levels = []
+    for size in range(2, order + 1):
+        table = _row(merged, part, [level_column(name, size) for name in _LEVEL])
+        kinds = [(kind, size if name == "words" else 1) for name, kind in _LEVEL.items()]
+        arrays = [
+            _unpacked(table[name][0].as_buffer(), kind)[0] for name, kind in zip(table.column_names, kinds, strict=True)
+        ]
+        levels.append(Level(*arrays))
+    return levels
+
+
+def _rows(data: SealedSet, columns: list[str]) -> Iterator[pa.Table]:
+    """Give the rows of a set of units or parts in their order; one that was run again has left an empty shard."""
+    for place, shard in enumerate(data.shards):
+        if shard.rows:
+            yield data.read(place, columns)
+
+
+def _row(data: SealedSet, part: int, columns: list[str]) -> pa.Table:
+    """Return the row of a part."""
+    return data.read([place for place, shard in enumerate(data.shards) if shard.rows][part], columns)
+
+
+def _column(data: SealedSet, name: str) -> Iterator[pa.Buffer]:
+    """Give the values of one column of binary, row by row."""
+    for row in _rows(data, [name]):
+        yield row[name][0].as_buffer()
+
+
+def _packed(*arrays: np.ndarray) -> bytes:
+    """Return arrays of as many rows, one behind the other."""
+    return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+
+
+def _unpacked(value: pa.Buffer, *kinds: tuple[type[np.generic], int]) -> list[np.ndarray]:
+    """Return the arrays that were packed, given the type and width of each."""
+    row = sum(np.dtype(kind).itemsize * width for kind, width in kinds)
+    rows, found, start = value.size // row, [], 0
+    for kind, width in kinds:
+        array = np.frombuffer(value, kind, rows * width, start)
+        found.append(array.reshape(rows, width) if width > 1 else array)
+        start += array.nbytes
+    return found
+
+
+def _framed(arrays: Sequence[np.ndarray]) -> bytes:
+    """Return arrays of any length, their sizes in bytes before them."""
+    data = [np.ascontiguousarray(array).tobytes() for array in arrays]
+    return b"".join([np.array([len(arrays), *map(len, data)], np.int64).tobytes(), *data])
+
+
+def _unframed(value: pa.Buffer) -> list[np.ndarray]:
+    """Return the bytes of each array that was framed."""
+    count = int(np.frombuffer(value, np.int64, 1)[0])
+    ends = np.cumsum(np.frombuffer(value, np.int64, count + 1)) - count + 8 * (count + 1)
+    return [np.frombuffer(value, np.uint8, int(b - a), int(a)) for a, b in itertools.pairwise(ends)]
+
+
+def _npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return out.getvalue()
+
+
+def _with_columns(batch: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        kind = BINARY if isinstance(values[0], bytes) else None
+        batch = batch.append_column(name, pa.array(values, kind))
+    return batch

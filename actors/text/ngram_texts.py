@@ -1,0 +1,112 @@
+"""The text that n-gram models are made of: columns of sealed sets, shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.models.text.ngram_counts import Counts, Vocabulary, count, merge
+from gristmill.shards.artifact import read_file
+from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.errors import UserError
+
+VOCABULARY = "vocabulary.txt"  # in its artifact: a word a line
+_ROWS = 1 << 16  # of text that are split into words at a time
+
+
+def check_columns(data: SealedSet, column: str, only: str | None = None) -> bool:
+    """Refuse a set without the column of text; tell whether it has the column that chooses its rows."""
+    names = data.schema.names
+    if column not in names:
+        raise UserError(f"{data.name}: the records have no column {column!r}; they have {', '.join(names)}")
+    kind = data.schema.field(column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UserError(f"{data.name}: column {column!r} is of type {kind}; expected text")
+    if only is None or only not in names:
+        return False
+    if not pa.types.is_boolean(data.schema.field(only).type):
+        raise UserError(
+            f"{data.name}: column {only!r} is of type {data.schema.field(only).type}; expected truth values"
+        )
+    return True
+
+
+def read_shard(
+    data: SealedSet, shard: int, column: str, only: str | None = None, rows: slice = slice(None)
+) -> pa.ChunkedArray:
+    """Return the text of a shard's rows; with ``only``, of those where that column is true, if the set has it."""
+    chooses = check_columns(data, column, only)
+    table = data.read(shard, [column, only] if chooses and only is not None else [column])
+    start, stop, _ = rows.indices(table.num_rows)
+    table = table.slice(start, stop - start)
+    return table.filter(table[only])[column] if chooses else table[column]
+
+
+class UnitTexts:
+    """The texts ``texts_0`` and on of which units are slices."""
+
+    def __init__(self, columns: Sequence[str], only: str | None, urls: Mapping[str, str]) -> None:
+        self._columns, self._only = list(columns), only
+        self._texts = [open_sealed(urls[f"texts_{number}"]) for number in range(len(urls))]
+
+    def read(self, slices: Iterable[Mapping[str, int]]) -> Iterator[pa.ChunkedArray]:
+        """Give the text of a unit, a slice at a time."""
+        for one in slices:
+            rows = slice(one["start"], one["stop"])
+            yield read_shard(self._texts[one["texts"]], one["shard"], self._columns[one["texts"]], self._only, rows)
+
+
+def all_texts(given: Sequence[Sequence[str]], only: str | None = None) -> Iterator[pa.ChunkedArray]:
+    """Give the text of sets, each named by its URL and a column, shard by shard."""
+    for url, column in given:
+        data = open_sealed(url)
+        for shard in range(len(data.shards)):
+            yield read_shard(data, shard, column, only)
+
+
+def counted(
+    texts: Iterable[pa.ChunkedArray], vocabulary: Vocabulary, order: int, at_once: int
+) -> tuple[Counts, int, int]:
+    """Count the n-grams of texts, about ``at_once`` words at a time; return also how many words and sentences it were.
+
+    Counts are merged with others of their size, so that each n-gram is merged few times.
+    """
+    runs: list[Counts] = []
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    words = sentences = waiting = 0
+
+    def take() -> None:
+        ids, lengths = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        held.clear()
+        runs.append(count(ids, lengths, order))
+        while len(runs) > 1 and len(runs[-2]) <= 2 * len(runs[-1]):
+            runs[-2:] = [merge(runs[-2:], order)]
+
+    for array in texts:
+        for start in range(0, len(array), _ROWS):
+            ids, lengths = vocabulary.encode_texts(array.slice(start, _ROWS))
+            held.append((ids, lengths))
+            words, sentences, waiting = words + len(ids), sentences + len(lengths), waiting + len(ids)
+            if waiting >= at_once:
+                take()
+                waiting = 0
+    if held:
+        take()
+    return merge(runs, order) if len(runs) != 1 else runs[0], words, sentences
+
+
+def read_vocabulary(url: str) -> Vocabulary:
+    """Read the vocabulary at a URL: an artifact, or a plain folder that holds ``vocabulary.txt``.
+
+    Raises:
+        UserError: there is none, or it is not UTF-8.
+    """
+    try:
+        text = read_file(url, VOCABULARY).decode()
+    except FileNotFoundError:
+        raise UserError(f"{url}: holds no {VOCABULARY}; expected a vocabulary, a word a line") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{url}: {VOCABULARY} is not UTF-8") from None
+    return Vocabulary(line for line in text.split("\n") if line)

@@ -1,0 +1,1 @@
+"""Manifests of fleets: Kubernetes, clouds, Slurm."""

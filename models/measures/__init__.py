@@ -1,0 +1,1 @@
+"""What results are measured by: error rates, calibration, intervals and tests of significance."""

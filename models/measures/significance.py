@@ -1,0 +1,236 @@
+"""How sure a difference in word error is: block bootstrap intervals and the matched-pairs test.
+
+Bootstrap: utterances of one speaker are not independent, so whole speakers are resampled (Liu and Peng,
+"Statistical Testing on ASR Performance via Blockwise Bootstrap", Interspeech 2020; for utterances: Bisani and
+Ney, ICASSP 2004). With fewer than ``min_speakers`` speakers there are too few blocks for that to have its
+coverage; then utterances are resampled within each speaker, and the interval speaks of these speakers only.
+Several training seeds are a second factor, resampled independently of the speakers (Owen, "The pigeonhole
+bootstrap", 2007), so that the interval covers both the choice of test speech and the luck of a training run.
+
+MAPSSWE: Gillick and Cox, ICASSP 1989, segmented as in NIST's SCTK.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from gristmill.models.measures.wer import CORRECT, INSERTED, WerResult
+from gristmill.shards.errors import UserError
+
+
+class Counted(Protocol):
+    """Errors, or what else adds up, of each utterance, and the words that they are divided by."""
+
+    @property
+    def errors(self) -> np.ndarray:
+        """What is counted, (utterances,)."""
+        ...
+
+    @property
+    def words(self) -> np.ndarray:
+        """Words, (utterances,) int64."""
+        ...
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Whose each utterance is."""
+        ...
+
+
+C = TypeVar("C", bound=Counted)
+Runs = Mapping[int, WerResult]  # one system on one test set, by training seed
+
+MIN_SPEAKERS = 10
+_CHUNK = 4_000_000  # draws held in memory at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its percentile bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    blocks: str  # "speakers", or "utterances within speakers" where the speakers are few
+
+
+@dataclass(frozen=True)
+class Mapsswe:
+    """The matched-pairs sentence-segment word-error test of system a against system b."""
+
+    z: float  # below 0: a makes fewer errors
+    p: float  # two-sided
+    segments: int
+    mean: float  # errors of a minus errors of b, a segment
+
+
+def wer_interval(
+    runs: Mapping[int, C],
+    measure: Callable[[C], np.ndarray] | None = None,
+    *,
+    replicates: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    min_speakers: int = MIN_SPEAKERS,
+) -> Interval:
+    """Return the rate over all seeds (the mean of theirs) and its interval.
+
+    ``measure`` gives the counts to divide by the reference words, (utterances,); all errors by default. The
+    draws depend only on ``seed`` and the speakers, so systems on one test set meet the same replicates.
+    """
+    boot = _Bootstrap(runs, replicates, seed, min_speakers)
+    rates = boot.rates(_counts(runs, measure), _seed_weights(len(runs), replicates, seed))
+    return _interval(rates, level, boot.blocks)
+
+
+def relative_interval(
+    runs: Mapping[int, Counted],
+    baseline: Mapping[int, Counted],
+    *,
+    replicates: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    min_speakers: int = MIN_SPEAKERS,
+) -> Interval:
+    """Return the relative change in error, ``rate / baseline's rate - 1``, by paired bootstrap.
+
+    Both systems are scored on the same resampled utterances. Where both were trained with the same seeds,
+    a seed is drawn for both at once (a student and its own teacher); otherwise seeds are drawn apart.
+    """
+    _same_test_set(runs, baseline)
+    boot = _Bootstrap(runs, replicates, seed, min_speakers)
+    paired = list(runs) == list(baseline)
+    mine = boot.rates(_counts(runs), _seed_weights(len(runs), replicates, seed))
+    theirs = boot.rates(_counts(baseline), _seed_weights(len(baseline), replicates, seed + (not paired)))
+    if theirs[0] == 0:
+        raise UserError("relative change: the baseline makes no error on this test set, so there is none")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = mine / theirs - 1
+    return _interval(change, level, boot.blocks)
+
+
+def mapsswe(a: WerResult, b: WerResult, min_good: int = 2) -> Mapsswe:
+    """Test whether two systems differ on the same utterances.
+
+    An utterance is cut where both systems have at least ``min_good`` words right in a row; of the segments
+    between, those with an error are the pairs. Unlike SCTK, words that only one system adds at the very end
+    of an utterance count whichever system it is. The normal approximation asks for some 50 segments or more;
+    where all segments differ alike the p of the sign test stands in for it.
+    """
+    _same_test_set({0: a}, {0: b})
+    pairs = [p for x, y in zip(a.alignments, b.alignments, strict=True) for p in segments(x, y, min_good)]
+    difference = np.array([x - y for x, y in pairs], float)
+    n = len(difference)
+    if not n or not difference.any():
+        return Mapsswe(0.0, 1.0, n, 0.0)
+    mean = float(difference.mean())
+    spread = float(difference.std(ddof=1)) if n > 1 else 0.0
+    if spread == 0.0:
+        return Mapsswe(math.copysign(math.sqrt(n), mean), 2.0 ** (1 - n), n, mean)
+    z = mean / (spread / math.sqrt(n))
+    return Mapsswe(z, math.erfc(abs(z) / math.sqrt(2)), n, mean)
+
+
+def segments(a: str, b: str, min_good: int = 2) -> list[tuple[int, int]]:
+    """Return the errors of two systems in each segment of an utterance, from their aligned letters."""
+    if set(a) <= {CORRECT} and set(b) <= {CORRECT}:
+        return []
+    found: list[tuple[int, int]] = []
+    errors_a = errors_b = good = 0
+    for (added_a, wrong_a), (added_b, wrong_b) in zip(_slots(a), _slots(b), strict=True):
+        if added_a or added_b:
+            good = 0
+        errors_a += added_a + wrong_a
+        errors_b += added_b + wrong_b
+        good = 0 if wrong_a or wrong_b else good + 1
+        if good >= min_good and (errors_a or errors_b):
+            found.append((errors_a, errors_b))
+            errors_a = errors_b = 0
+    if errors_a or errors_b:
+        found.append((errors_a, errors_b))
+    return found
+
+
+def _slots(letters: str) -> list[tuple[int, int]]:
+    """For each reference word, and once after the last: words added before it, and whether it is wrong."""
+    slots, added = [], 0
+    for letter in letters:
+        if letter == INSERTED:
+            added += 1
+        else:
+            slots.append((added, int(letter != CORRECT)))
+            added = 0
+    return [*slots, (added, 0)]
+
+
+class _Bootstrap:
+    """Resamples the blocks of one test set; row 0 of every result is the set itself."""
+
+    def __init__(self, runs: Mapping[int, Counted], replicates: int, seed: int, min_speakers: int) -> None:
+        first = next(iter(runs.values()))
+        _same_test_set(runs, runs)
+        names, speaker = np.unique(np.array(first.speakers), return_inverse=True)
+        if len(names) >= min_speakers:
+            self.blocks = "speakers"
+            self._unit = speaker
+            start, size = np.zeros(len(names), np.int64), np.full(len(names), len(names))
+        else:
+            self.blocks = "utterances within speakers"
+            self._unit = np.argsort(np.argsort(speaker, kind="stable"))
+            per_speaker = np.bincount(speaker)
+            size = np.repeat(per_speaker, per_speaker)
+            start = np.repeat(np.cumsum(per_speaker) - per_speaker, per_speaker)
+        self._start, self._size = start, size
+        self._words = first.words
+        self._replicates, self._seed = replicates, seed
+
+    def rates(self, counts: np.ndarray, seed_weights: np.ndarray) -> np.ndarray:
+        """Return the rate of each replicate from counts (seeds, utterances); (1 + replicates,)."""
+        units = len(self._start)
+        columns = np.stack([np.bincount(self._unit, c, units) for c in (*counts, self._words)], 1)
+        sums = np.concatenate([columns.sum(0, keepdims=True), self._resample(columns)])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (sums[:, :-1] * seed_weights).sum(1) / sums[:, -1]
+
+    def _resample(self, columns: np.ndarray) -> np.ndarray:
+        rng = np.random.Generator(np.random.Philox(self._seed))
+        units = len(columns)
+        step = max(1, _CHUNK // units)
+        sums = []
+        for first in range(0, self._replicates, step):
+            rows = min(step, self._replicates - first)
+            drawn = self._start + (rng.random((rows, units)) * self._size).astype(np.int64)
+            drawn += np.arange(rows)[:, None] * units
+            times = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
+            sums.append(times @ columns)
+        return np.concatenate(sums)
+
+
+def _seed_weights(seeds: int, replicates: int, seed: int) -> np.ndarray:
+    """How much each training seed counts in each replicate, (1 + replicates, seeds); rows sum to 1."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=replicates)
+    return np.concatenate([np.ones((1, seeds)), drawn]) / seeds
+
+
+def _counts(runs: Mapping[int, C], measure: Callable[[C], np.ndarray] | None = None) -> np.ndarray:
+    return np.stack([measure(r) if measure else r.errors for r in runs.values()])
+
+
+def _interval(rates: np.ndarray, level: float, blocks: str) -> Interval:
+    tail = 100 * (1 - level) / 2
+    drawn = rates[1:][np.isfinite(rates[1:])]  # a replicate may hold no word, or no error of the baseline
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return Interval(float(rates[0]), float(low), float(high), blocks)
+
+
+def _same_test_set(runs: Mapping[int, Counted], others: Mapping[int, Counted]) -> None:
+    results: Sequence[Counted] = [*runs.values(), *others.values()]
+    for result in results[1:]:
+        if result.speakers != results[0].speakers or not np.array_equal(result.words, results[0].words):
+            raise UserError("comparison: the systems were not scored on the same utterances in the same order")

@@ -1,0 +1,168 @@
+"""Word error rate: alignment with substitutions, deletions and insertions, and named text normalisers.
+
+The alignment has the fewest errors; among those it has the fewest substitutions (the most correct words), so
+that the three counts are a property of the two texts and not of the order in which a program breaks ties.
+The same functions give phone error, on phones separated by spaces.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gristmill.shards.errors import UserError
+
+CORRECT, SUBSTITUTED, DELETED, INSERTED = "C", "S", "D", "I"
+
+_EDIT = 1 << 20  # one error outweighs any number of substitutions in place of other errors
+_DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
+_PHONE_MARKS = re.compile("[ˈˌ'ː.]|(?<=[A-Z])[012](?= |$)")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _basic(text: str) -> str:
+    """NFKC, lower case, punctuation to spaces; an apostrophe inside a word stays."""
+    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    return " ".join(stripped for word in kept.split() if (stripped := word.strip("'")))
+
+
+def _digits(text: str) -> str:
+    """Spell digits one by one on top of ``basic``: "20" is "two zero"."""
+    return _plain("".join(f" {_DIGITS[int(c)]} " if c.isdecimal() else c for c in _basic(text)))
+
+
+def _phones(text: str) -> str:
+    """Drop stress and length marks from phones separated by spaces, in IPA or ARPABET."""
+    return _plain(_PHONE_MARKS.sub("", unicodedata.normalize("NFC", text)))
+
+
+NORMALISERS: Mapping[str, Callable[[str], str]] = {
+    "none": _plain,
+    "basic": _basic,
+    "digits": _digits,
+    "phones": _phones,
+}
+
+
+def normaliser(name: str) -> Callable[[str], str]:
+    """Return the named text normaliser; a WER is only comparable under the same one."""
+    if name not in NORMALISERS:
+        raise UserError(f"normaliser {name!r} is unknown: expected one of {', '.join(NORMALISERS)}")
+    return NORMALISERS[name]
+
+
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
+    """Align two sequences of words; return one letter an aligned word: C, S, D or I.
+
+    Without the I the string has one letter for each reference word, in order. Time and memory are
+    proportional to the product of the lengths, after the words shared at both ends are set aside.
+    """
+    n, m = len(reference), len(hypothesis)
+    head = 0
+    while head < min(n, m) and reference[head] == hypothesis[head]:
+        head += 1
+    tail = 0
+    while tail < min(n, m) - head and reference[n - 1 - tail] == hypothesis[m - 1 - tail]:
+        tail += 1
+    middle = _align_table(reference[head : n - tail], hypothesis[head : m - tail])
+    return CORRECT * head + middle + CORRECT * tail
+
+
+def _align_table(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
+    n, m = len(reference), len(hypothesis)
+    if not n or not m:
+        return DELETED * n + INSERTED * m
+    numbers: dict[str, int] = {}
+    ref = [numbers.setdefault(word, len(numbers)) for word in reference]
+    hyp = np.array([numbers.setdefault(word, len(numbers)) for word in hypothesis])
+    along = np.arange(m + 1, dtype=np.int64) * _EDIT
+    cost = np.empty((n + 1, m + 1), np.int64)
+    cost[0] = along
+    for i, word in enumerate(ref, 1):
+        above = cost[i - 1]
+        row = above + _EDIT
+        np.minimum(row[1:], above[:-1] + np.where(hyp == word, 0, _EDIT + 1), out=row[1:])
+        # A run of insertions: the least of row[j'] + (j - j') edits over j' <= j.
+        cost[i] = np.minimum.accumulate(row - along) + along
+    letters = []
+    i, j = n, m
+    while i or j:
+        here = cost[i, j]
+        if i and j and ref[i - 1] == hyp[j - 1] and here == cost[i - 1, j - 1]:
+            letters.append(CORRECT)
+            i, j = i - 1, j - 1
+        elif i and j and here == cost[i - 1, j - 1] + _EDIT + 1:
+            letters.append(SUBSTITUTED)
+            i, j = i - 1, j - 1
+        elif i and here == cost[i - 1, j] + _EDIT:
+            letters.append(DELETED)
+            i -= 1
+        else:
+            letters.append(INSERTED)
+            j -= 1
+    return "".join(reversed(letters))
+
+
+@dataclass(frozen=True)
+class WerResult:
+    """The errors of one system on one test set, one entry an utterance, in the order given."""
+
+    substitutions: np.ndarray  # (utterances,) int64
+    deletions: np.ndarray  # (utterances,) int64
+    insertions: np.ndarray  # (utterances,) int64
+    words: np.ndarray  # (utterances,) int64, words of the reference
+    speakers: tuple[str, ...]  # (utterances,); each its own speaker where none was given
+    alignments: tuple[str, ...]  # (utterances,) letters of :func:`align`
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Errors of each utterance, (utterances,) int64."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def wer(self) -> float:
+        """All errors over all reference words: a fraction, which may pass 1."""
+        return float(self.errors.sum() / self.words.sum())
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def score(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    speakers: Sequence[str | None] | None = None,
+    normalise: str = "basic",
+) -> WerResult:
+    """Score a batch of hypotheses against their references, both normalised by the named normaliser.
+
+    For phone error give phones separated by spaces and ``normalise="phones"`` (or ``"none"``). An utterance
+    without a speaker counts as a speaker of its own. Lists of different lengths, and references without any
+    word at all, are a :class:`UserError`.
+    """
+    if len(references) != len(hypotheses) or (speakers is not None and len(speakers) != len(references)):
+        counts = f"{len(references)} references, {len(hypotheses)} hypotheses"
+        raise UserError(f"scoring: {counts}: expected one hypothesis (and speaker) for each reference")
+    clean = normaliser(normalise)
+    words = [clean(text).split() for text in references]
+    letters = tuple(align(ref, clean(hyp).split()) for ref, hyp in zip(words, hypotheses, strict=True))
+    lengths = np.array([len(w) for w in words], np.int64)
+    if not lengths.sum():
+        raise UserError(f"scoring: no reference word in {len(references)} records after {normalise!r}")
+
+    def count(letter: str) -> np.ndarray:
+        return np.array([a.count(letter) for a in letters], np.int64)
+
+    named = tuple(
+        str(name) if name is not None else f"\x00{i}"
+        for i, name in enumerate(speakers if speakers is not None else [None] * len(words))
+    )
+    return WerResult(count(SUBSTITUTED), count(DELETED), count(INSERTED), lengths, named, letters)

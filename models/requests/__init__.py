@@ -1,0 +1,1 @@
+"""Models that read requests, and re-rankers of their readings."""

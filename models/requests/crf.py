@@ -1,0 +1,130 @@
+"""Slot tagging by a linear-chain conditional random field (Lafferty et al., ICML 2001), with CRFsuite.
+
+Features of a token: its word as written and in lower case, prefixes and suffixes, its shape, the same of its
+neighbours, and pairs of neighbouring words. They are worked out once a request, for all domains.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pycrfsuite
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
+
+from gristmill.models.requests.domain import OUTSIDE, Example
+from gristmill.shards.errors import UserError
+
+AFFIX = 3  # letters of the longest prefix and suffix
+_MAGIC = b"lCRF"
+
+
+class CrfSettings(BaseModel):
+    """Weights of the penalties by which larger ones make the tagger simpler, and when training ends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    l1: NonNegativeFloat = 0.05
+    l2: NonNegativeFloat = 0.05
+    iterations: PositiveInt = 60
+
+
+def features(tokens: Sequence[str]) -> pycrfsuite.ItemSequence:
+    """Return the features of each token of a request."""
+    words = [token.lower() for token in tokens]
+    shapes = [shape(token) for token in tokens]
+    padded = ["<s>", *words, "</s>"]
+    pairs = [f"{left} {right}" for left, right in pairwise(padded)]
+    items = []
+    for place, (token, word) in enumerate(zip(tokens, words, strict=True)):
+        item = [
+            "bias",
+            f"w={word}",
+            f"t={token}",
+            f"s={shapes[place]}",
+            f"-1={padded[place]}",
+            f"+1={padded[place + 2]}",
+            f"-1 0={pairs[place]}",
+            f"0 +1={pairs[place + 1]}",
+        ]
+        item += [f"p={word[:size]}" for size in range(1, AFFIX + 1)]
+        item += [f"e={word[-size:]}" for size in range(1, AFFIX + 1)]
+        if place:
+            item += [f"-1s={shapes[place - 1]}", f"-1e={words[place - 1][-AFFIX:]}", f"-2={padded[place - 1]}"]
+        if place + 1 < len(words):
+            item += [f"+1s={shapes[place + 1]}", f"+1e={words[place + 1][-AFFIX:]}", f"+2={padded[place + 3]}"]
+        items.append(item)
+    return pycrfsuite.ItemSequence(items)
+
+
+def shape(token: str) -> str:
+    """Return a token with ``a`` for its letters and ``0`` for its digits, each run once; capitals are ``A``."""
+    token = "".join("A" if letter.isupper() else letter for letter in token)
+    token = re.sub(r"[^\W\d_A]", "a", token)
+    return re.sub(r"(.)\1+", r"\1", re.sub(r"\d", "0", token))
+
+
+def fit(examples: Sequence[Example], settings: CrfSettings | None = None) -> bytes | None:
+    """Train on the requests of a domain and return the tagger's bytes; ``None`` where they have no slots.
+
+    The same examples in the same order give the same bytes.
+    """
+    if all(tag == OUTSIDE for example in examples for tag in example.tags):
+        return None
+    settings = settings or CrfSettings()
+    trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
+    trainer.set_params(
+        {
+            "c1": settings.l1,
+            "c2": settings.l2,
+            "max_iterations": settings.iterations,
+            "feature.possible_transitions": True,
+        }
+    )
+    for example in examples:
+        if example.tokens:
+            trainer.append(features(example.tokens), list(example.tags))
+    # The library writes models to files only.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "slots.crfsuite"
+        trainer.train(str(path))
+        return path.read_bytes()
+
+
+class Tagger:
+    """A trained tagger, from its bytes; ``None`` is a domain without slots."""
+
+    def __init__(self, data: bytes | None) -> None:
+        self._tagger: pycrfsuite.Tagger | None = None
+        if data is not None:
+            if not data.startswith(_MAGIC) or int.from_bytes(data[4:8], "little") != len(data):
+                raise UserError("slot tagger: not the bytes of a CRFsuite model, or not all of them")
+            self._tagger = pycrfsuite.Tagger()
+            self._tagger.open_inmemory(data)
+
+    @property
+    def labels(self) -> list[str]:
+        """The tags that it knows, sorted."""
+        return [OUTSIDE] if self._tagger is None else sorted(self._tagger.labels())
+
+    def __call__(self, length: int, items: pycrfsuite.ItemSequence) -> tuple[list[str], float]:
+        """Return the likeliest tags of a request of ``length`` tokens and the log-probability of all of them."""
+        if self._tagger is None or not length:
+            return [OUTSIDE] * length, 0.0
+        self._tagger.set(items)
+        tags = self._tagger.tag()
+        return tags, self._log(self._tagger.probability(tags))
+
+    def logprob(self, items: pycrfsuite.ItemSequence, tags: Sequence[str]) -> float:
+        """Return the log-probability of tags, all among :attr:`labels`."""
+        if self._tagger is None:
+            return 0.0
+        self._tagger.set(items)
+        return self._log(self._tagger.probability(list(tags)))
+
+    @staticmethod
+    def _log(probability: float) -> float:
+        return min(0.0, math.log(max(probability, 5e-324)))

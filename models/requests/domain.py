@@ -1,0 +1,253 @@
+"""Domain models: what every family of them takes and gives, and the readings of a request by several domains.
+
+A domain reads a request by three models of its own, trained without the other domains: whether the request is its
+own (one against all), which of its intents it is, and where its slots stand. A family keeps them in three files or
+fewer, ``model.json`` and what it names there; none is a pickle.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, PositiveFloat
+
+from gristmill.shards import canonical
+from gristmill.shards.errors import UserError
+
+FORMAT = 1
+FAMILIES = {
+    "linear": "gristmill.models.requests.linear:LinearModel",
+    "neural": "gristmill.models.requests.neural:NeuralModel",
+}
+OUTSIDE = "O"
+
+
+class Slot(NamedTuple):
+    """A slot: its name and value, and where it stands, as tokens from ``start`` up to but not with ``end``."""
+
+    name: str
+    value: str
+    start: int
+    end: int
+
+
+class Reading(NamedTuple):
+    """How a domain reads a request; natural logarithms, rounded to float32."""
+
+    intent: str
+    slots: tuple[Slot, ...]
+    domain_logprob: float
+    intent_logprob: float
+    slots_logprob: float
+
+    @property
+    def total(self) -> float:
+        """The unweighted score: the sum of the three."""
+        return self.domain_logprob + self.intent_logprob + self.slots_logprob
+
+
+class Example(NamedTuple):
+    """A request of a domain, as it is learned from: a tag a token (see :func:`to_iob`)."""
+
+    tokens: Sequence[str]
+    intent: str
+    tags: Sequence[str]
+
+
+class DomainSettings(BaseModel):
+    """What the training of every family is given.
+
+    ``negatives``: requests of other domains for each of the domain's own (``None``: all there are). The fewer there
+    are, the more a domain believes that a request is its own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    negatives: PositiveFloat | None = 6.0
+
+
+class Scores(Protocol):
+    """What the models of one family give for a batch of requests."""
+
+    domain: np.ndarray  # (requests, models) float32
+    intents: list[np.ndarray]  # of each model, (requests, its intents) float32
+
+    def slots(self, row: int, place: int) -> tuple[tuple[Slot, ...], float]:
+        """Return a model's slots of a request and their log-probability; worked out when asked for."""
+        ...
+
+
+class Scorer(Protocol):
+    """Several models of one family, which share what they have in common."""
+
+    def __call__(self, tokens: Sequence[Sequence[str]]) -> Scores:
+        """Score a batch of requests."""
+        ...
+
+
+class DomainModel(Protocol):
+    """The three models of one domain."""
+
+    family: ClassVar[str]
+    domain: str
+    intents: tuple[str, ...]  # sorted
+
+    def files(self) -> dict[str, bytes]:
+        """Return its files by name; the same model gives the same bytes."""
+        ...
+
+    @classmethod
+    def from_files(cls, described: Mapping[str, Any], files: Mapping[str, bytes]) -> DomainModel:
+        """Return the model that ``model.json`` describes."""
+        ...
+
+    @classmethod
+    def together(cls, models: Sequence[Any]) -> Scorer:
+        """Put models of this family together."""
+        ...
+
+
+class Domains:
+    """Models of different domains, of one family or several, that read requests together.
+
+    What a domain gives depends on nothing but its own model and the request.
+    """
+
+    def __init__(self, models: Iterable[DomainModel]) -> None:
+        self._models = sorted(models, key=lambda model: model.domain)
+        names = [model.domain for model in self._models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice or not names:
+            raise UserError(f"domain models: {twice or 'none'} given; expected one model for each domain")
+        self.names = tuple(names)
+        families: dict[type, list[int]] = {}
+        for place, model in enumerate(self._models):
+            families.setdefault(type(model), []).append(place)
+        self._groups = [
+            (places, kind.together([self._models[place] for place in places]))  # type: ignore[attr-defined]
+            for kind, places in families.items()
+        ]
+
+    def read(self, tokens: Sequence[Sequence[str]], n: int, intents: int = 3) -> list[list[tuple[str, Reading]]]:
+        """Return the ``n`` best readings of each request with their domains, best first.
+
+        A domain gives at most ``intents`` readings. The order is by the sum of the three log-probabilities, equal
+        ones by domain and intent.
+        """
+        if n < 1 or intents < 1:
+            raise UserError(f"readings: n {n} and intents {intents}; expected 1 or more of each")
+        if not tokens:
+            return []
+        domain = np.empty((len(tokens), len(self._models)), np.float32)
+        best: list[tuple[np.ndarray, np.ndarray]] = [(domain, domain)] * len(self._models)
+        scored: list[tuple[Scores, int]] = [(None, 0)] * len(self._models)  # type: ignore[list-item]
+        for places, scorer in self._groups:
+            scores = scorer(tokens)
+            domain[:, places] = scores.domain
+            for i, place in enumerate(places):
+                # Stable: intents are sorted, so that of equal ones the first by name is kept.
+                order = np.argsort(-scores.intents[i], axis=1, kind="stable")[:, :intents]
+                best[place] = order, np.take_along_axis(scores.intents[i], order, axis=1)
+                scored[place] = scores, i
+        # No slots add to a sum of logarithms: a domain whose two others are below the n-th best cannot come in.
+        bounds = domain.astype(np.float64) + np.stack([values[:, 0] for _, values in best], axis=1)
+        out = []
+        for row, order in enumerate(np.argsort(-bounds, axis=1, kind="stable").tolist()):
+            found: list[tuple[float, str, str, Reading]] = []
+            for place in order:
+                if len(found) >= n and -bounds[row, place] > found[n - 1][0]:
+                    break
+                model, (scores, i) = self._models[place], scored[place]
+                slots, slots_logprob = scores.slots(row, i)
+                which, values = best[place]
+                for intent, value in zip(which[row].tolist(), values[row].tolist(), strict=True):
+                    reading = Reading(model.intents[intent], slots, float(domain[row, place]), value, slots_logprob)
+                    bisect.insort(found, (-reading.total, model.domain, reading.intent, reading))
+                del found[n:]
+            out.append([(name, reading) for _, name, _, reading in found])
+        return out
+
+
+def predict(model: DomainModel, tokens: Sequence[Sequence[str]], intents: int = 3) -> list[list[Reading]]:
+    """Return up to ``intents`` readings of each request by one domain, best first."""
+    return [[reading for _, reading in found] for found in Domains([model]).read(tokens, intents, intents)]
+
+
+def load(files: Mapping[str, bytes]) -> DomainModel:
+    """Return the model of some files, of whichever family.
+
+    Raises:
+        UserError: the files are of no domain model, of another version, or do not fit together.
+    """
+    import importlib
+
+    try:
+        described = json.loads(files.get("model.json", b"null"))
+    except ValueError:
+        described = None
+    if not isinstance(described, dict) or not {"format", "family", "domain", "intents"} <= set(described):
+        raise UserError(f"domain model: {sorted(files)}; expected a model.json that describes one")
+    if described["format"] != FORMAT or described["family"] not in FAMILIES:
+        raise UserError(
+            f"domain model {described['domain']!r}: format {described['format']} of family {described['family']!r}; "
+            f"expected format {FORMAT} of {' or '.join(FAMILIES)}"
+        )
+    module, _, name = FAMILIES[described["family"]].partition(":")
+    try:
+        return getattr(importlib.import_module(module), name).from_files(described, files)
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise UserError(f"domain model {described['domain']!r}: its files do not fit together: {error}") from None
+
+
+def describe(model: DomainModel, **more: Any) -> bytes:
+    """Return ``model.json`` of a model."""
+    told = {"format": FORMAT, "family": model.family, "domain": model.domain, "intents": list(model.intents)}
+    return canonical.dumps(told | more)
+
+
+def to_iob(length: int, spans: Iterable[tuple[str, int, int]]) -> list[str]:
+    """Return the tags of ``length`` tokens from (name, start, end): ``B-name`` begins a slot, ``I-name`` goes on.
+
+    A span that is not within the tokens, or begins inside an earlier one, has no tags.
+    """
+    tags = [OUTSIDE] * length
+    free = 0
+    for start, end, name in sorted((start, end, name) for name, start, end in spans):
+        if free <= start < end <= length:
+            tags[start:end] = [f"B-{name}", *[f"I-{name}"] * (end - start - 1)]
+            free = end
+    return tags
+
+
+def from_iob(tokens: Sequence[str], tags: Sequence[str]) -> tuple[Slot, ...]:
+    """Return the slots that tags mark; an ``I-`` that goes on nothing begins a slot."""
+    slots: list[Slot] = []
+    name, start = "", 0
+    for place, tag in enumerate([*tags, OUTSIDE]):
+        kind, _, now = tag.partition("-")
+        if name and (kind != "I" or now != name):
+            slots.append(Slot(name, " ".join(tokens[start:place]), start, place))
+            name = ""
+        if not name and now:
+            name, start = now, place
+    return tuple(slots)
+
+
+def log_sigmoid(values: np.ndarray) -> np.ndarray:
+    """Return log(1 / (1 + exp(-values))), float64."""
+    return -np.logaddexp(0.0, -np.asarray(values, np.float64))
+
+
+def log_softmax(values: np.ndarray) -> np.ndarray:
+    """Return log-probabilities over the last axis, float64."""
+    values = np.asarray(values, np.float64)
+    values = values - values.max(axis=-1, keepdims=True)
+    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+
+
+def single(value: float) -> float:
+    """Return a log-probability as stored: at most 0, rounded to float32."""
+    return min(0.0, float(np.float32(value)))

@@ -1,0 +1,279 @@
+"""Neural domain models: hashed words and character n-grams, a bidirectional GRU, and a head each for domain, intent
+and slots.
+
+There is no vocabulary: words and n-grams are hashed into rows of a table, so that what a request is made of is worked
+out once for all domains of equal size. The slot head is a linear-chain CRF. What a request gets does not depend, beyond
+float rounding, on the padding of its batch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from gristmill.models.requests.domain import OUTSIDE, DomainSettings, Example, Slot, describe, from_iob, single
+from gristmill.shards.errors import UserError
+from gristmill.shards.random import RecordRandom
+
+CHARACTERS = (3, 4)
+
+
+class NeuralSettings(DomainSettings):
+    """Sizes of the network and how it is trained."""
+
+    buckets: int = Field(default=4096, ge=16)  # rows of each of the two tables
+    dim: PositiveInt = 32  # of a word's and of its n-grams' embedding
+    hidden: PositiveInt = 48  # of the GRU, each way
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    epochs: PositiveInt = 10
+    batch: PositiveInt = 64
+    lr: PositiveFloat = 5e-3
+    weight_decay: NonNegativeFloat = 1e-3
+
+
+@lru_cache(maxsize=1 << 16)
+def hashed(token: str, buckets: int) -> tuple[int, tuple[int, ...]]:
+    """Return the rows of a token's word and of its character n-grams, lower case, with marked ends."""
+    word = token.lower()
+    marked = f"<{word}>"
+    grams = [marked[i : i + size] for size in CHARACTERS for i in range(max(1, len(marked) - size + 1))]
+    return zlib.crc32(word.encode()) % buckets, tuple(zlib.crc32(gram.encode()) % buckets for gram in grams)
+
+
+class Inputs:
+    """A batch of requests as the network takes it; a request without tokens is one empty word."""
+
+    def __init__(self, tokens: Sequence[Sequence[str]], buckets: int) -> None:
+        rows = [[hashed(token, buckets) for token in one or [""]] for one in tokens]
+        self.lengths = torch.tensor([len(row) for row in rows])
+        flat = [pair for row in rows for pair in row]
+        self.words = torch.tensor([word for word, _ in flat])
+        self.grams = torch.tensor([gram for _, grams in flat for gram in grams])
+        counts = np.array([0, *(len(grams) for _, grams in flat[:-1])])
+        self.offsets = torch.from_numpy(np.cumsum(counts))
+
+
+class Network(nn.Module):
+    """Inputs to (domain logits (B,), intent logits (B, I), tag scores (B, T, K))."""
+
+    def __init__(self, settings: NeuralSettings, intents: int, tags: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(settings.buckets, settings.dim)
+        self.grams = nn.EmbeddingBag(settings.buckets, settings.dim, mode="mean")
+        self.drop = nn.Dropout(settings.dropout)
+        self.gru = nn.GRU(2 * settings.dim, settings.hidden, batch_first=True, bidirectional=True)
+        self.domain = nn.Linear(4 * settings.hidden, 1)
+        self.intents = nn.Linear(4 * settings.hidden, intents)
+        self.tags = nn.Linear(2 * settings.hidden, tags)
+        self.crf = Crf(tags)
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Work on a batch; scores beyond a request's length mean nothing."""
+        embedded = torch.cat([self.words(inputs.words), self.grams(inputs.grams, inputs.offsets)], dim=1)
+        rows = nn.utils.rnn.pad_sequence(list(self.drop(embedded).split(inputs.lengths.tolist())), batch_first=True)
+        packed = nn.utils.rnn.pack_padded_sequence(rows, inputs.lengths, batch_first=True, enforce_sorted=False)
+        hidden, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True)
+        beyond = (torch.arange(hidden.shape[1]) >= inputs.lengths[:, None])[:, :, None]
+        mean = hidden.sum(dim=1) / inputs.lengths[:, None]
+        most = hidden.masked_fill(beyond, -torch.inf).amax(dim=1)
+        pooled = self.drop(torch.cat([mean, most], dim=1))
+        return self.domain(pooled)[:, 0], self.intents(pooled), self.tags(self.drop(hidden))
+
+
+class Crf(nn.Module):
+    """A linear-chain conditional random field over tag scores (B, T, K) of requests of some lengths (B,)."""
+
+    def __init__(self, tags: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.zeros(tags))
+        self.last = nn.Parameter(torch.zeros(tags))
+        self.steps = nn.Parameter(torch.zeros(tags, tags))  # from row to column
+
+    def logprob(self, scores: Tensor, lengths: Tensor, tags: Tensor) -> Tensor:
+        """Return the log-probability (B,) of tags (B, T); those beyond a length count for nothing."""
+        inside = torch.arange(scores.shape[1]) < lengths[:, None]
+        along = scores.gather(2, tags[:, :, None])[:, :, 0].where(inside, scores.new_zeros(()))
+        steps = self.steps[tags[:, :-1], tags[:, 1:]].where(inside[:, 1:], scores.new_zeros(()))
+        ends = self.last[tags.gather(1, lengths[:, None] - 1)[:, 0]]
+        return self.first[tags[:, 0]] + along.sum(dim=1) + steps.sum(dim=1) + ends - self._total(scores, lengths)
+
+    def _total(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        reached = self.first + scores[:, 0]
+        for place in range(1, scores.shape[1]):
+            after = torch.logsumexp(reached[:, :, None] + self.steps, dim=1) + scores[:, place]
+            reached = torch.where((place < lengths)[:, None], after, reached)
+        return torch.logsumexp(reached + self.last, dim=1)
+
+    def best(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        """Return the likeliest tags (B, T); of equal ones the first."""
+        reached = self.first + scores[:, 0]
+        origins = []
+        for place in range(1, scores.shape[1]):
+            most, origin = (reached[:, :, None] + self.steps).max(dim=1)
+            inside = (place < lengths)[:, None]
+            reached = torch.where(inside, most + scores[:, place], reached)
+            origins.append(torch.where(inside, origin, torch.arange(scores.shape[2])))
+        path = [(reached + self.last).argmax(dim=1)]
+        for origin in reversed(origins):
+            path.append(origin.gather(1, path[-1][:, None])[:, 0])
+        return torch.stack(path[::-1], dim=1)
+
+
+class NeuralModel:
+    """The neural models of one domain, which share an encoder."""
+
+    family: ClassVar[str] = "neural"
+
+    def __init__(self, domain: str, intents: Sequence[str], tags: Sequence[str], settings: NeuralSettings) -> None:
+        self.domain, self.intents, self.tags, self.settings = domain, tuple(intents), tuple(tags), settings
+        self.network = Network(settings, len(self.intents), len(self.tags))
+
+    def files(self) -> dict[str, bytes]:
+        """Return ``model.json`` and ``weights.safetensors``."""
+        from safetensors.torch import save
+
+        tensors = {name: value.detach().contiguous() for name, value in self.network.state_dict().items()}
+        return {
+            "model.json": describe(self, tags=self.tags, settings=self.settings.model_dump(mode="json")),
+            "weights.safetensors": save(tensors),
+        }
+
+    @classmethod
+    def from_files(cls, described: Mapping[str, Any], files: Mapping[str, bytes]) -> NeuralModel:
+        """Return the model of its files."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        settings = NeuralSettings.model_validate(described["settings"])
+        model = cls(described["domain"], described["intents"], described["tags"], settings)
+        try:
+            model.network.load_state_dict(load(files["weights.safetensors"]))
+        except SafetensorError as error:
+            raise ValueError(f"weights.safetensors: {error}") from None
+        model.network.eval()
+        return model
+
+    @classmethod
+    def together(cls, models: Sequence[NeuralModel]) -> NeuralScorer:
+        """Put models together."""
+        return NeuralScorer(models)
+
+
+class NeuralScorer:
+    """Neural models side by side."""
+
+    def __init__(self, models: Sequence[NeuralModel]) -> None:
+        self.models = models
+
+    def __call__(self, tokens: Sequence[Sequence[str]]) -> NeuralScores:
+        """Score a batch."""
+        return NeuralScores(self.models, tokens)
+
+
+class NeuralScores:
+    """Scores of a batch; a domain's slots are tagged for the whole batch when first asked for."""
+
+    def __init__(self, models: Sequence[NeuralModel], tokens: Sequence[Sequence[str]]) -> None:
+        self._models, self._tokens = models, tokens
+        inputs = {size: Inputs(tokens, size) for size in sorted({model.settings.buckets for model in models})}
+        self._lengths = next(iter(inputs.values())).lengths
+        self._tagged: dict[int, tuple[list[list[int]], list[float]]] = {}
+        self._scores: list[Tensor] = []
+        domains, self.intents = [], []
+        with torch.no_grad():
+            for model in models:
+                domain, intents, scores = model.network(inputs[model.settings.buckets])
+                domains.append(F.logsigmoid(domain.double()).float().numpy())
+                self.intents.append(intents.double().log_softmax(dim=1).float().numpy())
+                self._scores.append(scores)
+        self.domain = np.stack(domains, axis=1)
+
+    def slots(self, row: int, place: int) -> tuple[tuple[Slot, ...], float]:
+        """Return a domain's slots of a request and their log-probability."""
+        model, tokens = self._models[place], self._tokens[row]
+        if place not in self._tagged:
+            with torch.no_grad():
+                best = model.network.crf.best(self._scores[place], self._lengths)
+                logprobs = model.network.crf.logprob(self._scores[place], self._lengths, best)
+            self._tagged[place] = best.tolist(), logprobs.tolist()
+        if not tokens:
+            return (), 0.0
+        tags, totals = self._tagged[place]
+        return from_iob(tokens, [model.tags[tag] for tag in tags[row][: len(tokens)]]), single(totals[row])
+
+
+def fit(
+    domain: str,
+    examples: Sequence[Example],
+    others: Sequence[Sequence[str]],
+    settings: NeuralSettings | None = None,
+    seed: int = 0,
+    report: Callable[[dict[str, float]], None] = lambda told: None,
+) -> tuple[NeuralModel, dict[str, Any]]:
+    """Train on a domain's requests and the tokens of others'; return the model and how it went.
+
+    On a CPU the same requests in the same order give the same weights. ``report`` hears of each epoch. Only a domain's
+    own requests teach intents and slots.
+    """
+    if not examples or not others:
+        raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
+    settings = settings or NeuralSettings()
+    torch.set_num_threads(1)  # how a sum is shared out changes its last bits
+    torch.manual_seed(int(RecordRandom(seed, "domain_neural")(domain).integers(1 << 62)))
+    intents = sorted({example.intent for example in examples})
+    tags = [OUTSIDE, *sorted({tag for example in examples for tag in example.tags} - {OUTSIDE})]
+    model = NeuralModel(domain, intents, tags, settings)
+    network = model.network.train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    number = {tag: i for i, tag in enumerate(tags)}
+    which = torch.tensor([intents.index(example.intent) for example in examples])
+    marks = [torch.tensor([number[tag] for tag in example.tags] or [0]) for example in examples]
+    tokens = [*(example.tokens for example in examples), *others]
+    steps = settings.epochs * -(-len(tokens) // settings.batch)
+    warm = max(1, steps // 10)
+    # Up over a tenth of the steps, then down to 0; a tiny domain may have a single step.
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+    )
+    losses: list[dict[str, float]] = []
+    for epoch in range(settings.epochs):
+        sums = np.zeros(4)
+        for rows in _batches(len(tokens), settings.batch, RecordRandom(seed, "domain_order")(f"{domain}:{epoch}")):
+            domain_logits, intent_logits, scores = network(
+                inputs := Inputs([tokens[i] for i in rows], settings.buckets)
+            )
+            own = torch.tensor([i < len(examples) for i in rows])
+            loss = F.binary_cross_entropy_with_logits(domain_logits, own.float())
+            told = [float(loss.detach()), 0.0, 0.0]
+            mine = [i for i in rows if i < len(examples)]
+            if mine:
+                padded = nn.utils.rnn.pad_sequence([marks[i] for i in mine], batch_first=True)
+                intent = F.cross_entropy(intent_logits[own], which[mine])
+                slots = -network.crf.logprob(scores[own][:, : padded.shape[1]], inputs.lengths[own], padded).mean()
+                told[1:] = [float(intent.detach()), float(slots.detach())]
+                loss = loss + (intent + slots) * (len(mine) / len(rows))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            share = len(mine) / len(rows)
+            sums += np.array([told[0], told[1] * share, told[2] * share, 1.0]) * len(rows)
+        mean = dict(zip(("domain", "intent", "slots"), (sums[:3] / sums[3]).tolist(), strict=True))
+        losses.append({"epoch": epoch, **{name: round(value, 6) for name, value in mean.items()}})
+        report({"step": epoch, "loss": sum(mean.values()), **losses[-1]})
+    network.eval()
+    return model, {"curves": losses}
+
+
+def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    order = rng.permutation(count).tolist()
+    return (order[start : start + size] for start in range(0, count, size))

@@ -1,0 +1,1 @@
+"""Acoustic models, their losses and decoders, features, noises and rooms."""

@@ -1,0 +1,57 @@
+"""Acoustic checkpoints: weights, sizes, units and feature settings in one safetensors file. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
+from gristmill.models.speech.features import FeatureSettings
+from gristmill.models.speech.units import Units
+from gristmill.shards.errors import UserError
+
+
+def save_acoustic(model: AcousticModel, units: Units, features: FeatureSettings) -> bytes:
+    """Return a checkpoint; the same weights give the same bytes."""
+    from safetensors.torch import save
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    # safetensors keeps its metadata in a hash map whose order varies; one entry has only one order.
+    described = {
+        "config": asdict(model.config),
+        "units": json.loads(units.to_json()),
+        "features": json.loads(features.to_json()),
+    }
+    return save(tensors, metadata={"gristmill": json.dumps(described, sort_keys=True)})
+
+
+def load_acoustic(data: bytes) -> tuple[AcousticModel, Units, FeatureSettings]:
+    """Return (model in eval mode, units, feature settings); a pickle or another format is a ``UserError``."""
+    from safetensors.torch import load
+
+    described = json.loads(read_metadata(data).get("gristmill", "null"))
+    if described is None:
+        raise UserError("checkpoint: a safetensors file, but not of an acoustic model of this project")
+    try:
+        config = AcousticConfig(**described["config"])
+        units = Units.from_json(json.dumps(described["units"]))
+        features = FeatureSettings.from_json(json.dumps(described["features"]))
+        model = AcousticModel(config)
+        model.load_state_dict(load(data))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"checkpoint: weights and description do not fit together: {error}") from None
+    return model.eval(), units, features
+
+
+def read_metadata(data: bytes, where: str = "checkpoint") -> dict[str, str]:
+    """Return the metadata of safetensors bytes; a ``UserError`` tells what the bytes at a place are instead."""
+    size = int.from_bytes(data[:8], "little")
+    try:
+        if len(data) > 8 and size <= len(data) - 8 and data[8:9] == b"{":
+            return dict(json.loads(data[8 : 8 + size]).get("__metadata__") or {})
+    except ValueError:
+        raise UserError(f"{where}: its header cannot be read; expected a safetensors file") from None
+    # Only now: the length that a safetensors file begins with may have the same first bytes.
+    if data[:1] == b"\x80" or data[:2] == b"PK":
+        raise UserError(f"{where}: a pickle, which can run code when loaded; expected a safetensors file")
+    raise UserError(f"{where}: damaged or of another kind; expected a safetensors file")

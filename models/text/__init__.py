@@ -1,0 +1,1 @@
+"""Translators, n-gram models and the selection of text."""

@@ -1,0 +1,319 @@
+"""The command ``gristmill``. Heavy imports stay inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from gristmill.shards import process
+from gristmill.shards.errors import GristmillError, UserError
+
+app = typer.Typer(
+    name="gristmill",
+    help="Turn raw speech and text corpora into training data and trained models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe file, for example configs/distill.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file.")
+]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="The output of a run: a path or URL.")]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The dashboard's, such as http://HOST:8265."),
+]
+
+_INTERRUPTED = "gristmill: interrupted; what is committed is kept, the same command goes on from there"
+
+
+def main() -> None:
+    """Run the command line."""
+    process.choose_allocator()
+    app(prog_name="gristmill")
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what users can put right into sentences and exit codes; bugs keep their traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            signal.signal(signal.SIGTERM, _terminated)
+        try:
+            command(*args, **kwargs)
+        except GristmillError as error:
+            for line in str(error).splitlines():
+                print(f"gristmill: {line}", file=sys.stderr)
+            raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
+        except KeyboardInterrupt:
+            print(_INTERRUPTED, file=sys.stderr)
+            raise typer.Exit(130) from None
+        except SystemExit:
+            # A local Ray answers SIGTERM by ending its processes and sys.exit; its own exit hooks would now abort.
+            print(_INTERRUPTED, file=sys.stderr, flush=True)
+            os._exit(130)
+        except BrokenPipeError:
+            sys.stderr.close()  # else Python complains about it at exit
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@app.command()
+@_told
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Run or resume a recipe."""
+    from gristmill.pipelines.config import load
+
+    _carry_out(load(config, overrides or []), quiet)
+
+
+@app.command()
+@_told
+def requeue(out: Out, overrides: Overrides = None) -> None:
+    """Run the quarantined records of OUT again, and what depends on them."""
+    from gristmill.pipelines.config import absolute, load_saved
+
+    _carry_out(load_saved(absolute(out), overrides or []), quiet=False, requeue=True)
+
+
+def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
+    from gristmill.pipelines.command.launch import carry_out
+    from gristmill.pipelines.progress import clock, shown
+    from gristmill.shards.store import join
+
+    with shown(quiet) as progress:
+        done, busy = carry_out(loaded, progress, requeue=requeue)
+    if not busy:
+        print("nothing to do: everything was finished by an earlier run")
+    records = sum(entry.records for entry in done.trace if not entry.kept)
+    made = {entry.url for entry in done.trace if not entry.kept}
+    print(f"report: {join(done.out, 'report.html')}")
+    if busy:
+        seconds = sum(entry.seconds for entry in done.trace if not entry.kept)
+        kept = len({entry.url for entry in done.trace} - made)
+        work = f"made {len(made)} sets, artifacts and models ({records} records) in {clock(seconds)}"
+        print(f"{work}; {kept} kept from before")
+
+
+@app.command()
+@_told
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Records of each source that are tried.")] = None,
+    cpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a CPU hour.")] = None,
+    gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a GPU hour.")] = None,
+) -> None:
+    """Tell what a run would do, take and cost; nothing of it is done."""
+    from gristmill.pipelines.command.plan import make_plan, show_plan
+    from gristmill.pipelines.config import load
+
+    prices = [
+        f"price.{key}={value}" for key, value in (("cpu_hour", cpu_hour), ("gpu_hour", gpu_hour)) if value is not None
+    ]
+    show_plan(make_plan(load(config, [*(overrides or []), *prices]), sample))
+
+
+@app.command()
+@_told
+def status(
+    out: Out,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Tell it again until the run is over.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+) -> None:
+    """Tell how far a run is, from what it has committed."""
+    from gristmill.pipelines.command.status import show_status
+    from gristmill.pipelines.config import absolute
+
+    show_status(absolute(out), every if watch else None)
+
+
+@app.command()
+@_told
+def audit(out: Out) -> None:
+    """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
+    import json
+
+    from gristmill.pipelines.config import absolute
+    from gristmill.shards.audit import audit_below
+
+    gaps = 0
+    for result in audit_below(absolute(out)):
+        print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
+        for gap in result.gaps:
+            print(f"gristmill: gap: {gap}", file=sys.stderr)
+        gaps += len(result.gaps)
+    if gaps:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_told
+def inspect(
+    url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set, or the output of a run.")],
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show, of each set.")] = 5,
+    where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE that a record must have.")] = None,
+    rejects: Annotated[bool, typer.Option("--rejects", help="Show the records turned down.")] = False,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="Show the records that broke a stage.")] = False,
+    save_audio: Annotated[str | None, typer.Option(metavar="DIR", help="Write the audio shown into DIR.")] = None,
+) -> None:
+    """Look at records."""
+    from gristmill.pipelines.command.inspect import show_records
+    from gristmill.pipelines.config import absolute
+
+    side = "rejects" if rejects else "quarantine" if quarantine else "data"
+    show_records(absolute(url), n, where or [], side, save_audio)
+
+
+@app.command()
+@_told
+def export(
+    url: Annotated[str, typer.Argument(metavar="SET", help="A sealed set: its folder, or OUT/NAME of a run.")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="huggingface, nemo, lhotse or webdataset.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="A free path or URL.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="runner=ray|inprocess, workers=N.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B", help="Columns that go along; else all fit.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Export a set in a form that other tools read, or go on with an export."""
+    from gristmill.pipelines.command.export import export_set
+    from gristmill.pipelines.progress import shown
+
+    names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    with shown(quiet) as progress:
+        made = export_set(url, form, dest, names, settings or [], progress)
+    if not made.fresh:
+        print("nothing to do: the export was finished earlier")
+    print(f"exported {made.records} records: {made.manifest}")
+    for reason, count in made.left_out.items():
+        print(f"{count} records left out: {reason}")
+
+
+@app.command()
+@_told
+def rerank(
+    lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
+    out: Out,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="runner=ray|inprocess, workers=N.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Score lists of hypotheses by the re-rankers of their domains, or go on with it."""
+    from gristmill.pipelines.progress import shown
+    from gristmill.pipelines.requests.files import rerank_lists
+
+    with shown(quiet) as progress:
+        made, fresh = rerank_lists(lists, weights, out, settings or [], progress)
+    if not fresh:
+        print("nothing to do: everything was finished by an earlier run")
+    print(f"ranked {made.records} lists: {made.url}")
+    if broken := made.seal["quarantined"]:
+        print(f"{broken} lists could not be scored; `gristmill inspect {made.url} --quarantine` tells why")
+        raise typer.Exit(0 if made.records else 1)
+
+
+@app.command()
+@_told
+def swap(
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of those in use.")],
+    held_out: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set of lists that neither saw.")],
+) -> None:
+    """Exchange one domain's re-ranker, unless held-out lists say that the new one is worse."""
+    from gristmill.pipelines.requests.files import swap
+
+    told = swap(new, weights, held_out)
+    print(f"exchanged: held-out log loss {told.new:.4f}, before {told.old:.4f} ({told.n} hypotheses)")
+
+
+@app.command()
+@_told
+def doctor(
+    out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs",
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at each node too; always so where RAY_ADDRESS is set.")
+    ] = False,
+) -> None:
+    """Check this machine before a run, and each node of the cluster."""
+    from gristmill.pipelines.command.doctor import show_checks
+    from gristmill.pipelines.config import absolute
+
+    if not show_checks(absolute(out), cluster):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_told
+def submit(
+    config: Config,
+    overrides: Overrides = None,
+    address: Address = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job's log to its end.")] = False,
+    submission_id: Annotated[str | None, typer.Option(metavar="ID", help="A name for the job.")] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
+) -> None:
+    """Run or resume a recipe as a job of a Ray cluster; the exit code is that of its run."""
+    from gristmill.pipelines.command.submit import submit
+
+    code = submit(config, overrides or [], _address(address), submission_id, env or [], wait=not no_wait)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+@_told
+def stop(job: Annotated[str, typer.Argument(metavar="ID", help="What submit said.")], address: Address = None) -> None:
+    """End a submitted job; what it committed is kept."""
+    from gristmill.pipelines.command.submit import stop
+
+    stop(job, _address(address))
+
+
+def _address(given: str | None) -> str:
+    if given is None:
+        raise UserError("--address: not given; expected that of the cluster's dashboard, such as http://127.0.0.1:8265")
+    return given
+
+
+@app.command()
+@_told
+def manifest(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
+    fleet: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FLEET] [KEY=VALUE]...", help="A fleet file [configs/fleet.yaml], and settings."),
+    ] = None,
+) -> None:
+    """Print what starts a fleet on Kubernetes, on a cloud or under Slurm."""
+    from gristmill.pipelines.command.manifest import render
+
+    print(render(kind, fleet or []), end="")
+
+
+if __name__ == "__main__":
+    main()

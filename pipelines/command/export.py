@@ -1,0 +1,154 @@
+"""Exports a sealed set in a form that other tools read: Hugging Face Parquet, NeMo manifest, Lhotse cuts, WebDataset.
+
+The records are written shard by shard as a step of the engine, whose receipts lie in ``.gristmill`` below the
+destination (readers pass hidden folders over; ``gristmill audit DEST/.gristmill`` audits them). The manifest or card
+is written last: an export without it is not finished, and the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gristmill.actors.export import stage
+from gristmill.pipelines.command.export_manifests import Export, manifests
+from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
+from gristmill.pipelines.config import absolute
+from gristmill.pipelines.progress import RunProgress
+from gristmill.pipelines.run import LEDGER, Cluster
+from gristmill.shards import canonical, store
+from gristmill.shards.dataset import SealedSet, find_sealed
+from gristmill.shards.engine import run_step, step_url
+from gristmill.shards.errors import UserError
+from gristmill.shards.finding import find_below
+from gristmill.shards.step import Step
+
+BOOKS = ".gristmill"  # below the destination: receipts, and what the export is of
+_MARK = "export.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to."""
+
+    dest: str
+    manifest: str  # URL of the file that was written last
+    records: int
+    left_out: dict[str, int]  # reason or error -> records
+    fresh: bool  # there was something to do
+
+
+def export_set(
+    url: str,
+    form: str,
+    dest: str,
+    columns: Sequence[str] | None = None,
+    settings: Sequence[str] = (),
+    progress: RunProgress | None = None,
+) -> Exported:
+    """Export the sealed set at ``url`` (a set, or the output of a run and a set's name) to ``dest``, or go on with it.
+
+    ``settings`` are ``runner=ray|inprocess`` and ``workers=N``.
+
+    Raises:
+        UserError: there is no such set, format or column; the destination holds something else.
+    """
+    dest = absolute(dest)
+    common = carried_out("export", dest, settings)
+    source = find_set(absolute(url))
+    written = stage(form, dest, source.schema, columns)
+    step = Step(f"export-{form}", (written,), source)
+    if not source.records:
+        raise UserError(f"{source.url}: the set has no records; there is nothing to export")
+    try:
+        check_out(dest)
+        check_nodes(common)
+    except UserError as error:
+        raise UserError(str(error).removeprefix("out=")) from None
+    _claim(dest, form, source, step)
+    return _carry_out(step, form, dest, make_cluster(common), progress)
+
+
+def _carry_out(step: Step, form: str, dest: str, cluster: Cluster, progress: RunProgress | None) -> Exported:
+    books = store.join(dest, BOOKS)
+    fresh = find_sealed(step_url(books, step, 0)) is None
+    made = run_step(step, books, cluster, 0, progress)
+    export = Export(step.input, made, step.stages[0].params["columns"])
+    name = ""
+    for name, parts in manifests(form, export).items():
+        if fresh or not store.exists(store.join(dest, name)):
+            fresh = True  # what follows may be of an earlier time
+            _publish(store.join(dest, name), parts(), books)
+    left_out = {**made.seal["reasons"], **made.seal["errors"]}
+    return Exported(dest, store.join(dest, name), made.records, left_out, fresh)
+
+
+def find_set(url: str) -> SealedSet:
+    """Return the sealed set at a URL: the set itself, or the only one of that name in the newest run around it."""
+    found = find_below(url)
+    sealed = found.sealed
+    if not sealed:
+        torn = "".join(f"; {place}: {what}" for place, what in found.unreadable.items())
+        raise UserError(f"{url}: no sealed set is here or below; expected the folder of a finished step{torn}")
+    if len(sealed) > 1:
+        newest = _of_newest_run(url)
+        sealed = [one for one in sealed if one.url.rstrip("/") in newest] or sealed
+    if len(sealed) > 1:
+        names = [one.url.removeprefix(url).strip("/") for one in sealed]
+        short = [name.rpartition("/")[0] or name for name in names]  # without the fingerprint, where one can
+        names = short if len(set(short)) == len(short) else names
+        raise UserError(
+            f"{url}: holds several sets ({', '.join(names)}); expected one, for example {store.join(url, names[0])}"
+        )
+    return sealed[0]
+
+
+def _of_newest_run(url: str) -> set[str]:
+    """Return the folders that belong to the newest run whose output is ``url`` or the folder around it."""
+    for out in (url, url.rpartition("/")[0]):
+        data = store.read_if_present(store.join(out, LEDGER)) if out else None
+        if data is not None:
+            return {store.join(out, entry["path"]).rstrip("/") for entry in json.loads(data)["made"]}
+    return set()
+
+
+def _claim(dest: str, form: str, source: SealedSet, step: Step) -> None:
+    """Make the destination this export's, or refuse one that holds something else."""
+    mark = {"format": form, "set": source.name, "digest": source.digest, "step": step.fingerprint(0)}
+    url = store.join(dest, BOOKS, _MARK)
+    data = store.read_if_present(url)
+    if data is None:
+        names = [name for name in store.list_names(dest) if name != BOOKS]
+        if names:
+            some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise UserError(f"{dest}: holds something else ({some}); expected a place that is free, or this export")
+        store.put_if_absent(url, canonical.dumps(mark))
+        data = store.read_bytes(url)
+    held = json.loads(data)
+    if held != mark:
+        what = f"{held['format']} export of the set {held['set']} ({held['digest'][:12]})"
+        alike = (held["format"], held["digest"]) == (form, source.digest)
+        raise UserError(
+            f"{dest}: holds the {what}{' with other columns' if alike else ''}; expected a place that is free"
+        )
+
+
+def _publish(url: str, parts: Iterable[bytes], books: str) -> None:
+    """Write a file from parts, whole or not at all; memory holds a part, the disk all of them."""
+    fs, path = store.filesystem(url)
+    near = books if store.is_local(books) else None  # a rename works within one file system
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=near and store.filesystem(near)[1]) as folder:
+        part = Path(folder) / "part"
+        with part.open("wb") as out:
+            for piece in parts:
+                out.write(piece)
+            out.flush()
+            os.fsync(out.fileno())
+        if near:
+            os.replace(part, path)
+        else:
+            fs.put_file(str(part), path)

@@ -1,0 +1,147 @@
+"""Records made readable: audio as its length and rate, long lists shortened."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.shards import store
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.finding import find_below
+from gristmill.shards.parquet import read_table
+
+_LIST = 6  # values of a list that are shown
+_TEXT = 200  # characters
+
+
+def show_records(url: str, n: int, where: Sequence[str], side: str = "data", save_audio: str | None = None) -> None:
+    """Print the first ``n`` records that fit of each sealed set at or below a URL.
+
+    ``where`` holds ``column=value`` conditions. ``side`` is data, rejects or quarantine.
+    """
+    below = find_below(url)
+    for place, what in below.unreadable.items():
+        print(f"{place}: {what}", file=sys.stderr)
+    found = below.sealed
+    if not found:
+        raise UserError(
+            f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
+        )
+    conditions = [_condition(text) for text in where]
+    columns = {name for sealed in found for name in _columns(sealed, side)}
+    for name, _ in conditions:
+        if name not in columns:
+            raise UserError(f"--where {name}: there is no such column; expected one of {', '.join(sorted(columns))}")
+    shown = 0
+    for sealed in found:
+        if any(name not in _columns(sealed, side) for name, _ in conditions):
+            continue
+        held = f"{sealed.records} records in {len(sealed.shards)} shards"
+        if side != "data":
+            held = f"{sum(entry['rows'] for entry in sealed.seal[side])} in {side} beside {held}"
+        head = f"{sealed.name}  {sealed.url}  {held}\n"
+        for row in _rows(sealed, side, conditions, n):
+            print(head, end="")
+            head = ""
+            shown += 1
+            print("\n".join(f"  {line}" for line in _lines(row)), end="\n\n")
+            if save_audio is not None and isinstance(row.get("audio"), Mapping):
+                _save(save_audio, row)
+    if not shown:
+        print("no record fits" if conditions else f"there are no {'records' if side == 'data' else side}")
+
+
+def _columns(sealed: SealedSet, side: str) -> list[str]:
+    return (
+        sealed.schema.names if side == "data" else ["id", "origin", "stage", "reason" if side == "rejects" else "error"]
+    )
+
+
+def _condition(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise UserError(f"--where {text}: expected column=value")
+    return name, value
+
+
+def _rows(sealed: SealedSet, side: str, conditions: Sequence[tuple[str, str]], n: int) -> Iterator[dict[str, Any]]:
+    paths = [entry.path for entry in sealed.shards] if side == "data" else [e["path"] for e in sealed.seal[side]]
+    left = n
+    for path in paths:
+        table = _fitting(read_table(store.join(sealed.url, path)), conditions).slice(0, left)
+        left -= table.num_rows
+        yield from table.to_pylist()
+        if left <= 0:
+            return
+
+
+def _fitting(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Table:
+    for name, value in conditions:
+        column = table[name]
+        try:
+            wanted = pa.scalar(value).cast(column.type)
+            table = table.filter(pc.equal(column, wanted))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # no value of that type, or a type without equality
+            raise UserError(f"--where {name}={value}: the column holds {column.type}; expected such a value") from None
+    return table
+
+
+def _lines(row: Mapping[str, Any]) -> Iterator[str]:
+    width = max(map(len, row))
+    for name, value in row.items():
+        if value is not None:
+            yield f"{name:<{width}}  {readable(value)}"
+
+
+def readable(value: Any) -> str:
+    """Return a value as one short line."""
+    if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:
+        return _audio(value)
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, list):
+        inner = ", ".join(readable(item) for item in value[:_LIST])
+        return f"[{inner}]" if len(value) <= _LIST else f"[{inner}, ... {len(value)} in all]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str):
+        return value if len(value) <= _TEXT else f"{value[:_TEXT]}... {len(value)} characters"
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _audio(value: Mapping[str, Any]) -> str:
+    if value["bytes"] is None:
+        return f"audio at {value['path']}"
+    import soundfile
+
+    try:
+        info = soundfile.info(io.BytesIO(value["bytes"]))
+    except soundfile.LibsndfileError as error:
+        return f"{len(value['bytes'])} bytes that are no audio ({error})"
+    kind = "mono" if info.channels == 1 else f"{info.channels} channels"
+    return f"{info.format} {info.duration:.2f} s, {info.samplerate} Hz, {kind}, {len(value['bytes'])} bytes"
+
+
+def _save(folder: str, row: Mapping[str, Any]) -> None:
+    data = row["audio"]["bytes"]
+    if data is None:
+        return
+    # An id holds slashes and may hold "..": neither may lead out of the folder.
+    name = "".join(c if c.isalnum() or c in "-_~" else "_" for c in row["id"])
+    target = store.join(folder, f"{name}.flac")
+    if data[:4] != b"fLaC":
+        import soundfile
+
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="int16")
+        out = io.BytesIO()
+        soundfile.write(out, samples, rate, format="FLAC")
+        data = out.getvalue()
+    store.write_bytes(target, data)
+    print(f"  audio written to {target}\n")

@@ -1,0 +1,195 @@
+"""Carries a recipe out: checks what it needs, hands it its run, and leaves its report."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from gristmill.cluster.training_log import LogSettings, check
+from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.config import Common, Loaded, absolute, save
+from gristmill.pipelines.progress import RunProgress
+from gristmill.pipelines.run import Cluster, Run
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
+
+PLAN = "plan.json"  # below OUT: the newest estimate
+ANSWER_WITHIN = 20.0  # seconds a storage has to answer at all
+
+T = TypeVar("T")
+
+
+def make_cluster(common: Common) -> Cluster:
+    """Return where the recipe's work is done. Ray is started when the first work comes."""
+    log = training_log(common)
+    if common.runner == "inprocess":
+        from gristmill.cluster.inprocess import InProcessRunner
+
+        return InProcessRunner(log)
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "runner=ray: Ray is not installed; expected `pip install 'ray[data,train]'` or runner=inprocess"
+        ) from None
+    from gristmill.cluster.metrics import Prices
+    from gristmill.cluster.ray_runner import RayRunner
+
+    return RayRunner(common.workers, Prices(**common.price.model_dump()), log, common.resources)
+
+
+def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
+    """Return how a command other than a recipe's carries its work out, from ``runner=...`` and ``workers=N``."""
+    values: dict[str, str] = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not sign or key not in ("runner", "workers"):
+            raise UserError(f"{setting!r}: expected runner=ray, runner=inprocess or workers=N")
+        values[key] = value
+    try:
+        return Common.model_validate({"recipe": command, "out": out, **values})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        expected = wrong["msg"].removeprefix("Input should be ")
+        raise UserError(f"{wrong['loc'][0]}: {wrong['input']!r} is not right; expected {expected}") from None
+
+
+def training_log(common: Common) -> LogSettings:
+    """Return where the curves of trainings go; a log that cannot be written is refused."""
+    folder, uri = common.log.tensorboard, common.log.mlflow
+    if isinstance(folder, bool):
+        folder = store.join(common.out, "tensorboard") if folder else ""
+    if uri and not re.match(r"[a-z+]+:", uri) and uri != "databricks":
+        uri = absolute(uri)
+    settings = LogSettings(absolute(folder) if folder else None, uri, common.out.rstrip("/").rpartition("/")[2])
+    check(settings)
+    return settings
+
+
+def check_storage(loaded: Loaded) -> None:
+    """Refuse an output that cannot be written and object storage that does not answer, before anything is made."""
+    check_out(loaded.common.out)
+    for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
+        if not answered(url, functools.partial(_reached, url)):
+            raise UserError(f"{url}: there is no such bucket, or it is not yours to see")
+
+
+def check_out(out: str) -> None:
+    """Refuse an output folder that cannot be written."""
+    if store.is_local(out):
+        path = Path(store.filesystem(out)[1])
+        try:
+            nearest = next(p for p in (path, *path.parents) if p.exists())
+        except PermissionError as error:
+            raise UserError(f"out={out}: {path.parent} cannot be looked into ({error.strerror})") from None
+        if not nearest.is_dir():
+            raise UserError(f"out={out}: {nearest} is a file; expected a folder, or a path that is free")
+        try:
+            tempfile.TemporaryDirectory(prefix=".gristmill-", dir=nearest).cleanup()
+        except OSError as error:
+            raise UserError(f"out={out}: the folder {nearest} cannot be written ({error.strerror})") from None
+        return
+    bucket = _bucket(out)
+    if not answered(bucket, lambda: _reached(bucket)):
+        raise UserError(f"out={out}: there is no bucket {bucket}, or it is not yours to see; expected one that exists")
+
+
+def check_nodes(common: Common) -> None:
+    """Refuse an output on the disk of one machine where the cluster that is joined has several."""
+    from gristmill.cluster import nodes, session
+
+    if common.runner == "ray" and session.joined() and store.is_local(common.out):
+        session.start(common.workers)
+        nodes.check_shared(common.out)
+
+
+def answered(url: str, ask: Callable[[], T]) -> T:
+    """Return what a storage answers; one that says nothing for long is refused."""
+    result: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(ask())
+        except BaseException as error:
+            errors.append(error)
+
+    # A client library may wait for minutes and cannot be interrupted; its thread ends with the process.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(ANSWER_WITHIN)
+    if thread.is_alive():
+        raise UserError(f"{url}: the storage gave no answer within {ANSWER_WITHIN:g} s; is its endpoint right?")
+    if errors:
+        error = errors[0]
+        if isinstance(error, OSError):
+            raise UserError(f"{url}: the storage cannot be reached: {error}") from None
+        raise error
+    return result[0]
+
+
+def _reached(bucket: str) -> bool:
+    # This fails where the storage cannot be reached; asked whether a bucket exists, clients then say no.
+    with store.patience(ANSWER_WITHIN / 2):
+        store.exists(store.join(bucket, ".gristmill"))
+        return store.exists(bucket)
+
+
+def _urls(value: Any) -> set[str]:
+    if isinstance(value, Mapping):
+        return set().union(*map(_urls, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(_urls, value))
+    known = isinstance(value, str) and value.partition("://")[0] in ("s3", "s3a", "gs", "gcs", "abfs", "az")
+    return {value} if known else set()
+
+
+def _bucket(url: str) -> str:
+    scheme, sign, rest = url.partition("://")
+    return scheme + sign + rest.partition("/")[0]
+
+
+def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
+    """Run or resume a recipe and leave its report; return the run, and whether there was anything to do."""
+    from gristmill.pipelines.provenance import add_provenance
+    from gristmill.pipelines.report.report import write_report
+
+    common = loaded.common
+    check_storage(loaded)
+    run = Run(common.out, make_cluster(common), common.seed, progress, requeue, seeds=list(common.seeds))
+    changed = False
+
+    def keep_settings() -> None:
+        nonlocal changed
+        changed |= save(loaded)
+
+    run.on_first = keep_settings
+    begun = time.perf_counter()
+    with leased(run, functools.partial(check_nodes, common)):
+        report = loaded.run(loaded.config, run)
+        changed |= run.write_ledger(loaded.recipe)
+        fresh = any(not entry.kept for entry in run.trace)
+        actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}
+        for entry in run.trace:
+            if not entry.kept:
+                part = actual.setdefault(entry.name, {"seconds": 0.0})
+                part["seconds"] = round(part["seconds"] + entry.seconds, 3)
+        add_provenance(report, run)
+        report.plan = {"estimate": estimate(common.out), "actual": actual}
+        written = write_report(common.out, report)
+    return run, fresh or changed or written
+
+
+def estimate(out: str) -> dict[str, Any]:
+    """Return what ``gristmill plan`` foretold of the run under ``out``, empty if it was not asked."""
+    data = store.read_if_present(store.join(out, PLAN))
+    return {} if data is None else json.loads(data)["estimate"]

@@ -1,0 +1,64 @@
+"""Fleet manifests as text: the fleet is read as a recipe is, and no secret that this process knows gets out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+
+import yaml
+
+from gristmill.cluster.fleet.kuberay import kuberay
+from gristmill.cluster.fleet.ray_up import ray_up
+from gristmill.cluster.fleet.settings import Fleet
+from gristmill.cluster.fleet.slurm import slurm
+from gristmill.pipelines import config
+from gristmill.shards.errors import UserError
+
+DEFAULT = "configs/fleet.yaml"
+KINDS: dict[str, Callable[[Fleet], str]] = {
+    "kuberay": lambda fleet: _yaml(kuberay(fleet)),
+    "ray-up": lambda fleet: _yaml(ray_up(fleet)),
+    "slurm": slurm,
+}
+
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE_KEY")
+_LEAST = 8  # characters: shorter values stand in any text
+
+
+def render(kind: str, arguments: Sequence[str] = ()) -> str:
+    """Return a manifest; ``arguments`` are an optional fleet file and settings ``key=value``.
+
+    Raises:
+        UserError: no such kind, a mistake in the fleet, or a secret of the environment would stand in the manifest.
+    """
+    if kind not in KINDS:
+        near = config.nearest(kind, KINDS)
+        raise UserError(f"{kind!r} is no kind of manifest{near}; expected one of {', '.join(KINDS)}")
+    given = list(arguments)
+    path = given.pop(0) if given and "=" not in given[0] else DEFAULT
+    text = KINDS[kind](read_fleet(path, given))
+    for name, value in os.environ.items():
+        # A path says where a secret is.
+        if _SECRET.search(name) and len(value) >= _LEAST and "/" not in value[:2] and value in text:
+            raise UserError(f"{path}: the value of ${name} would stand in the manifest; expected a reference to it")
+    return text
+
+
+def read_fleet(path: str, overrides: Sequence[str] = ()) -> Fleet:
+    """Read a fleet and check all of it.
+
+    Raises:
+        UserError: naming the key, what was expected there and the nearest right name.
+    """
+    values = config.read(path, overrides, "fleet file", f"a YAML file such as {DEFAULT}")
+    return config.check(Fleet, values, path)
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _yaml(manifest: object) -> str:
+    return yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120)

@@ -1,0 +1,153 @@
+"""What a run would do, take and cost, told before anything of it is done."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gristmill.pipelines.command.launch import PLAN, check_storage
+from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
+from gristmill.pipelines.config import Loaded
+from gristmill.pipelines.progress import clock
+from gristmill.shards import canonical, store
+from gristmill.shards.errors import GristmillError, UserError, one_line, with_class
+
+SAMPLE = 48  # records of each source
+
+
+@dataclass
+class Plan:
+    """The lines of a run, and their sums."""
+
+    out: str
+    sample: int
+    workers: int
+    lines: list[Line]
+    rest: float  # seconds outside of all lines: scoring and the report
+    cost: float
+    priced: bool
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of what is to do."""
+        wall = sum(line.wall for line in self.lines)
+        return wall + self.rest if any(line.left for line in self.lines) else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the report sets against what was measured."""
+        by_name: dict[str, Any] = {"seconds": round(self.seconds, 3)}
+        for line in self.lines:
+            seconds = by_name.setdefault(line.name, {"seconds": 0.0})
+            seconds["seconds"] = round(seconds["seconds"] + line.wall, 3)
+        return {"estimate": by_name, "sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
+
+
+def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
+    """Price a run from a sample of each source, and keep the estimate as ``plan.json`` under the output.
+
+    ``sample`` records are tried; by default as many as the recipe's ``SAMPLE`` says, or 48.
+
+    Raises:
+        UserError: what would stop the run at once, too.
+    """
+    from gristmill.cluster.inprocess import InProcessRunner
+
+    common = loaded.common
+    sample = getattr(loaded.module, "SAMPLE", SAMPLE) if sample is None else sample
+    check_storage(loaded)
+    workers = at_once(common.runner, common.workers)
+    notes = []
+    with tempfile.TemporaryDirectory(prefix="gristmill-plan-") as folder:
+        run = SampledRun(
+            folder,
+            InProcessRunner(),
+            common.seed,
+            seeds=list(common.seeds),
+            real=common.out,
+            sample=sample,
+            workers=workers,
+        )
+        print(f"trying the recipe on up to {sample} records of each source ...", file=sys.stderr, flush=True)
+        begun = time.perf_counter()
+        try:
+            loaded.run(loaded.config, run)
+        except Exception as error:
+            # A handful of records may not carry a recipe to its end; what came before is priced all the same.
+            if not any(line.kind != "source" for line in run.lines):
+                raise
+            last = run.lines[-1].name
+            why = one_line(error) if isinstance(error, GristmillError) else with_class(error)
+            notes.append(f"what comes after {last} is not priced: the sample did not come so far ({why})")
+        spent = time.perf_counter() - begun - sum(entry.seconds for entry in run.trace)
+    prices = common.price
+    cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in run.lines) / 3600
+    priced = bool(prices.cpu_hour or prices.gpu_hour)
+    if not priced:
+        notes.append("no prices are set: give --cpu-hour and --gpu-hour, or price.cpu_hour and price.gpu_hour")
+    made = Plan(common.out, sample, workers, run.lines, max(0.0, spent), cost, priced, notes)
+    if not run.lines:
+        raise UserError(f"{loaded.recipe}: the recipe makes nothing")
+    if made.seconds:
+        store.write_bytes(store.join(common.out, PLAN), canonical.dumps(made.to_json()))
+    return made
+
+
+def show_plan(plan: Plan) -> None:
+    """Print the plan."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("step", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    for column in ("done", "to do", "rows", "audio", "size", "time", "cpu h", "gpu h"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for line in _joined(plan.lines):
+        table.add_row(
+            line.name,
+            line.kind,
+            str(line.done),
+            str(line.total - line.done),
+            f"{line.rows:,.0f}" if line.rows else "",
+            f"{line.hours:.2f} h" if line.hours else "",
+            _size(line.bytes) if line.bytes else "",
+            clock(line.wall) if line.left else "finished",
+            f"{line.cpu / 3600:.2f}",
+            f"{line.gpu / 3600:.2f}",
+        )
+    console = Console(width=None if Console().is_terminal else 200)
+    console.print(table)
+    cpu, gpu = (sum(getattr(line, key) for line in plan.lines) / 3600 for key in ("cpu", "gpu"))
+    if not plan.seconds:
+        print("nothing to do: everything was finished by an earlier run")
+    else:
+        scope = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
+        size = _size(sum(line.bytes * line.left for line in plan.lines))
+        print(f"in all about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
+        print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
+    print(f"priced from up to {plan.sample} records of each source; writes go to {plan.out}")
+    for note in plan.notes:
+        print(f"note: {note}")
+
+
+def _joined(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines with those of one name as one: models of several seeds, sets of several parts."""
+    joined: dict[tuple[str, str], Line] = {}
+    for line in lines:
+        whole = joined.setdefault((line.name, line.kind), Line(line.name, line.kind, total=0))
+        for key in ("done", "total", "rows", "hours", "bytes", "wall", "cpu", "gpu"):
+            setattr(whole, key, getattr(whole, key) + getattr(line, key))
+    return list(joined.values())
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,356 @@
+"""A run over a small sample of each source, done for real in a temporary folder, from which a whole run is priced."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.pipelines.run import Run
+from gristmill.shards import canonical, store
+from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
+from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
+from gristmill.shards.engine import step_url
+from gristmill.shards.job import TrainJob
+from gristmill.shards.receipt import committed_shards, read_receipts
+from gristmill.shards.step import Step
+
+TRAINER = "gristmill.actors.speech.trainer:train"
+_TRIED_STEPS = 6  # optimiser steps of each phase of a training
+_READ_SHARDS = 8  # of a source that is finished already
+_PADDING = 1.1  # of a batch of speech cut by length
+
+
+@dataclass
+class Line:
+    """What one step, source, artifact or training will take. Amounts are of the whole; times of what is to do."""
+
+    name: str
+    kind: str
+    done: int = 0  # shards; artifacts and models count as one
+    total: int = 1
+    rows: float = 0.0
+    hours: float = 0.0  # of audio
+    bytes: float = 0.0
+    wall: float = 0.0  # seconds
+    cpu: float = 0.0  # seconds
+    gpu: float = 0.0  # seconds
+
+    @property
+    def left(self) -> float:
+        """The part that is to do."""
+        return 1.0 - self.done / self.total if self.total else 0.0
+
+
+class Spread:
+    """Keeps about as many rows as asked for, from all over what is added, at a memory of twice as many.
+
+    Rows whose number a stride divides are kept; the stride is doubled when they become too many.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.stride = wanted, 1
+        self.rows = self.tables = 0
+        self.bytes = 0.0
+        self._kept: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Take rows of a table."""
+        places = np.arange(-self.rows % self.stride, table.num_rows, self.stride)
+        self._kept.append(table.take(places))
+        self.rows, self.tables, self.bytes = self.rows + table.num_rows, self.tables + 1, self.bytes + table.nbytes
+        while sum(part.num_rows for part in self._kept) > 2 * self.wanted:
+            whole = pa.concat_tables(self._kept)
+            self._kept, self.stride = [whole.take(np.arange(0, whole.num_rows, 2))], 2 * self.stride
+
+    def kept(self) -> list[pa.Table]:
+        """Return one table of at most as many rows as asked for, in their order; none of nothing."""
+        if not self._kept:
+            return []
+        whole = pa.concat_tables(self._kept)
+        places = np.linspace(0, whole.num_rows - 1, min(self.wanted, whole.num_rows)).round().astype(int)
+        return [whole.take(places)]
+
+
+class Clocked:
+    """The one rank of a training that is tried out: notes when each phase took its steps."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self) -> None:
+        self.at: dict[int, list[float]] = {}
+
+    def resume(self) -> None:
+        """Return nothing: it starts afresh."""
+
+    def report(self, metrics: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
+        """Note the time."""
+        self.at.setdefault(int(metrics.get("phase", 0)), []).append(time.perf_counter())
+
+    def seconds(self, phase: int) -> float:
+        """Return the seconds of an optimiser step; the first one, which warms up, is left out."""
+        times = self.at.get(phase, [])
+        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+
+
+@dataclass
+class SampledRun(Run):
+    """Keeps ``sample`` records of each source, and what each set stands for.
+
+    ``real`` is the output of the whole run: what is finished there is found by following the same fingerprints.
+    """
+
+    real: str = ""
+    sample: int = 48
+    workers: int = 1
+    lines: list[Line] = field(default_factory=list)
+    factors: dict[str, float] = field(default_factory=dict)  # sample digest -> real rows a sampled row
+    cuts: dict[str, int] = field(default_factory=dict)  # sample digest -> real shards
+    finished: dict[str, SealedSet | Artifact | None] = field(default_factory=dict)  # sample digest -> the real thing
+    contents: dict[str, Any] = field(default_factory=dict)  # digest of a sample artifact's JSON -> the real one's
+    pace: dict[str, tuple[dict[str, bytes], dict[int, float]]] = field(default_factory=dict)  # of a job's name
+    warm: set[str] = field(default_factory=set)  # loops of other jobs that ran already
+
+    # What is finished already.
+
+    def _known(self, digests: Sequence[str]) -> bool:
+        return all(self.finished.get(digest) is not None for digest in digests)
+
+    def _real(self, value: Any) -> Any:
+        """Return a value with real sets, artifacts and digests in the places of sampled ones."""
+        if isinstance(value, SealedSet | Artifact):
+            return self.finished.get(value.digest) or value
+        if isinstance(value, str):
+            found = self.finished.get(value)
+            return found.digest if found is not None else value
+        if isinstance(value, Mapping):
+            same = self.contents.get(_content(value))
+            return same if same is not None else {key: self._real(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._real(inner) for inner in value]
+        return value
+
+    def _real_step(self, step: Step) -> Step | None:
+        inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
+        refs = [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
+        if not self._known([*inputs, *refs]):
+            return None
+        stages = []
+        for stage in step.stages:
+            artifacts = {key: self.finished[ref.digest].ref for key, ref in stage.artifacts.items()}  # type: ignore[union-attr]
+            stages.append(replace(stage, artifacts=artifacts, params=self._real(stage.params)))
+        joins = tuple(replace(join, dataset=self._real(join.dataset)) for join in step.joins)
+        return replace(step, input=self._real(step.input), stages=tuple(stages), joins=joins)
+
+    # What a recipe asks of its run.
+
+    def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
+        """Count all that the source lists, and seal a sample of it."""
+        real = find_sealed(store.join(self.real, name, canonical.digest([name, self._real(identity)])[:16]))
+        begun = time.perf_counter()
+        spread = Spread(self.sample)
+        if real is None:
+            for table in tables():
+                spread.add(table)
+            rows, shards, size, seconds = spread.rows, spread.tables, spread.bytes, time.perf_counter() - begun
+        else:
+            for shard in {round(place) for place in np.linspace(0, len(real.shards) - 1, _READ_SHARDS)}:
+                spread.add(real.read(shard))
+            rows, shards, size, seconds = real.records, len(real.shards), sum(s.bytes for s in real.shards), 0.0
+        sampled = seal_tables(self._place(name, identity), name, spread.kept())
+        factor = rows / max(1, sampled.records)
+        hours = sampled.total("duration") / 3600 * factor
+        self._keep(sampled, factor, shards, real)
+        done = shards if real is not None else 0
+        self.lines.append(Line(name, "source", done, shards, rows, hours, size, seconds, seconds))
+        return sampled
+
+    def step(self, step: Step) -> SealedSet:
+        """Run the step on its sample and price the whole."""
+        begun = time.perf_counter()
+        sampled = super().step(step)
+        wall = time.perf_counter() - begun
+        factor = self.factors.get(step.input.digest, 1.0)
+        work: dict[str, float] = {}
+        for receipt in read_receipts(sampled.url, committed_shards(sampled.url)):
+            for stage, seconds in receipt.attempt["seconds"].items():
+                work[stage] = work.get(stage, 0.0) + seconds
+        real = self._real_step(step)
+        sealed, done, total = None, 0, self._shards(step, factor)
+        if real is not None:
+            url = step_url(self.real, real, self.seed)
+            sealed = find_sealed(url)
+            total = len(sealed.shards) if sealed is not None else len(real.index())
+            done = total if sealed is not None else min(total, len(committed_shards(url)))
+        scale = factor
+        if sealed is not None:
+            factor = sealed.records / max(1, sampled.records)
+        line = Line(step.name, "step", done, total, sampled.records * factor)
+        line.hours = sampled.total("duration") / 3600 * factor
+        line.bytes = sum(entry.bytes for entry in sampled.shards) * factor
+        most = {stage.name: stage.resources for stage in step.stages}
+        scale *= line.left
+        line.cpu = scale * sum(s * max(1.0, most[n].cpus if n in most else 1.0) for n, s in work.items())
+        line.gpu = scale * sum(s * most[n].gpus for n, s in work.items() if n in most)
+        if line.left:
+            load = max(0.0, wall - sum(work.values()))  # each worker loads its models, all of them at once
+            limits = [stage.resources.max_workers or self.workers for stage in step.stages]
+            line.wall = load + scale * sum(work.values()) / max(1, min(self.workers, total - done, *limits))
+        self.lines.append(line)
+        self._keep(sampled, factor, total, sealed)
+        return sampled
+
+    def build(
+        self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
+    ) -> Artifact:
+        """Fit on the sample; what is made of no set is taken from the whole run if it is there."""
+        real = None
+        if self._known(inputs):
+            whole = [name, self._real(identity), self._real(list(inputs))]
+            real = get_artifact(store.join(self.real, name, canonical.digest(whole)[:16]))
+        if real is not None and not inputs:
+            self.finished[real.digest] = real
+            self.lines.append(Line(name, "artifact", 1))
+            return real
+        begun = time.perf_counter()
+        made = super().build(name, make, identity, inputs)
+        # Not scaled: what has to read all records does so in a step, and a fit merges what that left.
+        seconds = 0.0 if real is not None else time.perf_counter() - begun
+        self.lines.append(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds))
+        self.finished[made.digest] = real
+        if real is not None:
+            for file in (file for file in made.files if file.endswith(".json")):
+                self.contents[_content(json.loads(made.read(file)))] = json.loads(real.read(file))
+        return made
+
+    def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
+        """Try the jobs on the sample: of our own networks a few optimiser steps, which jobs of one name share."""
+        made = [self._try(job) for job in jobs]
+        lines = self.lines[-len(jobs) :] if jobs else []
+        together = max(1, min(sum(line.left > 0 for line in lines), self.workers))
+        for line in lines:
+            line.wall /= together  # as many at once as fit
+        return made
+
+    def _try(self, job: TrainJob) -> Artifact:
+        url = job.url(self.out)
+        known = self._known([found.digest for found in _made(job.config)])
+        real = get_artifact(replace(job, config=self._real(job.config)).url(self.real)) if known else None
+        phases = job.config.get("phases") if job.loop == TRAINER else None
+        if phases is None:
+            artifact, pace = self._trained(job, url)
+        else:
+            artifact, pace = self._stepped(job, url, phases)
+        factor = max((self.factors.get(found.digest, 1.0) for found in _made(job.config)), default=1.0)
+        seconds = 0.0
+        if real is None and phases is None:
+            seconds = pace[0] * factor
+        elif real is None:
+            seconds = sum(
+                _phase_seconds(job.config, phase, self.factors, pace[i]) for i, phase in enumerate(phases or ())
+            )
+        ranks = job.ranks
+        line = Line(job.name, "training", int(real is not None), wall=seconds / ranks)
+        line.cpu, line.gpu = seconds * job.resources.cpus, seconds * job.resources.gpus
+        self.lines.append(line)
+        self.finished[artifact.digest] = real
+        return artifact
+
+    def _stepped(
+        self, job: TrainJob, url: str, phases: Sequence[Mapping[str, Any]]
+    ) -> tuple[Artifact, dict[int, float]]:
+        """Return a model of a few steps, and the seconds of a step of each phase."""
+        if job.name not in self.pace:
+            short = dict(job.config)
+            short["phases"] = [{**phase, "epochs": None, "steps": _TRIED_STEPS} for phase in phases]
+            short |= {"report_steps": 1, "checkpoint_steps": 1 << 30}
+            clock = Clocked()
+            replace(job, config=short).run(url, clock)
+            tried = get_artifact(url)
+            assert tried is not None
+            pace = {place: clock.seconds(place) for place in range(len(phases))}
+            self.pace[job.name] = ({name: tried.read(name) for name in tried.files}, pace)
+        files, pace = self.pace[job.name]
+        return get_artifact(url) or put_artifact(url, files, job.identity()), pace
+
+    def _trained(self, job: TrainJob, url: str) -> tuple[Artifact, dict[int, float]]:
+        """Return the model of the sample, and the seconds that it took."""
+        if job.loop not in self.warm:
+            job.run(url, Clocked())  # what it imports is loaded once
+            self.warm.add(job.loop)
+        begun = time.perf_counter()
+        job.run(url, Clocked())
+        seconds = time.perf_counter() - begun
+        made = get_artifact(url)
+        assert made is not None
+        return made, {0: seconds}
+
+    def _place(self, name: str, identity: Mapping[str, Any]) -> str:
+        return store.join(self.out, name, canonical.digest([name, identity])[:16])
+
+    def _keep(self, sampled: SealedSet, factor: float, shards: int, real: SealedSet | None) -> None:
+        self.factors[sampled.digest], self.cuts[sampled.digest] = factor, shards
+        self.finished[sampled.digest] = real
+
+    def _shards(self, step: Step, factor: float) -> int:
+        """Return about how many shards a step will have."""
+        if step.cut is None:
+            return self.cuts.get(step.input.digest, 1)
+        rows = step.input.records * factor / step.cut.rows
+        seconds = step.input.total("duration") * factor / step.cut.seconds
+        return max(1, math.ceil(max(rows, seconds)))
+
+
+def _content(value: Any) -> str:
+    try:
+        return canonical.digest(value)
+    except TypeError:
+        return ""  # holds sets or artifacts: no file's content
+
+
+def _made(value: Any) -> Iterator[SealedSet | Artifact]:
+    """Give the sets and artifacts that a job's config holds."""
+    if isinstance(value, SealedSet | Artifact):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from itertools.chain.from_iterable(map(_made, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from itertools.chain.from_iterable(map(_made, value))
+
+
+def _phase_seconds(
+    config: Mapping[str, Any], phase: Mapping[str, Any], factors: Mapping[str, float], pace: float
+) -> float:
+    """Return what a phase takes on one rank: its steps, each as long as a full batch makes it."""
+    given = float(config.get("batch_frames", 6000))
+    tried = whole = 0.0
+    for name in phase.get("sources") or config["data"]:
+        for sealed in _made(config["data"][name]):
+            if isinstance(sealed, SealedSet) and "feature_frames" in sealed.schema.names:
+                columns = sealed.tables(["feature_frames"])
+                frames = float(sum(sum(table["feature_frames"].to_pylist()) for table in columns))
+                tried, whole = tried + frames, whole + frames * factors.get(sealed.digest, 1.0)
+                break
+    if not tried:
+        return 0.0
+    full = pace * given / min(given, tried / math.ceil(tried * _PADDING / given))
+    steps = phase.get("steps")
+    if steps is None:
+        steps = math.ceil(whole * _PADDING / given * (phase.get("epochs") or 0))
+    return steps * full
+
+
+def at_once(runner: str, workers: int | None) -> int:
+    """Return how many workers a run has."""
+    if runner == "inprocess":
+        return 1
+    return workers or os.cpu_count() or 1

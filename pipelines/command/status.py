@@ -1,0 +1,289 @@
+"""How far a run is, told from what it has committed; needs neither Ray nor the run itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from gristmill.pipelines.command.launch import PLAN
+from gristmill.pipelines.progress import clock
+from gristmill.shards import store
+from gristmill.shards.engine import planned_rows
+from gristmill.shards.errors import UserError
+from gristmill.shards.finding import find_below
+from gristmill.shards.receipt import RECEIPTS, read_receipts
+
+REPORT = "report.json"  # below OUT: what a run leaves last
+RECENT = 600.0  # seconds before the newest commit that the pace is taken from
+PATIENCE = 3.0  # times the pace that a commit may take before nothing is foretold
+SHORTEST = 60.0  # seconds that it may take at any rate
+
+
+@dataclass(frozen=True)
+class SetStatus:
+    """How far one set is."""
+
+    name: str
+    url: str
+    state: str  # sealed, under way, artifact, training, unreadable
+    done: int = 0  # shards of the index; runs of quarantined records are none of them
+    total: int | None = None
+    rows: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+    seconds: float = 0.0  # of work, over all workers
+    last: float | None = None  # when the newest shard was committed, seconds since 1970
+    records: int = 0  # in the shards done
+    planned: int | None = None  # records in all of them
+    rate: float | None = None  # records a second of late; None where nothing was committed of late
+    left: float | None = None  # seconds until the end, at that rate
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is. ``share`` and ``left`` come from the estimate of `gristmill plan`, if there is one."""
+
+    sets: list[SetStatus]  # the one touched last at the end
+    share: float | None = None  # of the estimated time, 0 to 1
+    left: float | None = None  # seconds
+    over: bool = False  # the report was written after all else
+
+    @property
+    def under_way(self) -> list[SetStatus]:
+        """The steps and trainings that are not finished."""
+        return [one for one in self.sets if one.state in ("under way", "training")]
+
+
+@dataclass
+class _Work:
+    """What was read of the receipts of a set, so that each is read once."""
+
+    shards: set[str] = field(default_factory=set)
+    rows: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+    seconds: float = 0.0
+    base: dict[str, int] = field(default_factory=dict)  # shards of the index that are done: records in each
+    planned: dict[str, int] | None = None
+
+    def read(self, url: str, names: list[str]) -> None:
+        """Take in the receipts that are new."""
+        new = [name for name in names if name not in self.shards]
+        for receipt in read_receipts(url, new):
+            again = receipt.requeue_of is not None
+            self.rows += receipt.data.rows
+            self.rejected += receipt.rejected
+            self.quarantined += receipt.quarantined - (receipt.records_in if again else 0)
+            self.seconds += sum(receipt.attempt.get("seconds", {}).values())
+            if not again:
+                self.base[receipt.shard] = receipt.records_in
+        self.shards.update(new)
+
+
+class StatusReader:
+    """Reads the state of a run again and again; of what is committed, each time only what is new."""
+
+    def __init__(self, out: str) -> None:
+        self.out = out
+        self._work: dict[str, _Work] = {}
+
+    def read(self) -> RunStatus:
+        """Return the state of each set, artifact and training below the output, and of the run as a whole.
+
+        Raises:
+            UserError: there is nothing of a run.
+        """
+        found = find_below(self.out)
+        sets = []
+        for sealed in found.sealed:
+            work, times = self._of(sealed.url)
+            counts = (sealed.records, sealed.seal["rejected"], sealed.seal["quarantined"], work.seconds)
+            number = len(work.base)
+            sets.append(SetStatus(sealed.name, sealed.url, "sealed", number, number, *counts, _newest(times)))
+        sets += [self._unsealed(url) for url in found.unsealed]
+        for state, urls, inner in (
+            ("artifact", found.artifacts, ""),
+            ("training", found.training, "checkpoints"),
+            ("unreadable", list(found.unreadable), None),
+        ):
+            for url in urls:
+                last = None if inner is None else _newest(_times(store.join(url, inner) if inner else url))
+                sets.append(SetStatus(_name(url), url, state, last=last))
+        if not sets:
+            raise UserError(f"{self.out}: nothing of a run is here; expected the output of `gristmill run`")
+        sets.sort(key=lambda one: (one.last or 0.0, one.name))
+        above = _times(self.out)
+        under = any(one.state in ("under way", "training") for one in sets)
+        over = not under and REPORT in above and above[REPORT] >= max(one.last or 0.0 for one in sets)
+        return RunStatus(sets, *self._foretold(sets, above.get(PLAN), over), over)
+
+    def _of(self, url: str) -> tuple[_Work, dict[str, float]]:
+        work = self._work.setdefault(url, _Work())
+        times = {name.removesuffix(".json"): at for name, at in _times(store.join(url, RECEIPTS)).items()}
+        work.read(url, sorted(times))
+        return work, times
+
+    def _unsealed(self, url: str) -> SetStatus:
+        work, times = self._of(url)
+        if work.planned is None:
+            work.planned = planned_rows(url)
+        planned = None if work.planned is None else sum(work.planned.values())
+        total = None if work.planned is None else len(work.planned)
+        records, last = sum(work.base.values()), _newest(times)
+        rate = _rate([(times[shard], count) for shard, count in work.base.items() if times.get(shard)])
+        left = max(0, planned - records) / rate if rate and planned is not None else None
+        counts = (work.rows, work.rejected, work.quarantined, work.seconds, last)
+        return SetStatus(_name(url), url, "under way", len(work.base), total, *counts, records, planned, rate, left)
+
+    def _foretold(self, sets: list[SetStatus], made: float | None, over: bool) -> tuple[float | None, float | None]:
+        """Return the share done and the seconds left by the plan, corrected by what is seen of steps under way."""
+        data = None if made is None else store.read_if_present(store.join(self.out, PLAN))
+        if data is None or made is None:
+            return (1.0, 0.0) if over else (None, None)
+        estimate = json.loads(data)["estimate"]
+        whole = estimate.pop("seconds")
+        if over or whole <= 0:
+            return 1.0, 0.0
+        left = whole - sum(part["seconds"] for part in estimate.values())  # what belongs to no set: scoring, the report
+        now = {one.name: one for one in sets if (one.last or 0.0) >= made or one.state == "under way"}
+        for name, part in estimate.items():
+            one = now.get(name)
+            if one is None or one.state == "training":
+                left += part["seconds"]
+            elif one.state == "under way" and one.left is not None:
+                left += one.left
+            elif one.state == "under way" and one.planned:
+                left += part["seconds"] * (1 - one.records / one.planned)
+        return min(1.0, max(0.0, 1 - left / whole)), max(0.0, left)
+
+
+def read_status(out: str) -> list[SetStatus]:
+    """Return the state of each set, artifact and training below an output, the one touched last at the end.
+
+    Raises:
+        UserError: there is nothing of a run.
+    """
+    return StatusReader(out).read().sets
+
+
+def _name(url: str) -> str:
+    return url.rstrip("/").split("/")[-2]
+
+
+def _times(url: str) -> dict[str, float]:
+    """Return when each file of a folder was written; storage names that time each in its own way."""
+    fs, path = store.filesystem(url)
+    fs.invalidate_cache(path)
+    times = {}
+    for info in fs.ls(path, detail=True) if fs.exists(path) else []:
+        at: Any = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("last_modified")
+        at = at.timestamp() if isinstance(at, datetime) else at
+        if info["type"] != "directory":
+            times[info["name"].rstrip("/").rpartition("/")[2]] = float(at) if isinstance(at, float | int) else 0.0
+    return times
+
+
+def _newest(times: dict[str, float]) -> float | None:
+    return max(times.values(), default=0.0) or None
+
+
+def _rate(commits: list[tuple[float, int]], now: float | None = None) -> float | None:
+    """Return records a second over the commits of late: (when, records) of each."""
+    commits = sorted(commits)
+    recent = [one for one in commits if one[0] >= commits[-1][0] - RECENT]
+    if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
+        return None
+    (first, _), (last, _) = recent[0], recent[-1]
+    silent = (time.time() if now is None else now) - last
+    if silent > max(SHORTEST, PATIENCE * (last - first) / (len(recent) - 1)):
+        return None
+    return sum(count for _, count in recent[1:]) / (last - first)
+
+
+def show_status(out: str, watch: float | None = None) -> None:
+    """Print one line for each set; with ``watch`` again every so many seconds until the run is over.
+
+    On a terminal the table then lives in its place, elsewhere lines are printed that tell of what is under way.
+    """
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else 200)
+    reader = StatusReader(out)
+    if watch is None:
+        status = reader.read()
+        console.print(_table(status))
+        for line in _whole(status):
+            print(line)
+    elif console.is_terminal:
+        _live(reader, watch, console)
+    else:
+        for status in _again(reader, watch):
+            for line in [*map(_line, status.under_way), *_whole(status)]:
+                print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def _again(reader: StatusReader, every: float) -> Iterator[RunStatus]:
+    while True:
+        status = reader.read()
+        yield status
+        if status.over:
+            return
+        time.sleep(every)
+
+
+def _live(reader: StatusReader, every: float, console: Any) -> None:
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        for status in _again(reader, every):
+            # What is under way stays in sight at the end of a table longer than the terminal.
+            rows = max(5, console.height - 6)
+            live.update(Group(_table(status, rows), *_whole(status)), refresh=True)
+
+
+def _table(status: RunStatus, most: int | None = None) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("step", no_wrap=True)
+    for column in ("state", "shards", "rows", "rejected", "quarantined", "work", "rate", "to go", "last activity"):
+        table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
+    for one in status.sets[-most:] if most else status.sets:
+        counts = [_shards(one), *map(str, (one.rows, one.rejected, one.quarantined)), clock(one.seconds)]
+        if one.state in ("artifact", "training", "unreadable"):
+            counts = [""] * 5
+        pace = [f"{one.rate:.1f}/s" if one.rate else "", clock(one.left) if one.left is not None else ""]
+        ago = "" if one.last is None else f"{clock(max(0.0, time.time() - one.last))} ago"
+        table.add_row(f"{one.name} {one.url[-16:][:8]}", one.state, *counts, *pace, ago)
+    return table
+
+
+def _shards(one: SetStatus) -> str:
+    return f"{one.done}/{'?' if one.total is None else one.total}"
+
+
+def _line(one: SetStatus) -> str:
+    if one.state == "training":
+        return f"{one.name}: training"
+    pace = f"{one.rate:.1f} records/s, {clock(one.left)} to go" if one.rate else "no rate: nothing committed of late"
+    return f"{one.name}: {_shards(one)} shards, {one.rejected} rejected, {one.quarantined} quarantined, {pace}"
+
+
+def _whole(status: RunStatus) -> list[str]:
+    """Return what is to be said of the run as a whole."""
+    if status.over:
+        return ["all that was begun is finished", "whole run: finished"]
+    under = len(status.under_way)
+    # A training shows itself by its first checkpoint.
+    idle = "none under way, and no report yet of what is here: it is between steps, begins a training, or was ended"
+    lines = [f"{under} under way" if under else idle]
+    if status.share is not None:
+        lines.append(f"whole run: {status.share:.0%}, {clock(status.left)} to go by the estimate of `gristmill plan`")
+    else:
+        lines.append("whole run: time to go unknown; `gristmill plan` before a run estimates it")
+    return lines

@@ -1,0 +1,78 @@
+"""Submits a recipe to a cluster and follows it there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gristmill.cluster.session import ROOT
+from gristmill.cluster.submission import Cluster, check_variables, packed
+from gristmill.pipelines.config import load
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
+
+STOPPED_FOLLOWING = 130
+
+
+def submit(
+    config: str,
+    overrides: Sequence[str],
+    address: str,
+    name: str | None = None,
+    variables: Sequence[str] = (),
+    wait: bool = True,
+) -> int:
+    """Submit a recipe that was checked here and follow its log; return the exit code of its run.
+
+    Raises:
+        UserError: the recipe is not right, its output would not outlive the job, or the cluster refuses.
+    """
+    load(config, overrides)
+    text = store.read_bytes(config)
+    check_out(config, text, overrides)
+    given = dict(_variable(item) for item in variables)
+    check_variables(given)
+    cluster = Cluster(address)
+    with packed(ROOT, config, text) as (folder, place):
+        job = cluster.submit(folder, ["run", place, *overrides], given, name)
+    stop = f"`gristmill stop {job} --address {address}`"
+    print(f"submitted {job} to {cluster.address}; {stop} ends it", flush=True)
+    if not wait:
+        return 0
+    try:
+        return cluster.follow(job, _tell)
+    except KeyboardInterrupt:
+        print(f"gristmill: no longer following; {job} goes on, {stop} ends it", file=sys.stderr)
+        return STOPPED_FOLLOWING
+
+
+def stop(job: str, address: str) -> None:
+    """End a job of a cluster; what it committed is kept."""
+    print(f"{job}: {Cluster(address).stop(job)}; what is committed is kept, the same submission goes on from there")
+
+
+def check_out(config: str, text: bytes, overrides: Sequence[str]) -> None:
+    """Refuse an output below the job's working folder, which goes with the job."""
+    from omegaconf import OmegaConf
+
+    given: Any = OmegaConf.merge(OmegaConf.create(text.decode()), OmegaConf.from_dotlist(list(overrides)))
+    out = str(given.get("out") or "")
+    if "://" not in out and not Path(out).is_absolute():
+        raise UserError(
+            f"{config}: out={out or 'runs/...'}: a relative path would lie in the job's copy of the code and go with "
+            "it; expected a URL such as s3://bucket/folder, or the full path of a folder that all nodes share"
+        )
+
+
+def _variable(item: str) -> tuple[str, str]:
+    name, sign, value = item.partition("=")
+    if not sign or not name:
+        raise UserError(f"--env {item}: expected NAME=VALUE")
+    return name, value
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

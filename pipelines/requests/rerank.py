@@ -1,0 +1,136 @@
+"""A re-ranker that makes the readings of independently trained domains comparable.
+
+Su et al., "A Re-ranker Scheme for Integrating Large Scale NLU Models" (SLT 2018). Each domain reads a request by models
+of its own: is it mine, which intent, which slots. All domains' readings are one list of hypotheses, made by models that
+did not see the request. Each domain then learns, on its own again, how much its three scores and the context (the
+device, the hour) count: by the expected semantic error rate of the list (R1), by the cross-entropy of being right (R2),
+or by both (R3). R0 is the product of the three scores. Each seed is another random split of the requests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from gristmill.actors.requests import hypotheses, lambdarank, rerank
+from gristmill.pipelines.report.report import Report
+from gristmill.pipelines.requests import scores
+from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
+from gristmill.pipelines.requests.files import publish
+from gristmill.pipelines.requests.systems import (
+    ALONE,
+    DomainSettings,
+    ListSettings,
+    WeightSettings,
+    train_domains,
+    train_peers,
+    train_weights,
+)
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.corpora import Settings
+from gristmill.shards import canonical
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.step import Step
+
+SAMPLE = 2000  # records that a plan tries: each domain needs some in each fold
+UNWEIGHTED, CHOSEN = "R0", "R3"
+PEERS = {"lambdarank": "none", "lambdarank_temperature": "temperature", "lambdarank_platt": "platt"}  # how scaled
+
+
+class Config(Settings):
+    """The recipe's settings; the defaults are the embedded default."""
+
+    corpus: RequestCorpusSettings = RequestCorpusSettings()
+    domains: DomainSettings = DomainSettings()
+    lists: ListSettings = ListSettings()
+    weights: WeightSettings = WeightSettings()
+    slice: str | None = None  # a column of truth values: what it holds for is a test set of its own
+    peer: Literal["lambdarank"] | None = None
+
+
+def run(config: Config, run: Run) -> Report:
+    """Run the recipe and return its report."""
+    check(config)
+
+    # Annotated requests, and for each seed another random split into a test part and folds.
+    requests = prepare_requests(run, config.corpus)
+    splits = {seed: split_requests(run, config.corpus, requests, seed) for seed in run.seeds}
+    domains = _domains(run, requests)
+
+    # Each domain by itself: models of all of training, for the test part, and one for each fold, which it left out.
+    models = train_domains(run, config.domains, splits, domains, config.corpus.folds)
+
+    # What all domains read in a request, by models that did not see it; its errors are counted here, once.
+    lists = {}
+    for seed in run.seeds:
+        read = hypotheses.stage(models[seed], n=config.lists.n, intents=config.lists.intents)
+        lists[seed] = run.step(Step(f"hypotheses_{seed}", (read,), splits[seed]))
+
+    # The weights of each domain, by itself again, and the peer.
+    weights = train_weights(run, config.weights, lists, domains)
+    peers = train_peers(run, config.weights.context, lists) if config.peer else {}
+
+    # Every system ranks the same lists.
+    ranked = {}
+    for seed in run.seeds:
+        stages = [rerank.stage(name=UNWEIGHTED, suffix=f"_{UNWEIGHTED}")]
+        for system, own in weights[seed].items():
+            refs = {domain: artifact.ref for domain, artifact in own.items()}
+            stages.append(rerank.stage(refs, name=system, suffix=f"_{system}"))
+        if peers:
+            suffixes = {scaling: f"_{name}" for name, scaling in PEERS.items()}
+            stages.append(lambdarank.stage(peers[seed].ref, suffixes, config.weights.context))
+        ranked[seed] = run.step(Step(f"ranked_{seed}", tuple(stages), lists[seed]))
+
+    publish(run.out, weights[run.seeds[0]][CHOSEN])
+    return _report(config, ranked, [UNWEIGHTED, *weights[run.seeds[0]], *(PEERS if peers else ())])
+
+
+def check(config: Config) -> None:
+    """Refuse what can be known to be wrong before anything is made."""
+    check_requests(config.corpus)
+    known = config.corpus.columns
+    for column in (*config.weights.context, *([config.slice] if config.slice else [])):
+        if column not in known:
+            raise UserError(
+                f"{column!r} is no context column of the requests; expected one of those that corpus.context names "
+                f"({', '.join(known) or 'it names none'})"
+            )
+    if config.slice and not known[config.slice]:
+        raise UserError(f"slice: {config.slice!r} holds no truth values; expected a column of corpus.context: boolean")
+    if config.peer:
+        lambdarank.available()
+
+
+def _domains(run: Run, requests: SealedSet) -> list[str]:
+    """Return the domains of the requests; found once and kept."""
+
+    def found() -> dict[str, bytes]:
+        names: set[str] = set()
+        for table in requests.tables(["domain"]):
+            names.update(table["domain"].unique().to_pylist())
+        return {"domains.json": canonical.dumps(sorted(names))}
+
+    return json.loads(run.artifact("domains", found, {"version": 1}, [requests.digest]).read("domains.json"))
+
+
+def _report(config: Config, ranked: Mapping[int, SealedSet], systems: Sequence[str]) -> Report:
+    tests = {"test": None} | ({config.slice: config.slice} if config.slice else {})
+    also = [CHOSEN + ALONE] if config.weights.context else []
+    judged = {
+        name: {seed: scores.read_lists(made, systems, only) for seed, made in ranked.items()}
+        for name, only in tests.items()
+    }
+    return Report(
+        title="Re-ranking the readings of independent domains",
+        recipe={"name": "rerank", **config.model_dump(mode="json")},
+        metric="semer",
+        baseline=UNWEIGHTED,
+        headline=(CHOSEN, "test"),
+        tested="requests",
+        metrics=[row for name, splits in judged.items() for row in scores.metrics(splits, name, UNWEIGHTED, also)],
+        test_sets={name: scores.describe(splits) for name, splits in judged.items()},
+        reliability=scores.diagrams(judged["test"]),
+    )

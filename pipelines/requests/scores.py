@@ -1,0 +1,172 @@
+"""What re-rankers are judged by: errors of the readings they choose, and whether their scores are probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.models.measures import calibration
+from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, score
+from gristmill.pipelines.report.report import ROW_KEYS, Row
+from gristmill.shards.dataset import SealedSet
+
+REPLICATES = 2000
+BINS = 15
+NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
+COLUMNS = ["domain", "intent", "slots", "fold", "hypotheses", "reference_length", "oracle_errors"]
+
+
+@dataclass(frozen=True)
+class TestLists:
+    """The lists of one test set, flattened: a hypothesis of list i lies between offsets[i] and offsets[i + 1]."""
+
+    references: list[Interpretation]
+    readings: list[Interpretation]
+    correct: np.ndarray
+    offsets: np.ndarray
+    oracle: np.ndarray  # errors of the best in each list
+    scores: Mapping[str, np.ndarray]  # by system
+    best: Mapping[str, np.ndarray]  # by system: the place of the chosen one in its list, -1 of none
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    @property
+    def domains(self) -> np.ndarray:
+        """The domain of each hypothesis."""
+        return np.array([reading.domain for reading in self.readings])
+
+
+def read_lists(ranked: SealedSet, systems: Sequence[str], only: str | None = None) -> TestLists:
+    """Return the test lists of a set in which each system has written scores; ``only`` names a column that is true."""
+    names = [f"{part}_{system}" for system in systems for part in ("scores", "best")]
+    wanted = [*COLUMNS, *names, *([only] if only else [])]
+    tables = [table.filter(pa.compute.equal(table["fold"], -1)) for table in ranked.tables(wanted)]
+    table = pa.concat_tables(tables)
+    if only:
+        table = table.filter(table[only])
+    lists = table["hypotheses"].to_pylist()
+    found = [one for some in lists for one in some]
+    return TestLists(
+        [_reading(row) for row in table.select(["domain", "intent", "slots"]).to_pylist()],
+        [_reading(one) for one in found],
+        np.array([one["correct"] for one in found], bool),
+        np.cumsum([0, *map(len, lists)]),
+        table["oracle_errors"].to_numpy(),
+        {s: np.concatenate(table[f"scores_{s}"].to_numpy()).astype(float) for s in systems},
+        {s: table[f"best_{s}"].to_numpy() for s in systems},
+    )
+
+
+def _reading(row: Mapping) -> Interpretation:
+    return Interpretation(row["domain"], row["intent"], tuple((s["name"], s["value"]) for s in row["slots"]))
+
+
+def chosen(lists: TestLists, system: str) -> SemerResult:
+    """Score what a system chose of each list."""
+    best = lists.best[system]
+    picked = [lists.readings[o + b] if b >= 0 else None for o, b in zip(lists.offsets, best, strict=False)]
+    return score(lists.references, picked)
+
+
+def measures(lists: TestLists, system: str, result: SemerResult) -> dict[str, tuple[float, float, float]]:
+    """Return each measure of a system, whose choices scored as ``result``, with its 95 % interval (NaN: none)."""
+    counted = result.metrics().items()
+    told = {name: _around(got, math.inf if name == "semer" else 1.0) for name, got in counted}
+    scores, best = lists.scores[system], lists.best[system]
+    sizes = np.diff(lists.offsets)
+    utterance = np.repeat(np.arange(len(lists)), sizes)
+    top = (lists.offsets[:-1] + best)[best >= 0]
+    told["ece"] = calibration.ece_interval(scores, lists.correct, utterance, BINS)
+    told["ece_mass"] = calibration.ece_interval(scores, lists.correct, utterance, BINS, "mass")
+    told["ece_top1"] = calibration.ece_interval(scores[top], lists.correct[top], utterance[top], BINS)
+    losses = calibration.log_losses(scores, lists.correct)
+    squares = (scores - lists.correct) ** 2
+    for name, each in (("nll", losses), ("brier", squares)):
+        told[name] = _around(ratio(np.bincount(utterance, each, len(lists)), sizes))
+    return told
+
+
+def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]:
+    low, high = got.value - NORMAL * got.error, got.value + NORMAL * got.error
+    return got.value, max(0.0, low), min(most, high)
+
+
+def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also: Sequence[str] = ()) -> list[Row]:
+    """Return the long table: each system on each random split (``seed``), and their mean (``seed`` null).
+
+    Splits share utterances, so an interval over all of them is no narrower than one of theirs: it holds the
+    mean of their variances and the variance between them. ``semer_relative`` is against the baseline on the same
+    lists, ``semer_relative:X`` against each system X of ``also``.
+    """
+    systems = list(next(iter(splits.values())).scores)
+    results = {(seed, system): chosen(lists, system) for seed, lists in splits.items() for system in systems}
+    rows: list[Row] = []
+    for system in systems:
+        each = {seed: measures(lists, system, results[seed, system]) for seed, lists in splits.items()}
+        for seed, lists in splits.items():
+            lengths = np.array([len(reference.slots) + 1 for reference in lists.references])
+            each[seed]["oracle_semer"] = _around(ratio(lists.oracle, lengths))
+            for other in (baseline, *also):
+                if system != other:
+                    name = "semer_relative" if other == baseline else f"semer_relative:{other}"
+                    each[seed][name] = relative(results[seed, system], results[seed, other])
+        for name in next(iter(each.values())):
+            parts = {seed: told[name] for seed, told in each.items() if name in told}
+            total = sum(len(lists) for lists in splits.values())
+            rows.append(_row(system, test_set, name, _together(list(parts.values())), total, None))
+            rows += [_row(system, test_set, name, part, len(splits[seed]), seed) for seed, part in parts.items()]
+    return rows
+
+
+def describe(splits: Mapping[int, TestLists]) -> dict[str, Any]:
+    """Return the size of a test set over its splits."""
+    return {
+        "utterances": sum(len(lists) for lists in splits.values()),
+        "hypotheses": sum(len(lists.readings) for lists in splits.values()),
+    } | ({"splits": len(splits)} if len(splits) > 1 else {})
+
+
+def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    value, low, high = np.array(parts).T
+    mean = value.mean()
+    spread = value.var(ddof=1) if len(value) > 1 else 0.0
+    below, above = (np.sqrt(((value - end) ** 2).mean() + NORMAL**2 * spread) for end in (low, high))
+    return float(mean), float(mean - below), float(mean + above)
+
+
+def relative(mine: SemerResult, theirs: SemerResult) -> tuple[float, float, float]:
+    """Return the relative change of SemER with its interval, by a paired bootstrap over utterances."""
+    rng = np.random.Generator(np.random.Philox(0))
+    n = len(mine)
+    both = np.stack([mine.errors, theirs.errors], 1).astype(float)
+    drawn = np.array([np.bincount(rng.integers(n, size=n), minlength=n) @ both for _ in range(REPLICATES)])
+    sums = both.sum(0)
+    if not sums[1]:
+        return math.nan, math.nan, math.nan
+    low, high = np.percentile(drawn[:, 0] / np.maximum(drawn[:, 1], 1) - 1, [2.5, 97.5])
+    return float(sums[0] / sums[1] - 1), float(low), float(high)
+
+
+def _row(system: str, test_set: str, name: str, told: tuple[float, float, float], n: int, seed: int | None) -> Row:
+    value, low, high = (None if math.isnan(number) else number for number in told)
+    return dict(zip(ROW_KEYS, (system, test_set, name, value, low, high, n, seed), strict=True))
+
+
+def diagrams(splits: Mapping[int, TestLists]) -> list[dict[str, Any]]:
+    """Return the reliability diagrams of each system over all splits: of all domains together, and of each."""
+    told = []
+    names = np.concatenate([lists.domains for lists in splits.values()])
+    correct = np.concatenate([lists.correct for lists in splits.values()])
+    for system in next(iter(splits.values())).scores:
+        scores = np.concatenate([lists.scores[system] for lists in splits.values()])
+        for domain in [None, *sorted(set(names))]:
+            here = slice(None) if domain is None else names == domain
+            bins = calibration.reliability(scores[here], correct[here], BINS)
+            told.append({"system": system, "domain": domain, "bins": [b._asdict() for b in bins if b.n]})
+    return told

@@ -1,0 +1,237 @@
+"""The speech a recipe starts from: the user's own files, real digit strings, or requests spoken by synthesis."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from gristmill.actors.sources.speech import corpus_name, list_sources
+from gristmill.actors.speech import ingest, join_digits, synthesise
+from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
+from gristmill.pipelines.run import Run
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.step import Step
+
+
+class Settings(BaseModel):
+    """Base of the recipes' settings: a key that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class CutSettings(Settings):
+    """The most a shard may hold."""
+
+    rows: int = Field(2000, ge=1)
+    seconds: float = Field(3600.0, gt=0)
+    bytes: int = Field(256 << 20, gt=0)
+
+    def cut(self) -> Cut:
+        """Return the cut for the index."""
+        return Cut(self.rows, self.seconds, self.bytes)
+
+
+Places = str | tuple[str, ...]  # one URL, or several that are read one after the other
+
+
+class CorpusSettings(Settings):
+    """Where speech comes from.
+
+    ``kind`` ``requests`` speaks generated requests; ``digits`` joins single spoken digits found at ``digits`` into
+    strings; ``files`` reads ``labelled``, ``unlabelled`` and ``test`` (naming one of them is enough to mean it).
+    Without ``test`` a share of the labelled speakers is held out.
+    """
+
+    kind: Literal["requests", "digits", "files"] | None = None
+    labelled: Places | None = None
+    unlabelled: Places | None = None
+    test: Places | None = None
+    digits: str | None = None
+    domains: tuple[str, ...] = DOMAINS  # requests: what is spoken of
+    labelled_records: int = Field(400, ge=1)
+    unlabelled_records: int = Field(2400, ge=1)
+    test_records: int = Field(240, ge=1)
+    labelled_share: float = Field(0.1, gt=0, lt=1)  # digits: of the recordings that are not for test
+    test_share: float = Field(0.2, gt=0, lt=1)  # of the recordings (digits) or the labelled speakers (files)
+    sampling_rate: int = Field(16000, ge=8000, le=48000)
+    max_duration: float = Field(30.0, gt=0)  # seconds; longer files are rejected
+    min_duration: float = Field(0.1, ge=0)
+    shard: CutSettings = CutSettings()
+
+    @property
+    def chosen(self) -> str:
+        """The kind, worked out where it was not given."""
+        if self.kind is not None:
+            return self.kind
+        if self.labelled or self.unlabelled or self.test:
+            return "files"
+        return "digits" if self.digits else "requests"
+
+    def places(self) -> dict[str, tuple[str, ...]]:
+        """Return the places of the parts that are read, by part; one that is needed and not given is refused."""
+        parts = {"requests": (), "digits": ("digits",), "files": ("labelled", "unlabelled", "test")}[self.chosen]
+        found = {}
+        for part in parts:
+            given = getattr(self, part)
+            if given is not None:
+                found[part] = (given,) if isinstance(given, str) else given
+            elif part != "test":
+                raise UserError(f"corpus.{part}: not given; expected the URL of audio, a manifest, Parquet or tar")
+        return found
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The three parts of a corpus. ``unlabelled`` carries no text."""
+
+    labelled: SealedSet
+    unlabelled: SealedSet
+    test: SealedSet
+
+
+def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
+    """Make the three parts of the corpus that the settings name."""
+    make = {"requests": _requests, "digits": _digits, "files": _files}[settings.chosen]
+    corpora = make(run, settings)
+    for part in ("labelled", "unlabelled", "test"):
+        made: SealedSet = getattr(corpora, part)
+        refuse_empty(made, f"corpus.{part}")
+    return corpora
+
+
+def refuse_empty(made: SealedSet, name: str) -> None:
+    """Refuse a set of which no record is left, with the reasons why."""
+    if made.records:
+        return
+    told = {**made.seal["reasons"], **made.seal["errors"]}
+    reasons = ", ".join(f"{count} x {why}" for why, count in told.items())
+    raise UserError(
+        f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect {made.url} --rejects`"
+    )
+
+
+def _requests(run: Run, settings: CorpusSettings) -> Corpora:
+    counts = {
+        "labelled": settings.labelled_records,
+        "unlabelled": settings.unlabelled_records,
+        "test": settings.test_records,
+    }
+    parts = {}
+    for part, records in counts.items():
+        texts = run.source(
+            f"requests_{part}",
+            partial(requests, part, records, seed=run.seed, domains=settings.domains),
+            {"part": part, "records": records, "seed": run.seed, "domains": settings.domains, "version": 1},
+        )
+        stage = synthesise.stage(settings.sampling_rate, keep_text=part != "unlabelled")
+        parts[part] = run.step(Step(part, (stage,), texts, cut=settings.shard.cut()))
+    return Corpora(**parts)
+
+
+def _digits(run: Run, settings: CorpusSettings) -> Corpora:
+    """Join single recorded digits into strings of 3 to 7; no recording is in two parts."""
+    probed = _probe(run, "digits", settings.places()["digits"], settings)
+    rest = 1.0 - settings.test_share
+    parts = {
+        "labelled": join_digits.Part(rest * settings.labelled_share, settings.labelled_records),
+        "unlabelled": join_digits.Part(rest * (1 - settings.labelled_share), settings.unlabelled_records, False),
+        "test": join_digits.Part(settings.test_share, settings.test_records),
+    }
+    made = {}
+    for name, part in parts.items():
+
+        def plan(name: str = name) -> Iterator[pa.Table]:
+            # The plan needs all recordings at once: a few thousand short rows.
+            yield join_digits.plan_strings(pa.concat_tables(probed.tables()), parts, run.seed)[name]
+
+        identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
+        plans = run.source(f"strings_{name}", plan, identity)
+        stage = join_digits.stage(sampling_rate=settings.sampling_rate)
+        made[name] = run.step(Step(name, (stage,), plans, cut=settings.shard.cut()))
+    return Corpora(**made)
+
+
+def _files(run: Run, settings: CorpusSettings) -> Corpora:
+    """Read the user's own files; without a test part, some speakers of the labelled one are held out."""
+    probed = {name: _probe(run, name, urls, settings) for name, urls in settings.places().items()}
+    if "test" not in probed:
+        probed |= _hold_out(run, probed["labelled"], settings.test_share)
+    parts = {}
+    for name, source in probed.items():
+        stage = ingest.load_stage(
+            sampling_rate=settings.sampling_rate,
+            annotated=name != "unlabelled",
+            max_duration=settings.max_duration,
+            min_duration=settings.min_duration,
+        )
+        parts[name] = run.step(Step(name, (stage,), source, cut=settings.shard.cut()))
+    return Corpora(**parts)
+
+
+def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -> SealedSet:
+    """List a corpus and read the headers of its files."""
+    names = place_names(urls)
+
+    def tables() -> Iterator[pa.Table]:
+        return chain.from_iterable(list_sources(url, corpus=name) for url, name in zip(urls, names, strict=True))
+
+    # A listing that changed is another source; it is read twice, so that it need not be held.
+    listing = run.source(f"listing_{name}", tables, {"rows": digest_of(tables())})
+    stage = ingest.probe_stage(max_duration=settings.max_duration, min_duration=settings.min_duration)
+    return run.step(Step(f"probed_{name}", (stage,), listing))
+
+
+def place_names(urls: Sequence[str]) -> list[str]:
+    """Return a name for each place; equal ones (/a/train, /b/train) are numbered in the order given, for the ids."""
+    own = [corpus_name(url) for url in urls]
+    names: list[str] = []
+    for name in own:
+        free = name
+        if own.count(name) > 1:
+            taken = {*own, *names}
+            free = next(f"{name}-{n}" for n in count(1) if f"{name}-{n}" not in taken)
+        names.append(free)
+    return names
+
+
+def digest_of(tables: Iterator[pa.Table]) -> str:
+    """Return the digest of rows as they stream by."""
+    whole = hashlib.sha256()
+    for table in tables:
+        for batch in table.combine_chunks().to_batches():
+            whole.update(batch.serialize())
+    return whole.hexdigest()
+
+
+def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]:
+    """Split a labelled corpus for training and test by whole speakers; by record where there is only one speaker."""
+    speakers: set[str] = set()
+    for table in probed.tables(["speaker"]):
+        speakers.update(name or "" for name in table["speaker"].to_pylist())
+    order = sorted(speakers, key=lambda name: RecordRandom(0, "hold_out")(name).random())
+    chosen = set(order[: max(1, round(share * len(order)))])
+
+    def side(held_out: bool) -> Iterator[pa.Table]:
+        for table in probed.tables():
+            if len(speakers) > 1:
+                taken = [(name or "") in chosen for name in table["speaker"].to_pylist()]
+            else:
+                taken = [RecordRandom(0, "hold_out")(key).random() < share for key in table["id"].to_pylist()]
+            yield table.filter(pa.array([out is held_out for out in taken]))
+
+    identity = {"probed": probed.digest, "share": share, "version": 1}
+    sides = {"labelled": False, "test": True}
+    return {
+        name: run.source(f"split_{name}", partial(side, out), {**identity, "held_out": out})
+        for name, out in sides.items()
+    }

@@ -1,0 +1,190 @@
+"""Teacher-student distillation for noise-robust speech recognition.
+
+Mosner et al., ICASSP 2019; Parthasarathi and Strom, ICASSP 2019. A teacher is trained on a little annotated clean
+speech and labels much unlabelled clean speech softly. Each utterance is then put into a room with noises, and a
+student learns the teacher's distributions from the noisy copy, frame by frame; after that it sees the annotated part
+with its gold text, and at last it is trained to make fewer word errors on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gristmill.actors.speech import augment, features, phonemise, teacher
+from gristmill.models.speech.features import FeatureSettings
+from gristmill.pipelines.report.report import Report, describe_test_set, evaluate
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech import scoring
+from gristmill.pipelines.speech.corpora import CorpusSettings, Settings, prepare_corpora
+from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
+from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
+from gristmill.pipelines.speech.spelling import TeacherConfig, UnitConfig, fitted_units, outside_units
+from gristmill.pipelines.speech.systems import Data, SweepSettings, Systems, SystemSettings
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.stage import Resources, Stage
+from gristmill.shards.step import Step
+
+TESTS = ("clean", "noisy", "rerecorded")
+
+
+class FeatureConfig(Settings):
+    """Log-mel features; see :class:`gristmill.models.speech.features.FeatureSettings`."""
+
+    n_mels: int = Field(64, ge=8)
+    normalise: Literal["none", "mean", "mean_variance"] = "mean"
+
+
+class Config(Settings):
+    """The recipe's settings; the defaults are the embedded default."""
+
+    corpus: CorpusSettings = CorpusSettings()
+    noise: NoiseSettings = NoiseSettings()
+    features: FeatureConfig = FeatureConfig()
+    units: UnitConfig = UnitConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    systems: SystemSettings = SystemSettings()
+    sweep: SweepSettings = SweepSettings()
+    beam: int = Field(0, ge=0)  # of the prefix beam search that writes down the test sets; 0: best path
+
+
+def run(config: Config, run: Run) -> Report:
+    """Run the recipe and return its report."""
+    check(config)
+    outside = config.teacher.source != "trained"
+    metric, normalise = ("per", "phones") if config.teacher.source == "hama" else ("wer", "basic")
+    rate = config.corpus.sampling_rate
+
+    # Speech, and what is to be heard beside it.
+    corpora = prepare_corpora(run, config.corpus)
+    banks = prepare_banks(run, config.noise, corpora.unlabelled, rate)
+
+    # Noisy copies for training, and the two noisy test sets: the same simulator with other rooms and noises held out,
+    # and another simulator.
+    mixed = partial(augment.stage, banks.noise.ref, snr=config.noise.snr, noises=config.noise.noises)
+    other_room = augment.rerecord_stage(banks.noise.ref, banks.other_rooms.ref, snr=config.noise.rerecorded_snr)
+    noisy = run.step(
+        Step("noisy_labelled", (mixed(banks.rooms.ref, copies=config.noise.labelled_copies),), corpora.labelled)
+    )
+    noisy_unlabelled = run.step(
+        Step("noisy_unlabelled", (mixed(banks.rooms.ref, copies=config.noise.copies),), corpora.unlabelled)
+    )
+    tests = {
+        "clean": corpora.test,
+        "noisy": run.step(Step("noisy_test", (mixed(banks.test_rooms.ref, split="test"),), corpora.test)),
+        "rerecorded": run.step(Step("rerecorded_test", (other_room,), corpora.test)),
+    }
+
+    # Features of everything; where the teacher knows phonemes only, so do the texts.
+    settings = FeatureSettings(rate, config.features.n_mels, normalise=config.features.normalise)
+    spell: tuple[Stage, ...] = (phonemise.stage(),) if metric == "per" else ()
+
+    def featured(name: str, source: SealedSet, *first: Stage) -> SealedSet:
+        return run.step(Step(f"features_{name}", (*first, features.stage(settings)), source))
+
+    clean = featured("labelled", corpora.labelled, *spell)
+    gold = featured("noisy_labelled", noisy, *spell)
+    heard = featured("noisy_unlabelled", noisy_unlabelled)
+    test_features = {name: featured(name, source, *spell) for name, source in tests.items()}
+    heard_clean = (
+        {"labelled": clean}
+        if outside
+        else {"labelled": clean, "unlabelled": featured("unlabelled", corpora.unlabelled)}
+    )
+    units = outside_units(config.teacher) if outside else fitted_units(run, config.units, clean)
+
+    # The teacher, and the baseline that has the annotated part only.
+    systems = {seed: Systems(config.systems, units, seed) for seed in run.seeds}
+    bare = Data(clean, gold, heard)
+    jobs = [] if outside else [(("teacher", seed), system.teacher(bare)) for seed, system in systems.items()]
+    jobs += [(("multicondition", seed), system.multicondition(bare)) for seed, system in systems.items()]
+    models = dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
+
+    # Soft labels of everything clean, stored once for every k and temperature.
+    originals = {"labelled": corpora.labelled, "unlabelled": corpora.unlabelled} if outside else heard_clean
+    data = {}
+    for seed in run.seeds:
+        labels = {}
+        for part, source in originals.items():
+            stage = _teacher(config, models.get(("teacher", seed)), hypothesis=part == "unlabelled")
+            suffix = "" if outside else f"_seed{seed}"
+            labels[part] = run.step(Step(f"labels_{part}{suffix}", (stage,), source))
+        data[seed] = replace(
+            bare,
+            labels=labels["labelled"],
+            unlabelled_labels=labels["unlabelled"],
+            teacher=models.get(("teacher", seed)),
+        )
+
+    # The students: hard labels, soft labels over the grid of k and T, and sequence training of the chosen one.
+    jobs = []
+    for seed, system in systems.items():
+        jobs += [(("hard_labels", seed), system.hard_labels(data[seed]))]
+        jobs += [(("student", seed), system.student(data[seed]))]
+    grid = [(k, t, seed) for k in config.sweep.k for t in config.sweep.temperature for seed in run.seeds]
+    jobs += [
+        ((f"sweep_{k}_{t:g}", seed), systems[seed].sweep_cell(data[seed], k, t, config.sweep.epochs))
+        for k, t, seed in grid
+    ]
+    models |= dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
+    finals = [systems[seed].student_seq(data[seed], models["student", seed]) for seed in run.seeds]
+    models |= {("student_seq", seed): made for seed, made in zip(run.seeds, run.train(finals), strict=True)}
+
+    # What each of them writes down, scored.
+    external = _heard_by_teacher(run, config, tests) if outside else {}
+    main = {key: model for key, model in models.items() if not key[0].startswith("sweep")}
+    swept = {key: model for key, model in models.items() if key[0].startswith("sweep")}
+    written = scoring.transcribe(run, "transcripts", test_features, main, config.beam)
+    report = Report(
+        title="Distillation for noise-robust speech recognition",
+        recipe={"name": "distill", **config.model_dump(mode="json")},
+        metric=metric,
+        headline=("student", "noisy"),
+        examples=scoring.examples(written),
+        spectrograms=scoring.spectrograms(test_features),
+        curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
+    )
+    scored = scoring.results(written, normalise, external)
+    report.metrics = evaluate(scored, metric=metric, also_against=["multicondition"])
+    report.test_sets = {name: describe_test_set(next(iter(scored["student"][name].values()))) for name in TESTS}
+    if swept:
+        noisy_only = {"noisy": test_features["noisy"]}
+        cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, config.beam), normalise)
+        report.sweep = [scoring.cell(k, t, cells[f"sweep_{k}_{t:g}"]["noisy"]) for k, t, _ in grid[:: len(run.seeds)]]
+        report.sweep_chosen = (config.systems.student.k, config.systems.student.temperature)
+    return report
+
+
+def check(config: Config) -> None:
+    """Refuse what can be known to be wrong before anything is made."""
+    check_corpus(config.corpus)
+    check_noise(config.noise)
+    if config.teacher.source != "trained":
+        if config.systems.init == "teacher":
+            raise UserError(
+                f"systems.init: 'teacher' needs a teacher trained here, not {config.teacher.source}; "
+                "expected 'auto' or 'random'"
+            )
+        hop = FeatureSettings(config.corpus.sampling_rate, config.features.n_mels).hop_s
+        check_teacher(config.teacher.source, config.teacher.model, 1 / (hop * config.systems.model.subsampling))
+
+
+def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> Stage:
+    given = config.teacher
+    source, model = (given.source, given.model) if trained is None else ("checkpoint", trained.ref)
+    resources = Resources(gpus=config.systems.gpus if given.gpus is None else given.gpus)
+    return teacher.stage(source, model, k=given.k, step=given.step, hypothesis=hypothesis, resources=resources)
+
+
+def _heard_by_teacher(run: Run, config: Config, tests: Mapping[str, SealedSet]) -> dict[str, Any]:
+    """Let a teacher that was not trained here write down the test sets."""
+    stage = _teacher(config, None, hypothesis=True)
+    return {
+        name: {("teacher", run.seeds[0]): run.step(Step(f"teacher_{name}", (stage,), tests[name]))} for name in TESTS
+    }

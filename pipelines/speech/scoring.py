@@ -1,0 +1,122 @@
+"""Evaluation: every system writes down every test set, and the texts are scored against the references."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.actors.speech import recognise
+from gristmill.actors.speech.features import rows_of
+from gristmill.models.measures.significance import wer_interval
+from gristmill.models.measures.wer import WerResult, score
+from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
+from gristmill.pipelines.report.report import Spectrogram
+from gristmill.pipelines.run import Run
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.step import Step
+
+Key = tuple[str, int]  # system, training seed
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """What models wrote: for each test set a sealed set, in which each key has a column."""
+
+    sets: Mapping[str, SealedSet]
+    columns: Mapping[Key, str]
+
+
+def transcribe(
+    run: Run, name: str, tests: Mapping[str, SealedSet], models: Mapping[Key, Artifact], beam: int
+) -> Transcripts:
+    """Write down each test set by each model. Equal models (a k above the vocabulary) are run once."""
+    first: dict[str, Key] = {}
+    for key, artifact in models.items():
+        first.setdefault(artifact.digest, key)
+    columns = {key: "hypothesis_{}_{}".format(*first[artifact.digest]) for key, artifact in models.items()}
+    refs = {"{}_{}".format(*key): models[key].ref for key in first.values()}
+    stage = recognise.stage(refs, beam=beam)
+    sets = {test: run.step(Step(f"{name}_{test}", (stage,), features)) for test, features in tests.items()}
+    return Transcripts(sets, columns)
+
+
+def results(
+    transcripts: Transcripts, normalise: str, others: Mapping[str, Mapping[Key, SealedSet]] | None = None
+) -> dict[str, dict[str, dict[int, WerResult]]]:
+    """Score systems on test sets; ``others`` holds sets with a column ``hypothesis``, by test set and key.
+
+    All systems are scored on the utterances that each of them has. Phones are scored without word boundaries.
+    """
+    out: dict[str, dict[str, dict[int, WerResult]]] = {}
+    for test, sealed in transcripts.sets.items():
+        columns = dict(transcripts.columns)
+        table = pa.concat_tables(sealed.tables(["id", "text", "speaker", *dict.fromkeys(columns.values())]))
+        for key, more in (others or {}).get(test, {}).items():
+            columns[key] = "hypothesis_{}_{}".format(*key)
+            extra = pa.concat_tables(more.tables(["id", "hypothesis"])).rename_columns(["id", columns[key]])
+            table = table.join(extra, "id", join_type="inner")
+        table = table.sort_by("id")
+        references = _texts(table, "text", normalise)
+        speakers = table["speaker"].to_pylist()
+        for (system, seed), column in columns.items():
+            scored = score(references, _texts(table, column, normalise), speakers, normalise=normalise)
+            out.setdefault(system, {}).setdefault(test, {})[seed] = scored
+    return out
+
+
+def examples(transcripts: Transcripts, count: int = 4) -> list[dict[str, Any]]:
+    """Return a few utterances of each test set with what the systems of the first seed wrote."""
+    first = {system: column for (system, _), column in reversed(list(transcripts.columns.items()))}
+    out = []
+    for test, sealed in transcripts.sets.items():
+        for row in _first(sealed, ["id", "text", *first.values()]).slice(0, count).to_pylist():
+            told = {system: row[column] or "" for system, column in sorted(first.items())}
+            out.append({"id": row["id"], "test_set": test, "reference": row["text"] or "", "hypotheses": told})
+    return out
+
+
+def _texts(table: pa.Table, column: str, normalise: str) -> list[str]:
+    texts = [text or "" for text in table[column].to_pylist()]
+    if normalise != "phones":
+        return texts
+    from gristmill.actors.speech.teacher_hama import comparable
+
+    return [" ".join(comparable(text.split())) for text in texts]
+
+
+def spectrograms(tests: Mapping[str, SealedSet]) -> list[Spectrogram]:
+    """Return one utterance as a model sees it in each of the test sets."""
+    heads = {name: _first(source, ["id", "features"]) for name, source in tests.items()}
+    shared = set.intersection(*(set(head["id"].to_pylist()) for head in heads.values()))
+    if not shared:
+        return []
+    out = []
+    for name, head in heads.items():
+        settings = FeatureSettings.from_json((tests[name].schema.metadata or {})[METADATA_KEY.encode()].decode())
+        flat = rows_of(head["features"])[head["id"].to_pylist().index(min(shared))]
+        out.append(Spectrogram(name, flat.reshape(-1, settings.n_mels).astype("float32"), settings.hop_s))
+    return out
+
+
+def _first(source: SealedSet, columns: list[str]) -> pa.Table:
+    """Return the rows of the first shard that has any."""
+    place = next((number for number, shard in enumerate(source.shards) if shard.rows), 0)
+    return source.read(place, columns)
+
+
+def curve(key: Key, model: Artifact) -> list[dict[str, Any]]:
+    """Return a training's losses for the report's curves."""
+    points = json.loads(model.read("training.json"))["curves"]
+    shown = [{name: value for name, value in point.items() if name not in ("epoch", "lr", "phase")} for point in points]
+    return [{"system": key[0], "seed": key[1], **point} for point in shown]
+
+
+def cell(k: int, temperature: float, runs: Mapping[int, WerResult]) -> dict[str, Any]:
+    """Return a cell of the sweep: the error over its seeds, with its interval."""
+    rate = wer_interval(runs)
+    return {"k": k, "temperature": temperature, "value": rate.value, "low": rate.low, "high": rate.high}

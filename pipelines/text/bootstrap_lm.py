@@ -1,0 +1,218 @@
+"""A language model for a new language, from another language's text of the domain.
+
+Punjabi, Arsikere and Garimella, "Language Model Bootstrapping Using Neural Machine Translation for Conversational
+Speech Recognition" (ASRU 2019). There is a little text of the domain in the new language, much in another one, and
+general pairs of both. A translator is trained on the pairs and translates the domain's text; a language model of the
+translations is mixed with that of the little text there is. Four techniques, each with a switch, make the translations
+better: the pairs nearest to the domain are selected (A), the translator is fine-tuned on its own translations (B),
+n-best translations are rescored by the in-domain model (C), and what it finds too improbable is filtered out (D). All
+models are combined by weights that make development text most probable (E).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from gristmill.actors.text import language_model
+from gristmill.pipelines.report.report import Report
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.corpora import Settings
+from gristmill.pipelines.text import scores
+from gristmill.pipelines.text.bootstrap_report import make_report, publish
+from gristmill.pipelines.text.domain_texts import (
+    Corpora,
+    GeneralSettings,
+    InDomainSettings,
+    check_corpora,
+    languages,
+    prepare_corpora,
+)
+from gristmill.pipelines.text.ngrams import NgramSettings
+from gristmill.pipelines.text.selection import Method, SelectionSettings, check_selection, embed, select_pairs
+from gristmill.pipelines.text.systems import Bootstrap, ChannelSettings, FineTuningSettings, Key, TuningSettings, Way
+from gristmill.pipelines.text.translators import (
+    TranslateSettings,
+    TranslatorSettings,
+    TuneSettings,
+    check_translator,
+    own_translator,
+)
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+
+SAMPLE = 400  # records of each source that a plan tries: some must fall into each part
+IN_DOMAIN, RAW, SELECTED, FINE_TUNED = "in_domain", "raw", "selected", "fine_tuned"
+RESCORED, FILTERED, COMBINED = "rescored", "filtered", "combined"
+
+
+class TechniqueSettings(Settings):
+    """One switch for each technique: off, it has no system of its own and no part in ``combined``."""
+
+    selection: bool = True
+    fine_tuning: bool = True
+    rescoring: bool = True
+    filtering: bool = True
+
+
+class SelectedSettings(SelectionSettings):
+    """The selection, and how a translator learns from it.
+
+    ``start``: from ``scratch``, or from the translator of all pairs (``base``), trained on by ``tune``. ``compare``
+    trains translators of as many pairs alone, chosen by each method: the systems ``centroid_share``,
+    ``moore_lewis_share`` and ``random_share``.
+    """
+
+    start: Literal["base", "scratch"] = "base"
+    tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
+    compare: bool = False
+
+
+class Config(Settings):
+    """The recipe's settings; the defaults are the embedded default."""
+
+    pairs: GeneralSettings = GeneralSettings()
+    in_domain: InDomainSettings = InDomainSettings()
+    techniques: TechniqueSettings = TechniqueSettings()
+    selection: SelectedSettings = SelectedSettings()
+    translator: TranslatorSettings = TranslatorSettings()
+    translation: TranslateSettings = TranslateSettings(n=8, beam=8)
+    fine_tuning: FineTuningSettings = FineTuningSettings()
+    tuning: TuningSettings = TuningSettings()
+    ngrams: NgramSettings = NgramSettings()
+    channel: ChannelSettings = ChannelSettings()
+
+
+def run(config: Config, run: Run) -> Report:
+    """Run the recipe and return its report."""
+    check(config)
+    on, langs = config.techniques, languages(config.pairs)
+
+    own = None if config.translator.train else own_translator(run, "translator", config.translator)
+
+    # General pairs, the little text of the domain at each size, and the domain's text in the other language.
+    corpora = prepare_corpora(run, config.pairs, config.in_domain)
+    make = Bootstrap(
+        run,
+        corpora,
+        config.in_domain.sizes,
+        langs,
+        config.translator,
+        config.translation,
+        config.tuning if way(on) else None,
+        config.ngrams,
+    )
+
+    # A translator of all pairs, or the user's own, and what it makes of the domain's text.
+    base = make.base("translator", own)
+    plain = make.reading(RAW, base)
+    readings = {RAW: plain}
+    translations = {RAW: make.chosen(RAW, plain.lists, plain.tuned)}
+
+    # A: the pairs that are most like the domain's text, and a translator that learns from them.
+    picked = select(run, config.selection, corpora, make.texts) if on.selection else {}
+    if on.selection:
+        data = {(size, seed): [picked[size]] for size, seed in make.keys}
+        init = base if config.selection.start == "base" else None
+        near = make.translators("selected_translator", data, init, tune=config.selection.tune)
+        readings[SELECTED] = make.reading(SELECTED, near)
+        translations[SELECTED] = make.chosen(SELECTED, readings[SELECTED].lists, readings[SELECTED].tuned)
+
+    # B: a translator learns from its own translations, those that C and D leave.
+    best = readings.get(SELECTED, plain)
+    if on.fine_tuning:
+        learnt = readings[FINE_TUNED] = make.fine_tuned(FINE_TUNED, plain, config.fine_tuning, way(on))
+        translations[FINE_TUNED] = make.chosen(FINE_TUNED, learnt.lists, learnt.tuned)
+        best = make.fine_tuned(COMBINED, best, config.fine_tuning, way(on)) if on.selection else learnt
+
+    # C and D: the in-domain model rescores n-best lists, and what it finds too improbable is left out.
+    if on.rescoring:
+        translations[RESCORED] = make.chosen(RESCORED, plain.lists, plain.tuned, "rescoring")
+    if on.filtering:
+        translations[FILTERED] = make.chosen(FILTERED, plain.lists, plain.tuned, "filtering")
+    readings[COMBINED] = best
+    translations[COMBINED] = make.chosen(COMBINED, best.lists, best.tuned, way(on))
+
+    # A language model of each system's translations, mixed with that of the domain's text by development text (E);
+    # in the combination the models of the single techniques are mixed, too.
+    in_domain = {key: make.in_domain[key[0]] for key in make.keys}
+    single = [name for name in translations if name not in (RAW, COMBINED)]
+    models = {IN_DOMAIN: in_domain, **make.language_models(translations, {COMBINED: single})}
+
+    # Texts kept apart are scored by each model, and lists of what a channel makes of them; translators are tested.
+    judged = make.judged(config.channel, models)
+    tested = {name: make.tested(name, reading.translators) for name, reading in readings.items() if name != COMBINED}
+    if on.rescoring:
+        tested[RESCORED] = make.tested(RESCORED, base, plain.tuned)
+    tested[COMBINED] = make.tested(COMBINED, best.translators, best.tuned if on.rescoring else None)
+    if on.selection and config.selection.compare:
+        tested |= compare(run, make, config.selection, corpora, picked)
+
+    publish(run.out, {size: models[COMBINED][size, run.seeds[0]] for size in config.in_domain.sizes})
+    filters = {name: translations[name] for name in (FILTERED, COMBINED) if on.filtering}
+    return make_report(
+        config, IN_DOMAIN, COMBINED, judged, models, tested, corpora.references, readings, picked, filters
+    )
+
+
+def check(config: Config) -> None:
+    """Refuse what can be known to be wrong before anything is made."""
+    check_corpora(config.pairs, config.in_domain)
+    wanted = languages(config.pairs)
+    if (config.translator.source_lang, config.translator.target_lang) != wanted:
+        raise UserError(f"translator: of other languages than the pairs; expected {wanted[0]} to {wanted[1]}")
+    for package in (language_model, scores):
+        package.available()
+    check_translator(config.translator)
+    if config.techniques.selection:
+        check_selection(config.selection)
+        for method in get_args(Method) if config.selection.compare else ():
+            # The others choose as many pairs, whatever the radius.
+            check_selection(config.selection.model_copy(update={"method": method, "radius": None}))
+
+
+def way(on: TechniqueSettings) -> Way | None:
+    """Return what a tuning calls the techniques that choose among translations."""
+    if on.rescoring and on.filtering:
+        return "together"
+    return "rescoring" if on.rescoring else "filtering" if on.filtering else None
+
+
+def select(
+    run: Run, settings: SelectedSettings, corpora: Corpora, texts: Mapping[int, SealedSet]
+) -> dict[int, SealedSet]:
+    """Return the pairs that are most like the domain's text of each size."""
+    pairs, texts = compared(run, settings, settings.method, corpora, texts)
+    return {size: select_pairs(run, f"selected_1-{size}", pairs, text, settings) for size, text in texts.items()}
+
+
+def compared(
+    run: Run, settings: SelectedSettings, method: Method, corpora: Corpora, texts: Mapping[int, SealedSet]
+) -> tuple[SealedSet, Mapping[int, SealedSet]]:
+    """Return the pairs and the domain's texts as a method compares them: embedded, or as they are."""
+    if method != "centroid":
+        return corpora.pairs, texts
+    pairs = embed(run, "embedded_pairs", corpora.pairs, "target", settings)
+    return pairs, {
+        size: embed(run, f"embedded_in_domain_1-{size}", text, "text", settings) for size, text in texts.items()
+    }
+
+
+def compare(
+    run: Run, make: Bootstrap, settings: SelectedSettings, corpora: Corpora, picked: Mapping[int, SealedSet]
+) -> dict[str, dict[Key, SealedSet]]:
+    """Test translators that learn, from scratch, from nothing but equally many pairs, chosen by each method."""
+    size = min(picked)
+    count = picked[size].records
+    found = {}
+    for method in get_args(Method):
+        pairs, texts = compared(run, settings, method, corpora, {size: make.texts[size]})
+        name, given = f"{method}_share", (pairs, texts[size], settings, method)
+        if method == "random":
+            chosen = {seed: select_pairs(run, f"{name}_{seed}", *given, seed, count) for seed in run.seeds}
+        else:
+            own = method == settings.method
+            chosen = dict.fromkeys(run.seeds, picked[size] if own else select_pairs(run, f"{name}_0", *given, 0, count))
+        data = {(size, seed): [some] for seed, some in chosen.items()}
+        found[name] = make.tested(name, make.translators(f"{name}_translator", data))
+    return found

@@ -1,0 +1,142 @@
+"""The report of the bootstrapping recipe, and the models it hands over."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from gristmill.actors.text.language_model import FILE
+from gristmill.actors.text.ngram_mixer import WEIGHTS
+from gristmill.pipelines.report.report import Report, Row, evaluate
+from gristmill.pipelines.text import scores, selection
+from gristmill.pipelines.text.systems import Key, Reading
+from gristmill.shards import store
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.dataset import SealedSet
+
+FOLDER = "language_models"  # below OUT
+
+
+def publish(out: str, models: Mapping[int, Artifact]) -> None:
+    """Write the model of each size below OUT where it is not there as it is: ``language_models/1-10.arpa``.
+
+    Those of sizes that a run before had are removed: the artifacts that they were copied from stay.
+    """
+    folder = store.join(out, FOLDER)
+    names = {f"1-{size}.arpa": artifact for size, artifact in models.items()}
+    for name, artifact in names.items():
+        url, data = store.join(folder, name), artifact.read(FILE)
+        if store.read_if_present(url) != data:
+            store.write_bytes(url, data)
+    for name in store.list_names(folder):
+        if re.fullmatch(r"1-\d+\.arpa", name) and name not in names:
+            store.remove_file(store.join(folder, name))
+
+
+def make_report(
+    config: BaseModel,
+    baseline: str,
+    combined: str,
+    judged: Mapping[Key, SealedSet],
+    models: Mapping[str, Mapping[Key, Artifact]],
+    tested: Mapping[str, Mapping[Key, SealedSet]],
+    references: SealedSet,
+    readings: Mapping[str, Reading],
+    picked: Mapping[int, SealedSet],
+    filters: Mapping[str, Mapping[Key, SealedSet]],
+) -> Report:
+    """Return the report of systems whose models have judged the test texts and whose translators were tested."""
+    systems, sizes = list(models), sorted({size for size, _ in judged})
+    metrics: list[Row] = []
+    test_sets: dict[str, dict[str, Any]] = {}
+    errors: dict[str, dict[str, dict[int, Any]]] = {system: {} for system in systems}
+    for size in sizes:
+        sets = {seed: made for (of, seed), made in judged.items() if of == size}
+        rows, found = scores.text_metrics(sets, systems, named(size), baseline)
+        metrics += rows
+        for system, runs in found.items():
+            errors[system][named(size)] = runs
+        tested_texts = next(iter(found[baseline].values()))
+        words = int(tested_texts.words.sum())
+        test_sets[named(size)] = {"texts": len(tested_texts), "words": words, "resampled": "texts"}
+    metrics += evaluate(errors, metric="wer", baseline=baseline)
+    signatures: dict[str, str] = {}
+    expected = scores.read_references(references)
+    for system, by_key in tested.items():
+        for size in sorted({of for of, _ in by_key}):
+            made = {
+                seed: scores.read_translations(found, expected) for (of, seed), found in by_key.items() if of == size
+            }
+            rows, signatures = scores.translation_metrics(system, named(size), made)
+            metrics += rows
+    return Report(
+        title="A language model from another language's text",
+        recipe={"name": "bootstrap_lm", **config.model_dump(mode="json")},
+        metric="perplexity",
+        percent=False,
+        baseline=baseline,
+        headline=(combined, named(sizes[-1])),
+        tested="texts, of a model of that much in-domain text",
+        metrics=metrics,
+        test_sets=test_sets,
+        filters=_filters(picked, filters),
+        notes=[
+            "Perplexity is on one closed vocabulary for all models; oov is the share of test words that no text of a "
+            "system had.",
+            "Word errors are of n-best lists of a confusion channel, rescored by each model; its weight is tuned on "
+            "development lists.",
+            *(f"{metric.upper()}: {signature}" for metric, signature in signatures.items()),
+            *_tuned(readings, models),
+        ],
+    )
+
+
+def named(size: int) -> str:
+    """Return the name of a size's test set."""
+    return f"1/{size}"
+
+
+def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key, SealedSet]]) -> list[dict[str, Any]]:
+    """Tell what each filter kept and dropped, with examples of the first seed."""
+    told = []
+    for size, kept in picked.items():
+        counts = selection.summary(kept)
+        told.append({"name": f"selected pairs, {named(size)}", **counts, "examples": selection.examples(kept)})
+    for name, by_key in filters.items():
+        for (size, seed), kept in by_key.items():
+            if seed == next(iter(by_key))[1]:
+                told.append(
+                    {
+                        "name": f"{name.replace('_', ' ')} translations, {named(size)}",
+                        "kept": kept.records,
+                        "dropped": kept.seal["rejected"],
+                        "examples": scores.filtered_examples(kept),
+                    }
+                )
+    return told
+
+
+def _tuned(readings: Mapping[str, Reading], models: Mapping[str, Mapping[Key, Artifact]]) -> Sequence[str]:
+    """Tell in a sentence each how translations were chosen and models mixed."""
+    notes = []
+    for name, reading in readings.items():
+        if not reading.tuned:
+            continue
+        told = [
+            f"{named(size)} seed {seed}: weight {found['together']['weight']:g}, kept {found['keep_together']:.0%}"
+            for (size, seed), found in reading.tuned.items()
+        ]
+        notes.append(f"Rescoring and filtering of {name.replace('_', ' ')}: {'; '.join(told)}.")
+    for name, by_key in models.items():
+        shares = [
+            f"{named(size)} seed {seed}: {json.loads(model.read(WEIGHTS))['weights'][0]:.2f}"
+            for (size, seed), model in by_key.items()
+            if WEIGHTS in model.files
+        ]
+        if shares:
+            notes.append(f"Share of the in-domain model in {name.replace('_', ' ')}: {'; '.join(shares)}.")
+    return notes

@@ -1,0 +1,282 @@
+"""The texts of the bootstrapping recipe: general pairs, and what there is of the domain in either language."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field, PositiveInt
+
+from gristmill.actors.text import reference_texts, spoken
+from gristmill.actors.text.parts import DEV, TEST, TRAIN, parts_stage, subset_stage
+from gristmill.models.normalise import words
+from gristmill.pipelines.generated import assistant_pairs
+from gristmill.pipelines.generated.assistant_catalogue import catalogue
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.corpora import CutSettings, Settings, refuse_empty
+from gristmill.pipelines.text.corpora import (
+    PairSettings,
+    TextSettings,
+    check_pairs,
+    check_texts,
+    prepare_pairs,
+    prepare_texts,
+)
+from gristmill.shards import store
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.step import Step
+
+LEAST_TEXTS = 10  # that an experiment of less text of the domain is worth
+
+
+class GeneralSettings(Settings):
+    """Pairs that are not of the domain: the user's own ``files``, or ``records`` requests of other ``domains``.
+
+    As in any large corpus, a few of those that are generated are of the domain (``near``, a share of ``records``); and
+    a small dictionary goes with them, each entry ``words`` times.
+    """
+
+    files: PairSettings | None = None
+    records: int = Field(6000, ge=1)
+    near: float = Field(0.05, ge=0, le=1)
+    words: int = Field(10, ge=0)
+    domains: tuple[str, ...] = ("fan", "climate", "switch", "cover", "lock", "cleaning", "general")
+
+
+class InDomainFiles(Settings):
+    """The user's own text of the domain.
+
+    ``target``: a little text of the language that is to be modelled; ``source``: much of the language that is
+    translated from; ``references``: pairs that translators are tested on; ``catalogue``: a TSV of names and their
+    translations.
+    """
+
+    target: TextSettings
+    source: TextSettings
+    references: PairSettings
+    catalogue: str | None = None
+
+
+class InDomainSettings(Settings):
+    """What there is of the domain: the user's own ``files``, or requests to a home of some ``domains``.
+
+    ``dev`` and ``test`` are shares of the target text; ``sizes`` are how many times smaller than the rest the text of
+    each experiment is.
+    """
+
+    files: InDomainFiles | None = None
+    domains: tuple[str, ...] = ("light", "timer", "media", "weather")
+    target_records: int = Field(2500, ge=20)
+    source_records: int = Field(3000, ge=1)
+    reference_records: int = Field(200, ge=2)
+    dev: float = Field(0.06, gt=0, lt=1)
+    test: float = Field(0.2, gt=0, lt=1)
+    sizes: tuple[PositiveInt, ...] = (1, 10, 20)
+    shard: CutSettings = CutSettings(rows=1000)
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """All in spoken form: small letters without punctuation."""
+
+    pairs: SealedSet  # gristmill.shards.schema.PAIRS
+    parts: SealedSet  # text of the domain, with `part` and `draw`
+    source: SealedSet  # text of the domain in the other language
+    references: SealedSet  # text with `references`
+    catalogue: Mapping[str, str]  # names and their translations
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "parts", "source", "references"):
+            refuse_empty(getattr(self, name), name)
+
+
+def check_corpora(pairs: GeneralSettings, domain: InDomainSettings) -> None:
+    """Refuse what is missing or does not go together."""
+    parts_stage(domain.dev, domain.test)
+    if not domain.sizes or len(set(domain.sizes)) < len(domain.sizes):
+        raise UserError(f"in_domain.sizes: {list(domain.sizes)}; expected different numbers, such as [1, 10, 20]")
+    if pairs.files is None:
+        assistant_pairs.check_domains(pairs.domains)
+        if domain.files is None and set(pairs.domains) <= set(domain.domains):
+            raise UserError(f"pairs.domains: {list(pairs.domains)}, all of in_domain.domains too; expected others")
+    else:
+        check_pairs(pairs.files)
+    wanted = languages(pairs)
+    if domain.files is not None:
+        _check_files(domain.files, wanted)
+        return
+    assistant_pairs.check_domains(domain.domains)
+    if wanted != (assistant_pairs.SOURCE, assistant_pairs.TARGET):
+        raise UserError(
+            f"in_domain: requests are generated in {assistant_pairs.SOURCE} and {assistant_pairs.TARGET}, and pairs "
+            f"are of {' and '.join(wanted)}; expected in_domain.files with them"
+        )
+
+
+def _check_files(files: InDomainFiles, wanted: tuple[str, str]) -> None:
+    check_texts(files.target)
+    check_texts(files.source)
+    check_pairs(files.references)
+    for name, langs in {
+        "target": (wanted[0], files.target.lang),
+        "source": (files.source.lang, wanted[1]),
+        "references": (files.references.source_lang, files.references.target_lang),
+    }.items():
+        if langs != wanted:
+            raise UserError(
+                f"in_domain.files.{name}: of another language than the pairs; expected {' to '.join(wanted)}"
+            )
+    if files.catalogue is not None:
+        _read_catalogue(files.catalogue, wanted)
+
+
+def languages(pairs: GeneralSettings) -> tuple[str, str]:
+    """Return the languages that are translated from and into."""
+    if pairs.files is None:
+        return assistant_pairs.SOURCE, assistant_pairs.TARGET
+    return pairs.files.source_lang, pairs.files.target_lang
+
+
+def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) -> Corpora:
+    """Make all texts; the general pairs have none whose target is a text of the domain's development or test part, and
+    none whose source is a reference of the user's. The settings have passed :func:`check_corpora`.
+    """
+    langs = languages(pairs)
+    target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
+    parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard.cut()))
+    refuse_parts(parts)
+    apart = None if domain.files is None else references
+    return Corpora(
+        _pairs(run, pairs, subset(run, parts, DEV, TEST), domain.domains, langs, apart),
+        parts,
+        source,
+        references,
+        names(domain, langs),
+    )
+
+
+def subset(run: Run, parts: SealedSet, *names: str, size: int = 1) -> SealedSet:
+    """Return some parts of the domain's text; of training, a share of one in ``size``."""
+    name = "_".join(("in_domain", *names, *([f"1-{size}"] if size > 1 else [])))
+    made = run.step(Step(name, (subset_stage(*names, share=1 / size),), parts))
+    if size > 1 and made.records < LEAST_TEXTS:
+        raise UserError(
+            f"in_domain.sizes: 1/{size} of the domain's text is {made.records} texts; expected at least {LEAST_TEXTS}"
+        )
+    refuse_empty(made, f"in_domain ({' and '.join(names)})")
+    return made
+
+
+def refuse_parts(parts: SealedSet) -> None:
+    """Refuse text of which nothing came into one of the parts."""
+    found: set[str] = set()
+    for table in parts.tables(["part"]):
+        found.update(table["part"].to_pylist())
+    missing = [part for part in (TRAIN, DEV, TEST) if part not in found]
+    if missing:
+        raise UserError(
+            f"in_domain: {parts.records} texts, of which none is for {' or '.join(missing)}; expected more text, or "
+            "other shares in_domain.dev and in_domain.test"
+        )
+
+
+def _generated(run: Run, domain: InDomainSettings) -> tuple[SealedSet, SealedSet, SealedSet]:
+    chosen = sorted(domain.domains)
+    shared = {"domains": chosen, **_made(run)}
+    references = run.source(
+        "references",
+        partial(assistant_pairs.references, domain.reference_records, chosen, run.seed),
+        {"records": domain.reference_records, **shared},
+    )
+    made = []
+    for name, lang, records in (
+        ("in_domain_target", assistant_pairs.TARGET, domain.target_records),
+        ("in_domain_source", assistant_pairs.SOURCE, domain.source_records),
+    ):
+
+        def tables(lang: str = lang, records: int = records) -> Iterator[pa.Table]:
+            tested = {text for table in references.tables(["text"]) for text in table["text"].to_pylist()}
+            return assistant_pairs.texts(records, lang, chosen, run.seed, tested, rows=domain.shard.rows)
+
+        made.append(run.source(name, tables, {"records": records, "without": references.digest, **shared}))
+    return made[0], made[1], references
+
+
+def _made(run: Run) -> dict[str, Any]:
+    return {"seed": run.seed, "made_by": assistant_pairs.made_by()}
+
+
+def _read(run: Run, files: InDomainFiles, langs: tuple[str, str]) -> tuple[SealedSet, SealedSet, SealedSet]:
+    given = prepare_pairs(run, files.references, "listed_references")
+    shape = (spoken.stage({"source": langs[0], "target": langs[1]}), reference_texts.stage())
+    references = run.step(Step("references", shape, given))
+    target = prepare_texts(run, files.target, "in_domain_target")
+    source = prepare_texts(run, files.source, "in_domain_source", without=references)
+    return (
+        run.step(Step("spoken_target", (spoken.stage({"text": langs[1]}),), target)),
+        run.step(Step("spoken_source", (spoken.stage({"text": langs[0]}),), source)),
+        references,
+    )
+
+
+def _pairs(
+    run: Run,
+    pairs: GeneralSettings,
+    without: SealedSet,
+    domains: tuple[str, ...],
+    langs: tuple[str, str],
+    references: SealedSet | None,
+) -> SealedSet:
+    if pairs.files is None:
+        chosen = sorted(set(pairs.domains) - set(domains))
+        near = round(pairs.near * pairs.records)
+
+        def tables() -> Iterator[pa.Table]:
+            kept_apart = {text for table in without.tables(["text"]) for text in table["text"].to_pylist()}
+            yield from assistant_pairs.pairs(pairs.records - near, chosen, run.seed, kept_apart)
+            yield from assistant_pairs.pairs(near, sorted(domains), run.seed, kept_apart, "near_pairs")
+            yield from assistant_pairs.dictionary_pairs(pairs.words)
+
+        identity = {"records": pairs.records, "near": near, "domains": [chosen, sorted(domains)], "words": pairs.words}
+        return run.source("pairs", tables, {**identity, "without": without.digest, **_made(run)})
+    found = prepare_pairs(run, pairs.files, "listed_pairs", without=without)
+    apart = () if references is None else (reference_texts.apart_stage(references),)
+    made = run.step(Step("pairs", (spoken.stage({"source": langs[0], "target": langs[1]}), *apart), found))
+    refuse_empty(made, "pairs")
+    return made
+
+
+def names(domain: InDomainSettings, langs: tuple[str, str]) -> dict[str, str]:
+    """Return the names of the domain and their translations, in spoken form."""
+    if domain.files is None:
+        return catalogue()
+    return _read_catalogue(domain.files.catalogue, langs) if domain.files.catalogue else {}
+
+
+def _read_catalogue(url: str, langs: tuple[str, str]) -> dict[str, str]:
+    """Read names and their translations, one pair a line, apart by a tab; as they are spoken."""
+    try:
+        text = store.read_bytes(url).decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(
+            f"in_domain.files.catalogue: {url}: no such file; expected lines of a name, a tab and its translation"
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"in_domain.files.catalogue: {url}: not UTF-8; expected a text file in UTF-8") from None
+    values: dict[str, str] = {}
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        row = line.rstrip("\n").split("\t")
+        if not line.strip():
+            continue
+        sides = [" ".join(words(side, lang)) for side, lang in zip(row, langs, strict=False)]
+        if len(row) != 2 or not all(sides):
+            raise UserError(
+                f"in_domain.files.catalogue: {url}, line {number}: expected a name, a tab and its translation"
+            )
+        values.setdefault(*sides)
+    return values

