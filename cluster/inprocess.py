@@ -49,6 +49,7 @@ class InProcessContext:
 
     rank = 0
     world_size = 1
+    trial_steps: int | None = None
 
     def __init__(self, url: str, log: TrainingLog | None = None) -> None:
         self.checkpoints, self.log = Checkpoints(url), log

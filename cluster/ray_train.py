@@ -186,6 +186,8 @@ class Queue:
 class RayTrainContext:
     """One rank of a training inside Ray Train."""
 
+    trial_steps: int | None = None
+
     def __init__(self, url: str, log: TrainingLog | None = None) -> None:
         import ray.train
 

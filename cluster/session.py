@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -10,12 +11,16 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
+import gristmill
 from gristmill.shards.errors import GristmillError, UserError, one_line
 from gristmill.shards.process import ALLOCATOR, ARROW_POOL
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(gristmill.__file__).resolve().parent.parent  # of the checkout, or what a wheel was installed into
 
 # One thread in each worker: workers are many, and sums over threads come in another order on another machine (law 1).
 # Arrow settles its allocator as it is loaded, which Ray may do before a stage is built.
@@ -63,7 +68,7 @@ def start(workers: int | None = None) -> int:
         raise UserError(f"workers={workers}: expected a number of workers of 1 or more")
     address, joins = os.environ.get(ADDRESS), joined()
     settings = SETTINGS | WORKER | ({} if joins else LOOPBACK)
-    with _environment(settings | {"PYTHONPATH": _python_path()}):
+    with _environment(settings | {"PYTHONPATH": _python_path(joins)}):
         authenticate(joins)
         try:
             import ray
@@ -207,9 +212,23 @@ def spill_folder() -> str | None:
     return os.path.abspath(folder)
 
 
-def _python_path() -> str:
+def _python_path(joins: bool) -> str:
+    """Return the path on which workers find this package; a local Ray needs none where it is installed."""
     given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    return os.pathsep.join([str(ROOT), *(part for part in given if part != str(ROOT))])
+    first = [str(ROOT)] if joins or not _installed() else []
+    return os.pathsep.join([*first, *(part for part in given if part not in first)])
+
+
+def _installed() -> bool:
+    """Tell whether any process of this environment imports the same package, wherever it starts."""
+    try:
+        package = metadata.distribution("gristmill")
+    except metadata.PackageNotFoundError:
+        return False
+    origin = json.loads(package.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        return url2pathname(urlparse(origin["url"]).path) == str(ROOT)
+    return Path(str(package.locate_file("gristmill"))).resolve() == ROOT / "gristmill"
 
 
 def quiet() -> None:

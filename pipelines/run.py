@@ -143,7 +143,8 @@ class Run:
             spent = share if url in waiting else 0.0
             waiting.discard(url)
             kept = (job.name, url) not in fresh
-            self._note(job.name, "training", url, artifact.digest, job.inputs(), 0, time.perf_counter() - spent, kept)
+            inputs = [one.digest for one in job.made_of()]
+            self._note(job.name, "training", url, artifact.digest, inputs, 0, time.perf_counter() - spent, kept)
         return made
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:

@@ -120,7 +120,7 @@ class _Audit:
             return {}
 
     def _slices(self, plan: Mapping[str, Any], digest: str) -> dict[str, list[tuple[str, int, int]]]:
-        if any(stage["fan_out"] for stage in plan["stages"]):
+        if any(stage.get("fan_out") for stage in plan["stages"]):
             self.origin = "parent_id"
         source = self._input(self.sealed.seal["inputs"][0], digest)
         slices: dict[str, list[tuple[str, int, int]]] = {}

@@ -8,23 +8,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.shards import store
 from gristmill.shards.ahead import read_ahead
 from gristmill.shards.dataset import SealedSet, ShardEntry
 from gristmill.shards.errors import UserError
 from gristmill.shards.parquet import decode_table, read_table
+from gristmill.shards.settings import Settings
 
 _WHOLE = 1 << 20  # bytes of a file that is read whole for a few of its columns
 
 
-@dataclass(frozen=True)
-class Cut:
-    """The most a shard may hold; one that is met first ends the shard. At least one row goes into each."""
+class Cut(Settings):
+    """The most a shard may hold; the limit that is met first ends the shard. At least one row goes into each."""
 
-    rows: int = 2000
-    seconds: float = 3600.0  # of audio: the column ``duration``
-    bytes: int = 256 << 20  # of source files: the column ``size``
+    rows: int = Field(2000, ge=1)
+    """Records."""
+    seconds: float = Field(3600.0, gt=0)
+    """Seconds of audio: the column ``duration``."""
+    bytes: int = Field(256 << 20, gt=0)
+    """Bytes of source files: the column ``size``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.shards import store
-from gristmill.shards.stage import Actor, Stage
+from gristmill.shards.stage import BatchFunction, Stage
 
 ATTEMPTS = 2  # at a shard, by workers started again, before its actors are isolated
 _MARKS = "attempts"
@@ -70,7 +70,7 @@ class IsolatedActor:
 
 
 def _serve(stage: Stage, seed: int, pipe: Connection) -> None:
-    actor: Actor | None = None
+    actor: BatchFunction | None = None
     while True:
         try:
             data = pipe.recv_bytes()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.names import name_of, named
 from gristmill.shards.process import prepare
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
 
 CHECKPOINTS = "checkpoints"
@@ -21,54 +22,62 @@ class TrainContext(Protocol):
 
     rank: int
     world_size: int
+    trial_steps: int | None
+    """In a trial (:mod:`gristmill.pipelines.command.plan`): the optimiser steps of each phase after which to stop."""
 
     def resume(self) -> bytes | None:
         """Return the newest checkpoint, or ``None`` at the start."""
         ...
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Tell how it goes; each rank calls it equally often. Rank 0 hands the checkpoint over."""
+        """Report metrics of a step; each rank calls it equally often. Rank 0 hands the checkpoint over."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A training. ``config`` holds JSON values, and sealed sets and artifacts where the training reads them.
+    """A training: a loop, its settings, and the sealed sets and artifacts that it reads.
 
-    ``loop`` names the function that trains: ``loop(config, context)`` with urls in place of sets and artifacts; on
-    rank 0 it returns ``{"files": {name: bytes}, ...}``. ``ranks`` is how many processes train together: a part of
-    the training itself, since gradients are summed in another order with another number. What is not ``stepwise`` is
-    fitted at once, by one rank and without checkpoints (counts, a centroid): it is begun again when its worker is lost.
+    ``loop(settings, context, **inputs)`` trains, with urls in place of sets and artifacts (also inside mappings and
+    lists); on rank 0 it returns ``{"files": {name: bytes}, ...}``. It is given as a function or as its name.
+
+    ``ranks`` is how many processes train together: a part of the training itself, since gradients are summed in another
+    order with another number. What is not ``stepwise`` is fitted at once, by one rank and without checkpoints (counts,
+    a centroid): it is begun again when its worker is lost.
     """
 
     name: str
-    config: Mapping[str, Any]
-    loop: str = "gristmill.actors.speech.trainer:train"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    loop: str | Callable[..., dict[str, Any]] = ""
     version: int = 1
     ranks: int = 1
     resources: Resources = Resources()
     stepwise: bool = True
+    settings: Settings | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if callable(self.loop):
+            object.__setattr__(self, "loop", name_of(self.loop))
         if self.ranks > 1 and not self.stepwise:
             raise ValueError(f"training {self.name}: what is fitted at once has one rank, and {self.ranks} are asked")
 
     def identity(self) -> dict[str, Any]:
-        """Return what the trained model depends on: digests stand for sets and artifacts."""
-        config = _replaced(self.config, lambda value: {"digest": value.digest})
-        return {
-            "job": self.name,
-            "loop": self.loop,
-            "version": self.version,
-            "ranks": self.ranks,
-            "config": config,
+        """Return what the trained model depends on: digests stand for sets and artifacts, defaults are left out."""
+        found = {
+            "version": self.version if self.version != 1 else None,
+            "ranks": self.ranks if self.ranks != 1 else None,
+            "settings": self.settings.identity() if self.settings is not None else None,
+            "inputs": _replaced(self.inputs, lambda value: {"digest": value.digest}),
+            "config": _replaced(self.config, lambda value: {"digest": value.digest}),
         }
+        return {"job": self.name} | {key: value for key, value in found.items() if value}
 
-    def inputs(self) -> list[str]:
-        """Return the digests of the sets and artifacts that it reads."""
-        found: list[str] = []
-        _replaced(self.config, lambda value: found.append(value.digest))
-        return list(dict.fromkeys(found))
+    def made_of(self) -> list[SealedSet | Artifact]:
+        """Return the sets and artifacts that it reads, each once."""
+        found: dict[str, SealedSet | Artifact] = {}
+        _replaced((self.config, self.inputs), lambda value: found.setdefault(value.digest, value))
+        return list(found.values())
 
     def url(self, out: str) -> str:
         """Return the folder of its artifact, by name and fingerprint."""
@@ -80,10 +89,12 @@ class TrainJob:
 
     def run(self, url: str, context: TrainContext) -> None:
         """Train on this rank; rank 0 commits the artifact, then the checkpoints are no longer needed."""
-        module, _, name = self.loop.partition(":")
-        loop: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+        loop: Callable[..., dict[str, Any]] = named(str(self.loop))
         prepare()
-        result = loop(self.resolved(), context)
+        if self.settings is None:
+            result = loop(self.resolved(), context)
+        else:
+            result = loop(self.settings, context, **_replaced(self.inputs, lambda value: value.url))
         if context.rank == 0:
             files = dict(result.pop("files"))
             files["training.json"] = canonical.dumps(result)

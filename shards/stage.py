@@ -1,33 +1,25 @@
-"""What a stage is: the actor it names, its parameters, what a batch may cost and what it adds to a record.
+"""What a stage is: the actor it names, its settings, what a batch may cost and what it adds to a record.
 
-A stage names its actor by path (``gristmill.actors.speech.features:LogMel``), so that planning a run imports no model
-code.
+A stage names its actor (``gristmill.actors.speech.features:LogMel``), so that it travels to workers as text.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from inspect import get_annotations
+from typing import Any, ClassVar, get_type_hints
 
 import pyarrow as pa
 
 from gristmill.shards.errors import UserError
+from gristmill.shards.names import name_of, named
 from gristmill.shards.process import prepare
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import Settings
 
-
-class Actor(Protocol):
-    """A worker. Its constructor loads what is heavy; a call gives a batch's rows back, in order.
-
-    A call adds columns. To turn a record down it sets ``reject_reason``; it never removes a row.
-    """
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        ...
+BatchFunction = Callable[[pa.Table], pa.Table]  # what an actor that is loaded is: a function from batch to batch
 
 
 @dataclass(frozen=True)
@@ -62,20 +54,26 @@ class BatchLimits:
     cost: str | None = None
     max_cost: float = float("inf")
 
+    def identity(self) -> dict[str, Any]:
+        """Return the limits that are not at their default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of work. All but ``resources``, ``measures`` and the artifacts' urls goes into the fingerprint.
+    """One kind of work.
 
-    ``measures`` names numeric columns that the actor gives and whose mean is told while the step runs; what is not in
-    ``adds`` too is measured and not stored.
+    All but ``actor``, ``resources``, ``measures`` and the artifacts' urls goes into the fingerprint where it is not at
+    its default. ``params`` are an actor's settings, or the arguments of a plain class. ``measures`` names numeric
+    columns that the actor gives and whose mean is logged while the step runs; what is not in ``adds`` too is measured
+    and not stored.
     """
 
     name: str
     actor: str
     adds: tuple[pa.Field, ...] = ()
     drops: tuple[str, ...] = ()
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Settings | Mapping[str, Any] = field(default_factory=dict)
     artifacts: Mapping[str, ArtifactRef] = field(default_factory=dict)
     version: int = 1
     batch: BatchLimits = BatchLimits()
@@ -87,37 +85,38 @@ class Stage:
     measures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        try:
-            json.dumps(dict(self.params))
-        except TypeError as error:
-            raise UserError(f"stage {self.name}: parameters must be JSON values, {error}") from None
+        if not isinstance(self.params, Settings):
+            try:
+                json.dumps(dict(self.params))
+            except TypeError as error:
+                raise UserError(f"stage {self.name}: parameters must be JSON values, {error}") from None
 
-    def build(self, seed: int) -> Actor:
-        """Load the actor: parameters, then artifacts by url, then ``rng`` if the stage draws at random.
+    def build(self, seed: int) -> BatchFunction:
+        """Load the actor: its settings or parameters, then artifacts by url, then ``rng`` if it draws at random.
 
-        It readies the process that it lives in for that (:func:`gristmill.shards.process.prepare`).
+        It readies the process that it lives in for that (:func:`shards.process.prepare`).
         """
-        module, _, name = self.actor.partition(":")
-        make: Callable[..., Actor] = getattr(importlib.import_module(module), name)
-        extra = {"rng": RecordRandom(seed, self.name)} if self.seeded else {}
-        urls = {key: ref.url for key, ref in self.artifacts.items()}
-        actor = make(**self.params, **urls, **extra)
+        make: Callable[..., BatchFunction] = named(self.actor)
+        given: dict[str, Any] = {key: ref.url for key, ref in self.artifacts.items()}
+        if self.seeded:
+            given["rng"] = RecordRandom(seed, self.name)
+        actor = make(self.params, **given) if isinstance(self.params, Settings) else make(**self.params, **given)
         prepare()
         return actor
 
     def identity(self) -> dict[str, Any]:
-        """Return what the fingerprint of a step covers of this stage (law 5)."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "params": dict(self.params),
+        """Return what the fingerprint of a step covers of this stage (law 5); what is at its default is left out."""
+        found = {
+            "version": self.version if self.version != 1 else None,
+            "params": self.params.identity() if isinstance(self.params, Settings) else dict(self.params),
             "artifacts": {key: ref.digest for key, ref in self.artifacts.items()},
             "adds": [f"{f.name}: {f.type}" for f in self.adds],
             "drops": list(self.drops),
-            "batch": [self.batch.rows, self.batch.cost, str(self.batch.max_cost)],
+            "batch": self.batch.identity(),
             "fan_out": self.fan_out,
             "metadata": dict(self.metadata),
         }
+        return {"name": self.name} | {key: value for key, value in found.items() if value}
 
     def output_schema(self, given: pa.Schema) -> pa.Schema:
         """Return the schema that this stage must give for an input schema."""
@@ -132,3 +131,86 @@ class Stage:
         metadata = {k: v for k, v in (given.metadata or {}).items() if k != b"huggingface"}
         metadata |= {k.encode(): v.encode() for k, v in self.metadata.items()}
         return pa.schema([*fields, *added.values()], metadata=metadata or None)
+
+
+class Actor:
+    """Base of actors: what a stage needs to know of one stands in its class, once.
+
+    An actor is made with its settings, the urls of its artifacts by name and, if ``seeded``, ``rng``; it loads what is
+    heavy then. Called with a batch it gives the batch's rows back, in order, with columns added. To reject a record it
+    sets ``reject_reason``; it never removes a row.
+
+    Example:
+        >>> class Length(Actor):
+        ...     adds = (pa.field("length", pa.int64()),)
+        ...
+        ...     def __call__(self, batch):
+        ...         return batch.append_column("length", pa.array([len(t) for t in batch["text"].to_pylist()]))
+        >>> Length(Settings())(pa.table({"text": ["on", "off"]}))["length"].to_pylist()
+        [2, 3]
+    """
+
+    # Of its stage, see :class:`Stage`.
+    name: ClassVar[str] = ""  # of the stage; the class's by default
+    version: ClassVar[int] = 1  # raised whenever the same settings give other bytes
+    adds: ClassVar[tuple[pa.Field, ...]] = ()
+    drops: ClassVar[tuple[str, ...]] = ()
+    batch: ClassVar[BatchLimits] = BatchLimits()
+    fan_out: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    deterministic: ClassVar[bool] = True
+    measures: ClassVar[tuple[str, ...]] = ()
+
+    settings: Settings  # a subclass declares its own type: what its constructor and ``stage`` take
+
+    def __init__(self, settings: Settings, **artifacts: Any) -> None:
+        self.settings = settings
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the rows of a batch with what this actor adds."""
+        raise TypeError(f"{type(self).__name__} has no __call__: expected one that takes and returns a batch")
+
+    @classmethod
+    def settings_type(cls) -> type[Settings]:
+        """Return the class of its settings, from the annotation of ``settings``."""
+        for owner in cls.__mro__:
+            hint = get_annotations(owner).get("settings")
+            if hint is not None:
+                # Alone: its other annotations may be of what is imported for type checkers only.
+                alone = type(
+                    owner.__name__, (), {"__annotations__": {"settings": hint}, "__module__": owner.__module__}
+                )
+                return get_type_hints(alone)["settings"]
+        return Settings
+
+    @classmethod
+    def contract(cls, settings: Any) -> Mapping[str, Any]:
+        """Return the fields of the stage that depend on the settings (``adds``, ``metadata``, ...), by name."""
+        return {}
+
+    @classmethod
+    def stage(
+        cls,
+        settings: Any = None,
+        *,
+        name: str | None = None,
+        resources: Resources | None = None,
+        deterministic: bool | None = None,
+        **artifacts: ArtifactRef | None,
+    ) -> Stage:
+        """Return the stage that has this actor work by its settings, with the artifacts that are given."""
+        wanted = cls.settings_type()
+        settings = wanted() if settings is None else settings
+        if not isinstance(settings, wanted):
+            raise TypeError(f"{cls.__name__}: settings are {settings!r}; expected {wanted.__name__}")
+        stated = {key: getattr(cls, key) for key in _STATED} | dict(cls.contract(settings))
+        stated["name"] = name or stated["name"] or cls.__name__
+        if resources is not None:
+            stated["resources"] = resources
+        if deterministic is not None:
+            stated["deterministic"] = deterministic
+        present = {key: ref for key, ref in artifacts.items() if ref is not None}
+        return Stage(actor=name_of(cls), params=settings, artifacts=present, **stated)
+
+
+_STATED = {f.name for f in fields(Stage)} & set(Actor.__annotations__)

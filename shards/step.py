@@ -56,7 +56,7 @@ class Step:
 
     def identity(self, seed: int) -> dict[str, Any]:
         """Return what the step's result depends on; the seed only where a stage draws at random."""
-        cut = self.cut and [self.cut.rows, self.cut.seconds, self.cut.bytes]
+        cut = self.cut and self.cut.identity()
         return {
             "step": self.name,
             "stages": [stage.identity() for stage in self.stages],

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from gristmill.shards.batching import canonical_batches
 from gristmill.shards.errors import GristmillError
 from gristmill.shards.isolation import IsolatedActor
-from gristmill.shards.stage import Actor, Stage
+from gristmill.shards.stage import BatchFunction, Stage
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "reason")])
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "error")])
@@ -52,7 +52,7 @@ class StageWorker:
 
     def __init__(self, stage: Stage, seed: int, *, isolated: bool = False) -> None:
         self.stage = stage
-        self.actor: Actor = IsolatedActor(stage, seed) if isolated else stage.build(seed)
+        self.actor: BatchFunction = IsolatedActor(stage, seed) if isolated else stage.build(seed)
 
     def close(self) -> None:
         """End the actor's process, if it has one."""

@@ -90,6 +90,11 @@ TEST_VOICES: tuple[str, ...] = (
 )
 
 
+def voices_of(part: str) -> tuple[str, ...]:
+    """Return the voices of a part of a corpus: those of ``test`` speak in no other part."""
+    return TEST_VOICES if part == "test" else TRAIN_VOICES
+
+
 class Espeak:
     """eSpeak NG (https://github.com/espeak-ng/espeak-ng) through ctypes; 16-bit sound at 22,050 Hz.
 

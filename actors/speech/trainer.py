@@ -22,12 +22,13 @@ from gristmill.actors.speech.training_data import Batch, Source, ahead
 from gristmill.models.measures.wer import CORRECT, align
 from gristmill.models.optimisers import load_state_tensors, state_tensors
 from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
-from gristmill.models.speech.checkpoint import load_acoustic, read_metadata, save_acoustic
+from gristmill.models.speech.checkpoint import load_acoustic, save_acoustic
 from gristmill.models.speech.decode import prefix_beam_search
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.losses import ctc_loss, expected_errors, soft_target_loss
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.units import Units
+from gristmill.models.weights import read_metadata
 from gristmill.shards.artifact import read_file
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
@@ -143,6 +144,7 @@ class _Training:
         for name, source in self.sources.items():
             wanted = [p.k for p in phases if "soft" in p.weights and name in (p.sources or self.sources)]
             source.check(self.units, self.settings, rate, max((k for k in wanted if k), default=1))
+        self.whole: list[int] = []  # steps of each phase, also where a trial takes fewer
         self.plan = [self._plan(phase, i) for i, phase in enumerate(phases)]
         self.average = {n: v.detach().clone() for n, v in self.model.state_dict().items()} if run.ema else {}
         self.optimiser = torch.optim.AdamW(_groups(self.model, run.weight_decay), lr=1e-3, betas=(0.9, 0.98))
@@ -177,7 +179,9 @@ class _Training:
                 )
             batches += len(source.batches(self.run.batch_frames, self.run.window, self.run.seed, 0))
         epoch = -(-batches // self.context.world_size)
-        return epoch, phase.steps if phase.steps is not None else max(1, math.ceil(epoch * (phase.epochs or 0)))
+        steps = phase.steps if phase.steps is not None else max(1, math.ceil(epoch * (phase.epochs or 0)))
+        self.whole.append(steps)
+        return epoch, steps if self.context.trial_steps is None else min(steps, self.context.trial_steps)
 
     def work(self) -> dict[str, Any]:
         with closing(ahead(self._batches(self.done))) as batches:
@@ -308,7 +312,8 @@ class _Training:
         self.done = step + 1
         total = sum(s for _, s in self.plan)
         due = self.done % self.run.checkpoint_steps == 0 and self.done < total
-        shown = step % self.run.report_steps == 0 or last
+        trial = self.context.trial_steps is not None
+        shown = trial or step % self.run.report_steps == 0 or last
         losses = {name: loss for name, loss in losses.items() if math.isfinite(loss)}  # JSON has no other numbers
         lost = {"skipped": self.skipped} if self.skipped else {}
         rate = self.optimiser.param_groups[0]["lr"]
@@ -317,6 +322,7 @@ class _Training:
         if shown or due:
             data = self._checkpoint() if due and self.context.rank == 0 else None
             told = {"step": step, "steps": total, "phase": phase, "epoch": epoch, "lr": rate, **lost, **losses}
+            told |= {"phase_steps": self.whole[phase]} if trial else {}
             self.context.report(told, data)
 
     def _checkpoint(self) -> bytes:

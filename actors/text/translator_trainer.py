@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from gristmill.actors.text.translator_data import Pairs, encode, read_pairs
 from gristmill.actors.text.translator_files import FAST, check_languages, convert, reader
 from gristmill.models.optimisers import load_state_tensors, state_tensors
-from gristmill.models.speech.checkpoint import read_metadata
 from gristmill.models.text.placeholders import Catalogue
 from gristmill.models.text.translator import (
     TranslatorSizes,
@@ -34,6 +33,7 @@ from gristmill.models.text.translator import (
 )
 from gristmill.models.text.translator_init import bilingual_start
 from gristmill.models.text.translator_units import TranslatorUnits, fit_units
+from gristmill.models.weights import read_metadata
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import Units
+from gristmill.models.weights import read_metadata
 from gristmill.shards.errors import UserError
 
 
@@ -41,17 +42,3 @@ def load_acoustic(data: bytes) -> tuple[AcousticModel, Units, FeatureSettings]:
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"checkpoint: weights and description do not fit together: {error}") from None
     return model.eval(), units, features
-
-
-def read_metadata(data: bytes, where: str = "checkpoint") -> dict[str, str]:
-    """Return the metadata of safetensors bytes; a ``UserError`` tells what the bytes at a place are instead."""
-    size = int.from_bytes(data[:8], "little")
-    try:
-        if len(data) > 8 and size <= len(data) - 8 and data[8:9] == b"{":
-            return dict(json.loads(data[8 : 8 + size]).get("__metadata__") or {})
-    except ValueError:
-        raise UserError(f"{where}: its header cannot be read; expected a safetensors file") from None
-    # Only now: the length that a safetensors file begins with may have the same first bytes.
-    if data[:1] == b"\x80" or data[:2] == b"PK":
-        raise UserError(f"{where}: a pickle, which can run code when loaded; expected a safetensors file")
-    raise UserError(f"{where}: damaged or of another kind; expected a safetensors file")

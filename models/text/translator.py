@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gristmill.models.speech.checkpoint import read_metadata
 from gristmill.models.text.translator_units import END, UNKNOWN, TranslatorUnits
+from gristmill.models.weights import read_metadata
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
 

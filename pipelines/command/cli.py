@@ -224,8 +224,8 @@ def rerank(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Score lists of hypotheses by the re-rankers of their domains, or go on with it."""
+    from gristmill.pipelines.command.rerank import rerank_lists
     from gristmill.pipelines.progress import shown
-    from gristmill.pipelines.requests.files import rerank_lists
 
     with shown(quiet) as progress:
         made, fresh = rerank_lists(lists, weights, out, settings or [], progress)
@@ -245,7 +245,7 @@ def swap(
     held_out: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set of lists that neither saw.")],
 ) -> None:
     """Exchange one domain's re-ranker, unless held-out lists say that the new one is worse."""
-    from gristmill.pipelines.requests.files import swap
+    from gristmill.pipelines.command.rerank import swap
 
     told = swap(new, weights, held_out)
     print(f"exchanged: held-out log loss {told.new:.4f}, before {told.old:.4f} ({told.n} hypotheses)")

@@ -77,7 +77,7 @@ def _carry_out(step: Step, form: str, dest: str, cluster: Cluster, progress: Run
     books = store.join(dest, BOOKS)
     fresh = find_sealed(step_url(books, step, 0)) is None
     made = run_step(step, books, cluster, 0, progress)
-    export = Export(step.input, made, step.stages[0].params["columns"])
+    export = Export(step.input, made, step.stages[0].params["columns"])  # type: ignore[index]
     name = ""
     for name, parts in manifests(form, export).items():
         if fresh or not store.exists(store.join(dest, name)):

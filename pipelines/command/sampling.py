@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -21,12 +20,10 @@ from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.engine import step_url
 from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import committed_shards, read_receipts
+from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
-TRAINER = "gristmill.actors.speech.trainer:train"
-_TRIED_STEPS = 6  # optimiser steps of each phase of a training
 _READ_SHARDS = 8  # of a source that is finished already
-_PADDING = 1.1  # of a batch of speech cut by length
 
 
 @dataclass
@@ -80,26 +77,44 @@ class Spread:
         return [whole.take(places)]
 
 
-class Clocked:
-    """The one rank of a training that is tried out: notes when each phase took its steps."""
+class Trial:
+    """The one rank of a training that is tried out: notes when each phase took its steps.
+
+    A loop that takes optimiser steps stops each phase after ``trial_steps`` and reports how many the phase has in all
+    (``phase_steps``); any other is run to its end.
+    """
 
     rank = 0
     world_size = 1
+    trial_steps: int | None = 6
 
     def __init__(self) -> None:
         self.at: dict[int, list[float]] = {}
+        self.steps: dict[int, float] = {}
 
     def resume(self) -> None:
         """Return nothing: it starts afresh."""
 
     def report(self, metrics: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
         """Note the time."""
-        self.at.setdefault(int(metrics.get("phase", 0)), []).append(time.perf_counter())
+        phase = int(metrics.get("phase", 0))
+        self.at.setdefault(phase, []).append(time.perf_counter())
+        if "phase_steps" in metrics:
+            self.steps[phase] = metrics["phase_steps"]
 
-    def seconds(self, phase: int) -> float:
-        """Return the seconds of an optimiser step; the first one, which warms up, is left out."""
-        times = self.at.get(phase, [])
-        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of all phases, had they taken all of their steps; ``None`` if the loop ran to its end.
+
+        The first step of a phase, which warms up, is left out.
+        """
+        if not self.steps:
+            return None
+        total = 0.0
+        for phase, steps in self.steps.items():
+            times = self.at[phase]
+            total += steps * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+        return total
 
 
 @dataclass
@@ -117,7 +132,7 @@ class SampledRun(Run):
     cuts: dict[str, int] = field(default_factory=dict)  # sample digest -> real shards
     finished: dict[str, SealedSet | Artifact | None] = field(default_factory=dict)  # sample digest -> the real thing
     contents: dict[str, Any] = field(default_factory=dict)  # digest of a sample artifact's JSON -> the real one's
-    pace: dict[str, tuple[dict[str, bytes], dict[int, float]]] = field(default_factory=dict)  # of a job's name
+    tried: dict[str, tuple[dict[str, bytes], float]] = field(default_factory=dict)  # of a job's name: files, seconds
     warm: set[str] = field(default_factory=set)  # loops of other jobs that ran already
 
     # What is finished already.
@@ -136,7 +151,9 @@ class SampledRun(Run):
             same = self.contents.get(_content(value))
             return same if same is not None else {key: self._real(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
-            return [self._real(inner) for inner in value]
+            return type(value)(self._real(inner) for inner in value)
+        if isinstance(value, Settings):
+            return value.but(**self._real(dict(value)))
         return value
 
     def _real_step(self, step: Step) -> Step | None:
@@ -243,56 +260,43 @@ class SampledRun(Run):
 
     def _try(self, job: TrainJob) -> Artifact:
         url = job.url(self.out)
-        known = self._known([found.digest for found in _made(job.config)])
-        real = get_artifact(replace(job, config=self._real(job.config)).url(self.real)) if known else None
-        phases = job.config.get("phases") if job.loop == TRAINER else None
-        if phases is None:
-            artifact, pace = self._trained(job, url)
-        else:
-            artifact, pace = self._stepped(job, url, phases)
-        factor = max((self.factors.get(found.digest, 1.0) for found in _made(job.config)), default=1.0)
-        seconds = 0.0
-        if real is None and phases is None:
-            seconds = pace[0] * factor
-        elif real is None:
-            seconds = sum(
-                _phase_seconds(job.config, phase, self.factors, pace[i]) for i, phase in enumerate(phases or ())
-            )
-        ranks = job.ranks
-        line = Line(job.name, "training", int(real is not None), wall=seconds / ranks)
+        known = self._known([found.digest for found in job.made_of()])
+        real = get_artifact(self._real_job(job).url(self.real)) if known else None
+        artifact, tried = self._tried(job, url)
+        factor = max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
+        seconds = tried * factor if real is None else 0.0
+        line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks)
         line.cpu, line.gpu = seconds * job.resources.cpus, seconds * job.resources.gpus
         self.lines.append(line)
         self.finished[artifact.digest] = real
         return artifact
 
-    def _stepped(
-        self, job: TrainJob, url: str, phases: Sequence[Mapping[str, Any]]
-    ) -> tuple[Artifact, dict[int, float]]:
-        """Return a model of a few steps, and the seconds of a step of each phase."""
-        if job.name not in self.pace:
-            short = dict(job.config)
-            short["phases"] = [{**phase, "epochs": None, "steps": _TRIED_STEPS} for phase in phases]
-            short |= {"report_steps": 1, "checkpoint_steps": 1 << 30}
-            clock = Clocked()
-            replace(job, config=short).run(url, clock)
-            tried = get_artifact(url)
-            assert tried is not None
-            pace = {place: clock.seconds(place) for place in range(len(phases))}
-            self.pace[job.name] = ({name: tried.read(name) for name in tried.files}, pace)
-        files, pace = self.pace[job.name]
-        return get_artifact(url) or put_artifact(url, files, job.identity()), pace
+    def _tried(self, job: TrainJob, url: str) -> tuple[Artifact, float]:
+        """Return the model of the sample, and the seconds that its whole training on the sample would take.
 
-    def _trained(self, job: TrainJob, url: str) -> tuple[Artifact, dict[int, float]]:
-        """Return the model of the sample, and the seconds that it took."""
-        if job.loop not in self.warm:
-            job.run(url, Clocked())  # what it imports is loaded once
-            self.warm.add(job.loop)
+        Of a loop that takes optimiser steps a few are tried, which jobs of one name share.
+        """
+        if job.name in self.tried:
+            files, seconds = self.tried[job.name]
+            return get_artifact(url) or put_artifact(url, files, job.identity()), seconds
+        trial = Trial()
         begun = time.perf_counter()
-        job.run(url, Clocked())
+        job.run(url, trial)
+        if trial.seconds is None and job.loop not in self.warm:
+            self.warm.add(str(job.loop))  # what it imports is loaded once
+            begun = time.perf_counter()
+            job.run(url, Trial())
         seconds = time.perf_counter() - begun
         made = get_artifact(url)
         assert made is not None
-        return made, {0: seconds}
+        if trial.seconds is not None:
+            seconds = trial.seconds
+            self.tried[job.name] = ({name: made.read(name) for name in made.files}, seconds)
+        return made, seconds
+
+    def _real_job(self, job: TrainJob) -> TrainJob:
+        settings = job.settings and job.settings.but(**self._real(dict(job.settings)))
+        return replace(job, config=self._real(job.config), inputs=self._real(job.inputs), settings=settings)
 
     def _place(self, name: str, identity: Mapping[str, Any]) -> str:
         return store.join(self.out, name, canonical.digest([name, identity])[:16])
@@ -315,38 +319,6 @@ def _content(value: Any) -> str:
         return canonical.digest(value)
     except TypeError:
         return ""  # holds sets or artifacts: no file's content
-
-
-def _made(value: Any) -> Iterator[SealedSet | Artifact]:
-    """Give the sets and artifacts that a job's config holds."""
-    if isinstance(value, SealedSet | Artifact):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from itertools.chain.from_iterable(map(_made, value.values()))
-    elif isinstance(value, list | tuple):
-        yield from itertools.chain.from_iterable(map(_made, value))
-
-
-def _phase_seconds(
-    config: Mapping[str, Any], phase: Mapping[str, Any], factors: Mapping[str, float], pace: float
-) -> float:
-    """Return what a phase takes on one rank: its steps, each as long as a full batch makes it."""
-    given = float(config.get("batch_frames", 6000))
-    tried = whole = 0.0
-    for name in phase.get("sources") or config["data"]:
-        for sealed in _made(config["data"][name]):
-            if isinstance(sealed, SealedSet) and "feature_frames" in sealed.schema.names:
-                columns = sealed.tables(["feature_frames"])
-                frames = float(sum(sum(table["feature_frames"].to_pylist()) for table in columns))
-                tried, whole = tried + frames, whole + frames * factors.get(sealed.digest, 1.0)
-                break
-    if not tried:
-        return 0.0
-    full = pace * given / min(given, tried / math.ceil(tried * _PADDING / given))
-    steps = phase.get("steps")
-    if steps is None:
-        steps = math.ceil(whole * _PADDING / given * (phase.get("epochs") or 0))
-    return steps * full
 
 
 def at_once(runner: str, workers: int | None) -> int:

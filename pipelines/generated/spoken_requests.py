@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -221,15 +221,19 @@ def sentence(rng: np.random.Generator, test: bool = False, domains: tuple[str, .
 
 
 def requests(
-    part: str, n: int, seed: int = 0, rows: int = 2000, start: int = 0, domains: tuple[str, ...] = DOMAINS
+    part: str,
+    n: int,
+    voices: Sequence[str],
+    seed: int = 0,
+    rows: int = 2000,
+    start: int = 0,
+    domains: tuple[str, ...] = DOMAINS,
 ) -> Iterator[pa.Table]:
     """Yield records ``start`` to ``start + n - 1`` of a part as tables (``REQUESTS``) of at most ``rows`` rows.
 
-    ``part`` is labelled, unlabelled or test; ``domains`` are those that are spoken of. Test sentences and test voices
-    occur in no other part.
+    ``part`` is labelled, unlabelled or test; ``voices`` are drawn from for each sentence, ``domains`` are those that
+    are spoken of. Test sentences occur in no other part.
     """
-    from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES
-
     if part not in PARTS:
         raise UserError(f"requests: part is {part!r}, expected one of {', '.join(PARTS)}")
     if n < 0 or start < 0 or rows < 1:
@@ -238,10 +242,9 @@ def requests(
     if unknown or not domains:
         raise UserError(f"requests: domains {unknown or 'are empty'}, expected some of {', '.join(DOMAINS)}")
     test = part == "test"
-    voices = TEST_VOICES if test else TRAIN_VOICES
     draw = RecordRandom(seed, f"requests/{part}")
     for first in range(start, start + n, rows):
         ids = [f"requests/{part}/{i:07d}" for i in range(first, min(first + rows, start + n))]
-        drawn = [(sentence(rng, test, domains), voices[rng.integers(len(voices))]) for rng in map(draw, ids)]
+        drawn = [(sentence(rng, test, domains), voices[int(rng.integers(len(voices)))]) for rng in map(draw, ids)]
         texts, names = zip(*drawn, strict=True)
         yield pa.table([ids, texts, names], schema=REQUESTS)

@@ -13,10 +13,12 @@ from gristmill.actors.requests import folds, parsing
 from gristmill.actors.requests.parsing import ContextKind
 from gristmill.actors.sources.requests import list_requests
 from gristmill.pipelines.generated import ambiguous, assistant
+from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import CutSettings, Places, Settings, digest_of, place_names, refuse_empty
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
 
@@ -41,7 +43,7 @@ class RequestCorpusSettings(Settings):
     context: dict[str, ContextKind] = Field(default_factory=dict)  # files: columns to carry through
     folds: int = Field(5, ge=2)
     test_share: float | None = Field(None, ge=0, lt=1)  # 0.2, or 0 where `test` is given
-    shard: CutSettings = CutSettings()
+    shard: Cut = Cut()
 
     @property
     def chosen(self) -> str:
@@ -94,7 +96,7 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
         parse = parsing.stage(
             lang=settings.languages[0], domains=settings.domains, parse=settings.parse, context=settings.context
         )
-        made = run.step(Step("requests", (parse,), _listed(run, settings), cut=settings.shard.cut()))
+        made = run.step(Step("requests", (parse,), _listed(run, settings), cut=settings.shard))
     else:
         made = _generated(run, settings)
     refuse_empty(made, "requests")
@@ -105,7 +107,7 @@ def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSe
     """Add ``fold`` to requests, by the random split of a number: each other number is another split."""
     drops = ("part",) if "part" in requests.schema.names else ()
     stage = folds.stage(f"folds_{split}", folds=settings.folds, test_share=settings.held_out, drops=drops)
-    cut = settings.shard.cut() if settings.chosen == "assistant" else None
+    cut = settings.shard if settings.chosen == "assistant" else None
     return run.step(Step(f"split_{split}", (stage,), requests, cut=cut))
 
 

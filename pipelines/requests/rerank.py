@@ -28,10 +28,10 @@ from gristmill.pipelines.requests.systems import (
     train_weights,
 )
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import Settings
 from gristmill.shards import canonical
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
 SAMPLE = 2000  # records that a plan tries: each domain needs some in each fold

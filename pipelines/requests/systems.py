@@ -9,11 +9,11 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import Settings
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import Settings
 
 ALONE = "_no_context"  # a system that sees the three scores alone
 

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
+from itertools import chain
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from gristmill.actors.sources.speech import corpus_name, list_sources
+from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech import ingest, join_digits, synthesise
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
+from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
-
-
-class Settings(BaseModel):
-    """Base of the recipes' settings: a key that is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class CutSettings(Settings):
-    """The most a shard may hold."""
-
-    rows: int = Field(2000, ge=1)
-    seconds: float = Field(3600.0, gt=0)
-    bytes: int = Field(256 << 20, gt=0)
-
-    def cut(self) -> Cut:
-        """Return the cut for the index."""
-        return Cut(self.rows, self.seconds, self.bytes)
-
-
-Places = str | tuple[str, ...]  # one URL, or several that are read one after the other
 
 
 class CorpusSettings(Settings):
@@ -66,7 +46,7 @@ class CorpusSettings(Settings):
     sampling_rate: int = Field(16000, ge=8000, le=48000)
     max_duration: float = Field(30.0, gt=0)  # seconds; longer files are rejected
     min_duration: float = Field(0.1, ge=0)
-    shard: CutSettings = CutSettings()
+    shard: Cut = Cut()
 
     @property
     def chosen(self) -> str:
@@ -109,17 +89,6 @@ def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     return corpora
 
 
-def refuse_empty(made: SealedSet, name: str) -> None:
-    """Refuse a set of which no record is left, with the reasons why."""
-    if made.records:
-        return
-    told = {**made.seal["reasons"], **made.seal["errors"]}
-    reasons = ", ".join(f"{count} x {why}" for why, count in told.items())
-    raise UserError(
-        f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect {made.url} --rejects`"
-    )
-
-
 def _requests(run: Run, settings: CorpusSettings) -> Corpora:
     counts = {
         "labelled": settings.labelled_records,
@@ -130,11 +99,11 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
     for part, records in counts.items():
         texts = run.source(
             f"requests_{part}",
-            partial(requests, part, records, seed=run.seed, domains=settings.domains),
+            partial(requests, part, records, synthesise.voices_of(part), seed=run.seed, domains=settings.domains),
             {"part": part, "records": records, "seed": run.seed, "domains": settings.domains, "version": 1},
         )
         stage = synthesise.stage(settings.sampling_rate, keep_text=part != "unlabelled")
-        parts[part] = run.step(Step(part, (stage,), texts, cut=settings.shard.cut()))
+        parts[part] = run.step(Step(part, (stage,), texts, cut=settings.shard))
     return Corpora(**parts)
 
 
@@ -157,7 +126,7 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
         identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
         plans = run.source(f"strings_{name}", plan, identity)
         stage = join_digits.stage(sampling_rate=settings.sampling_rate)
-        made[name] = run.step(Step(name, (stage,), plans, cut=settings.shard.cut()))
+        made[name] = run.step(Step(name, (stage,), plans, cut=settings.shard))
     return Corpora(**made)
 
 
@@ -174,7 +143,7 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
             max_duration=settings.max_duration,
             min_duration=settings.min_duration,
         )
-        parts[name] = run.step(Step(name, (stage,), source, cut=settings.shard.cut()))
+        parts[name] = run.step(Step(name, (stage,), source, cut=settings.shard))
     return Corpora(**parts)
 
 
@@ -189,28 +158,6 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
     listing = run.source(f"listing_{name}", tables, {"rows": digest_of(tables())})
     stage = ingest.probe_stage(max_duration=settings.max_duration, min_duration=settings.min_duration)
     return run.step(Step(f"probed_{name}", (stage,), listing))
-
-
-def place_names(urls: Sequence[str]) -> list[str]:
-    """Return a name for each place; equal ones (/a/train, /b/train) are numbered in the order given, for the ids."""
-    own = [corpus_name(url) for url in urls]
-    names: list[str] = []
-    for name in own:
-        free = name
-        if own.count(name) > 1:
-            taken = {*own, *names}
-            free = next(f"{name}-{n}" for n in count(1) if f"{name}-{n}" not in taken)
-        names.append(free)
-    return names
-
-
-def digest_of(tables: Iterator[pa.Table]) -> str:
-    """Return the digest of rows as they stream by."""
-    whole = hashlib.sha256()
-    for table in tables:
-        for batch in table.combine_chunks().to_batches():
-            whole.update(batch.serialize())
-    return whole.hexdigest()
 
 
 def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]:

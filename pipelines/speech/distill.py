@@ -20,7 +20,7 @@ from gristmill.models.speech.features import FeatureSettings
 from gristmill.pipelines.report.report import Report, describe_test_set, evaluate
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
-from gristmill.pipelines.speech.corpora import CorpusSettings, Settings, prepare_corpora
+from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
 from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
 from gristmill.pipelines.speech.spelling import TeacherConfig, UnitConfig, fitted_units, outside_units
@@ -28,6 +28,7 @@ from gristmill.pipelines.speech.systems import Data, SweepSettings, Systems, Sys
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import Settings
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.settings import Settings
 
 _TALKERS = 160  # utterances at most that babble is made of
 

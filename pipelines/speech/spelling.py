@@ -9,8 +9,8 @@ from pydantic import Field
 
 from gristmill.models.speech.units import characters, sentencepiece
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import Settings
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.settings import Settings
 
 
 class UnitConfig(Settings):

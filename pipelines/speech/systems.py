@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gristmill.pipelines.speech.corpora import Settings
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
 
 

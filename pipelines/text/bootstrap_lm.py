@@ -17,7 +17,6 @@ from typing import Literal, get_args
 from gristmill.actors.text import language_model
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import Settings
 from gristmill.pipelines.text import scores
 from gristmill.pipelines.text.bootstrap_report import make_report, publish
 from gristmill.pipelines.text.domain_texts import (
@@ -40,6 +39,7 @@ from gristmill.pipelines.text.translators import (
 )
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 SAMPLE = 400  # records of each source that a plan tries: some must fall into each part
 IN_DOMAIN, RAW, SELECTED, FINE_TUNED = "in_domain", "raw", "selected", "fine_tuned"

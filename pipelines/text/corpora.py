@@ -11,10 +11,12 @@ from pydantic import Field
 
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
 from gristmill.actors.text import near_duplicates, parsing
+from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import CutSettings, Places, Settings, digest_of, place_names, refuse_empty
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
 
@@ -35,7 +37,7 @@ class _Settings(Settings):
     formats: Literal["keep", "remove", "reject"] = "remove"
     label_source: str = "gold"
     memory: int = Field(1 << 30, gt=0)  # bytes that a part of the search for duplicates may take
-    shard: CutSettings = CutSettings(rows=20000)
+    shard: Cut = Cut(rows=20000)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -136,7 +138,7 @@ def _prepare(
         signature=settings.near is not None,
         **more,
     )
-    parsed = run.step(Step(f"parsed_{name}", (parse,), listing, cut=settings.shard.cut()))
+    parsed = run.step(Step(f"parsed_{name}", (parse,), listing, cut=settings.shard))
     refuse_empty(parsed, name)
     return unique(run, parsed, name, settings.near, settings.memory)
 

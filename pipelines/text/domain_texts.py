@@ -16,8 +16,8 @@ from gristmill.actors.text.parts import DEV, TEST, TRAIN, parts_stage, subset_st
 from gristmill.models.normalise import words
 from gristmill.pipelines.generated import assistant_pairs
 from gristmill.pipelines.generated.assistant_catalogue import catalogue
+from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import CutSettings, Settings, refuse_empty
 from gristmill.pipelines.text.corpora import (
     PairSettings,
     TextSettings,
@@ -29,6 +29,8 @@ from gristmill.pipelines.text.corpora import (
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
 LEAST_TEXTS = 10  # that an experiment of less text of the domain is worth
@@ -77,7 +79,7 @@ class InDomainSettings(Settings):
     dev: float = Field(0.06, gt=0, lt=1)
     test: float = Field(0.2, gt=0, lt=1)
     sizes: tuple[PositiveInt, ...] = (1, 10, 20)
-    shard: CutSettings = CutSettings(rows=1000)
+    shard: Cut = Cut(rows=1000)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) 
     """
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
-    parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard.cut()))
+    parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard))
     refuse_parts(parts)
     apart = None if domain.files is None else references
     return Corpora(

@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from gristmill.actors.text.ngram_texts import check_columns
 from gristmill.models.text.ngram import check_settings
-from gristmill.pipelines.speech.corpora import Settings
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
+from gristmill.shards.settings import Settings
 
 Texts = Sequence[tuple[SealedSet, str]]  # sealed sets and the column of each that holds the text
 

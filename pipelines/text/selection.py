@@ -10,14 +10,15 @@ from pydantic import Field
 from gristmill.actors.text import embed as embedding
 from gristmill.actors.text import language_model, select
 from gristmill.models.text.selection import Metric
+from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import Settings, refuse_empty
 from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
 from gristmill.shards.step import Step
 

@@ -15,8 +15,8 @@ from pydantic import Field, PositiveFloat
 from gristmill.actors.text import choose, confuse, language_model, spoken
 from gristmill.actors.text.choose import CHOICE
 from gristmill.actors.text.parts import DEV, TEST, TRAIN
+from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import Settings, refuse_empty
 from gristmill.pipelines.text.domain_texts import Corpora, subset
 from gristmill.pipelines.text.ngrams import NgramSettings, mix_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_ngrams
@@ -30,6 +30,7 @@ from gristmill.pipelines.text.translators import (
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 

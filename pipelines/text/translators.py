@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.corpora import CutSettings, Settings
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.index import Cut
 from gristmill.shards.job import TrainJob
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
@@ -95,7 +96,7 @@ class TranslateSettings(Settings):
     gpus: float = Field(0.0, ge=0)
     rows: int = Field(64, ge=1)  # of a batch
     max_units: float = Field(2048, gt=0)  # of a batch, padding counted
-    shard: CutSettings = CutSettings()
+    shard: Cut = Cut()
 
     @model_validator(mode="after")
     def _computes(self) -> TranslateSettings:
@@ -241,4 +242,4 @@ def translate(
         rows=settings.rows,
         max_units=settings.max_units,
     )
-    return run.step(Step(name, (*chain, *then), texts, cut=settings.shard.cut()))
+    return run.step(Step(name, (*chain, *then), texts, cut=settings.shard))

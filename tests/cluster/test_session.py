@@ -41,7 +41,7 @@ import os, ray
 from ray._raylet import AuthenticationMode, get_authentication_mode
 before = get_authentication_mode()
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
-from cluster import session
+from gristmill.cluster import session
 session.start(1)
 print(before == AuthenticationMode.TOKEN, get_authentication_mode() == AuthenticationMode.TOKEN)
 session.stop()
@@ -58,7 +58,7 @@ def test_processes_of_a_local_ray_ask_its_own_dashboard_and_take_the_systems_all
     code = """
 import os
 from pathlib import Path
-from cluster import session
+from gristmill.cluster import session
 session.start(1)
 import ray
 def nodes():
@@ -97,7 +97,7 @@ def test_a_local_ray_listens_on_loopback_only_and_spills_where_it_is_told(tmp_pa
     pytest.importorskip("ray")
     code = """
 import json, os, psutil, sys, threading
-from cluster import session
+from gristmill.cluster import session
 from gristmill.cluster.ray_runner import RayRunner
 from tests.fault.train_loops import walking
 session.start(1)

@@ -21,7 +21,7 @@ from gristmill.pipelines.text.translators import (
     translator_job,
 )
 from gristmill.shards.artifact import Artifact
-from tests.actors.translators import sealed, sentences
+from tests.actors.text.translators import sealed, sentences
 
 SETTINGS = TranslatorSettings(
     model=TranslatorModelSettings(dim=32, encoder_layers=1, decoder_layers=1, ff=64, heads=2),

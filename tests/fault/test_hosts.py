@@ -21,7 +21,7 @@ from gristmill.shards.engine import run_step
 from tests.fault.hosts import Hosts, need_namespaces
 from tests.fault.hosts_driver import SHARDS
 from tests.fault.law_actors import corpus, law_step
-from tests.pipelines.test_distill import CONFIG, SMALL
+from tests.pipelines.speech.test_distill import CONFIG, SMALL
 from tests.weed import Weed
 
 PORT = 6390

@@ -61,9 +61,10 @@ def test_inverses_of_stages_and_trainings_are_equal_on_one_thread_and_on_several
     assert len(found) == 1, found
 
 
-PREPARED = "import pyarrow as pa; from shards import process; process.prepare(); "  # as where Arrow was loaded before
+# As where Arrow was loaded before.
+PREPARED = "import pyarrow as pa; from gristmill.shards import process; process.prepare(); "
 COMMAND_LINE = (
-    "import contextlib, sys; from pipelines import cli; sys.argv[1:] = ['--version']\n"
+    "import contextlib, sys; from gristmill.pipelines.command import cli; sys.argv[1:] = ['--version']\n"
     "with contextlib.suppress(SystemExit): cli.main()\n"
     "import pyarrow as pa; "
 )

@@ -121,7 +121,7 @@ def test_a_file_put_after_a_listing_is_there(root: str) -> None:
     folder = store.join(root, "listed")
     store.write_bytes(store.join(folder, "first"), b"1")
     assert store.list_names(folder) == ["first"]
-    code = "import sys; from shards import store; store.write_bytes(sys.argv[1], b'2')"
+    code = "import sys; from gristmill.shards import store; store.write_bytes(sys.argv[1], b'2')"
     subprocess.run([sys.executable, "-c", code, store.join(folder, "second")], check=True)
     assert store.read_if_present(store.join(folder, "second")) == b"2"
     assert store.exists(store.join(folder, "second"))

@@ -1,0 +1,137 @@
+"""The verbs ``rerank`` and ``swap``: weights of re-rankers are used on lists, and exchanged behind a gate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.actors.requests import rerank
+from gristmill.actors.requests.rerank import file_of, lists_of, load_folder
+from gristmill.models.requests.reranker_fit import Gate, gate
+from gristmill.models.requests.rerankers import DomainReranker
+from gristmill.pipelines.command.export import find_set
+from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
+from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.config import absolute
+from gristmill.pipelines.progress import RunProgress
+from gristmill.pipelines.run import Run
+from gristmill.shards import store
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import HYPOTHESES_FIELDS, ID
+from gristmill.shards.step import Step
+
+ROWS = 2000  # of a shard
+EXPECTED = "a sealed set, or a .parquet or .jsonl file, of records with `id` and `hypotheses`"
+
+
+def rerank_lists(
+    lists: str, weights: str, out: str, settings: Sequence[str] = (), progress: RunProgress | None = None
+) -> tuple[SealedSet, bool]:
+    """Score lists of hypotheses by the weights in a folder: ``scores`` and ``best`` (-1: no hypothesis) are added.
+
+    ``settings`` are ``runner=ray|inprocess`` and ``workers=N``. Returned are the set, and whether anything was done.
+
+    Raises:
+        UserError: the lists or the weights are missing, or a list needs a domain or a column that is not there.
+    """
+    out = absolute(out)
+    stage = rerank.stage(folder=absolute(weights))  # refused before any list is read
+    common = carried_out("rerank", out, settings)
+    check_out(out)
+    run = Run(out, make_cluster(common), progress=progress or RunProgress())
+    with leased(run, partial(check_nodes, common)):
+        # A list that cannot be scored costs itself: there is no recipe here that many of them would spoil.
+        ranked = run.step(Step("ranked", (stage,), _source(run, absolute(lists)), max_quarantine=1.0))
+        fresh = any(not trace.kept for trace in run.trace)
+        run.write_ledger("rerank")
+    return ranked, fresh
+
+
+def swap(new: str, weights: str, held_out: str) -> Gate:
+    """Put a domain's new weights into a folder, unless its hypotheses in held-out lists have a higher log loss by them.
+
+    A domain that has no weights there yet competes with R0.
+
+    Raises:
+        UserError: the new weights are refused, or a place is missing.
+    """
+    data = store.read_if_present(absolute(new))
+    if data is None:
+        raise UserError(f"{new}: there are no weights; expected the <domain>.json of a re-ranker")
+    made = DomainReranker.from_bytes(data, new)
+    folder = absolute(weights)
+    old = {one.domain: one for one in load_folder(folder)}.get(made.domain, DomainReranker.unweighted(made.domain))
+    if made.to_bytes() == old.to_bytes():
+        raise UserError(f"{new}: these weights are in use already; expected others")
+    sealed = find_set(absolute(held_out))
+    columns = [spec.name for spec in (*old.context, *made.context)]
+    wanted = ["hypotheses", "reference_length", *dict.fromkeys(columns)]
+    for name in wanted:
+        if name not in sealed.schema.names:
+            raise UserError(f"{sealed.url}: the lists have no column {name!r}; they have {sealed.schema.names}")
+    told = gate(old, made, lists_of(pa.concat_tables(_held_out(sealed, wanted)), columns, labelled=True))
+    store.write_bytes(file_of(folder, made.domain), data)
+    return told
+
+
+def _held_out(sealed: SealedSet, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Give the lists of the test part, or all where there is no such part."""
+    fold = ["fold"] if "fold" in sealed.schema.names else []
+    for table in sealed.tables([*columns, *fold]):
+        yield (table.filter(pc.equal(table["fold"], -1)) if fold else table).select(columns)
+
+
+def _source(run: Run, url: str) -> SealedSet:
+    form = next((form for form in READERS if url.endswith(form)), None)
+    if form is None:
+        return find_set(url)
+    if not store.exists(url):
+        raise UserError(f"{url}: there is no such file; expected {EXPECTED}")
+    whole = hashlib.sha256()
+    with store.open_read(url) as file:
+        while part := file.read(1 << 20):
+            whole.update(part)
+    return run.source("lists", lambda: READERS[form](url), {"sha256": whole.hexdigest()})
+
+
+def _parquet(url: str) -> Iterator[pa.Table]:
+    import pyarrow.parquet as pq
+
+    try:
+        with store.open_read(url) as file:
+            for batch in pq.ParquetFile(file).iter_batches(ROWS):
+                yield _checked(pa.Table.from_batches([batch]), url)
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            f"{url}: cannot be read as Parquet ({str(error).splitlines()[0]}); expected {EXPECTED}"
+        ) from None
+
+
+def _jsonl(url: str) -> Iterator[pa.Table]:
+    import pyarrow.json as pj
+
+    known = pa.schema([ID, *HYPOTHESES_FIELDS])
+    try:
+        with store.open_read(url) as file:
+            table = pj.read_json(file, parse_options=pj.ParseOptions(explicit_schema=known))
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            f"{url}: cannot be read as JSON lines ({str(error).splitlines()[0]}); expected {EXPECTED}"
+        ) from None
+    for first in range(0, max(1, table.num_rows), ROWS):
+        yield _checked(table.slice(first, ROWS), url)
+
+
+def _checked(table: pa.Table, url: str) -> pa.Table:
+    missing = [name for name in ("id", "hypotheses") if name not in table.column_names]
+    if missing or table["id"].null_count:
+        raise UserError(f"{url}: a record has no {missing[0] if missing else 'id'}; expected {EXPECTED}")
+    return table.combine_chunks()
+
+
+READERS = {".parquet": _parquet, ".jsonl": _jsonl}

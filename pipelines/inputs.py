@@ -1,0 +1,48 @@
+"""What recipes of all wings do with their inputs: places and their names, digests of listings, empty sets refused."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import pyarrow as pa
+
+from gristmill.actors.sources.speech import corpus_name
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+
+Places = str | tuple[str, ...]  # one URL, or several that are read one after the other
+
+
+def refuse_empty(made: SealedSet, name: str) -> None:
+    """Refuse a set of which no record is left, with the reasons why."""
+    if made.records:
+        return
+    told = {**made.seal["reasons"], **made.seal["errors"]}
+    reasons = ", ".join(f"{count} x {why}" for why, count in told.items())
+    raise UserError(
+        f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect {made.url} --rejects`"
+    )
+
+
+def place_names(urls: Sequence[str]) -> list[str]:
+    """Return a name for each place; equal ones (/a/train, /b/train) are numbered in the order given, for the ids."""
+    own = [corpus_name(url) for url in urls]
+    names: list[str] = []
+    for name in own:
+        free = name
+        if own.count(name) > 1:
+            taken = {*own, *names}
+            free = next(f"{name}-{n}" for n in count(1) if f"{name}-{n}" not in taken)
+        names.append(free)
+    return names
+
+
+def digest_of(tables: Iterator[pa.Table]) -> str:
+    """Return the digest of rows as they stream by."""
+    whole = hashlib.sha256()
+    for table in tables:
+        for batch in table.combine_chunks().to_batches():
+            whole.update(batch.serialize())
+    return whole.hexdigest()

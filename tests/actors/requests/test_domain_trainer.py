@@ -1,0 +1,167 @@
+"""Training of domains on sealed requests: folds left out, negatives drawn by id, the same bytes again, refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from gristmill.actors.requests.domain_trainer import DomainTraining as Training
+from gristmill.actors.requests.domain_trainer import _counts, _rows, train
+from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
+from gristmill.models.requests.domain import load, predict
+from gristmill.shards.artifact import get_artifact
+from gristmill.shards.dataset import open_sealed, seal_tables
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
+from gristmill.shards.schema import REQUESTS
+from tests.models.requests.domain_examples import TEMPLATES, requests
+
+SETTINGS = {
+    "linear": {"min_count": 1},
+    "neural": {"buckets": 256, "dim": 8, "hidden": 8, "epochs": 2, "batch": 16},
+}
+FIELDS = pa.schema([*REQUESTS, pa.field("fold", pa.int32())])
+
+
+def records(folds=3):
+    """Every fourth request is for test; the others go round the folds."""
+    return [
+        {**row, "lang": "en", "label_source": "gold", "fold": -1 if n % 4 == 3 else n % folds}
+        for n, row in enumerate(requests())
+    ]
+
+
+def sealed(path, rows, shards=3):
+    size = -(-len(rows) // shards)
+    tables = [pa.Table.from_pylist(rows[i : i + size], schema=FIELDS) for i in range(0, len(rows), size)]
+    return seal_tables(str(path), "requests", tables)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return sealed(tmp_path_factory.mktemp("requests") / "set", records())
+
+
+@pytest.fixture
+def context(tmp_path):
+    return InProcessContext(str(tmp_path / "run"))
+
+
+def config(data, **more):
+    family = more.get("family", "linear")
+    return {"data": data.url, "domain": "alarm", "settings": SETTINGS[family], **more}
+
+
+def test_a_training_sees_neither_its_fold_nor_the_test(data):
+    for left_out in (None, 0, 2):
+        run = Training(data=data.url, domain="alarm", left_out=left_out)
+        seen = [row for row in records() if row["fold"] not in (-1, left_out)]
+        own = sorted((row for row in seen if row["domain"] == "alarm"), key=lambda row: row["id"])
+        assert _counts(run) == (len(own), len(seen) - len(own))
+        examples, others = _rows(run, 1.0)
+        assert [example.tokens for example in examples] == [row["tokens"] for row in own]
+        assert others == [row["tokens"] for row in seen if row["domain"] != "alarm"]
+        assert all(tag in ("O", "B-time", "I-time") for example in examples for tag in example.tags)
+        assert any("B-time" in example.tags for example in examples)
+
+
+def test_negatives_are_drawn_by_seed_domain_and_id(data, tmp_path):
+    def drawn(domain="alarm", seed=0, share=0.5, url=data.url):
+        return {" ".join(tokens) for tokens in _rows(Training(data=url, domain=domain, seed=seed), share)[1]}
+
+    every = drawn(share=1.0)
+    assert drawn() == drawn()
+    assert 0.2 < len(drawn()) / len(every) < 0.8
+    assert drawn(share=0.2) < drawn() < drawn(share=0.8) < every
+    assert drawn() != drawn(seed=1)
+    common = every & drawn("chat", share=1.0)
+    assert drawn() & common != drawn("chat") & common
+    # Whatever the order and the shards of the set.
+    again = sealed(tmp_path / "again", records()[::-1], shards=2)
+    assert drawn(url=again.url) == drawn()
+
+
+def test_fewer_negatives_believe_more(data, context):
+    tokens = [row["tokens"] for row in requests()]
+    sums = []
+    for negatives in (0.3, 1.0, None):
+        made = train(config(data, settings={"min_count": 1, "negatives": negatives}), context)
+        sums.append(sum(found[0].domain_logprob for found in predict(load(made["files"]), tokens)))
+        assert made["others"] <= sum(row["domain"] != "alarm" for row in records())
+    assert sums == sorted(sums, reverse=True)
+
+
+@pytest.mark.parametrize("family", sorted(SETTINGS))
+def test_the_same_bytes_again_whatever_the_order_of_the_set(data, tmp_path, family):
+    again = sealed(tmp_path / "again", records()[::-1], shards=2)
+    files = []
+    for number, given in enumerate((data, data, again)):
+        job = TrainJob(
+            "domain", config(given, family=family, left_out=1), loop="gristmill.actors.requests.domain_trainer:train"
+        )
+        url = str(tmp_path / str(number))
+        InProcessRunner().train([(job, url)])
+        artifact = get_artifact(url)
+        files.append({name: artifact.read(name) for name in artifact.files})
+    assert files[0] == files[1] == files[2]
+    told = json.loads(files[0]["training.json"])
+    own = sum(row["domain"] == "alarm" and row["fold"] in (0, 2) for row in records())
+    assert (told["domain"], told["left_out"], told["own"]) == ("alarm", 1, own)
+    model = load(files[0])
+    assert (model.domain, model.family, model.intents) == ("alarm", family, ("remove", "set"))
+    assert (model.slots is not None) if family == "linear" else model.tags == ("O", "B-time", "I-time")
+
+
+def test_a_domain_without_requests_left_is_refused(data, context, tmp_path):
+    with pytest.raises(UserError, match=r"domain 'weather'.*no request of it outside the test.*at least one"):
+        train(config(data, domain="weather"), context)
+    rows = records()
+    for row in rows:
+        if row["domain"] == "alarm":
+            row["fold"] = 1
+    one = sealed(tmp_path / "one", rows)
+    with pytest.raises(UserError, match=r"domain 'alarm'.*and fold 1"):
+        train(config(one, left_out=1), context)
+    train(config(one, left_out=0), context)
+    alone = sealed(tmp_path / "alone", [row for row in records() if row["domain"] == "alarm"])
+    with pytest.raises(UserError, match=r"domain 'alarm'.*no other domain"):
+        train(config(alone), context)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"famly": "linear"}, "famly"),
+        ({"family": "forest"}, "family"),
+        ({"left_out": -1}, "left_out"),
+        ({"settings": {"domain_C": 1}}, "domain_C.*domain_c"),
+        ({"settings": {"domain_c": 0}}, "settings: domain_c"),
+        ({"settings": {"crf": {"l1": -1}}}, "crf.l1"),
+        ({"settings": {"negatives": 0}}, "negatives"),
+        ({"family": "neural", "settings": {"dropout": 1}}, "dropout"),
+    ],
+)
+def test_wrong_settings_are_refused(data, context, wrong, word):
+    with pytest.raises(UserError, match=word):
+        train(config(data) | wrong, context)
+
+
+def test_requests_that_say_too_little_are_refused(tmp_path, context):
+    bare = seal_tables(str(tmp_path / "bare"), "requests", [pa.Table.from_pylist(records()).drop_columns("fold")])
+    with pytest.raises(UserError, match="without fold"):
+        train(config(bare), context)
+    for name, word in (("fold", "without fold or domain"), ("intent", "no intent")):
+        rows = records()
+        rows[0][name] = None
+        with pytest.raises(UserError, match=word):
+            train(config(sealed(tmp_path / name, rows)), context)
+
+
+def test_all_domains_are_trained_apart(data, context):
+    """Requests of other domains are negatives and nothing else: their intents and slots reach no model."""
+    for domain, intents in TEMPLATES.items():
+        described = json.loads(train(config(data, domain=domain), context)["files"]["model.json"])
+        assert described["intents"] == sorted(intents)
+    assert open_sealed(data.url).digest == data.digest

@@ -1,0 +1,156 @@
+import hashlib
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gristmill.actors.audio import audio_bytes, decode
+from gristmill.actors.speech import synthesise
+from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES, Speak, Voice, stage, voices_of
+from gristmill.pipelines.generated.spoken_requests import REQUESTS, requests
+from gristmill.shards.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+DIGEST = """
+import hashlib, sys
+from gristmill.actors.speech.synthesise import stage
+from gristmill.actors.speech import synthesise
+from gristmill.actors.audio import audio_bytes
+from gristmill.pipelines.generated.spoken_requests import requests
+table = next(requests("labelled", 24, voices_of("labelled"), seed=5)).take(list(map(int, sys.argv[1].split(","))))
+out = stage().build(9)(table).sort_by("id")
+print(hashlib.sha256(b"".join(audio_bytes(out))).hexdigest())
+"""
+
+
+def one(text: str | None, voice: str | None) -> pa.Table:
+    return pa.table([["a"], [text], [voice]], schema=REQUESTS)
+
+
+def test_adds_the_columns_of_a_record() -> None:
+    spoken = stage(sampling_rate=8000)
+    given = next(requests("labelled", 6, voices_of("labelled")))
+    out = spoken.build(1)(given)
+    assert out["reject_reason"].null_count == 6
+    assert out.drop_columns("reject_reason").schema.equals(spoken.output_schema(REQUESTS))
+    assert out["id"].equals(given["id"])
+    assert out["text"].equals(given["text"])
+    assert out["speaker"].equals(given["voice"])
+    assert set(out["label_source"].to_pylist()) == {"gold"}
+    for data, seconds in zip(audio_bytes(out), out["duration"].to_pylist(), strict=True):
+        assert data is not None
+        samples, rate = decode(data)
+        assert rate == 8000
+        assert len(samples) == round(seconds * 8000)
+        assert 0.7 < seconds < 5.0
+        assert 0.02 < np.abs(samples).max() < 0.97
+
+
+def test_unlabelled_output_holds_no_text() -> None:
+    out = stage(keep_text=False).build(1)(next(requests("unlabelled", 3, voices_of("unlabelled"))))
+    assert out["text"].null_count == 3
+    assert out["label_source"].null_count == 3
+    assert out["audio"].null_count == 0
+
+
+def test_same_bytes_in_any_order_and_any_process() -> None:
+    orders = [list(range(24)), list(np.random.default_rng(0).permutation(24))]
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", DIGEST, ",".join(map(str, order))],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout
+        for order in orders
+    }  # fmt: skip
+    table = next(requests("labelled", 24, voices_of("labelled"), seed=5))
+    actor = stage().build(9)
+    pieces = [audio_bytes(actor(table.slice(i, 1)))[0] or b"" for i in range(24)]
+    assert digests == {hashlib.sha256(b"".join(pieces)).hexdigest() + "\n"}
+
+
+def test_sentences_leave_room_for_one_letter_a_frame() -> None:
+    """CTC needs a frame for each letter, and one more between equal ones; 25 frames a second are common."""
+    out = stage().build(2)(next(requests("unlabelled", 80, voices_of("unlabelled"))))
+    for text, seconds in zip(out["text"].to_pylist(), out["duration"].to_pylist(), strict=True):
+        needed = len(text) + sum(a == b for a, b in itertools.pairwise(text))
+        assert 1.1 * needed < 25 * seconds
+
+
+def test_every_voice_speaks_and_differs() -> None:
+    voices = [*TRAIN_VOICES, *TEST_VOICES]
+    assert len(set(voices)) == len(voices)
+    ids = [f"v{i}" for i in range(len(voices))]
+    out = stage().build(0)(pa.table([ids, ["turn on the lights"] * len(voices), voices], schema=REQUESTS))
+    assert out["reject_reason"].null_count == len(voices)
+    sounds = audio_bytes(out)
+    assert len(set(sounds)) == len(voices)
+    for data in sounds:
+        samples, rate = decode(data or b"")
+        assert 0.6 < len(samples) / rate < 4.0
+        assert -38 < 10 * np.log10(np.mean(samples**2)) < -18
+
+
+def test_one_voice_says_one_text_differently_in_each_record() -> None:
+    for voice in ("espeak:en-us+m3", "hibari:heart"):
+        rows = pa.table([["a", "b"], ["call anna please"] * 2, [voice] * 2], schema=REQUESTS)
+        out = stage().build(0)(rows)
+        first, second = audio_bytes(out)
+        assert first != second
+
+
+def test_tract_moves_the_formants() -> None:
+    def centre(tract: float) -> float:
+        out = stage().build(0)(one("say see me three fees", f"espeak:en-us+m3,tract={tract}"))
+        samples, rate = decode(audio_bytes(out)[0] or b"")
+        power = np.abs(np.fft.rfft(samples)) ** 2
+        f = np.fft.rfftfreq(len(samples), 1 / rate)
+        high = f > 1200
+        return float((f * power)[high].sum() / power[high].sum())
+
+    assert centre(1.2) > 1.1 * centre(0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "voice", "reason"),
+    [
+        ("room 12", "espeak:en-us", "letters"),
+        ("", "espeak:en-us", "letters"),
+        (None, "espeak:en-us", "letters"),
+        ("' '", "espeak:en-us", "letters"),
+        ("играй музыку", "espeak:en-us", "letters"),
+        ("go " * 200, "espeak:en-us", "longer"),
+        ("call anna", "espeak:klingon", "unknown voice"),
+        ("call anna", "espeak:en-us+nobody", "unknown voice"),
+        ("call anna", "espeak:en-xx", "unknown voice"),
+        ("call anna", "hibari:emma", "unknown voice"),
+        ("call anna", "festival:kal", "unknown voice"),
+        ("call anna", "espeak:en-us,tract=9", "unknown voice"),
+        ("call anna", None, "unknown voice"),
+    ],
+)
+def test_what_cannot_be_spoken_is_rejected(text: str | None, voice: str | None, reason: str) -> None:
+    out = stage().build(0)(one(text, voice))
+    assert reason in out["reject_reason"][0].as_py()
+    assert out["audio"][0].as_py()["bytes"] is None
+
+
+@pytest.mark.parametrize(("package", "engine"), [("espeakng_loader", "Espeak"), ("hibari", "Hibari")])
+def test_a_missing_package_is_named(package: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(synthesise._ENGINES, engine.lower(), getattr(synthesise, engine))
+    with pytest.raises(UserError, match="pip install"):
+        stage().build(0)
+
+
+def test_voice_specs() -> None:
+    assert Voice.parse("hibari:heart,tract=0.9,pitch=0.8") == Voice("hibari", "heart", 0.9, 0.8)
+    assert Voice.parse("espeak:en-gb-x-rp+f2") == Voice("espeak", "en-gb-x-rp+f2")
+    with pytest.raises(ValueError, match="no voice"):
+        Voice.parse("espeak:en us")
+    with pytest.raises(UserError, match="sampling_rate"):
+        stage(sampling_rate=100)
+    assert isinstance(stage().build(0), Speak)

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def files(out: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(p.relative_to(out)): (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
+
+
+def command(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    words = [sys.executable, "-m", "gristmill", *map(str, arguments)]
+    return subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "ray", "pyarrow", "scipy")
+    code = f"import sys\nimport gristmill.pipelines.command.cli\nprint([m for m in {heavy} if m in sys.modules])"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert made.stdout.strip() == "[]"
+
+
+def test_help_names_every_command(gristmill) -> None:
+    shown = gristmill("--help").stdout
+    assert all(name in shown for name in ("run", "plan", "status", "audit", "inspect", "requeue", "doctor"))
+
+
+def test_a_run_leaves_its_report_and_says_where(gristmill, recipe, tmp_path) -> None:
+    result = gristmill("run", recipe)
+    assert result.exit_code == 0
+    assert f"report: {tmp_path}/out/report.html" in result.stdout
+    assert "upper: sealed, 18 records, 1 rejected, 1 quarantined" in result.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert report["plan"]["actual"]["upper"]["seconds"] >= 0
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+
+
+def test_a_finished_run_writes_nothing_and_says_so(gristmill, recipe, tmp_path) -> None:
+    gristmill("run", recipe)
+    before = files(tmp_path / "out")
+    result = gristmill("run", recipe, "workers=3")
+    assert "nothing to do: everything was finished by an earlier run" in result.stdout
+    assert files(tmp_path / "out") == before
+
+
+def test_a_change_redoes_what_depends_on_it_and_no_more(gristmill, recipe) -> None:
+    gristmill("run", recipe)
+    result = gristmill("run", recipe, "shape.width=2")
+    assert "made 3 sets, artifacts and models" in result.stdout
+    assert "1 kept from before" in result.stdout
+    assert "0 kept" not in gristmill("run", recipe, "records=20").stdout
+
+
+def test_audit_prints_a_line_a_set_and_fails_on_a_gap(gristmill, recipe, tmp_path) -> None:
+    gristmill("run", recipe)
+    result = gristmill("audit", tmp_path / "out")
+    assert result.exit_code == 0
+    found = {line["name"]: line for line in map(json.loads, result.stdout.splitlines())}
+    keys = ("records_in", "records_out", "rejected", "quarantined", "shards")
+    assert [found["upper"][key] for key in keys] == [20, 18, 1, 1, 5]
+    next((tmp_path / "out" / "upper").glob("*/data/000000-*")).unlink()
+    result = gristmill("audit", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "gap: upper: data/000000-" in result.stderr
+
+
+def test_an_artifact_that_was_edited_is_a_gap(gristmill, recipe, tmp_path) -> None:
+    gristmill("run", recipe)
+    next((tmp_path / "out" / "count").glob("*/n-*.txt")).write_text("7")
+    assert gristmill("audit", tmp_path / "out").exit_code == 1
+
+
+def test_requeue_runs_the_quarantined_again(gristmill, recipe, tmp_path, monkeypatch) -> None:
+    gristmill("run", recipe)
+    monkeypatch.setenv("TINY_MENDED", "1")
+    assert gristmill("requeue", tmp_path / "out").exit_code == 0
+    assert "nothing to do" in gristmill("run", recipe).stdout
+    lines = [json.loads(line) for line in gristmill("audit", tmp_path / "out").stdout.splitlines()]
+    upper = next(line for line in lines if line["name"] == "upper")
+    assert (upper["records_out"], upper["quarantined"], upper["gaps"]) == (19, 0, [])
+    assert "nothing to do" in gristmill("requeue", tmp_path / "out").stdout
+
+
+def test_too_many_broken_records_exit_one_with_the_cause(gristmill, recipe, tmp_path) -> None:
+    result = gristmill("run", recipe, "broken=5")
+    assert result.exit_code == 1
+    assert "ValueError: this record breaks" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("gristmill: step upper: ")
+    assert "Traceback" not in result.stderr
+    status = gristmill("status", tmp_path / "out").stdout
+    assert "under way" in status
+
+
+def test_status_without_the_run(gristmill, recipe, tmp_path) -> None:
+    gristmill("run", recipe)
+    shown = gristmill("status", tmp_path / "out").stdout
+    row = next(line.split() for line in shown.splitlines() if line.startswith("upper"))
+    assert row[2:7] == ["sealed", "5/5", "18", "1", "1"]
+    assert "all that was begun is finished" in shown
+
+
+def test_inspect_shows_records(gristmill, recipe, tmp_path) -> None:
+    gristmill("run", recipe)
+    shown = gristmill("inspect", tmp_path / "out", "--where", "id=t/00007", "--n", "1").stdout
+    assert "TEXT 7" in shown
+    assert "TEXT 8" not in shown
+    assert "dropped" in gristmill("inspect", tmp_path / "out", "--rejects").stdout
+    assert "this record breaks" in gristmill("inspect", tmp_path / "out", "--quarantine").stdout
+    one = next((tmp_path / "out" / "copies").iterdir())
+    assert gristmill("inspect", one, "-n", "3").stdout.count("parent_id") == 3
+    result = gristmill("inspect", tmp_path / "out", "--where", "colour=red")
+    assert result.exit_code == 2
+    assert "expected one of duration, id" in result.stderr
+
+
+def test_inspect_tells_audio_and_writes_it(gristmill, tmp_path) -> None:
+    import io
+
+    import numpy as np
+    import pyarrow as pa
+    import soundfile
+
+    from gristmill.shards.dataset import seal_tables
+    from gristmill.shards.schema import SPEECH
+
+    sound = io.BytesIO()
+    soundfile.write(sound, np.zeros(8000), 16000, format="FLAC")
+    row = {"id": "../up/1", "audio": {"bytes": sound.getvalue(), "path": None}, "sampling_rate": 16000}
+    seal_tables(str(tmp_path / "s"), "s", [pa.Table.from_pylist([row], schema=SPEECH)])
+    result = gristmill("inspect", tmp_path / "s", "--save-audio", tmp_path / "sounds")
+    assert "FLAC 0.50 s, 16000 Hz, mono" in result.stdout
+    (written,) = (tmp_path / "sounds").iterdir()
+    assert soundfile.info(str(written)).frames == 8000
+
+
+def test_doctor_checks_one_by_one(gristmill, tmp_path) -> None:
+    lines = gristmill("doctor", tmp_path / "deep" / "out").stdout.splitlines()
+    assert any(line.startswith("OK    extras: s3") for line in lines)
+    assert all(line.startswith(("OK    ", "FAIL  ")) for line in lines)
+    assert any("put if absent holds" in line for line in lines)
+    assert not (tmp_path / "deep").exists()
+    (tmp_path / "file").write_text("")
+    result = gristmill("doctor", tmp_path / "file" / "out")
+    assert result.exit_code == 1
+    assert "FAIL  output:" in result.stdout
+
+
+BAD = {
+    "config": (["run", "absent.yaml"], "absent.yaml: there is no such recipe file"),
+    "key": (["run", "{recipe}", "recrds=1"], "did you mean 'records'?"),
+    "missing path": (["run", "{recipe}", "text=/no/such/file"], "text: /no/such/file is not there"),
+    "output is a file": (["run", "{recipe}", "out={recipe}/x"], "is a file; expected a folder"),
+    "empty corpus": (["run", "{recipe}", "empty=true"], "there is nothing to seal"),
+    "status of nothing": (["status", "{out}"], "nothing of a run is here"),
+    "audit of nothing": (["audit", "{out}"], "no sealed set is here or below"),
+    "inspect nothing": (["inspect", "{out}"], "no sealed set is here or below"),
+    "requeue nothing": (["requeue", "{out}"], "no run was started here"),
+    "plan": (["plan", "{recipe}", "text=/no/such/file"], "text: /no/such/file is not there"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(gristmill, recipe, tmp_path, words, message) -> None:
+    result = gristmill(*(word.format(recipe=recipe, out=tmp_path / "out") for word in words))
+    assert result.exit_code == 2
+    told = [line for line in result.stderr.splitlines() if line.startswith("gristmill: ")]
+    assert len(told) == 1
+    assert message in told[0]
+    assert "Traceback" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+
+
+def test_storage_that_refuses_is_told(gristmill, recipe, monkeypatch) -> None:
+    s3fs = pytest.importorskip("s3fs")
+    for key, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+    }.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr("gristmill.pipelines.command.launch.ANSWER_WITHIN", 10.0)
+    s3fs.S3FileSystem.clear_instance_cache()  # a client of another test's storage would answer
+    result = gristmill("run", recipe, "out=s3://refusing-bucket/x")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert result.exit_code == 2
+    assert "cannot be reached" in result.stderr
+
+
+def test_storage_that_never_answers_is_given_up(gristmill, recipe, monkeypatch) -> None:
+    pytest.importorskip("s3fs")
+    from gristmill.pipelines.command import launch
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+        monkeypatch.setattr(launch, "ANSWER_WITHIN", 1.0)
+        import fsspec
+
+        fsspec.filesystem("s3").clear_instance_cache()
+        result = gristmill("run", recipe, "out=s3://silent-bucket/x")
+    assert result.exit_code == 2
+    assert "gave no answer within 1 s" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_goes_on_from_there(gristmill, recipe, tmp_path, number) -> None:
+    run = command("run", recipe, "records=60", TINY_PAUSE="0.15")
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("upper/*/receipts/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(number)
+    _, told = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert told.splitlines()[-1].startswith("gristmill: interrupted; what is committed is kept")
+    assert "Traceback" not in told
+    kept = len(list((tmp_path / "out").glob("upper/*/receipts/*.json")))
+    assert 0 < kept < 15
+    assert f"{kept} of them kept from before" in gristmill("run", recipe, "records=60").stderr
+    assert gristmill("audit", tmp_path / "out").exit_code == 0
+
+
+def test_an_output_can_be_moved(gristmill, recipe, tmp_path) -> None:
+    gristmill("run", recipe)
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    assert gristmill("audit", tmp_path / "moved").exit_code == 0
+    assert "nothing to do" in gristmill("run", recipe, f"out={tmp_path}/moved").stdout

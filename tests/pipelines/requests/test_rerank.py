@@ -1,0 +1,252 @@
+"""The re-ranking recipe from end to end, small: in-process and on Ray, its weights exchanged and used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import Result
+
+from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import SealedSet, open_sealed
+from tests.pipelines.commands import call
+
+CONFIG = str(Path(__file__).parents[3] / "configs" / "rerank.yaml")
+SMALL = [
+    "seeds=[0]",
+    "corpus={kind: assistant, lang: en, records: 400, ambiguous: 400, folds: 2, shard: {rows: 100}}",
+    "lists={n: 12}",
+]
+
+
+def run(out: Path, *arguments: str) -> Result:
+    return call("run", CONFIG, *SMALL, f"out={out}", *(arguments or ("runner=inprocess",)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("rerank")
+    assert run(out).exit_code == 0
+    return out
+
+
+def made(out: Path, name: str) -> SealedSet:
+    (folder,) = (out / name).iterdir()
+    return open_sealed(str(folder))
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "rerankers").iterdir()}
+
+
+def metric(out: Path, system: str, test_set: str, name: str) -> float:
+    report = json.loads((out / "report.json").read_text())
+    wanted = (system, test_set, name, None)
+    (row,) = [r for r in report["metrics"] if (r["system"], r["test_set"], r["metric"], r["seed"]) == wanted]
+    return row["value"]
+
+
+def test_every_system_is_scored_and_calibrated(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    systems = {"R0", "R1", "R2", "R3", "R1_no_context", "R2_no_context", "R3_no_context"}
+    for name in ("semer", "icer", "irer", "slot_f1", "exact_match", "ece", "ece_top1", "nll", "brier", "oracle_semer"):
+        assert {row["system"] for row in report["metrics"] if row["metric"] == name} == systems
+    assert {row["test_set"] for row in report["metrics"]} == {"test", "ambiguous"}
+    assert {entry["domain"] for entry in report["reliability"]} >= {None, "music", "video", "books"}
+    assert "Reliability" in (finished / "report.html").read_text()
+    assert metric(finished, "R2", "test", "nll") < metric(finished, "R0", "test", "nll")
+    assert metric(finished, "R3", "test", "semer") < metric(finished, "R0", "test", "semer")
+
+
+def test_the_device_tells_what_words_do_not(finished: Path) -> None:
+    with_it, without = (metric(finished, system, "ambiguous", "semer") for system in ("R3", "R3_no_context"))
+    assert with_it < 0.8 * without
+
+
+def test_no_reading_comes_from_a_model_that_saw_the_request(finished: Path) -> None:
+    lists = pa.concat_tables(made(finished, "hypotheses_0").tables(["fold", "hypotheses"]))
+    assert set(lists["fold"].to_pylist()) == {-1, 0, 1}
+    assert all(lists["hypotheses"].to_pylist())
+    left_out = [json.loads(path.read_text())["left_out"] for path in finished.glob("domain_models/*/training-*.json")]
+    domains = len(list((finished / "rerankers").iterdir()))
+    assert sorted(map(str, left_out)) == sorted(["None", "0", "1"] * domains)
+
+
+def test_run_again_does_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert "nothing to do" in run(finished).stdout
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    assert run(tmp_path, "runner=ray", "workers=2").exit_code == 0
+    found = {out: list(audit_below(str(out))) for out in (finished, tmp_path)}
+    assert not [gap for audits in found.values() for audit in audits for gap in audit.gaps]
+    one, other = ({(audit.name, audit.digest) for audit in audits} for audits in found.values())
+    assert one == other
+    assert weights(tmp_path) == weights(finished)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("domain_models/*/artifact.json", marks=pytest.mark.slow),
+        "hypotheses_0/*/receipts/*",
+        pytest.param("weights/*/artifact.json", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path, point: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "gristmill.pipelines.command.cli",
+        "run",
+        CONFIG,
+        *SMALL,
+        f"out={tmp_path}",
+        "runner=inprocess",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.glob(point))) < 2:
+        assert process.poll() is None, "the run came to its end before it was killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "report.json").exists()
+    assert run(tmp_path).exit_code == 0
+    found = {out: {(audit.name, audit.digest) for audit in audit_below(str(out))} for out in (finished, tmp_path)}
+    assert found[finished] == found[tmp_path]
+    assert weights(tmp_path) == weights(finished)
+
+
+def test_another_weighting_keeps_the_lists(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    told = run(out, "runner=inprocess", "weights.semer_weight=0.5").stdout
+    assert "hypotheses_0" not in [
+        path.name for path in out.iterdir() if len(list(path.glob("*"))) > 1 and path.is_dir()
+    ]
+    assert "kept from before" in told
+    assert weights(out) != weights(finished)
+
+
+def test_a_peer_ranks_the_same_lists(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lightgbm")
+    digests = []
+    for number in range(2):
+        out = tmp_path / str(number)
+        shutil.copytree(finished, out)
+        assert run(out, "runner=inprocess", "peer=lambdarank").exit_code == 0
+        digests.append({(audit.name, audit.digest) for audit in audit_below(str(out))})
+        (folder,) = (out / "lambdarank").iterdir()
+        digests[-1].add(("trees", json.loads((folder / "artifact.json").read_text())["digest"]))
+    assert digests[0] == digests[1]
+    assert metric(out, "lambdarank", "test", "semer") < metric(out, "R0", "test", "semer")
+    raw, scaled = (metric(out, f"lambdarank{kind}", "test", "nll") for kind in ("", "_platt"))
+    assert scaled < raw
+
+
+def test_lists_are_ranked_by_a_folder_of_weights(finished: Path, tmp_path: Path) -> None:
+    lists = made(finished, "hypotheses_0")
+    ranked = made(finished, "ranked_0")
+    table = pa.concat_tables(lists.tables(["id", "hypotheses", "device", "hour"]))
+    pq.write_table(table, tmp_path / "lists.parquet")
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    wanted = pa.concat_tables(ranked.tables(["id", "scores_R3", "best_R3"]))
+    for number, place in enumerate((lists.url, tmp_path / "lists.parquet", tmp_path / "lists.jsonl")):
+        out = tmp_path / str(number)
+        told = call("rerank", place, finished / "rerankers", out, "runner=inprocess", "--quiet")
+        assert told.exit_code == 0, told.stderr
+        scored = pa.concat_tables(made(out, "ranked").tables(["id", "scores", "best"]))
+        assert scored["id"].to_pylist() == wanted["id"].to_pylist()
+        assert scored["best"].to_pylist() == wanted["best_R3"].to_pylist()
+        assert scored["scores"].to_pylist() == wanted["scores_R3"].to_pylist()
+    again = call(
+        "rerank", tmp_path / "lists.jsonl", finished / "rerankers", tmp_path / "2", "runner=inprocess", "--quiet"
+    )
+    assert "nothing to do" in again.stdout
+
+
+def test_one_domain_is_exchanged_behind_a_gate(finished: Path, tmp_path: Path) -> None:
+    folder, lists = tmp_path / "rerankers", made(finished, "hypotheses_0").url
+    shutil.copytree(finished / "rerankers", folder)
+    before = weights(tmp_path)
+    good = json.loads(before["music.json"])
+    worse = tmp_path / "music.json"
+    worse.write_text(json.dumps(good | {"bias": good["bias"] + 5.0}))
+    refused = call("swap", worse, folder, lists)
+    assert refused.exit_code == 2
+    assert "log loss" in refused.stderr
+    assert weights(tmp_path) == before
+    # The other way round the change is for the better.
+    (folder / "music.json").write_bytes(worse.read_bytes())
+    worse.write_bytes(before["music.json"])
+    assert call("swap", worse, folder, lists).exit_code == 0
+    assert weights(tmp_path) == before
+    assert "in use already" in call("swap", worse, folder, lists).stderr
+
+
+def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "lists.jsonl"
+    scores = {"domain_logprob": -0.1, "intent_logprob": -0.2, "slots_logprob": -0.3}
+    context = {"device": "phone", "hour": 9.5}
+    good = [{"domain": "music", **scores}, {"domain": "video", **scores}]
+    bad = [[{**good[0], "domain": None}], [{**good[0], "domain": "cooking"}], [{**good[0], "slots_logprob": None}]]
+    rows = [{"id": f"r{i}", "hypotheses": one, **context} for i, one in enumerate([good, *bad, []])]
+    lists.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = call("rerank", lists, finished / "rerankers", tmp_path / "out", "runner=inprocess", "--quiet")
+    assert told.exit_code == 0, told.stderr
+    assert "3 lists could not be scored" in told.stdout
+    scored = pa.concat_tables(made(tmp_path / "out", "ranked").tables(["id", "best"])).to_pylist()
+    assert [row["id"] for row in scored] == ["r0", "r4"]
+    assert scored[1]["best"] == -1
+    (folder,) = (tmp_path / "out" / "ranked").iterdir()
+    shown = call("inspect", folder, "--quarantine").stdout
+    assert "cooking" in shown
+    lists.write_text("".join(json.dumps(row) + "\n" for row in rows[1:4]))
+    assert call("rerank", lists, finished / "rerankers", tmp_path / "none", "runner=inprocess").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["weights={context: [weather]}"], "'weather' is no context column"),
+        (["slice=noisy"], "'noisy' is no context column"),
+        (["slice=device"], "'device' holds no truth values"),
+        (["lists.n=0"], "lists.n: 0 is not right"),
+        (["corpus={kind: files, places: /nowhere, ambiguous: 0}"], "/nowhere"),
+        (["domains.settings={depth: 3}"], "depth"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, overrides: list[str], told: str) -> None:
+    result = run(tmp_path / "out", "runner=inprocess", *overrides)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_weights_and_lists_that_do_not_fit_are_refused(finished: Path, tmp_path: Path) -> None:
+    lists, folder = tmp_path / "lists.jsonl", tmp_path / "rerankers"
+    shutil.copytree(finished / "rerankers", folder)
+    other = json.loads((folder / "video.json").read_text())
+    (folder / "video.json").write_text(json.dumps(other | {"format": 99}))
+    lists.write_text('{"id": "a", "hypotheses": []}\n')
+    old = call("rerank", lists, folder, tmp_path / "out", "runner=inprocess")
+    assert (old.exit_code, "format 99" in old.stderr) == (2, True)
+    lists.write_text('{"id": "a", "hypotheses": [}\n')
+    torn = call("rerank", lists, finished / "rerankers", tmp_path / "out", "runner=inprocess")
+    assert (torn.exit_code, "as JSON lines" in torn.stderr) == (2, True)
+    lists.write_text('{"hypotheses": []}\n')
+    nameless = call("rerank", lists, finished / "rerankers", tmp_path / "out", "runner=inprocess")
+    assert (nameless.exit_code, "has no id" in nameless.stderr) == (2, True)
+    none = call("rerank", tmp_path / "no.parquet", finished / "rerankers", tmp_path / "out", "runner=inprocess")
+    assert (none.exit_code, "no such file" in none.stderr) == (2, True)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("ranked*"))
