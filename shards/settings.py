@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
+
+Part = TypeVar("Part", bound="Settings")
 
 _HOW = "how"
 HOW: dict[str, Any] = {_HOW: True}
@@ -39,6 +41,13 @@ class Settings(BaseModel):
             if not _is_how(field) and (field.is_required() or value != _plain(_default(field))):
                 found[name] = value
         return found
+
+    def part(self, kind: type[Part]) -> Part:
+        """Return the fields that this class inherits from another, as settings of that class alone.
+
+        So a flat section of a recipe holds the settings of several actors, each of which is handed its own.
+        """
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
     def but(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked as a whole."""

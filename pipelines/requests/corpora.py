@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Literal
 
 import pyarrow as pa
 from pydantic import Field
 
-from gristmill.actors.requests import folds, parsing
+from gristmill.actors.requests import parsing
+from gristmill.actors.requests.folds import Folds, FoldSettings
 from gristmill.actors.requests.parsing import ContextKind
 from gristmill.actors.sources.requests import list_requests
 from gristmill.pipelines.generated import ambiguous, assistant
@@ -72,7 +74,6 @@ class RequestCorpusSettings(Settings):
 def check_requests(settings: RequestCorpusSettings) -> None:
     """Refuse corpora that are missing or of no known kind, and settings that do not go together."""
     parsing.context_fields(settings.context)
-    folds.stage(folds=settings.folds, test_share=settings.held_out)
     if settings.chosen == "assistant":
         assistant.check_languages(settings.languages)
         for name in ("places", "test", "context", "domains"):
@@ -106,7 +107,8 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
 def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSet, split: int = 0) -> SealedSet:
     """Add ``fold`` to requests, by the random split of a number: each other number is another split."""
     drops = ("part",) if "part" in requests.schema.names else ()
-    stage = folds.stage(f"folds_{split}", folds=settings.folds, test_share=settings.held_out, drops=drops)
+    given = FoldSettings(folds=settings.folds, test_share=settings.held_out)
+    stage = replace(Folds.stage(given, name=f"folds_{split}"), drops=drops)
     cut = settings.shard if settings.chosen == "assistant" else None
     return run.step(Step(f"split_{split}", (stage,), requests, cut=cut))
 

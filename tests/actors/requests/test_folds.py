@@ -6,16 +6,15 @@ from collections import Counter
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from gristmill.actors.requests import folds
-from gristmill.actors.requests.folds import TEST, normalised
-from gristmill.shards.errors import UserError
+from gristmill.actors.requests.folds import TEST, Folds, FoldSettings, normalised
 
 
 def drawn(texts: list[str], seed: int = 0, parts: list[str | None] | None = None, **settings: object) -> list[int]:
     columns = {"id": [str(n) for n in range(len(texts))], "text": texts}
     batch = pa.table(columns | ({"part": pa.array(parts, pa.string())} if parts else {}))
-    out = folds.stage(**settings).build(seed)(batch)
+    out = Folds.stage(FoldSettings(**settings)).build(seed)(batch)
     assert out.schema.field("fold").type == pa.int32()
     return out["fold"].to_pylist()
 
@@ -65,5 +64,5 @@ def test_texts_are_compared_as_words(text: str, expected: str) -> None:
 
 def test_folds_that_cannot_be_are_refused() -> None:
     for settings in ({"folds": 1}, {"test_share": 1.0}, {"test_share": -0.1}):
-        with pytest.raises(UserError, match="folds"):
-            folds.stage(**settings)
+        with pytest.raises(ValidationError, match="folds|test_share"):
+            FoldSettings(**settings)

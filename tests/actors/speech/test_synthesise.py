@@ -19,6 +19,7 @@ DIGEST = """
 import hashlib, sys
 from gristmill.actors.speech.synthesise import stage
 from gristmill.actors.speech import synthesise
+from gristmill.actors.speech.synthesise import voices_of
 from gristmill.actors.audio import audio_bytes
 from gristmill.pipelines.generated.spoken_requests import requests
 table = next(requests("labelled", 24, voices_of("labelled"), seed=5)).take(list(map(int, sys.argv[1].split(","))))
