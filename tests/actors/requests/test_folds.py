@@ -64,5 +64,5 @@ def test_texts_are_compared_as_words(text: str, expected: str) -> None:
 
 def test_folds_that_cannot_be_are_refused() -> None:
     for settings in ({"folds": 1}, {"test_share": 1.0}, {"test_share": -0.1}):
-        with pytest.raises(ValidationError, match="folds|test_share"):
+        with pytest.raises(ValidationError, match=r"folds|test_share"):
             FoldSettings(**settings)
