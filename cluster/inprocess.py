@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from gristmill.cluster.checkpoints import Checkpoints
-from gristmill.cluster.training_log import LogSettings, TrainingLog
+from gristmill.cluster.training_log import RUN, LogSettings, TrainingLog
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.job import TrainJob
@@ -16,8 +16,8 @@ from gristmill.shards.step import ShardTask
 class InProcessRunner:
     """Runs the stages of each shard one after the other, in this process."""
 
-    def __init__(self, log: LogSettings | None = None) -> None:
-        self.log = log or LogSettings()
+    def __init__(self, run: str = RUN, log: LogSettings | None = None) -> None:
+        self.run, self.log = run, log or LogSettings()
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards in order; actors are loaded once, when the first shard needs them."""
@@ -40,7 +40,7 @@ class InProcessRunner:
                     f"training {job.name} is set to {job.ranks} ranks, and runner=inprocess has one process; "
                     "give runner=ray or 1 rank"
                 )
-            with TrainingLog(self.log, url) as log:
+            with TrainingLog(self.log, self.run, job) as log:
                 job.run(url, InProcessContext(url, log))
 
 

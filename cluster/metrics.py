@@ -14,10 +14,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from pydantic import NonNegativeFloat
+
 from gristmill.shards.receipt import Receipt
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import ShardTask
 
@@ -58,12 +60,13 @@ OTHER = "other"
 BEAT = 3.0  # seconds
 
 
-@dataclass(frozen=True)
-class Prices:
-    """What an hour costs."""
+class Price(Settings):
+    """What machines cost, in a currency of the user's."""
 
-    cpu_hour: float = 0.0
-    gpu_hour: float = 0.0
+    cpu_hour: NonNegativeFloat = 0.0
+    """An hour of a CPU."""
+    gpu_hour: NonNegativeFloat = 0.0
+    """An hour of a GPU."""
 
     def of(self, seconds: float, resources: Resources) -> float:
         """Return what a worker costs that holds its resources so long."""
@@ -117,20 +120,20 @@ def series() -> Series:
 
 
 class RunMetrics:
-    """Records the work of one driver."""
+    """Records the work of one driver on a run, by its name."""
 
-    def __init__(self, prices: Prices | None = None) -> None:
-        self.prices = prices or Prices()
+    def __init__(self, run: str, price: Price) -> None:
+        self.run, self.price = run, price
         self.cost = 0.0
 
     def step(self, task: ShardTask, shards: int, workers: Mapping[str, int]) -> StepMetrics:
         """Return what hears the receipts of a step's shards; ``workers`` is the full size of each stage's pool."""
         return StepMetrics(self, task, shards, workers)
 
-    def spend(self, run: str, seconds: float, resources: Resources) -> None:
+    def spend(self, seconds: float, resources: Resources) -> None:
         """Count what a worker cost that was at work so long."""
-        self.cost += self.prices.of(seconds, resources)
-        series().set("cost", self.cost, run=run)
+        self.cost += self.price.of(seconds, resources)
+        series().set("cost", self.cost, run=self.run)
 
 
 class StepMetrics:
@@ -138,8 +141,7 @@ class StepMetrics:
 
     def __init__(self, run: RunMetrics, task: ShardTask, shards: int, workers: Mapping[str, int]) -> None:
         self.run, self.series, self.workers = run, series(), dict(workers)
-        name, step = task.url.rstrip("/").split("/")[-3:-1]
-        self.labels = {"run": name, "step": step}
+        self.labels = {"run": run.run, "step": task.name}
         self.stages: dict[str, Stage] = {stage.name: stage for stage in task.stages}
         self.shards, self.left, self.planned = shards, shards, max(shards, task.planned or 0)
         self.busy: dict[str, float] = defaultdict(float)
@@ -188,7 +190,7 @@ class StepMetrics:
             self.series.add("stage_busy_seconds", spent, **self.labels, stage=name)
             self.busy[name] += spent
             stage = self.stages.get(name)  # none of it reads and commits
-            self.run.spend(self.labels["run"], spent, stage.resources if stage else Resources())
+            self.run.spend(spent, stage.resources if stage else Resources())
         if seconds:
             self.series.observe("shard_seconds", sum(seconds.values()), **self.labels)
 
@@ -216,11 +218,10 @@ class StepMetrics:
 
 
 class TrainingMetrics:
-    """Records a training, on its first rank. ``url`` is the folder of the model that is to be."""
+    """Records a training of a run, on its first rank."""
 
-    def __init__(self, url: str) -> None:
-        run, name = url.rstrip("/").split("/")[-3:-1]
-        self.labels = {"run": run, "training": name}
+    def __init__(self, run: str, training: str) -> None:
+        self.labels = {"run": run, "training": training}
 
     def point(self, metrics: Mapping[str, float]) -> None:
         """Record a point of the curves."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
-from gristmill.cluster.pools import Room
+from gristmill.cluster.pools import Capacity
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Stage
 
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Workers(_Settings):
+class Workers(Settings):
     """The workers of one kind of stage; what is not set stays as the stage has it."""
 
     cpus: Positive | None = None  # each; the scheduler's count, not a limit
@@ -25,7 +22,7 @@ class Workers(_Settings):
     min_workers: PositiveInt | None = None
     max_workers: PositiveInt | None = None
     # Labels of the nodes that they may run on, as Ray selects them: `value`, `!value`, `in(a,b)`, `!in(a,b)`.
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _ordered(self) -> Workers:
@@ -47,24 +44,24 @@ class GpuWorkers(Workers):
         return gpus
 
 
-class Most(_Settings):
+class Most(Settings):
     """What the cluster may grow to; Ray does not tell what its autoscaler may add."""
 
     cpus: NonNegativeFloat = 0.0
     gpus: NonNegativeFloat = 0.0
 
 
-class Placement(_Settings):
+class Placement(Settings):
     """Where the stages of a run are done. The plain one suits a cluster that stays as it is."""
 
     most: Most = Most()
     cpu: Workers = Workers()  # of stages without a GPU
     gpu: GpuWorkers = GpuWorkers()
 
-    def grown(self, now: Room, workers: int | None) -> Room:
+    def grown(self, now: Capacity, workers: int | None) -> Capacity:
         """Return what a cluster may grow to; ``workers`` limits its CPUs."""
         cpus = self.most.cpus if workers is None else min(self.most.cpus, workers)
-        return Room(max(now.cpus, cpus), max(now.gpus, self.most.gpus))
+        return Capacity(max(now.cpus, cpus), max(now.gpus, self.most.gpus))
 
     def placed(self, stage: Stage) -> Stage:
         """Return the stage with the resources that this run gives it."""

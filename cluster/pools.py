@@ -18,7 +18,7 @@ WORKER_SHARE = 0.95  # of its stage's CPUs that a worker asks the scheduler for
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """What a cluster holds."""
 
     cpus: float
@@ -39,25 +39,25 @@ class Pool:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-def plan_pools(stages: Sequence[Stage], room: Room, shards: int, now: Room | None = None) -> list[Pool]:
+def plan_pools(stages: Sequence[Stage], capacity: Capacity, shards: int, now: Capacity | None = None) -> list[Pool]:
     """Return the pools of a step on a cluster that holds so much, or may grow to it and has only ``now`` yet.
 
     Consecutive stages that declare the same resources and no GPU share their workers: what they hand on stays in
     memory. A pool that has GPUs is asked for in full at once, so that an autoscaler hears of it; it is not made smaller
-    because the machines are not there yet. One that is alone starts with what there is room for now.
+    because the machines are not there yet. One that is alone starts with what there is capacity for now.
     """
-    now = now or room
+    now = now or capacity
     groups: list[tuple[tuple[int, ...], Resources]] = []
     for (resources, _), members in itertools.groupby(
         enumerate(stages), key=lambda item: (item[1].resources, item[0] if item[1].resources.gpus else None)
     ):
         groups.append((tuple(place for place, _ in members), resources))
     asked = sum(resources.cpus * min(resources.min_workers, shards) for _, resources in groups)
-    scale = WORKER_SHARE * min(1.0, room.cpus / asked if asked else 1.0)
-    waits = sum(bool(resources.gpus) for _, resources in groups) == 1 and now.gpus < room.gpus
+    scale = WORKER_SHARE * min(1.0, capacity.cpus / asked if asked else 1.0)
+    waits = sum(bool(resources.gpus) for _, resources in groups) == 1 and now.gpus < capacity.gpus
     pools = []
     for places, resources in groups:
-        most = resources.max_workers or _fit(stages[places[0]], room)
+        most = resources.max_workers or _fit(stages[places[0]], capacity)
         least = min(resources.min_workers, most, shards)
         most = min(max(most, least), shards)
         if resources.gpus:
@@ -73,15 +73,15 @@ def plan_pools(stages: Sequence[Stage], room: Room, shards: int, now: Room | Non
     return pools
 
 
-def _fit(stage: Stage, room: Room) -> int:
+def _fit(stage: Stage, capacity: Capacity) -> int:
     need = stage.resources
     if need.gpus:
         # A part of a GPU is a part of one.
-        fit = int(room.gpus) * int(1 / need.gpus + 1e-9) if need.gpus <= 1 else int(room.gpus / need.gpus)
+        fit = int(capacity.gpus) * int(1 / need.gpus + 1e-9) if need.gpus <= 1 else int(capacity.gpus / need.gpus)
         if not fit:
             raise UserError(
-                f"stage {stage.name} needs {need.gpus:g} GPU for each worker and the cluster has {room.gpus:g}; "
+                f"stage {stage.name} needs {need.gpus:g} GPU for each worker and the cluster has {capacity.gpus:g}; "
                 "set its gpus to 0, or resources.most.gpus to what the cluster's autoscaler may add"
             )
         return fit
-    return max(1, int(room.cpus / need.cpus)) if need.cpus else max(1, int(room.cpus))
+    return max(1, int(capacity.cpus / need.cpus)) if need.cpus else max(1, int(capacity.cpus))

@@ -12,13 +12,13 @@ from typing import Any
 
 from gristmill.cluster.envelope import pickled_error
 from gristmill.cluster.inprocess import InProcessContext
-from gristmill.cluster.pools import Room
+from gristmill.cluster.pools import Capacity
 from gristmill.cluster.ray_train import ATTEMPTS, Jobs, cpu_share, lost, slots
 from gristmill.shards.job import TrainJob
 from gristmill.shards.stage import Resources
 
 
-def fit_jobs(jobs: Jobs, room: Room) -> list[tuple[float, Resources]]:
+def fit_jobs(jobs: Jobs, capacity: Capacity) -> list[tuple[float, Resources]]:
     """Fit jobs side by side and commit each one's artifact at its URL.
 
     Returned are the seconds that workers were held, and what each of them held.
@@ -29,17 +29,17 @@ def fit_jobs(jobs: Jobs, room: Room) -> list[tuple[float, Resources]]:
     alike: dict[Resources, list[tuple[TrainJob, str]]] = defaultdict(list)
     for job, url in jobs:
         alike[job.resources].append((job, url))
-    return [(_fit_group(group, resources, room), resources) for resources, group in alike.items()]
+    return [(_fit_group(group, resources, capacity), resources) for resources, group in alike.items()]
 
 
-def _fit_group(jobs: Jobs, resources: Resources, room: Room) -> float:
+def _fit_group(jobs: Jobs, resources: Resources, capacity: Capacity) -> float:
     import ray
     from ray.exceptions import RayError
 
-    at_once = slots(jobs, resources, room)
+    at_once = slots(jobs, resources, capacity)
     fit: Any = ray.remote(_fit)
     options = {
-        "num_cpus": cpu_share(resources, room),
+        "num_cpus": cpu_share(resources, capacity),
         "num_gpus": resources.gpus,
         "memory": resources.memory,
         "max_retries": 0,  # attempts are counted here: Ray would try for ever what memory does not suffice for

@@ -21,10 +21,10 @@ from gristmill.cluster.envelope import (
     shard_name,
     unpack,
 )
-from gristmill.cluster.metrics import Prices, RunMetrics, StepMetrics
+from gristmill.cluster.metrics import Price, RunMetrics, StepMetrics
 from gristmill.cluster.placement import Placement
-from gristmill.cluster.pools import Pool, Room, plan_pools
-from gristmill.cluster.training_log import LogSettings
+from gristmill.cluster.pools import Capacity, Pool, plan_pools
+from gristmill.cluster.training_log import RUN, LogSettings
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.isolation import ATTEMPTS, begin_attempt, end_attempts
 from gristmill.shards.job import TrainJob
@@ -47,13 +47,14 @@ class RayRunner:
     def __init__(
         self,
         workers: int | None = None,
-        prices: Prices | None = None,
+        run: str = RUN,
+        price: Price | None = None,
         log: LogSettings | None = None,
         placement: Placement | None = None,
     ) -> None:
-        self.workers, self.log = workers, log
+        self.workers, self.run, self.log = workers, run, log or LogSettings()
         self.placement = placement or Placement()
-        self.metrics = RunMetrics(prices)
+        self.metrics = RunMetrics(run, price or Price())
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards and give each one's receipt as soon as it is committed.
@@ -87,7 +88,7 @@ class RayRunner:
                             yield receipt
                     return
                 except Stalled as stall:
-                    say(stall, task.url.rstrip("/").split("/")[-2], len(left))
+                    say(stall, task.name, len(left))
                     avoid = stall.nodes
                 finally:
                     execution.end()  # at once when the run stops early
@@ -115,12 +116,12 @@ class RayRunner:
             kind: ray.cluster_resources().get(kind, 0.0) - sum(resources.get(kind, 0.0) for resources in shunned)
             for kind in ("CPU", "GPU")
         }
-        now = Room(min(max(1, int(there["CPU"])), self.workers or sys.maxsize), there["GPU"])
-        room = self.placement.grown(now, self.workers)
-        cpus = int(room.cpus)
+        now = Capacity(min(max(1, int(there["CPU"])), self.workers or sys.maxsize), there["GPU"])
+        capacity = self.placement.grown(now, self.workers)
+        cpus = int(capacity.cpus)
         context = _context(DataContext.get_current(), cpus, limited=self.workers is not None)
         with DataContext.current(context):
-            pools = plan_pools([self.placement.placed(stage) for stage in task.stages], room, len(specs), now)
+            pools = plan_pools([self.placement.placed(stage) for stage in task.stages], capacity, len(specs), now)
             execution = Execution(_plan(task, specs, pools, cpus, avoid))
         return execution, {task.stages[p].name: pool.most for pool in pools for p in pool.places}
 
@@ -132,11 +133,11 @@ class RayRunner:
         cpus = session.start(self.workers)
         import ray
 
-        room = self.placement.grown(Room(cpus, ray.cluster_resources().get("GPU", 0.0)), self.workers)
+        capacity = self.placement.grown(Capacity(cpus, ray.cluster_resources().get("GPU", 0.0)), self.workers)
         fits = [(job, url) for job, url in jobs if not job.stepwise]
         trainings = [(job, url) for job, url in jobs if job.stepwise]
-        for seconds, resources in [*fit_jobs(fits, room), *train_jobs(trainings, room, self.log)]:
-            self.metrics.spend(jobs[0][1].rstrip("/").split("/")[-3], seconds, resources)
+        for seconds, resources in [*fit_jobs(fits, capacity), *train_jobs(trainings, capacity, self.run, self.log)]:
+            self.metrics.spend(seconds, resources)
 
 
 def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:

@@ -17,7 +17,7 @@ from gristmill.cluster import session
 from gristmill.cluster.checkpoints import Checkpoints
 from gristmill.cluster.envelope import pickled_error
 from gristmill.cluster.metrics import TrainingMetrics
-from gristmill.cluster.pools import WORKER_SHARE, Room
+from gristmill.cluster.pools import WORKER_SHARE, Capacity
 from gristmill.cluster.training_log import LogSettings, TrainingLog
 from gristmill.shards import store
 from gristmill.shards.errors import GristmillError, UserError
@@ -30,7 +30,7 @@ STORAGE = ".ray-train"  # what Ray Train notes about a group, beside the first j
 Jobs = Sequence[tuple[TrainJob, str]]
 
 
-def train_jobs(jobs: Jobs, room: Room, log: LogSettings | None = None) -> list[tuple[float, Resources]]:
+def train_jobs(jobs: Jobs, capacity: Capacity, run: str, log: LogSettings) -> list[tuple[float, Resources]]:
     """Train jobs side by side and commit each one's artifact at its URL; their curves go to the log, too.
 
     Returned are the seconds that workers were held, and what each of them held.
@@ -42,30 +42,30 @@ def train_jobs(jobs: Jobs, room: Room, log: LogSettings | None = None) -> list[t
     for job, url in jobs:
         alike[job.ranks, job.resources].append((job, url))
     return [
-        (_train_group(group, ranks, resources, room, log or LogSettings()), resources)
+        (_train_group(group, ranks, resources, capacity, run, log), resources)
         for (ranks, resources), group in alike.items()
     ]
 
 
-def slots(jobs: Jobs, resources: Resources, room: Room, ranks: int = 1) -> int:
+def slots(jobs: Jobs, resources: Resources, capacity: Capacity, ranks: int = 1) -> int:
     """Return how many jobs of so many ranks, each with its resources, fit side by side.
 
     Raises:
         UserError: there are fewer GPUs than one job needs.
     """
-    if resources.gpus * ranks > room.gpus:
+    if resources.gpus * ranks > capacity.gpus:
         raise UserError(
-            f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {room.gpus:g}; "
+            f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {capacity.gpus:g}; "
             "set resources.most.gpus to what its autoscaler may add"
         )
-    fit = [room.cpus / (ranks * resources.cpus)] if resources.cpus else []
-    fit += [room.gpus / (ranks * resources.gpus)] if resources.gpus else []
+    fit = [capacity.cpus / (ranks * resources.cpus)] if resources.cpus else []
+    fit += [capacity.gpus / (ranks * resources.gpus)] if resources.gpus else []
     return max(1, min(len(jobs), int(min(fit, default=1))))
 
 
-def cpu_share(resources: Resources, room: Room, ranks: int = 1) -> float:
+def cpu_share(resources: Resources, capacity: Capacity, ranks: int = 1) -> float:
     """Return the CPUs that a rank asks the scheduler for, which counts to four decimals."""
-    return round(min(resources.cpus, room.cpus / ranks) * WORKER_SHARE, 4)
+    return round(min(resources.cpus, capacity.cpus / ranks) * WORKER_SHARE, 4)
 
 
 def lost(name: str) -> RuntimeError:
@@ -73,15 +73,16 @@ def lost(name: str) -> RuntimeError:
     return RuntimeError(f"training {name} lost its workers {ATTEMPTS} times (killed, or out of memory)")
 
 
-def _train_group(jobs: Jobs, ranks: int, resources: Resources, room: Room, log: LogSettings) -> float:
+def _train_group(jobs: Jobs, ranks: int, resources: Resources, capacity: Capacity, run: str, log: LogSettings) -> float:
     import ray
 
-    at_once = slots(jobs, resources, room, ranks)
-    share = cpu_share(resources, room, ranks)
+    at_once = slots(jobs, resources, capacity, ranks)
+    share = cpu_share(resources, capacity, ranks)
     begun = time.monotonic()
     queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
     with ThreadPoolExecutor(at_once) as pool:
-        trainers = [pool.submit(_fit, jobs, queue, slot, ranks, share, resources.gpus, log) for slot in range(at_once)]
+        given = (ranks, share, resources.gpus, run, log)
+        trainers = [pool.submit(_fit, jobs, queue, slot, *given) for slot in range(at_once)]
         for trainer in trainers:
             trainer.result()
     error: Any = ray.get(queue.error.remote())
@@ -91,7 +92,7 @@ def _train_group(jobs: Jobs, ranks: int, resources: Resources, room: Room, log: 
     return (time.monotonic() - begun) * at_once * ranks
 
 
-def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float, log: LogSettings) -> None:
+def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float, run: str, log: LogSettings) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -100,7 +101,7 @@ def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float
     filesystem, path = _arrow_filesystem(notes)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"jobs": jobs, "queue": queue, "slot": slot, "log": log},
+        train_loop_config={"jobs": jobs, "queue": queue, "slot": slot, "run": run, "log": log},
         scaling_config=ScalingConfig(
             num_workers=ranks,
             use_gpu=gpus > 0,
@@ -188,14 +189,13 @@ class RayTrainContext:
 
     trial_steps: int | None = None
 
-    def __init__(self, url: str, log: TrainingLog | None = None) -> None:
+    def __init__(self, url: str, metrics: TrainingMetrics | None = None, log: TrainingLog | None = None) -> None:
         import ray.train
 
         here = ray.train.get_context()
         self.rank: int = here.get_world_rank()
         self.world_size: int = here.get_world_size()
-        self.checkpoints, self.log = Checkpoints(url), log
-        self.metrics = TrainingMetrics(url) if self.rank == 0 else None
+        self.checkpoints, self.metrics, self.log = Checkpoints(url), metrics, log
 
     def resume(self) -> bytes | None:
         """Return the newest checkpoint: on all ranks the one that rank 0 sees."""
@@ -232,8 +232,9 @@ def _work(config: dict[str, Any]) -> None:
         try:
             # The workers of a group may have been lost between the commit and the note of it.
             if not _from_first(job.done(url) is not None if first else None, ranks):
-                with TrainingLog(config["log"] if first else LogSettings(), url) as log:
-                    job.run(url, RayTrainContext(url, log))
+                metrics = TrainingMetrics(config["run"], job.name) if first else None
+                with TrainingLog(config["log"] if first else LogSettings(), config["run"], job) as log:
+                    job.run(url, RayTrainContext(url, metrics, log))
         except Exception as error:
             final = ranks == 1 or isinstance(error, GristmillError)
             ray.get(queue.fail.remote(slot, pickled_error(error), final))

@@ -91,7 +91,7 @@ def check_variables(variables: Mapping[str, str]) -> None:
             )
 
 
-class Cluster:
+class JobServer:
     """A cluster's job server, at the address of its dashboard, such as ``http://127.0.0.1:8265``.
 
     Raises:

@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 from gristmill.shards import store
 from gristmill.shards.errors import UserError, one_line, with_class
+from gristmill.shards.job import TrainJob
+from gristmill.shards.settings import Settings
 
 FLUSH_EVERY = 10.0  # seconds
 Point = tuple[int, float, dict[str, float]]  # a step, the seconds since 1970, and metrics by name
 _NO_METRICS = ("step", "steps")
+RUN = "gristmill"  # the name of a run that has none
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LogSettings:
-    """Where to: the folder of TensorBoard's event files (a path or URL), and MLflow's tracking URI."""
+class LogSettings(Settings):
+    """Where the curves of trainings go while they run, beside the report."""
 
-    tensorboard: str | None = None
+    tensorboard: bool | str = False
+    """The folder of TensorBoard's event files, a path or URL; ``true`` is ``tensorboard`` below OUT."""
     mlflow: str | None = None
-    run: str = "gristmill"  # MLflow's experiment
+    """A tracking URI or a folder; the experiment has the name of the run."""
+
+    def below(self, out: str) -> LogSettings:
+        """Return the settings with the folder that ``true`` stands for, and paths that hold on any worker."""
+        folder = store.join(out, "tensorboard") if self.tensorboard is True else self.tensorboard
+        uri = self.mlflow
+        if uri and not re.match(r"[a-z+]+:", uri) and uri != "databricks":
+            uri = store.absolute(uri)
+        return LogSettings(tensorboard=store.absolute(folder) if isinstance(folder, str) else False, mlflow=uri)
 
 
 class Sink(Protocol):
@@ -46,17 +57,16 @@ class Sink(Protocol):
 
 
 class TrainingLog:
-    """The log of one training on its first rank. ``url`` is the folder of the model that is to be."""
+    """The log of one training of a run, on its first rank."""
 
-    def __init__(self, settings: LogSettings, url: str) -> None:
+    def __init__(self, settings: LogSettings, run: str, job: TrainJob) -> None:
         self.points: list[Point] = []
         self.flushed = time.monotonic()
-        name, fingerprint = url.rstrip("/").split("/")[-2:]
         self.sinks: list[Sink] = []
-        if settings.tensorboard:
-            self.sinks.append(TensorBoard(store.join(settings.tensorboard, name, fingerprint)))
+        if isinstance(settings.tensorboard, str):
+            self.sinks.append(TensorBoard(store.join(settings.tensorboard, job.name, job.fingerprint)))
         if settings.mlflow:
-            self.sinks.append(MLflow(settings.mlflow, settings.run, name, fingerprint))
+            self.sinks.append(MLflow(settings.mlflow, run, job.name, job.fingerprint))
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -174,12 +184,12 @@ class MLflow:
             self.client.set_terminated(self.run, "FINISHED" if whole else "FAILED")
 
 
-def check(settings: LogSettings) -> None:
+def check(settings: LogSettings, run: str) -> None:
     """Refuse a log whose package is absent or whose place does not answer, before anything is trained."""
     if settings.tensorboard:
         _installed("tensorboard", "tensorboard", "log.tensorboard")
     if settings.mlflow:
-        _experiment(_client(settings.mlflow), settings.mlflow, settings.run)
+        _experiment(_client(settings.mlflow), settings.mlflow, run)
 
 
 def _client(uri: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
-import os
 import pkgutil
 import re
 import typing
@@ -16,9 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
@@ -26,37 +23,23 @@ from pydantic import (
 )
 
 from gristmill import pipelines
+from gristmill.cluster.metrics import Price
 from gristmill.cluster.placement import Placement
+from gristmill.cluster.training_log import LogSettings
 from gristmill.shards import canonical, store
 from gristmill.shards.errors import UserError, one_line
+from gristmill.shards.settings import Settings
 
-Settings = TypeVar("Settings", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 SAVED = "config.json"  # below OUT: the settings of the newest run
 # How a run is carried out: no result depends on these.
 _CARRIED_OUT = ("out", "runner", "workers", "resources", "price", "log")
 
 
-class Price(BaseModel):
-    """What an hour costs, in a currency of the user's."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-    cpu_hour: NonNegativeFloat = 0.0
-    gpu_hour: NonNegativeFloat = 0.0
-
-
-class Log(BaseModel):
-    """Where the curves of trainings go while they run, beside the report."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-    tensorboard: bool | str = False  # true: `tensorboard` below OUT; or a folder
-    mlflow: str | None = None  # a tracking URI, or a folder
-
-
-class Common(BaseModel):
+class Common(Settings):
     """The settings that every recipe takes."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
     recipe: str
     out: str = Field(min_length=1)
     seed: int = 0
@@ -65,7 +48,7 @@ class Common(BaseModel):
     workers: PositiveInt | None = None
     resources: Placement = Placement()
     price: Price = Price()
-    log: Log = Log()
+    log: LogSettings = LogSettings()
 
     @field_validator("seeds")
     @classmethod
@@ -134,7 +117,7 @@ def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[
     return _read(path, text, overrides)
 
 
-def check(model: type[Settings], values: Mapping[str, Any], origin: str) -> Settings:
+def check(model: type[Model], values: Mapping[str, Any], origin: str) -> Model:
     """Return settings of their own kind, not of a recipe; mistakes are told as those in a recipe are."""
     _refuse_secrets(values, origin)
     try:
@@ -166,11 +149,6 @@ def save(loaded: Loaded) -> bool:
 
 def _matter(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _CARRIED_OUT}
-
-
-def absolute(out: str) -> str:
-    """Return a path that holds wherever workers start; URLs stay as they are."""
-    return out.rstrip("/") if "://" in out else os.path.abspath(os.path.expanduser(out))
 
 
 def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -215,7 +193,7 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
     common = {key: values[key] for key in Common.model_fields if key in values}
     common.setdefault("out", f"runs/{str(values['recipe']).rpartition('.')[2]}")
     if isinstance(common["out"], str) and common["out"]:
-        common["out"] = absolute(common["out"])
+        common["out"] = store.absolute(common["out"])
     own = {key: value for key, value in values.items() if key not in common or key in config_type.model_fields}
     shared = [key for key in Common.model_fields if key in config_type.model_fields]
     problems: list[str] = []

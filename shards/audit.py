@@ -61,9 +61,9 @@ def audit_below(url: str) -> Iterator[AuditResult]:
     for artifact in found.artifacts:
         gaps = _audit_artifact(artifact)
         if gaps:
-            yield AuditResult(artifact.rstrip("/").split("/")[-2], artifact, "", gaps=gaps)
+            yield AuditResult(found.names[artifact], artifact, "", gaps=gaps)
     for place, what in found.unreadable.items():
-        name = place.rstrip("/").split("/")[-2]
+        name = found.names[place]
         yield AuditResult(name, place, "", gaps=[f"{name}: {what}"])
 
 
@@ -130,8 +130,7 @@ class _Audit:
         covered: dict[str, list[tuple[int, int]]] = {path: [] for path in paths}
         for shard in plan["shards"]:
             slices[shard["name"]] = []
-            for url, start, stop in shard["slices"]:
-                path = "/".join(url.split("/")[-2:])
+            for path, start, stop in shard["slices"]:
                 if path not in paths:
                     self.gap(f"step.json, shard {shard['name']}", f"reads {path}, which is no shard of {source.name}")
                     continue

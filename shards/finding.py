@@ -29,14 +29,16 @@ class Found:
     unsealed: list[str]  # steps under way
     training: list[str]  # models under way, by their checkpoints
     unreadable: dict[str, str] = field(default_factory=dict)  # url of a set or artifact -> what is wrong there
+    names: dict[str, str] = field(default_factory=dict)  # url -> the step, artifact or training it is of
 
 
 def find_below(url: str) -> Found:
     """Look for sets and artifacts at a URL and below it."""
     found = Found([], [], [], [])
 
-    def look(folder: str, depth: int) -> None:
+    def look(folder: str, depth: int, above: str, here: str) -> None:
         names = store.list_names(folder)
+        found.names[folder] = above or folder  # OUT/name/fingerprint
         if "seal.json" in names:
             try:
                 found.sealed.append(_sealed(folder))
@@ -56,9 +58,9 @@ def find_below(url: str) -> Found:
         elif depth:
             for name in names:
                 if "." not in name:
-                    look(store.join(folder, name), depth - 1)
+                    look(store.join(folder, name), depth - 1, here, name)
 
-    look(url, _DEPTH)
+    look(url, _DEPTH, "", "")
     return found
 
 

@@ -33,11 +33,17 @@ class Cut(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Rows ``start`` to ``stop`` of a committed Parquet file."""
+    """Rows ``start`` to ``stop`` of a committed Parquet file, ``path`` below the folder of its set."""
 
-    url: str
+    folder: str
+    path: str
     start: int
     stop: int
+
+    @property
+    def url(self) -> str:
+        """Where the file lies."""
+        return store.join(self.folder, self.path)
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,13 @@ class ShardSpec:
         return {
             "name": self.name,
             "rows": self.rows,
-            "slices": [[s.url, s.start, s.stop] for s in self.slices],
+            "slices": [[s.path, s.start, s.stop] for s in self.slices],
         }
 
     @staticmethod
     def from_json(value: dict[str, Any], source: SealedSet) -> ShardSpec:
         """Return the shard of a step without joins as the index file keeps it; its input may have moved."""
-        slices = [
-            Slice(store.join(source.url, *url.split("/")[-2:]), start, stop) for url, start, stop in value["slices"]
-        ]
+        slices = [Slice(source.url, path, start, stop) for path, start, stop in value["slices"]]
         return ShardSpec(value["name"], tuple(slices), value["rows"])
 
 
@@ -102,7 +106,7 @@ def keep_shards(source: SealedSet, joins: tuple[Join, ...] = ()) -> Iterator[Sha
                     "expected sets that were cut alike"
                 )
             files.append((tuple(found), join.columns, join.on))
-        whole = Slice(store.join(source.url, entry.path), 0, entry.rows)
+        whole = Slice(source.url, entry.path, 0, entry.rows)
         yield ShardSpec(entry.name, (whole,), entry.rows, tuple(files))
 
 
@@ -134,18 +138,17 @@ def cut_shards(source: SealedSet, cut: Cut) -> Iterator[ShardSpec]:
     rows = number = 0
     seconds = size = 0.0
     for entry, durations, sizes in read_ahead(read, source.shards):
-        url = store.join(source.url, entry.path)
         start = 0
         for row in range(entry.rows):
             full = rows >= cut.rows or seconds + durations[row] > cut.seconds or size + sizes[row] > cut.bytes
             if full and rows:
                 if row > start:
-                    slices.append(Slice(url, start, row))
+                    slices.append(Slice(source.url, entry.path, start, row))
                 yield ShardSpec(f"{number:06d}", tuple(slices), rows)
                 number, start, slices, rows, seconds, size = number + 1, row, [], 0, 0.0, 0.0
             rows, seconds, size = rows + 1, seconds + durations[row], size + sizes[row]
         if entry.rows > start:
-            slices.append(Slice(url, start, entry.rows))
+            slices.append(Slice(source.url, entry.path, start, entry.rows))
     if rows:
         yield ShardSpec(f"{number:06d}", tuple(slices), rows)
 

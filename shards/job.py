@@ -79,9 +79,14 @@ class TrainJob:
         _replaced((self.config, self.inputs), lambda value: found.setdefault(value.digest, value))
         return list(found.values())
 
+    @property
+    def fingerprint(self) -> str:
+        """The digest of :meth:`identity`, as far as folders are named by it."""
+        return canonical.digest(self.identity())[:16]
+
     def url(self, out: str) -> str:
         """Return the folder of its artifact, by name and fingerprint."""
-        return store.join(out, self.name, canonical.digest(self.identity())[:16])
+        return store.join(out, self.name, self.fingerprint)
 
     def resolved(self) -> dict[str, Any]:
         """Return the config with urls in place of sets and artifacts."""

@@ -97,6 +97,7 @@ class ShardTask:
     seed: int
     deterministic: bool
     planned: int | None = None  # shards of the whole step
+    name: str = ""  # of the step
 
     def open(self, spec: ShardSpec) -> Work:
         """Read a shard's rows and join what belongs to them; a shard that is committed by now is passed on as is."""

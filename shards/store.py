@@ -71,6 +71,16 @@ def join(url: str, *parts: str) -> str:
     return posixpath.join(url, *parts)
 
 
+def absolute(url: str) -> str:
+    """Return a path that holds wherever workers start; URLs stay as they are."""
+    return url.rstrip("/") if "://" in url else os.path.abspath(os.path.expanduser(url))
+
+
+def last_name(url: str) -> str:
+    """Return the last name of a path or URL."""
+    return url.rstrip("/").rpartition("/")[2]
+
+
 def is_local(url: str) -> bool:
     """Tell whether a URL is a path on this machine's own file system."""
     return isinstance(filesystem(url)[0], LocalFileSystem)

@@ -92,7 +92,8 @@ def run(
 @_told
 def requeue(out: Out, overrides: Overrides = None) -> None:
     """Run the quarantined records of OUT again, and what depends on them."""
-    from gristmill.pipelines.config import absolute, load_saved
+    from gristmill.pipelines.config import load_saved
+    from gristmill.shards.store import absolute
 
     _carry_out(load_saved(absolute(out), overrides or []), quiet=False, requeue=True)
 
@@ -144,7 +145,7 @@ def status(
 ) -> None:
     """Tell how far a run is, from what it has committed."""
     from gristmill.pipelines.command.status import show_status
-    from gristmill.pipelines.config import absolute
+    from gristmill.shards.store import absolute
 
     show_status(absolute(out), every if watch else None)
 
@@ -155,8 +156,8 @@ def audit(out: Out) -> None:
     """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
     import json
 
-    from gristmill.pipelines.config import absolute
     from gristmill.shards.audit import audit_below
+    from gristmill.shards.store import absolute
 
     gaps = 0
     for result in audit_below(absolute(out)):
@@ -180,7 +181,7 @@ def inspect(
 ) -> None:
     """Look at records."""
     from gristmill.pipelines.command.inspect import show_records
-    from gristmill.pipelines.config import absolute
+    from gristmill.shards.store import absolute
 
     side = "rejects" if rejects else "quarantine" if quarantine else "data"
     show_records(absolute(url), n, where or [], side, save_audio)
@@ -261,7 +262,7 @@ def doctor(
 ) -> None:
     """Check this machine before a run, and each node of the cluster."""
     from gristmill.pipelines.command.doctor import show_checks
-    from gristmill.pipelines.config import absolute
+    from gristmill.shards.store import absolute
 
     if not show_checks(absolute(out), cluster):
         raise typer.Exit(1)

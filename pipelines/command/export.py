@@ -17,7 +17,6 @@ from pathlib import Path
 from gristmill.actors.export import stage
 from gristmill.pipelines.command.export_manifests import Export, manifests
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
-from gristmill.pipelines.config import absolute
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import LEDGER, Cluster
 from gristmill.shards import canonical, store
@@ -26,6 +25,7 @@ from gristmill.shards.engine import run_step, step_url
 from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.step import Step
+from gristmill.shards.store import absolute
 
 BOOKS = ".gristmill"  # below the destination: receipts, and what the export is of
 _MARK = "export.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import tempfile
 import threading
 import time
@@ -14,9 +13,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from gristmill.cluster.training_log import LogSettings, check
+from gristmill.cluster.training_log import check
 from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.config import Common, Loaded, absolute, save
+from gristmill.pipelines.config import Common, Loaded, save
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run
 from gristmill.shards import store
@@ -30,21 +29,22 @@ T = TypeVar("T")
 
 def make_cluster(common: Common) -> Cluster:
     """Return where the recipe's work is done. Ray is started when the first work comes."""
-    log = training_log(common)
+    run = store.last_name(common.out)
+    log = common.log.below(common.out)
+    check(log, run)
     if common.runner == "inprocess":
         from gristmill.cluster.inprocess import InProcessRunner
 
-        return InProcessRunner(log)
+        return InProcessRunner(run, log)
     try:
         import ray  # noqa: F401
     except ImportError:
         raise UserError(
             "runner=ray: Ray is not installed; expected `pip install 'ray[data,train]'` or runner=inprocess"
         ) from None
-    from gristmill.cluster.metrics import Prices
     from gristmill.cluster.ray_runner import RayRunner
 
-    return RayRunner(common.workers, Prices(**common.price.model_dump()), log, common.resources)
+    return RayRunner(common.workers, run, common.price, log, common.resources)
 
 
 def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
@@ -61,18 +61,6 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
         wrong = error.errors()[0]
         expected = wrong["msg"].removeprefix("Input should be ")
         raise UserError(f"{wrong['loc'][0]}: {wrong['input']!r} is not right; expected {expected}") from None
-
-
-def training_log(common: Common) -> LogSettings:
-    """Return where the curves of trainings go; a log that cannot be written is refused."""
-    folder, uri = common.log.tensorboard, common.log.mlflow
-    if isinstance(folder, bool):
-        folder = store.join(common.out, "tensorboard") if folder else ""
-    if uri and not re.match(r"[a-z+]+:", uri) and uri != "databricks":
-        uri = absolute(uri)
-    settings = LogSettings(absolute(folder) if folder else None, uri, common.out.rstrip("/").rpartition("/")[2])
-    check(settings)
-    return settings
 
 
 def check_storage(loaded: Loaded) -> None:

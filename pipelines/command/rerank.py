@@ -16,7 +16,6 @@ from gristmill.models.requests.rerankers import DomainReranker
 from gristmill.pipelines.command.export import find_set
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.config import absolute
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Run
 from gristmill.shards import store
@@ -24,6 +23,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import HYPOTHESES_FIELDS, ID
 from gristmill.shards.step import Step
+from gristmill.shards.store import absolute
 
 ROWS = 2000  # of a shard
 EXPECTED = "a sealed set, or a .parquet or .jsonl file, of records with `id` and `hypotheses`"

@@ -104,7 +104,7 @@ class StatusReader:
             counts = (sealed.records, sealed.seal["rejected"], sealed.seal["quarantined"], work.seconds)
             number = len(work.base)
             sets.append(SetStatus(sealed.name, sealed.url, "sealed", number, number, *counts, _newest(times)))
-        sets += [self._unsealed(url) for url in found.unsealed]
+        sets += [self._unsealed(found.names[url], url) for url in found.unsealed]
         for state, urls, inner in (
             ("artifact", found.artifacts, ""),
             ("training", found.training, "checkpoints"),
@@ -112,7 +112,7 @@ class StatusReader:
         ):
             for url in urls:
                 last = None if inner is None else _newest(_times(store.join(url, inner) if inner else url))
-                sets.append(SetStatus(_name(url), url, state, last=last))
+                sets.append(SetStatus(found.names[url], url, state, last=last))
         if not sets:
             raise UserError(f"{self.out}: nothing of a run is here; expected the output of `gristmill run`")
         sets.sort(key=lambda one: (one.last or 0.0, one.name))
@@ -127,7 +127,7 @@ class StatusReader:
         work.read(url, sorted(times))
         return work, times
 
-    def _unsealed(self, url: str) -> SetStatus:
+    def _unsealed(self, name: str, url: str) -> SetStatus:
         work, times = self._of(url)
         if work.planned is None:
             work.planned = planned_rows(url)
@@ -137,7 +137,7 @@ class StatusReader:
         rate = _rate([(times[shard], count) for shard, count in work.base.items() if times.get(shard)])
         left = max(0, planned - records) / rate if rate and planned is not None else None
         counts = (work.rows, work.rejected, work.quarantined, work.seconds, last)
-        return SetStatus(_name(url), url, "under way", len(work.base), total, *counts, records, planned, rate, left)
+        return SetStatus(name, url, "under way", len(work.base), total, *counts, records, planned, rate, left)
 
     def _foretold(self, sets: list[SetStatus], made: float | None, over: bool) -> tuple[float | None, float | None]:
         """Return the share done and the seconds left by the plan, corrected by what is seen of steps under way."""
@@ -168,10 +168,6 @@ def read_status(out: str) -> list[SetStatus]:
         UserError: there is nothing of a run.
     """
     return StatusReader(out).read().sets
-
-
-def _name(url: str) -> str:
-    return url.rstrip("/").split("/")[-2]
 
 
 def _times(url: str) -> dict[str, float]:

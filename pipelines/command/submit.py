@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.cluster.session import ROOT
-from gristmill.cluster.submission import Cluster, check_variables, packed
+from gristmill.cluster.submission import JobServer, check_variables, packed
 from gristmill.pipelines.config import load
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
@@ -34,7 +34,7 @@ def submit(
     check_out(config, text, overrides)
     given = dict(_variable(item) for item in variables)
     check_variables(given)
-    cluster = Cluster(address)
+    cluster = JobServer(address)
     with packed(ROOT, config, text) as (folder, place):
         job = cluster.submit(folder, ["run", place, *overrides], given, name)
     stop = f"`gristmill stop {job} --address {address}`"
@@ -50,7 +50,7 @@ def submit(
 
 def stop(job: str, address: str) -> None:
     """End a job of a cluster; what it committed is kept."""
-    print(f"{job}: {Cluster(address).stop(job)}; what is committed is kept, the same submission goes on from there")
+    print(f"{job}: {JobServer(address).stop(job)}; what is committed is kept, the same submission goes on from there")
 
 
 def check_out(config: str, text: bytes, overrides: Sequence[str]) -> None:

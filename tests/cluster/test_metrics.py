@@ -47,7 +47,7 @@ def test_reasons_are_few(reason: str, fixed: str) -> None:
 
 
 def test_cost_of_a_worker() -> None:
-    assert metrics.Prices(0.1, 2.0).of(1800, Resources(cpus=4, gpus=0.5)) == pytest.approx(0.7)
+    assert metrics.Price(cpu_hour=0.1, gpu_hour=2.0).of(1800, Resources(cpus=4, gpus=0.5)) == pytest.approx(0.7)
 
 
 def test_boards_are_as_their_source_says() -> None:

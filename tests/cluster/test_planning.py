@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gristmill.cluster.envelope import open_receipt, pack, pack_error, unpack
 from gristmill.cluster.placement import GpuWorkers, Most, Placement, Workers
-from gristmill.cluster.pools import Room, plan_pools
+from gristmill.cluster.pools import Capacity, plan_pools
 from gristmill.shards.errors import UserError
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
@@ -24,47 +24,47 @@ def stages(*resources: Resources) -> list[Stage]:
 
 
 def test_equal_stages_share_their_workers() -> None:
-    (pool,) = plan_pools(stages(Resources(), Resources()), Room(4, 0), 100)
+    (pool,) = plan_pools(stages(Resources(), Resources()), Capacity(4, 0), 100)
     assert (pool.places, pool.least, pool.most, pool.initial) == ((0, 1), 1, 4, 4)
 
 
 def test_gpu_stages_stand_apart_and_start_at_full_size() -> None:
     gpu = Resources(gpus=0.5)
-    pools = plan_pools(stages(Resources(), gpu, gpu), Room(8, 2), 100)
+    pools = plan_pools(stages(Resources(), gpu, gpu), Capacity(8, 2), 100)
     assert [pool.places for pool in pools] == [(0,), (1,), (2,)]
     assert [pool.initial for pool in pools] == [1, 4, 4]
 
 
 @pytest.mark.parametrize(("part", "workers"), [(0.5, 4), (0.4, 4), (0.6, 2), (0.1, 20), (1, 2), (2, 1)])
 def test_a_part_of_a_gpu_is_of_one(part: float, workers: int) -> None:
-    (pool,) = plan_pools(stages(Resources(gpus=part)), Room(8, 2), 100)
+    (pool,) = plan_pools(stages(Resources(gpus=part)), Capacity(8, 2), 100)
     assert pool.most == workers
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4])
 def test_all_pools_fit_at_their_least_size(cpus: int) -> None:
     asked = [Resources(max_workers=3), Resources(min_workers=2), Resources(cpus=4)]
-    pools = plan_pools(stages(*asked), Room(cpus, 0), 100)
+    pools = plan_pools(stages(*asked), Capacity(cpus, 0), 100)
     assert sum(pool.least * pool.cpus for pool in pools) < cpus
     assert all(1 <= pool.least <= pool.initial <= pool.most for pool in pools)
 
 
 def test_no_more_workers_than_shards() -> None:
-    (pool,) = plan_pools(stages(Resources(min_workers=4)), Room(16, 0), 2)
+    (pool,) = plan_pools(stages(Resources(min_workers=4)), Capacity(16, 0), 2)
     assert (pool.least, pool.most) == (2, 2)
 
 
 def test_missing_gpu_is_told() -> None:
     with pytest.raises(UserError, match="stage s0 needs 1 GPU"):
-        plan_pools(stages(Resources(gpus=1)), Room(4, 0), 10)
+        plan_pools(stages(Resources(gpus=1)), Capacity(4, 0), 10)
 
 
 def test_machines_that_may_come_are_counted() -> None:
     """A head without CPUs, to which CPU and GPU nodes are added: nothing is cut down to what is there now."""
-    decode, label = plan_pools(stages(Resources(), Resources(gpus=0.5)), Room(8, 2), 100, now=Room(1, 0))
+    decode, label = plan_pools(stages(Resources(), Resources(gpus=0.5)), Capacity(8, 2), 100, now=Capacity(1, 0))
     assert (decode.cpus, decode.least, decode.initial, decode.most) == (0.95, 1, 1, 8)
     assert (label.least, label.initial, label.most) == (4, 4, 4)
-    (alone,) = plan_pools(stages(Resources()), Room(8, 0), 100, now=Room(2, 0))
+    (alone,) = plan_pools(stages(Resources()), Capacity(8, 0), 100, now=Capacity(2, 0))
     assert (alone.least, alone.initial, alone.most) == (1, 2, 8)
 
 

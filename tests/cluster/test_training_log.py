@@ -13,7 +13,7 @@ import pytest
 from gristmill.cluster import training_log
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.training_log import LogSettings, TrainingLog, check
-from gristmill.pipelines.command.launch import training_log as settings_of
+from gristmill.pipelines.command.launch import make_cluster
 from gristmill.pipelines.config import load, save
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
@@ -44,12 +44,12 @@ def curve(folder: Path) -> list[tuple[int, float]]:
 
 def test_tensorboard_reads_the_curve_of_a_training_that_was_resumed(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    runner = InProcessRunner(LogSettings(tensorboard=str(tmp_path / "board")))
+    runner = InProcessRunner(log=LogSettings(tensorboard=str(tmp_path / "board")))
     made = job(stop_at=4)
     with pytest.raises(KeyError, match="stopped"):
         runner.train([(made, str(tmp_path / "student" / "0123"))])
     runner.train([(made, str(tmp_path / "student" / "0123"))])
-    files = sorted((tmp_path / "board" / "student" / "0123").iterdir())
+    files = sorted((tmp_path / "board" / "student" / made.fingerprint).iterdir())
     assert len(files) == 2, "one for each attempt"
     steps = [step for step, _ in curve(files[0].parent)]
     assert sorted(set(steps)) == list(range(6))
@@ -61,30 +61,31 @@ def test_tensorboard_on_object_storage_is_one_object_an_attempt(tmp_path: Path, 
     pytest.importorskip("tensorboard")
     from gristmill.shards import store
 
-    with TrainingLog(LogSettings(tensorboard=f"{bucket}/{tmp_path.name}"), "out/student/0123") as log:
+    made = job()
+    with TrainingLog(LogSettings(tensorboard=f"{bucket}/{tmp_path.name}"), "run", made) as log:
         for step in range(3):
             log.point({"step": step, "loss": float(step)})
             log.flush()
-    (name,) = store.list_names(f"{bucket}/{tmp_path.name}/student/0123")
-    (tmp_path / name).write_bytes(store.read_bytes(f"{bucket}/{tmp_path.name}/student/0123/{name}"))
+    (name,) = store.list_names(f"{bucket}/{tmp_path.name}/student/{made.fingerprint}")
+    (tmp_path / name).write_bytes(store.read_bytes(f"{bucket}/{tmp_path.name}/student/{made.fingerprint}/{name}"))
     assert curve(tmp_path) == [(0, 0.0), (1, 1.0), (2, 2.0)]
 
 
 def test_mlflow_has_one_run_for_a_training_that_was_resumed(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
-    settings = LogSettings(mlflow=str(tmp_path / "mlruns"), run="distill")
-    check(settings)
+    settings = LogSettings(mlflow=str(tmp_path / "mlruns"))
+    check(settings, "distill")
     made = job(stop_at=4)
     for status in ("FAILED", "FINISHED"):
         with pytest.raises(KeyError, match="stopped") if status == "FAILED" else contextlib.nullcontext():
-            InProcessRunner(settings).train([(made, str(tmp_path / "student" / "0123"))])
+            InProcessRunner("distill", settings).train([(made, str(tmp_path / "student" / "0123"))])
         client = training_log._client(settings.mlflow)
         experiment = client.get_experiment_by_name("distill")
         (run,) = client.search_runs([experiment.experiment_id])
         assert run.info.status == status
     history = client.get_metric_history(run.info.run_id, "loss")
     assert {point.step: pytest.approx(point.value) for point in history} == {n: 1 / (n + 1) for n in range(6)}
-    assert run.data.tags["gristmill.fingerprint"] == "0123"
+    assert run.data.tags["gristmill.fingerprint"] == made.fingerprint
     assert set(run.data.metrics) == {"loss", "lr"}
 
 
@@ -92,7 +93,7 @@ def test_a_log_that_fails_does_not_end_the_training(tmp_path: Path, caplog: pyte
     pytest.importorskip("tensorboard")
     (tmp_path / "board").write_text("a file, no folder")
     with caplog.at_level(logging.WARNING):
-        runner = InProcessRunner(LogSettings(tensorboard=str(tmp_path / "board")))
+        runner = InProcessRunner(log=LogSettings(tensorboard=str(tmp_path / "board")))
         runner.train([(job(), str(tmp_path / "student" / "0123"))])
     assert (tmp_path / "student" / "0123" / "artifact.json").exists()
     assert caplog.text.count("no more points are logged, the training goes on") == 1
@@ -109,14 +110,14 @@ def test_an_absent_package_is_told_before_anything_is_made(
     recipe.write_text(f"recipe: tests.pipelines.tiny\nout: {tmp_path}/out\nrunner: inprocess\n")
     loaded = load(str(recipe), [f"log.{key}"])
     with pytest.raises(UserError, match=rf"log.{package}: the package {package} is not installed.*\.\[{package}\]"):
-        settings_of(loaded.common)
+        make_cluster(loaded.common)
 
 
 def test_a_store_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match=r"log.mlflow=.*cannot be used"):
-        check(LogSettings(mlflow=str(tmp_path / "file")))
+        check(LogSettings(mlflow=str(tmp_path / "file")), "run")
 
 
 def test_a_log_is_no_part_of_what_a_run_depends_on(tmp_path: Path) -> None:
@@ -126,4 +127,4 @@ def test_a_log_is_no_part_of_what_a_run_depends_on(tmp_path: Path) -> None:
     with_log = load(str(recipe), ["log.tensorboard=true"])
     assert not save(with_log), "the settings kept are the same"
     pytest.importorskip("tensorboard")
-    assert settings_of(with_log.common) == LogSettings(f"{tmp_path}/out/tensorboard", None, "out")
+    assert make_cluster(with_log.common).log == LogSettings(tensorboard=f"{tmp_path}/out/tensorboard")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.cluster.metrics import Prices, TrainingMetrics
+from gristmill.cluster.metrics import Price, TrainingMetrics
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
@@ -66,12 +66,12 @@ def main(out: str) -> None:
     """Run it, say so, and stay: series last as long as the process that records them."""
     rows = [{"id": f"r{number:02d}", "duration": 2.0} for number in range(RECORDS)]
     source = seal_tables(f"{out}/records/0", "records", [pa.Table.from_pylist(rows)])
-    runner = RayRunner(prices=Prices(cpu_hour=0.05, gpu_hour=2.0))
+    runner = RayRunner(run=Path(out).name, price=Price(cpu_hour=0.05, gpu_hour=2.0))
     run_step(steps(source), out, runner, 0)
     import ray
 
     Path(out, "asked").write_text(ray.get(ray.remote(lambda: os.environ.get("RAY_ADDRESS", "")).remote()))
-    TrainingMetrics(f"{out}/student/0").point({"step": 4, "steps": 10, "loss": 0.2})
+    TrainingMetrics(Path(out).name, "student").point({"step": 4, "steps": 10, "loss": 0.2})
     Path(out, "through").touch()
     sys.stdin.read()
 
