@@ -1,0 +1,62 @@
+"""Imports go down the table only, no wing imports another, and nothing is imported by a plain name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.imports import ROOMS, breaches, circles
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_table_holds() -> None:
+    assert list(breaches(ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "expected"),
+    [
+        (
+            "actors/speech/new.py",
+            "from gristmill.actors.text.embed import Embed",
+            "wing speech may not import wing text",
+        ),
+        ("actors/speech/new.py", "from gristmill.models.text import arpa", "wing speech may not import wing text"),
+        ("actors/new.py", "import gristmill.models.text.arpa", "files may not import wing text"),
+        ("models/new.py", "from gristmill.actors.audio import decode", "models may not import actors"),
+        ("models/new.py", "from gristmill.shards import store", "models may import of shards only"),
+        ("shards/new.py", "from gristmill.cluster import session", "shards may not import cluster"),
+        ("cluster/new.py", "from gristmill.models.weights import read_metadata", "cluster may not import models"),
+        (
+            "pipelines/speech/new.py",
+            "from gristmill.pipelines.command.plan import make_plan",
+            "command may be imported",
+        ),
+        ("actors/new.py", "import models", "models is a plain name; expected gristmill.models"),
+        ("tests/new.py", "from shards.errors import UserError", "shards.errors is a plain name"),
+        ("actors/new.py", "def f():\n    from . import audio", "a relative import"),
+    ],
+)
+def test_what_breaks_it_is_found(tmp_path: Path, file: str, line: str, expected: str) -> None:
+    for room in ROOMS:
+        (tmp_path / room).mkdir()
+    for module in ("actors/text/embed", "models/text/arpa", "shards/store", "cluster/session"):
+        path = tmp_path / f"{module}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{line}\n")
+    (found,) = breaches(tmp_path)
+    assert expected in found
+
+
+def test_no_modules_import_each_other_in_a_circle(tmp_path: Path) -> None:
+    assert circles(ROOT) == []
+    for room in ROOMS:
+        (tmp_path / room).mkdir()
+    (tmp_path / "models" / "a.py").write_text("from gristmill.models import b\n")
+    (tmp_path / "models" / "b.py").write_text("def f():\n    from gristmill.models.a import x\n")
+    assert circles(tmp_path) == [["gristmill.models.a", "gristmill.models.b"]]
