@@ -8,8 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import soundfile
+from pydantic import Field
 
 from gristmill.shards.schema import AUDIO
+from gristmill.shards.settings import Settings
+
+
+class RateSettings(Settings):
+    """What audio a corpus holds."""
+
+    sampling_rate: int = Field(16000, ge=8000, le=48000)
+    """Hz; audio at another rate is resampled."""
 
 
 def decode(data: bytes) -> tuple[np.ndarray, int]:

@@ -15,7 +15,8 @@ import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -24,7 +25,8 @@ from gristmill.shards import canonical, store
 from gristmill.shards.errors import GristmillError, RejectRecord, UserError, with_class
 from gristmill.shards.parquet import encode_table
 from gristmill.shards.schema import AUDIO, REJECT_REASON
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Stage
 
 FORMATS = ("huggingface", "nemo", "lhotse", "webdataset")
 PLACE_FIELDS = (
@@ -42,15 +44,36 @@ _WHOLE_SHARD = BatchLimits(rows=1 << 31)
 _AT_ONCE = 16  # files on their way to the storage
 
 
-class ParquetFiles:
+class ExportSettings(Settings):
+    """What goes along."""
+
+    columns: tuple[str, ...]
+    """The id first."""
+
+
+class _Written(Actor):
+    """Base of what writes records below the URL ``dest``.
+
+    It is given like an artifact, whose url no fingerprint covers: an export that was moved is still that export.
+    """
+
+    name = "write"
+    adds: ClassVar[tuple[pa.Field, ...]] = PLACE_FIELDS
+    settings: ExportSettings
+
+    def __init__(self, settings: ExportSettings, dest: str) -> None:
+        super().__init__(settings)
+        self._dest = dest
+
+
+class ParquetFiles(_Written):
     """Writes a batch as ``data/<digest>.parquet``, which the ``datasets`` library reads, ``audio`` as ``Audio``."""
 
-    def __init__(self, dest: str, columns: Sequence[str]) -> None:
-        self._dest, self._columns = dest, list(columns)
+    batch = _WHOLE_SHARD
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write the batch; its rows are those of the file, in order."""
-        data = encode_table(batch.select(self._columns))
+        """Return the rows with their places, which are those of the file, in order."""
+        data = encode_table(batch.select(self.settings.columns))
         sha = canonical.sha256(data)
         path = f"data/{sha[:16]}.parquet"
         _put(self._dest, path, data)
@@ -58,14 +81,13 @@ class ParquetFiles:
         return _with(batch, PLACE_FIELDS, rows)
 
 
-class AudioFiles:
+class AudioFiles(_Written):
     """Writes each record's audio as ``audio/<xx>/<id>-<digest>.flac``, of one channel."""
 
-    def __init__(self, dest: str, columns: Sequence[str]) -> None:
-        self._dest = dest
+    adds = (*PLACE_FIELDS, *SOUND_FIELDS)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write the audio of a batch; records without any are turned down."""
+        """Return the rows with the places of their audio; records without any are rejected."""
         rows: list[tuple[Any, ...]] = []
         files: list[tuple[str, bytes]] = []
         for record, audio in zip(batch["id"].to_pylist(), batch["audio"].to_pylist(), strict=True):
@@ -84,21 +106,20 @@ class AudioFiles:
         return _with(batch, (*PLACE_FIELDS, *SOUND_FIELDS, REJECT_REASON), rows)
 
 
-class TarFiles:
+class TarFiles(_Written):
     """Writes a batch as ``shard-<digest>.tar``: a sample is ``.flac``, ``.json`` (its values) and ``.txt`` (its text).
 
     The bytes depend on the records alone: no times, no owners, samples in the order of the records.
     """
 
-    def __init__(self, dest: str, columns: Sequence[str]) -> None:
-        self._dest, self._columns = dest, list(columns)
+    batch = _WHOLE_SHARD
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write the batch; records without audio are turned down."""
+        """Return the rows with their places; records without audio are rejected."""
         rows: list[tuple[Any, ...]] = []
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for record in batch.select([*self._columns, "audio"]).to_pylist():
+            for record in batch.select([*self.settings.columns, "audio"]).to_pylist():
                 audio = record.pop("audio")
                 try:
                     data, rate, samples = as_flac(audio and audio["bytes"])
@@ -122,7 +143,7 @@ class TarFiles:
         return _with(batch, (*PLACE_FIELDS, REJECT_REASON), rows)
 
 
-def stage(form: str, dest: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Stage:
+def writer(form: str, dest: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Stage:
     """Return the stage that writes the records of a set of ``schema`` at the URL ``dest`` in one of ``FORMATS``.
 
     ``columns`` names what goes along beside the id; by default all columns, in manifests and tars all plain values.
@@ -133,29 +154,14 @@ def stage(form: str, dest: str, schema: pa.Schema, columns: Sequence[str] | None
     if form not in FORMATS:
         raise UserError(f"{form}: there is no such format; expected one of {', '.join(FORMATS)}")
     kept = _chosen(form, schema, columns)
-    actor, batch = {
-        "huggingface": ("ParquetFiles", _WHOLE_SHARD),
-        "nemo": ("AudioFiles", BatchLimits(64)),
-        "lhotse": ("AudioFiles", BatchLimits(64)),
-        "webdataset": ("TarFiles", _WHOLE_SHARD),
-    }[form]
-    files = actor == "AudioFiles"
+    actor: type[Actor] = {"huggingface": ParquetFiles, "webdataset": TarFiles}.get(form, AudioFiles)
     # Of what lies in Parquet and tars the manifest tells nothing: its rows are the places alone.
-    stays = {"id", *(kept if files else ())} - _OWN
-    return Stage(
-        "write",
-        f"gristmill.actors.export:{actor}",
-        adds=(*PLACE_FIELDS, *SOUND_FIELDS) if files else PLACE_FIELDS,
-        drops=tuple(name for name in schema.names if name not in stays),
-        params={"columns": kept},
-        # Given like an artifact, whose url no fingerprint covers: an export that was moved is still that export.
-        artifacts={"dest": ArtifactRef(dest, form)},
-        batch=batch,
-        resources=Resources(),
-    )
+    stays = {"id", *(kept if actor is AudioFiles else ())} - _OWN
+    made = actor.stage(ExportSettings(columns=kept), dest=ArtifactRef(dest, form))
+    return replace(made, drops=tuple(name for name in schema.names if name not in stays))
 
 
-def _chosen(form: str, schema: pa.Schema, asked: Sequence[str] | None) -> list[str]:
+def _chosen(form: str, schema: pa.Schema, asked: Sequence[str] | None) -> tuple[str, ...]:
     """Return the columns that go along, the id first."""
     unknown = [name for name in asked or () if name not in schema.names]
     if unknown:
@@ -181,11 +187,11 @@ def _chosen(form: str, schema: pa.Schema, asked: Sequence[str] | None) -> list[s
         raise UserError(f"--columns {unfit[0]}: {form} cannot hold {kind}; expected columns of plain values")
     wanted = default if asked is None else set(asked)
     dropped = set() if form == "huggingface" else {"audio"}
-    return ["id", *(name for name in schema.names if name in wanted - dropped and name != "id")]
+    return ("id", *(name for name in schema.names if name in wanted - dropped and name != "id"))
 
 
 def is_plain(kind: pa.DataType) -> bool:
-    """Tell whether a column holds values that JSON holds too."""
+    """Return whether a column holds values that JSON holds too."""
     return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)

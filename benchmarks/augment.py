@@ -99,9 +99,10 @@ def make_systems(folder: str, seed: int) -> dict[str, tuple[Work, Work, int | No
     """Build banks for us, the same rooms and noises as files for the peer."""
     import audiomentations as am
 
-    noise = banks.build_noise_bank_generated(f"{folder}/n", rate=RATE, seed=seed, seconds=20, count=12, test_share=0)
-    settings = rooms.RoomSettings()
-    room = banks.build_room_bank(f"{folder}/r", settings, count=50, rate=RATE, seed=seed)
+    made = banks.GeneratedNoiseSettings(generated=16)  # a quarter is for tests
+    noise = banks.build_noise_bank_generated(f"{folder}/n", made, rate=RATE, seed=seed)
+    settings = banks.RoomBankSettings(count=50)
+    room = banks.build_room_bank(f"{folder}/r", settings, noises=3, rate=RATE, seed=seed)
     bank, scenes = banks.NoiseBank(noise.url), banks.RoomBank(room.url)
     sounds, responses = Path(folder, "sounds"), Path(folder, "responses")
     sounds.mkdir(), responses.mkdir()
@@ -113,7 +114,7 @@ def make_systems(folder: str, seed: int) -> dict[str, tuple[Work, Work, int | No
         soundfile.write(responses / f"{number}.wav", scene, RATE, subtype="FLOAT")
 
     random = RecordRandom(seed, "augment")
-    actor = augment.Augment(snr=(0.0, 20.0), noises=(2, 2), split="train", noise=noise.url, rooms=room.url, rng=random)
+    actor = augment.Augment(augment.AugmentSettings(noises=(2, 2)), noise=noise.url, rooms=room.url, rng=random)
     ours = lambda samples, number: actor.work(samples, random(str(number)))[0]
 
     def ours_new(samples: np.ndarray, number: int) -> np.ndarray:

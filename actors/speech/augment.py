@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field, PositiveInt
 
 from gristmill.actors import audio
 from gristmill.actors.speech.banks import BankRoom, NoiseBank, RoomBank
 from gristmill.models.speech import mixing, rerecord
-from gristmill.models.speech.rooms import LEAD
+from gristmill.models.speech.rooms import LEAD, Ordered, Range
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor
 
 AUGMENT_FIELDS = (
     pa.field("noise_ids", pa.list_(pa.string())),
@@ -32,105 +35,62 @@ RERECORD_FIELDS = (
     pa.field("drive", pa.float32()),  # dB into the loudspeaker's soft clipping
     pa.field("microphone_snr", pa.float32()),  # dB
 )
-_ONE_CORE = Resources()
 _TRIES = 4  # at an offset where the noise is not silent
 
 
-def stage(
-    noise: ArtifactRef,
-    rooms: ArtifactRef,
-    *,
-    snr: tuple[float, float] = (0.0, 20.0),
-    noises: tuple[int, int] = (1, 3),
-    copies: int = 1,
-    split: str = "train",
-    name: str = "augment",
-    resources: Resources = _ONE_CORE,
-) -> Stage:
-    """Return the stage that makes noisy copies of speech.
+class MixSettings(Settings):
+    """How many noises, how loud, in how many copies."""
 
-    With ``copies=1`` a record keeps its id; with more, copy ``n`` is ``<id>~<n>`` and ``parent_id`` is the id.
-    ``snr`` is the range in dB of each noise's ratio to the speech, ``noises`` the least and most noises.
-    """
-    params = {"snr": [*snr], "noises": [*noises], "copies": copies, "split": split}
-    return _stage("Augment", AUGMENT_FIELDS, params, noise, rooms, name, resources, copies > 1)
+    snr: Range = (0.0, 20.0)
+    """Of the speech to each noise, dB: drawn evenly between the least and the most."""
+    noises: Annotated[tuple[PositiveInt, PositiveInt], Ordered] = (1, 3)
+    """The least and the most noises of one utterance."""
+    copies: int = Field(1, ge=1)
+    """Of each utterance. Of one it keeps its id; of more, copy ``n`` is ``<id>~<n>`` and ``parent_id`` is the id."""
 
 
-def rerecord_stage(
-    noise: ArtifactRef,
-    rooms: ArtifactRef,
-    *,
-    snr: tuple[float, float] = (0.0, 20.0),
-    noises: tuple[int, int] = (1, 2),
-    split: str = "test",
-    name: str = "rerecord",
-    resources: Resources = _ONE_CORE,
-) -> Stage:
-    """Return the stage that plays test speech and held-out noises through loudspeakers in other rooms."""
-    params = {"snr": [*snr], "noises": [*noises], "split": split}
-    return _stage("Rerecord", RERECORD_FIELDS, params, noise, rooms, name, resources, False)
+class AugmentSettings(MixSettings):
+    """How utterances are made noisy."""
+
+    split: Literal["train", "test"] = "train"
+    """Which noises of the bank are heard."""
 
 
-def _stage(
-    actor: str,
-    fields: tuple[pa.Field, ...],
-    params: dict[str, Any],
-    noise: ArtifactRef,
-    rooms: ArtifactRef,
-    name: str,
-    resources: Resources,
-    fan_out: bool,
-) -> Stage:
-    _checked(params["snr"], params["noises"], params.get("copies", 1))
-    return Stage(
-        name=name,
-        actor=f"gristmill.actors.speech.augment:{actor}",
-        adds=fields,
-        params=params,
-        artifacts={"noise": noise, "rooms": rooms},
-        batch=BatchLimits(rows=64),
-        resources=resources,
-        fan_out=fan_out,
-        seeded=True,
-        measures=("snr",),
-    )
+class Augment(Actor):
+    """Gives each utterance a room of the bank and noises in it, at its own rate and exact length."""
 
+    name = "augment"
+    adds: ClassVar[tuple[pa.Field, ...]] = AUGMENT_FIELDS
+    seeded = True
+    measures = ("snr",)
+    settings: AugmentSettings
 
-class Augment:
-    """Gives each utterance a room of the bank and one to three noises in it, at its own rate and exact length."""
+    @classmethod
+    def contract(cls, settings: AugmentSettings) -> Mapping[str, Any]:
+        """Return whether a row becomes several."""
+        return {"fan_out": settings.copies > 1}
 
-    fields: tuple[pa.Field, ...] = AUGMENT_FIELDS
-
-    def __init__(
-        self,
-        *,
-        snr: tuple[float, float],
-        noises: tuple[int, int],
-        split: str,
-        noise: str,
-        rooms: str,
-        rng: RecordRandom,
-        copies: int = 1,
-    ) -> None:
-        _checked(snr, noises, copies)
-        self._noise, self._rooms, self._rng = NoiseBank(noise, split), RoomBank(rooms), rng
-        self._snr, self._count, self._copies = snr, noises, copies
+    def __init__(self, settings: AugmentSettings, noise: str, rooms: str, rng: RecordRandom) -> None:
+        super().__init__(settings)
+        self._noise, self._rooms, self._rng = NoiseBank(noise, settings.split), RoomBank(rooms), rng
         self._buffer = np.empty(0, dtype=np.float32)
         if self._noise.rate != self._rooms.rate:
             raise UserError(
                 f"noise bank at {self._noise.rate} Hz, room bank at {self._rooms.rate} Hz: one rate is expected"
             )
-        if noises[1] >= self._rooms.sources:
-            raise UserError(f"noises: up to {noises[1]} wanted, the rooms of {rooms} hold {self._rooms.sources - 1}")
+        if settings.noises[1] >= self._rooms.sources:
+            held = self._rooms.sources - 1
+            raise UserError(f"noises: up to {settings.noises[1]} wanted, the rooms of {rooms} hold {held}")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch, ``copies`` rows a row, with noisy ``audio`` and the draws as columns."""
         ids, given = batch.column("id").to_pylist(), audio.audio_bytes(batch)
+        copies = self.settings.copies
         rows, names, encoded, draws, reasons = [], [], [], [], []
         for row, (record, data) in enumerate(zip(ids, given, strict=True)):
             speech, reason = self._speech(data)
-            for copy in range(self._copies if reason is None else 1):
-                name = f"{record}~{copy}" if self._copies > 1 else record
+            for copy in range(copies if reason is None else 1):
+                name = f"{record}~{copy}" if copies > 1 else record
                 draw: dict[str, Any] = {}
                 out = data
                 if reason is None:
@@ -142,14 +102,14 @@ class Augment:
                 draws.append(draw)
                 reasons.append(reason)
         result = batch
-        if self._copies > 1:
+        if copies > 1:
             result = batch.take(pa.array(rows, pa.int64()))
             result = audio.set_column(result, "parent_id", result.column("id").combine_chunks())
             id_field = batch.schema.field("id")
             place = batch.schema.get_field_index("id")
             result = result.set_column(place, id_field, pa.array(names, id_field.type))
         result = audio.set_column(result, "audio", audio.audio_array(encoded))
-        for column in self.fields:
+        for column in self.adds:
             result = audio.set_column(result, column.name, pa.array([d.get(column.name) for d in draws], column.type))
         return audio.set_column(result, "reject_reason", pa.array(reasons, pa.string()))
 
@@ -184,7 +144,7 @@ class Augment:
         room = self._rooms[int(rng.integers(len(self._rooms)))]
         taps = room.responses.shape[1]
         past = mixing.history(taps, LEAD)
-        count = int(rng.integers(self._count[0], self._count[1] + 1))
+        count = int(rng.integers(self.settings.noises[0], self.settings.noises[1] + 1))
         width = len(speech) + taps - 1
         # One buffer for all records: fresh pages for each cost more than filling them.
         if len(self._buffer) < (1 + count) * width:
@@ -198,7 +158,7 @@ class Augment:
         snrs: list[float] = []
         for _ in range(count):
             number = int(rng.integers(len(self._noise)))
-            snr = float(rng.uniform(*self._snr))
+            snr = float(rng.uniform(*self.settings.snr))
             for _attempt in range(_TRIES):
                 offset = int(rng.integers(round(self._noise.seconds(number) * self._noise.rate)))
                 cut = self._noise.take(number, offset - past, width, signals[1 + len(ids)])
@@ -217,7 +177,8 @@ class Augment:
 class Rerecord(Augment):
     """Plays speech and noises through loudspeakers in a room and records them with a noisy microphone."""
 
-    fields: tuple[pa.Field, ...] = RERECORD_FIELDS
+    name = "rerecord"
+    adds = RERECORD_FIELDS
 
     def work(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the recording of speech (n,) and the values of its columns."""
@@ -232,12 +193,3 @@ class Rerecord(Augment):
         draw |= {"snr": mixture.snr, "gain": mixture.gain * gain, "microphone_snr": microphone_snr}
         by = speakers[0]
         return samples, draw | {"band_low": by.low, "band_high": by.high, "drive": by.drive}
-
-
-def _checked(snr: tuple[float, float] | list, noises: tuple[int, int] | list, copies: int) -> None:
-    if snr[0] > snr[1]:
-        raise UserError(f"snr: the least comes first, got {[*snr]}")
-    if not 0 <= noises[0] <= noises[1]:
-        raise UserError(f"noises: expected 0 <= least <= most, got {[*noises]}")
-    if copies < 1:
-        raise UserError(f"copies: at least 1 is expected, got {copies}")

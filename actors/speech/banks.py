@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
+from pydantic import Field
 
 from gristmill.actors import audio
 from gristmill.actors.sources.pointers import SILENT, UNREADABLE
@@ -27,12 +28,38 @@ from gristmill.shards import canonical
 from gristmill.shards.artifact import get_artifact, put_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef
 from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, put_if_absent, read_bytes, walk
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 _CHUNK = 128 << 20  # bytes of samples a file
 SPLITS = ("train", "test")
+
+
+class NoiseBankSettings(Settings):
+    """A bank of noises."""
+
+    test_share: float = Field(0.25, gt=0, lt=1)
+    """Of the noises, for the test sets."""
+
+
+class GeneratedNoiseSettings(NoiseBankSettings):
+    """A bank of noises that are made: babble, single talkers, music, coloured noise, hum, appliances."""
+
+    generated: int = Field(48, ge=4)
+    """Noises."""
+    seconds: float = Field(20.0, gt=1)
+    """Length of a noise, s."""
+
+
+class RoomBankSettings(rooms.RoomSettings):
+    """A bank of rooms, drawn within these ranges."""
+
+    count: int = Field(200, ge=1)
+    """Rooms."""
+    method: Literal["fast", "exact"] = "fast"
+    """Of their impulse responses: ours, or every image to the last by ``pyroomacoustics``, which is slow."""
 
 
 @dataclass(frozen=True)
@@ -108,25 +135,20 @@ class RoomBank:
         return BankRoom(e["id"], e["rt60"], e["drr"], flat.reshape(self.sources, e["taps"]))
 
 
-def build_room_bank(
-    url: str, settings: rooms.RoomSettings, *, count: int, rate: int, seed: int = 0, method: str = "fast"
-) -> ArtifactRef:
-    """Make ``count`` rooms at a URL. ``method``: ``fast`` (ours) or ``exact`` (pyroomacoustics, slow)."""
-    if method not in ("fast", "exact"):
-        raise UserError(f"rooms: method must be 'fast' or 'exact', got '{method}'")
-    identity = {"kind": "rooms", "settings": asdict(settings), "count": count, "rate": rate, "seed": seed}
-    identity |= {"method": method, "version": 1}
+def build_room_bank(url: str, settings: RoomBankSettings, *, noises: int, rate: int, seed: int = 0) -> ArtifactRef:
+    """Make rooms at a URL, each with the places of a speaker and of ``noises`` noises; ``rate`` in Hz."""
+    identity = {"kind": "rooms", "settings": settings.identity(), "noises": noises, "rate": rate, "seed": seed}
     there = _already(url, identity)
     if there:
         return there
     random = RecordRandom(seed, "rooms")
     writer = _Writer(url, "rooms", np.float32)
     entries = []
-    for number in range(count):
+    for number in range(settings.count):
         name = f"room-{number:05d}"
         rng = random(name)
-        room = rooms.draw_room(rng, settings)
-        if method == "fast":
+        room = rooms.draw_room(rng, settings, noises)
+        if settings.method == "fast":
             responses = rooms.impulse_responses(room, rate, rng)
         else:
             responses = rooms.exact_impulse_responses(room, rate)
@@ -146,7 +168,7 @@ def build_room_bank(
                 "taps": responses.shape[1],
             }
         )
-    index = {"kind": "rooms", "sampling_rate": rate, "sources": settings.noises + 1, "files": writer.close()}
+    index = {"kind": "rooms", "sampling_rate": rate, "sources": noises + 1, "files": writer.close()}
     return _commit(url, index | {"entries": entries}, identity)
 
 
@@ -159,20 +181,15 @@ def list_noises(folder: str) -> list[FileInfo]:
 
 
 def build_noise_bank_from_folder(
-    url: str, folder: str, files: Sequence[FileInfo], *, rate: int, test_share: float = 0.2
+    url: str, settings: NoiseBankSettings, *, folder: str, files: Sequence[FileInfo], rate: int
 ) -> ArtifactRef:
     """Gather the noises listed of ``folder`` (see :func:`list_noises`), resampled to ``rate`` Hz, whole.
 
-    Ids are paths below the folder; ``test_share`` of them, chosen by the hash of the id, are held out for tests. What
-    cannot be read, is empty or silent is left out, and named with its reason in the bank's index.
+    Ids are paths below the folder; those for tests are chosen by the hash of the id. What cannot be read, is empty or
+    silent is left out, and named with its reason in the bank's index.
     """
-    identity = {
-        "kind": "noises",
-        "files": [[_below(f.url, folder), f.size, f.version] for f in files],
-        "rate": rate,
-        "test_share": test_share,
-        "version": 1,
-    }
+    listing = [[_below(f.url, folder), f.size, f.version] for f in files]
+    identity = {"kind": "noises", "settings": settings.identity(), "files": listing, "rate": rate}
     there = _already(url, identity)
     if there:
         return there
@@ -189,39 +206,37 @@ def build_noise_bank_from_folder(
             mono = samples.mean(axis=1, dtype=np.float32)
             yield name, audio.resample(mono, given, rate)
 
-    return _write_noises(url, read(), lambda names: _held_out(names, test_share), rate, identity)
+    return _write_noises(url, read(), lambda names: _held_out(names, settings.test_share), rate, identity)
 
 
 def build_noise_bank_generated(
     url: str,
+    settings: GeneratedNoiseSettings,
     *,
     rate: int,
     seed: int = 0,
-    seconds: float = 20.0,
-    count: int = 48,
-    test_share: float = 0.25,
     speech: dict[str, list[np.ndarray]] | None = None,
     speech_digest: str = "",
 ) -> ArtifactRef:
-    """Make ``count`` noises of ``seconds`` each: babble, one talker, music, coloured, hum, appliances.
+    """Make noises at a URL; ``rate`` in Hz.
 
     ``speech`` gives samples at ``rate`` by split (``train``, ``test``; other talkers each) for babble and talkers,
     ``speech_digest`` says which speech that is; without it there are no talkers.
     """
     if speech is not None and not all(speech.get(split) for split in SPLITS):
         raise UserError("noise: speech for babble must be given for both splits, train and test")
-    identity = {"kind": "noises", "generated": True, "rate": rate, "seed": seed, "seconds": seconds}
-    identity |= {"count": count, "test_share": test_share, "speech": speech_digest or speech is not None, "version": 1}
+    identity = {"kind": "noises", "generated": True, "settings": settings.identity(), "rate": rate, "seed": seed}
+    identity |= {"speech": speech_digest or speech is not None}
     there = _already(url, identity)
     if there:
         return there
     random = RecordRandom(seed, "noises")
     kinds = [*(noises.TALKING if speech else ()), *noises.GENERATED]
-    tests = max(1, round(count * test_share)) if test_share else 0
+    tests = max(1, round(settings.generated * settings.test_share))
     held_out: set[str] = set()
 
     def make() -> Iterator[tuple[str, np.ndarray]]:
-        for split, total in zip(SPLITS, (count - tests, tests), strict=True):
+        for split, total in zip(SPLITS, (settings.generated - tests, tests), strict=True):
             for number in range(total):
                 kind = kinds[number % len(kinds)]
                 name = f"{kind}-{split}-{number:04d}"
@@ -229,7 +244,7 @@ def build_noise_bank_generated(
                 given = (speech[split],) if speech and kind in noises.TALKING else ()
                 if split == "test":
                     held_out.add(name)
-                yield name, source(random(name), *given, rate, seconds)
+                yield name, source(random(name), *given, rate, settings.seconds)
 
     return _write_noises(url, make(), lambda _: held_out, rate, identity)
 
@@ -298,7 +313,7 @@ class _Writer:
 
 def _held_out(names: list[str], share: float) -> set[str]:
     """Return the share of names with the smallest hashes: one at least, and never all."""
-    if share <= 0 or len(names) < 2:
+    if len(names) < 2:
         return set()
     ordered = sorted(names, key=lambda n: hashlib.blake2b(n.encode()).digest())
     return set(ordered[: min(max(1, round(share * len(names))), len(names) - 1)])

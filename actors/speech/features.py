@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,24 @@ import pyarrow as pa
 from gristmill.actors.audio import audio_bytes, decode, resample, set_column
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings, log_mel
 from gristmill.shards.schema import FEATURE_FIELDS
-from gristmill.shards.stage import BatchLimits, Resources, Stage
-
-VERSION = 1
+from gristmill.shards.stage import Actor
 
 
-class LogMel:
+class LogMel(Actor):
     """Adds ``features`` (frames x n_mels, row-major float16) and ``feature_frames``; drops ``audio``."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.settings = FeatureSettings(**settings)
+    name = "features"
+    adds = FEATURE_FIELDS
+    drops = ("audio",)
+    settings: FeatureSettings
+
+    @classmethod
+    def contract(cls, settings: FeatureSettings) -> Mapping[str, Any]:
+        """Return the settings as schema metadata: they travel with the features."""
+        return {"metadata": {METADATA_KEY: settings.to_json()}}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch; each utterance is treated alone."""
+        """Return the batch with features in place of audio, each utterance by itself."""
         made, reasons = [], []
         for data in audio_bytes(batch):
             features, reason = np.zeros((0, self.settings.n_mels), np.float16), None
@@ -60,18 +65,3 @@ def rows_of(column: pa.ChunkedArray) -> list[np.ndarray]:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
     return [values[a:b] for a, b in itertools.pairwise(offsets)]
-
-
-def stage(settings: FeatureSettings, name: str = "features", resources: Resources | None = None) -> Stage:
-    """Return the stage that makes features with these settings and leaves the audio behind."""
-    return Stage(
-        name=name,
-        actor="gristmill.actors.speech.features:LogMel",
-        adds=FEATURE_FIELDS,
-        drops=("audio",),
-        params=asdict(settings),
-        version=VERSION,
-        batch=BatchLimits(rows=64),
-        resources=resources or Resources(),
-        metadata={METADATA_KEY: settings.to_json()},
-    )

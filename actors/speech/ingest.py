@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import soundfile
+from pydantic import Field
 
-from gristmill.actors.audio import audio_array, encode, resample
+from gristmill.actors.audio import RateSettings, audio_array, encode, resample
 from gristmill.actors.sources.headers import Header, opened, read_header
 from gristmill.actors.sources.pointers import (
     EMPTY,
@@ -38,7 +39,8 @@ from gristmill.actors.sources.pointers import (
 )
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REJECT_REASON, SPEECH_FIELDS
-from gristmill.shards.stage import BatchLimits, Resources, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 PROBE_ADDS = (
     pa.field("sampling_rate", pa.int32()),  # Hz, of the source
@@ -50,30 +52,53 @@ LOAD_DROPS = (*_POINTER_ONLY, "channels")
 _LOAD_ADDS = SPEECH_FIELDS[1:]
 _HEADER_BLOCK = 1 << 16  # bytes a request brings: a header seldom needs more
 _SEGMENT_BLOCK = 1 << 20
+_TOLERANCE, _TOLERANCE_S = 0.05, 0.1  # share of a duration, seconds: the larger holds
+_SILENCE_PEAK = 1e-3  # the largest sample value of a recording that counts as silent
 
 
-class Probe:
+class DurationSettings(Settings):
+    """Which recordings are long and short enough."""
+
+    max_duration: float = Field(30.0, gt=0)
+    """Seconds; longer recordings are rejected."""
+    min_duration: float = Field(0.1, ge=0)
+    """Seconds; shorter recordings are rejected."""
+
+    def check(self, duration: float) -> None:
+        """Raise :class:`RejectRecord` for a duration (s) that is too long or too short."""
+        if duration > self.max_duration:
+            raise RejectRecord(TOO_LONG)
+        if duration < self.min_duration:
+            raise RejectRecord(TOO_SHORT)
+
+
+class ProbeSettings(DurationSettings):
+    """How recordings are listed."""
+
+    fields: dict[str, str] = Field(default_factory=dict)
+    """The user's own names of what labels hold, by ours (``text``, ``speaker``, ...)."""
+
+
+class LoadSettings(DurationSettings, RateSettings):
+    """How recordings become records."""
+
+    annotated: bool = True
+    """Whether records have a text: those without one are rejected; where false, none gets a text."""
+
+
+class Probe(Actor):
     """Reads the header of each pointer's audio, and the labels that lie beside it.
 
     Adds ``sampling_rate`` (Hz), ``duration`` (s) and ``channels``, and fills in ``size`` and the declared values.
-    Declared durations may be off by the larger of ``tolerance_s`` seconds and ``tolerance`` of the duration, so
-    that values rounded to a tenth of a second pass.
     """
 
-    def __init__(
-        self,
-        max_duration: float = 60.0,
-        min_duration: float = 0.1,
-        tolerance: float = 0.05,
-        tolerance_s: float = 0.1,
-        fields: Mapping[str, str] | None = None,
-    ) -> None:
-        self._most, self._least = max_duration, min_duration
-        self._tolerance, self._tolerance_s = tolerance, tolerance_s
-        self._fields = dict(fields or {})
+    name = "probe"
+    adds = PROBE_ADDS
+    batch = BatchLimits(256)
+    settings: ProbeSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Probe a batch of pointers."""
+        """Return the pointers with what their headers and labels hold, or the reason why they cannot be used."""
         rows = batch.to_pylist()
         reader = Reader(_HEADER_BLOCK)
         # In the order in which they lie, so that a file is opened, and a row group read, once.
@@ -96,17 +121,14 @@ class Probe:
         row["duration"] = self._duration(row, header)
         if row["declared_rate"] is not None and row["declared_rate"] != header.rate:
             raise RejectRecord(WRONG_RATE)
-        if row["duration"] > self._most:
-            raise RejectRecord(TOO_LONG)
-        if row["duration"] < self._least:
-            raise RejectRecord(TOO_SHORT)
+        self.settings.check(row["duration"])
 
     def _duration(self, row: dict[str, Any], header: Header) -> float:
         start, length = row["start"] or 0.0, row["length"]
         left = header.duration - start
-        allowed = max(self._tolerance_s, self._tolerance * header.duration)
+        allowed = _tolerated(header.duration)
         if row["start"] is not None or length is not None:
-            if left <= 0 or (length is not None and length > left + max(self._tolerance_s, self._tolerance * length)):
+            if left <= 0 or (length is not None and length > left + _tolerated(length)):
                 raise RejectRecord(WRONG_DURATION)
             return left if length is None else min(length, left)
         if row["declared_duration"] is not None and abs(row["declared_duration"] - header.duration) > allowed:
@@ -115,46 +137,39 @@ class Probe:
 
     def _label(self, row: dict[str, Any], reader: Reader) -> None:
         """Read what lies beside the audio: text files, members of the tar, columns of the row."""
+        fields = self.settings.fields
         places = json.loads(row["labels"]) if row["labels"] else {}
         if row["kind"] == "row":
             names = [n for n in places.get("columns", []) if n != row["member"]]
             values = reader.row(row, names) if names else {}
-            _fill(row, declared(values, {key: name for key, name in self._fields.items() if key != "audio"}))
+            _fill(row, declared(values, {key: name for key, name in fields.items() if key != "audio"}))
         for kind, place in sorted(places.items()):
             if kind == "columns":
                 continue
             try:
                 text = read_whole(place["url"], place.get("offset"), place.get("size")).decode("utf-8-sig").strip()
-                values = json.loads(text) if kind == "json" else {named(self._fields, "text")[0]: text}
+                values = json.loads(text) if kind == "json" else {named(fields, "text")[0]: text}
             except ValueError:  # neither UTF-8 nor JSON
                 raise RejectRecord(MALFORMED) from None
             if not isinstance(values, dict):
                 raise RejectRecord(MALFORMED)
-            _fill(row, declared(values, self._fields))
+            _fill(row, declared(values, fields))
 
 
-class Load:
+class Load(Actor):
     """Decodes each pointer's audio to one channel and gives it as 16-bit FLAC, in the columns of a record.
 
-    Follows :class:`Probe`. ``sampling_rate`` (Hz) resamples, ``None`` keeps the source's; ``silence_peak`` is the
-    largest sample value of a recording that counts as silent; samples past full scale are scaled to it. Records
-    get their text with ``label_source`` "gold", and those without one are turned down; where the corpus is not
-    ``annotated``, none gets a text.
+    Follows :class:`Probe`. Samples past full scale are scaled to it. Texts are of ``label_source`` "gold".
     """
 
-    def __init__(
-        self,
-        sampling_rate: int | None = None,
-        annotated: bool = True,
-        silence_peak: float = 1e-3,
-        max_duration: float = 60.0,
-        min_duration: float = 0.1,
-    ) -> None:
-        self._rate, self._annotated, self._silence = sampling_rate, annotated, silence_peak
-        self._most, self._least = max_duration, min_duration
+    name = "load"
+    version = 2  # rejects what has no text
+    adds = _LOAD_ADDS
+    drops = LOAD_DROPS
+    settings: LoadSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Load a batch of probed pointers."""
+        """Return probed pointers as records."""
         rows = batch.to_pylist()
         encoded: list[bytes | None] = []
         audio = iter(read_audio([row for row in rows if self._is_wanted(row)]))
@@ -167,33 +182,29 @@ class Load:
                 row["reject_reason"] = reject.reason
             encoded.append(data)
             row["parent_id"] = row.get("parent_id")
-            row["text"] = row["text"] if self._annotated else None
+            row["text"] = row["text"] if self.settings.annotated else None
             row["label_source"] = None if row["text"] is None else "gold"
             row["confidence"] = None
         out = _table(batch.drop_columns([*LOAD_DROPS]), rows, [f for f in SPEECH_FIELDS if f.name != "audio"])
         return out.append_column("audio", audio_array(encoded))
 
     def _is_wanted(self, row: Mapping[str, Any]) -> bool:
-        return not self._annotated or bool((row["text"] or "").strip())
+        return not self.settings.annotated or bool((row["text"] or "").strip())
 
     def _load(self, row: dict[str, Any], found: tuple[np.ndarray, int] | str) -> bytes:
         if isinstance(found, str):
             raise RejectRecord(found)
         samples, rate = found
-        peak = check_samples(samples, self._silence)
-        if self._rate is not None:
-            samples, rate = resample(samples, rate, self._rate), self._rate
-            peak = float(np.abs(samples).max(initial=0.0))
+        check_samples(samples, _SILENCE_PEAK)
+        samples, rate = resample(samples, rate, self.settings.sampling_rate), self.settings.sampling_rate
+        peak = float(np.abs(samples).max(initial=0.0))
         row["sampling_rate"], row["duration"] = rate, len(samples) / rate
-        if row["duration"] > self._most:
-            raise RejectRecord(TOO_LONG)
-        if row["duration"] < self._least:
-            raise RejectRecord(TOO_SHORT)
+        self.settings.check(row["duration"])
         return encode(samples / peak if peak > 1.0 else samples, rate)
 
 
-def check_samples(samples: np.ndarray, silence_peak: float) -> float:
-    """Return the peak of samples (n,), or raise :class:`RejectRecord` where they are none, not finite or silent."""
+def check_samples(samples: np.ndarray, silence_peak: float) -> None:
+    """Raise :class:`RejectRecord` where samples (n,) are none, not finite or nowhere above ``silence_peak``."""
     if not len(samples):
         raise RejectRecord(EMPTY)
     peak = float(np.abs(samples).max())
@@ -201,7 +212,6 @@ def check_samples(samples: np.ndarray, silence_peak: float) -> float:
         raise RejectRecord(UNREADABLE)
     if peak <= silence_peak:
         raise RejectRecord(SILENT)
-    return peak
 
 
 def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | str]:
@@ -252,54 +262,9 @@ def _decode(file: Any, size: int, pointer: Mapping[str, Any]) -> tuple[np.ndarra
     return samples.mean(axis=1, dtype=np.float32), header.rate
 
 
-def probe_stage(
-    name: str = "probe",
-    *,
-    max_duration: float = 60.0,
-    min_duration: float = 0.1,
-    fields: Mapping[str, str] | None = None,
-    resources: Resources | None = None,
-) -> Stage:
-    """Return the stage that probes the pointers of :func:`gristmill.actors.sources.speech.list_sources`."""
-    params = {"max_duration": max_duration, "min_duration": min_duration, "fields": dict(fields or {})}
-    return Stage(
-        name,
-        "gristmill.actors.speech.ingest:Probe",
-        adds=PROBE_ADDS,
-        params=params,
-        batch=BatchLimits(256),
-        resources=resources or Resources(),
-    )
-
-
-def load_stage(
-    name: str = "load",
-    *,
-    sampling_rate: int | None = None,
-    annotated: bool = True,
-    silence_peak: float = 1e-3,
-    max_duration: float = 60.0,
-    min_duration: float = 0.1,
-    resources: Resources | None = None,
-) -> Stage:
-    """Return the stage that turns probed pointers into speech records."""
-    params = {
-        "sampling_rate": sampling_rate,
-        "annotated": annotated,
-        "silence_peak": silence_peak,
-        "max_duration": max_duration,
-        "min_duration": min_duration,
-    }
-    return Stage(
-        name,
-        "gristmill.actors.speech.ingest:Load",
-        adds=_LOAD_ADDS,
-        drops=LOAD_DROPS,
-        params=params,
-        version=2,  # turns down what has no text
-        batch=BatchLimits(64),
-        resources=resources or Resources(),
-    )
+def _tolerated(duration: float) -> float:
+    """Return by how much a declared duration may be off, s: values rounded to a tenth of a second pass."""
+    return max(_TOLERANCE_S, _TOLERANCE * duration)
 
 
 def _place(row: Mapping[str, Any]) -> tuple[str, int, int, int]:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from gristmill.actors.audio import audio_array, encode, resample
+from gristmill.actors.audio import RateSettings, audio_array, encode, resample
 from gristmill.actors.sources.pointers import LOCATOR, LOCATOR_FIELDS, MISSING
 from gristmill.actors.speech.ingest import check_samples, read_audio
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import ID, SPEECH, SPEECH_FIELDS
-from gristmill.shards.stage import BatchLimits, Resources, Stage
+from gristmill.shards.stage import Actor
 
 PLAN_FIELDS = (
     ID,
@@ -32,6 +32,7 @@ PLAN_FIELDS = (
 )
 PLAN = pa.schema(PLAN_FIELDS)
 DROPS = ("source_ids", "sources", "gaps")
+_FADE = 0.004  # s, at either end of a recording
 
 
 class Part(NamedTuple):
@@ -144,30 +145,33 @@ def _strings(
         }
 
 
-class Join:
+class Join(Actor):
     """Reads the recordings of each planned string and joins them, with its pauses, into one speech record.
 
-    ``sampling_rate`` in Hz. Each recording fades in and out over ``fade`` seconds, so that no join clicks. A string
-    whose recording cannot be used is rejected with the recording's reason.
+    Each recording fades in and out, so that no join clicks. A string whose recording cannot be used is rejected with
+    the recording's reason.
     """
 
-    def __init__(self, sampling_rate: int = 8000, fade: float = 0.004) -> None:
-        self._rate, self._fade = sampling_rate, fade
+    name = "join_digits"
+    adds = SPEECH_FIELDS[1:]
+    drops = DROPS
+    settings: RateSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Join a batch of planned strings."""
+        """Return planned strings as records."""
+        rate = self.settings.sampling_rate
         rows = batch.to_pylist()
         flat = [source for row in rows for source in row["sources"]]
         found = iter(read_audio(flat))
         encoded: list[bytes | None] = []
         for row in rows:
             parts = [next(found) for _ in row["sources"]]
-            row.update(parent_id=None, confidence=None, lang=None, reject_reason=None, sampling_rate=self._rate)
+            row.update(parent_id=None, confidence=None, lang=None, reject_reason=None, sampling_rate=rate)
             row["label_source"] = None if row["text"] is None else "gold"
             try:
                 samples = self._join(parts, row["gaps"])
-                row["duration"] = len(samples) / self._rate
-                encoded.append(encode(samples, self._rate))
+                row["duration"] = len(samples) / rate
+                encoded.append(encode(samples, rate))
             except RejectRecord as reject:
                 row["reject_reason"] = reject.reason
                 encoded.append(None)
@@ -181,30 +185,16 @@ class Join:
     def _join(self, parts: list[tuple[np.ndarray, int] | str], gaps: list[float]) -> np.ndarray:
         if not parts:
             raise RejectRecord(MISSING)
-        pieces = [np.zeros(round(gaps[0] * self._rate), np.float32)]
+        rate = self.settings.sampling_rate
+        pieces = [np.zeros(round(gaps[0] * rate), np.float32)]
         for part, pause in zip(parts, gaps[1:], strict=True):
             if isinstance(part, str):
                 raise RejectRecord(part)
             check_samples(part[0], 0.0)
-            samples = resample(part[0], part[1], self._rate).copy()
-            count = min(round(self._fade * self._rate), len(samples) // 2)
+            samples = resample(part[0], part[1], rate).copy()
+            count = min(round(_FADE * rate), len(samples) // 2)
             slope = (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / max(count, 1))).astype(np.float32)
             samples[:count] *= slope
             samples[len(samples) - count :] *= slope[::-1]
-            pieces += [samples, np.zeros(round(pause * self._rate), np.float32)]
+            pieces += [samples, np.zeros(round(pause * rate), np.float32)]
         return np.concatenate(pieces)
-
-
-def stage(
-    name: str = "join_digits", *, sampling_rate: int = 8000, fade: float = 0.004, resources: Resources | None = None
-) -> Stage:
-    """Return the stage that joins planned strings into speech records."""
-    return Stage(
-        name,
-        "gristmill.actors.speech.join_digits:Join",
-        adds=SPEECH_FIELDS[1:],
-        drops=DROPS,
-        params={"sampling_rate": sampling_rate, "fade": fade},
-        batch=BatchLimits(64),
-        resources=resources or Resources(),
-    )

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.speech.teacher_hama import describe, phonemes_of
-from gristmill.shards.stage import BatchLimits, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 
-class Phonemise:
+class Phonemise(Actor):
     """Replaces ``text`` by its phonemes, separated by spaces, with word boundaries; a text without any is rejected."""
 
+    name = "phonemise"
+    batch = BatchLimits(256)
+    settings: Settings
+
+    @classmethod
+    def contract(cls, settings: Settings) -> Mapping[str, Any]:
+        """Return the digest of the model as schema metadata: another one makes other phonemes."""
+        return {"metadata": {"phonemes": describe().digest}}
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with phonemes in ``text``."""
         spoken = [" ".join(phonemes_of(text or "", boundaries=True)) for text in batch["text"].to_pylist()]
         batch = set_column(batch, "text", pa.array(spoken, pa.string()))
         if not all(spoken):
             reasons = [None if text else "no phonemes" for text in spoken]
             batch = set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
         return batch
-
-
-def stage(name: str = "phonemise") -> Stage:
-    """Return the stage; which package version made the phonemes is part of its fingerprint."""
-    return Stage(
-        name,
-        "gristmill.actors.speech.phonemise:Phonemise",
-        batch=BatchLimits(256),
-        metadata={"phonemes": describe().digest},
-    )

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.actors.audio import audio_array, encode, resample, set_column
+from gristmill.actors.audio import RateSettings, audio_array, encode, resample, set_column
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import SPEECH_FIELDS
-from gristmill.shards.stage import BatchLimits, Resources, Stage
+from gristmill.shards.stage import Actor
 
 _SPEAKABLE = re.compile(r"[a-z' ]*[a-z][a-z' ]*", re.IGNORECASE)
 _LONGEST_TEXT = 400  # characters; a request has 50
@@ -207,24 +207,29 @@ class Hibari:
 _ENGINES: dict[str, Callable[[], Any]] = {"espeak": cache(Espeak), "hibari": cache(Hibari)}
 
 
-class Speak:
+class SpeakSettings(RateSettings):
+    """How texts are spoken."""
+
+    keep_text: bool = True
+    """Whether records keep their text, as of ``label_source`` "gold"; where false, it is as an unlabelled corpus."""
+
+
+class Speak(Actor):
     """Speaks each record's ``text`` with its ``voice``; pace, pitch, liveliness, level and margins are drawn.
 
-    Adds the columns of ``SPEECH``. With ``keep_text`` false the text is taken away, as for an unlabelled corpus.
-    Text other than letters, apostrophes and spaces, unknown voices and silent results are rejected.
+    Adds the columns of ``SPEECH``. Text other than letters, apostrophes and spaces, unknown voices and silent results
+    are rejected.
     """
 
-    def __init__(
-        self,
-        rng: Callable[[str], np.random.Generator],
-        sampling_rate: int = 16000,
-        keep_text: bool = True,
-        label_source: str = "gold",
-    ) -> None:
+    name = "speak"
+    adds = SPEECH_FIELDS[1:]
+    drops = ("voice",)
+    seeded = True
+    settings: SpeakSettings
+
+    def __init__(self, settings: SpeakSettings, rng: Callable[[str], np.random.Generator]) -> None:
+        super().__init__(settings)
         self._rng = rng
-        self._rate = sampling_rate
-        self._keep = keep_text
-        self._source = label_source
         self._engines = {name: make() for name, make in _ENGINES.items()}  # now: what is missing stops the run
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -239,17 +244,17 @@ class Speak:
             except RejectRecord as refused:
                 sounds.append(None)
                 reasons.append(refused.reason)
-        n = len(batch)
-        texts = batch["text"].combine_chunks() if self._keep else pa.nulls(n, pa.string())
+        n, rate, kept = len(batch), self.settings.sampling_rate, self.settings.keep_text
+        texts = batch["text"].combine_chunks() if kept else pa.nulls(n, pa.string())
         values = {
             "parent_id": pa.nulls(n, pa.string()),
-            "audio": audio_array([None if s is None else encode(s, self._rate) for s in sounds]),
-            "sampling_rate": pa.array([self._rate] * n, pa.int32()),
-            "duration": pa.array([None if s is None else len(s) / self._rate for s in sounds], pa.float64()),
+            "audio": audio_array([None if s is None else encode(s, rate) for s in sounds]),
+            "sampling_rate": pa.array([rate] * n, pa.int32()),
+            "duration": pa.array([None if s is None else len(s) / rate for s in sounds], pa.float64()),
             "text": texts,
             "lang": pa.array(["en"] * n),
             "speaker": batch["voice"].combine_chunks(),
-            "label_source": pa.array([self._source if self._keep else None] * n, pa.string()),
+            "label_source": pa.array(["gold" if kept else None] * n, pa.string()),
             "confidence": pa.nulls(n, pa.float32()),
             "reject_reason": pa.array(reasons, pa.string()),
         }
@@ -277,39 +282,15 @@ class Speak:
 
     def _finish(self, sound: np.ndarray, rate: int, level: float, before: float, after: float) -> np.ndarray:
         """Resample (which warps the voice, if ``rate`` is not the engine's), trim, level, put margins on."""
-        sound = resample(sound, rate, self._rate)
+        target = self.settings.sampling_rate
+        sound = resample(sound, rate, target)
         peak = float(np.abs(sound).max(initial=0.0))
         if peak < 1e-4:
             raise RejectRecord("the voice said nothing")
         loud = np.flatnonzero(np.abs(sound) > peak * 10 ** (_EDGE_DB / 20))
         sound = sound[loud[0] : loud[-1] + 1]
-        if len(sound) > _MAX_SECONDS * self._rate:
+        if len(sound) > _MAX_SECONDS * target:
             raise RejectRecord(f"speech is longer than {_MAX_SECONDS:.0f} s")
         gain = 10 ** (level / 20) / float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
         gain = min(gain, 0.95 / float(np.abs(sound).max()))
-        return np.pad(sound * np.float32(gain), (int(before * self._rate), int(after * self._rate)))
-
-
-def stage(
-    sampling_rate: int = 16000,
-    keep_text: bool = True,
-    label_source: str = "gold",
-    name: str = "speak",
-    resources: Resources | None = None,
-) -> Stage:
-    """Return the stage that speaks a table of requests (id, text, voice).
-
-    ``label_source`` is what the given texts count as (``gold``, or ``synthetic``); null where they are not kept.
-    """
-    if not 4000 <= sampling_rate <= 48000:
-        raise UserError(f"stage {name}: sampling_rate is {sampling_rate}, expected 4000 to 48000 Hz")
-    return Stage(
-        name=name,
-        actor="gristmill.actors.speech.synthesise:Speak",
-        adds=SPEECH_FIELDS[1:],
-        drops=("voice",),
-        params={"sampling_rate": sampling_rate, "keep_text": keep_text, "label_source": label_source},
-        batch=BatchLimits(rows=64),
-        resources=resources or Resources(),
-        seeded=True,
-    )
+        return np.pad(sound * np.float32(gain), (int(before * target), int(after * target)))

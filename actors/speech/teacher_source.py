@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -36,7 +36,7 @@ class TeacherInfo:
 
     def labels(self, k: int, step: float = 0.0) -> TopKInfo:
         """Return the description of this teacher's labels."""
-        features = None if self.features is None else asdict(self.features)
+        features = None if self.features is None else self.features.model_dump()
         size = kept(k, len(self.units))
         return TopKInfo(size, self.frame_rate, self.units.digest, self.digest, features, step)
 

@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Literal, Self
 
 import numpy as np
+from pydantic import Field, ValidationError, model_validator
 
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 METADATA_KEY = "gristmill.features"  # in the schema metadata of a set that holds features
-NORMALISATIONS = ("none", "mean", "mean_variance")
 
 
-@dataclass(frozen=True)
-class FeatureSettings:
-    """How features are made from audio.
+class FilterBankSettings(Settings):
+    """Log-mel features of audio at any sampling rate; :meth:`at` gives those of one."""
 
-    ``normalise`` works on one utterance alone, each mel band over time: a noisy copy is normalised by its own
-    statistics as a clean one is by its own, so that no statistics of a corpus can differ between teacher and student.
-    ``floor`` is added to the mel power (full scale = 1) before the logarithm; it decides how silent silence is.
+    n_mels: int = Field(64, ge=8)
+    """Mel bands."""
+    window_s: float = Field(0.025, gt=0)
+    """Length of a window, s."""
+    hop_s: float = Field(0.01, gt=0)
+    """From one frame to the next, s."""
+    low_hz: float = Field(60.0, ge=0)
+    """Lower edge of the band, Hz."""
+    high_hz: float | None = None
+    """Upper edge of the band, Hz; null: half the sampling rate."""
+    preemphasis: float = Field(0.97, ge=0, le=1)
+    """Weight of the sample before, which is subtracted from each one."""
+    floor: float = Field(1e-6, gt=0)
+    """Added to the mel power (full scale = 1) before the logarithm: it decides how silent silence is."""
+    normalise: Literal["none", "mean", "mean_variance"] = "mean"
+    """Of each mel band over the time of one utterance.
+
+    A noisy copy is normalised by its own statistics as a clean utterance is by its own, so that no statistics of a
+    corpus can differ between teacher and student.
     """
 
-    sampling_rate: int = 16000  # Hz
-    n_mels: int = 64
-    window_s: float = 0.025
-    hop_s: float = 0.01
-    low_hz: float = 60.0
-    high_hz: float | None = None  # None: half the sampling rate
-    preemphasis: float = 0.97
-    floor: float = 1e-6
-    normalise: str = "mean"
+    def at(self, sampling_rate: int) -> FeatureSettings:
+        """Return the settings at a sampling rate (Hz); a band that does not fit it is a ``UserError``."""
+        return FeatureSettings(**dict(self) | {"sampling_rate": sampling_rate})
 
-    def __post_init__(self) -> None:
-        if self.normalise not in NORMALISATIONS:
-            raise UserError(f"features.normalise: {self.normalise!r}, expected one of {', '.join(NORMALISATIONS)}")
+
+class FeatureSettings(FilterBankSettings):
+    """How features are made from audio: what a model and its data must share."""
+
+    sampling_rate: int = Field(16000, ge=1)
+    """Hz."""
+
+    @model_validator(mode="after")
+    def _band_fits(self) -> Self:
         high = self.sampling_rate / 2 if self.high_hz is None else self.high_hz
-        if not 0 <= self.low_hz < high <= self.sampling_rate / 2:
+        if not self.low_hz < high <= self.sampling_rate / 2:
+            # A UserError as it stands: the recipe knows the sampling rate only after its settings are read.
             raise UserError(
                 f"features: band {self.low_hz} to {high} Hz does not fit a sampling rate of {self.sampling_rate} Hz"
             )
+        return self
 
     @property
     def window(self) -> int:
@@ -58,13 +76,17 @@ class FeatureSettings:
 
     def to_json(self) -> str:
         """Return the settings as canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(self.model_dump(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> FeatureSettings:
         """Return the settings written by :meth:`to_json`."""
         try:
             return cls(**json.loads(text))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise UserError(f"feature settings are not readable: {place}: {first['msg']}") from None
         except (TypeError, ValueError) as error:
             raise UserError(f"feature settings are not readable: {error}") from None
 

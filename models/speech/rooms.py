@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, Field, PositiveFloat, field_validator
 
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 SPEED = 343.0  # of sound, m/s
 LEAD = 32  # samples before the direct sound: room for the sinc of a reflection close behind it
@@ -25,30 +28,39 @@ _PHASES = 1024  # fractional delays in the sinc table
 _CLEARANCE = 0.5  # m from the walls and between source and microphone
 
 
-@dataclass(frozen=True)
-class RoomSettings:
-    """What rooms are drawn: each range is uniform. Sources: the speaker, then the noises.
+def _ordered(given: tuple[Any, Any]) -> tuple[Any, Any]:
+    if given[0] > given[1]:
+        raise ValueError(f"expected the least value first, got {list(given)}")
+    return given
 
-    ``damping`` is the decay rate above 2 kHz over that below (1: the same at all frequencies).
-    """
 
-    length: tuple[float, float] = (3.0, 8.0)  # m
-    width: tuple[float, float] = (3.0, 6.0)  # m
-    height: tuple[float, float] = (2.4, 3.5)  # m
-    rt60: tuple[float, float] = (0.15, 0.7)  # s
-    speaker_distance: tuple[float, float] = (0.5, 3.0)  # m, as far as the room allows
-    noises: int = 3
-    damping: float = 1.0
+Ordered = AfterValidator(_ordered)  # marks a setting that holds the least and the most value
+Range = Annotated[tuple[float, float], Ordered]
+_PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ordered]
 
-    def __post_init__(self) -> None:
-        for name in ("length", "width", "height", "rt60", "speaker_distance"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise UserError(f"rooms: {name} must be a range of positive numbers, got {[low, high]}")
-        if min(self.length[0], self.width[0], self.height[0]) < 4 * _CLEARANCE:
-            raise UserError(f"rooms: no side may be shorter than {4 * _CLEARANCE} m")
-        if self.noises < 1 or self.damping < 1:
-            raise UserError("rooms: noises and damping must be at least 1")
+
+class RoomSettings(Settings):
+    """The rooms that are drawn: each range is uniform."""
+
+    length: _PositiveRange = (3.0, 8.0)
+    """m"""
+    width: _PositiveRange = (3.0, 6.0)
+    """m"""
+    height: _PositiveRange = (2.4, 3.5)
+    """m"""
+    rt60: _PositiveRange = (0.15, 0.7)
+    """Reverberation time, s."""
+    speaker_distance: _PositiveRange = (0.5, 3.0)
+    """From the speaker to the microphone, m, as far as the room allows."""
+    damping: float = Field(1.0, ge=1)
+    """The decay rate above 2 kHz over that below; 1: the same at all frequencies."""
+
+    @field_validator("length", "width", "height")
+    @classmethod
+    def _leaves_clearance(cls, given: tuple[float, float]) -> tuple[float, float]:
+        if given[0] < 4 * _CLEARANCE:
+            raise ValueError(f"no side may be shorter than {4 * _CLEARANCE:g} m, got {list(given)}")
+        return given
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,17 +80,17 @@ class Room:
         return float(-np.expm1(-2.0 * self.decay))
 
 
-def draw_room(rng: np.random.Generator, settings: RoomSettings) -> Room:
-    """Draw a room, its microphone, the speaker and ``settings.noises`` further positions."""
+def draw_room(rng: np.random.Generator, settings: RoomSettings, noises: int = 3) -> Room:
+    """Draw a room, its microphone and its sources: the speaker, then ``noises`` further positions."""
     size = rng.uniform(*np.transpose([settings.length, settings.width, settings.height]))
-    points = rng.uniform(_CLEARANCE, size - _CLEARANCE, (64 + settings.noises, 3))
+    points = rng.uniform(_CLEARANCE, size - _CLEARANCE, (64 + noises, 3))
     microphone, candidates = points[0], points[1:]
     distance = np.linalg.norm(candidates - microphone, axis=1)
     low, high = settings.speaker_distance
     miss = np.maximum(np.maximum(low - distance, distance - high), 0.0)
     speaker = int(np.argmin(miss))  # the first that fits, or the nearest to fitting in a small room
     others = np.delete(np.arange(len(candidates)), speaker)
-    others = others[np.argsort(distance[others] < _CLEARANCE, kind="stable")][: settings.noises]
+    others = others[np.argsort(distance[others] < _CLEARANCE, kind="stable")][:noises]
     sources = candidates[[speaker, *others]]
     rt60 = float(rng.uniform(*settings.rt60))
     return make_room(size, microphone, sources, rt60, settings.damping)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gristmill.actors.export import stage
+from gristmill.actors.export import ExportSettings, writer
 from gristmill.pipelines.command.export_manifests import Export, manifests
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.progress import RunProgress
@@ -60,7 +60,7 @@ def export_set(
     dest = absolute(dest)
     common = carried_out("export", dest, settings)
     source = find_set(absolute(url))
-    written = stage(form, dest, source.schema, columns)
+    written = writer(form, dest, source.schema, columns)
     step = Step(f"export-{form}", (written,), source)
     if not source.records:
         raise UserError(f"{source.url}: the set has no records; there is nothing to export")
@@ -70,14 +70,17 @@ def export_set(
     except UserError as error:
         raise UserError(str(error).removeprefix("out=")) from None
     _claim(dest, form, source, step)
-    return _carry_out(step, form, dest, make_cluster(common), progress)
+    assert isinstance(written.params, ExportSettings)
+    return _carry_out(step, form, dest, written.params.columns, make_cluster(common), progress)
 
 
-def _carry_out(step: Step, form: str, dest: str, cluster: Cluster, progress: RunProgress | None) -> Exported:
+def _carry_out(
+    step: Step, form: str, dest: str, columns: Sequence[str], cluster: Cluster, progress: RunProgress | None
+) -> Exported:
     books = store.join(dest, BOOKS)
     fresh = find_sealed(step_url(books, step, 0)) is None
     made = run_step(step, books, cluster, 0, progress)
-    export = Export(step.input, made, step.stages[0].params["columns"])  # type: ignore[index]
+    export = Export(step.input, made, columns)
     name = ""
     for name, parts in manifests(form, export).items():
         if fresh or not store.exists(store.join(dest, name)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +38,7 @@ class Export:
 
     source: SealedSet
     made: SealedSet
-    columns: list[str] = field(default_factory=list)
+    columns: Sequence[str] = ()
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Give the rows in the order of the set; memory holds one shard's."""

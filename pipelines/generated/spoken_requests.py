@@ -19,7 +19,7 @@ from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import ID
 
 PARTS = ("labelled", "unlabelled", "test")
-REQUESTS = pa.schema([ID, pa.field("text", pa.string()), pa.field("voice", pa.string())])
+SENTENCES = pa.schema([ID, pa.field("text", pa.string()), pa.field("voice", pa.string())])
 
 _LEAST_WORDS, _MOST_WORDS = 3, 8
 _TEST_SHARE = 0.1  # of all sentences: held out from the other parts
@@ -205,7 +205,7 @@ def _weighted(domains: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
 
 
 def held_out(text: str) -> bool:
-    """Tell whether a sentence belongs to the test part; the other parts never hold it, whatever the seed."""
+    """Return whether a sentence belongs to the test part; the other parts never hold it, whatever the seed."""
     digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") < _TEST_SHARE * 2**32
 
@@ -229,7 +229,7 @@ def requests(
     start: int = 0,
     domains: tuple[str, ...] = DOMAINS,
 ) -> Iterator[pa.Table]:
-    """Yield records ``start`` to ``start + n - 1`` of a part as tables (``REQUESTS``) of at most ``rows`` rows.
+    """Yield records ``start`` to ``start + n - 1`` of a part as tables (``SENTENCES``) of at most ``rows`` rows.
 
     ``part`` is labelled, unlabelled or test; ``voices`` are drawn from for each sentence, ``domains`` are those that
     are spoken of. Test sentences occur in no other part.
@@ -247,4 +247,4 @@ def requests(
         ids = [f"requests/{part}/{i:07d}" for i in range(first, min(first + rows, start + n))]
         drawn = [(sentence(rng, test, domains), voices[int(rng.integers(len(voices)))]) for rng in map(draw, ids)]
         texts, names = zip(*drawn, strict=True)
-        yield pa.table([ids, texts, names], schema=REQUESTS)
+        yield pa.table([ids, texts, names], schema=SENTENCES)

@@ -11,8 +11,11 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
+from gristmill.actors.audio import RateSettings
 from gristmill.actors.sources.speech import list_sources
-from gristmill.actors.speech import ingest, join_digits, synthesise
+from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings
+from gristmill.actors.speech.join_digits import Join, Part, plan_strings
+from gristmill.actors.speech.synthesise import Speak, SpeakSettings, voices_of
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
 from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
 from gristmill.pipelines.run import Run
@@ -20,11 +23,10 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
 
-class CorpusSettings(Settings):
+class CorpusSettings(DurationSettings, RateSettings):
     """Where speech comes from.
 
     ``kind`` ``requests`` speaks generated requests; ``digits`` joins single spoken digits found at ``digits`` into
@@ -33,20 +35,29 @@ class CorpusSettings(Settings):
     """
 
     kind: Literal["requests", "digits", "files"] | None = None
+    """Worked out from the other settings where it is not given."""
     labelled: Places | None = None
+    """Files: annotated speech."""
     unlabelled: Places | None = None
+    """Files: speech without annotation."""
     test: Places | None = None
+    """Files: annotated speech of the test sets."""
     digits: str | None = None
-    domains: tuple[str, ...] = DOMAINS  # requests: what is spoken of
+    """Digits: recordings of single spoken digits."""
+    domains: tuple[str, ...] = DOMAINS
+    """Requests: what is spoken of."""
     labelled_records: int = Field(400, ge=1)
+    """Requests and digits."""
     unlabelled_records: int = Field(2400, ge=1)
+    """Requests and digits."""
     test_records: int = Field(240, ge=1)
-    labelled_share: float = Field(0.1, gt=0, lt=1)  # digits: of the recordings that are not for test
-    test_share: float = Field(0.2, gt=0, lt=1)  # of the recordings (digits) or the labelled speakers (files)
-    sampling_rate: int = Field(16000, ge=8000, le=48000)
-    max_duration: float = Field(30.0, gt=0)  # seconds; longer files are rejected
-    min_duration: float = Field(0.1, ge=0)
+    """Requests and digits."""
+    labelled_share: float = Field(0.1, gt=0, lt=1)
+    """Digits: of the recordings that are not for test."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """Of the recordings (digits) or the labelled speakers (files)."""
     shard: Cut = Cut()
+    """Of the three parts."""
 
     @property
     def chosen(self) -> str:
@@ -99,10 +110,10 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
     for part, records in counts.items():
         texts = run.source(
             f"requests_{part}",
-            partial(requests, part, records, synthesise.voices_of(part), seed=run.seed, domains=settings.domains),
+            partial(requests, part, records, voices_of(part), seed=run.seed, domains=settings.domains),
             {"part": part, "records": records, "seed": run.seed, "domains": settings.domains, "version": 1},
         )
-        stage = synthesise.stage(settings.sampling_rate, keep_text=part != "unlabelled")
+        stage = Speak.stage(SpeakSettings(sampling_rate=settings.sampling_rate, keep_text=part != "unlabelled"))
         parts[part] = run.step(Step(part, (stage,), texts, cut=settings.shard))
     return Corpora(**parts)
 
@@ -112,21 +123,20 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
     probed = _probe(run, "digits", settings.places()["digits"], settings)
     rest = 1.0 - settings.test_share
     parts = {
-        "labelled": join_digits.Part(rest * settings.labelled_share, settings.labelled_records),
-        "unlabelled": join_digits.Part(rest * (1 - settings.labelled_share), settings.unlabelled_records, False),
-        "test": join_digits.Part(settings.test_share, settings.test_records),
+        "labelled": Part(rest * settings.labelled_share, settings.labelled_records),
+        "unlabelled": Part(rest * (1 - settings.labelled_share), settings.unlabelled_records, False),
+        "test": Part(settings.test_share, settings.test_records),
     }
     made = {}
     for name, part in parts.items():
 
         def plan(name: str = name) -> Iterator[pa.Table]:
             # The plan needs all recordings at once: a few thousand short rows.
-            yield join_digits.plan_strings(pa.concat_tables(probed.tables()), parts, run.seed)[name]
+            yield plan_strings(pa.concat_tables(probed.tables()), parts, run.seed)[name]
 
         identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
         plans = run.source(f"strings_{name}", plan, identity)
-        stage = join_digits.stage(sampling_rate=settings.sampling_rate)
-        made[name] = run.step(Step(name, (stage,), plans, cut=settings.shard))
+        made[name] = run.step(Step(name, (Join.stage(settings.part(RateSettings)),), plans, cut=settings.shard))
     return Corpora(**made)
 
 
@@ -137,12 +147,8 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)
     parts = {}
     for name, source in probed.items():
-        stage = ingest.load_stage(
-            sampling_rate=settings.sampling_rate,
-            annotated=name != "unlabelled",
-            max_duration=settings.max_duration,
-            min_duration=settings.min_duration,
-        )
+        read = {**dict(settings.part(DurationSettings)), **dict(settings.part(RateSettings))}
+        stage = Load.stage(LoadSettings(**read, annotated=name != "unlabelled"))
         parts[name] = run.step(Step(name, (stage,), source, cut=settings.shard))
     return Corpora(**parts)
 
@@ -156,7 +162,7 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
 
     # A listing that changed is another source; it is read twice, so that it need not be held.
     listing = run.source(f"listing_{name}", tables, {"rows": digest_of(tables())})
-    stage = ingest.probe_stage(max_duration=settings.max_duration, min_duration=settings.min_duration)
+    stage = Probe.stage(ProbeSettings(**dict(settings.part(DurationSettings))))
     return run.step(Step(f"probed_{name}", (stage,), listing))
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from gristmill.actors.speech import augment, features, phonemise, teacher
-from gristmill.models.speech.features import FeatureSettings
+from gristmill.actors.speech import teacher
+from gristmill.actors.speech.augment import Augment, Rerecord
+from gristmill.actors.speech.features import LogMel
+from gristmill.actors.speech.phonemise import Phonemise
+from gristmill.models.speech.features import FilterBankSettings
 from gristmill.pipelines.report.report import Report, describe_test_set, evaluate
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
@@ -35,19 +37,12 @@ from gristmill.shards.step import Step
 TESTS = ("clean", "noisy", "rerecorded")
 
 
-class FeatureConfig(Settings):
-    """Log-mel features; see :class:`gristmill.models.speech.features.FeatureSettings`."""
-
-    n_mels: int = Field(64, ge=8)
-    normalise: Literal["none", "mean", "mean_variance"] = "mean"
-
-
 class Config(Settings):
     """The recipe's settings; the defaults are the embedded default."""
 
     corpus: CorpusSettings = CorpusSettings()
     noise: NoiseSettings = NoiseSettings()
-    features: FeatureConfig = FeatureConfig()
+    features: FilterBankSettings = FilterBankSettings()
     units: UnitConfig = UnitConfig()
     teacher: TeacherConfig = TeacherConfig()
     systems: SystemSettings = SystemSettings()
@@ -68,26 +63,25 @@ def run(config: Config, run: Run) -> Report:
 
     # Noisy copies for training, and the two noisy test sets: the same simulator with other rooms and noises held out,
     # and another simulator.
-    mixed = partial(augment.stage, banks.noise.ref, snr=config.noise.snr, noises=config.noise.noises)
-    other_room = augment.rerecord_stage(banks.noise.ref, banks.other_rooms.ref, snr=config.noise.rerecorded_snr)
-    noisy = run.step(
-        Step("noisy_labelled", (mixed(banks.rooms.ref, copies=config.noise.labelled_copies),), corpora.labelled)
-    )
-    noisy_unlabelled = run.step(
-        Step("noisy_unlabelled", (mixed(banks.rooms.ref, copies=config.noise.copies),), corpora.unlabelled)
-    )
+    noise = config.noise
+    mixed = Augment.stage(noise.of_labelled(), noise=banks.noise.ref, rooms=banks.rooms.ref)
+    mixed_unlabelled = Augment.stage(noise.of_unlabelled(), noise=banks.noise.ref, rooms=banks.rooms.ref)
+    mixed_test = Augment.stage(noise.of_test(), noise=banks.noise.ref, rooms=banks.test_rooms.ref)
+    other_room = Rerecord.stage(noise.of_rerecorded(), noise=banks.noise.ref, rooms=banks.other_rooms.ref)
+    noisy = run.step(Step("noisy_labelled", (mixed,), corpora.labelled))
+    noisy_unlabelled = run.step(Step("noisy_unlabelled", (mixed_unlabelled,), corpora.unlabelled))
     tests = {
         "clean": corpora.test,
-        "noisy": run.step(Step("noisy_test", (mixed(banks.test_rooms.ref, split="test"),), corpora.test)),
+        "noisy": run.step(Step("noisy_test", (mixed_test,), corpora.test)),
         "rerecorded": run.step(Step("rerecorded_test", (other_room,), corpora.test)),
     }
 
     # Features of everything; where the teacher knows phonemes only, so do the texts.
-    settings = FeatureSettings(rate, config.features.n_mels, normalise=config.features.normalise)
-    spell: tuple[Stage, ...] = (phonemise.stage(),) if metric == "per" else ()
+    log_mel = LogMel.stage(config.features.at(rate))
+    spell: tuple[Stage, ...] = (Phonemise.stage(),) if metric == "per" else ()
 
     def featured(name: str, source: SealedSet, *first: Stage) -> SealedSet:
-        return run.step(Step(f"features_{name}", (*first, features.stage(settings)), source))
+        return run.step(Step(f"features_{name}", (*first, log_mel), source))
 
     clean = featured("labelled", corpora.labelled, *spell)
     gold = featured("noisy_labelled", noisy, *spell)
@@ -166,14 +160,14 @@ def check(config: Config) -> None:
     """Refuse what can be known to be wrong before anything is made."""
     check_corpus(config.corpus)
     check_noise(config.noise)
+    made = config.features.at(config.corpus.sampling_rate)
     if config.teacher.source != "trained":
         if config.systems.init == "teacher":
             raise UserError(
                 f"systems.init: 'teacher' needs a teacher trained here, not {config.teacher.source}; "
                 "expected 'auto' or 'random'"
             )
-        hop = FeatureSettings(config.corpus.sampling_rate, config.features.n_mels).hop_s
-        check_teacher(config.teacher.source, config.teacher.model, 1 / (hop * config.systems.model.subsampling))
+        check_teacher(config.teacher.source, config.teacher.model, 1 / (made.hop_s * config.systems.model.subsampling))
 
 
 def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> Stage:

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from gristmill.actors.audio import audio_bytes, decode
+from gristmill.actors.speech import banks
+from gristmill.actors.speech.augment import AugmentSettings, MixSettings
+from gristmill.actors.speech.banks import GeneratedNoiseSettings, NoiseBankSettings, RoomBankSettings
+from gristmill.models.speech import rerecord
+from gristmill.models.speech.rooms import Range
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
-from gristmill.shards.settings import Settings
 
+_RERECORDED_NOISES = (1, 2)  # the least and the most of the re-recorded test set
 _TALKERS = 160  # utterances at most that babble is made of
 
 
-def _ordered(given: tuple[Any, Any]) -> tuple[Any, Any]:
-    if given[0] > given[1]:
-        raise ValueError(f"expected the least value first, got {list(given)}")
-    return given
+class NoiseSettings(MixSettings, GeneratedNoiseSettings):
+    """Which noises, how loud, in what rooms; ``noise=URL`` names a folder alone.
 
-
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-
-
-class RoomBankSettings(Settings):
-    """Rooms are drawn within these ranges; see :class:`gristmill.models.speech.rooms.RoomSettings`."""
-
-    count: int = Field(200, ge=1)
-    rt60: Range = (0.15, 0.7)  # s
-    method: Literal["fast", "exact"] = "fast"
-
-
-class NoiseSettings(Settings):
-    """Which noises, how loud, in what rooms.
-
-    ``folder`` is a folder of noise recordings (``noise=URL`` names it alone); without one, babble of talkers of the
-    unlabelled speech, music, hum, appliances and coloured noise are made. ``test_share`` of the noises are kept for
-    the test sets.
+    ``copies`` are of each unlabelled utterance. Some noises are kept for the test sets.
     """
 
     @model_validator(mode="before")
@@ -47,16 +34,31 @@ class NoiseSettings(Settings):
         return {"folder": given} if isinstance(given, str) else given
 
     folder: str | None = None
-    generated: int = Field(48, ge=4)
-    seconds: float = Field(20.0, gt=1)
-    test_share: float = Field(0.25, gt=0, lt=1)
-    snr: Range = (0.0, 20.0)  # dB, of each noise
-    noises: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ordered)] = (1, 3)
-    copies: int = Field(1, ge=1)  # of each unlabelled utterance
-    labelled_copies: int = Field(1, ge=1)  # of each annotated utterance, for all systems alike
+    """Of noise recordings; without one, noises are made, babble of talkers of the unlabelled speech."""
+    labelled_copies: int = Field(1, ge=1)
+    """Of each annotated utterance, for all systems alike."""
     rooms: RoomBankSettings = RoomBankSettings()
-    rerecorded_rt60: Range = (0.3, 0.8)  # s, of the rooms of the re-recorded test set
+    """Of training and of the noisy test set."""
+    rerecorded_rt60: Range = rerecord.ROOMS.rt60
+    """Reverberation time of the rooms of the re-recorded test set, s."""
     rerecorded_snr: Range = (0.0, 20.0)
+    """Of the re-recorded test set, dB."""
+
+    def of_labelled(self) -> AugmentSettings:
+        """Return how annotated utterances are made noisy for training."""
+        return AugmentSettings(**dict(self.part(MixSettings)) | {"copies": self.labelled_copies})
+
+    def of_unlabelled(self) -> AugmentSettings:
+        """Return how unlabelled utterances are made noisy for training."""
+        return AugmentSettings(**dict(self.part(MixSettings)))
+
+    def of_test(self) -> AugmentSettings:
+        """Return how the noisy test set is made."""
+        return AugmentSettings(snr=self.snr, noises=self.noises, split="test")
+
+    def of_rerecorded(self) -> AugmentSettings:
+        """Return how the re-recorded test set is made."""
+        return AugmentSettings(snr=self.rerecorded_snr, noises=_RERECORDED_NOISES, split="test")
 
 
 @dataclass(frozen=True)
@@ -73,56 +75,46 @@ class Banks:
 
 def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int) -> Banks:
     """Make the banks, at the sampling rate of the speech (Hz)."""
-    from gristmill.actors.speech import banks
-    from gristmill.models.speech.rerecord import ROOMS
-    from gristmill.models.speech.rooms import RoomSettings
+    noises = max(settings.noises[1], _RERECORDED_NOISES[1])  # a room has a place for each
 
-    noise = settings.model_dump(include={"folder", "generated", "seconds", "test_share"}) | {"rate": rate}
-    if settings.folder is not None:
-        folder, files = settings.folder, banks.list_noises(settings.folder)
-        noise |= {"listing": [[file.url, file.size, file.version] for file in files]}
-
-        def make(url: str) -> object:
-            return banks.build_noise_bank_from_folder(url, folder, files, rate=rate, test_share=settings.test_share)
-
-    else:
-        noise |= {"seed": run.seed, "speech": speech.digest}
-
-        def make(url: str) -> object:
-            return banks.build_noise_bank_generated(
-                url,
-                rate=rate,
-                seed=run.seed,
-                seconds=settings.seconds,
-                count=settings.generated,
-                test_share=settings.test_share,
-                speech=_talkers(speech),
-                speech_digest=speech.digest,
-            )
-
-    count, method = settings.rooms.count, settings.rooms.method
-
-    def rooms(name: str, wanted: RoomSettings, seed: int) -> Artifact:
-        wanted = replace(wanted, noises=settings.noises[1])
-        identity = {"settings": asdict(wanted), "count": count, "rate": rate, "seed": seed, "method": method}
+    def rooms(name: str, wanted: RoomBankSettings, seed: int) -> Artifact:
+        identity = {"settings": wanted.identity(), "noises": noises, "rate": rate, "seed": seed}
         return run.build(
-            name,
-            lambda url: banks.build_room_bank(url, wanted, count=count, rate=rate, seed=seed, method=method),
-            identity,
+            name, lambda url: banks.build_room_bank(url, wanted, noises=noises, rate=rate, seed=seed), identity
         )
 
+    other = settings.rooms.but(**dict(rerecord.ROOMS) | {"rt60": settings.rerecorded_rt60})
     return Banks(
-        run.build("noise_bank", make, noise, [speech.digest] if settings.folder is None else []),
-        rooms("room_bank", RoomSettings(rt60=settings.rooms.rt60), 2 * run.seed),
-        rooms("test_room_bank", RoomSettings(rt60=settings.rooms.rt60), 2 * run.seed + 1),
-        rooms("other_room_bank", replace(ROOMS, rt60=settings.rerecorded_rt60), 2 * run.seed),
+        _noise_bank(run, settings, speech, rate),
+        rooms("room_bank", settings.rooms, 2 * run.seed),
+        rooms("test_room_bank", settings.rooms, 2 * run.seed + 1),
+        rooms("other_room_bank", other, 2 * run.seed),
+    )
+
+
+def _noise_bank(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int) -> Artifact:
+    """Gather the noises of the folder or, where none is given, make some."""
+    if settings.folder is not None:
+        folder, files, gathered = settings.folder, banks.list_noises(settings.folder), settings.part(NoiseBankSettings)
+        listing = [[file.url, file.size, file.version] for file in files]
+        return run.build(
+            "noise_bank",
+            lambda url: banks.build_noise_bank_from_folder(url, gathered, folder=folder, files=files, rate=rate),
+            {"settings": gathered.identity(), "folder": folder, "listing": listing, "rate": rate},
+        )
+    made = settings.part(GeneratedNoiseSettings)
+    return run.build(
+        "noise_bank",
+        lambda url: banks.build_noise_bank_generated(
+            url, made, rate=rate, seed=run.seed, speech=_talkers(speech), speech_digest=speech.digest
+        ),
+        {"settings": made.identity(), "rate": rate, "seed": run.seed, "speech": speech.digest},
+        [speech.digest],
     )
 
 
 def _talkers(speech: SealedSet) -> dict[str, list[np.ndarray]]:
     """Return utterances for babble by split: every fourth speaker is kept for the test sets."""
-    from gristmill.actors.audio import audio_bytes, decode
-
     place = next((number for number, shard in enumerate(speech.shards) if shard.rows), 0)
     head = speech.read(place, ["id", "speaker", "audio"]).slice(0, _TALKERS)
     speakers = sorted({name or "" for name in head["speaker"].to_pylist()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.banks import list_noises
 from gristmill.pipelines.speech.corpora import CorpusSettings
 from gristmill.pipelines.speech.noise import NoiseSettings
 from gristmill.shards.errors import UserError
@@ -9,8 +11,6 @@ from gristmill.shards.errors import UserError
 
 def check_corpus(settings: CorpusSettings) -> None:
     """Refuse corpora that are missing, empty or not given."""
-    from gristmill.actors.sources.speech import list_sources
-
     for urls in settings.places().values():
         for url in urls:
             list_sources(url)  # refuses what it cannot list when it is called, before the first row
@@ -18,8 +18,6 @@ def check_corpus(settings: CorpusSettings) -> None:
 
 def check_noise(settings: NoiseSettings) -> None:
     """Refuse a noise folder without audio."""
-    from gristmill.actors.speech.banks import list_noises
-
     if settings.folder is not None:
         list_noises(settings.folder)
 

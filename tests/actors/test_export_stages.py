@@ -30,7 +30,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def written(form: str, dest: Path, table: pa.Table) -> pa.Table:
-    return StageWorker(export.stage(form, str(dest), table.schema), 0)(Work("s", table, len(table))).table
+    return StageWorker(export.writer(form, str(dest), table.schema), 0)(Work("s", table, len(table))).table
 
 
 def test_a_name_never_leads_out_of_the_destination(tmp_path: Path) -> None:
@@ -76,19 +76,19 @@ def test_a_storage_that_fails_stops_the_run_and_quarantines_nobody(tmp_path: Pat
 
 
 def test_where_it_goes_is_in_no_fingerprint() -> None:
-    identities = [export.stage("nemo", f"s3://key:canary@{place}/x", SPEECH).identity() for place in ("a", "b")]
+    identities = [export.writer("nemo", f"s3://key:canary@{place}/x", SPEECH).identity() for place in ("a", "b")]
     assert identities[0] == identities[1]
     assert "canary" not in str(identities)
 
 
 def test_columns_that_a_format_cannot_hold_are_refused() -> None:
     schema = SPEECH.append(pa.field("where", pa.struct([("x", pa.int32())]))).append(pa.field("raw", pa.binary()))
-    assert "where" not in export.stage("huggingface", "d", schema).params["columns"]
-    assert {"where", "raw", "audio"}.isdisjoint(export.stage("lhotse", "d", schema).params["columns"])
-    assert export.stage("lhotse", "d", schema, ["text", "audio"]).params["columns"] == ["id", "text"]
+    assert "where" not in export.writer("huggingface", "d", schema).params.columns
+    assert {"where", "raw", "audio"}.isdisjoint(export.writer("lhotse", "d", schema).params.columns)
+    assert export.writer("lhotse", "d", schema, ["text", "audio"]).params.columns == ("id", "text")
     for form, column in (("huggingface", "where"), ("nemo", "where"), ("webdataset", "raw")):
         with pytest.raises(UserError, match=f"--columns {column}: {form} cannot hold"):
-            export.stage(form, "d", schema, [column])
+            export.writer(form, "d", schema, [column])
     other = pa.schema([pa.field("id", pa.string()), pa.field("audio", pa.list_(AUDIO))])
     with pytest.raises(UserError, match="has no audio"):
-        export.stage("nemo", "d", other)
+        export.writer("nemo", "d", other)

@@ -15,7 +15,7 @@ import soundfile
 
 from gristmill.actors.audio import decode
 from gristmill.actors.sources.speech import list_sources
-from gristmill.actors.speech.ingest import Load, Probe
+from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
 from gristmill.shards.errors import UserError
 
 RATE = 16000
@@ -35,7 +35,7 @@ def listed(url: Path | str, **options: Any) -> list[dict[str, Any]]:
 
 def loaded(url: Path | str) -> list[dict[str, Any]]:
     (table,) = list_sources(str(url))
-    return Load()(Probe()(table)).to_pylist()
+    return Load(LoadSettings(sampling_rate=RATE))(Probe(ProbeSettings())(table)).to_pylist()
 
 
 def cut(place: str, **changes: Any) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_cuts_that_one_file_and_channel_do_not_hold_are_rejects(tmp_path: Path) 
     (tmp_path / "c/recordings.jsonl").write_text("{}\n")  # what lies beside is not asked
     (tmp_path / "c/supervisions.jsonl").write_text("{}\n")
     (table,) = list_sources(str(tmp_path / "c"))
-    assert Probe()(table)["reject_reason"].to_pylist() == [reason for _, reason in cuts]
+    assert Probe(ProbeSettings())(table)["reject_reason"].to_pylist() == [reason for _, reason in cuts]
 
 
 def test_a_place_is_relative_to_the_cuts(tmp_path: Path) -> None:

@@ -3,14 +3,26 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
+from pydantic import ValidationError
 
 from gristmill.actors import audio
 from gristmill.actors.speech import augment
-from gristmill.actors.speech.banks import NoiseBank, RoomBank, build_noise_bank_generated, build_room_bank
+from gristmill.actors.speech.augment import Augment, AugmentSettings, Rerecord
+from gristmill.actors.speech.banks import (
+    GeneratedNoiseSettings,
+    NoiseBank,
+    NoiseBankSettings,
+    RoomBank,
+    RoomBankSettings,
+    build_noise_bank_from_folder,
+    build_noise_bank_generated,
+    build_room_bank,
+    list_noises,
+)
 from gristmill.models.speech import mixing, rerecord
-from gristmill.models.speech.rooms import LEAD, RoomSettings
+from gristmill.models.speech.rooms import LEAD
 from gristmill.shards.errors import UserError
-from gristmill.shards.random import RecordRandom
 from gristmill.shards.stage import Stage
 
 RATE = 8000
@@ -19,9 +31,11 @@ RATE = 8000
 @pytest.fixture(scope="module")
 def banks(tmp_path_factory):
     path = tmp_path_factory.mktemp("banks")
-    noise = build_noise_bank_generated(str(path / "n"), rate=RATE, seconds=1.5, count=10)
-    room = build_room_bank(str(path / "r"), RoomSettings(rt60=(0.2, 0.4)), count=8, rate=RATE)
-    other = build_room_bank(str(path / "o"), rerecord.ROOMS, count=4, rate=RATE, seed=1)
+    noise = build_noise_bank_generated(str(path / "n"), GeneratedNoiseSettings(seconds=1.5, generated=10), rate=RATE)
+    near = RoomBankSettings(rt60=(0.2, 0.4), count=8)
+    room = build_room_bank(str(path / "r"), near, noises=3, rate=RATE)
+    far = RoomBankSettings(**dict(rerecord.ROOMS), count=4)
+    other = build_room_bank(str(path / "o"), far, noises=3, rate=RATE, seed=1)
     return noise, room, other
 
 
@@ -37,6 +51,14 @@ def _table(count=6):
     return pa.table({"id": [f"u{i}" for i in range(count)], "audio": audio.audio_array(data), "text": ["a"] * count})
 
 
+def _stage(noise, rooms, **settings) -> Stage:
+    return Augment.stage(AugmentSettings(**settings), noise=noise, rooms=rooms)
+
+
+def _rerecorded(noise, rooms) -> Stage:
+    return Rerecord.stage(AugmentSettings(noises=(1, 2), split="test"), noise=noise, rooms=rooms)
+
+
 def _rows(stage: Stage, table, seed=7):
     return stage.build(seed)(table)
 
@@ -44,7 +66,7 @@ def _rows(stage: Stage, table, seed=7):
 def test_rows_come_back_noisy_with_every_draw(banks):
     noise, room, _ = banks
     table = _table()
-    out = _rows(augment.stage(noise, room), table)
+    out = _rows(_stage(noise, room), table)
     assert out.column("id").to_pylist() == table.column("id").to_pylist()
     for field in augment.AUGMENT_FIELDS:
         assert out.schema.field(field.name).type == field.type
@@ -72,7 +94,7 @@ def test_a_row_can_be_made_again_from_its_columns(banks):
     """Golden: the stored draws and the banks give the stored audio, at the stored ratios to 0.1 dB."""
     noise, room, _ = banks
     table = _table(4)
-    out = _rows(augment.stage(noise, room), table)
+    out = _rows(_stage(noise, room), table)
     noises, rooms = NoiseBank(noise.url), RoomBank(room.url)
     for before, row in zip(audio.audio_bytes(table), out.to_pylist(), strict=True):
         speech, _ = audio.decode(before)
@@ -94,7 +116,7 @@ def test_a_row_can_be_made_again_from_its_columns(banks):
 
 def test_draws_depend_on_the_record_only(banks):
     noise, room, _ = banks
-    stage, table = augment.stage(noise, room), _table()
+    stage, table = _stage(noise, room), _table()
     whole = _rows(stage, table).to_pylist()
     backwards = _rows(stage, table.take(pa.array([5, 4, 3, 2, 1, 0]))).to_pylist()[::-1]
     alone = [_rows(stage, table.slice(i, 1)).to_pylist()[0] for i in range(6)]
@@ -105,7 +127,7 @@ def test_draws_depend_on_the_record_only(banks):
 
 def test_copies_have_ids_and_draws_of_their_own(banks):
     noise, room, _ = banks
-    stage = augment.stage(noise, room, copies=3)
+    stage = _stage(noise, room, copies=3)
     assert stage.fan_out
     out = _rows(stage, _table(2)).to_pylist()
     assert [r["id"] for r in out] == ["u0~0", "u0~1", "u0~2", "u1~0", "u1~1", "u1~2"]
@@ -117,9 +139,9 @@ def test_the_output_has_the_declared_schema(banks):
     noise, room, other = banks
     table = _table(2)
     for stage in (
-        augment.stage(noise, room),
-        augment.stage(noise, room, copies=2),
-        augment.rerecord_stage(noise, other),
+        _stage(noise, room),
+        _stage(noise, room, copies=2),
+        _rerecorded(noise, other),
     ):
         out = _rows(stage, table).drop_columns(["reject_reason"])
         assert {f.name: f.type for f in out.schema} == {f.name: f.type for f in stage.output_schema(table.schema)}
@@ -132,26 +154,26 @@ def test_nothing_to_make_noisy_is_turned_down(banks, copies):
     good = audio.encode(_speech(0), RATE)
     empty = audio.encode(np.zeros(0, np.float32), RATE)
     table = pa.table({"id": list("abcd"), "audio": audio.audio_array([silent, good, None, empty])})
-    out = _rows(augment.stage(noise, room, copies=copies), table).to_pylist()
+    out = _rows(_stage(noise, room, copies=copies), table).to_pylist()
     reasons = {r["id"].split("~")[0]: r["reject_reason"] for r in out}
     assert reasons == {"a": "silent speech", "b": None, "c": "no audio", "d": "empty audio"}
     assert len(out) == 3 + copies
 
 
-def test_silent_places_of_a_noise_are_passed_over(banks, tmp_path):
-    import soundfile
+def _bank(folder, samples):
+    folder.mkdir()
+    soundfile.write(folder / "gaps.wav", samples, RATE)
+    given = {"folder": str(folder), "files": list_noises(str(folder)), "rate": RATE}
+    return build_noise_bank_from_folder(f"{folder}-bank", NoiseBankSettings(), **given)
 
+
+def test_silent_places_of_a_noise_are_passed_over(banks, tmp_path):
     samples = np.zeros(4 * RATE)
     samples[:RATE] = 0.1 * np.random.default_rng(0).standard_normal(RATE)
-    (tmp_path / "in").mkdir()
-    soundfile.write(tmp_path / "in" / "gaps.wav", samples, RATE)
-    from gristmill.actors.speech.banks import build_noise_bank_from_folder, list_noises
-
-    folder = str(tmp_path / "in")
-    noise = build_noise_bank_from_folder(str(tmp_path / "bank"), folder, list_noises(folder), rate=RATE)
+    noise = _bank(tmp_path / "in", samples)
     data = [audio.encode(_speech(i, 0.5), RATE) for i in range(12)]
     table = pa.table({"id": [f"u{i}" for i in range(12)], "audio": audio.audio_array(data)})
-    for row in _rows(augment.stage(noise, banks[1]), table).to_pylist():
+    for row in _rows(_stage(noise, banks[1]), table).to_pylist():
         assert len(row["noise_ids"]) == len(row["noise_snrs"]) <= 3
         assert np.isfinite(audio.decode(row["audio"]["bytes"])[0]).all()
 
@@ -159,7 +181,7 @@ def test_silent_places_of_a_noise_are_passed_over(banks, tmp_path):
 def test_rerecording_is_another_simulator(banks):
     noise, _, other = banks
     table = _table(3)
-    stage = augment.rerecord_stage(noise, other)
+    stage = _rerecorded(noise, other)
     out = _rows(stage, table).to_pylist()
     assert out == _rows(stage, table).to_pylist()
     held_out = set(NoiseBank(noise.url, "test").ids)
@@ -174,29 +196,26 @@ def test_rerecording_is_another_simulator(banks):
 
 def test_mistakes(banks, tmp_path):
     noise, room, _ = banks
-    with pytest.raises(UserError, match="snr"):
-        augment.stage(noise, room, snr=(10, 0))
-    with pytest.raises(UserError, match="noises"):
-        augment.stage(noise, room, noises=(3, 1))
-    with pytest.raises(UserError, match="copies"):
-        augment.stage(noise, room, copies=0)
+    for mistake in ({"snr": (10, 0)}, {"noises": (3, 1)}, {"copies": 0}, {"split": "dev"}):
+        with pytest.raises(ValidationError, match=next(iter(mistake))):
+            AugmentSettings(**mistake)
     with pytest.raises(UserError, match="up to 5 wanted"):
-        augment.stage(noise, room, noises=(1, 5)).build(0)
-    with pytest.raises(UserError, match="split 'dev'"):
-        augment.stage(noise, room, split="dev").build(0)
-    wide = build_room_bank(str(tmp_path / "r"), RoomSettings(), count=1, rate=16000)
+        _stage(noise, room, noises=(1, 5)).build(0)
+    alone = _bank(tmp_path / "in", np.full(RATE, 0.1))
+    with pytest.raises(UserError, match="split 'test'"):
+        _stage(alone, room, split="test").build(0)
+    wide = build_room_bank(str(tmp_path / "r"), RoomBankSettings(count=1), noises=3, rate=16000)
     with pytest.raises(UserError, match="one rate is expected"):
-        augment.stage(noise, wide).build(0)
+        _stage(noise, wide).build(0)
     table = pa.table({"id": ["a"], "audio": audio.audio_array([audio.encode(np.ones(100), 16000)])})
     with pytest.raises(UserError, match="speech at 16000 Hz"):
-        _rows(augment.stage(noise, room), table)
+        _rows(_stage(noise, room), table)
 
 
-def test_noises_may_be_none(banks):
-    noise, room, _ = banks
-    worker = augment.Augment(
-        snr=(0, 1), noises=(0, 0), split="train", noise=noise.url, rooms=room.url, rng=RecordRandom(0, "x")
-    )
-    row = worker(_table(1)).to_pylist()[0]
+def test_a_noise_that_is_silent_almost_everywhere_is_left_out(banks, tmp_path):
+    samples = np.zeros(300 * RATE)
+    samples[:10] = 0.1
+    noise = _bank(tmp_path / "in", samples)
+    row = _rows(_stage(noise, banks[1]), _table(1)).to_pylist()[0]
     assert row["noise_ids"] == []
     assert row["snr"] == float("inf")

@@ -8,14 +8,17 @@ import pytest
 import soundfile
 
 from gristmill.actors.speech.banks import (
+    GeneratedNoiseSettings,
     NoiseBank,
+    NoiseBankSettings,
     RoomBank,
+    RoomBankSettings,
     build_noise_bank_from_folder,
     build_noise_bank_generated,
     build_room_bank,
     list_noises,
 )
-from gristmill.models.speech.rooms import LEAD, RoomSettings
+from gristmill.models.speech.rooms import LEAD
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
 
@@ -30,8 +33,12 @@ def _folder(path, names=("a.wav", "deep/b.flac", "c.ogg", "d.wav", "e.wav"), rat
     return str(path)
 
 
-def _bank(url, folder, **settings):
-    return build_noise_bank_from_folder(url, folder, list_noises(folder), **settings)
+def _bank(url, folder, rate):
+    return build_noise_bank_from_folder(url, NoiseBankSettings(), folder=folder, files=list_noises(folder), rate=rate)
+
+
+def _rooms(url, seed=0, noises=3, rate=RATE, **settings):
+    return build_room_bank(str(url), RoomBankSettings(**settings), noises=noises, rate=rate, seed=seed)
 
 
 def test_folder_bank(tmp_path):
@@ -94,9 +101,7 @@ def test_mistakes(tmp_path):
         _bank(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
     with pytest.raises(UserError, match="no bank of noises"):
         NoiseBank(str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="method"):
-        build_room_bank(str(tmp_path / "r"), RoomSettings(), count=1, rate=RATE, method="slow")
-    rooms = build_room_bank(str(tmp_path / "r"), RoomSettings(), count=1, rate=RATE)
+    rooms = _rooms(tmp_path / "r", count=1)
     with pytest.raises(UserError, match="expected a bank of noises"):
         NoiseBank(rooms.url)
 
@@ -104,20 +109,21 @@ def test_mistakes(tmp_path):
 def test_generated_bank(tmp_path):
     rng = np.random.default_rng(0)
     speech = {s: [(0.1 * rng.standard_normal(8000)).astype(np.float32)] for s in ("train", "test")}
-    one = build_noise_bank_generated(str(tmp_path / "1"), rate=RATE, seconds=1.0, count=14, speech=speech)
+    settings = GeneratedNoiseSettings(seconds=1.5, generated=14)
+    one = build_noise_bank_generated(str(tmp_path / "1"), settings, rate=RATE, speech=speech)
     train, test = NoiseBank(one.url), NoiseBank(one.url, "test")
     assert (len(train), len(test)) == (10, 4)
     assert not set(train.ids) & set(test.ids)
     assert {i.split("-")[0] for i in train.ids} >= {"babble", "talker", "music", "hum"}
-    two = build_noise_bank_generated(str(tmp_path / "2"), rate=RATE, seconds=1.0, count=14, speech=speech)
+    two = build_noise_bank_generated(str(tmp_path / "2"), settings, rate=RATE, speech=speech)
     assert two.digest == one.digest
     with pytest.raises(UserError, match="both splits"):
-        build_noise_bank_generated(str(tmp_path / "3"), rate=RATE, speech={"train": speech["train"]})
+        build_noise_bank_generated(str(tmp_path / "3"), settings, rate=RATE, speech={"train": speech["train"]})
 
 
 def test_room_bank(tmp_path):
-    settings = RoomSettings(rt60=(0.2, 0.4), noises=4)
-    ref = build_room_bank(str(tmp_path / "r"), settings, count=6, rate=RATE, seed=5)
+    settings = {"rt60": (0.2, 0.4), "noises": 4, "count": 6}
+    ref = _rooms(tmp_path / "r", seed=5, **settings)
     bank = RoomBank(ref.url)
     assert (len(bank), bank.sources, bank.rate) == (6, 5, RATE)
     for number in range(6):
@@ -127,20 +133,20 @@ def test_room_bank(tmp_path):
         assert room.responses[0, LEAD] == pytest.approx(1.0, abs=0.05)
         assert 0.2 <= room.rt60 <= 0.4
         assert -20 < room.drr < 20
-    again = build_room_bank(str(tmp_path / "s"), settings, count=6, rate=RATE, seed=5)
+    again = _rooms(tmp_path / "s", seed=5, **settings)
     assert again.digest == ref.digest
-    other = build_room_bank(str(tmp_path / "t"), settings, count=6, rate=RATE, seed=6)
+    other = _rooms(tmp_path / "t", seed=6, **settings)
     assert other.digest != ref.digest
 
 
 def test_samples_are_mapped_and_cached_once_a_node(tmp_path, monkeypatch):
     """From object storage a file comes to the node once; locally it is mapped where it lies."""
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
-    local = build_room_bank(str(tmp_path / "r"), RoomSettings(), count=2, rate=8000)
+    local = _rooms(tmp_path / "r", count=2, rate=8000)
     bank = RoomBank(local.url)
     assert isinstance(bank._files[0].base, np.memmap)
     assert not (tmp_path / "cache").exists()
-    far = build_room_bank("memory://banks/rooms", RoomSettings(), count=2, rate=8000)
+    far = _rooms("memory://banks/rooms", count=2, rate=8000)
     assert far.digest == local.digest
     for _ in range(2):
         assert np.array_equal(RoomBank(far.url)[1].responses, bank[1].responses)

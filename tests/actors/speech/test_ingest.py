@@ -19,7 +19,7 @@ import soundfile
 from gristmill.actors.audio import audio_bytes, decode
 from gristmill.actors.sources.pointers import POINTERS, REASONS
 from gristmill.actors.sources.speech import list_sources
-from gristmill.actors.speech.ingest import Load, Probe, load_stage, probe_stage
+from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
@@ -44,14 +44,14 @@ def encoded(kind: str = "FLAC", subtype: str | None = "PCM_16", rate: int = 1600
 
 
 def probe(url: object, **options: object) -> pa.Table:
-    return pa.concat_tables([Probe(**options)(table) for table in list_sources(str(url))])
+    return pa.concat_tables([Probe(ProbeSettings(**options))(table) for table in list_sources(str(url))])
 
 
 def ingest(url: object, **options: object) -> pa.Table:
     probed = probe(url)
     assert probed["reject_reason"].null_count == len(probed), probed["reject_reason"].to_pylist()
     annotated = probed["text"].null_count < len(probed)
-    return Load(annotated=annotated, **options)(probed.drop_columns("reject_reason"))
+    return Load(LoadSettings(annotated=annotated, **options))(probed.drop_columns("reject_reason"))
 
 
 def reasons(table: pa.Table) -> dict[str, str | None]:
@@ -71,10 +71,10 @@ def test_every_format_rate_and_count_of_channels(
     probed = probe(tmp_path).to_pylist()[0]
     assert (probed["sampling_rate"], probed["channels"], probed["reject_reason"]) == (rate, channels, None)
     assert probed["duration"] == pytest.approx(1.0, abs=0.01)
-    for target in (None, 16000):
+    for target in (rate, 16000):
         out = ingest(tmp_path, sampling_rate=target)
         samples, found = decode(audio_bytes(out)[0])
-        assert found == out["sampling_rate"][0].as_py() == (target or rate)
+        assert found == out["sampling_rate"][0].as_py() == target
         assert len(samples) == pytest.approx(found, rel=0.01)
         assert out["duration"][0].as_py() == pytest.approx(len(samples) / found)
         spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
@@ -86,7 +86,8 @@ def test_records_have_the_columns_that_the_stages_declare(tmp_path: Path) -> Non
     (tmp_path / "a.flac").write_bytes(encoded())
     (tmp_path / "a.txt").write_text("hello there\n")
     listed = next(list_sources(str(tmp_path)))
-    first, second = probe_stage(max_duration=5.0), load_stage(sampling_rate=8000)
+    first = Probe.stage(ProbeSettings(max_duration=5.0))
+    second = Load.stage(LoadSettings(sampling_rate=8000))
     probed = first.build(0)(listed).drop_columns("reject_reason")
     assert probed.select(first.output_schema(POINTERS).names).schema.equals(first.output_schema(POINTERS))
     out = second.build(0)(probed).drop_columns("reject_reason")
@@ -95,7 +96,7 @@ def test_records_have_the_columns_that_the_stages_declare(tmp_path: Path) -> Non
     assert set(declared.names) == set(SPEECH.names)
     row = out.to_pylist()[0]
     assert (row["text"], row["label_source"], row["sampling_rate"]) == ("hello there", "gold", 8000)
-    unlabelled = load_stage(annotated=False).build(0)(probed).to_pylist()[0]
+    unlabelled = Load.stage(LoadSettings(annotated=False)).build(0)(probed).to_pylist()[0]
     assert (unlabelled["text"], unlabelled["label_source"]) == (None, None)
 
 
@@ -191,7 +192,7 @@ def test_what_has_no_text_is_no_silence(tmp_path: Path) -> None:
     assert reasons(out) == {"a.flac": None, "b.flac": "no text", "c.flac": "no text", "d.flac": None}
     assert [data is None for data in audio_bytes(out)] == [False, True, True, False]
     table = next(list_sources(str(tmp_path)))
-    unlabelled = Load(annotated=False)(Probe()(table).drop_columns("reject_reason"))
+    unlabelled = Load(LoadSettings(annotated=False))(Probe(ProbeSettings())(table).drop_columns("reject_reason"))
     assert unlabelled["reject_reason"].null_count == len(texts)
 
 
@@ -264,12 +265,12 @@ def test_all_containers_give_the_same_records_here_and_on_object_storage(tmp_pat
 def test_records_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     place = corpus_in_each_container(tmp_path / "c")["s.tar"]
     table = next(list_sources(str(place)))
-    whole = Load()(Probe()(table).drop_columns("reject_reason"))
+    whole = Load(LoadSettings())(Probe(ProbeSettings())(table).drop_columns("reject_reason"))
     order = [3, 0, 4, 1, 2]
     for i in order:
-        one = Load()(Probe()(table.slice(i, 1)).drop_columns("reject_reason"))
+        one = Load(LoadSettings())(Probe(ProbeSettings())(table.slice(i, 1)).drop_columns("reject_reason"))
         assert one.equals(whole.slice(i, 1))
-    turned = Load()(Probe()(table.take(order)).drop_columns("reject_reason"))
+    turned = Load(LoadSettings())(Probe(ProbeSettings())(table.take(order)).drop_columns("reject_reason"))
     assert turned.equals(whole.take(order))
 
 
@@ -297,17 +298,19 @@ def test_storage_that_refuses_is_no_fault_of_the_record(tmp_path: Path, monkeypa
     place = listed.schema.get_field_index("url")
     remote = listed.set_column(place, listed.schema.field(place), pa.array(["memory://broken/a.flac"]))
     with pytest.raises(ConnectionResetError):
-        Probe()(remote)
+        Probe(ProbeSettings())(remote)
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("denied")
 
     monkeypatch.setattr(type(memory), "open", refuse)
     with pytest.raises(UserError, match="access refused"):
-        Probe()(remote)
+        Probe(ProbeSettings())(remote)
     monkeypatch.setattr(type(memory), "cat_file", refuse)
     with pytest.raises(UserError, match="access refused"):
-        Load(annotated=False)(Probe()(listed).set_column(place, "url", remote["url"]).drop_columns("reject_reason"))
+        Load(LoadSettings(annotated=False))(
+            Probe(ProbeSettings())(listed).set_column(place, "url", remote["url"]).drop_columns("reject_reason")
+        )
     monkeypatch.undo()
     memory.rm("/broken", recursive=True)
 
@@ -332,7 +335,7 @@ def test_a_local_file_without_permission_is_rejected(tmp_path: Path, monkeypatch
     probed = probe(corpus).drop_columns("reject_reason")
     forbid(monkeypatch, "b.flac")
     assert reasons(probe(corpus)) == {"a.flac": None, "b.flac": "unreadable", "c.flac": None}
-    assert reasons(Load()(probed)) == {"a.flac": None, "b.flac": "unreadable", "c.flac": None}
+    assert reasons(Load(LoadSettings())(probed)) == {"a.flac": None, "b.flac": "unreadable", "c.flac": None}
     forbid(monkeypatch, "c.txt")
     assert reasons(probe(corpus)) == {"a.flac": None, "b.flac": None, "c.flac": "unreadable"}
     members = {"a.flac": encoded()}
@@ -360,8 +363,10 @@ def test_a_corpus_with_broken_files_runs_through_the_engine(tmp_path: Path) -> N
         (corpus / f"{i:02d}.flac").write_bytes(data)
     out, runner = str(tmp_path / "out"), InProcessRunner()
     listing = seal_tables(f"{out}/listing", "listing", list_sources(str(corpus), rows=6))
-    probed = run_step(Step("probe", (probe_stage(),), listing), out, runner, 0)
-    loaded = run_step(Step("load", (load_stage(annotated=False),), probed, cut=Cut(rows=5)), out, runner, 0)
+    probed = run_step(Step("probe", (Probe.stage(),), listing), out, runner, 0)
+    loaded = run_step(
+        Step("load", (Load.stage(LoadSettings(annotated=False)),), probed, cut=Cut(rows=5)), out, runner, 0
+    )
     assert (probed.records, loaded.records) == (18, 17)
     table = pa.concat_tables(loaded.tables())
     assert set(table.schema.names) == set(SPEECH.names)
@@ -375,9 +380,9 @@ def test_real_corpora_come_in_whole(data_dir: Path) -> None:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
     listed = pa.concat_tables(list(list_sources(str(folder))))
-    probed = Probe()(listed)
+    probed = Probe(ProbeSettings())(listed)
     assert Counter(probed["reject_reason"].to_pylist()) == {None: 482}
     np.testing.assert_allclose(probed["duration"].to_numpy(), listed["declared_duration"].to_numpy(), atol=0.06)
-    out = Load(sampling_rate=8000, annotated=False)(probed.drop_columns("reject_reason").slice(0, 20))
+    out = Load(LoadSettings(sampling_rate=8000, annotated=False))(probed.drop_columns("reject_reason").slice(0, 20))
     assert out["reject_reason"].null_count == 20
     assert out["text"].null_count == 20

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from gristmill.actors.audio import audio_bytes, decode
+from gristmill.actors.audio import RateSettings, audio_bytes, decode
 from gristmill.actors.sources.speech import list_sources
-from gristmill.actors.speech.ingest import Probe
-from gristmill.actors.speech.join_digits import Join, Part, plan_strings, stage
+from gristmill.actors.speech.ingest import Probe, ProbeSettings
+from gristmill.actors.speech.join_digits import Join, Part, plan_strings
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import SPEECH
 
@@ -25,7 +25,9 @@ def digits(data_dir: Path) -> pa.Table:
     folder = data_dir / "speech" / "digits"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
-    return pa.concat_tables([Probe()(t) for t in list_sources(str(folder))]).drop_columns("reject_reason")
+    return pa.concat_tables([Probe(ProbeSettings())(t) for t in list_sources(str(folder))]).drop_columns(
+        "reject_reason"
+    )
 
 
 def test_no_recording_is_in_two_parts_and_the_shares_hold(digits: pa.Table) -> None:
@@ -67,10 +69,10 @@ def test_a_plan_depends_on_the_seed_and_not_on_the_order(digits: pa.Table) -> No
 
 def test_joined_audio_is_the_recordings_and_pauses(digits: pa.Table) -> None:
     plan = plan_strings(digits, PARTS, seed=1)["labelled"].slice(0, 4)
-    out = Join()(plan)
+    out = Join(RateSettings(sampling_rate=8000))(plan)
     assert out["reject_reason"].null_count == 4
     assert out.drop_columns("reject_reason").schema.equals(SPEECH)
-    assert set(stage().output_schema(plan.schema).names) == set(SPEECH.names)
+    assert set(Join.stage().output_schema(plan.schema).names) == set(SPEECH.names)
     paths = dict(zip(digits["id"].to_pylist(), digits["url"].to_pylist(), strict=True))
     for row, record, data in zip(plan.to_pylist(), out.to_pylist(), audio_bytes(out), strict=True):
         samples, rate = decode(data)
@@ -93,7 +95,9 @@ def test_joined_audio_is_the_recordings_and_pauses(digits: pa.Table) -> None:
 def test_a_lost_recording_rejects_its_string_only(digits: pa.Table) -> None:
     plan = plan_strings(digits, PARTS, seed=1)["test"].slice(0, 3).to_pylist()
     plan[1]["sources"][1]["url"] += ".gone"
-    out = Join()(pa.Table.from_pylist(plan, schema=plan_strings(digits, PARTS, seed=1)["test"].schema))
+    out = Join(RateSettings(sampling_rate=8000))(
+        pa.Table.from_pylist(plan, schema=plan_strings(digits, PARTS, seed=1)["test"].schema)
+    )
     assert out["reject_reason"].to_pylist() == [None, "missing", None]
 
 

@@ -7,37 +7,36 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from gristmill.actors.audio import audio_bytes, decode
 from gristmill.actors.speech import synthesise
-from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES, Speak, Voice, stage, voices_of
-from gristmill.pipelines.generated.spoken_requests import REQUESTS, requests
+from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES, Speak, SpeakSettings, Voice, voices_of
+from gristmill.pipelines.generated.spoken_requests import SENTENCES, requests
 from gristmill.shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 DIGEST = """
 import hashlib, sys
-from gristmill.actors.speech.synthesise import stage
-from gristmill.actors.speech import synthesise
-from gristmill.actors.speech.synthesise import voices_of
+from gristmill.actors.speech.synthesise import Speak, voices_of
 from gristmill.actors.audio import audio_bytes
 from gristmill.pipelines.generated.spoken_requests import requests
 table = next(requests("labelled", 24, voices_of("labelled"), seed=5)).take(list(map(int, sys.argv[1].split(","))))
-out = stage().build(9)(table).sort_by("id")
+out = Speak.stage().build(9)(table).sort_by("id")
 print(hashlib.sha256(b"".join(audio_bytes(out))).hexdigest())
 """
 
 
 def one(text: str | None, voice: str | None) -> pa.Table:
-    return pa.table([["a"], [text], [voice]], schema=REQUESTS)
+    return pa.table([["a"], [text], [voice]], schema=SENTENCES)
 
 
 def test_adds_the_columns_of_a_record() -> None:
-    spoken = stage(sampling_rate=8000)
+    spoken = Speak.stage(SpeakSettings(sampling_rate=8000))
     given = next(requests("labelled", 6, voices_of("labelled")))
     out = spoken.build(1)(given)
     assert out["reject_reason"].null_count == 6
-    assert out.drop_columns("reject_reason").schema.equals(spoken.output_schema(REQUESTS))
+    assert out.drop_columns("reject_reason").schema.equals(spoken.output_schema(SENTENCES))
     assert out["id"].equals(given["id"])
     assert out["text"].equals(given["text"])
     assert out["speaker"].equals(given["voice"])
@@ -52,7 +51,7 @@ def test_adds_the_columns_of_a_record() -> None:
 
 
 def test_unlabelled_output_holds_no_text() -> None:
-    out = stage(keep_text=False).build(1)(next(requests("unlabelled", 3, voices_of("unlabelled"))))
+    out = Speak.stage(SpeakSettings(keep_text=False)).build(1)(next(requests("unlabelled", 3, voices_of("unlabelled"))))
     assert out["text"].null_count == 3
     assert out["label_source"].null_count == 3
     assert out["audio"].null_count == 0
@@ -68,14 +67,14 @@ def test_same_bytes_in_any_order_and_any_process() -> None:
         for order in orders
     }  # fmt: skip
     table = next(requests("labelled", 24, voices_of("labelled"), seed=5))
-    actor = stage().build(9)
+    actor = Speak.stage().build(9)
     pieces = [audio_bytes(actor(table.slice(i, 1)))[0] or b"" for i in range(24)]
     assert digests == {hashlib.sha256(b"".join(pieces)).hexdigest() + "\n"}
 
 
 def test_sentences_leave_room_for_one_letter_a_frame() -> None:
     """CTC needs a frame for each letter, and one more between equal ones; 25 frames a second are common."""
-    out = stage().build(2)(next(requests("unlabelled", 80, voices_of("unlabelled"))))
+    out = Speak.stage().build(2)(next(requests("unlabelled", 80, voices_of("unlabelled"))))
     for text, seconds in zip(out["text"].to_pylist(), out["duration"].to_pylist(), strict=True):
         needed = len(text) + sum(a == b for a, b in itertools.pairwise(text))
         assert 1.1 * needed < 25 * seconds
@@ -85,7 +84,7 @@ def test_every_voice_speaks_and_differs() -> None:
     voices = [*TRAIN_VOICES, *TEST_VOICES]
     assert len(set(voices)) == len(voices)
     ids = [f"v{i}" for i in range(len(voices))]
-    out = stage().build(0)(pa.table([ids, ["turn on the lights"] * len(voices), voices], schema=REQUESTS))
+    out = Speak.stage().build(0)(pa.table([ids, ["turn on the lights"] * len(voices), voices], schema=SENTENCES))
     assert out["reject_reason"].null_count == len(voices)
     sounds = audio_bytes(out)
     assert len(set(sounds)) == len(voices)
@@ -97,15 +96,15 @@ def test_every_voice_speaks_and_differs() -> None:
 
 def test_one_voice_says_one_text_differently_in_each_record() -> None:
     for voice in ("espeak:en-us+m3", "hibari:heart"):
-        rows = pa.table([["a", "b"], ["call anna please"] * 2, [voice] * 2], schema=REQUESTS)
-        out = stage().build(0)(rows)
+        rows = pa.table([["a", "b"], ["call anna please"] * 2, [voice] * 2], schema=SENTENCES)
+        out = Speak.stage().build(0)(rows)
         first, second = audio_bytes(out)
         assert first != second
 
 
 def test_tract_moves_the_formants() -> None:
     def centre(tract: float) -> float:
-        out = stage().build(0)(one("say see me three fees", f"espeak:en-us+m3,tract={tract}"))
+        out = Speak.stage().build(0)(one("say see me three fees", f"espeak:en-us+m3,tract={tract}"))
         samples, rate = decode(audio_bytes(out)[0] or b"")
         power = np.abs(np.fft.rfft(samples)) ** 2
         f = np.fft.rfftfreq(len(samples), 1 / rate)
@@ -134,7 +133,7 @@ def test_tract_moves_the_formants() -> None:
     ],
 )
 def test_what_cannot_be_spoken_is_rejected(text: str | None, voice: str | None, reason: str) -> None:
-    out = stage().build(0)(one(text, voice))
+    out = Speak.stage().build(0)(one(text, voice))
     assert reason in out["reject_reason"][0].as_py()
     assert out["audio"][0].as_py()["bytes"] is None
 
@@ -144,7 +143,7 @@ def test_a_missing_package_is_named(package: str, engine: str, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setitem(synthesise._ENGINES, engine.lower(), getattr(synthesise, engine))
     with pytest.raises(UserError, match="pip install"):
-        stage().build(0)
+        Speak.stage().build(0)
 
 
 def test_voice_specs() -> None:
@@ -152,6 +151,6 @@ def test_voice_specs() -> None:
     assert Voice.parse("espeak:en-gb-x-rp+f2") == Voice("espeak", "en-gb-x-rp+f2")
     with pytest.raises(ValueError, match="no voice"):
         Voice.parse("espeak:en us")
-    with pytest.raises(UserError, match="sampling_rate"):
-        stage(sampling_rate=100)
-    assert isinstance(stage().build(0), Speak)
+    with pytest.raises(ValidationError, match="sampling_rate"):
+        SpeakSettings(sampling_rate=100)
+    assert isinstance(Speak.stage().build(0), Speak)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.audio import audio_array, encode
-from gristmill.actors.speech.features import ragged, stage
+from gristmill.actors.speech.features import LogMel, ragged
 from gristmill.actors.speech.recognise import stage as recognise_stage
 from gristmill.actors.speech.trainer import train
 from gristmill.actors.speech.training_data import Source
@@ -23,7 +23,7 @@ from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
 from gristmill.shards.errors import UserError
 
-SETTINGS = FeatureSettings(8000, 12)
+SETTINGS = FeatureSettings(sampling_rate=8000, n_mels=12)
 UNITS = characters(["ab cd"])
 MODEL = {"encoder": "lstm", "dim": 32, "layers": 1, "channels": 4, "subsampling": 2, "dropout": 0.1}
 
@@ -80,7 +80,9 @@ def sets(tmp_path_factory):
         "labels": info,
         "other_rate": TopKInfo(2, 25.0, UNITS.digest, "t"),
         "other_units": TopKInfo(2, 50.0, "x", "t"),
-        "other_features": TopKInfo(2, 50.0, UNITS.digest, "t", features=vars(FeatureSettings(8000, 13))),
+        "other_features": TopKInfo(
+            2, 50.0, UNITS.digest, "t", features=vars(FeatureSettings(sampling_rate=8000, n_mels=13))
+        ),
     }.items():
         made = pa.table(columns).replace_schema_metadata({TOPK_KEY: told.to_json()})
         seal_tables(str(root / name), name, [made.slice(0, 30), made.slice(30)])
@@ -280,7 +282,7 @@ def test_features_of_a_record_are_its_own():
     rng = np.random.default_rng(0)
     sounds = [(0.1 * rng.normal(size=n)).astype(np.float32) for n in (16000, 4000, 9999)]
     batch = pa.table({"id": ["a", "b", "c", "d"], "audio": audio_array([*(encode(s, 16000) for s in sounds), None])})
-    made = stage(SETTINGS)
+    made = LogMel.stage(SETTINGS)
     out = made.build(0)(batch)
     assert out.column("reject_reason").to_pylist() == [None, None, None, "no audio"]
     kept = out.slice(0, 3).drop_columns(["reject_reason"])

@@ -36,7 +36,7 @@ def test_output_does_not_depend_on_padding_or_neighbours(encoder, subsampling):
 
 def test_checkpoint_goes_round_and_is_the_same_bytes():
     torch.manual_seed(0)
-    units, settings = characters(TEXTS), FeatureSettings(8000, 20)
+    units, settings = characters(TEXTS), FeatureSettings(sampling_rate=8000, n_mels=20)
     model = AcousticModel(AcousticConfig(**{**SMALL, "vocab": len(units)}))
     data = save_acoustic(model, units, settings)
     loaded, same_units, same_settings = load_acoustic(data)
@@ -73,7 +73,7 @@ def test_units_go_round():
 
 
 def test_frames_are_a_function_of_the_sample_count():
-    settings = FeatureSettings(8000, 40)
+    settings = FeatureSettings(sampling_rate=8000, n_mels=40)
     rng = np.random.default_rng(0)
     for count in (1, 79, 80, 81, 3999, 4000):
         features = log_mel(rng.normal(size=count) * 0.1, settings)
@@ -84,14 +84,14 @@ def test_frames_are_a_function_of_the_sample_count():
 
 
 def test_a_tone_lights_its_band_and_its_frame():
-    settings = FeatureSettings(8000, 40, normalise="none")
+    settings = FeatureSettings(sampling_rate=8000, n_mels=40, normalise="none")
     samples = np.zeros(8000, np.float32)
     samples[4000:] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)
     features = log_mel(samples, settings).astype(float)
     mel = 2595 * np.log10(1 + np.array([60, 1000, 4000]) / 700)
     assert abs(features[75].argmax() - ((mel[1] - mel[0]) / (mel[2] - mel[0]) * 41 - 1)) < 1
     assert features[75].max() - features[48].max() > 5
-    louder = FeatureSettings(8000, 40, normalise="mean", floor=1e-12)
+    louder = FeatureSettings(sampling_rate=8000, n_mels=40, normalise="mean", floor=1e-12)
     noise = np.random.default_rng(0).normal(size=8000) * 0.1
     np.testing.assert_allclose(log_mel(noise, louder), log_mel(noise * 0.1, louder), atol=0.02)
 

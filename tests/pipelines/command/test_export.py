@@ -19,7 +19,7 @@ import soundfile
 
 from gristmill.actors.audio import encode
 from gristmill.actors.sources.speech import list_sources
-from gristmill.actors.speech.ingest import Load, Probe, read_audio
+from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings, read_audio
 from gristmill.pipelines.command.export import BOOKS, export_set
 from gristmill.shards import store
 from gristmill.shards.audit import audit_below
@@ -187,8 +187,8 @@ def ingested(dest: Path | str) -> list[tuple[list[float], int, str]]:
     """What our ingest hears, as its decoder gives it to the loader; the loader takes every record."""
     heard = []
     for table in list_sources(str(dest)):
-        probed = Probe()(table)
-        loaded = Load()(probed)
+        probed = Probe(ProbeSettings())(table)
+        loaded = Load(LoadSettings(sampling_rate=8000))(probed)
         assert loaded["reject_reason"].null_count == len(loaded), loaded["reject_reason"].to_pylist()
         for found, row in zip(read_audio(probed.to_pylist()), loaded.to_pylist(), strict=True):
             assert not isinstance(found, str)
@@ -314,7 +314,7 @@ def test_records_without_audio_are_left_out_and_told(form: str, tmp_path: Path) 
     assert (made.records, made.left_out) == (2, {"write: empty": 1, "write: unreadable": 1})
     pointers = pa.concat_tables(list_sources(str(tmp_path / form)))
     assert len(pointers) == 2
-    loaded = Load(annotated=False)(Probe()(pointers)).to_pylist()
+    loaded = Load(LoadSettings(sampling_rate=8000, annotated=False))(Probe(ProbeSettings())(pointers)).to_pylist()
     half = next(row for row in loaded if row["duration"] == 0.5)
     assert set(np.abs(sound(half["audio"]["bytes"])[0])) <= {16383, 16384}, "channels are averaged"
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES, voices_of
-from gristmill.pipelines.generated.spoken_requests import REQUESTS, SLOTS, TEMPLATES, held_out, requests, vocabulary
+from gristmill.pipelines.generated.spoken_requests import SENTENCES, SLOTS, TEMPLATES, held_out, requests, vocabulary
 from gristmill.shards.errors import UserError
 
 
@@ -42,7 +42,7 @@ def test_every_slot_is_used_and_every_template_fits_somewhere() -> None:
 
 def test_records_do_not_depend_on_how_they_are_streamed() -> None:
     whole = table("labelled", 50, seed=3)
-    assert whole.schema == REQUESTS
+    assert whole.schema == SENTENCES
     assert table("labelled", 50, seed=3, rows=7).equals(whole)
     assert table("labelled", 20, seed=3, start=30).equals(whole.slice(30))
     assert not table("labelled", 50, seed=4).equals(whole)

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from gristmill.actors.speech.banks import RoomBankSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import Corpora, CorpusSettings, prepare_corpora
-from gristmill.pipelines.speech.noise import NoiseSettings, RoomBankSettings, prepare_banks
+from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
 
 RATE = 8000
 
