@@ -80,5 +80,5 @@ def recognition(
     """Return the stage that writes features down by the models of some artifacts."""
     resources = resources or Resources()
     settings = (settings or RecogniserSettings()).but(device="cuda" if resources.gpus else "cpu")
-    stage = Recogniser.stage(settings, resources=resources, **models)
-    return replace(stage, adds=tuple(pa.field(f"hypothesis_{model}", pa.string()) for model in models))
+    adds = tuple(pa.field(f"hypothesis_{model}", pa.string()) for model in models)
+    return replace(Recogniser.stage(settings, resources=resources), adds=adds, artifacts=dict(models))

@@ -16,10 +16,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gristmill.actors.speech import augment, features, phonemise
-from gristmill.actors.speech.teacher import TeacherSettings, labelling
+from gristmill.actors.speech.teacher import labelling
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import FeatureSettings
-from gristmill.models.speech.topk import TopKSettings
 from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings
 from gristmill.pipelines.report.report import Report, describe_test_set, evaluate
 from gristmill.pipelines.run import Run
@@ -185,14 +184,8 @@ def check(config: Config) -> None:
 
 def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> Stage:
     given = config.teacher
-    kept = dict(given.part(TopKSettings))
     resources = Resources(gpus=config.systems.gpus if given.gpus is None else given.gpus)
-    if given.source == "trained":
-        assert trained is not None
-        settings = TeacherSettings(source="checkpoint", hypothesis=hypothesis, **kept)
-        return labelling(settings, trained.ref, resources=resources)
-    settings = TeacherSettings(source=given.source, hypothesis=hypothesis, **kept)
-    return labelling(settings, given.model, resources=resources)
+    return labelling(given.settings(hypothesis), given.model if trained is None else trained.ref, resources=resources)
 
 
 def _heard_by_teacher(run: Run, config: Config, tests: Mapping[str, SealedSet]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gristmill.actors.speech.teacher import TeacherSource, describe
+from gristmill.actors.speech.teacher import TeacherSettings, TeacherSource, describe
 from gristmill.models.speech.topk import TopKSettings
 from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings, fit_units
 from gristmill.pipelines.run import Run
@@ -23,6 +23,11 @@ class TeacherChoice(TopKSettings):
     """Folder, URL or hub name of a model of another source."""
     gpus: float | None = Field(None, ge=0)
     """Of each worker that labels; null: as ``systems.gpus``."""
+
+    def settings(self, hypothesis: bool) -> TeacherSettings:
+        """Return the settings of the actor; a teacher trained here is a checkpoint."""
+        source: TeacherSource = "checkpoint" if self.source == "trained" else self.source
+        return TeacherSettings(source=source, hypothesis=hypothesis, **dict(self.part(TopKSettings)))
 
 
 def fitted_units(run: Run, settings: UnitSettings, labelled: SealedSet) -> Artifact:
