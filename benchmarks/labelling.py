@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from gristmill.actors.speech import teacher
+from gristmill.actors.speech.teacher import TeacherSettings, labelling
 from gristmill.actors.speech.teacher_source import pad
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
+from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import save_acoustic
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
 from gristmill.models.speech.units import phonemes
@@ -78,14 +78,14 @@ def main() -> None:
     device = torch.device(given.device)
     settings = FeatureSettings()
     units = phonemes([f"p{i}" for i in range(given.units - 1)])
-    config = AcousticConfig(vocab=given.units, dim=given.dim, layers=given.layers, n_mels=settings.n_mels)
-    network = AcousticModel(config).eval()
+    sizes = AcousticSettings(dim=given.dim, layers=given.layers)
+    network = AcousticModel(sizes, settings.n_mels, given.units).eval()
     with tempfile.TemporaryDirectory() as folder:
         data = save_acoustic(network, units, settings)
         model = put_artifact(f"{folder}/model", {"model.safetensors": data}, {}).ref
         sealed = seal_tables(f"{folder}/in", "in", corpus(given.shards + 1, given.records, settings))
         resources = Resources(gpus=float(given.device == "cuda"))
-        stage = teacher.stage("checkpoint", model, k=given.k, resources=resources)
+        stage = labelling(TeacherSettings(source="checkpoint", k=given.k), model, resources=resources)
         step = Step("label", (stage,), sealed)
         task = ShardTask(f"{folder}/out", step.stages, step.schema, sealed.schema, 0, step.deterministic)
         engine = InProcessRunner().execute(task, step.index())

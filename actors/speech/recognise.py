@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.speech.features import rows_of
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
-from gristmill.models.speech.decode import greedy, prefix_beam_search
+from gristmill.models.speech.decode import DecodingSettings, greedy, prefix_beam_search
 from gristmill.models.speech.features import METADATA_KEY
 from gristmill.shards.errors import UserError
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.settings import HOW
+from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
-VERSION = 2
+
+class RecogniserSettings(DecodingSettings):
+    """How, and on what, utterances are written down."""
+
+    device: str = Field("cpu", json_schema_extra=HOW)
 
 
-class Recognise:
+class Recogniser(Actor):
     """Writes each row's features down by each of some models: one column ``hypothesis_<name>`` a model.
 
-    ``beam`` 0 takes the best path. On a CPU each utterance runs alone, so that its text cannot depend on its batch; on
-    a GPU the batch runs at once.
+    On a CPU each utterance runs alone, so that its text cannot depend on its batch; on a GPU the batch runs at once.
+    The features are left behind. :func:`recognition` makes its stage.
     """
 
-    def __init__(self, beam: int = 0, tokens: int = 8, device: str = "cpu", **models: str) -> None:
-        self.models = {name: Checkpoint(url, device, "float32") for name, url in models.items()}
-        self.beam, self.tokens, self.alone = beam, tokens, device == "cpu"
+    name = "recognise"
+    version = 2
+    drops = ("features",)
+    batch = BatchLimits(rows=32, cost="feature_frames", max_cost=48000)
+    settings: RecogniserSettings
+
+    def __init__(self, settings: RecogniserSettings, **models: str) -> None:
+        super().__init__(settings)
+        self.models = {name: Checkpoint(url, settings.device, "float32") for name, url in models.items()}
+        self.alone = settings.device == "cpu"
+
+    @classmethod
+    def contract(cls, settings: RecogniserSettings) -> Mapping[str, Any]:
+        """Return that only a CPU gives the same texts again."""
+        return {"deterministic": settings.device == "cpu"}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch; rows without a frame of features are empty texts."""
+        """Return the batch with the texts; rows without a frame of features have empty ones."""
         flat = rows_of(batch["features"])
         written = (batch.schema.metadata or {}).get(METADATA_KEY.encode(), b"").decode()
         for name, model in self.models.items():
@@ -48,26 +68,17 @@ class Recognise:
         return batch
 
     def _units(self, scores: np.ndarray) -> list[int]:
-        if self.beam == 0:
+        if self.settings.beam == 0:
             return list(greedy(scores))
-        found = prefix_beam_search(scores, self.beam, tokens=self.tokens)
+        found = prefix_beam_search(scores, self.settings.beam)
         return list(found[0].units) if found else []
 
 
-def stage(
-    models: Mapping[str, ArtifactRef], name: str = "recognise", beam: int = 0, resources: Resources | None = None
+def recognition(
+    models: Mapping[str, ArtifactRef], settings: RecogniserSettings | None = None, resources: Resources | None = None
 ) -> Stage:
-    """Return the stage that writes features down by the models of some artifacts, and leaves the features behind."""
+    """Return the stage that writes features down by the models of some artifacts."""
     resources = resources or Resources()
-    return Stage(
-        name=name,
-        actor="gristmill.actors.speech.recognise:Recognise",
-        adds=tuple(pa.field(f"hypothesis_{model}", pa.string()) for model in models),
-        drops=("features",),
-        params={"beam": beam, "device": "cuda" if resources.gpus else "cpu"},
-        artifacts=dict(models),
-        version=VERSION,
-        batch=BatchLimits(rows=32, cost="feature_frames", max_cost=48000),
-        resources=resources,
-        deterministic=not resources.gpus,
-    )
+    settings = (settings or RecogniserSettings()).but(device="cuda" if resources.gpus else "cpu")
+    adds = tuple(pa.field(f"hypothesis_{model}", pa.string()) for model in models)
+    return replace(Recogniser.stage(settings, resources=resources), adds=adds, artifacts=dict(models))

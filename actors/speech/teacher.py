@@ -2,59 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.actors.audio import audio_bytes, decode, resample, set_column
 from gristmill.actors.speech.features import ragged, rows_of
-from gristmill.actors.speech.teacher_source import TeacherInfo, TeacherModel
+from gristmill.actors.speech.teacher_source import Precision, TeacherInfo, TeacherModel
 from gristmill.models.speech import topk
 from gristmill.models.speech.decode import collapse
 from gristmill.models.speech.features import METADATA_KEY as FEATURES_KEY
 from gristmill.models.speech.features import FeatureSettings, log_mel
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import TOPK_FIELDS
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.settings import HOW
+from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
-SOURCES = ("checkpoint", "huggingface", "hama")
+TeacherSource = Literal["checkpoint", "huggingface", "hama"]
 HYPOTHESIS_FIELDS = (pa.field("hypothesis", pa.string()), pa.field("confidence", pa.float32()))
 
 
-class Teacher:
+class TeacherSettings(topk.TopKSettings):
+    """Which teacher labels, and what it adds."""
+
+    source: TeacherSource
+    """``checkpoint`` (ours; its model is an artifact), ``huggingface`` (a folder or a hub name) or ``hama``."""
+    hypothesis: bool = False
+    """Whether the transcript of the best path and its confidence are added."""
+    precision: Precision = "auto"
+    """Of the network; auto: float16 on a GPU, float32 on a CPU."""
+    device: str = Field("cpu", json_schema_extra=HOW)
+
+
+class Teacher(Actor):
     """Adds top-k labels, and on request the greedy transcript, to records with ``audio`` or ``features``.
 
-    ``source`` is ``checkpoint`` (ours; ``model`` is an artifact's url), ``huggingface`` (``model`` is a folder or a hub
-    name) or ``hama``. A ``features`` column with the teacher's own settings is used as it is; otherwise the teacher
-    decodes ``audio`` itself, which a GPU would have to wait for. ``hypothesis`` adds ``hypothesis`` and ``confidence``.
-    ``label_entropy`` (nats, a frame's mean) is given beside them, to be measured.
+    A ``features`` column with the teacher's own settings is used as it is; otherwise the teacher decodes ``audio``
+    itself, which a GPU would have to wait for. ``label_entropy`` (nats, a frame's mean) is given beside the labels, to
+    be measured. :func:`labelling` makes its stage.
     """
 
-    def __init__(
-        self,
-        source: str,
-        k: int = 20,
-        step: float = 0.0,
-        hypothesis: bool = False,
-        device: str = "cpu",
-        precision: str = "auto",
-        model: str | None = None,
-    ) -> None:
-        self.teacher = load(source, model, device, precision)
-        self.k = topk.kept(k, len(self.teacher.info.units))
-        self.step, self.hypothesis = step, hypothesis
+    name = "teacher"
+    batch = BatchLimits(64, "duration", 320.0)
+    settings: TeacherSettings
+
+    def __init__(self, settings: TeacherSettings, model: str | None = None) -> None:
+        super().__init__(settings)
+        self.teacher = load(settings.source, model, settings.device, settings.precision)
+        self.k = topk.kept(settings.k, len(self.teacher.info.units))
+
+    @classmethod
+    def contract(cls, settings: TeacherSettings) -> Mapping[str, Any]:
+        """Return the columns with or without the transcript; only a CPU gives the same bytes again."""
+        return {
+            "adds": TOPK_FIELDS + (HYPOTHESIS_FIELDS if settings.hypothesis else ()),
+            "measures": ("label_entropy", "confidence") if settings.hypothesis else ("label_entropy",),
+            "deterministic": settings.device == "cpu",
+        }
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Label a batch; what is too short to give a frame, or gives no finite probabilities, is rejected."""
+        """Return the batch with labels; what gives no frame, or no finite probabilities, is rejected."""
         inputs = self._inputs(batch)
         reasons = [self._reason(one) for one in inputs]
         rows = [row for row, reason in enumerate(reasons) if reason is None]
         labels: list[topk.TopK | None] = [None] * len(inputs)
         if rows:
             log_probs, frames = self.teacher([inputs[row] for row in rows])
-            found = topk.select(log_probs, self.k, self.step)
+            found = topk.select(log_probs, self.k, self.settings.step)
             for place, (row, count) in enumerate(zip(rows, frames, strict=True)):
                 made = topk.TopK(*(part[place, :count] for part in found))
                 if made.finite:
@@ -65,7 +83,7 @@ class Teacher:
             batch = set_column(batch, field.name, values)
         known = [float(topk.entropy(one).mean()) if one is not None and len(one.tail) else None for one in labels]
         batch = set_column(batch, "label_entropy", pa.array(known, pa.float32()))
-        if self.hypothesis:
+        if self.settings.hypothesis:
             texts, trust = zip(*(self._read(one) for one in labels), strict=True) if labels else ((), ())
             batch = set_column(batch, "hypothesis", pa.array(texts, pa.string()))
             batch = set_column(batch, "confidence", pa.array(trust, pa.float32()))
@@ -108,7 +126,9 @@ class Teacher:
         return text, topk.confidence(labels.logprobs[:, 0])
 
 
-def load(source: str, model: str | None = None, device: str = "cpu", precision: str = "auto") -> TeacherModel:
+def load(
+    source: TeacherSource, model: str | None = None, device: str = "cpu", precision: Precision = "auto"
+) -> TeacherModel:
     """Load a teacher of one of the three sources."""
     if source == "hama":
         from gristmill.actors.speech.teacher_hama import Hama
@@ -124,7 +144,7 @@ def load(source: str, model: str | None = None, device: str = "cpu", precision: 
     return HuggingFace(given, device, precision)
 
 
-def describe(source: str, model: str | None = None) -> TeacherInfo:
+def describe(source: TeacherSource, model: str | None = None) -> TeacherInfo:
     """Return what is known of a teacher without running it: units, frame rate, feature settings, digest."""
     if source == "hama":
         from gristmill.actors.speech import teacher_hama
@@ -141,54 +161,35 @@ def describe(source: str, model: str | None = None) -> TeacherInfo:
 
 
 def _given(source: str, model: str | None) -> str:
-    if source not in SOURCES:
-        raise UserError(f"teacher.source: {source!r}, expected one of {', '.join(SOURCES)}")
     if not model:
         raise UserError(f"teacher.model: a teacher of source {source!r} needs the place of its model")
     return model
 
 
-def stage(
-    source: str,
+def labelling(
+    settings: TeacherSettings,
     model: ArtifactRef | str | None = None,
     *,
-    k: int = 20,
-    step: float = 0.0,
-    hypothesis: bool = False,
-    name: str = "teacher",
-    precision: str = "auto",
-    rows: int = 64,
-    seconds: float = 320.0,
+    name: str | None = None,
     resources: Resources | None = None,
 ) -> Stage:
-    """Return the stage that labels records by a teacher.
+    """Return the stage that labels records by a teacher; its ``model`` is read for what the labels mean.
 
     With ``resources.gpus`` it runs on a GPU in half precision, and is then compared within a tolerance instead of by
-    digest. A batch holds at most ``rows`` records and, padded, ``seconds`` of sound (the column ``duration``).
+    digest.
     """
     resources = resources or Resources()
-    device = "cuda" if resources.gpus else "cpu"
     place = model.url if isinstance(model, ArtifactRef) else model
-    if source == "huggingface":
+    if settings.source == "huggingface":
         from gristmill.actors.speech.teacher_huggingface import pinned
 
-        place = pinned(_given(source, place))
-    info = describe(source, place)
+        place = pinned(_given(settings.source, place))
+    info = describe(settings.source, place)
     # The fingerprint covers what a teacher is, not where it lies.
-    artifacts = {"model": ArtifactRef(place, info.digest)} if place and source != "hama" else {}
-    params: dict[str, Any] = {"source": source, "k": k, "step": step, "hypothesis": hypothesis, "device": device}
-    return Stage(
-        name=name,
-        actor="gristmill.actors.speech.teacher:Teacher",
-        adds=TOPK_FIELDS + (HYPOTHESIS_FIELDS if hypothesis else ()),
-        params=params | {"precision": precision},
-        artifacts=artifacts,
-        batch=BatchLimits(rows, "duration", seconds),
-        resources=resources,
-        deterministic=device == "cpu",
-        metadata={topk.METADATA_KEY: info.labels(k, step).to_json()},
-        measures=("label_entropy", "confidence") if hypothesis else ("label_entropy",),
-    )
+    ref = ArtifactRef(place, info.digest) if place and settings.source != "hama" else None
+    settings = settings.but(device="cuda" if resources.gpus else "cpu")
+    stage = Teacher.stage(settings, name=name, resources=resources, model=ref)
+    return replace(stage, metadata={topk.METADATA_KEY: info.labels(settings.k, settings.step).to_json()})
 
 
 def _feature_settings(schema: pa.Schema) -> FeatureSettings | None:

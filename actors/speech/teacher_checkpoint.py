@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gristmill.actors.speech.teacher_source import TeacherInfo, device_of, inference, pad
+from gristmill.actors.speech.teacher_source import Precision, TeacherInfo, device_of, inference, pad
 from gristmill.models.speech.checkpoint import load_acoustic
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
@@ -19,7 +19,7 @@ class Checkpoint:
 
     shortest = 1
 
-    def __init__(self, model: str, device: str = "cpu", precision: str = "auto") -> None:
+    def __init__(self, model: str, device: str = "cpu", precision: Precision = "auto") -> None:
         data = _read(model)
         self.network, units, features = load_acoustic(data)
         rate = 1.0 / (features.hop_s * self.network.subsampling)

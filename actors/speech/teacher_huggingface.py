@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gristmill.actors.speech.teacher_source import TeacherInfo, device_of, inference, pad
+from gristmill.actors.speech.teacher_source import Precision, TeacherInfo, device_of, inference, pad
 from gristmill.models.speech.units import BLANK, Units
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
@@ -28,7 +28,7 @@ _FILES = ["*.json", "*.safetensors"]
 class HuggingFace:
     """An ``AutoModelForCTC`` behind the interface of a teacher."""
 
-    def __init__(self, model: str, device: str = "cpu", precision: str = "auto") -> None:
+    def __init__(self, model: str, device: str = "cpu", precision: Precision = "auto") -> None:
         from transformers import AutoModelForCTC
 
         folder = find(model)

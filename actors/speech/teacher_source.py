@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from gristmill.shards.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,10 @@ def device_of(device: str) -> torch.device:
 
 
 @contextmanager
-def inference(device: torch.device, precision: str) -> Iterator[None]:
-    """Run without gradients: on a CPU by one thread (law 1), on a GPU in half precision unless told otherwise."""
+def inference(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Run without gradients: on a CPU by one thread (law 1), on a GPU in half precision by default."""
     import torch
 
-    if precision not in PRECISIONS:
-        raise UserError(f"teacher.precision: {precision!r}, expected one of {', '.join(PRECISIONS)}")
     if device.type == "cpu":
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -1,149 +1,81 @@
 """Training of acoustic models on sealed sets: a schedule of phases, each with its sources and objectives.
 
-``train(config, context)`` takes JSON values only. On a CPU the same config gives the same weights bit for bit, also
-when a run was stopped and resumed from its last checkpoint: every step seeds its own draws, batches come from
-:mod:`gristmill.actors.speech.training_data`, and a checkpoint holds the weights, the optimiser's moments and the
-averages.
+On a CPU the same settings and inputs give the same weights bit for bit, also when a run was stopped and resumed from
+its last checkpoint: every step seeds its own draws, batches come from :mod:`gristmill.actors.speech.training_data`, and
+a checkpoint holds the weights, the optimiser's moments and the averages.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gristmill.actors.speech.training_data import Batch, Source, ahead
+from gristmill.actors.speech.phases import AcousticTraining, Phase
+from gristmill.actors.speech.training_data import Batch, Source, SourceInputs, ahead
 from gristmill.models.measures.wer import CORRECT, align
 from gristmill.models.optimisers import load_state_tensors, state_tensors
-from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
+from gristmill.models.speech.acoustic import AcousticModel
 from gristmill.models.speech.checkpoint import load_acoustic, save_acoustic
 from gristmill.models.speech.decode import prefix_beam_search
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.losses import ctc_loss, expected_errors, soft_target_loss
-from gristmill.models.speech.specaugment import SpecAugment
-from gristmill.models.speech.units import Units
+from gristmill.models.speech.units import UNITS_FILE, Units
 from gristmill.models.weights import read_metadata
 from gristmill.shards.artifact import read_file
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom
 
-OBJECTIVES = ("ctc", "soft", "mwer")
 SKIPPED_IN_A_ROW = 10  # steps without a finite gradient that end a training
 SKIPPED_SHARE = 0.05  # of all steps, the same
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training. ``objective`` is a name or weights by name; a batch takes those its source can serve.
-
-    ``epochs`` (over all sources of the phase) or ``steps``. The learning rate rises over ``warmup`` of the phase and
-    falls along a cosine to ``final`` of its peak. Soft targets mixed with another objective are multiplied by T^2.
-    """
-
-    objective: str | dict[str, float] = "ctc"
-    sources: tuple[str, ...] | None = None  # None: all
-    epochs: float | None = None
-    steps: int | None = None
-    lr: float = 1e-3
-    warmup: float = 0.1
-    final: float = 0.01
-    temperature: float = 2.0
-    student_temperature: float | None = None
-    k: int | None = 20
-    tail: str = "renormalise"
-    nbest: int = 4
-    beam: int = 8
-    specaugment: dict[str, Any] | None = None
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the objectives by name."""
-        return {self.objective: 1.0} if isinstance(self.objective, str) else dict(self.objective)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What :func:`train` understands; ``units`` is :meth:`Units.to_json`'s text or the object it holds.
-
-    ``init`` is an artifact's URL: its weights, units and sizes are where training starts.
-    ``ema`` is the decay of the averaged weights that are returned, 0 for the last weights.
-    """
-
-    data: dict[str, dict[str, Any]]
-    phases: list[dict[str, Any]]
-    model: dict[str, Any] = field(default_factory=dict)
-    units: Any = None
-    init: str | None = None
-    seed: int = 0
-    batch_frames: int = 6000  # feature frames in a batch, padding counted
-    window: int = 16  # shards that are shuffled together and held
-    cache_bytes: int = 2 << 30
-    weight_decay: float = 1e-2
-    grad_clip: float = 1.0
-    ema: float = 0.0
-    checkpoint_steps: int = 200
-    report_steps: int = 20
-    threads: int = 1
-    device: str = "cpu"  # "auto" takes a GPU if there is one; there the network runs in bfloat16
-
-
-def parse(config: dict[str, Any]) -> tuple[TrainConfig, list[Phase]]:
-    """Return a checked config; what is wrong is told by its path."""
-    run = _typed(TrainConfig, config, "train")
-    phases = [_typed(Phase, phase, f"train.phases[{i}]") for i, phase in enumerate(run.phases)]
-    for i, phase in enumerate(phases):
-        unknown = sorted(set(phase.weights) - set(OBJECTIVES))
-        if unknown:
-            raise UserError(f"train.phases[{i}].objective: {unknown}, expected some of {', '.join(OBJECTIVES)}")
-        missing = sorted(set(phase.sources or ()) - set(run.data))
-        if missing:
-            raise UserError(f"train.phases[{i}].sources: {missing} are not in train.data: {sorted(run.data)}")
-        if (phase.epochs is None) == (phase.steps is None):
-            raise UserError(f"train.phases[{i}]: expected either epochs or steps")
-    return run, phases
-
-
-def _typed(kind: Any, values: dict[str, Any], path: str) -> Any:
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UserError(f"{path}: unknown {unknown}, expected some of {sorted(known)}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def train(config: dict[str, Any], context: TrainContext) -> dict[str, Any]:
+def train(
+    settings: AcousticTraining,
+    context: TrainContext,
+    *,
+    data: Mapping[str, SourceInputs],
+    units: str | None = None,
+    init: str | None = None,
+) -> dict[str, Any]:
     """Train and return ``{"files": {"model.safetensors": bytes}, "curves": [...]}``; other ranks give no files.
 
-    A step whose gradient is not finite changes nothing; the curves tell how many there were (``skipped``), and a
+    ``data`` are the sources by name. Training starts at random, with the units of the artifact ``units``, or with the
+    weights, units and sizes of the artifact ``init``.
+
+    A step whose gradient is not finite changes nothing; the curves hold how many there were (``skipped``), and a
     ``UserError`` ends a training with 10 in a row or more than 5 % of its steps.
     """
-    run, phases = parse(config)
-    return _Training(run, phases, context).work()
+    return _Training(settings, context, data, units, init).work()
 
 
 class _Training:
-    def __init__(self, run: TrainConfig, phases: list[Phase], context: TrainContext) -> None:
-        self.run, self.phases, self.context = run, phases, context
-        torch.set_num_threads(run.threads)
+    def __init__(
+        self,
+        run: AcousticTraining,
+        context: TrainContext,
+        data: Mapping[str, SourceInputs],
+        units: str | None,
+        init: str | None,
+    ) -> None:
+        self.run, self.context, phases = run, context, run.phases
+        torch.set_num_threads(1)  # sums in another order have other last bits (law 1)
         torch.manual_seed(run.seed)
         device = "cuda" if run.device == "auto" and torch.cuda.is_available() else run.device
         self.device = torch.device("cpu" if device == "auto" else device)
-        self.sources = {name: Source(name, given, run.cache_bytes) for name, given in sorted(run.data.items())}
-        self.model, self.units, self.settings = self._start()
+        self.sources = {name: Source(name, run.cache_bytes, **given) for name, given in sorted(data.items())}
+        self._check_sources()
+        self.model, self.units, self.settings = self._start(units, init)
         rate = 1.0 / self.settings.hop_s / self.model.subsampling
         for name, source in self.sources.items():
-            wanted = [p.k for p in phases if "soft" in p.weights and name in (p.sources or self.sources)]
-            source.check(self.units, self.settings, rate, max((k for k in wanted if k), default=1))
+            wanted = [p.soft.k for p in phases if p.soft_weight and name in (p.sources or self.sources)]
+            source.check(self.units, self.settings, rate, max(wanted, default=1))
         self.whole: list[int] = []  # steps of each phase, also where a trial takes fewer
         self.plan = [self._plan(phase, i) for i, phase in enumerate(phases)]
         self.average = {n: v.detach().clone() for n, v in self.model.state_dict().items()} if run.ema else {}
@@ -155,17 +87,21 @@ class _Training:
         if context.world_size > 1:
             self.network = nn.parallel.DistributedDataParallel(self.model)
 
-    def _start(self) -> tuple[AcousticModel, Units, FeatureSettings]:
-        run = self.run
-        settings = next(iter(self.sources.values())).settings
-        if run.init:
-            model, units, settings = load_acoustic(read_file(run.init, "model.safetensors"))
-            return model.to(self.device), units, settings
-        if run.units is None:
-            raise UserError("train.units: missing; expected units, or train.init to take them from")
-        units = Units.from_json(run.units if isinstance(run.units, str) else json.dumps(run.units))
-        sizes = _typed(AcousticConfig, {**run.model, "n_mels": settings.n_mels, "vocab": len(units)}, "train.model")
-        return AcousticModel(sizes).to(self.device), units, settings
+    def _check_sources(self) -> None:
+        for i, phase in enumerate(self.run.phases):
+            missing = sorted(set(phase.sources or ()) - set(self.sources))
+            if missing:
+                raise UserError(f"train.phases[{i}].sources: {missing} are not in the data: {sorted(self.sources)}")
+
+    def _start(self, units: str | None, init: str | None) -> tuple[AcousticModel, Units, FeatureSettings]:
+        if init is not None:
+            model, known, features = load_acoustic(read_file(init, "model.safetensors"))
+            return model.to(self.device), known, features
+        if units is None:
+            raise UserError("train: units are missing; expected units, or a model to start from")
+        known = Units.from_json(read_file(units, UNITS_FILE).decode())
+        features = next(iter(self.sources.values())).settings
+        return AcousticModel(self.run.model, features.n_mels, len(known)).to(self.device), known, features
 
     def _plan(self, phase: Phase, place: int) -> tuple[int, int]:
         """Return (steps of an epoch, steps of the phase), and refuse sources that serve no objective."""
@@ -179,18 +115,19 @@ class _Training:
                 )
             batches += len(source.batches(self.run.batch_frames, self.run.window, self.run.seed, 0))
         epoch = -(-batches // self.context.world_size)
-        steps = phase.steps if phase.steps is not None else max(1, math.ceil(epoch * (phase.epochs or 0)))
+        schedule = phase.schedule
+        steps = schedule.steps or max(1, math.ceil(epoch * (schedule.epochs or 0)))
         self.whole.append(steps)
         return epoch, steps if self.context.trial_steps is None else min(steps, self.context.trial_steps)
 
     def work(self) -> dict[str, Any]:
         with closing(ahead(self._batches(self.done))) as batches:
             for number, step, epoch, batch in batches:
-                phase, (_, steps) = self.phases[number], self.plan[number]
+                phase, (_, steps) = self.run.phases[number], self.plan[number]
                 before = sum(count for _, count in self.plan[:number])
-                losses = self._step(phase, batch, before + step, _rate(phase, step, steps))
+                losses = self._step(phase, batch, before + step, phase.schedule.rate(step, steps))
                 self._endure(number, before + step)
-                self._tell(number, before + step, steps, epoch, losses, last=step + 1 == steps)
+                self._report(number, before + step, steps, epoch, losses, last=step + 1 == steps)
         if self.context.rank != 0:
             return {"files": {}, "curves": self.curves}
         if self.run.ema:
@@ -201,7 +138,7 @@ class _Training:
     def _batches(self, done: int) -> Iterator[tuple[int, int, int, Batch]]:
         """Yield (phase, step of the phase, epoch, batch) of the steps after ``done``: run by another thread."""
         start = 0
-        for number, (phase, (epoch_steps, steps)) in enumerate(zip(self.phases, self.plan, strict=True)):
+        for number, (phase, (epoch_steps, steps)) in enumerate(zip(self.run.phases, self.plan, strict=True)):
             order: list[tuple[str, Any]] = []
             held = -1
             for step in range(max(0, done - start), steps):
@@ -231,7 +168,7 @@ class _Training:
         torch.manual_seed(seed)
         features = batch.features
         if phase.specaugment is not None:
-            features = SpecAugment(**phase.specaugment)(features, batch.lengths, torch.Generator().manual_seed(seed))
+            features = phase.specaugment(features, batch.lengths, torch.Generator().manual_seed(seed))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.network.train()
@@ -257,7 +194,7 @@ class _Training:
 
     def _losses(self, phase: Phase, batch: Batch, log_probs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         weights, losses = phase.weights, {}
-        if weights.get("soft") and batch.topk_ids is not None:
+        if "soft" in weights and batch.topk_ids is not None:
             assert batch.topk_logprobs is not None
             assert batch.tail_logmass is not None
             soft = soft_target_loss(
@@ -266,15 +203,12 @@ class _Training:
                 batch.topk_ids.to(self.device),
                 batch.topk_logprobs.to(self.device),
                 batch.tail_logmass.to(self.device),
-                temperature=phase.temperature,
-                k=phase.k,
-                tail=phase.tail,
-                student_temperature=phase.student_temperature,
+                phase.soft,
             )
-            losses["soft"] = weights["soft"] * soft * (phase.temperature**2 if len(weights) > 1 else 1.0)
-        if weights.get("ctc") and batch.targets is not None:
+            losses["soft"] = weights["soft"] * soft * (phase.soft.temperature**2 if len(weights) > 1 else 1.0)
+        if "ctc" in weights and batch.targets is not None:
             losses["ctc"] = weights["ctc"] * ctc_loss(log_probs, lengths, batch.targets)
-        if weights.get("mwer") and batch.targets is not None:
+        if "mwer" in weights and batch.targets is not None:
             losses["mwer"] = weights["mwer"] * self._mwer(phase, batch.targets, log_probs, lengths)
         return losses
 
@@ -285,7 +219,7 @@ class _Training:
         scores = log_probs.detach().float().cpu().numpy()
         hypotheses, errors = [], []
         for row, count, words in zip(scores, lengths.tolist(), texts, strict=True):
-            found = prefix_beam_search(row[:count], phase.beam, nbest=phase.nbest)
+            found = prefix_beam_search(row[:count], phase.mwer.beam, nbest=phase.mwer.nbest)
             hypotheses.append([h.units for h in found])
             letters = [align(words, self.units.decode(h.units).split()) for h in found]
             errors.append([float(len(aligned) - aligned.count(CORRECT)) for aligned in letters])
@@ -301,14 +235,14 @@ class _Training:
             why = f"{self.skipped} of {total} steps, more than {SKIPPED_SHARE:.0%}"
         else:
             return
-        phase = self.phases[number]
+        phase = self.run.phases[number]
         raise UserError(
             f"train.phases[{number}]: no finite gradient in {why}, the last one at step {step}; expected finite "
-            f"losses: lower lr ({phase.lr:g}), or remove features and labels that are not finite from "
+            f"losses: lower lr ({phase.schedule.lr:g}), or remove features and labels that are not finite from "
             f"{', '.join(phase.sources or self.sources)}"
         )
 
-    def _tell(self, phase: int, step: int, steps: int, epoch: int, losses: dict[str, float], *, last: bool) -> None:
+    def _report(self, phase: int, step: int, steps: int, epoch: int, losses: dict[str, float], *, last: bool) -> None:
         self.done = step + 1
         total = sum(s for _, s in self.plan)
         due = self.done % self.run.checkpoint_steps == 0 and self.done < total
@@ -321,9 +255,9 @@ class _Training:
             self.curves.append({"step": step, "phase": phase, "epoch": epoch, "lr": rate, **lost, **losses})
         if shown or due:
             data = self._checkpoint() if due and self.context.rank == 0 else None
-            told = {"step": step, "steps": total, "phase": phase, "epoch": epoch, "lr": rate, **lost, **losses}
-            told |= {"phase_steps": self.whole[phase]} if trial else {}
-            self.context.report(told, data)
+            metrics = {"step": step, "steps": total, "phase": phase, "epoch": epoch, "lr": rate, **lost, **losses}
+            metrics |= {"phase_steps": self.whole[phase]} if trial else {}
+            self.context.report(metrics, data)
 
     def _checkpoint(self) -> bytes:
         from safetensors.torch import save
@@ -336,7 +270,7 @@ class _Training:
             "skipped": self.skipped,
             "in_a_row": self.in_a_row,
             "curves": self.curves,
-            "config": asdict(self.model.config),
+            "config": self.model.sizes,
         }
         return save(tensors, metadata={"training": json.dumps(written)})
 
@@ -347,7 +281,7 @@ class _Training:
         from safetensors.torch import load
 
         written = json.loads(read_metadata(data).get("training", "null"))
-        if written is None or written["config"] != asdict(self.model.config):
+        if written is None or written["config"] != self.model.sizes:
             raise UserError("checkpoint to resume from: not of this training")
         tensors = {n: v.to(self.device) for n, v in load(data).items()}
         self.model.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
@@ -360,14 +294,6 @@ class _Training:
 
 def _served(weights: dict[str, float], source: Source) -> bool:
     return bool(({"ctc", "mwer"} & set(weights) and source.text) or ("soft" in weights and source.labels))
-
-
-def _rate(phase: Phase, step: int, steps: int) -> float:
-    warm = max(1, round(phase.warmup * steps))
-    if step < warm:
-        return phase.lr * (step + 1) / warm
-    way = (step - warm) / max(1, steps - warm)
-    return phase.lr * (phase.final + (1 - phase.final) * 0.5 * (1 + math.cos(math.pi * way)))
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,14 @@ Item = TypeVar("Item")
 TOPK_COLUMNS = ["topk_ids", "topk_logprobs", "tail_logmass"]
 EDGE_FRAMES = 2  # a foreign teacher of the same frame rate may differ by so much at the end of an utterance
 BUCKET_BATCHES = 8  # batches whose records are of like length and change places from epoch to epoch
+
+
+class SourceInputs(TypedDict):
+    """What a :class:`Source` is made of, by the names of its arguments."""
+
+    features: Any  # a sealed set in a job, its url in a loop
+    labels: NotRequired[Any]
+    text: NotRequired[str | None]
 
 
 @dataclass
@@ -72,24 +80,23 @@ class _Shards:
 class Source:
     """One sealed set of features, with the text column and the sealed set of labels that go with it.
 
-    ``config``: ``features`` (URL), ``labels`` (URL of a top-k set, joined by ``id``, else by ``parent_id``; or null)
-    and ``text`` (``text`` for gold, ``hypothesis`` for pseudo-labels, or null), a column of the features or the labels.
+    ``features`` is its URL, ``labels`` the URL of a top-k set, joined by ``id``, else by ``parent_id``. ``text`` is a
+    column of the features or the labels: ``text`` for gold, ``hypothesis`` for pseudo-labels.
     """
 
-    def __init__(self, name: str, config: dict[str, Any], cache_bytes: int) -> None:
-        unknown = sorted(set(config) - {"features", "labels", "text"})
-        if unknown:
-            raise UserError(f"data.{name}: unknown {unknown}, expected features, labels and text")
-        self.name, self.text = name, config.get("text")
-        self.sealed = open_sealed(config["features"])
+    def __init__(
+        self, name: str, cache_bytes: int, *, features: str, labels: str | None = None, text: str | None = None
+    ) -> None:
+        self.name, self.text = name, text
+        self.sealed = open_sealed(features)
         names = self.sealed.schema.names
-        self.labels = open_sealed(config["labels"]) if config.get("labels") else None
+        self.labels = open_sealed(labels) if labels else None
         # Pseudo-labels stand beside the soft ones, where the teacher wrote them.
         self.pseudo = self.labels is not None and self.text in self.labels.schema.names and self.text not in names
         own = [self.text] if self.text and not self.pseudo else []
         for needed in ["features", "feature_frames", *own]:
             if needed not in names:
-                raise UserError(f"data.{name}: {config['features']} has no column {needed!r}, only {names}")
+                raise UserError(f"data.{name}: {features} has no column {needed!r}, only {names}")
         self.settings = FeatureSettings.from_json(_metadata(self.sealed, METADATA_KEY))
         self.shards = _Shards(self.sealed, ["id", "features", "feature_frames", *own], cache_bytes)
         if self.labels is not None:

@@ -7,65 +7,82 @@ all norms are over features, never over the batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
-STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2), 8: (4, 2)}
-ENCODERS = ("conformer", "lstm", "gru")
+STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2), 8: (4, 2)}  # of the two convolutions
 
 
-@dataclass(frozen=True)
-class AcousticConfig:
-    """Sizes of the network; ``vocab`` counts the blank, ``subsampling`` is feature frames to one output frame."""
+class AcousticSettings(Settings):
+    """Sizes of the network; features and units give the widths of its two ends."""
 
-    n_mels: int = 64
-    vocab: int = 29
-    subsampling: int = 4
-    channels: int = 32  # of the two subsampling convolutions
-    encoder: str = "conformer"
-    dim: int = 144
-    layers: int = 4
-    heads: int = 4  # conformer
-    ff_factor: int = 4  # conformer
-    kernel: int = 15  # conformer, frames, odd
-    bidirectional: bool = True  # recurrent
-    dropout: float = 0.1
+    subsampling: Literal[1, 2, 3, 4, 6, 8] = 4
+    """Feature frames to an output frame."""
+    channels: int = Field(32, ge=1)
+    """Of the two subsampling convolutions."""
+    encoder: Literal["conformer", "lstm", "gru"] = "conformer"
+    dim: int = Field(144, ge=1)
+    """Width of the encoder."""
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    """Attention heads of a Conformer block."""
+    ff_factor: int = Field(4, ge=1)
+    """Width of a Conformer's feed-forward modules, in multiples of ``dim``."""
+    kernel: int = Field(15, ge=1)
+    """Width of a Conformer's depthwise convolution in frames, odd."""
+    bidirectional: bool = True
+    """Of a recurrent encoder."""
+    dropout: float = Field(0.1, ge=0, lt=1)
 
-    def __post_init__(self) -> None:
-        if self.subsampling not in STRIDES:
-            raise UserError(f"model.subsampling: {self.subsampling}, expected one of {sorted(STRIDES)}")
-        if self.encoder not in ENCODERS:
-            raise UserError(f"model.encoder: {self.encoder!r}, expected one of {', '.join(ENCODERS)}")
-        if self.encoder == "conformer" and (self.dim % (2 * self.heads) or self.kernel % 2 == 0):
-            raise UserError(
-                f"model: dim {self.dim} must be a multiple of twice the heads ({self.heads}) "
-                f"and kernel {self.kernel} odd"
-            )
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.encoder == "conformer" and self.dim % (2 * self.heads):
+            raise ValueError(f"dim {self.dim} is not right; expected a multiple of twice the heads, {2 * self.heads}")
+        if self.encoder == "conformer" and self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} is not right; expected an odd number")
         if self.encoder != "conformer" and self.bidirectional and self.dim % 2:
-            raise UserError(f"model.dim: {self.dim}, expected an even number for a bidirectional network")
+            raise ValueError(f"dim {self.dim} is not right; expected an even number, half for each direction")
+        return self
 
 
 class AcousticModel(nn.Module):
-    """Features (B, T, n_mels) to log-probabilities (B, T', vocab), T' = ceil(T / subsampling)."""
+    """Features (B, T, n_mels) to log-probabilities (B, T', vocab), T' = ceil(T / subsampling).
 
-    def __init__(self, config: AcousticConfig) -> None:
+    ``vocab`` counts the blank.
+    """
+
+    def __init__(self, settings: AcousticSettings, n_mels: int, vocab: int) -> None:
         super().__init__()
-        self.config = config
-        self.subsampling = config.subsampling
-        self.front = _Subsampling(config)
-        self.drop = nn.Dropout(config.dropout)
+        self.settings, self.n_mels, self.vocab = settings, n_mels, vocab
+        self.subsampling = settings.subsampling
+        self.front = _Subsampling(settings, n_mels)
+        self.drop = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList()
-        if config.encoder == "conformer":
-            self.blocks.extend(_Conformer(config) for _ in range(config.layers))
+        if settings.encoder == "conformer":
+            self.blocks.extend(_Conformer(settings) for _ in range(settings.layers))
         else:
-            self.blocks.extend(_Recurrent(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.dim)
-        self.head = nn.Linear(config.dim, config.vocab)
+            self.blocks.extend(_Recurrent(settings) for _ in range(settings.layers))
+        self.norm = nn.LayerNorm(settings.dim)
+        self.head = nn.Linear(settings.dim, vocab)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """All sizes, as a checkpoint holds them."""
+        return {"n_mels": self.n_mels, "vocab": self.vocab, **self.settings.model_dump()}
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, Any]) -> AcousticModel:
+        """Return a network of the sizes that :attr:`sizes` gave."""
+        rest = dict(sizes)
+        n_mels, vocab = rest.pop("n_mels"), rest.pop("vocab")
+        return cls(AcousticSettings.model_validate(rest), n_mels, vocab)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the output frames of utterances of so many feature frames."""
@@ -91,16 +108,16 @@ def _valid(lengths: Tensor, frames: int) -> Tensor:
 class _Subsampling(nn.Module):
     """Two convolutions over time and frequency, each halving the frequency axis, then a projection."""
 
-    def __init__(self, config: AcousticConfig) -> None:
+    def __init__(self, settings: AcousticSettings, n_mels: int) -> None:
         super().__init__()
-        self.strides = STRIDES[config.subsampling]
-        width, channels = config.n_mels, 1
+        self.strides = STRIDES[settings.subsampling]
+        width, channels = n_mels, 1
         self.convs = nn.ModuleList()
         for stride in self.strides:
             kernel = max(3, 2 * stride - 1)
-            self.convs.append(nn.Conv2d(channels, config.channels, (kernel, 3), (stride, 2), (kernel // 2, 1)))
-            width, channels = (width + 1) // 2, config.channels
-        self.out = nn.Linear(width * channels, config.dim)
+            self.convs.append(nn.Conv2d(channels, settings.channels, (kernel, 3), (stride, 2), (kernel // 2, 1)))
+            width, channels = (width + 1) // 2, settings.channels
+        self.out = nn.Linear(width * channels, settings.dim)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         hidden = features[:, None]
@@ -117,11 +134,11 @@ class _Conformer(nn.Module):
     Batch norm, as published, would mix the utterances of a batch with each other and with their padding.
     """
 
-    def __init__(self, config: AcousticConfig) -> None:
+    def __init__(self, settings: AcousticSettings) -> None:
         super().__init__()
-        self.first, self.second = _FeedForward(config), _FeedForward(config)
-        self.attention, self.convolution = _Attention(config), _Convolution(config)
-        self.norm = nn.LayerNorm(config.dim)
+        self.first, self.second = _FeedForward(settings), _FeedForward(settings)
+        self.attention, self.convolution = _Attention(settings), _Convolution(settings)
+        self.norm = nn.LayerNorm(settings.dim)
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         valid = _valid(lengths, hidden.shape[1])
@@ -133,28 +150,28 @@ class _Conformer(nn.Module):
 
 
 class _FeedForward(nn.Sequential):
-    def __init__(self, config: AcousticConfig) -> None:
-        wide = config.dim * config.ff_factor
+    def __init__(self, settings: AcousticSettings) -> None:
+        wide = settings.dim * settings.ff_factor
         super().__init__(
-            nn.LayerNorm(config.dim),
-            nn.Linear(config.dim, wide),
+            nn.LayerNorm(settings.dim),
+            nn.Linear(settings.dim, wide),
             nn.SiLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(wide, config.dim),
-            nn.Dropout(config.dropout),
+            nn.Dropout(settings.dropout),
+            nn.Linear(wide, settings.dim),
+            nn.Dropout(settings.dropout),
         )
 
 
 class _Attention(nn.Module):
     """Self-attention over an utterance with rotary positions (Su et al., 2021)."""
 
-    def __init__(self, config: AcousticConfig) -> None:
+    def __init__(self, settings: AcousticSettings) -> None:
         super().__init__()
-        self.heads, self.dropout = config.heads, config.dropout
-        self.norm = nn.LayerNorm(config.dim)
-        self.qkv = nn.Linear(config.dim, 3 * config.dim)
-        self.out = nn.Linear(config.dim, config.dim)
-        self.drop = nn.Dropout(config.dropout)
+        self.heads, self.dropout = settings.heads, settings.dropout
+        self.norm = nn.LayerNorm(settings.dim)
+        self.qkv = nn.Linear(settings.dim, 3 * settings.dim)
+        self.out = nn.Linear(settings.dim, settings.dim)
+        self.drop = nn.Dropout(settings.dropout)
 
     def forward(self, hidden: Tensor, valid: Tensor) -> Tensor:
         batch, frames, dim = hidden.shape
@@ -183,15 +200,15 @@ def _rotate(heads: Tensor) -> Tensor:
 class _Convolution(nn.Module):
     """Pointwise gate, depthwise convolution over time, norm, pointwise."""
 
-    def __init__(self, config: AcousticConfig) -> None:
+    def __init__(self, settings: AcousticSettings) -> None:
         super().__init__()
-        dim = config.dim
+        dim = settings.dim
         self.norm = nn.LayerNorm(dim)
         self.gate = nn.Linear(dim, 2 * dim)
-        self.depthwise = nn.Conv1d(dim, dim, config.kernel, padding=config.kernel // 2, groups=dim)
+        self.depthwise = nn.Conv1d(dim, dim, settings.kernel, padding=settings.kernel // 2, groups=dim)
         self.inner = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(settings.dropout)
 
     def forward(self, hidden: Tensor, valid: Tensor) -> Tensor:
         gated = F.glu(self.gate(self.norm(hidden)), dim=-1)
@@ -207,15 +224,15 @@ class _Recurrent(nn.Module):
     Packed sequences would do the same at a third of the speed on a CPU, where they miss the fused kernels.
     """
 
-    def __init__(self, config: AcousticConfig) -> None:
+    def __init__(self, settings: AcousticSettings) -> None:
         super().__init__()
-        kind = nn.LSTM if config.encoder == "lstm" else nn.GRU
-        directions = 2 if config.bidirectional else 1
-        self.norm = nn.LayerNorm(config.dim)
+        kind = nn.LSTM if settings.encoder == "lstm" else nn.GRU
+        directions = 2 if settings.bidirectional else 1
+        self.norm = nn.LayerNorm(settings.dim)
         self.cells = nn.ModuleList(
-            kind(config.dim, config.dim // directions, batch_first=True) for _ in range(directions)
+            kind(settings.dim, settings.dim // directions, batch_first=True) for _ in range(directions)
         )
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(settings.dropout)
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         given = self.norm(hidden)

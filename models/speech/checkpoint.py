@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
-from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
+from gristmill.models.speech.acoustic import AcousticModel
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import Units
 from gristmill.models.weights import read_metadata
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import UserError, one_line
 
 
 def save_acoustic(model: AcousticModel, units: Units, features: FeatureSettings) -> bytes:
@@ -19,7 +18,7 @@ def save_acoustic(model: AcousticModel, units: Units, features: FeatureSettings)
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     # safetensors keeps its metadata in a hash map whose order varies; one entry has only one order.
     described = {
-        "config": asdict(model.config),
+        "config": model.sizes,
         "units": json.loads(units.to_json()),
         "features": json.loads(features.to_json()),
     }
@@ -34,11 +33,10 @@ def load_acoustic(data: bytes) -> tuple[AcousticModel, Units, FeatureSettings]:
     if described is None:
         raise UserError("checkpoint: a safetensors file, but not of an acoustic model of this project")
     try:
-        config = AcousticConfig(**described["config"])
+        model = AcousticModel.of(described["config"])
         units = Units.from_json(json.dumps(described["units"]))
         features = FeatureSettings.from_json(json.dumps(described["features"]))
-        model = AcousticModel(config)
         model.load_state_dict(load(data))
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"checkpoint: weights and description do not fit together: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"checkpoint: weights and description do not fit together: {one_line(error)}") from None
     return model.eval(), units, features

@@ -6,8 +6,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
+
+from gristmill.shards.settings import Settings
 
 NEVER = -math.inf
+
+
+class DecodingSettings(Settings):
+    """How the text of an utterance is found."""
+
+    beam: int = Field(0, ge=0)
+    """Prefixes that the beam search keeps; 0: best path."""
 
 
 def greedy(log_probs: np.ndarray) -> list[int]:

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
+from gristmill.models.speech.topk import MAX_K
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
-TAILS = ("renormalise", "bucket", "uniform")
+
+class SoftTargetSettings(Settings):
+    """Learning from stored top-k labels: how many are kept of a frame, and how they are tempered."""
+
+    k: int = Field(20, ge=1, le=MAX_K)
+    temperature: float = Field(2.0, gt=0)
+    """Divides the teacher's and the student's logits (Hinton et al., 2015)."""
+    student_temperature: float | None = Field(None, gt=0)
+    """Of the student alone; null: the same."""
+    tail: Literal["renormalise", "bucket", "uniform"] = "renormalise"
+    """What stands for the mass that is not kept, see :func:`soft_target_loss`."""
+
+
+class ExpectedErrorSettings(Settings):
+    """The n-best lists over which word errors are expected (Prabhavalkar et al., ICASSP 2018)."""
+
+    nbest: int = Field(4, ge=2)
+    """Hypotheses in a list."""
+    beam: int = Field(8, ge=2)
+    """Prefixes that the search for them keeps."""
 
 
 def pad_targets(targets: Sequence[Sequence[int]], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -50,19 +73,14 @@ def soft_target_loss(
     topk_ids: Tensor,
     topk_logprobs: Tensor,
     tail_logmass: Tensor,
-    *,
-    temperature: float = 1.0,
-    k: int | None = None,
-    tail: str = "renormalise",
-    student_temperature: float | None = None,
+    settings: SoftTargetSettings,
 ) -> Tensor:
     """Return the cross entropy of a student with a teacher's stored top-k, the mean over valid frames (scalar).
 
     ``log_probs`` (B, T, V) are the student's; ``topk_ids`` and ``topk_logprobs`` (B, T, K) the teacher's untempered
     log-probabilities in falling order, normalised over all V; ``tail_logmass`` (B, T) the log of what they leave over.
-    The student is tempered by ``student_temperature`` (default: ``temperature``; Hinton et al., 2015).
 
-    The first ``k`` are kept. What becomes of the rest:
+    The first ``settings.k`` are kept; all of V units where V is smaller. The rest, by ``settings.tail``:
 
     - ``renormalise``: p is made to sum to 1 over the kept k, after division by T. At k = V, T = 1: the full
       cross entropy.
@@ -73,13 +91,11 @@ def soft_target_loss(
     taken as if the rest were even, (V - k) (m / (V - k))^(1/T) for a mass m, before normalisation with the kept ones.
     That is exact at T = 1.
     """
-    if tail not in TAILS:
-        raise UserError(f"tail: {tail!r}, expected one of {', '.join(TAILS)}")
     stored, vocab = topk_ids.shape[-1], log_probs.shape[-1]
-    kept = min(k or stored, stored)
-    if k is not None and k > stored and stored < vocab:
-        raise UserError(f"k: {k} soft targets asked for, but only {stored} of {vocab} are stored")
-    own = student_temperature or temperature
+    kept, temperature, tail = min(settings.k, stored), settings.temperature, settings.tail
+    if settings.k > stored and stored < vocab:
+        raise UserError(f"k: {settings.k} soft targets asked for, but only {stored} of {vocab} are stored")
+    own = settings.student_temperature or temperature
     log_q = log_probs if own == 1.0 else F.log_softmax(log_probs / own, dim=-1)
     ids = topk_ids[..., :kept].long()
     teacher = topk_logprobs.float()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from gristmill.shards.settings import Settings
 
-@dataclass(frozen=True)
-class SpecAugment:
-    """How many masks, and how wide at most; ``time_share`` bounds a time mask by a share of the utterance."""
 
-    band_masks: int = 1
-    bands: int = 8
-    time_masks: int = 2
-    frames: int = 10
-    time_share: float = 0.1
+class SpecAugment(Settings):
+    """How many masks are drawn for an utterance, and how wide they are at most."""
+
+    band_masks: int = Field(1, ge=0)
+    bands: int = Field(8, ge=0)
+    """Mel bands in a mask."""
+    time_masks: int = Field(2, ge=0)
+    frames: int = Field(10, ge=0)
+    """Frames in a time mask."""
+    time_share: float = Field(0.1, ge=0, le=1)
+    """Share of an utterance in a time mask."""
 
     def __call__(self, features: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
         """Return features (B, T, n_mels) with masked values set to 0, the mean of a normalised band."""

@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 if TYPE_CHECKING:  # planning a step reads the settings below without the seconds that torch takes to load
     import torch
@@ -24,6 +26,15 @@ MAX_K = 40
 MAX_VOCABULARY = 1 << 16  # ids are uint16
 TAIL_FLOOR = -17.0  # e^-17 = 4e-8 is below what a float32 sum of probabilities resolves
 _LEAST = -65504.0  # the least finite float16
+
+
+class TopKSettings(Settings):
+    """What the store keeps of a frame."""
+
+    k: int = Field(MAX_K, ge=1, le=MAX_K)
+    """The most log-probabilities, the largest ones; students may learn from fewer."""
+    step: float = Field(0.0, ge=0)
+    """The grid in nats on which log-probabilities are stored; 0: float16's own."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,6 @@ class TopK(NamedTuple):
 
 def kept(k: int, vocabulary: int) -> int:
     """Return how many values a frame keeps, min(k, vocabulary); what cannot be stored is a ``UserError``."""
-    if not 1 <= k <= MAX_K:
-        raise UserError(f"teacher.k: {k}, expected 1 to {MAX_K}")
     if vocabulary > MAX_VOCABULARY:
         raise UserError(f"teacher: a vocabulary of {vocabulary} units, at most {MAX_VOCABULARY} can be stored")
     return min(k, vocabulary)

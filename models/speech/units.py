@@ -9,13 +9,25 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from gristmill.models.pieces import fit_pieces
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 BLANK = "<blank>"
 KINDS = ("characters", "sentencepiece", "phonemes")
+UNITS_FILE = "units.json"  # of an artifact that holds units
+
+
+class UnitSettings(Settings):
+    """The units that are fitted to texts."""
+
+    kind: Literal["characters", "sentencepiece"] = "characters"
+    size: int = Field(256, ge=8)
+    """SentencePiece units, without the blank."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,11 @@ def characters(texts: Iterable[str]) -> Units:
 def phonemes(symbols: Sequence[str]) -> Units:
     """Return a given list of phonemes as units, in the list's order; a text is phonemes between spaces."""
     return Units("phonemes", (BLANK, *symbols))
+
+
+def fit_units(settings: UnitSettings, texts: Iterable[str]) -> Units:
+    """Return units of the kind that is set, fitted to texts."""
+    return characters(texts) if settings.kind == "characters" else sentencepiece(texts, settings.size)
 
 
 def sentencepiece(texts: Iterable[str], size: int) -> Units:

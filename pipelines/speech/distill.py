@@ -12,42 +12,40 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import Field
-
-from gristmill.actors.speech import teacher
 from gristmill.actors.speech.augment import Augment, Rerecord
 from gristmill.actors.speech.features import LogMel
 from gristmill.actors.speech.phonemise import Phonemise
+from gristmill.actors.speech.teacher import labelling
+from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import FilterBankSettings
+from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings
 from gristmill.pipelines.report.report import Report, describe_test_set, evaluate
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
 from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
-from gristmill.pipelines.speech.spelling import TeacherConfig, UnitConfig, fitted_units, outside_units
+from gristmill.pipelines.speech.spelling import TeacherChoice, fitted_units, outside_units
 from gristmill.pipelines.speech.systems import Data, SweepSettings, Systems, SystemSettings
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
 TESTS = ("clean", "noisy", "rerecorded")
 
 
-class Config(Settings):
-    """The recipe's settings; the defaults are the embedded default."""
+class Config(DecodingSettings):
+    """The recipe's settings; the defaults are the embedded default. Test sets are decoded as is set here."""
 
     corpus: CorpusSettings = CorpusSettings()
     noise: NoiseSettings = NoiseSettings()
     features: FilterBankSettings = FilterBankSettings()
-    units: UnitConfig = UnitConfig()
-    teacher: TeacherConfig = TeacherConfig()
+    units: UnitSettings = UnitSettings()
+    teacher: TeacherChoice = TeacherChoice()
     systems: SystemSettings = SystemSettings()
     sweep: SweepSettings = SweepSettings()
-    beam: int = Field(0, ge=0)  # of the prefix beam search that writes down the test sets; 0: best path
 
 
 def run(config: Config, run: Run) -> Report:
@@ -92,10 +90,11 @@ def run(config: Config, run: Run) -> Report:
         if outside
         else {"labelled": clean, "unlabelled": featured("unlabelled", corpora.unlabelled)}
     )
-    units = outside_units(config.teacher) if outside else fitted_units(run, config.units, clean)
+    units = outside_units(run, config.teacher) if outside else fitted_units(run, config.units, clean)
 
     # The teacher, and the baseline that has the annotated part only.
-    systems = {seed: Systems(config.systems, units, seed) for seed in run.seeds}
+    vocabulary = len(Units.from_json(units.read(UNITS_FILE).decode()))
+    systems = {seed: Systems(config.systems, units, vocabulary, seed) for seed in run.seeds}
     bare = Data(clean, gold, heard)
     jobs = [] if outside else [(("teacher", seed), system.teacher(bare)) for seed, system in systems.items()]
     jobs += [(("multicondition", seed), system.multicondition(bare)) for seed, system in systems.items()]
@@ -108,6 +107,8 @@ def run(config: Config, run: Run) -> Report:
         labels = {}
         for part, source in originals.items():
             stage = _teacher(config, models.get(("teacher", seed)), hypothesis=part == "unlabelled")
+            # Labels are joined to features by id: the audio need not be kept twice.
+            stage = replace(stage, drops=("audio",) if outside else ())
             suffix = "" if outside else f"_seed{seed}"
             labels[part] = run.step(Step(f"labels_{part}{suffix}", (stage,), source))
         data[seed] = replace(
@@ -135,7 +136,8 @@ def run(config: Config, run: Run) -> Report:
     external = _heard_by_teacher(run, config, tests) if outside else {}
     main = {key: model for key, model in models.items() if not key[0].startswith("sweep")}
     swept = {key: model for key, model in models.items() if key[0].startswith("sweep")}
-    written = scoring.transcribe(run, "transcripts", test_features, main, config.beam)
+    decoding = config.part(DecodingSettings)
+    written = scoring.transcribe(run, "transcripts", test_features, main, decoding)
     report = Report(
         title="Distillation for noise-robust speech recognition",
         recipe={"name": "distill", **config.model_dump(mode="json")},
@@ -150,7 +152,7 @@ def run(config: Config, run: Run) -> Report:
     report.test_sets = {name: describe_test_set(next(iter(scored["student"][name].values()))) for name in TESTS}
     if swept:
         noisy_only = {"noisy": test_features["noisy"]}
-        cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, config.beam), normalise)
+        cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, decoding), normalise)
         report.sweep = [scoring.cell(k, t, cells[f"sweep_{k}_{t:g}"]["noisy"]) for k, t, _ in grid[:: len(run.seeds)]]
         report.sweep_chosen = (config.systems.student.k, config.systems.student.temperature)
     return report
@@ -172,9 +174,8 @@ def check(config: Config) -> None:
 
 def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> Stage:
     given = config.teacher
-    source, model = (given.source, given.model) if trained is None else ("checkpoint", trained.ref)
     resources = Resources(gpus=config.systems.gpus if given.gpus is None else given.gpus)
-    return teacher.stage(source, model, k=given.k, step=given.step, hypothesis=hypothesis, resources=resources)
+    return labelling(given.settings(hypothesis), given.model if trained is None else trained.ref, resources=resources)
 
 
 def _heard_by_teacher(run: Run, config: Config, tests: Mapping[str, SealedSet]) -> dict[str, Any]:

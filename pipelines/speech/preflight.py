@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.banks import list_noises
+from gristmill.actors.speech.teacher import TeacherSource, describe
 from gristmill.pipelines.speech.corpora import CorpusSettings
 from gristmill.pipelines.speech.noise import NoiseSettings
 from gristmill.shards.errors import UserError
@@ -22,10 +23,8 @@ def check_noise(settings: NoiseSettings) -> None:
         list_noises(settings.folder)
 
 
-def check_teacher(source: str, model: str | None, frame_rate: float) -> None:
+def check_teacher(source: TeacherSource, model: str | None, frame_rate: float) -> None:
     """Refuse a teacher that cannot be loaded, or whose frames (a second) are not the student's."""
-    from gristmill.actors.speech.teacher import describe
-
     found = describe(source, model)
     if abs(found.frame_rate - frame_rate) > 1e-6 * frame_rate:
         raise UserError(

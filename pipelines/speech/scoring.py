@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.speech import recognise
 from gristmill.actors.speech.features import rows_of
+from gristmill.actors.speech.recognise import RecogniserSettings, recognition
 from gristmill.models.measures.significance import wer_interval
 from gristmill.models.measures.wer import WerResult, score
+from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
 from gristmill.pipelines.report.report import Spectrogram
 from gristmill.pipelines.run import Run
@@ -32,7 +33,7 @@ class Transcripts:
 
 
 def transcribe(
-    run: Run, name: str, tests: Mapping[str, SealedSet], models: Mapping[Key, Artifact], beam: int
+    run: Run, name: str, tests: Mapping[str, SealedSet], models: Mapping[Key, Artifact], decoding: DecodingSettings
 ) -> Transcripts:
     """Write down each test set by each model. Equal models (a k above the vocabulary) are run once."""
     first: dict[str, Key] = {}
@@ -40,7 +41,7 @@ def transcribe(
         first.setdefault(artifact.digest, key)
     columns = {key: "hypothesis_{}_{}".format(*first[artifact.digest]) for key, artifact in models.items()}
     refs = {"{}_{}".format(*key): models[key].ref for key in first.values()}
-    stage = recognise.stage(refs, beam=beam)
+    stage = recognition(refs, RecogniserSettings(**dict(decoding)))
     sets = {test: run.step(Step(f"{name}_{test}", (stage,), features)) for test, features in tests.items()}
     return Transcripts(sets, columns)
 

@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from gristmill.models.speech.units import characters, sentencepiece
+from gristmill.actors.speech.teacher import TeacherSettings, TeacherSource, describe
+from gristmill.models.speech.topk import TopKSettings
+from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings, fit_units
 from gristmill.pipelines.run import Run
+from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
-from gristmill.shards.settings import Settings
 
 
-class UnitConfig(Settings):
-    """What the recogniser writes: characters of the annotated text, or ``size`` SentencePiece units."""
+class TeacherChoice(TopKSettings):
+    """Who labels, and what is kept of its labels."""
 
-    kind: Literal["characters", "sentencepiece"] = "characters"
-    size: int = Field(256, ge=8)
-
-
-class TeacherConfig(Settings):
-    """Who labels: ``trained`` here on the annotated part, or a ``model`` of another source."""
-
-    source: Literal["trained", "checkpoint", "huggingface", "hama"] = "trained"
+    source: Literal["trained", TeacherSource] = "trained"
+    """``trained`` here on the annotated part, or a ``model`` of another source."""
     model: str | None = None
-    k: int = Field(40, ge=1, le=40)  # kept in the store, so that the sweep needs no second labelling
-    step: float = Field(0.0, ge=0)  # nats: the grid on which log-probabilities are stored; 0: as float16
-    gpus: float | None = Field(None, ge=0)  # of each worker that labels; null: as systems.gpus
+    """Folder, URL or hub name of a model of another source."""
+    gpus: float | None = Field(None, ge=0)
+    """Of each worker that labels; null: as ``systems.gpus``."""
+
+    def settings(self, hypothesis: bool) -> TeacherSettings:
+        """Return the settings of the actor; a teacher trained here is a checkpoint."""
+        source: TeacherSource = "checkpoint" if self.source == "trained" else self.source
+        return TeacherSettings(source=source, hypothesis=hypothesis, **dict(self.part(TopKSettings)))
 
 
-def fitted_units(run: Run, config: UnitConfig, labelled: SealedSet) -> dict[str, Any]:
-    """Return units fitted to the annotated text, as :meth:`gristmill.models.speech.units.Units.to_json` writes them."""
+def fitted_units(run: Run, settings: UnitSettings, labelled: SealedSet) -> Artifact:
+    """Return the artifact of units fitted to the annotated text."""
 
     def fit() -> dict[str, bytes]:
         texts = (text or "" for table in labelled.tables(["text"]) for text in table["text"].to_pylist())
-        made = characters(texts) if config.kind == "characters" else sentencepiece(texts, config.size)
-        return {"units.json": made.to_json().encode()}
+        return _files(fit_units(settings, texts))
 
-    identity = {"version": 2, **config.model_dump()}
-    return json.loads(run.artifact("units", fit, identity, [labelled.digest]).read("units.json"))
+    return run.artifact("units", fit, {"version": 2, **settings.identity()}, [labelled.digest])
 
 
-def outside_units(config: TeacherConfig) -> dict[str, Any]:
-    """Return the units of a teacher that is not trained here."""
-    from gristmill.actors.speech.teacher import describe
+def outside_units(run: Run, teacher: TeacherChoice) -> Artifact:
+    """Return the artifact of the units of a teacher that is not trained here."""
+    assert teacher.source != "trained"
+    units = describe(teacher.source, teacher.model).units
+    return run.artifact("units", lambda: _files(units), {"vocabulary": units.digest})
 
-    return json.loads(describe(config.source, config.model).units.to_json())
+
+def _files(units: Units) -> dict[str, bytes]:
+    return {UNITS_FILE: units.to_json().encode()}

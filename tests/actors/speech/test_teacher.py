@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pydantic import ValidationError
 
 from gristmill.actors.audio import audio_array, decode, encode
 from gristmill.actors.speech import teacher
-from gristmill.models.speech.acoustic import AcousticConfig, AcousticModel
+from gristmill.actors.speech.teacher import TeacherSettings
+from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import save_acoustic
 from gristmill.models.speech.features import METADATA_KEY as FEATURES_KEY
 from gristmill.models.speech.features import FeatureSettings, log_mel
@@ -52,8 +56,7 @@ def featured(table: pa.Table, settings: FeatureSettings = SETTINGS) -> pa.Table:
 def checkpoint(tmp_path: Path) -> tuple[teacher.ArtifactRef, AcousticModel]:
     torch.manual_seed(1)
     units = characters(["the quick brown fox jumps over a lazy dog"])
-    config = AcousticConfig(n_mels=16, vocab=len(units), dim=16, layers=1, heads=2, channels=4)
-    model = AcousticModel(config).eval()
+    model = AcousticModel(AcousticSettings(dim=16, layers=1, heads=2, channels=4), 16, len(units)).eval()
     data = save_acoustic(model, units, SETTINGS)
     return put_artifact(str(tmp_path / "model"), {"model.safetensors": data}, {}).ref, model
 
@@ -88,6 +91,13 @@ def tiny_wav2vec(folder: Path, norm: str) -> Path:
     return folder
 
 
+def labels_of(source: str, model: Any = None, *, rows: int = 64, resources: Any = None, **settings: Any) -> Stage:
+    """Return a stage of a teacher, whose batches have at most so many rows."""
+    made = TeacherSettings.model_validate({"source": source, **settings})
+    stage = teacher.labelling(made, model, resources=resources)
+    return replace(stage, batch=replace(stage.batch, rows=rows))
+
+
 def run(stage: Stage, table: pa.Table) -> pa.Table:
     work = StageWorker(stage, 0)(Work("s", table, table.num_rows))
     assert not work.quarantine, work.quarantine[0].to_pylist()
@@ -119,7 +129,7 @@ def same_but_for_rounding(one: pa.Table, other: pa.Table) -> None:
 def test_labels_are_those_of_the_checkpoint(checkpoint) -> None:
     ref, model = checkpoint
     table = speech(3)
-    out = run(teacher.stage("checkpoint", ref, k=5, hypothesis=True), table)
+    out = run(labels_of("checkpoint", ref, k=5, hypothesis=True), table)
     for row in range(3):
         made = log_mel(decode(table["audio"][row].as_py()["bytes"])[0], SETTINGS)
         with torch.inference_mode():
@@ -135,21 +145,30 @@ def test_labels_are_those_of_the_checkpoint(checkpoint) -> None:
 
 def test_description_is_in_the_schema(checkpoint) -> None:
     ref, model = checkpoint
-    stage = teacher.stage("checkpoint", ref, k=5)
+    stage = labels_of("checkpoint", ref, k=5)
     info = TopKInfo.from_json(stage.metadata["gristmill.topk"])
     assert info.k == 5
     assert info.frame_rate == pytest.approx(25.0)
     assert info.features == json.loads(SETTINGS.to_json())
     assert info.vocabulary == characters(["the quick brown fox jumps over a lazy dog"]).digest
     assert stage.deterministic
-    assert not teacher.stage("checkpoint", ref, resources=Resources(gpus=1)).deterministic
-    assert TopKInfo.from_json(teacher.stage("checkpoint", ref, k=40).metadata["gristmill.topk"]).k == model.config.vocab
+    assert not labels_of("checkpoint", ref, resources=Resources(gpus=1)).deterministic
+    assert TopKInfo.from_json(labels_of("checkpoint", ref, k=40).metadata["gristmill.topk"]).k == model.vocab
+
+
+def test_audio_is_left_behind_where_that_is_asked(checkpoint) -> None:
+    ref, _ = checkpoint
+    table, stage = speech(3), labels_of("checkpoint", ref, k=5)
+    whole, dropped = run(stage, table), run(replace(stage, drops=("audio",)), table)
+    assert "audio" in whole.column_names
+    assert dropped.equals(whole.drop_columns("audio"))
+    assert dropped.schema.metadata == whole.schema.metadata
 
 
 def test_stored_features_give_the_same_labels_as_audio(checkpoint) -> None:
     ref, _ = checkpoint
     table = speech(4)
-    stage = teacher.stage("checkpoint", ref, k=5)
+    stage = labels_of("checkpoint", ref, k=5)
     one, other = run(stage, table), run(stage, featured(table))
     for name in ("topk_ids", "topk_logprobs", "tail_logmass", "topk_frames"):
         assert one[name].equals(other[name])
@@ -158,15 +177,15 @@ def test_stored_features_give_the_same_labels_as_audio(checkpoint) -> None:
 def test_features_of_other_settings_are_refused(checkpoint) -> None:
     ref, _ = checkpoint
     with pytest.raises(UserError, match="other settings"):
-        run(teacher.stage("checkpoint", ref), featured(speech(1), FeatureSettings(n_mels=16, hop_s=0.02)))
+        run(labels_of("checkpoint", ref), featured(speech(1), FeatureSettings(n_mels=16, hop_s=0.02)))
     with pytest.raises(UserError, match="neither audio"):
-        run(teacher.stage("checkpoint", ref), speech(1).drop_columns("audio"))
+        run(labels_of("checkpoint", ref), speech(1).drop_columns("audio"))
 
 
 def test_labels_do_not_depend_on_the_batch(checkpoint) -> None:
     ref, _ = checkpoint
     table = speech(7, seed=3)
-    together, alone = (run(teacher.stage("checkpoint", ref, k=5, rows=rows), table) for rows in (7, 1))
+    together, alone = (run(labels_of("checkpoint", ref, k=5, rows=rows), table) for rows in (7, 1))
     same_but_for_rounding(together, alone)
 
 
@@ -175,7 +194,7 @@ def test_half_precision_changes_little(source: str, checkpoint, wav2vec: Path) -
     """On a CPU bfloat16 stands in for a GPU's float16: the path is the same, the log-softmax stays in float32."""
     model = checkpoint[0] if source == "checkpoint" else str(wav2vec)
     table = speech(3)
-    full, half = (run(teacher.stage(source, model, k=5, precision=p), table) for p in ("float32", "bfloat16"))
+    full, half = (run(labels_of(source, model, k=5, precision=p), table) for p in ("float32", "bfloat16"))
     for row in range(3):
         one, other = labels(full, row), labels(half, row)
         np.testing.assert_allclose(one.logprobs.astype(float), other.logprobs.astype(float), atol=0.1)
@@ -187,7 +206,7 @@ def test_half_precision_changes_little(source: str, checkpoint, wav2vec: Path) -
 def test_hugging_face_labels_do_not_depend_on_the_batch(tmp_path: Path, norm: str) -> None:
     folder = str(tiny_wav2vec(tmp_path / norm, norm))
     table = speech(5, seed=4)
-    together, alone = (run(teacher.stage("huggingface", folder, k=5, rows=rows), table) for rows in (5, 1))
+    together, alone = (run(labels_of("huggingface", folder, k=5, rows=rows), table) for rows in (5, 1))
     same_but_for_rounding(together, alone)
 
 
@@ -195,7 +214,7 @@ def test_hugging_face_labels_are_those_of_the_model(wav2vec: Path) -> None:
     from transformers import Wav2Vec2ForCTC
 
     table = speech(2)
-    out = run(teacher.stage("huggingface", str(wav2vec), k=40, hypothesis=True), table)
+    out = run(labels_of("huggingface", str(wav2vec), k=40, hypothesis=True), table)
     model = Wav2Vec2ForCTC.from_pretrained(wav2vec).eval()
     info = TopKInfo.from_metadata(out.schema.metadata)
     assert info.frame_rate == 100.0
@@ -213,38 +232,38 @@ def test_hugging_face_labels_are_those_of_the_model(wav2vec: Path) -> None:
 
 def test_fingerprint_is_the_model_not_its_place(wav2vec: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
-    before = teacher.stage("huggingface", str(wav2vec)).identity()
+    before = labels_of("huggingface", str(wav2vec)).identity()
     wav2vec.rename(moved)
-    assert teacher.stage("huggingface", str(moved)).identity() == before
+    assert labels_of("huggingface", str(moved)).identity() == before
     vocabulary = moved / "vocab.json"
     vocabulary.write_text(vocabulary.read_text() + "\n")
-    assert teacher.stage("huggingface", str(moved)).identity() != before
+    assert labels_of("huggingface", str(moved)).identity() != before
 
 
 def test_models_that_cannot_be_read_safely_are_refused(wav2vec: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder nor a hub name"):
-        teacher.stage("huggingface", "/no/such/folder")
+        labels_of("huggingface", "/no/such/folder")
     with pytest.raises(UserError, match="no checkpoint at"):
-        teacher.stage("checkpoint", str(tmp_path / "none"))
-    with pytest.raises(UserError, match="expected one of"):
-        teacher.stage("whisper", "x")
+        labels_of("checkpoint", str(tmp_path / "none"))
+    with pytest.raises(ValidationError, match="'checkpoint', 'huggingface' or 'hama'"):
+        labels_of("whisper", "x")
     with pytest.raises(UserError, match="needs the place"):
-        teacher.stage("checkpoint")
+        labels_of("checkpoint")
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "model.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(UserError, match="pickle"):
-        teacher.stage("checkpoint", str(bad))
+        labels_of("checkpoint", str(bad))
     weights = wav2vec / "model.safetensors"
     weights.rename(wav2vec / "pytorch_model.bin")
     with pytest.raises(UserError, match="no safetensors file"):
-        teacher.stage("huggingface", str(wav2vec))
+        labels_of("huggingface", str(wav2vec))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_named(checkpoint) -> None:
     ref, _ = checkpoint
-    stage = teacher.stage("checkpoint", ref, resources=Resources(gpus=1))
+    stage = labels_of("checkpoint", ref, resources=Resources(gpus=1))
     with pytest.raises(UserError, match="no GPU"):
         stage.build(0)
 
@@ -253,7 +272,7 @@ def test_records_without_a_frame_are_rejected(wav2vec: Path) -> None:
     table = speech(2)
     audio = audio_array([table["audio"][0].as_py()["bytes"], encode(np.zeros(20), 16000)])
     table = table.set_column(1, "audio", audio)
-    work = StageWorker(teacher.stage("huggingface", str(wav2vec), hypothesis=True), 0)(Work("s", table, 2))
+    work = StageWorker(labels_of("huggingface", str(wav2vec), hypothesis=True), 0)(Work("s", table, 2))
     assert work.table["id"].to_pylist() == ["u0"]
     assert work.rejects[0]["reason"].to_pylist() == ["too short for the teacher"]
 
@@ -265,7 +284,7 @@ def test_records_without_finite_probabilities_are_rejected(checkpoint, precision
     values = [np.array(one.values) for one in table["features"]]
     values[2][7] = np.inf
     table = table.set_column(table.column_names.index("features"), "features", pa.array(values, FEATURE_FIELDS[0].type))
-    stage = teacher.stage("checkpoint", ref, k=5, hypothesis=True, precision=precision)
+    stage = labels_of("checkpoint", ref, k=5, hypothesis=True, precision=precision)
     work = StageWorker(stage, 0)(Work("s", table, 4))
     assert work.table["id"].to_pylist() == ["u0", "u1", "u3"]
     assert np.isfinite(work.table["confidence"].to_numpy()).all()
@@ -298,7 +317,7 @@ def test_hama_reads_real_speech(data_dir: Path) -> None:
             "duration": [row["duration"] for row in rows],
         }
     )
-    out = run(teacher.stage("hama", k=20, hypothesis=True), table)
+    out = run(labels_of("hama", k=20, hypothesis=True), table)
     assert TopKInfo.from_metadata(out.schema.metadata).frame_rate == 50.0
     wrong = total = 0
     for row, heard in zip(rows, out["hypothesis"].to_pylist(), strict=True):

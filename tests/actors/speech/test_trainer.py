@@ -6,11 +6,13 @@ import threading
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from gristmill.actors.audio import audio_array, encode
 from gristmill.actors.speech.features import LogMel, ragged
-from gristmill.actors.speech.recognise import stage as recognise_stage
-from gristmill.actors.speech.trainer import train
+from gristmill.actors.speech.phases import AcousticTraining
+from gristmill.actors.speech.recognise import RecogniserSettings, recognition
+from gristmill.actors.speech.trainer import train as train_by
 from gristmill.actors.speech.training_data import Source
 from gristmill.cluster.inprocess import InProcessContext
 from gristmill.models.measures.wer import align
@@ -18,7 +20,7 @@ from gristmill.models.speech.checkpoint import load_acoustic
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
 from gristmill.models.speech.topk import METADATA_KEY as TOPK_KEY
 from gristmill.models.speech.topk import TopKInfo
-from gristmill.models.speech.units import characters
+from gristmill.models.speech.units import UNITS_FILE, characters
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
 from gristmill.shards.errors import UserError
@@ -86,6 +88,7 @@ def sets(tmp_path_factory):
     }.items():
         made = pa.table(columns).replace_schema_metadata({TOPK_KEY: told.to_json()})
         seal_tables(str(root / name), name, [made.slice(0, 30), made.slice(30)])
+    put_artifact(str(root / "units"), {UNITS_FILE: UNITS.to_json().encode()}, {})
     return root
 
 
@@ -99,15 +102,28 @@ def config(sets, phases=None, **more):
         "gold": {"features": str(sets / "gold"), "text": "text"},
         "noisy": {"features": str(sets / "noisy"), "labels": str(sets / "labels")},
     }
-    first = {"objective": "ctc", "sources": ["gold"], "epochs": 2, "lr": 5e-3, "specaugment": {"bands": 1}}
-    base = {"data": data, "phases": phases or [first], "model": MODEL, "units": UNITS.to_json()}
+    first = phase("ctc", "gold", epochs=2, lr=5e-3) | {"specaugment": {"bands": 1}}
+    base = {"data": data, "phases": phases or [first], "model": MODEL, "units": str(sets / "units")}
     return {**base, "batch_frames": 200, "seed": 3, **more}
 
 
+def train(given, context):
+    """Train by settings and inputs that stand in one mapping."""
+    inputs = {name: given[name] for name in ("data", "units", "init") if name in given}
+    settings = {name: value for name, value in given.items() if name not in inputs}
+    return train_by(AcousticTraining.model_validate(settings), context, **inputs)
+
+
+def phase(objective, *sources, **schedule):
+    """Return a phase of one objective, on some sources or all."""
+    chosen = {"sources": sources} if sources else {}
+    return {f"{objective}_weight": 1.0, "schedule": schedule, "soft": {"k": 2}, **chosen}
+
+
 SCHEDULE = [
-    {"objective": "soft", "sources": ["noisy"], "k": 2, "tail": "bucket", "steps": 7, "lr": 5e-3},
-    {"objective": {"soft": 1.0, "ctc": 0.5}, "k": 1, "epochs": 0.5, "lr": 2e-3},
-    {"objective": {"mwer": 1.0, "ctc": 0.1}, "sources": ["gold"], "steps": 6, "lr": 1e-3},
+    phase("soft", "noisy", steps=7, lr=5e-3) | {"soft": {"k": 2, "tail": "bucket"}},
+    phase("soft", epochs=0.5, lr=2e-3) | {"ctc_weight": 0.5, "soft": {"k": 1}},
+    phase("mwer", "gold", steps=6, lr=1e-3) | {"ctc_weight": 0.1},
 ]
 
 
@@ -140,8 +156,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(sets, tmp_path):
 
 
 def test_it_learns_and_recognise_writes_it_down(sets, context, tmp_path):
-    phase = {"objective": "ctc", "sources": ["gold"], "epochs": 25, "lr": 1e-2}
-    result = train(config(sets, [phase]), context)
+    result = train(config(sets, [phase("ctc", "gold", epochs=25, lr=1e-2)]), context)
     losses = [row["loss"] for row in result["curves"]]
     assert losses[-1] < 0.1 * losses[0]
     artifact = put_artifact(str(sets / "model"), result["files"], {})
@@ -151,13 +166,13 @@ def test_it_learns_and_recognise_writes_it_down(sets, context, tmp_path):
     batch = pa.table({"features": ragged([r.ravel() for r in rows], pa.float16())})
     batch = batch.replace_schema_metadata({METADATA_KEY: SETTINGS.to_json()})
     for beam in (0, 4):
-        actor = recognise_stage({"own": artifact.ref}, beam=beam).build(0)
+        actor = recognition({"own": artifact.ref}, RecogniserSettings(beam=beam)).build(0)
         found = actor(batch).column("hypothesis_own").to_pylist()
         letters = "".join(align(t, f) for t, f in zip(texts, found, strict=True))
         assert len(letters) - letters.count("C") <= 2
         alone = [actor(batch.slice(i, 1)).column("hypothesis_own")[0].as_py() for i in range(4)]
         assert alone == found
-    again = train(config(sets, init=artifact.url, units=None, model={}), InProcessContext(str(tmp_path / "again")))
+    again = train(config(sets, init=artifact.url, units=None), InProcessContext(str(tmp_path / "again")))
     assert again["curves"][0]["loss"] < losses[0]
     assert load_acoustic(again["files"]["model.safetensors"])[1] == UNITS
 
@@ -169,10 +184,7 @@ def test_word_errors_are_counted_as_the_units_spell_words(sets, tmp_path):
     place = gold.column_names.index("text")
     seal_tables(str(tmp_path / "loud"), "loud", [gold.set_column(place, "text", pa.array(loud))])
     seal_tables(str(tmp_path / "plain"), "plain", [gold])
-    phases = [
-        {"objective": "ctc", "steps": 60, "lr": 1e-2},
-        {"objective": "mwer", "steps": 4, "lr": 1e-3},
-    ]
+    phases = [phase("ctc", steps=60, lr=1e-2), phase("mwer", steps=4, lr=1e-3)]
     made = []
     for name in ("plain", "loud"):
         data = {"gold": {"features": str(tmp_path / name), "text": "text"}}
@@ -190,7 +202,6 @@ def test_word_errors_are_counted_as_the_units_spell_words(sets, tmp_path):
         ({"labels": "other_features"}, "saw features made with"),
         ({"text": "hypothesis"}, "no column 'hypothesis'"),
         ({"labels": "absent"}, "no sealed set"),
-        ({"lables": "labels"}, "unknown"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(sets, context, change, message):
@@ -202,19 +213,38 @@ def test_data_that_do_not_fit_are_refused(sets, context, change, message):
 
 
 @pytest.mark.parametrize(
-    ("phase", "message"),
+    ("given", "message"),
     [
-        ({"objective": "ctk", "steps": 1}, "ctk"),
-        ({"objective": "ctc"}, "either epochs or steps"),
-        ({"objective": "ctc", "steps": 1, "sources": ["x"]}, "not in train.data"),
-        ({"objective": "ctc", "steps": 1, "sources": ["noisy"]}, "neither the text nor the labels"),
-        ({"objective": "soft", "steps": 1, "sources": ["noisy"], "k": 5}, "only 2 are stored"),
-        ({"objective": "ctc", "steps": 1, "rate": 1}, "unknown"),
+        (phase("ctc", "x", steps=1), "not in the data"),
+        (phase("ctc", "noisy", steps=1), "neither the text nor the labels"),
+        (phase("soft", "noisy", steps=1) | {"soft": {"k": 5}}, "only 2 are stored"),
     ],
 )
-def test_phases_that_make_no_sense_are_refused(sets, context, phase, message):
+def test_phases_that_the_data_do_not_serve_are_refused(sets, context, given, message):
     with pytest.raises(UserError, match=message):
-        train(config(sets, [phase]), context)
+        train(config(sets, [given]), context)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (phase("ctk", steps=1), "ctk_weight"),
+        (phase("ctc"), "either epochs or steps"),
+        (phase("ctc", steps=1, epochs=1), "either epochs or steps"),
+        (phase("ctc", steps=1, rate=1), "rate"),
+        (phase("ctc", steps=1) | {"ctc_weight": 0}, "all weights are 0"),
+    ],
+)
+def test_phases_that_make_no_sense_are_refused(given, message):
+    with pytest.raises(ValidationError, match=message):
+        AcousticTraining(phases=[given])
+
+
+def test_how_a_training_is_carried_out_is_in_no_fingerprint():
+    given = {"phases": [phase("ctc", steps=1)]}
+    how = AcousticTraining(**given, checkpoint_steps=1, cache_bytes=1, device="cuda")
+    assert how.identity() == AcousticTraining(**given).identity()
+    assert "ema" in AcousticTraining(**given, ema=0.9).identity()
 
 
 @pytest.fixture
@@ -230,10 +260,7 @@ def bad(sets, tmp_path):
 
 
 def with_bad(sets, bad, steps, **more):
-    phases = [
-        {"objective": "soft" if name == "bad" else "ctc", "sources": [name], "steps": count, "k": 2}
-        for name, count in steps
-    ]
+    phases = [phase("soft" if name == "bad" else "ctc", name, steps=count) for name, count in steps]
     given = config(sets, phases, **more)
     return {**given, "data": {**given["data"], "bad": bad}}
 
@@ -264,7 +291,7 @@ def test_a_training_that_cannot_go_on_says_so(sets, bad, context, steps, message
 
 
 def test_batches_hold_every_record_once_and_fit(sets):
-    source = Source("noisy", {"features": str(sets / "noisy"), "labels": str(sets / "labels")}, 1)
+    source = Source("noisy", 1, features=str(sets / "noisy"), labels=str(sets / "labels"))
     counts = set()
     orders = []
     for epoch in range(3):

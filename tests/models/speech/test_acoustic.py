@@ -1,19 +1,22 @@
 """Network, units, features and checkpoints."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load, save
 
-from gristmill.models.speech.acoustic import STRIDES, AcousticConfig, AcousticModel
+from gristmill.models.speech.acoustic import STRIDES, AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import load_acoustic, save_acoustic
 from gristmill.models.speech.features import FeatureSettings, log_mel
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.units import Units, characters, phonemes, sentencepiece
 from gristmill.shards.errors import UserError
 
-SMALL = {"n_mels": 20, "vocab": 11, "channels": 4, "dim": 32, "layers": 2, "heads": 2, "kernel": 7}
+SMALL = {"channels": 4, "dim": 32, "layers": 2, "heads": 2, "kernel": 7}
 TEXTS = ["Play the Beatles", "don't stop", "set an alarm for seven", "what's the time"]
 
 
@@ -21,7 +24,7 @@ TEXTS = ["Play the Beatles", "don't stop", "set an alarm for seven", "what's the
 @pytest.mark.parametrize("subsampling", sorted(STRIDES))
 def test_output_does_not_depend_on_padding_or_neighbours(encoder, subsampling):
     torch.manual_seed(0)
-    model = AcousticModel(AcousticConfig(encoder=encoder, subsampling=subsampling, **SMALL)).eval()
+    model = AcousticModel(AcousticSettings(encoder=encoder, subsampling=subsampling, **SMALL), 20, 11).eval()
     lengths = torch.tensor([41, 50, 13])
     features = torch.randn(3, 64, 20)  # beyond each length: noise, which must not be seen
     with torch.no_grad():
@@ -37,10 +40,10 @@ def test_output_does_not_depend_on_padding_or_neighbours(encoder, subsampling):
 def test_checkpoint_goes_round_and_is_the_same_bytes():
     torch.manual_seed(0)
     units, settings = characters(TEXTS), FeatureSettings(sampling_rate=8000, n_mels=20)
-    model = AcousticModel(AcousticConfig(**{**SMALL, "vocab": len(units)}))
+    model = AcousticModel(AcousticSettings(**SMALL), 20, len(units))
     data = save_acoustic(model, units, settings)
     loaded, same_units, same_settings = load_acoustic(data)
-    assert (same_units, same_settings, loaded.config) == (units, settings, model.config)
+    assert (same_units, same_settings, loaded.sizes) == (units, settings, model.sizes)
     assert not loaded.training
     assert save_acoustic(loaded, same_units, same_settings) == data
 
@@ -55,10 +58,30 @@ def test_other_files_are_refused():
             load_acoustic(data)
 
 
-@pytest.mark.parametrize(("config", "word"), [({"subsampling": 5}, "subsampling"), ({"encoder": "x"}, "encoder")])
-def test_impossible_sizes_are_refused(config, word):
-    with pytest.raises(UserError, match=word):
-        AcousticConfig(**config)
+def test_a_checkpoint_describes_the_network_in_one_object():
+    """Its bytes are those of every version: sizes with both ends, units and features, keys in order."""
+    from gristmill.models.weights import read_metadata
+
+    units = characters(["ab"])
+    data = save_acoustic(
+        AcousticModel(AcousticSettings(**SMALL), 20, len(units)), units, FeatureSettings(sampling_rate=8000, n_mels=20)
+    )
+    written = json.loads(read_metadata(data)["gristmill"])
+    assert written["config"] == {
+        **{"n_mels": 20, "vocab": 4, "subsampling": 4, "encoder": "conformer", "bidirectional": True},
+        **{"ff_factor": 4, "dropout": 0.1},
+        **SMALL,
+    }
+    changed = {**written, "config": {**written["config"], "dim": 33}}
+    tensors = load(data)
+    with pytest.raises(UserError, match="do not fit together"):
+        load_acoustic(save(tensors, metadata={"gristmill": json.dumps(changed)}))
+
+
+@pytest.mark.parametrize("sizes", [{"subsampling": 5}, {"encoder": "x"}, {"kernel": 4}, {"encoder": "gru", "dim": 33}])
+def test_impossible_sizes_are_refused(sizes):
+    with pytest.raises(ValidationError, match=list(sizes)[-1]):
+        AcousticSettings(**sizes)
 
 
 def test_units_go_round():

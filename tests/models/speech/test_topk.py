@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from gristmill.models.speech.topk import (
     MAX_K,
     TAIL_FLOOR,
     TopK,
     TopKInfo,
+    TopKSettings,
     confidence,
     select,
     unflatten,
@@ -95,8 +97,8 @@ def test_a_coarser_grid_keeps_within_half_a_step() -> None:
 
 @pytest.mark.parametrize("k", [0, -1, MAX_K + 1])
 def test_k_out_of_range_is_refused(k: int) -> None:
-    with pytest.raises(UserError, match="1 to 40"):
-        select(posteriors(2, 50), k)
+    with pytest.raises(ValidationError, match="than or equal to"):
+        TopKSettings(k=k)
 
 
 def test_flat_columns_come_back_or_are_refused() -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from gristmill.pipelines.command.cli import app
 from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import open_sealed
 
 SMALL = [
     "runner=inprocess",
@@ -60,8 +61,6 @@ def test_every_system_is_scored_on_every_test_set(finished: Path) -> None:
 
 
 def test_unlabelled_speech_carries_no_text(finished: Path) -> None:
-    from gristmill.shards.dataset import open_sealed
-
     for name in ("unlabelled", "noisy_unlabelled", "features_unlabelled"):
         (folder,) = (finished / name).iterdir()
         for table in open_sealed(str(folder)).tables(["text"]):
@@ -104,6 +103,11 @@ def test_a_teacher_from_outside_labels_too(finished: Path, tmp_path: Path) -> No
         "rerecorded",
     }
     assert not (tmp_path / "teacher").exists()
+    for name in ("labels_labelled", "labels_unlabelled"):
+        (folder,) = (tmp_path / name).iterdir()
+        columns = open_sealed(str(folder)).schema.names
+        assert "topk_ids" in columns
+        assert "audio" not in columns, "it would be kept twice"
 
 
 def test_a_teacher_of_another_frame_rate_is_refused_at_once(finished: Path, tmp_path: Path) -> None:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from gristmill.models.speech.acoustic import ENCODERS, STRIDES, AcousticConfig
-from gristmill.models.speech.specaugment import SpecAugment
+from gristmill.actors.speech.phases import AcousticTraining
+from gristmill.models.speech.losses import SoftTargetSettings
 from gristmill.pipelines import config
 from gristmill.pipelines.command.cli import app
-from gristmill.pipelines.speech.systems import Data, ModelSettings, SpecAugmentSettings, Systems, SystemSettings
+from gristmill.pipelines.speech.systems import Data, Systems, SystemSettings
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
+from gristmill.shards.job import TrainJob
 
 RECIPE = str(Path(config.__file__).parent.parent / "configs" / "distill.yaml")
-
-
-def test_settings_are_those_of_the_models() -> None:
-    sizes = asdict(AcousticConfig())
-    del sizes["n_mels"], sizes["vocab"]
-    assert ModelSettings().model_dump() == sizes
-    assert SpecAugmentSettings().model_dump() == asdict(SpecAugment())
-    for encoder in ENCODERS:
-        for subsampling in STRIDES:
-            given = ModelSettings.model_validate({"encoder": encoder, "subsampling": subsampling})
-            AcousticConfig(**given.model_dump())
 
 
 WRONG = {
@@ -41,6 +30,11 @@ WRONG = {
     "share": ("systems.specaugment.time_share=2", "expected less than or equal to 1"),
     "halves": ("systems.model.dim=33", "systems.model: dim 33 is not right; expected an even number"),
     "heads": ("systems.model={encoder: conformer, dim: 20}", "expected a multiple of twice the heads, 8"),
+    "no length": (
+        "systems.student={k: 5}",
+        "systems.student: the length is not right; expected either epochs or steps",
+    ),
+    "k of the sweep": ("sweep.k=[1,41]", "expected less than or equal to 40"),
     "kernel": (
         "systems.model={encoder: conformer, dim: 64, kernel: 4}",
         "kernel 4 is not right; expected an odd number",
@@ -56,27 +50,54 @@ def test_mistakes_are_told_when_the_recipe_is_read(tmp_path: Path, override: str
     assert not (tmp_path / "out").exists()
 
 
+def systems(tmp_path: Path, settings: SystemSettings, vocabulary: int = 2) -> tuple[Systems, Data]:
+    sealed = seal_tables(str(tmp_path / "set"), "set", [pa.table({"id": ["a"]})])
+    teacher = put_artifact(str(tmp_path / "teacher"), {"model.safetensors": b"weights"}, {})
+    units = put_artifact(str(tmp_path / "units"), {"units.json": b"units"}, {})
+    return Systems(settings, units, vocabulary, 0), Data(sealed, sealed, sealed, sealed, sealed, teacher)
+
+
+def training(job: TrainJob) -> AcousticTraining:
+    assert isinstance(job.settings, AcousticTraining)
+    return job.settings
+
+
 def test_saved_settings_make_the_same_job(tmp_path: Path) -> None:
     """Defaults are part of a job, whether they were written down or not."""
-    sealed = seal_tables(str(tmp_path / "set"), "set", [pa.table({"id": ["a"]})])
     settings = SystemSettings.model_validate({"model": {"encoder": "gru", "dim": 32}, "specaugment": {"bands": 3}})
     again = SystemSettings.model_validate(settings.model_dump(mode="json"))
-    one, other = (Systems(s, {"tokens": []}, 0).teacher(Data(sealed, sealed, sealed)) for s in (settings, again))
-    assert one.identity() == other.identity()
-    assert AcousticConfig(**one.config["model"]).encoder == "gru"
-    assert SpecAugment(**one.config["phases"][0]["specaugment"]).bands == 3
+    jobs = []
+    for given in (settings, again):
+        made, data = systems(tmp_path, given)
+        jobs.append(made.teacher(data))
+    assert jobs[0].identity() == jobs[1].identity()
+    assert training(jobs[0]).model.encoder == "gru"
+    masks = training(jobs[0]).phases[0].specaugment
+    assert masks is not None
+    assert masks.bands == 3
+
+
+def test_gold_text_comes_last_beside_the_soft_labels(tmp_path: Path) -> None:
+    chosen = {"ema": 0.5, "student": {"epochs": 3, "k": 7, "temperature": 4.0}, "gold": {"epochs": 2, "lr": 1e-5}}
+    made, data = systems(tmp_path, SystemSettings.model_validate(chosen), vocabulary=5)
+    given = training(made.student(data))
+    soft, gold = given.phases
+    assert given.ema == 0.5
+    assert (soft.weights, soft.sources, soft.schedule.epochs) == ({"soft": 1.0}, None, 3)
+    assert (gold.weights, gold.sources, gold.schedule.lr) == ({"soft": 1.0, "ctc": 0.3}, ("gold",), 1e-5)
+    assert soft.soft == gold.soft == SoftTargetSettings(k=5, temperature=4.0), "k is at most the vocabulary"
+    cells = [made.sweep_cell(data, k, 2.0, 1) for k in (4, 5, 40)]
+    assert [training(cell).phases[0].soft.k for cell in cells] == [4, 5, 5]
+    assert cells[1].identity() == cells[2].identity() != cells[0].identity()
 
 
 def test_learners_of_labels_begin_with_the_teacher_where_that_is_asked(tmp_path: Path) -> None:
-    sealed = seal_tables(str(tmp_path / "set"), "set", [pa.table({"id": ["a"]})])
-    teacher = put_artifact(str(tmp_path / "teacher"), {"model.safetensors": b"weights"}, {})
-    data = Data(sealed, sealed, sealed, sealed, sealed, teacher)
     for init in ("random", "teacher", "auto"):
-        made = Systems(SystemSettings.model_validate({"init": init}), {"tokens": ["<blank>", "a"]}, 0)
+        made, data = systems(tmp_path, SystemSettings.model_validate({"init": init}))
         for job in (made.student(data), made.hard_labels(data), made.sweep_cell(data, 1, 1.0, 2)):
-            assert job.config.get("init") == (None if init == "random" else teacher)
-            assert ("model" in job.config) == ("units" in job.config) == (init == "random")
-        assert "init" not in made.multicondition(data).config, "the baseline has the annotated part alone"
+            assert job.inputs.get("init") == (None if init == "random" else data.teacher)
+            assert ("units" in job.inputs) == (init == "random")
+        assert "init" not in made.multicondition(data).inputs, "the baseline has the annotated part alone"
 
 
 def test_teacher_from_outside_has_no_weights_to_begin_with() -> None:
