@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypedDict, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +80,14 @@ class TranslationSettings(SourceSettings):
     """Values of entities and their translations; texts without ``slots`` are searched for them."""
 
 
+class Translation(TypedDict):
+    """One translation of a text (:data:`gristmill.shards.schema.TRANSLATION`)."""
+
+    text: str
+    logprob: float
+    units: int
+
+
 class CountUnits(Actor):
     """Adds how many units of the translator a text has."""
 
@@ -153,7 +161,7 @@ class Translate(Actor):
             # A translator that does not come to an end is not waited for; a batch is the same wherever it is cut.
             max_decoding_length=min(self.longest, most_units(max((len(tokens[place]) for place in todo), default=0))),
         )
-        made: list[list[dict[str, Any]] | None] = [None] * len(sources)
+        made: list[list[Translation] | None] = [None] * len(sources)
         damaged = np.zeros(len(sources), np.int32)
         for place, result in zip(todo, found, strict=True):
             made[place], damaged[place] = self._best(result, protected[place])
@@ -186,16 +194,16 @@ class Translate(Actor):
             spans += [span for span in found if every or self.catalogue.target(text[slice(*span)]) is not None]
         return spans
 
-    def _best(self, result: Any, protected: Protected) -> tuple[list[dict[str, Any]], int]:
+    def _best(self, result: Any, protected: Protected) -> tuple[list[Translation], int]:
         """Return the translations of a text, and how many of the beam had damaged placeholders."""
         penalty, n = self.settings.decoding.length_penalty, self.settings.decoding.n
-        whole: dict[str, dict[str, Any]] = {}
-        mended: dict[str, dict[str, Any]] = {}
+        whole: dict[str, Translation] = {}
+        mended: dict[str, Translation] = {}
         damaged = 0
         for hypothesis, score in zip(result.hypotheses, result.scores, strict=True):
             filled: Filled = fill(self.units.target_text(hypothesis), protected, self.catalogue)
             count = len(hypothesis) + 1
-            one = {
+            one: Translation = {
                 "text": filled.text,
                 "logprob": score * count**penalty,
                 "units": count,

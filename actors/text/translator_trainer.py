@@ -182,7 +182,7 @@ class _Training:
         # All steps, and those that are done: a trial ends early.
         self.whole = settings.steps or max(1, math.ceil(self.epoch_steps * (settings.epochs or 0)))
         self.steps = self.whole if context.trial_steps is None else min(self.whole, context.trial_steps)
-        self.curves: list[dict[str, Any]] = []
+        self.curves: list[dict[str, float]] = []
         self.done = self.averaged = 0
         self.sum: dict[str, Tensor] = {}
         self._resume()
@@ -266,7 +266,7 @@ class _Training:
         if not (trial or step % self.settings.report_steps == 0 or ended or due):
             return
         rate = self.optimiser.param_groups[0]["lr"]
-        metrics: dict[str, Any] = {"step": step, "epoch": epoch, "lr": rate, "loss": loss}
+        metrics: dict[str, float] = {"step": step, "epoch": epoch, "lr": rate, "loss": loss}
         if ended and self.dev is not None:
             metrics["dev_loss"] = self._dev_loss(self.dev)
         self.curves.append(metrics)

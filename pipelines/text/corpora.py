@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 from pydantic import model_validator
@@ -128,20 +127,23 @@ def prepare_text(
 
 def _parse(settings: PairSettings | TextSettings, without: SealedSet | None) -> Stage:
     wanted = settings.wanted
-    given: dict[str, Any] = dict(settings.cleaning)
-    if without is not None:
-        column = next((column for column in ("text", "target") if column in without.schema.names), None)
-        if column is None:
-            raise UserError(f"{without.url}: no text among {without.schema.names}; expected a column text or target")
-        given["test_column"] = column
+    test = {} if without is None else {"test_column": _text_column(without)}
     parse = ParseSettings(
         sides=wanted.sides,
         langs=wanted.langs,
         names=tuple(tuple(wanted.names(place)) for place in range(len(wanted.sides))),
         signature=settings.near is not None,
-        **given,
+        **test,
+        **dict(settings.cleaning),
     )
     return Parse.stage(parse, test=None if without is None else ArtifactRef(without.url, without.digest))
+
+
+def _text_column(test: SealedSet) -> str:
+    column = next((column for column in ("text", "target") if column in test.schema.names), None)
+    if column is None:
+        raise UserError(f"{test.url}: no text among {test.schema.names}; expected a column text or target")
+    return column
 
 
 def unique(run: Run, parsed: SealedSet, name: str, settings: DuplicateSettings) -> SealedSet:

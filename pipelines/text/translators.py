@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import Field
 
@@ -69,18 +68,17 @@ def translator_job(
     if start is not None:
         # What is set of a translator from scratch is not used, so that no fingerprint depends on it.
         own = TranslatorTraining(**{key: value for key, value in own if key not in ScratchSettings.model_fields})
-    inputs: dict[str, Any] = {
-        "data": list(zip(pairs, weights or [1.0] * len(pairs), strict=True)),
-        "seed": seed,
-        "init": start,
-        "dev": dev,
-        "catalogue": dict(catalogue or {}),
-    }
     return TrainJob(
         name,
         loop=train,
         settings=own,
-        inputs={key: value for key, value in inputs.items() if value is not None},
+        inputs={
+            "data": list(zip(pairs, weights or [1.0] * len(pairs), strict=True)),
+            "seed": seed,
+            "init": start,
+            "dev": dev,
+            "catalogue": dict(catalogue or {}),
+        },
         ranks=settings.ranks,
         resources=Resources(cpus=settings.threads, gpus=settings.gpus),
     )
