@@ -18,7 +18,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.text.translate import UNITS, most_units, open_translator, stages
+from gristmill.actors.text.translate import (
+    UNITS,
+    DecodingSettings,
+    TranslationSettings,
+    most_units,
+    open_translator,
+    stages,
+)
 from gristmill.actors.text.translator_files import load_fast
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.text.translator_units import END
@@ -36,7 +43,7 @@ BEAM = 4
 
 def bare(url: str, rows: int) -> Callable[[pa.Table], list[list[str]]]:
     files, units = load_fast(url)
-    translator = open_translator(files)
+    translator = open_translator(files, "float32")
     source, target = units.source.pieces, units.target.pieces
     return lambda table: _bare(translator, source, target, table["source"].to_pylist(), rows)
 
@@ -56,9 +63,8 @@ def _bare(translator: Any, source: Any, target: Any, texts: list[str], rows: int
 
 
 def staged(url: str, rows: int) -> Callable[[pa.Table], list[list[str]]]:
-    chain = stages(
-        ArtifactRef(url, ""), source_lang="en", target_lang="hi", n=BEAM, beam=BEAM, protect="none", rows=rows
-    )
+    settings = TranslationSettings(decoding=DecodingSettings(n=BEAM, beam=BEAM, protect="none", rows=rows))
+    chain = stages(ArtifactRef(url, ""), settings, source_lang="en", target_lang="hi")
     actors = [(stage, stage.build(0)) for stage in chain]
     return lambda table: _staged(actors, table)
 

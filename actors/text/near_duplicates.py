@@ -1,25 +1,27 @@
-"""Actors that find equal and nearly equal records of a whole set, and turn down all but the first of them.
+"""Actors that find equal and nearly equal records of a whole set, and reject all but the first of them.
 
 Two passes. A part of the numbers by which records meet (their ``key``, and the bands of their ``signature``) is read
 from all shards, and where some meet, the first of them stays: first in the order of the set, which no worker changes.
-Memory is that of a part. Then each shard turns down what was found in it.
+Memory is that of a part. Then each shard rejects what was found in it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.actors.text.parsing import KEY, SIGNATURE
 from gristmill.models.text import minhash
-from gristmill.shards.dataset import SealedSet, open_sealed
-from gristmill.shards.errors import UserError
+from gristmill.shards.dataset import open_sealed
 from gristmill.shards.schema import ID, PARENT_ID
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near duplicate"
@@ -36,23 +38,46 @@ _BYTES = 400  # that one record takes in a part that holds all, while it is sort
 _BYTES_NEAR = 2600
 
 
-def parts(records: int, near: bool, memory: int) -> int:
-    """Return how many parts a search takes, so that none needs more than ``memory`` bytes."""
-    return max(1, math.ceil(records * (_BYTES_NEAR if near else _BYTES) / memory))
+class DuplicateSettings(Settings):
+    """Which records are duplicates, and how they are searched for."""
+
+    near: float | None = Field(0.8, ge=0.5, le=1)
+    """The share of 4-letter sequences that a record has in common with an earlier one to be rejected; ``null``: only
+    equal ones are."""
+    memory: int = Field(1 << 30, gt=0, json_schema_extra=HOW)
+    """The bytes that a part of the search may take."""
+
+    def parts(self, records: int) -> int:
+        """Return how many parts a search among so many records takes."""
+        return max(1, math.ceil(records * (_BYTES if self.near is None else _BYTES_NEAR) / self.memory))
 
 
-class Search:
-    """Gives for each ``part`` the records that repeat an earlier one (fan-out); at least ``near`` alike, if given.
+class SearchSettings(DuplicateSettings):
+    """A search in parts."""
+
+    number: int = Field(ge=1)
+    """How many parts there are."""
+
+
+class Search(Actor):
+    """Gives the records of each ``part`` (:data:`PARTS`) that repeat an earlier one; at least ``near`` alike, if given.
 
     A record repeats the first one that it shares a number with: its key, or a band if their signatures are at least
-    ``near`` alike.
+    ``near`` alike. ``records``: the set that is searched.
     """
 
-    def __init__(self, parts: int, near: float | None, records: str) -> None:
-        self._parts, self._near, self._set = parts, near, open_sealed(records)
+    name = "search"
+    adds = FOUND_FIELDS
+    batch = BatchLimits(1)
+    fan_out = True
+    settings: SearchSettings
+
+    def __init__(self, settings: SearchSettings, records: str) -> None:
+        super().__init__(settings)
+        self._near, self._set = settings.near, open_sealed(records)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch of parts."""
+        """Return a row for each record found, of each part of the batch."""
         found = [self._search(row["id"], row["part"]) for row in batch.to_pylist()]
         return pa.concat_tables(found)
 
@@ -91,7 +116,7 @@ class Search:
                 whole = b"".join(table[SIGNATURE.name].to_pylist())
                 own = np.frombuffer(whole, np.uint16).reshape(-1, minhash.NUMBERS)
                 numbers = np.concatenate([numbers, minhash.bands(own) | np.uint64(1)], axis=1)
-            rows, columns_ = np.nonzero((numbers >> np.uint64(1)) % np.uint64(self._parts) == part)
+            rows, columns_ = np.nonzero((numbers >> np.uint64(1)) % np.uint64(self.settings.number) == part)
             meeting.append(numbers[rows, columns_])
             at.append(start + rows)
             if own is not None:
@@ -136,13 +161,18 @@ class Search:
         return out
 
 
-class TurnDown:
-    """Turns down what a search found, with the reason; drops ``key`` and ``signature``.
+class RejectFound(Actor):
+    """Rejects what a search (``found``) found among the records; drops ``key`` and ``signature``.
 
     It holds 9 bytes for each record found: the ids' digests.
     """
 
-    def __init__(self, found: str) -> None:
+    name = "repeated"
+    batch = BatchLimits(2048)
+    settings: DuplicateSettings
+
+    def __init__(self, settings: DuplicateSettings, found: str) -> None:
+        super().__init__(settings)
         keys, near = [np.zeros(0, np.uint64)], [np.zeros(0, bool)]
         for table in open_sealed(found).tables(["record", "near"]):
             keys.append(_digests(table["record"].to_pylist()))
@@ -151,8 +181,13 @@ class TurnDown:
         order = np.lexsort((alike, whole))  # of one record found twice the equal one first
         self._keys, self._near = whole[order], alike[order]
 
+    @classmethod
+    def contract(cls, settings: DuplicateSettings) -> Mapping[str, Any]:
+        """Return the columns that are dropped: records have signatures where near duplicates are searched for."""
+        return {"drops": (KEY.name,) if settings.near is None else (KEY.name, SIGNATURE.name)}
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch without ``key`` and ``signature``, with ``reject_reason``."""
         keys = _digests(batch["id"].to_pylist())
         place = np.searchsorted(self._keys, keys)
         reasons: list[str | None] = [None] * len(keys)
@@ -167,29 +202,3 @@ def _digests(names: list[str]) -> np.ndarray:
     return np.array(
         [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") for name in names], np.uint64
     )
-
-
-def search_stage(
-    records: SealedSet, number: int, near: float | None, name: str = "search", *, resources: Resources | None = None
-) -> Stage:
-    """Return the stage over parts (``PARTS``), of which there are ``number``; ``near`` from 0.5 to 1, or ``None``."""
-    if near is not None and not 0.5 <= near <= 1:
-        raise UserError(f"near: {near:g}; expected the least similarity of near duplicates, from 0.5 to 1, or null")
-    return Stage(
-        name,
-        "gristmill.actors.text.near_duplicates:Search",
-        FOUND_FIELDS,
-        (),
-        {"parts": number, "near": near},
-        {"records": ArtifactRef(records.url, records.digest)},
-        batch=BatchLimits(1),
-        resources=resources or Resources(),
-        fan_out=True,
-    )
-
-
-def turn_down_stage(found: SealedSet, near: bool, name: str = "repeated") -> Stage:
-    """Return the stage over the records that were searched; ``near``: they have signatures."""
-    drops = (KEY.name, SIGNATURE.name) if near else (KEY.name,)
-    refs = {"found": ArtifactRef(found.url, found.digest)}
-    return Stage(name, "gristmill.actors.text.near_duplicates:TurnDown", (), drops, {}, refs, batch=BatchLimits(2048))

@@ -1,4 +1,4 @@
-"""The actor that reads listed text into records, cleans it, and turns down what is no good text or translation."""
+"""The actor that reads listed text into records, cleans it, and rejects what is no good text or translation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.actors.sources.text import PAIR_SIDES, listed, split_line
 from gristmill.models.normalise import base_language, is_language, normalise, words
 from gristmill.models.text import minhash
 from gristmill.shards.dataset import SealedSet, open_sealed
-from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import PAIR_FIELDS, TEXT_FIELDS
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 MALFORMED = "malformed record"
 LENGTH_RATIO = "length ratio"
@@ -32,7 +34,7 @@ SIGNATURE = pa.field("signature", pa.binary(2 * minhash.NUMBERS))  # 64 uint16
 
 _SPACELESS = frozenset({"zh", "ja", "th", "lo", "km", "my"})  # written without spaces between words
 _SLACK = 2  # words by which short texts may differ beyond the ratio
-_LETTERS = 12  # so many signs a word at most, on average
+_LETTERS = 12  # a word at most, on average
 _TAG = re.compile(r"<[!/]?[A-Za-z][^<>]*>|&(?:#\d+|#x[0-9A-Fa-f]+|[A-Za-z]+);")
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
 _APPENDED = re.compile(r"\s*\([&_~]\w\)")  # an accelerator beside a text that lacks its letter: "फ़ाइल (&F)"
@@ -44,44 +46,75 @@ _FORMAT = re.compile(
 )
 
 
-class Parse:
-    """Reads listed records of ``sides`` into records of text, and turns down what ``reject_reason`` says.
+class CleaningSettings(Settings):
+    """How text is cleaned, and which text is rejected."""
 
-    ``names``: of each side the names that its value may have in JSONL. ``max_words`` a side; ``max_ratio`` of the words
-    of the longer side to the shorter one's, two more being free; ``least_script``: the share of a text's letters that
-    must be of a script its language is written in. ``interface``: text is that of a program's windows, in catalogues
-    (``None``) or everywhere: markup and accelerators are taken out of it. ``formats``: what is done about printf
-    formats in such text. ``test``: the url of a set in whose column ``test_column`` stands what must not come out.
-    Adds ``key`` and, if asked for, ``signature`` for the search of duplicates.
+    max_words: int = Field(100, ge=1)
+    """The most words of a side."""
+    least_script: float = Field(0.5, ge=0, le=1)
+    """The share of a text's letters that must be of a script its language is written in."""
+    interface: bool | None = None
+    """Whether text is that of user interfaces, whose markup and accelerators are removed; ``null``: in gettext
+    catalogues it is."""
+    formats: Formats = "remove"
+    """What is done about printf formats (``%s``, ``{name}``) in such text."""
+    label_source: str = "gold"
+    """The ``label_source`` of each record."""
+
+
+class PairCleaningSettings(CleaningSettings):
+    """How pairs are cleaned, and which are rejected."""
+
+    max_ratio: float = Field(3.0, ge=1)
+    """The most words of the longer side for each of the shorter one; two more are free."""
+
+
+class ParseSettings(PairCleaningSettings):
+    """What is read of the listed records, and how it is cleaned."""
+
+    sides: tuple[str, ...]
+    """``source`` and ``target``, or ``text``."""
+    langs: tuple[str, ...]
+    """The language of each side."""
+    names: tuple[tuple[str, ...], ...]
+    """The names that each side's value may have in JSONL."""
+    signature: bool = True
+    """Whether ``signature`` is added, by which near duplicates are found."""
+    test_column: str = "text"
+    """The column of the test set that holds its texts."""
+
+
+class Parse(Actor):
+    """Reads what ``gristmill.actors.sources.text`` lists into records of text, or rejects it with the reason.
+
+    Adds ``key`` and, if asked for, ``signature`` for the search of duplicates. ``test``: a set of which no text, in the
+    language of the last side, may come out.
     """
 
-    def __init__(
-        self,
-        sides: Sequence[str],
-        langs: Sequence[str],
-        names: Sequence[Sequence[str]],
-        max_words: int = 100,
-        max_ratio: float = 3.0,
-        least_script: float = 0.5,
-        interface: bool | None = None,
-        formats: Formats = "remove",
-        label_source: str = "gold",
-        signature: bool = True,
-        test_column: str = "text",
-        test: str | None = None,
-    ) -> None:
-        self._sides, self._langs, self._names = tuple(sides), tuple(langs), names
-        self._max_words, self._max_ratio, self._least_script = max_words, max_ratio, least_script
-        self._interface, self._formats, self._label_source = interface, formats, label_source
-        self._signature = signature
-        self._test = set() if test is None else _keys(open_sealed(test), test_column, self._langs[-1])
+    name = "parse"
+    version = 3  # quotes of CSV, and fields that are missing
+    batch = BatchLimits(512)
+    settings: ParseSettings
+
+    def __init__(self, settings: ParseSettings, test: str | None = None) -> None:
+        super().__init__(settings)
+        self._sides, self._langs = settings.sides, settings.langs
+        self._test = set() if test is None else _keys(open_sealed(test), settings.test_column, self._langs[-1])
+
+    @classmethod
+    def contract(cls, settings: ParseSettings) -> Mapping[str, Any]:
+        """Return the columns that are added and dropped: those of records of these sides."""
+        fields = fields_of(settings.sides)
+        signature = (SIGNATURE,) if settings.signature else ()
+        drops = set(listed(settings.sides).names) - {field.name for field in fields}
+        return {"adds": (*fields[1:], KEY, *signature), "drops": tuple(sorted(drops))}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return a record of each row, with ``key``, ``signature`` if asked for, and ``reject_reason``."""
         made = [self._row(row) for row in batch.to_pylist()]
         columns = {f.name: pa.array([row.get(f.name) for row in made], f.type) for f in fields_of(self._sides)}
         columns[KEY.name] = pa.array([row.get("key") for row in made], KEY.type)
-        if self._signature:
+        if self.settings.signature:
             taken = [place for place, row in enumerate(made) if "key" in row]
             found = minhash.signatures([made[place]["words"] for place in taken])
             values: list[bytes | None] = [None] * len(made)
@@ -100,7 +133,7 @@ class Parse:
             return {"id": row["id"], "reject_reason": reject.reason}
 
     def _record(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        interface = row["format"] == "gettext" if self._interface is None else self._interface
+        interface = row["format"] == "gettext" if self.settings.interface is None else self.settings.interface
         texts = []
         for text in self._texts(row):
             texts.append(normalise(self._cleaned(text) if interface else text))
@@ -109,10 +142,14 @@ class Parse:
         joined = [" ".join(each) for each in found]
         if self._test and key_of([joined[-1]]) in self._test:
             raise RejectRecord(IN_TEST)
-        told: dict[str, Any] = dict(zip(self._sides, texts, strict=True))
+        record: dict[str, Any] = dict(zip(self._sides, texts, strict=True))
         names = ["lang"] if len(self._sides) == 1 else [f"{side}_lang" for side in self._sides]
-        told |= dict(zip(names, self._langs, strict=True))
-        return told | {"label_source": self._label_source, "key": key_of(joined), "words": "\x1f".join(joined)}
+        record |= dict(zip(names, self._langs, strict=True))
+        return record | {
+            "label_source": self.settings.label_source,
+            "key": key_of(joined),
+            "words": "\x1f".join(joined),
+        }
 
     def _texts(self, row: Mapping[str, Any]) -> list[str]:
         """Return the sides as they stand; of lines that are yet to be parsed too."""
@@ -141,37 +178,38 @@ class Parse:
         inner = values.get("translation")
         if isinstance(inner, dict):
             values = {**inner, **values}
-        found = [next((name for name in names if name in values), None) for names in self._names]
-        for side, name, names in zip(self._sides, found, self._names, strict=True):
+        found = [next((name for name in names if name in values), None) for names in self.settings.names]
+        for side, name, names in zip(self._sides, found, self.settings.names, strict=True):
             if name is None:
                 raise RejectRecord(f"{side}: no field {' or '.join(names)}")
         return [values[name] for name in found]
 
     def _cleaned(self, text: str) -> str:
-        """Return a text of a program's windows as it is read there."""
-        if self._formats == "reject" and _FORMAT.search(text):
+        """Return a text of a user interface as it is read there."""
+        if self.settings.formats == "reject" and _FORMAT.search(text):
             raise RejectRecord(HAS_FORMATS)
         text = _TAG.sub(lambda found: _ENTITIES.get(found[0].lower(), " "), text)
         text = _UNDERLINE.sub("", _BEFORE.sub("", _APPENDED.sub("", text)))
         text = text.replace("\\n", " ").replace("\\t", " ").replace("\\'", "'").replace('\\"', '"')
-        return _FORMAT.sub(" ", text) if self._formats == "remove" else text
+        return _FORMAT.sub(" ", text) if self.settings.formats == "remove" else text
 
     def _judge(self, texts: Sequence[str], found: Sequence[Sequence[str]]) -> None:
-        """Turn down what is no text of its language, or no translation of the other side."""
+        """Reject what is no text of its language, or no translation of the other side."""
+        most = self.settings.max_words
         for side, text, own in zip(self._sides, texts, found, strict=True):
             if not own:
                 raise RejectRecord(f"{side}: empty")
-            if len(own) > self._max_words or len(text) > _LETTERS * self._max_words:
+            if len(own) > most or len(text) > _LETTERS * most:
                 raise RejectRecord(f"{side}: too long")
         if len(found) > 1 and found[0] == found[1]:
             raise RejectRecord(EQUAL_SIDES)
         for side, text, lang in zip(self._sides, texts, self._langs, strict=True):
-            if not is_language(text, lang, self._least_script):
+            if not is_language(text, lang, self.settings.least_script):
                 raise RejectRecord(f"{side}: wrong language")
         if len(found) > 1:
             spaceless = any(base_language(lang) in _SPACELESS for lang in self._langs)
             sizes = sorted(map(len, texts if spaceless else found))
-            if sizes[1] > self._max_ratio * sizes[0] + _SLACK:
+            if sizes[1] > self.settings.max_ratio * sizes[0] + _SLACK:
                 raise RejectRecord(LENGTH_RATIO)
 
 
@@ -193,41 +231,3 @@ def _keys(test: SealedSet, column: str, lang: str) -> set[int]:
 def fields_of(sides: Sequence[str]) -> tuple[pa.Field, ...]:
     """Return the columns of records of these sides."""
     return PAIR_FIELDS if tuple(sides) == PAIR_SIDES else TEXT_FIELDS
-
-
-def stage(
-    sides: Sequence[str],
-    langs: Sequence[str],
-    names: Sequence[Sequence[str]],
-    name: str = "parse",
-    *,
-    test: SealedSet | None = None,
-    resources: Resources | None = None,
-    **settings: Any,
-) -> Stage:
-    """Return the stage over what ``gristmill.actors.sources.text`` lists; ``settings`` are those of :class:`Parse`.
-
-    ``test``: a set whose ``text`` (or else ``target``) in the language of the last side must not come out.
-    """
-    params = {"sides": list(sides), "langs": list(langs), "names": [list(each) for each in names], **settings}
-    artifacts = {}
-    if test is not None:
-        column = next((column for column in ("text", "target") if column in test.schema.names), None)
-        if column is None:
-            raise UserError(f"{test.url}: no text among {test.schema.names}; expected a column text or target")
-        params["test_column"] = column
-        artifacts["test"] = ArtifactRef(test.url, test.digest)
-    fields = fields_of(sides)
-    adds = (*fields[1:], KEY, *([SIGNATURE] if settings.get("signature", True) else []))
-    drops = tuple(set(listed(sides).names) - {field.name for field in fields})
-    return Stage(
-        name,
-        "gristmill.actors.text.parsing:Parse",
-        adds,
-        tuple(sorted(drops)),
-        params,
-        artifacts,
-        version=3,  # quotes of CSV, and fields that are missing
-        batch=BatchLimits(512),
-        resources=resources or Resources(),
-    )

@@ -1,8 +1,7 @@
-"""Text in the form of speech: small letters, no punctuation, so that every text and every model have the same words."""
+"""Text in the form of speech: lower case, no punctuation, so that every text and every model have the same words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -10,21 +9,30 @@ import pyarrow as pa
 from gristmill.actors.audio import set_column
 from gristmill.models.normalise import words
 from gristmill.shards.schema import TRANSLATIONS_FIELD
-from gristmill.shards.stage import BatchLimits, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 EMPTY = "no word"
 
 
-class Spoken:
+class SpokenSettings(Settings):
+    """Which columns are rewritten."""
+
+    columns: dict[str, str]
+    """Text columns, and the language of each."""
+
+
+class Spoken(Actor):
     """Rewrites text columns, each in its language; a record of which one has no word left is rejected."""
 
-    def __init__(self, columns: Mapping[str, str]) -> None:
-        self._columns = columns
+    name = "spoken"
+    batch = BatchLimits(1024)
+    settings: SpokenSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with its columns in spoken form, and ``reject_reason``."""
         reasons: list[str | None] = [None] * len(batch)
-        for name, lang in self._columns.items():
+        for name, lang in self.settings.columns.items():
             texts = [" ".join(words(text or "", lang)) for text in batch[name].to_pylist()]
             reasons = [
                 reason or (None if text else f"{EMPTY}: {name}") for reason, text in zip(reasons, texts, strict=True)
@@ -33,38 +41,29 @@ class Spoken:
         return batch.append_column("reject_reason", pa.array(reasons, pa.string()))
 
 
-class SpokenTranslations:
+class SpokenTranslationsSettings(Settings):
+    """What the translations are."""
+
+    lang: str
+    """The language that they are in."""
+
+
+class SpokenTranslations(Actor):
     """Rewrites the texts of ``translations``; of those that are then equal the first stays, of empty ones none."""
 
-    def __init__(self, lang: str) -> None:
-        self._lang = lang
+    name = "spoken_translations"
+    adds = (TRANSLATIONS_FIELD,)
+    batch = BatchLimits(1024)
+    settings: SpokenTranslationsSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with ``translations`` in spoken form."""
         lists = []
         for some in batch["translations"].to_pylist():
             by_text: dict[str, dict[str, Any]] = {}
             for one in some or []:
-                text = " ".join(words(one["text"], self._lang))
+                text = " ".join(words(one["text"], self.settings.lang))
                 if text:
                     by_text.setdefault(text, one | {"text": text})
             lists.append(list(by_text.values()))
         return set_column(batch, "translations", pa.array(lists, TRANSLATIONS_FIELD.type))
-
-
-def translations_stage(lang: str, name: str = "spoken_translations") -> Stage:
-    """Return the stage for what a translator gave."""
-    return Stage(
-        name,
-        "gristmill.actors.text.spoken:SpokenTranslations",
-        adds=(TRANSLATIONS_FIELD,),
-        params={"lang": lang},
-        batch=BatchLimits(1024),
-    )
-
-
-def stage(columns: Mapping[str, str], name: str = "spoken") -> Stage:
-    """Return the stage; ``columns`` gives the language of each text column."""
-    return Stage(
-        name, "gristmill.actors.text.spoken:Spoken", params={"columns": dict(columns)}, batch=BatchLimits(1024)
-    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, Self, TypedDict, get_args
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field, model_validator
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.text.translator_files import check_languages, load_fast, longest, read_units
@@ -23,59 +24,125 @@ from gristmill.models.text.placeholders import (
     value_spans,
 )
 from gristmill.models.text.translator import available
-from gristmill.models.text.translator_units import TranslatorUnits
 from gristmill.shards.schema import REJECT_REASON, TRANSLATIONS_FIELD
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
 UNITS = "source_units"  # how long a text is, by which batches are cut
 DAMAGED = pa.field("placeholders_damaged", pa.int32())
-PROTECT = ("none", "catalogue", "all")
+OnCpus = Literal["float32", "int8", "int8_float32", "int16"]
+ComputeType = Literal[OnCpus, "float16", "bfloat16", "int8_float16", "int8_bfloat16"]
 
 
-class CountUnits:
+class SourceSettings(Settings):
+    """The texts that are translated."""
+
+    column: str = "source"
+    """The column that holds them."""
+    prefix: str = ""
+    """The token of the target language, where the translator has several."""
+
+
+class DecodingSettings(Settings):
+    """How texts are translated."""
+
+    n: int = Field(1, ge=1)
+    """Translations of each text, the best distinct ones."""
+    beam: int = Field(4, ge=1)
+    """The width of the beam search; at least ``n`` is taken."""
+    protect: Literal["none", "catalogue", "all"] = "all"
+    """Which slot values become placeholders: those in the catalogue, all (the others stay as they are), or none, nor
+    numbers in digits."""
+    length_penalty: float = Field(1.0, ge=0)
+    """The power of its length by which a translation's log-probability is divided in the search."""
+    compute_type: ComputeType = "float32"
+    """CTranslate2's: int8 is faster and a little worse."""
+    gpus: float = Field(0.0, ge=0, json_schema_extra=HOW)
+    """GPUs of a worker; 0: it runs on a CPU."""
+    rows: int = Field(64, ge=1)
+    """The most texts of a batch."""
+    max_units: float = Field(2048, gt=0)
+    """The most units of a batch, padding counted."""
+
+    @model_validator(mode="after")
+    def _computes(self) -> Self:
+        expected = get_args(OnCpus)
+        if not self.gpus and self.compute_type not in expected:
+            raise ValueError(f"compute_type is {self.compute_type}; expected {', '.join(expected)} without gpus")
+        return self
+
+
+class TranslationSettings(SourceSettings):
+    """Which texts are translated, and how."""
+
+    decoding: DecodingSettings = DecodingSettings()
+    catalogue: Mapping[str, str] = Field(default_factory=dict)
+    """Values of entities and their translations; texts without ``slots`` are searched for them."""
+
+
+class Translation(TypedDict):
+    """One translation of a text (:data:`gristmill.shards.schema.TRANSLATION`)."""
+
+    text: str
+    logprob: float
+    units: int
+
+
+class CountUnits(Actor):
     """Adds how many units of the translator a text has."""
 
-    def __init__(self, column: str, prefix: str, translator: str) -> None:
-        self.column, self.units = column, read_units(translator, prefix)
+    name = "count_units"
+    adds = (pa.field(UNITS, pa.int32()),)
+    batch = BatchLimits(rows=4096)
+    settings: SourceSettings
+
+    def __init__(self, settings: SourceSettings, translator: str) -> None:
+        super().__init__(settings)
+        self.units = read_units(translator, settings.prefix)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        texts = batch[self.column].to_pylist()
+        """Return the batch with ``source_units``."""
+        texts = batch[self.settings.column].to_pylist()
         counts = [len(self.units.source_tokens(text)) if text else 0 for text in texts]
         return set_column(batch, UNITS, pa.array(counts, pa.int32()))
 
 
-class Translate:
+class Translate(Actor):
     """Adds ``translations``: the ``n`` best distinct ones, and how many of the beam had damaged placeholders.
 
     A translation that lost or doubled a placeholder is left out, as long as a whole one is there; else the best one is
     mended as :func:`gristmill.models.text.placeholders.fill` says. What has no text, or more units than the translator
-    has positions for, is turned down.
+    has positions for, is rejected.
     """
 
-    def __init__(
-        self,
-        column: str,
-        n: int,
-        beam: int,
-        protect: str,
-        length_penalty: float,
-        compute_type: str,
-        device: str,
-        prefix: str,
-        catalogue: Mapping[str, str],
-        translator: str,
-    ) -> None:
-        self.column, self.n, self.beam = column, n, max(beam, n)
-        self.protect, self.length_penalty = protect, length_penalty
-        self.catalogue = Catalogue(catalogue)
-        files, self.units = load_fast(translator, prefix)
+    name = "translate"
+    adds = (TRANSLATIONS_FIELD, DAMAGED)
+    drops = (UNITS,)
+    measures = (DAMAGED.name,)
+    settings: TranslationSettings
+
+    def __init__(self, settings: TranslationSettings, translator: str) -> None:
+        super().__init__(settings)
+        decoding = settings.decoding
+        self.catalogue = Catalogue(settings.catalogue)
+        files, self.units = load_fast(translator, settings.prefix)
         self.longest = longest(translator)
-        self.translator = open_translator(files, compute_type, device)
+        self.translator = open_translator(files, decoding.compute_type, "cuda" if decoding.gpus else "cpu")
+
+    @classmethod
+    def contract(cls, settings: TranslationSettings) -> Mapping[str, Any]:
+        """Return what a batch may hold, and what a worker holds."""
+        decoding = settings.decoding
+        return {
+            "batch": BatchLimits(rows=decoding.rows, cost=UNITS, max_cost=decoding.max_units),
+            "resources": Resources(gpus=decoding.gpus),
+        }
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        sources = batch[self.column].to_pylist()
+        """Return the batch with ``translations``, ``placeholders_damaged`` and ``reject_reason``."""
+        decoding = self.settings.decoding
+        beam = max(decoding.beam, decoding.n)
+        sources = batch[self.settings.column].to_pylist()
         rows = batch.select([name for name in ("tokens", "slots") if name in batch.column_names]).to_pylist()
         rows = rows or [{}] * len(sources)
         protected = [self._protected(text or "", row) for text, row in zip(sources, rows, strict=True)]
@@ -84,9 +151,9 @@ class Translate:
         todo = [place for place, reason in enumerate(reasons) if reason is None]
         found = self.translator.translate_batch(
             [tokens[place] for place in todo],
-            beam_size=self.beam,
-            num_hypotheses=self.beam,
-            length_penalty=self.length_penalty,
+            beam_size=beam,
+            num_hypotheses=beam,
+            length_penalty=decoding.length_penalty,
             return_scores=True,
             disable_unk=True,
             max_batch_size=0,
@@ -94,7 +161,7 @@ class Translate:
             # A translator that does not come to an end is not waited for; a batch is the same wherever it is cut.
             max_decoding_length=min(self.longest, most_units(max((len(tokens[place]) for place in todo), default=0))),
         )
-        made: list[list[dict[str, Any]] | None] = [None] * len(sources)
+        made: list[list[Translation] | None] = [None] * len(sources)
         damaged = np.zeros(len(sources), np.int32)
         for place, result in zip(todo, found, strict=True):
             made[place], damaged[place] = self._best(result, protected[place])
@@ -106,7 +173,7 @@ class Translate:
 
     def _protected(self, text: str, row: Mapping[str, Any]) -> Protected:
         text = self.units.form(text)
-        if self.protect == "none" or not self.units.placeholders:
+        if self.settings.decoding.protect == "none" or not self.units.placeholders:
             return Protected(text)
         spans: list[Span] = number_spans(text)
         slots = row.get("slots")
@@ -117,37 +184,37 @@ class Translate:
         return protect(text, spans)
 
     def _slot_spans(self, text: str, tokens: Sequence[str], slots: Sequence[Mapping[str, Any]]) -> list[Span]:
+        every = self.settings.decoding.protect == "all"
         spans: list[Span] = []
         for slot in slots:
             placed = slot["start"] is not None and slot["end"] is not None
             found = token_spans(text, tokens, [(slot["start"], slot["end"])]) if placed else []
             if not found and slot["value"]:
                 found = value_spans(text, [slot["value"]])[:1]
-            spans += [
-                span for span in found if self.protect == "all" or self.catalogue.target(text[slice(*span)]) is not None
-            ]
+            spans += [span for span in found if every or self.catalogue.target(text[slice(*span)]) is not None]
         return spans
 
-    def _best(self, result: Any, protected: Protected) -> tuple[list[dict[str, Any]], int]:
+    def _best(self, result: Any, protected: Protected) -> tuple[list[Translation], int]:
         """Return the translations of a text, and how many of the beam had damaged placeholders."""
-        whole: dict[str, dict[str, Any]] = {}
-        mended: dict[str, dict[str, Any]] = {}
+        penalty, n = self.settings.decoding.length_penalty, self.settings.decoding.n
+        whole: dict[str, Translation] = {}
+        mended: dict[str, Translation] = {}
         damaged = 0
         for hypothesis, score in zip(result.hypotheses, result.scores, strict=True):
             filled: Filled = fill(self.units.target_text(hypothesis), protected, self.catalogue)
             count = len(hypothesis) + 1
-            one = {
+            one: Translation = {
                 "text": filled.text,
-                "logprob": score * count**self.length_penalty,
+                "logprob": score * count**penalty,
                 "units": count,
             }
             damaged += not filled.whole
             if filled.text:
                 (whole if filled.whole else mended).setdefault(filled.text, one)
-        return list((whole or dict(list(mended.items())[:1])).values())[: self.n], damaged
+        return list((whole or dict(list(mended.items())[:1])).values())[:n], damaged
 
 
-def open_translator(files: Mapping[str, bytes], compute_type: str = "float32", device: str = "cpu") -> Any:
+def open_translator(files: Mapping[str, bytes], compute_type: ComputeType, device: str = "cpu") -> Any:
     """Return CTranslate2's translator of files in memory, on one CPU thread or a GPU."""
     import ctranslate2
 
@@ -168,63 +235,16 @@ def _refused(text: str | None, tokens: Sequence[str], longest: int) -> str | Non
 
 
 def stages(
-    translator: ArtifactRef,
-    *,
-    source_lang: str,
-    target_lang: str,
-    column: str = "source",
-    n: int = 1,
-    beam: int = 4,
-    protect: str = "all",
-    catalogue: Mapping[str, str] | None = None,
-    length_penalty: float = 1.0,
-    compute_type: str = "float32",
-    device: str = "cpu",
-    gpus: float = 0.0,
-    prefix: str = "",
-    rows: int = 64,
-    max_units: float = 2048,
+    translator: ArtifactRef, settings: TranslationSettings, *, source_lang: str, target_lang: str
 ) -> tuple[Stage, Stage]:
-    """Return the two stages that translate ``column``: texts are measured in units, then translated in batches.
-
-    ``protect`` says which slot values become placeholders: those in the ``catalogue``, ``all`` (what it lacks stays as
-    it is), or none at all; numbers in digits go with them. Records without ``slots`` are searched for its values.
+    """Return the two stages that translate: texts are measured in units, then translated in batches.
 
     Raises:
         UserError: the translator is of other languages, or the packages are absent.
     """
     available()
-    units: TranslatorUnits = read_units(translator.url, prefix)
-    check_languages(units, translator.url, source_lang, target_lang)
-    artifacts = {"translator": translator}
-    measure = Stage(
-        "count_units",
-        "gristmill.actors.text.translate:CountUnits",
-        adds=(pa.field(UNITS, pa.int32()),),
-        params={"column": column, "prefix": prefix},
-        artifacts=artifacts,
-        batch=BatchLimits(rows=4096),
+    check_languages(read_units(translator.url, settings.prefix), translator.url, source_lang, target_lang)
+    return (
+        CountUnits.stage(settings.part(SourceSettings), translator=translator),
+        Translate.stage(settings, translator=translator),
     )
-    params = {
-        "column": column,
-        "n": n,
-        "beam": beam,
-        "protect": protect,
-        "length_penalty": length_penalty,
-        "compute_type": compute_type,
-        "device": device,
-        "prefix": prefix,
-        "catalogue": dict(catalogue or {}),
-    }
-    translate = Stage(
-        "translate",
-        "gristmill.actors.text.translate:Translate",
-        adds=(TRANSLATIONS_FIELD, DAMAGED),
-        drops=(UNITS,),
-        params=params,
-        artifacts=artifacts,
-        batch=BatchLimits(rows=rows, cost=UNITS, max_cost=max_units),
-        resources=Resources(gpus=gpus),
-        measures=(DAMAGED.name,),
-    )
-    return measure, translate

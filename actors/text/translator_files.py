@@ -1,4 +1,4 @@
-"""Translators where they lie: an artifact or a plain folder, and what CTranslate2 makes of them."""
+"""Translators as stored: an artifact or a plain folder, and their conversion to CTranslate2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAST = "ctranslate2."  # before the names of the files of the converted model
 
 
 def reader(url: str) -> Callable[[str], bytes | None]:
-    """Return what reads a file of an artifact or of a plain folder by name; ``None`` where there is no such file."""
+    """Return a function that reads a file of an artifact or plain folder by name; ``None`` where there is none."""
     artifact = get_artifact(url)
 
     def read(name: str) -> bytes | None:
@@ -40,7 +40,7 @@ def reader(url: str) -> Callable[[str], bytes | None]:
 
 
 def read_units(url: str, prefix: str = "") -> TranslatorUnits:
-    """Read the units of a translator, which tell its languages."""
+    """Read the units of a translator, and with them its languages."""
     return TranslatorUnits.from_files(reader(url), url, prefix)
 
 
@@ -51,11 +51,11 @@ def check_languages(units: TranslatorUnits, where: str, source_lang: str, target
         raise UserError(
             f"{where}: translates into several languages; give the token of the one meant as prefix: {', '.join(codes)}"
         )
-    told = {source_lang: units.source_lang, target_lang: units.prefix.strip("<>") or units.target_lang}
+    own = {source_lang: units.source_lang, target_lang: units.prefix.strip("<>") or units.target_lang}
     # A checkpoint that names no language, or several by one code (mul, inc), is taken at the user's word.
-    if any(is_known(own) and base_language(own) != base_language(wanted) for wanted, own in told.items()):
+    if any(is_known(lang) and base_language(lang) != base_language(wanted) for wanted, lang in own.items()):
         raise UserError(
-            f"{where}: translates from {told[source_lang]!r} into {told[target_lang]!r}; "
+            f"{where}: translates from {own[source_lang]!r} into {own[target_lang]!r}; "
             f"expected from {source_lang!r} into {target_lang!r}"
         )
     if is_known(target_lang) and letters_of(units.target.tokens, target_lang) < LEAST_LETTERS:
@@ -86,7 +86,7 @@ def longest(url: str) -> int:
 
 
 def checkpoint_digest(folder: str) -> dict[str, str]:
-    """Return the digests of what is read of a user's checkpoint, by file.
+    """Return the digests of the files that are read of a user's checkpoint, by name.
 
     Raises:
         UserError: it holds no translator.

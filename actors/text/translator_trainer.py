@@ -1,23 +1,23 @@
-"""Training of translators on sealed pairs, from scratch or from a translator that is there.
+"""Training of translators on sealed pairs, from scratch or on from a translator.
 
-``train(config, context)`` takes JSON values only. On a CPU the same config gives the same files bit for bit, also when
-a run was stopped and resumed from its last checkpoint: every step seeds its own draws, the order of an epoch depends
-on seed and epoch alone, and a checkpoint holds the weights, the optimiser's moments and the sum of weights averaged.
+On a CPU the same settings and inputs give the same files bit for bit, also when a run was stopped and resumed from its
+last checkpoint: every step seeds its own draws, the order of an epoch depends on seed and epoch alone, and a checkpoint
+holds the weights, the optimiser's moments and the sum of weights averaged.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from gristmill.actors.text.translator_data import Pairs, encode, read_pairs
+from gristmill.actors.text.translator_data import Pairs, Texts, encode, read_pairs
 from gristmill.actors.text.translator_files import FAST, check_languages, convert, reader
 from gristmill.models.optimisers import load_state_tensors, state_tensors
 from gristmill.models.text.placeholders import Catalogue
@@ -32,72 +32,107 @@ from gristmill.models.text.translator import (
     sizes_of,
 )
 from gristmill.models.text.translator_init import bilingual_start
-from gristmill.models.text.translator_units import TranslatorUnits, fit_units
+from gristmill.models.text.translator_units import TranslatorUnits, UnitSettings, fit_units
 from gristmill.models.weights import read_metadata
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import HOW, Settings
+
+Passes = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
 
 
-class TranslatorTraining(BaseModel):
-    """What a training is given.
+class Schedule(Settings):
+    """How long a training lasts, and its learning rate."""
 
-    ``data``: urls of sealed pairs; ``weights``: how often a pair of each counts in an epoch (2: twice, 0.5: every
-    other epoch on average; which one is drawn by epoch and id). ``dev``: url of pairs whose loss is told as it goes.
-    ``init``: a translator's artifact or a Marian checkpoint's folder, whose weights, units and form of text are kept;
-    ``prefix`` is the token of the target language, where that has several.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    data: list[str] = Field(min_length=1)
-    weights: list[float] | None = None
-    dev: str | None = None
-    source_lang: str = "en"
-    target_lang: str = "hi"
-    model: dict[str, Any] = {}
-    units: int = Field(4000, ge=50)
-    lower: bool = True
-    placeholders: bool = True
-    catalogue: dict[str, str] = {}
-    init: str | None = None
-    prefix: str = ""
-    bilingual_start: bool = True
-    epochs: float | None = Field(None, gt=0)
+    epochs: Passes | None = 10
+    """Passes over the pairs; ``null`` where ``steps`` is given."""
     steps: int | None = Field(None, gt=0)
-    lr: float = Field(2e-3, gt=0)
+    """Optimiser steps, instead of epochs: equal work whatever the number of pairs."""
+    lr: Rate = 3e-3
+    """The highest learning rate."""
     warmup: float = Field(0.1, ge=0, le=1)
+    """The share of the steps over which the learning rate rises; then it falls along a cosine to 0."""
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("epochs or steps: expected one of them, and null for the other")
+        return self
+
+
+class TuneSettings(Schedule):
+    """Training on from a translator: a few passes at a lower learning rate."""
+
+    epochs: Passes | None = 2
+    """Passes over the pairs; ``null`` where ``steps`` is given."""
+    lr: Rate = 5e-4
+    """The highest learning rate."""
+
+
+class ScratchSettings(UnitSettings):
+    """A translator that is trained from scratch; where training goes on from one, these are not used."""
+
+    model: TranslatorSizes = TranslatorSizes()
+    """Its sizes."""
+    bilingual_start: bool = True
+    """Whether it begins as a lexicon counted from its pairs (:mod:`gristmill.models.text.translator_init`)."""
+
+
+class TranslatorTraining(ScratchSettings, Schedule):
+    """A translator and its training."""
+
+    source_lang: str = Field("en", min_length=1)
+    """The language that is translated from."""
+    target_lang: str = Field("hi", min_length=1)
+    """The language that is translated into."""
+    prefix: str = ""
+    """The token of the target language, where the translator to begin with has several."""
     batch_units: int = Field(1000, ge=1)
+    """The most units of a batch: rows x the longest of the longer side."""
     most_units: int = Field(100, ge=2)
+    """The most units of a side; longer pairs are left out."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """The share of probability that is spread over all units."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
     grad_clip: float = Field(1.0, gt=0)
+    """The greatest norm of a gradient."""
     average: int = Field(1, ge=1)
-    seed: int = 0
+    """How many of the last epochs' weights are averaged."""
     checkpoint_steps: int = Field(500, ge=1)
+    """Steps between checkpoints."""
     report_steps: int = Field(50, ge=1)
-    threads: int = Field(1, ge=1)
-    device: str = "cpu"
+    """Steps between reports of the loss."""
+    threads: int = Field(1, ge=1, json_schema_extra=HOW)
+    """CPU threads of a rank."""
+    gpus: float = Field(0.0, ge=0, json_schema_extra=HOW)
+    """GPUs of a rank; with any, the network runs there, in bfloat16."""
 
 
-def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+def train(
+    settings: TranslatorTraining,
+    context: TrainContext,
+    *,
+    data: Sequence[tuple[str, float]],
+    seed: int = 0,
+    init: str | None = None,
+    dev: str | None = None,
+    catalogue: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Train a translator; return its files (those of CTranslate2 with their prefix) and curves.
 
+    ``data``: sealed pairs, and how often a pair of each counts in an epoch (2: twice, 0.5: every other epoch on
+    average; which one is drawn by epoch and id). ``init``: a translator's artifact or a Marian checkpoint's folder,
+    whose weights, units and form of text are kept. ``dev``: pairs whose loss is reported after each epoch.
+    ``catalogue``: values and their translations; those that a pair holds on both sides become placeholders.
+
     Raises:
-        UserError: a setting is wrong, no pair is left to train on, a set is of other languages, or a package is absent.
+        UserError: no pair is left to train on, a set is of other languages, or a package is absent.
     """
     available()
-    try:
-        run = TranslatorTraining.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        known = ", ".join(TranslatorTraining.model_fields)
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"translator training: {place}: {first['msg']}; expected some of {known}") from None
-    if (run.epochs is None) == (run.steps is None):
-        raise UserError("translator training: expected either epochs or steps")
-    if run.weights is not None and len(run.weights) != len(run.data):
-        raise UserError(f"translator training: {len(run.weights)} weights for {len(run.data)} sets; expected as many")
-    return _Training(run, context).work()
+    return _Training(settings, context, data, seed, init, dev, Catalogue(catalogue or {})).work()
 
 
 class _Loss(nn.Module):
@@ -113,66 +148,65 @@ class _Loss(nn.Module):
 
 
 class _Training:
-    def __init__(self, run: TranslatorTraining, context: TrainContext) -> None:
-        self.run, self.context = run, context
-        torch.set_num_threads(run.threads)
-        torch.manual_seed(run.seed)
-        device = "cuda" if run.device == "auto" and torch.cuda.is_available() else run.device
-        self.device = torch.device("cpu" if device == "auto" else device)
-        self.catalogue = Catalogue(run.catalogue)
-        texts = read_pairs(run.data, run.source_lang, run.target_lang, run.weights)
-        model, self.units = self._start(texts)
-        most = min(run.most_units, model.config.max_position_embeddings)
-        self.pairs = encode(texts, self.units, self.catalogue, most)
-        self.dev = None
-        if run.dev is not None:
-            held = read_pairs([run.dev], run.source_lang, run.target_lang)
-            self.dev = encode(held, self.units, self.catalogue, most)
-        if run.init is None and run.bilingual_start:
-            bilingual_start(model, self.pairs.source, self.pairs.target, run.seed)
+    def __init__(
+        self,
+        settings: TranslatorTraining,
+        context: TrainContext,
+        data: Sequence[tuple[str, float]],
+        seed: int,
+        init: str | None,
+        dev: str | None,
+        catalogue: Catalogue,
+    ) -> None:
+        self.settings, self.context, self.seed = settings, context, seed
+        torch.set_num_threads(settings.threads)
+        torch.manual_seed(seed)
+        self.device = torch.device("cuda" if settings.gpus and torch.cuda.is_available() else "cpu")
+        langs = (settings.source_lang, settings.target_lang)
+        texts = read_pairs([url for url, _ in data], *langs, [weight for _, weight in data])
+        model, self.units = self._load(init) if init is not None else self._new(texts, catalogue)
+        most = min(settings.most_units, model.config.max_position_embeddings)
+        self.pairs = encode(texts, self.units, catalogue, most)
+        self.dev = None if dev is None else encode(read_pairs([dev], *langs), self.units, catalogue, most)
+        if init is None and settings.bilingual_start:
+            bilingual_start(model, self.pairs.source, self.pairs.target, seed)
         self.model = model.to(self.device)
         self.pad = model.config.pad_token_id
         self.parameters = [value for value in model.parameters() if value.requires_grad]
+        decay = settings.weight_decay
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=run.lr, betas=(0.9, 0.98), eps=1e-9, weight_decay=run.weight_decay, fused=True
+            self.parameters, lr=settings.lr, betas=(0.9, 0.98), eps=1e-9, weight_decay=decay, fused=True
         )
         per_epoch = len(self._order(0))
         self.epoch_steps = -(-per_epoch // context.world_size)
-        self.steps = run.steps or max(1, math.ceil(self.epoch_steps * (run.epochs or 0)))
-        self.curves: list[dict[str, Any]] = []
+        # All steps, and those that are done: a trial ends early.
+        self.whole = settings.steps or max(1, math.ceil(self.epoch_steps * (settings.epochs or 0)))
+        self.steps = self.whole if context.trial_steps is None else min(self.whole, context.trial_steps)
+        self.curves: list[dict[str, float]] = []
         self.done = self.averaged = 0
         self.sum: dict[str, Tensor] = {}
         self._resume()
-        self.loss: nn.Module = _Loss(self.model, run.label_smoothing)
+        self.loss: nn.Module = _Loss(self.model, settings.label_smoothing)
         if context.world_size > 1:
             self.loss = nn.parallel.DistributedDataParallel(self.loss)
 
-    def _start(self, texts: Any) -> tuple[Any, TranslatorUnits]:
-        run = self.run
-        if run.init is not None:
-            model, units = load_translator(reader(run.init), run.init, run.prefix)
-            check_languages(units, run.init, run.source_lang, run.target_lang)
-            return model, units
-        try:
-            sizes = TranslatorSizes(**run.model)
-        except TypeError as error:
-            raise UserError(f"translator training: model: {error}") from None
-        protected = texts.protected(self.catalogue) if run.placeholders else texts
-        units = fit_units(
-            protected.source,
-            protected.target,
-            run.units,
-            run.source_lang,
-            run.target_lang,
-            lower=run.lower,
-            placeholders=run.placeholders,
-        )
-        return new_model(sizes, units), units
+    def _load(self, init: str) -> tuple[Any, TranslatorUnits]:
+        model, units = load_translator(reader(init), init, self.settings.prefix)
+        check_languages(units, init, self.settings.source_lang, self.settings.target_lang)
+        return model, units
+
+    def _new(self, texts: Texts, catalogue: Catalogue) -> tuple[Any, TranslatorUnits]:
+        settings = self.settings
+        if settings.placeholders:
+            texts = texts.protected(catalogue)
+        langs = (settings.source_lang, settings.target_lang)
+        units = fit_units(texts.source, texts.target, *langs, settings)
+        return new_model(settings.model, units), units
 
     def work(self) -> dict[str, Any]:
         for step, epoch, rows in self._batches(self.done):
             loss = self._step(step, rows)
-            self._tell(step, epoch, loss)
+            self._report(step, epoch, loss)
         if self.context.rank != 0:
             return {"files": {}, "curves": self.curves}
         if self.averaged > 1:
@@ -180,13 +214,13 @@ class _Training:
             self.model.load_state_dict(held | {name: value / self.averaged for name, value in self.sum.items()})
         files = save_translator(self.model, self.units)
         files |= {f"{FAST}{name}": data for name, data in convert(self.model, self.units).items()}
-        told = {"pairs": len(self.pairs), "too_long": self.pairs.too_long, **sizes_of(self.model)}
-        return {"files": files, "curves": self.curves, "model": told}
+        described = {"pairs": len(self.pairs), "too_long": self.pairs.too_long, **sizes_of(self.model)}
+        return {"files": files, "curves": self.curves, "model": described}
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         """Return the batches of an epoch: rows of like length, in drawn order."""
-        draw = RecordRandom(self.run.seed, "translator order")(str(epoch))
-        return self.pairs.batches(self.run.batch_units, draw)
+        draw = RecordRandom(self.seed, "translator order")(str(epoch))
+        return self.pairs.batches(self.settings.batch_units, draw)
 
     def _batches(self, done: int) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield (step, epoch, rows) of the steps after ``done``."""
@@ -201,47 +235,50 @@ class _Training:
             yield step, epoch, order[at % len(order)]
 
     def _step(self, step: int, rows: np.ndarray) -> float:
-        torch.manual_seed((self.run.seed * 1_000_003 + step) * 64 + self.context.rank)
+        torch.manual_seed((self.seed * 1_000_003 + step) * 64 + self.context.rank)
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.steps, self.run.warmup, self.run.lr)
+            group["lr"] = learning_rate(step, self.steps, self.settings.warmup, self.settings.lr)
         self.loss.train()
         source, target = (t.to(self.device) for t in self.pairs.padded(rows, self.pad))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self.loss(source, target)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.run.grad_clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
         if not torch.isfinite(norm):
             raise UserError(
-                f"translator training: the gradient of step {step} is not finite; lower lr ({self.run.lr:g})"
+                f"translator training: the gradient of step {step} is not finite; lower lr ({self.settings.lr:g})"
             )
         self.optimiser.step()
         return float(loss.detach())
 
-    def _tell(self, step: int, epoch: int, loss: float) -> None:
+    def _report(self, step: int, epoch: int, loss: float) -> None:
         self.done = step + 1
+        average = self.settings.average
         ended = self.done % self.epoch_steps == 0 or self.done == self.steps
-        if ended and self.run.average > 1 and (self.steps - self.done) // self.epoch_steps < self.run.average:
+        if ended and average > 1 and (self.steps - self.done) // self.epoch_steps < average:
             for name, value in self.model.state_dict().items():
                 held = self.sum.get(name)
                 self.sum[name] = value.detach().clone() if held is None else held + value
             self.averaged += 1
-        due = self.done % self.run.checkpoint_steps == 0 and self.done < self.steps
-        if not (step % self.run.report_steps == 0 or ended or due):
+        due = self.done % self.settings.checkpoint_steps == 0 and self.done < self.steps
+        trial = self.context.trial_steps is not None
+        if not (trial or step % self.settings.report_steps == 0 or ended or due):
             return
-        told: dict[str, Any] = {"step": step, "epoch": epoch, "lr": self.optimiser.param_groups[0]["lr"], "loss": loss}
+        rate = self.optimiser.param_groups[0]["lr"]
+        metrics: dict[str, float] = {"step": step, "epoch": epoch, "lr": rate, "loss": loss}
         if ended and self.dev is not None:
-            told["dev_loss"] = self._dev_loss(self.dev)
-        self.curves.append(told)
+            metrics["dev_loss"] = self._dev_loss(self.dev)
+        self.curves.append(metrics)
         data = self._checkpoint() if due and self.context.rank == 0 else None
-        self.context.report({**told, "steps": self.steps}, data)
+        self.context.report({**metrics, "steps": self.steps, **({"phase_steps": self.whole} if trial else {})}, data)
 
     @torch.no_grad()
     def _dev_loss(self, dev: Pairs) -> float:
         """Return the mean loss a unit of held-out pairs, without smoothing."""
         self.model.eval()
         total = units = 0.0
-        for rows in dev.batches(self.run.batch_units):
+        for rows in dev.batches(self.settings.batch_units):
             source, target = (t.to(self.device) for t in dev.padded(rows, self.pad))
             count = int((target != self.pad).sum())
             total += count * float(cross_entropy(self.model, source, target))

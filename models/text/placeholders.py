@@ -1,7 +1,7 @@
 """Placeholders: names, numbers and slot values stand as marks while a text is translated, and are filled in after.
 
-A mark (``<v0>`` to ``<v9>``) is one unit of a translator's vocabulary. In training pairs what is the same thing on both
-sides becomes the same mark on both; before translation the values of a text become marks, and each is then replaced
+A mark (``<v0>`` to ``<v9>``) is one unit of a translator's vocabulary. In training pairs the same thing on both sides
+becomes the same mark on both; before translation the values of a text become marks, and each is then replaced
 by its value in the target language from a catalogue, or verbatim.
 """
 
@@ -76,7 +76,7 @@ def number_spans(text: str) -> list[Span]:
 
 
 def token_spans(text: str, tokens: Sequence[str], slots: Iterable[Span]) -> list[Span]:
-    """Return where slots stand in a text, given as tokens from start up to but not with end.
+    """Return where slots stand in a text, given as tokens from start up to but not including end.
 
     Tokens are looked for in order; from one that is not in the text on, no slot is found.
     """
@@ -182,7 +182,7 @@ def protect_pair(
 
 
 def has_mark(text: str) -> bool:
-    """Tell whether a text holds what looks like a mark."""
+    """Return whether a text holds what looks like a mark."""
     return _MARK.search(text) is not None
 
 
@@ -201,7 +201,7 @@ def _target(value: str, catalogue: Catalogue) -> str:
 
 def _digits(number: str) -> str:
     """Return a number in ASCII digits, whatever the script."""
-    return "".join(str(unicodedata.digit(sign)) if sign.isdigit() else sign for sign in number)
+    return "".join(str(unicodedata.digit(each)) if each.isdigit() else each for each in number)
 
 
 def _key(value: str) -> str:
@@ -209,7 +209,7 @@ def _key(value: str) -> str:
 
 
 def _finder(values: Iterable[str]) -> re.Pattern[str]:
-    # Vowel signs are no word characters to re, so the end of a word is told by what may not follow.
+    # Vowel signs are no word characters to re, so a word ends where none of these follows.
     inside = r"[\w\u0300-\u036f\u0900-\u0963\u0966-\u0dff]"
     longest = sorted(values, key=lambda value: (-len(value), value))
     return re.compile(rf"(?<!{inside})(?:{'|'.join(map(re.escape, longest))})(?!{inside})", re.IGNORECASE)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
 
 from gristmill.models.text.translator_units import END, UNKNOWN, TranslatorUnits
 from gristmill.models.weights import read_metadata
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,17 +25,31 @@ CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bi
 _TIED = "lm_head.weight"
 
 
-@dataclass(frozen=True)
-class TranslatorSizes:
+class TranslatorSizes(Settings):
     """Sizes of a translator that is trained from scratch."""
 
-    dim: int = 192
-    encoder_layers: int = 3
-    decoder_layers: int = 1
-    ff: int = 768
-    heads: int = 4
-    dropout: float = 0.1
-    positions: int = 256  # the most units of a text
+    dim: int = Field(192, ge=8)
+    """The width of embeddings and layers."""
+    encoder_layers: int = Field(3, ge=1)
+    """Layers over the source."""
+    decoder_layers: int = Field(1, ge=1)
+    """Layers over the target."""
+    ff: int = Field(768, ge=8)
+    """The width inside feed-forward layers."""
+    heads: int = Field(4, ge=1)
+    """Attention heads of a layer."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """The share of activations that are dropped in training."""
+    positions: int = Field(256, ge=8)
+    """The most units of a text."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.dim % (2 * self.heads):
+            raise ValueError(
+                f"dim is {self.dim} and heads is {self.heads}; expected a dim that is a multiple of twice the heads"
+            )
+        return self
 
 
 def available() -> None:
@@ -50,8 +66,6 @@ def new_model(sizes: TranslatorSizes, units: TranslatorUnits) -> Any:
     import torch
     from transformers import MarianConfig, MarianMTModel
 
-    if sizes.dim % (2 * sizes.heads):
-        raise UserError(f"translator: dim {sizes.dim}; expected a multiple of twice the heads, {2 * sizes.heads}")
     vocabulary = len(units.target.tokens)
     config = MarianConfig(
         vocab_size=vocabulary,
@@ -87,7 +101,7 @@ def new_model(sizes: TranslatorSizes, units: TranslatorUnits) -> Any:
 
 
 def sizes_of(model: Any) -> dict[str, int]:
-    """Return what a reader wants to know of a network's size."""
+    """Return the sizes of a network, and how many parameters it has."""
     config = model.config
     return {
         "dim": config.d_model,

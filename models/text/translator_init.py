@@ -3,8 +3,8 @@
 Training on some ten thousand pairs spends most of its time on finding out which units go together, which counting does
 in seconds: target units get the leading singular vectors of their co-occurrence in pairs (as in latent semantic
 analysis, Deerwester et al. 1990), and source units the mean of target units by their probability under IBM model 1
-(Brown et al. 1993). Attention over the source begins as the identity, so that what it looks at is what is said, and the
-other parts of each layer begin small. Nothing but the training pairs is used.
+(Brown et al. 1993). Attention over the source begins as the identity, so that the decoder writes what it attends to,
+and the other parts of each layer begin small. Nothing but the training pairs is used.
 """
 
 from __future__ import annotations

@@ -14,16 +14,30 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from pydantic import Field
+
 from gristmill.models.normalise import normalise
 from gristmill.models.pieces import fit_pieces
 from gristmill.models.text.placeholders import MARKS
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 END, UNKNOWN, PAD = "</s>", "<unk>", "<pad>"
 SOURCE_SPM, TARGET_SPM, SOURCE_VOCAB, TARGET_VOCAB = "source.spm", "target.spm", "vocab.json", "target_vocab.json"
 TOKENIZER, DESCRIPTION = "tokenizer_config.json", "translator.json"
 MOST_LINES = 400_000  # that pieces are fitted to: more lines take longer and change little
+
+
+class UnitSettings(Settings):
+    """The units of a translator that is trained from scratch."""
+
+    units: int = Field(4000, ge=50)
+    """The most units of each language."""
+    lower: bool = True
+    """Whether text is written in lower case."""
+    placeholders: bool = True
+    """Whether names, numbers and slot values become marks (:mod:`gristmill.models.text.placeholders`)."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +64,16 @@ class Side:
 class TranslatorUnits:
     """Both sides of a translator, its languages, and how text is written before it is cut into pieces.
 
-    ``lower`` writes everything in small letters; ``placeholders`` tells that it was trained with marks; ``prefix`` is
-    a token before each source text, by which checkpoints of several target languages are told which is meant.
+    ``lower``: everything is written in lower case; ``placeholders``: it was trained with marks; ``prefix``: a token
+    before each source text that names the target language, for checkpoints of several.
     """
 
     source: Side
     target: Side
     source_lang: str
     target_lang: str
-    lower: bool = True
-    placeholders: bool = True
+    lower: bool
+    placeholders: bool
     prefix: str = ""
 
     def form(self, text: str) -> str:
@@ -142,10 +156,10 @@ class TranslatorUnits:
         target = source if other is None else _tokens(other, f"{where}: {TARGET_VOCAB}")
         described = json.loads(read(DESCRIPTION) or b"null")
         if described is None:
-            told = json.loads(read(TOKENIZER) or b"{}")
+            tokenizer = json.loads(read(TOKENIZER) or b"{}")
             described = {
-                "source_lang": told.get("source_lang") or "",
-                "target_lang": told.get("target_lang") or "",
+                "source_lang": tokenizer.get("source_lang") or "",
+                "target_lang": tokenizer.get("target_lang") or "",
                 "lower": False,
                 "placeholders": False,
                 "prefix": prefix,
@@ -157,7 +171,7 @@ class TranslatorUnits:
         for name, tokens in ((SOURCE_SPM, source), (TARGET_SPM, target)):
             sides.append(Side(needed(name), tokens))
             try:
-                _ = sides[-1].pieces  # a damaged file is told now, not by each text
+                _ = sides[-1].pieces  # a damaged file is refused now, not with each text
             except RuntimeError:
                 raise UserError(f"{where}: {name} is damaged; expected a SentencePiece model") from None
         return cls(sides[0], sides[1], **described)
@@ -166,30 +180,27 @@ class TranslatorUnits:
 def fit_units(
     source: Iterable[str],
     target: Iterable[str],
-    size: int,
     source_lang: str,
     target_lang: str,
-    *,
-    lower: bool = True,
-    placeholders: bool = True,
+    settings: UnitSettings,
 ) -> TranslatorUnits:
-    """Fit ``size`` pieces a side (unigram models, Kudo 2018; fewer where the text is small) to the texts of pairs.
+    """Fit pieces of each side (unigram models, Kudo 2018; fewer where the text is small) to the texts of pairs.
 
     Both sides get as many numbers, since Marian has one number for the pad of both, the last one.
     """
     empty = Side(b"", ())
-    form = TranslatorUnits(empty, empty, source_lang, target_lang, lower, placeholders).form
+    form = TranslatorUnits(empty, empty, source_lang, target_lang, settings.lower, settings.placeholders).form
     fitted = []
     for texts, lang in ((source, source_lang), (target, target_lang)):
         lines = islice(filter(None, map(form, texts)), MOST_LINES)
         special = {"eos_id": 0, "unk_id": 1, "pad_id": -1, "user_defined_symbols": list(MARKS)}
-        fitted.append(fit_pieces(lines, size, f"units of {lang}", **special))
+        fitted.append(fit_pieces(lines, settings.units, f"units of {lang}", **special))
     most = max(len(tokens) for _, tokens in fitted)
     sides = []
     for model, tokens in fitted:
         fillers = [f"<unused{number}>" for number in range(most - len(tokens))]
         sides.append(Side(model, (*tokens, *fillers, PAD)))
-    return TranslatorUnits(sides[0], sides[1], source_lang, target_lang, lower, placeholders)
+    return TranslatorUnits(sides[0], sides[1], source_lang, target_lang, settings.lower, settings.placeholders)
 
 
 def _tokens(data: bytes, where: str) -> tuple[str, ...]:

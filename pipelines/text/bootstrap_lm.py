@@ -20,12 +20,12 @@ from gristmill.pipelines.run import Run
 from gristmill.pipelines.text import scores
 from gristmill.pipelines.text.bootstrap_report import make_report, publish
 from gristmill.pipelines.text.domain_texts import (
-    Corpora,
+    DomainTexts,
     GeneralSettings,
     InDomainSettings,
-    check_corpora,
+    check_domain_texts,
     languages,
-    prepare_corpora,
+    prepare_domain_texts,
 )
 from gristmill.pipelines.text.ngrams import NgramSettings
 from gristmill.pipelines.text.selection import Method, SelectionSettings, check_selection, embed, select_pairs
@@ -91,7 +91,7 @@ def run(config: Config, run: Run) -> Report:
     own = None if config.translator.train else own_translator(run, "translator", config.translator)
 
     # General pairs, the little text of the domain at each size, and the domain's text in the other language.
-    corpora = prepare_corpora(run, config.pairs, config.in_domain)
+    corpora = prepare_domain_texts(run, config.pairs, config.in_domain)
     make = Bootstrap(
         run,
         corpora,
@@ -157,7 +157,7 @@ def run(config: Config, run: Run) -> Report:
 
 def check(config: Config) -> None:
     """Refuse what can be known to be wrong before anything is made."""
-    check_corpora(config.pairs, config.in_domain)
+    check_domain_texts(config.pairs, config.in_domain)
     wanted = languages(config.pairs)
     if (config.translator.source_lang, config.translator.target_lang) != wanted:
         raise UserError(f"translator: of other languages than the pairs; expected {wanted[0]} to {wanted[1]}")
@@ -179,7 +179,7 @@ def way(on: TechniqueSettings) -> Way | None:
 
 
 def select(
-    run: Run, settings: SelectedSettings, corpora: Corpora, texts: Mapping[int, SealedSet]
+    run: Run, settings: SelectedSettings, corpora: DomainTexts, texts: Mapping[int, SealedSet]
 ) -> dict[int, SealedSet]:
     """Return the pairs that are most like the domain's text of each size."""
     pairs, texts = compared(run, settings, settings.method, corpora, texts)
@@ -187,7 +187,7 @@ def select(
 
 
 def compared(
-    run: Run, settings: SelectedSettings, method: Method, corpora: Corpora, texts: Mapping[int, SealedSet]
+    run: Run, settings: SelectedSettings, method: Method, corpora: DomainTexts, texts: Mapping[int, SealedSet]
 ) -> tuple[SealedSet, Mapping[int, SealedSet]]:
     """Return the pairs and the domain's texts as a method compares them: embedded, or as they are."""
     if method != "centroid":
@@ -199,7 +199,7 @@ def compared(
 
 
 def compare(
-    run: Run, make: Bootstrap, settings: SelectedSettings, corpora: Corpora, picked: Mapping[int, SealedSet]
+    run: Run, make: Bootstrap, settings: SelectedSettings, corpora: DomainTexts, picked: Mapping[int, SealedSet]
 ) -> dict[str, dict[Key, SealedSet]]:
     """Test translators that learn, from scratch, from nothing but equally many pairs, chosen by each method."""
     size = min(picked)

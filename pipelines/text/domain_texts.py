@@ -9,82 +9,92 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
-from gristmill.actors.text import reference_texts, spoken
 from gristmill.actors.text.parts import DEV, TEST, TRAIN, parts_stage, subset_stage
+from gristmill.actors.text.reference_texts import KeptApart, ReferenceTexts
+from gristmill.actors.text.spoken import Spoken, SpokenSettings
 from gristmill.models.normalise import words
 from gristmill.pipelines.generated import assistant_pairs
 from gristmill.pipelines.generated.assistant_catalogue import catalogue
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.corpora import (
-    PairSettings,
-    TextSettings,
-    check_pairs,
-    check_texts,
-    prepare_pairs,
-    prepare_texts,
-)
+from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_places, prepare_text
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.settings import Settings
+from gristmill.shards.stage import ArtifactRef, Stage
 from gristmill.shards.step import Step
 
 LEAST_TEXTS = 10  # that an experiment of less text of the domain is worth
 
 
 class GeneralSettings(Settings):
-    """Pairs that are not of the domain: the user's own ``files``, or ``records`` requests of other ``domains``.
+    """Pairs that are not of the domain: the user's own ``files``, or requests that are generated.
 
-    As in any large corpus, a few of those that are generated are of the domain (``near``, a share of ``records``); and
-    a small dictionary goes with them, each entry ``words`` times.
+    As in any large corpus, a few of those that are generated are of the domain, and a small dictionary goes with them.
     """
 
     files: PairSettings | None = None
+    """The user's own; ``null``: they are generated."""
     records: int = Field(6000, ge=1)
+    """Requests that are generated."""
     near: float = Field(0.05, ge=0, le=1)
+    """The share of them that is of the domain."""
     words: int = Field(10, ge=0)
+    """How often each entry of the dictionary occurs."""
     domains: tuple[str, ...] = ("fan", "climate", "switch", "cover", "lock", "cleaning", "general")
+    """The domains of the other requests."""
 
 
 class InDomainFiles(Settings):
-    """The user's own text of the domain.
-
-    ``target``: a little text of the language that is to be modelled; ``source``: much of the language that is
-    translated from; ``references``: pairs that translators are tested on; ``catalogue``: a TSV of names and their
-    translations.
-    """
+    """The user's own text of the domain."""
 
     target: TextSettings
+    """A little text of the language that is to be modelled."""
     source: TextSettings
+    """Much text of the language that is translated from."""
     references: PairSettings
+    """Pairs that translators are tested on."""
     catalogue: str | None = None
+    """A TSV of names and their translations."""
 
 
 class InDomainSettings(Settings):
-    """What there is of the domain: the user's own ``files``, or requests to a home of some ``domains``.
-
-    ``dev`` and ``test`` are shares of the target text; ``sizes`` are how many times smaller than the rest the text of
-    each experiment is.
-    """
+    """What there is of the domain: the user's own ``files``, or requests to a home that are generated."""
 
     files: InDomainFiles | None = None
+    """The user's own; ``null``: they are generated."""
     domains: tuple[str, ...] = ("light", "timer", "media", "weather")
+    """The domains of requests that are generated."""
     target_records: int = Field(2500, ge=20)
+    """Requests in the language that is to be modelled."""
     source_records: int = Field(3000, ge=1)
+    """Requests in the language that is translated from."""
     reference_records: int = Field(200, ge=2)
+    """Requests with their translations, that translators are tested on."""
     dev: float = Field(0.06, gt=0, lt=1)
+    """The share of the target text that is for development."""
     test: float = Field(0.2, gt=0, lt=1)
+    """The share of the target text that is for test."""
     sizes: tuple[PositiveInt, ...] = (1, 10, 20)
+    """How many times smaller than all of its training part the text of each experiment is."""
     shard: Cut = Cut(rows=1000)
+    """The most that a shard holds."""
+
+    @field_validator("sizes")
+    @classmethod
+    def _differ(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if not sizes or len(set(sizes)) < len(sizes):
+            raise ValueError(f"{list(sizes)}; expected different numbers, such as [1, 10, 20]")
+        return sizes
 
 
 @dataclass(frozen=True)
-class Corpora:
-    """All in spoken form: small letters without punctuation."""
+class DomainTexts:
+    """The texts of a run, all in spoken form: lower case, no punctuation."""
 
     pairs: SealedSet  # gristmill.shards.schema.PAIRS
     parts: SealedSet  # text of the domain, with `part` and `draw`
@@ -97,17 +107,15 @@ class Corpora:
             refuse_empty(getattr(self, name), name)
 
 
-def check_corpora(pairs: GeneralSettings, domain: InDomainSettings) -> None:
+def check_domain_texts(pairs: GeneralSettings, domain: InDomainSettings) -> None:
     """Refuse what is missing or does not go together."""
     parts_stage(domain.dev, domain.test)
-    if not domain.sizes or len(set(domain.sizes)) < len(domain.sizes):
-        raise UserError(f"in_domain.sizes: {list(domain.sizes)}; expected different numbers, such as [1, 10, 20]")
     if pairs.files is None:
         assistant_pairs.check_domains(pairs.domains)
         if domain.files is None and set(pairs.domains) <= set(domain.domains):
             raise UserError(f"pairs.domains: {list(pairs.domains)}, all of in_domain.domains too; expected others")
     else:
-        check_pairs(pairs.files)
+        check_places(pairs.files)
     wanted = languages(pairs)
     if domain.files is not None:
         _check_files(domain.files, wanted)
@@ -121,9 +129,9 @@ def check_corpora(pairs: GeneralSettings, domain: InDomainSettings) -> None:
 
 
 def _check_files(files: InDomainFiles, wanted: tuple[str, str]) -> None:
-    check_texts(files.target)
-    check_texts(files.source)
-    check_pairs(files.references)
+    check_places(files.target)
+    check_places(files.source)
+    check_places(files.references)
     for name, langs in {
         "target": (wanted[0], files.target.lang),
         "source": (files.source.lang, wanted[1]),
@@ -144,16 +152,16 @@ def languages(pairs: GeneralSettings) -> tuple[str, str]:
     return pairs.files.source_lang, pairs.files.target_lang
 
 
-def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) -> Corpora:
+def prepare_domain_texts(run: Run, pairs: GeneralSettings, domain: InDomainSettings) -> DomainTexts:
     """Make all texts; the general pairs have none whose target is a text of the domain's development or test part, and
-    none whose source is a reference of the user's. The settings have passed :func:`check_corpora`.
+    none whose source is a reference of the user's. The settings have passed :func:`check_domain_texts`.
     """
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
     parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard))
     refuse_parts(parts)
     apart = None if domain.files is None else references
-    return Corpora(
+    return DomainTexts(
         _pairs(run, pairs, subset(run, parts, DEV, TEST), domain.domains, langs, apart),
         parts,
         source,
@@ -209,19 +217,24 @@ def _generated(run: Run, domain: InDomainSettings) -> tuple[SealedSet, SealedSet
     return made[0], made[1], references
 
 
+def _spoken(**columns: str) -> Stage:
+    """Return the stage that writes columns, each given with its language, in spoken form."""
+    return Spoken.stage(SpokenSettings(columns=columns))
+
+
 def _made(run: Run) -> dict[str, Any]:
     return {"seed": run.seed, "made_by": assistant_pairs.made_by()}
 
 
 def _read(run: Run, files: InDomainFiles, langs: tuple[str, str]) -> tuple[SealedSet, SealedSet, SealedSet]:
-    given = prepare_pairs(run, files.references, "listed_references")
-    shape = (spoken.stage({"source": langs[0], "target": langs[1]}), reference_texts.stage())
+    given = prepare_text(run, files.references, "listed_references")
+    shape = (_spoken(source=langs[0], target=langs[1]), ReferenceTexts.stage())
     references = run.step(Step("references", shape, given))
-    target = prepare_texts(run, files.target, "in_domain_target")
-    source = prepare_texts(run, files.source, "in_domain_source", without=references)
+    target = prepare_text(run, files.target, "in_domain_target")
+    source = prepare_text(run, files.source, "in_domain_source", without=references)
     return (
-        run.step(Step("spoken_target", (spoken.stage({"text": langs[1]}),), target)),
-        run.step(Step("spoken_source", (spoken.stage({"text": langs[0]}),), source)),
+        run.step(Step("spoken_target", (_spoken(text=langs[1]),), target)),
+        run.step(Step("spoken_source", (_spoken(text=langs[0]),), source)),
         references,
     )
 
@@ -246,9 +259,9 @@ def _pairs(
 
         identity = {"records": pairs.records, "near": near, "domains": [chosen, sorted(domains)], "words": pairs.words}
         return run.source("pairs", tables, {**identity, "without": without.digest, **_made(run)})
-    found = prepare_pairs(run, pairs.files, "listed_pairs", without=without)
-    apart = () if references is None else (reference_texts.apart_stage(references),)
-    made = run.step(Step("pairs", (spoken.stage({"source": langs[0], "target": langs[1]}), *apart), found))
+    found = prepare_text(run, pairs.files, "listed_pairs", without=without)
+    apart = () if references is None else (KeptApart.stage(references=ArtifactRef(references.url, references.digest)),)
+    made = run.step(Step("pairs", (_spoken(source=langs[0], target=langs[1]), *apart), found))
     refuse_empty(made, "pairs")
     return made
 
@@ -261,7 +274,7 @@ def names(domain: InDomainSettings, langs: tuple[str, str]) -> dict[str, str]:
 
 
 def _read_catalogue(url: str, langs: tuple[str, str]) -> dict[str, str]:
-    """Read names and their translations, one pair a line, apart by a tab; as they are spoken."""
+    """Read names and their translations, one tab-separated pair a line; in spoken form."""
     try:
         text = store.read_bytes(url).decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):

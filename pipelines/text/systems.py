@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from gristmill.actors.text import choose, confuse, language_model, spoken
+from gristmill.actors.text import choose, confuse, language_model
 from gristmill.actors.text.choose import CHOICE
 from gristmill.actors.text.parts import DEV, TEST, TRAIN
+from gristmill.actors.text.spoken import SpokenTranslations, SpokenTranslationsSettings
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.domain_texts import Corpora, subset
+from gristmill.pipelines.text.domain_texts import DomainTexts, subset
 from gristmill.pipelines.text.ngrams import NgramSettings, mix_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_ngrams
 from gristmill.pipelines.text.translators import (
@@ -82,7 +83,7 @@ class Bootstrap:
     def __init__(
         self,
         run: Run,
-        corpora: Corpora,
+        corpora: DomainTexts,
         sizes: Iterable[int],
         langs: tuple[str, str],
         translator: TranslatorSettings,
@@ -159,7 +160,7 @@ class Bootstrap:
             target_lang=target,
             column="text",
             catalogue=self._corpora.catalogue,
-            then=(spoken.translations_stage(target), *then),
+            then=(SpokenTranslations.stage(SpokenTranslationsSettings(lang=target)), *then),
         )
 
     def scored(self, name: str, lists: Mapping[Key, SealedSet]) -> dict[Key, SealedSet]:

@@ -10,7 +10,7 @@ import pytest
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.run import Cluster, Run
-from gristmill.pipelines.text.corpora import PairSettings, prepare_pairs
+from gristmill.pipelines.text.corpora import PairSettings, prepare_text
 from gristmill.pipelines.text.selection import SelectionSettings, embed, select_pairs
 from gristmill.shards.audit import audit_below
 from gristmill.shards.schema import TEXTS
@@ -30,7 +30,7 @@ def write(path: Path) -> str:
 def made(out: Path, cluster: Cluster, place: str) -> dict[str, str]:
     run = Run(str(out), cluster)
     corpus = PairSettings(places=place, target_lang="xx", near=0.9, shard={"rows": 60})
-    pairs = prepare_pairs(run, corpus)
+    pairs = prepare_text(run, corpus)
     inside = pa.Table.from_pylist([{"id": word, "text": f"the {word}"} for word in WORDS[:6]], TEXTS)
     texts = run.source("inside", lambda: iter([inside]), {"v": 1})
     settings = SelectionSettings(share=0.2, metric="mahalanobis")

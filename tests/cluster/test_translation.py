@@ -12,10 +12,10 @@ pytest.importorskip("ctranslate2")
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
+from gristmill.models.text.translator import TranslatorSizes
 from gristmill.pipelines.run import Cluster, Run
 from gristmill.pipelines.text.translators import (
     TranslateSettings,
-    TranslatorModelSettings,
     TranslatorSettings,
     translate,
     translator_job,
@@ -24,7 +24,7 @@ from gristmill.shards.artifact import Artifact
 from tests.actors.text.translators import sealed, sentences
 
 SETTINGS = TranslatorSettings(
-    model=TranslatorModelSettings(dim=32, encoder_layers=1, decoder_layers=1, ff=64, heads=2),
+    model=TranslatorSizes(dim=32, encoder_layers=1, decoder_layers=1, ff=64, heads=2),
     units=120,
     epochs=3,
     lr=4e-3,
@@ -58,7 +58,7 @@ def test_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_ranks_train_together(tmp_path: Path) -> None:
     pairs = sealed(tmp_path, "pairs", sentences(120))
-    settings = SETTINGS.model_copy(update={"ranks": 2})
+    settings = SETTINGS.but(ranks=2)
     made = [
         Run(str(tmp_path / name), RayRunner(2)).train([translator_job("translator", [pairs], settings)])[0]
         for name in ("one", "other")

@@ -15,9 +15,10 @@ NAMES = [["source", "en"], ["target", "hi"]]
 
 
 def parse(*records: dict, sides: tuple = PAIR_SIDES, langs: tuple = ("en", "hi"), **settings: object) -> list[dict]:
-    stage = parsing.stage(sides, langs, NAMES[-len(sides) :], **settings)
-    given = [{"id": f"c/{n}", "format": "parquet"} | record for n, record in enumerate(records)]
-    out = stage.build(0)(pa.Table.from_pylist(given, schema=listed(sides)))
+    given = parsing.ParseSettings(sides=sides, langs=langs, names=NAMES[-len(sides) :], **settings)
+    stage = parsing.Parse.stage(given)
+    rows = [{"id": f"c/{n}", "format": "parquet"} | record for n, record in enumerate(records)]
+    out = stage.build(0)(pa.Table.from_pylist(rows, schema=listed(sides)))
     expected = stage.output_schema(listed(sides))
     assert out.select(expected.names).schema.equals(expected)
     return out.to_pylist()

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.text import choose, confuse, parts, spoken
+from gristmill.actors.text import choose, confuse, parts
+from gristmill.actors.text.spoken import Spoken, SpokenSettings, SpokenTranslations, SpokenTranslationsSettings
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
@@ -20,7 +21,7 @@ def table(**columns: list) -> pa.Table:
 
 def test_spoken_text_has_small_letters_and_no_punctuation() -> None:
     given = table(source=["Turn ON, please!", "...", "ok"], target=["चालू करें।", "क", "?!"])
-    made = spoken.stage({"source": "en", "target": "hi"}).build(0)(given)
+    made = Spoken.stage(SpokenSettings(columns={"source": "en", "target": "hi"})).build(0)(given)
     assert made["source"].to_pylist() == ["turn on please", "", "ok"]
     assert made["target"].to_pylist() == ["चालू करें", "क", ""]
     assert made["reject_reason"].to_pylist() == [None, "no word: source", "no word: target"]
@@ -30,7 +31,7 @@ def test_spoken_translations_that_are_equal_are_one() -> None:
     some = [{"text": "चालू करें।", "logprob": -1.0, "units": 3}, {"text": "चालू करें", "logprob": -2.0, "units": 2}]
     some.append({"text": "।", "logprob": -3.0, "units": 1})
     given = table(text=["x", "y"]).append_column(TRANSLATIONS_FIELD, pa.array([some, []], TRANSLATIONS_FIELD.type))
-    made = spoken.translations_stage("hi").build(0)(given)["translations"].to_pylist()
+    made = SpokenTranslations.stage(SpokenTranslationsSettings(lang="hi")).build(0)(given)["translations"].to_pylist()
     assert made == [[{"text": "चालू करें", "logprob": -1.0, "units": 3}], []]
 
 

@@ -7,7 +7,16 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
-from gristmill.actors.text.translate import DAMAGED, UNITS, CountUnits, Translate, stages
+from gristmill.actors.text.translate import (
+    DAMAGED,
+    UNITS,
+    CountUnits,
+    DecodingSettings,
+    SourceSettings,
+    Translate,
+    TranslationSettings,
+    stages,
+)
 from gristmill.actors.text.translator_files import reader
 from gristmill.models.text.placeholders import Protected
 from gristmill.models.text.translator import load_translator
@@ -26,8 +35,9 @@ def translator(tmp_path_factory):
     return trained(folder, sealed(folder, "pairs", sentences(400)))
 
 
-def actor(translator, n=3, beam=6, protect="all", catalogue=None, length_penalty=1.0):
-    return Translate("source", n, beam, protect, length_penalty, "float32", "cpu", "", catalogue or {}, translator.url)
+def actor(translator, n=3, beam=6, catalogue=None, **more):
+    decoding = DecodingSettings(n=n, beam=beam, **more)
+    return Translate(TranslationSettings(decoding=decoding, catalogue=catalogue or {}), translator.url)
 
 
 def test_it_translates_what_it_has_not_seen(translator):
@@ -134,7 +144,7 @@ def test_translations_that_lost_a_mark_are_dropped_while_a_whole_one_is_there(tr
 def test_empty_and_endless_texts_are_turned_down(translator):
     table = pair_table([("", "x"), (" ".join(["light"] * 300), "x"), ("open", "x")])
     table = table.set_column(1, "source", pa.array([None, *table["source"].to_pylist()[1:]], pa.string()))
-    counted = CountUnits("source", "", translator.url)(table)
+    counted = CountUnits(SourceSettings(), translator.url)(table)
     assert counted[UNITS].to_pylist()[0] == 0
     assert counted[UNITS].to_pylist()[1] > 256
     out = actor(translator)(table)
@@ -147,12 +157,12 @@ def test_empty_and_endless_texts_are_turned_down(translator):
 def test_a_translator_without_the_target_language_is_refused(translator, tmp_path):
     ref = ArtifactRef(translator.url, translator.digest)
     with pytest.raises(UserError, match="from 'en' into 'hi'; expected from 'en' into 'mr'"):
-        stages(ref, source_lang="en", target_lang="mr")
+        stages(ref, TranslationSettings(), source_lang="en", target_lang="mr")
     with pytest.raises(UserError, match="expected from 'fr' into 'hi'"):
-        stages(ref, source_lang="fr", target_lang="hi")
+        stages(ref, TranslationSettings(), source_lang="fr", target_lang="hi")
     with pytest.raises(UserError, match="expected a translator of this project, or a Marian checkpoint"):
-        stages(ArtifactRef(str(tmp_path), "x"), **LANGUAGES)
-    measure, translate = stages(ref, **LANGUAGES)
+        stages(ArtifactRef(str(tmp_path), "x"), TranslationSettings(), **LANGUAGES)
+    measure, translate = stages(ref, TranslationSettings(), **LANGUAGES)
     assert measure.name == "count_units"
     assert translate.batch.cost == UNITS
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
@@ -15,9 +16,11 @@ from gristmill.actors.text.translator_trainer import train
 from gristmill.cluster.inprocess import InProcessContext
 from gristmill.models.text.placeholders import EMPTY, Catalogue
 from gristmill.models.text.translator import load_translator
-from gristmill.models.text.translator_units import fit_units
-from gristmill.shards.artifact import put_artifact
+from gristmill.models.text.translator_units import UnitSettings, fit_units
+from gristmill.pipelines.command.sampling import Trial
+from gristmill.shards.artifact import get_artifact, put_artifact
 from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainJob
 from tests.actors.text.translators import SMALL, sealed, sentences
 
 WEIGHTS = "model.safetensors"
@@ -42,30 +45,28 @@ def pairs(tmp_path_factory):
     return sealed(tmp_path_factory.mktemp("pairs"), "pairs", sentences(120))
 
 
-def config(*sets, **more):
-    return {"data": [one.url for one in sets], **SMALL, "epochs": 3, **more}
-
-
-def run(folder, given):
-    return train(given, InProcessContext(str(folder)))
+def run(folder, *sets, context=InProcessContext, weights=(1.0, 1.0), seed=0, init=None, dev=None, **more):
+    data = [(one.url, weight) for one, weight in zip(sets, weights, strict=False)]
+    settings = SMALL.but(**{"epochs": 3, **more})
+    return train(settings, context(str(folder)), data=data, seed=seed, init=init, dev=dev)
 
 
 def test_the_same_config_gives_the_same_files_and_a_resumed_run_too(pairs, tmp_path):
-    given = config(pairs, checkpoint_steps=4, average=2, seed=3)
-    whole = run(tmp_path / "whole", given)
-    again = run(tmp_path / "again", given)
+    given = {"checkpoint_steps": 4, "average": 2, "seed": 3}
+    whole = run(tmp_path / "whole", pairs, **given)
+    again = run(tmp_path / "again", pairs, **given)
     assert whole["files"] == again["files"]
     with pytest.raises(Killed):
-        train(given, Dies(str(tmp_path / "killed")))
-    resumed = run(tmp_path / "killed", given)
+        run(tmp_path / "killed", pairs, context=Dies, **given)
+    resumed = run(tmp_path / "killed", pairs, **given)
     assert resumed["files"] == whole["files"]
     assert resumed["curves"] == whole["curves"]
-    assert run(tmp_path / "other", {**given, "seed": 4})["files"][WEIGHTS] != whole["files"][WEIGHTS]
+    assert run(tmp_path / "other", pairs, **{**given, "seed": 4})["files"][WEIGHTS] != whole["files"][WEIGHTS]
 
 
 def test_it_learns_and_tells_how_held_out_pairs_fare(pairs, tmp_path):
     dev = sealed(tmp_path, "dev", sentences(30, seed=9))
-    made = run(tmp_path / "run", config(pairs, dev=dev.url))
+    made = run(tmp_path / "run", pairs, dev=dev.url)
     losses = [point["dev_loss"] for point in made["curves"] if "dev_loss" in point]
     assert len(losses) == 3
     assert losses[-1] < losses[0]
@@ -77,16 +78,16 @@ def test_the_start_from_counts_is_worth_epochs(pairs, tmp_path):
     dev = sealed(tmp_path, "dev", sentences(30, seed=9))
     lost = {}
     for start in (True, False):
-        made = run(tmp_path / str(start), config(pairs, dev=dev.url, epochs=1, bilingual_start=start))
+        made = run(tmp_path / str(start), pairs, dev=dev.url, epochs=1, bilingual_start=start)
         lost[start] = made["curves"][-1]["dev_loss"]
     assert lost[True] < lost[False]
 
 
 def test_training_goes_on_from_a_translator_with_its_units(pairs, tmp_path):
-    first = run(tmp_path / "first", config(pairs))
+    first = run(tmp_path / "first", pairs)
     artifact = put_artifact(str(tmp_path / "artifact"), first["files"], {})
     more = sealed(tmp_path, "more", sentences(40, seed=5))
-    tuned = run(tmp_path / "tuned", config(pairs, more, init=artifact.url, weights=[0.5, 2.0], epochs=1, lr=1e-4))
+    tuned = run(tmp_path / "tuned", pairs, more, init=artifact.url, weights=[0.5, 2.0], epochs=1, lr=1e-4)
     for name in ("vocab.json", "source.spm", "target.spm", "translator.json"):
         assert tuned["files"][name] == first["files"][name]
     assert tuned["files"][WEIGHTS] != first["files"][WEIGHTS]
@@ -97,7 +98,7 @@ def test_transformers_reads_the_files_and_gives_the_same_network(pairs, tmp_path
     import torch
     from transformers import MarianMTModel
 
-    made = run(tmp_path / "run", config(pairs))["files"]
+    made = run(tmp_path / "run", pairs)["files"]
     folder = tmp_path / "marian"
     folder.mkdir()
     for name, data in made.items():
@@ -118,7 +119,7 @@ def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
     import torch
     from transformers import MarianConfig, MarianMTModel
 
-    units = fit_units(*zip(*sentences(120), strict=True), 120, "en", "hi", placeholders=False)
+    units = fit_units(*zip(*sentences(120), strict=True), "en", "hi", UnitSettings(units=120, placeholders=False))
     tokens = ["</s>", "<unk>", ">>hin<<", ">>mar<<"]
     tokens += [token for side in (units.source, units.target) for token in side.tokens[2:-1]]
     tokens = [*dict.fromkeys(tokens), "<pad>"]
@@ -148,9 +149,9 @@ def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
     (folder / "source.spm").write_bytes(units.source.model)
     (folder / "target.spm").write_bytes(units.target.model)
     with pytest.raises(UserError, match=r"several languages.*>>hin<<, >>mar<<"):
-        run(tmp_path / "none", config(pairs, init=str(folder)))
+        run(tmp_path / "none", pairs, init=str(folder))
     with pytest.raises(UserError, match="no token '>>hi<<'; expected one of >>hin<<"):
-        run(tmp_path / "other", config(pairs, init=str(folder), prefix=">>hi<<"))
+        run(tmp_path / "other", pairs, init=str(folder), prefix=">>hi<<")
     check_languages(read_units(str(folder), ">>hin<<"), "user", "en", "hi")
     (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "eng", "target_lang": "mul"}))
     check_languages(read_units(str(folder), ">>hin<<"), "user", "en", "hi")
@@ -162,7 +163,7 @@ def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
     with pytest.raises(UserError, match=r"target\.spm is damaged; expected a SentencePiece model"):
         read_units(str(folder))
     (folder / "target.spm").write_bytes(units.target.model)
-    tuned = run(tmp_path / "tuned", config(pairs, init=str(folder), prefix=">>hin<<", epochs=1))
+    tuned = run(tmp_path / "tuned", pairs, init=str(folder), prefix=">>hin<<", epochs=1)
     put_artifact(str(tmp_path / "artifact"), tuned["files"], {})
     for place in (str(folder), str(tmp_path / "artifact")):
         files, read = load_fast(place, ">>hin<<")
@@ -182,7 +183,7 @@ def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
 
 def test_batches_hold_every_pair_once_and_weights_are_drawn_by_epoch(pairs):
     texts = read_pairs([pairs.url, pairs.url], "en", "hi", [0.5, 2.0])
-    units = fit_units(texts.source, texts.target, 120, "en", "hi")
+    units = fit_units(texts.source, texts.target, "en", "hi", UnitSettings(units=120))
     made = encode(texts, units, EMPTY, 100)
     for draw in (np.random.default_rng(0), np.random.default_rng(1)):
         batches = made.batches(60, draw)
@@ -202,41 +203,62 @@ def test_what_is_the_same_on_both_sides_is_learnt_as_a_mark(pairs):
     assert marked
     assert all(("<v" in one) == ("<v" in other) for one, other in zip(texts.source, texts.target, strict=True))
     assert not any(sign.isdigit() for one, _ in marked for word in one.split() if word[0] != "<" for sign in word)
-    units = fit_units(texts.source, texts.target, 120, "en", "hi")
+    units = fit_units(texts.source, texts.target, "en", "hi", UnitSettings(units=120))
     assert all(units.source.number["<v7>"] in units.source_ids(f"set to {mark}") for mark in ["<v7>"])
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "said"),
     [
-        ({"epochs": None}, "either epochs or steps"),
-        ({"weights": [1.0, 2.0]}, "2 weights for 1 sets"),
-        ({"lr": -1}, "lr: .*expected some of data"),
+        ({"epochs": None}, "epochs or steps: expected one of them"),
+        ({"steps": 3}, "epochs or steps: expected one of them"),
+        ({"lr": -1}, "greater than 0"),
         ({"learning_rate": 1}, "learning_rate"),
         ({"model": {"width": 3}}, "width"),
-        ({"model": {"dim": 30, "heads": 4}}, "multiple of twice the heads"),
+        ({"model": {"dim": 30, "heads": 4}}, "dim is 30 and heads is 4; expected a dim that is a multiple of twice"),
+    ],
+)
+def test_wrong_settings_are_refused(more, said):
+    with pytest.raises(ValidationError, match=said):
+        SMALL.but(**more)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
         ({"target_lang": "mr"}, r"pairs of .*'hi'.*expected 'en' and 'mr'"),
         ({"most_units": 2}, "has more than 2 units"),
         ({"init": "/nowhere"}, "no vocab.json; expected a translator"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(pairs, tmp_path, more, told):
-    with pytest.raises(UserError, match=told):
-        run(tmp_path, config(pairs, **more))
+def test_mistakes_are_told_in_a_sentence(pairs, tmp_path, more, said):
+    with pytest.raises(UserError, match=said):
+        run(tmp_path, pairs, **more)
+
+
+def test_a_trial_takes_a_few_steps_and_leaves_a_whole_translator(pairs, tmp_path):
+    trial = Trial()
+    TrainJob("tried", loop=train, settings=SMALL, inputs={"data": [(pairs, 1.0)]}).run(str(tmp_path / "tried"), trial)
+    assert len(trial.at[0]) == trial.trial_steps
+    whole = run(tmp_path / "whole", pairs, epochs=12)
+    assert trial.steps == {0: whole["curves"][-1]["step"] + 1}
+    assert trial.seconds > 0
+    assert {*whole["files"]} == {*get_artifact(str(tmp_path / "tried")).files} - {"training.json"}
+    assert "model.bin" in load_fast(str(tmp_path / "tried"))[0]
 
 
 def test_sets_without_a_pair_or_of_other_columns_are_refused(pairs, tmp_path):
     empty = sealed(tmp_path, "empty", [("", ""), ("", "")])
     with pytest.raises(UserError, match="no pair of texts"):
-        run(tmp_path / "run", config(empty))
+        run(tmp_path / "run", empty)
     other = sealed(tmp_path, "other", sentences(4), langs=("de", "hi"))
     with pytest.raises(UserError, match="pairs of"):
-        run(tmp_path / "run", config(pairs, other))
+        run(tmp_path / "run", pairs, other)
 
 
 def test_a_translator_of_another_language_is_no_start(pairs, tmp_path):
-    first = run(tmp_path / "first", config(pairs, epochs=1))
+    first = run(tmp_path / "first", pairs, epochs=1)
     artifact = put_artifact(str(tmp_path / "artifact"), first["files"], {})
     marathi = sealed(tmp_path, "marathi", sentences(20), langs=("en", "mr"))
     with pytest.raises(UserError, match="from 'en' into 'hi'; expected from 'en' into 'mr'"):
-        run(tmp_path / "tuned", config(marathi, init=artifact.url, target_lang="mr"))
+        run(tmp_path / "tuned", marathi, init=artifact.url, target_lang="mr")

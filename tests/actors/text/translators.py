@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from gristmill.actors.text.translator_trainer import TranslatorTraining, train
 from gristmill.cluster.inprocess import InProcessContext
+from gristmill.models.text.translator import TranslatorSizes
 from gristmill.shards.artifact import Artifact, put_artifact
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.schema import PAIRS
@@ -16,13 +17,13 @@ from gristmill.shards.schema import PAIRS
 ENGLISH = "turn on off the kitchen light lamp fan heater set to open close door window"
 HINDI = "करो चालू बंद यह रसोई बत्ती दीपक पंखा हीटर रखो पर खोलो लगाओ दरवाजा खिड़की"
 WORDS = dict(zip(ENGLISH.split(), HINDI.split(), strict=True))
-SMALL: dict[str, Any] = {
-    "model": {"dim": 32, "encoder_layers": 1, "decoder_layers": 1, "ff": 64, "heads": 2},
-    "units": 120,
-    "epochs": 12,
-    "lr": 4e-3,
-    "batch_units": 200,
-}
+SMALL = TranslatorTraining(
+    model=TranslatorSizes(dim=32, encoder_layers=1, decoder_layers=1, ff=64, heads=2),
+    units=120,
+    epochs=12,
+    lr=4e-3,
+    batch_units=200,
+)
 
 
 def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -57,10 +58,7 @@ def sealed(folder: Path, name: str, rows: list[tuple[str, str]], langs: tuple[st
     return seal_tables(str(folder / name), name, [table.slice(0, half), table.slice(half)])
 
 
-def trained(folder: Path, data: SealedSet, **more: Any) -> Artifact:
+def trained(folder: Path, data: SealedSet) -> Artifact:
     """Train a tiny translator and commit it."""
-    from gristmill.actors.text.translator_trainer import train
-
-    config = {"data": [data.url], **SMALL, **more}
-    made = train(config, InProcessContext(str(folder / "run")))
-    return put_artifact(str(folder / "translator"), made["files"], {"config": {**config, "data": data.digest}})
+    made = train(SMALL, InProcessContext(str(folder / "run")), data=[(data.url, 1.0)])
+    return put_artifact(str(folder / "translator"), made["files"], {"data": data.digest})

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_pairs, prepare_pairs, prepare_texts
+from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_places, prepare_text
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
 from gristmill.shards.errors import UserError
@@ -33,7 +33,7 @@ def prepare(run: Run) -> Prepare:
     """Make the pairs of a run, of which all is audited."""
 
     def prepared(without: SealedSet | None = None, **settings: object) -> SealedSet:
-        made = prepare_pairs(run, PairSettings(**settings), without=without)
+        made = prepare_text(run, PairSettings(**settings), without=without)
         assert not [gap for result in audit_below(run.out) for gap in result.gaps]
         assert made.schema.equals(PAIRS)
         return made
@@ -100,7 +100,7 @@ def test_test_text_stays_out(tmp_path: Path, prepare: Prepare, run: Run) -> None
     assert sources(made) == ["no"]
     reasons = [trace.told.get("reasons") for trace in run.trace]
     assert {"parse: in the test text": 1} in reasons
-    texts = prepare_texts(run, TextSettings(places=place, text=2), without=without)
+    texts = prepare_text(run, TextSettings(places=place, text=2), without=without)
     assert [row["text"] for row in rows(texts)] == ["नहीं"]
 
 
@@ -108,7 +108,7 @@ def test_text_of_one_language(tmp_path: Path, run: Run) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c/a.hi").write_text("एक दो\n\nएक दो।\nthree\n")
     (tmp_path / "c/b.jsonl").write_text('{"text": "तीन"}\n')
-    made = prepare_texts(run, TextSettings(places=str(tmp_path / "c"), label_source="synthetic"))
+    made = prepare_text(run, TextSettings(places=str(tmp_path / "c"), label_source="synthetic"))
     assert made.schema.equals(TEXTS)
     assert [(row["id"], row["text"], row["label_source"]) for row in rows(made)] == [
         ("c/a.hi#1", "एक दो", "synthetic"),
@@ -146,17 +146,23 @@ def test_object_storage_gives_the_same_records(tmp_path: Path, prepare: Prepare)
     [
         ({"places": "gone"}, "gone: no such file or folder"),
         ({"places": ()}, "places: none given"),
-        ({"places": "gone", "target_lang": "en"}, "target_lang: 'en', as the source's"),
     ],
 )
 def test_mistakes_are_told_before_any_work(settings: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        check_pairs(PairSettings(**settings))
+        check_places(PairSettings(**settings))
 
 
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ValidationError, match="extra"):
         PairSettings(places="x", tagret="y")
+    with pytest.raises(ValidationError, match="extra"):
+        TextSettings(places="x", max_ratio=2)
+
+
+def test_pairs_of_one_language_are_refused() -> None:
+    with pytest.raises(ValidationError, match="target_lang: 'en', as the source's; expected another language"):
+        PairSettings(places="x", target_lang="en")
 
 
 def test_a_wrong_encoding_and_unequal_files_are_told(tmp_path: Path, prepare: Prepare) -> None:

@@ -14,10 +14,10 @@ pytest.importorskip("ctranslate2")
 
 from gristmill.actors.text.translator_files import FAST
 from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.text.translator import TranslatorSizes
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.translators import (
     TranslateSettings,
-    TranslatorModelSettings,
     TranslatorSettings,
     TuneSettings,
     own_translator,
@@ -32,7 +32,7 @@ from gristmill.shards.schema import PAIRS
 from tests.actors.text.translators import sealed, sentences
 
 SETTINGS = TranslatorSettings(
-    model=TranslatorModelSettings(dim=32, encoder_layers=1, decoder_layers=1, ff=64, heads=2),
+    model=TranslatorSizes(dim=32, encoder_layers=1, decoder_layers=1, ff=64, heads=2),
     units=120,
     epochs=4,
     lr=4e-3,
@@ -114,11 +114,11 @@ def test_a_checkpoint_of_the_users_translates_as_it_is(
         if not name.startswith(FAST):
             (user / name).write_bytes(translator.read(name))
     run = Run(str(tmp_path / "out"), InProcessRunner())
-    settings = SETTINGS.model_copy(update={"checkpoint": str(user)})
+    settings = SETTINGS.but(checkpoint=str(user))
     own = own_translator(run, "own", settings)
     again = translate(run, "translations", texts, own, HOW, **LANGUAGES)
     assert pa.concat_tables(again.tables()).equals(pa.concat_tables(found.tables()))
-    marathi = settings.model_copy(update={"target_lang": "mr"})
+    marathi = settings.but(target_lang="mr")
     with pytest.raises(UserError, match="from 'en' into 'hi'; expected from 'en' into 'mr'"):
         own_translator(run, "own", marathi)
     with pytest.raises(UserError, match="no checkpoint is given"):
