@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field, PositiveInt
 
 from gristmill.actors.text import reference_texts, spoken
-from gristmill.actors.text.parts import DEV, TEST, TRAIN, parts_stage, subset_stage
+from gristmill.actors.text.parts import DEV, TEST, TRAIN, Subset, SubsetSettings, TextParts, TextPartSettings
 from gristmill.models.normalise import words
 from gristmill.pipelines.generated import assistant_pairs
 from gristmill.pipelines.generated.assistant_catalogue import catalogue
@@ -64,7 +64,7 @@ class InDomainFiles(Settings):
     catalogue: str | None = None
 
 
-class InDomainSettings(Settings):
+class InDomainSettings(TextPartSettings):
     """What there is of the domain: the user's own ``files``, or requests to a home of some ``domains``.
 
     ``dev`` and ``test`` are shares of the target text; ``sizes`` are how many times smaller than the rest the text of
@@ -76,8 +76,6 @@ class InDomainSettings(Settings):
     target_records: int = Field(2500, ge=20)
     source_records: int = Field(3000, ge=1)
     reference_records: int = Field(200, ge=2)
-    dev: float = Field(0.06, gt=0, lt=1)
-    test: float = Field(0.2, gt=0, lt=1)
     sizes: tuple[PositiveInt, ...] = (1, 10, 20)
     shard: Cut = Cut(rows=1000)
 
@@ -99,7 +97,6 @@ class Corpora:
 
 def check_corpora(pairs: GeneralSettings, domain: InDomainSettings) -> None:
     """Refuse what is missing or does not go together."""
-    parts_stage(domain.dev, domain.test)
     if not domain.sizes or len(set(domain.sizes)) < len(domain.sizes):
         raise UserError(f"in_domain.sizes: {list(domain.sizes)}; expected different numbers, such as [1, 10, 20]")
     if pairs.files is None:
@@ -150,7 +147,7 @@ def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) 
     """
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
-    parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard))
+    parts = run.step(Step("in_domain", (TextParts.stage(domain.part(TextPartSettings)),), target, cut=domain.shard))
     refuse_parts(parts)
     apart = None if domain.files is None else references
     return Corpora(
@@ -165,7 +162,7 @@ def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) 
 def subset(run: Run, parts: SealedSet, *names: str, size: int = 1) -> SealedSet:
     """Return some parts of the domain's text; of training, a share of one in ``size``."""
     name = "_".join(("in_domain", *names, *([f"1-{size}"] if size > 1 else [])))
-    made = run.step(Step(name, (subset_stage(*names, share=1 / size),), parts))
+    made = run.step(Step(name, (Subset.stage(SubsetSettings(parts=names, share=1 / size)),), parts))
     if size > 1 and made.records < LEAST_TEXTS:
         raise UserError(
             f"in_domain.sizes: 1/{size} of the domain's text is {made.records} texts; expected at least {LEAST_TEXTS}"
