@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -67,7 +67,7 @@ def build_vocabulary(
     settings = settings or LanguageModelSettings()
     wanted = VocabularySettings(min_count=min_count, words=tuple(sorted(set(words))), only=only)
     if _is_large(texts, settings.memory):
-        stage = CollectWords.stage(UnitSettings(columns=_columns(texts), only=only), **_refs(texts))
+        stage = _reading(CollectWords.stage(UnitSettings(columns=_columns(texts), only=only)), texts)
         given = _given_units(run, name, texts, settings.memory)
         inputs = {"units": _whole(run.step(Step(f"{name}_words", (stage,), given, cut=Cut(rows=1))))}
         job = TrainJob(name, loop=ngram_trainer.collect, settings=wanted, inputs=inputs, stepwise=False)
@@ -136,17 +136,23 @@ def train_ngrams_distributed(
         only=only,
         at_once=max(1, settings.memory // (2 * WORD_BYTES)),
     )
-    counting = CountUnit.stage(wanted, resources=resources, vocabulary=words, **_refs(texts))
+    counting = _reading(CountUnit.stage(wanted, resources=resources, vocabulary=words), texts)
     counts = _whole(run.step(Step(f"{name}_counts", (counting,), given, cut=Cut(rows=1))))
     listed = run.source(f"{name}_parts", lambda: _part_tables(parts), {"parts": parts})
     merged = each_part(MergeCounts.stage(split, resources=resources, counts=_ref(counts), vocabulary=words))
     read = {"merged": merged, "vocabulary": vocabulary}
     summing = TrainJob(f"{name}_totals", loop=ngram_parts.totals, settings=model, inputs=read, stepwise=False)
     totals = run.train([summing])[0]
-    whole = {"merged": _ref(merged), "totals": totals.ref}
-    contexts = each_part(SumContexts.stage(split, resources=resources, **whole))
-    refs = whole | {"contexts": _ref(contexts), "vocabulary": words}
-    lines = each_part(WriteLines.stage(model, resources=resources, **refs))
+    contexts = each_part(SumContexts.stage(split, resources=resources, merged=_ref(merged), totals=totals.ref))
+    writing = WriteLines.stage(
+        model,
+        resources=resources,
+        merged=_ref(merged),
+        totals=totals.ref,
+        contexts=_ref(contexts),
+        vocabulary=words,
+    )
+    lines = each_part(writing)
     read = {"lines": lines, "totals": totals, "vocabulary": vocabulary}
     return run.train([TrainJob(name, loop=ngram_parts.join, settings=model, inputs=read, stepwise=False)])[0]
 
@@ -170,9 +176,10 @@ def _columns(texts: Texts) -> tuple[str, ...]:
     return tuple(column for _, column in texts)
 
 
-def _refs(texts: Texts) -> dict[str, ArtifactRef]:
-    """Return the artifacts by which an actor reads units of texts (:class:`UnitTexts`)."""
-    return {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
+def _reading(stage: Stage, texts: Texts) -> Stage:
+    """Return a stage whose actor reads units of texts (:class:`gristmill.actors.text.ngram_texts.UnitTexts`)."""
+    refs = {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
+    return replace(stage, artifacts={**stage.artifacts, **refs})
 
 
 def _is_large(texts: Texts, memory: int) -> bool:
