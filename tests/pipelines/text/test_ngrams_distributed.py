@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.text.ngram_parts import MergeCounts
+from gristmill.actors.text.ngram_parts import MergeCounts, UnitCountSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
@@ -145,3 +145,9 @@ def test_no_text_is_refused(tmp_path: Path, vocabulary: Artifact) -> None:
     empty = seal_tables(str(tmp_path / "none"), "none", [pa.table({"id": ["a"], "text": pa.nulls(1, pa.string())})])
     with pytest.raises(UserError, match="the text is empty"):
         train_ngrams_distributed(run, "lm", [(empty, "text")], vocabulary, SETTINGS)
+
+
+def test_memory_is_how_a_model_is_estimated_and_not_which() -> None:
+    assert LanguageModelSettings(order=3, memory=1 << 24).identity() == {"order": 3}
+    few, many = (UnitCountSettings(parts=2, columns=("text",), at_once=words) for words in (1, 1 << 20))
+    assert few.identity() == many.identity() == {"parts": 2, "columns": ["text"]}
