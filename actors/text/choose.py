@@ -53,9 +53,11 @@ class ChoiceSettings(Settings):
     """How one translation is chosen, and whether it is kept."""
 
     source_lang: str
+    """The language of the texts."""
     target_lang: str
+    """The language of the translations."""
     weight: float = Field(0.0, ge=0)
-    """Of the in-domain model's score a word; 0 takes the translator's best."""
+    """The weight of the in-domain model's score a word; 0 takes the translator's best."""
     least: float | None = None
     """The lowest log-probability a word that is kept; ``None`` keeps all."""
 

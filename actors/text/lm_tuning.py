@@ -54,15 +54,16 @@ class TuningSettings(Settings):
     """The candidates for rescoring and filtering."""
 
     weights: tuple[PositiveFloat, ...] = Field((0.25, 0.5, 1.0, 2.0, 4.0), min_length=1)
-    """Of the in-domain model's score a word."""
+    """Weights of the in-domain model's score a word."""
     keeps: tuple[Share, ...] = Field((1.0, 0.8, 0.6, 0.4, 0.2), min_length=1)
-    """Shares of the translations, best first."""
+    """Shares of the translations that are kept, best first."""
 
 
 class Tuning(TuningSettings):
     """The candidates, and the language models that are estimated of what each chooses."""
 
     ngrams: NgramSettings = NgramSettings()
+    """The models of the translations that are chosen."""
 
 
 def tune(

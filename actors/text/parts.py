@@ -65,8 +65,9 @@ class SubsetSettings(Settings):
     """The records that are kept."""
 
     parts: tuple[str, ...]
+    """The parts whose records are kept."""
     share: float = Field(1.0, gt=0, le=1)
-    """Of training."""
+    """The share of training that is kept."""
 
 
 class Subset(Actor):

@@ -38,10 +38,12 @@ class CentroidSettings(Settings):
 
 
 class ThresholdSettings(Settings):
-    """How many records are kept: those within a ``radius`` or, without one, the ``count`` nearest."""
+    """How many records are kept."""
 
     radius: float | None = None
-    count: int = 0
+    """The distance up to which records are kept; ``None``: the nearest ``count`` are."""
+    count: int = Field(0, ge=0)
+    """Records that are kept, where there is no radius."""
 
 
 def centroid(settings: CentroidSettings, context: TrainContext, *, data: str) -> dict[str, Any]:
@@ -159,6 +161,7 @@ class DrawSettings(Settings):
     """A random order of records."""
 
     seed: int = 0
+    """Another seed is another order."""
 
 
 class DrawnDistance(Actor):
@@ -179,7 +182,7 @@ class SampleSettings(Settings):
     """Two random samples of records that have none in common."""
 
     share: float = Field(gt=0, le=0.5)
-    """Of the records, for each."""
+    """The share of the records that is in each."""
 
 
 class Sampled(Actor):

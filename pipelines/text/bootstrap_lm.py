@@ -11,9 +11,6 @@ models are combined by weights that make development text most probable (E).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
-
 from gristmill.actors.text import language_model
 from gristmill.actors.text.lm_tuning import TuningSettings, Way
 from gristmill.models.text.confusions import ChannelSettings
@@ -22,7 +19,6 @@ from gristmill.pipelines.run import Run
 from gristmill.pipelines.text import scores
 from gristmill.pipelines.text.bootstrap_report import make_report, publish
 from gristmill.pipelines.text.domain_texts import (
-    Corpora,
     GeneralSettings,
     InDomainSettings,
     check_corpora,
@@ -30,16 +26,14 @@ from gristmill.pipelines.text.domain_texts import (
     prepare_corpora,
 )
 from gristmill.pipelines.text.ngrams import LanguageModelSettings
-from gristmill.pipelines.text.selection import Method, SelectionSettings, check_selection, embed, select_pairs
-from gristmill.pipelines.text.systems import Bootstrap, FineTuningSettings, Key
+from gristmill.pipelines.text.selected import SelectedSettings, check_selected, compare, select
+from gristmill.pipelines.text.systems import Bootstrap, FineTuningSettings
 from gristmill.pipelines.text.translators import (
     TranslateSettings,
     TranslatorSettings,
-    TuneSettings,
     check_translator,
     own_translator,
 )
-from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 
@@ -52,22 +46,13 @@ class TechniqueSettings(Settings):
     """One switch for each technique: off, it has no system of its own and no part in ``combined``."""
 
     selection: bool = True
+    """The pairs nearest to the domain are selected (A)."""
     fine_tuning: bool = True
+    """The translator is fine-tuned on its own translations (B)."""
     rescoring: bool = True
+    """The in-domain model rescores translations (C)."""
     filtering: bool = True
-
-
-class SelectedSettings(SelectionSettings):
-    """The selection, and how a translator learns from it.
-
-    ``start``: from ``scratch``, or from the translator of all pairs (``base``), trained on by ``tune``. ``compare``
-    trains translators of as many pairs alone, chosen by each method: the systems ``centroid_share``,
-    ``moore_lewis_share`` and ``random_share``.
-    """
-
-    start: Literal["base", "scratch"] = "base"
-    tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
-    compare: bool = False
+    """Translations that the in-domain model finds too improbable are left out (D)."""
 
 
 class Config(Settings):
@@ -167,10 +152,7 @@ def check(config: Config) -> None:
         package.available()
     check_translator(config.translator)
     if config.techniques.selection:
-        check_selection(config.selection)
-        for method in get_args(Method) if config.selection.compare else ():
-            # The others choose as many pairs, whatever the radius.
-            check_selection(config.selection.but(method=method, radius=None))
+        check_selected(config.selection)
 
 
 def way(on: TechniqueSettings) -> Way | None:
@@ -178,45 +160,3 @@ def way(on: TechniqueSettings) -> Way | None:
     if on.rescoring and on.filtering:
         return "together"
     return "rescoring" if on.rescoring else "filtering" if on.filtering else None
-
-
-def select(
-    run: Run, settings: SelectedSettings, corpora: Corpora, texts: Mapping[int, SealedSet]
-) -> dict[int, SealedSet]:
-    """Return the pairs that are most like the domain's text of each size."""
-    pairs, texts = compared(run, settings, corpora, texts)
-    return {size: select_pairs(run, f"selected_1-{size}", pairs, text, settings) for size, text in texts.items()}
-
-
-def compared(
-    run: Run, settings: SelectionSettings, corpora: Corpora, texts: Mapping[int, SealedSet]
-) -> tuple[SealedSet, Mapping[int, SealedSet]]:
-    """Return the pairs and the domain's texts as a selection compares them: embedded, or as they are."""
-    if settings.method != "centroid":
-        return corpora.pairs, texts
-    pairs = embed(run, "embedded_pairs", corpora.pairs, "target", settings)
-    return pairs, {
-        size: embed(run, f"embedded_in_domain_1-{size}", text, "text", settings) for size, text in texts.items()
-    }
-
-
-def compare(
-    run: Run, make: Bootstrap, settings: SelectedSettings, corpora: Corpora, picked: Mapping[int, SealedSet]
-) -> dict[str, dict[Key, SealedSet]]:
-    """Test translators that learn, from scratch, from nothing but equally many pairs, chosen by each method."""
-    size = min(picked)
-    count = picked[size].records
-    found = {}
-    for method in get_args(Method):
-        how = settings.but(method=method, radius=None)
-        pairs, texts = compared(run, how, corpora, {size: make.texts[size]})
-        name, given = f"{method}_share", (pairs, texts[size], how)
-        if method == "random":
-            chosen = {seed: select_pairs(run, f"{name}_{seed}", *given, seed=seed, count=count) for seed in run.seeds}
-        elif method == settings.method:
-            chosen = dict.fromkeys(run.seeds, picked[size])
-        else:
-            chosen = dict.fromkeys(run.seeds, select_pairs(run, f"{name}_0", *given, count=count))
-        data = {(size, seed): [some] for seed, some in chosen.items()}
-        found[name] = make.tested(name, make.translators(f"{name}_translator", data))
-    return found

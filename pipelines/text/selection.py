@@ -35,8 +35,9 @@ class SelectionSettings(CentroidSettings, EmbedderSettings):
     """
 
     method: Method = "centroid"
+    """How near a record is: by embeddings, by language models, or at random."""
     share: float | None = Field(None, gt=0, le=1)
-    """Of the records; 0.3, unless a radius is given."""
+    """The share of the records that is kept; 0.3, unless a radius is given."""
     radius: float | None = None
     """The distance up to which records are kept."""
     ngrams: LanguageModelSettings = LanguageModelSettings()

@@ -46,9 +46,11 @@ class FineTuningSettings(Settings):
     """Self-training: pairs of the domain's text and the translations that were chosen of it, in rounds."""
 
     rounds: int = Field(1, ge=1)
+    """Rounds of translating and training."""
     replay: float = Field(0.5, ge=0)
     """General pairs for each synthetic one, so that nothing is forgotten."""
     tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
+    """The training of each round."""
 
 
 @dataclass(frozen=True)
