@@ -25,7 +25,6 @@ from gristmill.pipelines.generated import assistant
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.schema import TEXTS
-from gristmill.shards.stage import Resources
 from gristmill.shards.step import Step
 
 REPEATS = 5
@@ -90,8 +89,7 @@ def bare(model: str, device: str) -> Callable[[list[str]], np.ndarray]:
 
 def compare(name: str, model: str, device: str, texts: SealedSet) -> dict[str, object]:
     """Measure both by turns; the step's model is loaded in its time, so one run without texts is taken off."""
-    resources = Resources(gpus=1) if device != "cpu" else Resources()
-    stage = embed.stage(model, resources=resources)
+    stage = embed.embedder_stage(embed.EmbedderSettings(embedder=model, gpus=0 if device == "cpu" else 1))
     plain = [text for table in texts.tables(["text"]) for text in table["text"].to_pylist()]
     library = bare(model, device)
     library(plain[:64])

@@ -26,14 +26,13 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.driver_memory import peak
-from gristmill.actors.text.ngram_texts import all_texts, counted, read_vocabulary
-from gristmill.actors.text.ngram_trainer import AT_ONCE
+from gristmill.actors.text.ngram_texts import CountSettings, all_texts, counted, read_vocabulary
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.models.text.arpa import Arpa
 from gristmill.models.text.ngram import estimate_counts
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
+from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_ngrams_distributed
 from gristmill.shards import process
 from gristmill.shards.artifact import Artifact
@@ -72,7 +71,7 @@ def child(folder: str, how: str, order: int, memory: int, workers: int) -> None:
     process.prepare()
     data = open_sealed(f"{folder}/texts")
     listed = build_vocabulary(Run(folder, InProcessRunner()), "vocabulary", [(data, "text")])
-    settings = NgramSettings(order=order, memory=memory)
+    settings = LanguageModelSettings(order=order, memory=memory)
     with tempfile.TemporaryDirectory() as other:
         few = seal_tables(f"{other}/few", "few", [data.read(0, ["id", "text"]).slice(0, 100)])
         estimate(other, how, few, listed, settings, 0)
@@ -85,15 +84,15 @@ def child(folder: str, how: str, order: int, memory: int, workers: int) -> None:
 
 
 def estimate(
-    folder: str, how: str, data: SealedSet, listed: Artifact, settings: NgramSettings, workers: int
+    folder: str, how: str, data: SealedSet, listed: Artifact, settings: LanguageModelSettings, workers: int
 ) -> dict[str, object]:
     texts = [(data, "text")]
     if how == "counts":  # the estimate alone, beside lmplz
         words = read_vocabulary(listed.url)
-        counts, _, _ = counted(all_texts([[data.url, "text"]]), words, settings.order, AT_ONCE)
+        counts, _, _ = counted(all_texts([(data.url, "text")]), words, settings.order, CountSettings().at_once)
         sha = hashlib.sha256()
         with Path(f"{folder}/own.arpa").open("wb") as out:
-            for chunk in estimate_counts(counts, words).chunks():
+            for chunk in estimate_counts(counts, words, settings).chunks():
                 sha.update(chunk)
                 out.write(chunk)
         return {"sha": sha.hexdigest()[:16]}

@@ -1,4 +1,4 @@
-"""One translation of each n-best list is chosen, with the in-domain language model's word on it; others are filtered.
+"""One translation of each n-best list is chosen, by the translator's score and the in-domain language model's.
 
 Punjabi et al., ASRU 2019: rescoring keeps the translation with the best sum of both models' scores a unit and a word;
 filtering drops what the in-domain model finds too improbable.
@@ -6,21 +6,21 @@ filtering drops what the in-domain model finds too improbable.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.actors.audio import set_column
 from gristmill.shards.schema import PAIR_FIELDS
-from gristmill.shards.stage import BatchLimits, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 NONE, IMPROBABLE = "no translation", "too improbable for the in-domain model"
 PER_WORD = pa.field("in_domain_logprob", pa.float32())  # of the one chosen, natural logarithm a word, end included
 _FIELDS = {field.name: field for field in PAIR_FIELDS}
-CHOICE = "choice.json"  # of a tuning, see gristmill.actors.text.lm_tuning
 
 
 def scores(translations: Sequence[dict[str, Any]], logprobs: Sequence[float], weight: float) -> list[float]:
@@ -49,46 +49,46 @@ def best(translations: Sequence[dict[str, Any]], logprobs: Sequence[float], weig
     return text, float(np.float32(per_word(text, logprobs[place])))
 
 
-class Choose:
-    """Turns a ``text`` with its ``translations`` and the in-domain model's ``lm_logprobs`` into a pair.
+class ChoiceSettings(Settings):
+    """How one translation is chosen, and whether it is kept."""
 
-    ``least``: the lowest log-probability a word that is kept; none keeps all.
-    """
+    source_lang: str
+    """The language of the texts."""
+    target_lang: str
+    """The language of the translations."""
+    weight: float = Field(0.0, ge=0)
+    """The weight of the in-domain model's score a word; 0 takes the translator's best."""
+    least: float | None = None
+    """The lowest log-probability a word that is kept; ``None`` keeps all."""
 
-    def __init__(self, langs: Sequence[str], weight: float, least: float | None) -> None:
-        self._langs, self._weight = langs, weight
-        self._least = -math.inf if least is None else least
+
+class Choose(Actor):
+    """Turns a ``text`` with its ``translations`` and the in-domain model's ``lm_logprobs`` into a pair."""
+
+    name = "choose"
+    adds = (*(field for name, field in _FIELDS.items() if name != "id"), PER_WORD)
+    drops = ("translations", "lm_logprobs")
+    batch = BatchLimits(256)
+    settings: ChoiceSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        targets, told, reasons = [], [], []
+        """Return the batch with the pairs."""
+        weight, least = self.settings.weight, self.settings.least
+        targets, values, reasons = [], [], []
         for row in batch.select(["translations", "lm_logprobs"]).to_pylist():
-            found = best(row["translations"] or [], row["lm_logprobs"] or [], self._weight)
+            found = best(row["translations"] or [], row["lm_logprobs"] or [], weight)
             text, value = found or ("", None)
             targets.append(text)
-            told.append(value)
-            reasons.append(NONE if not text else IMPROBABLE if value is not None and value < self._least else None)
-        for field, values in (
+            values.append(value)
+            improbable = value is not None and least is not None and value < least
+            reasons.append(NONE if not text else IMPROBABLE if improbable else None)
+        for field, column in (
             (_FIELDS["source"], batch["text"].to_pylist()),
             (_FIELDS["target"], targets),
-            (_FIELDS["source_lang"], [self._langs[0]] * len(batch)),
-            (_FIELDS["target_lang"], [self._langs[1]] * len(batch)),
+            (_FIELDS["source_lang"], [self.settings.source_lang] * len(batch)),
+            (_FIELDS["target_lang"], [self.settings.target_lang] * len(batch)),
             (_FIELDS["label_source"], ["synthetic"] * len(batch)),
-            (PER_WORD, told),
+            (PER_WORD, values),
         ):
-            batch = set_column(batch, field.name, pa.array(values, field.type))
+            batch = set_column(batch, field.name, pa.array(column, field.type))
         return batch.append_column("reject_reason", pa.array(reasons, pa.string()))
-
-
-def stage(
-    source_lang: str, target_lang: str, *, weight: float = 0.0, least: float | None = None, name: str = "choose"
-) -> Stage:
-    """Return the stage; weight 0 takes the translator's best, and without ``least`` nothing is filtered."""
-    return Stage(
-        name,
-        "gristmill.actors.text.choose:Choose",
-        adds=(*(field for name, field in _FIELDS.items() if name != "id"), PER_WORD),
-        drops=("translations", "lm_logprobs"),
-        params={"langs": [source_lang, target_lang], "weight": weight, "least": least},
-        batch=BatchLimits(256),
-    )

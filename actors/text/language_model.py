@@ -6,8 +6,9 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,8 @@ from gristmill.models.text.ngram_counts import SPECIALS, split_words
 from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 FILE = "lm.arpa"  # in the artifact
 _NATURAL = math.log(10.0)
@@ -83,7 +85,7 @@ class LanguageModel:
         return found.logprob, found.oov
 
     def detail(self, words: Sequence[str]) -> Score:
-        """Return all that is told of a sentence."""
+        """Return all that the model gives a sentence."""
         whole = unknown = 0.0
         count = oov = 0
         for logprob, missing in self.tokens(words):
@@ -95,7 +97,7 @@ class LanguageModel:
         return Score(whole, unknown, count, oov, sum(self._unseen(word) for word in words if word not in SPECIALS))
 
     def _unseen(self, word: str) -> bool:
-        """Tell whether a word has no more than the unknown word's probability by itself."""
+        """Return whether a word has no more than the unknown word's probability by itself."""
         if word not in self._rare:
             least, own = (self.model.score(one, bos=False, eos=False) for one in (UNK, word))
             self._rare[word] = own <= least
@@ -141,73 +143,89 @@ def _local(url: str) -> Iterator[str]:
         yield out.name
 
 
-class ScoreText:
-    """Adds what a model gives the text of a column, split at white space; nothing where there is no text."""
+class TextScoreSettings(Settings):
+    """Text that a model scores."""
 
-    def __init__(self, column: str, prefix: str, model: str) -> None:
-        self.column, self.prefix = column, prefix
+    column: str = "text"
+    """The column of text."""
+    prefix: str = "lm"
+    """What the names of the columns that are added begin with."""
+
+
+class ScoreText(Actor):
+    """Adds what a model gives the text of a column, split at white space; nothing where there is no text.
+
+    The columns are ``<prefix>_logprob`` and what else :class:`Score` has.
+    """
+
+    batch = BatchLimits(rows=4096)
+    settings: TextScoreSettings
+
+    def __init__(self, settings: TextScoreSettings, model: str) -> None:
+        super().__init__(settings)
         self.model = LanguageModel(model)
 
+    @classmethod
+    def contract(cls, settings: TextScoreSettings) -> Mapping[str, Any]:
+        """Return the columns of the scores."""
+        return {"adds": fields(settings.prefix)}
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        texts = _column(batch, self.column)
+        """Return the batch with the scores of each text."""
+        texts = _column(batch, self.settings.column)
         valid = texts.is_valid().to_numpy(zero_copy_only=False)
         found: list[Score | None] = [None] * len(texts)
         for row, words in zip(np.flatnonzero(valid), split_words(texts).to_pylist(), strict=True):
             found[row] = self.model.detail([word for word in words if word])
-        for field in fields(self.prefix):
-            name = field.name.removeprefix(f"{self.prefix}_")
+        for field in fields(self.settings.prefix):
+            name = field.name.removeprefix(f"{self.settings.prefix}_")
             values = [None if one is None else getattr(one, name) for one in found]
             batch = set_column(batch, field.name, pa.array(values, field.type))
         return batch
 
 
-class ScoreLists:
-    """Adds what a model gives each ``text`` of a record's list, in their order."""
+class ListScoreSettings(TextScoreSettings):
+    """Lists of texts that a model scores."""
 
-    def __init__(self, column: str, prefix: str, model: str) -> None:
-        self.column, self.prefix = column, prefix
+    column: str = "translations"
+    """The column of lists, whose items have a ``text``."""
+
+
+class ScoreLists(Actor):
+    """Adds ``<prefix>_logprobs``: what a model gives each text of a record's list, in their order."""
+
+    batch = BatchLimits(rows=4096)
+    settings: ListScoreSettings
+
+    def __init__(self, settings: ListScoreSettings, model: str) -> None:
+        super().__init__(settings)
         self.model = LanguageModel(model)
 
+    @classmethod
+    def contract(cls, settings: ListScoreSettings) -> Mapping[str, Any]:
+        """Return the column of the scores."""
+        return {"adds": (cls._added(settings),)}
+
+    @staticmethod
+    def _added(settings: ListScoreSettings) -> pa.Field:
+        return pa.field(f"{settings.prefix}_logprobs", pa.list_(pa.float32()))
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        lists = batch[self.column].to_pylist()
+        """Return the batch with the scores of each list."""
+        lists = batch[self.settings.column].to_pylist()
         values = [
             None if one is None else [self.model.score((given["text"] or "").split())[0] for given in one]
             for one in lists
         ]
-        return set_column(batch, f"{self.prefix}_logprobs", pa.array(values, pa.list_(pa.float32())))
+        added = self._added(self.settings)
+        return set_column(batch, added.name, pa.array(values, added.type))
 
 
 def fields(prefix: str) -> tuple[pa.Field, ...]:
-    """Return the columns that :func:`stage` adds; see :class:`Score`."""
+    """Return the columns that :class:`ScoreText` adds; see :class:`Score`."""
     kinds = {"logprob": pa.float32(), "oov_logprob": pa.float32(), "words": pa.int32()}
     kinds |= {"oov": pa.int32(), "unseen": pa.int32()}
     return tuple(pa.field(f"{prefix}_{name}", kind) for name, kind in kinds.items())
-
-
-def stage(lm: ArtifactRef, name: str, column: str = "text", prefix: str = "lm") -> Stage:
-    """Return the stage that scores a column of text and adds ``<prefix>_logprob`` and what else :class:`Score` has."""
-    return Stage(
-        name=name,
-        actor="gristmill.actors.text.language_model:ScoreText",
-        adds=fields(prefix),
-        params={"column": column, "prefix": prefix},
-        artifacts={"model": lm},
-        batch=BatchLimits(rows=4096),
-    )
-
-
-def lists_stage(lm: ArtifactRef, name: str, column: str = "translations", prefix: str = "lm") -> Stage:
-    """Return the stage that scores lists of translations or of other candidates and adds ``<prefix>_logprobs``."""
-    return Stage(
-        name=name,
-        actor="gristmill.actors.text.language_model:ScoreLists",
-        adds=(pa.field(f"{prefix}_logprobs", pa.list_(pa.float32())),),
-        params={"column": column, "prefix": prefix},
-        artifacts={"model": lm},
-        batch=BatchLimits(rows=4096),
-    )
 
 
 def _column(batch: pa.Table, name: str) -> pa.Array:

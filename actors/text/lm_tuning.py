@@ -1,88 +1,126 @@
 """Settings of rescoring and filtering, chosen by the perplexity of development text.
 
 Each candidate is carried through: translations are chosen by it, a language model is estimated of them and mixed with
-the in-domain one, and the mixture that foretells the development text best wins. Test text has no part in it.
+the in-domain one, and the mixture that predicts the development text best wins. Test text has no part in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field, PositiveFloat
 
-from gristmill.actors.text.choose import CHOICE, best
+from gristmill.actors.text.choose import best
 from gristmill.actors.text.language_model import LanguageModel
 from gristmill.actors.text.ngram_texts import all_texts, read_vocabulary
-from gristmill.models.text.ngram import estimate
+from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.models.text.ngram_mix import em_weights, mixture_logprobs
 from gristmill.shards import canonical
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import Settings
 
+CHOICE = "choice.json"
 MOST = 20000  # records that are tried; of more, a sample by id
 
+Share = Annotated[float, Field(gt=0, le=1)]
+Way = Literal["rescoring", "filtering", "together"]
 
-def tune(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+
+class Rule(TypedDict):
+    """How a translation is chosen, as :class:`gristmill.actors.text.choose.ChoiceSettings` has it."""
+
+    weight: float
+    least: float | None
+
+
+class Choice(TypedDict):
+    """What was found: a rule for each way, the shares of the translations that they keep, and all perplexities."""
+
+    rescoring: Rule
+    filtering: Rule
+    together: Rule
+    keep: float
+    keep_together: float
+    perplexities: dict[Way, list[tuple[float, float]]]
+
+
+class TuningSettings(Settings):
+    """The candidates for rescoring and filtering."""
+
+    weights: tuple[PositiveFloat, ...] = Field((0.25, 0.5, 1.0, 2.0, 4.0), min_length=1)
+    """Weights of the in-domain model's score a word."""
+    keeps: tuple[Share, ...] = Field((1.0, 0.8, 0.6, 0.4, 0.2), min_length=1)
+    """Shares of the translations that are kept, best first."""
+
+
+class Tuning(TuningSettings):
+    """The candidates, and the language models that are estimated of what each chooses."""
+
+    ngrams: NgramSettings = NgramSettings()
+    """The models of the translations that are chosen."""
+
+
+def tune(
+    settings: Tuning, context: TrainContext, *, translations: str, lm: str, dev: tuple[str, str], vocabulary: str
+) -> dict[str, Any]:
     """Return ``choice.json``: ``weight`` of the in-domain model and ``least`` log-probability a word, each by itself
     (the other one switched off) and ``together``; and the perplexities of all candidates.
 
     ``translations`` is the URL of a set with ``translations`` and ``lm_logprobs`` of the in-domain model ``lm``;
-    ``dev`` a list of a set's URL and a column; ``weights`` and ``keeps`` (shares of translations, best first) are the
-    candidates. ``vocabulary`` and ``order`` are those of the language models.
+    ``dev`` a set's URL and a column; ``vocabulary`` is that of the language models.
 
     Raises:
-        UserError: there is no translation or no development text, or a share is not above 0 and at most 1.
+        UserError: there is no translation or no development text.
     """
-    keeps = sorted(config["keeps"], reverse=True)
-    if not keeps or not all(0 < keep <= 1 for keep in keeps) or not config["weights"]:
-        raise UserError(f"filtering: keeps {list(config['keeps'])}; expected shares above 0 and at most 1, and weights")
-    trial = _Trial(config)
-    alone = {weight: trial.perplexity(weight, 1.0) for weight in sorted({0.0, *config["weights"]})}
+    keeps = sorted(settings.keeps, reverse=True)
+    trial = _Trial(settings.ngrams, translations, lm, dev, vocabulary)
+    alone = {weight: trial.perplexity(weight, 1.0) for weight in sorted({0.0, *settings.weights})}
     weight = min(alone, key=lambda value: (alone[value], value))
     kept = {keep: trial.perplexity(0.0, keep) for keep in keeps}
     keep = min(kept, key=lambda value: (kept[value], -value))
     both = {share: trial.perplexity(weight, share) for share in keeps}
     share = min(both, key=lambda value: (both[value], -value))
-    choice = {
+    choice: Choice = {
         "rescoring": {"weight": weight, "least": None},
         "filtering": {"weight": 0.0, "least": trial.least(0.0, keep)},
         "together": {"weight": weight, "least": trial.least(weight, share)},
         "keep": keep,
         "keep_together": share,
         "perplexities": {
-            "rescoring": [[value, told] for value, told in alone.items()],
-            "filtering": [[value, told] for value, told in kept.items()],
-            "together": [[value, told] for value, told in both.items()],
+            "rescoring": list(alone.items()),
+            "filtering": list(kept.items()),
+            "together": list(both.items()),
         },
     }
     return {"files": {CHOICE: canonical.dumps(choice)}, "keep": keep, "weight": weight}
 
 
 class _Trial:
-    """Tries settings on the translations at hand."""
+    """Tries candidates on the translations at hand."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._lists = list(_lists(config["translations"]))
-        self._words = read_vocabulary(config["vocabulary"]).words
-        self._order = config["order"]
-        dev = [text.as_py().split() for texts in all_texts([config["dev"]]) for text in texts if text.is_valid]
-        if not dev or not self._lists:
-            what = "development text" if self._lists else "translation"
-            raise UserError(f"rescoring and filtering cannot be tuned: there is no {what}; expected at least one")
-        self._dev = dev
+    def __init__(self, ngrams: NgramSettings, translations: str, lm: str, dev: tuple[str, str], words: str) -> None:
+        self._ngrams = ngrams
+        self._lists = list(_lists(translations))
+        self._words = read_vocabulary(words).words
+        self._dev = [text.as_py().split() for texts in all_texts([dev]) for text in texts if text.is_valid]
+        if not self._dev or not self._lists:
+            missing = "development text" if self._lists else "translation"
+            raise UserError(f"rescoring and filtering cannot be tuned: there is no {missing}; expected at least one")
         self._tried: dict[tuple[float, float], float] = {}
-        self._own = self._logprobs(LanguageModel(config["lm"]))
+        self._own = self._logprobs(LanguageModel(lm))
 
     def perplexity(self, weight: float, keep: float) -> float:
         """Return the perplexity of the development text when translations are so chosen; each is tried once."""
         if (weight, keep) not in self._tried:
             least = self.least(weight, keep)
             texts = [text for text, value in self._chosen(weight) if least is None or value >= least]
-            with LanguageModel.of(estimate((text.split() for text in texts), self._order, self._words)) as model:
+            with LanguageModel.of(estimate((text.split() for text in texts), self._ngrams, self._words)) as model:
                 both = np.array([self._own, self._logprobs(model)])
             self._tried[weight, keep] = float(np.exp(-mixture_logprobs(both, em_weights(both)).mean()))
         return self._tried[weight, keep]

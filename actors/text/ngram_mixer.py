@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.text.language_model import FILE, LanguageModel
-from gristmill.actors.text.ngram_texts import all_texts
+from gristmill.actors.text.ngram_texts import RowSettings, all_texts
 from gristmill.models.text.arpa import Arpa
 from gristmill.models.text.ngram_counts import split_words
 from gristmill.models.text.ngram_mix import em_weights, mixture_logprobs
@@ -22,45 +22,53 @@ from gristmill.shards.job import TrainContext
 WEIGHTS = "weights.json"
 
 
-def mix(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+class MixtureSettings(RowSettings):
+    """The weights of a mixture, or the rows of the development text that they are estimated on."""
+
+    weights: tuple[float, ...] | None = None
+    """Shares of the models, in their order; ``None`` makes the development text most probable."""
+
+
+def mix(
+    settings: MixtureSettings, context: TrainContext, *, models: Sequence[str], dev: tuple[str, str] | None = None
+) -> dict[str, Any]:
     """Return ``lm.arpa``, one model for the mixture, and ``weights.json``.
 
-    ``models`` are URLs, ``dev`` pairs of a sealed set's URL and a column, ``only`` as in
-    :func:`gristmill.actors.text.ngram_trainer.train`; ``weights`` may be given, then no text is read. Unknown words do
-    not count.
+    ``models`` are URLs, ``dev`` is the URL of a sealed set and a column: the development text, which is not read if
+    the weights are given. Unknown words do not count.
 
     Raises:
         UserError: the models cannot be mixed, or none of the development text's words is known.
     """
-    models = [Arpa.from_bytes(read_file(url, FILE), url) for url in config["models"]]
-    told: dict[str, Any] = {}
-    if config.get("weights") is not None:
-        weights = np.asarray(config["weights"], np.float64)
+    arpas = [Arpa.from_bytes(read_file(url, FILE), url) for url in models]
+    measured: dict[str, Any] = {}
+    if settings.weights is not None:
+        weights = np.asarray(settings.weights, np.float64)
     else:
-        logprobs = _logprobs(config)
+        logprobs = _logprobs(models, [dev] if dev else [], settings.only)
         try:
             weights = em_weights(logprobs)
         except ValueError as error:
             raise UserError(str(error)) from None
-        told = {
+        measured = {
             "tokens": logprobs.shape[1],
             "perplexities": np.exp(-logprobs.mean(axis=1)).tolist(),
             "perplexity": float(np.exp(-mixture_logprobs(logprobs, weights).mean())),
         }
-    model = mixed(models, weights.tolist())
-    body = {"weights": weights.tolist(), **told}
+    model = mixed(arpas, weights.tolist())
+    body = {"weights": weights.tolist(), **measured}
     return {"files": {FILE: model.chunks, WEIGHTS: canonical.dumps(body)}, **body}
 
 
-def _logprobs(config: Mapping[str, Any]) -> np.ndarray:
+def _logprobs(models: Sequence[str], dev: Sequence[tuple[str, str]], only: str | None) -> np.ndarray:
     """Return (models, tokens) natural logarithms on the development text."""
     sentences: list[list[str]] = []
-    for texts in all_texts(config["dev"], config.get("only")):
+    for texts in all_texts(dev, only):
         sentences += split_words(
             pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.string())
         ).to_pylist()
     rows = []
-    for url in config["models"]:
+    for url in models:
         model = LanguageModel(url)
         rows.append([logprob for words in sentences for logprob, missing in model.tokens(words) if not missing])
     return np.array(rows, np.float64).reshape(len(rows), -1)

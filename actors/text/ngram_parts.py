@@ -4,7 +4,7 @@ A part is a range of codes of an n-gram's last two words (:func:`gristmill.model
 one part or unit has for another is a column of its own, so that a reader fetches that alone:
 
 1. ``CountUnit``: the n-grams of a unit, a column for each part.
-2. ``MergeCounts``: a part's n-grams of all units, their adjusted counts, and what is known of other parts' contexts.
+2. ``MergeCounts``: a part's n-grams of all units, their adjusted counts, and those whose contexts are in other parts.
 3. ``totals``: discounts, unigrams and contexts of one word, of the whole.
 4. ``SumContexts``: a part's contexts, summed over all parts, and the answers to these.
 5. ``WriteLines``: a part's n-grams with their probabilities, as lines of the ARPA text.
@@ -22,15 +22,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.actors.text.language_model import FILE
-from gristmill.actors.text.ngram_texts import UnitTexts, counted, read_vocabulary
+from gristmill.actors.text.ngram_texts import CountSettings, UnitSettings, UnitTexts, counted, read_vocabulary
 from gristmill.models.text import arpa, ngram
-from gristmill.models.text.ngram import Level, Summary, Totals
+from gristmill.models.text.ngram import Level, NgramSettings, Summary, Totals
 from gristmill.models.text.ngram_counts import Counts, merge, part_of
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.job import TrainContext
+from gristmill.shards.stage import Actor, BatchLimits
 
 SLICE = pa.struct([(name, pa.int64()) for name in ("texts", "shard", "start", "stop")])
 UNIT_FIELDS = (pa.field("id", pa.string()), pa.field("slices", pa.list_(SLICE)))
@@ -46,6 +48,18 @@ _SUMMARY: dict[str, type[np.generic]] = {
 _LEVEL: dict[str, type[np.generic]] = {"words": np.uint32, "counts": np.int64, "kept": np.bool_, "suffix": np.int64}
 _TOTALS = ("discounts", "probability", "denominator", "gamma")
 WORD_BYTES = 128  # that counting takes for each word
+MOST_PARTS = 4096
+
+
+class PartedNgramSettings(NgramSettings):
+    """A model that is estimated in parts."""
+
+    parts: int = Field(ge=1, le=MOST_PARTS)
+    """Ranges that the codes of n-grams are split into."""
+
+
+class UnitCountSettings(PartedNgramSettings, CountSettings, UnitSettings):
+    """A model that is estimated in parts, the text of its units, and how that is counted."""
 
 
 def to_part(part: int) -> str:
@@ -58,72 +72,79 @@ def level_column(name: str, order: int) -> str:
     return f"{name}_{order}"
 
 
-class CountUnit:
+class CountUnit(Actor):
     """Counts the n-grams of units: slices of the shards of the texts ``texts_0`` and on."""
 
-    def __init__(
-        self,
-        columns: Sequence[str],
-        only: str | None,
-        order: int,
-        parts: int,
-        memory: int,
-        vocabulary: str,
-        **texts: str,
-    ) -> None:
-        self.order, self.parts = order, parts
-        self.at_once = max(1, memory // (2 * WORD_BYTES))
+    name = "count"
+    batch = BatchLimits(rows=1)
+    settings: UnitCountSettings
+
+    def __init__(self, settings: UnitCountSettings, vocabulary: str, **texts: str) -> None:
+        super().__init__(settings)
         self.vocabulary = read_vocabulary(vocabulary)
-        self.texts = UnitTexts(columns, only, texts)
+        self.texts = UnitTexts(settings, texts)
+
+    @classmethod
+    def contract(cls, settings: PartedNgramSettings) -> Mapping[str, Any]:
+        """Return ``words``, ``sentences``, and the counts for each part."""
+        fields = (pa.field("words", pa.int64()), pa.field("sentences", pa.int64()))
+        return {"adds": (*fields, *(pa.field(to_part(part), BINARY) for part in range(settings.parts)))}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with the counts of each unit."""
         rows = [self._count(slices) for slices in batch["slices"].to_pylist()]
         return _with_columns(batch, rows)
 
     def _count(self, slices: Sequence[Mapping[str, int]]) -> dict[str, Any]:
-        counts, words, sentences = counted(self.texts.read(slices), self.vocabulary, self.order, self.at_once)
-        bounds = np.searchsorted(part_of(counts.codes, self.parts), np.arange(self.parts + 1))
+        order, parts = self.settings.order, self.settings.parts
+        counts, words, sentences = counted(self.texts.read(slices), self.vocabulary, order, self.settings.at_once)
+        bounds = np.searchsorted(part_of(counts.codes, parts), np.arange(parts + 1))
         row: dict[str, Any] = {"words": words, "sentences": sentences}
         for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
             row[to_part(part)] = _packed(counts.grams[start:stop], counts.counts[start:stop])
         return row
 
 
-def unit_fields(parts: int) -> tuple[pa.Field, ...]:
-    """Return the columns that :class:`CountUnit` adds."""
-    told = (pa.field("words", pa.int64()), pa.field("sentences", pa.int64()))
-    return (*told, *(pa.field(to_part(part), BINARY) for part in range(parts)))
-
-
-class MergeCounts:
+class MergeCounts(Actor):
     """Merges the counts of a part and adjusts them."""
 
-    def __init__(self, order: int, prune: Sequence[int], parts: int, counts: str, vocabulary: str) -> None:
-        self.order, self.prune, self.parts = order, tuple(prune), parts
+    name = "merged"
+    batch = BatchLimits(rows=1)
+    settings: PartedNgramSettings
+
+    def __init__(self, settings: PartedNgramSettings, counts: str, vocabulary: str) -> None:
+        super().__init__(settings)
         self.counts = open_sealed(counts)
         self.known = read_vocabulary(vocabulary).first_unknown
 
+    @classmethod
+    def contract(cls, settings: PartedNgramSettings) -> Mapping[str, Any]:
+        """Return the columns of a part's summary, of what goes to each part, and of its n-grams."""
+        names = [*_SUMMARY, *(to_part(part) for part in range(settings.parts))]
+        names += [level_column(name, size) for size in range(2, settings.order + 1) for name in _LEVEL]
+        return {"adds": tuple(pa.field(name, BINARY) for name in names)}
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with the n-grams of each part."""
         return _with_columns(batch, [self._merge(part) for part in batch["part"].to_pylist()])
 
     def _merge(self, part: int) -> dict[str, Any]:
+        order, parts = self.settings.order, self.settings.parts
         runs = []
         for value in _column(self.counts, to_part(part)):
-            grams, counts = _unpacked(value, (np.uint32, self.order), (np.int64, 1))
+            grams, counts = _unpacked(value, (np.uint32, order), (np.int64, 1))
             runs.append(Counts(grams, counts))
-        whole = merge(runs, self.order)
+        whole = merge(runs, order)
         del runs
-        levels = ngram.adjust(whole, self.prune, self.known)
+        levels = ngram.adjust(whole, self.settings.thresholds, self.known)
         del whole
         row: dict[str, Any] = {}
-        told = ngram.summary(levels, self.known)
+        summary = ngram.summary(levels, self.known)
         for name in _SUMMARY:
-            row[name] = _packed(getattr(told, name))
+            row[name] = _packed(getattr(summary, name))
         asked = [ngram.requests(level, self.known) for level in levels[1:]]
-        bounds = [ngram.bounds(one, self.parts) for one in asked]
-        for owner in range(self.parts):
+        bounds = [ngram.bounds(one, parts) for one in asked]
+        for owner in range(parts):
             arrays = []
             for one, at in zip(asked, bounds, strict=True):
                 some = slice(at[owner], at[owner + 1])
@@ -135,20 +156,13 @@ class MergeCounts:
         return row
 
 
-def merged_fields(order: int, parts: int) -> tuple[pa.Field, ...]:
-    """Return the columns that :class:`MergeCounts` adds."""
-    names = [*_SUMMARY, *(to_part(part) for part in range(parts))]
-    names += [level_column(name, size) for size in range(2, order + 1) for name in _LEVEL]
-    return tuple(pa.field(name, BINARY) for name in names)
-
-
-def totals(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+def totals(settings: NgramSettings, context: TrainContext, *, merged: str, vocabulary: str) -> dict[str, Any]:
     """Return what every part must know of the whole, an ``.npy`` file each.
 
-    ``merged`` is the URL of the parts' set, ``vocabulary`` that of the vocabulary, ``order`` the highest order.
+    ``merged`` is the URL of the set of parts, ``vocabulary`` that of the vocabulary.
     """
-    merged, vocabulary = open_sealed(config["merged"]), read_vocabulary(config["vocabulary"])
-    found = ngram.total((_summary(row) for row in _rows(merged, list(_SUMMARY))), vocabulary, int(config["order"]))
+    summaries = (_summary(row) for row in _rows(open_sealed(merged), list(_SUMMARY)))
+    found = ngram.total(summaries, read_vocabulary(vocabulary), settings.order)
     return {"files": {f"{name}.npy": _npy(getattr(found, name)) for name in _TOTALS}}
 
 
@@ -165,19 +179,32 @@ def read_totals(url: str) -> Totals:
     return Totals(**arrays)
 
 
-class SumContexts:
+class SumContexts(Actor):
     """Sums a part's contexts over all parts, and answers these: denominator and gamma of each n-gram's context."""
 
-    def __init__(self, order: int, merged: str, totals: str) -> None:
-        self.order, self.merged = order, open_sealed(merged)
+    name = "contexts"
+    batch = BatchLimits(rows=1)
+    settings: PartedNgramSettings
+
+    def __init__(self, settings: PartedNgramSettings, merged: str, totals: str) -> None:
+        super().__init__(settings)
+        self.merged = open_sealed(merged)
         self.discounts = read_totals(totals).discounts
 
+    @classmethod
+    def contract(cls, settings: PartedNgramSettings) -> Mapping[str, Any]:
+        """Return the columns of a part's own back-offs and of the answers to each part."""
+        names = [level_column("gamma", size) for size in range(2, settings.order)]
+        names += [to_part(part) for part in range(settings.parts)]
+        return {"adds": tuple(pa.field(name, BINARY) for name in names)}
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with the contexts of each part."""
         return _with_columns(batch, [self._sum(part) for part in batch["part"].to_pylist()])
 
     def _sum(self, part: int) -> dict[str, Any]:
-        levels = read_levels(self.merged, part, self.order - 1)
+        order = self.settings.order
+        levels = read_levels(self.merged, part, order - 1)
         sums = [np.zeros((len(level), ngram.SUMS), np.int64) for level in levels]
         places: list[list[np.ndarray]] = []
         for value in _column(self.merged, to_part(part)):
@@ -188,8 +215,8 @@ class SumContexts:
                 sums[size - 2] += ngram.context_sums(row, counts.view(np.int64), kept.view(np.bool_), len(level))
                 rows.append(row.astype(np.uint32))
             places.append(rows)
-        gammas = [ngram.gammas(sums[size - 2], self.discounts[size]) for size in range(2, self.order)]
-        made: dict[str, Any] = {level_column("gamma", size): _packed(gammas[size - 2]) for size in range(2, self.order)}
+        gammas = [ngram.gammas(sums[size - 2], self.discounts[size]) for size in range(2, order)]
+        made: dict[str, Any] = {level_column("gamma", size): _packed(gammas[size - 2]) for size in range(2, order)}
         for asker, rows in enumerate(places):
             arrays = []
             for row, own, gamma in zip(rows, sums, gammas, strict=True):
@@ -198,32 +225,39 @@ class SumContexts:
         return made
 
 
-def context_fields(order: int, parts: int) -> tuple[pa.Field, ...]:
-    """Return the columns that :class:`SumContexts` adds."""
-    names = [level_column("gamma", size) for size in range(2, order)] + [to_part(part) for part in range(parts)]
-    return tuple(pa.field(name, BINARY) for name in names)
-
-
-class WriteLines:
+class WriteLines(Actor):
     """Writes the lines of a part's n-grams."""
 
-    def __init__(self, order: int, merged: str, contexts: str, totals: str, vocabulary: str) -> None:
-        self.order, self.merged, self.contexts = order, open_sealed(merged), open_sealed(contexts)
+    name = "lines"
+    batch = BatchLimits(rows=1)
+    settings: NgramSettings
+
+    def __init__(self, settings: NgramSettings, merged: str, contexts: str, totals: str, vocabulary: str) -> None:
+        super().__init__(settings)
+        self.merged, self.contexts = open_sealed(merged), open_sealed(contexts)
         self.totals = read_totals(totals)
         words = read_vocabulary(vocabulary)
         self.known, self.names = words.first_unknown, pa.array(words.names, pa.string())
 
+    @classmethod
+    def contract(cls, settings: NgramSettings) -> Mapping[str, Any]:
+        """Return ``grams``, how many n-grams there are of each order, and the lines of each."""
+        names = [level_column("lines", size) for size in range(2, settings.order + 1)]
+        lines = (pa.field(name, BINARY) for name in names)
+        return {"adds": (pa.field("grams", pa.list_(pa.int64())), *lines)}
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with the lines of each part."""
         return _with_columns(batch, [self._write(part) for part in batch["part"].to_pylist()])
 
     def _write(self, part: int) -> dict[str, Any]:
-        levels = read_levels(self.merged, part, self.order)
-        own = _row(self.contexts, part, [level_column("gamma", size) for size in range(2, self.order)])
+        order = self.settings.order
+        levels = read_levels(self.merged, part, order)
+        own = _row(self.contexts, part, [level_column("gamma", size) for size in range(2, order)])
         backoffs = [_unpacked(own[name][0].as_buffer(), (np.float64, 1))[0] for name in own.column_names]
         answers = [_unframed(value) for value in _column(self.contexts, to_part(part))]
         contexts = []
-        for place in range(self.order - 2):
+        for place in range(order - 2):
             denominators = [arrays[2 * place].view(np.int64) for arrays in answers]
             gammas = [arrays[2 * place + 1].view(np.float64) for arrays in answers]
             contexts.append((np.concatenate(denominators), np.concatenate(gammas)))
@@ -234,21 +268,15 @@ class WriteLines:
         return row
 
 
-def line_fields(order: int) -> tuple[pa.Field, ...]:
-    """Return the columns that :class:`WriteLines` adds."""
-    names = [level_column("lines", size) for size in range(2, order + 1)]
-    return (pa.field("grams", pa.list_(pa.int64())), *(pa.field(name, BINARY) for name in names))
-
-
-def join(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+def join(settings: NgramSettings, context: TrainContext, *, lines: str, totals: str, vocabulary: str) -> dict[str, Any]:
     """Return ``lm.arpa``, the lines of all parts in their order; a part is in memory at a time.
 
-    ``lines`` is the URL of the parts' set, ``totals`` and ``vocabulary`` those of artifacts, ``order`` the highest.
+    ``lines`` is the URL of the set of parts, ``totals`` and ``vocabulary`` those of artifacts.
     """
-    lines, order = open_sealed(config["lines"]), int(config["order"])
-    unigrams = ngram.unigrams(read_totals(config["totals"]))
-    names = pa.array(read_vocabulary(config["vocabulary"]).names, pa.string())
-    parts = [row["grams"][0].as_py() for row in _rows(lines, ["grams"])]
+    written, order = open_sealed(lines), settings.order
+    unigrams = ngram.unigrams(read_totals(totals))
+    names = pa.array(read_vocabulary(vocabulary).names, pa.string())
+    parts = [row["grams"][0].as_py() for row in _rows(written, ["grams"])]
     grams = [len(unigrams), *(sum(column) for column in zip(*parts, strict=True))]
 
     def chunks() -> Iterator[bytes]:
@@ -257,7 +285,7 @@ def join(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
         yield from arpa.lines(names, unigrams)
         for size in range(2, order + 1):
             yield arpa.section(size)
-            for value in _column(lines, level_column("lines", size)):
+            for value in _column(written, level_column("lines", size)):
                 yield value.to_pybytes()
         yield arpa.END
 

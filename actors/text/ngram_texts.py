@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.models.text.ngram_counts import Counts, Vocabulary, count, merge
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import HOW, Settings
 
 VOCABULARY = "vocabulary.txt"  # in its artifact: a word a line
 _ROWS = 1 << 16  # of text that are split into words at a time
 
 
+class RowSettings(Settings):
+    """The rows of sets whose text is read."""
+
+    only: str | None = None
+    """A column of truth values that chooses rows, of the sets that have it."""
+
+
+class UnitSettings(RowSettings):
+    """The text of units: slices of the shards of several sets."""
+
+    columns: tuple[str, ...]
+    """The column of text of each set, in their order."""
+
+
+class CountSettings(Settings):
+    """The counting of n-grams."""
+
+    at_once: int = Field(1 << 21, ge=1, json_schema_extra=HOW)
+    """Words that are counted at a time."""
+
+
 def check_columns(data: SealedSet, column: str, only: str | None = None) -> bool:
-    """Refuse a set without the column of text; tell whether it has the column that chooses its rows."""
+    """Refuse a set without the column of text; return whether it has the column that chooses its rows."""
     names = data.schema.names
     if column not in names:
         raise UserError(f"{data.name}: the records have no column {column!r}; they have {', '.join(names)}")
@@ -47,8 +70,8 @@ def read_shard(
 class UnitTexts:
     """The texts ``texts_0`` and on of which units are slices."""
 
-    def __init__(self, columns: Sequence[str], only: str | None, urls: Mapping[str, str]) -> None:
-        self._columns, self._only = list(columns), only
+    def __init__(self, settings: UnitSettings, urls: Mapping[str, str]) -> None:
+        self._columns, self._only = settings.columns, settings.only
         self._texts = [open_sealed(urls[f"texts_{number}"]) for number in range(len(urls))]
 
     def read(self, slices: Iterable[Mapping[str, int]]) -> Iterator[pa.ChunkedArray]:
@@ -58,7 +81,7 @@ class UnitTexts:
             yield read_shard(self._texts[one["texts"]], one["shard"], self._columns[one["texts"]], self._only, rows)
 
 
-def all_texts(given: Sequence[Sequence[str]], only: str | None = None) -> Iterator[pa.ChunkedArray]:
+def all_texts(given: Iterable[tuple[str, str]], only: str | None = None) -> Iterator[pa.ChunkedArray]:
     """Give the text of sets, each named by its URL and a column, shard by shard."""
     for url, column in given:
         data = open_sealed(url)

@@ -2,57 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field
+
 from gristmill.actors.text.language_model import FILE
-from gristmill.actors.text.ngram_texts import VOCABULARY, all_texts, counted, read_vocabulary
+from gristmill.actors.text.ngram_texts import (
+    VOCABULARY,
+    CountSettings,
+    RowSettings,
+    all_texts,
+    counted,
+    read_vocabulary,
+)
 from gristmill.actors.text.ngram_words import tally, tally_of_units
-from gristmill.models.text.ngram import check_settings, estimate_counts
+from gristmill.models.text.ngram import NgramSettings, estimate_counts
 from gristmill.models.text.ngram_counts import SPECIALS, Vocabulary
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 
-AT_ONCE = 1 << 21  # words that are counted at a time
+
+class NgramTraining(NgramSettings, CountSettings, RowSettings):
+    """A model, the text that it is estimated of, and how that is counted."""
 
 
-def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
+class VocabularySettings(RowSettings):
+    """The words of a vocabulary."""
+
+    min_count: int = Field(1, ge=1)
+    """A word is taken if it is in the texts that often or more."""
+    words: tuple[str, ...] = ()
+    """Words that are taken whatever their count."""
+
+
+def train(
+    settings: NgramTraining, context: TrainContext, *, texts: Sequence[tuple[str, str]], vocabulary: str
+) -> dict[str, Any]:
     """Estimate a model and return its file, ``lm.arpa``.
 
-    ``texts`` are pairs of the URL of a sealed set and a column, ``only`` may name a column of truth values that
-    chooses rows of the sets that have it, ``vocabulary`` is the URL of one, ``order`` and ``prune`` are as in
-    :func:`gristmill.models.text.ngram.estimate`.
+    ``texts`` are pairs of the URL of a sealed set and a column, ``vocabulary`` is the URL of one.
 
     Raises:
-        UserError: a setting is out of its range, a column is missing, or there is no text.
+        UserError: a column is missing, or there is no text.
     """
-    order = int(config["order"])
-    prune = check_settings(order, config["prune"])
-    vocabulary = read_vocabulary(config["vocabulary"])
-    texts = all_texts(config["texts"], config.get("only"))
-    counts, words, sentences = counted(texts, vocabulary, order, AT_ONCE)
-    model = estimate_counts(counts, vocabulary, prune)
+    words = read_vocabulary(vocabulary)
+    counts, read, sentences = counted(all_texts(texts, settings.only), words, settings.order, settings.at_once)
+    model = estimate_counts(counts, words, settings)
     grams = [len(grams) for grams in model.orders]
-    return {"files": {FILE: model.chunks}, "words": words, "sentences": sentences, "grams": grams}
+    return {"files": {FILE: model.chunks}, "words": read, "sentences": sentences, "grams": grams}
 
 
-def collect(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
-    """Collect the words that are in the texts at least ``min_count`` times and return ``vocabulary.txt``, sorted.
+def collect(
+    settings: VocabularySettings,
+    context: TrainContext,
+    *,
+    texts: Sequence[tuple[str, str]] = (),
+    units: str | None = None,
+) -> dict[str, Any]:
+    """Collect the words of texts and return ``vocabulary.txt``, sorted.
 
-    ``texts`` and ``only`` are as in :func:`train`; or ``units`` is the URL of a set in which
-    :class:`gristmill.actors.text.ngram_words.CollectWords` counted them. ``words`` are added whatever their count.
+    ``texts`` are as in :func:`train`; in their place, ``units`` may be the URL of a set in which
+    :class:`gristmill.actors.text.ngram_words.CollectWords` counted their words.
 
     Raises:
         UserError: a column is missing, or there is no word.
     """
-    if "units" in config:
-        found = tally_of_units(config["units"])
-    else:
-        found = tally(all_texts(config["texts"], config.get("only")))
-    least = int(config.get("min_count", 1))
-    chosen = {word for word, times in found.items() if times >= least} | set(config.get("words", ()))
+    found = tally(all_texts(texts, settings.only)) if units is None else tally_of_units(units)
+    chosen = {word for word, times in found.items() if times >= settings.min_count} | set(settings.words)
     chosen -= {"", *SPECIALS}
     if not chosen:
-        raise UserError(f"vocabulary: none of {len(found)} words is in the text at least {least} times")
+        raise UserError(f"vocabulary: none of {len(found)} words is in the text at least {settings.min_count} times")
     names = Vocabulary(chosen).words
     return {"files": {VOCABULARY: "".join(f"{word}\n" for word in names).encode()}, "words": len(names)}

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.actors.text.ngram_texts import UnitTexts
+from gristmill.actors.text.ngram_texts import UnitSettings, UnitTexts
 from gristmill.models.text.ngram_counts import split_words
 from gristmill.shards.dataset import open_sealed
+from gristmill.shards.stage import Actor, BatchLimits
 
 FIELDS = (pa.field("words", pa.large_list(pa.large_string())), pa.field("counts", pa.large_list(pa.int64())))
 
 
-class CollectWords:
+class CollectWords(Actor):
     """Adds the words of units, each once, and their counts: units are slices of the shards of ``texts_0`` and on."""
 
-    def __init__(self, columns: Sequence[str], only: str | None, **texts: str) -> None:
-        self.texts = UnitTexts(columns, only, texts)
+    name = "words"
+    adds = FIELDS
+    batch = BatchLimits(rows=1)
+    settings: UnitSettings
+
+    def __init__(self, settings: UnitSettings, **texts: str) -> None:
+        super().__init__(settings)
+        self.texts = UnitTexts(settings, texts)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with ``words`` and ``counts``."""
         found = [tally(self.texts.read(slices)) for slices in batch["slices"].to_pylist()]
         words = [sorted(counts) for counts in found]
         counts = [[own[word] for word in names] for own, names in zip(found, words, strict=True)]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field, model_validator
 
-from gristmill.shards.errors import UserError
-from gristmill.shards.stage import BatchLimits, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 TRAIN, DEV, TEST = "train", "dev", "test"
 PART = pa.field("part", pa.string())
@@ -17,50 +19,67 @@ DRAW = pa.field("draw", pa.float64())  # uniform in [0, 1): training texts below
 ANOTHER = "of another part"
 
 
-class TextParts:
-    """Adds ``part`` and ``draw``, drawn from the run's seed and the text alone: equal texts never fall apart."""
+class TextPartSettings(Settings):
+    """How texts are dealt to parts; what is neither for development nor for test is for training."""
 
-    def __init__(self, dev: float, test: float, rng: Callable[[str], np.random.Generator]) -> None:
-        self._dev, self._test, self._rng = dev, test, rng
+    dev: float = Field(0.06, gt=0, lt=1)
+    """The share of texts for development."""
+    test: float = Field(0.2, gt=0, lt=1)
+    """The share of texts for test."""
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> Self:
+        if self.dev + self.test >= 1:
+            raise ValueError(
+                f"shares of {self.dev:g} for development and {self.test:g} for test; expected both together below 1"
+            )
+        return self
+
+
+class TextParts(Actor):
+    """Adds ``part`` and ``draw``, drawn from the run's seed and the text alone: equal texts are in one part."""
+
+    name = "parts"
+    adds = (PART, DRAW)
+    batch = BatchLimits(1024)
+    seeded = True
+    settings: TextPartSettings
+
+    def __init__(self, settings: TextPartSettings, rng: Callable[[str], np.random.Generator]) -> None:
+        super().__init__(settings)
+        self._rng = rng
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with ``part`` and ``draw``."""
+        dev, test = self.settings.dev, self.settings.test
         parts, draws = [], []
         for text in batch["text"].to_pylist():
             rng = self._rng(text)
             place = rng.random()
-            parts.append(TEST if place < self._test else DEV if place < self._test + self._dev else TRAIN)
+            parts.append(TEST if place < test else DEV if place < test + dev else TRAIN)
             draws.append(rng.random())
         return batch.append_column(PART, pa.array(parts, PART.type)).append_column(DRAW, pa.array(draws, DRAW.type))
 
 
-class Subset:
+class SubsetSettings(Settings):
+    """The records that are kept."""
+
+    parts: tuple[str, ...]
+    """The parts whose records are kept."""
+    share: float = Field(1.0, gt=0, le=1)
+    """The share of training that is kept."""
+
+
+class Subset(Actor):
     """Keeps the records of some parts; of training, those whose draw is below a share."""
 
-    def __init__(self, parts: Sequence[str], share: float) -> None:
-        self._parts, self._share = parts, share
+    name = "subset"
+    batch = BatchLimits(1024)
+    settings: SubsetSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        own = pc.is_in(batch["part"], value_set=pa.array(self._parts, pa.string()))
-        small = pc.or_(pc.less(batch["draw"], self._share), pc.not_equal(batch["part"], TRAIN))
+        """Return the batch with ``reject_reason``."""
+        own = pc.is_in(batch["part"], value_set=pa.array(self.settings.parts, pa.string()))
+        small = pc.or_(pc.less(batch["draw"], self.settings.share), pc.not_equal(batch["part"], TRAIN))
         reasons = pc.if_else(pc.and_(own, small), pa.scalar(None, pa.string()), ANOTHER)
         return batch.append_column("reject_reason", reasons)
-
-
-def parts_stage(dev: float, test: float, name: str = "parts") -> Stage:
-    """Return the stage that deals texts out: shares above 0 that leave something for training."""
-    if min(dev, test) <= 0 or dev + test >= 1:
-        raise UserError(
-            f"shares of {dev:g} for development and {test:g} for test; expected both above 0, together below 1"
-        )
-    params = {"dev": dev, "test": test}
-    return Stage(
-        name, "gristmill.actors.text.parts:TextParts", (PART, DRAW), params=params, batch=BatchLimits(1024), seeded=True
-    )
-
-
-def subset_stage(*parts: str, share: float = 1.0, name: str = "subset") -> Stage:
-    """Return the stage that keeps the parts named, and ``share`` of training."""
-    params = {"parts": list(parts), "share": share}
-    return Stage(name, "gristmill.actors.text.parts:Subset", params=params, batch=BatchLimits(1024))

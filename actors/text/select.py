@@ -1,4 +1,4 @@
-"""Selection in two passes: what is fitted on whole sets (a centroid, a threshold), and the actors that apply it."""
+"""Selection in two passes: a centroid or a threshold is fitted on a whole set, and actors apply it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.text.embed import EMBEDDING, vectors_of
-from gristmill.models.text.selection import BINS, Moments, border, histogram, load_centroid, places
+from gristmill.models.text.selection import BINS, Metric, Moments, border, histogram, load_centroid, places
 from gristmill.shards import canonical
-from gristmill.shards.artifact import Artifact, get_artifact, read_file
-from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.artifact import get_artifact, read_file
+from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
-from gristmill.shards.stage import BatchLimits, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 DISTANCE = pa.field("distance", pa.float32())
 SAMPLES = (pa.field("general", pa.bool_()), pa.field("other", pa.bool_()))
@@ -28,40 +30,53 @@ TOO_FAR = "outside the radius"
 THRESHOLD = "threshold.json"
 
 
-def centroid(config: dict[str, Any], context: TrainContext) -> dict[str, Any]:
-    """Fit the middle of the ``embedding`` of a set: moments shard by shard, merged in the order of the shards.
+class CentroidSettings(Settings):
+    """How far a text is from the in-domain texts."""
 
-    ``data``: the url of the set; ``covariance``: whether distances are Mahalanobis's.
+    metric: Metric = "cosine"
+    """Of the distances: 1 - cosine (0 to 2), or Mahalanobis's."""
+
+
+class ThresholdSettings(Settings):
+    """How many records are kept."""
+
+    radius: float | None = None
+    """The distance up to which records are kept; ``None``: the nearest ``count`` are."""
+    count: int = Field(0, ge=0)
+    """Records that are kept, where there is no radius."""
+
+
+def centroid(settings: CentroidSettings, context: TrainContext, *, data: str) -> dict[str, Any]:
+    """Fit the middle of the ``embedding`` of a set: moments shard by shard, merged in the order of the shards.
 
     Raises:
         UserError: no record counts, or for a covariance only one.
     """
-    url = config["data"]
     whole: Moments | None = None
-    for table in open_sealed(url).tables([EMBEDDING]):
+    for table in open_sealed(data).tables([EMBEDDING]):
         dim = table.schema.field(EMBEDDING).type.list_size
-        found = Moments.of(vectors_of(table[EMBEDDING], dim), covariance=config["covariance"])
+        found = Moments.of(vectors_of(table[EMBEDDING], dim), covariance=settings.metric == "mahalanobis")
         whole = found if whole is None else whole.merged(found)
     try:
         files = (whole or Moments(0, np.zeros(0))).centroid().files()
     except ValueError as error:
-        raise UserError(f"select: the in-domain set {url} has {error}; expected text to compare with") from None
+        raise UserError(f"select: the in-domain set {data} has {error}; expected text to compare with") from None
     return {"files": files, "records": whole.count if whole else 0}
 
 
-def threshold(config: dict[str, Any], context: TrainContext) -> dict[str, Any]:
+def threshold(settings: ThresholdSettings, context: TrainContext, *, data: str) -> dict[str, Any]:
     """Find the ``distance`` up to which ``count`` records of a set are, or count those up to a ``radius``.
 
-    Of records at one distance those of the smaller ids are the nearer ones, so that exactly ``count`` are kept. Two
-    readings: a histogram, and the records of the one bin in which the nearest ``count`` end. What is not finite is
-    never near.
+    Of records at one distance those of the smaller ids are the nearer ones, so that exactly ``count`` are kept. The set
+    is read twice: for a histogram, and for the records of the one bin in which the nearest ``count`` end. A distance
+    that is not finite is never near.
 
     Raises:
         UserError: nothing would be kept.
     """
-    url, radius, count = config["data"], config["radius"], config["count"]
+    radius, count = settings.radius, settings.count
     counts, total, within, nearest = np.zeros(BINS, np.int64), 0, 0, math.inf
-    for distances in _distances(url):
+    for distances in _distances(data):
         finite = distances[np.isfinite(distances)]
         total += len(distances)
         nearest = min(nearest, float(finite.min(initial=math.inf)))
@@ -70,20 +85,27 @@ def threshold(config: dict[str, Any], context: TrainContext) -> dict[str, Any]:
             counts += histogram(finite)
     kept = within if radius is not None else min(count, within)
     if not kept:
-        what = f"a radius of {radius:g}" if radius is not None else f"{count} of {total} records"
+        asked = f"a radius of {radius:g}" if radius is not None else f"{count} of {total} records"
         raise UserError(
-            f"select: {what} keeps nothing of {url}, where the nearest is {nearest:g} away; expected a threshold that "
-            "some records are within"
+            f"select: {asked} keeps nothing of {data}, where the nearest is {nearest:g} away; expected a threshold "
+            "that some records are within"
         )
-    told: dict[str, Any] = {"records": total, "kept": kept}
     if radius is not None:
-        told |= {"distance": float(np.float32(radius)), "last_id": None}
+        limit = _Limit(distance=float(np.float32(radius)), last_id=None)
     else:
-        told |= _last(url, *border(counts, kept))
-    return {"files": {THRESHOLD: canonical.dumps(told)}, **told}
+        limit = _last(data, *border(counts, kept))
+    found = {"records": total, "kept": kept, **limit}
+    return {"files": {THRESHOLD: canonical.dumps(found)}, **found}
 
 
-def _last(url: str, place: int, number: int) -> dict[str, Any]:
+class _Limit(TypedDict):
+    """The last record that is kept; without an id, all at its distance are."""
+
+    distance: float
+    last_id: str | None
+
+
+def _last(url: str, place: int, number: int) -> _Limit:
     """Return distance and id of the last record that is kept: the ``number``-th of a bin, by distance and id."""
     far: list[np.ndarray] = []
     ids: list[np.ndarray] = []
@@ -96,7 +118,7 @@ def _last(url: str, place: int, number: int) -> dict[str, Any]:
     distances, names = np.concatenate(far), np.concatenate(ids)
     # By the bytes of UTF-8, as Arrow compares them; of code points that is the same order.
     last = sorted(range(len(names)), key=lambda row: (distances[row], names[row]))[number - 1]
-    return {"distance": float(distances[last]), "last_id": names[last]}
+    return _Limit(distance=float(distances[last]), last_id=names[last])
 
 
 def _distances(url: str) -> Iterator[np.ndarray]:
@@ -108,17 +130,23 @@ def _numbers(table: pa.Table) -> np.ndarray:
     return np.asarray(table[DISTANCE.name].to_numpy(zero_copy_only=False), np.float32)
 
 
-class Distance:
-    """Adds ``distance`` of the ``embedding`` from a centroid; 1 - cosine, or the Mahalanobis distance."""
+class Distance(Actor):
+    """Puts ``distance`` from a centroid in the place of ``embedding``: 1 - cosine, or the Mahalanobis distance."""
 
-    def __init__(self, centroid: str) -> None:
+    name = "distance"
+    adds = (DISTANCE,)
+    drops = (EMBEDDING,)
+    batch = BatchLimits(4096)
+
+    def __init__(self, settings: Settings, centroid: str) -> None:
+        super().__init__(settings)
         artifact = get_artifact(centroid)
         has_precision = artifact is not None and "precision.npy" in artifact.files
         precision = read_file(centroid, "precision.npy") if has_precision else None
         self._centroid = load_centroid(read_file(centroid, "centroid.npy"), precision)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with ``distance``."""
         dim = batch.schema.field(EMBEDDING).type.list_size
         if dim != len(self._centroid.mean):
             raise UserError(
@@ -129,41 +157,64 @@ class Distance:
         return set_column(batch, DISTANCE.name, pa.array(far, DISTANCE.type))
 
 
-class DrawnDistance:
+class DrawSettings(Settings):
+    """A random order of records."""
+
+    seed: int = 0
+    """Another seed is another order."""
+
+
+class DrawnDistance(Actor):
     """Adds a ``distance`` from 0 to 1 that is drawn by seed and id: the nearest are a random share."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    name = "distance"
+    adds = (DISTANCE,)
+    batch = BatchLimits(4096)
+    settings: DrawSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        drawn = [_drawn(self._seed, name) for name in batch["id"].to_pylist()]
+        """Return the batch with ``distance``."""
+        drawn = [_drawn(self.settings.seed, name) for name in batch["id"].to_pylist()]
         return set_column(batch, DISTANCE.name, pa.array(np.array(drawn, np.float32)))
 
 
-class Sampled:
+class SampleSettings(Settings):
+    """Two random samples of records that have none in common."""
+
+    share: float = Field(gt=0, le=0.5)
+    """The share of the records that is in each."""
+
+
+class Sampled(Actor):
     """Adds ``general`` and ``other``: whether a record is of one share that is drawn by its id, or of another."""
 
-    def __init__(self, share: float) -> None:
-        self._share = share
+    name = "sampled"
+    adds = SAMPLES
+    batch = BatchLimits(4096)
+    settings: SampleSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with ``general`` and ``other``."""
+        share = self.settings.share
         drawn = np.array([_drawn("general", name) for name in batch["id"].to_pylist()])
-        batch = set_column(batch, SAMPLES[0].name, pa.array(drawn < self._share))
-        return set_column(batch, SAMPLES[1].name, pa.array((drawn >= self._share) & (drawn < 2 * self._share)))
+        batch = set_column(batch, SAMPLES[0].name, pa.array(drawn < share))
+        return set_column(batch, SAMPLES[1].name, pa.array((drawn >= share) & (drawn < 2 * share)))
 
 
-class EntropyDistance:
+class EntropyDistance(Actor):
     """Adds ``distance``: how many nats a word a text costs more in the in-domain model than in a general one.
 
     Moore and Lewis, "Intelligent Selection of Language Model Training Data" (ACL 2010). The models are on one
-    vocabulary, and have told ``in_logprob``, ``general_logprob``, ``other_logprob`` and ``in_words``. A text that the
-    general model was made of is judged by the other one, for which it is as new as others are.
+    vocabulary, and their scores are in ``in_logprob``, ``general_logprob``, ``other_logprob`` and ``in_words``. A text
+    that the general model was made of is judged by the other one, for which it is as new as others are.
     """
 
+    name = "distance"
+    adds = (DISTANCE,)
+    batch = BatchLimits(4096)
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with ``distance``."""
         inside, general, other, words = (
             np.asarray(batch[name].to_numpy(zero_copy_only=False), np.float64)
             for name in ("in_logprob", "general_logprob", "other_logprob", "in_words")
@@ -173,15 +224,19 @@ class EntropyDistance:
         return set_column(batch, DISTANCE.name, pa.array(far.astype(np.float32)))
 
 
-class Keep:
-    """Turns down what is farther than a threshold; at its distance, what has a greater id than its last record."""
+class Keep(Actor):
+    """Rejects what is farther than a threshold; at its distance, what has a greater id than its last record."""
 
-    def __init__(self, threshold: str) -> None:
-        told = json.loads(read_file(threshold, THRESHOLD))
-        self._distance, self._last = np.float32(told["distance"]), told["last_id"]
+    name = "keep"
+    batch = BatchLimits(4096)
+
+    def __init__(self, settings: Settings, threshold: str) -> None:
+        super().__init__(settings)
+        limit = json.loads(read_file(threshold, THRESHOLD))
+        self._distance, self._last = np.float32(limit["distance"]), limit["last_id"]
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with ``reject_reason``."""
         far = _numbers(batch)
         kept = far < self._distance if self._last is not None else far <= self._distance
         if self._last is not None:
@@ -195,40 +250,3 @@ def _drawn(seed: int | str, name: str) -> float:
     """Return a number from 0 to 1; without a generator, of which each record would need one of its own."""
     digest = hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
-
-
-def distance_stage(centroid: Artifact, name: str = "distance") -> Stage:
-    """Return the stage that puts ``distance`` in the place of ``embedding``."""
-    return _stage(name, "Distance", (EMBEDDING,), {}, {"centroid": centroid})
-
-
-def drawn_stage(given: SealedSet, seed: int, name: str = "distance") -> Stage:
-    """Return the stage that draws a ``distance``; an ``embedding`` goes."""
-    drops = (EMBEDDING,) if EMBEDDING in given.schema.names else ()
-    return _stage(name, "DrawnDistance", drops, {"seed": seed}, {})
-
-
-def sampled_stage(share: float, name: str = "sampled") -> Stage:
-    """Return the stage that marks two shares of the records, each at most a half."""
-    return Stage(
-        name, "gristmill.actors.text.select:Sampled", SAMPLES, params={"share": share}, batch=BatchLimits(4096)
-    )
-
-
-def entropy_stage(drops: tuple[str, ...], name: str = "distance") -> Stage:
-    """Return the stage that puts ``distance`` in the place of what two language models told."""
-    return _stage(name, "EntropyDistance", drops, {}, {})
-
-
-def _stage(name: str, actor: str, drops: tuple[str, ...], params: dict[str, Any], given: dict[str, Artifact]) -> Stage:
-    refs = {key: artifact.ref for key, artifact in given.items()}
-    return Stage(
-        name, f"gristmill.actors.text.select:{actor}", (DISTANCE,), drops, params, refs, batch=BatchLimits(4096)
-    )
-
-
-def keep_stage(threshold: Artifact, name: str = "keep") -> Stage:
-    """Return the stage that keeps what is within a threshold."""
-    return Stage(
-        name, "gristmill.actors.text.select:Keep", artifacts={"threshold": threshold.ref}, batch=BatchLimits(4096)
-    )

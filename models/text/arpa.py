@@ -90,8 +90,8 @@ END = b"\n\\end\\\n"
 
 def header(counts: Sequence[int]) -> bytes:
     """Return the head of an ARPA text: how many n-grams there are of each order."""
-    told = "".join(f"ngram {order}={count}\n" for order, count in enumerate(counts, start=1))
-    return f"\\data\\\n{told}".encode()
+    counted = "".join(f"ngram {order}={count}\n" for order, count in enumerate(counts, start=1))
+    return f"\\data\\\n{counted}".encode()
 
 
 def section(order: int) -> bytes:

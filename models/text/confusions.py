@@ -14,6 +14,9 @@ import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import Field
+
+from gristmill.shards.settings import Settings
 
 # Letters that sound alike, in each script; a letter of no class is as far from any other as can be.
 _CLASSES = (
@@ -27,12 +30,25 @@ _WEAK_LETTERS = "ािीुूेैोौंँ्ः़'h"
 _DROPPED = 1.0  # beside the letters of a word that is not heard at all
 
 
-class Confusions:
-    """The nearest words of a vocabulary; the distances of a word to all others are found once."""
+class ChannelSettings(Settings):
+    """How a text is misheard."""
 
-    def __init__(self, vocabulary: Sequence[str], candidates: int) -> None:
+    candidates: int = Field(12, ge=1)
+    """Nearest words of the vocabulary, the word itself among them, as one of which a word is heard."""
+    width: float = Field(0.4, gt=0)
+    """The distance at which a word is e times less probable than one at distance 0."""
+    noise: float = Field(1.5, ge=0)
+    """Standard deviation of the Gaussian noise on log-probabilities."""
+    n: int = Field(50, ge=1)
+    """Texts in a list, at most."""
+
+
+class Confusions:
+    """The channel on one vocabulary; the distances of a word to all others are computed once."""
+
+    def __init__(self, vocabulary: Sequence[str], settings: ChannelSettings) -> None:
         self.words = [word for word in vocabulary if word]
-        self._candidates = candidates
+        self.settings = settings
         spelt = [_letters(word) for word in self.words]
         self._numbers = {letter: n for n, letter in enumerate(sorted({letter for word in spelt for letter in word}), 1)}
         longest = max(map(len, spelt), default=0)
@@ -47,10 +63,10 @@ class Confusions:
         """Return the nearest candidates of a word and their distances, itself first; "" is the word not heard."""
         if word not in self._found:
             distances = self._distances(word)
-            order = np.argsort(distances, kind="stable")[: self._candidates]
+            order = np.argsort(distances, kind="stable")[: self.settings.candidates]
             found = [(self.words[n], float(distances[n])) for n in order if self.words[n] != word]
             dropped = _DROPPED + sum(_WEAK if letter in _WEAK_LETTERS else 1.0 for letter in _letters(word))
-            near = [(word, 0.0), *found[: self._candidates - 1], ("", dropped)]
+            near = [(word, 0.0), *found[: self.settings.candidates - 1], ("", dropped)]
             self._found[word] = [name for name, _ in near], np.array([distance for _, distance in near])
         return self._found[word]
 
@@ -76,10 +92,9 @@ class Confusions:
             row = new
         return row[np.arange(len(self.words)), self._lengths]
 
-    def hear(
-        self, words: Sequence[str], rng: np.random.Generator, *, width: float, noise: float, n: int
-    ) -> list[tuple[str, float]]:
+    def hear(self, words: Sequence[str], rng: np.random.Generator) -> list[tuple[str, float]]:
         """Return the ``n`` best texts of a noisy channel and the natural logarithms of their probabilities."""
+        width, noise = self.settings.width, self.settings.noise
         choices = []
         for word in words:
             names, distances = self.near(word)
@@ -89,7 +104,7 @@ class Confusions:
             choices.append([(names[at], float(scores[at])) for at in order])
         return [
             (" ".join(name for place, at in enumerate(path) if (name := choices[place][at][0])), score)
-            for path, score in _best(choices, n)
+            for path, score in _best(choices, self.settings.n)
         ]
 
 
@@ -114,11 +129,11 @@ def _best(choices: Sequence[Sequence[tuple[str, float]]], n: int) -> list[tuple[
 def _letters(word: str) -> list[str]:
     """Return a word's letters; a nukta stays with its consonant."""
     letters: list[str] = []
-    for sign in unicodedata.normalize("NFC", word):
-        if sign == "़" and letters:
-            letters[-1] += sign
+    for character in unicodedata.normalize("NFC", word):
+        if character == "़" and letters:
+            letters[-1] += character
         else:
-            letters.append(sign)
+            letters.append(character)
     return letters
 
 

@@ -1,7 +1,7 @@
-"""MinHash: signatures by which texts that share most of their letter sequences are found without comparing all.
+"""MinHash: signatures by which texts that share most of their character sequences are found without comparing all.
 
 Broder, "On the resemblance and containment of documents" (1997). The share of equal numbers in two signatures
-estimates the Jaccard similarity of the texts' sets of 4-grams of letters; bands of it are equal where texts may be
+estimates the Jaccard similarity of the texts' sets of character 4-grams; bands of it are equal where texts may be
 similar (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 NUMBERS = 64  # of a signature
 BANDS = 8
-_GRAM = 4  # letters
+_GRAM = 4  # characters
 _DRAWN = np.random.Generator(np.random.Philox(key=[4, 64])).integers(0, 1 << 63, (2, NUMBERS), dtype=np.uint64)
 _ODD, _ADDED = (_DRAWN[0] << np.uint64(1)) | np.uint64(1), _DRAWN[1]
 
@@ -23,14 +23,14 @@ def signatures(texts: Sequence[str]) -> np.ndarray:
     if not texts:
         return np.zeros((0, NUMBERS), np.uint16)
     padded = [f" {text} ".ljust(_GRAM) for text in texts]
-    letters = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    characters = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     lengths = np.fromiter(map(len, padded), np.int64, len(padded))
-    grams = np.zeros(len(letters) - _GRAM + 1, np.uint64)
+    grams = np.zeros(len(characters) - _GRAM + 1, np.uint64)
     for place in range(_GRAM):
-        grams = grams * np.uint64(0x100000001B3) + letters[place : place + len(grams)]
+        grams = grams * np.uint64(0x100000001B3) + characters[place : place + len(grams)]
     # The sequences that begin in one text and end in the next are none.
     ends = np.cumsum(lengths)
-    inside = np.ones(len(letters), bool)
+    inside = np.ones(len(characters), bool)
     inside[(ends[:, None] - np.arange(1, _GRAM)).ravel()] = False
     grams = mixed(grams[inside[: len(grams)]])
     starts = np.concatenate([[0], np.cumsum(lengths - _GRAM + 1)[:-1]])

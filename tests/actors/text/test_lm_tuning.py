@@ -5,12 +5,12 @@ import random
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from gristmill.actors.text import lm_tuning
-from gristmill.models.text.ngram import estimate
+from gristmill.actors.text.lm_tuning import Tuning, TuningSettings, tune
+from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
-from gristmill.shards.errors import UserError
 from gristmill.shards.schema import TRANSLATIONS_FIELD
 
 pytest.importorskip("kenlm")
@@ -32,15 +32,18 @@ def text(rng: random.Random) -> str:
     return f"turn {rng.choice(VERBS)} the {rng.choice(THINGS)}"
 
 
+NGRAMS = NgramSettings(order=3)
+
+
 @pytest.fixture
-def config(tmp_path) -> dict:
+def inputs(tmp_path) -> dict:
     """Each list has a scrambled text that the translator likes best and, in two records of three, a good one."""
     rng = random.Random(0)
     from gristmill.actors.text.language_model import LanguageModel
 
     words = sorted({*VERBS, *THINGS, "turn", "the", "blah", "bloh"})
     own = [text(rng).split() for _ in range(30)]
-    model = estimate(own, 3, words)
+    model = estimate(own, NGRAMS, words)
     put_artifact(str(tmp_path / "lm"), {"lm.arpa": model.to_bytes()}, {})
     put_artifact(str(tmp_path / "words"), {"vocabulary.txt": "\n".join(words).encode()}, {})
     rows = []
@@ -63,41 +66,40 @@ def config(tmp_path) -> dict:
         "lm": str(tmp_path / "lm"),
         "dev": [sealed.url, "text"],
         "vocabulary": str(tmp_path / "words"),
-        "order": 3,
-        "weights": [0.2, 1.0],
-        "keeps": [1.0, 0.6, 0.3],
     }
 
 
-def tuned(config: dict) -> dict:
-    return json.loads(lm_tuning.tune(config, Silent())["files"]["choice.json"])
+def tuned(inputs: dict, *keeps: float) -> dict:
+    settings = Tuning(weights=(0.2, 1.0), keeps=keeps, ngrams=NGRAMS)
+    return json.loads(tune(settings, Silent(), **inputs)["files"]["choice.json"])
 
 
-def test_what_makes_the_development_text_likely_is_chosen(config: dict) -> None:
-    choice = tuned(config)
+def test_what_makes_the_development_text_likely_is_chosen(inputs: dict) -> None:
+    choice = tuned(inputs, 1.0, 0.6, 0.3)
     assert choice["rescoring"]["weight"] > 0
     assert choice["rescoring"]["least"] is None
     together = dict(choice["perplexities"]["together"])
     assert choice["keep_together"] == min(together, key=together.get) < 1.0
     assert min(together.values()) < min(dict(choice["perplexities"]["rescoring"]).values())
     assert choice["together"]["least"] < 0
-    assert tuned(config) == choice
+    assert tuned(inputs, 1.0, 0.6, 0.3) == choice
 
 
-def test_the_threshold_keeps_the_share_that_was_tried(config: dict) -> None:
-    from gristmill.actors.text import choose
+def test_the_threshold_keeps_the_share_that_was_tried(inputs: dict) -> None:
+    from gristmill.actors.text.choose import ChoiceSettings, Choose
     from gristmill.shards.dataset import open_sealed
 
-    choice = tuned(config | {"keeps": [0.3]})
-    given = open_sealed(config["translations"]).read(0)
+    choice = tuned(inputs, 0.3)
+    given = open_sealed(inputs["translations"]).read(0)
     given = given.append_column("text", given["id"])
-    made = choose.stage("en", "hi", **choice["together"]).build(0)(given)
+    rule = ChoiceSettings(source_lang="en", target_lang="hi", **choice["together"])
+    made = Choose.stage(rule).build(0)(given)
     kept = pa.compute.is_null(made["reject_reason"]).to_pylist()
     assert sum(kept) == pytest.approx(90, abs=25)  # equal scores are on one side
     assert all("lamp" in target for target, keep in zip(made["target"].to_pylist(), kept, strict=True) if keep)
 
 
 @pytest.mark.parametrize("wrong", [{"keeps": [0.0]}, {"keeps": [1.5]}, {"keeps": []}, {"weights": []}])
-def test_shares_out_of_range_are_refused(config: dict, wrong: dict) -> None:
-    with pytest.raises(UserError, match="expected shares above 0 and at most 1"):
-        lm_tuning.tune(config | wrong, Silent())
+def test_candidates_out_of_range_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValidationError, match=f"(?s)TuningSettings.{next(iter(wrong))}"):
+        TuningSettings(**wrong)

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from gristmill.actors.text import choose, confuse, parts
+from gristmill.actors.text import choose, confuse
+from gristmill.actors.text.parts import Subset, SubsetSettings, TextParts, TextPartSettings
 from gristmill.actors.text.spoken import Spoken, SpokenSettings, SpokenTranslations, SpokenTranslationsSettings
+from gristmill.models.text.confusions import ChannelSettings
 from gristmill.shards.artifact import put_artifact
-from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import TRANSLATIONS_FIELD
 
@@ -37,7 +39,7 @@ def test_spoken_translations_that_are_equal_are_one() -> None:
 
 def test_equal_texts_are_in_one_part_and_small_shares_are_within_large_ones() -> None:
     given = table(text=[f"text {n // 2}" for n in range(4000)])
-    made = parts.parts_stage(0.1, 0.2).build(3)(given)
+    made = TextParts.stage(TextPartSettings(dev=0.1, test=0.2)).build(3)(given)
     dealt = np.array(made["part"].to_pylist())
     assert (dealt[::2] == dealt[1::2]).all()
     assert {name: round(float((dealt == name).mean()), 1) for name in set(dealt)} == {
@@ -47,25 +49,31 @@ def test_equal_texts_are_in_one_part_and_small_shares_are_within_large_ones() ->
     }
     kept = {}
     for share in (1.0, 0.1, 0.05):
-        out = parts.subset_stage("train", share=share).build(0)(made)
+        out = Subset.stage(SubsetSettings(parts=("train",), share=share)).build(0)(made)
         kept[share] = set(out.filter(pa.compute.is_null(out["reject_reason"]))["text"].to_pylist())
     assert kept[0.05] < kept[0.1] < kept[1.0]
     assert len(kept[0.1]) == pytest.approx(140, rel=0.35)
-    both = parts.subset_stage("dev", "test", share=0.05).build(0)(made)
+    both = Subset.stage(SubsetSettings(parts=("dev", "test"), share=0.05)).build(0)(made)
     left = both.filter(pa.compute.is_null(both["reject_reason"]))
     assert set(left["part"].to_pylist()) == {"dev", "test"}
-    assert len(left) == int((parts != "train").sum())
+    assert len(left) == int((dealt != "train").sum())
 
 
-@pytest.mark.parametrize(("dev", "test"), [(0.0, 0.2), (0.5, 0.5)])
-def test_parts_that_leave_nothing_are_refused(dev: float, test: float) -> None:
-    with pytest.raises(UserError, match="expected both above 0, together below 1"):
-        parts.parts_stage(dev, test)
+@pytest.mark.parametrize(
+    ("dev", "test", "message"), [(0.0, 0.2, "greater than 0"), (0.5, 0.5, "expected both together below 1")]
+)
+def test_parts_that_leave_nothing_are_refused(dev: float, test: float, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TextPartSettings(dev=dev, test=test)
 
 
 def test_the_channel_hears_a_record_alike_in_any_batch(tmp_path) -> None:
     put_artifact(str(tmp_path / "words"), {"vocabulary.txt": "का\nकी\nपंखा\nपंखे\n".encode()}, {})
-    actor = confuse.Confuse(3, 0.5, 1.5, 5, vocabulary=str(tmp_path / "words"), rng=RecordRandom(0, "confuse"))
+    actor = confuse.Confuse(
+        ChannelSettings(candidates=3, width=0.5, n=5),
+        vocabulary=str(tmp_path / "words"),
+        rng=RecordRandom(0, "confuse"),
+    )
     given = table(text=["पंखा का", "की", "पंखे"])
     whole = actor(given)["nbest"].to_pylist()
     alone = [actor(given.slice(n, 1))["nbest"].to_pylist()[0] for n in range(3)]
@@ -94,7 +102,8 @@ IN_DOMAIN = [-9.0, -4.0]  # -3 and -1 a word, the end counted
 def test_rescoring_and_filtering(weight: float, least: float | None, target: str, reason: str | None) -> None:
     given = table(text=["x", "y"], lm_logprobs=[IN_DOMAIN, []])
     given = given.append_column(TRANSLATIONS_FIELD, pa.array([TRANSLATED, []], TRANSLATIONS_FIELD.type))
-    stage = choose.stage("en", "hi", weight=weight, least=least)
+    settings = choose.ChoiceSettings(source_lang="en", target_lang="hi", weight=weight, least=least)
+    stage = choose.Choose.stage(settings)
     made = stage.build(0)(given)
     assert made["target"].to_pylist()[0] == target
     assert made["reject_reason"].to_pylist() == [reason, choose.NONE]

@@ -1,14 +1,18 @@
 import numpy as np
 import pytest
 
-from gristmill.models.text.confusions import Confusions
+from gristmill.models.text.confusions import ChannelSettings, Confusions
 
 WORDS = ["बत्ती", "बत्तियाँ", "भत्ती", "लाइट", "नाइट", "पंखा", "पंखे", "का", "की", "को", "खिड़की"]
 
 
 @pytest.fixture
 def channel() -> Confusions:
-    return Confusions(WORDS, candidates=4)
+    return made()
+
+
+def made(**settings: float) -> Confusions:
+    return Confusions(WORDS, ChannelSettings(**{"candidates": 4, "width": 0.5, **settings}))
 
 
 def test_a_word_is_nearest_to_itself_and_then_to_what_sounds_alike(channel: Confusions) -> None:
@@ -33,22 +37,20 @@ def test_a_word_outside_the_vocabulary_is_heard_too(channel: Confusions) -> None
     assert names[0] == "झूमर"
 
 
-def test_lists_are_sorted_distinct_and_hold_probabilities(channel: Confusions) -> None:
-    made = channel.hear(["पंखा", "का", "लाइट"], np.random.default_rng(0), width=0.5, noise=1.0, n=60)
-    scores = np.array([score for _, score in made])
+def test_lists_are_sorted_distinct_and_hold_probabilities() -> None:
+    best = made(noise=1.0, n=60).hear(["पंखा", "का", "लाइट"], np.random.default_rng(0))
+    scores = np.array([score for _, score in best])
     assert (np.diff(scores) <= 1e-12).all()
     assert np.exp(scores).sum() <= 1 + 1e-9
-    assert len(made) == 60
-    every = channel.hear(["पंखा", "का"], np.random.default_rng(0), width=0.5, noise=1.0, n=1000)
+    assert len(best) == 60
+    every = made(noise=1.0, n=1000).hear(["पंखा", "का"], np.random.default_rng(0))
     assert len(every) == 25
     assert np.exp([score for _, score in every]).sum() == pytest.approx(1.0)
 
 
-def test_without_noise_the_reference_is_best_and_noise_makes_errors(channel: Confusions) -> None:
+def test_without_noise_the_reference_is_best_and_noise_makes_errors() -> None:
     text = ["पंखा", "का", "लाइट"]
-    assert channel.hear(text, np.random.default_rng(0), width=0.5, noise=0.0, n=3)[0][0] == "पंखा का लाइट"
-    wrong = sum(
-        channel.hear(text, np.random.default_rng(n), width=0.5, noise=3.0, n=1)[0][0] != "पंखा का लाइट"
-        for n in range(40)
-    )
+    assert made(noise=0.0, n=3).hear(text, np.random.default_rng(0))[0][0] == "पंखा का लाइट"
+    noisy = made(noise=3.0, n=1)
+    wrong = sum(noisy.hear(text, np.random.default_rng(n))[0][0] != "पंखा का लाइट" for n in range(40))
     assert wrong > 20

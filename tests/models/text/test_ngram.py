@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from gristmill.models.text.arpa import Arpa
-from gristmill.models.text.ngram import estimate
+from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.models.text.ngram_counts import Vocabulary, count, merge
 from gristmill.shards.errors import UserError
 from tests.models.text.kneser_ney import logprob, mass, reference, sample, table
@@ -26,9 +27,9 @@ SETTINGS = [
 def test_as_the_paper_has_it(order: int, prune: tuple[int, ...], unknown: int) -> None:
     """``unknown`` words of the text are outside the vocabulary, and two of the vocabulary are not in the text."""
     vocabulary = [*WORDS[unknown:], "never", "seen"]
-    whole = (*prune, *[prune[-1]] * (order - len(prune)))
-    expected = reference(TEXT, order, vocabulary, whole)
-    model = estimate(TEXT, order, vocabulary, prune)
+    settings = NgramSettings(order=order, prune=prune)
+    expected = reference(TEXT, order, vocabulary, settings.thresholds)
+    model = estimate(TEXT, settings, vocabulary)
     found = table(model)
     assert found.keys() == expected.keys()
     np.testing.assert_allclose([found[g] for g in expected], list(expected.values()), atol=2e-6)
@@ -40,35 +41,35 @@ def test_as_the_paper_has_it(order: int, prune: tuple[int, ...], unknown: int) -
 @pytest.mark.parametrize(("order", "prune", "unknown"), SETTINGS)
 def test_every_context_sums_to_one(order: int, prune: tuple[int, ...], unknown: int) -> None:
     vocabulary = [*WORDS[unknown:], "never"]
-    model = table(estimate(TEXT, order, vocabulary, prune))
+    model = table(estimate(TEXT, NgramSettings(order=order, prune=prune), vocabulary))
     contexts = [(), *(gram for gram in model if len(gram) < order and gram[-1] not in ("<unk>", "</s>"))]
     for context in contexts[:: max(1, len(contexts) // 60)]:
         assert mass(model, context, vocabulary) == pytest.approx(1.0, abs=1e-5), context
 
 
 def test_open_vocabulary_is_that_of_the_text() -> None:
-    assert estimate(TEXT, 3).to_bytes() == estimate(TEXT, 3, WORDS).to_bytes()
+    assert estimate(TEXT).to_bytes() == estimate(TEXT, vocabulary=WORDS).to_bytes()
 
 
 def test_spelled_out_marks_are_white_space() -> None:
     marked = [["<s>", *sentence, "<unk>", "</s>"] for sentence in TEXT]
-    assert estimate(marked, 3).to_bytes() == estimate(TEXT, 3).to_bytes()
+    assert estimate(marked).to_bytes() == estimate(TEXT).to_bytes()
 
 
 def test_empty_sentence_counts() -> None:
-    model = table(estimate([["a"], [], []], 2))
+    model = table(estimate([["a"], [], []], NgramSettings(order=2)))
     assert logprob(model, ("<s>", "</s>")) > logprob(model, ("<s>", "a"))
 
 
 def test_tiny_text_has_fallback_discounts() -> None:
-    model = table(estimate([["turn", "on", "light"]], 3, ["turn", "on", "light", "off"]))
+    model = table(estimate([["turn", "on", "light"]], NgramSettings(order=3), ["turn", "on", "light", "off"]))
     # Four unigrams of count 1, less 0.5 each, and half the mass over the 6 words that may come.
     assert 10 ** model["turn",][0] == pytest.approx(0.5 / 4 + 0.5 / 6, rel=1e-5)
     assert 10 ** model["off",][0] == pytest.approx(0.5 / 6, rel=1e-5)
 
 
 def test_order_of_sentences_is_no_matter() -> None:
-    assert estimate(TEXT[::-1], 4).to_bytes() == estimate(TEXT, 4).to_bytes()
+    assert estimate(TEXT[::-1]).to_bytes() == estimate(TEXT).to_bytes()
 
 
 def test_merged_counts_are_those_of_all_text() -> None:
@@ -82,28 +83,33 @@ def test_merged_counts_are_those_of_all_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("order", "prune", "message"),
     [
-        ({"order": 1}, "order is 1; expected 2 to 6"),
-        ({"order": 3, "prune": (1, 1)}, "the first 0"),
-        ({"order": 3, "prune": (0, 2, 1)}, "do not fall"),
-        ({"order": 2, "prune": (0, 0, 1)}, "at most 2"),
-        ({"vocabulary": []}, "vocabulary is empty"),
-        ({"vocabulary": ["two words"]}, "'two words'"),
+        (1, (0,), "greater than or equal to 2"),
+        (7, (0,), "less than or equal to 6"),
+        (3, (1, 1), "the first 0"),
+        (3, (0, 2, 1), "do not fall"),
+        (2, (0, 0, 1), "at most 2"),
     ],
 )
-def test_wrong_settings_are_refused(how: dict, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        estimate(TEXT, **how)
+def test_wrong_settings_are_refused(order: int, prune: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        NgramSettings(order=order, prune=prune)
+
+
+@pytest.mark.parametrize(("vocabulary", "message"), [([], "vocabulary is empty"), (["two words"], "'two words'")])
+def test_wrong_vocabularies_are_refused(vocabulary: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        estimate(TEXT, vocabulary=vocabulary)
 
 
 def test_no_text_is_refused() -> None:
     with pytest.raises(UserError, match="text is empty"):
-        estimate([], 3, ["a"])
+        estimate([], vocabulary=["a"])
 
 
 def test_arpa_is_read_as_written() -> None:
-    model = estimate(TEXT, 4, WORDS[2:])
+    model = estimate(TEXT, vocabulary=WORDS[2:])
     data = model.to_bytes()
     again = Arpa.from_bytes(data)
     assert again.to_bytes() == data

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gristmill.models.text.arpa import Arpa
-from gristmill.models.text.ngram import estimate
+from gristmill.models.text.ngram import NgramSettings, estimate
 from tests.models.text.kneser_ney import sample, table
 
 LMPLZ = os.environ.get("GRISTMILL_LMPLZ") or shutil.which("lmplz")
@@ -37,7 +37,8 @@ def test_as_lmplz_estimates(tmp_path: Path, order: int, prune: tuple[int, ...], 
     command += ["--limit_vocab_file", listed] if limited else []
     command += ["--vocab_pad", str(len(words) + 2)]
     done = subprocess.run(command, input=given.encode(), capture_output=True, check=True)
-    theirs, ours = table(Arpa.from_bytes(done.stdout)), table(estimate(text, order, words, prune))
+    settings = NgramSettings(order=order, prune=prune)
+    theirs, ours = table(Arpa.from_bytes(done.stdout)), table(estimate(text, settings, words))
     assert len(words) < len(counts) if limited else len(words) == len(counts)
     assert theirs.keys() == ours.keys()
     np.testing.assert_allclose([ours[gram] for gram in theirs], list(theirs.values()), atol=2e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gristmill.models.text.arpa import Arpa
-from gristmill.models.text.ngram import estimate
+from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.models.text.ngram_mix import em_weights, mix, mixture_logprobs
 from gristmill.shards.errors import UserError
 from tests.models.text.kneser_ney import Table, logprob, mass, sample, table
@@ -15,7 +15,7 @@ WORDS = sorted({word for text in TEXTS for sentence in text for word in sentence
 
 
 def models(orders: tuple[int, ...] = (3, 2, 4)) -> list[Arpa]:
-    return [estimate(text, order, WORDS) for text, order in zip(TEXTS, orders, strict=True)]
+    return [estimate(text, NgramSettings(order=order), WORDS) for text, order in zip(TEXTS, orders, strict=True)]
 
 
 def logprobs(tables: list[Table], order: int = 4) -> np.ndarray:
@@ -83,6 +83,6 @@ def test_bytes_do_not_change() -> None:
 
 def test_what_cannot_be_mixed_is_refused() -> None:
     with pytest.raises(UserError, match="different vocabularies"):
-        mix([estimate([["a"]], 2), estimate([["b"]], 2)], [0.5, 0.5])
+        mix([estimate([["a"]]), estimate([["b"]])], [0.5, 0.5])
     with pytest.raises(UserError, match="2 shares that sum to 1"):
-        mix([estimate([["a"]], 2), estimate([["a"]], 2)], [0.5, 0.6])
+        mix([estimate([["a"]]), estimate([["a"]])], [0.5, 0.6])

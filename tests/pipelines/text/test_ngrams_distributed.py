@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.text.ngram_parts import MergeCounts
+from gristmill.actors.text.ngram_parts import MergeCounts, UnitCountSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.ngrams import NgramSettings, ngram_job
+from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import (
     PART_BYTES,
     build_vocabulary,
@@ -21,7 +21,7 @@ from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.errors import UserError
 from tests.models.text.kneser_ney import sample
 
-SETTINGS = NgramSettings(order=4, prune=(0, 0, 1), memory=1 << 24)
+SETTINGS = LanguageModelSettings(order=4, prune=(0, 0, 1), memory=1 << 24)
 COLUMNS = ("text", "target")
 
 
@@ -54,7 +54,7 @@ def test_the_vocabulary_of_much_text_is_the_same(
     run = Run(str(tmp_path), InProcessRunner())
     alone = build_vocabulary(run, "vocabulary", texts, 20, ["never"], only)
     monkeypatch.setattr("gristmill.pipelines.text.ngrams_distributed.PART_BYTES", 1 << 20)
-    spread = build_vocabulary(run, "vocabulary", texts, 20, ["never"], only, NgramSettings(memory=1 << 24))
+    spread = build_vocabulary(run, "vocabulary", texts, 20, ["never"], only, LanguageModelSettings(memory=1 << 24))
     assert spread.read("vocabulary.txt") == alone.read("vocabulary.txt")
     counted = next(trace for trace in run.trace if trace.name == "vocabulary_words")
     assert counted.records > 5
@@ -76,7 +76,7 @@ def test_bytes_of_one_process(
     monkeypatch.setattr(
         "gristmill.pipelines.text.ngrams_distributed.UNIT_BYTES", 1 << 13
     )  # units of 2 kB: several, and cut shards
-    settings = NgramSettings(order=order, prune=SETTINGS.prune[:order], memory=SETTINGS.memory)
+    settings = LanguageModelSettings(order=order, prune=SETTINGS.prune[:order], memory=SETTINGS.memory)
     run = Run(str(tmp_path), InProcessRunner())
     alone = run.train([ngram_job("alone", texts, vocabulary, settings, only)])[0]
     spread = train_ngrams_distributed(run, "lm", texts, vocabulary, settings, only, parts)
@@ -145,3 +145,9 @@ def test_no_text_is_refused(tmp_path: Path, vocabulary: Artifact) -> None:
     empty = seal_tables(str(tmp_path / "none"), "none", [pa.table({"id": ["a"], "text": pa.nulls(1, pa.string())})])
     with pytest.raises(UserError, match="the text is empty"):
         train_ngrams_distributed(run, "lm", [(empty, "text")], vocabulary, SETTINGS)
+
+
+def test_memory_is_how_a_model_is_estimated_and_not_which() -> None:
+    assert LanguageModelSettings(order=3, memory=1 << 24).identity() == {"order": 3}
+    few, many = (UnitCountSettings(parts=2, columns=("text",), at_once=words) for words in (1, 1 << 20))
+    assert few.identity() == many.identity() == {"parts": 2, "columns": ["text"]}

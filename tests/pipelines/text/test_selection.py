@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
@@ -117,12 +118,12 @@ def test_vectors_of_no_direction_are_never_near(run: Run) -> None:
 
 def test_random_shares_are_of_equal_size_and_follow_the_seed(run: Run) -> None:
     pairs = pairs_of(run, around(MIDDLE, 60))
-    settings = SelectionSettings(share=0.5)
-    drawn = [ids(select_pairs(run, "drawn", pairs, pairs, settings, "random", seed)) for seed in (0, 0, 1)]
+    settings = SelectionSettings(method="random", share=0.5)
+    drawn = [ids(select_pairs(run, "drawn", pairs, pairs, settings, seed=seed)) for seed in (0, 0, 1)]
     assert len(drawn[0]) == 30
     assert drawn[0] == drawn[1] != drawn[2]
-    assert select_pairs(run, "drawn", pairs, pairs, settings, "random", count=7).records == 7
-    fewer = ids(select_pairs(run, "drawn", pairs, pairs, settings, "random", count=7))
+    assert select_pairs(run, "drawn", pairs, pairs, settings, count=7).records == 7
+    fewer = ids(select_pairs(run, "drawn", pairs, pairs, settings, count=7))
     assert set(fewer) < set(drawn[0])  # a smaller share is a part of a larger one
 
 
@@ -146,7 +147,8 @@ def test_moore_lewis_keeps_what_sounds_like_the_domain(run: Run) -> None:
     mixed = [str(text) for text in rng.choice(home, 40)] + [f"{rng.choice(news)} {n}" for n in range(160)]
     inside = run.source("inside", lambda: tables([str(text) for text in rng.choice(home, 50)]), {"v": 1})
     whole = run.source("whole", lambda: tables(mixed), {"v": 1})
-    made = select_pairs(run, "chosen", whole, inside, SelectionSettings(share=0.2, ngrams={"order": 2}), "moore_lewis")
+    settings = SelectionSettings(method="moore_lewis", share=0.2, ngrams={"order": 2})
+    made = select_pairs(run, "chosen", whole, inside, settings)
     assert made.schema.equals(pa.schema([*TEXTS, pa.field("distance", pa.float32())]))
     assert ids(made) == [f"{n:04d}" for n in range(40)]
     assert not [gap for result in audit_below(run.out) for gap in result.gaps]
@@ -179,10 +181,10 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
         select_pairs(run, "chosen", pairs, pairs, SelectionSettings(share=0.01))
     with pytest.raises(UserError, match="has 0 vectors; expected text to compare with"):
         select_pairs(run, "chosen", pairs, pairs_of(run, np.zeros((2, DIM)), name="zero"), settings)
-    with pytest.raises(UserError, match="radius: given beside share"):
-        check_selection(SelectionSettings(share=0.1, radius=0.1))
-    with pytest.raises(UserError, match="radius: nothing is far where it is drawn at random"):
-        check_selection(SelectionSettings(method="random", radius=0.1))
+    with pytest.raises(ValidationError, match="radius: given beside share"):
+        SelectionSettings(share=0.1, radius=0.1)
+    with pytest.raises(ValidationError, match="radius: nothing is far where it is drawn at random"):
+        SelectionSettings(method="random", radius=0.1)
     with pytest.raises(UserError, match="embedder: gone is no folder"):
         check_selection(SelectionSettings(embedder="gone"))
 
