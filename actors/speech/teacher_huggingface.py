@@ -93,8 +93,8 @@ def find(model: str) -> Path:
     try:
         return Path(snapshot_download(name[1], revision=name[2], allow_patterns=_FILES))
     except Exception as error:  # the client raises whatever its transport does
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"teacher.model: {model} is no folder here and the hub does not give it: {told[0]}") from None
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"teacher.model: {model} is no folder here and the hub does not give it: {lines[0]}") from None
 
 
 def pinned(model: str) -> str:

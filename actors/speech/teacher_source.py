@@ -1,4 +1,4 @@
-"""What the three sources of teachers have in common: a description, and a network over a batch of utterances."""
+"""The interface of the three sources of teachers: a description, and a network over a batch of utterances."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Precision = Literal["auto", "float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """What is known of a teacher without running it.
+    """Description of a teacher, known without running it.
 
     ``features`` is ``None`` for a teacher that hears samples (at ``sampling_rate`` Hz). ``frame_rate`` is in output
     frames a second, ``digest`` that of its weights and description.
@@ -50,8 +50,8 @@ class TeacherModel(Protocol):
     def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
         """Return (log-softmax (B, T, V) float32 with the blank at 0, on the teacher's device; frames of each).
 
-        ``inputs`` are samples (n,) float32, or features (frames, n_mels) where ``info.features`` is set. What an
-        utterance gets does not depend on the others, but for float rounding.
+        ``inputs`` are samples (n,) float32, or features (frames, n_mels) where ``info.features`` is set. The
+        output for an utterance does not depend on the others, but for float rounding.
         """
         ...
 

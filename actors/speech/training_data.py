@@ -34,7 +34,7 @@ BUCKET_BATCHES = 8  # batches whose records are of like length and change places
 
 
 class SourceInputs(TypedDict):
-    """What a :class:`Source` is made of, by the names of its arguments."""
+    """The inputs of a :class:`Source`, by the names of its arguments."""
 
     features: Any  # a sealed set in a job, its url in a loop
     labels: NotRequired[Any]
@@ -226,7 +226,7 @@ class Source:
 def ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, None]:
     """Yield items in their order while a thread makes the next ``depth`` of them.
 
-    What goes wrong while an item is made is raised where it would have been yielded. Closing the iterator ends the
+    An error while an item is made is raised where the item would have been yielded. Closing the iterator ends the
     thread.
     """
     end = object()

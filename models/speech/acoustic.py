@@ -1,6 +1,6 @@
 """A compact CTC acoustic model: convolutional subsampling, then Conformer blocks or a recurrent network.
 
-What an utterance gets does not depend, beyond float rounding, on the padding of its batch: every convolution sees
+The output for an utterance does not depend, beyond float rounding, on the padding of its batch: every convolution sees
 zeros beyond an utterance's end, attention does not look there, recurrence reaches it last in both directions, and
 all norms are over features, never over the batch.
 """

@@ -24,7 +24,7 @@ class SoftTargetSettings(Settings):
     student_temperature: float | None = Field(None, gt=0)
     """Of the student alone; null: the same."""
     tail: Literal["renormalise", "bucket", "uniform"] = "renormalise"
-    """What stands for the mass that is not kept, see :func:`soft_target_loss`."""
+    """Treatment of the mass that is not kept, see :func:`soft_target_loss`."""
 
 
 class ExpectedErrorSettings(Settings):

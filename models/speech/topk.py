@@ -29,7 +29,7 @@ _LEAST = -65504.0  # the least finite float16
 
 
 class TopKSettings(Settings):
-    """What the store keeps of a frame."""
+    """Precision of the stored labels of a frame."""
 
     k: int = Field(MAX_K, ge=1, le=MAX_K)
     """The most log-probabilities, the largest ones; students may learn from fewer."""
@@ -39,7 +39,7 @@ class TopKSettings(Settings):
 
 @dataclass(frozen=True)
 class TopKInfo:
-    """What the labels of a set mean: written to its schema metadata, and checked by who trains on them.
+    """Description of the labels of a set: written to its schema metadata, and checked by who trains on them.
 
     ``frame_rate`` is in labels a second, ``vocabulary`` the digest of the units, ``features`` the settings that the
     teacher saw (``None``: it hears samples), ``teacher`` the digest of the model, ``step`` the grid in nats on which

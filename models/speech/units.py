@@ -97,7 +97,7 @@ def normalise(text: str) -> str:
     """Return a text as it is spelled: lower-case letters with their marks, digits, apostrophes, single spaces."""
     kept: list[str] = []
     for c in unicodedata.normalize("NFC", text).lower().replace("’", "'"):
-        # Many scripts write vowels as marks, which belong to the letter before them; a mark on a sign goes with it.
+        # Many scripts write vowels as marks, which belong to the letter before them; one on punctuation goes with it.
         mark = unicodedata.category(c)[0] == "M" and kept and kept[-1] != " "
         kept.append(c if mark or c.isalnum() or c == "'" else " ")
     return " ".join("".join(kept).split())

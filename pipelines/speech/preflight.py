@@ -1,4 +1,4 @@
-"""What can be known to be wrong before any work is done, so that nothing is half written."""
+"""Checks of everything that can be known before any work is done, so that nothing is half written."""
 
 from __future__ import annotations
 

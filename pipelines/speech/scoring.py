@@ -26,7 +26,7 @@ Key = tuple[str, int]  # system, training seed
 
 @dataclass(frozen=True)
 class Transcripts:
-    """What models wrote: for each test set a sealed set, in which each key has a column."""
+    """The texts that models wrote: for each test set a sealed set, in which each key has a column."""
 
     sets: Mapping[str, SealedSet]
     columns: Mapping[Key, str]

@@ -80,7 +80,7 @@ class SystemSettings(LoopSettings):
 
 @dataclass(frozen=True)
 class Data:
-    """What systems of one seed learn from: sealed features, and the teacher's labels of the clean originals."""
+    """Training data of the systems of one seed: sealed features, and the teacher's labels of the clean originals."""
 
     clean: SealedSet
     noisy: SealedSet

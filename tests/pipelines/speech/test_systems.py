@@ -30,10 +30,7 @@ WRONG = {
     "share": ("systems.specaugment.time_share=2", "expected less than or equal to 1"),
     "halves": ("systems.model.dim=33", "systems.model: dim 33 is not right; expected an even number"),
     "heads": ("systems.model={encoder: conformer, dim: 20}", "expected a multiple of twice the heads, 8"),
-    "no length": (
-        "systems.student={k: 5}",
-        "systems.student: the length is not right; expected either epochs or steps",
-    ),
+    "no length": ("systems.student.epochs=null", "systems.student: the length is not right; expected either epochs"),
     "k of the sweep": ("sweep.k=[1,41]", "expected less than or equal to 40"),
     "kernel": (
         "systems.model={encoder: conformer, dim: 64, kernel: 4}",
