@@ -208,7 +208,7 @@ def again(place: str, shards: int) -> dict[str, Any]:
         made = run.source("corpus", lambda: iter(()), identity)
         for number in range(STEPS):
             made = run.step(chain(made, number))
-        return Report(title="Again", recipe={"name": "again"}, metric="wer", headline=("none", "none"))
+        return Report(title="Again", recipe={"name": "again"})
 
     module = ModuleType("again")
     module.run = recipe  # type: ignore[attr-defined]

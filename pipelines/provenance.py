@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-from gristmill.pipelines.report.report import Report, record_row
+from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.run import Run
 
 PACKAGES = ("torch", "ray", "pyarrow", "numpy", "scipy", "soundfile", "soxr", "safetensors", "transformers", "hama")
@@ -21,11 +21,11 @@ def add_provenance(report: Report, run: Run) -> None:
         name = f"{trace.name} {fingerprint[:6]}" if shared else trace.name
         inputs = [names[digest] for digest in trace.inputs if digest in names]
         if name not in report.digests:
-            report.lineage.append({"name": name, "digest": trace.digest, "inputs": inputs, "kind": trace.kind})
+            report.lineage.append(LineageNode(name, trace.digest, inputs, trace.kind))
         names.setdefault(trace.digest, name)
         report.digests[name] = trace.digest
         if trace.told:
-            report.records.append(record_row(trace.told))
+            report.records.append(RecordFlow.of_seal(trace.told))
     report.versions = {"python": platform.python_version(), **_versions()}
 
 

@@ -61,15 +61,24 @@ class Run:
     on_work: Callable[[], None] | None = None  # called before each that is to be made; it may wait
     trace: list[Trace] = field(default_factory=list)
 
-    def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
-        """Seal what the driver streams: listings of files, generated requests. Seen again, it is not written."""
+    def source(
+        self,
+        name: str,
+        tables: Callable[[], Iterator[pa.Table]],
+        identity: Mapping[str, Any],
+        totals: Sequence[str] = (),
+    ) -> SealedSet:
+        """Seal what the driver streams: listings of files, generated requests. Seen again, it is not written.
+
+        ``totals`` names numeric columns whose sums the seal keeps.
+        """
         url = store.join(self.out, name, canonical.digest([name, identity])[:16])
         sealed = self._find(find_sealed, url)
         begun = time.perf_counter()
         kept = sealed is not None
         if sealed is None:
             with self._told(name, "listing"):
-                sealed = seal_tables(url, name, tables())
+                sealed = seal_tables(url, name, tables(), totals)
         self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
         return sealed
 

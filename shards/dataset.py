@@ -14,8 +14,10 @@ from gristmill.shards import canonical, store
 from gristmill.shards.errors import UserError
 from gristmill.shards.parquet import read_table
 from gristmill.shards.receipt import Receipt, StoredFile, commit, store_table
+from gristmill.shards.stage import check_totals
 
 FORMAT = 1
+ALWAYS = ("duration",)  # columns (seconds of audio) that have a total in every set, whoever made them
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,14 @@ class SealedSet:
     def total(self, name: str) -> float:
         """Return a total over its rows, for example ``duration`` in seconds; 0 where there is none."""
         return sum(entry["totals"].get(name, 0.0) for entry in self.seal["shards"])
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """The columns that every shard has a total of."""
+        entries = self.seal["shards"]
+        return tuple(
+            name for name in (entries[0]["totals"] if entries else ()) if all(name in e["totals"] for e in entries)
+        )
 
     def read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of one shard."""
@@ -162,22 +172,28 @@ def _seal_name(version: int) -> str:
     return f"seal-{version}.json" if version else "seal.json"
 
 
-def row_totals(table: pa.Table) -> dict[str, float]:
-    """Return the totals that a receipt keeps of a shard's rows."""
-    import pyarrow.compute as pc
-
-    if "duration" not in table.column_names:
-        return {}
+def row_totals(table: pa.Table, names: Iterable[str] = ()) -> dict[str, float]:
+    """Return the totals that a receipt keeps of a shard's rows: of columns by name, and of ``ALWAYS`` where present."""
+    present = [name for name in dict.fromkeys((*ALWAYS, *names)) if name in table.column_names]
     # Summed by Python in row order: Arrow's own sum may add in another order on another machine.
-    return {"duration": float(sum(pc.fill_null(table.column("duration"), 0.0).to_pylist()))}
+    return {
+        name: float(sum(value for value in table.column(name).to_pylist() if value is not None)) for name in present
+    }
 
 
-def seal_tables(url: str, name: str, tables: Iterable[pa.Table], **lineage: Any) -> SealedSet:
-    """Write tables as a sealed set, one shard a table. At least one table must be given."""
+def seal_tables(
+    url: str, name: str, tables: Iterable[pa.Table], totals: Sequence[str] = (), **lineage: Any
+) -> SealedSet:
+    """Write tables as a sealed set, one shard a table. At least one table must be given.
+
+    ``totals`` names numeric columns whose sums the receipts and the seal keep.
+    """
     receipts: list[Receipt] = []
     schema: pa.Schema | None = None
     for number, table in enumerate(tables):
-        schema = schema or table.schema
+        if schema is None:
+            schema = table.schema
+            check_totals(name, totals, schema)
         stored = store_table(url, "data", f"{number:06d}", table)
         made = Receipt(
             f"{number:06d}",
@@ -188,7 +204,7 @@ def seal_tables(url: str, name: str, tables: Iterable[pa.Table], **lineage: Any)
             table.num_rows,
             0,
             0,
-            totals=row_totals(table),
+            totals=row_totals(table, totals),
         )
         receipts.append(commit(url, made))
     if schema is None:

@@ -79,7 +79,7 @@ def run_step(
     names = committed_shards(url)
     specs = _index(url, step, seed, begun=bool(names))
     given = joined_schema(step.input.schema, step.joins)
-    task = ShardTask(url, step.stages, step.schema, given, seed, step.deterministic, len(specs), step.name)
+    task = ShardTask(url, step.stages, step.schema, given, seed, step.deterministic, len(specs), step.name, step.totals)
     records = sum(spec.rows for spec in specs)
     limit = max(1, int(step.max_quarantine * records))
     tally = _Tally(step.name, limit, read_receipts(url, names))

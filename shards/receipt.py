@@ -47,7 +47,7 @@ class Receipt:
     quarantined: int
     reasons: dict[str, int] = field(default_factory=dict)  # "stage: reason" -> rows turned down
     errors: dict[str, int] = field(default_factory=dict)  # "stage: error" -> rows that broke it
-    totals: dict[str, float] = field(default_factory=dict)  # sums over the rows out, e.g. seconds of audio
+    totals: dict[str, float] = field(default_factory=dict)  # column -> its sum over the rows out
     requeue_of: str | None = None  # the shard whose quarantined records were run again here
     attempt: dict[str, Any] = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ A stage names its actor (``gristmill.actors.speech.features:LogMel``), so that i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import get_annotations
 from typing import Any, ClassVar, get_type_hints
@@ -63,10 +63,11 @@ class BatchLimits:
 class Stage:
     """One kind of work.
 
-    All but ``actor``, ``resources``, ``measures`` and the artifacts' urls goes into the fingerprint where it is not at
-    its default. ``params`` are an actor's settings, or the arguments of a plain class. ``measures`` names numeric
-    columns that the actor gives and whose mean is logged while the step runs; what is not in ``adds`` too is measured
-    and not stored.
+    All but ``actor``, ``resources``, ``measures``, ``totals`` and the artifacts' urls goes into the fingerprint where
+    it is not at its default. ``params`` are an actor's settings, or the arguments of a plain class. ``measures`` names
+    numeric columns that the actor gives and whose mean is logged while the step runs; what is not in ``adds`` too is
+    measured and not stored. ``totals`` names numeric columns whose sums over a shard's rows stand in its receipt and in
+    the seal, here and in each later step that still has the column.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Stage:
     deterministic: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)  # schema metadata of the output
     measures: tuple[str, ...] = ()
+    totals: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.params, Settings):
@@ -130,7 +132,24 @@ class Stage:
             added.setdefault("parent_id", pa.field("parent_id", pa.string()))
         metadata = {k: v for k, v in (given.metadata or {}).items() if k != b"huggingface"}
         metadata |= {k.encode(): v.encode() for k, v in self.metadata.items()}
-        return pa.schema([*fields, *added.values()], metadata=metadata or None)
+        made = pa.schema([*fields, *added.values()], metadata=metadata or None)
+        check_totals(f"stage {self.name}", self.totals, made)
+        return made
+
+
+def check_totals(owner: str, totals: Sequence[str], schema: pa.Schema) -> None:
+    """Refuse a total of what is no numeric column of a schema."""
+    for name in totals:
+        if not is_numeric(schema, name):
+            raise UserError(f"{owner}: no total of {name!r}; expected one of its numeric columns ({schema.names})")
+
+
+def is_numeric(schema: pa.Schema, name: str) -> bool:
+    """Return whether a schema has a column of integers or floating-point numbers of a name."""
+    if name not in schema.names:
+        return False
+    kind = schema.field(name).type
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 class Actor:
@@ -160,6 +179,7 @@ class Actor:
     seeded: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     measures: ClassVar[tuple[str, ...]] = ()
+    totals: ClassVar[tuple[str, ...]] = ()
 
     settings: Settings  # a subclass declares its own type: what its constructor and ``stage`` take
 

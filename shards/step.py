@@ -16,7 +16,7 @@ from gristmill.shards.dataset import SealedSet, row_totals
 from gristmill.shards.index import Cut, Join, ShardSpec, cut_shards, keep_shards
 from gristmill.shards.parquet import read_table
 from gristmill.shards.receipt import Receipt, StoredFile, commit, find_receipt, store_table
-from gristmill.shards.stage import Stage
+from gristmill.shards.stage import Stage, is_numeric
 from gristmill.shards.work import QUARANTINE, REJECTS, StageWorker, Work
 
 
@@ -48,6 +48,15 @@ class Step:
         for stage in self.stages:
             schema = stage.output_schema(schema)
         return schema
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """The columns whose totals it keeps: those that a stage declares and those of its inputs that it still has."""
+        names = [*self.input.totals]
+        names += [name for join in self.joins for name in join.dataset.totals if name in join.columns]
+        names += [name for stage in self.stages for name in stage.totals]
+        schema = self.schema
+        return tuple(name for name in dict.fromkeys(names) if is_numeric(schema, name))
 
     @property
     def deterministic(self) -> bool:
@@ -98,6 +107,7 @@ class ShardTask:
     deterministic: bool
     planned: int | None = None  # shards of the whole step
     name: str = ""  # of the step
+    totals: tuple[str, ...] = ()  # columns whose sums the receipts keep
 
     def open(self, spec: ShardSpec) -> Work:
         """Read a shard's rows and join what belongs to them; a shard that is committed by now is passed on as is."""
@@ -141,7 +151,7 @@ class ShardTask:
             quarantined=len(broke),
             reasons=count_by_stage(rejects, "reason"),
             errors=count_by_stage(broken, "error"),
-            totals=row_totals(table),
+            totals=row_totals(table, self.totals),
             requeue_of=work.requeue_of,
         )
         if work.requeue_of and not told.mends:

@@ -235,7 +235,7 @@ class WriteLines(Actor):
     def __init__(self, settings: NgramSettings, merged: str, contexts: str, totals: str, vocabulary: str) -> None:
         super().__init__(settings)
         self.merged, self.contexts = open_sealed(merged), open_sealed(contexts)
-        self.totals = read_totals(totals)
+        self._totals = read_totals(totals)
         words = read_vocabulary(vocabulary)
         self.known, self.names = words.first_unknown, pa.array(words.names, pa.string())
 
@@ -261,7 +261,7 @@ class WriteLines(Actor):
             denominators = [arrays[2 * place].view(np.int64) for arrays in answers]
             gammas = [arrays[2 * place + 1].view(np.float64) for arrays in answers]
             contexts.append((np.concatenate(denominators), np.concatenate(gammas)))
-        found = ngram.interpolate(levels, contexts, backoffs, self.totals, self.known)
+        found = ngram.interpolate(levels, contexts, backoffs, self._totals, self.known)
         row: dict[str, Any] = {"grams": [len(grams) for grams in found]}
         for size, grams in enumerate(found, start=2):
             row[level_column("lines", size)] = b"".join(arpa.lines(self.names, grams))

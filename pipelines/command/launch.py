@@ -149,7 +149,7 @@ def _bucket(url: str) -> str:
 def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
     """Run or resume a recipe and leave its report; return the run, and whether there was anything to do."""
     from gristmill.pipelines.provenance import add_provenance
-    from gristmill.pipelines.report.report import write_report
+    from gristmill.pipelines.report.write import write_report
 
     common = loaded.common
     check_storage(loaded)

@@ -170,7 +170,13 @@ class SampledRun(Run):
 
     # What a recipe asks of its run.
 
-    def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
+    def source(
+        self,
+        name: str,
+        tables: Callable[[], Iterator[pa.Table]],
+        identity: Mapping[str, Any],
+        totals: Sequence[str] = (),
+    ) -> SealedSet:
         """Count all that the source lists, and seal a sample of it."""
         real = find_sealed(store.join(self.real, name, canonical.digest([name, self._real(identity)])[:16]))
         begun = time.perf_counter()
@@ -183,7 +189,7 @@ class SampledRun(Run):
             for shard in {round(place) for place in np.linspace(0, len(real.shards) - 1, _READ_SHARDS)}:
                 spread.add(real.read(shard))
             rows, shards, size, seconds = real.records, len(real.shards), sum(s.bytes for s in real.shards), 0.0
-        sampled = seal_tables(self._place(name, identity), name, spread.kept())
+        sampled = seal_tables(self._place(name, identity), name, spread.kept(), totals)
         factor = rows / max(1, sampled.records)
         hours = sampled.total("duration") / 3600 * factor
         self._keep(sampled, factor, shards, real)

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gristmill.models.measures.calibration import Bin
+from gristmill.pipelines.report.report import LineageNode
+
 WIDTH = 340
 # Viridis at nine places (Smith and van der Walt, matplotlib, CC0): even to the eye, safe for the colour-blind.
 _VIRIDIS = np.array(
@@ -76,16 +79,16 @@ def points(
     show: Callable[[float], str],
     show_tick: Callable[[float], str],
     label: str,
-    reference: int = 0,
+    reference: int | None = None,
 ) -> str:
-    """Draw values with their intervals, one a line, from zero; a dashed rule stands at the reference's."""
+    """Draw values with their intervals, one a line, on an axis with zero; a dashed rule stands at the reference's."""
     left, right, top, pitch = 8, 10, 8, 44
-    known = [v for p in lines for v in (p.value, p.high, *p.each) if v is not None]
-    marks = ticks(0, max(known, default=1.0) or 1.0, 4)
+    known = [v for p in lines for v in (p.value, p.low, p.high, *p.each) if v is not None]
+    marks = ticks(min(0.0, *known, 0.0), max(0.0, *known) or 1.0, 4)
     span = WIDTH - left - right
 
     def at(value: float) -> float:
-        return left + span * value / marks[-1]
+        return left + span * (value - marks[0]) / (marks[-1] - marks[0])
 
     bottom = top + pitch * len(lines)
     body = []
@@ -93,7 +96,7 @@ def points(
         body.append(_line(at(mark), top, at(mark), bottom, "grid"))
         anchor = "start" if mark == marks[0] else "end" if mark == marks[-1] else "middle"
         body.append(_text(at(mark), bottom + 15, show_tick(mark), "tick", anchor))
-    if lines:
+    if reference is not None:
         base = at(lines[reference].value)
         body.append(_line(base, top, base, bottom, "rule", lines[reference].colour))
     for i, p in enumerate(lines):
@@ -152,14 +155,13 @@ def curves(
     return _svg(bottom + 20, body, label)
 
 
-def reliability(bins: Sequence[Mapping[str, Any]], colour: int, label: str) -> str:
+def reliability(bins: Sequence[Bin], colour: int, label: str, scored: str) -> str:
     """Draw the share that is right over the mean score of each bin with its interval; a dot's area is its number.
 
-    ``bins`` hold ``score``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``n``. Scores are to be trusted
-    where dots lie on the dashed diagonal.
+    ``scored`` names what has the scores, which are to be trusted where dots lie on the dashed diagonal.
     """
     left, right, top, side = 34, 12, 10, 270
-    most = max((b["n"] for b in bins), default=1)
+    most = max((b.n for b in bins), default=1)
 
     def at(score: float, share: float) -> tuple[float, float]:
         return left + side * score, top + side * (1 - share)
@@ -174,15 +176,20 @@ def reliability(bins: Sequence[Mapping[str, Any]], colour: int, label: str) -> s
         ]
     body.append(_line(*at(0, 0), *at(1, 1), "rule", colour))
     for b in bins:
-        x, y = at(b["score"], b["accuracy"])
-        body.append(_line(x, at(0, b["accuracy_low"])[1], x, at(0, b["accuracy_high"])[1], "whisker", colour))
-        radius = 2.5 + 5.5 * math.sqrt(b["n"] / most)
+        x, y = at(b.score, b.accuracy)
+        body.append(_line(x, at(0, b.accuracy_low)[1], x, at(0, b.accuracy_high)[1], "whisker", colour))
+        radius = 2.5 + 5.5 * math.sqrt(b.n / most)
         body.append(
             f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" class="dot" '
-            f'style="fill:var(--s{colour})"><title>{b["n"]:,} hypotheses, score {b["score"]:.3f}, '
-            f"right {b['accuracy']:.3f}</title></circle>"
+            f'style="fill:var(--s{colour})"><title>{b.n:,} {escape(scored)}, score {b.score:.3f}, '
+            f"right {b.accuracy:.3f}</title></circle>"
         )
     return _svg(top + side + 20, body, label, left + side + right)
+
+
+def named(place: float | str) -> str:
+    """Return a place of an axis as text."""
+    return place if isinstance(place, str) else f"{place:g}"
 
 
 def heat_map(
@@ -202,15 +209,13 @@ def heat_map(
     low, high = min(values), max(values)
     body = [_text(left + width * len(columns) / 2, 12, names[1], "tick", "middle")]
     body += [
-        _text(left + width * (j + 0.5), top - 8, f"{column:g}" if not isinstance(column, str) else column,
-              "name", "middle")
+        _text(left + width * (j + 0.5), top - 8, named(column), "name", "middle")
         for j, column in enumerate(columns)
     ]  # fmt: skip
     rings = []
     for i, row in enumerate(rows):
         y = top + pitch * i
-        named = f"{row:g}" if not isinstance(row, str) else row
-        body.append(_text(left - 8, y + pitch / 2 + 4, f"{names[0]} = {named}", "name", "end"))
+        body.append(_text(left - 8, y + pitch / 2 + 4, f"{names[0]} = {named(row)}", "name", "end"))
         for j, column in enumerate(columns):
             if (row, column) not in cells:
                 continue
@@ -234,13 +239,13 @@ def heat_map(
     return _svg(top + pitch * len(rows) + 4, body + rings, label)
 
 
-def lineage(nodes: Sequence[Mapping[str, Any]], label: str) -> str:
+def lineage(nodes: Sequence[LineageNode], label: str) -> str:
     """Draw steps from top to bottom with an arc from each input; a node's digest stands beside its name.
 
     Nodes that stand for several may be each other's input: an arc may go up.
     """
-    place = {node["name"]: i for i, node in enumerate(nodes)}
-    edges = [(place[source], i) for i, node in enumerate(nodes) for source in node.get("inputs", ()) if source in place]
+    place = {node.name: i for i, node in enumerate(nodes)}
+    edges = [(place[source], i) for i, node in enumerate(nodes) for source in node.inputs if source in place]
     pitch, top = 28, 16
     reach = max((abs(end - start) for start, end in edges), default=1)
     lane = 20 + 80 * min(1.0, math.sqrt(reach / 12))
@@ -256,12 +261,12 @@ def lineage(nodes: Sequence[Mapping[str, Any]], label: str) -> str:
         y = top + pitch * i
         shape = (
             f'<rect x="{lane - 5:.1f}" y="{y - 5}" width="10" height="10" rx="2" class="artifact"/>'
-            if node.get("kind") == "artifact"
+            if node.kind == "artifact"
             else f'<circle cx="{lane:.1f}" cy="{y}" r="5" class="node"/>'
         )
-        body += [shape, _text(lane + 14, y + 4, str(node["name"]), "name")]
-        if node.get("digest"):
-            body.append(_text(WIDTH + 60, y + 4, short(str(node["digest"])), "mono", "end"))
+        body += [shape, _text(lane + 14, y + 4, node.name, "name")]
+        if node.digest:
+            body.append(_text(WIDTH + 60, y + 4, short(node.digest), "mono", "end"))
     return _svg(top * 2 + pitch * (len(nodes) - 1), body, label, WIDTH + 64)
 
 

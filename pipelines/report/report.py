@@ -1,276 +1,249 @@
-"""What a finished recipe leaves behind: ``report.json`` for tools and ``report.html`` for readers.
+"""The data of a report: metrics in one long table, and sections that a recipe fills as it has them.
 
-Every section is optional, so that all recipes share one report. Nothing here measures models; :func:`evaluate`
-turns scored test sets into the long ``metrics`` table, and :func:`write_report` writes both files.
+Every section is optional, so that all recipes share one report. Names of systems, test sets and measures are the
+recipe's; a report knows none of them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
-from gristmill.models.measures import significance
-from gristmill.models.measures.wer import WerResult
-from gristmill.shards.errors import UserError
-from gristmill.shards.store import join, read_if_present, write_bytes
+from gristmill.models.measures.calibration import Bin
+from gristmill.pipelines.report.measures import Measure
 
-Row = dict[str, Any]
-Results = Mapping[str, Mapping[str, Mapping[int, WerResult]]]  # system, test set, training seed
-
-ROW_KEYS = ("system", "test_set", "metric", "value", "low", "high", "n", "seed")
 _COUNTS = ("records_in", "records_out", "rejected", "quarantined")
-_PARTS = ("substitutions", "deletions", "insertions")
-# What another run of the same work measures anew; the rest decides whether a report has to be written.
-_VOLATILE = ("plan", "versions", "identity")
 
 
-class Spectrogram(NamedTuple):
-    """A picture for the report; it goes into the page, not into the JSON."""
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One row of the long table.
+
+    Fractions stay fractions. ``n`` is the size behind the value: the reference words of an error rate (so that rate
+    x n is the count), the segments of a p.
+    """
+
+    system: str
+    test_set: str
+    metric: str
+    value: float | None
+    low: float | None  # of the 95 % interval
+    high: float | None
+    n: int
+    seed: int | None  # of the training; None: over all of them
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The size of a test set by what is counted, and what its intervals resample."""
+
+    __test__ = False  # no test of pytest's
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    resampled: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the test set as JSON values."""
+        return {**self.sizes, **({"resampled": self.resampled} if self.resampled else {})}
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point of a training's curves: the values at a step, by name."""
+
+    system: str
+    seed: int
+    step: int
+    values: Mapping[str, float | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the point as JSON values."""
+        return {"system": self.system, "seed": self.seed, **self.values, "step": self.step}
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """A picture for the page; the JSON has only its size."""
 
     title: str
     values: np.ndarray  # (frames, bins), low bins first; any log scale
     hop: float  # seconds a frame
     caption: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return its size as JSON values."""
+        return {"title": self.title, "frames": len(self.values), "hop": self.hop, "caption": self.caption}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a grid: the setting that it varies, what the page calls it, and its symbol in a sentence."""
+
+    name: str
+    label: str = ""
+    symbol: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The value of a measure at one place of a grid."""
+
+    row: float | str
+    column: float | str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A measure over two settings."""
+
+    title: str
+    measure: Measure
+    rows: Axis
+    columns: Axis
+    cells: Sequence[Cell]
+    chosen: tuple[float | str, float | str] | None = None  # (row, column) of the recipe itself
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the grid as JSON values: a cell has its place by the axes' names."""
+        cells = [
+            {self.rows.name: c.row, self.columns.name: c.column, "value": c.value, "low": c.low, "high": c.high}
+            for c in self.cells
+        ]
+        axes = {"rows": self.rows.name, "columns": self.columns.name}
+        chosen = None if self.chosen is None else dict(zip(axes.values(), self.chosen, strict=True))
+        return {"title": self.title, "metric": self.measure.name, **axes, "chosen": chosen, "cells": cells}
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """A reliability diagram of a system's scores: of all together, or of one part (a domain, a language)."""
+
+    system: str
+    bins: Sequence[Bin]
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Reliability diagrams, and what they are of."""
+
+    diagrams: Sequence[Diagram] = ()
+    scored: str = "predictions"  # what has a score
+    part: str = "part"  # what a part is
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return one entry a diagram as JSON values."""
+        return [
+            {"system": one.system, self.part: one.part, "bins": [b._asdict() for b in one.bins]}
+            for one in self.diagrams
+        ]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a filter kept and dropped, with examples (columns by name) and other numbers of it."""
+
+    name: str
+    kept: int
+    dropped: int
+    examples_kept: Sequence[Mapping[str, Any]] = ()
+    examples_dropped: Sequence[Mapping[str, Any]] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the filter as JSON values."""
+        examples = {"kept": self.examples_kept, "dropped": self.examples_dropped}
+        return {"name": self.name, "kept": self.kept, "dropped": self.dropped, **self.numbers, "examples": examples}
+
+
+@dataclass(frozen=True)
+class RecordFlow:
+    """What became of the records of a sealed set."""
+
+    name: str
+    digest: str
+    records_in: int
+    records_out: int
+    rejected: int
+    quarantined: int
+    shards: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_seal(cls, seal: Mapping[str, Any]) -> RecordFlow:
+        """Return the records of a seal, or of its summary in which ``shards`` is a number."""
+        shards = seal["shards"] if isinstance(seal["shards"], int) else len(seal["shards"])
+        counts = {key: int(seal[key]) for key in _COUNTS}
+        return cls(seal["name"], seal["digest"], **counts, shards=shards, reasons=dict(seal.get("reasons", {})))
+
+
+@dataclass(frozen=True)
+class LineageNode:
+    """A sealed set or an artifact, and the names of what it was made of."""
+
+    name: str
+    digest: str | None
+    inputs: Sequence[str] = ()
+    kind: str = "step"  # source, step, artifact, training
+
+
+@dataclass(frozen=True)
+class Example:
+    """One record of a test set with what the systems gave for it."""
+
+    id: str
+    test_set: str
+    reference: str
+    hypotheses: Mapping[str, str]  # by system
+
 
 @dataclass
 class Report:
-    """What the two files hold; whatever is left empty is left out of the page.
-
-    ``metrics`` rows have the keys ``ROW_KEYS``; rates are fractions; ``seed`` null is over all seeds. A row's
-    ``n`` is the reference words behind a rate (so rate x n is the count), the segments behind a p.
-    """
+    """What the two files hold; whatever is left empty is left out of the page."""
 
     title: str
-    recipe: dict[str, Any]  # name and settings
+    recipe: Mapping[str, Any]  # name and settings
     summary: str = ""  # one sentence; written from the metrics where empty
-    metrics: list[Row] = field(default_factory=list)
-    metric: str = "wer"  # the row metric that the figures show
-    baseline: str = "teacher"  # the system that the others are compared with
-    percent: bool = True  # whether the metric is a fraction, shown as percent
-    lower_is_better: bool = True
-    headline: tuple[str, str] | None = None  # (system, test set) of the summary sentence
-    labels: dict[str, str] = field(default_factory=dict)  # names to show for systems and test sets
-    tested: str = "speech"  # what test sets hold
-    test_sets: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> {"utterances": 9, ...}
-    # Training curves: {"system", "seed", "step", "loss", any other measure}, one row a point.
-    curves: list[dict[str, Any]] = field(default_factory=list)
-    spectrograms: list[Spectrogram] = field(default_factory=list)
-    # One cell a row: {"k", "temperature", "value", optional "low", "high"}, value a fraction.
-    sweep: list[dict[str, Any]] = field(default_factory=list)
-    sweep_title: str = "k x temperature"
-    sweep_chosen: tuple[Any, Any] | None = None  # (k, temperature) of the recipe itself
-    # One diagram a row: {"system", "domain" (null: all), "bins": [calibration.Bin as a dict]}.
-    reliability: list[dict[str, Any]] = field(default_factory=list)
-    # What each filter kept and dropped: {"name", "kept", "dropped", "examples": {"kept": [row], "dropped": [row]}}.
-    filters: list[dict[str, Any]] = field(default_factory=list)
-    # As `audit` prints it, one row a sealed set: {"name", "digest", "records_in", "records_out", "rejected",
-    # "quarantined", "shards", optional "reasons": {reason: count}}.
-    records: list[dict[str, Any]] = field(default_factory=list)
-    # One row a step or artifact, inputs first: {"name", "digest", "inputs": [names], optional "kind"}.
-    lineage: list[dict[str, Any]] = field(default_factory=list)
+    measures: Sequence[Measure] = ()  # the first is the one that figures and the summary show
+    baseline: str = ""  # the system that the others are compared with
+    headline: tuple[str, str] | None = None  # (system, test set) of the summary
+    labels: Mapping[str, str] = field(default_factory=dict)  # names to show of systems, test sets and curves
+    tested: str = ""  # what test sets hold, in the summary: "speech"
+    metrics: Sequence[MetricRow] = ()
+    test_sets: Mapping[str, TestSet] = field(default_factory=dict)
+    curves: Sequence[CurvePoint] = ()
+    spectrograms: Sequence[Spectrogram] = ()
+    grids: Sequence[Grid] = ()
+    reliability: Reliability = Reliability()
+    filters: Sequence[Filter] = ()
+    records: list[RecordFlow] = field(default_factory=list)
+    lineage: list[LineageNode] = field(default_factory=list)  # inputs first
     digests: dict[str, str] = field(default_factory=dict)
     # {"estimate": {...}, "actual": {...}}: numbers by name, or by step and then name.
-    plan: dict[str, dict[str, Any]] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    # {"id", "test_set", "reference", "hypotheses": {system: text}}
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+    notes: Sequence[str] = ()
 
+    @property
+    def main(self) -> Measure | None:
+        """The measure that figures and the summary show."""
+        return self.measures[0] if self.measures else None
 
-def evaluate(
-    results: Results,
-    *,
-    metric: str = "wer",
-    baseline: str = "teacher",
-    also_against: Sequence[str] = (),
-    replicates: int = 2000,
-    seed: int = 0,
-) -> list[Row]:
-    """Return the long table of scored systems: for each seed, and over all of them (``seed`` null).
-
-    Metrics: ``metric`` itself; ``substitutions``, ``deletions``, ``insertions`` as rates over the reference
-    words; ``{metric}_relative`` and ``mapsswe_p``, ``mapsswe_z`` against the baseline (the same with
-    ``:{system}`` appended against each system of ``also_against``). A system trained with seed s meets the
-    baseline's seed s, or its first where it has none. Over all seeds ``mapsswe_p`` is the largest of the
-    seeds' (all of them must be significant), with its z. Systems must have been scored on the same utterances.
-    """
-    missing = [name for name in (baseline, *also_against) if name not in results]
-    if missing:
-        raise UserError(f"evaluation: no results for {missing[0]!r}; there are {sorted(results)}")
-    rows: list[Row] = []
-    for system, by_set in results.items():
-        for test_set, runs in by_set.items():
-            settings: dict[str, Any] = {"replicates": replicates, "seed": seed}
-            rows += _rates(system, test_set, runs, metric, settings)
-            for other in (baseline, *also_against):
-                theirs = results[other].get(test_set)
-                if other == system or theirs is None:
-                    continue
-                suffix = "" if other == baseline else f":{other}"
-                rows += _against(system, test_set, runs, theirs, metric, suffix, settings)
-    return rows
-
-
-def _row(
-    system: str,
-    test_set: str,
-    metric: str,
-    value: float,
-    bounds: tuple[float | None, float | None],
-    n: int,
-    seed: int | None,
-) -> Row:
-    return dict(zip(ROW_KEYS, (system, test_set, metric, value, *bounds, n, seed), strict=True))
-
-
-def _rates(system: str, test_set: str, runs: significance.Runs, metric: str, settings: dict[str, Any]) -> list[Row]:
-    words = int(next(iter(runs.values())).words.sum())
-    rows = []
-    keyed: list[tuple[int | None, significance.Runs]] = [(None, runs)]
-    keyed += [(key, {key: run}) for key, run in runs.items()]
-    for key, some in keyed:
-        for name in (metric, *_PARTS):
-            measure = None if name == metric else lambda run, name=name: getattr(run, name)
-            got = significance.wer_interval(some, measure, **settings)
-            rows.append(_row(system, test_set, name, got.value, (got.low, got.high), words, key))
-    return rows
-
-
-def _against(
-    system: str,
-    test_set: str,
-    runs: significance.Runs,
-    theirs: significance.Runs,
-    metric: str,
-    suffix: str,
-    settings: dict[str, Any],
-) -> list[Row]:
-    words = int(next(iter(runs.values())).words.sum())
-    first = next(iter(theirs))
-    rows, tests = [], {}
-    for key, run in runs.items():
-        partner = theirs[key if key in theirs else first]
-        tests[key] = significance.mapsswe(run, partner)
-        if partner.errors.sum():
-            got = significance.relative_interval({0: run}, {0: partner}, **settings)
-            bounds = (got.low, got.high)
-            rows.append(_row(system, test_set, f"{metric}_relative{suffix}", got.value, bounds, words, key))
-    if sum(int(run.errors.sum()) for run in theirs.values()):
-        got = significance.relative_interval(runs, theirs, **settings)
-        bounds = (got.low, got.high)
-        rows.insert(0, _row(system, test_set, f"{metric}_relative{suffix}", got.value, bounds, words, None))
-    weakest = max(tests.values(), key=lambda test: test.p)
-    named: list[tuple[int | None, significance.Mapsswe]] = [(None, weakest), *tests.items()]
-    for of, test in named:
-        for name, value in (("mapsswe_p", test.p), ("mapsswe_z", test.z)):
-            rows.append(_row(system, test_set, name + suffix, value, (None, None), test.segments, of))
-    return rows
-
-
-def record_row(seal: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of ``Report.records`` from a seal, or from a line of ``audit``."""
-    row: dict[str, Any] = {key: seal[key] for key in ("name", "digest", *_COUNTS)}
-    row["shards"] = seal["shards"] if isinstance(seal["shards"], int) else len(seal["shards"])
-    return {**row, "reasons": dict(seal.get("reasons", {}))}
-
-
-def describe_test_set(result: WerResult) -> dict[str, Any]:
-    """Return a test set's size for ``Report.test_sets``, and what its intervals resample."""
-    speakers = len(set(result.speakers))
-    few = speakers < significance.MIN_SPEAKERS
-    return {
-        "utterances": len(result),
-        "words": int(result.words.sum()),
-        "speakers": speakers,
-        "resampled": "utterances within speakers" if few else "speakers",
-    }
-
-
-def find(report: Report, system: str, test_set: str, metric: str | None = None, seed: int | None = None) -> Row | None:
-    """Return one row of the metrics, the report's own metric by default."""
-    wanted = (system, test_set, metric or report.metric, seed)
-    for row in report.metrics:
-        if (row["system"], row["test_set"], row["metric"], row["seed"]) == wanted:
-            return row
-    return None
-
-
-def to_json(report: Report) -> bytes:
-    """Return ``report.json``: keys in a fixed order, no times of day, numbers that JSON can hold."""
-    from gristmill.pipelines.report.html import summary
-
-    document: dict[str, Any] = {
-        "title": report.title,
-        "summary": summary(report),
-        "recipe": report.recipe,
-        "metric": report.metric,
-        "baseline": report.baseline,
-        "metrics": [{key: row.get(key) for key in ROW_KEYS} for row in report.metrics],
-        "test_sets": report.test_sets,
-        "digests": report.digests,
-        "records": report.records,
-        "plan": report.plan,
-        "versions": report.versions,
-        "lineage": report.lineage,
-        "sweep": report.sweep,
-        "reliability": report.reliability,
-        "filters": report.filters,
-        "curves": report.curves,
-        "examples": report.examples,
-        "spectrograms": [
-            {"title": s.title, "frames": len(s.values), "hop": s.hop, "caption": s.caption} for s in report.spectrograms
-        ],
-        "notes": report.notes,
-    }
-    document = _plain(document)
-    told = {key: value for key, value in document.items() if key not in _VOLATILE}
-    document["identity"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy numbers and tuples into JSON's own kinds; what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
+    def find(self, system: str, test_set: str, metric: str, seed: int | None = None) -> MetricRow | None:
+        """Return one row of the metrics."""
+        wanted = (system, test_set, metric, seed)
+        for row in self.metrics:
+            if (row.system, row.test_set, row.metric, row.seed) == wanted:
+                return row
         return None
-    return value
-
-
-def write_report(out: str, report: Report) -> bool:
-    """Write ``report.json`` and ``report.html`` below a URL; tell whether anything was written.
-
-    A report that says the same as the one there is left alone, whatever time or library versions a run that
-    found all its work done would now put in: those of the run that did the work stay.
-    """
-    from gristmill.pipelines.report.html import to_html
-
-    data = to_json(report)
-    old = read_if_present(join(out, "report.json"))
-    page = join(out, "report.html")
-    if old is not None and _identity(old) == _identity(data) and read_if_present(page) is not None:
-        return False
-    # The page first: a run killed between the two writes both again.
-    write_bytes(page, to_html(report).encode())
-    write_bytes(join(out, "report.json"), data)
-    return True
-
-
-def _identity(data: bytes) -> str | None:
-    try:
-        return json.loads(data).get("identity")
-    except (ValueError, AttributeError):
-        return None  # not a report of ours: written again

@@ -114,6 +114,7 @@ tbody th { font-weight: 500; position: sticky; left: 0; background: var(--card);
 tbody th.group { position: static; font-weight: 650; padding-top: .9rem; }
 td.text { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
 .range { color: var(--soft); font-size: .92em; }
+b.best { font-weight: 700; }
 .better { color: var(--good); } .worse { color: var(--bad); }
 mark {
   background: none; color: var(--bad); text-decoration: underline; text-decoration-thickness: 2px;

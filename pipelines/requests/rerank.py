@@ -126,9 +126,10 @@ def _report(config: Config, ranked: Mapping[int, SealedSet], systems: Sequence[s
     return Report(
         title="Re-ranking the readings of independent domains",
         recipe={"name": "rerank", **config.model_dump(mode="json")},
-        metric="semer",
+        measures=scores.MEASURES,
         baseline=UNWEIGHTED,
         headline=(CHOSEN, "test"),
+        labels=scores.LABELS,
         tested="requests",
         metrics=[row for name, splits in judged.items() for row in scores.metrics(splits, name, UNWEIGHTED, also)],
         test_sets={name: scores.describe(splits) for name, splits in judged.items()},

@@ -5,19 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from gristmill.models.measures import calibration
 from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, score
-from gristmill.pipelines.report.report import ROW_KEYS, Row
+from gristmill.pipelines.report.measures import ECE, ICER, IRER, NLL, SEMER, SLOT_F1, Measure
+from gristmill.pipelines.report.report import Diagram, MetricRow, Reliability, TestSet
 from gristmill.shards.dataset import SealedSet
 
 REPLICATES = 2000
 BINS = 15
 NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
+ECE_TOP1 = Measure("ece_top1", "ECE, chosen ones")
+MEASURES = [
+    SEMER,
+    ICER,
+    IRER,
+    SLOT_F1,
+    ECE,
+    ECE_TOP1,
+    NLL,
+    SEMER.relative(),
+]
+LABELS = {
+    "test": "Test",
+    "R0": "R0 (unweighted)",
+    "R1": "R1 (expected SemER)",
+    "R2": "R2 (cross-entropy)",
+    "R3": "R3 (both)",
+    "R1_no_context": "R1 without context",
+    "R2_no_context": "R2 without context",
+    "R3_no_context": "R3 without context",
+    "lambdarank": "LambdaRank",
+    "lambdarank_temperature": "LambdaRank + temperatures",
+    "lambdarank_platt": "LambdaRank + Platt",
+}
 COLUMNS = ["domain", "intent", "slots", "fold", "hypotheses", "reference_length", "oracle_errors"]
 
 
@@ -97,7 +121,7 @@ def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]
     return got.value, max(0.0, low), min(most, high)
 
 
-def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also: Sequence[str] = ()) -> list[Row]:
+def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also: Sequence[str] = ()) -> list[MetricRow]:
     """Return the long table: each system on each random split (``seed``), and their mean (``seed`` null).
 
     Splits share utterances, so an interval over all of them is no narrower than one of theirs: it holds the
@@ -106,7 +130,7 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
     """
     systems = list(next(iter(splits.values())).scores)
     results = {(seed, system): chosen(lists, system) for seed, lists in splits.items() for system in systems}
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     for system in systems:
         each = {seed: measures(lists, system, results[seed, system]) for seed, lists in splits.items()}
         for seed, lists in splits.items():
@@ -124,12 +148,13 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
     return rows
 
 
-def describe(splits: Mapping[int, TestLists]) -> dict[str, Any]:
+def describe(splits: Mapping[int, TestLists]) -> TestSet:
     """Return the size of a test set over its splits."""
-    return {
+    sizes = {
         "utterances": sum(len(lists) for lists in splits.values()),
         "hypotheses": sum(len(lists.readings) for lists in splits.values()),
-    } | ({"splits": len(splits)} if len(splits) > 1 else {})
+    }
+    return TestSet(sizes | ({"splits": len(splits)} if len(splits) > 1 else {}))
 
 
 def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
@@ -153,14 +178,16 @@ def relative(mine: SemerResult, theirs: SemerResult) -> tuple[float, float, floa
     return float(sums[0] / sums[1] - 1), float(low), float(high)
 
 
-def _row(system: str, test_set: str, name: str, told: tuple[float, float, float], n: int, seed: int | None) -> Row:
+def _row(
+    system: str, test_set: str, name: str, told: tuple[float, float, float], n: int, seed: int | None
+) -> MetricRow:
     value, low, high = (None if math.isnan(number) else number for number in told)
-    return dict(zip(ROW_KEYS, (system, test_set, name, value, low, high, n, seed), strict=True))
+    return MetricRow(system, test_set, name, value, low, high, n, seed)
 
 
-def diagrams(splits: Mapping[int, TestLists]) -> list[dict[str, Any]]:
+def diagrams(splits: Mapping[int, TestLists]) -> Reliability:
     """Return the reliability diagrams of each system over all splits: of all domains together, and of each."""
-    told = []
+    made = []
     names = np.concatenate([lists.domains for lists in splits.values()])
     correct = np.concatenate([lists.correct for lists in splits.values()])
     for system in next(iter(splits.values())).scores:
@@ -168,5 +195,5 @@ def diagrams(splits: Mapping[int, TestLists]) -> list[dict[str, Any]]:
         for domain in [None, *sorted(set(names))]:
             here = slice(None) if domain is None else names == domain
             bins = calibration.reliability(scores[here], correct[here], BINS)
-            told.append({"system": system, "domain": domain, "bins": [b._asdict() for b in bins if b.n]})
-    return told
+            made.append(Diagram(system, [b for b in bins if b.n], domain))
+    return Reliability(made, scored="hypotheses", part="domain")

@@ -19,7 +19,9 @@ from gristmill.actors.speech.teacher import labelling
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import FilterBankSettings
 from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings
-from gristmill.pipelines.report.report import Report, describe_test_set, evaluate
+from gristmill.pipelines.evaluation import describe_test_set, evaluate
+from gristmill.pipelines.report.measures import PER, WER
+from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
@@ -52,7 +54,7 @@ def run(config: Config, run: Run) -> Report:
     """Run the recipe and return its report."""
     check(config)
     outside = config.teacher.source != "trained"
-    metric, normalise = ("per", "phones") if config.teacher.source == "hama" else ("wer", "basic")
+    measure, normalise = (PER, "phones") if config.teacher.source == "hama" else (WER, "basic")
     rate = config.corpus.sampling_rate
 
     # Speech, and what is to be heard beside it.
@@ -76,7 +78,7 @@ def run(config: Config, run: Run) -> Report:
 
     # Features of everything; where the teacher knows phonemes only, so do the texts.
     log_mel = LogMel.stage(config.features.at(rate))
-    spell: tuple[Stage, ...] = (Phonemise.stage(),) if metric == "per" else ()
+    spell: tuple[Stage, ...] = (Phonemise.stage(),) if measure is PER else ()
 
     def featured(name: str, source: SealedSet, *first: Stage) -> SealedSet:
         return run.step(Step(f"features_{name}", (*first, log_mel), source))
@@ -141,20 +143,23 @@ def run(config: Config, run: Run) -> Report:
     report = Report(
         title="Distillation for noise-robust speech recognition",
         recipe={"name": "distill", **config.model_dump(mode="json")},
-        metric=metric,
+        measures=scoring.measures(measure),
+        baseline="teacher",
         headline=("student", "noisy"),
+        labels=scoring.LABELS,
+        tested="speech",
         examples=scoring.examples(written),
         spectrograms=scoring.spectrograms(test_features),
         curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
     )
     scored = scoring.results(written, normalise, external)
-    report.metrics = evaluate(scored, metric=metric, also_against=["multicondition"])
+    report.metrics = evaluate(scored, measure=measure, baseline="teacher", also_against=["multicondition"])
     report.test_sets = {name: describe_test_set(next(iter(scored["student"][name].values()))) for name in TESTS}
     if swept:
         noisy_only = {"noisy": test_features["noisy"]}
         cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, decoding), normalise)
-        report.sweep = [scoring.cell(k, t, cells[f"sweep_{k}_{t:g}"]["noisy"]) for k, t, _ in grid[:: len(run.seeds)]]
-        report.sweep_chosen = (config.systems.student.k, config.systems.student.temperature)
+        runs = {(k, t): cells[f"sweep_{k}_{t:g}"]["noisy"] for k, t, _ in grid}
+        report.grids = [scoring.grid(runs, measure, config.systems.student.k, config.systems.student.temperature)]
     return report
 
 

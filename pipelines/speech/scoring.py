@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,13 +14,32 @@ from gristmill.models.measures.significance import wer_interval
 from gristmill.models.measures.wer import WerResult, score
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
-from gristmill.pipelines.report.report import Spectrogram
+from gristmill.pipelines.report.measures import DELETIONS, INSERTIONS, MAPSSWE, SUBSTITUTIONS, Measure
+from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, Example, Grid, Spectrogram
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.step import Step
 
 Key = tuple[str, int]  # system, training seed
+LABELS = {
+    "teacher": "Clean teacher",
+    "multicondition": "Multi-condition",
+    "hard_labels": "Hard labels",
+    "student": "Student",
+    "student_seq": "Student + sequence",
+    "clean": "Clean",
+    "noisy": "Noisy",
+    "rerecorded": "Re-recorded",
+    "ctc": "CTC loss",
+    "soft": "soft-target loss",
+    "mwer": "expected word errors",
+}
+
+
+def measures(main: Measure) -> list[Measure]:
+    """Return the measures of the report, an error rate first."""
+    return [main, SUBSTITUTIONS, DELETIONS, INSERTIONS, main.relative(), MAPSSWE]
 
 
 @dataclass(frozen=True)
@@ -70,14 +88,14 @@ def results(
     return out
 
 
-def examples(transcripts: Transcripts, count: int = 4) -> list[dict[str, Any]]:
+def examples(transcripts: Transcripts, count: int = 4) -> list[Example]:
     """Return a few utterances of each test set with what the systems of the first seed wrote."""
     first = {system: column for (system, _), column in reversed(list(transcripts.columns.items()))}
     out = []
     for test, sealed in transcripts.sets.items():
         for row in _first(sealed, ["id", "text", *first.values()]).slice(0, count).to_pylist():
-            told = {system: row[column] or "" for system, column in sorted(first.items())}
-            out.append({"id": row["id"], "test_set": test, "reference": row["text"] or "", "hypotheses": told})
+            given = {system: row[column] or "" for system, column in sorted(first.items())}
+            out.append(Example(row["id"], test, row["text"] or "", given))
     return out
 
 
@@ -100,7 +118,9 @@ def spectrograms(tests: Mapping[str, SealedSet]) -> list[Spectrogram]:
     for name, head in heads.items():
         settings = FeatureSettings.from_json((tests[name].schema.metadata or {})[METADATA_KEY.encode()].decode())
         flat = rows_of(head["features"])[head["id"].to_pylist().index(min(shared))]
-        out.append(Spectrogram(name, flat.reshape(-1, settings.n_mels).astype("float32"), settings.hop_s))
+        out.append(
+            Spectrogram(LABELS.get(name, name), flat.reshape(-1, settings.n_mels).astype("float32"), settings.hop_s)
+        )
     return out
 
 
@@ -110,14 +130,23 @@ def _first(source: SealedSet, columns: list[str]) -> pa.Table:
     return source.read(place, columns)
 
 
-def curve(key: Key, model: Artifact) -> list[dict[str, Any]]:
+def curve(key: Key, model: Artifact) -> list[CurvePoint]:
     """Return a training's losses for the report's curves."""
     points = json.loads(model.read("training.json"))["curves"]
-    shown = [{name: value for name, value in point.items() if name not in ("epoch", "lr", "phase")} for point in points]
-    return [{"system": key[0], "seed": key[1], **point} for point in shown]
+    aside = ("epoch", "lr", "phase", "step")
+    return [CurvePoint(*key, p["step"], {name: v for name, v in p.items() if name not in aside}) for p in points]
 
 
-def cell(k: int, temperature: float, runs: Mapping[int, WerResult]) -> dict[str, Any]:
-    """Return a cell of the sweep: the error over its seeds, with its interval."""
-    rate = wer_interval(runs)
-    return {"k": k, "temperature": temperature, "value": rate.value, "low": rate.low, "high": rate.high}
+def grid(
+    runs: Mapping[tuple[int, float], Mapping[int, WerResult]], measure: Measure, k: int, temperature: float
+) -> Grid:
+    """Return the errors over k and the temperature with their intervals; ``k``, ``temperature``: the recipe's own."""
+    rates = {place: wer_interval(scored) for place, scored in runs.items()}
+    return Grid(
+        "k x temperature",
+        measure,
+        rows=Axis("temperature", symbol="T"),
+        columns=Axis("k", "k, log-probabilities kept a frame"),
+        cells=[Cell(t, k, rate.value, rate.low, rate.high) for (k, t), rate in rates.items()],
+        chosen=(temperature, k),
+    )

@@ -11,7 +11,9 @@ from pydantic import BaseModel
 
 from gristmill.actors.text.language_model import FILE
 from gristmill.actors.text.ngram_mixer import WEIGHTS
-from gristmill.pipelines.report.report import Report, Row, evaluate
+from gristmill.pipelines.evaluation import evaluate
+from gristmill.pipelines.report.measures import BLEU, CHRF, OOV, PERPLEXITY, WER
+from gristmill.pipelines.report.report import Filter, MetricRow, Report, TestSet
 from gristmill.pipelines.text import scores, selection
 from gristmill.pipelines.text.systems import Key, Translated
 from gristmill.shards import store
@@ -19,6 +21,19 @@ from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 
 FOLDER = "language_models"  # below OUT
+MEASURES = [PERPLEXITY, OOV, WER, CHRF, BLEU, PERPLEXITY.relative()]
+LABELS = {
+    "in_domain": "In-domain only",
+    "raw": "Raw translations",
+    "selected": "Selected pairs",
+    "fine_tuned": "Fine-tuned",
+    "rescored": "Rescored",
+    "filtered": "Filtered",
+    "combined": "Combined",
+    "centroid_share": "Share nearest to the centroid",
+    "moore_lewis_share": "Share by Moore-Lewis",
+    "random_share": "Share at random",
+}
 
 
 def publish(out: str, models: Mapping[int, Artifact]) -> None:
@@ -51,8 +66,8 @@ def make_report(
 ) -> Report:
     """Return the report of systems whose models have judged the test texts and whose translators were tested."""
     systems, sizes = list(models), sorted({size for size, _ in judged})
-    metrics: list[Row] = []
-    test_sets: dict[str, dict[str, Any]] = {}
+    metrics: list[MetricRow] = []
+    test_sets: dict[str, TestSet] = {}
     errors: dict[str, dict[str, dict[int, Any]]] = {system: {} for system in systems}
     for size in sizes:
         sets = {seed: made for (of, seed), made in judged.items() if of == size}
@@ -62,8 +77,8 @@ def make_report(
             errors[system][named(size)] = runs
         tested_texts = next(iter(found[baseline].values()))
         words = int(tested_texts.words.sum())
-        test_sets[named(size)] = {"texts": len(tested_texts), "words": words, "resampled": "texts"}
-    metrics += evaluate(errors, metric="wer", baseline=baseline)
+        test_sets[named(size)] = TestSet({"texts": len(tested_texts), "words": words}, "texts")
+    metrics += evaluate(errors, baseline=baseline)
     signatures: dict[str, str] = {}
     expected = scores.read_references(references)
     for system, by_key in tested.items():
@@ -76,10 +91,10 @@ def make_report(
     return Report(
         title="A language model from another language's text",
         recipe={"name": "bootstrap_lm", **config.model_dump(mode="json")},
-        metric="perplexity",
-        percent=False,
+        measures=MEASURES,
         baseline=baseline,
         headline=(combined, named(sizes[-1])),
+        labels=LABELS,
         tested="texts, of a model of that much in-domain text",
         metrics=metrics,
         test_sets=test_sets,
@@ -100,24 +115,19 @@ def named(size: int) -> str:
     return f"1/{size}"
 
 
-def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key, SealedSet]]) -> list[dict[str, Any]]:
-    """Tell what each filter kept and dropped, with examples of the first seed."""
-    told = []
+def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key, SealedSet]]) -> list[Filter]:
+    """Return what each filter kept and dropped, with examples of the first seed."""
+    made = []
     for size, kept in picked.items():
-        counts = selection.summary(kept)
-        told.append({"name": f"selected pairs, {named(size)}", **counts, "examples": selection.examples(kept)})
+        numbers = selection.summary(kept)
+        counts, sides = (int(numbers.pop("kept")), int(numbers.pop("dropped"))), selection.examples(kept)
+        made.append(Filter(f"selected pairs, {named(size)}", *counts, sides["kept"], sides["dropped"], numbers))
     for name, by_key in filters.items():
         for (size, seed), kept in by_key.items():
             if seed == next(iter(by_key))[1]:
-                told.append(
-                    {
-                        "name": f"{name.replace('_', ' ')} translations, {named(size)}",
-                        "kept": kept.records,
-                        "dropped": kept.seal["rejected"],
-                        "examples": scores.filtered_examples(kept),
-                    }
-                )
-    return told
+                title, sides = f"{name.replace('_', ' ')} translations, {named(size)}", scores.filtered_examples(kept)
+                made.append(Filter(title, kept.records, kept.seal["rejected"], sides["kept"], sides["dropped"]))
+    return made
 
 
 def _tuned(readings: Mapping[str, Translated], models: Mapping[str, Mapping[Key, Artifact]]) -> Sequence[str]:

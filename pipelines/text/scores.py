@@ -5,7 +5,7 @@ that they rescore, and the translations that they were made from.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, cast
@@ -18,7 +18,7 @@ from gristmill.models.measures import significance
 from gristmill.models.measures.significance import Interval
 from gristmill.models.measures.wer import WerResult
 from gristmill.models.measures.wer import score as word_errors
-from gristmill.pipelines.report.report import ROW_KEYS, Row
+from gristmill.pipelines.report.report import MetricRow
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
@@ -97,7 +97,7 @@ def unseen(scored: Scored, system: str) -> Losses:
 
 def text_metrics(
     sets: Mapping[int, SealedSet], systems: Sequence[str], test_set: str, baseline: str
-) -> tuple[list[Row], dict[str, dict[int, WerResult]]]:
+) -> tuple[list[MetricRow], dict[str, dict[int, WerResult]]]:
     """Return the rows of perplexity and unseen words, and the word errors of rescored lists by system and seed.
 
     ``perplexity`` counts words outside the vocabulary with the probability of the unknown word,
@@ -108,7 +108,7 @@ def text_metrics(
     errors = {
         system: {seed: rescored(tests[seed], system, *tuned(devs[seed], system)) for seed in sets} for system in systems
     }
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     theirs = {seed: losses(scored, baseline) for seed, scored in tests.items()}
     for system in systems:
         mine = {seed: losses(scored, system) for seed, scored in tests.items()}
@@ -125,7 +125,9 @@ def text_metrics(
     return rows, errors
 
 
-def _rows(system: str, test_set: str, metric: str, runs: Mapping[int, Losses], shown: Any = float) -> list[Row]:
+def _rows(
+    system: str, test_set: str, metric: str, runs: Mapping[int, Losses], shown: Callable[[float], float] = float
+) -> list[MetricRow]:
     """Return a measure's rows: over all seeds, and of each. ``shown`` turns a rate a word into the measure."""
     keyed: list[tuple[int | None, Mapping[int, Losses]]] = [
         (None, runs),
@@ -136,7 +138,7 @@ def _rows(system: str, test_set: str, metric: str, runs: Mapping[int, Losses], s
         got: Interval = significance.wer_interval(some)
         words = int(next(iter(some.values())).words.sum())
         values = (shown(got.value), shown(got.low), shown(got.high))
-        rows.append(dict(zip(ROW_KEYS, (system, test_set, metric, *values, words, seed), strict=True)))
+        rows.append(MetricRow(system, test_set, metric, *values, words, seed))
     return rows
 
 
@@ -165,7 +167,7 @@ def read_translations(made: SealedSet, references: Mapping[str, list[str]]) -> T
 
 def translation_metrics(
     system: str, test_set: str, made: Mapping[int, Translations], replicates: int = 1000
-) -> tuple[list[Row], dict[str, str]]:
+) -> tuple[list[MetricRow], dict[str, str]]:
     """Return the rows of BLEU and chrF (0 to 100), and the signature of each by sacrebleu."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
@@ -175,7 +177,7 @@ def translation_metrics(
         def _compute_score_from_stats(self, stats: list[int]) -> Any:
             return super()._compute_score_from_stats([int(value) for value in stats])
 
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     signatures = {}
     for metric, make in (("bleu", BLEU), ("chrf", PlainCHRF)):
         told = {}
@@ -192,7 +194,7 @@ def translation_metrics(
         keyed += told.items()
         for key, each in keyed:
             n = sum(sizes.values()) if key is None else sizes[key]
-            rows.append(dict(zip(ROW_KEYS, (system, test_set, metric, *each, n, key), strict=True)))
+            rows.append(MetricRow(system, test_set, metric, *each, n, key))
     return rows, signatures
 
 

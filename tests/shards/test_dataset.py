@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
 
 from gristmill.shards import store
-from gristmill.shards.dataset import find_sealed, open_sealed, seal_tables
+from gristmill.shards.dataset import find_sealed, open_sealed, row_totals, seal_tables
 from gristmill.shards.errors import UserError
 from tests.pipelines.tiny import TEXT, texts
 
@@ -47,3 +48,28 @@ def test_a_seal_of_another_format_is_refused(tmp_path) -> None:
     store.write_bytes(str(tmp_path / "seal.json"), json.dumps({**made.seal, "format": 99}).encode())
     with pytest.raises(UserError, match="format 99"):
         open_sealed(made.url)
+
+
+def test_totals_are_of_the_columns_that_a_source_declares(tmp_path) -> None:
+    tables = [
+        pa.table({"id": ["a", "b"], "duration": [1.5, None], "tokens": pa.array([3, 4], pa.int32())}),
+        pa.table({"id": ["c"], "duration": [0.25], "tokens": pa.array([None], pa.int32())}),
+    ]
+    made = seal_tables(str(tmp_path / "set"), "s", tables, totals=["tokens"])
+    assert made.totals == ("duration", "tokens")
+    assert [entry.totals for entry in made.shards] == [
+        {"duration": 1.5, "tokens": 7.0},
+        {"duration": 0.25, "tokens": 0.0},
+    ]
+    assert (made.total("tokens"), made.total("characters")) == (7.0, 0.0)
+    assert made.digest == seal_tables(str(tmp_path / "plain"), "s", tables).digest
+    for unknown in ("characters", "id"):
+        with pytest.raises(UserError, match=f"no total of '{unknown}'"):
+            seal_tables(str(tmp_path / unknown), "s", tables, totals=[unknown])
+
+
+def test_a_total_is_summed_in_the_order_of_rows() -> None:
+    values = [1e16, 1.0, -1e16, 1.0]
+    assert row_totals(pa.table({"duration": values})) == {"duration": 1.0}
+    assert row_totals(pa.table({"duration": pa.array([], pa.float64())})) == {"duration": 0.0}
+    assert row_totals(pa.table({"text": ["a"]}), ["duration"]) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -13,7 +14,7 @@ from gristmill.shards import store
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, find_sealed, open_sealed, seal_tables
 from gristmill.shards.engine import Progress, run_step, step_url
-from gristmill.shards.errors import TooManyQuarantined
+from gristmill.shards.errors import TooManyQuarantined, UserError
 from gristmill.shards.index import Cut, Join
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.stage import Stage
@@ -279,3 +280,32 @@ def test_the_command_on_object_storage(bucket: str, tmp_path) -> None:
     assert "5/5" in call("status", f"{bucket}/command")
     assert "TEXT 0" in call("inspect", f"{bucket}/command", "-n", "1")
     assert "put if absent holds" in CliRunner().invoke(app, ["doctor", f"{bucket}/command"]).stdout
+
+
+def declaring(stage: Stage, *totals: str) -> Stage:
+    return replace(stage, totals=totals)
+
+
+def test_totals_that_a_stage_declares_are_kept_while_their_column_is_there(root: str) -> None:
+    tables = [
+        pa.table({"id": ["a", "b", "c"], "text": ["x", "yy", "drop"], "count": [1, 2, 4], "cost": [1.0, 2.0, 4.0]})
+    ]
+    source = seal_tables(store.join(root, "in"), "in", tables, totals=["cost"])
+    plain = Step("upper", (upper(),), source)
+    first = run_step(Step("upper", (declaring(upper(), "count"),), source), root, InProcessRunner(), 0)
+    assert first.totals == ("cost", "count")
+    assert [entry.totals for entry in first.shards] == [{"cost": 3.0, "count": 3.0}]
+    assert step_url(root, plain, 0) == first.url  # totals are in no fingerprint
+    second = run_step(Step("copies", (replace(twice(), drops=("cost",)),), first), root, InProcessRunner(), 0)
+    assert [entry.totals for entry in second.shards] == [{"count": 6.0}]
+    joined = Step(
+        "joined", (upper(3),), seal_tables(store.join(root, "ids"), "ids", [tables[0].select(["id", "text"])])
+    )
+    assert joined.totals == ()
+    assert replace(joined, joins=(Join(first, ("count",)),)).totals == ("count",)
+
+
+def test_a_total_of_what_is_no_number_is_refused(root: str) -> None:
+    for name in ("text", "missing"):
+        with pytest.raises(UserError, match=f"stage upper: no total of '{name}'"):
+            run_step(Step("upper", (declaring(upper(), name),), source(root)), root, InProcessRunner(), 0)

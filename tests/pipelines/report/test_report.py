@@ -2,29 +2,52 @@ import json
 import re
 import struct
 import zlib
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from gristmill.models.measures.calibration import Bin
 from gristmill.models.measures.wer import WerResult
+from gristmill.pipelines.evaluation import describe_test_set, evaluate
 from gristmill.pipelines.report import figures
+from gristmill.pipelines.report.document import to_json
 from gristmill.pipelines.report.html import to_html
+from gristmill.pipelines.report.measures import (
+    BLEU,
+    DELETIONS,
+    INSERTIONS,
+    MAPSSWE,
+    MILLISECONDS,
+    PER,
+    PERCENT,
+    SUBSTITUTIONS,
+    WER,
+    Measure,
+    Unit,
+)
 from gristmill.pipelines.report.report import (
-    ROW_KEYS,
+    Axis,
+    Cell,
+    CurvePoint,
+    Diagram,
+    Example,
+    Filter,
+    Grid,
+    LineageNode,
+    MetricRow,
+    RecordFlow,
+    Reliability,
     Report,
     Spectrogram,
-    describe_test_set,
-    evaluate,
-    find,
-    record_row,
-    to_json,
-    write_report,
 )
+from gristmill.pipelines.report.write import write_report
 from gristmill.shards.errors import UserError
 
 VOID = {"meta", "link", "br", "img"}
+ROW_KEYS = ("system", "test_set", "metric", "value", "low", "high", "n", "seed")
 
 
 class Strict(HTMLParser):
@@ -88,27 +111,35 @@ def report(results):
     return Report(
         title="Digits <in> noise",
         recipe={"name": "distill-digits", "k": 20},
-        metrics=evaluate(results, also_against=["multicondition"], replicates=200),
+        measures=[WER, SUBSTITUTIONS, DELETIONS, INSERTIONS, WER.relative(), MAPSSWE],
+        baseline="teacher",
+        tested="speech",
+        labels={"teacher": "Clean teacher", "wer": "WER"},
+        metrics=evaluate(results, baseline="teacher", also_against=["multicondition"], replicates=200),
         headline=("student", "noisy"),
         test_sets={"noisy": describe_test_set(results["teacher"]["noisy"][0])},
         curves=[
-            {"system": s, "seed": 0, "step": step, "loss": 1 / (step + 1), "valid_wer": 0.5}
+            CurvePoint(s, 0, step, {"loss": 1 / (step + 1), "valid_wer": 0.5})
             for s in ("teacher", "student")
             for step in range(500)
         ],
         spectrograms=[Spectrogram("Clean", np.random.default_rng(0).standard_normal((50, 16)), 0.01)],
-        sweep=[
-            {"k": k, "temperature": t, "value": 0.2 + 0.01 * t / k} for k in (1, 5, 20) for t in (1.0, 2.0)
+        grids=[
+            Grid(
+                "k x temperature",
+                WER,
+                Axis("temperature", symbol="T"),
+                Axis("k", "k kept"),
+                [Cell(t, k, 0.2 + 0.01 * t / k) for k in (1, 5, 20) for t in (1.0, 2.0)],
+                chosen=(2.0, 20),
+            )
         ],
-        sweep_chosen=(20, 2.0),
-        records=[
-            {"name": "speech", "digest": "d", "records_in": 1200, "records_out": 1180, "rejected": 15,
-             "quarantined": 5, "shards": 3, "reasons": {"silent & short": 11, "<script>": 4}}
-        ],
+        filters=[Filter("short texts", 9, 1, [{"id": "a", "text": "kept one"}], [{"id": "b", "reason": "long"}])],
+        records=[RecordFlow("speech", "d", 1200, 1180, 15, 5, 3, {"silent & short": 11, "<script>": 4})],
         lineage=[
-            {"name": "speech", "digest": "sha256:" + "ab" * 32, "inputs": []},
-            {"name": "teacher", "digest": "cd" * 32, "inputs": ["speech"], "kind": "artifact"},
-            {"name": "labels", "digest": "ef" * 32, "inputs": ["speech", "teacher"]},
+            LineageNode("speech", "sha256:" + "ab" * 32),
+            LineageNode("teacher", "cd" * 32, ["speech"], "artifact"),
+            LineageNode("labels", "ef" * 32, ["speech", "teacher"]),
         ],
         digests={"speech": "ab" * 32},
         plan={
@@ -116,38 +147,36 @@ def report(results):
             "actual": {"labels": {"rows": 1180, "seconds": 25.0}, "cost": 0.30},
         },
         versions={"ray": "2.60.0"},
-        examples=[
-            {"id": "a/1", "test_set": "noisy", "reference": "one two", "hypotheses": {"student": "one too two"}}
-        ],
-    )  # fmt: skip
+        examples=[Example("a/1", "noisy", "one two", {"student": "one too two"})],
+    )
 
 
 def test_evaluate_makes_the_long_table(results):
-    rows = evaluate(results, also_against=["multicondition"], replicates=100)
-    assert all(tuple(row) == ROW_KEYS for row in rows)
-    keys = [(r["system"], r["test_set"], r["metric"], r["seed"]) for r in rows]
+    rows = evaluate(results, baseline="teacher", also_against=["multicondition"], replicates=100)
+    assert all(tuple(row.to_json()) == ROW_KEYS for row in rows)
+    keys = [(r.system, r.test_set, r.metric, r.seed) for r in rows]
     assert len(set(keys)) == len(keys)
     by_key = dict(zip(keys, rows, strict=True))
     runs = results["student"]["noisy"]
-    assert by_key["student", "noisy", "wer", 1]["value"] == pytest.approx(runs[1].wer)
+    assert by_key["student", "noisy", "wer", 1].value == pytest.approx(runs[1].wer)
     pooled = by_key["student", "noisy", "wer", None]
-    assert pooled["value"] == pytest.approx((runs[0].wer + runs[1].wer) / 2)
-    assert pooled["low"] < pooled["value"] < pooled["high"]
-    assert pooled["n"] == runs[0].words.sum()
-    parts = [by_key["student", "noisy", m, 0]["value"] for m in ("substitutions", "deletions", "insertions")]
+    assert pooled.value == pytest.approx((runs[0].wer + runs[1].wer) / 2)
+    assert pooled.low < pooled.value < pooled.high
+    assert pooled.n == runs[0].words.sum()
+    parts = [by_key["student", "noisy", m, 0].value for m in ("substitutions", "deletions", "insertions")]
     assert sum(parts) == pytest.approx(runs[0].wer)
-    assert by_key["student", "noisy", "wer_relative", None]["high"] < 0
-    assert by_key["student", "noisy", "wer_relative:multicondition", 0]["value"] < 0
-    per_seed = [by_key["student", "noisy", "mapsswe_p", s]["value"] for s in (0, 1)]
-    assert by_key["student", "noisy", "mapsswe_p", None]["value"] == max(per_seed) < 0.05
-    assert by_key["student", "noisy", "mapsswe_z", None]["value"] < 0
+    assert by_key["student", "noisy", "wer_relative", None].high < 0
+    assert by_key["student", "noisy", "wer_relative:multicondition", 0].value < 0
+    per_seed = [by_key["student", "noisy", "mapsswe_p", s].value for s in (0, 1)]
+    assert by_key["student", "noisy", "mapsswe_p", None].value == max(per_seed) < 0.05
+    assert by_key["student", "noisy", "mapsswe_z", None].value < 0
     assert ("teacher", "noisy", "wer_relative", None) not in by_key
 
 
 def test_evaluate_with_one_teacher_for_all_seeds_and_under_another_name(results):
     one = {"teacher": {"noisy": {0: results["teacher"]["noisy"][0]}}, "student": results["student"]}
-    rows = evaluate(one, metric="per", replicates=50)
-    metrics = {(r["metric"], r["seed"]) for r in rows if r["system"] == "student" and r["test_set"] == "noisy"}
+    rows = evaluate(one, measure=PER, baseline="teacher", replicates=50)
+    metrics = {(r.metric, r.seed) for r in rows if r.system == "student" and r.test_set == "noisy"}
     assert {("per", None), ("per_relative", None), ("per_relative", 1), ("mapsswe_p", 1)} <= metrics
     with pytest.raises(UserError, match=r"'oracle'.*student"):
         evaluate(results, baseline="oracle")
@@ -158,9 +187,15 @@ def test_json_holds_every_section_in_a_fixed_order(report):
     assert data == to_json(report)
     document = json.loads(data)
     assert list(document)[:6] == ["title", "summary", "recipe", "metric", "baseline", "metrics"]
-    for key in ("digests", "records", "plan", "versions"):
+    for key in ("digests", "plan", "versions"):
         assert document[key] == getattr(report, key)
-    report.metrics[0]["value"] = float("nan")
+    assert document["records"][0]["reasons"] == {"silent & short": 11, "<script>": 4}
+    assert document["grids"][0]["chosen"] == {"temperature": 2.0, "k": 20}
+    cell = document["grids"][0]["cells"][0]
+    assert cell == {"temperature": 1.0, "k": 1, "value": 0.2 + 0.01, "low": None, "high": None}
+    assert document["curves"][0] == {"system": "teacher", "seed": 0, "step": 0, "loss": 1.0, "valid_wer": 0.5}
+    assert document["test_sets"]["noisy"]["resampled"] == "speakers"
+    report.metrics[0] = replace(report.metrics[0], value=float("nan"))
     assert json.loads(to_json(report))["metrics"][0]["value"] is None
 
 
@@ -188,15 +223,17 @@ def test_page_shows_every_value(report):
             if row[key] is not None:
                 assert f"{row[key]:.6g}" in cells
     for system in ("teacher", "multicondition", "student"):
-        row = find(report, system, "noisy")
-        told = f"{100 * row['value']:.1f}% ({100 * row['low']:.1f}% to {100 * row['high']:.1f}%)"
+        row = report.find(system, "noisy", "wer")
+        told = f"{100 * row.value:.1f}% ({100 * row.low:.1f}% to {100 * row.high:.1f}%)"
         assert told in cells
     for step in document["records"]:
         for key in ("records_in", "records_out", "rejected", "quarantined"):
             assert f"{step[key]:,}" in cells
     text = unescape("".join(parser.text))
-    for cell in document["sweep"]:
-        assert f"{100 * cell['value']:.1f}".removesuffix(".0") + "%" in text
+    for cell in document["grids"][0]["cells"]:
+        assert f"{100 * cell['value']:.1f}%" in text
+    assert "Best: k = 20, T = 1 with 20.1% (full ring). The recipe's k = 20, T = 2 with 20.1% (dotted)" in text
+    assert "kept one" in text
     for value in ("1,180", "20", "25", "1.25", "0.25", "0.3", "2.60.0", "ab" * 32):
         assert value in cells
     assert "abababababab" in text
@@ -204,49 +241,106 @@ def test_page_shows_every_value(report):
 
 def test_summary_says_what_is_sure(report):
     page = "".join(parse(to_html(report)).text)
-    assert re.search(r"On noisy speech, student has a WER of [\d.]+% against [\d.]+% for clean teacher", page)
+    assert re.search(r"On noisy speech, the WER of student is [\d.]+% against [\d.]+% for clean teacher: ", page)
     assert "fewer errors (95% interval" in page
-    row = find(report, "student", "noisy", "wer_relative")
-    row["high"] = 0.1
+    row = report.find("student", "noisy", "wer_relative")
+    report.metrics[report.metrics.index(row)] = replace(row, high=0.1)
     assert "not certain" in to_html(report)
 
 
-def test_a_metric_that_is_no_rate_and_better_when_higher():
-    def row(system, metric, value, low, high):
-        return dict(zip(ROW_KEYS, (system, "news", metric, value, low, high, 100, None), strict=True))
+def rows(system, test_set, **values):
+    return [MetricRow(system, test_set, name, *given, 100, None) for name, given in values.items()]
 
+
+def test_a_metric_that_is_no_rate_and_better_when_higher():
+    bleu = replace(BLEU, interval=True)
     report = Report(
         title="A translator",
         recipe={},
-        metric="bleu",
+        measures=[bleu, bleu.relative()],
         baseline="base",
-        percent=False,
-        lower_is_better=False,
         headline=("big", "news"),
-        labels={"bleu": "BLEU"},
         metrics=[
-            row("base", "bleu", 31.25, 30, 32.5),
-            row("big", "bleu", 35.5, 34.25, 36.75),
-            row("big", "bleu_relative", 0.136, 0.11, 0.16),
+            *rows("base", "news", bleu=(31.25, 30, 32.5)),
+            *rows("big", "news", bleu=(35.5, 34.25, 36.75), bleu_relative=(0.136, 0.11, 0.16)),
         ],
-        sweep=[{"k": k, "temperature": 1.0, "value": 30.0 + k} for k in (1, 2)],
+        grids=[Grid("Width", bleu, Axis("depth"), Axis("width"), [Cell("deep", w, 30.0 + w) for w in (2, 1)])],
     )
     page = to_html(report)
     parser = parse(page)
-    assert "35.5 (34.25 to 36.75)" in parser.cells
+    assert "35.5 (34.2 to 36.8)" in parser.cells
     assert "MAPSSWE" not in page
     assert '<span class="better">+13.6%</span>' in page
     text = "".join(parser.text)
-    assert "BLEU of 35.5 against 31.25 for base: 13.6% more (95% interval 11.0% to 16.0%)" in text
-    assert "Best: k = 2" in text
+    assert "On news, the BLEU of big is 35.5 against 31.2 for base: 13.6% more (95% interval 11.0% to 16.0%)" in text
+    assert "Best: width = 2, depth = deep with 32.0 (full ring)." in text
 
 
-def test_records_come_from_a_seal_or_from_audit():
+def test_measures_of_a_recipe_of_its_own_are_all_columns():
+    measures = [
+        Measure("win_loss", "Win/loss ratio", digits=2, better="higher", interval=True),
+        Measure("precision_at_1", "Precision @ 1", PERCENT, 1, better="higher"),
+        Measure("recall", "Recall <10>", PERCENT, 1, better="higher"),
+        Measure("latency", "Latency", MILLISECONDS, 0, better="lower"),
+        Measure("share", "Share", Unit("fraction", " of all", 100.0), better=None),
+        Measure("kept_aside", "Aside", column=False),
+        Measure("nobody_has_it", "Absent"),
+    ]
+    held = {"recall": (0.5, None, None), "share": (0.1, None, None), "kept_aside": (7.0, None, None)}
+    report = Report(
+        title="A retriever",
+        recipe={"name": "retrieve"},
+        measures=measures,
+        labels={"old": "Old index", "new": "New index"},
+        metrics=[
+            *rows("old", "web", win_loss=(-0.25, -0.5, 0.1), precision_at_1=(0.75, None, None), **held),
+            *rows("old", "web", latency=(1250.4, None, None)),
+            *rows("new", "web", win_loss=(1.5, 1.25, 1.75), precision_at_1=(0.5, None, None), **held),
+            *rows("new", "web", latency=(80.0, None, None)),
+            *rows("new", "news", precision_at_1=(0.25, None, None)),
+        ],
+    )
+    page = to_html(report)
+    cells = parse(page).cells
+    heads = ["System", "Win/loss ratio (95% interval)", "Precision @ 1", "Recall <10>", "Latency", "Share"]
+    assert cells[: len(heads)] == heads
+    assert cells[6:13] == ["web", "Old index", "−0.25 (−0.50 to 0.10)", "75.0%", "50.0%", "1,250 ms", "10.000 of all"]
+    assert cells[13:19] == ["New index", "1.50 (1.25 to 1.75)", "50.0%", "50.0%", "80 ms", "10.000 of all"]
+    assert cells[19:26] == ["news", "New index", "–", "25.0%", "–", "–", "–"]
+    assert [re.sub("<.*?>", "", best) for best in re.findall('<b class="best">.*?</b>', page)] == [
+        "75.0%",
+        "1.50",
+        "80 ms",
+    ]
+    assert "more is better" in page
+    assert not re.search(r"https?://|@import|url\(|<script", page)
+    assert "Absent" not in page
+    aside = [row for row in json.loads(to_json(report))["metrics"] if row["metric"] == "kept_aside"]
+    assert [row["value"] for row in aside] == [7.0, 7.0]
+
+
+def test_values_are_shown_in_their_unit():
+    change = WER.relative()
+    assert [change.show(value) for value in (0.1234, -0.1234, 0.0004, -0.0004, None)] == [
+        "+12.3%",
+        "−12.3%",
+        "0.0%",
+        "0.0%",
+        "–",
+    ]
+    assert (MAPSSWE.show(0.0002), MAPSSWE.show(0.0312)) == ("< 0.001", "0.031")
+    assert (WER.tick(0.125), WER.tick(0.3)) == ("12.5%", "30%")
+    assert WER.verdict(-0.2, -0.1) == BLEU.verdict(0.1, 0.2) == "better"
+    assert WER.verdict(0.1, 0.2) == "worse"
+    assert WER.verdict(-0.1, 0.2) == WER.verdict(None, 0.2) == ""
+
+
+def test_records_come_from_a_seal_or_its_summary():
     counts = {"records_in": 9, "records_out": 7, "rejected": 1, "quarantined": 1}
     seal = {"name": "speech", "digest": "d", "shards": [{}, {}], "reasons": {"silent": 1}, "schema": "", **counts}
-    row = record_row(seal)
-    assert row == {"name": "speech", "digest": "d", **counts, "shards": 2, "reasons": {"silent": 1}}
-    assert record_row(row) == row
+    flow = RecordFlow.of_seal(seal)
+    assert flow == RecordFlow("speech", "d", 9, 7, 1, 1, 2, {"silent": 1})
+    assert RecordFlow.of_seal({**seal, "shards": 2}) == flow
 
 
 def test_empty_sections_are_left_out():
@@ -299,11 +393,11 @@ def test_ticks_are_round_and_cover(low, high):
 
 
 def test_a_lineage_of_very_many_models_is_drawn_by_their_names():
-    models = [{"name": f"model {i:06x}", "digest": "a" * 64, "inputs": ["set"], "kind": "training"} for i in range(200)]
+    models = [LineageNode(f"model {i:06x}", "a" * 64, ["set"], "training") for i in range(200)]
     nodes = [
-        {"name": "set", "digest": "b" * 64, "inputs": []},
+        LineageNode("set", "b" * 64),
         *models,
-        {"name": "read", "digest": "c" * 64, "inputs": [m["name"] for m in models]},
+        LineageNode("read", "c" * 64, [m.name for m in models]),
     ]
     page = to_html(Report(title="T", recipe={}, lineage=nodes))
     assert "model (200)" in page
@@ -312,10 +406,13 @@ def test_a_lineage_of_very_many_models_is_drawn_by_their_names():
     assert "model 000002" in few
 
 
-def test_reliability_is_drawn_for_all_domains_and_for_each():
-    bins = [{"low": 0.0, "high": 1.0, "n": 9, "score": 0.4, "accuracy": 0.5, "accuracy_low": 0.2, "accuracy_high": 0.8}]
-    rows = [{"system": system, "domain": domain, "bins": bins} for system in ("R0", "R3") for domain in (None, "music")]
-    page = to_html(Report(title="T", recipe={}, baseline="R0", reliability=rows))
+def test_reliability_is_drawn_for_all_parts_and_for_each():
+    bins = [Bin(0.0, 1.0, 9, 0.4, 0.5, 0.2, 0.8)]
+    diagrams = [Diagram(system, bins, part) for system in ("R0", "R3") for part in (None, "music")]
+    given = Reliability(diagrams, "hypotheses", "domain")
+    page = to_html(Report(title="T", recipe={}, baseline="R0", reliability=given))
+    assert [set(entry) for entry in given.to_json()] == [{"system", "domain", "bins"}] * 4
+    assert "Each domain by itself" in page
     parsed = parse(page)
     assert "Calibration" in parsed.text
     assert page.count("9 hypotheses, score 0.400, right 0.500") == 3  # two of all, and the baseline's domain

@@ -53,7 +53,11 @@ def test_every_system_is_scored_on_every_test_set(finished: Path) -> None:
     scored = {(row["system"], row["test_set"]) for row in report["metrics"] if row["metric"] == "wer"}
     systems = ("teacher", "multicondition", "hard_labels", "student", "student_seq")
     assert scored == {(system, test) for system in systems for test in ("clean", "noisy", "rerecorded")}
-    assert {(cell["k"], cell["temperature"]) for cell in report["sweep"]} == {(1, 2.0), (20, 2.0), (40, 2.0)}
+    assert {(cell["k"], cell["temperature"]) for cell in report["grids"][0]["cells"]} == {
+        (1, 2.0),
+        (20, 2.0),
+        (40, 2.0),
+    }
     # The vocabulary has fewer than 40 units, so k = 40 is whatever k = vocabulary is, and 20 need not be.
     assert report["lineage"]
     assert report["records"]

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gristmill.pipelines.report.report import MetricRow
 from gristmill.pipelines.text import scores
 from gristmill.pipelines.text.scores import Scored, Translations
 from gristmill.shards.dataset import seal_tables
@@ -31,8 +32,8 @@ def scored(part: str = "test", shift: float = 0.0) -> dict:
     }
 
 
-def rows_of(metrics: list[dict]) -> dict:
-    return {(row["system"], row["metric"], row["seed"]): row for row in metrics}
+def rows_of(metrics: list[MetricRow]) -> dict:
+    return {(row.system, row.metric, row.seed): row for row in metrics}
 
 
 def test_perplexity_with_and_without_unknown_words_and_what_was_unseen(tmp_path) -> None:
@@ -44,10 +45,10 @@ def test_perplexity_with_and_without_unknown_words_and_what_was_unseen(tmp_path)
     made = seal_tables(str(tmp_path), "judged", iter([pa.concat_tables(tables)]))
     metrics, errors = scores.text_metrics({0: made}, ["b", "s"], "1/1", "b")
     found = rows_of(metrics)
-    assert found["b", "perplexity", None]["value"] == pytest.approx(math.exp(10 / 6))
-    assert found["b", "perplexity_known", 0]["value"] == pytest.approx(math.exp(5 / 5))
-    assert found["b", "oov", None]["value"] == pytest.approx(2 / 4)
-    assert found["s", "perplexity_relative", None]["value"] == pytest.approx(math.exp(-2 / 6) - 1)
+    assert found["b", "perplexity", None].value == pytest.approx(math.exp(10 / 6))
+    assert found["b", "perplexity_known", 0].value == pytest.approx(math.exp(5 / 5))
+    assert found["b", "oov", None].value == pytest.approx(2 / 4)
+    assert found["s", "perplexity_relative", None].value == pytest.approx(math.exp(-2 / 6) - 1)
     assert ("b", "perplexity_relative", None) not in found
     assert errors["b"][0].errors.tolist() == [0, 0]  # the language model makes up for the channel
 
@@ -66,13 +67,13 @@ def test_texts_have_as_many_references_as_they_have() -> None:
     made = Translations(["turn the lamp on now", "stop it"], [["turn the lamp on now", "put it on"], ["halt"]])
     rows, signatures = scores.translation_metrics("s", "1/1", {0: made, 1: made})
     found = rows_of(rows)
-    assert 0 < found["s", "bleu", None]["value"] < 100
-    assert found["s", "chrf", 0]["value"] == found["s", "chrf", None]["value"]
-    assert found["s", "chrf", None]["n"] == 4
+    assert 0 < found["s", "bleu", None].value < 100
+    assert found["s", "chrf", 0].value == found["s", "chrf", None].value
+    assert found["s", "chrf", None].n == 4
     assert "nrefs:var" in signatures["bleu"]
     perfect = Translations(["turn the lamp on"], [["turn the lamp on"]])
     rows, _ = scores.translation_metrics("s", "1/1", {0: perfect})
-    assert {round(row["value"], 6) for row in rows} == {100.0}
+    assert {round(row.value, 6) for row in rows} == {100.0}
 
 
 def test_a_reference_that_was_not_translated_counts_as_translated_by_nothing(tmp_path: Path) -> None:
@@ -87,6 +88,6 @@ def test_a_reference_that_was_not_translated_counts_as_translated_by_nothing(tmp
         ["", "stop it right here", ""], [["put it on"], ["stop it right here", "halt"], ["go"]]
     )
     rows, _ = scores.translation_metrics("s", "1/1", {0: found})
-    assert [(row["n"], 0 < row["value"] < 100) for row in rows if row["seed"] is None] == [(3, True), (3, True)]
+    assert [(row.n, 0 < row.value < 100) for row in rows if row.seed is None] == [(3, True), (3, True)]
     rows, _ = scores.translation_metrics("s", "1/1", {0: Translations([""] * 3, found.references)})
-    assert {(row["value"], row["low"], row["high"]) for row in rows} == {(0, 0, 0)}
+    assert {(row.value, row.low, row.high) for row in rows} == {(0, 0, 0)}

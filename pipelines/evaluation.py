@@ -1,0 +1,115 @@
+"""Evaluation of word error rates over trainings, for recipes of several wings: rates, relative changes, MAPSSWE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gristmill.models.measures import significance
+from gristmill.models.measures.wer import WerResult
+from gristmill.pipelines.report.measures import DELETIONS, INSERTIONS, MAPSSWE, MAPSSWE_Z, SUBSTITUTIONS, WER, Measure
+from gristmill.pipelines.report.report import MetricRow, TestSet
+from gristmill.shards.errors import UserError
+
+Results = Mapping[str, Mapping[str, Mapping[int, WerResult]]]  # system, test set, training seed
+
+_PARTS: dict[str, Callable[[WerResult], np.ndarray]] = {
+    SUBSTITUTIONS.name: lambda run: run.substitutions,
+    DELETIONS.name: lambda run: run.deletions,
+    INSERTIONS.name: lambda run: run.insertions,
+}
+
+
+def evaluate(
+    results: Results,
+    *,
+    measure: Measure = WER,
+    baseline: str,
+    also_against: Sequence[str] = (),
+    replicates: int = 2000,
+    seed: int = 0,
+) -> list[MetricRow]:
+    """Return the rows of scored systems: for each seed, and over all of them (``seed`` None).
+
+    Metrics: ``measure`` itself; ``substitutions``, ``deletions``, ``insertions`` as rates over the reference
+    words; ``{measure}_relative`` and ``mapsswe_p``, ``mapsswe_z`` against the baseline (the same with
+    ``:{system}`` appended against each system of ``also_against``). A system trained with seed s meets the
+    baseline's seed s, or its first where it has none. Over all seeds ``mapsswe_p`` is the largest of the
+    seeds' (all of them must be significant), with its z. Systems must have been scored on the same utterances.
+    """
+    missing = [name for name in (baseline, *also_against) if name not in results]
+    if missing:
+        raise UserError(f"evaluation: no results for {missing[0]!r}; there are {sorted(results)}")
+    rows: list[MetricRow] = []
+    for system, by_set in results.items():
+        for test_set, runs in by_set.items():
+            compared = _Compared(system, test_set, runs, measure, replicates, seed)
+            rows += compared.rates()
+            for other in (baseline, *also_against):
+                theirs = results[other].get(test_set)
+                if other != system and theirs is not None:
+                    rows += compared.against(theirs, "" if other == baseline else f":{other}")
+    return rows
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The runs of a system on a test set, and how their intervals are made."""
+
+    system: str
+    test_set: str
+    runs: significance.Runs
+    measure: Measure
+    replicates: int
+    seed: int
+
+    @property
+    def words(self) -> int:
+        return int(next(iter(self.runs.values())).words.sum())
+
+    def row(self, metric: str, got: significance.Interval, seed: int | None) -> MetricRow:
+        return MetricRow(self.system, self.test_set, metric, got.value, got.low, got.high, self.words, seed)
+
+    def rates(self) -> list[MetricRow]:
+        """Return the rows of the error rate and its parts."""
+        rows = []
+        keyed: list[tuple[int | None, significance.Runs]] = [(None, self.runs)]
+        keyed += [(key, {key: run}) for key, run in self.runs.items()]
+        for key, some in keyed:
+            for name in (self.measure.name, *_PARTS):
+                got = significance.wer_interval(some, _PARTS.get(name), replicates=self.replicates, seed=self.seed)
+                rows.append(self.row(name, got, key))
+        return rows
+
+    def against(self, theirs: significance.Runs, suffix: str) -> list[MetricRow]:
+        """Return the rows of the comparison with another system."""
+        name = f"{self.measure.name}_relative{suffix}"
+        first = next(iter(theirs))
+        rows, tests = [], {}
+        for key, run in self.runs.items():
+            partner = theirs[key if key in theirs else first]
+            tests[key] = significance.mapsswe(run, partner)
+            if partner.errors.sum():
+                rows.append(self.row(name, self.change({0: run}, {0: partner}), key))
+        if sum(int(run.errors.sum()) for run in theirs.values()):
+            rows.insert(0, self.row(name, self.change(self.runs, theirs), None))
+        weakest = max(tests.values(), key=lambda test: test.p)
+        named: list[tuple[int | None, significance.Mapsswe]] = [(None, weakest), *tests.items()]
+        for of, test in named:
+            for metric, value in ((MAPSSWE.name, test.p), (MAPSSWE_Z.name, test.z)):
+                own = (self.system, self.test_set, metric + suffix, value, None, None, test.segments, of)
+                rows.append(MetricRow(*own))
+        return rows
+
+    def change(self, mine: significance.Runs, theirs: significance.Runs) -> significance.Interval:
+        return significance.relative_interval(mine, theirs, replicates=self.replicates, seed=self.seed)
+
+
+def describe_test_set(result: WerResult) -> TestSet:
+    """Return a test set's size, and what its intervals resample."""
+    speakers = len(set(result.speakers))
+    few = speakers < significance.MIN_SPEAKERS
+    sizes = {"utterances": len(result), "words": int(result.words.sum()), "speakers": speakers}
+    return TestSet(sizes, "utterances within speakers" if few else "speakers")

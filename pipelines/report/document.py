@@ -1,0 +1,79 @@
+"""``report.json``: the data of a report for tools."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from gristmill.pipelines.report.report import Report
+from gristmill.pipelines.report.tables import label_of, summary
+
+# What another run of the same work measures anew; the rest decides whether a report has to be written.
+_VOLATILE = ("plan", "versions", "identity")
+
+
+def to_json(report: Report) -> bytes:
+    """Return ``report.json``: keys in a fixed order, no times of day, numbers that JSON can hold."""
+    document: dict[str, Any] = {
+        "title": report.title,
+        "summary": summary(report),
+        "recipe": report.recipe,
+        "metric": None if report.main is None else report.main.name,
+        "baseline": report.baseline or None,
+        "metrics": [row.to_json() for row in report.metrics],
+        "measures": [
+            {
+                "name": measure.name,
+                "label": label_of(report, measure),
+                "unit": measure.unit.name,
+                "better": measure.better,
+            }
+            for measure in report.measures
+        ],
+        "test_sets": {name: given.to_json() for name, given in report.test_sets.items()},
+        "digests": report.digests,
+        "records": [asdict(flow) for flow in report.records],
+        "plan": report.plan,
+        "versions": report.versions,
+        "lineage": [asdict(node) for node in report.lineage],
+        "grids": [grid.to_json() for grid in report.grids],
+        "reliability": report.reliability.to_json(),
+        "filters": [one.to_json() for one in report.filters],
+        "curves": [point.to_json() for point in report.curves],
+        "examples": [asdict(example) for example in report.examples],
+        "spectrograms": [one.to_json() for one in report.spectrograms],
+        "notes": report.notes,
+    }
+    document = _plain(document)
+    lasting = {key: value for key, value in document.items() if key not in _VOLATILE}
+    document["identity"] = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def identity(data: bytes) -> str | None:
+    """Return the identity of a written report: equal for two that say the same; None of what is no report."""
+    try:
+        return json.loads(data).get("identity")
+    except (ValueError, AttributeError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy numbers and tuples into JSON's own kinds; what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

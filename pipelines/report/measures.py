@@ -1,0 +1,111 @@
+"""What a report shows of a metric: its name, unit, digits and direction; and the measures that the field shares.
+
+A recipe hands its report the measures of its own; one that is not here takes a line of the recipe:
+``Measure("win_loss", "Win/loss ratio", better="higher")``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How values are shown: times ``factor``, before ``suffix``, with a sign where they are changes."""
+
+    name: str
+    suffix: str = ""
+    factor: float = 1.0
+    signed: bool = False
+
+
+NUMBER = Unit("number")
+PERCENT = Unit("fraction", "%", 100.0)
+CHANGE = Unit("relative change", "%", 100.0, signed=True)
+SECONDS = Unit("seconds", " s")
+MILLISECONDS = Unit("milliseconds", " ms")
+HOURS = Unit("hours", " h")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric of the long table, as a report shows it.
+
+    ``label`` and ``note`` may name the report's baseline as ``{baseline}``.
+    """
+
+    name: str  # in the column ``metric`` of the long table
+    label: str
+    unit: Unit = NUMBER
+    digits: int = 3  # after the point, in its unit
+    better: Literal["lower", "higher"] | None = "lower"  # None: neither is
+    column: bool = True  # of the table of results
+    interval: bool = False  # whether the table shows its interval
+    floor: float | None = None  # below it values are only said to be below it
+    counts: str = ""  # of a rate: what a relative change has fewer or more of ("errors")
+    note: str = ""  # a sentence below the table of results
+
+    def show(self, value: float | None) -> str:
+        """Return a value in the unit, with its digits."""
+        if value is None:
+            return "–"
+        if self.floor is not None and value < self.floor:
+            return f"< {self.floor:.{self.digits}f}{self.unit.suffix}"
+        scaled = value * self.unit.factor
+        if not float(f"{scaled:.{self.digits}f}"):
+            scaled = 0.0  # no sign of what is shown as zero
+        told = f"{scaled:+,.{self.digits}f}" if self.unit.signed and scaled else f"{scaled:,.{self.digits}f}"
+        return told.replace("-", "−") + self.unit.suffix
+
+    def tick(self, value: float) -> str:
+        """Return a round value of an axis in the unit."""
+        return f"{round(value * self.unit.factor, 9):g}".replace("-", "−") + self.unit.suffix
+
+    def relative(self, *, column: bool = True) -> Measure:
+        """Return the measure ``{name}_relative``: this one's relative change against the baseline."""
+        label = "Relative to {baseline}"
+        return Measure(f"{self.name}_relative", label, CHANGE, 1, self.better, column, interval=True)
+
+    def verdict(self, low: float | None, high: float | None) -> Literal["", "better", "worse"]:
+        """Return whether a change is better or worse; neither where its interval holds zero or is not known."""
+        if low is None or high is None or low <= 0 <= high or self.better is None:
+            return ""
+        return "better" if (high < 0) == (self.better == "lower") else "worse"
+
+
+# Recognition.
+WER = Measure("wer", "WER", PERCENT, 1, counts="errors", interval=True)
+PER = Measure("per", "PER", PERCENT, 1, counts="errors", interval=True)
+SUBSTITUTIONS = Measure("substitutions", "Sub.", PERCENT, 1)
+DELETIONS = Measure("deletions", "Del.", PERCENT, 1)
+INSERTIONS = Measure("insertions", "Ins.", PERCENT, 1)
+MAPSSWE = Measure(
+    "mapsswe_p",
+    "MAPSSWE p",
+    digits=3,
+    better=None,
+    floor=0.001,
+    note="MAPSSWE is against {baseline}; its p is the largest of the seeds'.",
+)
+MAPSSWE_Z = Measure("mapsswe_z", "MAPSSWE z", digits=2, better=None, column=False)
+
+# Language models and translation.
+PERPLEXITY = Measure("perplexity", "Perplexity", digits=2, interval=True)
+OOV = Measure("oov", "OOV", PERCENT, 1)
+BLEU = Measure("bleu", "BLEU", digits=1, better="higher")
+CHRF = Measure("chrf", "chrF", digits=1, better="higher")
+
+# Understanding of requests.
+SEMER = Measure("semer", "SemER", PERCENT, 1, counts="errors", interval=True)
+ICER = Measure("icer", "ICER", PERCENT, 1)
+IRER = Measure("irer", "IRER", PERCENT, 1)
+SLOT_F1 = Measure("slot_f1", "Slot F1", PERCENT, 1, better="higher")
+DOMAIN_ERROR = Measure("domain_error", "Domain error", PERCENT, 1)
+INTENT_ACCURACY = Measure("intent_accuracy", "Intent accuracy", PERCENT, 1, better="higher")
+EXACT_MATCH = Measure("exact_match", "Exact match", PERCENT, 1, better="higher")
+
+# Calibration.
+ECE = Measure("ece", "ECE", digits=4, interval=True)
+NLL = Measure("nll", "NLL", digits=4)
+BRIER = Measure("brier", "Brier score", digits=4)

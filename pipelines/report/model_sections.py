@@ -1,0 +1,140 @@
+"""Sections of the page on what models learnt and gave: calibration, curves, spectrograms, filters, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from gristmill.models.measures.wer import CORRECT, DELETED, align
+from gristmill.pipelines.report import figures
+from gristmill.pipelines.report.report import Diagram, Report
+from gristmill.pipelines.report.tables import colour_of, count, dot, shown, table
+
+
+def reliability_section(report: Report) -> str:
+    """Show how far each system's scores can be trusted: of all parts together, and of each."""
+    given = report.reliability
+    pooled = [one for one in given.diagrams if one.part is None]
+    if not pooled:
+        return ""
+
+    def panel(one: Diagram) -> str:
+        system = shown(report, one.system)
+        title = system if one.part is None else f"{system}: {one.part}"
+        colour = colour_of(report, one.system)
+        drawn = figures.reliability(one.bins, colour, f"Reliability, {title}", given.scored)
+        total = sum(b.n for b in one.bins)
+        size = f"{total:,} {escape(given.scored)}"
+        return f"<figure><h3>{escape(title)}</h3>{drawn}<figcaption>{size}</figcaption></figure>"
+
+    wanted = {report.baseline, *([report.headline[0]] if report.headline else [])}
+    single = [one for one in given.diagrams if one.part is not None and one.system in wanted]
+    hint = (
+        f"Share of {given.scored} that are right over their mean score, in bins of equal width with Wilson's 95% "
+        "interval; a dot's area is its count. On the dashed line a score is the probability that it says it is."
+    )
+    by_part = "".join(panel(one) for one in sorted(single, key=lambda one: one.part or ""))
+    more = f'<details><summary>Each {escape(given.part)} by itself</summary><div class="grid">{by_part}</div></details>'
+    pooled_panels = "".join(map(panel, pooled))
+    return f'<p class="hint">{escape(hint)}</p><div class="grid">{pooled_panels}</div>{more if single else ""}'
+
+
+def filters_section(report: Report) -> str:
+    """Show what each filter kept and dropped, with examples."""
+    if not report.filters:
+        return ""
+    rows = [[escape(one.name), count(one.kept), count(one.dropped)] for one in report.filters]
+    made = table(["Filter", "Kept", "Dropped"], rows, text=(0,))
+    for one in report.filters:
+        told = [
+            [side, " · ".join(escape(str(value)) for key, value in row.items() if key != "id")]
+            for side, examples in (("kept", one.examples_kept), ("dropped", one.examples_dropped))
+            for row in examples
+        ]
+        inner = table(["", "Examples"], told, text=(0, 1))
+        made += f"<details><summary>Examples: {escape(one.name)}</summary>{inner}</details>"
+    return made
+
+
+def curves_section(report: Report) -> str:
+    """Show the curves of the trainings, one panel a value; losses have one a system."""
+    names = list(dict.fromkeys(point.system for point in report.curves))
+    panels = []
+    for value in dict.fromkeys(name for point in report.curves for name in point.values):
+        # Losses of different objectives share no scale; other values do.
+        groups = [[name] for name in names] if "loss" in value else [names]
+        panels += [_curve_panel(report, value, group) for group in groups]
+    if not any(panels):
+        return ""
+    keys = "".join(f"<li>{dot(colour_of(report, n))}{escape(shown(report, n))}</li>" for n in names)
+    return (
+        '<p class="hint">One line a training seed, over steps. Losses of different objectives share no scale.</p>'
+        f'<ul class="legend">{keys}</ul><div class="grid">{"".join(panels)}</div>'
+    )
+
+
+def _curve_panel(report: Report, value: str, group: Sequence[str]) -> str:
+    runs: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    for point in report.curves:
+        found = point.values.get(value)
+        if point.system in group and found is not None:
+            runs.setdefault((point.system, point.seed), []).append((point.step, found))
+    series = [
+        (colour_of(report, name), [step for step, _ in some], [value for _, value in some])
+        for (name, _), some in runs.items()
+    ]
+    title = report.labels.get(value) or " ".join(shown(report, word) for word in value.split("_"))
+    title = f"{shown(report, group[0])}: {title}" if len(group) == 1 else title
+    drawn = figures.curves(series, f"{title} over training steps")
+    return f"<figure><h3>{escape(title[:1].upper() + title[1:])}</h3>{drawn}</figure>" if drawn else ""
+
+
+def spectrograms_section(report: Report) -> str:
+    """Show the spectrograms as pictures on one scale."""
+    if not report.spectrograms:
+        return ""
+    flat = np.concatenate([np.asarray(s.values, float).ravel() for s in report.spectrograms])
+    low, high = np.percentile(flat[np.isfinite(flat)], [2, 99.8])
+    panels = []
+    for s in report.spectrograms:
+        length = len(s.values) * s.hop
+        marks = "".join(f"<span>{length * part / 4:.1f} s</span>" for part in range(5))
+        alt = f"Spectrogram, {s.title}, {length:.1f} seconds"
+        caption = f"<figcaption>{escape(s.caption)}</figcaption>" if s.caption else ""
+        uri = figures.spectrogram(s.values, float(low), float(high))
+        panels.append(
+            f'<figure><h3>{escape(s.title)}</h3><img alt="{escape(alt)}" src="{uri}">'
+            f'<div class="axis" aria-hidden="true">{marks}</div>{caption}</figure>'
+        )
+    return (
+        '<p class="hint">The same seconds, frame for frame, on one colour scale; low frequencies at the bottom.</p>'
+        f'<div class="pair">{"".join(panels)}</div>'
+    )
+
+
+def examples_section(report: Report) -> str:
+    """Show what the systems gave for a few records, with what differs from the reference marked."""
+    rows: list[list[str]] = []
+    for example in report.examples:
+        rows.append([f"{escape(example.id)} · {escape(shown(report, example.test_set))}"])
+        rows.append(["Reference", escape(example.reference)])
+        for system, text in example.hypotheses.items():
+            name = dot(colour_of(report, system)) + escape(shown(report, system))
+            rows.append([name, _marked(example.reference, text)])
+    return table(["System", "Text; words that are not the reference's are underlined"], rows, text=(1,)) if rows else ""
+
+
+def _marked(reference: str, text: str) -> str:
+    words = text.split()
+    letters = align(reference.split(), words)
+    told, i = [], 0
+    for letter in letters:
+        if letter == DELETED:
+            told.append("<mark>·</mark>")
+            continue
+        word = escape(words[i])
+        told.append(word if letter == CORRECT else f"<mark>{word}</mark>")
+        i += 1
+    return " ".join(told)

@@ -1,0 +1,120 @@
+"""Sections of the page on where results come from: records, plan, lineage, recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+from gristmill.pipelines.report import figures
+from gristmill.pipelines.report.report import LineageNode, Report
+from gristmill.pipelines.report.tables import count, table
+
+_NUMBERED = re.compile(r"(_(1-)?\d+)+$")  # the size, seed or round at the end of a name
+MOST_NODES = 80  # of a lineage that is drawn one by one
+_KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
+
+
+def records_section(report: Report) -> str:
+    """Show kept, rejected and quarantined records of each step."""
+    if not report.records:
+        return ""
+    bars, rows = [], []
+    for step in report.records:
+        reasons = dict(sorted(step.reasons.items(), key=lambda pair: -pair[1]))
+        rejected, quarantined = step.rejected, step.quarantined
+        other = rejected - sum(reasons.values())
+        if other > 0:
+            reasons["other reasons" if reasons else "rejected"] = other
+        parts = [("kept", step.records_out, _KEPT)]
+        parts += [(reason, n, _REJECTED[min(i, 4)]) for i, (reason, n) in enumerate(reasons.items())]
+        parts.append(("quarantined", quarantined, _QUARANTINED))
+        total = sum(n for _, n, _ in parts) or 1
+        drawn = "".join(
+            f'<b title="{escape(name)}: {n:,}" style="width:{100 * n / total:.2f}%;background:var({colour})"></b>'
+            for name, n, colour in parts
+            if n
+        )
+        told = " · ".join(f"{n:,} {escape(name)}" for name, n, _ in parts if n)
+        bars.append(
+            f'<div><div class="name"><span>{escape(step.name)}</span><span>{told}</span></div>'
+            f'<div class="bar">{drawn}</div></div>'
+        )
+        why = "<br>".join(f"{escape(reason)}: {n:,}" for reason, n in reasons.items() if n)
+        figures_ = [f"{n:,}" for n in (step.records_in, step.records_out, rejected, quarantined)]
+        rows.append([escape(step.name), *figures_, count(step.shards), why or "–"])
+    told = "Each record that went in came out, was rejected for a reason, or is in quarantine."
+    head = ["Step", "In", "Out", "Rejected", "Quarantined", "Shards", "Reasons"]
+    return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, told, text=(6,))}'
+
+
+def _planned(name: str, before: Any, after: Any) -> list[str]:
+    ratio = "–"
+    if isinstance(before, (int, float)) and isinstance(after, (int, float)) and before:
+        ratio = f"{after / before:.2f}"
+    return [escape(str(name).replace("_", " ")), count(before), count(after), ratio]
+
+
+def plan_section(report: Report) -> str:
+    """Set the estimate against what was measured."""
+    estimate, actual = report.plan.get("estimate", {}), report.plan.get("actual", {})
+    rows: list[list[str]] = []
+    for name in dict.fromkeys([*estimate, *actual]):
+        before, after = estimate.get(name), actual.get(name)
+        if isinstance(before, Mapping) or isinstance(after, Mapping):
+            rows.append([escape(str(name))])
+            inner, outer = before or {}, after or {}
+            rows += [_planned(key, inner.get(key), outer.get(key)) for key in dict.fromkeys([*inner, *outer])]
+        else:
+            rows.append(_planned(name, before, after))
+    return table(["", "Estimate", "Actual", "Actual / estimate"], rows) if rows else ""
+
+
+def _drawn(nodes: Sequence[LineageNode]) -> list[LineageNode]:
+    """Return the nodes to draw: where there are very many, those that share a name but for numbers are one."""
+    if len(nodes) <= MOST_NODES:
+        return list(nodes)
+    base = {node.name: _NUMBERED.sub("", node.name.partition(" ")[0]) for node in nodes}
+    sizes = Counter(base.values())
+    told = {name: f"{name} ({size})" if size > 1 else name for name, size in sizes.items()}
+    made: dict[str, LineageNode] = {}
+    for node in nodes:
+        own = told[base[node.name]]
+        one = made.setdefault(own, replace(node, name=own, inputs=(), digest=None if own not in base else node.digest))
+        inputs = dict.fromkeys([*one.inputs, *(told[base[name]] for name in node.inputs)])
+        made[own] = replace(one, inputs=[name for name in inputs if name != own])
+    return list(made.values())
+
+
+def lineage_section(report: Report) -> str:
+    """Show what was made from what, and the digests."""
+    made = ""
+    if report.lineage:
+        drawn = figures.lineage(_drawn(report.lineage), "What was made from what")
+        kinds = '<li><i style="background:var(--accent)"></i>sealed set</li>'
+        if any(node.kind == "artifact" for node in report.lineage):
+            kinds += '<li><i style="background:var(--s2);border-radius:2px"></i>artifact</li>'
+        made += f'<figure><ul class="legend">{kinds}</ul>{drawn}</figure>'
+    if report.digests:
+        rows = [
+            [escape(name), f'<span class="mono">{escape(digest)}</span>'] for name, digest in report.digests.items()
+        ]
+        inner = table(["Set or artifact", "Digest"], rows, text=(1,))
+        made += f"<details><summary>All {len(rows)} digests</summary>{inner}</details>"
+    return made
+
+
+def recipe_section(report: Report) -> str:
+    """Show the settings and the versions of the software."""
+    made = ""
+    if report.recipe:
+        told = json.dumps(dict(report.recipe), indent=2, ensure_ascii=False, default=str)
+        made += f"<details><summary>The recipe's settings</summary><pre>{escape(told)}</pre></details>"
+    if report.versions:
+        rows = [[escape(name), escape(str(version))] for name, version in report.versions.items()]
+        made += f'<div class="slim">{table(["Software", "Version"], rows)}</div>'
+    return made

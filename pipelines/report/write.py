@@ -1,0 +1,25 @@
+"""The two files that a finished recipe leaves: ``report.json`` for tools and ``report.html`` for readers."""
+
+from __future__ import annotations
+
+from gristmill.pipelines.report.document import identity, to_json
+from gristmill.pipelines.report.html import to_html
+from gristmill.pipelines.report.report import Report
+from gristmill.shards.store import join, read_if_present, write_bytes
+
+
+def write_report(out: str, report: Report) -> bool:
+    """Write ``report.json`` and ``report.html`` below a URL; return whether anything was written.
+
+    A report that says the same as the one there is left alone, whatever time or library versions a run that
+    found all its work done would now put in: those of the run that did the work stay.
+    """
+    data = to_json(report)
+    old = read_if_present(join(out, "report.json"))
+    page = join(out, "report.html")
+    if old is not None and identity(old) == identity(data) and read_if_present(page) is not None:
+        return False
+    # The page first: a run killed between the two writes both again.
+    write_bytes(page, to_html(report).encode())
+    write_bytes(join(out, "report.json"), data)
+    return True
