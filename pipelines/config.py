@@ -11,6 +11,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -25,9 +26,9 @@ from pydantic import (
     field_validator,
 )
 
-from gristmill import pipelines
+from gristmill import configs, pipelines
 from gristmill.cluster.placement import Placement
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, names, store
 from gristmill.shards.errors import UserError, one_line
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -113,16 +114,42 @@ def recipes() -> dict[str, str]:
 def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
     """Read a recipe file with overrides such as ``student.width=256`` and check all of it.
 
+    A path or URL, or the name of a config that is shipped (``distill``, ``configs/distill.yaml``). Code of the user's
+    own that it names is looked for in its folder and in the current one, too.
+
     Raises:
         UserError: naming the key, what was expected there and the nearest right name.
     """
-    return resolve(read(path, overrides, "recipe file", "a YAML file such as configs/distill.yaml"), path)
+    shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
+    values = read(path, overrides, "recipe file", f"a YAML file, or the name of one that is shipped: {shipped}")
+    _look_beside(find(path))
+    return resolve(values, path)
+
+
+def find(path: str) -> str:
+    """Return the file of a config: what is at a path or URL, or else the one of that name that is shipped."""
+    if "://" in path or os.path.isfile(path):
+        return path
+    folder, name = os.path.split(path)
+    return _shipped().get(name.removesuffix(".yaml"), path) if folder in ("", "configs") else path
+
+
+def _shipped() -> dict[str, str]:
+    """Return the files of the configs that are shipped, by name."""
+    found = (Path(folder) / name for folder in configs.__path__ for name in os.listdir(folder))
+    return {path.stem: str(path) for path in found if path.suffix == ".yaml"}
+
+
+def _look_beside(path: str) -> None:
+    if "://" not in path and path not in _shipped().values():
+        names.look_in(os.path.dirname(path) or ".")
+    names.look_in(".")
 
 
 def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[str, Any]:
     """Return the plain values of a YAML file with overrides; ``what`` and ``expected`` tell of one that is absent."""
     try:
-        data = store.read_if_present(path)
+        data = store.read_if_present(find(path))
     except IsADirectoryError:
         data = None
     if data is None:
@@ -140,8 +167,12 @@ def check(model: type[Settings], values: Mapping[str, Any], origin: str) -> Sett
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = dict.fromkeys(_told(e, model) for e in error.errors())
-        raise UserError("\n".join(f"{origin}: {problem}" for problem in problems)) from None
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in told(error, model))) from None
+
+
+def told(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return a sentence for each mistake in settings of a kind."""
+    return list(dict.fromkeys(_told(e, model) for e in error.errors()))
 
 
 def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -151,6 +182,7 @@ def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
     if data is None:
         raise UserError(f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run`")
     values = _read(url, data.decode(), overrides)
+    names.look_in(".")
     return resolve(values | {"out": out}, url)
 
 
@@ -238,18 +270,25 @@ def _module(name: Any, origin: str) -> ModuleType:
     known = recipes()
     if not isinstance(name, str) or not name:
         raise UserError(f"{origin}: `recipe` is missing; expected one of {', '.join(known)}")
-    path = name if "." in name else known.get(name)
-    if path is None:
+    path = known.get(name, name)
+    if path == name and "." not in name and not names.lies_in_own_folder(name):
         raise UserError(
-            f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}"
+            f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}, "
+            f"or {name}.py beside the config or in the current folder"
         )
     try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{origin}: recipe: {name!r} cannot be imported: {error}") from None
+        module = names.named_module(path)
+    except UserError as error:
+        raise UserError(f"{origin}: recipe: {error}") from None
     if not hasattr(module, "Config") or not hasattr(module, "run"):
-        raise UserError(f"{origin}: recipe: {name!r} is no recipe; expected a module with Config and run")
+        raise UserError(
+            f"{origin}: recipe: {name!r} is no recipe; expected a module with Config and run{_file(module)}"
+        )
     return module
+
+
+def _file(module: ModuleType) -> str:
+    return f", and {module.__file__} has not both" if getattr(module, "__file__", None) else ""
 
 
 def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:

@@ -63,8 +63,9 @@ class BatchLimits:
 class Stage:
     """One kind of work.
 
-    All but ``actor``, ``resources``, ``measures`` and the artifacts' urls goes into the fingerprint where it is not at
-    its default. ``params`` are an actor's settings, or the arguments of a plain class. ``measures`` names numeric
+    All but ``actor``, ``columns``, ``resources``, ``measures`` and the artifacts' urls goes into the fingerprint where
+    it is not at its default. ``params`` are an actor's settings, or the arguments of a plain class. ``columns`` are
+    those it reads, where it states them: an input that lacks one is refused before any work. ``measures`` names numeric
     columns that the actor gives and whose mean is logged while the step runs; what is not in ``adds`` too is measured
     and not stored.
     """
@@ -83,6 +84,7 @@ class Stage:
     deterministic: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)  # schema metadata of the output
     measures: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.params, Settings):
@@ -120,6 +122,9 @@ class Stage:
 
     def output_schema(self, given: pa.Schema) -> pa.Schema:
         """Return the schema that this stage must give for an input schema."""
+        missing = [name for name in self.columns if name not in given.names]
+        if missing:
+            raise UserError(f"stage {self.name} reads {missing}, which its input lacks: {given.names}")
         missing = [name for name in self.drops if name not in given.names]
         if missing:
             raise UserError(f"stage {self.name} drops {missing}, which its input lacks: {given.names}")
@@ -160,6 +165,7 @@ class Actor:
     seeded: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     measures: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[tuple[str, ...]] = ()
 
     settings: Settings  # a subclass declares its own type: what its constructor and ``stage`` take
 

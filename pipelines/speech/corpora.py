@@ -13,6 +13,7 @@ from pydantic import Field
 
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech import ingest, join_digits, synthesise
+from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
 from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
 from gristmill.pipelines.run import Run
@@ -47,6 +48,8 @@ class CorpusSettings(Settings):
     max_duration: float = Field(30.0, gt=0)  # seconds; longer files are rejected
     min_duration: float = Field(0.1, ge=0)
     shard: Cut = Cut()
+    filters: tuple[SpeechFilter, ...] = ()
+    """The user's own, applied when the parts are made."""
 
     @property
     def chosen(self) -> str:
@@ -86,7 +89,8 @@ def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     for part in ("labelled", "unlabelled", "test"):
         made: SealedSet = getattr(corpora, part)
         refuse_empty(made, f"corpus.{part}")
-    return corpora
+    kept = {part: filtered(run, made, settings.filters, part) for part, made in vars(corpora).items()}
+    return Corpora(**kept)
 
 
 def _requests(run: Run, settings: CorpusSettings) -> Corpora:

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt
 from gristmill.actors.text import reference_texts, spoken
 from gristmill.actors.text.parts import DEV, TEST, TRAIN, parts_stage, subset_stage
 from gristmill.models.normalise import words
+from gristmill.pipelines.filters import ActorSettings, DomainFilter, filtered
 from gristmill.pipelines.generated import assistant_pairs
 from gristmill.pipelines.generated.assistant_catalogue import catalogue
 from gristmill.pipelines.inputs import refuse_empty
@@ -48,6 +49,8 @@ class GeneralSettings(Settings):
     near: float = Field(0.05, ge=0, le=1)
     words: int = Field(10, ge=0)
     domains: tuple[str, ...] = ("fan", "climate", "switch", "cover", "lock", "cleaning", "general")
+    filters: tuple[ActorSettings, ...] = ()
+    """The user's own, applied to the pairs in their spoken form."""
 
 
 class InDomainFiles(Settings):
@@ -80,6 +83,8 @@ class InDomainSettings(Settings):
     test: float = Field(0.2, gt=0, lt=1)
     sizes: tuple[PositiveInt, ...] = (1, 10, 20)
     shard: Cut = Cut(rows=1000)
+    filters: tuple[DomainFilter, ...] = ()
+    """The user's own, applied to texts in their spoken form; the references are left as they are."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +155,13 @@ def prepare_corpora(run: Run, pairs: GeneralSettings, domain: InDomainSettings) 
     """
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
+    target, source = filtered(run, target, domain.filters, "target"), filtered(run, source, domain.filters, "source")
     parts = run.step(Step("in_domain", (parts_stage(domain.dev, domain.test),), target, cut=domain.shard))
     refuse_parts(parts)
     apart = None if domain.files is None else references
+    found = _pairs(run, pairs, subset(run, parts, DEV, TEST), domain.domains, langs, apart)
     return Corpora(
-        _pairs(run, pairs, subset(run, parts, DEV, TEST), domain.domains, langs, apart),
+        filtered(run, found, pairs.filters),
         parts,
         source,
         references,
