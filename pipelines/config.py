@@ -10,7 +10,7 @@ import pkgutil
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -35,7 +35,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 SAVED = "config.json"  # below OUT: the settings of the newest run
 # How a run is carried out: no result depends on these.
-_CARRIED_OUT = ("out", "runner", "workers", "resources", "price", "log")
+_CARRIED_OUT = ("out", "runner", "workers", "resources", "price", "log", "beside")
 
 
 class Price(BaseModel):
@@ -84,6 +84,7 @@ class Loaded:
     module: ModuleType
     common: Common
     config: BaseModel
+    beside: str | None = None  # the folder of its file, where code of the user's own was found
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -122,8 +123,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
     """
     shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
     values = read(path, overrides, "recipe file", f"a YAML file, or the name of one that is shipped: {shipped}")
-    _look_beside(find(path))
-    return resolve(values, path)
+    folder = _look_beside(find(path))
+    loaded = resolve(values, path)
+    own = any(str(module.parent) == folder for module in names.own_modules().values())
+    return replace(loaded, beside=folder) if own else loaded
 
 
 def find(path: str) -> str:
@@ -140,10 +143,14 @@ def _shipped() -> dict[str, str]:
     return {path.stem: str(path) for path in found if path.suffix == ".yaml"}
 
 
-def _look_beside(path: str) -> None:
+def _look_beside(path: str) -> str | None:
+    """Have the user's own code be found beside a config and in the current folder; return the config's folder."""
+    folder = None
     if "://" not in path and path not in _shipped().values():
-        names.look_in(os.path.dirname(path) or ".")
+        folder = os.path.dirname(os.path.abspath(path))
+        names.look_in(folder)
     names.look_in(".")
+    return folder
 
 
 def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[str, Any]:
@@ -182,14 +189,17 @@ def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
     if data is None:
         raise UserError(f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run`")
     values = _read(url, data.decode(), overrides)
-    names.look_in(".")
-    return resolve(values | {"out": out}, url)
+    beside = values.pop("beside", None)
+    for folder in (beside, "."):
+        names.look_in(folder or ".")
+    return replace(resolve(values | {"out": out}, url), beside=beside)
 
 
 def save(loaded: Loaded) -> bool:
     """Keep the settings under the output; written only where results can depend on what changed."""
     url = store.join(loaded.common.out, SAVED)
     values, old = loaded.to_json(), store.read_if_present(url)
+    values |= {"beside": loaded.beside} if loaded.beside else {}
     if old is not None and _matter(json.loads(old)) == _matter(values):
         return False
     store.write_bytes(url, canonical.dumps(values))

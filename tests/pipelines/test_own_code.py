@@ -15,85 +15,20 @@ from gristmill.shards import names
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from tests.conftest import ROOT
-
-RECIPE = '''
-"""Greets by name."""
-
-import pyarrow as pa
-
-from gristmill.pipelines.report.report import Report
-from gristmill.shards.settings import Settings
-from gristmill.shards.step import Step
-from lab.filters import TooShort, TooShortSettings
-from lab.greet import Greeting
-
-
-class Config(Settings):
-    least: int = 3
-
-
-def run(config, run):
-    rows = [{"id": f"n/{n}", "text": "x" * n} for n in range(1, 9)]
-    names = run.source("names", lambda: iter([pa.Table.from_pylist(rows)]), {"version": 1})
-    stages = (TooShort.stage(TooShortSettings(least=config.least)), Greeting.stage())
-    made = run.step(Step("greeted", stages, names))
-    return Report(title="Hello", recipe={"name": "hello"}, summary=f"{made.records} names.", digests={})
-'''
-GREETING = """
-import pyarrow as pa
-
-from gristmill.actors.records import PerRecord
-
-
-class Greeting(PerRecord):
-    columns, adds = ("text",), (pa.field("greeting", pa.string()),)
-
-    def record(self, record):
-        return {"greeting": "hello " + record["text"]}
-"""
-FILTERS = """
-from gristmill.actors.records import Filter
-from gristmill.shards.settings import Settings
-
-
-class TooShortSettings(Settings):
-    least: int = 3
-
-
-class TooShort(Filter):
-    columns = ("text",)
-    settings: TooShortSettings
-
-    def reason(self, record):
-        return "too short" if len(record["text"]) < self.settings.least else None
-"""
-ONE_FILE = """
-from gristmill.actors.records import filter_records
-
-
-@filter_records
-def long_winded(text: str, *, most: int = 4) -> str | None:
-    return f"over {most} words" if len(text.split()) > most else None
-"""
-BY_HEART = ("models", "actors", "cluster", "pipelines", "shards")  # names of rooms, which the user's own may have too
+from tests.pipelines.own_code import written
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with a package, a single file, and files that are called as rooms are."""
-    (tmp_path / "lab").mkdir()
-    files = {"lab/__init__.py": "", "lab/hello.py": RECIPE, "lab/greet.py": GREETING, "lab/filters.py": FILTERS}
-    files |= {"one_file.py": ONE_FILE, "one_recipe.py": RECIPE, "hello.yaml": "recipe: lab.hello\nout: out\n"}
-    for name, text in (files | {f"{room}.py": "raise ImportError('not this one')\n" for room in BY_HEART}).items():
-        (tmp_path / name).write_text(text)
-    return tmp_path
+    return written(tmp_path)
 
 
-def call(cwd: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def call(cwd: Path, *words: str, command: str = "run") -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"} | environment
-    command = [sys.executable, "-P", "-m", "gristmill", "run", *words]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=280)
+    env |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    line = [sys.executable, "-P", "-m", "gristmill", command, *words]
+    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=280)
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -122,20 +57,23 @@ def test_a_recipe_in_a_file_beside_the_config(place: Path) -> None:
     done = call(place.parent, str(place / "mine.yaml"), f"out={place}/out", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
     assert digests(place / "out")
+    # Elsewhere and later: its code is found where it was.
+    done = call(place.parent, str(place / "out"), command="requeue")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_an_actor_in_a_file_filters_a_recipe_of_the_project(place: Path) -> None:
     (place / "mine.yaml").write_text(
         "recipe: rerank\nrunner: inprocess\nout: out\n"
-        "corpus: {kind: assistant, records: 300, folds: 2, shard: {rows: 100},\n"
-        "         filters: [{actor: 'one_file:long_winded', settings: {most: 5}}]}\nlists: {n: 8}\n"
+        "corpus: {kind: assistant, records: 500, folds: 2, shard: {rows: 100},\n"
+        "         filters: [{actor: 'one_file:long_winded', settings: {most: 8}}]}\nlists: {n: 8}\n"
     )
     done = call(place, "mine.yaml", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (place / "out" / "requests_kept").iterdir()
     sealed = open_sealed(str(folder))
-    assert list(sealed.seal["reasons"]) == ["one_file:long_winded: over 5 words"]
-    assert all(len(text.split()) <= 5 for table in sealed.tables() for text in table["text"].to_pylist())
+    assert list(sealed.seal["reasons"]) == ["one_file:long_winded: over 8 words"]
+    assert all(len(text.split()) <= 8 for table in sealed.tables() for text in table["text"].to_pylist())
 
 
 WRONG = {

@@ -20,6 +20,7 @@ from gristmill.cluster.session import LOOPBACK  # the head is on loopback, and s
 from gristmill.cluster.submission import check_variables, packed
 from gristmill.shards.errors import UserError
 from tests.cluster.heads import ROOT, TOKEN, Head, end, listening, started
+from tests.pipelines.own_code import written
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,21 @@ def test_it_is_stopped_and_submitted_again_it_resumes(head: Head, tiny: Path, tm
     assert f"upper: 15 shards, {len(kept)} of them kept from before" in told
     assert {name: receipts(tmp_path)[name] for name in kept} == kept
     assert not list((tmp_path / "out").glob(".lease/*"))
+
+
+def test_code_of_the_users_own_goes_along(head: Head, tmp_path: Path) -> None:
+    place, elsewhere = written(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    config = place / "hello.yaml"
+    for words, out in (
+        (["submit", config, "runner=inprocess", "--address", head.dashboard], tmp_path / "submitted"),
+        (["run", config, "runner=ray", "workers=1"], tmp_path / "joined"),  # its workers find the code nowhere else
+    ):
+        command = [sys.executable, "-P", "-m", "gristmill", *map(str, words), f"out={out}"]
+        env = head.environment(RAY_ADDRESS=head.gcs, **LOOPBACK)
+        done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert list(out.glob("greeted/*/seal.json"))
 
 
 def receipts(folder: Path) -> dict[str, int]:
