@@ -290,6 +290,8 @@ def _module(name: Any, origin: str) -> ModuleType:
         module = names.named_module(path)
     except UserError as error:
         raise UserError(f"{origin}: recipe: {error}") from None
+    except ModuleNotFoundError as error:
+        raise UserError(f"{origin}: recipe: {name!r} cannot be imported: {error}") from None
     if not hasattr(module, "Config") or not hasattr(module, "run"):
         raise UserError(
             f"{origin}: recipe: {name!r} is no recipe; expected a module with Config and run{_file(module)}"
