@@ -42,6 +42,10 @@ class ActorSettings(Settings):
             raise ValueError("; ".join(f"settings.{line}" for line in told(error, kind))) from None
         return self
 
+    def applies(self, part: str) -> bool:
+        """Tell whether a part of what a recipe starts from is filtered."""
+        return True
+
     def stage(self) -> Stage:
         """Return the actor's stage. It is called by the actor's full name unless that has one of its own."""
         kind = _class(self.actor)
@@ -49,10 +53,18 @@ class ActorSettings(Settings):
 
 
 class SpeechFilter(ActorSettings):
-    """A filter of utterances. The test part is left as it is unless it is named: filtered, it is another test."""
+    """A filter of utterances."""
 
-    parts: tuple[Literal["labelled", "unlabelled", "test"], ...] = ("labelled", "unlabelled")
-    """Of the corpus; unlabelled speech has no ``text``."""
+    parts: tuple[Literal["labelled", "unlabelled", "test"], ...] | None = None
+    """Of the corpus; by default the labelled one and, for a filter that does not read the text, the unlabelled one,
+    which has none. The test part is left as it is unless it is named: filtered, it is another test."""
+
+    def applies(self, part: str) -> bool:
+        """Tell whether a part is filtered."""
+        if self.parts is not None:
+            return part in self.parts
+        columns = self.stage().columns
+        return part == "labelled" or (part == "unlabelled" and bool(columns) and "text" not in columns)
 
 
 class DomainFilter(ActorSettings):
@@ -61,13 +73,17 @@ class DomainFilter(ActorSettings):
     parts: tuple[Literal["target", "source"], ...] = ("target", "source")
     """The text of which language."""
 
+    def applies(self, part: str) -> bool:
+        """Tell whether a part is filtered."""
+        return part in self.parts
+
 
 def filtered(run: Run, made: SealedSet, filters: Sequence[ActorSettings], part: str = "") -> SealedSet:
     """Return a set without the records that filters reject, in a step ``<set>_kept``; the set itself without filters.
 
-    Filters with ``parts`` are applied where ``part`` is one of them.
+    ``part`` says which part of what the recipe starts from it is.
     """
-    stages = tuple(one.stage() for one in filters if part in getattr(one, "parts", (part,)))
+    stages = tuple(one.stage() for one in filters if one.applies(part))
     if not stages:
         return made
     kept = run.step(Step(f"{made.name}_kept", stages, made))

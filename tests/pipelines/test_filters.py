@@ -28,6 +28,11 @@ def long_pair(source: str, target: str, *, most: int = 3) -> str | None:
     return "long" if max(len(source.split()), len(target.split())) > most else None
 
 
+@filter_records
+def short(duration: float, *, least: float) -> str | None:
+    return "short" if duration < least else None
+
+
 def own(most: int, **more: object) -> dict[str, object]:
     return {"actor": f"{__name__}:wordy", "settings": {"most": most}, **more}
 
@@ -38,17 +43,21 @@ def test_speech_is_filtered_by_part(tmp_path: Path) -> None:
     assert [entry.name for entry in run.trace if entry.kind == "step"] == ["labelled", "unlabelled", "test"]
     texts = [text for table in plain.labelled.tables(["text"]) for text in table["text"].to_pylist()]
     most = min(len(text.split()) for text in texts)
-    kept = prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(most, parts=["labelled"])]))
+    kept = prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(most)]))
     assert kept.labelled.name == "labelled_kept"
     assert kept.labelled.seal["input_digests"] == [plain.labelled.digest]
     left = [text for table in kept.labelled.tables(["text"]) for text in table["text"].to_pylist()]
     assert left == [text for text in texts if len(text.split()) <= most]
     assert kept.labelled.seal["reasons"] == {f"{__name__}:wordy: wordy": len(texts) - len(left)}
     assert (kept.unlabelled.digest, kept.test.digest) == (plain.unlabelled.digest, plain.test.digest)
-    with pytest.raises(UserError, match=r"wordy reads \['text'\], which its input lacks"):
-        prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(most)]))  # unlabelled speech, too
-    with pytest.raises(UserError, match=r"^labelled_kept: no record is left"):
-        prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(0, parts=["labelled"])]))
+    short = {"actor": f"{__name__}:short", "settings": {"least": 0.1}}
+    made = prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[short]))
+    assert [made.labelled.name, made.unlabelled.name, made.test.name] == ["labelled_kept", "unlabelled_kept", "test"]
+    of_another = {"actor": f"{__name__}:long_pair"}
+    with pytest.raises(UserError, match=r"long_pair reads \['source', 'target'\], which its input lacks"):
+        prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[of_another]))
+    with pytest.raises(UserError, match=r"^test_kept: no record is left"):
+        prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(0, parts=["test"])]))
 
 
 def test_pairs_and_texts_of_the_domain_are_filtered(tmp_path: Path) -> None:
