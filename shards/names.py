@@ -49,14 +49,14 @@ def named_module(name: str) -> ModuleType:
     Raises:
         UserError: there is no such module. What a module that is there lacks itself is a bug and keeps its traceback.
     """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"{name!r} is not the name of a module; expected one such as lab.filters")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise UserError(f"{name} cannot be imported: there is no module {error.name!r}{_looked()}") from None
-    except (TypeError, ValueError):
-        raise UserError(f"{name!r} is not the name of a module; expected one such as lab.filters") from None
 
 
 def look_in(folder: str | Path) -> None:
