@@ -17,7 +17,9 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import gristmill
+from gristmill.cluster.packing import packed_modules
 from gristmill.shards.errors import GristmillError, UserError, one_line
+from gristmill.shards.names import own_modules
 from gristmill.shards.process import ALLOCATOR, ARROW_POOL
 
 ROOT = Path(gristmill.__file__).resolve().parent.parent  # of the checkout, or what a wheel was installed into
@@ -154,11 +156,15 @@ def _join() -> None:
     address = os.environ[ADDRESS]
     if address != "auto" and "://" not in address:
         variables[ADDRESS] = address
-    ray.init(
-        runtime_env=None if submitted else {"env_vars": variables},
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    on_path = {os.path.realpath(part) for part in variables["PYTHONPATH"].split(os.pathsep)}
+    own = {name: path for name, path in own_modules().items() if os.path.realpath(path.parent) not in on_path}
+    with packed_modules({} if submitted else own) as folder:
+        modules = {"py_modules": [str(folder / path.name) for path in own.values()]} if own else {}
+        ray.init(
+            runtime_env=None if submitted else {"env_vars": variables, **modules},
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
 
 
 def authenticate(joins: bool) -> None:
@@ -213,10 +219,14 @@ def spill_folder() -> str | None:
 
 
 def _python_path(joins: bool) -> str:
-    """Return the path on which workers find this package; a local Ray needs none where it is installed."""
+    """Return the path on which workers find this package; a local Ray needs none where it is installed.
+
+    The user's own modules are found by a local Ray where they lie; to a cluster that is joined they are sent.
+    """
     given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     first = [str(ROOT)] if joins or not _installed() else []
-    return os.pathsep.join([*first, *(part for part in given if part not in first)])
+    own = [] if joins else [str(path.parent) for path in own_modules().values()]
+    return os.pathsep.join(dict.fromkeys([*first, *given, *own]))
 
 
 def _installed() -> bool:

@@ -1,4 +1,4 @@
-"""Submission: a recipe run as a Ray job, on a copy of the checkout that is uploaded for it.
+"""Submission: a recipe run as a Ray job, on a copy of the package and the user's own code, uploaded for it.
 
 The job's credentials are the cluster's own: what is submitted with a job is shown on the dashboard, so nothing secret
 goes that way.
@@ -11,74 +11,43 @@ import contextlib
 import logging
 import os
 import shlex
-import shutil
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gristmill
 from gristmill.cluster import session
+from gristmill.cluster.packing import packed_modules
 from gristmill.shards.errors import UserError, one_line
+from gristmill.shards.names import own_modules
 
 ANSWER_WITHIN = 10.0  # seconds a cluster has to answer at all
 LOST_AFTER = 60.0  # seconds without an answer, after which a job is no longer followed
-MOST_BYTES = 32 << 20  # of a checkout that is uploaded
 STOP_WITHIN = "60"  # seconds that a job has to end in order, before Ray kills it
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOPPED = 130  # the exit code of what was interrupted
 
-# Folders that hold no code; those whose names begin with a dot belong to the machine and may hold secrets.
-_NO_CODE = {"__pycache__", "node_modules", "build", "dist", "data", "out", "runs", "venv"}
-_OUTPUTS = {"run.json", "seal.json", "pyvenv.cfg"}  # a folder that holds one of these is an output or an environment
 _ADDRESSES = (session.ADDRESS, session.DASHBOARD)  # which Ray would take before the address it is given
 _LOUD = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "KEY")
 
 
 @contextlib.contextmanager
-def packed(root: Path, config: str, text: bytes) -> Iterator[tuple[Path, str]]:
-    """Give a folder with the code of a checkout, and the path in it of a recipe file, which may come from elsewhere.
+def packed(config: str, text: bytes) -> Iterator[tuple[Path, str]]:
+    """Give a folder with the package, the user's own modules and a recipe file, and the path of the last in it.
 
     Raises:
-        UserError: there is no checkout, or it is larger than what is sensibly uploaded.
+        UserError: that is larger than what is sensibly uploaded.
     """
-    if not (root / "pyproject.toml").is_file():
-        raise UserError(f"{root} is no checkout (no pyproject.toml); expected gristmill to be run from one")
-    with tempfile.TemporaryDirectory(prefix="gristmill-") as name:
-        folder = Path(name)
-        sizes: Counter[str] = Counter()
-        files = list(_code(root))
-        for path in files:
-            sizes[path.relative_to(root).parts[0]] += path.stat().st_size
-        if sizes.total() > MOST_BYTES:
-            largest = ", ".join(f"{part} ({size / 2**20:.0f} MiB)" for part, size in sizes.most_common(3))
-            raise UserError(
-                f"{root}: {sizes.total() / 2**20:.0f} MiB would be uploaded, expected {MOST_BYTES >> 20} at most; "
-                f"move what is no code elsewhere or into a folder named data; the largest are {largest}"
-            )
-        for path in files:
-            target = folder / path.relative_to(root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-        place = Path("submitted") / config.rstrip("/").rpartition("/")[2]
-        with contextlib.suppress(ValueError):
-            place = Path(config).resolve().relative_to(root.resolve())
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    package = Path(gristmill.__file__).parent
+    place = f"submitted/{config.rstrip('/').rpartition('/')[2]}"
+    with packed_modules({package.name: package, **own_modules()}) as folder:
+        (folder / place).parent.mkdir(exist_ok=True)
         (folder / place).write_bytes(text)
-        yield folder, place.as_posix()
-
-
-def _code(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root):
-        if _OUTPUTS & set(files):
-            folders[:] = []
-            continue
-        folders[:] = sorted(f for f in folders if f not in _NO_CODE and f[0] != "." and not f.endswith(".egg-info"))
-        yield from (Path(folder, name) for name in sorted(files) if name[0] != "." and Path(folder, name).is_file())
+        yield folder, place
 
 
 def check_variables(variables: Mapping[str, str]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+import os
 import pkgutil
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -22,11 +24,11 @@ from pydantic import (
     field_validator,
 )
 
-from gristmill import pipelines
+from gristmill import configs, pipelines
 from gristmill.cluster.metrics import Price
 from gristmill.cluster.placement import Placement
 from gristmill.cluster.training_log import LogSettings
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, names, store
 from gristmill.shards.errors import UserError, one_line
 from gristmill.shards.settings import Settings
 
@@ -34,7 +36,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 SAVED = "config.json"  # below OUT: the settings of the newest run
 # How a run is carried out: no result depends on these.
-_CARRIED_OUT = ("out", "runner", "workers", "resources", "price", "log")
+_CARRIED_OUT = ("out", "runner", "workers", "resources", "price", "log", "beside")
 
 
 class Common(Settings):
@@ -66,6 +68,7 @@ class Loaded:
     module: ModuleType
     common: Common
     config: BaseModel
+    beside: str | None = None  # the folder of its file, where code of the user's own was found
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -96,16 +99,48 @@ def recipes() -> dict[str, str]:
 def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
     """Read a recipe file with overrides such as ``student.width=256`` and check all of it.
 
+    A path or URL, or the name of a config that is shipped (``distill``, ``configs/distill.yaml``). Code of the user's
+    own that it names is looked for in its folder and in the current one, too.
+
     Raises:
         UserError: naming the key, what was expected there and the nearest right name.
     """
-    return resolve(read(path, overrides, "recipe file", "a YAML file such as configs/distill.yaml"), path)
+    shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
+    values = read(path, overrides, "recipe file", f"a YAML file, or the name of one that is shipped: {shipped}")
+    folder = _look_beside(find(path))
+    loaded = resolve(values, path)
+    own = any(str(module.parent) == folder for module in names.own_modules().values())
+    return replace(loaded, beside=folder) if own else loaded
+
+
+def find(path: str) -> str:
+    """Return the file of a config: what is at a path or URL, or else the one of that name that is shipped."""
+    if "://" in path or os.path.isfile(path):
+        return path
+    folder, name = os.path.split(path)
+    return _shipped().get(name.removesuffix(".yaml"), path) if folder in ("", "configs") else path
+
+
+def _shipped() -> dict[str, str]:
+    """Return the files of the configs that are shipped, by name."""
+    found = (Path(folder) / name for folder in configs.__path__ for name in os.listdir(folder))
+    return {path.stem: str(path) for path in found if path.suffix == ".yaml"}
+
+
+def _look_beside(path: str) -> str | None:
+    """Have the user's own code be found beside a config and in the current folder; return the config's folder."""
+    folder = None
+    if "://" not in path and path not in _shipped().values():
+        folder = os.path.dirname(os.path.abspath(path))
+        names.look_in(folder)
+    names.look_in(".")
+    return folder
 
 
 def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[str, Any]:
     """Return the plain values of a YAML file with overrides; ``what`` and ``expected`` tell of one that is absent."""
     try:
-        data = store.read_if_present(path)
+        data = store.read_if_present(find(path))
     except IsADirectoryError:
         data = None
     if data is None:
@@ -123,8 +158,12 @@ def check(model: type[Model], values: Mapping[str, Any], origin: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = dict.fromkeys(_told(e, model) for e in error.errors())
-        raise UserError("\n".join(f"{origin}: {problem}" for problem in problems)) from None
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in told(error, model))) from None
+
+
+def told(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return a sentence for each mistake in settings of a kind."""
+    return list(dict.fromkeys(_told(e, model) for e in error.errors()))
 
 
 def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -134,13 +173,17 @@ def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
     if data is None:
         raise UserError(f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run`")
     values = _read(url, data.decode(), overrides)
-    return resolve(values | {"out": out}, url)
+    beside = values.pop("beside", None)
+    for folder in (beside, "."):
+        names.look_in(folder or ".")
+    return replace(resolve(values | {"out": out}, url), beside=beside)
 
 
 def save(loaded: Loaded) -> bool:
     """Keep the settings under the output; written only where results can depend on what changed."""
     url = store.join(loaded.common.out, SAVED)
     values, old = loaded.to_json(), store.read_if_present(url)
+    values |= {"beside": loaded.beside} if loaded.beside else {}
     if old is not None and _matter(json.loads(old)) == _matter(values):
         return False
     store.write_bytes(url, canonical.dumps(values))
@@ -216,18 +259,27 @@ def _module(name: Any, origin: str) -> ModuleType:
     known = recipes()
     if not isinstance(name, str) or not name:
         raise UserError(f"{origin}: `recipe` is missing; expected one of {', '.join(known)}")
-    path = name if "." in name else known.get(name)
-    if path is None:
+    path = known.get(name, name)
+    if path == name and "." not in name and not names.lies_in_own_folder(name):
         raise UserError(
-            f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}"
+            f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}, "
+            f"or {name}.py beside the config or in the current folder"
         )
     try:
-        module = importlib.import_module(path)
+        module = names.named_module(path)
+    except UserError as error:
+        raise UserError(f"{origin}: recipe: {error}") from None
     except ModuleNotFoundError as error:
         raise UserError(f"{origin}: recipe: {name!r} cannot be imported: {error}") from None
     if not hasattr(module, "Config") or not hasattr(module, "run"):
-        raise UserError(f"{origin}: recipe: {name!r} is no recipe; expected a module with Config and run")
+        raise UserError(
+            f"{origin}: recipe: {name!r} is no recipe; expected a module with Config and run{_file(module)}"
+        )
     return module
+
+
+def _file(module: ModuleType) -> str:
+    return f", and {module.__file__} has not both" if getattr(module, "__file__", None) else ""
 
 
 def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:

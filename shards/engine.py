@@ -76,10 +76,11 @@ def run_step(
     if is_finished(sealed, requeue=requeue):
         progress.found(sealed)
         return sealed
+    schema = step.schema  # refuses what cannot be before anything is written
     names = committed_shards(url)
     specs = _index(url, step, seed, begun=bool(names))
     given = joined_schema(step.input.schema, step.joins)
-    task = ShardTask(url, step.stages, step.schema, given, seed, step.deterministic, len(specs), step.name, step.totals)
+    task = ShardTask(url, step.stages, schema, given, seed, step.deterministic, len(specs), step.name, step.totals)
     records = sum(spec.rows for spec in specs)
     limit = max(1, int(step.max_quarantine * records))
     tally = _Tally(step.name, limit, read_receipts(url, names))

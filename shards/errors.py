@@ -1,5 +1,7 @@
 """Errors with a meaning of their own. Everything else is a bug and keeps its traceback."""
 
+from collections.abc import Mapping
+
 
 class GristmillError(Exception):
     """Base of the errors that are told in one sentence, without a traceback."""
@@ -23,6 +25,14 @@ class RejectRecord(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class BrokenRecords(Exception):
+    """Raised by an actor that knows which rows of its batch broke, and by what; it is called again on the others."""
+
+    def __init__(self, errors: Mapping[int, str]) -> None:
+        super().__init__(errors)
+        self.errors = dict(errors)  # by row of the batch
 
 
 def one_line(error: BaseException) -> str:

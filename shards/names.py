@@ -1,11 +1,18 @@
-"""Classes and functions by name, ``module:name``: how plans, workers and configs refer to code."""
+"""Modules, classes and functions by name: how plans, workers and configs refer to code, and where it is looked for."""
 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gristmill.shards.errors import UserError
+
+_PACKAGE = __name__.partition(".")[0]
+_folders: list[Path] = []  # of the user's own modules
 
 
 def name_of(thing: Any) -> str:
@@ -28,14 +35,62 @@ def named(name: str) -> Any:
     module, colon, inner = name.partition(":")
     if not colon or not module or not inner:
         raise UserError(f"{name!r} names no class or function; expected module:name, such as lab.filters:TooShort")
-    try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there and lacks something itself
-        raise UserError(f"{name}: there is no module {error.name!r} here; expected module:name") from None
+    found: Any = named_module(module)
     for part in inner.split("."):
         if not hasattr(found, part):
             raise UserError(f"{name}: {module} has no {inner}; expected the name of a class or function in it")
         found = getattr(found, part)
     return found
+
+
+def named_module(name: str) -> ModuleType:
+    """Return a module by its dotted name.
+
+    Raises:
+        UserError: there is no such module. What a module that is there lacks itself is a bug and keeps its traceback.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"{name!r} is not the name of a module; expected one such as lab.filters")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise UserError(f"{name} cannot be imported: there is no module {error.name!r}{_looked()}") from None
+
+
+def look_in(folder: str | Path) -> None:
+    """Look for modules in a folder too, after all others, so that it hides no installed package."""
+    path = Path(os.path.abspath(folder))
+    if path not in _folders:
+        _folders.append(path)
+    if str(path) not in map(os.path.abspath, sys.path):
+        sys.path.append(str(path))
+        importlib.invalidate_caches()
+
+
+def lies_in_own_folder(name: str) -> bool:
+    """Tell whether a top-level module of the name lies in a folder of :func:`look_in`."""
+    return any((folder / f"{name}.py").is_file() or (folder / name).is_dir() for folder in _folders)
+
+
+def own_modules() -> dict[str, Path]:
+    """Return the user's own top-level modules that are loaded, each with its file or the folder of its package.
+
+    They are those found in the folders of :func:`look_in`. Workers elsewhere need them sent.
+    """
+    folders = {folder.resolve() for folder in _folders}
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if "." in name or name in (_PACKAGE, "__main__", "__mp_main__"):
+            continue
+        for place in list(getattr(module, "__path__", None) or [getattr(module, "__file__", None)]):
+            path = Path(os.path.abspath(place)) if isinstance(place, str) else None
+            if path is not None and path.parent.resolve() in folders and (path.suffix == ".py" or path.is_dir()):
+                found[name] = path
+                break
+    return dict(sorted(found.items()))
+
+
+def _looked() -> str:
+    return f" (looked for in {', '.join(map(str, _folders))}, too)" if _folders else ""

@@ -63,11 +63,14 @@ class BatchLimits:
 class Stage:
     """One kind of work.
 
-    All but ``actor``, ``resources``, ``measures``, ``totals`` and the artifacts' urls goes into the fingerprint where
-    it is not at its default. ``params`` are an actor's settings, or the arguments of a plain class. ``measures`` names
-    numeric columns that the actor gives and whose mean is logged while the step runs; what is not in ``adds`` too is
-    measured and not stored. ``totals`` names numeric columns whose sums over a shard's rows stand in its receipt and in
-    the seal, here and in each later step that still has the column.
+    All but ``actor``, ``columns``, ``resources``, ``measures``, ``totals`` and the artifacts' urls goes into the
+    fingerprint where it is not at its default.
+
+    ``params`` are an actor's settings, or the arguments of a plain class. ``columns`` are those it reads, where it
+    states them: an input that lacks one is refused before any work. ``measures`` names numeric columns that the actor
+    returns and whose mean is logged while the step runs; one that is not in ``adds`` is not stored. ``totals`` names
+    numeric columns whose sums over a shard's rows are kept in its receipt and in the seal, here and in each later step
+    that still has the column.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Stage:
     metadata: Mapping[str, str] = field(default_factory=dict)  # schema metadata of the output
     measures: tuple[str, ...] = ()
     totals: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.params, Settings):
@@ -122,6 +126,9 @@ class Stage:
 
     def output_schema(self, given: pa.Schema) -> pa.Schema:
         """Return the schema that this stage must give for an input schema."""
+        missing = [name for name in self.columns if name not in given.names]
+        if missing:
+            raise UserError(f"stage {self.name} reads {missing}, which its input lacks: {given.names}")
         missing = [name for name in self.drops if name not in given.names]
         if missing:
             raise UserError(f"stage {self.name} drops {missing}, which its input lacks: {given.names}")
@@ -180,6 +187,7 @@ class Actor:
     deterministic: ClassVar[bool] = True
     measures: ClassVar[tuple[str, ...]] = ()
     totals: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[tuple[str, ...]] = ()
 
     settings: Settings  # a subclass declares its own type: what its constructor and ``stage`` take
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.shards.batching import canonical_batches
-from gristmill.shards.errors import GristmillError
+from gristmill.shards.errors import BrokenRecords, GristmillError
 from gristmill.shards.isolation import IsolatedActor
 from gristmill.shards.stage import BatchFunction, Stage
 
@@ -102,6 +102,12 @@ class StageWorker:
             out = self.actor(batch)
         except (GristmillError, ContractError):
             raise  # the run is set up wrongly: no record is to blame
+        except BrokenRecords as found:
+            self._broken += [(int(rows[place]), _steady_line(text)) for place, text in found.errors.items()]
+            self._split += 1
+            if len(left := np.delete(rows, list(found.errors))):
+                self._run(given, left, outputs, places)
+            return
         except Exception as error:
             if len(rows) == 1:
                 self._broken.append((int(rows[0]), _describe(error)))
@@ -186,7 +192,11 @@ class StageWorker:
 
 def _describe(error: Exception) -> str:
     """Return an error as one line; no traceback, which would name a machine's folders."""
-    return f"{type(error).__name__}: {' '.join(steady(str(error)).split())}"[:500]
+    return _steady_line(f"{type(error).__name__}: {error}")
+
+
+def _steady_line(text: str) -> str:
+    return " ".join(steady(text).split())[:500]
 
 
 # What differs from process to process though the error is the same: it must not reach stored bytes (law 1).

@@ -25,7 +25,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe file, for example configs/distill.yaml.")]
+Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A recipe file, or one that is shipped, by name: distill.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file.")
 ]

@@ -58,7 +58,7 @@ def _python() -> str:
 
 def _stated() -> tuple[list[str], dict[str, list[str]]]:
     """Return the requirements as the project states them, installed or run from a checkout: all, and by extra."""
-    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    project = session.ROOT / "pyproject.toml"
     if project.is_file():
         import tomllib
 

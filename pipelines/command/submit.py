@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gristmill.cluster.session import ROOT
 from gristmill.cluster.submission import JobServer, check_variables, packed
-from gristmill.pipelines.config import load
+from gristmill.pipelines.config import find, load
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 
@@ -29,13 +28,14 @@ def submit(
     Raises:
         UserError: the recipe is not right, its output would not outlive the job, or the cluster refuses.
     """
-    load(config, overrides)
+    load(config, overrides)  # the user's own modules that it names are loaded, and so known
+    config = find(config)
     text = store.read_bytes(config)
     check_out(config, text, overrides)
     given = dict(_variable(item) for item in variables)
     check_variables(given)
     cluster = JobServer(address)
-    with packed(ROOT, config, text) as (folder, place):
+    with packed(config, text) as (folder, place):
         job = cluster.submit(folder, ["run", place, *overrides], given, name)
     stop = f"`gristmill stop {job} --address {address}`"
     print(f"submitted {job} to {cluster.address}; {stop} ends it", flush=True)

@@ -14,6 +14,7 @@ from gristmill.actors.requests import parsing
 from gristmill.actors.requests.folds import Folds, FoldSettings
 from gristmill.actors.requests.parsing import ContextKind
 from gristmill.actors.sources.requests import list_requests
+from gristmill.pipelines.filters import ActorSettings, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
 from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
 from gristmill.pipelines.run import Run
@@ -46,6 +47,8 @@ class RequestCorpusSettings(Settings):
     folds: int = Field(5, ge=2)
     test_share: float | None = Field(None, ge=0, lt=1)  # 0.2, or 0 where `test` is given
     shard: Cut = Cut()
+    filters: tuple[ActorSettings, ...] = ()
+    """The user's own, applied to the requests before they are split."""
 
     @property
     def chosen(self) -> str:
@@ -101,7 +104,7 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
     else:
         made = _generated(run, settings)
     refuse_empty(made, "requests")
-    return made
+    return filtered(run, made, settings.filters)
 
 
 def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSet, split: int = 0) -> SealedSet:

@@ -16,6 +16,7 @@ from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings
 from gristmill.actors.speech.join_digits import Join, Part, plan_strings
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings, voices_of
+from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
 from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
 from gristmill.pipelines.run import Run
@@ -58,6 +59,8 @@ class CorpusSettings(DurationSettings, RateSettings):
     """Of the recordings (digits) or the labelled speakers (files)."""
     shard: Cut = Cut()
     """Of the three parts."""
+    filters: tuple[SpeechFilter, ...] = ()
+    """The user's own, applied when the parts are made."""
 
     @property
     def chosen(self) -> str:
@@ -97,7 +100,8 @@ def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     for part in ("labelled", "unlabelled", "test"):
         made: SealedSet = getattr(corpora, part)
         refuse_empty(made, f"corpus.{part}")
-    return corpora
+    kept = {part: filtered(run, made, settings.filters, part) for part, made in vars(corpora).items()}
+    return Corpora(**kept)
 
 
 def _requests(run: Run, settings: CorpusSettings) -> Corpora:

@@ -15,6 +15,7 @@ from gristmill.actors.text.parts import DEV, TEST, TRAIN, Subset, SubsetSettings
 from gristmill.actors.text.reference_texts import KeptApart, ReferenceTexts
 from gristmill.actors.text.spoken import Spoken, SpokenSettings
 from gristmill.models.normalise import words
+from gristmill.pipelines.filters import ActorSettings, DomainFilter, filtered
 from gristmill.pipelines.generated import assistant_pairs
 from gristmill.pipelines.generated.assistant_catalogue import catalogue
 from gristmill.pipelines.inputs import refuse_empty
@@ -47,6 +48,8 @@ class GeneralSettings(Settings):
     """How often each entry of the dictionary occurs."""
     domains: tuple[str, ...] = ("fan", "climate", "switch", "cover", "lock", "cleaning", "general")
     """The domains of the other requests."""
+    filters: tuple[ActorSettings, ...] = ()
+    """The user's own, applied to the pairs in their spoken form."""
 
 
 class InDomainFiles(Settings):
@@ -79,6 +82,8 @@ class InDomainSettings(TextPartSettings):
     """How many times smaller than all of its training part the text of each experiment is."""
     shard: Cut = Cut(rows=1000)
     """The most that a shard holds."""
+    filters: tuple[DomainFilter, ...] = ()
+    """The user's own, applied to texts in their spoken form; the references are left as they are."""
 
     @field_validator("sizes")
     @classmethod
@@ -153,11 +158,13 @@ def prepare_domain_texts(run: Run, pairs: GeneralSettings, domain: InDomainSetti
     """
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
+    target, source = filtered(run, target, domain.filters, "target"), filtered(run, source, domain.filters, "source")
     parts = run.step(Step("in_domain", (TextParts.stage(domain.part(TextPartSettings)),), target, cut=domain.shard))
     refuse_parts(parts)
     apart = None if domain.files is None else references
+    found = _pairs(run, pairs, subset(run, parts, DEV, TEST), domain.domains, langs, apart)
     return DomainTexts(
-        _pairs(run, pairs, subset(run, parts, DEV, TEST), domain.domains, langs, apart),
+        filtered(run, found, pairs.filters),
         parts,
         source,
         references,

@@ -47,7 +47,7 @@ WRONG = {
     "no override": (["records"], "'records' is no override; expected key=value"),
     "interpolation": (["text=${absent}"], "absent"),
     "recipe": (["recipe=distil"], "there is no recipe 'distil', did you mean 'distill'?"),
-    "module": (["recipe=no.such.module"], "'no.such.module' cannot be imported"),
+    "module": (["recipe=no.such.module"], "recipe: no.such.module cannot be imported: there is no module 'no'"),
     "no recipe": (["recipe=gristmill.shards.store"], "is no recipe; expected a module with Config and run"),
     "password": (["text=s3://user:secret@bucket/x"], "text: the URL carries a password"),
 }

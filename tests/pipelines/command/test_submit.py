@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.cluster import submission
+from gristmill.cluster.packing import MOST_BYTES
 from gristmill.cluster.session import LOOPBACK  # the head is on loopback, and so is who joins it
-from gristmill.cluster.submission import MOST_BYTES, check_variables, packed
+from gristmill.cluster.submission import check_variables, packed
 from gristmill.shards.errors import UserError
 from tests.cluster.heads import ROOT, TOKEN, Head, end, listening, started
+from tests.pipelines.own_code import written
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,21 @@ def test_it_is_stopped_and_submitted_again_it_resumes(head: Head, tiny: Path, tm
     assert f"upper: 15 shards, {len(kept)} of them kept from before" in told
     assert {name: receipts(tmp_path)[name] for name in kept} == kept
     assert not list((tmp_path / "out").glob(".lease/*"))
+
+
+def test_code_of_the_users_own_goes_along(head: Head, tmp_path: Path) -> None:
+    place, elsewhere = written(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    config = place / "hello.yaml"
+    for words, out in (
+        (["submit", config, "runner=inprocess", "--address", head.dashboard], tmp_path / "submitted"),
+        (["run", config, "runner=ray", "workers=1"], tmp_path / "joined"),  # its workers find the code nowhere else
+    ):
+        command = [sys.executable, "-P", "-m", "gristmill", *map(str, words), f"out={out}"]
+        env = head.environment(RAY_ADDRESS=head.gcs, **LOOPBACK)
+        done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert list(out.glob("greeted/*/seal.json"))
 
 
 def receipts(folder: Path) -> dict[str, int]:
@@ -218,24 +236,30 @@ def test_mistakes_are_told_before_anything_is_uploaded(gristmill, tiny: Path, tm
     assert "expected that of the cluster's dashboard" in gristmill("submit", tiny).stderr
 
 
-def test_what_is_uploaded_is_code_alone(tmp_path: Path) -> None:
-    root = tmp_path / "checkout"
-    for name in ("pyproject.toml", "pipelines/a.py", ".env", ".git/x", ".venv/x", "env/pyvenv.cfg", "env/x", "out/x"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("1")
-    for name in ("mine/run.json", "mine/set/data.parquet", "pipelines/__pycache__/a.pyc", "configs/x.yaml"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("1")
-    with packed(root, str(root / "configs" / "x.yaml"), b"2") as (folder, place):
-        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        assert files == {"pyproject.toml", "pipelines/a.py", "configs/x.yaml"}
-        assert (place, (folder / place).read_bytes()) == ("configs/x.yaml", b"2")
-    with packed(root, "s3://bucket/y.yaml", b"3") as (folder, place):
+def test_what_is_uploaded_is_the_package_and_the_users_own_code(monkeypatch, tmp_path: Path) -> None:
+    names = ("__init__.py", "a.py", ".env", ".git/x", "env/pyvenv.cfg", "env/x", "out/x", "data/x")
+    for name in (*names, "mine/run.json", "mine/set/data.parquet", "__pycache__/a.pyc", "out2/data/__init__.py"):
+        path = tmp_path / "lab" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    (tmp_path / "lab" / "up").symlink_to(tmp_path / "lab")
+    (tmp_path / "linked").symlink_to(tmp_path / "lab" / "out2")
+    (tmp_path / "one.py").write_text("1")
+    own = {"lab": tmp_path / "lab", "linked": tmp_path / "linked", "one": tmp_path / "one.py"}
+    monkeypatch.setattr(submission, "own_modules", lambda: own)
+    with packed("configs/x.yaml", b"2") as (folder, place):
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert {name for name in files if not name.startswith("gristmill/")} == {
+            *("lab/__init__.py", "lab/a.py", "lab/out2/data/__init__.py", "linked/data/__init__.py", "one.py"),
+            "submitted/x.yaml",
+        }
+        assert {"gristmill/__main__.py", "gristmill/shards/store.py", "gristmill/configs/distill.yaml"} <= files
+        assert (place, (folder / place).read_bytes()) == ("submitted/x.yaml", b"2")
+    with packed("s3://bucket/y.yaml", b"3") as (folder, place):
         assert (place, (folder / place).read_bytes()) == ("submitted/y.yaml", b"3")
-    with (root / "large.bin").open("wb") as large:
+    with (tmp_path / "lab" / "large.bin").open("wb") as large:
         large.truncate(MOST_BYTES)
-    with pytest.raises(UserError, match=r"32 at most; .* the largest are large.bin \(32 MiB\)"), packed(root, "x", b""):
-        pass
-    with pytest.raises(UserError, match="is no checkout"), packed(tmp_path, "x", b""):
+    wrong = r"32 at most; .* the largest are lab/large.bin \(32 MiB\)"
+    with pytest.raises(UserError, match=wrong), packed("x", b""):
         pass
     check_variables({"AWS_ENDPOINT_URL": "http://x"})

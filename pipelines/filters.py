@@ -1,0 +1,101 @@
+"""Filters of the user's own in a recipe: named in its file, checked when that is read, applied to what it starts from.
+
+corpus:
+  filters:
+    - {actor: "lab.filters:TooShort", settings: {least: 3}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from gristmill.pipelines.config import told
+from gristmill.pipelines.inputs import refuse_empty
+from gristmill.pipelines.run import Run
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
+from gristmill.shards.names import named
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, Stage
+from gristmill.shards.step import Step
+
+
+class ActorSettings(Settings):
+    """An actor by its name, and its settings."""
+
+    actor: str
+    """``module:name``, found like any module, beside the recipe's file or in the current folder."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Those of its settings that are not at their default."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        try:
+            self.stage()
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        except ValidationError as error:
+            kind = _class(self.actor).settings_type()
+            raise ValueError("; ".join(f"settings.{line}" for line in told(error, kind))) from None
+        return self
+
+    def applies(self, part: str) -> bool:
+        """Tell whether a part of what a recipe starts from is filtered."""
+        return True
+
+    def stage(self) -> Stage:
+        """Return the actor's stage. It is called by the actor's full name unless that has one of its own."""
+        kind = _class(self.actor)
+        return kind.stage(kind.settings_type().model_validate(self.settings), name=kind.name or self.actor)
+
+
+class SpeechFilter(ActorSettings):
+    """A filter of utterances."""
+
+    parts: tuple[Literal["labelled", "unlabelled", "test"], ...] | None = None
+    """Of the corpus; by default the labelled one and, for a filter that does not read the text, the unlabelled one,
+    which has none. The test part is left as it is unless it is named: filtered, it is another test."""
+
+    def applies(self, part: str) -> bool:
+        """Tell whether a part is filtered."""
+        if self.parts is not None:
+            return part in self.parts
+        columns = self.stage().columns
+        return part == "labelled" or (part == "unlabelled" and bool(columns) and "text" not in columns)
+
+
+class DomainFilter(ActorSettings):
+    """A filter of the domain's texts, before those of the target language are cut into parts."""
+
+    parts: tuple[Literal["target", "source"], ...] = ("target", "source")
+    """The text of which language."""
+
+    def applies(self, part: str) -> bool:
+        """Tell whether a part is filtered."""
+        return part in self.parts
+
+
+def filtered(run: Run, made: SealedSet, filters: Sequence[ActorSettings], part: str = "") -> SealedSet:
+    """Return a set without the records that filters reject, in a step ``<set>_kept``; the set itself without filters.
+
+    ``part`` says which part of what the recipe starts from it is.
+    """
+    stages = tuple(one.stage() for one in filters if one.applies(part))
+    if not stages:
+        return made
+    kept = run.step(Step(f"{made.name}_kept", stages, made))
+    refuse_empty(kept, kept.name)
+    return kept
+
+
+def _class(name: str) -> type[Actor]:
+    found = named(name)
+    if not isinstance(found, type) or not issubclass(found, Actor) or found.fan_out:
+        raise UserError(
+            f"{name} is no filter; expected a class such as gristmill.actors.records.Filter is, or a function with "
+            "@filter_records"
+        )
+    return found

@@ -1,0 +1,77 @@
+"""Filters of the user's own are applied to the parts that they are for, and without any nothing changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gristmill.actors.records import filter_records
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.filters import ActorSettings
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
+from gristmill.pipelines.text.domain_texts import GeneralSettings, InDomainSettings
+from gristmill.pipelines.text.domain_texts import prepare_corpora as prepare_texts
+from gristmill.shards.errors import UserError
+
+NUMBERS = {"labelled_records": 8, "unlabelled_records": 2, "test_records": 4, "sampling_rate": 8000}
+
+
+@filter_records
+def wordy(text: str, *, most: int) -> str | None:
+    return "wordy" if len(text.split()) > most else None
+
+
+@filter_records
+def long_pair(source: str, target: str, *, most: int = 3) -> str | None:
+    return "long" if max(len(source.split()), len(target.split())) > most else None
+
+
+@filter_records
+def short(duration: float, *, least: float) -> str | None:
+    return "short" if duration < least else None
+
+
+def own(most: int, **more: object) -> dict[str, object]:
+    return {"actor": f"{__name__}:wordy", "settings": {"most": most}, **more}
+
+
+def test_speech_is_filtered_by_part(tmp_path: Path) -> None:
+    run = Run(str(tmp_path), InProcessRunner())
+    plain = prepare_corpora(run, CorpusSettings(**NUMBERS))
+    assert [entry.name for entry in run.trace if entry.kind == "step"] == ["labelled", "unlabelled", "test"]
+    texts = [text for table in plain.labelled.tables(["text"]) for text in table["text"].to_pylist()]
+    most = min(len(text.split()) for text in texts)
+    kept = prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(most)]))
+    assert kept.labelled.name == "labelled_kept"
+    assert kept.labelled.seal["input_digests"] == [plain.labelled.digest]
+    left = [text for table in kept.labelled.tables(["text"]) for text in table["text"].to_pylist()]
+    assert left == [text for text in texts if len(text.split()) <= most]
+    assert kept.labelled.seal["reasons"] == {f"{__name__}:wordy: wordy": len(texts) - len(left)}
+    assert (kept.unlabelled.digest, kept.test.digest) == (plain.unlabelled.digest, plain.test.digest)
+    short = {"actor": f"{__name__}:short", "settings": {"least": 0.1}}
+    made = prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[short]))
+    assert [made.labelled.name, made.unlabelled.name, made.test.name] == ["labelled_kept", "unlabelled_kept", "test"]
+    of_another = {"actor": f"{__name__}:long_pair"}
+    with pytest.raises(UserError, match=r"long_pair reads \['source', 'target'\], which its input lacks"):
+        prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[of_another]))
+    with pytest.raises(UserError, match=r"^test_kept: no record is left"):
+        prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(0, parts=["test"])]))
+
+
+def test_pairs_and_texts_of_the_domain_are_filtered(tmp_path: Path) -> None:
+    pairs = GeneralSettings(records=200, filters=[{"actor": f"{__name__}:long_pair", "settings": {"most": 6}}])
+    domain = InDomainSettings(target_records=200, source_records=60, reference_records=8, sizes=[1])
+    run = Run(str(tmp_path), InProcessRunner())
+    plain = prepare_texts(run, pairs.but(filters=()), domain)
+    made = prepare_texts(run, pairs, domain.but(filters=[own(6, parts=["source"])]))
+    assert (made.pairs.name, made.source.name) == ("pairs_kept", "in_domain_source_kept")
+    assert 0 < made.pairs.records < plain.pairs.records
+    assert 0 < made.source.records < plain.source.records
+    assert made.parts.digest == plain.parts.digest
+
+
+def test_an_actor_is_given_once() -> None:
+    stage = ActorSettings(**own(3)).stage()
+    assert (stage.name, stage.params.most, stage.columns) == (f"{__name__}:wordy", 3, ("text",))
