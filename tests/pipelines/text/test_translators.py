@@ -99,6 +99,8 @@ def test_a_round_of_self_training(
     synthetic = seal_tables(str(tmp_path / "synthetic"), "synthetic", [pa.Table.from_pylist(rows, schema=PAIRS)])
     job = translator_job("tuned", [synthetic, pairs], SETTINGS, init=translator, weights=[1.0, 0.5])
     assert {one.digest for one in job.made_of()} == {synthetic.digest, pairs.digest, translator.digest}
+    assert job.settings is not None
+    assert job.settings.identity() == {"epochs": 1.0, "lr": 1e-3, "batch_units": 200}  # nothing of one from scratch
     (tuned,) = Run(str(folder / "out"), InProcessRunner()).train([job])
     assert tuned.digest != translator.digest
     assert tuned.read("vocab.json") == translator.read("vocab.json")
