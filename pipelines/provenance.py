@@ -24,8 +24,8 @@ def add_provenance(report: Report, run: Run) -> None:
             report.lineage.append({"name": name, "digest": trace.digest, "inputs": inputs, "kind": trace.kind})
         names.setdefault(trace.digest, name)
         report.digests[name] = trace.digest
-        if trace.told:
-            report.records.append(record_row(trace.told))
+        if trace.summary:
+            report.records.append(record_row(trace.summary))
     report.versions = {"python": platform.python_version(), **_versions()}
 
 

@@ -97,7 +97,7 @@ def test_the_second_waits_and_finds_all_done(start: Start, out: str, tmp_path: P
     assert ended(first)[0] == 0
     code, told = ended(second)
     assert code == 0, told
-    assert f"another run is at work at {out} since" in told
+    assert f"another run has been working at {out} since" in told
     assert "nothing to do" in told
     assert sorted(calls(tmp_path).values()) == [1] * SHARDS, "a shard was made twice"
     assert left(out) == []

@@ -105,7 +105,7 @@ def test_a_finished_step_costs_one_read(root: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(store, "read_bytes", lambda url: read.append(url) or plain(url))
     sealed = run.step(step)
     assert read == [store.join(sealed.url, "seal.json")]
-    assert run.trace[1].told["shards"] == 3
+    assert run.trace[1].summary["shards"] == 3
 
 
 def test_copies_are_counted_by_their_record(root: str) -> None:

@@ -70,7 +70,7 @@ def test_a_holder_that_beats_is_waited_for(root: str) -> None:
     waiter.join(3 * first.seconds)
     assert not second.held
     (line,) = told
-    assert line.startswith(f"another run is at work at {root}/out since 20")
+    assert line.startswith(f"another run has been working at {root}/out since 20")
     assert line.endswith("waiting")
     first.release()
     waiter.join(20)

@@ -41,7 +41,7 @@ def test_what_is_wrong_is_told_by_its_path(override: str, message: str) -> None:
 
 
 def test_a_kind_and_a_file_that_are_not_there_are_told() -> None:
-    with pytest.raises(UserError, match="'kubray' is no kind of manifest, did you mean 'kuberay'"):
+    with pytest.raises(UserError, match="'kubray' is not a kind of manifest, did you mean 'kuberay'"):
         render("kubray", [FLEET])
     with pytest.raises(UserError, match=r"no-such\.yaml: there is no such fleet file"):
         render("slurm", ["no-such.yaml"])
@@ -61,7 +61,7 @@ def test_no_secret_of_the_environment_is_rendered(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_secret_that_was_put_into_the_fleet_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
-    with pytest.raises(UserError, match=r"the value of \$AWS_SECRET_ACCESS_KEY would stand in the manifest") as caught:
+    with pytest.raises(UserError, match=r"the manifest would contain the value of \$AWS_SECRET_ACCESS_KEY") as caught:
         render(kind, [FLEET, "images.cpu=x:${oc.env:AWS_SECRET_ACCESS_KEY}", "name=${oc.env:AWS_SECRET_ACCESS_KEY}"])
     assert CANARY not in str(caught.value)
 

@@ -65,7 +65,7 @@ def test_the_price_is_what_hours_cost(recipe: Path) -> None:
 
 def test_the_report_sets_the_plan_against_what_was(gristmill, recipe: Path, tmp_path: Path) -> None:
     shown = gristmill("plan", recipe, "--sample", 10, "--cpu-hour", "2").stdout
-    assert "in all about" in shown
+    assert "in total about" in shown
     assert "cost 0.00" in shown
     gristmill("run", recipe)
     plan = json.loads((tmp_path / "out" / "report.json").read_bytes())["plan"]

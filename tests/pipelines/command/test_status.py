@@ -96,7 +96,7 @@ def test_a_run_without_its_report_is_not_told_as_finished(stopped: Path, capsys:
     run_step(step(stopped, 1.0, {5: "break", 6: "break"}), str(stopped), InProcessRunner(), 0)
     show_status(str(stopped))
     told = capsys.readouterr().out
-    assert "none under way, and no report yet" in told
+    assert "none under way and no report yet" in told
     assert "finished" not in told
 
 
@@ -116,7 +116,7 @@ def test_watching_tells_lines_until_the_run_is_over(
     assert lines[0].startswith("upper: 2/3 shards, 0 rejected, 2 quarantined, 0.4 records/s, ")
     assert lines[1].startswith("1 under way")
     assert lines[2].startswith("whole run: time to go unknown")
-    assert lines[3:] == ["all that was begun is finished", "whole run: finished"]
+    assert lines[3:] == ["all steps are finished", "whole run: finished"]
 
 
 def test_watching_lives_on_a_terminal(stopped: Path) -> None:
