@@ -54,7 +54,7 @@ def test_no_more_workers_than_shards() -> None:
     assert (pool.least, pool.most) == (2, 2)
 
 
-def test_missing_gpu_is_told() -> None:
+def test_missing_gpu_is_reported() -> None:
     with pytest.raises(UserError, match="stage s0 needs 1 GPU"):
         plan_pools(stages(Resources(gpus=1)), Capacity(4, 0), 10)
 

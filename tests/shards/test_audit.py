@@ -162,7 +162,7 @@ def test_an_input_that_is_gone(out: Path) -> None:
     assert "upper: input: the set" in gaps(out)
 
 
-def test_a_place_without_sets_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_sets_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sealed set is here or below"):
         list(audit_below(str(tmp_path)))
     (tmp_path / "notes").write_text("x")

@@ -30,7 +30,7 @@ class Raises:
         raise UserError("a sentence")
 
 
-def test_gives_what_the_actor_gives() -> None:
+def test_returns_the_result_of_the_actor() -> None:
     isolated = IsolatedActor(noisy(), 7)
     batch = table(0, 5)
     assert isolated(batch).equals(noisy().build(7)(batch))

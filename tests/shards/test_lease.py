@@ -63,13 +63,13 @@ def test_of_many_at_once_one_holds_it_at_a_time(root: str) -> None:
 
 
 def test_a_holder_that_beats_is_waited_for(root: str) -> None:
-    first, second, told = Lease(store.join(root, "out")), Lease(store.join(root, "out")), []
+    first, second, messages = Lease(store.join(root, "out")), Lease(store.join(root, "out")), []
     first.take(nobody)
-    waiter = threading.Thread(target=second.take, args=(told.append,))
+    waiter = threading.Thread(target=second.take, args=(messages.append,))
     waiter.start()
     waiter.join(3 * first.seconds)
     assert not second.held
-    (line,) = told
+    (line,) = messages
     assert line.startswith(f"another run has been working at {root}/out since 20")
     assert line.endswith("waiting")
     first.release()
@@ -106,7 +106,7 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(root: str, monkeypatch
     lease.release()
 
 
-def test_who_was_taken_for_dead_hears_of_it_and_harms_nobody(root: str) -> None:
+def test_a_holder_presumed_dead_is_notified_and_does_no_harm(root: str) -> None:
     out, heard = store.join(root, "out"), threading.Event()
     zombie, other = Lease(out, heard.set), Lease(out)
     zombie.take(nobody)

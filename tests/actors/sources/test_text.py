@@ -185,7 +185,7 @@ def test_a_catalogue_may_hold_any_sign(tmp_path: Path) -> None:
         ("sub/a.md", b"x", (), "no text found"),
     ],
 )
-def test_what_cannot_be_listed_is_told(
+def test_files_that_cannot_be_listed_are_reported(
     tmp_path: Path, name: str | None, content: bytes, columns: tuple, said: str
 ) -> None:
     if name and name.endswith("o"):

@@ -33,14 +33,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("override", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_by_its_path(override: str, message: str) -> None:
+def test_mistakes_are_reported_by_their_path(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         render("kuberay", [FLEET, override])
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_kind_and_a_file_that_are_not_there_are_told() -> None:
+def test_an_unknown_kind_and_a_missing_file_are_reported() -> None:
     with pytest.raises(UserError, match="'kubray' is not a kind of manifest, did you mean 'kuberay'"):
         render("kubray", [FLEET])
     with pytest.raises(UserError, match=r"no-such\.yaml: there is no such fleet file"):
