@@ -1,4 +1,4 @@
-"""What the image is made of agrees with the project and with the manifests."""
+"""The image agrees with the project and with the manifests."""
 
 from __future__ import annotations
 

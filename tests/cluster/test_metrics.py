@@ -1,4 +1,4 @@
-"""The series of a run, as Prometheus gets them from a running cluster, and the boards that show them."""
+"""The series of a run, as Prometheus scrapes them from a running cluster, and the boards that show them."""
 
 from __future__ import annotations
 

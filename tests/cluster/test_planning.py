@@ -1,4 +1,4 @@
-"""How pools are planned, and that an envelope gives back what was put in."""
+"""Planning of pools, and round trips through envelopes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to object storage: so many for each shard, so many for each step, and no listing for each shard."""
+"""Requests to object storage: fixed numbers per shard and per step, and no listing per shard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor of a worker starts Ray again when it ended, and ends it when the head is silent."""
+"""A worker's supervisor restarts Ray when it ends, and ends it when the head is silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An HTTP proxy before a storage that breaks requests in the ways networks and busy servers do, by a seed."""
+"""An HTTP proxy before a storage that breaks requests as networks and busy servers do, reproducibly by a seed."""
 
 from __future__ import annotations
 

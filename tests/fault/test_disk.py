@@ -1,4 +1,4 @@
-"""The disk is full in the middle of a run: it stops with a sentence, half of nothing is there, and it goes on later."""
+"""The disk fills up during a run: it stops with a sentence, leaves no partial result, and resumes later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The storage answers badly, breaks off, or goes: runs come out the same, or end with a sentence in bounded time."""
+"""The storage fails, truncates or disappears: runs have the same result, or end with a sentence in bounded time."""
 
 from __future__ import annotations
 

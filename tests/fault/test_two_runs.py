@@ -1,4 +1,4 @@
-"""Laws 2 to 4 where two runs of one recipe meet: each shard is made once, and no death of either stops the other."""
+"""Laws 2 to 4 with two runs of one recipe: each shard is made once, and the death of one does not stop the other."""
 
 from __future__ import annotations
 

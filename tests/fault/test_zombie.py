@@ -1,4 +1,4 @@
-"""Law 3: an attempt that stood still while another finished the work wakes up, and does no harm."""
+"""Law 3: an attempt that froze while another finished the work wakes up, and does no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit finds each kind of gap that is planted, and says where."""
+"""The audit finds each kind of planted gap, and reports its place."""
 
 from __future__ import annotations
 

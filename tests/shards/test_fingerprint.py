@@ -1,4 +1,4 @@
-"""What changes a step's fingerprint (law 5), and what must not."""
+"""Changes that alter a step's fingerprint (law 5), and those that must not."""
 
 from __future__ import annotations
 

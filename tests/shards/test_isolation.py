@@ -1,4 +1,4 @@
-"""An actor in a process of its own: what it gives, raises and dies of comes back."""
+"""An actor in a process of its own: its results, errors and deaths are passed on."""
 
 from __future__ import annotations
 

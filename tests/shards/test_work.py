@@ -1,4 +1,4 @@
-"""What is stored of an error is the same in every process."""
+"""The stored description of an error is the same in every process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lhotse cuts, as Lhotse itself writes them, become pointers, or rejects with their reason."""
+"""Lhotse cuts, as written by Lhotse itself, become pointers, or rejects with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listing: every kind of corpus becomes pointers, and what is wrong with one is said."""
+"""Listing: every kind of corpus becomes pointers, and faults are reported."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_object_storage_lists_alike(tmp_path: Path) -> None:
         ({}, "gone", "gone: no such file or folder; expected a folder of audio"),
         ({"c/readme.md": b"x"}, "c", "c: no audio found"),
         ({"c/m.jsonl": b""}, "c/m.jsonl", "no audio found"),
-        ({"c/m.jsonl": b"a,b\n1,2\n"}, "c/m.jsonl", "not a JSONL manifest; expected one JSON object a line"),
+        ({"c/m.jsonl": b"a,b\n1,2\n"}, "c/m.jsonl", "not a JSONL manifest; expected one JSON object per line"),
         ({"c/m.json": b"[\n{}\n]"}, "c/m.json", "not a JSONL manifest"),
         ({"c/train.jsonl": b"{}", "c/test.jsonl": b"{}"}, "c", "holds several manifests"),
         ({"c/a.wav": b""}, "c/*.flac", "no audio found"),
@@ -217,7 +217,7 @@ def test_wrong_options_are_said(tmp_path: Path) -> None:
     tone(tmp_path / "a.wav")
     with pytest.raises(UserError, match="unknown kind"):
         list_sources(str(tmp_path), kind="wavs")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="sound is no value"):
+    with pytest.raises(UserError, match="sound is not a field"):
         list_sources(str(tmp_path), fields={"sound": "x"})
 
 

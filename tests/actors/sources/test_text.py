@@ -1,4 +1,4 @@
-"""Listing of text: every kind of file, with every record that it holds, whatever is wrong with it."""
+"""Listing of text: every kind of file, with all of its records, malformed ones included."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_pairs_of_files(tmp_path: Path) -> None:
 def test_unequal_files_are_refused_with_both_counts(tmp_path: Path) -> None:
     write(tmp_path / "train.en", "one\ntwo\nthree\nfour\n")
     write(tmp_path / "train.hi", "एक\nदो\n")
-    with pytest.raises(UserError, match=r"train\.en has 4 lines and .*train\.hi has 2; expected as many"):
+    with pytest.raises(UserError, match=r"train\.en has 4 lines and .*train\.hi has 2; expected line-aligned files"):
         pairs(tmp_path / "train")
 
 

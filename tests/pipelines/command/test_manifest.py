@@ -1,4 +1,4 @@
-"""The command's side of fleets: reading, telling of mistakes, and no secret in what it prints."""
+"""The command for fleet manifests: reading, error messages, and no secret in the output."""
 
 from __future__ import annotations
 

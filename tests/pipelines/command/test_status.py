@@ -1,4 +1,4 @@
-"""How far a run is, as its receipts tell it."""
+"""The progress of a run, from its receipts."""
 
 from __future__ import annotations
 
