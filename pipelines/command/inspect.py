@@ -45,7 +45,7 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
             continue
         held = f"{sealed.records} records in {len(sealed.shards)} shards"
         if side != "data":
-            held = f"{sum(entry['rows'] for entry in sealed.seal[side])} in {side} beside {held}"
+            held = f"{sum(entry['rows'] for entry in sealed.seal[side])} in {side}; {held}"
         head = f"{sealed.name}  {sealed.url}  {held}\n"
         for row in _rows(sealed, side, conditions, n):
             print(head, end="")

@@ -165,7 +165,7 @@ def read_status(out: str) -> list[SetStatus]:
     """Return the state of each set, artifact and training below an output, by last activity.
 
     Raises:
-        UserError: there is nothing of a run.
+        UserError: there is no run.
     """
     return StatusReader(out).read().sets
 
