@@ -133,7 +133,7 @@ def test_truncated_files_and_duplicates_are_reported(tmp_path: Path) -> None:
 
 
 def test_files_without_cuts_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no Lhotse cuts are in it; expected one cut a line"):
+    with pytest.raises(UserError, match=r"no Lhotse cuts are in it; expected one cut per line"):
         listed(write(tmp_path / "a/cuts.jsonl", [{"audio_filepath": "a.wav"}]))
     (tmp_path / "b.jsonl.gz").write_bytes(b"not packed")
     with pytest.raises(UserError, match=r"cannot be decompressed .*; expected a complete gzip file"):
