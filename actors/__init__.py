@@ -1,1 +1,1 @@
-"""One class for each kind of worker: what it loads once, and what it does to a batch."""
+"""One class per kind of worker: the models it loads once, and its work on a batch."""

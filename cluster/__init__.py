@@ -1,1 +1,1 @@
-"""Where it runs: sessions, the runners, training launches and job submission."""
+"""Ray execution: sessions, runners, training launches and job submission."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, below the URL of the artifact it makes: they outlive workers and drivers alike."""
+"""Checkpoints of a training, below the URL of its artifact: they outlive workers and drivers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KEPT = 2
 
 
 class Checkpoints:
-    """The numbered checkpoints of one training. Only rank 0 writes; a name is there whole or not at all."""
+    """The numbered checkpoints of one training. Only rank 0 writes; a checkpoint is complete or absent."""
 
     def __init__(self, url: str) -> None:
         self.url = store.join(url, CHECKPOINTS)
@@ -20,11 +20,11 @@ class Checkpoints:
         return names[-1] if names else None
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one."""
+        """Return the bytes of a checkpoint."""
         return store.read_bytes(store.join(self.url, name))
 
     def write(self, data: bytes) -> None:
-        """Add one behind the newest and remove those that are no longer needed."""
+        """Add a checkpoint after the newest and remove those no longer needed."""
         names = self._names()
         number = int(names[-1].removeprefix("step-")) + 1 if names else 1
         store.write_bytes(store.join(self.url, f"step-{number:06d}"), data)

@@ -1,4 +1,4 @@
-"""Envelopes: a shard on its way between processes is one row of a table, so nothing can split, merge or drop it."""
+"""Envelopes: a shard between processes is one row of a table, so that Ray Data cannot split, merge or drop it."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ COLUMNS = {
 
 
 def pack_spec(spec: ShardSpec) -> pa.Table:
-    """Return the envelope of a shard that is planned."""
+    """Return the envelope of a planned shard."""
     return _row(spec=pa.array([pickle.dumps(spec)], pa.binary()))
 
 
 def find_spec(envelope: pa.Table) -> ShardSpec | None:
-    """Return the plan of a shard that was not opened yet."""
+    """Return the plan of a shard that was not opened yet, else ``None``."""
     data = envelope["spec"][0].as_py()
     return None if data is None else pickle.loads(data)
 
 
 def shard_name(envelope: pa.Table) -> str:
-    """Return the name of the shard that an envelope holds, planned or in the making."""
+    """Return the name of the shard in an envelope, planned or in progress."""
     spec = find_spec(envelope)
     return json.loads(envelope["state"][0].as_py())["shard"] if spec is None else spec.name
 
 
 def pack(work: Work) -> pa.Table:
-    """Return the envelope of a shard in the making."""
+    """Return the envelope of a shard in progress."""
     return _row(
         state=pa.array([json.dumps({name: getattr(work, name) for name in STATE})]),
         table=_wrap(work.table),
@@ -76,21 +76,21 @@ def unpack(envelope: pa.Table) -> Work:
 
 
 def pack_receipt(receipt: Receipt) -> pa.Table:
-    """Return the envelope of a shard that is committed."""
+    """Return the envelope of a committed shard."""
     return _row(receipt=pa.array([json.dumps(receipt.to_json())]))
 
 
 def pack_error(error: Exception) -> pa.Table:
-    """Return the envelope that carries an error to the driver; it passes all stages as it is."""
+    """Return the envelope that carries an error to the driver; all stages pass it on unchanged."""
     return _row(error=pa.array([pickled_error(error)], pa.binary()))
 
 
 def pickled_error(error: Exception) -> bytes:
-    """Return an error as bytes, with a note of where it was raised; one that cannot be pickled by its text."""
+    """Return an error as bytes, with its traceback as a note; one that cannot be pickled is replaced by its text."""
     error.add_note("raised in a worker:\n" + "".join(traceback.format_exception(error)).rstrip())
     try:
         data = pickle.dumps(error)
-        pickle.loads(data)  # an error may pickle and still not come back, if its constructor takes more than its text
+        pickle.loads(data)  # fails for an error that pickles but whose constructor takes more than its text
     except Exception:
         plain = RuntimeError(f"{type(error).__name__}: {error}")
         plain.__notes__ = error.__notes__
@@ -99,12 +99,12 @@ def pickled_error(error: Exception) -> bytes:
 
 
 def is_error(envelope: pa.Table) -> bool:
-    """Tell whether an envelope carries an error."""
+    """Return whether an envelope carries an error."""
     return envelope["error"].null_count == 0
 
 
 def open_receipt(envelope: pa.Table) -> Receipt:
-    """Return the receipt that came back; an error that came instead is raised as it was in the worker."""
+    """Return the receipt in an envelope, or raise the worker's error that it carries."""
     if is_error(envelope):
         raise pickle.loads(envelope["error"][0].as_py())
     return Receipt.from_json(json.loads(envelope["receipt"][0].as_py()))
@@ -115,7 +115,7 @@ def _row(**columns: pa.Array) -> pa.Table:
 
 
 def _wrap(table: pa.Table) -> pa.Array:
-    """Return a table as one binary value: written once, into memory of just its size."""
+    """Return a table as one binary value: written once, into a buffer of exactly its size."""
     size = pa.MockOutputStream()
     _write(size, table)
     data = pa.allocate_buffer(size.size(), resizable=False)

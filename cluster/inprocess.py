@@ -1,4 +1,4 @@
-"""The in-process runner: one core, no Ray. For tests, debugging and machines where Ray is not installed."""
+"""The in-process runner: one core, no Ray. For tests, debugging and machines without Ray."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class InProcessRunner:
             yield task.commit(work)
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
-        """Train one job after the other; each goes on from its last checkpoint.
+        """Train the jobs one after another; each resumes from its newest checkpoint.
 
         Raises:
-            UserError: a job asks for several ranks, which are several processes.
+            UserError: a job has several ranks, which need several processes.
         """
         for job, url in jobs:
             if job.ranks > 1:
@@ -60,7 +60,7 @@ class InProcessContext:
         return None if name is None else self.checkpoints.read(name)
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Keep the checkpoint, and log the metrics if that is asked for."""
+        """Store the checkpoint, and log the metrics if there is a log."""
         if self.log is not None:
             self.log.point(metrics)
         if checkpoint is not None:

@@ -1,8 +1,8 @@
-"""What a run tells Prometheus: series recorded on the driver, from receipts as they come, and exported by Ray.
+"""Prometheus metrics of a run: series recorded on the driver from incoming receipts, and exported by Ray.
 
-Ray serves them at the metrics port of the driver's node as ``ray_gristmill_*``. Labels have few values: runs, steps
-and stages by name, and of a reason its fixed part. Runners without Ray record nothing. ``docs/monitoring.md`` lists
-the series.
+Ray serves them at the metrics port of the driver's node as ``ray_gristmill_*``. Labels have low cardinality: names of
+runs, steps and stages, and the fixed part of a reject reason. Runners without Ray record nothing.
+``docs/monitoring.md`` lists the series.
 """
 
 from __future__ import annotations
@@ -29,52 +29,52 @@ STEP = ("run", "step")
 STAGE = ("run", "step", "stage")
 TRAINING = ("run", "training")
 COUNTERS = {
-    "records_in": (STEP, "Records that committed shards took in."),
-    "records_out": (STEP, "Records of which committed shards hold a row."),
-    "records_rejected": ((*STAGE, "reason"), "Rows turned down, by the fixed part of their reason."),
+    "records_in": (STEP, "Input records of committed shards."),
+    "records_out": (STEP, "Records with a row in committed shards."),
+    "records_rejected": ((*STAGE, "reason"), "Rejected rows, by the fixed part of their reason."),
     "records_quarantined": (STEP, "Records that broke a stage."),
     "audio_seconds": (STEP, "Seconds of audio in the rows of committed shards."),
-    "bytes_written": (STEP, "Bytes of Parquet in committed shards, rejects and quarantine counted."),
-    "stage_busy_seconds": (STAGE, "Seconds that workers of a stage were at work on committed shards."),
-    "batches_retried": ((*STEP, "cause"), "Batches halved and run again, for want of memory or for an error."),
+    "bytes_written": (STEP, "Bytes of Parquet in committed shards, including rejects and quarantine."),
+    "stage_busy_seconds": (STAGE, "Seconds that workers of a stage spent on committed shards."),
+    "batches_retried": ((*STEP, "cause"), "Batches halved and retried, after running out of memory or another error."),
 }
 GAUGES = {
-    "shards_waiting": (STEP, "Shards of the step that are not committed."),
+    "shards_waiting": (STEP, "Shards of the step not yet committed."),
     "step_progress": (STEP, "Share of the step's shards that are committed, 0 to 1."),
-    "step_eta_seconds": (STEP, "Seconds until the step ends, at the pace of this run so far."),
-    "stage_workers": (STAGE, "Workers of the stage when its pool is full."),
+    "step_eta_seconds": (STEP, "Seconds until the step ends, at the average pace of this run."),
+    "stage_workers": (STAGE, "Workers in the stage's full pool."),
     "gpu_busy_share": (
         STAGE,
-        "Share of the time since the step began that a GPU stage's workers were at work, 0 to 1.",
+        "Share of the time since the step began that a GPU stage's workers were busy, 0 to 1.",
     ),
-    "measure_mean": ((*STAGE, "column"), "Mean over the step so far of a column that a stage measures."),
+    "measure_mean": ((*STAGE, "column"), "Mean of a column measured by a stage, over the step so far."),
     "training_progress": (TRAINING, "Share of the training's steps that are done, 0 to 1."),
-    "training_loss": (TRAINING, "Loss of the step last told."),
+    "training_loss": (TRAINING, "Last reported loss."),
     "cost": (RUN, "Cost of the work committed by this driver, at the prices of the recipe."),
 }
 HISTOGRAMS = {
     "shard_seconds": (STEP, "Work in one shard, over all its stages.", (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)),
 }
-MOST_REASONS = 40  # of one stage; those that come later are told as "other"
+MOST_REASONS = 40  # of one stage; later ones are reported as "other"
 OTHER = "other"
 BEAT = 3.0  # seconds
 
 
 class Price(Settings):
-    """What machines cost, in a currency of the user's."""
+    """Prices of machines, in any currency."""
 
     cpu_hour: NonNegativeFloat = 0.0
-    """An hour of a CPU."""
+    """Price of one CPU for an hour."""
     gpu_hour: NonNegativeFloat = 0.0
-    """An hour of a GPU."""
+    """Price of one GPU for an hour."""
 
     def of(self, seconds: float, resources: Resources) -> float:
-        """Return what a worker costs that holds its resources so long."""
+        """Return the cost of a worker that holds its resources for so many seconds."""
         return seconds / 3600 * (resources.cpus * self.cpu_hour + resources.gpus * self.gpu_hour)
 
 
 class Series:
-    """The series themselves; of each name there is one a process."""
+    """The Ray metrics behind the series; a process has one of each name."""
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
@@ -91,53 +91,53 @@ class Series:
         atexit.register(self._over.set)
 
     def _beat(self) -> None:
-        """Set all gauges again and again: Ray forgets those that were not set for two of its intervals."""
+        """Set all gauges periodically: Ray drops those that were not set for two of its intervals."""
         while not self._over.wait(BEAT):
             with self._lock:
                 for (name, labels), value in self._held.items():
                     self._made[name].set(value, tags=dict(labels))
 
     def add(self, name: str, value: float, **labels: str) -> None:
-        """Add to a counter; nothing is added to one that a step may never need, so that it has no empty series."""
+        """Add to a counter. Zeros are skipped, so that steps have no empty series."""
         if value > 0:
             self._made[name].inc(value, tags=labels)
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """Set a gauge; it stays so until it is set anew or this process ends."""
+        """Set a gauge; it keeps the value until it is set again or this process ends."""
         with self._lock:
             self._held[name, tuple(labels.items())] = value
             self._made[name].set(value, tags=labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Put a value into a histogram."""
+        """Add a value to a histogram."""
         self._made[name].observe(value, tags=labels)
 
 
 @functools.cache
 def series() -> Series:
-    """Return the series of this process; Ray must be there."""
+    """Return the series of this process; requires Ray."""
     return Series()
 
 
 class RunMetrics:
-    """Records the work of one driver on a run, by its name."""
+    """Metrics of one driver's work on a run, by the name of the run."""
 
     def __init__(self, run: str, price: Price) -> None:
         self.run, self.price = run, price
         self.cost = 0.0
 
     def step(self, task: ShardTask, shards: int, workers: Mapping[str, int]) -> StepMetrics:
-        """Return what hears the receipts of a step's shards; ``workers`` is the full size of each stage's pool."""
+        """Return the metrics of a step; ``workers`` is the full size of each stage's pool."""
         return StepMetrics(self, task, shards, workers)
 
     def spend(self, seconds: float, resources: Resources) -> None:
-        """Count what a worker cost that was at work so long."""
+        """Add the cost of a worker that was busy for so many seconds."""
         self.cost += self.price.of(seconds, resources)
         series().set("cost", self.cost, run=self.run)
 
 
 class StepMetrics:
-    """Records one execution of a step's shards."""
+    """Metrics of one execution of a step's shards."""
 
     def __init__(self, run: RunMetrics, task: ShardTask, shards: int, workers: Mapping[str, int]) -> None:
         self.run, self.series, self.workers = run, series(), dict(workers)
@@ -150,13 +150,13 @@ class StepMetrics:
         self.begun = time.monotonic()
         for stage, number in self.workers.items():
             self.series.set("stage_workers", number, **self.labels, stage=stage)
-        self._tell()
+        self._set_gauges()
 
     def advance(self, receipt: Receipt) -> None:
-        """Record a shard that is committed."""
+        """Record a committed shard."""
         labels, attempt = self.labels, receipt.attempt
         self.left -= 1
-        again = receipt.requeue_of is not None  # its records came in, and broke, before
+        again = receipt.requeue_of is not None  # its records were counted, and broke, before
         for name, count in {
             "records_in": 0 if again else receipt.records_in,
             "records_out": receipt.records_out,
@@ -174,10 +174,10 @@ class StepMetrics:
             before = self.measured.get(key, (0.0, 0))
             self.measured[key] = (before[0] + total, before[1] + count)
         self._spend(attempt.get("seconds", {}))
-        self._tell()
+        self._set_gauges()
 
     def end(self) -> None:
-        """Nothing waits any more: the step is over, or the run stopped."""
+        """Reset the gauges: the step is over, or the run stopped."""
         for name in ("shards_waiting", "step_eta_seconds"):
             self.series.set(name, 0, **self.labels)
         for stage in self.workers:
@@ -189,7 +189,7 @@ class StepMetrics:
         for name, spent in seconds.items():
             self.series.add("stage_busy_seconds", spent, **self.labels, stage=name)
             self.busy[name] += spent
-            stage = self.stages.get(name)  # none of it reads and commits
+            stage = self.stages.get(name)  # None: reading or committing
             self.run.spend(spent, stage.resources if stage else Resources())
         if seconds:
             self.series.observe("shard_seconds", sum(seconds.values()), **self.labels)
@@ -201,7 +201,7 @@ class StepMetrics:
         known.add(fixed)
         return fixed
 
-    def _tell(self) -> None:
+    def _set_gauges(self) -> None:
         done, wall = self.shards - self.left, max(time.monotonic() - self.begun, 1e-6)
         self.series.set("shards_waiting", self.left, **self.labels)
         self.series.set("step_progress", 1 - self.left / max(1, self.planned), **self.labels)
@@ -218,13 +218,13 @@ class StepMetrics:
 
 
 class TrainingMetrics:
-    """Records a training of a run, on its first rank."""
+    """Metrics of a training of a run, on its first rank."""
 
     def __init__(self, run: str, training: str) -> None:
         self.labels = {"run": run, "training": training}
 
     def point(self, metrics: Mapping[str, float]) -> None:
-        """Record a point of the curves."""
+        """Record a point of the training curves."""
         if metrics.get("steps"):
             series().set("training_progress", (metrics["step"] + 1) / metrics["steps"], **self.labels)
         if "loss" in metrics:
@@ -232,6 +232,6 @@ class TrainingMetrics:
 
 
 def fixed_part(reason: str) -> str:
-    """Return a reason up to where it tells of one record: a number, a quotation, a name behind a colon, a path."""
+    """Return a reason up to its first record-specific part: a number, quotation, path, or value after a colon."""
     fixed = re.split(r"""[\d"'`:=/\\(\[{<]""", reason, maxsplit=1)[0]
     return " ".join(fixed.split())[:60] or OTHER

@@ -1,4 +1,4 @@
-"""What each node of a cluster is and sees, by a task that is pinned to it."""
+"""Checks of each node of a cluster, by a task that is pinned to it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 from gristmill.shards import store
 from gristmill.shards.errors import GristmillError, UserError
 
-ANSWER_WITHIN = 60.0  # seconds a node has to answer: it may have to start a process first
+ANSWER_WITHIN = 60.0  # seconds for a node to answer: it may have to start a process first
 LEAST_SHARED = 1 << 30  # bytes of /dev/shm
 LEAST_DISK = 5 << 30
-_MARKER = ".gristmill-"  # of the files by which storage is tried
+_MARKER = ".gristmill-"  # prefix of the files that test storage
 
 _DEVICES = """
 import torch
@@ -31,30 +31,30 @@ print(*(torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count()))
 
 @dataclass(frozen=True)
 class Driver:
-    """What the nodes are compared with."""
+    """The driver's facts, with which the nodes are compared."""
 
     python: str
     versions: Mapping[str, str]  # of packages
-    url: str  # where a run would write
+    url: str  # of the output
     marker: str  # the name of a file there
 
 
 @dataclass
 class Node:
-    """A node, what was found on it, and what of that stops a run."""
+    """A node with its facts, and the problems that stop a run."""
 
     name: str
     id: str = ""
-    gpus: float = 0.0  # that Ray counts
+    gpus: float = 0.0  # as Ray counts them
     found: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def check_shared(url: str) -> None:
-    """Refuse a folder that is not the same on all nodes of the cluster that was joined.
+    """Reject a folder that is not shared by all nodes of the cluster.
 
     Raises:
-        UserError: naming the nodes that see another folder.
+        UserError: names the nodes that do not see it.
     """
     nodes = alive()
     if len(nodes) < 2:
@@ -70,7 +70,7 @@ def check_shared(url: str) -> None:
 
 
 def look_at_nodes(url: str, versions: Mapping[str, str]) -> list[Node]:
-    """Return what a task on each node finds there; ``versions`` are the driver's of the packages that matter."""
+    """Return the facts and problems of each node; ``versions`` are those of the driver's relevant packages."""
     nodes = alive()
     with marked(url) as marker:
         driver = Driver(sys.version.split()[0], dict(versions), url, marker)
@@ -89,12 +89,12 @@ def look_at_nodes(url: str, versions: Mapping[str, str]) -> list[Node]:
                 if facts["written"]:
                     store.remove(store.join(url, facts["written"]))
             if not back:
-                node.problems.append(f"what it writes at {url} is not seen here: not shared storage")
+                node.problems.append(f"files it writes at {url} are not seen here: not shared storage")
     return nodes
 
 
 def alive() -> list[Node]:
-    """Return the nodes that are up, the head first."""
+    """Return the live nodes, the head first."""
     import ray
 
     found = [node for node in ray.nodes() if node["Alive"]]
@@ -110,7 +110,7 @@ def alive() -> list[Node]:
 
 
 def _ask(nodes: Sequence[Node], function: Any, *arguments: Any) -> list[tuple[Node, Any]]:
-    """Return what a function says on each node; an error stands for a node that could not tell."""
+    """Return a function's result on each node, or the error of a node that failed or did not answer."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -128,7 +128,7 @@ def _ask(nodes: Sequence[Node], function: Any, *arguments: Any) -> list[tuple[No
         if reference in ready:
             try:
                 answer = ray.get(reference)
-            except Exception as error:  # whatever goes wrong there is what is to be told
+            except Exception as error:  # any failure on the node is its result
                 answer = RuntimeError(" ".join(str(error).strip().splitlines()[-1:])[:200])
         answers.append((node, answer))
     return answers
@@ -142,7 +142,7 @@ def _sees(url: str, marker: str) -> bool:
 
 
 def look(driver: Driver) -> dict[str, Any]:
-    """Return what this node is and what is wrong with it."""
+    """Return the facts of this node, and its problems."""
     found, problems, written = [], [], ""
     python = sys.version.split()[0]
     if python != driver.python:
@@ -162,8 +162,8 @@ def look(driver: Driver) -> dict[str, Any]:
     try:
         if not _sees(driver.url, driver.marker):
             problems.append(
-                f"what the driver writes at {driver.url} is not seen: expected object storage (s3://...) or a folder "
-                "that all nodes share"
+                f"files that the driver writes at {driver.url} are not seen: expected object storage (s3://...) or a "
+                "folder that all nodes share"
             )
         else:
             written = f"{_MARKER}{uuid.uuid4().hex}"
@@ -192,7 +192,7 @@ def _version(name: str) -> str | None:
 
 
 def put_twice(url: str, name: str) -> None:
-    """Put a file if absent, and again; a storage that lets the second pass is refused."""
+    """Put a file if absent, twice; a storage that accepts the second put raises :class:`UserError`."""
     probe = store.join(url, name)
     if not store.put_if_absent(probe, b"1"):
         raise UserError(f"{url}: the first put of a new file was refused")
@@ -202,7 +202,7 @@ def put_twice(url: str, name: str) -> None:
 
 @contextlib.contextmanager
 def marked(url: str) -> Iterator[str]:
-    """Write a file below a URL for a while and give its name; a folder that is made for it goes with it."""
+    """Write a temporary file below a URL and yield its name; folders created for it are removed with it."""
     name = f"{_MARKER}{uuid.uuid4().hex}"
     made = None
     if store.is_local(url):
@@ -214,7 +214,7 @@ def marked(url: str) -> Iterator[str]:
     finally:
         store.remove(store.join(url, name))
         if made is not None:
-            # Deepest first; what somebody else wrote there meanwhile stays.
+            # Deepest first; a folder that others wrote to meanwhile stays.
             with contextlib.suppress(OSError):
                 for folder in (path, *path.parents):
                     folder.rmdir()
@@ -223,10 +223,10 @@ def marked(url: str) -> Iterator[str]:
 
 
 def free_shared() -> str:
-    """Tell how much shared memory is free; too little is a :class:`UserError`."""
+    """Return the free shared memory as text; too little raises :class:`UserError`."""
     shared = Path("/dev/shm")
     if not shared.is_dir():
-        return "no /dev/shm; Ray takes the disk"
+        return "no /dev/shm; Ray uses the disk"
     free = shutil.disk_usage(shared).free
     if free < LEAST_SHARED:
         raise UserError(f"{free / 2**20:.0f} MiB free at {shared}; expected 1 GiB or more (docker: --shm-size)")
@@ -234,7 +234,7 @@ def free_shared() -> str:
 
 
 def free_disk(url: str) -> str:
-    """Tell how much disk is free, where a run writes or keeps what it works on; too little is a :class:`UserError`."""
+    """Return the free disk space of the output or the scratch folder as text; too little raises :class:`UserError`."""
     path = Path(store.filesystem(url)[1]) if store.is_local(url) else Path(os.environ.get("TMPDIR", "/tmp"))
     nearest = next(p for p in (path, *path.parents) if p.exists())
     free = shutil.disk_usage(nearest).free
@@ -246,7 +246,7 @@ def free_disk(url: str) -> str:
 def devices_seen() -> list[str]:
     """Return the names of the GPUs that torch sees on this machine.
 
-    In a process of its own: Ray hides GPUs from tasks that ask for none, and torch keeps memory on those it looks at.
+    In a process of its own: Ray hides GPUs from tasks that request none, and torch keeps memory on those it queries.
     """
     if not Path("/proc/driver/nvidia").exists() and not Path("/dev/nvidiactl").exists():
         return []
@@ -254,6 +254,6 @@ def devices_seen() -> list[str]:
     made = subprocess.run([sys.executable, "-c", _DEVICES], env=environment, capture_output=True, text=True, timeout=50)
     if made.returncode:
         raise RuntimeError(
-            f"torch cannot look for GPUs: {(made.stderr.strip().splitlines() or ['it ended'])[-1][:200]}"
+            f"torch cannot query the GPUs: {(made.stderr.strip().splitlines() or ['it ended'])[-1][:200]}"
         )
     return made.stdout.splitlines()

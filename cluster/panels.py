@@ -31,7 +31,7 @@ def _one(title: str, query: str, legend: str = "", unit: str = "short", **more: 
 RUN = '{run=~"$run"}'
 PIPELINE = (
     _one("Progress of steps", f"max by (run, step) (ray_gristmill_step_progress{RUN})", "{{step}}", "percentunit"),
-    _one("Time to go", f"max by (run, step) (ray_gristmill_step_eta_seconds{RUN})", "{{step}}", "s"),
+    _one("Time remaining", f"max by (run, step) (ray_gristmill_step_eta_seconds{RUN})", "{{step}}", "s"),
     _one("Shards waiting", f"sum by (run, step) (ray_gristmill_shards_waiting{RUN})", "{{step}}"),
     Panel(
         "Records",
@@ -66,16 +66,16 @@ PIPELINE = (
     ),
     _one("Bytes written", f"sum by (step) (ray_gristmill_bytes_written_total{RUN})", "{{step}}", "bytes"),
     _one(
-        "Batches run again",
+        "Batches retried",
         f"sum by (step, cause) (ray_gristmill_batches_retried_total{RUN})",
         "{{step}}: {{cause}}",
-        about="A batch is halved for want of memory, or to find the record that breaks a stage.",
+        about="A batch is halved when memory runs out, or to find the record that breaks a stage.",
     ),
     _one(
-        "Means of what stages measure",
+        "Means of measured columns",
         f"max by (step, stage, column) (ray_gristmill_measure_mean{RUN})",
         "{{step}}: {{column}}",
-        about="label_entropy in nats a frame, snr in dB, confidence 0 to 1.",
+        about="label_entropy in nats per frame, snr in dB, confidence 0 to 1.",
         least=None,
     ),
     _one("Cost so far", f"sum by (run) (ray_gristmill_cost{RUN})", "{{run}}", kind="stat"),
@@ -84,26 +84,26 @@ PIPELINE = (
 )
 FLEET = (
     _one(
-        "GPU stages: share of the time at work",
+        "GPU stages: busy share",
         f"max by (run, step, stage) (ray_gristmill_gpu_busy_share{RUN})",
         "{{step}}: {{stage}}",
         "percentunit",
         about="Seconds of work on committed shards over the time since the step began, times workers.",
     ),
-    _one("Workers, pools full", f"max by (step, stage) (ray_gristmill_stage_workers{RUN})", "{{step}}: {{stage}}"),
+    _one("Workers in full pools", f"max by (step, stage) (ray_gristmill_stage_workers{RUN})", "{{step}}: {{stage}}"),
     _one(
-        "Workers at work",
+        "Busy workers",
         f"sum by (step, stage) (rate(ray_gristmill_stage_busy_seconds_total{RUN}[$__rate_interval]))",
         "{{step}}: {{stage}}",
         "none",
     ),
     Panel(
         "GPUs",
-        (('sum(ray_resources{Name="GPU"})', "there"), ('sum(ray_resources{Name="GPU",State="USED"})', "used")),
+        (('sum(ray_resources{Name="GPU"})', "total"), ('sum(ray_resources{Name="GPU",State="USED"})', "used")),
     ),
     Panel(
         "CPUs",
-        (('sum(ray_resources{Name="CPU"})', "there"), ('sum(ray_resources{Name="CPU",State="USED"})', "used")),
+        (('sum(ray_resources{Name="CPU"})', "total"), ('sum(ray_resources{Name="CPU",State="USED"})', "used")),
     ),
     _one("Nodes", 'count(count by (NodeAddress) (ray_resources{NodeAddress!=""}))', "nodes", kind="stat"),
     _one("Processor use", "avg by (ip) (ray_node_cpu_utilization)", "{{ip}}", "percent"),
@@ -113,7 +113,7 @@ FLEET = (
     _one("Actors, by state", "sum by (State) (ray_actors)", "{{State}}"),
     _one("Tasks, by state", "sum by (State) (ray_tasks)", "{{State}}"),
 )
-# What only nodes with a GPU of a kind that Ray reads have.
+# Series that exist only on nodes with a GPU that Ray can monitor.
 DEVICES = (
     _one("GPU utilisation", "avg by (ip, GpuIndex) (ray_node_gpus_utilization)", "{{ip}} {{GpuIndex}}", "percent"),
     _one("GPU memory used", "sum by (ip, GpuIndex) (ray_node_gram_used)", "{{ip}} {{GpuIndex}}", "decmbytes"),
@@ -121,7 +121,7 @@ DEVICES = (
 
 
 def board(uid: str, title: str, panels: tuple[Panel, ...]) -> dict[str, Any]:
-    """Return a board as Grafana imports it; the data source and the run are variables of it."""
+    """Return a board in Grafana's import format, with the data source and the run as variables."""
     return {
         "uid": uid,
         "title": title,
@@ -180,7 +180,7 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
 
 
 def boards() -> dict[str, dict[str, Any]]:
-    """Return the boards by the names of their files."""
+    """Return the boards by file name."""
     return {
         "pipeline.json": board("gristmill-pipeline", "Gristmill: pipeline", PIPELINE),
         "fleet.json": board("gristmill-fleet", "Gristmill: fleet and GPUs", FLEET + DEVICES),

@@ -1,4 +1,4 @@
-"""Which machines the workers of a recipe's stages take: settings of a run, on which no result depends."""
+"""Placement of the workers of a recipe's stages on machines: settings of a run, on which no result depends."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Workers(Settings):
-    """The workers of one kind of stage; what is not set stays as the stage has it."""
+    """The workers of one kind of stage; fields left unset keep the stage's own values."""
 
-    cpus: Positive | None = None  # each; the scheduler's count, not a limit
-    memory: PositiveInt | None = None  # bytes, each
+    cpus: Positive | None = None  # per worker; for the scheduler, not a limit
+    memory: PositiveInt | None = None  # bytes per worker
     min_workers: PositiveInt | None = None
     max_workers: PositiveInt | None = None
     # Labels of the nodes that they may run on, as Ray selects them: `value`, `!value`, `in(a,b)`, `!in(a,b)`.
@@ -45,28 +45,28 @@ class GpuWorkers(Workers):
 
 
 class Most(Settings):
-    """What the cluster may grow to; Ray does not tell what its autoscaler may add."""
+    """Maximum size of the cluster; Ray does not report the limits of its autoscaler."""
 
     cpus: NonNegativeFloat = 0.0
     gpus: NonNegativeFloat = 0.0
 
 
 class Placement(Settings):
-    """Where the stages of a run are done. The plain one suits a cluster that stays as it is."""
+    """Placement of the stages of a run. The default suits a cluster of fixed size."""
 
     most: Most = Most()
     cpu: Workers = Workers()  # of stages without a GPU
     gpu: GpuWorkers = GpuWorkers()
 
     def grown(self, now: Capacity, workers: int | None) -> Capacity:
-        """Return what a cluster may grow to; ``workers`` limits its CPUs."""
+        """Return the capacity that a cluster may grow to; ``workers`` limits its CPUs."""
         cpus = self.most.cpus if workers is None else min(self.most.cpus, workers)
         return Capacity(max(now.cpus, cpus), max(now.gpus, self.most.gpus))
 
     def placed(self, stage: Stage) -> Stage:
-        """Return the stage with the resources that this run gives it."""
+        """Return the stage with its resources in this run."""
         given = self.gpu if stage.resources.gpus else self.cpu
-        # What is named alike here and there.
+        # Fields with the same name in both classes.
         asked = {name: value for name, value in given if value is not None and name != "labels"}
         labels = tuple(sorted(given.labels.items())) or stage.resources.labels
         return replace(stage, resources=replace(stage.resources, **asked, labels=labels))

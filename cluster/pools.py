@@ -1,8 +1,8 @@
-"""The pools of a step: how many workers there may be of each stage, and what each asks the scheduler for.
+"""The pools of a step: the number of workers of each stage, and the resources each requests from the scheduler.
 
-CPUs, as the scheduler counts them: a worker of a stage asks for 95 % of what its stage declares, and the rest of the
-cluster is for the tasks that read and commit. Where the least workers of all pools together ask for more CPUs than
-there are, each asks for its part, so that all of them start: three stages run on one core, they only share it.
+A worker requests 95 % of the CPUs that its stage declares; the rest of the cluster is for the tasks that read and
+commit. If the minimum workers of all pools request more CPUs than there are, requests are scaled down so that all of
+them start: even three stages run on one core, sharing it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from gristmill.shards.errors import UserError
 from gristmill.shards.stage import Resources, Stage
 
-WORKER_SHARE = 0.95  # of its stage's CPUs that a worker asks the scheduler for
+WORKER_SHARE = 0.95  # of its stage's CPUs that a worker requests
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a cluster holds."""
+    """CPUs and GPUs of a cluster."""
 
     cpus: float
     gpus: float
@@ -30,7 +30,7 @@ class Pool:
     """Workers that each run one or more consecutive stages of a step."""
 
     places: tuple[int, ...]
-    cpus: float  # a worker asks the scheduler for
+    cpus: float  # requested per worker, as are gpus and memory (bytes)
     gpus: float
     memory: int | None
     least: int
@@ -40,11 +40,11 @@ class Pool:
 
 
 def plan_pools(stages: Sequence[Stage], capacity: Capacity, shards: int, now: Capacity | None = None) -> list[Pool]:
-    """Return the pools of a step on a cluster that holds so much, or may grow to it and has only ``now`` yet.
+    """Return the pools of a step on a cluster of a capacity, or one that may grow to it and has only ``now`` yet.
 
-    Consecutive stages that declare the same resources and no GPU share their workers: what they hand on stays in
-    memory. A pool that has GPUs is asked for in full at once, so that an autoscaler hears of it; it is not made smaller
-    because the machines are not there yet. One that is alone starts with what there is capacity for now.
+    Consecutive stages that declare the same resources and no GPU share their workers, so that tables between them stay
+    in memory. A GPU pool requests its full size at once, which makes an autoscaler add machines; it is not shrunk to
+    the machines present. A single CPU pool starts with as many workers as fit now.
     """
     now = now or capacity
     groups: list[tuple[tuple[int, ...], Resources]] = []
@@ -65,7 +65,7 @@ def plan_pools(stages: Sequence[Stage], capacity: Capacity, shards: int, now: Ca
             least = most if waits else least
         else:
             initial = max(least, min(most, _fit(stages[places[0]], now))) if len(groups) == 1 else least
-        # Ray counts to four decimals.
+        # Ray's resolution is four decimals.
         share = round(resources.cpus * scale, 4)
         pools.append(
             Pool(places, share, resources.gpus, resources.memory, least, most, initial, resources.labels),
@@ -76,7 +76,7 @@ def plan_pools(stages: Sequence[Stage], capacity: Capacity, shards: int, now: Ca
 def _fit(stage: Stage, capacity: Capacity) -> int:
     need = stage.resources
     if need.gpus:
-        # A part of a GPU is a part of one.
+        # A fraction of a GPU must lie on one device.
         fit = int(capacity.gpus) * int(1 / need.gpus + 1e-9) if need.gpus <= 1 else int(capacity.gpus / need.gpus)
         if not fit:
             raise UserError(

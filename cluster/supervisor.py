@@ -1,7 +1,7 @@
 """Keeps a worker's machine in the cluster: ``python -m gristmill.cluster.supervisor HEAD:PORT [options of ray start]``.
 
-A Ray worker that was cut off from its head ends, or hangs on, and does not come back by itself. This starts it
-again and again, as soon as the head answers, until it is told to end by SIGTERM.
+A Ray worker that was cut off from its head ends or hangs, and does not reconnect by itself. The supervisor restarts it
+each time, as soon as the head answers, until SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import NoReturn
 
 from gristmill.cluster.session import HEALTH, SETTINGS, WORKER
 
-LOOK_SECONDS = 5.0  # between two looks at the head, and that it is given to answer
-CUT_SECONDS = 30.0  # without an answer of the head, after which the worker is ended
-END_SECONDS = 20.0  # that it is given to end
+LOOK_SECONDS = 5.0  # between probes of the head, and time-out of each
+CUT_SECONDS = 30.0  # without an answer from the head before the worker is ended
+END_SECONDS = 20.0  # for the worker to end before it is killed
 
 
 def keep(head: str, options: Sequence[str]) -> NoReturn:
-    """Join the cluster of ``head`` (host:port) again and again; ends by an exception of a signal's handler only."""
+    """Join the cluster of ``head`` (host:port), and rejoin it for ever; only a signal handler's exception ends it."""
     command = ["ray", "start", "--block", "--disable-usage-stats", f"--address={head}", *options]
     environment = {**SETTINGS, **WORKER, **HEALTH, **os.environ}
     while True:
@@ -40,7 +40,7 @@ def keep(head: str, options: Sequence[str]) -> NoReturn:
 
 
 def _stays(worker: subprocess.Popen[bytes], head: str) -> str:
-    """Return, as soon as it is so, why the worker is no longer part of the cluster."""
+    """Wait until the worker is no longer part of the cluster and return the reason."""
     heard = time.monotonic()
     while True:
         try:
@@ -54,9 +54,9 @@ def _stays(worker: subprocess.Popen[bytes], head: str) -> str:
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
-    """End the worker with all its processes, and no other: `ray stop` would end those of other clusters too."""
+    """End the worker's processes only: `ray stop` would end those of other clusters too."""
     if worker.poll() is None:
-        worker.terminate()  # it ends its raylet, which ends the rest
+        worker.terminate()  # ends its raylet, which ends the rest
         try:
             worker.wait(END_SECONDS)
         except subprocess.TimeoutExpired:

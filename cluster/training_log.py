@@ -1,7 +1,7 @@
-"""Where the points of a training's curves go while it runs: TensorBoard event files and MLflow, both on request.
+"""Logs of a training's curves while it runs: TensorBoard event files and MLflow, both optional.
 
-Nothing that is made depends on it: settings of a log are in no fingerprint, and a log that fails while a training runs
-is told once and left, as days of training are worth more. What is known beforehand to fail is refused.
+No result depends on them: their settings are in no fingerprint, and a log that fails during a training is dropped with
+one warning, as days of training are worth more. Settings that are bound to fail are rejected beforehand.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from gristmill.shards.job import TrainJob
 from gristmill.shards.settings import Settings
 
 FLUSH_EVERY = 10.0  # seconds
-Point = tuple[int, float, dict[str, float]]  # a step, the seconds since 1970, and metrics by name
+Point = tuple[int, float, dict[str, float]]  # step, Unix time in seconds, and metrics by name
 _NO_METRICS = ("step", "steps")
-RUN = "gristmill"  # the name of a run that has none
+RUN = "gristmill"  # default name of a run
 _log = logging.getLogger(__name__)
 
 
 class LogSettings(Settings):
-    """Where the curves of trainings go while they run, beside the report."""
+    """Logs of training curves, in addition to the report."""
 
     tensorboard: bool | str = False
     """The folder of TensorBoard's event files, a path or URL; ``true`` is ``tensorboard`` below OUT."""
     mlflow: str | None = None
-    """A tracking URI or a folder; the experiment has the name of the run."""
+    """A tracking URI or a folder; the experiment is named after the run."""
 
     def below(self, out: str) -> LogSettings:
-        """Return the settings with the folder that ``true`` stands for, and paths that hold on any worker."""
+        """Return the settings with ``true`` replaced by its folder, and paths made absolute for workers."""
         folder = store.join(out, "tensorboard") if self.tensorboard is True else self.tensorboard
         uri = self.mlflow
         if uri and not re.match(r"[a-z+]+:", uri) and uri != "databricks":
@@ -45,14 +45,14 @@ class LogSettings(Settings):
 
 
 class Sink(Protocol):
-    """Takes points."""
+    """A destination of points."""
 
     def write(self, points: list[Point]) -> None:
-        """Write points, or raise."""
+        """Write points; may raise."""
         ...
 
     def end(self, whole: bool) -> None:
-        """Say whether the training came to its end, or raise."""
+        """Finish the log; ``whole`` if the training finished. May raise."""
         ...
 
 
@@ -75,7 +75,7 @@ class TrainingLog:
         self.close(kind is None)
 
     def point(self, metrics: Mapping[str, float]) -> None:
-        """Note a point of the curves: ``step``, and what was measured there."""
+        """Buffer a point of the curves: ``step`` and its metrics."""
         if not self.sinks or "step" not in metrics:
             return
         values = {name: float(value) for name, value in metrics.items() if name not in _NO_METRICS}
@@ -84,13 +84,13 @@ class TrainingLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is noted."""
+        """Write the buffered points."""
         points, self.points, self.flushed = self.points, [], time.monotonic()
         if points:
             self._each(lambda sink: sink.write(points))
 
     def close(self, whole: bool) -> None:
-        """Write what is left, and say whether the training came to its end."""
+        """Write the buffered points and finish all logs; ``whole`` if the training finished."""
         self.flush()
         self._each(lambda sink: sink.end(whole))
 
@@ -105,7 +105,7 @@ class TrainingLog:
 
 
 class TensorBoard:
-    """One event file for each attempt; where a resumed training repeats steps, the newest attempt counts."""
+    """One event file per attempt; where a resumed training repeats steps, the newest attempt counts."""
 
     def __init__(self, folder: str) -> None:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
@@ -113,7 +113,7 @@ class TensorBoard:
         self.data = b""
 
     def write(self, points: list[Point]) -> None:
-        """Write points at the end of the file."""
+        """Append points to the file."""
         import io
 
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -124,14 +124,14 @@ class TensorBoard:
         records = RecordWriter(buffer)
         if not self.data:
             first, at, _ = points[0]
-            start = SessionLog(status=SessionLog.START)  # readers forget what earlier files hold from this step on
+            start = SessionLog(status=SessionLog.START)  # readers discard earlier files' points from this step on
             records.write(Event(wall_time=at, file_version="brain.Event:2").SerializeToString())
             records.write(Event(wall_time=at, step=first, session_log=start).SerializeToString())
         for step, at, values in points:
             summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
             records.write(Event(wall_time=at, step=step, summary=summary).SerializeToString())
         if store.is_local(self.url):
-            # Appended to: TensorBoard keeps the file open. Object storage knows whole files only.
+            # Append, since TensorBoard keeps the file open. Object storage only has whole files.
             path = store.filesystem(self.url)[1]
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "ab") as file:
@@ -142,11 +142,11 @@ class TensorBoard:
         store.write_bytes(self.url, self.data)
 
     def end(self, whole: bool) -> None:
-        """The file is whole as it is."""
+        """Do nothing: the file is complete after each write."""
 
 
 class MLflow:
-    """One MLflow run for each training; one that is resumed goes on in the run it had."""
+    """One MLflow run per training; a resumed training continues its run."""
 
     def __init__(self, uri: str, experiment: str, name: str, fingerprint: str) -> None:
         self.uri, self.experiment, self.name, self.fingerprint = uri, experiment, name, fingerprint
@@ -167,7 +167,7 @@ class MLflow:
         self.run = self.client.create_run(number, run_name=title, tags=tags).info.run_id
 
     def write(self, points: list[Point]) -> None:
-        """Write points."""
+        """Log points to the run."""
         if not self.run:
             self._begin()
         from mlflow.entities import Metric
@@ -175,17 +175,17 @@ class MLflow:
         metrics = [
             Metric(key, value, int(at * 1000), step) for step, at, values in points for key, value in values.items()
         ]
-        for start in range(0, len(metrics), 1000):  # the most that MLflow takes at once
+        for start in range(0, len(metrics), 1000):  # MLflow's limit per request
             self.client.log_batch(self.run, metrics=metrics[start : start + 1000])
 
     def end(self, whole: bool) -> None:
-        """Say how it ended."""
+        """Set the status of the run."""
         if self.run:
             self.client.set_terminated(self.run, "FINISHED" if whole else "FAILED")
 
 
 def check(settings: LogSettings, run: str) -> None:
-    """Refuse a log whose package is absent or whose place does not answer, before anything is trained."""
+    """Raise :class:`UserError` for a log whose package is missing or whose server does not answer."""
     if settings.tensorboard:
         _installed("tensorboard", "tensorboard", "log.tensorboard")
     if settings.mlflow:
@@ -194,7 +194,7 @@ def check(settings: LogSettings, run: str) -> None:
 
 def _client(uri: str) -> Any:
     _installed("mlflow", "mlflow", "log.mlflow")
-    # Nothing is told to anyone; a server that is gone costs seconds; a folder is as good a place as a database here.
+    # No telemetry; fail within seconds when the server is gone; allow a folder as the store.
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -207,7 +207,7 @@ def _client(uri: str) -> Any:
 
     try:
         return mlflow.MlflowClient(tracking_uri=uri)
-    except Exception as error:  # of any store, with the packages that it wants
+    except Exception as error:  # stores raise their own classes, also for missing packages
         raise _unreachable(uri, error) from None
 
 
@@ -215,7 +215,7 @@ def _experiment(client: Any, uri: str, name: str) -> str:
     try:
         found = client.get_experiment_by_name(name)
         return found.experiment_id if found else client.create_experiment(name)
-    except Exception as error:  # of any store
+    except Exception as error:  # stores raise their own classes
         raise _unreachable(uri, error) from None
 
 

@@ -1,9 +1,9 @@
-"""Deadlines of our own over an execution on Ray, so that no run waits for ever for what a lost machine held.
+"""Deadlines for an execution on Ray, so that no run waits for ever for a shard on a lost machine.
 
-Ray finds dead processes by itself. A machine that is cut off in silence it finds late, and the execution may then
-wait for good. So the driver looks at two things: whether shards still come, and whether each node still answers at its
-port. When no shard comes for too long, the execution is ended and a new one is begun for the shards that have no
-receipt, on the nodes that answer. What the old one still does does no harm: receipts are put if absent (law 3).
+Ray detects dead processes by itself. A machine that was cut off silently it detects late, and the execution may then
+hang. So the driver watches two things: whether shards still arrive, and whether each node still answers at its port.
+When no shard arrives for too long, the execution is ended and a new one is started for the shards without a receipt,
+on the nodes that answer. Leftover work of the old one does no harm: receipts are put if absent (law 3).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from gristmill.shards.receipt import Receipt
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-SETTING = "GRISTMILL_STALL_SECONDS"  # the environment variable that replaces the next number
-SECONDS = 60.0  # without a shard, after which an execution is begun anew, once some have come
-MEDIANS = 10  # and as many times as long as a shard takes
-FIRST = 60  # times as long until the first shards come: models are loaded, and nobody knows what a shard takes
-BY_LOSS = (20.0, 2)  # the same two numbers where a node that was there does not answer, or is gone
-PROBE_SECONDS = 3.0  # between two looks at the nodes, and that each is given to answer
-SILENT = 4  # looks in a row without an answer
-KNOWN = 3  # shards that must have come before their time says anything
-END_SECONDS = 15.0  # that an execution is given to end
+SETTING = "GRISTMILL_STALL_SECONDS"  # environment variable that overrides SECONDS
+SECONDS = 60.0  # minimum without a shard before an execution is restarted, once some have arrived
+MEDIANS = 10  # minimum in medians of the time that a shard takes
+FIRST = 60  # factor until the first shards arrive: models are loaded, and the time of a shard is unknown
+BY_LOSS = (20.0, 2)  # SECONDS and MEDIANS when a node of the execution does not answer or is gone
+PROBE_SECONDS = 3.0  # between probes of the nodes, and time-out of each
+SILENT = 4  # failed probes in a row
+KNOWN = 3  # shards that must have arrived before their median is used
+END_SECONDS = 15.0  # for an execution to end
 
 
 class Stalled(Exception):
-    """No shard came for too long. ``nodes`` are those to stay away from."""
+    """No shard arrived for too long. ``nodes`` are those to avoid."""
 
     def __init__(self, why: str, nodes: frozenset[str]) -> None:
         super().__init__(why)
@@ -46,7 +46,7 @@ class Stalled(Exception):
 
 
 class Watch:
-    """Looks at the pace of a step's shards, over all its executions."""
+    """Watches the pace of a step's shards, over all its executions."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.least, self._clock = seconds(SETTING, SECONDS), clock
@@ -55,18 +55,18 @@ class Watch:
         self._patience = 1.0
 
     def begin(self) -> None:
-        """An execution begins."""
+        """Start the clock of an execution."""
         self._since = self._clock()
 
     def heard(self, receipt: Receipt) -> None:
-        """A shard came."""
+        """Record the arrival of a shard."""
         self._since, self._patience = self._clock(), 1.0
         self._took.append(sum(receipt.attempt.get("seconds", {}).values()))
 
     def limit(self, *, lost: bool) -> float:
-        """Return how many seconds without a shard are too many.
+        """Return the seconds without a shard after which an execution has stalled.
 
-        Each execution in which none came doubles it, so that shards which take long are not ended again and again.
+        Each execution without any shard doubles them, so that slow shards are not interrupted for ever.
         """
         least, medians, known = self.least, MEDIANS, KNOWN
         if lost:
@@ -78,20 +78,20 @@ class Watch:
         return least * self._patience
 
     def check(self, nodes: Nodes) -> None:
-        """Raise :class:`Stalled` if no shard came for too long."""
+        """Raise :class:`Stalled` if no shard arrived for too long."""
         quiet = self._clock() - self._since
         if quiet <= self.limit(lost=bool(nodes.lost)):
             return
         self._patience *= 2
         lost = f"; {nodes.lost} of its nodes gone or silent" if nodes.lost else ""
-        raise Stalled(f"no shard came for {quiet:.0f} s{lost}", nodes.silent)
+        raise Stalled(f"no shard arrived for {quiet:.0f} s{lost}", nodes.silent)
 
 
 class Nodes:
-    """Watches which nodes of the cluster answer, from a thread of its own. ``silent`` are those Ray takes for alive."""
+    """Watches which nodes of the cluster answer, in a thread. ``silent`` nodes do not, though Ray counts them alive."""
 
     def __init__(self) -> None:
-        self.lost = 0  # nodes that were there in this execution and now do not answer or are gone
+        self.lost = 0  # nodes that answered in this execution and now do not, or are gone
         self.silent: frozenset[str] = frozenset()
         self._misses: dict[str, int] = {}
         self._known: set[str] = set()
@@ -99,7 +99,7 @@ class Nodes:
         threading.Thread(target=self._watch, name="nodes", daemon=True).start()
 
     def begin(self) -> None:
-        """An execution begins: what is lost already does not count for it."""
+        """Start an execution: nodes lost before do not count."""
         self._known, self.lost = set(), 0
 
     def end(self) -> None:
@@ -129,7 +129,7 @@ def _answers(node: dict[str, Any]) -> bool:
 
 
 class Execution:
-    """The blocks of a dataset, taken in a thread of its own, so that nobody waits longer for them than he wants to."""
+    """The blocks of a dataset, fetched in a thread, so that the driver can check for stalls while it waits."""
 
     def __init__(self, dataset: Any) -> None:
         self._blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
@@ -139,7 +139,7 @@ class Execution:
         self._thread.start()
 
     def blocks(self, look: Callable[[], None]) -> Iterator[Any]:
-        """Give the blocks as they come; ``look`` is called each second in which none does, and may raise."""
+        """Yield the blocks as they arrive; ``look`` is called each second in which none does, and may raise."""
         while True:
             try:
                 block = self._came.get(timeout=1.0)
@@ -153,7 +153,7 @@ class Execution:
             yield block
 
     def end(self) -> None:
-        """End the workers at once, if the run stops early; an execution that hangs is left to itself."""
+        """End the workers at once if the run stops early; an execution that hangs is abandoned."""
         if not self._thread.is_alive():
             return
         for executor in self._executors:
@@ -161,8 +161,8 @@ class Execution:
             ending.start()
             ending.join(END_SECONDS)
             if ending.is_alive():
-                # It waits for an answer to each task in turn, also from a machine that gives none, before it comes to
-                # the workers of the pools behind; they would keep their CPUs.
+                # It waits for each task in turn, even on a lost machine, before it ends the workers of later pools,
+                # which would keep their CPUs.
                 for operator in executor._topology or ():
                     if hasattr(operator, "_actor_pool"):
                         operator._actor_pool.shutdown(force=True)
@@ -177,7 +177,7 @@ class Execution:
 
 
 class Started(ExecutionCallback):
-    """Keeps hold of executors as they start: Ray Data gives theirs away only with the first block."""
+    """Keeps references to executors as they start: Ray Data exposes them only with the first block."""
 
     _held: ClassVar[list[StreamingExecutor]] = []
 
@@ -188,10 +188,10 @@ class Started(ExecutionCallback):
         return cls._held
 
     def before_execution_starts(self, executor: StreamingExecutor) -> None:
-        """Hold it."""
+        """Keep the executor."""
         self._held.append(executor)
 
 
 def say(stall: Stalled, step: str, left: int) -> None:
-    """Tell the user that a step is begun anew."""
-    print(f"gristmill: step {step}: {stall}; the {left} shards that are left are begun anew", file=sys.stderr)
+    """Report on stderr that a step is restarted."""
+    print(f"gristmill: step {step}: {stall}; the {left} remaining shards are restarted", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What recipes of all wings do with their inputs: places and their names, digests of listings, empty sets refused."""
+"""Inputs of all recipes: URLs and their names, digests of listings, rejection of empty sets."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from gristmill.actors.sources.speech import corpus_name
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 
-Places = str | tuple[str, ...]  # one URL, or several that are read one after the other
+Places = str | tuple[str, ...]  # one URL, or several that are read in order
 
 
 def refuse_empty(made: SealedSet, name: str) -> None:
-    """Refuse a set of which no record is left, with the reasons why."""
+    """Raise :class:`UserError` for a set without records, with the reasons of its rejects and errors."""
     if made.records:
         return
-    told = {**made.seal["reasons"], **made.seal["errors"]}
-    reasons = ", ".join(f"{count} x {why}" for why, count in told.items())
+    counts = {**made.seal["reasons"], **made.seal["errors"]}
+    reasons = ", ".join(f"{count} x {why}" for why, count in counts.items())
     raise UserError(
         f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect {made.url} --rejects`"
     )
 
 
 def place_names(urls: Sequence[str]) -> list[str]:
-    """Return a name for each place; equal ones (/a/train, /b/train) are numbered in the order given, for the ids."""
+    """Return a name for each URL, used in ids; equal ones (/a/train, /b/train) are numbered in the order given."""
     own = [corpus_name(url) for url in urls]
     names: list[str] = []
     for name in own:
@@ -40,7 +40,7 @@ def place_names(urls: Sequence[str]) -> list[str]:
 
 
 def digest_of(tables: Iterator[pa.Table]) -> str:
-    """Return the digest of rows as they stream by."""
+    """Return the digest of streamed rows."""
     whole = hashlib.sha256()
     for table in tables:
         for batch in table.combine_chunks().to_batches():

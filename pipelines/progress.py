@@ -1,4 +1,4 @@
-"""How a run tells where it is: bars with an ETA on a terminal, plain lines in a log."""
+"""Progress of a run: bars with an ETA on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ LOG_EVERY = 15.0  # seconds between lines of one step
 
 
 class RunProgress(Progress):
-    """Hears of steps, and of the other work of a run; this one tells nobody."""
+    """Callbacks for the steps and the other work of a run; these do nothing."""
 
     def say(self, text: str) -> None:
-        """Something is to be known of the run as a whole."""
+        """Show a message about the run as a whole."""
 
-    def working(self, name: str, what: str) -> None:
-        """Something without shards begins: a listing, a fit, a training."""
+    def working(self, name: str, activity: str) -> None:
+        """Called when work without shards starts: a listing, a fit, a training."""
 
-    def worked(self, name: str, what: str, seconds: float) -> None:
-        """It ended well."""
+    def worked(self, name: str, activity: str, seconds: float) -> None:
+        """Called when that work has succeeded."""
 
     def close(self) -> None:
-        """The run is over."""
+        """Called when the run is over."""
 
 
-def plural(number: int, what: str) -> str:
-    """Return how many there are of something."""
-    return f"{number} {what}{'s' * (number != 1)}"
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 class Pace:
-    """The rate of a step, over what this run did itself."""
+    """The rate of a step, over the shards that this run made itself."""
 
     def __init__(self, shards: int, done: int, records: int) -> None:
         self.shards, self.done, self.records = shards, done, records
         self.fresh = self.seen = self.kept_out = 0
-        self.begun = self.told = time.monotonic()
+        self.begun = self.logged = time.monotonic()
 
     def advance(self, receipt: Receipt) -> None:
         """Count a shard."""
@@ -51,12 +51,12 @@ class Pace:
 
     @property
     def rate(self) -> float:
-        """Records a second."""
+        """Records per second."""
         return self.seen / max(time.monotonic() - self.begun, 1e-6)
 
     @property
     def left(self) -> float | None:
-        """Seconds until the end, once a shard is done."""
+        """Estimated seconds until the end; ``None`` before the first shard."""
         if not self.fresh:
             return None
         return (time.monotonic() - self.begun) / self.fresh * (self.shards - self.done)
@@ -73,40 +73,40 @@ class LogProgress(RunProgress):
         print(f"{time.strftime('%H:%M:%S')} {text}", file=self.stream, flush=True)
 
     def found(self, sealed: SealedSet) -> None:
-        """Say that a step was finished before."""
+        """Report that a step was finished before."""
         self.say(f"{sealed.name}: finished by an earlier run, {sealed.records} records")
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
-        """Say that a step starts."""
+        """Report the start of a step."""
         self.name, self.pace = name, Pace(shards, done, records)
         kept = f", {done} of them kept from before" if done else ""
         self.say(f"{name}: {plural(shards, 'shard')}{kept}, {plural(records, 'record')}")
 
     def advance(self, receipt: Receipt) -> None:
-        """Say how far the step is, now and then."""
+        """Report the progress of the step, at most every ``every`` seconds."""
         pace = self.pace
         pace.advance(receipt)
-        if time.monotonic() - pace.told >= self.every and pace.done < pace.shards:
-            pace.told = time.monotonic()
+        if time.monotonic() - pace.logged >= self.every and pace.done < pace.shards:
+            pace.logged = time.monotonic()
             self.say(
                 f"{self.name}: {pace.done}/{pace.shards} shards, {pace.rate:.1f} records/s, {clock(pace.left)} to go"
             )
 
     def end(self, sealed: SealedSet) -> None:
-        """Say that the step is sealed."""
+        """Report that the step is sealed."""
         seal = sealed.seal
         self.say(
             f"{sealed.name}: sealed, {sealed.records} records, {seal['rejected']} rejected, "
             f"{seal['quarantined']} quarantined, {clock(time.monotonic() - self.pace.begun)}"
         )
 
-    def working(self, name: str, what: str) -> None:
-        """Say that other work begins."""
-        self.say(f"{name}: {what}")
+    def working(self, name: str, activity: str) -> None:
+        """Report the start of other work."""
+        self.say(f"{name}: {activity}")
 
-    def worked(self, name: str, what: str, seconds: float) -> None:
-        """Say that it ended."""
-        self.say(f"{name}: {what} done, {clock(seconds)}")
+    def worked(self, name: str, activity: str, seconds: float) -> None:
+        """Report the end of other work."""
+        self.say(f"{name}: {activity} done, {clock(seconds)}")
 
 
 class TerminalProgress(RunProgress):
@@ -136,11 +136,11 @@ class TerminalProgress(RunProgress):
             self.task = None
 
     def say(self, text: str) -> None:
-        """Leave a line."""
+        """Print a line above the bars."""
         self.bars.console.print(text, highlight=False, markup=False)
 
     def found(self, sealed: SealedSet) -> None:
-        """Say that a step was finished before."""
+        """Report that a step was finished before."""
         self.say(f"{sealed.name}: finished by an earlier run, {sealed.records} records")
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
@@ -163,7 +163,7 @@ class TerminalProgress(RunProgress):
         )
 
     def end(self, sealed: SealedSet) -> None:
-        """Leave a line in the bar's place."""
+        """Replace the bar by a line."""
         self._clear()
         seal = sealed.seal
         self.say(
@@ -171,24 +171,24 @@ class TerminalProgress(RunProgress):
             f"{clock(time.monotonic() - self.pace.begun)}"
         )
 
-    def working(self, name: str, what: str) -> None:
-        """Show a bar without an end."""
+    def working(self, name: str, activity: str) -> None:
+        """Show a bar of unknown length."""
         self._clear()
-        self.task = self.bars.add_task(f"{name}: {what}", total=None, shards="", rate="", left="")
+        self.task = self.bars.add_task(f"{name}: {activity}", total=None, shards="", rate="", left="")
 
-    def worked(self, name: str, what: str, seconds: float) -> None:
-        """Leave a line in the bar's place."""
+    def worked(self, name: str, activity: str, seconds: float) -> None:
+        """Replace the bar by a line."""
         self._clear()
-        self.say(f"{name}: {what} done, {clock(seconds)}")
+        self.say(f"{name}: {activity} done, {clock(seconds)}")
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Stop the bars."""
         self.bars.stop()
 
 
 @contextlib.contextmanager
 def shown(quiet: bool = False) -> Iterator[RunProgress]:
-    """Give the progress that fits where standard error goes, and end it whatever happens."""
+    """Yield bars if standard error is a terminal, else log lines; close the progress at the end in any case."""
     progress: RunProgress
     if quiet:
         progress = RunProgress()
@@ -203,7 +203,7 @@ def shown(quiet: bool = False) -> Iterator[RunProgress]:
 
 
 def clock(seconds: float | None) -> str:
-    """Return a span of time as people write it."""
+    """Return a duration in readable form."""
     if seconds is None:
         return "unknown"
     if seconds < 10:

@@ -24,8 +24,8 @@ def add_provenance(report: Report, run: Run) -> None:
             report.lineage.append(LineageNode(name, trace.digest, inputs, trace.kind))
         names.setdefault(trace.digest, name)
         report.digests[name] = trace.digest
-        if trace.told:
-            report.records.append(RecordFlow.of_seal(trace.told))
+        if trace.summary:
+            report.records.append(RecordFlow.of_seal(trace.summary))
     report.versions = {"python": platform.python_version(), **_versions()}
 
 

@@ -1,4 +1,4 @@
-"""What a recipe is handed: the means to make sets, artifacts and models, and the trace of what was done."""
+"""A recipe's run: the interface that makes sets, artifacts and models, and the trace of its results."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 
 class Cluster(Runner, Protocol):
-    """Makes shards and trains models somewhere."""
+    """Makes shards and trains models, in this process or on a cluster."""
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
-        """Train each job and commit its artifact at the URL given with it; as many at once as fit."""
+        """Train each job and commit its artifact at the given URL, as many in parallel as fit."""
         ...
 
 
 @dataclass
 class Trace:
-    """What was done for one set, artifact or model of a run."""
+    """One set, artifact or model of a run."""
 
     name: str
     kind: str  # source, step, artifact, training
@@ -44,12 +44,12 @@ class Trace:
     records: int = 0
     seconds: float = 0.0  # wall
     kept: bool = False  # finished by an earlier run
-    told: Mapping[str, Any] = field(default_factory=dict)  # what the seal of a set tells of it as a whole
+    summary: Mapping[str, Any] = field(default_factory=dict)  # the set-level part of a set's seal
 
 
 @dataclass
 class Run:
-    """One run of a recipe under ``out``. Everything it makes lies in a folder named by its fingerprint."""
+    """One run of a recipe under ``out``. Each result is in a folder named by its fingerprint."""
 
     out: str
     cluster: Cluster
@@ -57,8 +57,8 @@ class Run:
     progress: RunProgress = field(default_factory=RunProgress)
     requeue: bool = False
     seeds: list[int] = field(default_factory=lambda: [0])  # of trainings
-    on_first: Callable[[], None] | None = None  # called when the first set, artifact or model is there
-    on_work: Callable[[], None] | None = None  # called before each that is to be made; it may wait
+    on_first: Callable[[], None] | None = None  # called after the first set, artifact or model
+    on_work: Callable[[], None] | None = None  # called before each result is made; it may wait
     trace: list[Trace] = field(default_factory=list)
 
     def source(
@@ -68,7 +68,7 @@ class Run:
         identity: Mapping[str, Any],
         totals: Sequence[str] = (),
     ) -> SealedSet:
-        """Seal what the driver streams: listings of files, generated requests. Seen again, it is not written.
+        """Seal rows that the driver streams (listings of files, generated requests), or find them sealed.
 
         ``totals`` names numeric columns whose sums the seal keeps.
         """
@@ -77,7 +77,7 @@ class Run:
         begun = time.perf_counter()
         kept = sealed is not None
         if sealed is None:
-            with self._told(name, "listing"):
+            with self._reported(name, "listing"):
                 sealed = seal_tables(url, name, tables(), totals)
         self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
         return sealed
@@ -91,9 +91,9 @@ class Run:
             before = find_sealed(url)
         begun = time.perf_counter()
         if is_finished(before, requeue=self.requeue):
-            if all(trace.url != url for trace in self.trace):  # a step that is used twice is told of once
+            if all(trace.url != url for trace in self.trace):  # a step that is used twice is reported once
                 self.progress.found(before)
-            sealed = before  # its seal may be long: it is read once
+            sealed = before  # the seal may be long: read it only once
         else:
             sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
         kept = before is not None and before.digest == sealed.digest
@@ -109,41 +109,41 @@ class Run:
         identity: Mapping[str, Any],
         inputs: Sequence[str] = (),
     ) -> Artifact:
-        """Commit a fitted thing, or find it done. ``inputs`` are the digests of what it is made from."""
+        """Commit a fitted artifact, or find it done. ``inputs`` are the digests of its inputs."""
         whole = {"artifact": name, "inputs": list(inputs), **identity}
         return self.build(name, lambda url: put_artifact(url, make(), whole), identity, inputs)
 
     def build(
         self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> Artifact:
-        """Like :meth:`artifact`, for what writes its files itself: ``make`` commits it at the URL it is given."""
+        """Like :meth:`artifact`, but ``make`` writes the files itself and commits the artifact at the given URL."""
         url = store.join(self.out, name, canonical.digest([name, identity, list(inputs)])[:16])
         made = self._find(get_artifact, url)
         begun = time.perf_counter()
         kept = made is not None
         if made is None:
-            with self._told(name, "fitting"):
+            with self._reported(name, "fitting"):
                 make(url)
             made = get_artifact(url)
         if made is None:
-            raise RuntimeError(f"{url}: the artifact {name} was made and is not there")
+            raise RuntimeError(f"{url}: the artifact {name} was made but is missing")
         self._note(name, "artifact", url, made.digest, list(inputs), 0, begun, kept)
         return made
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
-        """Train the jobs that are not done, as many at once as fit, and return all their artifacts in order."""
+        """Train the unfinished jobs, as many in parallel as fit, and return all artifacts in order."""
         urls = [job.url(self.out) for job in jobs]
         by_url = dict(zip(urls, jobs, strict=True))  # equal jobs are one
         todo = [(job, url) for url, job in by_url.items() if self._find(job.done, url) is None]
         begun = time.perf_counter()
         if todo:
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
-            with self._told(names, f"training {plural(len(todo), 'model')}"):
+            with self._reported(names, f"training {plural(len(todo), 'model')}"):
                 self.cluster.train(todo)
         made = []
         waiting = {url for _, url in todo}
         fresh = {(job.name, url) for job, url in todo}
-        share = (time.perf_counter() - begun) / max(1, len(waiting))  # of each: they ran together
+        share = (time.perf_counter() - begun) / max(1, len(waiting))  # of each: they ran in parallel
         for job, url in zip(jobs, urls, strict=True):
             artifact = job.done(url)
             if artifact is None:
@@ -157,7 +157,7 @@ class Run:
         return made
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
-        """Return what is at a URL; before it is said that nothing is, nobody else is at work any more."""
+        """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run."""
         found = find(url)
         if found is None:
             self._begin_work()
@@ -169,11 +169,11 @@ class Run:
             self.on_work()
 
     @contextlib.contextmanager
-    def _told(self, name: str, what: str) -> Iterator[None]:
+    def _reported(self, name: str, activity: str) -> Iterator[None]:
         begun = time.perf_counter()
-        self.progress.working(name, what)
+        self.progress.working(name, activity)
         yield
-        self.progress.worked(name, what, time.perf_counter() - begun)
+        self.progress.worked(name, activity, time.perf_counter() - begun)
 
     def _note(
         self,
@@ -185,15 +185,15 @@ class Run:
         records: int,
         begun: float,
         kept: bool = False,
-        told: Mapping[str, Any] | None = None,
+        summary: Mapping[str, Any] | None = None,
     ) -> None:
         seconds = time.perf_counter() - begun
         if not self.trace and self.on_first is not None:
             self.on_first()
-        self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept, told or {}))
+        self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept, summary or {}))
 
     def write_ledger(self, recipe: str) -> bool:
-        """Write which folders belong to the run as it is configured now; tell whether that had changed."""
+        """Write the list of folders that belong to the run as configured now; return whether it changed."""
         entries = [
             {
                 "name": t.name,
@@ -212,7 +212,7 @@ class Run:
 
 
 def _summary(sealed: SealedSet) -> dict[str, Any]:
-    """Return what a seal tells of its set as a whole, which is short whatever the number of shards."""
+    """Return the set-level part of a seal, whose size does not depend on the number of shards."""
     seal = sealed.seal
     short = {key: value for key, value in seal.items() if key not in ("shards", "schema", "rejects", "quarantine")}
     return {**short, "shards": len(seal["shards"])}

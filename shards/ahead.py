@@ -1,4 +1,4 @@
-"""Reads ahead: many small files in order, several at once, with no more of them in memory than that."""
+"""Read-ahead: many small files in order, several at once, with a bounded number in memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 AT_ONCE = 16
-_WAITING = 4  # for each that is read
+_WAITING = 4  # results or queued reads for each read in progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Give what ``read`` returns of each item, in their order; an error of it is raised at its place."""
+    """Yield ``read(item)`` of each item, in order; an error is raised at the place of its item."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting: deque[Future[Result]] = deque()
         for item in items:

@@ -1,4 +1,4 @@
-"""Artifacts: fitted things that are not tables, committed like shards."""
+"""Artifacts: fitted models and other results that are not tables, committed like shards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gristmill.shards.stage import ArtifactRef
 
 @dataclass(frozen=True)
 class Artifact:
-    """A committed artifact: files by name, and what it was made of."""
+    """A committed artifact: its files by name, and the identity of its inputs and settings."""
 
     url: str
     digest: str
@@ -25,11 +25,11 @@ class Artifact:
 
     @property
     def ref(self) -> ArtifactRef:
-        """What a stage needs to name it."""
+        """The reference by which a stage names it."""
         return ArtifactRef(self.url, self.digest)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one of its files; one that it does not hold is a :class:`FileNotFoundError`."""
+        """Return the bytes of one of its files; raises :class:`FileNotFoundError` for an unknown name."""
         if name not in self.files:
             raise FileNotFoundError(
                 f"{self.url}: the artifact holds no {name}, it holds {', '.join(sorted(self.files))}"
@@ -37,18 +37,17 @@ class Artifact:
         return store.read_bytes(store.join(self.url, self.files[name]))
 
 
-Content = bytes | Callable[[], Iterable[bytes]]  # of a file; what is large comes in pieces, the same at each call
+Content = bytes | Callable[[], Iterable[bytes]]  # of a file; a large one comes in chunks, the same at each call
 
 
 def put_artifact(
     url: str, files: Mapping[str, Content], identity: Mapping[str, Any], *, deterministic: bool = True
 ) -> Artifact:
-    """Commit an artifact and return the one that holds: this one, or an earlier attempt's.
+    """Commit an artifact and return the committed one: this one, or an earlier attempt's.
 
-    Each file goes to a name that carries its digest (``model-<sha>.safetensors``), so that no attempt writes over
-    another's; ``artifact.json``, put if absent, is the commit point and says which file is which (law 3). Another
-    content under the same URL raises :class:`~gristmill.shards.errors.Alarm`, unless the work that made it is not
-    deterministic.
+    Each file's name carries its digest (``model-<sha>.safetensors``), so that no attempt overwrites another's;
+    ``artifact.json``, put if absent, is the commit point and maps names to files (law 3). Different content under the
+    same URL raises :class:`~gristmill.shards.errors.Alarm`, unless the work is not deterministic.
     """
     shas = {name: _sha256(data) for name, data in sorted(files.items())}
     digest = canonical.digest(shas)
@@ -99,7 +98,7 @@ def get_artifact(url: str) -> Artifact | None:
 def read_file(url: str, name: str) -> bytes:
     """Return a file of the artifact at a URL or, where no artifact was committed, of a plain folder.
 
-    A plain folder is what a user brings along, such as a checkpoint of their own. A file that is in neither is a
+    A plain folder is one that the user supplies, such as a checkpoint. A file that is in neither raises
     :class:`FileNotFoundError`.
     """
     artifact = get_artifact(url)

@@ -1,4 +1,4 @@
-"""The audit: recomputes what became of every record from what is stored, trusting no count (law 2)."""
+"""The audit: recomputes the fate of every record from the stored files, trusting no count (law 2)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN = 3  # ids in a sentence
 
 @dataclass
 class AuditResult:
-    """What the audit of one sealed set found; counts are recomputed, in records of the step's input."""
+    """The audit of one sealed set; counts are recomputed, in records of the step's input."""
 
     name: str
     url: str
@@ -54,7 +54,7 @@ def audit_below(url: str) -> Iterator[AuditResult]:
         raise UserError(
             f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
         )
-    # By digest, so that an output that was moved is audited where it lies now.
+    # By digest, so that an output that was moved is audited at its new place.
     near = {digest: sealed.url for sealed in found.sealed for digest in seal_versions(sealed.url)}
     for sealed in found.sealed:
         yield audit_set(sealed, near)
@@ -62,13 +62,13 @@ def audit_below(url: str) -> Iterator[AuditResult]:
         gaps = _audit_artifact(artifact)
         if gaps:
             yield AuditResult(found.names[artifact], artifact, "", gaps=gaps)
-    for place, what in found.unreadable.items():
+    for place, fault in found.unreadable.items():
         name = found.names[place]
-        yield AuditResult(name, place, "", gaps=[f"{name}: {what}"])
+        yield AuditResult(name, place, "", gaps=[f"{name}: {fault}"])
 
 
 def audit_set(sealed: SealedSet, near: Mapping[str, str] | None = None) -> AuditResult:
-    """Audit one sealed set. ``near`` says where sets lie by their digest; else the seal's own URLs count."""
+    """Audit one sealed set. ``near`` maps digests to the URLs of sets; others are looked up at the seal's own URLs."""
     return _Audit(sealed, near or {}).work()
 
 
@@ -80,8 +80,8 @@ class _Audit:
         self.origin = "id"
         self.inputs: dict[str, SealedSet] = {}
 
-    def gap(self, where: str, what: str) -> None:
-        self.result.gaps.append(f"{self.sealed.name}: {where}: {what}")
+    def gap(self, where: str, fault: str) -> None:
+        self.result.gaps.append(f"{self.sealed.name}: {where}: {fault}")
 
     def work(self) -> AuditResult:
         sealed, result = self.sealed, self.result
@@ -102,10 +102,10 @@ class _Audit:
         self._check_seal(receipts)
         return result
 
-    # What was to be made.
+    # The plan.
 
     def _plan(self) -> dict[str, list[tuple[str, int, int]]] | None:
-        """Return the slices of the input that each shard was to hold; ``None`` for a source, which has no input."""
+        """Return the planned slices of the input for each shard; ``None`` for a source, which has no input."""
         lineage = self.sealed.seal.get("input_digests")
         if lineage is None:
             return None
@@ -170,11 +170,11 @@ class _Audit:
             except UNREADABLE as error:
                 self.gap(f"receipts/{name}.json", f"cannot be read ({why_unreadable(error)})")
                 continue
-            # Records that are being run again are sealed when their run ends.
+            # Records being re-run are sealed when their run ends.
             if receipt is None or receipt.requeue_of is None:
                 self.gap(f"receipts/{name}.json", "is not in the seal")
 
-    # What is stored.
+    # The stored files.
 
     def _receipt(self, entry: ShardEntry) -> Receipt | None:
         try:
@@ -187,11 +187,11 @@ class _Audit:
             return None
         stored = (receipt.data.path, receipt.data.sha256, receipt.data.rows, receipt.data.bytes)
         if receipt.shard != entry.name or stored != (entry.path, entry.sha256, entry.rows, entry.bytes):
-            self.gap(f"receipts/{entry.name}.json", "says other than the seal")
+            self.gap(f"receipts/{entry.name}.json", "disagrees with the seal")
         return receipt
 
     def _table(self, receipt: Receipt, kind: str) -> pa.Table | None:
-        """Return a shard's table, whole; ``None`` where there is none or it is not what was committed."""
+        """Return a shard's whole table; ``None`` if there is none or it cannot be read as the table committed."""
         stored: StoredFile | None = getattr(receipt, kind)
         if stored is None:
             return None
@@ -218,7 +218,7 @@ class _Audit:
         return table
 
     def _audit_chain(self, base: str, chain: Sequence[Receipt], planned: Mapping[str, Any] | None) -> None:
-        """Audit a shard, and behind it the runs of its quarantined records."""
+        """Audit a shard, and after it the re-runs of its quarantined records."""
         given: list[str] | None = None if planned is None else self._given(base, planned)
         for receipt in chain:
             tables = {kind: self._table(receipt, kind) for kind in SHARD_FILES}
@@ -232,25 +232,25 @@ class _Audit:
             }
             out = origins["data"]
             broke = origins["quarantine"] - out
-            turned = origins["rejects"] - out - broke
+            rejected = origins["rejects"] - out - broke
             if planned is None:
                 given = None if data is None else data[self.origin].to_pylist()
             if given is not None:
-                self._compare(receipt, given, out | broke | turned)
-            counted = (len(given) if given is not None else receipt.records_in, len(out), len(turned), len(broke))
-            said = (receipt.records_in, receipt.records_out, receipt.rejected, receipt.quarantined)
+                self._compare(receipt, given, out | broke | rejected)
+            counted = (len(given) if given is not None else receipt.records_in, len(out), len(rejected), len(broke))
+            claimed = (receipt.records_in, receipt.records_out, receipt.rejected, receipt.quarantined)
             if (
                 all(tables[kind] is not None or getattr(receipt, kind) is None for kind in SHARD_FILES)
-                and counted != said
+                and counted != claimed
             ):
                 self.gap(
                     f"receipts/{receipt.shard}.json",
-                    f"says in, out, rejected, quarantined = {said}, what is stored gives {counted}",
+                    f"says in, out, rejected, quarantined = {claimed}, the stored files give {counted}",
                 )
             result, again = self.result, receipt.requeue_of is not None
             result.records_in += 0 if again else counted[0]
             result.records_out += len(out)
-            result.rejected += len(turned)
+            result.rejected += len(rejected)
             result.quarantined += len(broke) - (counted[0] if again else 0)
             given = sorted(broke) if planned is not None else None
 
@@ -284,7 +284,7 @@ class _Audit:
         if twice:
             self.gap(where, f"{len(twice)} records were given to it twice: {_some(twice)}")
 
-    # The whole.
+    # The set as a whole.
 
     def _check_unique(self) -> None:
         hashes = np.concatenate([np.empty(0, np.int64), *self.seen])
@@ -297,11 +297,11 @@ class _Audit:
             data = store.read_if_present(store.join(self.sealed.url, entry.path))
             if data is None:
                 continue
-            with contextlib.suppress(pa.ArrowInvalid, OSError):  # told where the shard was read
+            with contextlib.suppress(pa.ArrowInvalid, OSError):  # reported when the shard was read
                 ids.update(record for record in decode_table(data, ["id"])["id"].to_pylist() if hash(record) in doubled)
         twice = sorted(record for record, count in ids.items() if count > 1)
         if twice:
-            self.gap("data", f"{len(twice)} ids are there more than once: {_some(twice)}")
+            self.gap("data", f"{len(twice)} ids occur more than once: {_some(twice)}")
 
     def _check_seal(self, receipts: Mapping[str, Receipt]) -> None:
         sealed, result = self.sealed, self.result
@@ -311,7 +311,7 @@ class _Audit:
                 self.gap("seal.json", "its digest is not that of its shards")
         for key in COUNTS:
             if sealed.seal[key] != getattr(result, key):
-                self.gap("seal.json", f"says {key} = {sealed.seal[key]}, what is stored gives {getattr(result, key)}")
+                self.gap("seal.json", f"says {key} = {sealed.seal[key]}, the stored files give {getattr(result, key)}")
 
 
 def _origins(table: pa.Table | None, column: str) -> set[str]:

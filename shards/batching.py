@@ -1,4 +1,4 @@
-"""Batches inside a shard, in a canonical order: the same rows meet whatever the machines (law 1)."""
+"""Batches inside a shard, in a canonical order: the same rows share a batch on any machine (law 1)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from gristmill.shards.stage import BatchLimits
 
 
 def canonical_batches(table: pa.Table, limits: BatchLimits) -> list[np.ndarray]:
-    """Return the rows of each batch: sorted by cost, then by place, and cut where a limit is met.
+    """Return the row numbers of each batch: sorted by cost, then by position, and cut where a limit is reached.
 
-    A batch's cost is rows x its longest row, since the rest is padding. A row that costs more than ``max_cost`` is a
-    batch by itself.
+    A batch costs its number of rows times the cost of its longest row, since shorter rows are padded. A row that costs
+    more than ``max_cost`` is a batch by itself.
     """
     rows = np.arange(table.num_rows)
     if limits.cost is None:
         return [rows[start : start + limits.rows] for start in range(0, len(rows), limits.rows)]
     if limits.cost not in table.column_names:
-        raise UserError(f"a batch is to be cut by the column {limits.cost!r}, which is not there: {table.column_names}")
+        raise UserError(f"batches are cut by the column {limits.cost!r}, which is missing; found {table.column_names}")
     cost = np.nan_to_num(np.asarray(table.column(limits.cost).to_numpy(zero_copy_only=False), dtype=np.float64))
     rows = np.argsort(cost, kind="stable")
     batches, start = [], 0

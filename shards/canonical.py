@@ -1,4 +1,4 @@
-"""One spelling for each value, so that digests compare content."""
+"""One canonical serialisation of each value, so that digests compare content."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def sha256(data: bytes | memoryview) -> str:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of a JSON value's canonical spelling."""
+    """Return the SHA-256 of a JSON value's canonical form."""
     return sha256(dumps(value))

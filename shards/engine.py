@@ -1,4 +1,4 @@
-"""Runs a step: plans its shards, leaves the work to a runner, and seals. The driver sees receipts, not data (law 7)."""
+"""Runs a step: plans its shards, hands them to a runner, and seals. The driver sees receipts, not data (law 7)."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from gristmill.shards.step import ShardTask, Step, count_by_stage, joined_schema
 
 
 class Runner(Protocol):
-    """Makes shards somewhere."""
+    """Makes shards, in this process or on a cluster."""
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
-        """Make the shards and give each one's receipt as it is committed, in any order."""
+        """Make the shards and yield the receipt of each as it is committed, in any order."""
         ...
 
 
 class Progress:
-    """Hears how a run goes; this one tells nobody."""
+    """Callbacks for the progress of a run; these do nothing."""
 
     def found(self, sealed: SealedSet) -> None:
-        """A step was finished before: nothing is run."""
+        """Called for a step that was finished before and is not run."""
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
-        """A step starts, of so many shards and records; ``done`` shards are kept from before."""
+        """Called when a step starts, with its shards and records; ``done`` shards are committed already."""
 
     def advance(self, receipt: Receipt) -> None:
-        """A shard of the step is committed."""
+        """Called when a shard of the step is committed."""
 
     def end(self, sealed: SealedSet) -> None:
-        """The step is sealed."""
+        """Called when the step is sealed."""
 
 
 def step_url(out: str, step: Step, seed: int) -> str:
-    """Return the folder of a step's set: its name and fingerprint, so that a change makes a new one."""
+    """Return the folder of a step's set: name and fingerprint, so that a changed step gets a new one."""
     return store.join(out, step.name, step.fingerprint(seed)[:16])
 
 
 def is_finished(sealed: SealedSet | None, *, requeue: bool = False) -> TypeGuard[SealedSet]:
-    """Tell whether there is nothing to do for a step: it is sealed, and no quarantined record is to run again."""
+    """Return whether a step needs no work: it is sealed, and no quarantined record is to be re-run."""
     return sealed is not None and not (requeue and sealed.seal["quarantined"])
 
 
@@ -63,9 +63,9 @@ def run_step(
     *,
     requeue: bool = False,
 ) -> SealedSet:
-    """Run what is left of a step and return its sealed set.
+    """Run the missing shards of a step and return its sealed set.
 
-    A sealed step costs one read. ``requeue`` runs the records again that are in quarantine and seals a new version.
+    A sealed step costs one read. ``requeue`` re-runs the records in quarantine and seals a new version.
 
     Raises:
         TooManyQuarantined: more than ``step.max_quarantine`` of the records (and more than one) broke a stage.
@@ -86,7 +86,7 @@ def run_step(
     tally = _Tally(step.name, limit, read_receipts(url, names))
     progress.begin(step.name, len(specs), sum(spec.name in tally.receipts for spec in specs), records)
     if requeue:
-        # First of all: a step that too many broken records stopped goes on only when they are mended.
+        # Before anything else: a step stopped by too many broken records goes on only when they are fixed.
         tried = list(runner.execute(task, list(_quarantined(url, step, specs, tally.receipts))))
         _Tally(step.name, limit, [*tally.receipts.values(), *tried]).check()
         for receipt in tried:
@@ -98,14 +98,14 @@ def run_step(
         tally.add(receipt)
         progress.advance(receipt)
         tally.check()
-    # Base shards in the order of the index, and behind each the runs of its quarantined records.
+    # Base shards in the order of the index, each followed by the re-runs of its quarantined records.
     place = {spec.name: number for number, spec in enumerate(specs)}
     order = sorted(tally.receipts.values(), key=lambda receipt: (place[receipt.base], receipt.run))
     sealed = put_seal(
         url,
         step.name,
         step.schema,
-        _as_left(url, step, order),
+        _with_open_errors(url, step, order),
         fingerprint=step.fingerprint(seed),
         inputs=[step.input.url, *(join.dataset.url for join in step.joins)],
         input_digests=[step.input.digest, *(join.dataset.digest for join in step.joins)],
@@ -116,9 +116,9 @@ def run_step(
 
 
 def _index(url: str, step: Step, seed: int, *, begun: bool) -> list[ShardSpec]:
-    """Return the shards to make, in order. Those that are cut are planned once: it reads all of the input.
+    """Return the shards to make, in order. A cut is planned once, since planning reads the whole input.
 
-    ``begun`` tells that a shard is committed, before which the plan was put.
+    ``begun`` means that a shard is committed, and so the plan is stored.
     """
     place = store.join(url, "step.json")
     planned = store.read_if_present(place) if step.cut else None
@@ -132,7 +132,7 @@ def _index(url: str, step: Step, seed: int, *, begun: bool) -> list[ShardSpec]:
 
 
 class _Tally:
-    """The receipts of a step by shard, and its broken records, counted as receipts come: a look at them is cheap."""
+    """The receipts of a step by shard, and a running count of its broken records, so that a check is cheap."""
 
     def __init__(self, name: str, limit: int, receipts: Iterable[Receipt] = ()) -> None:
         self.name, self.limit = name, limit
@@ -143,7 +143,7 @@ class _Tally:
             self.add(receipt)
 
     def add(self, receipt: Receipt) -> None:
-        # Who made it and how fast is no part of the seal, and half of what a receipt takes.
+        # The attempt (who made it, how fast) is not part of the seal, and half the memory of a receipt.
         receipt = self.receipts[receipt.shard] = replace(receipt, attempt={})
         if receipt.quarantined or receipt.requeue_of:
             before = self._newest.get(receipt.base)
@@ -152,7 +152,7 @@ class _Tally:
                 self._count += receipt.quarantined - (before.quarantined if before else 0)
 
     def check(self) -> None:
-        """Raise :class:`TooManyQuarantined` where more records are in quarantine than may be."""
+        """Raise :class:`TooManyQuarantined` if more records are in quarantine than the limit allows."""
         if self._count > self.limit:
             errors: Counter[str] = Counter()
             for receipt in self._newest.values():
@@ -161,25 +161,25 @@ class _Tally:
             common = "; ".join(f"{number} x {error}" for error, number in errors.most_common(3))
             raise TooManyQuarantined(
                 f"step {self.name}: {self._count} records broke, more than max_quarantine allows ({self.limit}). "
-                f"Commonest: {common}. What is committed is kept: mend the cause and run `gristmill requeue`"
+                f"Most common: {common}. Committed shards are kept: fix the cause and run `gristmill requeue`"
             )
 
 
 def _latest(receipts: Iterable[Receipt]) -> dict[str, Receipt]:
-    """Return for each base shard the receipt whose quarantine counts: the newest run's."""
+    """Return the receipt of each base shard whose quarantine is current: the newest run's."""
     return {receipt.base: receipt for receipt in sorted(receipts, key=lambda receipt: receipt.run)}
 
 
 def _quarantined(url: str, step: Step, specs: Sequence[ShardSpec], receipts: dict[str, Receipt]) -> Iterator[ShardSpec]:
-    """Plan a shard of the records that each shard's newest run left in quarantine."""
+    """Plan a shard for the records that each shard's newest run left in quarantine."""
     latest = _latest(receipts.values())
-    taken = {spec.name for spec in specs}  # the input's own shards may be runs of quarantined records
+    taken = {spec.name for spec in specs}  # the input's own shards may be re-runs of quarantined records
     for spec in specs:
         receipt = latest.get(spec.name)
         if receipt is None or receipt.quarantine is None:
             continue
         table: pa.Table = read_table(store.join(url, receipt.quarantine.path), ["origin"])
-        # A record of which a copy came out is out: run again, that copy would be there twice.
+        # A record with a copy in the output is out: a re-run would duplicate that copy.
         only = tuple(sorted(set(table["origin"].to_pylist()) - _origins_out(url, step, receipt)))
         if not only:
             continue
@@ -195,8 +195,8 @@ def _origins_out(url: str, step: Step, receipt: Receipt) -> set[str]:
     return set(table[column].to_pylist())
 
 
-def _as_left(url: str, step: Step, receipts: Sequence[Receipt]) -> Iterator[Receipt]:
-    """Give the receipts with those errors only whose rows are still in quarantine: those run again are told later."""
+def _with_open_errors(url: str, step: Step, receipts: Sequence[Receipt]) -> Iterator[Receipt]:
+    """Yield the receipts with the errors of rows still in quarantine only; re-runs count the others."""
     latest = _latest(receipts)
     for receipt in receipts:
         if receipt.quarantine is None or latest[receipt.base] is receipt:
@@ -208,6 +208,6 @@ def _as_left(url: str, step: Step, receipts: Sequence[Receipt]) -> Iterator[Rece
 
 
 def planned_rows(url: str) -> dict[str, int] | None:
-    """Return the shards that a step under way is cut into, and the rows of each; ``None`` if it was never begun."""
+    """Return the planned shards of a step in progress and the rows of each; ``None`` if it was never begun."""
     data = store.read_if_present(store.join(url, "step.json"))
     return None if data is None else {spec["name"]: spec["rows"] for spec in json.loads(data)["shards"]}

@@ -1,4 +1,4 @@
-"""Settings of a machine, from its environment: no result depends on them."""
+"""Settings of a machine, from environment variables: no result depends on them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from gristmill.shards.errors import UserError
 
 
 def seconds(name: str, default: float, *, none: bool = False) -> float:
-    """Return the seconds that an environment variable sets, above 0 or, with ``none``, from 0 on.
+    """Return the seconds given by an environment variable: above 0, or with ``none`` 0 or more.
 
     Raises:
-        UserError: it holds something else.
+        UserError: the variable holds anything else.
     """
     given = os.environ.get(name)
     try:

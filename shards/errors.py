@@ -1,14 +1,14 @@
-"""Errors with a meaning of their own. Everything else is a bug and keeps its traceback."""
+"""Expected errors. Any other exception is a bug and keeps its traceback."""
 
 from collections.abc import Mapping
 
 
 class GristmillError(Exception):
-    """Base of the errors that are told in one sentence, without a traceback."""
+    """Base of the errors that are reported in one sentence, without a traceback."""
 
 
 class UserError(GristmillError):
-    """Something the user can put right: what is wrong, where, and what was expected. Exit code 2."""
+    """A mistake that the user can fix; the message names the fault, its place and the expected value. Exit code 2."""
 
 
 class Alarm(GristmillError):
@@ -20,7 +20,7 @@ class TooManyQuarantined(GristmillError):
 
 
 class RejectRecord(Exception):
-    """Raised inside an actor's helper to turn one record down; the actor stores the reason."""
+    """Raised inside an actor's helper to reject one record; the actor stores the reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,10 +36,10 @@ class BrokenRecords(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, on one line, for the end of a sentence."""
+    """Return an error's message on one line, for the end of a sentence."""
     return " ".join(str(error).split())
 
 
 def with_class(error: BaseException) -> str:
-    """Return an error's class and what it says, on one line: many of other packages say little without their class."""
+    """Return an error's class and message on one line: many libraries' messages say little without the class."""
     return f"{type(error).__name__}: {one_line(error)}"

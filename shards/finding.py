@@ -1,4 +1,4 @@
-"""Finds the sets and artifacts that lie below an output, and tells those that cannot be read."""
+"""Finds the sets and artifacts below an output, and lists those that cannot be read."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from gristmill.shards.dataset import SealedSet, find_sealed
 from gristmill.shards.errors import UserError, with_class
 from gristmill.shards.job import CHECKPOINTS
 
-_DEPTH = 4  # folders below an output in which sets are looked for
+_DEPTH = 4  # levels of folders below an output that are searched
 COUNTS = ("records_in", "records_out", "rejected", "quarantined")
-# What a torn or edited JSON file of ours raises when it is read (Arrow's errors of its schema are ValueErrors).
+# Raised when a truncated or edited JSON file of ours is read (Arrow's schema errors are ValueErrors).
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, UserError)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies below an output."""
+    """The contents of an output."""
 
     sealed: list[SealedSet]
     artifacts: list[str]
-    unsealed: list[str]  # steps under way
-    training: list[str]  # models under way, by their checkpoints
-    unreadable: dict[str, str] = field(default_factory=dict)  # url of a set or artifact -> what is wrong there
-    names: dict[str, str] = field(default_factory=dict)  # url -> the step, artifact or training it is of
+    unsealed: list[str]  # steps in progress
+    training: list[str]  # trainings in progress, found by their checkpoints
+    unreadable: dict[str, str] = field(default_factory=dict)  # url of a set or artifact -> the fault
+    names: dict[str, str] = field(default_factory=dict)  # url -> name of the step, artifact or training
 
 
 def find_below(url: str) -> Found:
@@ -65,21 +65,21 @@ def find_below(url: str) -> Found:
 
 
 def _sealed(url: str) -> SealedSet:
-    """Return the sealed set at a URL, with all that the audit reads of its seal."""
+    """Return the sealed set at a URL, checked for the keys of the seal that the audit reads."""
     sealed = find_sealed(url)
     if sealed is None:
         raise ValueError("it is gone")
     lacking = [key for key in ("name", "digest", "schema", "shards", *COUNTS) if key not in sealed.seal]
     if lacking:
         raise ValueError(f"it lacks {', '.join(lacking)}")
-    _ = sealed.schema, sealed.shards  # read when first asked for
+    _ = sealed.schema, sealed.shards  # parsed lazily: do it here, where errors are caught
     return sealed
 
 
 def seal_versions(url: str) -> dict[str, dict[str, Any]]:
-    """Return the seals at a URL by their digest: quarantined records that were run again make another one.
+    """Return the seals at a URL by their digest: each re-run of quarantined records adds one.
 
-    One that cannot be read is left out: whoever needs it finds it missing.
+    An unreadable seal is left out and so counts as missing.
     """
     seals = {}
     for name in store.list_names(url):
@@ -91,5 +91,5 @@ def seal_versions(url: str) -> dict[str, dict[str, Any]]:
 
 
 def why_unreadable(error: Exception) -> str:
-    """Return one of ``UNREADABLE`` for the end of a sentence."""
+    """Return an ``UNREADABLE`` error as the end of a sentence."""
     return with_class(error)[:120]

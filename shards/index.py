@@ -1,4 +1,4 @@
-"""The index: the plan that cuts a corpus into shards, never by the number of workers (law 1)."""
+"""The index: the plan that cuts a corpus into shards, independent of the number of workers (law 1)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.parquet import decode_table, read_table
 from gristmill.shards.settings import Settings
 
-_WHOLE = 1 << 20  # bytes of a file that is read whole for a few of its columns
+_WHOLE = 1 << 20  # bytes; smaller files are read whole even for a few columns
 
 
 class Cut(Settings):
-    """The most a shard may hold; the limit that is met first ends the shard. At least one row goes into each."""
+    """Upper limits of a shard; the first one reached ends it. Each shard holds at least one row."""
 
     rows: int = Field(2000, ge=1)
     """Records."""
@@ -42,16 +42,16 @@ class Slice:
 
     @property
     def url(self) -> str:
-        """Where the file lies."""
+        """The URL of the file."""
         return store.join(self.folder, self.path)
 
 
 @dataclass(frozen=True)
 class Join:
-    """Columns of another set, found by the record: its ``id`` is the row's ``id`` or, in copies, its ``parent_id``.
+    """Columns of another set, joined by record: its ``id`` equals the row's ``id`` or, in copies, its ``parent_id``.
 
-    Both sets must have been cut alike (one made of the other, or both of a third), so that a shard meets a shard; of
-    records run again, also those of the same shard of the index.
+    Both sets must have been cut alike (one made from the other, or both from a third), so that shards correspond;
+    re-runs of quarantined records belong to the shard of the index they were planned in.
     """
 
     dataset: SealedSet
@@ -61,7 +61,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class ShardSpec:
-    """One shard to make: which rows go in. ``only`` keeps the named records (those run again)."""
+    """One shard to make, by its input rows. ``only`` restricts it to the records named (those to be re-run)."""
 
     name: str
     slices: tuple[Slice, ...]
@@ -71,7 +71,7 @@ class ShardSpec:
     requeue_of: str | None = None
 
     def read(self) -> pa.Table:
-        """Return the rows, in order."""
+        """Return the input rows, in order."""
         parts = [read_table(part.url).slice(part.start, part.stop - part.start) for part in self.slices]
         table = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
         if self.only is None:
@@ -79,7 +79,7 @@ class ShardSpec:
         return table.filter(pa.compute.is_in(table.column("id"), value_set=pa.array(self.only, pa.string())))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the shard as the index file keeps it."""
+        """Return the shard as an entry of the index file."""
         return {
             "name": self.name,
             "rows": self.rows,
@@ -88,13 +88,13 @@ class ShardSpec:
 
     @staticmethod
     def from_json(value: dict[str, Any], source: SealedSet) -> ShardSpec:
-        """Return the shard of a step without joins as the index file keeps it; its input may have moved."""
+        """Return the shard of a step without joins from its entry in the index file; the input may have moved."""
         slices = [Slice(source.url, path, start, stop) for path, start, stop in value["slices"]]
         return ShardSpec(value["name"], tuple(slices), value["rows"])
 
 
 def keep_shards(source: SealedSet, joins: tuple[Join, ...] = ()) -> Iterator[ShardSpec]:
-    """Plan one shard for each shard of the source, under its name."""
+    """Plan one shard for each shard of the source, under the same name."""
     partners = [(_by_base(join.dataset), join) for join in joins]
     for entry in source.shards:
         files = []
@@ -111,7 +111,7 @@ def keep_shards(source: SealedSet, joins: tuple[Join, ...] = ()) -> Iterator[Sha
 
 
 def base_name(shard: str) -> str:
-    """Return the shard of the index that a shard's records were planned in, without the runs of quarantined ones."""
+    """Return the name of the planned shard: without the suffixes of re-runs of quarantined records."""
     return re.sub(r"(-r\d+)+$", "", shard)
 
 
@@ -123,14 +123,14 @@ def _by_base(dataset: SealedSet) -> dict[str, list[str]]:
 
 
 def cut_shards(source: SealedSet, cut: Cut) -> Iterator[ShardSpec]:
-    """Plan shards by rows, seconds and bytes. Reads the numeric columns only, a few source shards at a time."""
+    """Plan shards by rows, seconds and bytes. Reads only the numeric columns, a few source shards at a time."""
     columns = [name for name in ("duration", "size") if name in source.schema.names]
 
     def read(entry: ShardEntry) -> tuple[ShardEntry, list[float], list[float]]:
         url = store.join(source.url, entry.path)
         table = None
         if columns:
-            # A small file is read whole, by one request; of a part it takes several.
+            # A small file is read whole in one request; reading columns takes several.
             table = decode_table(store.read_bytes(url), columns) if entry.bytes <= _WHOLE else read_table(url, columns)
         return entry, _values(table, "duration", entry.rows), _values(table, "size", entry.rows)
 

@@ -1,8 +1,8 @@
-"""Law 6 where no exception is raised: a record that kills its process (a fault in native code) costs itself only.
+"""Law 6 without an exception: a record that kills its process (a fault in native code) costs only itself.
 
-A worker that is dead cannot tell which record it died of. So a worker that was started again marks each shard before it
-begins it; a shard that was begun too often is worked on by an actor in a process of its own, whose death is an
-exception like another: the batch is bisected, and the record is quarantined.
+A dead worker cannot report which record killed it. So a restarted worker marks each shard before it begins it; a shard
+that was begun too often is processed by an actor in a process of its own, whose death is an exception like any other:
+the batch is bisected, and the record is quarantined.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import pyarrow as pa
 from gristmill.shards import store
 from gristmill.shards.stage import BatchFunction, Stage
 
-ATTEMPTS = 2  # at a shard, by workers started again, before its actors are isolated
+ATTEMPTS = 2  # at a shard, by restarted workers, before its actors are isolated
 _MARKS = "attempts"
 
 
 class ProcessDied(Exception):
-    """The process of an isolated actor is gone."""
+    """The process of an isolated actor ended."""
 
 
 class IsolatedActor:
-    """The actor of a stage in a process of its own, which is started again when it died."""
+    """The actor of a stage in a process of its own, which is restarted after it died."""
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self._given = stage, seed
@@ -36,7 +36,7 @@ class IsolatedActor:
         self._pipe: Connection | None = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Hand a batch on, and give back or raise what the actor gave or raised.
+        """Return the actor's result for a batch, or raise the actor's error.
 
         Raises:
             ProcessDied: the process ended instead of answering.
@@ -93,17 +93,17 @@ def _to_bytes(table: pa.Table) -> bytes:
 
 
 def _packed(error: Exception) -> bytes:
-    told = (type(error).__name__, str(error))
+    description = (type(error).__name__, str(error))
     try:
-        data = pickle.dumps((error, *told))
+        data = pickle.dumps((error, *description))
         pickle.loads(data)
     except Exception:
-        return pickle.dumps((None, *told))  # not every exception survives; what is stored of it is its name and text
+        return pickle.dumps((None, *description))  # not every exception can be pickled; name and text are stored
     return data
 
 
 def _unpacked(data: bytes) -> Exception:
-    error, name, text = pickle.loads(data)  # of our own child, not of a file
+    error, name, text = pickle.loads(data)  # from our own child process, never from a file
     return error or type(name, (Exception,), {})(text)
 
 
@@ -114,7 +114,7 @@ def _ending(code: int) -> str:
 
 
 def begin_attempt(url: str, shard: str) -> int:
-    """Mark that work on a shard begins once more; return how often that has been marked."""
+    """Mark that an attempt at a shard begins; return the number of marks, this one included."""
     number = 0
     while not store.put_if_absent(store.join(url, _MARKS, f"{shard}.{number}"), uuid.uuid4().bytes):
         number += 1
@@ -122,6 +122,6 @@ def begin_attempt(url: str, shard: str) -> int:
 
 
 def end_attempts(url: str, shard: str, marks: int) -> None:
-    """Take the marks of a shard away: its work was done."""
+    """Remove the marks of a shard that was finished."""
     for number in range(marks):
         store.remove_file(store.join(url, _MARKS, f"{shard}.{number}"))

@@ -1,4 +1,4 @@
-"""A training job: what it is made of, and the artifact it commits."""
+"""A training job: its settings and inputs, and the artifact it commits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKPOINTS = "checkpoints"
 
 
 class TrainContext(Protocol):
-    """Where one rank of a training runs."""
+    """The environment of one rank of a training."""
 
     rank: int
     world_size: int
@@ -30,7 +30,7 @@ class TrainContext(Protocol):
         ...
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Report metrics of a step; each rank calls it equally often. Rank 0 hands the checkpoint over."""
+        """Report metrics of a step; each rank must call it equally often. Rank 0 passes the checkpoint."""
         ...
 
 
@@ -41,9 +41,9 @@ class TrainJob:
     ``loop(settings, context, **inputs)`` trains, with urls in place of sets and artifacts (also inside mappings and
     lists); on rank 0 it returns ``{"files": {name: bytes}, ...}``. It is given as a function or as its name.
 
-    ``ranks`` is how many processes train together: a part of the training itself, since gradients are summed in another
-    order with another number. What is not ``stepwise`` is fitted at once, by one rank and without checkpoints (counts,
-    a centroid): it is begun again when its worker is lost.
+    ``ranks`` is the number of processes that train together. It is part of the fingerprint, since it changes the order
+    in which gradients are summed. A job that is not ``stepwise`` is fitted in one go, by one rank and without
+    checkpoints (counts, a centroid), and starts over when its worker is lost.
     """
 
     name: str
@@ -60,10 +60,10 @@ class TrainJob:
         if callable(self.loop):
             object.__setattr__(self, "loop", name_of(self.loop))
         if self.ranks > 1 and not self.stepwise:
-            raise ValueError(f"training {self.name}: what is fitted at once has one rank, and {self.ranks} are asked")
+            raise ValueError(f"training {self.name}: a job that is not stepwise has one rank, not {self.ranks}")
 
     def identity(self) -> dict[str, Any]:
-        """Return what the trained model depends on: digests stand for sets and artifacts, defaults are left out."""
+        """Return all that the trained model depends on, without defaults; sets and artifacts by their digests."""
         found = {
             "version": self.version if self.version != 1 else None,
             "ranks": self.ranks if self.ranks != 1 else None,
@@ -74,14 +74,14 @@ class TrainJob:
         return {"job": self.name} | {key: value for key, value in found.items() if value}
 
     def made_of(self) -> list[SealedSet | Artifact]:
-        """Return the sets and artifacts that it reads, each once."""
+        """Return the sets and artifacts that it reads, without duplicates."""
         found: dict[str, SealedSet | Artifact] = {}
         _replaced((self.config, self.inputs), lambda value: found.setdefault(value.digest, value))
         return list(found.values())
 
     @property
     def fingerprint(self) -> str:
-        """The digest of :meth:`identity`, as far as folders are named by it."""
+        """The prefix of the digest of :meth:`identity` that names folders."""
         return canonical.digest(self.identity())[:16]
 
     def url(self, out: str) -> str:
@@ -93,7 +93,7 @@ class TrainJob:
         return _replaced(self.config, lambda value: value.url)
 
     def run(self, url: str, context: TrainContext) -> None:
-        """Train on this rank; rank 0 commits the artifact, then the checkpoints are no longer needed."""
+        """Train on this rank; rank 0 commits the artifact and then removes the checkpoints."""
         loop: Callable[..., dict[str, Any]] = named(str(self.loop))
         prepare()
         if self.settings is None:
@@ -107,7 +107,7 @@ class TrainJob:
             store.remove(store.join(url, CHECKPOINTS))
 
     def done(self, url: str) -> Artifact | None:
-        """Return the artifact if the training was finished before."""
+        """Return the artifact if the training is finished."""
         return get_artifact(url)
 
 

@@ -1,12 +1,13 @@
-"""A lease on an output: of several runs that want to work there, one works and the others wait.
+"""A lease on an output: of several runs with the same output, one works and the others wait.
 
-The lease is for economy alone. What keeps the data right is that receipts are put if absent; a run that works without
-the lease, because it was taken for dead, does work twice and no harm.
+The lease only saves work. Correctness rests on receipts being put if absent: a run that continues without the lease,
+because it was presumed dead, duplicates work but does no harm.
 
-A claim is a numbered file below ``OUT/.lease``, put if absent; who puts it and then finds no other beside it holds the
-lease. The holder writes a beat beside its claim again and again. Who waits watches by its own clock alone whether the
-beat changes; one that stood still for long is of a holder that is dead, and the next number is claimed in its place. A
-holder that was taken for dead finds its claim gone when it wakes. At the end claim and beat are removed.
+A claim is a numbered file below ``OUT/.lease``, put if absent; a run that puts one and then finds no other beside it
+holds the lease. The holder keeps writing a heartbeat beside its claim. Waiting runs watch, by their own clock alone,
+whether the heartbeat changes; when it stays the same for too long, the holder is presumed dead and the next number is
+claimed. A holder that was presumed dead finds its claim gone when it wakes up. At the end, claim and heartbeat are
+removed.
 """
 
 from __future__ import annotations
@@ -30,48 +31,48 @@ from gristmill.shards.environment import seconds
 from gristmill.shards.errors import GristmillError
 
 FOLDER = ".lease"  # below OUT
-SECONDS = 30.0  # without a beat, after which a holder is taken for dead
-SETTING = "GRISTMILL_LEASE_SECONDS"  # the environment variable that replaces it
-_BEATS = 6  # in that time
+SECONDS = 30.0  # without a heartbeat before a holder is presumed dead
+SETTING = "GRISTMILL_LEASE_SECONDS"  # environment variable that overrides it
+_BEATS = 6  # heartbeats in that time
 
-Watched = tuple[str, bytes | None]  # a claim and its newest beat
+Watched = tuple[str, bytes | None]  # a claim and its newest heartbeat
 
 
 class LeaseLost(GristmillError):
-    """Another run took this one for dead and works in its place. Exit code 1."""
+    """Another run presumed this one dead and took its place. Exit code 1."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who put a claim."""
+    """The run that put a claim."""
 
     token: str
-    machine: str  # the kernel that runs and the process namespace; "" where they cannot be told
-    process: str  # its number and when it started
+    machine: str  # boot id of the kernel and process namespace; "" if unknown
+    process: str  # pid and start time
     host: str
-    since: str  # by its own clock, to be shown only
-    every: float  # seconds from beat to beat
+    since: str  # by its own clock, for messages only
+    every: float  # seconds between heartbeats
 
 
 class Lease:
-    """The lease on one output, for one run. ``lost`` is called, in a thread, when another took it over."""
+    """The lease on one output, for one run. ``lost`` is called, in a thread, when another run took it over."""
 
     def __init__(self, out: str, lost: Callable[[], None] | None = None) -> None:
         self.out, self.url = out, store.join(out, FOLDER)
         self.seconds = seconds(SETTING, SECONDS)
         self.held = False
         self._lost = threading.Event()
-        self._tell_lost = lost
+        self._on_lost = lost
         self._ended = threading.Event()
         self._beating: threading.Thread | None = None
         self._claim = ""
         self._holder = Holder("", "", "", "", "", 0.0)
 
     def take(self, waiting: Callable[[str], None]) -> None:
-        """Take the lease, as soon as nobody living holds it; ``waiting`` is told once, in a sentence, who does."""
+        """Take the lease as soon as no live run holds it; ``waiting`` is called with a sentence about each holder."""
         watched: Watched | None = None
         begun = time.monotonic()
-        told = ""
+        announced = ""
         while True:
             claims = self._claims()
             dead = None
@@ -81,10 +82,10 @@ class Lease:
                     watched, begun = now, time.monotonic()
                 limit = max(self.seconds, _BEATS * holder.every if holder else 0.0)
                 if not (holder and _process_ended(holder)) and time.monotonic() - begun < limit:
-                    if holder and holder.token != told:
-                        told = holder.token
+                    if holder and holder.token != announced:
+                        announced = holder.token
                         waiting(
-                            f"another run is at work at {self.out} since {holder.since} (process "
+                            f"another run has been working at {self.out} since {holder.since} (process "
                             f"{holder.process.partition('@')[0]} on {holder.host}), waiting"
                         )
                     time.sleep(min(1.0, self.seconds / (2 * _BEATS)))
@@ -92,31 +93,31 @@ class Lease:
                 dead = claims[-1]
             if self._put(claims, dead):
                 return
-            time.sleep(random.uniform(0.05, 0.5))  # two that came at one moment both step back
+            time.sleep(random.uniform(0.05, 0.5))  # two claims at the same moment both back off
 
     def check(self) -> None:
         """Raise :class:`LeaseLost` if another run took the lease over."""
         if self._lost.is_set():
             raise LeaseLost(
-                f"{self.out}: this run made no sign for so long that another one took its place; what it committed "
-                "is kept, the same command waits for the other and goes on from there"
+                f"{self.out}: this run sent no heartbeat for so long that another one took its place; its committed "
+                "shards are kept, the same command waits for the other run and continues from there"
             )
 
     def release(self) -> None:
-        """Give the lease back; nothing of it is left. Without effect where it is not held."""
+        """Release the lease and remove its files; does nothing if it is not held."""
         if not self.held:
             return
         self._ended.set()
         if self._beating is not None:
             self._beating.join()
         self.held = False
-        # Where the storage fails, the lease runs out by itself; the error that matters is the run's own.
+        # If the storage fails, the lease expires by itself; the error that matters is the run's own.
         with contextlib.suppress(OSError, GristmillError):
             if self._is_mine():
                 store.remove(store.join(self.url, self._claim))
                 store.remove(self._beat_url())
             if store.is_local(self.url):
-                Path(store.filesystem(self.url)[1]).rmdir()  # refused if somebody else claimed by now
+                Path(store.filesystem(self.url)[1]).rmdir()  # fails if another run has claimed by now
 
     # Claiming.
 
@@ -124,19 +125,19 @@ class Lease:
         return sorted(name for name in store.list_names(self.url) if name.endswith(".json"))
 
     def _look(self, claim: str) -> tuple[Holder | None, Watched]:
-        """Return who put a claim, unless it is gone, and what to watch."""
+        """Return the holder of a claim, unless it is gone, and the state to watch."""
         holder = _holder(store.read_if_present(store.join(self.url, claim)))
         return holder, (claim, store.read_if_present(store.join(self.url, _beat_name(claim))))
 
     def _put(self, seen: list[str], dead: str | None) -> bool:
-        """Claim the number behind a dead holder's, or the first; tell whether the lease is held now."""
+        """Claim the number after a dead holder's, or the first; return whether the lease is held now."""
         claim = f"{int(dead.partition('.')[0]) + 1 if dead else 1:06d}.json"
         self._holder = _myself(self.seconds / _BEATS)
         if not store.put_if_absent(store.join(self.url, claim), json.dumps(vars(self._holder)).encode()):
             return False
         self._claim = claim
-        # A listing from before may have been old: one who claims another number at this moment is seen by now, or
-        # sees this one.
+        # The earlier listing may have been stale: a run that claimed another number meanwhile is seen now, or sees
+        # this claim.
         if set(self._claims()) - set(seen) - {claim}:
             store.remove(store.join(self.url, claim))
             return False
@@ -154,7 +155,7 @@ class Lease:
         count = 0
         while True:
             count += 1
-            # Storage that does not answer for a while costs the lease at most, and that is found out below.
+            # Storage that does not answer for a while costs at most the lease, which the next look reveals.
             with contextlib.suppress(OSError, GristmillError):
                 if not self._is_mine():
                     break
@@ -162,8 +163,8 @@ class Lease:
             if self._ended.wait(self._holder.every):
                 return
         self._lost.set()
-        if self._tell_lost is not None and not self._ended.is_set():
-            self._tell_lost()
+        if self._on_lost is not None and not self._ended.is_set():
+            self._on_lost()
 
     def _is_mine(self) -> bool:
         holder = _holder(store.read_if_present(store.join(self.url, self._claim)))
@@ -178,7 +179,7 @@ def _beat_name(claim: str) -> str:
 
 
 def _holder(data: bytes | None) -> Holder | None:
-    """Return who put a claim; nobody where it is gone or cannot be read, so that it holds until its time is up."""
+    """Return the holder of a claim; ``None`` if it is gone or unreadable: an unreadable one holds until it expires."""
     try:
         return None if data is None else Holder(**json.loads(data))
     except (ValueError, TypeError):
@@ -205,9 +206,9 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str:
-    """Return when a process of this machine started, in ticks since it was booted; "" where there is none."""
+    """Return the start time of a process of this machine, in ticks since boot; "" if there is no such process."""
     try:
-        # The name of the program, in parentheses, may hold anything.
+        # The program's name, in parentheses, may contain any character.
         fields: list[Any] = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
@@ -215,7 +216,7 @@ def _started(process: int) -> str:
 
 
 def _process_ended(holder: Holder) -> bool:
-    """Tell whether the holder is known to be dead, since it was a process of this very machine."""
+    """Return whether the holder is known to be dead, which can be checked for processes of this machine."""
     if not holder.machine or holder.machine != _machine():
         return False
     process, _, started = holder.process.partition("@")

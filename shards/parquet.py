@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 from gristmill.shards.schema import PARQUET_ENCODINGS, huggingface_metadata
 from gristmill.shards.store import open_read, patiently, read_bytes, read_small
 
-SMALL = 1 << 20  # bytes; a smaller file is read whole where each request counts
+SMALL = 1 << 20  # bytes; a smaller file is read whole where requests are expensive
 
 
 def encode_table(table: pa.Table) -> bytes:
     """Return the Parquet bytes of a table: one row group, zstd, metadata in the order of its keys."""
     metadata = dict(table.schema.metadata or {}) | huggingface_metadata(table.schema)
-    # Pages follow chunk borders, and chunks follow how the table came to be: one chunk a column.
+    # Pages follow chunk boundaries, and chunks depend on how the table was built: use one chunk per column.
     table = table.replace_schema_metadata(dict(sorted(metadata.items())) or None).combine_chunks()
     split: dict[str, str] = {}
     dictionary: list[str] = []
@@ -53,12 +53,12 @@ def _leaves(path: str, kind: pa.DataType) -> list[str]:
 
 def decode_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table of Parquet bytes."""
-    # One thread: workers are many, and a pool in each would fight over the cores.
+    # One thread: there are many workers, and their pools would compete for the cores.
     return pq.read_table(io.BytesIO(data), columns=_list(columns), use_threads=False)
 
 
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the table of a Parquet file; with ``columns`` only their bytes are fetched."""
+    """Return the table of a Parquet file; with ``columns``, only their bytes are fetched."""
     if columns is None:
         return decode_table(read_bytes(url))
 

@@ -1,6 +1,6 @@
-"""What a process is set to in which a stage or a training runs.
+"""Process-wide settings for stages and trainings.
 
-Imports stay inside, since the command line loads it at its start.
+Imports stay inside functions, since the command line loads this module at startup.
 """
 
 from __future__ import annotations
@@ -8,22 +8,22 @@ from __future__ import annotations
 import os
 import sys
 
-ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"  # Arrow's own variable, by which its user chooses the allocator
-ALLOCATOR = "system"  # Arrow's own keeps much of what it was given back; the system's is as fast and does not
+ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"  # Arrow's own environment variable
+ALLOCATOR = "system"  # Arrow's default allocator retains much freed memory; the system's is as fast and does not
 
 
 def choose_allocator() -> None:
-    """Let Arrow take memory of the system's allocator, unless its user chose; to be called before Arrow is loaded.
+    """Make Arrow use the system's allocator, unless the user chose one; to be called before Arrow is loaded.
 
-    Arrow looks at the variable as it is loaded; what reads and writes Parquet heeds nothing that is set later.
+    Arrow reads the variable on import; its Parquet reader and writer ignore a pool that is set later.
     """
     os.environ.setdefault(ARROW_POOL, ALLOCATOR)
 
 
 def prepare() -> None:
-    """Let this process add in one thread, and give memory back, from now on.
+    """Make this process compute sums in one thread and return freed memory to the system.
 
-    How sums of numpy, and of torch if it is loaded, are shared out among threads changes their last bits (law 1).
+    How sums of numpy, and of torch if it is loaded, are split among threads changes their last bits (law 1).
     """
     import pyarrow as pa
     from threadpoolctl import threadpool_limits
@@ -31,5 +31,5 @@ def prepare() -> None:
     threadpool_limits(1, user_api="blas")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    if os.environ.get(ARROW_POOL, ALLOCATOR) == ALLOCATOR:  # Arrow may have been loaded before it was chosen
+    if os.environ.get(ARROW_POOL, ALLOCATOR) == ALLOCATOR:  # Arrow may have been loaded before the choice
         pa.set_memory_pool(pa.system_memory_pool())

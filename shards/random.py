@@ -1,4 +1,4 @@
-"""Counter-based randomness: a record's draws depend on the seed, the stage and the record, on nothing else."""
+"""Counter-based randomness: a record's draws depend only on the seed, the stage and the record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RecordRandom:
-    """Makes the generator of each record, so that draws do not depend on order, batch or worker.
+    """Creates a generator for each record, so that draws do not depend on order, batch or worker.
 
     Philox is a counter-based generator (Salmon et al., SC 2011); its 128-bit key is a hash of
     (run seed, stage name, record id).

@@ -1,4 +1,4 @@
-"""The columns of a record, and how they are marked so that other tools read them."""
+"""The columns of a record, and the metadata by which other tools read them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEECH_FIELDS = (
 )
 SPEECH = pa.schema(SPEECH_FIELDS)
 
-# A slot of a request: its name and value, and where it stands, as tokens from start up to but not with end.
+# A slot of a request: its name and value, and its tokens from start (inclusive) to end (exclusive).
 SLOT = pa.struct(
     [
         pa.field("name", pa.string()),
@@ -46,8 +46,8 @@ REQUEST_FIELDS = (
 )
 REQUESTS = pa.schema(REQUEST_FIELDS)
 
-# One reading of a request by one domain: natural logarithms of what its three models give, how many errors of intent
-# and slots it has against the reference, and whether it has none.
+# One reading of a request by one domain: natural logarithms of its three models' probabilities, the number of its
+# errors of intent and slots against the reference, and whether there are none.
 HYPOTHESIS = pa.struct(
     [
         pa.field("domain", pa.string()),
@@ -63,7 +63,7 @@ HYPOTHESIS = pa.struct(
 HYPOTHESES_FIELDS = (
     pa.field("hypotheses", pa.list_(HYPOTHESIS)),
     pa.field("reference_length", pa.int32()),  # slots of the reference, and 1 for its intent
-    pa.field("oracle_errors", pa.int32()),  # of the best one in the list; of none: all of the reference
+    pa.field("oracle_errors", pa.int32()),  # of the best reading in the list; of an empty list: all of the reference
 )
 
 # Text of one language, and text with its translation.
@@ -80,11 +80,11 @@ PAIR_FIELDS = (
     pa.field("target", pa.string()),
     pa.field("source_lang", pa.string()),
     pa.field("target_lang", pa.string()),
-    pa.field("label_source", pa.string()),  # gold, or synthetic: the target is a translator's
+    pa.field("label_source", pa.string()),  # gold, or synthetic: the target is machine-translated
 )
 PAIRS = pa.schema(PAIR_FIELDS)
 
-# One translation of a text: the natural logarithm of its probability, and how many units it has, its end included.
+# One translation of a text: the natural logarithm of its probability, and its number of units, end included.
 TRANSLATION = pa.struct(
     [
         pa.field("text", pa.string()),
@@ -95,7 +95,7 @@ TRANSLATION = pa.struct(
 TRANSLATIONS_FIELD = pa.field("translations", pa.list_(TRANSLATION))  # best first
 
 TOPK_FIELDS = (
-    # One list a record, frames x k values, row-major; see gristmill.models.speech.topk for the encoding.
+    # One list per record, frames x k values, row-major; see gristmill.models.speech.topk for the encoding.
     pa.field("topk_ids", pa.large_list(pa.uint16())),
     pa.field("topk_logprobs", pa.large_list(pa.float16())),
     pa.field("tail_logmass", pa.large_list(pa.float16())),
@@ -127,7 +127,7 @@ FEATURE_FIELDS = (
     pa.field("feature_frames", pa.int32()),
 )
 
-# Numbers whose bytes compress better apart: exponents of neighbouring frames are alike, mantissas are noise.
+# Numbers that compress better with their bytes split: neighbouring exponents are similar, mantissas are noise.
 PARQUET_ENCODINGS = {
     "topk_ids": "BYTE_STREAM_SPLIT",
     "topk_logprobs": "BYTE_STREAM_SPLIT",

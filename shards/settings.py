@@ -1,4 +1,4 @@
-"""Settings: what YAML is read into, what a stage or a training is made from, and what of it a fingerprint covers."""
+"""Settings: the classes into which YAML is read and from which stages and trainings are made; their fingerprints."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ HOW: dict[str, Any] = {_HOW: True}
 
 
 class Settings(BaseModel):
-    """Base of all settings: each field once, with its default, its check and, in a string below it, what it means.
+    """Base of all settings: each field once, with its default, its bounds and, in a string below it, its meaning.
 
-    An unknown key is refused. Settings live with what they set and nest as that does.
+    Unknown keys are rejected. Settings live in the module that uses them and nest as those modules do.
 
         >>> class Noise(Settings):
         ...     snr: float = 10.0
@@ -31,9 +31,9 @@ class Settings(BaseModel):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return what a fingerprint covers (law 5): the fields that are not at their default, as JSON values.
+        """Return the part that a fingerprint covers (law 5): the fields that are not at their default, as JSON values.
 
-        A field that is added later and left alone changes no fingerprint. What :data:`HOW` marks is in none.
+        So a new field, left at its default, changes no fingerprint. Fields marked with :data:`HOW` are left out.
         """
         found = {}
         for name, field in type(self).model_fields.items():
@@ -45,12 +45,12 @@ class Settings(BaseModel):
     def part(self, kind: type[Part]) -> Part:
         """Return the fields that this class inherits from another, as settings of that class alone.
 
-        So a flat section of a recipe holds the settings of several actors, each of which is handed its own.
+        So a flat section of a recipe can hold the settings of several actors, and each receives its own.
         """
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
     def but(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed, checked as a whole."""
+        """Return a validated copy with some fields changed."""
         return type(self).model_validate({**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
 
 

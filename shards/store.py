@@ -1,4 +1,4 @@
-"""Bytes at a URL: local paths and anything fsspec reaches, with the one operation commits rest on, put if absent."""
+"""Bytes at a URL: local paths and any fsspec storage, with the operation that commits rest on, put if absent."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def _mode() -> int:
     return 0o666 & ~mask
 
 
-_MODE = _mode()  # of new files; asked for once, since asking sets it for a moment
+_MODE = _mode()  # of new files; read once, since reading the umask sets it for a moment
 
 T = TypeVar("T")
 
-SECONDS = 120.0  # that a storage which is down or refuses for a while is tried again
-SETTING = "GRISTMILL_STORAGE_SECONDS"  # the environment variable that replaces it
-PART_BYTES = 32 << 20  # of a large file on S3, which goes up in parts; S3 takes none below 5 MiB
-# One request. The S3 client and s3fs would each try five times more, for 25 minutes in all with their own time limits,
-# and hide from a conditional put that it was tried before: trying again is done here alone.
+SECONDS = 120.0  # of retries while a storage is down or refuses requests
+SETTING = "GRISTMILL_STORAGE_SECONDS"  # environment variable that overrides it
+PART_BYTES = 32 << 20  # of a multipart upload to S3, which accepts no part below 5 MiB
+# A single attempt. The S3 client and s3fs would each retry five times, for 25 minutes in all with their own time-outs,
+# and hide from a conditional put that it was tried before: only this module retries.
 _S3 = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 1, "mode": "standard"}}
 
 
@@ -47,7 +47,7 @@ class FileInfo:
 
     url: str
     size: int  # bytes
-    version: str = ""  # another one where the content was written anew: a checksum, an ETag or a time; "" if not told
+    version: str = ""  # a checksum, an ETag or a time, which changes when the content is rewritten; "" if unknown
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -62,7 +62,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except ImportError as error:
         raise UserError(f"{url}: the package for this kind of storage is missing: {error}") from None
     except ValueError as error:
-        raise UserError(f"{url}: not a path or URL that can be read: {error}") from None
+        raise UserError(f"{url}: not a valid path or URL: {error}") from None
     return fs, path
 
 
@@ -72,7 +72,7 @@ def join(url: str, *parts: str) -> str:
 
 
 def absolute(url: str) -> str:
-    """Return a path that holds wherever workers start; URLs stay as they are."""
+    """Return an absolute path, valid in any worker's directory; URLs stay as they are."""
     return url.rstrip("/") if "://" in url else os.path.abspath(os.path.expanduser(url))
 
 
@@ -82,26 +82,26 @@ def last_name(url: str) -> str:
 
 
 def is_local(url: str) -> bool:
-    """Tell whether a URL is a path on this machine's own file system."""
+    """Return whether a URL is a path on this machine's file system."""
     return isinstance(filesystem(url)[0], LocalFileSystem)
 
 
 def exists(url: str) -> bool:
-    """Tell whether there is a file or folder at a URL."""
+    """Return whether there is a file or folder at a URL."""
     fs, path = filesystem(url)
     return patiently(url, lambda: bool(fs.exists(path)))
 
 
 def read_bytes(url: str) -> bytes:
-    """Return a file's bytes; a missing file is a :class:`FileNotFoundError`."""
+    """Return a file's bytes; a missing file raises :class:`FileNotFoundError`."""
     fs, path = filesystem(url)
-    # Else s3fs asks for the size first, and lists the folder where there is no such file.
+    # Otherwise s3fs asks for the size first, and lists the folder if there is no such file.
     how = {"max_concurrency": 1} if _is_s3(fs) else {}
     return patiently(url, lambda: fs.cat_file(path, **how))
 
 
 def read_small(url: str, most: int) -> bytes | None:
-    """Return the bytes of a file that is smaller than ``most``, else ``None``; only where that is one request."""
+    """Return the bytes of a file smaller than ``most``, else ``None``; always ``None`` on storage other than S3."""
     fs, path = filesystem(url)
     if not _is_s3(fs):
         return None
@@ -110,7 +110,7 @@ def read_small(url: str, most: int) -> bytes | None:
 
 
 def read_if_present(url: str) -> bytes | None:
-    """Return a file's bytes, or ``None`` where there is none."""
+    """Return a file's bytes, or ``None`` if there is no such file."""
     try:
         return read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
@@ -118,9 +118,9 @@ def read_if_present(url: str) -> bytes | None:
 
 
 def open_read(url: str, *, exact: bool = False) -> BinaryIO:
-    """Open a file for reading at any place in it; ``exact`` fetches what is asked for, else more is fetched ahead.
+    """Open a file for random-access reading; ``exact`` turns off read-ahead on S3.
 
-    What is read of it is not tried again: see :func:`patiently`.
+    Reads from it are not retried: see :func:`patiently`.
     """
     fs, path = filesystem(url)
     how = {"cache_type": "none"} if exact and _is_s3(fs) else {}
@@ -128,7 +128,7 @@ def open_read(url: str, *, exact: bool = False) -> BinaryIO:
 
 
 def write_bytes(url: str, data: bytes) -> None:
-    """Write a file whole, over one that is there."""
+    """Write a whole file, replacing an existing one."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
         patiently(url, lambda: _write_local(Path(path), [data], only_if_absent=False))
@@ -137,9 +137,9 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def write_chunks(url: str, chunks: Callable[[], Iterable[bytes]]) -> None:
-    """Write a file of what is given in pieces; ``chunks`` is called again where the storage must be tried again.
+    """Write a file from chunks; ``chunks`` is called again for each retry.
 
-    Elsewhere than on local disk an error may leave a part of the file behind.
+    On storage other than local disk, an error may leave a partial file behind.
     """
     fs, path = filesystem(url)
 
@@ -155,11 +155,11 @@ def write_chunks(url: str, chunks: Callable[[], Iterable[bytes]]) -> None:
 
 
 def put_if_absent(url: str, data: bytes) -> bool:
-    """Write a file whole unless one is there; tell whether it was written.
+    """Write a whole file unless one exists; return whether it was written.
 
-    Of several writers at once exactly one wins: on local disk by a hard link, which fails if the name exists;
-    on object stores by a conditional put (``If-None-Match: *``). There writers of the very same bytes may all be told
-    that they wrote them, so one who must be the only one puts something of its own in.
+    Of several concurrent writers exactly one wins: on local disk by a hard link, which fails if the name exists;
+    on object stores by a conditional put (``If-None-Match: *``). There, all writers of identical bytes may get
+    ``True``, so a writer that must be the only one makes its bytes unique.
     """
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
@@ -176,8 +176,8 @@ def put_if_absent(url: str, data: bytes) -> bool:
             raise
         return True
 
-    # An answer may be lost after the file was written, and the put made again, by aiohttp even unasked: what is there
-    # then is this writer's own.
+    # A response may be lost after the file was written, and the put retried (aiohttp does so on its own): the file
+    # found then is this writer's.
     return patiently(url, put) or read_if_present(url) == data
 
 
@@ -186,37 +186,37 @@ def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:
 
 
 def _parts(fs: fsspec.AbstractFileSystem) -> dict[str, int]:
-    """Return the size of the parts in which a file of at least two of them goes up."""
+    """Return the part size for multipart uploads, which need at least two parts."""
     return {"chunksize": PART_BYTES} if _is_s3(fs) else {}
 
 
 def _response(error: BaseException) -> Mapping[str, Any]:
-    """Return what an object store answered; s3fs keeps the client's error as the cause."""
+    """Return an object store's response; s3fs keeps the client's error as the cause."""
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     return response if isinstance(response, Mapping) else {}
 
 
 def _error_code(error: BaseException) -> str:
-    """Return an object store's own code."""
+    """Return an object store's error code."""
     return _response(error).get("Error", {}).get("Code", "")
 
 
 def remove(url: str) -> None:
-    """Remove a file or a folder with all below it; one that is not there is no error."""
+    """Remove a file, or a folder with its contents; a missing one is no error."""
     fs, path = filesystem(url)
     with contextlib.suppress(FileNotFoundError):
         patiently(url, lambda: fs.rm(path, recursive=True))
 
 
 def remove_file(url: str) -> None:
-    """Remove one file, by one request; one that is not there is no error."""
+    """Remove one file, in one request; a missing one is no error."""
     fs, path = filesystem(url)
     with contextlib.suppress(FileNotFoundError):
         patiently(url, lambda: fs.rm_file(path))
 
 
 def list_names(url: str) -> list[str]:
-    """Return the names directly below a URL, sorted; none where there is no such folder."""
+    """Return the names directly below a URL, sorted; none if there is no such folder."""
     fs, path = filesystem(url)
     fs.invalidate_cache(path)
     try:
@@ -225,12 +225,12 @@ def list_names(url: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     finally:
-        # Else a file that another process puts later is taken for absent, also when it is read by its name.
+        # Otherwise a file that another process puts later would seem absent, even when read by name.
         fs.invalidate_cache(path)
 
 
 def walk(url: str) -> Iterator[FileInfo]:
-    """Give every file below a folder, or the file itself, in the order of their paths."""
+    """Yield every file below a folder, or the file itself, in the order of paths."""
     fs, path = filesystem(url)
     for info in _file_or_below(url, fs, path):
         inner = info["name"]
@@ -240,7 +240,7 @@ def walk(url: str) -> Iterator[FileInfo]:
 
 def _file_or_below(url: str, fs: fsspec.AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
     with contextlib.suppress(FileNotFoundError):
-        # Not by `isfile`, which takes any error for a no.
+        # Not `isfile`, which returns False on any error.
         info = patiently(url, lambda: fs.info(path))
         if info["type"] == "file":
             yield info
@@ -249,15 +249,15 @@ def _file_or_below(url: str, fs: fsspec.AbstractFileSystem, path: str) -> Iterat
 
 
 def _below(url: str, fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dict[str, Any]]:
-    """Give what the storage says of each file below a folder: its own, then folder by folder.
+    """Yield the listing of each file below a folder: its own files, then folder by folder.
 
-    Unlike fsspec's walk, which passes over folders that cannot be listed, so that files would be missed in silence.
+    Unlike fsspec's walk, which skips folders that cannot be listed and so would silently miss files.
     """
     try:
         listed = patiently(url, lambda: fs.ls(folder, detail=True))
     except FileNotFoundError:
         return
-    # Object stores may list a folder's marker as a file in it.
+    # Object stores may list a folder's marker object as a file in it.
     inner = sorted((i for i in listed if i["name"].rstrip("/") != folder.rstrip("/")), key=lambda info: info["name"])
     yield from (info for info in inner if info["type"] != "directory")
     for info in inner:
@@ -265,13 +265,13 @@ def _below(url: str, fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dic
             yield from _below(url, fs, info["name"].rstrip("/"))
 
 
-# What kinds of storage call a file's version, what follows the content alone before what follows each writing.
+# Keys of a file's version in the listings of each storage: checksums of the content first, then times of writing.
 _VERSIONS = ("md5Hash", "ETag", "blob_id", "etag", "mtime", "LastModified", "last_modified", "modified", "created")
 
 
 def _version(info: Mapping[str, Any]) -> str:
-    """Return a file's version from what its listing says, without another request."""
-    if info.get("islink"):  # the listing tells when the link was made; links are local, so asking is cheap
+    """Return a file's version from its listing, without another request."""
+    if info.get("islink"):  # the listing has the link's own time; links are local, so stat is cheap
         with contextlib.suppress(OSError):
             return f"mtime:{os.stat(info['name']).st_mtime}"
     for key in _VERSIONS:
@@ -282,35 +282,35 @@ def _version(info: Mapping[str, Any]) -> str:
 
 
 def patiently(url: str, act: Callable[[], T]) -> T:
-    """Return what ``act`` gives, which asks the storage of a URL; it may be called several times.
+    """Return the result of ``act``, a request to the storage of a URL, with retries.
 
-    A storage that does not answer, breaks off or says that it is busy (time-outs, resets, cut answers, 429, 5xx) is
-    tried again for ``GRISTMILL_STORAGE_SECONDS``, from begin to end of all tries.
+    Transient errors (time-outs, resets, truncated responses, 429, 5xx) are retried for
+    ``GRISTMILL_STORAGE_SECONDS``, counted from the first attempt.
 
     Raises:
         UserError: the storage cannot be reached in that time, refuses access, or has no space left.
     """
     begun, tries = time.monotonic(), 0
     while True:
-        with _told(url):
+        with _as_user_error(url):
             try:
                 return act()
             except Exception as error:
                 spent, limit = time.monotonic() - begun, min(seconds(SETTING, SECONDS, none=True), _patience.get())
-                if not _passes(error):
+                if not _is_transient(error):
                     raise
                 if spent >= limit:
                     raise UserError(
-                        f"{url}: the storage cannot be reached: it gave no good answer for {spent:.0f} s (at most "
-                        f"{SETTING}), at last: {_line(error)}"
+                        f"{url}: the storage cannot be reached: no successful response for {spent:.0f} s (at most "
+                        f"{SETTING}), last error: {_line(error)}"
                     ) from None
-        # Many workers must not come back at one moment.
+        # Jitter: many workers must not retry at the same moment.
         pause = min(0.1 * 2**tries, 5.0) * random.uniform(0.5, 1.0)
         time.sleep(max(0.0, min(pause, limit - spent)))
         tries = min(tries + 1, 10)
 
 
-_FLEETING = {  # classes of client libraries, by name: this room imports none of them
+_TRANSIENT = {  # error classes of client libraries, by name: this package imports none of them
     "botocore": {
         "ConnectionError",
         "HTTPClientError",
@@ -321,14 +321,14 @@ _FLEETING = {  # classes of client libraries, by name: this room imports none of
     "aiohttp": {"ClientConnectionError", "ClientPayloadError"},
     "fsspec": {"FSTimeoutError"},
 }
-# SlowDown and InternalError come as 5xx; the last three tell of an upload that did not come whole.
+# SlowDown and InternalError come as 5xx; the last three mean an incomplete upload.
 _BUSY = {"ConditionalRequestConflict", "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
 
 
-def _passes(error: BaseException) -> bool:
-    """Tell whether an error of a storage that is not this machine's own may be gone at the next try."""
+def _is_transient(error: BaseException) -> bool:
+    """Return whether an error of a remote storage may disappear with a retry."""
     for kind in type(error).__mro__:
-        if kind.__name__ in _FLEETING.get(kind.__module__.split(".")[0], ()):
+        if kind.__name__ in _TRANSIENT.get(kind.__module__.split(".")[0], ()):
             return True
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(error, "status", 0)
     if isinstance(status, int) and (status == 429 or status >= 500):
@@ -338,7 +338,7 @@ def _passes(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def patience(limit: float) -> Iterator[None]:
-    """Try again no longer than ``limit`` seconds, in this thread."""
+    """Limit retries to ``limit`` seconds, in this thread."""
     before = _patience.set(limit)
     try:
         yield
@@ -354,8 +354,8 @@ def _line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Turn the errors of unreachable or refused storage into a sentence."""
+def _as_user_error(url: str) -> Iterator[None]:
+    """Turn errors of unreachable storage or refused access into a :class:`UserError`."""
     try:
         yield
     except (FileNotFoundError, FileExistsError, UserError):
@@ -367,7 +367,7 @@ def _told(url: str) -> Iterator[None]:
             raise UserError(f"{url}: no space left on the device") from None
         raise
     except Exception as error:
-        # Client libraries raise their own classes when an endpoint cannot be reached at all.
+        # Client libraries raise their own classes when an endpoint cannot be reached.
         if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google"}:
             raise UserError(f"{url}: the storage cannot be reached: {error}") from None
         raise
@@ -381,7 +381,7 @@ def _write_local(path: Path, chunks: Iterable[bytes], *, only_if_absent: bool) -
             out.writelines(chunks)
             out.flush()
             os.fsync(out.fileno())
-        os.chmod(temporary, _MODE)  # a temporary file is its owner's alone
+        os.chmod(temporary, _MODE)  # temporary files are readable by their owner only
         if not only_if_absent:
             os.replace(temporary, path)
             return True

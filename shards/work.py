@@ -1,4 +1,4 @@
-"""A shard on its way through the stages of a step: its rows, and those that were turned down or broke."""
+"""A shard on its way through the stages of a step: its rows, and the records that were rejected or quarantined."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage"
 
 
 class ContractError(Exception):
-    """An actor did not give back what a stage must give: a bug in the actor, never a bad record."""
+    """An actor's result violates the contract of its stage: a bug in the actor, never a bad record."""
 
 
 @dataclass
@@ -37,17 +37,17 @@ class Work:
     quarantine: list[pa.Table] = field(default_factory=list)
     origin: str = "id"
     seconds: dict[str, float] = field(default_factory=dict)
-    batches_halved: int = 0  # for want of memory
-    batches_split: int = 0  # for any other error, to find the record that breaks
+    batches_halved: int = 0  # because memory ran out
+    batches_split: int = 0  # because of any other error, to find the broken record
     measures: dict[str, list[float]] = field(default_factory=dict)  # "stage.column" -> sum and count of values
     requeue_of: str | None = None
-    receipt: dict[str, Any] | None = None  # the shard was committed by another attempt: nothing is to be done
+    receipt: dict[str, Any] | None = None  # of another attempt that committed the shard: nothing is left to do
 
 
 class StageWorker:
-    """One worker of a stage: owns the actor, feeds it batches and keeps count of every record.
+    """One worker of a stage: owns the actor, feeds it batches and accounts for every record.
 
-    ``isolated`` keeps the actor in a process of its own, so that a record may even kill it.
+    ``isolated`` runs the actor in a process of its own, so that even a record that kills it is survived.
     """
 
     def __init__(self, stage: Stage, seed: int, *, isolated: bool = False) -> None:
@@ -60,7 +60,7 @@ class StageWorker:
             self.actor.close()
 
     def __call__(self, work: Work) -> Work:
-        """Run the stage over a shard (law 6: what breaks costs one record)."""
+        """Run the stage over a shard (law 6: an error costs one record)."""
         if work.receipt is not None:
             return work
         begun = time.perf_counter()
@@ -89,7 +89,7 @@ class StageWorker:
         if stage.fan_out:
             work.origin = "parent_id"
         table = self._in_order(outputs, places)
-        work.table = self._turn_down(table, work)
+        work.table = self._split_rejects(table, work)
         work.batches_halved += self._halved
         work.batches_split += self._split
         work.measures |= self._measured
@@ -101,7 +101,7 @@ class StageWorker:
         try:
             out = self.actor(batch)
         except (GristmillError, ContractError):
-            raise  # the run is set up wrongly: no record is to blame
+            raise  # a fault of the run, not of a record
         except BrokenRecords as found:
             self._broken += [(int(rows[place]), _steady_line(text)) for place, text in found.errors.items()]
             self._split += 1
@@ -124,7 +124,7 @@ class StageWorker:
         places.append(rows[self._parents(batch, out)])
 
     def _parents(self, batch: pa.Table, out: pa.Table) -> np.ndarray:
-        """Return for each row given back the place of its record in the batch."""
+        """Return the position in the batch of each output row's record."""
         name, ids = self.stage.name, batch["id"]
         if not self.stage.fan_out:
             if out.num_rows != batch.num_rows or not out["id"].equals(ids):
@@ -140,7 +140,7 @@ class StageWorker:
         return parents
 
     def _checked(self, batch: pa.Table, out: pa.Table) -> pa.Table:
-        """Return the rows with exactly the columns declared, and the reason last."""
+        """Return the rows with exactly the declared columns, and the reject reason last."""
         name = self.stage.name
         missing = [f.name for f in self._expected if f.name not in out.column_names]
         if missing:
@@ -157,7 +157,7 @@ class StageWorker:
         return out.cast(self._expected).append_column("reject_reason", reason)
 
     def _measure(self, kept: pa.Table) -> None:
-        """Add the values of what is not turned down to the sums told beside the receipt."""
+        """Add the values of the rows that are not rejected to the sums reported with the receipt."""
         for name in self.stage.measures:
             if name not in kept.column_names:
                 raise ContractError(f"stage {self.stage.name} declares the measure {name} and did not give it")
@@ -175,14 +175,15 @@ class StageWorker:
             table = table.take(order)
         return table.replace_schema_metadata(self._expected.metadata)
 
-    def _turn_down(self, table: pa.Table, work: Work) -> pa.Table:
+    def _split_rejects(self, table: pa.Table, work: Work) -> pa.Table:
+        """Move the rejected rows to ``work.rejects`` and return the others."""
         reason = table["reject_reason"]
         if reason.null_count < table.num_rows:
-            down = table.filter(pc.is_valid(reason))
-            reasons = [steady(text) for text in down["reject_reason"].to_pylist()]
+            rejected = table.filter(pc.is_valid(reason))
+            reasons = [steady(text) for text in rejected["reject_reason"].to_pylist()]
             work.rejects.append(
                 pa.table(
-                    [down["id"], down[work.origin], [self.stage.name] * len(down), reasons],
+                    [rejected["id"], rejected[work.origin], [self.stage.name] * len(rejected), reasons],
                     schema=REJECTS,
                 )
             )
@@ -191,7 +192,7 @@ class StageWorker:
 
 
 def _describe(error: Exception) -> str:
-    """Return an error as one line; no traceback, which would name a machine's folders."""
+    """Return an error as one line, without a traceback, which would name a machine's folders."""
     return _steady_line(f"{type(error).__name__}: {error}")
 
 
@@ -199,17 +200,17 @@ def _steady_line(text: str) -> str:
     return " ".join(steady(text).split())[:500]
 
 
-# What differs from process to process though the error is the same: it must not reach stored bytes (law 1).
+# Parts of a message that differ between processes for the same error: they must not reach stored bytes (law 1).
 _VOLATILE = (
     (re.compile(r"\bat 0x[0-9A-Fa-f]+"), "at 0x*"),
     (re.compile(r"\b0x[0-9A-Fa-f]{9,16}\b"), "0x*"),
-    (re.compile(r"(?<![\w.])tmp[a-z0-9_]{8}(?![a-z0-9_])"), "tmp*"),  # names that tempfile makes
+    (re.compile(r"(?<![\w.])tmp[a-z0-9_]{8}(?![a-z0-9_])"), "tmp*"),  # names made by tempfile
     (re.compile(r"\b(pid|thread)([ =:]+)\d+", re.IGNORECASE), r"\1\2*"),
 )
 
 
 def steady(text: str) -> str:
-    """Return a text without memory addresses, names of temporary files, and numbers of processes and threads."""
+    """Return a text without memory addresses, names of temporary files, and ids of processes and threads."""
     text = text.replace(tempfile.gettempdir() + os.sep, "")
     for pattern, plain in _VOLATILE:
         text = pattern.sub(plain, text)
@@ -217,7 +218,7 @@ def steady(text: str) -> str:
 
 
 def _is_memory(error: Exception) -> bool:
-    # By name: this room knows no torch, and device errors reach it as torch's OutOfMemoryError.
+    # By name, since this package does not import torch: device errors arrive as torch's OutOfMemoryError.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 

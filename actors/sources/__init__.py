@@ -1,1 +1,1 @@
-"""What reads the world's formats: listings of speech, requests and text."""
+"""Listings of corpora in common formats: speech, requests and text."""

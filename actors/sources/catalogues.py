@@ -18,17 +18,17 @@ FUZZY = "fuzzy"
 UNTRANSLATED = "untranslated"
 OBSOLETE = "obsolete"
 
-# A line of a catalogue: nothing, a comment, or a text between quotes, behind a keyword or not.
+# A line of a catalogue: empty, a comment, or a quoted text, with or without a keyword before it.
 _ENTRY = re.compile(r'(#.*)?|(msgctxt\s*|msgid(_plural)?\s*|msgstr\s*(\[\d+\])?\s*)?"([^"\\]|\\.)*"')
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _CODES = ("bpt", "ept", "ph", "it", "ut")  # elements that hold another program's code
 
 
 def list_tmx(file: str, sides: Sequence[str], langs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Give each unit of a translation memory: the first text of each language; native code in it is left out.
+    """Yield each unit of a translation memory: the first text of each language, without inline codes.
 
     Raises:
-        UserError: it is no XML, or breaks off.
+        UserError: the file is not XML, or is truncated.
     """
     number = 0
     with store.open_read(file) as opened:
@@ -43,9 +43,9 @@ def list_tmx(file: str, sides: Sequence[str], langs: Sequence[str]) -> Iterator[
                     number += 1
                     yield {"id": number, **_unit(element, sides, langs)}
                     if body is not None:
-                        body.clear()  # what was listed is not held
+                        body.clear()  # frees the units listed
         except ET.ParseError as error:
-            raise UserError(f"{file}: not a TMX that can be read: {error}") from None
+            raise UserError(f"{file}: not a readable TMX file: {error}") from None
 
 
 def _plain(tag: str) -> str:
@@ -78,21 +78,21 @@ def _texts(element: ET.Element) -> Iterator[str]:
 def list_gettext(
     file: str, sides: Sequence[str], langs: Sequence[str], *, named: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Give each message of a catalogue with its translation, of plural forms the singular and the last plural.
+    """Yield each message of a catalogue with its translation; of plural forms, the singular and the last plural.
 
-    A message that is not translated, or whose translation is marked as not sure, is a row with a problem. The first
-    language is that of the messages; of one language alone the translations are given. A catalogue that says that it
-    is of another language gives nothing, unless it was named.
+    A message that is untranslated, or whose translation is marked fuzzy, is a row with a problem. The first language is
+    that of the messages; with one language, only translations are yielded. A catalogue that declares another language
+    is skipped, unless it was named explicitly.
 
     Raises:
-        UserError: the catalogue cannot be read, or was named and is of another language.
+        UserError: the catalogue cannot be read, or was named and declares another language.
     """
     catalogue = _catalogue(file)
-    told = catalogue.metadata.get("Language", "")
-    if told and base_language(told) != base_language(langs[-1]):
+    lang = catalogue.metadata.get("Language", "")
+    if lang and base_language(lang) != base_language(langs[-1]):
         if not named:
             return
-        raise UserError(f"{file}: a catalogue of {told!r}; expected {langs[-1]!r}")
+        raise UserError(f"{file}: a catalogue of {lang!r}; expected {langs[-1]!r}")
     numbers = itertools.count(1)
     for entry in catalogue:
         forms = entry.msgstr_plural
@@ -125,25 +125,25 @@ def _catalogue(file: str) -> Any:
         if not file.lower().endswith(".po"):
             return polib.mofile(data)
         encoding = polib.detect_encoding(data)
-        # polib would end a line at these, too.
+        # polib would also break lines at these.
         text = re.sub("[\v\f\x1c-\x1e\x85\u2028\u2029]", " ", data.decode(encoding).removeprefix("\ufeff"))
         _refuse_open_quotes(file, text)
-        # polib takes a text without a second line for the name of a file.
+        # polib takes a text of one line for a file name.
         return polib.pofile(text + "\n\n", encoding=encoding)
     except struct.error:
         raise UserError(
-            f"{file}: not a gettext catalogue that can be read: it breaks off; expected a whole file"
+            f"{file}: not a readable gettext catalogue: it is truncated; expected a complete file"
         ) from None
     except (OSError, ValueError, LookupError) as error:
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file}: not a gettext catalogue that can be read: {told[:200]}") from None
+        message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{file}: not a readable gettext catalogue: {message[:200]}") from None
 
 
 def _refuse_open_quotes(file: str, text: str) -> None:
-    """Refuse a text that is not closed, of which polib would cut off the last letter."""
+    """Raise :class:`UserError` for a missing closing quote, with which polib would drop the last letter."""
     for number, line in enumerate(text.splitlines(), 1):
         if not _ENTRY.fullmatch(line.strip()):
             raise UserError(
-                f"{file}: not a gettext catalogue that can be read: line {number} is {line.strip()[:60]!r}; "
-                "expected a comment, or a text between quotes"
+                f"{file}: not a readable gettext catalogue: line {number} is {line.strip()[:60]!r}; "
+                "expected a comment or a quoted text"
             )

@@ -1,4 +1,4 @@
-"""What the listings of all kinds of corpora share: which files belong to a URL, and what their keys are."""
+"""Helpers of all listings: the files that belong to a URL, their keys and their lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gristmill.actors.sources.pointers import DUPLICATE, version_of
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.store import FileInfo, filesystem, open_read, walk
 
-# Formats that cannot be decoded here (m4a, ...) are listed too, to be rejected and counted instead of passed over.
+# Formats that cannot be decoded (m4a, ...) are listed too, so that they are rejected and counted, not skipped.
 _DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 AUDIO_SUFFIXES = (*_DECODED, ".m4a", ".aac", ".wma", ".webm", ".amr", ".sph")
 SUFFIXES = {
@@ -25,20 +25,20 @@ SUFFIXES = {
     "tar": (".tar",),
     "folder": AUDIO_SUFFIXES,
 }
-LOOKED_AT = 100  # lines of a file in which at least one must be a manifest's
+LOOKED_AT = 100  # first lines of a file, of which at least one must be valid
 
 
 class BrokenGzip(UserError):
-    """A file named ``.gz`` cannot be unpacked to its end."""
+    """A ``.gz`` file cannot be decompressed to its end."""
 
 
 def visible(url: str, base: str) -> bool:
-    """Tell whether neither a file nor a folder between it and the corpus's is hidden."""
+    """Return whether neither a file nor any folder above it, up to the corpus's, is hidden."""
     return not any(part.startswith(".") for part in key_of(url, base).split("/"))
 
 
 def files_of(url: str, kind: str) -> Iterator[FileInfo]:
-    """Give the files of one kind at a URL, in the order of their paths."""
+    """Yield the files of one kind at a URL, in the order of paths."""
     named_file = "*" not in url and filesystem(url)[0].isfile(filesystem(url)[1])
     base = base_of(url)
     for info in walk(base if "*" in url else url):
@@ -48,7 +48,7 @@ def files_of(url: str, kind: str) -> Iterator[FileInfo]:
 
 
 def named_or_found(url: str, kind: str, found_in: Callable[[str], list[str]]) -> list[str]:
-    """Return the files of a kind that a pattern fits, the file that is named, or what is found in a folder."""
+    """Return the files of a kind: those that match a pattern, the file named, or those found in a folder."""
     if "*" in url:
         return [info.url for info in files_of(url, kind)]
     fs, path = filesystem(url)
@@ -56,7 +56,7 @@ def named_or_found(url: str, kind: str, found_in: Callable[[str], list[str]]) ->
 
 
 def matches(file: str, url: str) -> bool:
-    """Tell whether a file fits a URL, where that is a pattern."""
+    """Return whether a file matches a URL, if that is a pattern."""
     return "*" not in url or fnmatch.fnmatchcase(posixpath.normpath(file), posixpath.normpath(url))
 
 
@@ -75,15 +75,15 @@ def key_of(url: str, base: str) -> str:
 
 
 def lines(url: str) -> Iterator[tuple[int, bytes]]:
-    """Give the lines of a file that are not blank, with their numbers; ``.gz`` is unpacked on the way."""
+    """Yield the non-blank lines of a file with their numbers; ``.gz`` is decompressed."""
     return ((number, line) for number, line in enumerate(all_lines(url), 1) if line.strip())
 
 
 def all_lines(url: str) -> Iterator[bytes]:
-    """Give the lines of a file, blank ones too; ``.gz`` is unpacked on the way.
+    """Yield all lines of a file, including blank ones; ``.gz`` is decompressed.
 
     Raises:
-        BrokenGzip: it is named ``.gz`` and cannot be unpacked to its end.
+        BrokenGzip: a ``.gz`` file cannot be decompressed to its end.
     """
     with open_read(url) as packed:
         if not url.endswith(".gz"):
@@ -93,13 +93,13 @@ def all_lines(url: str) -> Iterator[bytes]:
             with gzip.GzipFile(fileobj=packed) as file:
                 yield from file
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise BrokenGzip(f"{url}: cannot be unpacked ({error}); expected a whole file, packed by gzip") from None
+            raise BrokenGzip(f"{url}: cannot be decompressed ({error}); expected a complete gzip file") from None
 
 
 def pointers_of(
     file: str, corpus: str, numbered: Iterable[tuple[int, bytes]], read: Callable[[bytes], dict[str, Any]], seen: Seen
 ) -> Iterator[dict[str, Any]]:
-    """Give what ``read`` makes of each line of a file; one that it refuses, or that came before, is of kind "bad"."""
+    """Yield ``read(line)`` for each line of a file; a rejected line or a duplicate id is a row of kind "bad"."""
     version = version_of(*walk(file))
     for number, line in numbered:
         try:
@@ -113,15 +113,15 @@ def pointers_of(
 
 
 class Seen:
-    """Which ids came before. On disk, so that it costs no memory."""
+    """The set of ids seen so far, on disk so that it takes no memory."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("")  # a temporary file of SQLite's own
+        self._database = sqlite3.connect("")  # SQLite's temporary file
         self._database.execute("PRAGMA journal_mode=OFF")
         self._database.execute("CREATE TABLE seen (key INTEGER PRIMARY KEY)")
 
     def before(self, key: str) -> bool:
-        """Tell whether a key was asked for before."""
+        """Add a key; return whether it was there before."""
         digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
         row = (int.from_bytes(digest, "big", signed=True),)
         return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", row).rowcount == 0

@@ -1,4 +1,4 @@
-"""Listing of folders of audio, with the transcripts beside it."""
+"""Listing of folders of audio files, with transcripts beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIDECARS = (".txt", ".lab", ".normalized.txt")
 
 
 def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
-    """Give a pointer for each audio file below a folder, or that fits a pattern."""
+    """Yield a pointer for each audio file below a folder, or that matches a pattern."""
     base = base_of(url)
     files = (f for f in walk(base if "*" in url else url) if visible(f.url, base))
     for folder, group in itertools.groupby(files, key=lambda f: posixpath.dirname(f.url)):

@@ -1,4 +1,4 @@
-"""What the header of an audio file says, and whether the file is as long as it says. No samples are decoded."""
+"""Headers of audio files, and a check that the file is as long as its header declares. No samples are decoded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAIL = 1 << 16  # no Ogg page is longer (RFC 3533)
 
 @dataclass(frozen=True)
 class Header:
-    """What an audio file says of itself."""
+    """The declared format of an audio file."""
 
     rate: int  # Hz
     frames: int
@@ -32,7 +32,7 @@ class Header:
 
 @contextlib.contextmanager
 def opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
-    """Open an audio file; where storage failed in the meantime, that error is raised and not the decoder's."""
+    """Open an audio file; if storage fails while it is read, that error is raised instead of the decoder's."""
     watched = Watched(file)
     file.seek(0)
     try:
@@ -46,8 +46,8 @@ def opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
 def read_header(file: BinaryIO, size: int) -> Header:
     """Return the header of an audio file of ``size`` bytes, or raise :class:`RejectRecord`.
 
-    Found truncated here: WAV and AIFF whose samples, FLAC whose smallest possible frames and Ogg whose last page go
-    past the end of the file. What only decoding can show (the middle of a FLAC, an MP3) is left to the loader.
+    Truncation is detected for WAV and AIFF whose samples, FLAC whose smallest possible frames and Ogg whose last page
+    extend past the end of the file. Damage that only decoding shows (within a FLAC, an MP3) is left to the loader.
     """
     if size == 0:
         raise RejectRecord(EMPTY)
@@ -56,7 +56,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
         with opened(file) as sound:
             header = Header(int(sound.samplerate), int(sound.frames), int(sound.channels))
     except soundfile.LibsndfileError:
-        # A file that begins as audio and ends before its header does was cut, not mistaken for audio.
+        # A file that starts like audio and ends within its header is truncated, not some other format.
         cut = start in (b"RIFF", b"fLaC", b"OggS") and size < 128
         raise RejectRecord(TRUNCATED if cut else UNREADABLE) from None
     is_cut = {b"RIFF": _chunks_are_cut, b"FORM": _chunks_are_cut, b"fLaC": _flac_is_cut, b"OggS": _ogg_is_cut}.get(
@@ -75,13 +75,13 @@ def _read(file: BinaryIO, place: int, count: int) -> bytes:
 
 
 def _chunks_are_cut(file: BinaryIO, size: int) -> bool:
-    """Tell whether the samples' chunk of a WAV or AIFF goes past the end."""
+    """Return whether the sample chunk of a WAV or AIFF extends past the end of the file."""
     order = "<4sI" if _read(file, 0, 4) == b"RIFF" else ">4sI"
     place = 12
     while place + 8 <= size:
         name, length = struct.unpack(order, _read(file, place, 8))
         if name in (b"data", b"SSND"):
-            # Writers to a pipe cannot know the length and leave it at its highest value.
+            # Writers to a pipe do not know the length and leave it at its maximum.
             return length < 0x7FFFF000 and place + 8 + length > size
         place += 8 + length + length % 2
     return False
@@ -90,7 +90,7 @@ def _chunks_are_cut(file: BinaryIO, size: int) -> bool:
 def _flac_is_cut(file: BinaryIO, size: int) -> bool:
     info = _read(file, 8, 18)  # STREAMINFO (RFC 9639, 8.2)
     longest_block = int.from_bytes(info[2:4], "big")
-    smallest_frame = int.from_bytes(info[4:7], "big")  # 0: not known
+    smallest_frame = int.from_bytes(info[4:7], "big")  # 0: unknown
     frames = int.from_bytes(info[13:18], "big") & ((1 << 36) - 1)
     return longest_block > 0 and frames // longest_block * smallest_frame > size
 

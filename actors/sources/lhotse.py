@@ -1,7 +1,7 @@
-"""Listing of Lhotse cuts: JSONL, packed or not, of ``MonoCut`` objects whose recordings lie in files.
+"""Listing of Lhotse cuts: JSONL, compressed or not, of ``MonoCut`` objects whose recordings are files.
 
-What a cut of one channel does not say in one file (mixed, padded or multi-channel cuts, audio in memory, transforms
-that Lhotse would apply while it loads) becomes a row of kind "bad" with its reason.
+Cuts that are not one channel of one file (mixed, padded or multi-channel cuts, audio in memory, transforms that Lhotse
+would apply on loading) become rows of kind "bad" with a reason.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ _CUTS = ("MonoCut", "Cut", "MultiCut", "MixedCut", "PaddingCut")  # "Cut": MonoC
 
 
 def are_cuts(url: str) -> bool:
-    """Tell whether a file or pattern is one of cuts by its name; of plain ``.jsonl`` only those called "cuts" are."""
+    """Return whether a file or pattern is one of cuts by its name; plain ``.jsonl`` must have "cuts" in the name."""
     name = posixpath.basename(url).lower()
     called = re.search(r"(^|[^a-z])cuts([^a-z]|$)", name)
     return name.endswith(".jsonl.gz") or bool(called and name.endswith(".jsonl"))
 
 
 def cuts_in(folder: str) -> list[str]:
-    """Return the file of cuts of a folder, if it has one; recordings and supervisions beside it are not asked."""
+    """Return the file of cuts of a folder, if it has one; recordings and supervisions beside it are ignored."""
     names = [n for n in list_names(folder) if re.search(r"(^|[^a-z])cuts([^a-z].*)?\.jsonl(\.gz)?$", n.lower())]
     names = [n for n in names if not n.startswith(".")]
     if len(names) > 1:
-        raise UserError(f"{folder}: holds several files of cuts ({', '.join(names[:5])}); name the one that is meant")
+        raise UserError(f"{folder}: holds several files of cuts ({', '.join(names[:5])}); name one of them")
     return [f"{folder}/{n}" for n in names]
 
 
 def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
-    """Give a pointer for each cut. ``fields`` does not apply: Lhotse has one name for each value."""
+    """Yield a pointer for each cut. ``fields`` is ignored: Lhotse's field names are fixed."""
     seen = Seen()
     for file in named_or_found(url, "lhotse", cuts_in):
         _check(file)
@@ -80,7 +80,7 @@ def _check(url: str) -> None:
             return
         except RejectRecord:
             continue
-    raise UserError(f"{url}: no Lhotse cuts are in it; expected one cut a line, as CutSet.to_file writes them")
+    raise UserError(f"{url}: no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them")
 
 
 def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:
         "url": resolve(posixpath.dirname(file), _source(recording)),
         "declared_duration": length,
         "declared_rate": int(min(rate, 2**31 - 1)),
-        **_said(cut),
+        **_labels(cut),
     }
     if start or abs(length - whole) > 1.0 / rate:
         pointer |= {"start": start, "length": length}
@@ -107,7 +107,7 @@ def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:
 
 
 def _source(recording: Mapping[str, Any]) -> str:
-    """Return where the audio of a recording of one channel lies."""
+    """Return the path or URL of the audio of a single-channel recording."""
     sources = recording.get("sources")
     if not isinstance(sources, list) or not sources or not all(isinstance(source, dict) for source in sources):
         raise RejectRecord(MALFORMED)
@@ -119,15 +119,15 @@ def _source(recording: Mapping[str, Any]) -> str:
     return sources[0]["source"]
 
 
-def _said(cut: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a cut's supervisions say: their texts in order; speaker and language where they are of one mind."""
+def _labels(cut: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the labels of a cut's supervisions: texts in order; speaker and language if all of them agree."""
     given = cut.get("supervisions") or []
-    if not isinstance(given, list) or not all(isinstance(said, dict) for said in given):
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
         raise RejectRecord(MALFORMED)
     order = sorted(given, key=_begin)
-    texts = [text.strip() for said in order if isinstance(text := said.get("text"), str) and text.strip()]
+    texts = [text.strip() for one in order if isinstance(text := one.get("text"), str) and text.strip()]
     extra: dict[str, Any] = {}
-    for custom in (cut.get("custom"), *(said.get("custom") for said in order if len(order) == 1)):
+    for custom in (cut.get("custom"), *(one.get("custom") for one in order if len(order) == 1)):
         extra |= custom if isinstance(custom, dict) else {}
     return {
         "text": " ".join(texts) or None,
@@ -137,11 +137,11 @@ def _said(cut: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _begin(said: Mapping[str, Any]) -> float:
-    start = said.get("start")  # negative where it began before its cut
+def _begin(supervision: Mapping[str, Any]) -> float:
+    start = supervision.get("start")  # negative if it starts before its cut
     return float(start) if isinstance(start, (int, float)) else 0.0
 
 
-def _common(said: Sequence[Mapping[str, Any]], key: str) -> str | None:
-    values = {value for one in said if isinstance(value := one.get(key), str) and value}
+def _common(supervisions: Sequence[Mapping[str, Any]], key: str) -> str | None:
+    values = {value for one in supervisions if isinstance(value := one.get(key), str) and value}
     return values.pop() if len(values) == 1 else None

@@ -1,4 +1,4 @@
-"""Listing of JSONL manifests as NeMo writes them: one JSON object a line, with ``audio_filepath``."""
+"""Listing of JSONL manifests in NeMo's format: one JSON object per line, with ``audio_filepath``."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def manifests_in(folder: str) -> list[str]:
     if len(names) > 1:
         usual = [n for n in names if n in USUAL]
         if len(usual) != 1:
-            raise UserError(f"{folder}: holds several manifests ({', '.join(names[:5])}); name the one that is meant")
+            raise UserError(f"{folder}: holds several manifests ({', '.join(names[:5])}); name one of them")
         names = usual
     return [f"{folder}/{n}" for n in names]
 
 
 def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
-    """Give a pointer for each line; a malformed one becomes a row of kind "bad"."""
+    """Yield a pointer for each line; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
     for manifest in named_or_found(url, "manifest", manifests_in):
         _check_manifest(manifest, fields)
@@ -59,14 +59,14 @@ def _check_manifest(url: str, fields: Mapping[str, str] | None) -> None:
             continue
     if looked:
         key = named(fields, "audio")[0]
-        raise UserError(f"{url}: not a JSONL manifest; expected one JSON object a line, with the key {key}")
+        raise UserError(f"{url}: not a JSONL manifest; expected one JSON object per line, with the key {key}")
 
 
 def _manifest_pointer(line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None) -> dict[str, Any]:
     path, values = _parse(line, fields)
     pointer = declared(values, fields)
     pointer |= {"id": f"{corpus}/{path}", "kind": "file", "url": resolve(posixpath.dirname(manifest), path)}
-    if values.get("offset") is not None:  # NeMo: the line means the segment from there, as long as its duration
+    if values.get("offset") is not None:  # NeMo: the line is a segment that starts there and has its duration
         start, length = seconds(values["offset"]), pointer["declared_duration"]
         end = "" if length is None else f"{start + length:.3f}"
         pointer |= {"start": start, "length": length, "id": f"{pointer['id']}@{start:.3f}-{end}"}

@@ -1,4 +1,4 @@
-"""Listing of Parquet with an audio column: of bytes, of paths, or Hugging Face's ``Audio``."""
+"""Listing of Parquet files with an audio column: of bytes, paths, or Hugging Face's ``Audio``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gristmill.shards.errors import RejectRecord, UserError
 
 
 def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
-    """Give a pointer for each row; a file that cannot be read becomes a row of kind "bad"."""
+    """Yield a pointer for each row; an unreadable file becomes a row of kind "bad"."""
     base = base_of(url)
     for file in files_of(url, "parquet"):
         key = f"{corpus}/{key_of(file.url, base)}"
@@ -29,7 +29,7 @@ def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Ite
         audio = _audio_column(schema, fields)
         if audio is None:
             wanted = " or ".join(named(fields, "audio")[:3])
-            raise UserError(f"{file.url}: no audio column among {schema.names}; expected {wanted} of bytes or of paths")
+            raise UserError(f"{file.url}: no audio column among {schema.names}; expected {wanted} of bytes or paths")
         plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
         labels = json.dumps({"columns": plain})
         version, row = version_of(file), 0

@@ -1,4 +1,4 @@
-"""Pointers: where the bytes of a record lie. Their columns, the reasons to turn a record down, and the reader."""
+"""Pointers to the bytes of records: their columns, the reject reasons, and the reader."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import ID
 from gristmill.shards.store import FileInfo, filesystem, is_local, open_read
 
-# The vocabulary of reasons. They are counted, so they never carry details of one record.
+# The reject reasons. They are counted, so they contain no details of a record.
 UNREADABLE = "unreadable"
 MISSING = "missing"
 EMPTY = "empty"
@@ -28,9 +28,9 @@ WRONG_DURATION = "wrongly declared: duration"
 WRONG_RATE = "wrongly declared: sampling rate"
 MALFORMED = "malformed manifest line"
 DUPLICATE = "duplicate"
-NO_TEXT = "no text"  # in a corpus that is annotated: it would count as silence
-NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory, or made by a command
-SEVERAL_CHANNELS = "several channels"  # which of them are meant, one channel of audio cannot tell
+NO_TEXT = "no text"  # in an annotated corpus: it would count as silence
+NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory or the output of a command
+SEVERAL_CHANNELS = "several channels"  # records have one, and the choice of it is unclear
 UNSUPPORTED_CUT = "unsupported cut"  # mixed, padded, without a recording, or with transforms
 REASONS = (
     UNREADABLE,
@@ -55,12 +55,14 @@ LOCATOR_FIELDS = (
     pa.field("url", pa.string()),  # of the file that holds the bytes
     pa.field("member", pa.string()),  # a tar member's name; a Parquet file's audio column
     pa.field("offset", pa.int64()),  # bytes into a tar
-    pa.field("size", pa.int64()),  # bytes of the encoded audio, where known
+    pa.field("size", pa.int64()),  # bytes of the encoded audio, if known
     pa.field("row_group", pa.int32()),
     pa.field("row", pa.int64()),  # within the row group
-    pa.field("start", pa.float64()),  # of a segment, seconds; null: the whole
+    pa.field("start", pa.float64()),  # of a segment, seconds; null: the whole file
     pa.field("length", pa.float64()),  # of a segment, seconds; null: to the end
-    pa.field("version", pa.string()),  # of the files it is made from; not in the records, so that equal ones are equal
+    pa.field(
+        "version", pa.string()
+    ),  # of the source files; not in the records, so that equal content gives equal records
 )
 LOCATOR = pa.struct(LOCATOR_FIELDS)
 POINTER_FIELDS = (
@@ -71,13 +73,13 @@ POINTER_FIELDS = (
     pa.field("lang", pa.string()),
     pa.field("declared_duration", pa.float64()),  # seconds
     pa.field("declared_rate", pa.int32()),  # Hz
-    pa.field("extra", pa.string()),  # JSON of all else that the source says of the record
-    pa.field("labels", pa.string()),  # JSON of where labels lie that only the probe reads
-    pa.field("problem", pa.string()),  # of kind "bad": the reason
+    pa.field("extra", pa.string()),  # JSON of the source's other fields
+    pa.field("labels", pa.string()),  # JSON of the places of labels, which the probe reads
+    pa.field("problem", pa.string()),  # of kind "bad": the reject reason
 )
 POINTERS = pa.schema(POINTER_FIELDS)
 
-# What a source may call each declared value, in the order in which they are looked for.
+# The names that a source may use for each declared value, in order of preference.
 NAMES: dict[str, tuple[str, ...]] = {
     "audio": ("audio_filepath", "audio", "file_name", "wav", "path", "file"),
     "text": ("text", "sentence", "transcription", "transcript", "normalized_text"),
@@ -89,14 +91,14 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 
 def named(fields: Mapping[str, str] | None, value: str) -> tuple[str, ...]:
-    """Return the keys under which a source may hold ``value``; the user's ``fields`` names exactly one."""
+    """Return the keys that a source may use for ``value``; the user's ``fields`` names exactly one."""
     return (fields[value],) if fields and value in fields else NAMES[value]
 
 
 def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dict[str, Any]:
-    """Return what a manifest line, a JSON sidecar or a Parquet row declares, as pointer columns.
+    """Return the declared values of a manifest line, a JSON sidecar or a Parquet row, as pointer columns.
 
-    Raises :class:`RejectRecord` where a value is none that its column can hold.
+    Raises :class:`RejectRecord` for a value that does not fit its column.
     """
     used: set[str] = set()
 
@@ -135,7 +137,7 @@ def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dic
 
 
 def seconds(value: Any) -> float:
-    """Return a number that is finite and not negative; anything else is a malformed line."""
+    """Return a finite non-negative number; anything else raises :class:`RejectRecord`."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -146,31 +148,31 @@ def seconds(value: Any) -> float:
 
 
 class Part(io.RawIOBase):
-    """A part of an open file, read as a file of its own."""
+    """A byte range of an open file, as a file."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         self._file, self._offset, self._size, self._place = file, offset, size, 0
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return ``True``."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that it can be read at any place."""
+        """Return ``True``."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
+        """Set the position."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = max(0, base + offset)
         return self._place
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; return the count of bytes."""
+        """Fill the buffer; return the number of bytes."""
         count = max(0, min(len(buffer), self._size - self._place))
         self._file.seek(self._offset + self._place)
         data = self._file.read(count)
@@ -180,30 +182,30 @@ class Part(io.RawIOBase):
 
 
 class Watched(io.RawIOBase):
-    """A file that remembers why reading it failed: libsndfile's callbacks swallow what is raised in them."""
+    """A file that keeps the error of a failed read: libsndfile's callbacks swallow exceptions."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.error: Exception | None = None
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return ``True``."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that it can be read at any place."""
+        """Return ``True``."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
+        """Set the position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self._file.tell()
 
     def read(self, count: int = -1) -> bytes:
-        """Read; after a failure there is no more to read, and ``error`` says why."""
+        """Read bytes; after a failure return none and keep the error in ``error``."""
         try:
             return b"" if self.error else self._file.read(count)
         except Exception as error:
@@ -211,16 +213,16 @@ class Watched(io.RawIOBase):
             return b""
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; return the count of bytes."""
+        """Fill the buffer; return the number of bytes."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
 
 class Reader:
-    """Reads what pointers point at. Keeps the file last opened, and the row group last read.
+    """Reads the bytes of pointers. Keeps the last file open, and the last row group in memory.
 
-    ``block`` is how many bytes one request to remote storage brings at least.
+    ``block`` is the minimum number of bytes per request to remote storage.
     """
 
     def __init__(self, block: int) -> None:
@@ -231,7 +233,7 @@ class Reader:
         self._columns: dict[tuple[str, ...], pa.Table] = {}  # of that row group
 
     def file(self, url: str) -> BinaryIO:
-        """Return a file open for reading at any place; a missing one is a reject."""
+        """Return a file open for random access; a missing one raises :class:`RejectRecord`."""
         if self._file is None or self._file[0] != url:
             self.close()
             fs, path = filesystem(url)
@@ -245,7 +247,7 @@ class Reader:
         return self._file[1]
 
     def open(self, pointer: Mapping[str, Any]) -> tuple[BinaryIO, int]:
-        """Return what a pointer points at as a file, and its size in bytes."""
+        """Return a pointer's audio as a file, and its size in bytes."""
         if pointer["kind"] == "row":
             return self._cell(pointer, self.row(pointer, [pointer["member"]])[pointer["member"]])
         file = self.file(pointer["url"])
@@ -261,7 +263,7 @@ class Reader:
         """Return some columns of a pointer's row of a Parquet file."""
         wanted, group = tuple(columns), (pointer["url"], pointer["row_group"])
         if self._group != group:
-            self._group, self._columns = group, {}  # frees the last one before the next is read
+            self._group, self._columns = group, {}  # frees the last group before the next is read
         if wanted not in self._columns:
             file = self.file(pointer["url"])
             try:
@@ -285,7 +287,7 @@ class Reader:
         return io.BytesIO(data), len(data)
 
     def close(self) -> None:
-        """Close the file that is open."""
+        """Close the open file."""
         self._parquet = self._group = None
         self._columns = {}
         if self._file is not None:
@@ -294,21 +296,21 @@ class Reader:
 
 
 def version_of(*files: FileInfo) -> str:
-    """Return one version for the files that a row is made from."""
+    """Return one version for the source files of a row."""
     parts = [f"{file.size} {file.version}" for file in files]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
 
 def resolve(folder: str, path: str) -> str:
-    """Return the URL of a path that a source names: absolute, or relative to the source's folder."""
+    """Return the URL of a path in a source: absolute, or relative to the source's folder."""
     if "://" in path or path.startswith("/"):
         return path
     scheme, mark, place = folder.rpartition("://")
-    return scheme + mark + posixpath.normpath(posixpath.join(place, path))  # object stores know no ".."
+    return scheme + mark + posixpath.normpath(posixpath.join(place, path))  # object stores do not resolve ".."
 
 
 def read_whole(url: str, offset: int | None = None, size: int | None = None) -> bytes:
-    """Return a file's bytes or a part of them; a missing file is a reject."""
+    """Return a file's bytes or a part of them; a missing file raises :class:`RejectRecord`."""
     fs, path = filesystem(url)
     start, end = (None, None) if offset is None or size is None else (offset, offset + size)
     try:
@@ -320,14 +322,14 @@ def read_whole(url: str, offset: int | None = None, size: int | None = None) -> 
 
 
 def refused(url: str, error: PermissionError) -> RejectRecord | UserError:
-    """Return what a refused file means: a local one is a fault of this file, remote storage refuses the user."""
+    """Return the error for a file without permission: a reject if local, else a mistake in the user's credentials."""
     if is_local(url):
         return RejectRecord(UNREADABLE)
     return UserError(f"{url}: access refused ({error}); check the credentials or the permissions")
 
 
 def open_container(url: str) -> BinaryIO:
-    """Open a tar or Parquet file to list it; a refused local one is a reject."""
+    """Open a tar or Parquet file for listing; a local file without permission raises :class:`RejectRecord`."""
     try:
         return open_read(url)
     except UserError:
@@ -337,9 +339,9 @@ def open_container(url: str) -> BinaryIO:
 
 
 def read_many(pointers: list[dict[str, Any]]) -> list[bytes | str]:
-    """Return the bytes of each pointer of kind file or member, or the reason why there are none.
+    """Return the bytes of each pointer of kind file or member, or a reject reason.
 
-    On remote storage all are asked for at once; on local disk a tar is opened once for its members.
+    On remote storage all are requested concurrently; on local disk a tar is opened once for all its members.
     """
     out: list[bytes | str] = [MISSING] * len(pointers)
     remote: list[int] = []

@@ -1,7 +1,7 @@
-"""Listing: turns a corpus of speech into rows that point at its audio, without reading any audio.
+"""Listing of speech corpora as rows that point at audio, without reading any audio.
 
-Folders, NeMo manifests, Lhotse cuts, Parquet and tar shards, a module each. Memory does not grow with the corpus (but
-for what the names of one folder, or the members of one tar, take).
+Folders, NeMo manifests, Lhotse cuts, Parquet and tar shards, a module each. Memory does not grow with the corpus,
+except for the names of one folder or the members of one tar.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ def list_sources(
     fields: Mapping[str, str] | None = None,
     rows: int = 2000,
 ) -> Iterator[pa.Table]:
-    """Give the records of a corpus in order, as tables of ``pointers.POINTERS`` with at most ``rows`` rows each.
+    """Yield the records of a corpus in order, as tables of ``pointers.POINTERS`` with at most ``rows`` rows each.
 
     ``url``: a file, a folder or a pattern with ``*``. ``corpus``: the first part of every id; by default the name of
-    the folder or file. ``fields``: what the source calls ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
-    ``rate``, where it is not one of the usual names. A missing path, a corpus without audio and a file of no known
-    kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad". Hidden
-    files and folders (``.name``) are passed over.
+    the folder or file. ``fields``: the source's names for ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
+    ``rate``, if they are not among the usual ones. A missing path, a corpus without audio and a file of unknown kind
+    raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad". Hidden files
+    and folders (``.name``) are skipped.
 
-    ``version`` is another one when a file was written anew, also with as many bytes: of the audio and the text beside
-    it in a folder, of the Parquet or tar file itself. Of what a manifest or a Parquet of paths names it is theirs, as
-    asking for each audio file costs a request each: where such audio changed in place, write the manifest anew.
+    ``version`` changes when a file is rewritten, even at the same size: the audio file or the text beside it in a
+    folder, the Parquet or tar file itself. Audio named by a manifest or a Parquet of paths has the version of that
+    file, since checking each audio file costs a request: if such audio changed in place, rewrite the manifest.
     """
     url = _whole(url)
     unknown = sorted(set(fields or {}) - {"audio", "text", "speaker", "lang", "duration", "rate"})
     if unknown:
         raise UserError(
-            f"fields: {unknown[0]} is no value of a record; expected audio, text, speaker, lang, duration, rate"
+            f"fields: {unknown[0]} is not a field of a record; expected audio, text, speaker, lang, duration, rate"
         )
     if "*" not in url and not exists(url):
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
@@ -90,14 +90,14 @@ def _whole(url: str) -> str:
 
 
 def corpus_name(url: str) -> str:
-    """Return the name a corpus has where it is not given one: of its file, or of its folder."""
+    """Return the default name of a corpus: that of its file or folder."""
     parts = [p for p in _whole(url).split("/") if p and "*" not in p]
     stem = re.sub(r"\.(jsonl\.gz|jsonl|json|parquet|tar)$", "", parts[-1]) if parts else "corpus"
     return parts[-2] if stem in ("manifest", "cuts") and len(parts) > 1 else stem
 
 
 def _detect(url: str) -> str:
-    """Return the kind of a corpus: by the file's name; in a folder a manifest goes first, then what is met first."""
+    """Return the kind of a corpus: by file name; in a folder, a manifest first, else the first file of any kind."""
     if are_cuts(url):
         return "lhotse"
     for kind, suffixes in SUFFIXES.items():

@@ -1,4 +1,4 @@
-"""Listing of tar shards, as WebDataset lays them out."""
+"""Listing of tar shards in WebDataset's layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gristmill.shards.store import FileInfo
 
 
 def list_tar(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
-    """Give a pointer for each audio member; a tar that is cut off ends in a row of kind "bad"."""
+    """Yield a pointer for each audio member; a truncated tar ends in a row of kind "bad"."""
     base = base_of(url)
     for file in files_of(url, "tar"):
         key = f"{corpus}/{key_of(file.url, base)}"
@@ -26,7 +26,7 @@ def list_tar(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterato
 
 
 def _members(url: str) -> tuple[list[tuple[str, int, int]], bool]:
-    """Return (name, offset, size) of a tar's files, and whether the tar could be read to its end."""
+    """Return (name, offset, size) of a tar's files, and whether the tar is complete."""
     found: list[tuple[str, int, int]] = []
     try:
         with open_container(url) as handle, tarfile.open(fileobj=handle, mode="r:") as tar:
@@ -40,7 +40,7 @@ def _members(url: str) -> tuple[list[tuple[str, int, int]], bool]:
 
 
 def _tar_pointers(tar: FileInfo, key: str, members: list[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
-    """Give the audio members of a tar. WebDataset: what has the same name up to the first dot is one sample."""
+    """Yield the audio members of a tar. In WebDataset, members with equal names up to the first dot are one sample."""
     url, version = tar.url, version_of(tar)
     beside: dict[str, dict[str, dict[str, Any]]] = {}
     for name, offset, size in members:

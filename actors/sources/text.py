@@ -1,8 +1,7 @@
-"""Listing of text and of text with its translation: each record as it stands in its file.
+"""Listing of texts and of translation pairs: each record as it is in its file.
 
-TSV, CSV, JSONL, Parquet, TMX, gettext catalogues, pairs of files that go line by line (``x.en`` and ``x.hi``, as Moses
-has them), and, of one language, plain lines. What a file is, is told by its name. No file is held in memory but gettext
-catalogues.
+TSV, CSV, JSONL, Parquet, TMX, gettext catalogues, line-aligned pairs of files (``x.en`` and ``x.hi``, as in Moses) and,
+for one language, plain lines. The name of a file decides its format. Files are streamed, except gettext catalogues.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _BY_SUFFIX = {
     ".gmo": "gettext",
     ".txt": "lines",
 }
-_BY_LINE = ("tsv", "csv", "jsonl", "lines", "moses")  # may be packed by gzip
+_BY_LINE = ("tsv", "csv", "jsonl", "lines", "moses")  # may be compressed by gzip
 _EXPECTED = {
     PAIR_SIDES: "expected .tsv, .csv, .jsonl, .parquet, .tmx, .po or .mo, or two files that end in the two languages",
     TEXT_SIDES: "expected .txt, .tsv, .csv, .jsonl, .parquet, .tmx, .po or .mo, or a file that ends in the language",
@@ -55,10 +54,10 @@ _OWN_ID = "id"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read of each record: its sides (``source`` and ``target``, or ``text``) and their languages.
+    """The parts to read of each record: its sides (``source`` and ``target``, or ``text``) and their languages.
 
-    ``columns`` says where each side stands in a table: the number of its column, from 1, or a name; ``None``: the
-    column named like the side or its language, else the first columns.
+    ``columns`` gives the column of each side in a table: a number, from 1, or a name; ``None``: the column named after
+    the side or its language, else the first columns.
     """
 
     sides: tuple[str, ...]
@@ -66,7 +65,7 @@ class Wanted:
     columns: tuple[str | int | None, ...]
 
     def names(self, place: int) -> list[str]:
-        """Return the names that a column of a side may have, the likeliest first."""
+        """Return the possible column names of a side, the most likely first."""
         given = self.columns[place]
         if given is not None:
             return [str(given)]
@@ -81,25 +80,24 @@ def listed(sides: Sequence[str]) -> pa.Schema:
         [
             ID,
             pa.field("format", pa.string()),
-            pa.field("raw", pa.string()),  # a line, where the record is one that is yet to be parsed
-            pa.field("places", pa.list_(pa.int32())),  # of the sides among the columns of that line, from 0
-            *(pa.field(side, pa.string()) for side in sides),  # where the listing had to read them
-            pa.field("problem", pa.string()),  # why a record cannot be used, as far as the listing knows
+            pa.field("raw", pa.string()),  # a line, for a record that is not parsed yet
+            pa.field("places", pa.list_(pa.int32())),  # column numbers of the sides in that line, from 0
+            *(pa.field(side, pa.string()) for side in sides),  # if the listing had to parse them
+            pa.field("problem", pa.string()),  # the reject reason, if the listing found one
         ]
     )
 
 
 def list_texts(url: str, corpus: str, wanted: Wanted, *, rows: int = 2000) -> Iterator[pa.Table]:
-    """Give the records of a place as tables of :func:`listed`, at most ``rows`` rows each, in the order of files.
+    """Yield the records at a URL as tables of :func:`listed`, at most ``rows`` rows each, in the order of files.
 
-    ``url``: a file, a folder or a pattern with ``*``, or for pairs the part of two files' names before the languages;
-    ``corpus`` begins every id. In a folder, hidden files and those of other kinds are passed over. A missing path, a
-    place without text, a column that is not there and a file in UTF-16 raise :class:`UserError` here, not at the first
-    table; a record that cannot be read becomes a row with a ``problem``.
+    ``url``: a file, a folder or a pattern with ``*``, or for pairs the common prefix of two files' names before the
+    languages; ``corpus`` is the first part of every id. In a folder, hidden files and those of other kinds are skipped.
+    A missing path, a folder without text, a missing column and a file in UTF-16 raise :class:`UserError` here, not at
+    the first table; an unreadable record becomes a row with a ``problem``.
 
     Raises:
-        UserError: also while the tables are made: two files that go line by line have unequal numbers of lines, or a
-            catalogue is broken.
+        UserError: also during iteration: line-aligned files have different numbers of lines, or a catalogue is damaged.
     """
     files = list(_files(url, wanted))
     if not files:
@@ -108,11 +106,11 @@ def list_texts(url: str, corpus: str, wanted: Wanted, *, rows: int = 2000) -> It
     return _tables(listings, base_of(files[0][0]) if _is_stem(url, wanted) else base_of(url), corpus, wanted, rows)
 
 
-Listing = Callable[[str], Iterator[dict[str, Any]]]  # from the key of a file to its records, ids without the key
+Listing = Callable[[str], Iterator[dict[str, Any]]]  # key of a file -> its records, with ids without the key
 
 
 def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
-    """Give the files of a place with their kinds; of two that go line by line the first."""
+    """Yield the files at a URL with their kinds; of two line-aligned files, the first."""
     if _is_stem(url, wanted):
         yield next(file for file in _ends(url, wanted.langs[0]) if store.exists(file)), "moses"
         return
@@ -121,7 +119,7 @@ def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
     if "*" not in url and store.filesystem(url)[0].isfile(store.filesystem(url)[1]):
         kind = _kind(url, wanted)
         if kind is None or (kind == "lines" and wanted.sides == PAIR_SIDES):
-            raise UserError(f"{url}: not a file of a known kind; {_EXPECTED[wanted.sides]}")
+            raise UserError(f"{url}: unknown kind of file; {_EXPECTED[wanted.sides]}")
         if kind == "moses":
             _other(url, wanted)
         yield url, kind
@@ -140,7 +138,7 @@ def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
 
 
 def _kind(file: str, wanted: Wanted) -> str | None:
-    """Return what a file is by its name; ``None`` where it is none of what is wanted."""
+    """Return the kind of a file by its name; ``None`` if it is not one that is wanted."""
     low = file.lower()
     packed = low.endswith(".gz")
     suffix = "." + low.removesuffix(".gz").rpartition(".")[2]
@@ -155,14 +153,14 @@ def _ends(stem: str, lang: str) -> list[str]:
 
 
 def _is_stem(url: str, wanted: Wanted) -> bool:
-    """Tell whether a place is the beginning of the names of two files, ``url.en`` and ``url.hi``."""
+    """Return whether a URL is the common prefix of two files, ``url.en`` and ``url.hi``."""
     if wanted.sides != PAIR_SIDES or "*" in url or store.exists(url):
         return False
     return all(any(map(store.exists, _ends(url, lang))) for lang in wanted.langs)
 
 
 def _partner(file: str, wanted: Wanted) -> str:
-    """Return the file beside the first of two that go line by line; packed or not, whichever is there."""
+    """Return the second of two line-aligned files, compressed or not."""
     stem = file.removesuffix(".gz")[: -len(wanted.langs[0])]
     plain, packed = f"{stem}{wanted.langs[1]}", f"{stem}{wanted.langs[1]}.gz"
     return packed if not store.exists(plain) and store.exists(packed) else plain
@@ -171,12 +169,12 @@ def _partner(file: str, wanted: Wanted) -> str:
 def _other(file: str, wanted: Wanted) -> str:
     other = _partner(file, wanted)
     if not store.exists(other):
-        raise UserError(f"{other}: not there; expected it beside {file}, with a line for each of its lines")
+        raise UserError(f"{other}: missing; expected it beside {file}, with a line for each of its lines")
     return other
 
 
 def _prepared(file: str, kind: str, wanted: Wanted, named: bool) -> Listing:
-    """Return the listing of a file; what can be known to be wrong with it is refused now."""
+    """Return the listing of a file; faults that show at once raise :class:`UserError` here."""
     if kind in _BY_LINE:
         _refuse_wide(file)
     if kind in ("tsv", "csv"):
@@ -224,7 +222,7 @@ def _tables(
 
 
 def _read(line: bytes) -> str | None:
-    """Return a line's text, ``None`` where a byte is none of UTF-8."""
+    """Return a line's text, or ``None`` if it is not UTF-8."""
     try:
         return line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -238,7 +236,7 @@ def _lines(file: str, into: str) -> Iterator[dict[str, Any]]:
 
 
 def _table(file: str, kind: str, wanted: Wanted) -> Listing:
-    """List the lines of a table. A line is a record: a quote that is not closed costs its own line only."""
+    """List the lines of a table. A line is a record: an unclosed quote costs only its own line."""
     first = next((line for _, line in lines(file)), None)
     if first is None:
         return lambda key: iter(())
@@ -253,23 +251,23 @@ def _table(file: str, kind: str, wanted: Wanted) -> Listing:
 
 
 def split_line(line: str, kind: str) -> list[str]:
-    """Return the cells of a line; in TSV a quote is a sign like others. A broken quote raises ``csv.Error``."""
+    """Return the cells of a line; in TSV, quotes are ordinary characters. An unclosed quote raises ``csv.Error``."""
     if kind == "tsv":
         return line.split("\t")
-    if line.count('"') % 2:  # the reader takes one within a cell, such as the end of a cell of the line before
+    if line.count('"') % 2:  # the reader accepts one within a cell, such as the end of a cell begun a line before
         raise csv.Error("a quote that is not closed")
     return next(csv.reader([line], strict=True), [])
 
 
 def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], bool]:
-    """Return where the sides stand in a table, and whether its first line names its columns."""
+    """Return the column numbers of the sides in a table, and whether its first line is a header."""
     places: list[int] = []
     for place, side in enumerate(wanted.sides):
         given = wanted.columns[place]
         if isinstance(given, int):
             if not 1 <= given <= len(header):
                 raise UserError(
-                    f"{file}: {side} is to be column {given}; expected 1 to {len(header)}, as its first line has"
+                    f"{file}: {side} is set to column {given}; expected 1 to {len(header)}, as in its first line"
                 )
             places.append(given - 1)
             continue
@@ -286,7 +284,7 @@ def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], b
 
 
 def _side_by_side(file: str, other: str) -> Iterator[dict[str, Any]]:
-    """List two files line by line, blank lines too, which count; the shorter one is an error."""
+    """List two line-aligned files, including blank lines; different numbers of lines are an error."""
     counts = [0, 0]
     for number, pair in enumerate(itertools.zip_longest(all_lines(file), all_lines(other)), 1):
         for side, line in enumerate(pair):
@@ -297,17 +295,17 @@ def _side_by_side(file: str, other: str) -> Iterator[dict[str, Any]]:
             yield {"id": number, "source": texts[0], "target": texts[1], "problem": problem}
     if counts[0] != counts[1]:
         raise UserError(
-            f"{file} has {counts[0]} lines and {other} has {counts[1]}; expected as many, each the other's translation"
+            f"{file} has {counts[0]} lines and {other} has {counts[1]}; expected line-aligned files of equal length"
         )
 
 
 def _parquet(file: str, wanted: Wanted) -> Listing:
-    """List the rows of Parquet: columns of strings, or ``translation`` with a field a language (Hugging Face's)."""
+    """List the rows of a Parquet file: string columns, or Hugging Face's ``translation`` with a field per language."""
     with store.open_read(file) as opened:
         try:
             schema = pq.read_schema(opened)
         except pa.ArrowInvalid:
-            raise UserError(f"{file}: damaged or of another kind; expected a Parquet file") from None
+            raise UserError(f"{file}: damaged or not Parquet; expected a Parquet file") from None
     paths = []
     for place, side in enumerate(wanted.sides):
         names = wanted.names(place)
@@ -329,9 +327,8 @@ def _parquet(file: str, wanted: Wanted) -> Listing:
                 for row in batch.to_pylist():
                     number += 1
                     values = [_inner(row, path) for path in paths]
-                    told = dict(zip(wanted.sides, values, strict=True))
                     if all(value is None or isinstance(value, str) for value in values):
-                        yield {"id": number, **told}
+                        yield {"id": number, **dict(zip(wanted.sides, values, strict=True))}
                     else:
                         yield {"id": number, "problem": "malformed record"}
 
@@ -342,7 +339,7 @@ def _batches(file: str, opened: Any, columns: list[str]) -> Iterator[pa.RecordBa
     try:
         yield from pq.ParquetFile(opened).iter_batches(2000, columns=columns, use_threads=False)
     except OSError as error:
-        if error.errno is not None:  # of storage, not of what Arrow unpacks
+        if error.errno is not None:  # an error of storage, not of Arrow's decoder
             raise
         raise UserError(
             f"{file}: damaged ({one_line(error)}); expected a Parquet file that can be read to its end"

@@ -16,7 +16,7 @@ _USER = 1000  # of cluster/Containerfile
 
 
 def kuberay(fleet: Fleet) -> Manifest:
-    """Return the ``RayJob`` of the fleet's recipe, or a ``RayCluster`` where it has none."""
+    """Return a ``RayJob`` for the fleet's recipe, or a ``RayCluster`` if it has none."""
     return ray_job(fleet) if fleet.recipe else ray_cluster(fleet)
 
 
@@ -29,11 +29,11 @@ def ray_cluster(fleet: Fleet) -> Manifest:
 
 
 def ray_job(fleet: Fleet) -> Manifest:
-    """Return a job with a cluster of its own, which ends with it. A retry gets a new cluster and resumes."""
+    """Return a job with a cluster of its own, which ends with the job. A retry gets a new cluster and resumes."""
     here = fleet.kubernetes
     spec: Manifest = {
         "entrypoint": shlex.join(fleet.command(CHECKOUT)),
-        "entrypointNumCpus": 0,  # the driver sees receipts only: it runs on the head
+        "entrypointNumCpus": 0,  # the driver only handles receipts: it runs on the head
         "submissionMode": "K8sJobMode",
         "runtimeEnvYAML": yaml.safe_dump({"env_vars": {"PYTHONPATH": CHECKOUT}}),
         "shutdownAfterJobFinishes": True,
@@ -48,7 +48,7 @@ def ray_job(fleet: Fleet) -> Manifest:
 
 
 def cluster_spec(fleet: Fleet) -> Manifest:
-    """Return the head and the groups of workers."""
+    """Return the cluster's spec: the head and the groups of workers."""
     return {
         "rayVersion": RAY_VERSION,
         # With it the operator, its autoscaler and the job's submitter use the token too.
@@ -65,7 +65,7 @@ def cluster_spec(fleet: Fleet) -> Manifest:
             "securityContext": _container_security(),
         },
         "headGroupSpec": {
-            "serviceType": "ClusterIP",  # reached inside the cluster only; from outside by `kubectl port-forward`
+            "serviceType": "ClusterIP",  # reachable only inside the cluster; from outside by `kubectl port-forward`
             "enableIngress": False,
             "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0", "disable-usage-stats": "true"},
             "template": _pod(fleet, "head", fleet.head),
@@ -95,7 +95,7 @@ def _metadata(fleet: Fleet) -> Manifest:
 def _workers(fleet: Fleet, name: str, group: Group) -> Manifest:
     return {
         "groupName": name,
-        "priority": int(name == "spot"),  # where both fit, the cheaper machines first
+        "priority": int(name == "spot"),  # if both fit, the cheaper machines first
         "replicas": group.min,
         "minReplicas": group.min,
         "maxReplicas": group.max,
@@ -110,7 +110,7 @@ def _pod(fleet: Fleet, name: str, machine: Machine) -> Manifest:
         "containers": [_container(fleet, name, machine)],
         "volumes": [
             {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": machine.shared_memory}},
-            # Of this name, so that the autoscaler's container writes its logs there too.
+            # With this name, the autoscaler's container writes its logs there too.
             {"name": "ray-logs", "emptyDir": {"sizeLimit": machine.scratch}},
         ],
         "securityContext": {
@@ -147,7 +147,7 @@ def _container(fleet: Fleet, name: str, machine: Machine) -> Manifest:
         "image": fleet.image(name),
         "imagePullPolicy": fleet.images.pull_policy,
         "env": _environment(fleet),
-        # Requests as large as limits: a pod that is never evicted for what its neighbours take.
+        # Requests equal limits, so that a pod is never evicted for its neighbours' usage.
         "resources": {"requests": dict(resources), "limits": dict(resources)},
         "securityContext": _container_security(),
         "volumeMounts": [
@@ -205,7 +205,7 @@ def _probe(port: int, path: str, delay: int, failures: int) -> Manifest:
 
 
 def _drain(fleet: Fleet) -> str:
-    """Return what a reclaimed machine does first: it takes no new work, and goes on with what it has."""
+    """Return the command that a reclaimed machine runs first: it takes no new work and continues its own."""
     seconds = fleet.kubernetes.drain_seconds
     return (
         "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'the machine is reclaimed' "

@@ -1,4 +1,4 @@
-"""``ray up`` files for AWS and Google Cloud. Credentials stay with the machines' identity, the token in a file."""
+"""``ray up`` files for AWS and Google Cloud. Machines use their own identity; the token is in a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gristmill.shards.errors import UserError
 
 Manifest = dict[str, Any]
 
-_TOKEN = "~/.ray/auth_token"  # in the container: where Ray looks by itself
+_TOKEN = "~/.ray/auth_token"  # in the container: Ray's default
 _HEAD = "head"
 
 
@@ -18,7 +18,7 @@ def ray_up(fleet: Fleet) -> Manifest:
     """Return the cluster file for the fleet's cloud.
 
     Raises:
-        UserError: the fleet does not say what it is on that cloud.
+        UserError: the fleet lacks the settings for that cloud.
     """
     cloud = fleet.cloud
     settings = fleet.aws if cloud == "aws" else fleet.gcp
@@ -48,12 +48,12 @@ def ray_up(fleet: Fleet) -> Manifest:
         },
         "head_node_type": _HEAD,
         "available_node_types": types,
-        # Copied with its mode over SSH; the file never becomes part of this one.
+        # Copied with its mode over SSH; its content is not in this file.
         "file_mounts": {_TOKEN: fleet.token.file},
         "setup_commands": [f"test -s {_TOKEN} || {{ echo 'no token in {_TOKEN}' >&2; exit 1; }}"],
         "head_setup_commands": [],
         "worker_setup_commands": [],
-        # Every machine is the fleet's own, so that to stop all of Ray harms nobody.
+        # Every machine belongs to the fleet alone, so it is safe to stop all of Ray.
         "head_start_ray_commands": [
             "ray stop",
             "ulimit -n 65536; ray start --head --port=6379 --num-cpus=0 --dashboard-host=127.0.0.1 "
@@ -81,7 +81,7 @@ def _node_type(fleet: Fleet, settings: Aws | Gcp, name: str) -> Manifest:
     if name == _HEAD:
         return {"resources": {"CPU": 0}, "node_config": config, "min_workers": 0, "max_workers": 0}
     group = fleet.groups()[name]
-    # What Ray keeps for tasks where it looks itself: the rest is its object store and the system.
+    # The share that Ray reserves for tasks by default: the rest is for its object store and the system.
     resources = {"CPU": group.cpus, "memory": int(0.6 * quantity(group.memory))}
     if group.gpus:
         resources["GPU"] = group.gpus
@@ -90,7 +90,7 @@ def _node_type(fleet: Fleet, settings: Aws | Gcp, name: str) -> Manifest:
         "node_config": config,
         "min_workers": group.min,
         "max_workers": group.max,
-        "priority": int(spot),  # where both fit, the cheaper machines first
+        "priority": int(spot),  # if both fit, the cheaper machines first
         "docker": {"worker_image": fleet.image(name)},
     }
 
@@ -108,7 +108,7 @@ def _aws_machine(settings: Aws, kind: str, spot: bool) -> Manifest:
         "BlockDeviceMappings": [
             {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": settings.disk, "VolumeType": "gp3", "Encrypted": True}}
         ],
-        # Two hops, so that the container reaches the machine's identity; with a session, so that no proxy does.
+        # Two hops, so that the container reaches the metadata service; with tokens, so that no open proxy does.
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
     }
     if settings.image is not None:

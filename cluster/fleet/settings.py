@@ -1,4 +1,4 @@
-"""A fleet: what a cluster is made of, from which all manifests are rendered. Secrets are named here, never held."""
+"""A fleet: the machines of a cluster, from which all manifests are rendered. It names secrets but never holds them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECKOUT = "/opt/gristmill"  # where cluster/Containerfile puts the project
 SECRET_KEY = "auth_token"  # the key that the KubeRay operator reads in the token's secret
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     **WORKER,
     **HEALTH,
@@ -37,7 +37,7 @@ class Images(_Settings):
 
 
 class Toleration(_Settings):
-    """A taint that a group may run on."""
+    """A taint that a group tolerates."""
 
     key: Text
     operator: Literal["Exists", "Equal"] = "Exists"
@@ -46,7 +46,7 @@ class Toleration(_Settings):
 
 
 class Machine(_Settings):
-    """What one machine of a group has, and where it may be."""
+    """One machine of a group: its resources and the nodes it may run on."""
 
     cpus: PositiveInt
     memory: Quantity
@@ -77,14 +77,14 @@ class Group(Machine):
 
 
 class Token(_Settings):
-    """Where Ray's token is: a Kubernetes secret with the key ``auth_token``, and a file of mode 0600 elsewhere."""
+    """The place of Ray's token: a Kubernetes secret with the key ``auth_token``, or else a file of mode 0600."""
 
     secret: Name = "gristmill-token"
     file: Text = "~/.ray/auth_token"
 
 
 class Storage(_Settings):
-    """How the object store is reached; without a secret by the identity of the machine or service account."""
+    """Access to the object store; without a secret, by the identity of the machine or service account."""
 
     secret: Name | None = None
     access_key: Text = "AWS_ACCESS_KEY_ID"  # keys in the secret
@@ -94,17 +94,17 @@ class Storage(_Settings):
     region: Text | None = None
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that are no secret."""
+        """Return the environment variables that are not secret."""
         given = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_DEFAULT_REGION": self.region}
         return {name: value for name, value in given.items() if value}
 
 
 class Kubernetes(_Settings):
-    """What only the KubeRay manifests need."""
+    """Settings of the KubeRay manifests only."""
 
     namespace: Name = "default"
     service_account: Name | None = None  # of the workers
-    queue: Name | None = None  # Kueue's local queue: the job is handed in suspended, Kueue starts it
+    queue: Name | None = None  # Kueue's local queue: the job is submitted suspended, and Kueue starts it
     elastic: bool = True  # Kueue counts machines as they come and go
     suspend: bool = False
     retries: NonNegativeInt = 3
@@ -125,22 +125,22 @@ class AwsMachines(_Settings):
 
 
 class Aws(_Settings):
-    """What only ``ray up`` on AWS needs."""
+    """Settings of ``ray up`` on AWS only."""
 
     region: Text
     zones: list[Text] = []
     machines: AwsMachines
     image: Text | None = None  # AMI with Docker and NVIDIA's runtime; else Ray's choice for the region
     disk: PositiveInt = 200  # GB
-    instance_profile: Text | None = None  # ARN: what the machines may do, storage too
-    security_groups: list[Text] = []  # ids; else Ray makes one, which lets anyone knock at port 22
-    spot_price: Text | None = None  # most to pay an hour; else the on-demand price
+    instance_profile: Text | None = None  # ARN: the machines' permissions, including storage
+    security_groups: list[Text] = []  # ids; otherwise Ray creates one that opens port 22 to everyone
+    spot_price: Text | None = None  # maximum per hour; otherwise the on-demand price
     ssh_user: Text = "ubuntu"
     ssh_private_key: Text | None = None  # path
 
 
 class GcpMachine(_Settings):
-    """A Compute Engine machine type, with accelerators where the type does not bring its own."""
+    """A Compute Engine machine type, with an accelerator if the type does not include one."""
 
     type: Text
     accelerator: Text | None = None
@@ -156,7 +156,7 @@ class GcpMachines(_Settings):
 
 
 class Gcp(_Settings):
-    """What only ``ray up`` on Google Cloud needs."""
+    """Settings of ``ray up`` on Google Cloud only."""
 
     project: Text
     region: Text
@@ -171,7 +171,7 @@ class Gcp(_Settings):
 
 
 class Slurm(_Settings):
-    """What only the Slurm script needs."""
+    """Settings of the Slurm script only."""
 
     nodes: PositiveInt = 2
     cpus: PositiveInt = 16
@@ -184,11 +184,11 @@ class Slurm(_Settings):
     account: Text | None = None
     qos: Text | None = None
     constraint: Text | None = None
-    drain_seconds: PositiveInt = 120  # before the time limit, to end and be queued again
+    drain_seconds: PositiveInt = 120  # before the time limit, for the job to end and be requeued
 
 
 class Fleet(_Settings):
-    """All of it; ``gristmill manifest`` renders it."""
+    """A whole fleet, as ``gristmill manifest`` renders it."""
 
     name: Name = "gristmill"
     images: Images
@@ -216,7 +216,7 @@ class Fleet(_Settings):
         return self
 
     def groups(self) -> dict[str, Group]:
-        """Return the groups of workers there are, by name."""
+        """Return the fleet's groups of workers, by name."""
         named = {"cpu": self.cpu, "gpu": self.gpu, "spot": self.spot}
         return {name: group for name, group in named.items() if group is not None}
 
@@ -225,7 +225,7 @@ class Fleet(_Settings):
         return self.images.gpu if group in ("gpu", "spot") else self.images.cpu
 
     def command(self, checkout: str = "") -> list[str]:
-        """Return the recipe's command line; a relative recipe is looked for in the checkout."""
+        """Return the recipe's command line; a relative recipe is resolved in the checkout."""
         recipe = self.recipe or ""
         if checkout and "://" not in recipe and not recipe.startswith("/"):
             recipe = f"{checkout}/{recipe}"

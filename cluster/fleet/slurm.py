@@ -18,16 +18,16 @@ for file in "$RAY_AUTH_TOKEN_PATH" ${AWS_SHARED_CREDENTIALS_FILE:+"$AWS_SHARED_C
 done
 cd "$CHECKOUT"
 
-# Ports of this job's own: jobs of several users may share a machine. Further jobs come round after 400 numbers.
+# Ports of this job's own, since jobs of several users may share a machine. Job ids wrap around after 400.
 port=$((20000 + SLURM_JOB_ID % 400 * 50))
 dashboard=$((port + 1))
 scratch=/tmp/gristmill-$SLURM_JOB_ID
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 
-# In the background or in $(...) only: what is signalled is srun itself.
+# In the background or in $(...) only, so that signals reach srun itself.
 step() { exec srun --export=ALL --overlap --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=0 "$@"; }
 
-own_address() {  # the first that other machines can reach
+own_address() {  # the first address that other machines can reach
   for address in $(hostname --ip-address) $(hostname -I); do
     case $address in 127.* | *:*) ;; *) echo "$address" && return ;; esac
   done
@@ -84,7 +84,7 @@ if others=$((${#nodes[@]} - 1)) && [ "$others" -gt 0 ]; then
 fi
 echo "gristmill: dashboard on $first, loopback only: ssh -L $dashboard:127.0.0.1:$dashboard $first" >&2
 
-# Slurm says TERM before the time is up: the driver ends, and the job is queued again. What is committed is kept.
+# Slurm sends TERM before the time limit: the driver ends, and the job is requeued. Committed shards are kept.
 again=
 trap 'again=1; kill -TERM "$driver" 2>/dev/null || true' TERM
 "${command[@]}" &
@@ -99,7 +99,7 @@ exit "$code"
 
 
 def slurm(fleet: Fleet) -> str:
-    """Return the script for ``sbatch``. It holds where the token is, and refuses a token that others may read.
+    """Return the script for ``sbatch``. It names the token's file, and rejects one that other users can read.
 
     Raises:
         UserError: the fleet has no recipe, which a batch job needs.
@@ -117,7 +117,7 @@ def slurm(fleet: Fleet) -> str:
     lines += [
         f"export CHECKOUT={_path(here.checkout)}",
         'export PYTHONPATH="$CHECKOUT"',
-        # The driver, the head's own processes and the dashboard share the first node with work.
+        # The driver, the head's own processes and the dashboard share the first node with workers.
         f"export CPUS={here.cpus} HEAD_CPUS={max(1, here.cpus - 2)} GPUS={here.gpus}",
         f"command=({shlex.join(fleet.command())})",
     ]
@@ -138,14 +138,14 @@ def _options(name: str, here: Slurm) -> list[str]:
         "qos": here.qos,
         "constraint": here.constraint,
         "signal": f"B:TERM@{here.drain_seconds}",
-        "export": "NONE",  # what the submitting shell knows, its secrets too, stays there
+        "export": "NONE",  # the submitting shell's variables, which may be secret, stay there
         "open-mode": "append",
     }
     lines = [f"#SBATCH --{option}={value}" for option, value in options.items() if value is not None]
-    # A node that is lost costs the work in flight on it, not the job.
+    # A lost node costs the work in flight on it, not the job.
     return [*lines, "#SBATCH --no-kill", "#SBATCH --requeue"]
 
 
 def _path(path: str) -> str:
-    """Return a path for the shell; the home is that of the user on the machine."""
+    """Return a path quoted for the shell; ``~`` is the user's home on the machine."""
     return '"$HOME"/' + shlex.quote(path[2:]) if path.startswith("~/") else shlex.quote(path)

@@ -1,1 +1,1 @@
-"""The verbs of the command ``gristmill``."""
+"""The subcommands of ``gristmill``."""

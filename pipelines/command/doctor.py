@@ -1,4 +1,4 @@
-"""What a machine needs before a run, checked one by one."""
+"""Checks of a machine's requirements before a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gristmill.shards.errors import GristmillError
 
 
 class Failed(Exception):
-    """A check found something that stops a run."""
+    """A check failed: a run could not start."""
 
 
 def show_checks(out: str, cluster: bool = False) -> bool:
-    """Print one line for each check; tell whether a run can start.
+    """Print one line per check; return whether a run can start.
 
-    With ``cluster``, or where ``RAY_ADDRESS`` names one, each node of the cluster is looked at too.
+    With ``cluster``, or if ``RAY_ADDRESS`` is set, each node of the cluster is checked too.
     """
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
@@ -67,7 +67,7 @@ def _stated() -> tuple[list[str], dict[str, list[str]]]:
     try:
         given = importlib.metadata.requires("gristmill") or []
     except importlib.metadata.PackageNotFoundError:
-        raise Failed("neither pyproject.toml nor an installed gristmill says what is needed") from None
+        raise Failed("neither pyproject.toml nor an installed gristmill lists the requirements") from None
     extras: dict[str, list[str]] = {}
     for text in given:
         if found := re.search(r"extra == ['\"]([^'\"]+)", text):
@@ -83,17 +83,17 @@ def _packages() -> str:
 
 
 def _extras() -> str:
-    """Tell which extras are there in full, and of the others what they lack: some recipes need one."""
-    told = []
+    """Return the extras, those that are incomplete with their missing packages: some recipes need one."""
+    extras = []
     for extra, texts in _stated()[1].items():
         if extra != "dev":
             wrong = _versions(texts)[1]
-            told.append(f"{extra} ({'; '.join(wrong)})" if wrong else extra)
-    return ", ".join(told)
+            extras.append(f"{extra} ({'; '.join(wrong)})" if wrong else extra)
+    return ", ".join(extras)
 
 
 def _versions(texts: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the packages with their versions, and what is wrong with some."""
+    """Return the installed packages with their versions, and the problems: missing packages, wrong versions."""
     found, wrong = [], []
     for text in texts:
         match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)", text)
@@ -166,7 +166,7 @@ def _put_twice(out: str) -> None:
 
 def _spill() -> str:
     folder = session.spill_folder()
-    return f"what the object store cannot hold goes to {folder or 'the folder of the Ray session'}"
+    return f"the object store spills to {folder or 'the folder of the Ray session'}"
 
 
 def _gpus() -> str:
@@ -178,7 +178,7 @@ def _gpus() -> str:
 
 
 def _nodes(out: str) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Give a check for each node of the cluster, or the one that says why there is none to look at."""
+    """Yield a check for each node of the cluster, or a failing one if the cluster cannot be checked."""
     try:
         session.start()
     except GristmillError as error:
@@ -204,5 +204,5 @@ def _named(requirement: str) -> tuple[str, str]:
         return name, "missing"
 
 
-def _fail(what: str) -> str:
-    raise Failed(what)
+def _fail(message: str) -> str:
+    raise Failed(message)

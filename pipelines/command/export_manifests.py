@@ -1,4 +1,4 @@
-"""What is written last of an export: manifests, cuts, the index or the card, from rows that stream by."""
+"""The last files of an export: manifests, cuts, the index or the dataset card, from streamed rows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.schema import AUDIO
 
 Part = Iterator[bytes]
-_LISTED = 1000  # files that a card names one by one, in the order of the records
+_LISTED = 1000  # maximum number of files that a card lists, in the order of the records
 _OWN = {f.name for f in (*PLACE_FIELDS, *SOUND_FIELDS)}
-# What a line says in a field of its own, and not among the others.
-_SAID = ("id", "text", "lang", "speaker", "duration", "sampling_rate")
+# Columns with a standard field of their own in each format, left out of the custom ones.
+_STANDARD = ("id", "text", "lang", "speaker", "duration", "sampling_rate")
 
 
 @dataclass
@@ -34,14 +34,14 @@ class File:
 
 @dataclass
 class Export:
-    """A finished step of an export: the set it was made of, and its rows."""
+    """A finished step of an export: the exported set, and the set of its rows."""
 
     source: SealedSet
     made: SealedSet
     columns: Sequence[str] = ()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Give the rows in the order of the set; memory holds one shard's."""
+        """Yield the rows in the order of the set, with one shard at a time in memory."""
         for table in self.made.tables():
             yield from table.to_pylist()
 
@@ -55,7 +55,7 @@ class Export:
 
 
 def manifests(form: str, export: Export) -> dict[str, Callable[[], Part]]:
-    """Return what makes the bytes of each file that ends an export, by its name; the last one is written last."""
+    """Return a generator of the bytes of each closing file of an export, by name, in the order of writing."""
     if form == "nemo":
         return {"manifest.jsonl": lambda: (_line(nemo_line(row)) for row in export.rows())}
     if form == "lhotse":
@@ -73,7 +73,7 @@ def _line(value: Any) -> bytes:
 def _packed(export: Export, make: Callable[[Mapping[str, Any]], Any]) -> Callable[[], Part]:
     def parts() -> Part:
         out = io.BytesIO()
-        # Without the time and the name that gzip would keep: equal lines are equal bytes.
+        # Without gzip's time stamp and file name, so that equal lines give equal bytes.
         with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=out, mtime=0) as packed:
             for row in export.rows():
                 value = make(row)
@@ -100,7 +100,7 @@ def nemo_line(row: Mapping[str, Any]) -> dict[str, Any]:
     values = _values(row)
     own = {"audio_filepath": row["file_path"], "duration": row["file_samples"] / row["file_rate"]}
     own |= {key: values[key] for key in ("text", "lang", "speaker") if key in values}
-    rest = {key: value for key, value in values.items() if key not in _SAID}
+    rest = {key: value for key, value in values.items() if key not in _STANDARD}
     return {**own, "sampling_rate": row["file_rate"], "id": row["id"], **rest}
 
 
@@ -120,30 +120,30 @@ def lhotse_recording(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lhotse_supervision(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what is said of a record as a Lhotse ``SupervisionSegment``; ``None`` where nothing is."""
+    """Return a record's labels as a Lhotse ``SupervisionSegment``; ``None`` if it has none."""
     values = _values(row)
-    said = {
+    labels = {
         key: values[name]
         for key, name in (("text", "text"), ("language", "lang"), ("speaker", "speaker"))
         if name in values
     }
-    custom = {key: value for key, value in values.items() if key not in _SAID}
-    if not said and not custom:
+    custom = {key: value for key, value in values.items() if key not in _STANDARD}
+    if not labels and not custom:
         return None
     length = row["file_samples"] / row["file_rate"]
     place = {"id": row["id"], "recording_id": row["id"], "start": 0.0, "duration": length, "channel": 0}
-    return {**place, **said, **({"custom": custom} if custom else {})}
+    return {**place, **labels, **({"custom": custom} if custom else {})}
 
 
 def lhotse_cut(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record as a Lhotse ``MonoCut`` of its whole recording."""
-    said = lhotse_supervision(row)
+    supervision = lhotse_supervision(row)
     return {
         "id": row["id"],
         "start": 0.0,
         "duration": row["file_samples"] / row["file_rate"],
         "channel": 0,
-        "supervisions": [] if said is None else [said],
+        "supervisions": [] if supervision is None else [supervision],
         "recording": lhotse_recording(row),
         "type": "MonoCut",
     }
@@ -172,7 +172,7 @@ def index(export: Export) -> bytes:
 
 
 def provenance(export: Export) -> dict[str, Any]:
-    """Return what the set was made from, by digests: no place, which could name a machine or carry a credential."""
+    """Return the digests of a set and its inputs; no URLs, which could name a machine or carry a credential."""
     source = export.source
     whole = {
         "set": source.name,
@@ -185,7 +185,7 @@ def provenance(export: Export) -> dict[str, Any]:
 
 
 def card(export: Export) -> bytes:
-    """Return the dataset card: front matter for ``datasets`` and the Hub, then the same for people."""
+    """Return the dataset card: front matter for ``datasets`` and the Hub, then the same as readable text."""
     import yaml
 
     source, files = export.source, export.files()
@@ -215,14 +215,14 @@ def card(export: Export) -> bytes:
         "",
         f"# {source.name}",
         "",
-        "The licence is not known: it is that of the recordings and texts it was made from.",
+        "The licence is unknown: it is that of the source recordings and texts.",
         "",
         "| | |",
         "| --- | --- |",
         f"| records | {export.made.records} |",
         f"| hours of audio | {source.total('duration') / 3600:.3f} |",
-        f"| turned down while it was made | {seal['rejected']} |",
-        f"| broken while it was made | {seal['quarantined']} |",
+        f"| rejected records | {seal['rejected']} |",
+        f"| quarantined records | {seal['quarantined']} |",
         f"| digest of the set | `{source.digest}` |",
     ]
     lines += [f"| made from | `{digest}` |" for digest in seal.get("input_digests") or []]
@@ -234,7 +234,7 @@ def card(export: Export) -> bytes:
 
 
 def feature(kind: pa.DataType) -> dict[str, Any]:
-    """Return a column's type as the front matter of a card spells it."""
+    """Return a column's type in the notation of a card's front matter."""
     if kind == AUDIO:
         return {"dtype": "audio"}
     if pa.types.is_struct(kind):

@@ -1,4 +1,4 @@
-"""Records made readable: audio as its length and rate, long lists shortened."""
+"""Prints records in readable form: audio as its length and rate, long lists shortened."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.parquet import read_table
 
-_LIST = 6  # values of a list that are shown
-_TEXT = 200  # characters
+_LIST = 6  # values shown of a list
+_TEXT = 200  # characters shown of a text
 
 
 def show_records(url: str, n: int, where: Sequence[str], side: str = "data", save_audio: str | None = None) -> None:
-    """Print the first ``n`` records that fit of each sealed set at or below a URL.
+    """Print the first ``n`` matching records of each sealed set at or below a URL.
 
     ``where`` holds ``column=value`` conditions. ``side`` is data, rejects or quarantine.
     """
     below = find_below(url)
-    for place, what in below.unreadable.items():
-        print(f"{place}: {what}", file=sys.stderr)
+    for place, fault in below.unreadable.items():
+        print(f"{place}: {fault}", file=sys.stderr)
     found = below.sealed
     if not found:
         raise UserError(
@@ -38,14 +38,14 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
     columns = {name for sealed in found for name in _columns(sealed, side)}
     for name, _ in conditions:
         if name not in columns:
-            raise UserError(f"--where {name}: there is no such column; expected one of {', '.join(sorted(columns))}")
+            raise UserError(f"--where {name}: no such column; expected one of {', '.join(sorted(columns))}")
     shown = 0
     for sealed in found:
         if any(name not in _columns(sealed, side) for name, _ in conditions):
             continue
         held = f"{sealed.records} records in {len(sealed.shards)} shards"
         if side != "data":
-            held = f"{sum(entry['rows'] for entry in sealed.seal[side])} in {side} beside {held}"
+            held = f"{sum(entry['rows'] for entry in sealed.seal[side])} in {side}; {held}"
         head = f"{sealed.name}  {sealed.url}  {held}\n"
         for row in _rows(sealed, side, conditions, n):
             print(head, end="")
@@ -55,7 +55,7 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
             if save_audio is not None and isinstance(row.get("audio"), Mapping):
                 _save(save_audio, row)
     if not shown:
-        print("no record fits" if conditions else f"there are no {'records' if side == 'data' else side}")
+        print("no record matches" if conditions else f"there are no {'records' if side == 'data' else side}")
 
 
 def _columns(sealed: SealedSet, side: str) -> list[str]:
@@ -88,7 +88,7 @@ def _fitting(table: pa.Table, conditions: Sequence[tuple[str, str]]) -> pa.Table
         try:
             wanted = pa.scalar(value).cast(column.type)
             table = table.filter(pc.equal(column, wanted))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # no value of that type, or a type without equality
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # not a value of that type, or a type without equality
             raise UserError(f"--where {name}={value}: the column holds {column.type}; expected such a value") from None
     return table
 
@@ -124,7 +124,7 @@ def _audio(value: Mapping[str, Any]) -> str:
     try:
         info = soundfile.info(io.BytesIO(value["bytes"]))
     except soundfile.LibsndfileError as error:
-        return f"{len(value['bytes'])} bytes that are no audio ({error})"
+        return f"{len(value['bytes'])} bytes that are not audio ({error})"
     kind = "mono" if info.channels == 1 else f"{info.channels} channels"
     return f"{info.format} {info.duration:.2f} s, {info.samplerate} Hz, {kind}, {len(value['bytes'])} bytes"
 
@@ -133,7 +133,7 @@ def _save(folder: str, row: Mapping[str, Any]) -> None:
     data = row["audio"]["bytes"]
     if data is None:
         return
-    # An id holds slashes and may hold "..": neither may lead out of the folder.
+    # An id contains slashes and may contain "..": neither may lead out of the folder.
     name = "".join(c if c.isalnum() or c in "-_~" else "_" for c in row["id"])
     target = store.join(folder, f"{name}.flac")
     if data[:4] != b"fLaC":

@@ -1,4 +1,4 @@
-"""Two runs under one output: the second waits from where something is to be made, and finds what the first made."""
+"""Two runs with one output: the second waits at its first missing result, and then finds those of the first."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gristmill.shards.lease import FOLDER, Lease
 
 @contextlib.contextmanager
 def leased(run: Run, check: Callable[[], None]) -> Iterator[None]:
-    """Let a run take the lease on its output when it has something to make, and give it back at the end.
+    """Make a run take the lease on its output before its first work, and release it at the end.
 
-    A run that has nothing to make takes none, since it writes nothing. ``check`` is called before the lease is taken.
-    A mistake of the user's that shows before anything was finished leaves nothing behind.
+    A run with nothing to make writes nothing and takes no lease. ``check`` is called before the lease is taken. A user
+    error before anything was finished leaves no files behind.
 
     Raises:
-        LeaseLost: another run took this one for dead and works in its place.
+        LeaseLost: another run presumed this one dead and took its place.
     """
     lease = Lease(run.out, _interrupt if threading.current_thread() is threading.main_thread() else None)
     new = False
@@ -46,7 +46,7 @@ def leased(run: Run, check: Callable[[], None]) -> Iterator[None]:
                     store.remove(store.join(run.out, name))
             lease.release()
             if store.is_local(run.out):
-                with contextlib.suppress(OSError):  # another run came meanwhile
+                with contextlib.suppress(OSError):  # another run started meanwhile
                     Path(store.filesystem(run.out)[1]).rmdir()
         raise
     except KeyboardInterrupt:
@@ -57,6 +57,6 @@ def leased(run: Run, check: Callable[[], None]) -> Iterator[None]:
 
 
 def _interrupt() -> None:
-    """Wake the main thread from whatever it waits for, as Ctrl-C does."""
-    if callable(signal.getsignal(signal.SIGINT)):  # started in the background it may be ignored
+    """Interrupt the main thread in any wait, as Ctrl-C does."""
+    if callable(signal.getsignal(signal.SIGINT)):  # it may be ignored in a background process
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

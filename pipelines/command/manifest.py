@@ -1,4 +1,4 @@
-"""Fleet manifests as text: the fleet is read as a recipe is, and no secret that this process knows gets out."""
+"""Fleet manifests as text: the fleet is read like a recipe, and no secret in the environment gets into them."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ KINDS: dict[str, Callable[[Fleet], str]] = {
 }
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE_KEY")
-_LEAST = 8  # characters: shorter values stand in any text
+_LEAST = 8  # characters: shorter values occur in any text
 
 
 def render(kind: str, arguments: Sequence[str] = ()) -> str:
     """Return a manifest; ``arguments`` are an optional fleet file and settings ``key=value``.
 
     Raises:
-        UserError: no such kind, a mistake in the fleet, or a secret of the environment would stand in the manifest.
+        UserError: an unknown kind, an invalid fleet, or a manifest that would contain a secret of the environment.
     """
     if kind not in KINDS:
         near = config.nearest(kind, KINDS)
-        raise UserError(f"{kind!r} is no kind of manifest{near}; expected one of {', '.join(KINDS)}")
+        raise UserError(f"{kind!r} is not a kind of manifest{near}; expected one of {', '.join(KINDS)}")
     given = list(arguments)
     path = given.pop(0) if given and "=" not in given[0] else DEFAULT
     text = KINDS[kind](read_fleet(path, given))
     for name, value in os.environ.items():
-        # A path says where a secret is.
+        # A path only locates a secret.
         if _SECRET.search(name) and len(value) >= _LEAST and "/" not in value[:2] and value in text:
-            raise UserError(f"{path}: the value of ${name} would stand in the manifest; expected a reference to it")
+            raise UserError(f"{path}: the manifest would contain the value of ${name}; expected a reference to it")
     return text
 
 
 def read_fleet(path: str, overrides: Sequence[str] = ()) -> Fleet:
-    """Read a fleet and check all of it.
+    """Read and validate a fleet.
 
     Raises:
-        UserError: naming the key, what was expected there and the nearest right name.
+        UserError: names the key, the expected value and the nearest valid name.
     """
     values = config.read(path, overrides, "fleet file", f"a YAML file such as {DEFAULT}")
     return config.check(Fleet, values, path)

@@ -1,4 +1,4 @@
-"""What a run would do, take and cost, told before anything of it is done."""
+"""The plan of a run: its steps, time and cost, estimated before it starts."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ SAMPLE = 48  # records of each source
 
 @dataclass
 class Plan:
-    """The lines of a run, and their sums."""
+    """The lines of a plan, and their totals."""
 
     out: str
     sample: int
     workers: int
     lines: list[Line]
-    rest: float  # seconds outside of all lines: scoring and the report
+    rest: float  # seconds outside all lines: scoring and the report
     cost: float
     priced: bool
     notes: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        """Wall time of what is to do."""
+        """Wall time of the remaining work."""
         wall = sum(line.wall for line in self.lines)
         return wall + self.rest if any(line.left for line in self.lines) else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the report sets against what was measured."""
+        """Return the estimates that the report compares with measurements."""
         by_name: dict[str, Any] = {"seconds": round(self.seconds, 3)}
         for line in self.lines:
             seconds = by_name.setdefault(line.name, {"seconds": 0.0})
@@ -48,12 +48,12 @@ class Plan:
 
 
 def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
-    """Price a run from a sample of each source, and keep the estimate as ``plan.json`` under the output.
+    """Estimate a run from a sample of each source, and write the estimate to ``plan.json`` under the output.
 
-    ``sample`` records are tried; by default as many as the recipe's ``SAMPLE`` says, or 48.
+    ``sample`` is the number of records per source; the default is the recipe's ``SAMPLE``, or 48.
 
     Raises:
-        UserError: what would stop the run at once, too.
+        UserError: the run itself would fail at once.
     """
     from gristmill.cluster.inprocess import InProcessRunner
 
@@ -77,12 +77,12 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
         try:
             loaded.run(loaded.config, run)
         except Exception as error:
-            # A handful of records may not carry a recipe to its end; what came before is priced all the same.
+            # A few records may not carry a recipe to its end; the steps before are priced all the same.
             if not any(line.kind != "source" for line in run.lines):
                 raise
             last = run.lines[-1].name
             why = one_line(error) if isinstance(error, GristmillError) else with_class(error)
-            notes.append(f"what comes after {last} is not priced: the sample did not come so far ({why})")
+            notes.append(f"steps after {last} are not priced: the sample did not get that far ({why})")
         spent = time.perf_counter() - begun - sum(entry.seconds for entry in run.trace)
     prices = common.price
     cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in run.lines) / 3600
@@ -128,7 +128,7 @@ def show_plan(plan: Plan) -> None:
     else:
         scope = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
         size = _size(sum(line.bytes * line.left for line in plan.lines))
-        print(f"in all about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
+        print(f"in total about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
         print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
     print(f"priced from up to {plan.sample} records of each source; writes go to {plan.out}")
     for note in plan.notes:
@@ -136,7 +136,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def _joined(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines with those of one name as one: models of several seeds, sets of several parts."""
+    """Return the lines with equal names merged: models of several seeds, sets of several parts."""
     joined: dict[tuple[str, str], Line] = {}
     for line in lines:
         whole = joined.setdefault((line.name, line.kind), Line(line.name, line.kind, total=0))

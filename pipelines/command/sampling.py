@@ -1,4 +1,4 @@
-"""A run over a small sample of each source, done for real in a temporary folder, from which a whole run is priced."""
+"""A real run on a small sample of each source, in a temporary folder, from which the whole run is priced."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
-_READ_SHARDS = 8  # of a source that is finished already
+_READ_SHARDS = 8  # of a source that is already finished
 
 
 @dataclass
 class Line:
-    """What one step, source, artifact or training will take. Amounts are of the whole; times of what is to do."""
+    """The estimate of one step, source, artifact or training. Amounts are of the whole, times of the remaining work."""
 
     name: str
     kind: str
@@ -43,14 +43,14 @@ class Line:
 
     @property
     def left(self) -> float:
-        """The part that is to do."""
+        """The remaining share, 0 to 1."""
         return 1.0 - self.done / self.total if self.total else 0.0
 
 
 class Spread:
-    """Keeps about as many rows as asked for, from all over what is added, at a memory of twice as many.
+    """Keeps about ``wanted`` rows spread over all tables added, with at most twice as many in memory.
 
-    Rows whose number a stride divides are kept; the stride is doubled when they become too many.
+    It keeps every stride-th row, and doubles the stride when they become too many.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -60,7 +60,7 @@ class Spread:
         self._kept: list[pa.Table] = []
 
     def add(self, table: pa.Table) -> None:
-        """Take rows of a table."""
+        """Add a table and keep some of its rows."""
         places = np.arange(-self.rows % self.stride, table.num_rows, self.stride)
         self._kept.append(table.take(places))
         self.rows, self.tables, self.bytes = self.rows + table.num_rows, self.tables + 1, self.bytes + table.nbytes
@@ -69,7 +69,7 @@ class Spread:
             self._kept, self.stride = [whole.take(np.arange(0, whole.num_rows, 2))], 2 * self.stride
 
     def kept(self) -> list[pa.Table]:
-        """Return one table of at most as many rows as asked for, in their order; none of nothing."""
+        """Return the kept rows, at most ``wanted``, as one table in order; an empty list if no table was added."""
         if not self._kept:
             return []
         whole = pa.concat_tables(self._kept)
@@ -78,10 +78,10 @@ class Spread:
 
 
 class Trial:
-    """The one rank of a training that is tried out: notes when each phase took its steps.
+    """The single rank of a trial training: records the times of the steps in each phase.
 
-    A loop that takes optimiser steps stops each phase after ``trial_steps`` and reports how many the phase has in all
-    (``phase_steps``); any other is run to its end.
+    A loop with optimiser steps stops each phase after ``trial_steps`` and reports the phase's full number
+    (``phase_steps``); any other loop runs to its end.
     """
 
     rank = 0
@@ -93,10 +93,10 @@ class Trial:
         self.steps: dict[int, float] = {}
 
     def resume(self) -> None:
-        """Return nothing: it starts afresh."""
+        """Return ``None``: a trial has no checkpoint."""
 
     def report(self, metrics: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
-        """Note the time."""
+        """Record the time of a step."""
         phase = int(metrics.get("phase", 0))
         self.at.setdefault(phase, []).append(time.perf_counter())
         if "phase_steps" in metrics:
@@ -104,9 +104,9 @@ class Trial:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of all phases, had they taken all of their steps; ``None`` if the loop ran to its end.
+        """Seconds of all phases extrapolated to their full steps; ``None`` if the loop ran to its end.
 
-        The first step of a phase, which warms up, is left out.
+        The first step of a phase is left out as warm-up.
         """
         if not self.steps:
             return None
@@ -119,29 +119,29 @@ class Trial:
 
 @dataclass
 class SampledRun(Run):
-    """Keeps ``sample`` records of each source, and what each set stands for.
+    """A run on ``sample`` records of each source, with the correspondence of sampled to real sets.
 
-    ``real`` is the output of the whole run: what is finished there is found by following the same fingerprints.
+    ``real`` is the output of the whole run: finished results there are found by their fingerprints.
     """
 
     real: str = ""
     sample: int = 48
     workers: int = 1
     lines: list[Line] = field(default_factory=list)
-    factors: dict[str, float] = field(default_factory=dict)  # sample digest -> real rows a sampled row
+    factors: dict[str, float] = field(default_factory=dict)  # sample digest -> real rows per sampled row
     cuts: dict[str, int] = field(default_factory=dict)  # sample digest -> real shards
-    finished: dict[str, SealedSet | Artifact | None] = field(default_factory=dict)  # sample digest -> the real thing
+    finished: dict[str, SealedSet | Artifact | None] = field(default_factory=dict)  # sample digest -> the real result
     contents: dict[str, Any] = field(default_factory=dict)  # digest of a sample artifact's JSON -> the real one's
-    tried: dict[str, tuple[dict[str, bytes], float]] = field(default_factory=dict)  # of a job's name: files, seconds
-    warm: set[str] = field(default_factory=set)  # loops of other jobs that ran already
+    tried: dict[str, tuple[dict[str, bytes], float]] = field(default_factory=dict)  # job name -> files, seconds
+    warm: set[str] = field(default_factory=set)  # loops that have run before
 
-    # What is finished already.
+    # Finished results.
 
     def _known(self, digests: Sequence[str]) -> bool:
         return all(self.finished.get(digest) is not None for digest in digests)
 
     def _real(self, value: Any) -> Any:
-        """Return a value with real sets, artifacts and digests in the places of sampled ones."""
+        """Return a value with sampled sets, artifacts and digests replaced by the real ones."""
         if isinstance(value, SealedSet | Artifact):
             return self.finished.get(value.digest) or value
         if isinstance(value, str):
@@ -168,7 +168,7 @@ class SampledRun(Run):
         joins = tuple(replace(join, dataset=self._real(join.dataset)) for join in step.joins)
         return replace(step, input=self._real(step.input), stages=tuple(stages), joins=joins)
 
-    # What a recipe asks of its run.
+    # The interface of a run.
 
     def source(
         self,
@@ -177,7 +177,7 @@ class SampledRun(Run):
         identity: Mapping[str, Any],
         totals: Sequence[str] = (),
     ) -> SealedSet:
-        """Count all that the source lists, and seal a sample of it."""
+        """Count the whole source, and seal a sample of it."""
         real = find_sealed(store.join(self.real, name, canonical.digest([name, self._real(identity)])[:16]))
         begun = time.perf_counter()
         spread = Spread(self.sample)
@@ -198,7 +198,7 @@ class SampledRun(Run):
         return sampled
 
     def step(self, step: Step) -> SealedSet:
-        """Run the step on its sample and price the whole."""
+        """Run the step on the sample and price the whole step."""
         begun = time.perf_counter()
         sampled = super().step(step)
         wall = time.perf_counter() - begun
@@ -225,7 +225,7 @@ class SampledRun(Run):
         line.cpu = scale * sum(s * max(1.0, most[n].cpus if n in most else 1.0) for n, s in work.items())
         line.gpu = scale * sum(s * most[n].gpus for n, s in work.items() if n in most)
         if line.left:
-            load = max(0.0, wall - sum(work.values()))  # each worker loads its models, all of them at once
+            load = max(0.0, wall - sum(work.values()))  # all workers load their models at the same time
             limits = [stage.resources.max_workers or self.workers for stage in step.stages]
             line.wall = load + scale * sum(work.values()) / max(1, min(self.workers, total - done, *limits))
         self.lines.append(line)
@@ -235,7 +235,7 @@ class SampledRun(Run):
     def build(
         self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> Artifact:
-        """Fit on the sample; what is made of no set is taken from the whole run if it is there."""
+        """Fit on the sample; an artifact without inputs is taken from the whole run if it is finished."""
         real = None
         if self._known(inputs):
             whole = [name, self._real(identity), self._real(list(inputs))]
@@ -246,7 +246,7 @@ class SampledRun(Run):
             return real
         begun = time.perf_counter()
         made = super().build(name, make, identity, inputs)
-        # Not scaled: what has to read all records does so in a step, and a fit merges what that left.
+        # Not scaled: reading all records is a step of its own, and a fit merges its results.
         seconds = 0.0 if real is not None else time.perf_counter() - begun
         self.lines.append(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds))
         self.finished[made.digest] = real
@@ -256,12 +256,12 @@ class SampledRun(Run):
         return made
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
-        """Try the jobs on the sample: of our own networks a few optimiser steps, which jobs of one name share."""
+        """Run the jobs on the sample; jobs with optimiser steps for a few of them, once per job name."""
         made = [self._try(job) for job in jobs]
         lines = self.lines[-len(jobs) :] if jobs else []
         together = max(1, min(sum(line.left > 0 for line in lines), self.workers))
         for line in lines:
-            line.wall /= together  # as many at once as fit
+            line.wall /= together  # they run in parallel
         return made
 
     def _try(self, job: TrainJob) -> Artifact:
@@ -278,9 +278,9 @@ class SampledRun(Run):
         return artifact
 
     def _tried(self, job: TrainJob, url: str) -> tuple[Artifact, float]:
-        """Return the model of the sample, and the seconds that its whole training on the sample would take.
+        """Return the model of the sample, and the seconds that a full training on the sample would take.
 
-        Of a loop that takes optimiser steps a few are tried, which jobs of one name share.
+        A loop with optimiser steps runs a few of them, once per job name.
         """
         if job.name in self.tried:
             files, seconds = self.tried[job.name]
@@ -289,7 +289,7 @@ class SampledRun(Run):
         begun = time.perf_counter()
         job.run(url, trial)
         if trial.seconds is None and job.loop not in self.warm:
-            self.warm.add(str(job.loop))  # what it imports is loaded once
+            self.warm.add(str(job.loop))  # the first run includes imports
             begun = time.perf_counter()
             job.run(url, Trial())
         seconds = time.perf_counter() - begun
@@ -312,7 +312,7 @@ class SampledRun(Run):
         self.finished[sampled.digest] = real
 
     def _shards(self, step: Step, factor: float) -> int:
-        """Return about how many shards a step will have."""
+        """Return the approximate number of shards of a step."""
         if step.cut is None:
             return self.cuts.get(step.input.digest, 1)
         rows = step.input.records * factor / step.cut.rows
@@ -324,11 +324,11 @@ def _content(value: Any) -> str:
     try:
         return canonical.digest(value)
     except TypeError:
-        return ""  # holds sets or artifacts: no file's content
+        return ""  # holds sets or artifacts, so it is not the content of a file
 
 
 def at_once(runner: str, workers: int | None) -> int:
-    """Return how many workers a run has."""
+    """Return the number of workers of a run."""
     if runner == "inprocess":
         return 1
     return workers or os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""How far a run is, told from what it has committed; needs neither Ray nor the run itself."""
+"""The progress of a run, read from its committed files; needs neither Ray nor the running process."""
 
 from __future__ import annotations
 
@@ -17,61 +17,61 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.receipt import RECEIPTS, read_receipts
 
-REPORT = "report.json"  # below OUT: what a run leaves last
-RECENT = 600.0  # seconds before the newest commit that the pace is taken from
-PATIENCE = 3.0  # times the pace that a commit may take before nothing is foretold
-SHORTEST = 60.0  # seconds that it may take at any rate
+REPORT = "report.json"  # below OUT: the last file that a run writes
+RECENT = 600.0  # seconds before the newest commit from which the rate is taken
+PATIENCE = 3.0  # multiple of the mean interval between commits after which there is no forecast
+SHORTEST = 60.0  # seconds without a commit that never end the forecast
 
 
 @dataclass(frozen=True)
 class SetStatus:
-    """How far one set is."""
+    """The progress of one set."""
 
     name: str
     url: str
     state: str  # sealed, under way, artifact, training, unreadable
-    done: int = 0  # shards of the index; runs of quarantined records are none of them
+    done: int = 0  # shards of the index, without re-runs of quarantined records
     total: int | None = None
     rows: int = 0
     rejected: int = 0
     quarantined: int = 0
     seconds: float = 0.0  # of work, over all workers
-    last: float | None = None  # when the newest shard was committed, seconds since 1970
-    records: int = 0  # in the shards done
-    planned: int | None = None  # records in all of them
-    rate: float | None = None  # records a second of late; None where nothing was committed of late
+    last: float | None = None  # Unix time of the newest commit
+    records: int = 0  # in committed shards
+    planned: int | None = None  # records in all shards
+    rate: float | None = None  # recent records per second; None without recent commits
     left: float | None = None  # seconds until the end, at that rate
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is. ``share`` and ``left`` come from the estimate of `gristmill plan`, if there is one."""
+    """The progress of a run. ``share`` and ``left`` come from the estimate of `gristmill plan`, if there is one."""
 
-    sets: list[SetStatus]  # the one touched last at the end
-    share: float | None = None  # of the estimated time, 0 to 1
+    sets: list[SetStatus]  # by last activity, newest at the end
+    share: float | None = None  # of the estimated time that is done, 0 to 1
     left: float | None = None  # seconds
-    over: bool = False  # the report was written after all else
+    over: bool = False  # the report is newer than all sets
 
     @property
     def under_way(self) -> list[SetStatus]:
-        """The steps and trainings that are not finished."""
+        """The unfinished steps and trainings."""
         return [one for one in self.sets if one.state in ("under way", "training")]
 
 
 @dataclass
 class _Work:
-    """What was read of the receipts of a set, so that each is read once."""
+    """Sums over the receipts of a set, so that each is read once."""
 
     shards: set[str] = field(default_factory=set)
     rows: int = 0
     rejected: int = 0
     quarantined: int = 0
     seconds: float = 0.0
-    base: dict[str, int] = field(default_factory=dict)  # shards of the index that are done: records in each
+    base: dict[str, int] = field(default_factory=dict)  # committed shards of the index: records in each
     planned: dict[str, int] | None = None
 
     def read(self, url: str, names: list[str]) -> None:
-        """Take in the receipts that are new."""
+        """Add the new receipts."""
         new = [name for name in names if name not in self.shards]
         for receipt in read_receipts(url, new):
             again = receipt.requeue_of is not None
@@ -85,7 +85,7 @@ class _Work:
 
 
 class StatusReader:
-    """Reads the state of a run again and again; of what is committed, each time only what is new."""
+    """Reads the state of a run repeatedly, each time only the new receipts."""
 
     def __init__(self, out: str) -> None:
         self.out = out
@@ -95,7 +95,7 @@ class StatusReader:
         """Return the state of each set, artifact and training below the output, and of the run as a whole.
 
         Raises:
-            UserError: there is nothing of a run.
+            UserError: there is no run.
         """
         found = find_below(self.out)
         sets = []
@@ -114,12 +114,12 @@ class StatusReader:
                 last = None if inner is None else _newest(_times(store.join(url, inner) if inner else url))
                 sets.append(SetStatus(found.names[url], url, state, last=last))
         if not sets:
-            raise UserError(f"{self.out}: nothing of a run is here; expected the output of `gristmill run`")
+            raise UserError(f"{self.out}: there is no run here; expected the output of `gristmill run`")
         sets.sort(key=lambda one: (one.last or 0.0, one.name))
         above = _times(self.out)
         under = any(one.state in ("under way", "training") for one in sets)
         over = not under and REPORT in above and above[REPORT] >= max(one.last or 0.0 for one in sets)
-        return RunStatus(sets, *self._foretold(sets, above.get(PLAN), over), over)
+        return RunStatus(sets, *self._forecast(sets, above.get(PLAN), over), over)
 
     def _of(self, url: str) -> tuple[_Work, dict[str, float]]:
         work = self._work.setdefault(url, _Work())
@@ -139,8 +139,8 @@ class StatusReader:
         counts = (work.rows, work.rejected, work.quarantined, work.seconds, last)
         return SetStatus(name, url, "under way", len(work.base), total, *counts, records, planned, rate, left)
 
-    def _foretold(self, sets: list[SetStatus], made: float | None, over: bool) -> tuple[float | None, float | None]:
-        """Return the share done and the seconds left by the plan, corrected by what is seen of steps under way."""
+    def _forecast(self, sets: list[SetStatus], made: float | None, over: bool) -> tuple[float | None, float | None]:
+        """Return the share done and the seconds left by the plan, corrected by the pace of the steps under way."""
         data = None if made is None else store.read_if_present(store.join(self.out, PLAN))
         if data is None or made is None:
             return (1.0, 0.0) if over else (None, None)
@@ -148,7 +148,7 @@ class StatusReader:
         whole = estimate.pop("seconds")
         if over or whole <= 0:
             return 1.0, 0.0
-        left = whole - sum(part["seconds"] for part in estimate.values())  # what belongs to no set: scoring, the report
+        left = whole - sum(part["seconds"] for part in estimate.values())  # time outside all sets: scoring, the report
         now = {one.name: one for one in sets if (one.last or 0.0) >= made or one.state == "under way"}
         for name, part in estimate.items():
             one = now.get(name)
@@ -162,16 +162,16 @@ class StatusReader:
 
 
 def read_status(out: str) -> list[SetStatus]:
-    """Return the state of each set, artifact and training below an output, the one touched last at the end.
+    """Return the state of each set, artifact and training below an output, by last activity.
 
     Raises:
-        UserError: there is nothing of a run.
+        UserError: there is no run.
     """
     return StatusReader(out).read().sets
 
 
 def _times(url: str) -> dict[str, float]:
-    """Return when each file of a folder was written; storage names that time each in its own way."""
+    """Return the Unix time of writing of each file in a folder; each kind of storage has its own key for it."""
     fs, path = store.filesystem(url)
     fs.invalidate_cache(path)
     times = {}
@@ -188,7 +188,7 @@ def _newest(times: dict[str, float]) -> float | None:
 
 
 def _rate(commits: list[tuple[float, int]], now: float | None = None) -> float | None:
-    """Return records a second over the commits of late: (when, records) of each."""
+    """Return the records per second of the recent commits, each given as (time, records)."""
     commits = sorted(commits)
     recent = [one for one in commits if one[0] >= commits[-1][0] - RECENT]
     if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
@@ -201,9 +201,9 @@ def _rate(commits: list[tuple[float, int]], now: float | None = None) -> float |
 
 
 def show_status(out: str, watch: float | None = None) -> None:
-    """Print one line for each set; with ``watch`` again every so many seconds until the run is over.
+    """Print one line per set; with ``watch``, again every so many seconds until the run is over.
 
-    On a terminal the table then lives in its place, elsewhere lines are printed that tell of what is under way.
+    On a terminal the table is updated in place; elsewhere lines are printed for the steps under way.
     """
     from rich.console import Console
 
@@ -237,7 +237,7 @@ def _live(reader: StatusReader, every: float, console: Any) -> None:
 
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         for status in _again(reader, every):
-            # What is under way stays in sight at the end of a table longer than the terminal.
+            # The sets under way, at the end of the table, stay visible if it is longer than the terminal.
             rows = max(5, console.height - 6)
             live.update(Group(_table(status, rows), *_whole(status)), refresh=True)
 
@@ -266,17 +266,17 @@ def _shards(one: SetStatus) -> str:
 def _line(one: SetStatus) -> str:
     if one.state == "training":
         return f"{one.name}: training"
-    pace = f"{one.rate:.1f} records/s, {clock(one.left)} to go" if one.rate else "no rate: nothing committed of late"
+    pace = f"{one.rate:.1f} records/s, {clock(one.left)} to go" if one.rate else "no rate: no recent commits"
     return f"{one.name}: {_shards(one)} shards, {one.rejected} rejected, {one.quarantined} quarantined, {pace}"
 
 
 def _whole(status: RunStatus) -> list[str]:
-    """Return what is to be said of the run as a whole."""
+    """Return the lines about the run as a whole."""
     if status.over:
-        return ["all that was begun is finished", "whole run: finished"]
+        return ["all steps are finished", "whole run: finished"]
     under = len(status.under_way)
-    # A training shows itself by its first checkpoint.
-    idle = "none under way, and no report yet of what is here: it is between steps, begins a training, or was ended"
+    # A training is visible from its first checkpoint.
+    idle = "none under way and no report yet: the run is between steps, is starting a training, or was ended"
     lines = [f"{under} under way" if under else idle]
     if status.share is not None:
         lines.append(f"whole run: {status.share:.0%}, {clock(status.left)} to go by the estimate of `gristmill plan`")

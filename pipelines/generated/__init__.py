@@ -1,1 +1,1 @@
-"""Corpora that are made up, for the embedded defaults."""
+"""Synthetic corpora for the embedded defaults."""

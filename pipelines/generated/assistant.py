@@ -1,8 +1,8 @@
-"""Requests to a home, generated from the templates of ``home-assistant-intents``: annotated text, embedded.
+"""Smart-home requests generated from the templates of ``home-assistant-intents``: annotated text, no download needed.
 
-Small letters, numbers as words, no punctuation; English and Hindi. A text's domain is the kind of thing it is about,
-so that intents such as "turn on" are of several domains, as in assistants that are made of independent parts. Record
-n depends on the seed and n alone.
+Lower case, numbers as words, no punctuation; English and Hindi. The domain of a text is the kind of device it is about,
+so that intents such as "turn on" occur in several domains, as in assistants made of independent parts. Record n depends
+only on the seed and n.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import REQUESTS
 
 LANGUAGES = tuple(AREAS)
-_VERSION = 1  # of how requests are drawn
-_TRIES = 40  # draws for one that has just the slots asked for
+_VERSION = 1  # of the drawing of requests
+_TRIES = 40  # draws for a sentence with exactly the slots given
 
 _Pieces = list[tuple[str, str | None]]  # text, and the slot it fills
 
 
 class Request(NamedTuple):
-    """A request: its words, and the slots as (name, start, end) in them."""
+    """A request: its tokens, and its slots as (name, start, end) in tokens."""
 
     tokens: list[str]
     domain: str
     intent: str
     slots: list[tuple[str, int, int]]
-    meaning: tuple[str, str | None, bool]  # intent, kind of things, and whether it is about the room one is in
+    meaning: tuple[str, str | None, bool]  # intent, kind of device, and whether it is about the current room
 
     @property
     def values(self) -> dict[str, str]:
-        """The words of each slot."""
+        """The value of each slot, as text."""
         return {name: " ".join(self.tokens[start:end]) for name, start, end in self.slots}
 
 
 def check_languages(languages: Sequence[str]) -> None:
-    """Refuse languages that there are no words for."""
+    """Raise :class:`UserError` for languages without word lists."""
     unknown = [code for code in languages if code not in LANGUAGES]
     if unknown or not languages:
         raise UserError(f"lang: {unknown or 'none given'}; expected some of {', '.join(LANGUAGES)}")
 
 
 def identity() -> dict[str, Any]:
-    """Return what, beside seed and settings, decides the requests."""
+    """Return all that decides the requests besides seed and settings."""
     packages = ("home-assistant-intents", "hassil", "unicode-rbnf")
     return {"version": _VERSION, **{name: version(name) for name in packages}}
 
@@ -91,7 +91,7 @@ def record(key: str, made: Request, lang: str) -> dict[str, Any]:
 
 
 def sample(rng: np.random.Generator, lang: str, domain: str | None = None) -> Request:
-    """Draw one request of a language; of any domain, or of the one that is named."""
+    """Draw one request of a language, from any domain or the given one."""
     language = load(lang)
     if domain is None:
         domain = language.domains[_pick(rng, language.weights)]
@@ -99,14 +99,14 @@ def sample(rng: np.random.Generator, lang: str, domain: str | None = None) -> Re
     while True:
         template = templates[_pick(rng, weights)]
         tokens, slots = _words(_Sampler(language, template.kind, rng).expand(template.expression))
-        if not any(sign.isdigit() for token in tokens for sign in token):  # "1/2": nobody says that
+        if not any(character.isdigit() for token in tokens for character in token):  # "1/2" cannot be spoken
             return Request(tokens, domain, template.intent, slots, template.meaning)
 
 
 def say(
     rng: np.random.Generator, lang: str, meaning: tuple[str, str | None, bool], slots: Mapping[str, str]
 ) -> list[str] | None:
-    """Draw words that say a meaning with just these slots; none where no template of the language does."""
+    """Draw the tokens of a sentence with a meaning and exactly these slots; ``None`` if no template gives one."""
     language = load(lang)
     templates = _by_meaning(lang).get(meaning, [])
     for _ in range(_TRIES if templates else 0):
@@ -135,7 +135,7 @@ def _pick(rng: np.random.Generator, cumulated: np.ndarray) -> int:
 
 
 def _words(pieces: _Pieces) -> tuple[list[str], list[tuple[str, int, int]]]:
-    """Return tokens and slots; text that stands side by side is one ("fan", "s"), a slot is apart from it."""
+    """Return tokens and slots; adjacent pieces of text are joined ("fan", "s"), a slot is separate from them."""
     tokens: list[str] = []
     slots = []
     beside = ""
@@ -153,13 +153,13 @@ def _words(pieces: _Pieces) -> tuple[list[str], list[tuple[str, int, int]]]:
 
 
 def spoken(text: str) -> str:
-    """Return a text in small letters without punctuation; the signs within a word leave no space."""
+    """Return a text in lower case without punctuation; punctuation within a word leaves no space."""
     text = unicodedata.normalize("NFC", text.lower()).replace("'", "").replace("°", "").replace("%", "")
-    return "".join(" " if unicodedata.category(sign)[0] in "PS" else sign for sign in text)
+    return "".join(" " if unicodedata.category(character)[0] in "PS" else character for character in text)
 
 
 class _Sampler:
-    """Draws one expansion of a template, every alternative alike; slots take the values given, if any are."""
+    """Draws one expansion of a template, alternatives with equal probability; slots take the given values, if any."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Sampler:
         if isinstance(expression, of.ListReference):
             name = expression.slot_name
             return [(self._value(expression.list_name) if self._given is None else self._given[name], name)]
-        raise TypeError(f"a template of an unknown kind: {type(expression).__name__}")
+        raise TypeError(f"unknown kind of template expression: {type(expression).__name__}")
 
     def _value(self, name: str) -> str:
         from hassil.intents import RangeSlotList
@@ -205,7 +205,7 @@ class _Sampler:
 
 @cache
 def number_words(lang: str, number: int) -> str:
-    """Return a number as it is said, in small letters without punctuation."""
+    """Return a number spelled out, in lower case without punctuation."""
     from hassil.numbers import get_rbnf_engine
 
     return spoken(get_rbnf_engine(lang).format_number(number).text_by_ruleset["spellout-cardinal"])
@@ -213,13 +213,13 @@ def number_words(lang: str, number: int) -> str:
 
 @cache
 def shared_values(source: str, target: str) -> dict[str, str]:
-    """Return what the lists of two languages call the same thing."""
-    known = dict(reversed(list(_listed_values(target))))  # of two words for a thing the first
+    """Return the source language's list values with their counterparts in the target language."""
+    known = dict(reversed(list(_listed_values(target))))  # the first of several words for a value
     return {words: known[key] for key, words in _listed_values(source) if key in known}
 
 
 def _listed_values(lang: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """Give what the templates' own lists hold: list and value, and the words for it."""
+    """Yield the entries of the templates' own lists: (list, value), and its words."""
     language = load(lang)
     for name, known in language.lists.items():
         for value in getattr(known, "values", ()):

@@ -1,8 +1,7 @@
-"""What the rooms and things of a home are called in Hindi: the catalogue that fills slots after translation.
+"""Hindi names of a home's rooms and devices: the catalogue that fills slots after translation.
 
-Everything with a proper name in :mod:`gristmill.pipelines.generated.assistant_words` is here, the number words, and
-what the templates of both languages list under one value. It plays the part of an assistant's catalogues of devices,
-contacts and cities.
+It has every proper name in :mod:`gristmill.pipelines.generated.assistant_words`, number words, and the values that the
+templates of both languages list. It plays the part of an assistant's catalogues of devices, contacts and cities.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _NAMES = (
     "chicago=शिकागो|oslo=ओस्लो|madrid=मैड्रिड"
 )
 
-# A small dictionary of what is said at home, word by word.
+# A small dictionary of household words.
 _DICTIONARY = (
     "timer=टाइमर|timers=टाइमर|minute=मिनट|minutes=मिनट|second=सेकंड|seconds=सेकंड|hour=घंटा|hours=घंटे|time=समय|"
     "for=के लिए|from=से|in=में|on=पर|of=का|my=मेरा|our=हमारा|all=सारे|every=हर|here=यहाँ|everywhere=हर जगह|after=के बाद|"
@@ -66,13 +65,13 @@ _DICTIONARY = (
 
 
 def dictionary() -> list[tuple[str, str]]:
-    """Return English words with a Hindi one each."""
+    """Return English words with one Hindi translation each."""
     return [(english, hindi) for english, _, hindi in (entry.partition("=") for entry in _DICTIONARY.split("|"))]
 
 
 @cache
 def catalogue() -> dict[str, str]:
-    """Return the Hindi value of each English one."""
+    """Return the Hindi value of each English value."""
     pairs = [entry.partition("=") for entry in "|".join((_AREAS, _THINGS, _NAMES)).split("|")]
     numbers = {number_words("en", n): number_words("hi", n) for n in NUMBERS}
     return {**shared_values("en", "hi"), **numbers, **{english: hindi for english, _, hindi in pairs}}

@@ -1,8 +1,8 @@
-"""English requests to a home beside Hindi ones that say the same: pairs, and references for translations.
+"""English smart-home requests with Hindi ones of the same meaning: pairs, and references for translations.
 
-Both languages' templates are sorted by what they mean: the intent, the kind of thing, whether it is about the room one
-is in. A Hindi sentence is drawn that means the same and fills the same slots, by the catalogue. Two such sentences say
-the same thing; they are not each other's translation word by word.
+Both languages' templates are grouped by meaning: the intent, the kind of device, and whether it is about the current
+room. A Hindi sentence is drawn with the same meaning and the same slots, by the catalogue. Two such sentences mean the
+same; they are not word-by-word translations.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ SOURCE, TARGET = "en", "hi"
 REFERENCES = pa.schema([ID, pa.field("text", pa.string()), pa.field("references", pa.list_(pa.string()))])
 VERSION = 2
 
-_NOTHING_NEW = 2000  # draws without a new text, after which there is none
-_TRIES = 100  # English requests drawn for one that Hindi has words for
+_NOTHING_NEW = 2000  # draws in a row without a new text before giving up
+_TRIES = 100  # English requests drawn to find one with Hindi values
 
 
 class Said(NamedTuple):
-    """An English request, and Hindi ones that say the same."""
+    """An English request, and Hindi sentences of the same meaning."""
 
     request: Request
     targets: list[str]
 
 
 def made_by() -> dict[str, Any]:
-    """Return what, beside seed and settings, decides the pairs."""
+    """Return all that decides the pairs besides seed and settings."""
     return {"pairs": VERSION, "catalogue": catalogue(), "dictionary": dictionary(), **identity()}
 
 
 def check_domains(domains: Collection[str]) -> None:
-    """Refuse domains that there are no templates of."""
+    """Raise :class:`UserError` for domains without templates in both languages."""
     known = sorted(set(load(SOURCE).domains) & set(load(TARGET).domains))
     unknown = sorted(set(domains) - set(known))
     if unknown or not domains:
@@ -57,16 +57,16 @@ def pairs(
     name: str = "pairs",
     rows: int = 2000,
 ) -> Iterator[pa.Table]:
-    """Give ``records`` pairs of the domains as tables of ``PAIRS``; no target is in ``without``.
+    """Yield ``records`` pairs of the domains as tables of ``PAIRS``; no target is in ``without``.
 
-    Record n depends on seed, name and n alone.
+    Record n depends only on seed, name and n.
     """
     for batch in _records(records, domains, seed, name, rows, 1, without):
         yield _pairs((key, " ".join(said.request.tokens), said.targets[0]) for key, said in batch)
 
 
 def dictionary_pairs(times: int) -> Iterator[pa.Table]:
-    """Give each entry of a small dictionary some times, as a table of ``PAIRS``."""
+    """Yield the entries of a small dictionary as a table of ``PAIRS``, ``times`` times."""
     for time in range(times):
         yield _pairs((f"dictionary/{n:03d}-{time}", *entry) for n, entry in enumerate(dictionary()))
 
@@ -81,7 +81,7 @@ def _pairs(given: Iterable[tuple[str, str, str]]) -> pa.Table:
 def references(
     records: int, domains: Collection[str], seed: int, most: int = 8, name: str = "references", rows: int = 2000
 ) -> Iterator[pa.Table]:
-    """Give ``records`` English requests with up to ``most`` distinct Hindi sentences that say the same."""
+    """Yield ``records`` English requests with up to ``most`` distinct Hindi sentences of the same meaning."""
     for batch in _records(records, domains, seed, name, rows, most):
         made = [
             {"id": key, "text": " ".join(said.request.tokens), "references": sorted(set(said.targets))}
@@ -93,14 +93,14 @@ def references(
 def texts(
     records: int, lang: str, domains: Collection[str], seed: int, without: Collection[str] = (), rows: int = 2000
 ) -> Iterator[pa.Table]:
-    """Give ``records`` distinct requests of the domains as tables of ``REQUESTS``; none is in ``without``."""
+    """Yield ``records`` distinct requests of the domains as tables of ``REQUESTS``; none is in ``without``."""
     name = f"texts_{lang}"
     draw, seen, kept = RecordRandom(seed, name), set(without), []
     last = 0  # the draw that gave the newest text
     for number in count():
         if number - last > _NOTHING_NEW:
             raise UserError(
-                f"in_domain: the templates of {sorted(domains)} make fewer than {records} different requests in "
+                f"in_domain: the templates of {sorted(domains)} give fewer than {records} distinct requests in "
                 f"{lang}; expected fewer records or more domains"
             )
         key = f"{name}/{number:07d}"
@@ -133,12 +133,12 @@ def _records(
 
 
 def _sample(rng: np.random.Generator, lang: str, domains: Collection[str]) -> Request:
-    """Draw a request of one of the domains, each as likely as the others."""
+    """Draw a request of one of the domains, with equal probability."""
     return sample(rng, lang, sorted(domains)[rng.integers(len(domains))])
 
 
 def _said(rng: np.random.Generator, domains: Collection[str], targets: int, without: set[str]) -> Said:
-    """Draw an English request that Hindi has words for, and what it says in Hindi."""
+    """Draw an English request with Hindi slot values, and sentences of its meaning in Hindi."""
     for _ in range(_TRIES):
         request = _sample(rng, SOURCE, domains)
         known = [catalogue().get(value) for value in request.values.values()]
@@ -149,4 +149,4 @@ def _said(rng: np.random.Generator, domains: Collection[str], targets: int, with
         texts = [" ".join(tokens) for tokens in made if tokens is not None]
         if texts and not without.intersection(texts):
             return Said(request, texts)
-    raise UserError(f"domains: none of {sorted(domains)} has requests in both languages; expected one that has")
+    raise UserError(f"domains: none of {sorted(domains)} has requests in both languages; expected one that does")

@@ -1,4 +1,4 @@
-"""The templates of ``home-assistant-intents``: sorted by domain, and weighted by how many sentences they make."""
+"""The templates of ``home-assistant-intents``, grouped by domain and weighted by their number of sentences."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from gristmill.pipelines.generated.assistant_words import AREAS, FLOORS, NAMES, WORDS, values
 from gristmill.shards.errors import UserError
 
-_MOST = 2000.0  # a template that makes more sentences weighs no more
-# The domain of each kind of thing, and of the intents that name none.
+_MOST = 2000.0  # cap on the number of sentences in a template's weight
+# The domain of each kind of device, and of the intents that name none.
 _DOMAIN_OF_KIND = {
     "light": "light",
     "switch": "switch",
@@ -54,22 +54,22 @@ DOMAINS = tuple(sorted({*_DOMAIN_OF_KIND.values(), *_DOMAIN_OF_INTENT.values(), 
 
 @dataclass(frozen=True)
 class Template:
-    """A template, and what it is about."""
+    """A template and its meaning."""
 
     intent: str
     expression: Any
-    kind: str | None  # of the things that it names
-    here: bool  # it speaks of the room that one is in
+    kind: str | None  # of device
+    here: bool  # it is about the current room
 
     @property
     def meaning(self) -> tuple[str, str | None, bool]:
-        """What it says but for its slots; the same in every language."""
+        """Its meaning apart from slots; the same in every language."""
         return self.intent, self.kind, self.here
 
 
 @dataclass(frozen=True)
 class Language:
-    """The templates of a language: domains with cumulated weights, and in each its templates with theirs."""
+    """The templates of a language: domains with cumulative weights, and the templates of each with theirs."""
 
     code: str
     rules: Mapping[str, Any]
@@ -81,7 +81,7 @@ class Language:
 
 @cache
 def own_values(lang: str, name: str, kind: str | None) -> tuple[str, ...]:
-    """Return the values of a list that the templates leave open; none of one that they give."""
+    """Return the values of a list that the templates leave open; none for a list that they define."""
     if name == "name":
         return values(NAMES[lang][kind]) if kind in NAMES[lang] else ()
     text = {"area": AREAS[lang], "floor": FLOORS[lang], **WORDS[lang]}.get(name)
@@ -96,7 +96,7 @@ def load(lang: str) -> Language:
 
     given = get_intents(lang)
     if given is None:
-        raise UserError(f"lang: home-assistant-intents has no {lang!r}; expected a version of it that has")
+        raise UserError(f"lang: home-assistant-intents has no {lang!r}; expected a version of it that does")
     parsed = Intents.from_dict(given)
     rules, lists = parsed.expansion_rules, parsed.slot_lists
     found: dict[str, dict[str, list[tuple[Template, float]]]] = {}
@@ -108,7 +108,7 @@ def load(lang: str) -> Language:
                 of_domain = found.setdefault(_DOMAIN_OF_KIND[kind] if kind else _domain(name), {})
                 for sentence in block.sentences:
                     size = min(size_of(sentence.expression), _MOST)
-                    # Where several kinds are meant and nothing is named, one says the same of all: it is kept once.
+                    # A block for several kinds that names no device gives the same sentence for each: keep one.
                     if size and (kind == kinds[0] or "name" in sentence.list_names(rules)):
                         here = "area" in block.requires_context
                         template = Template(name, sentence.expression, kind, here)
@@ -125,16 +125,15 @@ def load(lang: str) -> Language:
 
 
 def _total(intents: Mapping[str, list[tuple[Template, float]]]) -> float:
-    """Return how many sentences a domain makes, as far as they count."""
+    """Return the capped number of sentences of a domain."""
     return min(sum(size for templates in intents.values() for _, size in templates), 20 * _MOST)
 
 
 def _weighted(intents: Mapping[str, list[tuple[Template, float]]]) -> tuple[list[Template], np.ndarray]:
-    """Return the templates of a domain and their cumulated weights.
+    """Return the templates of a domain and their cumulative weights.
 
-    Both an intent among those of its domain and a template among those of its intent weigh by the square root of how
-    many sentences they make: even weights would say the few of a small one again and again, and with the numbers
-    themselves the largest would be nearly all.
+    Intents within a domain and templates within an intent are weighted by the square root of their number of sentences:
+    equal weights would repeat the few sentences of a small one, and with proportional ones the largest would dominate.
     """
     weights = []
     for templates in intents.values():
@@ -144,11 +143,11 @@ def _weighted(intents: Mapping[str, list[tuple[Template, float]]]) -> tuple[list
 
 
 def _kinds(block: Any) -> list[str | None]:
-    """Return the kinds of things that a block of templates is for."""
-    told = block.slots.get("domain") or block.requires_context.get("domain")
-    if told is None:
+    """Return the kinds of devices that a block of templates is for."""
+    kinds = block.slots.get("domain") or block.requires_context.get("domain")
+    if kinds is None:
         return [None]
-    return [kind for kind in ([told] if isinstance(told, str) else told) if kind in _DOMAIN_OF_KIND]
+    return [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind in _DOMAIN_OF_KIND]
 
 
 def _domain(intent: str) -> str:
@@ -156,7 +155,7 @@ def _domain(intent: str) -> str:
 
 
 class _Sizes:
-    """Counts the sentences that a template makes; 0 where it names what there are no words for."""
+    """Counts the sentences of a template; 0 if it refers to a list without words."""
 
     def __init__(self, lang: str, rules: Mapping[str, Any], lists: Mapping[str, Any], kind: str | None) -> None:
         self._lang, self._rules, self._lists, self._kind = lang, rules, lists, kind

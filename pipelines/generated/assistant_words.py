@@ -1,6 +1,6 @@
-"""What the templates of a home leave open: what its rooms and things are called, and what one says to it.
+"""Word lists that the smart-home templates leave open: names of rooms and devices, and free texts.
 
-By language, then by the name of the list, or by the kind of thing that is named.
+By language, then by the name of the list or the kind of device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FLOORS = {
     "hi": "पहली मंज़िल|दूसरी मंज़िल|निचली मंज़िल|ऊपरी मंज़िल",
 }
 
-# Things by their kind.
+# Devices by kind.
 NAMES = {
     "en": {
         "light": "bedside lamp|floor lamp|ceiling light|desk lamp|chandelier|reading light|porch light|night light|"
@@ -55,7 +55,7 @@ NAMES = {
     },
 }
 
-# What may be any words.
+# Free texts.
 WORDS = {
     "en": {
         "message": "dinner is ready|the movie is starting|time for bed|we are leaving in ten minutes|"
@@ -80,5 +80,5 @@ WORDS = {
 
 
 def values(text: str) -> tuple[str, ...]:
-    """Return the values of a list that is written as above."""
+    """Return the values of a list in the notation above."""
     return tuple(text.split("|"))

@@ -33,9 +33,9 @@ def test_pools_and_nodes_follow_the_backlog() -> None:
     command = [sys.executable, "-m", "benchmarks.autoscaling", "--shards", "12", "--seconds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=850, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["digest"] == told["in_process"]
-    rows = told["rows"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["digest"] == result["in_process"]
+    rows = result["rows"]
     assert (rows[0]["CPU nodes"], rows[0]["GPU nodes"]) == (0, 0), "nodes were there before any work"
     assert max(row["CPU nodes"] for row in rows) == CPU_NODES
     assert max(row["GPU nodes"] for row in rows) == GPU_NODES

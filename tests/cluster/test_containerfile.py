@@ -1,4 +1,4 @@
-"""What the image is made of agrees with the project and with the manifests."""
+"""The image agrees with the project and with the manifests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_it_has_every_package_and_nothing_beside_the_project() -> None:
     assert set(extras) <= set(known)
 
 
-def test_it_runs_as_nobody_special_and_holds_no_secret() -> None:
+def test_it_runs_without_root_and_contains_no_secret() -> None:
     assert _all("USER") == ["1000"]
     assert _all("WORKDIR") == [CHECKOUT]
     assert LINES[-1][0] == "CMD"

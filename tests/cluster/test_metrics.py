@@ -1,4 +1,4 @@
-"""The series of a run, as Prometheus gets them from a running cluster, and the boards that show them."""
+"""The series of a run, as Prometheus scrapes them from a running cluster, and the boards that show them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_boards_are_as_their_source_says() -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_boards_are_what_grafana_imports(name: str) -> None:
+def test_boards_have_grafanas_import_format(name: str) -> None:
     made = BOARDS[name]
     assert [variable["name"] for variable in made["templating"]["list"]] == ["datasource", "run"]
     places = set()
@@ -102,8 +102,8 @@ def test_series_of_a_run(watched_cluster: Watched) -> None:
         watched_cluster.folder / "log",
     )
     found = samples(watched_cluster)
-    told = {name: found[f"{name}_total"][step] for name in ("records_in", "records_out", "records_quarantined")}
-    assert told == {"records_in": 24, "records_out": 21, "records_quarantined": 1}
+    counts = {name: found[f"{name}_total"][step] for name in ("records_in", "records_out", "records_quarantined")}
+    assert counts == {"records_in": 24, "records_out": 21, "records_quarantined": 1}
     assert found["records_rejected_total"] == {("labelled", "checks", "louder than r"): 2}
     assert found["audio_seconds_total"][step] == 42.0
     assert found["bytes_written_total"][step] == sum(

@@ -1,4 +1,4 @@
-"""How pools are planned, and that an envelope gives back what was put in."""
+"""Planning of pools, and round trips through envelopes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_no_more_workers_than_shards() -> None:
     assert (pool.least, pool.most) == (2, 2)
 
 
-def test_missing_gpu_is_told() -> None:
+def test_missing_gpu_is_reported() -> None:
     with pytest.raises(UserError, match="stage s0 needs 1 GPU"):
         plan_pools(stages(Resources(gpus=1)), Capacity(4, 0), 10)
 

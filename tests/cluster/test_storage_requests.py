@@ -1,4 +1,4 @@
-"""Requests to object storage: so many for each shard, so many for each step, and no listing for each shard."""
+"""Requests to object storage: fixed numbers per shard and per step, and no listing per shard."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def proxy(s3_endpoint: str, bucket: str) -> Iterator[CountingProxy]:
         s3fs.S3FileSystem.clear_instance_cache()
 
 
-def check(told: dict[str, dict[str, tuple[float, float]]]) -> None:
-    for case, operations in told.items():
+def check(counts: dict[str, dict[str, tuple[float, float]]]) -> None:
+    for case, operations in counts.items():
         reads, writes, listings = (
             [sum(operations.get(name, (0, 0))[place] for name in names) for place in (0, 1)]
             for names in (READS, WRITES, LISTINGS)
@@ -98,7 +98,7 @@ def test_a_refused_large_file_leaves_no_parts(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "told"),
+    ("method", "path", "expected"),
     [
         ("GET", "/b/a/b.json", ("GetObject", "a/b.json")),
         ("GET", "/b?list-type=2&prefix=a%2F&delimiter=%2F", ("ListObjects", "a/")),
@@ -110,5 +110,5 @@ def test_a_refused_large_file_leaves_no_parts(
         ("HEAD", "/b", ("HeadBucket", "")),
     ],
 )
-def test_operations_are_told_apart(method: str, path: str, told: tuple[str, str]) -> None:
-    assert operation(method, path) == told
+def test_operations_are_distinguished(method: str, path: str, expected: tuple[str, str]) -> None:
+    assert operation(method, path) == expected

@@ -1,4 +1,4 @@
-"""The supervisor of a worker starts Ray again when it ended, and ends it when the head is silent."""
+"""A worker's supervisor restarts Ray when it ends, and ends it when the head is silent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = "import sys, gristmill.cluster.supervisor as s; s.LOOK_SECONDS, s.CUT_SECONDS = 0.2, 1.0; s.main(sys.argv[1:])"
-# In the place of Ray: notes how it was called; ends at once if a file says so, else when it is told to.
+# A stub for Ray: records its arguments; ends at once if the file "broken" exists, else on a signal.
 STUB = '#!/bin/sh\necho "$@" >> "$NOTES/calls"\n[ -e "$NOTES/broken" ] && exit 7\nexec sleep 600\n'
 
 
@@ -29,7 +29,7 @@ def test_a_worker_comes_back(tmp_path: Path) -> None:
     stub.write_text(STUB)
     stub.chmod(0o755)
     broken.touch()
-    head = socket.create_server(("127.0.0.1", 0), backlog=4000)  # nobody takes what comes
+    head = socket.create_server(("127.0.0.1", 0), backlog=4000)  # accepts no connections
     address = f"127.0.0.1:{head.getsockname()[1]}"
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "NOTES": str(tmp_path), "PYTHONPATH": str(ROOT)}

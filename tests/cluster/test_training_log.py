@@ -100,7 +100,7 @@ def test_a_log_that_fails_does_not_end_the_training(tmp_path: Path, caplog: pyte
 
 
 @pytest.mark.parametrize(("package", "key"), [("tensorboard", "tensorboard=true"), ("mlflow", "mlflow=x")])
-def test_an_absent_package_is_told_before_anything_is_made(
+def test_a_missing_package_is_reported_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, key: str
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
@@ -113,14 +113,14 @@ def test_an_absent_package_is_told_before_anything_is_made(
         make_cluster(loaded.common)
 
 
-def test_a_store_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_an_unusable_store_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match=r"log.mlflow=.*cannot be used"):
         check(LogSettings(mlflow=str(tmp_path / "file")), "run")
 
 
-def test_a_log_is_no_part_of_what_a_run_depends_on(tmp_path: Path) -> None:
+def test_results_do_not_depend_on_a_log(tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(f"recipe: tests.pipelines.tiny\nout: {tmp_path}/out\nrunner: inprocess\n")
     assert save(load(str(recipe)))

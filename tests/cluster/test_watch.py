@@ -1,4 +1,4 @@
-"""When an execution on Ray is given up, told by a clock that the test turns."""
+"""When an execution on Ray is given up, with a clock that the test sets."""
 
 from __future__ import annotations
 

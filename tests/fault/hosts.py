@@ -83,7 +83,7 @@ class Hosts:
             _do([*host.inside(), "ip", "link", "set", "cable", "up"])
 
     def cut(self) -> None:
-        """Cut the cable: nothing is told to either host."""
+        """Cut the cable silently: neither host is notified."""
         _do([*self.worker.inside(), "ip", "link", "set", "cable", "down"])
 
     def heal(self) -> None:

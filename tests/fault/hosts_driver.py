@@ -1,4 +1,4 @@
-"""A driver on the head of two hosts, told what to do line by line: ``python -m tests.fault.hosts_driver``.
+"""A driver on the head of two hosts, controlled line by line: ``python -m tests.fault.hosts_driver``.
 
 ``nodes N`` waits for N nodes; ``run OUT SEED`` runs the step and tells the host of each receipt, and at the
 end the digest and the number of gaps that the audit finds.
@@ -20,19 +20,19 @@ from tests.fault.law_actors import corpus, law_step
 SHARDS = 40
 
 
-class Told(Progress):
+class PrintedProgress(Progress):
     def advance(self, receipt: Receipt) -> None:
-        tell("shard", receipt.shard, receipt.attempt["host"])
+        report("shard", receipt.shard, receipt.attempt["host"])
 
 
-def tell(*words: object) -> None:
+def report(*words: object) -> None:
     print(*words, flush=True)
 
 
 def run(source: SealedSet, out: str, seed: int) -> None:
-    sealed = run_step(law_step(source, None, 0.3), out, RayRunner(), seed, Told())
+    sealed = run_step(law_step(source, None, 0.3), out, RayRunner(), seed, PrintedProgress())
     gaps = [gap for audit in audit_below(out) for gap in audit.gaps]
-    tell("sealed", sealed.digest, len(gaps))
+    report("sealed", sealed.digest, len(gaps))
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
             case ["nodes", number]:
                 while sum(node["Alive"] for node in ray.nodes()) != int(number):
                     time.sleep(0.5)
-                tell("nodes", number)
+                report("nodes", number)
             case ["run", out, seed]:
                 run(source, out, int(seed))
 

@@ -1,4 +1,4 @@
-"""An HTTP proxy before a storage that breaks requests in the ways networks and busy servers do, by a seed."""
+"""An HTTP proxy before a storage that breaks requests as networks and busy servers do, reproducibly by a seed."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ class _Handler(Handler):
 
     def _answer(self, answer: http.client.HTTPResponse, data: bytes, *, cut: bool) -> None:
         self.send_response(answer.status, answer.reason)
-        told = False
+        has_length = False
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
                 self.send_header(name, value)
-                told |= name.lower() == "content-length"
-        if not told:
+                has_length |= name.lower() == "content-length"
+        if not has_length:
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":

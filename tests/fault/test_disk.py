@@ -1,4 +1,4 @@
-"""The disk is full in the middle of a run: it stops with a sentence, half of nothing is there, and it goes on later."""
+"""The disk fills up during a run: it stops with a sentence, leaves no partial result, and resumes later."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def digests(out: Path) -> dict[str, str]:
 
 def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
     out = disk / "out"
-    code, _, told = run(tmp_path, out)
-    assert code == 2, told
-    assert "Traceback" not in told
-    assert "no space left on the device" in told.splitlines()[-1]
+    code, _, output = run(tmp_path, out)
+    assert code == 2, output
+    assert "Traceback" not in output
+    assert "no space left on the device" in output.splitlines()[-1]
 
     assert list(out.rglob(".part-*")) == []
     committed = list(out.rglob("slow/*/receipts/*.json"))
@@ -71,8 +71,8 @@ def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in committed}
 
     subprocess.run(["mount", "-o", f"remount,{LARGE}", str(disk)], check=True)
-    code, _, told = run(tmp_path, out)
-    assert code == 0, told
+    code, _, output = run(tmp_path, out)
+    assert code == 0, output
     assert {path: path.stat().st_mtime_ns for path in committed} == before, "a committed shard was written again"
     assert run(tmp_path, tmp_path / "whole")[0] == 0
     assert digests(out) == digests(tmp_path / "whole")

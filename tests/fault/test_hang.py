@@ -44,6 +44,6 @@ def test_a_worker_that_stands_still_is_left_behind(
     done = run_step(replace(step, stages=(hanging, *step.stages[1:])), str(tmp_path / "out"), RayRunner(2), 1)
     assert done.digest == undisturbed.digest
     assert [gap for audit in audit_below(str(tmp_path / "out")) for gap in audit.gaps] == []
-    assert "no shard came for" in capfd.readouterr().err
+    assert "no shard arrived for" in capfd.readouterr().err
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int(flag.read_text())).wait(60)  # nor does it stay, with what it holds

@@ -42,7 +42,7 @@ def test_poison_costs_one_record(tmp_path: Path) -> None:
 def test_too_many_broken_records_stop_the_run(tmp_path: Path) -> None:
     poison = [f"r{shard:03d}-{row:04d}" for shard in range(5) for row in (3, 4)]
     step = Step("s", (upper(poison),), corpus(str(tmp_path / "corpus"), 10, 40))
-    with pytest.raises(TooManyQuarantined, match=r"Commonest: 6 x upper: ValueError: this record is poison"):
+    with pytest.raises(TooManyQuarantined, match=r"Most common: 6 x upper: ValueError: this record is poison"):
         run_step(step, str(tmp_path / "out"), InProcessRunner(), 1)
     assert not list((tmp_path / "out").rglob("seal.json"))
 

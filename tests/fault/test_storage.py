@@ -1,4 +1,4 @@
-"""The storage answers badly, breaks off, or goes: runs come out the same, or end with a sentence in bounded time."""
+"""The storage fails, truncates or disappears: runs have the same result, or end with a sentence in bounded time."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_storage_that_stays_down_ends_the_run(
             proxy.down = True
 
         begun = time.monotonic()
-        with pytest.raises(UserError, match=r"the storage cannot be reached: it gave no good answer for \d+ s"):
+        with pytest.raises(UserError, match=r"the storage cannot be reached: no successful response for \d+ s"):
             run_step(step, f"{root}/out", InProcessRunner(), 1, Switch(down))
         assert time.monotonic() - begun < 60
         proxy.down = False

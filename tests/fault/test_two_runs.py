@@ -1,4 +1,4 @@
-"""Laws 2 to 4 where two runs of one recipe meet: each shard is made once, and no death of either stops the other."""
+"""Laws 2 to 4 with two runs of one recipe: each shard is made once, and the death of one does not stop the other."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def until(true: Callable[[], object]) -> None:
 
 
 def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
-    told = "".join(run.communicate(timeout=120))
-    assert "Traceback" not in told, told
-    return run.returncode, told
+    output = "".join(run.communicate(timeout=120))
+    assert "Traceback" not in output, output
+    return run.returncode, output
 
 
 def calls(tmp_path: Path) -> Counter[str]:
@@ -95,10 +95,10 @@ def test_the_second_waits_and_finds_all_done(start: Start, out: str, tmp_path: P
     until(lambda: receipts(out))
     second = start(out)
     assert ended(first)[0] == 0
-    code, told = ended(second)
-    assert code == 0, told
-    assert f"another run is at work at {out} since" in told
-    assert "nothing to do" in told
+    code, output = ended(second)
+    assert code == 0, output
+    assert f"another run has been working at {out} since" in output
+    assert "nothing to do" in output
     assert sorted(calls(tmp_path).values()) == [1] * SHARDS, "a shard was made twice"
     assert left(out) == []
     whole = digests(out)
@@ -113,8 +113,8 @@ def test_the_second_takes_over_from_one_that_was_killed(start: Start, out: str, 
     second = start(out)
     time.sleep(1.0)
     first.kill()
-    code, told = ended(second)
-    assert code == 0, told
+    code, output = ended(second)
+    assert code == 0, output
     made = calls(tmp_path)
     assert len(made) == SHARDS
     assert sum(made.values()) <= SHARDS + 1, "more than the shard in flight was made again"
@@ -131,9 +131,9 @@ def test_one_that_was_taken_for_dead_stops_when_it_wakes(start: Start, tmp_path:
     second = start(out)
     until(lambda: "000002.json" in left(out))
     first.send_signal(signal.SIGCONT)
-    code, told = ended(first)
-    assert code == 1, told
-    assert "another one took its place" in told.splitlines()[-1]
+    code, output = ended(first)
+    assert code == 1, output
+    assert "another one took its place" in output.splitlines()[-1]
     assert ended(second)[0] == 0
     assert left(out) == []
     assert ended(start(f"{tmp_path}/whole", pause=0.0))[0] == 0

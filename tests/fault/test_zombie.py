@@ -1,4 +1,4 @@
-"""Law 3: an attempt that stood still while another finished the work wakes up, and does no harm."""
+"""Law 3: an attempt that froze while another finished the work wakes up, and does no harm."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_a_late_attempt_changes_nothing(tmp_path: Path, point: str) -> None:
         left, times = contents(out), receipts(out)
 
         zombie.send_signal(signal.SIGCONT)
-        told, errors = zombie.communicate(timeout=200)
-        assert (zombie.returncode, told.strip()) == (0, undisturbed.digest), errors
+        output, errors = zombie.communicate(timeout=200)
+        assert (zombie.returncode, output.strip()) == (0, undisturbed.digest), errors
     finally:
         zombie.kill()
         zombie.wait()

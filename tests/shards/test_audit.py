@@ -1,4 +1,4 @@
-"""The audit finds each kind of gap that is planted, and says where."""
+"""The audit finds each kind of planted gap, and reports its place."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_lost_row_though_every_digest_fits(out: Path) -> None:
 
 def test_a_duplicated_row_though_every_digest_fits(out: Path) -> None:
     rewrite(find(out, "upper"), 0, lambda table: pa.concat_tables([table, table.slice(0, 1)]))
-    assert "1 ids are there more than once: t/00000" in gaps(out)
+    assert "1 ids occur more than once: t/00000" in gaps(out)
 
 
 def test_a_row_of_another_shard_though_every_digest_fits(out: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_edited_receipt(out: Path) -> None:
     path = Path(find(out, "upper").url) / "receipts" / "000000.json"
     receipt = json.loads(path.read_bytes())
     path.write_bytes(canonical.dumps({**receipt, "rejected": 0, "records_in": 3}))
-    assert "says in, out, rejected, quarantined = (3, 3, 0, 0), what is stored gives (4, 3, 1, 0)" in gaps(out)
+    assert "says in, out, rejected, quarantined = (3, 3, 0, 0), the stored files give (4, 3, 1, 0)" in gaps(out)
 
 
 def test_a_missing_receipt(out: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_missing_receipt(out: Path) -> None:
 def test_an_edited_seal(out: Path) -> None:
     path = Path(find(out, "upper").url) / "seal.json"
     path.write_bytes(canonical.dumps({**json.loads(path.read_bytes()), "rejected": 5}))
-    assert "seal.json: says rejected = 5, what is stored gives 1" in gaps(out)
+    assert "seal.json: says rejected = 5, the stored files give 1" in gaps(out)
 
 
 def test_a_plan_that_leaves_rows_out(out: Path) -> None:
@@ -162,7 +162,7 @@ def test_an_input_that_is_gone(out: Path) -> None:
     assert "upper: input: the set" in gaps(out)
 
 
-def test_a_place_without_sets_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_sets_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sealed set is here or below"):
         list(audit_below(str(tmp_path)))
     (tmp_path / "notes").write_text("x")

@@ -35,7 +35,7 @@ def test_readers_follow_the_seal_and_no_glob(tmp_path) -> None:
     assert open_sealed(made.url).records == 3
 
 
-def test_what_is_not_sealed_is_refused(root: str) -> None:
+def test_an_unsealed_set_is_rejected(root: str) -> None:
     assert find_sealed(root) is None
     with pytest.raises(UserError, match="no sealed set is here"):
         open_sealed(root)

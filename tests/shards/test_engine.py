@@ -75,13 +75,13 @@ def test_a_finished_step_is_neither_run_nor_written_again(root: str) -> None:
     assert heard.made == []
 
 
-def test_after_a_stop_only_what_was_left_is_done(root: str, tmp_path) -> None:
+def test_after_a_stop_only_the_missing_shards_are_made(root: str, tmp_path) -> None:
     step = Step("upper", (upper(),), source(root), cut=Cut(rows=4))
     with pytest.raises(KeyboardInterrupt):
         run_step(step, root, StopsAfter(1), 0)
     heard = Counting()
     made = run_step(step, root, InProcessRunner(), 0, heard)
-    # The runner was stopped behind the second shard's commit, before it was told.
+    # The runner was stopped after the second shard's commit, before it was reported.
     assert heard.made == ["000002"]
     whole = Step("upper", (upper(),), source(str(tmp_path / "b")), cut=Cut(rows=4))
     assert run_step(whole, str(tmp_path / "b"), InProcessRunner(), 0).digest == made.digest
@@ -106,7 +106,7 @@ def test_a_finished_step_costs_one_read(root: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(store, "read_bytes", lambda url: read.append(url) or plain(url))
     sealed = run.step(step)
     assert read == [store.join(sealed.url, "seal.json")]
-    assert run.trace[1].told["shards"] == 3
+    assert run.trace[1].summary["shards"] == 3
 
 
 def test_copies_are_counted_by_their_record(root: str) -> None:

@@ -1,4 +1,4 @@
-"""What changes a step's fingerprint (law 5), and what must not."""
+"""Changes that alter a step's fingerprint (law 5), and those that must not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_what_the_result_depends_on_changes_it(step: Step, change: dict[str, object]) -> None:
+def test_every_setting_of_the_result_changes_it(step: Step, change: dict[str, object]) -> None:
     assert staged(step, **change).fingerprint(0) != step.fingerprint(0)
 
 

@@ -1,4 +1,4 @@
-"""An actor in a process of its own: what it gives, raises and dies of comes back."""
+"""An actor in a process of its own: its results, errors and deaths are passed on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Raises:
         raise UserError("a sentence")
 
 
-def test_gives_what_the_actor_gives() -> None:
+def test_returns_the_result_of_the_actor() -> None:
     isolated = IsolatedActor(noisy(), 7)
     batch = table(0, 5)
     assert isolated(batch).equals(noisy().build(7)(batch))

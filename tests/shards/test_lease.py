@@ -1,4 +1,4 @@
-"""Of several that want to work at one output, one works: on local disk and on object storage alike."""
+"""Of several runs with one output, one works: on local disk and on object storage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTING, "1.5")
 
 
-def nobody(text: str) -> None:
+def silent(text: str) -> None:
     raise AssertionError(f"it waits: {text}")
 
 
@@ -32,7 +32,7 @@ def test_it_is_taken_given_back_and_leaves_nothing(root: str) -> None:
     out = store.join(root, "out")
     for _ in range(2):
         lease = Lease(out)
-        lease.take(nobody)
+        lease.take(silent)
         lease.check()
         assert lease.held
         assert "000001.json" in left(out)
@@ -63,14 +63,14 @@ def test_of_many_at_once_one_holds_it_at_a_time(root: str) -> None:
 
 
 def test_a_holder_that_beats_is_waited_for(root: str) -> None:
-    first, second, told = Lease(store.join(root, "out")), Lease(store.join(root, "out")), []
-    first.take(nobody)
-    waiter = threading.Thread(target=second.take, args=(told.append,))
+    first, second, messages = Lease(store.join(root, "out")), Lease(store.join(root, "out")), []
+    first.take(silent)
+    waiter = threading.Thread(target=second.take, args=(messages.append,))
     waiter.start()
     waiter.join(3 * first.seconds)
     assert not second.held
-    (line,) = told
-    assert line.startswith(f"another run is at work at {root}/out since 20")
+    (line,) = messages
+    assert line.startswith(f"another run has been working at {root}/out since 20")
     assert line.endswith("waiting")
     first.release()
     waiter.join(20)
@@ -102,17 +102,17 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(root: str, monkeypatch
     dead = vars(leases._myself(100.0)) | {"process": "1@1"}
     store.put_if_absent(store.join(out, FOLDER, "000001.json"), json.dumps(dead).encode())
     lease = Lease(out)
-    lease.take(nobody)
+    lease.take(silent)
     lease.release()
 
 
-def test_who_was_taken_for_dead_hears_of_it_and_harms_nobody(root: str) -> None:
+def test_a_holder_presumed_dead_is_notified_and_does_no_harm(root: str) -> None:
     out, heard = store.join(root, "out"), threading.Event()
     zombie, other = Lease(out, heard.set), Lease(out)
-    zombie.take(nobody)
+    zombie.take(silent)
     for name in store.list_names(store.join(out, FOLDER)):
         store.remove(store.join(out, FOLDER, name))  # what taking over does to its claim
-    other.take(nobody)
+    other.take(silent)
     assert heard.wait(20)
     with pytest.raises(LeaseLost, match="another one took its place"):
         zombie.check()

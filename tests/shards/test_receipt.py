@@ -41,7 +41,7 @@ def test_a_late_attempt_with_other_bytes_is_an_alarm_and_leaves_nothing(root: st
     assert store.exists(store.join(root, first.data.path))
 
 
-def test_work_that_cannot_keep_law_one_takes_what_is_committed(root: str) -> None:
+def test_nondeterministic_work_takes_the_committed_shard(root: str) -> None:
     first = commit(root, make(root))
     assert commit(root, make(root, rows=4), deterministic=False) == first
 

@@ -88,7 +88,7 @@ def test_walking_tells_a_version_that_follows_each_writing(root: str) -> None:
     assert [f.version for f in store.walk(store.join(root, "b"))] == [second[changed]]  # alone as in its folder
 
 
-def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write_bytes(f"{tmp_path}/a/1", b"1")
     store.write_bytes(f"{tmp_path}/b/2", b"2")
     fs = store.filesystem(str(tmp_path))[0]
@@ -112,7 +112,7 @@ def test_remove_takes_a_folder_and_minds_no_absence(root: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["nothing://x/y", "notaprotocol://"])
-def test_an_unknown_protocol_is_told(url: str) -> None:
+def test_an_unknown_protocol_is_reported(url: str) -> None:
     with pytest.raises(UserError, match=url.split(":")[0]):
         store.exists(url)
 

@@ -1,4 +1,4 @@
-"""What is stored of an error is the same in every process."""
+"""The stored description of an error is the same in every process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_addresses_and_temporary_names_are_not_stored(breaks: bool) -> None:
     assert said == f"{WORDS.format('<_io.BytesIO object at 0x*>')} (tmp*, pid *, thread *)"
 
 
-def test_what_tells_of_the_record_stays() -> None:
+def test_details_of_the_record_stay() -> None:
     from gristmill.shards.work import steady
 
     for text in ("can't decode byte 0xff in position 12", "unexpected tag 0x52494646", "column tmp_word is empty"):

@@ -1,4 +1,4 @@
-"""Lhotse cuts, as Lhotse itself writes them, become pointers, or rejects with their reason."""
+"""Lhotse cuts, as written by Lhotse itself, become pointers, or rejects with a reason."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_place_is_relative_to_the_cuts(tmp_path: Path) -> None:
     assert (here["declared_duration"], here["declared_rate"], here["text"]) == (2.0, RATE, "one")
 
 
-def test_what_is_torn_or_twice_is_told(tmp_path: Path) -> None:
+def test_truncated_files_and_duplicates_are_reported(tmp_path: Path) -> None:
     bad = [b"{", b"[]", cut("a.wav", start=-1), cut("a.wav", duration=None), cut("a.wav", supervisions=["x"])]
     bad += [cut("a.wav", id=None), cut("a.wav", recording={"sources": []}), cut("a.wav", type="SomeCut")]
     rows = listed(write(tmp_path / "x/cuts.jsonl.gz", [cut("a.wav"), *bad, cut("b.wav")]))
@@ -132,11 +132,11 @@ def test_what_is_torn_or_twice_is_told(tmp_path: Path) -> None:
     assert (rows[-1]["problem"], rows[0]["problem"]) == ("unreadable", None)
 
 
-def test_what_are_no_cuts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no Lhotse cuts are in it; expected one cut a line"):
+def test_files_without_cuts_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no Lhotse cuts are in it; expected one cut per line"):
         listed(write(tmp_path / "a/cuts.jsonl", [{"audio_filepath": "a.wav"}]))
     (tmp_path / "b.jsonl.gz").write_bytes(b"not packed")
-    with pytest.raises(UserError, match=r"cannot be unpacked .*; expected a whole file, packed by gzip"):
+    with pytest.raises(UserError, match=r"cannot be decompressed .*; expected a complete gzip file"):
         listed(tmp_path / "b.jsonl.gz")
     write(tmp_path / "c/cuts_train.jsonl", [cut("a.wav")])
     write(tmp_path / "c/cuts_dev.jsonl", [cut("a.wav")])

@@ -1,4 +1,4 @@
-"""Listing: every kind of corpus becomes pointers, and what is wrong with one is said."""
+"""Listing: every kind of corpus becomes pointers, and faults are reported."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_paths_are_relative_to_the_manifest(folder: str, path: str, url: str) ->
     assert resolve(folder, path) == url
 
 
-def test_other_names_can_be_told(tmp_path: Path) -> None:
+def test_other_field_names_can_be_given(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"clip": "a.wav", "said": "yes", "text": "no"}\n')
     found = rows(tmp_path / "m.jsonl", fields={"audio": "clip", "text": "said"}, corpus="mine")
     assert (found[0]["id"], found[0]["text"]) == ("mine/a.wav", "yes")
@@ -161,7 +161,7 @@ def test_tar_members_are_pointed_at_where_they_lie(tmp_path: Path) -> None:
     assert "json" in json.loads(found[1]["labels"])
 
 
-def test_a_cut_tar_gives_what_it_holds_and_says_so(tmp_path: Path) -> None:
+def test_a_truncated_tar_yields_its_members_and_a_bad_row(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", {f"u{i}.flac": b"x" * 3000 for i in range(4)})
     path.write_bytes(path.read_bytes()[:9000])
     found = rows(path)
@@ -195,13 +195,15 @@ def test_object_storage_lists_alike(tmp_path: Path) -> None:
         ({}, "gone", "gone: no such file or folder; expected a folder of audio"),
         ({"c/readme.md": b"x"}, "c", "c: no audio found"),
         ({"c/m.jsonl": b""}, "c/m.jsonl", "no audio found"),
-        ({"c/m.jsonl": b"a,b\n1,2\n"}, "c/m.jsonl", "not a JSONL manifest; expected one JSON object a line"),
+        ({"c/m.jsonl": b"a,b\n1,2\n"}, "c/m.jsonl", "not a JSONL manifest; expected one JSON object per line"),
         ({"c/m.json": b"[\n{}\n]"}, "c/m.json", "not a JSONL manifest"),
         ({"c/train.jsonl": b"{}", "c/test.jsonl": b"{}"}, "c", "holds several manifests"),
         ({"c/a.wav": b""}, "c/*.flac", "no audio found"),
     ],
 )
-def test_what_is_no_corpus_is_said_in_a_sentence(tmp_path: Path, files: dict[str, bytes], url: str, said: str) -> None:
+def test_urls_without_a_corpus_are_reported_in_a_sentence(
+    tmp_path: Path, files: dict[str, bytes], url: str, said: str
+) -> None:
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
@@ -215,7 +217,7 @@ def test_wrong_options_are_said(tmp_path: Path) -> None:
     tone(tmp_path / "a.wav")
     with pytest.raises(UserError, match="unknown kind"):
         list_sources(str(tmp_path), kind="wavs")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="sound is no value"):
+    with pytest.raises(UserError, match="sound is not a field"):
         list_sources(str(tmp_path), fields={"sound": "x"})
 
 

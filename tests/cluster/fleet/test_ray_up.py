@@ -113,7 +113,7 @@ def test_the_token_is_a_file_and_no_part_of_the_manifest(settings: dict[str, Any
     assert "RAY_AUTH_TOKEN" not in json.dumps(manifest)
 
 
-def test_what_is_missing_for_a_cloud_is_told(settings: dict[str, Any]) -> None:
+def test_missing_settings_of_a_cloud_are_reported(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="cloud=gcp expects the section 'gcp'"):
         ray_up(Fleet(**settings | {"cloud": "gcp", "gcp": None}))
     del settings["aws"]["machines"]["spot"]

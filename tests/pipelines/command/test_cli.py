@@ -109,7 +109,7 @@ def test_status_without_the_run(gristmill, recipe, tmp_path) -> None:
     shown = gristmill("status", tmp_path / "out").stdout
     row = next(line.split() for line in shown.splitlines() if line.startswith("upper"))
     assert row[2:7] == ["sealed", "5/5", "18", "1", "1"]
-    assert "all that was begun is finished" in shown
+    assert "all steps are finished" in shown
 
 
 def test_inspect_shows_records(gristmill, recipe, tmp_path) -> None:
@@ -164,7 +164,7 @@ BAD = {
     "missing path": (["run", "{recipe}", "text=/no/such/file"], "text: /no/such/file is not there"),
     "output is a file": (["run", "{recipe}", "out={recipe}/x"], "is a file; expected a folder"),
     "empty corpus": (["run", "{recipe}", "empty=true"], "there is nothing to seal"),
-    "status of nothing": (["status", "{out}"], "nothing of a run is here"),
+    "status of nothing": (["status", "{out}"], "there is no run here"),
     "audit of nothing": (["audit", "{out}"], "no sealed set is here or below"),
     "inspect nothing": (["inspect", "{out}"], "no sealed set is here or below"),
     "requeue nothing": (["requeue", "{out}"], "no run was started here"),

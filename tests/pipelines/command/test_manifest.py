@@ -1,4 +1,4 @@
-"""The command's side of fleets: reading, telling of mistakes, and no secret in what it prints."""
+"""The command for fleet manifests: reading, error messages, and no secret in the output."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("override", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_by_its_path(override: str, message: str) -> None:
+def test_mistakes_are_reported_by_their_path(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         render("kuberay", [FLEET, override])
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_kind_and_a_file_that_are_not_there_are_told() -> None:
-    with pytest.raises(UserError, match="'kubray' is no kind of manifest, did you mean 'kuberay'"):
+def test_an_unknown_kind_and_a_missing_file_are_reported() -> None:
+    with pytest.raises(UserError, match="'kubray' is not a kind of manifest, did you mean 'kuberay'"):
         render("kubray", [FLEET])
     with pytest.raises(UserError, match=r"no-such\.yaml: there is no such fleet file"):
         render("slurm", ["no-such.yaml"])
@@ -61,7 +61,7 @@ def test_no_secret_of_the_environment_is_rendered(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_secret_that_was_put_into_the_fleet_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
-    with pytest.raises(UserError, match=r"the value of \$AWS_SECRET_ACCESS_KEY would stand in the manifest") as caught:
+    with pytest.raises(UserError, match=r"the manifest would contain the value of \$AWS_SECRET_ACCESS_KEY") as caught:
         render(kind, [FLEET, "images.cpu=x:${oc.env:AWS_SECRET_ACCESS_KEY}", "name=${oc.env:AWS_SECRET_ACCESS_KEY}"])
     assert CANARY not in str(caught.value)
 

@@ -36,7 +36,7 @@ def test_nothing_is_done_but_the_estimate_kept(recipe: Path, tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["plan.json"]
 
 
-def test_what_is_finished_is_not_to_do(gristmill, recipe: Path, tmp_path: Path) -> None:
+def test_finished_steps_need_no_time(gristmill, recipe: Path, tmp_path: Path) -> None:
     gristmill("run", recipe)
     done = lines(recipe)
     assert all(line.left == 0 for line in done.values())
@@ -56,16 +56,16 @@ def test_shards_of_a_run_under_way_are_counted(gristmill, recipe: Path, tmp_path
     assert (found.done, found.total) == (4, 5)
 
 
-def test_the_price_is_what_hours_cost(recipe: Path) -> None:
+def test_the_cost_is_hours_times_prices(recipe: Path) -> None:
     plan = make_plan(load(str(recipe), ["price.cpu_hour=3600"]), 10)
     assert plan.cost == pytest.approx(sum(line.cpu for line in plan.lines))
     assert plan.priced
     assert make_plan(load(str(recipe)), 10).cost == 0
 
 
-def test_the_report_sets_the_plan_against_what_was(gristmill, recipe: Path, tmp_path: Path) -> None:
+def test_the_report_compares_the_plan_with_measurements(gristmill, recipe: Path, tmp_path: Path) -> None:
     shown = gristmill("plan", recipe, "--sample", 10, "--cpu-hour", "2").stdout
-    assert "in all about" in shown
+    assert "in total about" in shown
     assert "cost 0.00" in shown
     gristmill("run", recipe)
     plan = json.loads((tmp_path / "out" / "report.json").read_bytes())["plan"]

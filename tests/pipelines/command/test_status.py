@@ -1,4 +1,4 @@
-"""How far a run is, as its receipts tell it."""
+"""The progress of a run, from its receipts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_rate_and_time_to_go(stopped: Path) -> None:
     assert one.left == pytest.approx(10.0, rel=0.05)
 
 
-def test_nothing_is_foretold_of_a_step_that_stands_still(stopped: Path) -> None:
+def test_a_stalled_step_has_no_forecast(stopped: Path) -> None:
     for age, receipt in zip((500, 490), sorted(stopped.glob("upper/*/receipts/*")), strict=True):
         os.utime(receipt, (time.time() - age,) * 2)
     (one,) = StatusReader(str(stopped)).read().under_way
@@ -91,13 +91,13 @@ def test_receipts_are_read_once(stopped: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == 3
 
 
-def test_a_run_without_its_report_is_not_told_as_finished(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_its_report_is_not_finished(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As when it was killed while it trained, before the first checkpoint."""
     run_step(step(stopped, 1.0, {5: "break", 6: "break"}), str(stopped), InProcessRunner(), 0)
     show_status(str(stopped))
-    told = capsys.readouterr().out
-    assert "none under way, and no report yet" in told
-    assert "finished" not in told
+    shown = capsys.readouterr().out
+    assert "none under way and no report yet" in shown
+    assert "finished" not in shown
 
 
 def test_watching_tells_lines_until_the_run_is_over(
@@ -116,7 +116,7 @@ def test_watching_tells_lines_until_the_run_is_over(
     assert lines[0].startswith("upper: 2/3 shards, 0 rejected, 2 quarantined, 0.4 records/s, ")
     assert lines[1].startswith("1 under way")
     assert lines[2].startswith("whole run: time to go unknown")
-    assert lines[3:] == ["all that was begun is finished", "whole run: finished"]
+    assert lines[3:] == ["all steps are finished", "whole run: finished"]
 
 
 def test_watching_lives_on_a_terminal(stopped: Path) -> None:

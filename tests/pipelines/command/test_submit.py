@@ -182,7 +182,7 @@ def test_an_output_on_one_machine_is_refused(head: Head, tiny: Path, tmp_path: P
     assert "this path is on the disk of one machine, and the cluster has 2 nodes" in refused
     assert told[0] == 1
     (bad,) = [line for line in told[1].splitlines() if line.startswith("FAIL")]
-    assert "is not seen" in bad
+    assert "are not seen" in bad
 
 
 def test_nothing_listens_beyond_this_machine_and_the_token_is_told_nowhere(head: Head, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_texts_are_distinct_of_the_domains_and_without_those_named() -> None:
     assert not others & set(texts[:10])
 
 
-def test_what_the_templates_do_not_have_is_refused() -> None:
+def test_requests_beyond_the_templates_are_rejected() -> None:
     with pytest.raises(UserError, match=r"cooking.*; expected some of both languages: cleaning, climate, "):
         assistant_pairs.check_domains(["cooking"])
-    with pytest.raises(UserError, match="fewer than 5000 different requests in hi"):
+    with pytest.raises(UserError, match="fewer than 5000 distinct requests in hi"):
         rows(assistant_pairs.texts(5000, "hi", ["lock"], seed=0))

@@ -98,7 +98,7 @@ def test_test_text_stays_out(tmp_path: Path, prepare: Prepare, run: Run) -> None
     without = seal_tables(str(tmp_path / "test"), "test", [test])
     made = prepare(without, places=place)
     assert sources(made) == ["no"]
-    reasons = [trace.told.get("reasons") for trace in run.trace]
+    reasons = [trace.summary.get("reasons") for trace in run.trace]
     assert {"parse: in the test text": 1} in reasons
     texts = prepare_text(run, TextSettings(places=place, text=2), without=without)
     assert [row["text"] for row in rows(texts)] == ["नहीं"]
