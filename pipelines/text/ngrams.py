@@ -68,7 +68,7 @@ def mix_job(
         name,
         loop=ngram_mixer.mix,
         settings=MixtureSettings(weights=None if weights is None else tuple(weights), only=only),
-        inputs={"models": models, "dev": dev},
+        inputs={"models": models} if dev is None else {"models": models, "dev": dev},
         stepwise=False,
     )
 
