@@ -15,7 +15,7 @@ from gristmill.shards.settings import Settings
 
 
 class RateSettings(Settings):
-    """What audio a corpus holds."""
+    """The sampling rate of a corpus."""
 
     sampling_rate: int = Field(16000, ge=8000, le=48000)
     """Hz; audio at another rate is resampled."""

@@ -1,4 +1,4 @@
-"""Export: writes the records of a shard in a form that other tools read, and tells where each of them lies.
+"""Export: writes the records of a shard in a form that other tools read, and reports where each of them lies.
 
 A file's name carries a digest of what is in it, so that writing it twice is the same as writing it once. What a stage
 gives back are small rows (the record's plain values, and its place below the destination) from which the manifest or
@@ -45,10 +45,10 @@ _AT_ONCE = 16  # files on their way to the storage
 
 
 class ExportSettings(Settings):
-    """What goes along."""
+    """The columns of an export."""
 
     columns: tuple[str, ...]
-    """The id first."""
+    """Names of columns, the id first."""
 
 
 class _Written(Actor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,23 @@ RERECORD_FIELDS = (
     pa.field("microphone_snr", pa.float32()),  # dB
 )
 _TRIES = 4  # at an offset where the noise is not silent
+
+
+class Draw(TypedDict, total=False):
+    """The values of the columns of ``RERECORD_FIELDS`` for one copy."""
+
+    noise_ids: list[str]
+    noise_offsets: list[float]
+    noise_snrs: list[float]
+    snr: float
+    room_id: str
+    rt60: float
+    drr: float
+    gain: float
+    band_low: float
+    band_high: float
+    drive: float
+    microphone_snr: float
 
 
 class MixSettings(Settings):
@@ -91,7 +108,7 @@ class Augment(Actor):
             speech, reason = self._speech(data)
             for copy in range(copies if reason is None else 1):
                 name = f"{record}~{copy}" if copies > 1 else record
-                draw: dict[str, Any] = {}
+                draw: Draw = {}
                 out = data
                 if reason is None:
                     samples, draw = self.work(speech, self._rng(name))
@@ -113,7 +130,7 @@ class Augment(Actor):
             result = audio.set_column(result, column.name, pa.array([d.get(column.name) for d in draws], column.type))
         return audio.set_column(result, "reject_reason", pa.array(reasons, pa.string()))
 
-    def work(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+    def work(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Draw]:
         """Return one noisy copy of speech (n,) and the values of its columns."""
         room, draw, signals = self._scene(speech, rng)
         heard = mixing.reverberate(signals, room.responses[: len(signals)], len(speech))
@@ -136,7 +153,7 @@ class Augment(Actor):
             return nothing, "silent speech"
         return samples, None
 
-    def _scene(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[BankRoom, dict[str, Any], np.ndarray]:
+    def _scene(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[BankRoom, Draw, np.ndarray]:
         """Draw a room and noises; return them and the signals (sources, n + taps - 1) that go into the room.
 
         The signals lie in a buffer that the next call overwrites.
@@ -169,7 +186,7 @@ class Augment(Actor):
             ids.append(self._noise.ids[number])
             offsets.append(offset / self._noise.rate)
             snrs.append(snr)
-        draw = {"noise_ids": ids, "noise_offsets": offsets, "noise_snrs": snrs}
+        draw: Draw = {"noise_ids": ids, "noise_offsets": offsets, "noise_snrs": snrs}
         draw |= {"room_id": room.id, "rt60": room.rt60, "drr": room.drr}
         return room, draw, signals[: 1 + len(ids)]
 
@@ -180,7 +197,7 @@ class Rerecord(Augment):
     name = "rerecord"
     adds = RERECORD_FIELDS
 
-    def work(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
+    def work(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Draw]:
         """Return the recording of speech (n,) and the values of its columns."""
         room, draw, signals = self._scene(speech, rng)
         rate = self._noise.rate

@@ -1,6 +1,6 @@
 """Ingest: pointers into records. The probe reads headers and labels, the loader decodes and writes FLAC.
 
-Both turn down what cannot be used, for the reasons in :mod:`gristmill.actors.sources.pointers`.
+Both reject unusable audio, for the reasons in :mod:`gristmill.actors.sources.pointers`.
 """
 
 from __future__ import annotations
@@ -72,6 +72,10 @@ class DurationSettings(Settings):
             raise RejectRecord(TOO_SHORT)
 
 
+class RecordingSettings(DurationSettings, RateSettings):
+    """Which recordings are read, and at which rate."""
+
+
 class ProbeSettings(DurationSettings):
     """How recordings are listed."""
 
@@ -79,7 +83,7 @@ class ProbeSettings(DurationSettings):
     """The user's own names of what labels hold, by ours (``text``, ``speaker``, ...)."""
 
 
-class LoadSettings(DurationSettings, RateSettings):
+class LoadSettings(RecordingSettings):
     """How recordings become records."""
 
     annotated: bool = True

@@ -45,7 +45,7 @@ class FilterBankSettings(Settings):
 
 
 class FeatureSettings(FilterBankSettings):
-    """How features are made from audio: what a model and its data must share."""
+    """How features are made from audio: a model and its data must share all of it."""
 
     sampling_rate: int = Field(16000, ge=1)
     """Hz."""

@@ -22,7 +22,7 @@ _MARGIN = 15.9  # dB, P.56
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """What came of a mix: samples (n,) float32, and what was reached."""
+    """The result of a mix: samples (n,) float32, and the levels that were reached."""
 
     samples: np.ndarray
     gain: float  # factor on all of it, below 1 where it would have clipped

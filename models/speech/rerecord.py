@@ -25,7 +25,7 @@ ROOMS = RoomSettings(
 
 @dataclass(frozen=True)
 class Loudspeaker:
-    """What colours a played sound."""
+    """The faults of a loudspeaker."""
 
     low: float  # Hz, edge of the band
     high: float  # Hz

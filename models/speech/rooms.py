@@ -36,21 +36,21 @@ def _ordered(given: tuple[Any, Any]) -> tuple[Any, Any]:
 
 Ordered = AfterValidator(_ordered)  # marks a setting that holds the least and the most value
 Range = Annotated[tuple[float, float], Ordered]
-_PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ordered]
+PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ordered]
 
 
 class RoomSettings(Settings):
     """The rooms that are drawn: each range is uniform."""
 
-    length: _PositiveRange = (3.0, 8.0)
+    length: PositiveRange = (3.0, 8.0)
     """m"""
-    width: _PositiveRange = (3.0, 6.0)
+    width: PositiveRange = (3.0, 6.0)
     """m"""
-    height: _PositiveRange = (2.4, 3.5)
+    height: PositiveRange = (2.4, 3.5)
     """m"""
-    rt60: _PositiveRange = (0.15, 0.7)
+    rt60: PositiveRange = (0.15, 0.7)
     """Reverberation time, s."""
-    speaker_distance: _PositiveRange = (0.5, 3.0)
+    speaker_distance: PositiveRange = (0.5, 3.0)
     """From the speaker to the microphone, m, as far as the room allows."""
     damping: float = Field(1.0, ge=1)
     """The decay rate above 2 kHz over that below; 1: the same at all frequencies."""

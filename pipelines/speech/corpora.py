@@ -13,7 +13,7 @@ from pydantic import Field
 
 from gristmill.actors.audio import RateSettings
 from gristmill.actors.sources.speech import list_sources
-from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings
+from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
 from gristmill.actors.speech.join_digits import Join, Part, plan_strings
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings, voices_of
 from gristmill.pipelines.filters import SpeechFilter, filtered
@@ -27,7 +27,7 @@ from gristmill.shards.random import RecordRandom
 from gristmill.shards.step import Step
 
 
-class CorpusSettings(DurationSettings, RateSettings):
+class CorpusSettings(RecordingSettings):
     """Where speech comes from.
 
     ``kind`` ``requests`` speaks generated requests; ``digits`` joins single spoken digits found at ``digits`` into
@@ -48,11 +48,11 @@ class CorpusSettings(DurationSettings, RateSettings):
     domains: tuple[str, ...] = DOMAINS
     """Requests: what is spoken of."""
     labelled_records: int = Field(400, ge=1)
-    """Requests and digits."""
+    """Requests and digits: utterances of the annotated part."""
     unlabelled_records: int = Field(2400, ge=1)
-    """Requests and digits."""
+    """Requests and digits: utterances of the part without annotation."""
     test_records: int = Field(240, ge=1)
-    """Requests and digits."""
+    """Requests and digits: utterances of the test set."""
     labelled_share: float = Field(0.1, gt=0, lt=1)
     """Digits: of the recordings that are not for test."""
     test_share: float = Field(0.2, gt=0, lt=1)
@@ -151,8 +151,8 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)
     parts = {}
     for name, source in probed.items():
-        read = {**dict(settings.part(DurationSettings)), **dict(settings.part(RateSettings))}
-        stage = Load.stage(LoadSettings(**read, annotated=name != "unlabelled"))
+        recordings = dict(settings.part(RecordingSettings))
+        stage = Load.stage(LoadSettings(**recordings, annotated=name != "unlabelled"))
         parts[name] = run.step(Step(name, (stage,), source, cut=settings.shard))
     return Corpora(**parts)
 

@@ -13,7 +13,7 @@ from gristmill.actors.speech import banks
 from gristmill.actors.speech.augment import AugmentSettings, MixSettings
 from gristmill.actors.speech.banks import GeneratedNoiseSettings, NoiseBankSettings, RoomBankSettings
 from gristmill.models.speech import rerecord
-from gristmill.models.speech.rooms import Range
+from gristmill.models.speech.rooms import PositiveRange, Range
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -34,12 +34,12 @@ class NoiseSettings(MixSettings, GeneratedNoiseSettings):
         return {"folder": given} if isinstance(given, str) else given
 
     folder: str | None = None
-    """Of noise recordings; without one, noises are made, babble of talkers of the unlabelled speech."""
+    """Of noise recordings; without one, noises are generated, among them babble of talkers of the unlabelled speech."""
     labelled_copies: int = Field(1, ge=1)
     """Of each annotated utterance, for all systems alike."""
     rooms: RoomBankSettings = RoomBankSettings()
-    """Of training and of the noisy test set."""
-    rerecorded_rt60: Range = rerecord.ROOMS.rt60
+    """Of training and of the noisy test set; those of the re-recorded one are larger and dull."""
+    rerecorded_rt60: PositiveRange = rerecord.ROOMS.rt60
     """Reverberation time of the rooms of the re-recorded test set, s."""
     rerecorded_snr: Range = (0.0, 20.0)
     """Of the re-recorded test set, dB."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from gristmill.actors.speech.banks import RoomBankSettings
+from gristmill.actors.speech.banks import RoomBank, RoomBankSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import Corpora, CorpusSettings, prepare_corpora
@@ -128,6 +128,19 @@ def test_a_bank_of_a_noise_folder_depends_on_its_files_alone(
     later(utterance(tmp_path / "noise/1.wav", 7, text=None))
     second = prepare_banks(run, settings, corpora.unlabelled, RATE).noise
     assert second.digest != first.digest
+
+
+def test_rooms_have_a_place_for_each_noise_of_every_test_set(
+    tmp_path: Path, prepare: Callable[..., tuple[Corpora, Run]]
+) -> None:
+    utterance(tmp_path / "noise/1.wav", text=None)
+    for part in ("gold", "raw", "test"):
+        utterance(tmp_path / part / "x.wav")
+    corpora, run = prepare(**{"labelled": f"{tmp_path}/gold", "unlabelled": f"{tmp_path}/raw"}, test=f"{tmp_path}/test")
+    for most, places in ((1, 2), (5, 5)):
+        settings = NoiseSettings(folder=f"{tmp_path}/noise", noises=(1, most), rooms=RoomBankSettings(count=1))
+        banks = prepare_banks(run, settings, corpora.unlabelled, RATE)
+        assert RoomBank(banks.rooms.url).sources == RoomBank(banks.other_rooms.url).sources == 1 + places
 
 
 def test_files_on_object_storage_give_the_same_records(

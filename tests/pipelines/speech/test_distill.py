@@ -164,6 +164,10 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
     [
         (["corpus.labelled=/nowhere", "corpus.unlabelled=/nowhere"], "/nowhere"),
         (["noise=/nowhere/noises"], "/nowhere/noises"),
+        (["noise.rooms.rt60=[0.7, 0.2]"], "noise.rooms.rt60: expected the least value first"),
+        (["noise.noises=[0, 2]"], "noise.noises[0]"),
+        (["features.high_hz=9000", "corpus.sampling_rate=16000"], "band 60.0 to 9000.0 Hz does not fit"),
+        (["features.sampling_rate=8000"], "features.sampling_rate"),
         (["corpus.labelled=/nowhere"], "corpus.unlabelled"),
         (["systems.student.temperatur=3"], "temperature"),
         (["systems.student.k=99"], "systems.student.k"),
