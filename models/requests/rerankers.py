@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -24,13 +24,14 @@ from gristmill.shards.errors import UserError, with_class
 FORMAT = 1
 FEATURES = ("log_domain", "log_intent", "log_slots")
 UNWEIGHTED = "R0"
-LOSSES = ("R1", "R2", "R3")
+Loss = Literal["R1", "R2", "R3"]
+LOSSES: tuple[str, ...] = get_args(Loss)
 LOG_FLOOR = -100.0  # a probability of 0, and what is next to it, has this logarithm
 MOST_VALUES = 256  # of a categorical context column
 
 
-class HypothesisError(UserError):
-    """A list of hypotheses that cannot be scored: one record's fault."""
+class HypothesisError(ValueError):
+    """A list of hypotheses that cannot be scored. It is the fault of one record, which is quarantined (law 6)."""
 
 
 class Column(NamedTuple):

@@ -1,4 +1,4 @@
-"""What re-rankers are judged by: errors of the readings they choose, and whether their scores are probabilities."""
+"""Metrics of re-rankers: errors of the readings they choose, and whether their scores are probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.models.measures import calibration
-from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, score
+from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, reference_length, score
 from gristmill.pipelines.report.report import ROW_KEYS, Row
 from gristmill.shards.dataset import SealedSet
 
@@ -68,7 +68,7 @@ def _reading(row: Mapping) -> Interpretation:
 
 
 def chosen(lists: TestLists, system: str) -> SemerResult:
-    """Score what a system chose of each list."""
+    """Score the reading that a system chose from each list."""
     best = lists.best[system]
     picked = [lists.readings[o + b] if b >= 0 else None for o, b in zip(lists.offsets, best, strict=False)]
     return score(lists.references, picked)
@@ -77,19 +77,18 @@ def chosen(lists: TestLists, system: str) -> SemerResult:
 def measures(lists: TestLists, system: str, result: SemerResult) -> dict[str, tuple[float, float, float]]:
     """Return each measure of a system, whose choices scored as ``result``, with its 95 % interval (NaN: none)."""
     counted = result.metrics().items()
-    told = {name: _around(got, math.inf if name == "semer" else 1.0) for name, got in counted}
+    found = {name: _around(got, math.inf if name == "semer" else 1.0) for name, got in counted}
     scores, best = lists.scores[system], lists.best[system]
     sizes = np.diff(lists.offsets)
     utterance = np.repeat(np.arange(len(lists)), sizes)
     top = (lists.offsets[:-1] + best)[best >= 0]
-    told["ece"] = calibration.ece_interval(scores, lists.correct, utterance, BINS)
-    told["ece_mass"] = calibration.ece_interval(scores, lists.correct, utterance, BINS, "mass")
-    told["ece_top1"] = calibration.ece_interval(scores[top], lists.correct[top], utterance[top], BINS)
-    losses = calibration.log_losses(scores, lists.correct)
-    squares = (scores - lists.correct) ** 2
-    for name, each in (("nll", losses), ("brier", squares)):
-        told[name] = _around(ratio(np.bincount(utterance, each, len(lists)), sizes))
-    return told
+    found["ece"] = calibration.ece_interval(scores, lists.correct, utterance, BINS)
+    found["ece_mass"] = calibration.ece_interval(scores, lists.correct, utterance, BINS, "mass")
+    found["ece_top1"] = calibration.ece_interval(scores[top], lists.correct[top], utterance[top], BINS)
+    for name, each in (("nll", calibration.log_losses), ("brier", calibration.squared_errors)):
+        sums = np.bincount(utterance, each(scores, lists.correct), len(lists))
+        found[name] = _around(ratio(sums, sizes))
+    return found
 
 
 def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]:
@@ -110,14 +109,14 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
     for system in systems:
         each = {seed: measures(lists, system, results[seed, system]) for seed, lists in splits.items()}
         for seed, lists in splits.items():
-            lengths = np.array([len(reference.slots) + 1 for reference in lists.references])
+            lengths = np.array([reference_length(reference) for reference in lists.references])
             each[seed]["oracle_semer"] = _around(ratio(lists.oracle, lengths))
             for other in (baseline, *also):
                 if system != other:
                     name = "semer_relative" if other == baseline else f"semer_relative:{other}"
                     each[seed][name] = relative(results[seed, system], results[seed, other])
         for name in next(iter(each.values())):
-            parts = {seed: told[name] for seed, told in each.items() if name in told}
+            parts = {seed: found[name] for seed, found in each.items() if name in found}
             total = sum(len(lists) for lists in splits.values())
             rows.append(_row(system, test_set, name, _together(list(parts.values())), total, None))
             rows += [_row(system, test_set, name, part, len(splits[seed]), seed) for seed, part in parts.items()]
@@ -153,14 +152,14 @@ def relative(mine: SemerResult, theirs: SemerResult) -> tuple[float, float, floa
     return float(sums[0] / sums[1] - 1), float(low), float(high)
 
 
-def _row(system: str, test_set: str, name: str, told: tuple[float, float, float], n: int, seed: int | None) -> Row:
-    value, low, high = (None if math.isnan(number) else number for number in told)
+def _row(system: str, test_set: str, name: str, measured: tuple[float, float, float], n: int, seed: int | None) -> Row:
+    value, low, high = (None if math.isnan(number) else number for number in measured)
     return dict(zip(ROW_KEYS, (system, test_set, name, value, low, high, n, seed), strict=True))
 
 
 def diagrams(splits: Mapping[int, TestLists]) -> list[dict[str, Any]]:
     """Return the reliability diagrams of each system over all splits: of all domains together, and of each."""
-    told = []
+    drawn = []
     names = np.concatenate([lists.domains for lists in splits.values()])
     correct = np.concatenate([lists.correct for lists in splits.values()])
     for system in next(iter(splits.values())).scores:
@@ -168,5 +167,5 @@ def diagrams(splits: Mapping[int, TestLists]) -> list[dict[str, Any]]:
         for domain in [None, *sorted(set(names))]:
             here = slice(None) if domain is None else names == domain
             bins = calibration.reliability(scores[here], correct[here], BINS)
-            told.append({"system": system, "domain": domain, "bins": [b._asdict() for b in bins if b.n]})
-    return told
+            drawn.append({"system": system, "domain": domain, "bins": [b._asdict() for b in bins if b.n]})
+    return drawn
