@@ -19,11 +19,7 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits
 
 FILE = "reranker.json"  # in the artifact of one domain
-LOGS = (
-    "domain_logprob",
-    "intent_logprob",
-    "slots_logprob",
-)  # in the order of gristmill.models.requests.rerankers.FEATURES
+LOGS = ("domain_logprob", "intent_logprob", "slots_logprob")  # in the order of the re-rankers' FEATURES
 _ARTIFACT = "domain:"
 _FOLDER = "folder"
 

@@ -274,8 +274,8 @@ class Ranked(NamedTuple):
     confidence: float
 
 
-class Scores(NamedTuple):
-    """What a batch of lists is ranked by."""
+class ListScores(NamedTuple):
+    """Scores of a batch of lists, by which they are ranked."""
 
     confidence: np.ndarray  # (hypotheses,) float32
     key: np.ndarray  # (hypotheses,) float64: logarithms of the confidences, which tell apart what is near 0 and 1
@@ -321,7 +321,7 @@ class Reranker:
         """The context columns that it needs."""
         return tuple(sorted({spec.name for made in self.domains.values() for spec in made.context}))
 
-    def score(self, lists: Lists) -> Scores:
+    def score(self, lists: Lists) -> ListScores:
         """Score a batch of lists.
 
         Raises:
@@ -345,7 +345,7 @@ class Reranker:
             parts[start:end] = self.domains[name].log_confidences(logs[:, start:end], own)
         key = np.empty_like(parts)
         key[order] = parts
-        return Scores(np.exp(key).astype(np.float32), key, best_of(key, lists.offsets))
+        return ListScores(np.exp(key).astype(np.float32), key, best_of(key, lists.offsets))
 
     def rank(
         self, hypotheses: Sequence[Mapping[str, Any]], context: Mapping[str, str | float | bool | None] | None = None
