@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 from scipy.optimize import minimize
 
 from gristmill.actors.requests.rerank import lists_of, read_weights
+from gristmill.actors.requests.weight_trainer import WeightSettings
 from gristmill.cluster import session
 from gristmill.cluster.ray_runner import RayRunner
-from gristmill.models.measures.calibration import nll
+from gristmill.models.measures.calibration import log_losses
 from gristmill.models.requests.rerankers import DomainReranker, Lists, Reranker
 from gristmill.pipelines.command.export import find_set
-from gristmill.pipelines.requests.systems import WeightSettings, train_weights
+from gristmill.pipelines.requests.systems import train_weights
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 
@@ -79,7 +80,10 @@ def judged(reranker: Reranker, test: Lists, table: pa.Table) -> dict[str, float]
     lengths = table["reference_length"].to_numpy()
     best = test.offsets[:-1] + scores.best
     errors = np.where(scores.best >= 0, test.semer[np.minimum(best, len(test.semer) - 1)] * lengths, lengths)
-    return {"semer": float(errors.sum() / lengths.sum()), "nll": nll(scores.confidence, test.correct)}
+    return {
+        "semer": float(errors.sum() / lengths.sum()),
+        "nll": float(log_losses(scores.confidence, test.correct).mean()),
+    }
 
 
 def main() -> None:

@@ -20,8 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.driver_memory import peak
-from gristmill.actors.requests import rerank
-from gristmill.actors.requests.rerank import Rerank, file_of
+from gristmill.actors.requests.rerank import LOGS, Rerank, RerankSettings, file_of, folder_ref
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.requests.rerankers import DomainReranker
 from gristmill.shards import store
@@ -43,7 +42,7 @@ def tables(lists: int) -> Iterator[pa.Table]:
             "domain": pa.array([f"domain{d:02d}" for d in rng.integers(DOMAINS, size=n)]),
             "intent": pa.array(["intent"] * n),
             "slots": pa.array([[]] * n, HYPOTHESIS.field("slots").type),
-            **{name: pa.array(np.log(rng.random(n)).astype(np.float32)) for name in rerank.LOGS},
+            **{name: pa.array(np.log(rng.random(n)).astype(np.float32)) for name in LOGS},
             "errors": pa.array(np.zeros(n, np.int32)),
             "correct": pa.array(rng.random(n) < 0.1),
         }
@@ -68,7 +67,7 @@ def loop(source: SealedSet, by_domain: dict[str, tuple[np.ndarray, float]]) -> i
     for table in source.tables(["hypotheses"]):
         for one in table["hypotheses"]:
             flat = one.values
-            logs = np.stack([flat.field(name).to_numpy() for name in rerank.LOGS])
+            logs = np.stack([flat.field(name).to_numpy() for name in LOGS])
             names = flat.field("domain").to_pylist()
             own = np.stack([by_domain[name][0] for name in names], 1)
             s = (own * logs).sum(0) + np.array([by_domain[name][1] for name in names])
@@ -77,7 +76,7 @@ def loop(source: SealedSet, by_domain: dict[str, tuple[np.ndarray, float]]) -> i
 
 
 def step(source: SealedSet, folder: str, out: str) -> None:
-    run_step(Step("ranked", (rerank.stage(folder=folder),), source), out, InProcessRunner(), 0)
+    run_step(Step("ranked", (Rerank.stage(folder=folder_ref(folder)),), source), out, InProcessRunner(), 0)
 
 
 def timed(act: Callable[[], object]) -> float:
@@ -103,7 +102,7 @@ def main() -> None:
         by_domain = weights(folder)
         sizes = {size: seal_tables(f"{name}/lists{size}", "lists", tables(size)) for size in (lists // 10, lists)}
         source = sizes[lists]
-        actor = Rerank(folder=folder)
+        actor = Rerank(RerankSettings(), folder=folder)
         seconds: dict[str, list[float]] = {"loop": [], "actor": [], "step": []}
         for repeat in range(REPEATS):
             seconds["loop"].append(timed(lambda: loop(source, by_domain)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -126,9 +127,13 @@ class RayRunner:
         return execution, {task.stages[p].name: pool.most for pool in pools for p in pool.places}
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
-        """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many at once as fit."""
+        """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many at once as fit.
+
+        Fits and groups of trainings share the cluster: none of it is idle while one of either kind could start.
+        """
         from gristmill.cluster.ray_fit import fit_jobs
         from gristmill.cluster.ray_train import train_jobs
+        from gristmill.cluster.shares import Shares
 
         cpus = session.start(self.workers)
         import ray
@@ -136,7 +141,17 @@ class RayRunner:
         capacity = self.placement.grown(Capacity(cpus, ray.cluster_resources().get("GPU", 0.0)), self.workers)
         fits = [(job, url) for job, url in jobs if not job.stepwise]
         trainings = [(job, url) for job, url in jobs if job.stepwise]
-        for seconds, resources in [*fit_jobs(fits, capacity), *train_jobs(trainings, capacity, self.run, self.log)]:
+        shares = Shares(capacity)
+        with ThreadPoolExecutor(1) as beside:
+            groups = beside.submit(train_jobs, trainings, shares, self.run, self.log)
+            groups.add_done_callback(lambda done: shares.stop() if done.exception() else None)
+            try:
+                held = fit_jobs(fits, shares, self.run, self.log)
+                held += groups.result()
+            except BaseException:
+                shares.stop()
+                raise
+        for seconds, resources in held:
             self.metrics.spend(seconds, resources)
 
 

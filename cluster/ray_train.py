@@ -18,6 +18,7 @@ from gristmill.cluster.checkpoints import Checkpoints
 from gristmill.cluster.envelope import pickled_error
 from gristmill.cluster.metrics import TrainingMetrics
 from gristmill.cluster.pools import WORKER_SHARE, Capacity
+from gristmill.cluster.shares import Shares
 from gristmill.cluster.training_log import LogSettings, TrainingLog
 from gristmill.shards import store
 from gristmill.shards.errors import GristmillError, UserError
@@ -30,8 +31,10 @@ STORAGE = ".ray-train"  # what Ray Train notes about a group, beside the first j
 Jobs = Sequence[tuple[TrainJob, str]]
 
 
-def train_jobs(jobs: Jobs, capacity: Capacity, run: str, log: LogSettings) -> list[tuple[float, Resources]]:
+def train_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tuple[float, Resources]]:
     """Train jobs side by side and commit each one's artifact at its URL; their curves go to the log, too.
+
+    Groups are made of jobs of equal resources, and run side by side as far as there is room.
 
     Returned are the seconds that workers were held, and what each of them held.
 
@@ -41,10 +44,25 @@ def train_jobs(jobs: Jobs, capacity: Capacity, run: str, log: LogSettings) -> li
     alike: dict[tuple[int, Resources], list[tuple[TrainJob, str]]] = defaultdict(list)
     for job, url in jobs:
         alike[job.ranks, job.resources].append((job, url))
-    return [
-        (_train_group(group, ranks, resources, capacity, run, log), resources)
+    kinds = [
+        _Kind(group, ranks, resources, slots(group, resources, shares.capacity, ranks))
         for (ranks, resources), group in alike.items()
     ]
+    if not kinds:
+        return []
+    for kind in kinds:
+        shares.on_stop(kind.queue.end.remote)
+    with ThreadPoolExecutor(sum(kind.most for kind in kinds)) as pool:
+        groups = [
+            (kind, pool.submit(_train_group, kind, slot, shares, run, log))
+            for kind in kinds
+            for slot in range(kind.most)
+        ]
+        held = [(group.result(), kind.resources) for kind, group in groups]
+    errors = [error for error in (kind.close() for kind in kinds) if error is not None]
+    if errors:
+        raise pickle.loads(errors[0])
+    return held
 
 
 def slots(jobs: Jobs, resources: Resources, capacity: Capacity, ranks: int = 1) -> int:
@@ -69,30 +87,51 @@ def cpu_share(resources: Resources, capacity: Capacity, ranks: int = 1) -> float
 
 
 def lost(name: str) -> RuntimeError:
-    """Return what is told of a job whose workers were lost too often."""
+    """Return the error of a job whose workers were lost too often."""
     return RuntimeError(f"training {name} lost its workers {ATTEMPTS} times (killed, or out of memory)")
 
 
-def _train_group(jobs: Jobs, ranks: int, resources: Resources, capacity: Capacity, run: str, log: LogSettings) -> float:
+class _Kind:
+    """Trainings of equal ranks and resources, which ``most`` groups take from one queue."""
+
+    def __init__(self, jobs: Jobs, ranks: int, resources: Resources, most: int) -> None:
+        import ray
+
+        self.jobs, self.ranks, self.resources, self.most = jobs, ranks, resources, most
+        self.queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
+
+    def close(self) -> bytes | None:
+        """End the queue; return the error that ended the trainings, if there was one."""
+        import ray
+
+        error: bytes | None = ray.get(self.queue.error.remote())
+        ray.kill(self.queue)
+        return error
+
+
+def _train_group(kind: _Kind, slot: int, shares: Shares, run: str, log: LogSettings) -> float:
+    """Train jobs of a kind, when there is room, until none is left; return the seconds that ranks were held."""
     import ray
 
-    at_once = slots(jobs, resources, capacity, ranks)
-    share = cpu_share(resources, capacity, ranks)
+    if not shares.take(kind.resources, kind.ranks):
+        return 0.0
     begun = time.monotonic()
-    queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
-    with ThreadPoolExecutor(at_once) as pool:
-        given = (ranks, share, resources.gpus, run, log)
-        trainers = [pool.submit(_fit, jobs, queue, slot, *given) for slot in range(at_once)]
-        for trainer in trainers:
-            trainer.result()
-    error: Any = ray.get(queue.error.remote())
-    ray.kill(queue)
-    if error is not None:
-        raise pickle.loads(error)
-    return (time.monotonic() - begun) * at_once * ranks
+    try:
+        if shares.stopped or not ray.get(kind.queue.left.remote()):
+            return 0.0  # others of the kind were done before there was room
+        share = cpu_share(kind.resources, shares.capacity, kind.ranks)
+        _train(kind.jobs, kind.queue, slot, kind.ranks, share, kind.resources.gpus, run, log)
+        if ray.get(kind.queue.error.remote()) is not None:
+            shares.stop()
+    except BaseException:
+        shares.stop()
+        raise
+    finally:
+        shares.give(kind.resources, kind.ranks)
+    return (time.monotonic() - begun) * kind.ranks
 
 
-def _fit(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float, run: str, log: LogSettings) -> None:
+def _train(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: float, run: str, log: LogSettings) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -179,6 +218,14 @@ class Queue:
         if self.failure is None and (final or self.attempts[self.taken[slot]] >= ATTEMPTS):
             self.failure = error
 
+    def end(self) -> None:
+        """Hand out no more jobs."""
+        self.waiting.clear()
+
+    def left(self) -> int:
+        """Return how many jobs no group has taken yet."""
+        return 0 if self.failure is not None else len(self.waiting)
+
     def error(self) -> bytes | None:
         """Return the error that ended it all."""
         return self.failure
@@ -203,10 +250,10 @@ class RayTrainContext:
         return None if name is None else self.checkpoints.read(name)
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Tell how it goes, to the log and as series, and keep the checkpoint.
+        """Write metrics to the log and as series, and keep the checkpoint.
 
-        Ray Train is not told: without a checkpoint of its own it does nothing with a report, and the next one waits
-        until its controller has come round for it.
+        They are not reported to Ray Train: without a checkpoint of its own it does nothing with a report, and the next
+        one waits until its controller has come round for it.
         """
         if self.metrics is not None:
             self.metrics.point(metrics)

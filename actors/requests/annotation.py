@@ -39,12 +39,12 @@ def read_tags(tokens: Sequence[str], tags: Sequence[str]) -> Slots:
         raise RejectRecord(UNEQUAL)
     slots: Slots = []
     for place, tag in enumerate(tags):
-        sign, _, name = tag.partition("-")
+        mark, _, name = tag.partition("-")
         if tag == "O":
             continue
-        if sign not in ("B", "I") or not name:
+        if mark not in ("B", "I") or not name:
             raise RejectRecord(BAD_TAG)
-        if sign == "B":
+        if mark == "B":
             slots.append((name, place, place + 1))
         elif slots and slots[-1][0] == name and slots[-1][2] == place:
             slots[-1] = (name, slots[-1][1], place + 1)
@@ -121,7 +121,7 @@ def read_parse(parse: str) -> tuple[list[str], str, Slots]:
 
 
 def read_slots(tokens: Sequence[str], slots: object) -> Slots:
-    """Return slots that are told as ``{"name", "value"}``, ``{"name", "start", "end"}`` (in tokens) or both.
+    """Return slots that are given as ``{"name", "value"}``, ``{"name", "start", "end"}`` (in tokens) or both.
 
     Without a span, a value is the first of its kind in the text that is in no slot named before it.
     """

@@ -1,4 +1,4 @@
-"""The actor that says which records are for test and which fold of training each other one is in, by its text."""
+"""The actor that deals records to the test part and to folds of training, by their text."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FOLD = pa.field("fold", pa.int32())
 
 
 def normalised(text: str) -> str:
-    """Return a text in small letters, composed alike, without punctuation, its words separated by single spaces.
+    """Return a text in lower case and NFKC, without punctuation, its words separated by single spaces.
 
-    Signs within a word stand for nothing (``o'clock`` and ``oclock`` are equal), others for a space.
+    Apostrophes are removed (``o'clock`` and ``oclock`` are equal), other punctuation is replaced by a space.
     """
     folded = unicodedata.normalize("NFKC", text).casefold().replace("'", "").replace("’", "")
-    kept = "".join(" " if unicodedata.category(sign)[0] in "PSZC" else sign for sign in folded)
+    kept = "".join(" " if unicodedata.category(one)[0] in "PSZC" else one for one in folded)
     return " ".join(unicodedata.normalize("NFKC", kept).split())
 
 

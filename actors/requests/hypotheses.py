@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.requests.folds import TEST
@@ -20,19 +21,34 @@ from gristmill.models.requests.domain import Domains, Reading, load
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import HYPOTHESES_FIELDS
-from gristmill.shards.stage import BatchLimits, Resources, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits
 
 
-class Hypotheses:
+class ListSettings(Settings):
+    """Sizes of the lists of hypotheses."""
+
+    n: int = Field(20, ge=1)
+    """Hypotheses of a request, at most."""
+    intents: int = Field(2, ge=1)
+    """Hypotheses of one domain for a request, at most; they differ in their intent."""
+
+
+class Hypotheses(Actor):
     """Adds ``hypotheses``, ``reference_length`` and ``oracle_errors`` to requests with ``fold``.
 
-    ``n`` readings of a request at most, ``intents`` of a domain at most, best first by the sum of the three
-    log-probabilities. ``models``: urls by ``fold/domain``. A request without a domain has readings whose errors are
-    null, as are the two other columns.
+    Hypotheses are the best readings, best first by the sum of the three log-probabilities. ``models``: urls by
+    ``fold/domain``, see :func:`readers`. A request without a domain has readings whose errors are null, as are the two
+    other columns.
     """
 
-    def __init__(self, n: int, intents: int, **models: str) -> None:
-        self._n, self._intents = n, intents
+    name = "hypotheses"
+    adds = HYPOTHESES_FIELDS
+    batch = BatchLimits(256)
+    settings: ListSettings
+
+    def __init__(self, settings: ListSettings, **models: str) -> None:
+        super().__init__(settings)
         folds: dict[int, dict[str, str]] = {}
         for key, url in models.items():
             fold, _, domain = key.partition("/")
@@ -43,7 +59,7 @@ class Hypotheses:
         }
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Read a batch of requests."""
+        """Return the batch with the hypotheses of each request and their errors."""
         if "fold" not in batch.column_names:
             raise UserError(f"hypotheses: requests without fold; expected -1 for the test, given {batch.column_names}")
         folds = np.array(batch["fold"].to_pylist(), dtype=object)
@@ -54,9 +70,8 @@ class Hypotheses:
         found: list[list[tuple[str, Reading]]] = [[] for _ in tokens]
         for fold, domains in self._folds.items():
             rows = np.flatnonzero(folds == fold).tolist()
-            for row, readings in zip(
-                rows, domains.read([tokens[row] for row in rows], self._n, self._intents), strict=True
-            ):
+            read = domains.read([tokens[row] for row in rows], self.settings.n, self.settings.intents)
+            for row, readings in zip(rows, read, strict=True):
                 found[row] = readings
         references = batch.select(["domain", "intent", "slots"]).to_pylist()
         columns = zip(*map(_judged, found, references), strict=True) if found else ((), (), ())
@@ -116,24 +131,13 @@ def _load(url: str, fold: int, domain: str) -> Any:
     return model
 
 
-def stage(
-    models: Mapping[int, Mapping[str, Artifact]],
-    n: int = 10,
-    intents: int = 3,
-    name: str = "hypotheses",
-    *,
-    resources: Resources | None = None,
-) -> Stage:
-    """Return the stage. ``models``: of each fold (-1: the test) and domain; each fold has the same domains."""
+def readers(models: Mapping[int, Mapping[str, Artifact]]) -> dict[str, ArtifactRef]:
+    """Return the artifacts of the stage, from the models of each fold (-1: the test) and domain.
+
+    Raises:
+        UserError: the folds do not all have the same domains.
+    """
     domains = {fold: sorted(given) for fold, given in models.items()}
     if not domains or len({tuple(given) for given in domains.values()}) > 1 or not all(domains.values()):
         raise UserError(f"hypotheses: models of {domains}; expected the same domains for each fold")
-    return Stage(
-        name,
-        "gristmill.actors.requests.hypotheses:Hypotheses",
-        adds=HYPOTHESES_FIELDS,
-        params={"n": n, "intents": intents},
-        artifacts={f"{fold}/{domain}": models[fold][domain].ref for fold in models for domain in domains[fold]},
-        batch=BatchLimits(256),
-        resources=resources or Resources(),
-    )
+    return {f"{fold}/{domain}": models[fold][domain].ref for fold in models for domain in domains[fold]}

@@ -8,15 +8,14 @@ fold, which the trees have not seen.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.actors.audio import set_column
-from gristmill.actors.requests.rerank import lists_of
+from gristmill.actors.requests.rerank import labelled_lists, lists_of, score_fields, with_scores
 from gristmill.models.requests.reranker_fit import context_specs
 from gristmill.models.requests.rerankers import Context, Lists, best_of, context_json, context_of
 from gristmill.shards import canonical
@@ -24,12 +23,13 @@ from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
-SCALINGS = ("none", "temperature", "platt")
+Scaling = Literal["none", "temperature", "platt"]
 GRADES = 3  # of relevance above none: how much of the reference a hypothesis has right
 ROUNDS, PATIENCE = 400, 30
-SETTINGS = {
+PARAMETERS = {  # of LightGBM
     "objective": "lambdarank",
     "metric": "ndcg",
     "eval_at": [1],
@@ -52,22 +52,31 @@ def available() -> None:
         raise UserError("LightGBM is not installed: run `pip install 'gristmill[peers]'`, or set peer: null") from None
 
 
-def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
-    """Fit trees on all folds of ``data`` but the last, which stops them and scales their scores; test is left out.
+class LambdarankTraining(Settings):
+    """Training of the peer."""
 
-    ``data`` is the URL of a sealed set of hypotheses, ``context`` names columns.
+    context: tuple[str, ...] = ()
+    """Columns that the trees see beside the domain and the three scores."""
+    seed: int = 0
+    """Of LightGBM."""
+
+
+def train(settings: LambdarankTraining, context: TrainContext, *, data: str) -> dict[str, Any]:
+    """Fit trees on the sealed hypotheses at ``data``, on all folds but the last; test is left out.
+
+    The last fold decides how many trees there are, and scales their scores.
     """
     import lightgbm
 
-    data, columns = open_sealed(config["data"]), list(config.get("context", ()))
-    table = pa.concat_tables(data.tables(["fold", "reference_length", "hypotheses", *columns]))
+    hypotheses, columns = open_sealed(data), settings.context
+    table = pa.concat_tables(hypotheses.tables(["fold", "reference_length", "hypotheses", *columns]))
     table = table.filter(pc.greater_equal(table["fold"], 0))
     last = pc.max(table["fold"])
     parts = [
-        lists_of(
+        labelled_lists(
             table.filter(pc.equal(table["fold"], last) if held else pc.not_equal(table["fold"], last)),
             columns,
-            labelled=True,
+            hypotheses.name,
         )
         for held in (False, True)
     ]
@@ -89,7 +98,7 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
             )
         )
     trees = lightgbm.train(
-        SETTINGS | {"seed": int(config.get("seed", 0))},
+        PARAMETERS | {"seed": settings.seed},
         sets[0],
         ROUNDS,
         valid_sets=[sets[1]],
@@ -101,7 +110,10 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
     scales = {}
     for place, name in enumerate(held.domains):
         mine = held.domain == place
-        scales[name] = {kind: _scale(raw[mine], held.correct[mine], offset=kind == "platt") for kind in SCALINGS[1:]}
+        scales[name] = {
+            "temperature": _scale(raw[mine], held.correct[mine], offset=False),
+            "platt": _scale(raw[mine], held.correct[mine], offset=True),
+        }
     context.report({"step": trees.best_iteration, "loss": 1 - trees.best_score["valid_0"]["ndcg@1"]})
     body = {
         "domains": domains,
@@ -133,49 +145,47 @@ def _scale(scores: np.ndarray, correct: np.ndarray, *, offset: bool) -> list[flo
     return [float(np.exp(found[0])), float(found[1]) if offset else 0.0]
 
 
-class Lambdarank:
+class LambdarankSettings(Settings):
+    """What the peer reads, and the columns that it adds."""
+
+    context: tuple[str, ...] = ()
+    """Columns that the trees were trained with."""
+    suffixes: dict[Scaling, str]
+    """Suffix of the added columns, for each way to scale scores into confidences."""
+
+
+class Lambdarank(Actor):
     """Adds confidences and the place of the best for each scaling, as the actor ``Rerank`` does for weights."""
 
-    def __init__(self, columns: Sequence[str], suffixes: Mapping[str, str], model: str) -> None:
+    name = "lambdarank"
+    batch = BatchLimits(rows=4096)
+    settings: LambdarankSettings
+
+    def __init__(self, settings: LambdarankSettings, model: str) -> None:
         import lightgbm
 
+        super().__init__(settings)
         body = json.loads(read_file(model, SCALES))
-        self.columns, self.suffixes = list(columns), dict(suffixes)
         self.trees = lightgbm.Booster(model_str=read_file(model, TREES).decode())
         self.domains, self.scales = body["domains"], body["scales"]
         self.specs = [context_of(given) for given in body["context"]]
 
+    @classmethod
+    def contract(cls, settings: LambdarankSettings) -> dict[str, Any]:
+        """Return the columns that it adds."""
+        return {"adds": tuple(field for suffix in settings.suffixes.values() for field in score_fields(suffix))}
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        lists = lists_of(batch, self.columns)
+        """Return the batch with ``scores`` and ``best`` of each scaling, each with its suffix."""
+        lists = lists_of(batch, self.settings.context)
         raw = np.zeros(len(lists.domain))
         if len(raw):
             raw[:] = self.trees.predict(_features(lists, self.domains, self.specs), num_threads=1)
-        for scaling, suffix in self.suffixes.items():
+        for scaling, suffix in self.settings.suffixes.items():
             s = raw
             if scaling != "none":
                 pairs = np.array([self.scales.get(name, {}).get(scaling, (1.0, 0.0)) for name in lists.domains])
                 s = raw * pairs[lists.domain, 0] + pairs[lists.domain, 1]
-            held = pa.ListArray.from_arrays(
-                pa.array(lists.offsets, pa.int32()), pa.array((1 / (1 + np.exp(-s))).astype(np.float32))
-            )
-            batch = set_column(batch, f"scores{suffix}", held)
-            batch = set_column(batch, f"best{suffix}", pa.array(best_of(s, lists.offsets)))
+            confidence = (1 / (1 + np.exp(-s))).astype(np.float32)
+            batch = with_scores(batch, suffix, lists, confidence, best_of(s, lists.offsets))
         return batch
-
-
-def stage(model: ArtifactRef, suffixes: Mapping[str, str], columns: Sequence[str] = ()) -> Stage:
-    """Return the stage; ``suffixes`` names the columns of each scaling (one of ``SCALINGS``)."""
-    adds = [
-        field
-        for suffix in suffixes.values()
-        for field in (pa.field(f"scores{suffix}", pa.list_(pa.float32())), pa.field(f"best{suffix}", pa.int32()))
-    ]
-    return Stage(
-        "lambdarank",
-        "gristmill.actors.requests.lambdarank:Lambdarank",
-        tuple(adds),
-        params={"columns": list(columns), "suffixes": dict(suffixes)},
-        artifacts={"model": model},
-        batch=BatchLimits(rows=4096),
-    )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
+from pydantic import Field, field_validator
 
 from gristmill.actors.requests.annotation import (
     NO_INTENT,
@@ -22,7 +23,8 @@ from gristmill.actors.requests.annotation import (
 from gristmill.actors.sources.requests import DELIMITERS, LISTED
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import REQUEST_FIELDS
-from gristmill.shards.stage import BatchLimits, Resources, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
 
 ContextKind = Literal["string", "number", "boolean"]
 
@@ -46,23 +48,46 @@ class _Request(NamedTuple):
     text: str | None = None  # where it is not its tokens joined by spaces
 
 
-class Parse:
-    """Reads ``raw`` into the columns of a request.
+class AnnotationSettings(Settings):
+    """How annotation is read."""
 
-    ``lang`` is the language of what does not tell its own; ``domains`` sorts the intents of SNIPS and ATIS, of which
-    each is a domain of its own without it; ``parse`` is the column of TOP parses that is read; ``context`` names
-    columns that are carried through, as strings or as numbers.
+    domains: dict[str, str] | None = None
+    """The domain of each intent of SNIPS and ATIS; without it each intent is a domain of its own."""
+    parse: Literal["en_parse", "cs_parse"] = "en_parse"
+    """The column of TOP parses that is read."""
+    context: dict[str, ContextKind] = Field(default_factory=dict)
+    """Columns of the corpus that are kept, by name: strings, numbers or truth values."""
+
+    @field_validator("context")
+    @classmethod
+    def _are_columns_of_their_own(cls, context: dict[str, ContextKind]) -> dict[str, ContextKind]:
+        taken = {field.name for field in REQUEST_FIELDS} | {"fold", *LISTED.names, "parent_id", "reject_reason"}
+        for name in context:
+            if name in taken or not name:
+                raise ValueError(f"{name!r} is a column of every request; expected other columns of the corpus")
+        return context
+
+
+class ParseSettings(AnnotationSettings):
+    """How a corpus is read."""
+
+    lang: str = "en"
+    """Language of the requests whose record does not name it."""
+
+
+class Parse(Actor):
+    """Reads ``raw``, as :mod:`gristmill.actors.sources.requests` lists it, into the columns of a request.
+
+    ``part`` is kept for the folds.
     """
 
-    def __init__(
-        self,
-        lang: str = "en",
-        domains: Mapping[str, str] | None = None,
-        parse: str = "en_parse",
-        context: Mapping[str, ContextKind] | None = None,
-    ) -> None:
-        self._lang, self._domains, self._parse = lang, domains, parse
-        self._context = dict(context or {})
+    name = "parse"
+    drops = _DROPS
+    batch = BatchLimits(512)
+    settings: ParseSettings
+
+    def __init__(self, settings: ParseSettings) -> None:
+        super().__init__(settings)
         self._readers = {
             "snips": self._snips,
             "hwu64": self._hwu64,
@@ -73,10 +98,15 @@ class Parse:
             "jsonl": self._jsonl,
         }
 
+    @classmethod
+    def contract(cls, settings: ParseSettings) -> dict[str, Any]:
+        """Return the columns that it adds."""
+        return {"adds": (*REQUEST_FIELDS[1:], *_context_fields(settings.context))}
+
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
+        """Return the batch with the columns of a request; what does not parse is rejected."""
         made = [self._row(row) for row in batch.to_pylist()]
-        fields = [*REQUEST_FIELDS, *context_fields(self._context)]
+        fields = [*REQUEST_FIELDS, *_context_fields(self.settings.context)]
         columns = {field.name: pa.array([row.get(field.name) for row in made], field.type) for field in fields}
         kept = {name: batch[name] for name in batch.column_names if name not in columns}
         reasons = pa.array([row.get("reject_reason") for row in made], pa.string())
@@ -93,7 +123,7 @@ class Parse:
                 raise RejectRecord(NO_INTENT)
             if not found.domain:
                 raise RejectRecord(NO_DOMAIN)
-            context = {name: _context(found.values.get(name), kind) for name, kind in self._context.items()}
+            context = {name: _context(found.values.get(name), kind) for name, kind in self.settings.context.items()}
         except RejectRecord as reject:
             return {"id": row["id"], "reject_reason": reject.reason}
         slots = [
@@ -107,7 +137,7 @@ class Parse:
             "domain": found.domain,
             "intent": found.intent,
             "slots": slots,
-            "lang": found.lang or self._lang,
+            "lang": found.lang or self.settings.lang,
             "label_source": "gold",
             **context,
         }
@@ -121,7 +151,8 @@ class Parse:
         return _Request(tokens, self._sorted(intent), intent, slots)
 
     def _sorted(self, intent: str) -> str:
-        return intent if self._domains is None else self._domains.get(intent, "")
+        domains = self.settings.domains
+        return intent if domains is None else domains.get(intent, "")
 
     def _hwu64(self, row: Mapping[str, Any]) -> _Request:
         return _inline(_cells(row), "answer_annotation", "intent")
@@ -137,11 +168,10 @@ class Parse:
 
     def _top(self, row: Mapping[str, Any]) -> _Request:
         values = _cells(row)
-        if self._parse not in values:
-            raise UserError(
-                f"{row['id']}: there is no column {self._parse!r} in its file; expected en_parse or cs_parse"
-            )
-        tokens, intent, slots = read_parse(_string(values, self._parse))
+        column = self.settings.parse
+        if column not in values:
+            raise UserError(f"{row['id']}: there is no column {column!r} in its file; expected en_parse or cs_parse")
+        tokens, intent, slots = read_parse(_string(values, column))
         return _Request(tokens, _string(values, "domain"), intent, slots, None, values)
 
     def _clinc150(self, row: Mapping[str, Any]) -> _Request:
@@ -224,37 +254,6 @@ def _context(value: Any, kind: ContextKind) -> str | float | None:
     return number
 
 
-def context_fields(context: Mapping[str, ContextKind]) -> tuple[pa.Field, ...]:
-    """Return the columns of a context, in the order of their names.
-
-    Raises:
-        UserError: one has the name of another column of a request.
-    """
-    taken = {field.name for field in REQUEST_FIELDS} | {"fold", *LISTED.names, "parent_id", "reject_reason"}
-    for name in context:
-        if name in taken or not name:
-            raise UserError(f"context: {name!r} is a column of every request; expected other columns of the corpus")
+def _context_fields(context: Mapping[str, ContextKind]) -> tuple[pa.Field, ...]:
+    """Return the columns of a context, in the order of their names."""
     return tuple(pa.field(name, _TYPES[kind]) for name, kind in sorted(context.items()))
-
-
-def stage(
-    name: str = "parse",
-    *,
-    lang: str = "en",
-    domains: Mapping[str, str] | None = None,
-    parse: str = "en_parse",
-    context: Mapping[str, ContextKind] | None = None,
-    resources: Resources | None = None,
-) -> Stage:
-    """Return the stage over what ``gristmill.actors.sources.requests`` lists; ``part`` is kept for the folds."""
-    fields = context_fields(context or {})
-    params = {"lang": lang, "domains": domains, "parse": parse, "context": dict(sorted((context or {}).items()))}
-    return Stage(
-        name,
-        "gristmill.actors.requests.parsing:Parse",
-        (*REQUEST_FIELDS[1:], *fields),
-        _DROPS,
-        params,
-        batch=BatchLimits(512),
-        resources=resources or Resources(),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -14,26 +15,36 @@ from gristmill.models.requests.rerankers import Column, DomainReranker, Hypothes
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import read_file
 from gristmill.shards.errors import UserError
-from gristmill.shards.stage import ArtifactRef, BatchLimits, Stage
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits
 
 FILE = "reranker.json"  # in the artifact of one domain
-LOGS = (
-    "domain_logprob",
-    "intent_logprob",
-    "slots_logprob",
-)  # in the order of gristmill.models.requests.rerankers.FEATURES
+LOGS = ("domain_logprob", "intent_logprob", "slots_logprob")  # in the order of the re-rankers' FEATURES
 _ARTIFACT = "domain:"
 _FOLDER = "folder"
 
 
-class Rerank:
+class RerankSettings(Settings):
+    """Columns that a re-ranker adds."""
+
+    suffix: str = ""
+    """Of their names, where several re-rankers score the same lists."""
+
+
+class Rerank(Actor):
     """Adds the confidence of each hypothesis, in the order of its list, and the place of the best (-1: none).
 
-    Weights come from one artifact a domain or from a plain folder of ``<domain>.json``; without any, scores are
-    unweighted (R0). A record with a hypothesis that cannot be scored is broken, the others are not.
+    Weights come from one artifact a domain (:func:`artifacts_of`) or from a plain ``folder`` of ``<domain>.json``
+    (:func:`folder_ref`); without any, scores are unweighted (R0). A record with a hypothesis that cannot be scored is
+    broken, the others are not.
     """
 
-    def __init__(self, suffix: str = "", **urls: str) -> None:
+    name = "rerank"
+    batch = BatchLimits(rows=4096)
+    settings: RerankSettings
+
+    def __init__(self, settings: RerankSettings, **urls: str) -> None:
+        super().__init__(settings)
         read = []
         for key, url in urls.items():
             if key == _FOLDER:
@@ -41,46 +52,46 @@ class Rerank:
             else:
                 read.append(read_weights(url, key.removeprefix(_ARTIFACT)))
         self.reranker = Reranker(read) if read else None
-        self.suffix = suffix
+
+    @classmethod
+    def contract(cls, settings: RerankSettings) -> dict[str, Any]:
+        """Return the columns that it adds."""
+        return {"adds": score_fields(settings.suffix)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        try:
-            lists = lists_of(batch, self.reranker.columns if self.reranker else ())
-            scores = (self.reranker or Reranker.unweighted(lists.domains)).score(lists)
-        except HypothesisError as error:
-            raise ValueError(str(error)) from None  # one record's fault, so the batch is searched for it
-        held = pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), pa.array(scores.confidence))
-        batch = set_column(batch, f"scores{self.suffix}", held)
-        return set_column(batch, f"best{self.suffix}", pa.array(scores.best))
+        """Return the batch with ``scores`` and ``best``, each with the suffix."""
+        lists = lists_of(batch, self.reranker.columns if self.reranker else ())
+        scores = (self.reranker or Reranker.unweighted(lists.domains)).score(lists)
+        return with_scores(batch, self.settings.suffix, lists, scores.confidence, scores.best)
 
 
-def stage(
-    weights: Mapping[str, ArtifactRef] | None = None,
-    folder: str | None = None,
-    *,
-    name: str = "rerank",
-    suffix: str = "",
-) -> Stage:
-    """Return the stage that scores hypotheses and adds ``scores`` and ``best``, each with the suffix.
+def score_fields(suffix: str) -> tuple[pa.Field, ...]:
+    """Return the columns that a re-ranker adds, by their suffix."""
+    return pa.field(f"scores{suffix}", pa.list_(pa.float32())), pa.field(f"best{suffix}", pa.int32())
 
-    ``weights`` are artifacts by domain, ``folder`` a URL that holds ``<domain>.json``; without either it is R0.
+
+def with_scores(batch: pa.Table, suffix: str, lists: Lists, confidence: np.ndarray, best: np.ndarray) -> pa.Table:
+    """Return a batch with the columns of :func:`score_fields`.
+
+    ``confidence`` (hypotheses,) float32 and ``best`` (records,) int32 are those of the batch's lists.
+    """
+    held = pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), pa.array(confidence))
+    return set_column(set_column(batch, f"scores{suffix}", held), f"best{suffix}", pa.array(best))
+
+
+def artifacts_of(weights: Mapping[str, ArtifactRef]) -> dict[str, ArtifactRef]:
+    """Return the artifacts of the stage, from those of the weights by domain."""
+    return {f"{_ARTIFACT}{domain}": ref for domain, ref in weights.items()}
+
+
+def folder_ref(folder: str) -> ArtifactRef:
+    """Return a plain folder of weights as the stage's ``folder``; its digest is that of the weights.
 
     Raises:
         UserError: as :func:`load_folder`.
     """
-    artifacts = {f"{_ARTIFACT}{domain}": ref for domain, ref in (weights or {}).items()}
-    if folder is not None:
-        shas = {made.domain: canonical.sha256(made.to_bytes()) for made in load_folder(folder)}
-        artifacts[_FOLDER] = ArtifactRef(folder, canonical.digest(shas))
-    return Stage(
-        name=name,
-        actor="gristmill.actors.requests.rerank:Rerank",
-        adds=(pa.field(f"scores{suffix}", pa.list_(pa.float32())), pa.field(f"best{suffix}", pa.int32())),
-        params={"suffix": suffix},
-        artifacts=artifacts,
-        batch=BatchLimits(rows=4096),
-    )
+    shas = {made.domain: canonical.sha256(made.to_bytes()) for made in load_folder(folder)}
+    return ArtifactRef(folder, canonical.digest(shas))
 
 
 def file_of(folder: str, domain: str) -> str:
@@ -106,6 +117,18 @@ def load_folder(folder: str) -> list[DomainReranker]:
         raise UserError(f"{folder}: holds no re-ranker; expected one <domain>.json a domain")
     urls = {unquote(name.removesuffix(".json")): store.join(folder, name) for name in names}
     return [_read(store.read_bytes(url), url, domain) for domain, url in urls.items()]
+
+
+def labelled_lists(table: pa.Table, context: Sequence[str], source: str) -> Lists:
+    """Return the lists of a table with the errors of their hypotheses, to learn from or to judge by.
+
+    Raises:
+        UserError: as :func:`lists_of`, and where a list of ``source`` cannot be scored: none is left out silently.
+    """
+    try:
+        return lists_of(table, context, labelled=True)
+    except HypothesisError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def lists_of(table: pa.Table, context: Sequence[str] = (), *, labelled: bool = False) -> Lists:

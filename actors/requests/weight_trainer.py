@@ -8,55 +8,72 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
-from gristmill.actors.requests.rerank import FILE, lists_of, read_weights
-from gristmill.models.requests.reranker_fit import fit, joined, sample
+from gristmill.actors.requests.rerank import FILE, labelled_lists, read_weights
+from gristmill.models.requests.reranker_fit import FitSettings, fit, joined, sample
+from gristmill.models.requests.rerankers import Loss
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom
 
 
-def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
-    """Fit the weights of ``domain`` by ``loss`` (R1, R2 or R3) and return its file, ``reranker.json``.
+class WeightSettings(FitSettings):
+    """Training of a domain's weights."""
 
-    ``data`` is the URL of a sealed set of hypotheses. Records of fold -1 are the test set and are left out. All
-    requests of the domain are used and a share ``negatives`` (above 0, at most 1) of the others, drawn by (seed, id);
-    each of these counts 1 / ``negatives``, so that confidences stay those of the whole traffic. ``context`` names
-    columns, ``l2`` is how strongly weights are held to those of R0, ``semer_weight`` what R1 counts in R3.
-    ``rivals`` are artifacts of other domains' weights by domain, which compete in the expected SemER.
+    context: tuple[str, ...] = ()
+    """Columns that the weights see beside the three scores."""
+    negatives: float = Field(1.0, gt=0, le=1)
+    """Share of the other domains' requests that a domain learns from; each counts 1 / ``negatives``."""
+
+
+class WeightTraining(WeightSettings):
+    """Training of the weights of one domain by one loss."""
+
+    domain: str = Field(min_length=1)
+    """Whose hypotheses are weighted."""
+    loss: Loss
+    """R1, R2 or R3, see :mod:`gristmill.models.requests.reranker_fit`."""
+    seed: int = 0
+    """With a request's id it decides which requests of other domains are drawn."""
+
+
+def train(
+    settings: WeightTraining, context: TrainContext, *, data: str, rivals: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Fit the weights of a domain on the sealed hypotheses at ``data`` and return its file, ``reranker.json``.
+
+    Records of fold -1 are the test set and are left out. All requests of the domain are used, and a share of the
+    others, which are weighted so that confidences stay those of the whole traffic. ``rivals`` are the artifacts of
+    other domains' weights by domain, which compete in the expected SemER.
 
     Raises:
-        UserError: a setting is out of its range, a column is missing, no request is of the domain, or none of its
-            hypotheses is in the lists.
+        UserError: a column is missing, no request is of the domain, none of its hypotheses is in the lists, or a list
+            cannot be scored.
     """
-    domain, seed, share = config["domain"], int(config.get("seed", 0)), float(config.get("negatives", 1.0))
-    columns = list(config.get("context", ()))
-    if not 0 < share <= 1:
-        raise UserError(f"re-ranker of {domain!r}: negatives is {share}; expected a share above 0 and at most 1")
-    data = open_sealed(config["data"])
-    keep = _Kept(data, domain, share, seed)
-    rivals = {name: read_weights(url, name) for name, url in config.get("rivals", {}).items() if name != domain}
+    domain, hypotheses = settings.domain, open_sealed(data)
+    keep = _Kept(hypotheses, settings)
+    others = {name: read_weights(url, name) for name, url in (rivals or {}).items() if name != domain}
     parts = [
-        sample(lists_of(table, columns, labelled=True), domain, weight, rivals)
-        for table, weight in keep.tables(columns)
+        sample(labelled_lists(table, settings.context, hypotheses.name), domain, weight, others)
+        for table, weight in keep.tables()
     ]
     if not keep.positives:
         raise UserError(
-            f"re-ranker of {domain!r}: none of the {keep.seen} training requests in {data.name} is of this domain; "
-            "expected at least one"
+            f"re-ranker of {domain!r}: none of the {keep.seen} training requests in {hypotheses.name} is of this "
+            "domain; expected at least one"
         )
-    l2, semer_weight = float(config.get("l2", 1.0)), float(config.get("semer_weight", 1.0))
     trained_on = {
-        "data": data.digest,
+        "data": hypotheses.digest,
         "utterances": keep.kept,
         "positives": keep.positives,
-        "negatives": share,
-        "l2": l2,
-        "semer_weight": semer_weight,
-        "seed": seed,
+        "negatives": settings.negatives,
+        "l2": settings.l2,
+        "semer_weight": settings.semer_weight,
+        "seed": settings.seed,
     }
-    made = fit(domain, joined(parts), config["loss"], l2=l2, semer_weight=semer_weight, trained_on=trained_on)
+    made = fit(domain, joined(parts), settings.loss, settings.part(FitSettings), trained_on=trained_on)
     context.report({"step": made.iterations, "loss": made.value})
     return {
         "files": {FILE: made.reranker.to_bytes()},
@@ -70,25 +87,26 @@ def train(config: Mapping[str, Any], context: TrainContext) -> dict[str, Any]:
 class _Kept:
     """Reads the records that a domain is trained on, shard by shard, and counts them."""
 
-    def __init__(self, data: SealedSet, domain: str, share: float, seed: int) -> None:
-        self.data, self.domain, self.share = data, domain, share
-        self.draw = RecordRandom(seed, "negatives")
+    def __init__(self, data: SealedSet, settings: WeightTraining) -> None:
+        self.data, self.settings = data, settings
+        self.draw = RecordRandom(settings.seed, "negatives")
         self.seen = self.kept = self.positives = 0
 
-    def tables(self, context: list[str]) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    def tables(self) -> Iterator[tuple[pa.Table, np.ndarray]]:
         """Give the records kept of each shard, and their weights (records,)."""
-        known = self.data.schema.names
+        known, domain, context = self.data.schema.names, self.settings.domain, self.settings.context
+        share = self.settings.negatives
         for name in ("id", "domain", "hypotheses", "reference_length", *context):
             if name not in known:
-                raise UserError(f"re-ranker of {self.domain!r}: {self.data.name} has no column {name!r}, only {known}")
+                raise UserError(f"re-ranker of {domain!r}: {self.data.name} has no column {name!r}, only {known}")
         columns = ["id", "domain", "hypotheses", "reference_length", *context, *(["fold"] if "fold" in known else [])]
         for table in self.data.tables(list(dict.fromkeys(columns))):
             if "fold" in table.column_names:
                 table = table.filter(pc.greater_equal(table["fold"], 0))
-            own = np.array([name == self.domain for name in table["domain"].to_pylist()], bool)
-            weight = np.where(own, 1.0, 1.0 / self.share)
-            if self.share < 1:
-                chosen = [self.draw(name).random() < self.share for name in table["id"].to_pylist()]
+            own = np.array([name == domain for name in table["domain"].to_pylist()], bool)
+            weight = np.where(own, 1.0, 1.0 / share)
+            if share < 1:
+                chosen = [self.draw(name).random() < share for name in table["id"].to_pylist()]
                 weight[~own & ~np.array(chosen, bool)] = 0.0
             self.seen += len(own)
             self.positives += int(own.sum())

@@ -1,7 +1,7 @@
 """Listing of annotated requests: each annotation record as it stands in its file, with what its file says of all.
 
 SNIPS and ATIS folders (``seq.in``, ``seq.out``, ``label``), HWU64 CSV, TOP parses as TSV, CLINC150 JSON, and JSONL of
-SLURP, MASSIVE or of our own columns. What a file is, is told by what is in it. Only CLINC150, one JSON document, is
+SLURP, MASSIVE or of our own columns. The format of a file is found by its content. Only CLINC150, one JSON document, is
 held in memory.
 """
 
@@ -28,7 +28,7 @@ LISTED = pa.schema(
         pa.field("format", pa.string()),  # snips, hwu64, top, clinc150, slurp, massive or jsonl
         pa.field("raw", pa.string()),  # the record; of several files (snips) a line each
         pa.field("header", pa.string()),  # the line of a table that names its columns
-        pa.field("told_domain", pa.string()),  # where a file beside the record tells it
+        pa.field("told_domain", pa.string()),  # where a file beside the record names it
         pa.field("part", pa.string()),  # "test": of a place that is for test
         pa.field("problem", pa.string()),  # why a record cannot be used, as far as the listing knows
     ]
@@ -50,14 +50,14 @@ _EXPECTED = (
 def list_requests(url: str, corpus: str, *, part: str | None = None, rows: int = 2000) -> Iterator[pa.Table]:
     """Give the records of a corpus as tables of ``LISTED``, at most ``rows`` rows each, in the order of their files.
 
-    ``url``: a file, a folder or a pattern with ``*``; ``corpus`` begins every id; ``part`` is told of every record.
+    ``url``: a file, a folder or a pattern with ``*``; ``corpus`` begins every id; ``part`` is that of every record.
     In a folder, hidden files, plain text and JSON without ``domains.json`` beside it are passed over. A missing path,
     a place without requests and a table or JSONL of no known columns raise :class:`UserError` here, not at the first
     table; a record that cannot be read becomes a row with a ``problem``.
     """
     if "*" not in url and not store.exists(url):
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
-    files = [(file, told) for file in _files(url) if (told := _told(file, named=file == url)) is not None]
+    files = [(file, form) for file in _files(url) if (form := _format(file, named=file == url)) is not None]
     if not files:
         raise UserError(f"{url}: no requests found; {_EXPECTED}")
     return _tables(files, base_of(url), corpus, part, rows)
@@ -71,7 +71,7 @@ def _files(url: str) -> list[str]:
     return [file for file in found if visible(file, base) and matches(file, url)]
 
 
-def _told(file: str, named: bool) -> str | None:
+def _format(file: str, named: bool) -> str | None:
     """Return the format of a file; ``None`` of one that is no corpus, or a part of one that is listed by another."""
     folder, _, name = file.rpartition("/")
     low = name.lower()
@@ -128,13 +128,13 @@ def _tables(
     seen = Seen()
 
     def records() -> Iterator[dict[str, Any]]:
-        for file, told in files:
+        for file, form in files:
             key = f"{corpus}/{key_of(file, base)}"
-            for record in _LISTINGS[told](file, key, corpus):
+            for record in _LISTINGS[form](file, key, corpus):
                 place = record.pop("place")  # of the record in the corpus, whatever it calls itself
                 if seen.before(record["id"]):
                     record |= {"id": f"{place}~again", "problem": DUPLICATE}
-                yield {"format": told, "part": part} | record
+                yield {"format": form, "part": part} | record
 
     every = records()
     while batch := list(itertools.islice(every, rows)):
@@ -163,8 +163,8 @@ def _jsonl(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     for number, line in lines(file):
         place = f"{key}#{number}"
         own = next((value for name in _OWN_IDS if (value := (_object(line) or {}).get(name)) is not None), None)
-        told = f"{corpus}/{own}" if isinstance(own, int | str) and str(own) else place
-        yield {"id": told, "place": place, **_text(line)}
+        name = f"{corpus}/{own}" if isinstance(own, int | str) and str(own) else place
+        yield {"id": name, "place": place, **_text(line)}
 
 
 def _massive(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
@@ -172,8 +172,8 @@ def _massive(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     for number, line in lines(file):
         place, values = f"{key}#{number}", _object(line) or {}
         own = [values.get(name) for name in ("locale", "id")]
-        told = "/".join([corpus, *map(str, own)]) if None not in own else place
-        yield {"id": told, "place": place, **_text(line)}
+        name = "/".join([corpus, *map(str, own)]) if None not in own else place
+        yield {"id": name, "place": place, **_text(line)}
 
 
 def _snips(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
@@ -186,8 +186,8 @@ def _snips(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
                 continue
             read = [_text(line) for line in parts]
             place = f"{where}#{number}"
-            problem = next((told["problem"] for told in read if "problem" in told), None)
-            raw = None if problem else "\n".join(told["raw"] for told in read)
+            problem = next((line["problem"] for line in read if "problem" in line), None)
+            raw = None if problem else "\n".join(line["raw"] for line in read)
             yield {"id": place, "place": place, "raw": raw, "problem": problem}
     finally:
         for handle in opened:
@@ -213,8 +213,8 @@ def _clinc150(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
         for number, pair in enumerate(pairs):
             place = f"{key}#{part}/{number}"
             intent = pair[1] if isinstance(pair, list) and len(pair) == 2 else None
-            told = domain_of.get(intent) if isinstance(intent, str) else None
-            yield {"id": place, "place": place, "told_domain": told, "raw": json.dumps(pair, ensure_ascii=False)}
+            belongs = domain_of.get(intent) if isinstance(intent, str) else None
+            yield {"id": place, "place": place, "told_domain": belongs, "raw": json.dumps(pair, ensure_ascii=False)}
 
 
 def _document(file: str) -> dict[str, Any]:

@@ -109,21 +109,20 @@ def ece_interval(
     return EceInterval(value, max(0.0, float(low) + shift), min(1.0, float(high) + shift))
 
 
-def nll(scores: np.ndarray, correct: np.ndarray) -> float:
-    """Return the mean log loss in nats, of scores kept ``CLIP`` away from 0 and 1."""
-    return float(np.mean(log_losses(*_checked(scores, correct))))
-
-
 def log_losses(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Return the log loss of each score, (n,) float64, in nats."""
-    kept = np.clip(np.asarray(scores, np.float64), CLIP, 1 - CLIP)
-    return -np.log(np.where(np.asarray(correct, bool), kept, 1 - kept))
+    """Return the log loss of each score, (n,) float64, in nats, of scores kept ``CLIP`` away from 0 and 1.
 
-
-def brier(scores: np.ndarray, correct: np.ndarray) -> float:
-    """Return the mean squared distance of score and outcome."""
+    Their mean is the negative log-likelihood (NLL).
+    """
     scores, correct = _checked(scores, correct)
-    return float(np.mean((scores - correct) ** 2))
+    kept = np.clip(scores, CLIP, 1 - CLIP)
+    return -np.log(np.where(correct.astype(bool), kept, 1 - kept))
+
+
+def squared_errors(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Return the squared distance of each score from its outcome, (n,) float64; their mean is the Brier score."""
+    scores, correct = _checked(scores, correct)
+    return (scores - correct) ** 2
 
 
 def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:

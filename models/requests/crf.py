@@ -14,22 +14,25 @@ from itertools import pairwise
 from pathlib import Path
 
 import pycrfsuite
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 
 from gristmill.models.requests.domain import OUTSIDE, Example
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 AFFIX = 3  # letters of the longest prefix and suffix
 _MAGIC = b"lCRF"
 
 
-class CrfSettings(BaseModel):
-    """Weights of the penalties by which larger ones make the tagger simpler, and when training ends."""
+class CrfSettings(Settings):
+    """Training of a slot tagger."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     l1: NonNegativeFloat = 0.05
+    """Weight of the L1 penalty: a larger one leaves fewer features."""
     l2: NonNegativeFloat = 0.05
+    """Weight of the L2 penalty: a larger one holds weights nearer to 0."""
     iterations: PositiveInt = 60
+    """At most, of L-BFGS."""
 
 
 def features(tokens: Sequence[str]) -> pycrfsuite.ItemSequence:

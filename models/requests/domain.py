@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveFloat
+from pydantic import PositiveFloat
 
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 FORMAT = 1
-FAMILIES = {
-    "linear": "gristmill.models.requests.linear:LinearModel",
-    "neural": "gristmill.models.requests.neural:NeuralModel",
-}
+FamilyName = Literal["linear", "neural"]
+FAMILIES: tuple[str, ...] = get_args(FamilyName)
 OUTSIDE = "O"
 
 
@@ -58,15 +57,17 @@ class Example(NamedTuple):
     tags: Sequence[str]
 
 
-class DomainSettings(BaseModel):
-    """What the training of every family is given.
+class FamilySettings(Settings):
+    """Settings of every family's training; each family has a subclass."""
 
-    ``negatives``: requests of other domains for each of the domain's own (``None``: all there are). The fewer there
-    are, the more a domain believes that a request is its own.
-    """
+    family: ClassVar[str] = ""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     negatives: PositiveFloat | None = 6.0
+    """Requests of other domains for each of the domain's own (``None``: all). With fewer, a domain claims more."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a fingerprint covers, with the family: two families may both be at their defaults."""
+        return {"family": self.family} | super().identity()
 
 
 class Scores(Protocol):
@@ -108,6 +109,25 @@ class DomainModel(Protocol):
     def together(cls, models: Sequence[Any]) -> Scorer:
         """Put models of this family together."""
         ...
+
+
+class Family(NamedTuple):
+    """A family of domain models: its settings, its model, and ``fit``, which trains one."""
+
+    settings: type[FamilySettings]
+    model: type[DomainModel]
+    fit: Callable[..., tuple[DomainModel, dict[str, Any]]]
+
+
+def family_of(name: str) -> Family:
+    """Return the family of a name, one of ``FAMILIES``. Only that one is imported: the neural one loads torch."""
+    if name == "linear":
+        from gristmill.models.requests import linear
+
+        return Family(linear.LinearSettings, linear.LinearModel, linear.fit)
+    from gristmill.models.requests import neural
+
+    return Family(neural.NeuralSettings, neural.NeuralModel, neural.fit)
 
 
 class Domains:
@@ -182,8 +202,6 @@ def load(files: Mapping[str, bytes]) -> DomainModel:
     Raises:
         UserError: the files are of no domain model, of another version, or do not fit together.
     """
-    import importlib
-
     try:
         described = json.loads(files.get("model.json", b"null"))
     except ValueError:
@@ -195,17 +213,16 @@ def load(files: Mapping[str, bytes]) -> DomainModel:
             f"domain model {described['domain']!r}: format {described['format']} of family {described['family']!r}; "
             f"expected format {FORMAT} of {' or '.join(FAMILIES)}"
         )
-    module, _, name = FAMILIES[described["family"]].partition(":")
     try:
-        return getattr(importlib.import_module(module), name).from_files(described, files)
+        return family_of(described["family"]).model.from_files(described, files)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(f"domain model {described['domain']!r}: its files do not fit together: {error}") from None
 
 
 def describe(model: DomainModel, **more: Any) -> bytes:
     """Return ``model.json`` of a model."""
-    told = {"format": FORMAT, "family": model.family, "domain": model.domain, "intents": list(model.intents)}
-    return canonical.dumps(told | more)
+    common = {"format": FORMAT, "family": model.family, "domain": model.domain, "intents": list(model.intents)}
+    return canonical.dumps(common | more)
 
 
 def to_iob(length: int, spans: Iterable[tuple[str, int, int]]) -> list[str]:

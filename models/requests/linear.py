@@ -19,8 +19,8 @@ from scipy import sparse
 from gristmill.models.requests.crf import CrfSettings, Tagger, features
 from gristmill.models.requests.crf import fit as fit_tagger
 from gristmill.models.requests.domain import (
-    DomainSettings,
     Example,
+    FamilySettings,
     Slot,
     describe,
     from_iob,
@@ -35,19 +35,23 @@ CHARACTERS = (3, 4)
 KINDS = ("words", "characters")
 
 
-class LinearSettings(DomainSettings):
-    """How a domain is trained: a smaller ``c`` keeps weights smaller and scores nearer to each other.
+class LinearSettings(FamilySettings):
+    """Training of a linear domain model."""
 
-    ``min_count``: an n-gram counts that so many requests have. The solver is the domain classifier's; intents, of
-    which there may be many, are always fitted by L-BFGS.
-    """
+    family: ClassVar[str] = "linear"
 
     domain_c: PositiveFloat = 30.0
+    """Inverse regularisation of the domain classifier: a smaller one holds weights and scores nearer to 0."""
     intent_c: PositiveFloat = 30.0
+    """The same of the intent classifier."""
     solver: Literal["lbfgs", "liblinear"] = "lbfgs"
+    """Of the domain classifier; intents, of which there may be many, are always fitted by L-BFGS."""
     iterations: PositiveInt = 300
+    """At most, of each classifier's solver."""
     min_count: PositiveInt = 2
+    """Requests that must have an n-gram for it to be a feature."""
     crf: CrfSettings = CrfSettings()
+    """The slot tagger."""
 
 
 def grams(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -84,7 +88,7 @@ def matrix(
 class LinearModel:
     """The linear models of one domain. ``weights`` (n-grams, 1 + intents) and ``bias``: the domain's first."""
 
-    family: ClassVar[str] = "linear"
+    family: ClassVar[str] = LinearSettings.family
 
     def __init__(
         self,
@@ -183,12 +187,12 @@ def fit(
     others: Sequence[Sequence[str]],
     settings: LinearSettings | None = None,
     seed: int = 0,
-    report: Callable[[dict[str, float]], None] = lambda told: None,
+    report: Callable[[dict[str, float]], None] = lambda metrics: None,
 ) -> tuple[LinearModel, dict[str, Any]]:
-    """Train on a domain's requests and the tokens of others'; return the model and how it went.
+    """Train on a domain's requests and the tokens of others'; return the model and metrics of the training.
 
     The same requests in the same order give the same weights, with any seed: nothing is drawn at random. ``report``
-    hears how many iterations it took.
+    is called once, with the numbers of iterations.
     """
     if not examples or not others:
         raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
@@ -236,7 +240,7 @@ def _logistic(
 
     # In one thread: how a sum is shared out changes its last bits.
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by the number of iterations
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations shows it
         fitted = LogisticRegression(C=c, solver=solver, max_iter=iterations, random_state=0).fit(
             sparse.csr_matrix(rows), labels
         )

@@ -19,24 +19,34 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from gristmill.models.requests.domain import OUTSIDE, DomainSettings, Example, Slot, describe, from_iob, single
+from gristmill.models.requests.domain import OUTSIDE, Example, FamilySettings, Slot, describe, from_iob, single
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
 
 CHARACTERS = (3, 4)
 
 
-class NeuralSettings(DomainSettings):
-    """Sizes of the network and how it is trained."""
+class NeuralSettings(FamilySettings):
+    """Sizes of the network of a neural domain model, and its training."""
 
-    buckets: int = Field(default=4096, ge=16)  # rows of each of the two tables
-    dim: PositiveInt = 32  # of a word's and of its n-grams' embedding
-    hidden: PositiveInt = 48  # of the GRU, each way
+    family: ClassVar[str] = "neural"
+
+    buckets: int = Field(default=4096, ge=16)
+    """Rows of each of the two embedding tables, of words and of character n-grams."""
+    dim: PositiveInt = 32
+    """Of a word's embedding, and of its n-grams'."""
+    hidden: PositiveInt = 48
+    """Units of the GRU, in each direction."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Of embeddings and of the heads' inputs."""
     epochs: PositiveInt = 10
+    """Passes over the domain's requests and the negatives."""
     batch: PositiveInt = 64
+    """Requests of an optimiser step."""
     lr: PositiveFloat = 5e-3
+    """Highest learning rate of AdamW: it rises over a tenth of the steps, then falls to 0."""
     weight_decay: NonNegativeFloat = 1e-3
+    """Of AdamW."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -76,7 +86,7 @@ class Network(nn.Module):
         self.crf = Crf(tags)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Work on a batch; scores beyond a request's length mean nothing."""
+        """Return the scores of a batch; those beyond a request's length mean nothing."""
         embedded = torch.cat([self.words(inputs.words), self.grams(inputs.grams, inputs.offsets)], dim=1)
         rows = nn.utils.rnn.pad_sequence(list(self.drop(embedded).split(inputs.lengths.tolist())), batch_first=True)
         packed = nn.utils.rnn.pack_padded_sequence(rows, inputs.lengths, batch_first=True, enforce_sorted=False)
@@ -130,7 +140,7 @@ class Crf(nn.Module):
 class NeuralModel:
     """The neural models of one domain, which share an encoder."""
 
-    family: ClassVar[str] = "neural"
+    family: ClassVar[str] = NeuralSettings.family
 
     def __init__(self, domain: str, intents: Sequence[str], tags: Sequence[str], settings: NeuralSettings) -> None:
         self.domain, self.intents, self.tags, self.settings = domain, tuple(intents), tuple(tags), settings
@@ -216,12 +226,12 @@ def fit(
     others: Sequence[Sequence[str]],
     settings: NeuralSettings | None = None,
     seed: int = 0,
-    report: Callable[[dict[str, float]], None] = lambda told: None,
+    report: Callable[[dict[str, float]], None] = lambda metrics: None,
 ) -> tuple[NeuralModel, dict[str, Any]]:
-    """Train on a domain's requests and the tokens of others'; return the model and how it went.
+    """Train on a domain's requests and the tokens of others'; return the model and its training curves.
 
-    On a CPU the same requests in the same order give the same weights. ``report`` hears of each epoch. Only a domain's
-    own requests teach intents and slots.
+    On a CPU the same requests in the same order give the same weights. ``report`` is called with the losses of each
+    epoch. Only a domain's own requests teach intents and slots.
     """
     if not examples or not others:
         raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
@@ -252,13 +262,13 @@ def fit(
             )
             own = torch.tensor([i < len(examples) for i in rows])
             loss = F.binary_cross_entropy_with_logits(domain_logits, own.float())
-            told = [float(loss.detach()), 0.0, 0.0]
+            parts = [float(loss.detach()), 0.0, 0.0]
             mine = [i for i in rows if i < len(examples)]
             if mine:
                 padded = nn.utils.rnn.pad_sequence([marks[i] for i in mine], batch_first=True)
                 intent = F.cross_entropy(intent_logits[own], which[mine])
                 slots = -network.crf.logprob(scores[own][:, : padded.shape[1]], inputs.lengths[own], padded).mean()
-                told[1:] = [float(intent.detach()), float(slots.detach())]
+                parts[1:] = [float(intent.detach()), float(slots.detach())]
                 loss = loss + (intent + slots) * (len(mine) / len(rows))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -266,7 +276,7 @@ def fit(
             optimiser.step()
             schedule.step()
             share = len(mine) / len(rows)
-            sums += np.array([told[0], told[1] * share, told[2] * share, 1.0]) * len(rows)
+            sums += np.array([parts[0], parts[1] * share, parts[2] * share, 1.0]) * len(rows)
         mean = dict(zip(("domain", "intent", "slots"), (sums[:3] / sums[3]).tolist(), strict=True))
         losses.append({"epoch": epoch, **{name: round(value, 6) for name, value in mean.items()}})
         report({"step": epoch, "loss": sum(mean.values()), **losses[-1]})

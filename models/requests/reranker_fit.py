@@ -20,22 +20,33 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import NonNegativeFloat
 
 from gristmill.models.measures.calibration import log_losses
 from gristmill.models.requests.rerankers import (
     FEATURES,
-    LOSSES,
     MOST_VALUES,
     Categorical,
     Column,
     Context,
     DomainReranker,
     Lists,
+    Loss,
     Numeric,
 )
 from gristmill.shards.errors import UserError
+from gristmill.shards.settings import Settings
 
 ITERATIONS = 1000
+
+
+class FitSettings(Settings):
+    """How the weights of a domain are fitted."""
+
+    l2: NonNegativeFloat = 1.0
+    """Weight of the penalty that holds weights near those of R0."""
+    semer_weight: NonNegativeFloat = 1.0
+    """Of the expected SemER beside the cross-entropy in R3."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +173,9 @@ def _spec(name: str, column: Column) -> Context:
 class Objective:
     """A loss and its gradient over one sample, as a function of the weights and, last, the bias."""
 
-    def __init__(self, given: Sample, specs: Iterable[Context], loss: str, l2: float, share: float = 1.0) -> None:
-        if loss not in LOSSES:
-            raise UserError(f"re-ranker: the loss {loss!r} is unknown; expected one of {', '.join(LOSSES)}")
-        self.given, self.l2 = given, l2
-        self.expected = {"R1": 1.0, "R2": 0.0, "R3": share}[loss]  # how much expected SemER counts
+    def __init__(self, given: Sample, specs: Iterable[Context], loss: Loss, settings: FitSettings) -> None:
+        self.given, self.l2 = given, settings.l2
+        self.expected = {"R1": 1.0, "R2": 0.0, "R3": settings.semer_weight}[loss]  # weight of the expected SemER
         self.entropy = loss in ("R2", "R3")
         self.list = np.repeat(np.arange(len(given.starts)), given.counts)
         own = {name: column.take(self.list) for name, column in given.context.items()}
@@ -214,29 +223,24 @@ class Fitted(NamedTuple):
 def fit(
     domain: str,
     given: Sample,
-    loss: str,
+    loss: Loss,
+    settings: FitSettings | None = None,
     *,
-    l2: float = 1.0,
-    semer_weight: float = 1.0,
     trained_on: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Fit a domain's weights by L-BFGS in float64, from those of R0; the same sample gives the same bytes.
 
-    ``semer_weight`` is what expected SemER counts beside the cross-entropy in R3.
-
     Raises:
-        UserError: no hypothesis of the domain is in the sample, the loss is unknown, or there is no finite minimum
-            in reach (``l2`` of 0 on hypotheses that can be told apart without error).
+        UserError: no hypothesis of the domain is in the sample, or there is no finite minimum in reach (``l2`` of 0 on
+            hypotheses that can be told apart without error).
     """
     from scipy.optimize import minimize
 
     if not len(given.semer):
         raise UserError(f"re-ranker of {domain!r}: no hypothesis of this domain is in the training lists")
-    for name, value in (("l2", l2), ("semer_weight", semer_weight)):
-        if not value >= 0:
-            raise UserError(f"re-ranker of {domain!r}: {name} is {value}; expected 0 or more")
+    settings = settings or FitSettings()
     specs = context_specs(given.context)
-    objective = Objective(given, specs, loss, l2, semer_weight)
+    objective = Objective(given, specs, loss, settings)
     spread = objective.features.std(1)  # in these units one step serves all weights
     unit = 1.0 / np.where(spread > 0, spread, 1.0)
 
@@ -253,7 +257,8 @@ def fit(
     )
     if found.nit >= ITERATIONS or not np.isfinite(found.x).all():
         raise UserError(
-            f"re-ranker of {domain!r}: no minimum of {loss} after {found.nit} iterations; expected l2 above {l2}"
+            f"re-ranker of {domain!r}: no minimum of {loss} after {found.nit} iterations; "
+            f"expected l2 above {settings.l2}"
         )
     *weights, bias = (objective.start + found.x * unit).tolist()
     made = DomainReranker(domain, loss, tuple(weights), bias, specs, dict(trained_on or {}))

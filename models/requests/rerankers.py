@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -24,13 +24,14 @@ from gristmill.shards.errors import UserError, with_class
 FORMAT = 1
 FEATURES = ("log_domain", "log_intent", "log_slots")
 UNWEIGHTED = "R0"
-LOSSES = ("R1", "R2", "R3")
+Loss = Literal["R1", "R2", "R3"]
+LOSSES: tuple[str, ...] = get_args(Loss)
 LOG_FLOOR = -100.0  # a probability of 0, and what is next to it, has this logarithm
 MOST_VALUES = 256  # of a categorical context column
 
 
-class HypothesisError(UserError):
-    """A list of hypotheses that cannot be scored: one record's fault."""
+class HypothesisError(ValueError):
+    """A list of hypotheses that cannot be scored. It is the fault of one record, which is quarantined (law 6)."""
 
 
 class Column(NamedTuple):
@@ -273,8 +274,8 @@ class Ranked(NamedTuple):
     confidence: float
 
 
-class Scores(NamedTuple):
-    """What a batch of lists is ranked by."""
+class ListScores(NamedTuple):
+    """Scores of a batch of lists, by which they are ranked."""
 
     confidence: np.ndarray  # (hypotheses,) float32
     key: np.ndarray  # (hypotheses,) float64: logarithms of the confidences, which tell apart what is near 0 and 1
@@ -320,7 +321,7 @@ class Reranker:
         """The context columns that it needs."""
         return tuple(sorted({spec.name for made in self.domains.values() for spec in made.context}))
 
-    def score(self, lists: Lists) -> Scores:
+    def score(self, lists: Lists) -> ListScores:
         """Score a batch of lists.
 
         Raises:
@@ -344,7 +345,7 @@ class Reranker:
             parts[start:end] = self.domains[name].log_confidences(logs[:, start:end], own)
         key = np.empty_like(parts)
         key[order] = parts
-        return Scores(np.exp(key).astype(np.float32), key, best_of(key, lists.offsets))
+        return ListScores(np.exp(key).astype(np.float32), key, best_of(key, lists.offsets))
 
     def rank(
         self, hypotheses: Sequence[Mapping[str, Any]], context: Mapping[str, str | float | bool | None] | None = None

@@ -9,8 +9,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.actors.requests import rerank
-from gristmill.actors.requests.rerank import file_of, lists_of, load_folder
+from gristmill.actors.requests.rerank import Rerank, file_of, folder_ref, labelled_lists, load_folder
 from gristmill.models.requests.reranker_fit import Gate, gate
 from gristmill.models.requests.rerankers import DomainReranker
 from gristmill.pipelines.command.export import find_set
@@ -40,7 +39,7 @@ def rerank_lists(
         UserError: the lists or the weights are missing, or a list needs a domain or a column that is not there.
     """
     out = absolute(out)
-    stage = rerank.stage(folder=absolute(weights))  # refused before any list is read
+    stage = Rerank.stage(folder=folder_ref(absolute(weights)))  # refused before any list is read
     common = carried_out("rerank", out, settings)
     check_out(out)
     run = Run(out, make_cluster(common), progress=progress or RunProgress())
@@ -58,7 +57,7 @@ def swap(new: str, weights: str, held_out: str) -> Gate:
     A domain that has no weights there yet competes with R0.
 
     Raises:
-        UserError: the new weights are refused, or a place is missing.
+        UserError: the new weights are refused, a place is missing, or a held-out list cannot be scored.
     """
     data = store.read_if_present(absolute(new))
     if data is None:
@@ -74,9 +73,10 @@ def swap(new: str, weights: str, held_out: str) -> Gate:
     for name in wanted:
         if name not in sealed.schema.names:
             raise UserError(f"{sealed.url}: the lists have no column {name!r}; they have {sealed.schema.names}")
-    told = gate(old, made, lists_of(pa.concat_tables(_held_out(sealed, wanted)), columns, labelled=True))
+    lists = labelled_lists(pa.concat_tables(_held_out(sealed, wanted)), columns, sealed.url)
+    compared = gate(old, made, lists)
     store.write_bytes(file_of(folder, made.domain), data)
-    return told
+    return compared
 
 
 def _held_out(sealed: SealedSet, columns: Sequence[str]) -> Iterator[pa.Table]:

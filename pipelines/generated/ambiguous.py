@@ -1,4 +1,4 @@
-"""Requests whose words do not tell what is meant: "play blue river" is a song, a film or a book, as the device has it.
+"""Requests whose words leave open what is meant: "play blue river" is a song, a film or a book, by the device.
 
 They show what context features bring a re-ranker (Su et al., SLT 2018): on a television a film is meant far more often.
 The truth is drawn given the device and the hour, so that nobody who sees words alone can do better than its prior.
@@ -49,7 +49,7 @@ _TITLES = (
 
 
 def requests(records: int, seed: int, rows: int = 2000) -> Iterator[pa.Table]:
-    """Yield typed requests (``FIELDS``); ``ambiguous`` tells those that name no kind of thing."""
+    """Yield typed requests (``FIELDS``); ``ambiguous`` is true of those that name no kind of thing."""
     draw = RecordRandom(seed, "ambiguous")
     for first in range(0, records, rows):
         ids = [f"ambiguous/{i:07d}" for i in range(first, min(first + rows, records))]
@@ -57,7 +57,7 @@ def requests(records: int, seed: int, rows: int = 2000) -> Iterator[pa.Table]:
 
 
 def with_context(tables: Iterable[pa.Table], seed: int) -> Iterator[pa.Table]:
-    """Give other requests a device and an hour, which tell nothing of them."""
+    """Give other requests a device and an hour, of which their meaning is independent."""
     draw = RecordRandom(seed, "context")
     for table in tables:
         drawn = [_context(draw(key)) for key in table["id"].to_pylist()]

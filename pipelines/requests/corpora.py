@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gristmill.actors.requests import parsing
 from gristmill.actors.requests.folds import Folds, FoldSettings
-from gristmill.actors.requests.parsing import ContextKind
+from gristmill.actors.requests.parsing import AnnotationSettings, Parse, ParseSettings
 from gristmill.actors.sources.requests import list_requests
 from gristmill.pipelines.filters import ActorSettings, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
@@ -21,34 +20,39 @@ from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
-from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
 
-class RequestCorpusSettings(Settings):
+class RequestCorpusSettings(AnnotationSettings, FoldSettings):
     """Where requests come from.
 
-    ``kind`` ``assistant`` generates ``records`` requests to a home; ``files`` reads ``places`` and, if given, ``test``,
-    all of whose records are for test (naming ``places`` is enough to mean it). ``test_share`` of the texts of
-    ``places`` are for test, 0 where ``test`` is given; the others go into ``folds``.
+    Either they are generated (``kind: assistant``: to a home) or read from the user's corpora (``files``), to which
+    ``domains``, ``parse`` and ``context`` apply.
     """
 
     kind: Literal["assistant", "files"] | None = None
+    """``files`` where places are named, else ``assistant``."""
     places: Places | None = None
+    """files: the URLs of corpora, whose requests are dealt to the test part and to folds."""
     test: Places | None = None
-    lang: str | tuple[str, ...] = "en"  # assistant: the languages spoken; files: that of what does not tell its own
-    records: int = Field(6000, ge=1)  # assistant
-    ambiguous: int = Field(
-        0, ge=0
-    )  # assistant: so many beside them, with device and hour (gristmill.pipelines.generated.ambiguous)
-    domains: dict[str, str] | None = None  # files: the domain of each intent of SNIPS and ATIS
-    parse: Literal["en_parse", "cs_parse"] = "en_parse"  # files: the column of TOP parses that is read
-    context: dict[str, ContextKind] = Field(default_factory=dict)  # files: columns to carry through
-    folds: int = Field(5, ge=2)
-    test_share: float | None = Field(None, ge=0, lt=1)  # 0.2, or 0 where `test` is given
+    """files: corpora all of whose requests are for test; ``test_share`` is 0 then if it is not given."""
+    lang: str | tuple[str, ...] = "en"
+    """assistant: the languages spoken; files: that of requests whose record does not name it."""
+    records: int = Field(6000, ge=1)
+    """assistant: how many."""
+    ambiguous: int = Field(0, ge=0)
+    """assistant: so many beside them whose words do not tell what is meant, all with device and hour."""
     shard: Cut = Cut()
     filters: tuple[ActorSettings, ...] = ()
     """The user's own, applied to the requests before they are split."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_share_beside_a_test(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("test_share") is None:
+            rest = {key: value for key, value in given.items() if key != "test_share"}
+            return rest | ({"test_share": 0.0} if given.get("test") else {})
+        return given
 
     @property
     def chosen(self) -> str:
@@ -66,17 +70,9 @@ class RequestCorpusSettings(Settings):
         added = {field.name: pa.types.is_boolean(field.type) for field in ambiguous.ADDED} if self.ambiguous else {}
         return added | {name: kind == "boolean" for name, kind in self.context.items()}
 
-    @property
-    def held_out(self) -> float:
-        """The share of the texts that is for test."""
-        if self.test_share is None:
-            return 0.0 if self.test else 0.2
-        return self.test_share
-
 
 def check_requests(settings: RequestCorpusSettings) -> None:
     """Refuse corpora that are missing or of no known kind, and settings that do not go together."""
-    parsing.context_fields(settings.context)
     if settings.chosen == "assistant":
         assistant.check_languages(settings.languages)
         for name in ("places", "test", "context", "domains"):
@@ -97,10 +93,8 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
     """Make the typed requests that the settings name (``shards.schema.REQUEST_FIELDS``), with their context."""
     check_requests(settings)
     if settings.chosen == "files":
-        parse = parsing.stage(
-            lang=settings.languages[0], domains=settings.domains, parse=settings.parse, context=settings.context
-        )
-        made = run.step(Step("requests", (parse,), _listed(run, settings), cut=settings.shard))
+        reading = ParseSettings(**dict(settings.part(AnnotationSettings)), lang=settings.languages[0])
+        made = run.step(Step("requests", (Parse.stage(reading),), _listed(run, settings), cut=settings.shard))
     else:
         made = _generated(run, settings)
     refuse_empty(made, "requests")
@@ -110,8 +104,7 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
 def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSet, split: int = 0) -> SealedSet:
     """Add ``fold`` to requests, by the random split of a number: each other number is another split."""
     drops = ("part",) if "part" in requests.schema.names else ()
-    given = FoldSettings(folds=settings.folds, test_share=settings.held_out)
-    stage = replace(Folds.stage(given, name=f"folds_{split}"), drops=drops)
+    stage = replace(Folds.stage(settings.part(FoldSettings), name=f"folds_{split}"), drops=drops)
     cut = settings.shard if settings.chosen == "assistant" else None
     return run.step(Step(f"split_{split}", (stage,), requests, cut=cut))
 

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from gristmill.actors.requests import hypotheses, lambdarank, rerank
+from gristmill.actors.requests import lambdarank
+from gristmill.actors.requests.hypotheses import Hypotheses, ListSettings, readers
+from gristmill.actors.requests.lambdarank import Lambdarank, LambdarankSettings, Scaling
+from gristmill.actors.requests.rerank import Rerank, RerankSettings, artifacts_of
+from gristmill.actors.requests.weight_trainer import WeightSettings
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.requests import scores
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
@@ -21,33 +25,43 @@ from gristmill.pipelines.requests.files import publish
 from gristmill.pipelines.requests.systems import (
     ALONE,
     DomainSettings,
-    ListSettings,
-    WeightSettings,
     train_domains,
     train_peers,
     train_weights,
 )
 from gristmill.pipelines.run import Run
 from gristmill.shards import canonical
+from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 SAMPLE = 2000  # records that a plan tries: each domain needs some in each fold
 UNWEIGHTED, CHOSEN = "R0", "R3"
-PEERS = {"lambdarank": "none", "lambdarank_temperature": "temperature", "lambdarank_platt": "platt"}  # how scaled
+PEERS: dict[str, Scaling] = {
+    "lambdarank": "none",
+    "lambdarank_temperature": "temperature",
+    "lambdarank_platt": "platt",
+}
 
 
 class Config(Settings):
     """The recipe's settings; the defaults are the embedded default."""
 
     corpus: RequestCorpusSettings = RequestCorpusSettings()
+    """Where requests come from."""
     domains: DomainSettings = DomainSettings()
+    """How domains read requests."""
     lists: ListSettings = ListSettings()
+    """The lists of hypotheses."""
     weights: WeightSettings = WeightSettings()
-    slice: str | None = None  # a column of truth values: what it holds for is a test set of its own
+    """How the weights of each domain are trained."""
+    slice: str | None = None
+    """A column of truth values: the requests for which it is true are a test set of their own."""
     peer: Literal["lambdarank"] | None = None
+    """A system to compare with."""
 
 
 def run(config: Config, run: Run) -> Report:
@@ -65,7 +79,8 @@ def run(config: Config, run: Run) -> Report:
     # What all domains read in a request, by models that did not see it; its errors are counted here, once.
     lists = {}
     for seed in run.seeds:
-        read = hypotheses.stage(models[seed], n=config.lists.n, intents=config.lists.intents)
+        refs: Any = readers(models[seed])
+        read = Hypotheses.stage(config.lists, **refs)
         lists[seed] = run.step(Step(f"hypotheses_{seed}", (read,), splits[seed]))
 
     # The weights of each domain, by itself again, and the peer.
@@ -75,13 +90,11 @@ def run(config: Config, run: Run) -> Report:
     # Every system ranks the same lists.
     ranked = {}
     for seed in run.seeds:
-        stages = [rerank.stage(name=UNWEIGHTED, suffix=f"_{UNWEIGHTED}")]
-        for system, own in weights[seed].items():
-            refs = {domain: artifact.ref for domain, artifact in own.items()}
-            stages.append(rerank.stage(refs, name=system, suffix=f"_{system}"))
+        stages = [_ranking(UNWEIGHTED, {}), *(_ranking(system, own) for system, own in weights[seed].items())]
         if peers:
             suffixes = {scaling: f"_{name}" for name, scaling in PEERS.items()}
-            stages.append(lambdarank.stage(peers[seed].ref, suffixes, config.weights.context))
+            peer = LambdarankSettings(context=config.weights.context, suffixes=suffixes)
+            stages.append(Lambdarank.stage(peer, model=peers[seed].ref))
         ranked[seed] = run.step(Step(f"ranked_{seed}", tuple(stages), lists[seed]))
 
     publish(run.out, weights[run.seeds[0]][CHOSEN])
@@ -102,6 +115,11 @@ def check(config: Config) -> None:
         raise UserError(f"slice: {config.slice!r} holds no truth values; expected a column of corpus.context: boolean")
     if config.peer:
         lambdarank.available()
+
+
+def _ranking(system: str, weights: Mapping[str, Artifact]) -> Stage:
+    refs: Any = artifacts_of({domain: artifact.ref for domain, artifact in weights.items()})
+    return Rerank.stage(RerankSettings(suffix=f"_{system}"), name=system, **refs)
 
 
 def _domains(run: Run, requests: SealedSet) -> list[str]:

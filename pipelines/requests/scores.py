@@ -1,4 +1,4 @@
-"""What re-rankers are judged by: errors of the readings they choose, and whether their scores are probabilities."""
+"""Metrics of re-rankers: errors of the readings they choose, and whether their scores are probabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.models.measures import calibration
-from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, score
+from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, reference_length, score
 from gristmill.pipelines.report.measures import ECE, ICER, IRER, NLL, SEMER, SLOT_F1, Measure
 from gristmill.pipelines.report.report import Diagram, MetricRow, Reliability, TestSet
 from gristmill.shards.dataset import SealedSet
@@ -92,7 +92,7 @@ def _reading(row: Mapping) -> Interpretation:
 
 
 def chosen(lists: TestLists, system: str) -> SemerResult:
-    """Score what a system chose of each list."""
+    """Score the reading that a system chose from each list."""
     best = lists.best[system]
     picked = [lists.readings[o + b] if b >= 0 else None for o, b in zip(lists.offsets, best, strict=False)]
     return score(lists.references, picked)
@@ -101,19 +101,18 @@ def chosen(lists: TestLists, system: str) -> SemerResult:
 def measures(lists: TestLists, system: str, result: SemerResult) -> dict[str, tuple[float, float, float]]:
     """Return each measure of a system, whose choices scored as ``result``, with its 95 % interval (NaN: none)."""
     counted = result.metrics().items()
-    told = {name: _around(got, math.inf if name == "semer" else 1.0) for name, got in counted}
+    found = {name: _around(got, math.inf if name == "semer" else 1.0) for name, got in counted}
     scores, best = lists.scores[system], lists.best[system]
     sizes = np.diff(lists.offsets)
     utterance = np.repeat(np.arange(len(lists)), sizes)
     top = (lists.offsets[:-1] + best)[best >= 0]
-    told["ece"] = calibration.ece_interval(scores, lists.correct, utterance, BINS)
-    told["ece_mass"] = calibration.ece_interval(scores, lists.correct, utterance, BINS, "mass")
-    told["ece_top1"] = calibration.ece_interval(scores[top], lists.correct[top], utterance[top], BINS)
-    losses = calibration.log_losses(scores, lists.correct)
-    squares = (scores - lists.correct) ** 2
-    for name, each in (("nll", losses), ("brier", squares)):
-        told[name] = _around(ratio(np.bincount(utterance, each, len(lists)), sizes))
-    return told
+    found["ece"] = calibration.ece_interval(scores, lists.correct, utterance, BINS)
+    found["ece_mass"] = calibration.ece_interval(scores, lists.correct, utterance, BINS, "mass")
+    found["ece_top1"] = calibration.ece_interval(scores[top], lists.correct[top], utterance[top], BINS)
+    for name, each in (("nll", calibration.log_losses), ("brier", calibration.squared_errors)):
+        sums = np.bincount(utterance, each(scores, lists.correct), len(lists))
+        found[name] = _around(ratio(sums, sizes))
+    return found
 
 
 def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]:
@@ -134,14 +133,14 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
     for system in systems:
         each = {seed: measures(lists, system, results[seed, system]) for seed, lists in splits.items()}
         for seed, lists in splits.items():
-            lengths = np.array([len(reference.slots) + 1 for reference in lists.references])
+            lengths = np.array([reference_length(reference) for reference in lists.references])
             each[seed]["oracle_semer"] = _around(ratio(lists.oracle, lengths))
             for other in (baseline, *also):
                 if system != other:
                     name = "semer_relative" if other == baseline else f"semer_relative:{other}"
                     each[seed][name] = relative(results[seed, system], results[seed, other])
         for name in next(iter(each.values())):
-            parts = {seed: told[name] for seed, told in each.items() if name in told}
+            parts = {seed: found[name] for seed, found in each.items() if name in found}
             total = sum(len(lists) for lists in splits.values())
             rows.append(_row(system, test_set, name, _together(list(parts.values())), total, None))
             rows += [_row(system, test_set, name, part, len(splits[seed]), seed) for seed, part in parts.items()]

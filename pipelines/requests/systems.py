@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, SerializeAsAny, ValidationInfo, field_serializer, field_validator
 
+from gristmill.actors.requests import domain_trainer, lambdarank, weight_trainer
+from gristmill.actors.requests.domain_trainer import DomainTraining
+from gristmill.actors.requests.lambdarank import LambdarankTraining
+from gristmill.actors.requests.weight_trainer import WeightSettings, WeightTraining
+from gristmill.models.requests.domain import FamilyName, FamilySettings, family_of
+from gristmill.models.requests.rerankers import Loss
+from gristmill.pipelines.config import check
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
@@ -21,26 +29,35 @@ ALONE = "_no_context"  # a system that sees the three scores alone
 class DomainSettings(Settings):
     """How domains are trained. A range is drawn from for each domain, log-uniformly: they differ as real ones do."""
 
-    family: Literal["linear", "neural"] = "linear"
-    negatives: tuple[PositiveFloat, PositiveFloat] = (2.0, 12.0)  # requests of other domains for each own one
-    c: tuple[PositiveFloat, PositiveFloat] = (3.0, 100.0)  # linear: smaller holds weights nearer to 0
-    settings: dict[str, Any] = Field(default_factory=dict)  # of the family, of all domains alike
+    family: FamilyName = "linear"
+    """Of the domains' models."""
+    negatives: tuple[PositiveFloat, PositiveFloat] = (2.0, 12.0)
+    """Requests of other domains for each own one, a range."""
+    c: tuple[PositiveFloat, PositiveFloat] = (3.0, 100.0)
+    """Inverse regularisation of linear classifiers, a range."""
+    settings: SerializeAsAny[FamilySettings] = Field(default_factory=FamilySettings)
+    """Of the family, all domains alike: :class:`gristmill.models.requests.linear.LinearSettings` or
+    :class:`gristmill.models.requests.neural.NeuralSettings`. What is given here is not drawn."""
 
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _of_the_family(cls, given: Any, info: ValidationInfo) -> Any:
+        if "family" not in info.data:
+            return FamilySettings()  # what is wrong is the family
+        kind = family_of(info.data["family"]).settings
+        if isinstance(given, FamilySettings):
+            given = given if isinstance(given, kind) else given.model_dump(exclude_unset=True)
+        if not isinstance(given, Mapping):
+            return given
+        try:
+            return check(kind, given, "")
+        except UserError as error:
+            raise ValueError("; ".join(line.removeprefix(": ") for line in str(error).splitlines())) from None
 
-class ListSettings(Settings):
-    """The lists of hypotheses: at most ``n`` for a request, and ``intents`` of one domain."""
-
-    n: int = Field(20, ge=1)
-    intents: int = Field(2, ge=1)
-
-
-class WeightSettings(Settings):
-    """How the weights of a domain are trained; see :mod:`gristmill.models.requests.reranker_fit`."""
-
-    context: tuple[str, ...] = ()  # columns that the weights see beside the three scores
-    negatives: float = Field(1.0, gt=0, le=1)  # share of the other domains' requests that a domain learns from
-    l2: float = Field(1.0, ge=0)
-    semer_weight: float = Field(1.0, ge=0)  # of the expected SemER beside the cross-entropy in R3
+    @field_serializer("settings")
+    def _as_given(self, settings: FamilySettings) -> dict[str, Any]:
+        """Return what was given: a default that was written out would not be drawn when it is read again."""
+        return settings.model_dump(mode="json", exclude_unset=True)
 
 
 def train_domains(
@@ -56,16 +73,13 @@ def train_domains(
 def _domain_job(given: DomainSettings, split: SealedSet, domain: str, fold: int, seed: int) -> TrainJob:
     draw = RecordRandom(0, "domains")(domain)
     negatives, c = (float(np.exp(draw.uniform(*np.log(ends)))) for ends in (given.negatives, given.c))
-    own = {"negatives": negatives} | ({"domain_c": c, "intent_c": c} if given.family == "linear" else {})
-    config = {
-        "data": split,
-        "domain": domain,
-        "left_out": None if fold < 0 else fold,
-        "family": given.family,
-        "settings": own | given.settings,
-        "seed": seed,
-    }
-    return TrainJob("domain_models", config, loop="gristmill.actors.requests.domain_trainer:train")
+    drawn = {"negatives": negatives} | ({"domain_c": c, "intent_c": c} if given.family == "linear" else {})
+    model = given.settings
+    model = model.but(**{name: value for name, value in drawn.items() if name not in model.model_fields_set})
+    training = DomainTraining(domain=domain, left_out=None if fold < 0 else fold, model=model, seed=seed)
+    return TrainJob(
+        "domain_models", loop=domain_trainer.train, settings=training, inputs={"data": split}, stepwise=False
+    )
 
 
 def train_weights(
@@ -78,7 +92,8 @@ def train_weights(
     """
     views = {"": given.context} | ({ALONE: ()} if given.context else {})
     found: dict[int, dict[str, dict[str, Artifact]]] = {seed: {} for seed in lists}
-    for losses in (("R1", "R2"), ("R3",)):
+    rounds: tuple[tuple[Loss, ...], ...] = (("R1", "R2"), ("R3",))
+    for losses in rounds:
         keys = [(seed, loss, view) for seed in lists for view in views for loss in losses]
         jobs = []
         for seed, loss, view in keys:
@@ -99,35 +114,24 @@ def _without(rivals: Mapping[str, Artifact], domain: str) -> dict[str, Artifact]
 
 def _weights_job(
     given: WeightSettings,
-    loss: str,
+    loss: Loss,
     context: Sequence[str],
     lists: SealedSet,
     domain: str,
     seed: int,
     rivals: Mapping[str, Artifact],
 ) -> TrainJob:
-    config = {
-        "data": lists,
-        "domain": domain,
-        "loss": loss,
-        "context": list(context),
-        "negatives": given.negatives,
-        "l2": given.l2,
-        "semer_weight": given.semer_weight,
-        "rivals": rivals,
-        "seed": seed,
-    }
-    return TrainJob("weights", config, loop="gristmill.actors.requests.weight_trainer:train")
+    training = WeightTraining(**dict(given) | {"context": tuple(context), "domain": domain, "loss": loss, "seed": seed})
+    inputs = {"data": lists, "rivals": rivals}
+    return TrainJob("weights", loop=weight_trainer.train, settings=training, inputs=inputs, stepwise=False)
 
 
 def train_peers(run: Run, context: Sequence[str], lists: Mapping[int, SealedSet]) -> dict[int, Artifact]:
     """Return one lambdarank over all domains for each seed."""
+    training = LambdarankTraining(context=tuple(context))
     jobs = [
         TrainJob(
-            "lambdarank",
-            {"data": data, "context": list(context)},
-            loop="gristmill.actors.requests.lambdarank:train",
-            version=2,
+            "lambdarank", loop=lambdarank.train, settings=training, inputs={"data": data}, version=2, stepwise=False
         )
         for data in lists.values()
     ]

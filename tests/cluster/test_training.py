@@ -13,6 +13,7 @@ from gristmill.cluster.ray_runner import RayRunner
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
+from tests.cluster.meetings import meeting
 from tests.fault.train_loops import counting, walking
 
 
@@ -58,6 +59,13 @@ def test_killed_worker_is_made_good(tmp_path: Path) -> None:
     assert sorted(made.files) == ["training.json", "value.json"]
     left = {path.name for path in (tmp_path / "b").iterdir()}
     assert left == {"artifact.json", *made.files.values()}, "checkpoints are left behind"
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_fit_and_a_training_run_side_by_side(tmp_path: Path) -> None:
+    jobs = [meeting(tmp_path, "fit", "steps", stepwise=False), meeting(tmp_path, "steps", "fit", stepwise=True)]
+    RayRunner(2).train([(job, str(tmp_path / job.name)) for job in jobs])
+    assert [value(tmp_path / job.name) for job in jobs] == [b'"met"'] * 2
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -6,11 +6,13 @@ import json
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from gristmill.actors.requests.domain_trainer import DomainTraining as Training
-from gristmill.actors.requests.domain_trainer import _counts, _rows, train
+from gristmill.actors.requests.domain_trainer import DomainTraining, _counts, _rows, train
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
-from gristmill.models.requests.domain import load, predict
+from gristmill.models.requests.domain import family_of, load, predict
+from gristmill.models.requests.linear import LinearSettings
+from gristmill.models.requests.neural import NeuralSettings
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
 from gristmill.shards.errors import UserError
@@ -49,18 +51,25 @@ def context(tmp_path):
     return InProcessContext(str(tmp_path / "run"))
 
 
-def config(data, **more):
-    family = more.get("family", "linear")
-    return {"data": data.url, "domain": "alarm", "settings": SETTINGS[family], **more}
+def settings(domain="alarm", family="linear", **more):
+    return DomainTraining(domain=domain, model=family_of(family).settings(**SETTINGS[family]), **more)
+
+
+def trained(data, context, **more):
+    return train(settings(**more), context, data=data.url)
+
+
+def job(data, **more):
+    return TrainJob("domain", loop=train, settings=settings(**more), inputs={"data": data}, stepwise=False)
 
 
 def test_a_training_sees_neither_its_fold_nor_the_test(data):
     for left_out in (None, 0, 2):
-        run = Training(data=data.url, domain="alarm", left_out=left_out)
+        run = settings(left_out=left_out)
         seen = [row for row in records() if row["fold"] not in (-1, left_out)]
         own = sorted((row for row in seen if row["domain"] == "alarm"), key=lambda row: row["id"])
-        assert _counts(run) == (len(own), len(seen) - len(own))
-        examples, others = _rows(run, 1.0)
+        assert _counts(run, data.url) == (len(own), len(seen) - len(own))
+        examples, others = _rows(run, data.url, 1.0)
         assert [example.tokens for example in examples] == [row["tokens"] for row in own]
         assert others == [row["tokens"] for row in seen if row["domain"] != "alarm"]
         assert all(tag in ("O", "B-time", "I-time") for example in examples for tag in example.tags)
@@ -69,7 +78,7 @@ def test_a_training_sees_neither_its_fold_nor_the_test(data):
 
 def test_negatives_are_drawn_by_seed_domain_and_id(data, tmp_path):
     def drawn(domain="alarm", seed=0, share=0.5, url=data.url):
-        return {" ".join(tokens) for tokens in _rows(Training(data=url, domain=domain, seed=seed), share)[1]}
+        return {" ".join(tokens) for tokens in _rows(settings(domain, seed=seed), url, share)[1]}
 
     every = drawn(share=1.0)
     assert drawn() == drawn()
@@ -87,7 +96,8 @@ def test_fewer_negatives_believe_more(data, context):
     tokens = [row["tokens"] for row in requests()]
     sums = []
     for negatives in (0.3, 1.0, None):
-        made = train(config(data, settings={"min_count": 1, "negatives": negatives}), context)
+        model = LinearSettings(min_count=1, negatives=negatives)
+        made = train(DomainTraining(domain="alarm", model=model), context, data=data.url)
         sums.append(sum(found[0].domain_logprob for found in predict(load(made["files"]), tokens)))
         assert made["others"] <= sum(row["domain"] != "alarm" for row in records())
     assert sums == sorted(sums, reverse=True)
@@ -98,11 +108,8 @@ def test_the_same_bytes_again_whatever_the_order_of_the_set(data, tmp_path, fami
     again = sealed(tmp_path / "again", records()[::-1], shards=2)
     files = []
     for number, given in enumerate((data, data, again)):
-        job = TrainJob(
-            "domain", config(given, family=family, left_out=1), loop="gristmill.actors.requests.domain_trainer:train"
-        )
         url = str(tmp_path / str(number))
-        InProcessRunner().train([(job, url)])
+        InProcessRunner().train([(job(given, family=family, left_out=1), url)])
         artifact = get_artifact(url)
         files.append({name: artifact.read(name) for name in artifact.files})
     assert files[0] == files[1] == files[2]
@@ -116,52 +123,55 @@ def test_the_same_bytes_again_whatever_the_order_of_the_set(data, tmp_path, fami
 
 def test_a_domain_without_requests_left_is_refused(data, context, tmp_path):
     with pytest.raises(UserError, match=r"domain 'weather'.*no request of it outside the test.*at least one"):
-        train(config(data, domain="weather"), context)
+        trained(data, context, domain="weather")
     rows = records()
     for row in rows:
         if row["domain"] == "alarm":
             row["fold"] = 1
     one = sealed(tmp_path / "one", rows)
     with pytest.raises(UserError, match=r"domain 'alarm'.*and fold 1"):
-        train(config(one, left_out=1), context)
-    train(config(one, left_out=0), context)
+        trained(one, context, left_out=1)
+    trained(one, context, left_out=0)
     alone = sealed(tmp_path / "alone", [row for row in records() if row["domain"] == "alarm"])
     with pytest.raises(UserError, match=r"domain 'alarm'.*no other domain"):
-        train(config(alone), context)
+        trained(alone, context)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        ({"famly": "linear"}, "famly"),
-        ({"family": "forest"}, "family"),
-        ({"left_out": -1}, "left_out"),
-        ({"settings": {"domain_C": 1}}, "domain_C.*domain_c"),
-        ({"settings": {"domain_c": 0}}, "settings: domain_c"),
-        ({"settings": {"crf": {"l1": -1}}}, "crf.l1"),
-        ({"settings": {"negatives": 0}}, "negatives"),
-        ({"family": "neural", "settings": {"dropout": 1}}, "dropout"),
-    ],
-)
-def test_wrong_settings_are_refused(data, context, wrong, word):
-    with pytest.raises(UserError, match=word):
-        train(config(data) | wrong, context)
+def test_wrong_settings_are_refused():
+    for wrong, word in (
+        (lambda: settings(famly="linear"), "famly"),
+        (lambda: settings(left_out=-1), "left_out"),
+        (lambda: settings(domain=""), "domain"),
+        (lambda: LinearSettings(domain_C=1), "domain_C"),
+        (lambda: LinearSettings(domain_c=0), "domain_c"),
+        (lambda: LinearSettings(crf={"l1": -1}), "crf.l1"),
+        (lambda: LinearSettings(negatives=0), "negatives"),
+        (lambda: NeuralSettings(dropout=1), "dropout"),
+    ):
+        with pytest.raises(ValidationError, match=word):
+            wrong()
+
+
+def test_families_at_their_defaults_are_different_trainings(data):
+    first, second = (DomainTraining(domain="alarm", model=kind()) for kind in (LinearSettings, NeuralSettings))
+    assert first.identity() == {"domain": "alarm", "model": {"family": "linear"}}
+    assert second.identity() == {"domain": "alarm", "model": {"family": "neural"}}
 
 
 def test_requests_that_say_too_little_are_refused(tmp_path, context):
     bare = seal_tables(str(tmp_path / "bare"), "requests", [pa.Table.from_pylist(records()).drop_columns("fold")])
     with pytest.raises(UserError, match="without fold"):
-        train(config(bare), context)
+        trained(bare, context)
     for name, word in (("fold", "without fold or domain"), ("intent", "no intent")):
         rows = records()
         rows[0][name] = None
         with pytest.raises(UserError, match=word):
-            train(config(sealed(tmp_path / name, rows)), context)
+            trained(sealed(tmp_path / name, rows), context)
 
 
 def test_all_domains_are_trained_apart(data, context):
     """Requests of other domains are negatives and nothing else: their intents and slots reach no model."""
     for domain, intents in TEMPLATES.items():
-        described = json.loads(train(config(data, domain=domain), context)["files"]["model.json"])
+        described = json.loads(trained(data, context, domain=domain)["files"]["model.json"])
         assert described["intents"] == sorted(intents)
     assert open_sealed(data.url).digest == data.digest

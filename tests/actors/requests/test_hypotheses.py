@@ -5,21 +5,24 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.hypotheses import stage
+from gristmill.actors.requests.hypotheses import Hypotheses, ListSettings, readers
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.measures.semer import Interpretation, errors
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.errors import UserError
-from gristmill.shards.job import TrainJob
 from gristmill.shards.schema import HYPOTHESES_FIELDS
 from gristmill.shards.step import Step
-from tests.actors.requests.test_domain_trainer import FIELDS, SETTINGS, records, sealed
+from tests.actors.requests.test_domain_trainer import FIELDS, job, records, sealed
 from tests.models.requests.domain_examples import TEMPLATES
 
 FOLDS = (-1, 0, 1)
 # Labelled against what all others say, and told by a word that nothing else has: only a model that saw it knows.
 ODD = "xyzzy"
+
+
+def stage(models, n=10, intents=3):
+    return Hypotheses.stage(ListSettings(n=n, intents=intents), **readers(models))
 
 
 def planted():
@@ -44,11 +47,10 @@ def models(root, data):
     for fold in FOLDS:
         for domain in TEMPLATES:
             left_out = None if fold < 0 else fold
-            given = {"data": data, "domain": domain, "left_out": left_out, "settings": SETTINGS["linear"]}
-            job = TrainJob("domain", given, loop="gristmill.actors.requests.domain_trainer:train")
-            url = job.url(str(root))
-            InProcessRunner().train([(job, url)])
-            made.setdefault(fold, {})[domain] = job.done(url)
+            training = job(data, domain=domain, left_out=left_out)
+            url = training.url(str(root))
+            InProcessRunner().train([(training, url)])
+            made.setdefault(fold, {})[domain] = training.done(url)
     return made
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from gristmill.actors.requests import parsing
+from gristmill.actors.requests.parsing import Parse, ParseSettings
 from gristmill.actors.sources.requests import LISTED, list_requests
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.audit import audit_below
@@ -26,7 +27,7 @@ TOP_HEADER = "en_query\tcs_query\ten_parse\tcs_parse\tdomain"
 
 def parse(*records: dict, **settings: object) -> list[dict]:
     rows = [{"id": f"c/{n}", **record} for n, record in enumerate(records)]
-    stage = parsing.stage(**settings)
+    stage = Parse.stage(ParseSettings(**settings))
     out = stage.build(0)(pa.Table.from_pylist(rows, schema=LISTED))
     assert set(stage.output_schema(LISTED).names) <= set(out.schema.names)
     for row in out.to_pylist():
@@ -198,7 +199,7 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
     rows = [{"id": f"c/{n}", **record} for n, (record, _) in enumerate(MALFORMED)]
     rows += [{"id": "c/good", **own()}]
     listed = seal_tables(f"{tmp_path}/listed", "listed", [pa.Table.from_pylist(rows, schema=LISTED)])
-    stage = parsing.stage(context={"volume": "number"})
+    stage = Parse.stage(ParseSettings(context={"volume": "number"}))
     made = run_step(Step("requests", (stage,), listed, cut=Cut(rows=7)), str(tmp_path), InProcessRunner(), 0)
     assert made.schema.names == ["id", "part", *(f.name for f in REQUEST_FIELDS[1:]), "volume"]
     assert made.seal["reasons"] == dict(sorted(Counter(f"parse: {reason}" for _, reason in MALFORMED).items()))
@@ -207,15 +208,15 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_set_is_told() -> None:
-    with pytest.raises(UserError, match="context: 'fold' is a column of every request"):
-        parsing.stage(context={"fold": "number"})
+    with pytest.raises(ValidationError, match="'fold' is a column of every request"):
+        ParseSettings(context={"fold": "number"})
     record = {"format": "top", "header": "en_parse\tdomain", "raw": "[IN:STOP stop ]\ttimer"}
     with pytest.raises(UserError, match="there is no column 'cs_parse'"):
         parse(record, parse="cs_parse")
 
 
 def test_the_code_switched_half_of_a_real_corpus(data_dir: Path) -> None:
-    stage = parsing.stage(parse="cs_parse")
+    stage = Parse.stage(ParseSettings(parse="cs_parse"))
     actor, kept, slots = stage.build(0), 0, 0
     for table in list_requests(f"{data_dir}/nlu/hinglish-top", "top"):
         for row in actor(table).to_pylist():

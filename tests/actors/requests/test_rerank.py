@@ -5,11 +5,19 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from gristmill.actors.requests.rerank import Rerank, lists_of, stage
-from gristmill.actors.requests.weight_trainer import train
+from gristmill.actors.requests.rerank import (
+    Rerank,
+    RerankSettings,
+    artifacts_of,
+    folder_ref,
+    labelled_lists,
+    lists_of,
+)
+from gristmill.actors.requests.weight_trainer import WeightTraining, train
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
-from gristmill.models.requests.rerankers import DomainReranker, Numeric, Reranker
+from gristmill.models.requests.rerankers import DomainReranker, HypothesisError, Numeric, Reranker
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
 from gristmill.shards.errors import UserError
@@ -68,6 +76,11 @@ def as_table(rows):
     return pa.Table.from_pylist(rows, schema)
 
 
+def stage(refs=None, folder=None, suffix=""):
+    artifacts = artifacts_of(refs or {}) | ({"folder": folder_ref(folder)} if folder else {})
+    return Rerank.stage(RerankSettings(suffix=suffix), **artifacts)
+
+
 @pytest.fixture
 def folder(tmp_path):
     root = tmp_path / "weights"
@@ -99,7 +112,7 @@ def test_batch_is_its_records_one_by_one(folder):
 
 def test_a_slice_of_a_table_and_missing_lists(folder):
     table = as_table(records(60, seed=2))
-    actor = Rerank(folder=str(folder))
+    actor = Rerank(RerankSettings(), folder=str(folder))
     whole, part = actor(table), actor(pa.concat_tables([table.slice(20, 15), table.slice(50, 5)]))
     assert part.to_pylist() == whole.to_pylist()[20:35] + whole.to_pylist()[50:55]
     none = table.slice(0, 2).set_column(5, HYPOTHESES_FIELDS[0], pa.array([None, []], pa.list_(HYPOTHESIS)))
@@ -132,11 +145,18 @@ def test_the_folders_content_is_what_the_stage_is(folder):
 
 
 def test_an_unknown_domain_breaks_its_record_only():
-    actor = Rerank()
+    actor = Rerank(RerankSettings())
     actor.reranker = Reranker(WEIGHTS[:2])
-    with pytest.raises(ValueError, match="of domain 'video', which has no re-ranker; there are: alarm, music") as told:
+    with pytest.raises(HypothesisError, match="of domain 'video', which has no re-ranker; there are: alarm, music"):
         actor(as_table(records(20)))
-    assert not isinstance(told.value, UserError)  # which would end the run
+    assert not issubclass(HypothesisError, UserError)  # which would end the run
+
+
+def test_a_list_to_learn_from_that_cannot_be_scored_is_one_sentence():
+    rows = records(20)
+    rows[3]["hypotheses"][0]["domain_logprob"] = None
+    with pytest.raises(UserError, match=r"lists: a hypothesis of domain .* has a score that is no number"):
+        labelled_lists(as_table(rows), (), "lists")
 
 
 def test_weights_that_are_refused(folder, tmp_path):
@@ -152,12 +172,12 @@ def test_weights_that_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="holds no re-ranker"):
         stage(folder=str(tmp_path / "empty"))
     with pytest.raises(UserError, match=r"holds no reranker\.json"):
-        Rerank(**{"domain:music": str(tmp_path / "empty")})
+        Rerank(RerankSettings(), **{"domain:music": str(tmp_path / "empty")})
 
 
 def test_tables_that_are_refused(folder):
     table = as_table(records(5))
-    actor = Rerank(folder=str(folder))
+    actor = Rerank(RerankSettings(), folder=str(folder))
     with pytest.raises(UserError, match="no column 'hypotheses'"):
         actor(table.drop_columns(["hypotheses"]))
     with pytest.raises(UserError, match="no column 'hour'"):
@@ -189,9 +209,13 @@ def test_context_columns_are_read_alike_from_arrow_and_python():
             assert texts == [str(v).lower() if isinstance(v, bool) else v for v in values]
 
 
+def settings(domain="video", **more):
+    return WeightTraining(**{"domain": domain, "loss": "R3", "negatives": 0.5, "seed": 1, **more})
+
+
 def job(data, domain="video", **more):
-    config = {"data": data, "domain": domain, "loss": "R3", "negatives": 0.5, "seed": 1, **more}
-    return TrainJob(f"reranker-{domain}", config, loop="gristmill.actors.requests.weight_trainer:train")
+    given = settings(domain, **more)
+    return TrainJob(f"reranker-{domain}", loop=train, settings=given, inputs={"data": data}, stepwise=False)
 
 
 def trained(out, *jobs):
@@ -215,12 +239,12 @@ def test_training_repeats_to_the_byte_and_each_domain_by_itself(data, tmp_path):
 
 def test_the_test_set_is_left_out_and_all_positives_are_in(data, tmp_path):
     context = InProcessContext(str(tmp_path / "x"))
-    got = train({**job(data, negatives=1.0).resolved()}, context)
+    got = train(settings(negatives=1.0), context, data=data.url)
     table = pa.concat_tables(open_sealed(data.url).tables(["domain", "fold"])).to_pylist()
     learn = [row for row in table if row["fold"] >= 0]
     assert got["utterances"] == len(learn)
     assert got["positives"] == sum(row["domain"] == "video" for row in learn)
-    few = train({**job(data, negatives=0.25).resolved()}, context)
+    few = train(settings(negatives=0.25), context, data=data.url)
     assert few["positives"] == got["positives"]
     assert 0 < few["utterances"] - few["positives"] < 0.4 * (got["utterances"] - got["positives"])
 
@@ -230,7 +254,7 @@ def test_a_sample_of_negatives_stands_for_all(tmp_path):
     context = InProcessContext(str(tmp_path / "x"))
     bias = []
     for share in (1.0, 0.3):
-        file = train(job(data, negatives=share, loss="R2").resolved(), context)["files"]["reranker.json"]
+        file = train(settings(negatives=share, loss="R2"), context, data=data.url)["files"]["reranker.json"]
         bias.append(DomainReranker.from_bytes(file, "video").bias)
     assert bias[1] == pytest.approx(bias[0], abs=0.3)  # counted as they come it would be log 0.3 / 1 away, over 0.8
 
@@ -239,12 +263,15 @@ def test_a_sample_of_negatives_stands_for_all(tmp_path):
     ("change", "told"),
     [
         ({"domain": "shop"}, "'shop': none of the 240 training requests in hypotheses is of this domain"),
-        ({"negatives": 0}, "negatives is 0.0; expected a share"),
-        ({"negatives": 3}, "negatives is 3.0; expected a share"),
-        ({"loss": "R0"}, "'R0' is unknown; expected one of R1, R2, R3"),
         ({"context": ["mood"]}, "hypotheses has no column 'mood'"),
     ],
 )
-def test_settings_that_are_refused(data, tmp_path, change, told):
+def test_data_that_do_not_fit_are_refused(data, tmp_path, change, told):
     with pytest.raises(UserError, match=told):
-        train(job(data).resolved() | change, InProcessContext(str(tmp_path / "x")))
+        train(settings(**change), InProcessContext(str(tmp_path / "x")), data=data.url)
+
+
+@pytest.mark.parametrize("wrong", [{"negatives": 0}, {"negatives": 3}, {"loss": "R0"}, {"l2": -1}, {"semer": 1}])
+def test_settings_that_are_refused(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        settings(**wrong)

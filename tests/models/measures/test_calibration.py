@@ -51,11 +51,11 @@ def test_wilson_by_hand():
     assert math.isnan(calibration.wilson(0, 0)[0])
 
 
-def test_nll_and_brier_by_hand():
+def test_log_losses_and_squared_errors_by_hand():
     scores, right = np.array([0.8, 0.4]), np.array([True, False])
-    assert calibration.nll(scores, right) == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2)
-    assert calibration.brier(scores, right) == pytest.approx((0.04 + 0.16) / 2)
-    assert calibration.nll(np.array([0.0]), np.array([True])) == pytest.approx(-math.log(calibration.CLIP))
+    assert calibration.log_losses(scores, right) == pytest.approx([-math.log(0.8), -math.log(0.6)])
+    assert calibration.squared_errors(scores, right) == pytest.approx([0.04, 0.16])
+    assert calibration.log_losses(np.array([0.0]), np.array([True])) == pytest.approx([-math.log(calibration.CLIP)])
 
 
 def test_interval_covers_the_truth_and_repeats():
@@ -82,6 +82,6 @@ def test_refusals():
     with pytest.raises(UserError, match="no probability"):
         calibration.ece(np.array([0.5, math.nan]), np.array([True, False]))
     with pytest.raises(UserError, match="1 scores and 2 outcomes"):
-        calibration.nll(np.array([0.5]), np.array([True, False]))
+        calibration.log_losses(np.array([0.5]), np.array([True, False]))
     with pytest.raises(UserError, match="width or mass"):
         calibration.ece(np.array([0.5]), np.array([True]), 10, "size")

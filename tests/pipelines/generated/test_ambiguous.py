@@ -14,6 +14,7 @@ def test_the_device_tells_what_is_meant() -> None:
     assert on_television.count("video") > 0.85 * len(on_television)
     assert on_speaker.count("video") < 0.1 * len(on_speaker)
     for row in rows:
+        assert row["label_source"] == "synthetic"
         (slot,) = row["slots"]
         assert row["tokens"][slot["start"] : slot["end"]] == slot["value"].split()
         assert row["text"].split() == row["tokens"]

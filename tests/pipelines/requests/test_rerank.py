@@ -223,7 +223,13 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
         (["slice=device"], "'device' holds no truth values"),
         (["lists.n=0"], "lists.n: 0 is not right"),
         (["corpus={kind: files, places: /nowhere, ambiguous: 0}"], "/nowhere"),
-        (["domains.settings={depth: 3}"], "depth"),
+        (["domains.settings={depth: 3}"], "domains.settings: depth: there is no such setting; expected one of crf,"),
+        (["domains.settings={domain_C: 3}"], "did you mean 'domain_c'?"),
+        (["domains.settings={crf: {l1: -1}}"], "domains.settings: crf.l1: -1 is not right"),
+        (["domains={family: neural, settings: {min_count: 1}}"], "settings: min_count: there is no such setting"),
+        (["domains={family: forest, settings: {min_count: 1}}"], "domains.family: 'forest' is not right"),
+        (["weights={negative: 0.5}"], "weights.negative: there is no such setting, did you mean 'negatives'?"),
+        (["corpus={kind: files, places: x, context: {text: string}, ambiguous: 0}"], "'text' is a column of every"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, overrides: list[str], told: str) -> None:
