@@ -47,14 +47,13 @@ class TrainJob:
     """
 
     name: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    loop: str | Callable[..., dict[str, Any]] = ""
+    loop: str | Callable[..., dict[str, Any]]
+    settings: Settings = Settings()
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
     ranks: int = 1
     resources: Resources = Resources()
     stepwise: bool = True
-    settings: Settings | None = None
-    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if callable(self.loop):
@@ -67,16 +66,15 @@ class TrainJob:
         found = {
             "version": self.version if self.version != 1 else None,
             "ranks": self.ranks if self.ranks != 1 else None,
-            "settings": self.settings.identity() if self.settings is not None else None,
+            "settings": self.settings.identity(),
             "inputs": _replaced(self.inputs, lambda value: {"digest": value.digest}),
-            "config": _replaced(self.config, lambda value: {"digest": value.digest}),
         }
         return {"job": self.name} | {key: value for key, value in found.items() if value}
 
     def made_of(self) -> list[SealedSet | Artifact]:
         """Return the sets and artifacts that it reads, without duplicates."""
         found: dict[str, SealedSet | Artifact] = {}
-        _replaced((self.config, self.inputs), lambda value: found.setdefault(value.digest, value))
+        _replaced(self.inputs, lambda value: found.setdefault(value.digest, value))
         return list(found.values())
 
     @property
@@ -88,18 +86,11 @@ class TrainJob:
         """Return the folder of its artifact, by name and fingerprint."""
         return store.join(out, self.name, self.fingerprint)
 
-    def resolved(self) -> dict[str, Any]:
-        """Return the config with urls in place of sets and artifacts."""
-        return _replaced(self.config, lambda value: value.url)
-
     def run(self, url: str, context: TrainContext) -> None:
         """Train on this rank; rank 0 commits the artifact and then removes the checkpoints."""
         loop: Callable[..., dict[str, Any]] = named(str(self.loop))
         prepare()
-        if self.settings is None:
-            result = loop(self.resolved(), context)
-        else:
-            result = loop(self.settings, context, **_replaced(self.inputs, lambda value: value.url))
+        result = loop(self.settings, context, **_replaced(self.inputs, lambda value: value.url))
         if context.rank == 0:
             files = dict(result.pop("files"))
             files["training.json"] = canonical.dumps(result)

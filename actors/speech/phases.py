@@ -103,5 +103,5 @@ class AcousticTraining(LoopSettings):
 
     phases: tuple[Phase, ...] = Field(min_length=1)
     seed: int = 0
-    device: str = Field("cpu", json_schema_extra=HOW)
+    device: str = "cpu"
     """``auto`` takes a GPU if there is one; there the network runs in bfloat16."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.speech.features import rows_of
@@ -16,14 +15,13 @@ from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.speech.decode import DecodingSettings, greedy, prefix_beam_search
 from gristmill.models.speech.features import METADATA_KEY
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import HOW
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
 
 class RecogniserSettings(DecodingSettings):
     """How, and on what, utterances are written down."""
 
-    device: str = Field("cpu", json_schema_extra=HOW)
+    device: str = "cpu"
 
 
 class Recogniser(Actor):

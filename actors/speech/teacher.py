@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from gristmill.actors.audio import audio_bytes, decode, resample, set_column
 from gristmill.actors.speech.features import ragged, rows_of
@@ -19,7 +18,6 @@ from gristmill.models.speech.features import METADATA_KEY as FEATURES_KEY
 from gristmill.models.speech.features import FeatureSettings, log_mel
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import TOPK_FIELDS
-from gristmill.shards.settings import HOW
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
 TeacherSource = Literal["checkpoint", "huggingface", "hama"]
@@ -35,7 +33,7 @@ class TeacherSettings(topk.TopKSettings):
     """Whether the transcript of the best path and its confidence are added."""
     precision: Precision = "auto"
     """Of the network; auto: float16 on a GPU, float32 on a CPU."""
-    device: str = Field("cpu", json_schema_extra=HOW)
+    device: str = "cpu"
 
 
 class Teacher(Actor):

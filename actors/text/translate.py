@@ -25,7 +25,7 @@ from gristmill.models.text.placeholders import (
 )
 from gristmill.models.text.translator import available
 from gristmill.shards.schema import REJECT_REASON, TRANSLATIONS_FIELD
-from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
 UNITS = "source_units"  # how long a text is, by which batches are cut
@@ -57,7 +57,7 @@ class DecodingSettings(Settings):
     """The power of its length by which a translation's log-probability is divided in the search."""
     compute_type: ComputeType = "float32"
     """CTranslate2's: int8 is faster and a little worse."""
-    gpus: float = Field(0.0, ge=0, json_schema_extra=HOW)
+    gpus: float = Field(0.0, ge=0)
     """GPUs of a worker; 0: it runs on a CPU."""
     rows: int = Field(64, ge=1)
     """The most texts of a batch."""

@@ -107,7 +107,7 @@ class TranslatorTraining(ScratchSettings, Schedule):
     """Steps between reports of the loss."""
     threads: int = Field(1, ge=1, json_schema_extra=HOW)
     """CPU threads of a rank."""
-    gpus: float = Field(0.0, ge=0, json_schema_extra=HOW)
+    gpus: float = Field(0.0, ge=0)
     """GPUs of a rank; with any, the network runs there, in bfloat16."""
 
 

@@ -301,8 +301,7 @@ class SampledRun(Run):
         return made, seconds
 
     def _real_job(self, job: TrainJob) -> TrainJob:
-        settings = job.settings and job.settings.but(**self._real(dict(job.settings)))
-        return replace(job, config=self._real(job.config), inputs=self._real(job.inputs), settings=settings)
+        return replace(job, settings=self._real(job.settings), inputs=self._real(job.inputs))
 
     def _place(self, name: str, identity: Mapping[str, Any]) -> str:
         return store.join(self.out, name, canonical.digest([name, identity])[:16])

@@ -109,8 +109,8 @@ def run(config: Config, run: Run) -> Report:
         labels = {}
         for part, source in originals.items():
             stage = _teacher(config, models.get(("teacher", seed)), hypothesis=part == "unlabelled")
-            # Labels are joined to features by id: the audio need not be kept twice.
-            stage = replace(stage, drops=("audio",) if outside else ())
+            # Labels are joined to features by id: what the teacher heard need not be kept twice.
+            stage = replace(stage, drops=("audio",) if outside else ("features",))
             suffix = "" if outside else f"_seed{seed}"
             labels[part] = run.step(Step(f"labels_{part}{suffix}", (stage,), source))
         data[seed] = replace(

@@ -100,4 +100,4 @@ def test_an_error_of_a_fit_comes_as_it_is_and_nothing_more_is_begun(tmp_path: Pa
         RayRunner(1).train([(job, str(tmp_path / f"{job.name}_model")) for job in jobs])
     assert not (tmp_path / "later").exists()
     with pytest.raises(ValueError, match="one rank, not 2"):
-        TrainJob("pair", {}, ranks=2, stepwise=False)
+        TrainJob("pair", "module:loop", ranks=2, stepwise=False)

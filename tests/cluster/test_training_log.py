@@ -17,22 +17,28 @@ from gristmill.pipelines.command.launch import make_cluster
 from gristmill.pipelines.config import load, save
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
+from gristmill.shards.settings import Settings
 
 
-def learn(config: dict[str, Any], context: Any) -> dict[str, Any]:
+class Learning(Settings):
+    steps: int = 6
+    stop_at: int | None = None
+
+
+def learn(settings: Learning, context: Any) -> dict[str, Any]:
     """Report a falling loss from the last checkpoint on; stop once at ``stop_at``."""
     start = int((context.resume() or b"0").decode())
-    for step in range(start, config["steps"]):
-        context.report({"step": step, "steps": config["steps"], "loss": 1.0 / (step + 1), "lr": 0.1})
+    for step in range(start, settings.steps):
+        context.report({"step": step, "steps": settings.steps, "loss": 1.0 / (step + 1), "lr": 0.1})
         if step % 2 == 1:
             context.report({"step": step, "loss": 1.0 / (step + 1)}, str(step + 1).encode())
-        if step == config.get("stop_at") and start == 0:
+        if step == settings.stop_at and start == 0:
             raise KeyError("stopped")
     return {"files": {"value.json": b"1"}}
 
 
 def job(**config: Any) -> TrainJob:
-    return TrainJob("student", {"steps": 6, **config}, loop=f"{__name__}:learn")
+    return TrainJob("student", learn, Learning(**config))
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:

@@ -30,7 +30,7 @@ class Invert:
         return batch
 
 
-def invert(config: dict[str, Any], context: Any) -> dict[str, Any]:
+def invert(settings: Any, context: Any) -> dict[str, Any]:
     """Fit an inverse."""
     return {"files": {"inverse": canonical.sha256(inverse().tobytes()).encode()}}
 
@@ -48,7 +48,7 @@ def test_inverses_of_stages_and_trainings_are_equal_on_one_thread_and_on_several
         "    actor(None)\n"
         "    print(actor.made)\n"
         "else:\n"
-        "    TrainJob('invert', {}, 'tests.shards.test_process:invert').run(url, InProcessContext(url))\n"
+        "    TrainJob('invert', 'tests.shards.test_process:invert').run(url, InProcessContext(url))\n"
         "    print(get_artifact(url).read('inverse').decode())\n"
     )
     found = set()
