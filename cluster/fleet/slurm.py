@@ -18,7 +18,7 @@ for file in "$RAY_AUTH_TOKEN_PATH" ${AWS_SHARED_CREDENTIALS_FILE:+"$AWS_SHARED_C
 done
 cd "$CHECKOUT"
 
-# Ports of this job's own, since jobs of several users may share a machine. Job ids wrap around after 400.
+# Ports of this job's own, since jobs of several users may share a machine. They repeat after 400 job ids.
 port=$((20000 + SLURM_JOB_ID % 400 * 50))
 dashboard=$((port + 1))
 scratch=/tmp/gristmill-$SLURM_JOB_ID
