@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from gristmill.pipelines.inputs import digest_of
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
@@ -81,6 +82,11 @@ class Run:
                 sealed = seal_tables(url, name, tables(), totals)
         self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
         return sealed
+
+    def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
+        """Seal a table that is at hand, or find it sealed: it is identified by its rows."""
+        identity = {"schema": str(table.schema), "rows": digest_of(iter([table]))}
+        return self.source(name, lambda: iter([table]), identity, totals)
 
     def step(self, step: Step) -> SealedSet:
         """Run a step, or find it done."""

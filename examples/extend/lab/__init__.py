@@ -1,0 +1,1 @@
+"""Extensions of three sizes; docs/extend.md shows and explains them."""
