@@ -25,6 +25,11 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
     """Return (samples, sampling rate in Hz) of encoded audio; channels are averaged to one.
 
     Audio that cannot be decoded raises :class:`ValueError`.
+
+    Example:
+        >>> samples, rate = decode(encode(np.array([0.0, 0.5, -0.5], np.float32), 16000))
+        >>> samples.round(2).tolist(), rate
+        ([0.0, 0.5, -0.5], 16000)
     """
     try:
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)

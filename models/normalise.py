@@ -47,6 +47,10 @@ def normalise(text: str) -> str:
 
     Format signs go (byte order marks, soft hyphens, zero-width joiners and non-joiners: keyboards put them into
     Devanagari at will, so that words which look alike would differ); controls are white space.
+
+    Example:
+        >>> normalise("cafe\\u0301  bar")
+        'café bar'
     """
     text = unicodedata.normalize("NFC", text)
     if not (text.isascii() and text.isprintable()):
@@ -66,6 +70,10 @@ def words(text: str, lang: str = "") -> list[str]:
     """Return the words of a text in small letters, without punctuation and symbols; digits and vowel signs stay.
 
     ``lang`` matters where small letters differ by language (Turkish, Azerbaijani).
+
+    Example:
+        >>> words("Turn it ON, 20 °C!")
+        ['turn', 'it', 'on', '20', 'c']
     """
     text = normalise(text)
     if base_language(lang) in ("tr", "az"):
@@ -115,6 +123,10 @@ def is_language(text: str, lang: str, least: float = 0.5) -> bool:
     """Tell whether a text may be of a language: at least a share of its letters is of the language's script.
 
     A text of no letters is of none; languages that are not known here pass.
+
+    Example:
+        >>> is_language("नमस्ते", "hi"), is_language("hello", "hi")
+        (True, False)
     """
     if not is_known(lang):
         return True

@@ -104,6 +104,11 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
 
     Raises:
         UserError: naming the key, what was expected there and the nearest right name.
+
+    Example:
+        >>> loaded = load("rerank", ["corpus.records=500", "seeds=[0]"])
+        >>> loaded.recipe, loaded.config.corpus.records, loaded.common.seeds
+        ('rerank', 500, [0])
     """
     shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
     values = read(path, overrides, "recipe file", f"a YAML file, or the name of one that is shipped: {shipped}")

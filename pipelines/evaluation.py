@@ -38,6 +38,14 @@ def evaluate(
     ``:{system}`` appended against each system of ``also_against``). A system trained with seed s meets the
     baseline's seed s, or its first where it has none. Over all seeds ``mapsswe_p`` is the largest of the
     seeds' (all of them must be significant), with its z. Systems must have been scored on the same utterances.
+
+    Example:
+        >>> from gristmill.models.measures.wer import score
+        >>> texts = ["turn on the lights", "play music"]
+        >>> base, ours = score(texts, ["turn on lights", "play"]), score(texts, ["turn on the lights", "play"])
+        >>> rows = evaluate({"base": {"test": {0: base}}, "ours": {"test": {0: ours}}}, baseline="base")
+        >>> [(row.system, row.metric, round(row.value, 3)) for row in rows if "wer" in row.metric and row.seed is None]
+        [('base', 'wer', 0.333), ('ours', 'wer', 0.167), ('ours', 'wer_relative', -0.5)]
     """
     missing = [name for name in (baseline, *also_against) if name not in results]
     if missing:

@@ -50,7 +50,20 @@ class Trace:
 
 @dataclass
 class Run:
-    """One run of a recipe under ``out``. Each result is in a folder named by its fingerprint."""
+    """One run of a recipe under ``out``. Each result is in a folder named by its fingerprint.
+
+    Example:
+        >>> from gristmill.actors.requests.folds import Folds
+        >>> from gristmill.cluster.inprocess import InProcessRunner
+        >>> run = Run("made/run", InProcessRunner())
+        >>> texts = run.table("texts", pa.table({"id": ["a", "b"], "text": ["lights on", "lights off"]}))
+        >>> dealt = run.step(Step("dealt", (Folds.stage(),), texts))
+        >>> dealt.schema.names, dealt.records
+        (['id', 'text', 'fold'], 2)
+        >>> count = run.artifact("count", lambda: {"n.txt": b"2"}, {"version": 1}, [dealt.digest])
+        >>> [(one.name, one.kind) for one in run.trace]
+        [('texts', 'source'), ('dealt', 'step'), ('count', 'artifact')]
+    """
 
     out: str
     cluster: Cluster

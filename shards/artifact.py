@@ -48,6 +48,11 @@ def put_artifact(
     Each file's name carries its digest (``model-<sha>.safetensors``), so that no attempt overwrites another's;
     ``artifact.json``, put if absent, is the commit point and maps names to files (law 3). Different content under the
     same URL raises :class:`~gristmill.shards.errors.Alarm`, unless the work is not deterministic.
+
+    Example:
+        >>> made = put_artifact("made/words", {"words.txt": b"on off"}, {"version": 1})
+        >>> made.read("words.txt"), get_artifact("made/words").digest == made.digest
+        (b'on off', True)
     """
     shas = {name: _sha256(data) for name, data in sorted(files.items())}
     digest = canonical.digest(shas)
@@ -100,6 +105,11 @@ def read_file(url: str, name: str) -> bytes:
 
     A plain folder is one that the user supplies, such as a checkpoint. A file that is in neither raises
     :class:`FileNotFoundError`.
+
+    Example:
+        >>> made = put_artifact("made/units", {"units.txt": b"a b"}, {})
+        >>> read_file("made/units", "units.txt")
+        b'a b'
     """
     artifact = get_artifact(url)
     return store.read_bytes(store.join(url, name)) if artifact is None else artifact.read(name)

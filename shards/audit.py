@@ -48,6 +48,12 @@ def audit_below(url: str) -> Iterator[AuditResult]:
 
     Raises:
         UserError: there is no sealed set.
+
+    Example:
+        >>> from gristmill.shards.dataset import seal_tables
+        >>> made = seal_tables("made/texts", "texts", [pa.table({"id": ["a", "b"]})])
+        >>> [(result.name, result.records_out, result.gaps) for result in audit_below("made")]
+        [('texts', 2, [])]
     """
     found = find_below(url)
     if not found.sealed and not found.unreadable:

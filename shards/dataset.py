@@ -87,7 +87,12 @@ class SealedSet:
 
 
 def find_sealed(url: str) -> SealedSet | None:
-    """Return the sealed set at a URL, in its newest version, or ``None`` if it is not sealed."""
+    """Return the sealed set at a URL, in its newest version, or ``None`` if it is not sealed.
+
+    Example:
+        >>> find_sealed("made/nothing") is None
+        True
+    """
     data = store.read_if_present(store.join(url, "seal.json"))
     if data is None:
         return None
@@ -106,7 +111,17 @@ def find_sealed(url: str) -> SealedSet | None:
 
 
 def open_sealed(url: str) -> SealedSet:
-    """Return the sealed set at a URL; one that is missing or unfinished is refused."""
+    """Return the sealed set at a URL; one that is missing or unfinished is refused.
+
+    Example:
+        >>> texts = pa.table({"id": ["a", "b"], "text": ["on", "off"]})
+        >>> made = seal_tables("made/texts", "texts", [texts])
+        >>> sealed = open_sealed("made/texts")
+        >>> sealed.records, sealed.digest == made.digest
+        (2, True)
+        >>> [table["text"].to_pylist() for table in sealed.tables(["text"])]
+        [['on', 'off']]
+    """
     found = find_sealed(url)
     if found is None:
         raise UserError(f"{url}: no sealed set is here (no seal.json); expected the folder of a finished step")

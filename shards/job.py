@@ -44,6 +44,15 @@ class TrainJob:
     ``ranks`` is the number of processes that train together. It is part of the fingerprint, since it changes the order
     in which gradients are summed. A job that is not ``stepwise`` is fitted in one go, by one rank and without
     checkpoints (counts, a centroid), and starts over when its worker is lost.
+
+    Example:
+        >>> def count(settings, context, *, words):
+        ...     return {"files": {"n.txt": str(len(words)).encode()}}
+        >>> job = TrainJob("count", count, inputs={"words": ["on", "off"]}, stepwise=False)
+        >>> job.identity()
+        {'job': 'count', 'inputs': {'words': ['on', 'off']}}
+        >>> job.url("out") == f"out/count/{job.fingerprint}"
+        True
     """
 
     name: str

@@ -31,6 +31,10 @@ def named(name: str) -> Any:
 
     Raises:
         UserError: there is no such module, or nothing of that name in it.
+
+    Example:
+        >>> named("gristmill.shards.canonical:digest")({"size": 3})[:8]
+        '5437a864'
     """
     module, colon, inner = name.partition(":")
     if not colon or not module or not inner:

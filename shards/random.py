@@ -14,6 +14,11 @@ class RecordRandom:
 
     Philox is a counter-based generator (Salmon et al., SC 2011); its 128-bit key is a hash of
     (run seed, stage name, record id).
+
+    Example:
+        >>> one, again = (RecordRandom(seed=0, stage="noise")("utterance 1").random() for _ in range(2))
+        >>> one == again, one == RecordRandom(seed=0, stage="noise")("utterance 2").random()
+        (True, False)
     """
 
     seed: int

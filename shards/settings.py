@@ -46,6 +46,14 @@ class Settings(BaseModel):
         """Return the fields that this class inherits from another, as settings of that class alone.
 
         So a flat section of a recipe can hold the settings of several actors, and each receives its own.
+
+        Example:
+            >>> class Rate(Settings):
+            ...     sampling_rate: int = 16000
+            >>> class Corpus(Rate):
+            ...     places: str = "/data"
+            >>> Corpus(sampling_rate=8000).part(Rate)
+            Rate(sampling_rate=8000)
         """
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 

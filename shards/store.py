@@ -160,6 +160,10 @@ def put_if_absent(url: str, data: bytes) -> bool:
     Of several concurrent writers exactly one wins: on local disk by a hard link, which fails if the name exists;
     on object stores by a conditional put (``If-None-Match: *``). There, all writers of identical bytes may get
     ``True``, so a writer that must be the only one makes its bytes unique.
+
+    Example:
+        >>> put_if_absent("made/a", b"1"), put_if_absent("made/a", b"2"), read_bytes("made/a")
+        (True, False, b'1')
     """
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):

@@ -40,6 +40,13 @@ class Folds(Actor):
 
     It is drawn from the run's seed and the normalised text alone, so that equal texts share a fold. A column ``part``
     that says "test" decides by itself.
+
+    Example:
+        >>> from gristmill.shards.random import RecordRandom
+        >>> folds = Folds(FoldSettings(folds=3), RecordRandom(seed=0, stage="folds"))
+        >>> first, second = folds(pa.table({"text": ["Lights on!", "lights on"]}))["fold"].to_pylist()
+        >>> first == second
+        True
     """
 
     name = "folds"

@@ -54,6 +54,13 @@ def list_requests(url: str, corpus: str, *, part: str | None = None, rows: int =
     In a folder, hidden files, plain text and JSON without ``domains.json`` beside it are passed over. A missing path,
     a place without requests and a table or JSONL of no known columns raise :class:`UserError` here, not at the first
     table; a record that cannot be read becomes a row with a ``problem``.
+
+    Example:
+        >>> row = {"text": "stop", "domain": "music", "intent": "stop", "slots": []}
+        >>> store.write_bytes("made/own.jsonl", json.dumps(row).encode())
+        >>> (table,) = list_requests("made/own.jsonl", "own")
+        >>> table["id"].to_pylist(), table["format"].to_pylist()
+        (['own/own.jsonl#1'], ['jsonl'])
     """
     if "*" not in url and not store.exists(url):
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")

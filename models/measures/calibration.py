@@ -47,6 +47,11 @@ def reliability(scores: np.ndarray, correct: np.ndarray, bins: int = 10, equal: 
 
     Raises:
         UserError: no score, a score that is no probability, unequal lengths, or an unknown kind of bin.
+
+    Example:
+        >>> made = reliability(np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True]), bins=2)
+        >>> [(one.low, one.high, one.n, round(one.score, 2), one.accuracy) for one in made]
+        [(0.0, 0.5, 2, 0.15, 0.0), (0.5, 1.0, 2, 0.8, 1.0)]
     """
     scores, correct = _checked(scores, correct)
     edges = _edges(scores, bins, equal)
@@ -65,7 +70,12 @@ def reliability(scores: np.ndarray, correct: np.ndarray, bins: int = 10, equal: 
 
 
 def ece(scores: np.ndarray, correct: np.ndarray, bins: int = 10, equal: str = "width") -> float:
-    """Return the expected calibration error: the mean distance of score and accuracy over the bins, by their count."""
+    """Return the expected calibration error: the mean distance of score and accuracy over the bins, by their count.
+
+    Example:
+        >>> round(ece(np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True]), bins=2), 3)
+        0.175
+    """
     scores, correct = _checked(scores, correct)
     edges = _edges(scores, bins, equal)
     gaps = np.bincount(_place(scores, edges), scores - correct, len(edges) - 1)

@@ -42,6 +42,10 @@ def errors(reference: Interpretation, hypothesis: Interpretation) -> int:
     """Return the errors of a reading: 1 for another domain or intent, and the Levenshtein distance of the slots.
 
     Slots are compared as they are; give values spelled by :func:`slot_value` where case and spaces mean nothing.
+
+    Example:
+        >>> errors(Interpretation("music", "play", (("room", "hall"),)), Interpretation("music", "stop"))
+        2
     """
     return int(reference[:2] != hypothesis[:2]) + _distance(reference.slots, hypothesis.slots)
 
@@ -138,6 +142,13 @@ def score(references: Sequence[Interpretation], hypotheses: Sequence[Interpretat
 
     Raises:
         UserError: the two are not of one length, or there is none.
+
+    Example:
+        >>> wanted = Interpretation("music", "play", (("title", "blue river"), ("room", "hall")))
+        >>> heard = wanted._replace(slots=(("title", "blue"), ("room", "hall")))
+        >>> result = score([wanted, wanted], [wanted, heard])
+        >>> round(result.semer.value, 3), result.exact_match.value, result.slot_f1.value
+        (0.167, 0.5, 0.75)
     """
     if len(references) != len(hypotheses) or not references:
         raise UserError(

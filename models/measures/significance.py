@@ -82,6 +82,13 @@ def wer_interval(
 
     ``measure`` gives the counts to divide by the reference words, (utterances,); all errors by default. The
     draws depend only on ``seed`` and the speakers, so systems on one test set meet the same replicates.
+
+    Example:
+        >>> from gristmill.models.measures.wer import score
+        >>> result = score(["turn on the lights"] * 20, ["turn on lights", "turn on the lights"] * 10)
+        >>> found = wer_interval({0: result})
+        >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), found.blocks
+        (0.125, 0.075, 0.175, 'speakers')
     """
     boot = _Bootstrap(runs, replicates, seed, min_speakers)
     rates = boot.rates(_counts(runs, measure), _seed_weights(len(runs), replicates, seed))
@@ -121,6 +128,14 @@ def mapsswe(a: WerResult, b: WerResult, min_good: int = 2) -> Mapsswe:
     between, those with an error are the pairs. Unlike SCTK, words that only one system adds at the very end
     of an utterance count whichever system it is. The normal approximation asks for some 50 segments or more;
     where all segments differ alike the p of the sign test stands in for it.
+
+    Example:
+        >>> from gristmill.models.measures.wer import score
+        >>> texts = ["turn on the lights"] * 60
+        >>> better, worse = score(texts, texts), score(texts, ["on the lights", "on the", "lights"] * 20)
+        >>> test = mapsswe(better, worse)
+        >>> test.segments, round(test.mean, 2), test.p < 0.001
+        (80, -1.5, True)
     """
     _same_test_set({0: a}, {0: b})
     pairs = [p for x, y in zip(a.alignments, b.alignments, strict=True) for p in segments(x, y, min_good)]

@@ -53,7 +53,12 @@ NORMALISERS: Mapping[str, Callable[[str], str]] = {
 
 
 def normaliser(name: str) -> Callable[[str], str]:
-    """Return the named text normaliser; a WER is only comparable under the same one."""
+    """Return the named text normaliser; a WER is only comparable under the same one.
+
+    Example:
+        >>> normaliser("basic")("Turn on the TV, don't stop!"), normaliser("digits")("room 20")
+        ("turn on the tv don't stop", 'room two zero')
+    """
     if name not in NORMALISERS:
         raise UserError(f"normaliser {name!r} is unknown: expected one of {', '.join(NORMALISERS)}")
     return NORMALISERS[name]
@@ -64,6 +69,10 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
 
     Without the I the string has one letter for each reference word, in order. Time and memory are
     proportional to the product of the lengths, after the words shared at both ends are set aside.
+
+    Example:
+        >>> align("turn on the lights".split(), "turn the big light".split())
+        'CDCIS'
     """
     n, m = len(reference), len(hypothesis)
     head = 0
@@ -147,6 +156,11 @@ def score(
     For phone error give phones separated by spaces and ``normalise="phones"`` (or ``"none"``). An utterance
     without a speaker counts as a speaker of its own. Lists of different lengths, and references without any
     word at all, are a :class:`UserError`.
+
+    Example:
+        >>> result = score(["turn on the lights", "stop"], ["Turn on lights!", "please stop"])
+        >>> round(result.wer, 2), result.deletions.tolist(), result.insertions.tolist()
+        (0.4, [1, 0], [0, 1])
     """
     if len(references) != len(hypotheses) or (speakers is not None and len(speakers) != len(references)):
         counts = f"{len(references)} references, {len(hypotheses)} hypotheses"

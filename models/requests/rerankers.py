@@ -283,7 +283,15 @@ class ListScores(NamedTuple):
 
 
 class Reranker:
-    """The weights of all domains. Read-only; :meth:`replaced` gives another with one domain's weights exchanged."""
+    """The weights of all domains. Read-only; :meth:`replaced` gives another with one domain's weights exchanged.
+
+    Example:
+        >>> given = [("music", -0.1, -0.7), ("video", -0.4, -0.2)]
+        >>> lists = [{"domain": d, "domain_logprob": a, "intent_logprob": b, "slots_logprob": 0.0} for d, a, b in given]
+        >>> reranker = Reranker.unweighted(["music", "video"])
+        >>> [(one.place, round(one.confidence, 2)) for one in reranker.rank(lists)]
+        [(1, 0.55), (0, 0.45)]
+    """
 
     def __init__(self, domains: Iterable[DomainReranker]) -> None:
         self.domains = {made.domain: made for made in domains}

@@ -56,6 +56,12 @@ class AcousticModel(nn.Module):
     """Features (B, T, n_mels) to log-probabilities (B, T', vocab), T' = ceil(T / subsampling).
 
     ``vocab`` counts the blank.
+
+    Example:
+        >>> model = AcousticModel(AcousticSettings(dim=16, layers=1, channels=4), n_mels=40, vocab=5).eval()
+        >>> log_probs, lengths = model(torch.zeros(2, 100, 40), torch.tensor([100, 50]))
+        >>> tuple(log_probs.shape), lengths.tolist()
+        ((2, 25, 5), [25, 13])
     """
 
     def __init__(self, settings: AcousticSettings, n_mels: int, vocab: int) -> None:

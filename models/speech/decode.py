@@ -21,7 +21,12 @@ class DecodingSettings(Settings):
 
 
 def greedy(log_probs: np.ndarray) -> list[int]:
-    """Return the units of the best path of log-probabilities (T, V)."""
+    """Return the units of the best path of log-probabilities (T, V).
+
+    Example:
+        >>> greedy(np.log([[0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))
+        [1, 2]
+    """
     return collapse(log_probs.argmax(axis=1))
 
 
@@ -48,6 +53,11 @@ def prefix_beam_search(
 
     Each frame extends at most ``beam`` prefixes by at most ``tokens`` units, and by none below ``threshold``
     (log-probability) other than the blank. With ``beam`` and ``tokens`` large and ``threshold`` -inf it is exact.
+
+    Example:
+        >>> log_probs = np.log([[0.4, 0.3, 0.3], [0.4, 0.5, 0.1]])
+        >>> [(one.units, round(math.exp(one.score), 2)) for one in prefix_beam_search(log_probs, nbest=3)]
+        [((1,), 0.47), ((2,), 0.19), ((), 0.16)]
     """
     # Prefixes are numbered nodes of a tree: extending one costs a dictionary look-up, not the copy of a string.
     parents, last = [-1], [0]

@@ -95,6 +95,11 @@ def log_mel(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     """Return features (frames, n_mels) float16 of samples (n,) at ``settings.sampling_rate``.
 
     Frame t is centred on sample (t + 1/2) hop; the edges see zeros.
+
+    Example:
+        >>> settings = FeatureSettings(n_mels=40, sampling_rate=8000)
+        >>> log_mel(np.zeros(8000, np.float32), settings).shape, settings.frames(8000)
+        ((100, 40), 100)
     """
     samples = np.asarray(samples, dtype=np.float32)
     window, hop, count = settings.window, settings.hop, settings.frames(len(samples))

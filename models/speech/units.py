@@ -104,7 +104,13 @@ def normalise(text: str) -> str:
 
 
 def characters(texts: Iterable[str]) -> Units:
-    """Return the characters that occur in texts as units; the space between words is one of them."""
+    """Return the characters that occur in texts as units; the space between words is one of them.
+
+    Example:
+        >>> units = characters(["Stop!", "go"])
+        >>> len(units), units.encode("go"), units.decode(units.encode("go to"))
+        (7, [2, 3], 'go to')
+    """
     seen: set[str] = {" "}
     for text in texts:
         seen.update(normalise(text))

@@ -44,7 +44,15 @@ class ChannelSettings(Settings):
 
 
 class Confusions:
-    """The channel on one vocabulary; the distances of a word to all others are computed once."""
+    """The channel on one vocabulary; the distances of a word to all others are computed once.
+
+    Example:
+        >>> channel = Confusions(["light", "right", "lamp", "night"], ChannelSettings(n=2, candidates=3))
+        >>> channel.near("light")[0]
+        ['light', 'right', 'night', '']
+        >>> [text for text, _ in channel.hear(["light"], np.random.default_rng(0))]
+        ['light', 'right']
+    """
 
     def __init__(self, vocabulary: Sequence[str], settings: ChannelSettings) -> None:
         self.words = [word for word in vocabulary if word]

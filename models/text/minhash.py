@@ -52,7 +52,13 @@ def bands(given: np.ndarray) -> np.ndarray:
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the estimated Jaccard similarity of signatures, row by row, as (N,) float32."""
+    """Return the estimated Jaccard similarity of signatures, row by row, as (N,) float32.
+
+    Example:
+        >>> a, b, c = signatures(["turn on the lights", "turn on the light", "play some music"])
+        >>> bool(similarity(a[None], b[None]) > 0.7), bool(similarity(a[None], c[None]) > 0.2)
+        (True, False)
+    """
     return (one == other).mean(axis=1, dtype=np.float32)
 
 

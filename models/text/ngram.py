@@ -40,7 +40,12 @@ SUMS = 5  # of a context: its n-grams' counts, those that were pruned, and how m
 
 
 class NgramSettings(Settings):
-    """The model that is estimated."""
+    """The model that is estimated.
+
+    Example:
+        >>> NgramSettings(order=4, prune=(0, 0, 1)).thresholds
+        (0, 0, 1, 1)
+    """
 
     order: int = Field(4, ge=ORDERS[0], le=ORDERS[-1])
     """The number of words in the longest n-grams."""
@@ -130,6 +135,13 @@ def estimate(
 
     Raises:
         UserError: there is no sentence.
+
+    Example:
+        >>> model = estimate([["turn", "on"], ["turn", "off"], ["turn", "on"]], NgramSettings(order=2))
+        >>> list(model.words), [len(grams) for grams in model.orders]
+        (['<unk>', '<s>', '</s>', 'off', 'on', 'turn'], [6, 5])
+        >>> model.to_bytes().splitlines()[1:3]
+        [b'ngram 1=6', b'ngram 2=5']
     """
     settings = settings or NgramSettings()
     given = [list(sentence) for sentence in sentences]

@@ -25,6 +25,11 @@ def em_weights(logprobs: np.ndarray, *, iterations: int = 200, tolerance: float 
 
     Raises:
         ValueError: there is no token.
+
+    Example:
+        >>> logprobs = np.log([[0.5, 0.1, 0.6], [0.1, 0.4, 0.2]])
+        >>> em_weights(logprobs).round(2).tolist()
+        [0.77, 0.23]
     """
     if not logprobs.size:
         raise ValueError("weights of a mixture: the development text has no word that the models know")

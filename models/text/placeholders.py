@@ -102,6 +102,10 @@ def protect(text: str, spans: Iterable[Span], first: int = 0) -> Protected:
 
     Of spans that overlap the longer one is taken. What looks like a mark already is protected too; from the eleventh
     on spans stay as they are.
+
+    Example:
+        >>> protect("call anna at 7", number_spans("call anna at 7"))
+        Protected(text='call anna at <v0>', values=(('<v0>', '7'),))
     """
     wanted = {*spans, *(match.span() for match in _MARK.finditer(text))}
     chosen: list[Span] = []
@@ -119,6 +123,10 @@ def fill(text: str, protected: Protected, catalogue: Catalogue = EMPTY) -> Fille
 
     The rule for a translation that is not whole: a mark that stands a second time, or that the source does not have,
     is left out; values of marks that are lost are appended in the order of the source.
+
+    Example:
+        >>> fill("ruf um <v0> an", Protected("call at <v0>", (("<v0>", "7"),)))
+        Filled(text='ruf um 7 an', lost=0, doubled=0)
     """
     values = {mark: _target(value, catalogue) for mark, value in protected.values}
     seen: set[str] = set()

@@ -33,6 +33,13 @@ class Measure:
     """One metric of the long table, as a report shows it.
 
     ``label`` and ``note`` may name the report's baseline as ``{baseline}``.
+
+    Example:
+        >>> ratio = Measure("win_loss", "Win/loss ratio", digits=2, better="higher")
+        >>> ratio.show(1.234), WER.show(0.0834), WER.relative().show(-0.125)
+        ('1.23', '8.3%', '−12.5%')
+        >>> WER.relative().verdict(-0.2, -0.05), WER.relative().verdict(-0.1, 0.1)
+        ('better', '')
     """
 
     name: str  # in the column ``metric`` of the long table
