@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import soundfile
+import torch
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 import gristmill
