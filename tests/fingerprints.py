@@ -22,11 +22,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import soundfile
+import torch
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 import gristmill
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.models.text.translator_units import fit_units
+from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
+from gristmill.models.speech.checkpoint import save_acoustic
+from gristmill.models.speech.features import FeatureSettings
+from gristmill.models.speech.units import characters
+from gristmill.models.text.translator_units import UnitSettings, fit_units
 from gristmill.pipelines.config import load
 from gristmill.pipelines.run import Run
 from gristmill.shards import canonical, store
@@ -111,7 +116,13 @@ class Paper(Run):
     def _note_identity(self, name: str, identity: Any) -> None:
         self.noted.setdefault(name, []).append(canonical.digest(identity)[:12])
 
-    def source(self, name: str, tables: Callable[[], Iterator[pa.Table]], identity: Mapping[str, Any]) -> SealedSet:
+    def source(
+        self,
+        name: str,
+        tables: Callable[[], Iterator[pa.Table]],
+        identity: Mapping[str, Any],
+        totals: Sequence[str] = (),
+    ) -> SealedSet:
         """Look at the first table for its schema."""
         return self._set(name, next(iter(tables())).schema)
 
@@ -133,10 +144,21 @@ class Paper(Run):
             self._note_identity(job.name, job.identity())
             digest = f"{job.name}/{self.noted[job.name][-1]}"
             made.append(StandArtifact(store.join(self.out, digest), digest, {"model.safetensors": ""}))
-            if "translator" in job.name:  # what translates asks for its units
-                for file, data in translator_files().items():
-                    store.write_bytes(store.join(made[-1].url, file), data)
+            files = translator_files() if "translator" in job.name else {}
+            files = acoustic_files() if job.name == "teacher" else files
+            for file, data in files.items():  # stages that use the model look into them
+                store.write_bytes(store.join(made[-1].url, file), data)
         return made
+
+
+@functools.cache
+def acoustic_files() -> dict[str, bytes]:
+    """Return a small acoustic model, as files."""
+    torch.manual_seed(0)
+    units = characters(["abc"])
+    model = AcousticModel(AcousticSettings(dim=16, layers=1, heads=2, channels=4), 64, len(units))
+    features = FeatureSettings(sampling_rate=16000, n_mels=64)
+    return {"model.safetensors": save_acoustic(model, units, features)}
 
 
 @functools.cache
@@ -145,7 +167,7 @@ def translator_files() -> dict[str, bytes]:
     letters = [chr(code) for code in range(0x905, 0x940)]
     hindi = ["".join(letters[n % 50 : n % 50 + 4]) for n in range(400)]
     english = ["".join(chr(97 + (n * k) % 26) for k in (1, 3, 5, 7)) for n in range(400)]
-    return fit_units(english, hindi, 150, "en", "hi").to_files()
+    return fit_units(english, hindi, "en", "hi", UnitSettings(units=150)).to_files()
 
 
 def make_data(folder: Path) -> None:
@@ -217,7 +239,10 @@ def fingerprints() -> dict[str, dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         make_data(Path(folder, "data"))
         os.environ["GRISTMILL_DATA"] = str(Path(folder, "data"))
-        more = {"distill-debian-noise": [f"noise.folder={folder}/data/speech/digits"]}
+        # Sources are in no fingerprint: a few requests do.
+        few = [f"in_domain.{part}_records={n}" for part, n in (("reference", 2), ("target", 20), ("source", 10))]
+        more = {"bootstrap-lm": few, "bootstrap-lm-hi": few}
+        more["distill-debian-noise"] = [f"noise.folder={folder}/data/speech/digits"]
         configs = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.stem != "fleet"]
         return {path.stem: of_config(path, f"{folder}/{path.stem}", more.get(path.stem, ())) for path in configs}
 

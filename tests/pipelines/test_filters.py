@@ -11,8 +11,7 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.filters import ActorSettings
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
-from gristmill.pipelines.text.domain_texts import GeneralSettings, InDomainSettings
-from gristmill.pipelines.text.domain_texts import prepare_corpora as prepare_texts
+from gristmill.pipelines.text.domain_texts import GeneralSettings, InDomainSettings, prepare_domain_texts
 from gristmill.shards.errors import UserError
 
 NUMBERS = {"labelled_records": 8, "unlabelled_records": 2, "test_records": 4, "sampling_rate": 8000}
@@ -64,8 +63,8 @@ def test_pairs_and_texts_of_the_domain_are_filtered(tmp_path: Path) -> None:
     pairs = GeneralSettings(records=200, filters=[{"actor": f"{__name__}:long_pair", "settings": {"most": 6}}])
     domain = InDomainSettings(target_records=200, source_records=60, reference_records=8, sizes=[1])
     run = Run(str(tmp_path), InProcessRunner())
-    plain = prepare_texts(run, pairs.but(filters=()), domain)
-    made = prepare_texts(run, pairs, domain.but(filters=[own(6, parts=["source"])]))
+    plain = prepare_domain_texts(run, pairs.but(filters=()), domain)
+    made = prepare_domain_texts(run, pairs, domain.but(filters=[own(6, parts=["source"])]))
     assert (made.pairs.name, made.source.name) == ("pairs_kept", "in_domain_source_kept")
     assert 0 < made.pairs.records < plain.pairs.records
     assert 0 < made.source.records < plain.source.records
