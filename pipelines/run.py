@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from gristmill.pipelines.inputs import digest_of
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
@@ -98,6 +97,8 @@ class Run:
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
         """Seal a table that is at hand, or find it sealed: it is identified by its rows."""
+        from gristmill.pipelines.inputs import digest_of  # loads the listings of corpora, which `status` can do without
+
         identity = {"schema": str(table.schema), "rows": digest_of(iter([table]))}
         return self.source(name, lambda: iter([table]), identity, totals)
 
