@@ -151,14 +151,14 @@ def test_what_is_no_reason_and_no_column_is_an_error_of_the_actor() -> None:
         def reason(self, record):
             return True
 
-    with pytest.raises(UserError, match="Wrong: gave True as its reason; expected a text, or None"):
+    with pytest.raises(UserError, match="Wrong: returned the reason True; expected a text, or None"):
         Wrong(Settings())(table(["a"]))
 
     @map_records(adds=[pa.field("a", pa.string())])
     def wrong(text: str):
         return {"b": text}
 
-    with pytest.raises(UserError, match=r"wrong: gave \['b'\]; expected a mapping with values of \['a'\]"):
+    with pytest.raises(UserError, match=r"wrong: returned \['b'\]; expected a mapping with values of \['a'\]"):
         wrong(Settings())(table(["a"]))
 
 
@@ -167,10 +167,10 @@ def test_functions_that_name_no_columns_are_refused() -> None:
     def default(text: str, least: int = 3) -> None: ...
     def nothing(*, least: int = 3) -> None: ...
 
-    for function, message in ((packed, "names no column"), (default, "behind `\\*`"), (nothing, "no positional")):
+    for function, message in ((packed, "names no column"), (default, "after `\\*`"), (nothing, "no positional")):
         with pytest.raises(UserError, match=message):
             filter_records(function)
-    with pytest.raises(UserError, match="its return type makes no column"):
+    with pytest.raises(UserError, match="its return type has no column type"):
         map_records(lambda text: text)
 
 

@@ -122,7 +122,7 @@ def test_the_same_bytes_again_whatever_the_order_of_the_set(data, tmp_path, fami
 
 
 def test_a_domain_without_requests_left_is_refused(data, context, tmp_path):
-    with pytest.raises(UserError, match=r"domain 'weather'.*no request of it outside the test.*at least one"):
+    with pytest.raises(UserError, match=r"domain 'weather'.*none of its requests outside the test.*at least one"):
         trained(data, context, domain="weather")
     rows = records()
     for row in rows:

@@ -161,7 +161,7 @@ def test_a_list_to_learn_from_that_cannot_be_scored_is_one_sentence():
 
 def test_weights_that_are_refused(folder, tmp_path):
     (folder / "music.json").write_bytes(WEIGHTS[2].to_bytes())
-    with pytest.raises(UserError, match=r"music\.json: holds the weights of 'video'; expected those of 'music'"):
+    with pytest.raises(UserError, match=r"music\.json: has the weights of 'video'; expected those of 'music'"):
         stage(folder=str(folder))
     body = json.loads(WEIGHTS[1].to_bytes())
     for change, told in (({"format": 9}, "format 9"), ({"features": ["log_asr"]}, "log_asr; this version computes")):
@@ -169,7 +169,7 @@ def test_weights_that_are_refused(folder, tmp_path):
         with pytest.raises(UserError, match=rf"music\.json: .*{told}"):
             stage(folder=str(folder))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no re-ranker"):
+    with pytest.raises(UserError, match="has no re-ranker"):
         stage(folder=str(tmp_path / "empty"))
     with pytest.raises(UserError, match=r"holds no reranker\.json"):
         Rerank(RerankSettings(), **{"domain:music": str(tmp_path / "empty")})
@@ -182,7 +182,7 @@ def test_tables_that_are_refused(folder):
         actor(table.drop_columns(["hypotheses"]))
     with pytest.raises(UserError, match="no column 'hour'"):
         actor(table.drop_columns(["hour"]))
-    with pytest.raises(UserError, match=r"'slots' is of type list<.*expected text, truth values or numbers"):
+    with pytest.raises(UserError, match=r"'slots' is of type list<.*expected text, booleans or numbers"):
         lists_of(table.append_column("slots", pa.array([["a"]] * 5)), ["slots"])
     bare = pa.table({"hypotheses": [[{"domain": "music"}]]})
     with pytest.raises(UserError, match="no field 'domain_logprob'; they have domain"):

@@ -103,10 +103,10 @@ def test_files_of_snips_that_differ_in_length_lose_no_line(tmp_path: Path) -> No
         ({}, "gone", "gone: no such file or folder; expected folders"),
         ({"notes_txt": "x"}, "", "no requests found; expected folders"),
         ({"notes_txt": "x"}, "notes.txt", r"notes\.txt: not a corpus of requests"),
-        ({"a_csv": "text,category\nx,y\n"}, "", r"a\.csv: its columns are those of no known corpus"),
+        ({"a_csv": "text,category\nx,y\n"}, "", r"a\.csv: its columns are not those of a known corpus"),
         ({"a_jsonl": '{"sentence": "x"}\n'}, "", r"a\.jsonl: its columns"),
         ({"a_jsonl": ""}, "a.jsonl", r"a\.jsonl: its columns"),
-        ({"seq_in": "a\n", "label": "x\n"}, "", r"seq\.out: not there; expected it beside seq\.in"),
+        ({"seq_in": "a\n", "label": "x\n"}, "", r"seq\.out: missing; expected it beside seq\.in"),
         ({"data_json": "{}"}, "data.json", r"data\.json: there is no domains\.json beside it"),
     ],
 )
@@ -120,8 +120,8 @@ def test_places_that_cannot_be_listed_are_refused_at_once(tmp_path: Path, files:
     ("data", "domains", "said"),
     [
         ("[1]", "{}", r"data\.json: cannot be read"),
-        ('{"val": 1}', "{}", r"data\.json: val is no list"),
-        ('{"val": []}', '{"bank": "x"}', r"domains\.json: bank is no list"),
+        ('{"val": 1}', "{}", r"data\.json: val is not a list"),
+        ('{"val": []}', '{"bank": "x"}', r"domains\.json: bank is not a list"),
         ('{"val": []}', "{", r"domains\.json: cannot be read"),
     ],
 )

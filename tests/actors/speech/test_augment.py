@@ -199,13 +199,13 @@ def test_mistakes(banks, tmp_path):
     for mistake in ({"snr": (10, 0)}, {"noises": (3, 1)}, {"copies": 0}, {"split": "dev"}):
         with pytest.raises(ValidationError, match=next(iter(mistake))):
             AugmentSettings(**mistake)
-    with pytest.raises(UserError, match="up to 5 wanted"):
+    with pytest.raises(UserError, match="up to 5 requested"):
         _stage(noise, room, noises=(1, 5)).build(0)
     alone = _bank(tmp_path / "in", np.full(RATE, 0.1))
     with pytest.raises(UserError, match="split 'test'"):
         _stage(alone, room, split="test").build(0)
     wide = build_room_bank(str(tmp_path / "r"), RoomBankSettings(count=1), noises=3, rate=16000)
-    with pytest.raises(UserError, match="one rate is expected"):
+    with pytest.raises(UserError, match="expected one rate"):
         _stage(noise, wide).build(0)
     table = pa.table({"id": ["a"], "audio": audio.audio_array([audio.encode(np.ones(100), 16000)])})
     with pytest.raises(UserError, match="speech at 16000 Hz"):

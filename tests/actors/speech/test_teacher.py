@@ -247,7 +247,7 @@ def test_models_that_cannot_be_read_safely_are_refused(wav2vec: Path, tmp_path: 
         labels_of("checkpoint", str(tmp_path / "none"))
     with pytest.raises(ValidationError, match="'checkpoint', 'huggingface' or 'hama'"):
         labels_of("whisper", "x")
-    with pytest.raises(UserError, match="needs the place"):
+    with pytest.raises(UserError, match="needs the location"):
         labels_of("checkpoint")
     bad = tmp_path / "bad"
     bad.mkdir()

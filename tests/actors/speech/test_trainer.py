@@ -197,9 +197,9 @@ def test_word_errors_are_counted_as_the_units_spell_words(sets, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": "other_rate"}, "frames a second"),
+        ({"labels": "other_rate"}, "frames per second"),
         ({"labels": "other_units"}, "vocabulary"),
-        ({"labels": "other_features"}, "saw features made with"),
+        ({"labels": "other_features"}, "used feature settings"),
         ({"text": "hypothesis"}, "no column 'hypothesis'"),
         ({"labels": "absent"}, "no sealed set"),
     ],

@@ -79,7 +79,7 @@ def test_interval_covers_the_truth_and_repeats():
 
 
 def test_refusals():
-    with pytest.raises(UserError, match="no probability"):
+    with pytest.raises(UserError, match="not a probability"):
         calibration.ece(np.array([0.5, math.nan]), np.array([True, False]))
     with pytest.raises(UserError, match="1 scores and 2 outcomes"):
         calibration.log_losses(np.array([0.5]), np.array([True, False]))

@@ -111,9 +111,9 @@ def test_files_that_do_not_fit_are_refused(models):
         ({"model.json": b"{"}, "model.json"),
         ({**files, "model.json": json.dumps(described | {"format": 99}).encode()}, "format 99"),
         ({**files, "model.json": json.dumps(described | {"family": "os"}).encode()}, "family 'os'"),
-        ({**files, "model.json": json.dumps(described | {"intents": ["set"]}).encode()}, "do not fit"),
-        ({**files, "weights.safetensors": pickle.dumps([1])}, "do not fit"),
-        ({"model.json": files["model.json"]}, "do not fit"),
+        ({**files, "model.json": json.dumps(described | {"intents": ["set"]}).encode()}, "do not match"),
+        ({**files, "weights.safetensors": pickle.dumps([1])}, "do not match"),
+        ({"model.json": files["model.json"]}, "do not match"),
     ):
         with pytest.raises(UserError, match=word):
             load(wrong)

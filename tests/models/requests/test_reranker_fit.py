@@ -177,7 +177,7 @@ def test_gate():
     assert found.new < found.old
     assert found.n == (held.domain == 1).sum()
     assert gate(good, good, held).old == found.new  # no worse is good enough
-    with pytest.raises(UserError, match=r"of the new weights is [\d.]+, of those in use [\d.]+ .* are refused"):
+    with pytest.raises(UserError, match=r"of the new weights is [\d.]+, of those in use [\d.]+ .* are rejected"):
         gate(good, bad, held)
     with pytest.raises(UserError, match="expected 'music'"):
         gate(DomainReranker.unweighted("music"), good, held)

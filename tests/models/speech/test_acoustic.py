@@ -74,7 +74,7 @@ def test_a_checkpoint_describes_the_network_in_one_object():
     }
     changed = {**written, "config": {**written["config"], "dim": 33}}
     tensors = load(data)
-    with pytest.raises(UserError, match="do not fit together"):
+    with pytest.raises(UserError, match="do not match"):
         load_acoustic(save(tensors, metadata={"gristmill": json.dumps(changed)}))
 
 

@@ -97,7 +97,7 @@ def test_align_moves_by_parts_of_a_sample():
 
 
 def test_settings_that_make_no_room_are_refused():
-    with pytest.raises(ValidationError, match=r"rt60\s.*least value first"):
+    with pytest.raises(ValidationError, match=r"rt60\s.*smallest value first"):
         RoomSettings(rt60=(0.5, 0.2))
     with pytest.raises(ValidationError, match=r"height\s.*no side"):
         RoomSettings(height=(1.0, 2.0))

@@ -115,7 +115,7 @@ def test_a_trainer_refuses_labels_that_are_not_its_own() -> None:
     assert TopKInfo.from_json(info.to_json()) == info
     assert TopKInfo.from_metadata({b"gristmill.topk": info.to_json().encode()}) == info
     info.check("data.x", frame_rate=50.0, vocabulary="abc", k=20)
-    with pytest.raises(UserError, match=r"^data\.x: 50 frames a second, the model has 25"):
+    with pytest.raises(UserError, match=r"^data\.x: 50 frames per second, the model has 25"):
         info.check("data.x", frame_rate=25.0, vocabulary="abc")
     with pytest.raises(UserError, match="vocabulary"):
         info.check("data.x", frame_rate=50.0, vocabulary="abd")

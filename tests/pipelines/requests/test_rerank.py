@@ -220,7 +220,7 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
     [
         (["weights={context: [weather]}"], "'weather' is no context column"),
         (["slice=noisy"], "'noisy' is no context column"),
-        (["slice=device"], "'device' holds no truth values"),
+        (["slice=device"], "'device' is not boolean"),
         (["lists.n=0"], "lists.n: 0 is not right"),
         (["corpus={kind: files, places: /nowhere, ambiguous: 0}"], "/nowhere"),
         (["domains.settings={depth: 3}"], "domains.settings: depth: there is no such setting; expected one of crf,"),

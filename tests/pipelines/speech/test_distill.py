@@ -119,7 +119,7 @@ def test_a_teacher_of_another_frame_rate_is_refused_at_once(finished: Path, tmp_
     small = [item.replace("layers: 1", "layers: 1, subsampling: 2") for item in SMALL]
     result = run(*small, f"teacher={{source: checkpoint, model: {teacher}}}", f"out={tmp_path / 'out'}")
     assert result.exit_code == 2
-    assert "frames a second" in result.stderr
+    assert "frames per second" in result.stderr
     assert not list(tmp_path.glob("out/*/"))
 
 
@@ -164,7 +164,7 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
     [
         (["corpus.labelled=/nowhere", "corpus.unlabelled=/nowhere"], "/nowhere"),
         (["noise=/nowhere/noises"], "/nowhere/noises"),
-        (["noise.rooms.rt60=[0.7, 0.2]"], "noise.rooms.rt60: expected the least value first"),
+        (["noise.rooms.rt60=[0.7, 0.2]"], "noise.rooms.rt60: expected the smallest value first"),
         (["noise.noises=[0, 2]"], "noise.noises[0]"),
         (["features.high_hz=9000", "corpus.sampling_rate=16000"], "band 60.0 to 9000.0 Hz does not fit"),
         (["features.sampling_rate=8000"], "features.sampling_rate"),
