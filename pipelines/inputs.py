@@ -22,7 +22,7 @@ def refuse_empty(made: SealedSet, name: str) -> None:
     counts = {**made.seal["reasons"], **made.seal["errors"]}
     reasons = ", ".join(f"{count} x {why}" for why, count in counts.items())
     raise UserError(
-        f"{name}: no records left ({reasons or 'the set is empty'}); see `gristmill inspect {made.url} --rejects`"
+        f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect {made.url} --rejects`"
     )
 
 

@@ -170,7 +170,7 @@ class Parse(Actor):
         values = _cells(row)
         column = self.settings.parse
         if column not in values:
-            raise UserError(f"{row['id']}: no column {column!r} in its file; expected en_parse or cs_parse")
+            raise UserError(f"{row['id']}: there is no column {column!r} in its file; expected en_parse or cs_parse")
         tokens, intent, slots = read_parse(_string(values, column))
         return _Request(tokens, _string(values, "domain"), intent, slots, None, values)
 

@@ -1,4 +1,4 @@
-"""What the export's stages write: names that are safe, bytes that depend on the records alone."""
+"""Files of the export's stages: safe names, and bytes that depend on the records only."""
 
 from __future__ import annotations
 

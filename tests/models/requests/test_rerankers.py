@@ -62,7 +62,7 @@ def test_confidence_by_hand():
     video = 0.3 - 2 - 0.5 - 1 + 2.0 + 0.5 * (20 - 12) / 4
     assert [one.place for one in got] == [1, 0]
     assert [one.confidence for one in got] == pytest.approx([1 / (1 + math.exp(-s)) for s in (video, music)])
-    # A device not seen in training, and no hour at all: neither says anything.
+    # A device not seen in training, and no hour at all: neither contributes.
     got = Reranker([MUSIC, VIDEO]).rank(lists, {"device": "watch", "hour": None})
     assert got[0].confidence == pytest.approx(1 / (1 + math.exp(-music)))
 
@@ -95,7 +95,7 @@ def test_exchanging_one_domain_leaves_the_others_scores_alone():
     assert first.domains["music"] is MUSIC
 
 
-def test_the_first_of_equals_is_best_and_saturated_scores_are_told_apart():
+def test_the_first_of_equals_is_best_and_saturated_scores_stay_distinct():
     reranker = Reranker([DomainReranker("music", "R2", (1.0, 1.0, 1.0), 60.0)])
     got = reranker.rank([record("music", -2, 0, 0), record("music", -1, 0, 0), record("music", 0, -1, 0)])
     assert [one.place for one in got] == [1, 2, 0]
@@ -129,7 +129,7 @@ def changed(**values):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"no json", "video.json: not a re-ranker's file"),
         (b"[]", "not a re-ranker's file"),
@@ -142,8 +142,8 @@ def changed(**values):
         (changed(loss="R9"), "loss R9"),
     ],
 )
-def test_files_that_are_refused(data, told):
-    with pytest.raises(UserError, match=told):
+def test_files_that_are_refused(data, message):
+    with pytest.raises(UserError, match=message):
         Reranker.load({"video.json": data})
 
 

@@ -59,7 +59,7 @@ def test_other_files_are_refused():
 
 
 def test_a_checkpoint_describes_the_network_in_one_object():
-    """Its bytes are those of every version: sizes with both ends, units and features, keys in order."""
+    """The bytes are the same in every version: sizes with both ends, units and features, keys in order."""
     from gristmill.models.weights import read_metadata
 
     units = characters(["ab"])
