@@ -1,1 +1,1 @@
-"""One class per kind of worker: the models it loads once, and its work on a batch."""
+"""Actors: one class per kind of worker, with the models it loads once and its work on a batch."""

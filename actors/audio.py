@@ -1,4 +1,4 @@
-"""Audio in and out of records: bytes to float samples and back. Mono, float32, in [-1, 1]."""
+"""Audio of records: decoding to float samples and encoding. Mono, float32, in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
     try:
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        # Its own text names an address in memory; errors are counted by their text.
+        # The original message contains a memory address; errors are counted by their message.
         raise ValueError("audio cannot be decoded") from error
     return samples.mean(axis=1, dtype=np.float32), int(rate)
 

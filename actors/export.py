@@ -1,8 +1,8 @@
-"""Export: writes the records of a shard in a form that other tools read, and reports where each of them lies.
+"""Export: writes the records of a shard in formats of other tools, and returns the location of each record.
 
-A file's name carries a digest of what is in it, so that writing it twice is the same as writing it once. What a stage
-gives back are small rows (the record's plain values, and its place below the destination) from which the manifest or
-card is written when all shards are there: without it nobody takes what lies at the destination for a finished export.
+A file's name contains a digest of its content, so that writing is idempotent. The stage returns small rows (the
+record's plain values, and its location below the destination); the manifest or card is written from them when all
+shards are complete, and its absence marks an unfinished export.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SOUND_FIELDS = (
 )
 _OWN = {f.name for f in (*PLACE_FIELDS, *SOUND_FIELDS)}
 _WHOLE_SHARD = BatchLimits(rows=1 << 31)
-_AT_ONCE = 16  # files on their way to the storage
+_AT_ONCE = 16  # concurrent uploads
 
 
 class ExportSettings(Settings):
@@ -52,9 +52,9 @@ class ExportSettings(Settings):
 
 
 class _Written(Actor):
-    """Base of what writes records below the URL ``dest``.
+    """Base of actors that write records below the URL ``dest``.
 
-    It is given like an artifact, whose url no fingerprint covers: an export that was moved is still that export.
+    ``dest`` is passed as an artifact, whose url no fingerprint covers: a moved export is still the same export.
     """
 
     name = "write"
@@ -67,12 +67,12 @@ class _Written(Actor):
 
 
 class ParquetFiles(_Written):
-    """Writes a batch as ``data/<digest>.parquet``, which the ``datasets`` library reads, ``audio`` as ``Audio``."""
+    """Writes a batch as ``data/<digest>.parquet`` for the ``datasets`` library, ``audio`` as ``Audio``."""
 
     batch = _WHOLE_SHARD
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the rows with their places, which are those of the file, in order."""
+        """Return the rows with their locations, in the order of the file."""
         data = encode_table(batch.select(self.settings.columns))
         sha = canonical.sha256(data)
         path = f"data/{sha[:16]}.parquet"
@@ -82,12 +82,12 @@ class ParquetFiles(_Written):
 
 
 class AudioFiles(_Written):
-    """Writes each record's audio as ``audio/<xx>/<id>-<digest>.flac``, of one channel."""
+    """Writes each record's audio as ``audio/<xx>/<id>-<digest>.flac``, with one channel."""
 
     adds = (*PLACE_FIELDS, *SOUND_FIELDS)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the rows with the places of their audio; records without any are rejected."""
+        """Return the rows with the locations of their audio; records without any are rejected."""
         rows: list[tuple[Any, ...]] = []
         files: list[tuple[str, bytes]] = []
         for record, audio in zip(batch["id"].to_pylist(), batch["audio"].to_pylist(), strict=True):
@@ -96,7 +96,7 @@ class AudioFiles(_Written):
             except RejectRecord as reject:
                 rows.append((None,) * 6 + (reject.reason,))
                 continue
-            # The id is in the digest: two records of equal audio are two files, as readers take the path for a key.
+            # The digest covers the id: records with equal audio need distinct files, as readers use the path as a key.
             name = hashlib.sha256(record.encode() + b"\0" + data).hexdigest()
             path = f"audio/{name[:2]}/{_plain(record)}-{name[:16]}.flac"
             files.append((path, data))
@@ -115,7 +115,7 @@ class TarFiles(_Written):
     batch = _WHOLE_SHARD
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the rows with their places; records without audio are rejected."""
+        """Return the rows with their locations; records without audio are rejected."""
         rows: list[tuple[Any, ...]] = []
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -126,7 +126,7 @@ class TarFiles(_Written):
                 except RejectRecord as reject:
                     rows.append((None, None, None, None, reject.reason))
                     continue
-                # Readers end a sample's key at its first dot.
+                # Readers cut a sample's key at its first dot.
                 key = f"{_plain(record['id'])}-{canonical.sha256(record['id'].encode())[:12]}"
                 place = _add(tar, f"{key}.flac", data)
                 values = json_values(record) | {"sampling_rate": rate, "duration": samples / rate}
@@ -146,35 +146,35 @@ class TarFiles(_Written):
 def writer(form: str, dest: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Stage:
     """Return the stage that writes the records of a set of ``schema`` at the URL ``dest`` in one of ``FORMATS``.
 
-    ``columns`` names what goes along beside the id; by default all columns, in manifests and tars all plain values.
+    ``columns`` are exported in addition to the id; by default all columns, in manifests and tars all plain values.
 
     Raises:
-        UserError: a format or column that is not there or not fit, or a format of audio for a set without.
+        UserError: an unknown format or column, an unsuitable column, or a format of audio for a set without audio.
     """
     if form not in FORMATS:
         raise UserError(f"{form}: there is no such format; expected one of {', '.join(FORMATS)}")
     kept = _chosen(form, schema, columns)
     actor: type[Actor] = {"huggingface": ParquetFiles, "webdataset": TarFiles}.get(form, AudioFiles)
-    # Of what lies in Parquet and tars the manifest tells nothing: its rows are the places alone.
+    # The values are in the Parquet files and tars themselves: rows of the manifest have locations only.
     stays = {"id", *(kept if actor is AudioFiles else ())} - _OWN
     made = actor.stage(ExportSettings(columns=kept), dest=ArtifactRef(dest, form))
     return replace(made, drops=tuple(name for name in schema.names if name not in stays))
 
 
 def _chosen(form: str, schema: pa.Schema, asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the columns that go along, the id first."""
+    """Return the columns to export, the id first."""
     unknown = [name for name in asked or () if name not in schema.names]
     if unknown:
         raise UserError(f"--columns {unknown[0]}: there is no such column; expected some of {', '.join(schema.names)}")
     has_audio = "audio" in schema.names and schema.field("audio").type == AUDIO
     if form == "huggingface":
-        # Beside audio, the features in the files' metadata have no spelling for other structs.
+        # The features in the files' metadata cannot express structs other than audio.
         fit = {f.name for f in schema if f.type == AUDIO or not (has_audio and _holds_struct(f.type))}
         default = fit
     elif not has_audio:
         raise UserError(
             f"{form}: the set has no audio (its columns: {', '.join(schema.names)}); expected a set of speech, or the "
-            "format huggingface, which holds any"
+            "format huggingface, which supports any set"
         )
     else:
         default = {f.name for f in schema if is_plain(f.type)} - _OWN
@@ -184,14 +184,14 @@ def _chosen(form: str, schema: pa.Schema, asked: Sequence[str] | None) -> tuple[
     unfit = [name for name in asked or () if name not in fit]
     if unfit:
         kind = schema.field(unfit[0]).type
-        raise UserError(f"--columns {unfit[0]}: {form} cannot hold {kind}; expected columns of plain values")
+        raise UserError(f"--columns {unfit[0]}: {form} does not support {kind}; expected columns of plain values")
     wanted = default if asked is None else set(asked)
     dropped = set() if form == "huggingface" else {"audio"}
     return ("id", *(name for name in schema.names if name in wanted - dropped and name != "id"))
 
 
 def is_plain(kind: pa.DataType) -> bool:
-    """Return whether a column holds values that JSON holds too."""
+    """Return whether a column's values can be written as JSON."""
     return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
@@ -210,7 +210,7 @@ def _holds_struct(kind: pa.DataType) -> bool:
 
 
 def json_values(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's values without those that are null, or a number that is not finite: JSON has none."""
+    """Return a record's values without nulls and without numbers that are not finite, which JSON does not have."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, list):
@@ -221,9 +221,10 @@ def json_values(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_flac(data: bytes | None) -> tuple[bytes, int, int]:
-    """Return audio as FLAC of one channel, its rate (Hz) and its samples; raise :class:`RejectRecord` if it is none.
+    """Return audio as FLAC of one channel, its rate (Hz) and its number of samples.
 
-    FLAC of one channel is passed on as it is; all else is decoded, averaged over its channels and coded at 16 bits.
+    FLAC of one channel is kept as is; all else is decoded, averaged over its channels and encoded at 16 bits. Missing
+    or invalid audio raises :class:`RejectRecord`.
     """
     import soundfile
 
@@ -245,12 +246,12 @@ def as_flac(data: bytes | None) -> tuple[bytes, int, int]:
 
 
 def _plain(record: str) -> str:
-    """Return the end of an id as part of a name: it may hold slashes and "..", which must not lead anywhere."""
+    """Return the end of an id, made safe as part of a file name: it may contain slashes and ".."."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", record)[-60:]
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Add a file to a tar; return the byte at which its content begins."""
+    """Add a file to a tar; return the byte offset of its content."""
     info = tarfile.TarInfo(name)  # mode 0644, no time, no owner
     info.size = len(data)
     place = tar.offset + tarfile.BLOCKSIZE
@@ -264,7 +265,7 @@ def _put(dest: str, path: str, data: bytes) -> None:
     except GristmillError:
         raise
     except Exception as error:
-        # No record is to blame: it must not end in quarantine for a storage that fails.
+        # The storage has failed, not the record, which must not be quarantined for it.
         raise GristmillError(f"{dest}: cannot be written: {with_class(error)}") from error
 
 

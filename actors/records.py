@@ -1,6 +1,6 @@
-"""Actors that look at one record at a time: filters, and functions that add columns.
+"""Actors that process one record at a time: filters, and functions that add columns.
 
-As a class, or as a function whose positional parameters are columns and whose keyword-only ones are its settings::
+Written as a class, or as a function whose positional parameters are columns and whose keyword-only ones are settings::
 
     class TooShort(Filter):
         columns = ("text",)
@@ -12,7 +12,7 @@ As a class, or as a function whose positional parameters are columns and whose k
     def too_short(text: str, *, least: int = 3) -> str | None:
         return f"shorter than {least}" if len(text) < least else None
 
-A record whose function raises is quarantined, alone, with the error.
+Only the records for which the function raises are quarantined, each with its error.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_
 
 
 class _PerRecord(Actor):
-    """Works on one record after the other; a subclass names the ``columns`` that it is handed, all if it names none."""
+    """Processes records one by one; a subclass names the ``columns`` that it reads, or none to read all."""
 
     def _outcomes(self, batch: pa.Table, work: Callable[[Record], Any]) -> list[Any]:
-        """Return what a function gives for each record; an exception of it counts for that record alone.
+        """Return a function's result for each record; an exception affects that record only.
 
         Raises:
             BrokenRecords: the function raised for some of them.
@@ -65,10 +65,10 @@ class _PerRecord(Actor):
 
 
 class Filter(_PerRecord):
-    """Base of filters: :meth:`reason` says why a record is rejected, or returns ``None`` for one that is kept.
+    """Base of filters: :meth:`reason` returns the reason to reject a record, or ``None`` to keep it.
 
-    ``columns`` are those that the record it is handed has; an input that lacks one is refused before any work. What
-    can be set is in a settings class, as for any actor (:class:`gristmill.shards.stage.Actor`).
+    ``columns`` are the columns of the record passed to it; an input that lacks one is rejected before any work.
+    Settings are in a settings class, as for any actor (:class:`gristmill.shards.stage.Actor`).
 
     Example:
         >>> class LengthSettings(Settings):
@@ -85,7 +85,7 @@ class Filter(_PerRecord):
     """
 
     def reason(self, record: Record) -> str | None:
-        """Return why a record is rejected; ``None`` keeps it."""
+        """Return the reason to reject a record; ``None`` keeps it."""
         raise TypeError(f"{type(self).__name__} has no reason: expected a method that takes a record")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -98,13 +98,13 @@ class Filter(_PerRecord):
         reason = self.reason(record)
         if reason is None or (isinstance(reason, str) and reason):
             return reason
-        raise UserError(f"{self._named()}: gave {reason!r} as its reason; expected a text, or None to keep the record")
+        raise UserError(f"{self._named()}: returned the reason {reason!r}; expected a text, or None to keep the record")
 
 
 class PerRecord(_PerRecord):
-    """Base of functions of a record: :meth:`record` returns the values of the columns that are added (``adds``).
+    """Base of functions of a record: :meth:`record` returns the values of the added columns (``adds``).
 
-    A column that it leaves out is null. To reject the record it raises :class:`gristmill.shards.errors.RejectRecord`.
+    Columns left out are null. To reject the record it raises :class:`gristmill.shards.errors.RejectRecord`.
 
     Example:
         >>> class Words(PerRecord):
@@ -121,7 +121,7 @@ class PerRecord(_PerRecord):
         raise TypeError(f"{type(self).__name__} has no record: expected a method that takes a record")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the columns that are added."""
+        """Return the batch with the added columns."""
         rows = self._outcomes(batch, self._checked)
         rejected = [row.reason if isinstance(row, RejectRecord) else None for row in rows]
         for field in self.adds:
@@ -137,7 +137,7 @@ class PerRecord(_PerRecord):
         names = [field.name for field in self.adds]
         if not isinstance(row, Mapping) or not set(row) <= set(names):
             given = sorted(row) if isinstance(row, Mapping) else row
-            raise UserError(f"{self._named()}: gave {given!r}; expected a mapping with values of {names}")
+            raise UserError(f"{self._named()}: returned {given!r}; expected a mapping with values of {names}")
         return row
 
 
@@ -167,10 +167,10 @@ def filter_records(function: Callable[..., str | None]) -> type[Filter]:
 def map_records(
     function: Callable[..., Any] | None = None, *, adds: Sequence[pa.Field] = ()
 ) -> type[PerRecord] | Callable[[Callable[..., Any]], type[PerRecord]]:
-    """Make an actor of a function that gives new columns; its parameters are as for :func:`filter_records`.
+    """Make an actor of a function that returns new columns; its parameters are as for :func:`filter_records`.
 
-    Without ``adds``, the function returns the value of one column, of its own name and of the type that it states;
-    with ``adds`` it returns a mapping.
+    Without ``adds``, the function returns the value of one column, which has the function's name and the type of its
+    return annotation; with ``adds`` it returns a mapping.
 
     Example:
         >>> @map_records
@@ -219,15 +219,15 @@ def _dressed(made: type[Kind], function: Callable[..., Any]) -> type[Kind]:
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (hints.get(name, Any), default)
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise UserError(f"{function.__name__}: {parameter} names no column; expected a parameter for each")
+            raise UserError(f"{function.__name__}: {parameter} names no column; expected one parameter per column")
         elif parameter.default is not parameter.empty:
             raise UserError(
-                f"{function.__name__}: {name} has a default, which no column has; expected it behind `*`, as a setting"
+                f"{function.__name__}: {name} has a default, but columns have none; expected it after `*`, as a setting"
             )
         else:
             columns.append(name)
     if not columns:
-        raise UserError(f"{function.__name__}: has no positional parameter; expected those columns that it reads")
+        raise UserError(f"{function.__name__}: has no positional parameter; expected the columns that it reads")
     own: Any = create_model("Settings", __base__=Settings, __module__=function.__module__, **fields)  # type: ignore[call-overload]
     own.__qualname__ = f"{function.__qualname__}.Settings"
     made.__name__, made.__qualname__ = function.__name__, function.__qualname__
@@ -240,7 +240,7 @@ def _dressed(made: type[Kind], function: Callable[..., Any]) -> type[Kind]:
 
 
 def _arrow_type(name: str, kind: Any) -> pa.DataType:
-    """Return the type of a column for the values of a Python type."""
+    """Return the column type of a Python type's values."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         inner = [part for part in typing.get_args(kind) if part is not type(None)]
         if len(inner) == 1:
@@ -250,14 +250,14 @@ def _arrow_type(name: str, kind: Any) -> pa.DataType:
     elif kind in _TYPES:
         return _TYPES[kind]
     known = ", ".join(one.__name__ for one in _TYPES)
-    raise UserError(f"{name}: its return type makes no column; expected one of {known}, a list of these, or `adds`")
+    raise UserError(f"{name}: its return type has no column type; expected one of {known}, a list of these, or `adds`")
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     """Return values as a column.
 
     Raises:
-        BrokenRecords: some of them are not of its type.
+        BrokenRecords: some values are not of the type.
     """
     try:
         return pa.array(values, kind)

@@ -1,4 +1,4 @@
-"""Text as other parts expect it: normalised, cut into words, and judged by its script."""
+"""Text normalisation, splitting into words, and identification of scripts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 
 import langcodes
 
-# The scripts that a language is written in, as the names of their signs begin; of others nothing is known.
+# The scripts of a language, as the prefixes of their characters' Unicode names; other languages are unknown.
 _LATIN = "af ca cs cy da de en es et eu fi fr ga gl hr hu id is it lb lt lv ms mt nb nl nn no pl pt ro sk sl sq sv sw"
 _SCRIPTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(f"{_LATIN} tl tr uz vi az".split(), ("LATIN",)),
@@ -38,15 +38,15 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     "th": ("THAI",),
     "zh": ("CJK",),
 }
-_WITHIN = str.maketrans("", "", "'’ʼ°%")  # signs within a word that leave no space
+_WITHIN = str.maketrans("", "", "'’ʼ°%")  # characters within a word that leave no space
 _DOTLESS = str.maketrans({"I": "ı", "İ": "i"})
 
 
 def normalise(text: str) -> str:
-    """Return a text in Unicode's composed form (NFC), its white space single and what has no width left out.
+    """Return a text in Unicode's composed form (NFC), with single spaces and without zero-width characters.
 
-    Format signs go (byte order marks, soft hyphens, zero-width joiners and non-joiners: keyboards put them into
-    Devanagari at will, so that words which look alike would differ); controls are white space.
+    Format characters are removed (byte order marks, soft hyphens, zero-width joiners and non-joiners: keyboards insert
+    them into Devanagari inconsistently, so words that look alike would differ); control characters are white space.
 
     Example:
         >>> normalise("cafe\\u0301  bar")
@@ -55,21 +55,21 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     if not (text.isascii() and text.isprintable()):
         text = "".join(map(_cleaned, text))
-        text = unicodedata.normalize("NFC", text)  # what stood apart may compose now
+        text = unicodedata.normalize("NFC", text)  # characters that were separated may compose now
     return " ".join(text.split())
 
 
 @cache
-def _cleaned(sign: str) -> str:
-    if sign.isspace() or unicodedata.category(sign) == "Cc":
+def _cleaned(character: str) -> str:
+    if character.isspace() or unicodedata.category(character) == "Cc":
         return " "
-    return "" if unicodedata.category(sign) in ("Cf", "Cs", "Co", "Cn") else sign
+    return "" if unicodedata.category(character) in ("Cf", "Cs", "Co", "Cn") else character
 
 
 def words(text: str, lang: str = "") -> list[str]:
-    """Return the words of a text in small letters, without punctuation and symbols; digits and vowel signs stay.
+    """Return the words of a text in lower case, without punctuation and symbols; digits and vowel signs stay.
 
-    ``lang`` matters where small letters differ by language (Turkish, Azerbaijani).
+    ``lang`` matters where lower case depends on the language (Turkish, Azerbaijani).
 
     Example:
         >>> words("Turn it ON, 20 °C!")
@@ -82,8 +82,8 @@ def words(text: str, lang: str = "") -> list[str]:
 
 
 @cache
-def _spaced(sign: str) -> str:
-    return " " if unicodedata.category(sign)[0] in "PSZ" else sign
+def _spaced(character: str) -> str:
+    return " " if unicodedata.category(character)[0] in "PSZ" else character
 
 
 @cache
@@ -97,32 +97,32 @@ def base_language(lang: str) -> str:
 
 
 def is_known(lang: str) -> bool:
-    """Tell whether it is known what scripts a language is written in."""
+    """Return whether the scripts of a language are known."""
     return base_language(lang) in _SCRIPTS
 
 
 def letters_of(texts: Iterable[str], lang: str) -> int:
-    """Return how many different letters of texts are of a script of a language that is known."""
+    """Return the number of distinct letters in texts that are of a script of a known language."""
     known = _SCRIPTS[base_language(lang)]
-    return sum(_script(sign) in known for sign in set().union(*texts))
+    return sum(_script(character) in known for character in set().union(*texts))
 
 
 def script_share(text: str, lang: str) -> float | None:
-    """Return the share of a text's letters that are of a script its language is written in, from 0 to 1.
+    """Return the share of a text's letters that are of a script of its language, from 0 to 1.
 
-    ``None`` where that cannot be told: no letters, or a language whose scripts are not known here.
+    ``None`` for a text without letters, or a language whose scripts are not known here.
     """
     known = _SCRIPTS.get(base_language(lang))
     if known is None:
         return None
-    scripts = [script for sign in text if (script := _script(sign))]
+    scripts = [script for character in text if (script := _script(character))]
     return sum(script in known for script in scripts) / len(scripts) if scripts else None
 
 
 def is_language(text: str, lang: str, least: float = 0.5) -> bool:
-    """Tell whether a text may be of a language: at least a share of its letters is of the language's script.
+    """Return whether a text may be of a language: at least a share of its letters is of the language's scripts.
 
-    A text of no letters is of none; languages that are not known here pass.
+    ``False`` for a text without letters; unknown languages pass.
 
     Example:
         >>> is_language("नमस्ते", "hi"), is_language("hello", "hi")
@@ -135,9 +135,9 @@ def is_language(text: str, lang: str, least: float = 0.5) -> bool:
 
 
 @cache
-def _script(sign: str) -> str:
-    """Return the script of a letter or vowel sign; an empty string of what is neither."""
-    if unicodedata.category(sign)[0] not in "LM":
+def _script(character: str) -> str:
+    """Return the script of a letter or vowel sign; an empty string for other characters."""
+    if unicodedata.category(character)[0] not in "LM":
         return ""
-    first = unicodedata.name(sign, "").partition(" ")[0]
+    first = unicodedata.name(character, "").partition(" ")[0]
     return "" if first in ("", "COMBINING", "MODIFIER", "FEMININE", "MASCULINE") else first

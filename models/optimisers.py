@@ -1,4 +1,4 @@
-"""The state of an optimiser as tensors by name, so that a training goes on from safetensors."""
+"""The state of an optimiser as named tensors, so that training resumes from safetensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PREFIX = "optimiser."
 
 
 def state_tensors(optimiser: Optimizer) -> dict[str, Tensor]:
-    """Return what the optimiser remembers of each parameter, as ``optimiser.<place>.<name>``."""
+    """Return the optimiser's state of each parameter, as ``optimiser.<place>.<name>``."""
     return {
         f"{_PREFIX}{place}.{name}": value.detach().cpu().contiguous()
         for place, state in optimiser.state_dict()["state"].items()
@@ -20,11 +20,11 @@ def state_tensors(optimiser: Optimizer) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`state_tensors` gave; tensors of other names are passed over."""
+    """Restore the state from :func:`state_tensors`; tensors of other names are ignored."""
     state = optimiser.state_dict()
     for name, value in tensors.items():
         if name.startswith(_PREFIX):
             _, place, key = name.split(".")
-            # The step counter lives on the CPU, as the optimiser keeps it.
+            # The step counter stays on the CPU, where the optimiser keeps it.
             state["state"].setdefault(int(place), {})[key] = value.cpu() if key == "step" else value
     optimiser.load_state_dict(state)

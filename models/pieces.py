@@ -1,4 +1,4 @@
-"""Pieces of words, fitted to texts: unigram models (Kudo 2018) by the SentencePiece library."""
+"""Word pieces fitted to texts: unigram models (Kudo 2018) by the SentencePiece library."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gristmill.shards.errors import UserError
 def fit_pieces(texts: Iterable[str], size: int, what: str, **special: Any) -> tuple[bytes, list[str]]:
     """Return a model of about ``size`` pieces, as bytes, and its pieces by number.
 
-    ``what`` names the units in errors; ``special`` are SentencePiece's options of special pieces.
+    ``what`` names the units in errors; ``special`` are SentencePiece's options for special pieces.
 
     Raises:
-        UserError: the texts are empty, or hold too little for so many pieces.
+        UserError: the texts are empty, or too few for so many pieces.
     """
     import sentencepiece as spm
 
     lines = [line for line in texts if line]
     if not lines:
-        raise UserError(f"{what}: the texts that the pieces are to be fitted to are empty")
+        raise UserError(f"{what}: the texts to fit the pieces to are empty")
     out = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
@@ -36,7 +36,7 @@ def fit_pieces(texts: Iterable[str], size: int, what: str, **special: Any) -> tu
             **{"bos_id": -1, "eos_id": -1, **special},
         )
     except RuntimeError as error:
-        why = str(error).rpartition("] ")[2].partition(" Increase")[0]  # without its place in the library's code
+        why = str(error).rpartition("] ")[2].partition(" Increase")[0]  # without the position in the library's code
         raise UserError(f"{what}: no {size} pieces can be fitted to these texts: {why}") from None
     processor = spm.SentencePieceProcessor(model_proto=out.getvalue())
     return out.getvalue(), [processor.id_to_piece(number) for number in range(processor.get_piece_size())]

@@ -1,4 +1,4 @@
-"""What a safetensors file says of itself, read without its tensors. Nothing is ever unpickled."""
+"""Metadata of safetensors files, read without the tensors. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gristmill.shards.errors import UserError
 
 
 def read_metadata(data: bytes, where: str = "checkpoint") -> dict[str, str]:
-    """Return the metadata of safetensors bytes; a ``UserError`` tells what the bytes at a place are instead."""
+    """Return the metadata of safetensors bytes; other bytes are a ``UserError`` that names their kind and ``where``."""
     size = int.from_bytes(data[:8], "little")
     try:
         if len(data) > 8 and size <= len(data) - 8 and data[8:9] == b"{":

@@ -1,4 +1,4 @@
-"""Evaluation of word error rates over trainings, for recipes of several wings: rates, relative changes, MAPSSWE."""
+"""Evaluation of word error rates over trainings, for recipes of all wings: rates, relative changes, MAPSSWE."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def evaluate(
     replicates: int = 2000,
     seed: int = 0,
 ) -> list[MetricRow]:
-    """Return the rows of scored systems: for each seed, and over all of them (``seed`` None).
+    """Return the metrics of scored systems: for each seed, and over all of them (``seed`` None).
 
     Metrics: ``measure`` itself; ``substitutions``, ``deletions``, ``insertions`` as rates over the reference
     words; ``{measure}_relative`` and ``mapsswe_p``, ``mapsswe_z`` against the baseline (the same with
-    ``:{system}`` appended against each system of ``also_against``). A system trained with seed s meets the
-    baseline's seed s, or its first where it has none. Over all seeds ``mapsswe_p`` is the largest of the
+    ``:{system}`` appended against each system of ``also_against``). A system trained with seed s is compared with the
+    baseline's seed s, or its first if it has none. Over all seeds ``mapsswe_p`` is the largest of the
     seeds' (all of them must be significant), with its z. Systems must have been scored on the same utterances.
 
     Example:
@@ -64,7 +64,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Compared:
-    """The runs of a system on a test set, and how their intervals are made."""
+    """The runs of a system on a test set, and the settings of their intervals."""
 
     system: str
     test_set: str
@@ -116,7 +116,7 @@ class _Compared:
 
 
 def describe_test_set(result: WerResult) -> TestSet:
-    """Return a test set's size, and what its intervals resample."""
+    """Return a test set's size, and the unit resampled for its intervals."""
     speakers = len(set(result.speakers))
     few = speakers < significance.MIN_SPEAKERS
     sizes = {"utterances": len(result), "words": int(result.words.sum()), "speakers": speakers}

@@ -1,4 +1,4 @@
-"""Filters of the user's own in a recipe: named in its file, checked when that is read, applied to what it starts from.
+"""Filters of the user's own in a recipe: named in its file, checked when it is read, applied to its input sets.
 
 corpus:
   filters:
@@ -27,9 +27,9 @@ class ActorSettings(Settings):
     """An actor by its name, and its settings."""
 
     actor: str
-    """``module:name``, found like any module, beside the recipe's file or in the current folder."""
+    """``module:name``, imported as any module, beside the recipe's file or from the current folder."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Those of its settings that are not at their default."""
+    """The actor's settings, defaults omitted."""
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
@@ -43,11 +43,11 @@ class ActorSettings(Settings):
         return self
 
     def applies(self, part: str) -> bool:
-        """Tell whether a part of what a recipe starts from is filtered."""
+        """Return whether a part of the recipe's input is filtered."""
         return True
 
     def stage(self) -> Stage:
-        """Return the actor's stage. It is called by the actor's full name unless that has one of its own."""
+        """Return the actor's stage, named by the actor's ``name`` or else by its full name."""
         kind = _class(self.actor)
         return kind.stage(kind.settings_type().model_validate(self.settings), name=kind.name or self.actor)
 
@@ -56,11 +56,11 @@ class SpeechFilter(ActorSettings):
     """A filter of utterances."""
 
     parts: tuple[Literal["labelled", "unlabelled", "test"], ...] | None = None
-    """Of the corpus; by default the labelled one and, for a filter that does not read the text, the unlabelled one,
-    which has none. The test part is left as it is unless it is named: filtered, it is another test."""
+    """Parts of the corpus; by default the labelled one and, for a filter that does not read the text, the unlabelled
+    one, which has none. The test part is filtered only if it is named: filtered, it is another test."""
 
     def applies(self, part: str) -> bool:
-        """Tell whether a part is filtered."""
+        """Return whether a part is filtered."""
         if self.parts is not None:
             return part in self.parts
         columns = self.stage().columns
@@ -68,20 +68,20 @@ class SpeechFilter(ActorSettings):
 
 
 class DomainFilter(ActorSettings):
-    """A filter of the domain's texts, before those of the target language are cut into parts."""
+    """A filter of the domain's texts, before those of the target language are split into parts."""
 
     parts: tuple[Literal["target", "source"], ...] = ("target", "source")
-    """The text of which language."""
+    """Language of the texts."""
 
     def applies(self, part: str) -> bool:
-        """Tell whether a part is filtered."""
+        """Return whether a part is filtered."""
         return part in self.parts
 
 
 def filtered(run: Run, made: SealedSet, filters: Sequence[ActorSettings], part: str = "") -> SealedSet:
     """Return a set without the records that filters reject, in a step ``<set>_kept``; the set itself without filters.
 
-    ``part`` says which part of what the recipe starts from it is.
+    ``part`` is the set's part of the recipe's input.
     """
     stages = tuple(one.stage() for one in filters if one.applies(part))
     if not stages:
@@ -95,7 +95,7 @@ def _class(name: str) -> type[Actor]:
     found = named(name)
     if not isinstance(found, type) or not issubclass(found, Actor) or found.fan_out:
         raise UserError(
-            f"{name} is no filter; expected a class such as gristmill.actors.records.Filter is, or a function with "
+            f"{name} is not a filter; expected a class such as gristmill.actors.records.Filter, or a function with "
             "@filter_records"
         )
     return found

@@ -12,11 +12,11 @@ from gristmill.actors.sources.speech import corpus_name
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 
-Places = str | tuple[str, ...]  # one URL, or several that are read in order
+Places = str | tuple[str, ...]  # one URL, or several, read in order
 
 
 def refuse_empty(made: SealedSet, name: str) -> None:
-    """Raise :class:`UserError` for a set without records, with the reasons of its rejects and errors."""
+    """Raise :class:`UserError` for an empty set, with the counts of its reject reasons and errors."""
     if made.records:
         return
     counts = {**made.seal["reasons"], **made.seal["errors"]}

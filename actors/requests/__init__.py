@@ -1,1 +1,1 @@
-"""Workers on requests: parsing, domain models, lists of hypotheses, re-rankers."""
+"""Actors on requests: parsing, domain models, lists of hypotheses, re-rankers."""

@@ -1,7 +1,7 @@
-"""How corpora write a request's slots into its text: tags a token, brackets around values, nested parses.
+"""Slot annotation formats of corpora: one tag per token, brackets around values, nested parses.
 
-Each reader gives the tokens and the slots as (name, start, end) in tokens, or raises :class:`RejectRecord`. Its
-reasons are counted, so they carry no detail of one record.
+Each reader returns the tokens and the slots as (name, start, end) in tokens, or raises :class:`RejectRecord`. Reasons
+are counted, so they have no detail of a single record.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _INLINE = re.compile(r"\[([^\[\]]*)\]")
 
 
 def read_tags(tokens: Sequence[str], tags: Sequence[str]) -> Slots:
-    """Return the slots of tokens with a tag each: ``B-name`` begins one, ``I-name`` goes on with it, ``O`` is none."""
+    """Return the slots of tokens with one tag each: ``B-name`` begins one, ``I-name`` continues it, ``O`` is none."""
     if len(tokens) != len(tags):
         raise RejectRecord(UNEQUAL)
     slots: Slots = []
@@ -73,7 +73,7 @@ def read_brackets(text: str) -> tuple[list[str], Slots]:
 
 
 def _plain(text: str, behind: str) -> list[str]:
-    if "[" in text:  # the next one is opened within it, or it is open to the end
+    if "[" in text:  # another bracket is opened inside, or this one is never closed
         raise RejectRecord(NESTED if behind else NOT_CLOSED)
     if "]" in text:
         raise RejectRecord(NOT_OPENED)
@@ -81,9 +81,9 @@ def _plain(text: str, behind: str) -> list[str]:
 
 
 def read_parse(parse: str) -> tuple[list[str], str, Slots]:
-    """Return tokens, intent and the slots at the top of a parse like ``[IN:SET_ALARM wake me at [SL:TIME nine ] ]``.
+    """Return tokens, intent and top-level slots of a parse like ``[IN:SET_ALARM wake me at [SL:TIME nine ] ]``.
 
-    What is nested in a slot (another intent, its slots) is part of its value.
+    Anything nested in a slot (another intent, its slots) is part of its value.
     """
     tokens: list[str] = []
     slots: Slots = []
@@ -121,9 +121,9 @@ def read_parse(parse: str) -> tuple[list[str], str, Slots]:
 
 
 def read_slots(tokens: Sequence[str], slots: object) -> Slots:
-    """Return slots that are given as ``{"name", "value"}``, ``{"name", "start", "end"}`` (in tokens) or both.
+    """Return slots given as ``{"name", "value"}``, ``{"name", "start", "end"}`` (in tokens) or both.
 
-    Without a span, a value is the first of its kind in the text that is in no slot named before it.
+    Without a span, the slot is the value's first occurrence in the text outside the slots listed before it.
     """
     if slots is None:
         return []
@@ -160,7 +160,7 @@ def _search(tokens: Sequence[str], words: Sequence[str], taken: Slots) -> tuple[
 
 
 def check_apart(slots: Iterable[tuple[str, int, int]]) -> None:
-    """Refuse slots that share a token."""
+    """Raise :class:`RejectRecord` if slots share a token."""
     end = 0
     for _, start, stop in sorted(slots, key=lambda slot: slot[1]):
         if start < end:

@@ -1,7 +1,7 @@
-"""Training of domain models on sealed requests: one domain, without the requests of one fold and of the test.
+"""Training of domain models on sealed requests: one domain, without the requests of one fold and of the test part.
 
-The same settings give the same files (on a CPU), whatever the order of the requests in the set, and no other domain's
-training has any part in it.
+The same settings give the same files (on a CPU), independent of the order of the requests in the set and of the
+training of other domains.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ class DomainTraining(Settings):
     """Training of one domain's model."""
 
     domain: str = Field(min_length=1)
-    """Whose requests it learns to read."""
+    """The domain."""
     left_out: NonNegativeInt | None = None
-    """The fold that this model must not see (``None``: it sees all but the test)."""
+    """The fold left out of training (``None``: only the test part is)."""
     model: SerializeAsAny[FamilySettings]
-    """Settings of the model's family, and by their class the family."""
+    """Settings of the model; their class selects the family."""
     seed: int = 0
-    """With the domain and a request's id it decides which requests of other domains are drawn."""
+    """With the domain and a request's id, it determines the requests drawn from other domains."""
 
 
 def train(settings: DomainTraining, context: TrainContext, *, data: str) -> dict[str, Any]:
     """Train a domain on the sealed requests at ``data``, which have a ``fold``.
 
-    Returned are the model's files, and how many requests of the domain and of others it saw.
+    Returns the model's files, and the numbers of training requests of the domain and of others.
 
     Raises:
-        UserError: no request of the domain, or of another, is left to train on, or one lacks what is needed.
+        UserError: no request of the domain, or of another, is left to train on, or one lacks a required value.
     """
     own, others = _counts(settings, data)
     where = f"domain {settings.domain!r}: {data}"
     if not own:
         left = "" if settings.left_out is None else f" and fold {settings.left_out}"
         raise UserError(
-            f"{where} has no request of it outside the test (fold {TEST}){left}; expected at least one in each training"
+            f"{where} has none of its requests outside the test (fold {TEST}){left}; expected at least one per training"
         )
     if not others:
-        raise UserError(f"{where} has requests of no other domain; expected some, to tell them apart")
+        raise UserError(f"{where} has no requests of other domains; expected some as negatives")
     ratio = settings.model.negatives
     share = 1.0 if ratio is None else min(1.0, ratio * own / others)
     examples, negatives = _rows(settings, data, share)
@@ -66,7 +66,7 @@ def train(settings: DomainTraining, context: TrainContext, *, data: str) -> dict
 
 
 def _seen(settings: DomainTraining, data: str, columns: tuple[str, ...]) -> Iterator[pa.Table]:
-    """Give the requests that this training may see, shard by shard."""
+    """Yield the requests of this training, shard by shard."""
     sealed = open_sealed(data)
     missing = sorted(set(columns) - set(sealed.schema.names))
     if missing:
@@ -74,7 +74,7 @@ def _seen(settings: DomainTraining, data: str, columns: tuple[str, ...]) -> Iter
     for table in sealed.tables(columns):
         fold = table["fold"]
         if fold.null_count or pc.any(pc.is_null(table["domain"])).as_py():
-            raise UserError(f"{data}: a request without fold or domain; expected both of each request")
+            raise UserError(f"{data}: a request without fold or domain; expected both for each request")
         seen = pc.not_equal(fold, TEST)
         if settings.left_out is not None:
             seen = pc.and_(seen, pc.not_equal(fold, settings.left_out))
@@ -82,7 +82,7 @@ def _seen(settings: DomainTraining, data: str, columns: tuple[str, ...]) -> Iter
 
 
 def _counts(settings: DomainTraining, data: str) -> tuple[int, int]:
-    """Return how many requests there are of the domain and of others."""
+    """Return the numbers of requests of the domain and of others."""
     own = total = 0
     for table in _seen(settings, data, ("id", "domain", "fold")):
         own += pc.sum(pc.equal(table["domain"], settings.domain)).as_py() or 0
@@ -91,7 +91,7 @@ def _counts(settings: DomainTraining, data: str) -> tuple[int, int]:
 
 
 def _rows(settings: DomainTraining, data: str, share: float) -> tuple[list[Example], list[list[str]]]:
-    """Return the domain's examples and the tokens of the others that are drawn, both by id."""
+    """Return the domain's examples and the tokens of the others drawn, both in the order of their ids."""
     random = RecordRandom(settings.seed, f"negatives {settings.domain}")
     own: dict[str, Example] = {}
     others: dict[str, list[str]] = {}

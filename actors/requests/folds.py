@@ -1,4 +1,4 @@
-"""The actor that deals records to the test part and to folds of training, by their text."""
+"""The actor that assigns records to the test part and to training folds, by their text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
-TEST = -1  # the fold of what no model is trained on
+TEST = -1  # the fold of the test part
 FOLD = pa.field("fold", pa.int32())
 
 
@@ -27,19 +27,19 @@ def normalised(text: str) -> str:
 
 
 class FoldSettings(Settings):
-    """How requests are dealt to the test part and to folds."""
+    """Sizes of the test part and the folds."""
 
     folds: int = Field(5, ge=2)
-    """Folds of training: a request is read by models that did not see its fold."""
+    """Training folds: a request is read by models trained without its fold."""
     test_share: float = Field(0.2, ge=0, lt=1)
-    """Of the texts, for the test part."""
+    """Share of the texts in the test part."""
 
 
 class Folds(Actor):
-    """Adds ``fold``: -1 for the test part, 0 to ``folds`` - 1 for the others, spread evenly.
+    """Adds ``fold``: -1 for the test part, 0 to ``folds`` - 1, uniformly, for the others.
 
-    It is drawn from the run's seed and the normalised text alone, so that equal texts share a fold. A column ``part``
-    that says "test" decides by itself.
+    It depends only on the run's seed and the normalised text, so that equal texts share a fold. A column ``part`` with
+    the value "test" takes precedence.
 
     Example:
         >>> from gristmill.shards.random import RecordRandom
@@ -68,6 +68,6 @@ class Folds(Actor):
 
     def _drawn(self, text: str) -> int:
         draw = self._rng(normalised(text))
-        # The fold is drawn first: another share for test moves no other text to another fold.
+        # The fold is drawn first, so that a change of the test share moves no text between folds.
         fold = int(draw.integers(self.settings.folds))
         return TEST if draw.random() < self.settings.test_share else fold

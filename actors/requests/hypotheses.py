@@ -1,7 +1,7 @@
-"""The actor that has every domain read a request and keeps the n best readings, with what is wrong with each.
+"""The actor that reads a request with every domain and keeps the n best readings, with the errors of each.
 
-Cross-fitted: a request of fold f is read by models that were trained without fold f, one of the test (fold -1) by
-models of all folds. Models that say otherwise of themselves are refused.
+Cross-fitted: a request of fold f is read by models trained without fold f, one of the test part (fold -1) by models of
+all folds. Models whose metadata says otherwise are rejected.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class ListSettings(Settings):
     """Sizes of the lists of hypotheses."""
 
     n: int = Field(20, ge=1)
-    """Hypotheses of a request, at most."""
+    """Hypotheses per request, at most."""
     intents: int = Field(2, ge=1)
-    """Hypotheses of one domain for a request, at most; they differ in their intent."""
+    """Hypotheses per domain and request, at most; they differ in their intent."""
 
 
 class Hypotheses(Actor):
@@ -83,7 +83,7 @@ class Hypotheses(Actor):
 def _judged(
     found: list[tuple[str, Reading]], row: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], int | None, int | None]:
-    """Return a request's hypotheses as they are stored, its reference's length and the oracle's errors."""
+    """Return a request's hypotheses as stored, its reference's length and the oracle's errors."""
     reference = None
     if row["domain"] is not None:
         slots = tuple((slot["name"], slot["value"]) for slot in row["slots"] or [])
@@ -119,10 +119,10 @@ def _load(url: str, fold: int, domain: str) -> Any:
         raise UserError(f"hypotheses: no model of domain {domain!r} at {url}; expected the artifact of its training")
     files = {name: artifact.read(name) for name in artifact.files}
     left_out = json.loads(files.get("training.json", b"{}")).get("left_out", "unknown")
-    # A model that saw what it reads is too sure of it, and nothing downstream could tell.
+    # A model is overconfident on its own training data, and nothing downstream could detect it.
     if left_out != (None if fold == TEST else fold):
         raise UserError(
-            f"hypotheses: {url} is to read fold {fold} and was trained with left_out {left_out}; "
+            f"hypotheses: {url} is for fold {fold} but was trained with left_out {left_out}; "
             f"expected {'none' if fold == TEST else fold}"
         )
     model = load(files)
@@ -132,12 +132,12 @@ def _load(url: str, fold: int, domain: str) -> Any:
 
 
 def readers(models: Mapping[int, Mapping[str, Artifact]]) -> dict[str, ArtifactRef]:
-    """Return the artifacts of the stage, from the models of each fold (-1: the test) and domain.
+    """Return the artifacts of the stage, from the models of each fold (-1: the test part) and domain.
 
     Raises:
         UserError: the folds do not all have the same domains.
     """
     domains = {fold: sorted(given) for fold, given in models.items()}
     if not domains or len({tuple(given) for given in domains.values()}) > 1 or not all(domains.values()):
-        raise UserError(f"hypotheses: models of {domains}; expected the same domains for each fold")
+        raise UserError(f"hypotheses: models of {domains}; expected the same domains in each fold")
     return {f"{fold}/{domain}": models[fold][domain].ref for fold in models for domain in domains[fold]}

@@ -1,8 +1,8 @@
-"""The peer of the re-rankers: one LightGBM lambdarank over the lists of all domains, and its scores as confidences.
+"""The peer of the re-rankers: one LightGBM lambdarank over the lists of all domains, with calibrated scores.
 
-Burges, From RankNet to LambdaRank to LambdaMART, 2010. Its scores order a list and mean nothing beyond it, so each
-domain is also given a temperature (Guo et al., ICML 2017), or a scale and an offset (Platt, 1999), fitted on the last
-fold, which the trees have not seen.
+Burges, From RankNet to LambdaRank to LambdaMART, 2010. Its scores only order a list, so each domain also has a
+temperature (Guo et al., ICML 2017), or a scale and an offset (Platt, 1999), fitted on the last fold, on which the trees
+are not trained.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
 Scaling = Literal["none", "temperature", "platt"]
-GRADES = 3  # of relevance above none: how much of the reference a hypothesis has right
+GRADES = 3  # grades of relevance above 0, by the part of the reference that a hypothesis has right
 ROUNDS, PATIENCE = 400, 30
 PARAMETERS = {  # of LightGBM
     "objective": "lambdarank",
@@ -45,7 +45,7 @@ TREES, SCALES = "trees.txt", "scales.json"
 
 
 def available() -> None:
-    """Refuse to go on where LightGBM is not installed."""
+    """Raise a ``UserError`` unless LightGBM is installed."""
     try:
         import lightgbm  # noqa: F401
     except ImportError:
@@ -56,15 +56,15 @@ class LambdarankTraining(Settings):
     """Training of the peer."""
 
     context: tuple[str, ...] = ()
-    """Columns that the trees see beside the domain and the three scores."""
+    """Feature columns of the trees in addition to the domain and the three scores."""
     seed: int = 0
     """Of LightGBM."""
 
 
 def train(settings: LambdarankTraining, context: TrainContext, *, data: str) -> dict[str, Any]:
-    """Fit trees on the sealed hypotheses at ``data``, on all folds but the last; test is left out.
+    """Fit trees on the sealed hypotheses at ``data``, on all folds but the last; the test part is left out.
 
-    The last fold decides how many trees there are, and scales their scores.
+    The last fold is for early stopping, and for the scaling of the scores.
     """
     import lightgbm
 
@@ -134,7 +134,7 @@ def _features(lists: Lists, domains: Sequence[str], specs: Sequence[Context]) ->
 
 
 def _scale(scores: np.ndarray, correct: np.ndarray, *, offset: bool) -> list[float]:
-    """Return (scale, offset) with the least log loss of sigmoid(scale x score + offset); without one it stays 0."""
+    """Return the (scale, offset) of least log loss of sigmoid(scale x score + offset); without ``offset`` it is 0."""
     from scipy.optimize import minimize
 
     def loss(point: np.ndarray) -> float:
@@ -146,16 +146,16 @@ def _scale(scores: np.ndarray, correct: np.ndarray, *, offset: bool) -> list[flo
 
 
 class LambdarankSettings(Settings):
-    """What the peer reads, and the columns that it adds."""
+    """Input columns of the peer, and the columns that it adds."""
 
     context: tuple[str, ...] = ()
-    """Columns that the trees were trained with."""
+    """Feature columns of the trees' training."""
     suffixes: dict[Scaling, str]
-    """Suffix of the added columns, for each way to scale scores into confidences."""
+    """Suffix of the added columns, by the scaling of scores to confidences."""
 
 
 class Lambdarank(Actor):
-    """Adds confidences and the place of the best for each scaling, as the actor ``Rerank`` does for weights."""
+    """Adds confidences and the index of the best for each scaling, as the actor ``Rerank`` does for weights."""
 
     name = "lambdarank"
     batch = BatchLimits(rows=4096)
@@ -172,7 +172,7 @@ class Lambdarank(Actor):
 
     @classmethod
     def contract(cls, settings: LambdarankSettings) -> dict[str, Any]:
-        """Return the columns that it adds."""
+        """Return the added columns."""
         return {"adds": tuple(field for suffix in settings.suffixes.values() for field in score_fields(suffix))}
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The actor that reads listed annotation records into typed requests, and turns down those that do not parse."""
+"""The actor that parses listed annotation records into typed requests, and rejects those that do not parse."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ class _Request(NamedTuple):
     intent: str
     slots: Slots
     lang: str | None = None
-    values: Mapping[str, Any] = {}  # what the record says beside, by name
-    text: str | None = None  # where it is not its tokens joined by spaces
+    values: Mapping[str, Any] = {}  # the record's other values, by name
+    text: str | None = None  # if it is not the tokens joined by spaces
 
 
 class AnnotationSettings(Settings):
-    """How annotation is read."""
+    """Settings of annotation formats."""
 
     domains: dict[str, str] | None = None
     """The domain of each intent of SNIPS and ATIS; without it each intent is a domain of its own."""
     parse: Literal["en_parse", "cs_parse"] = "en_parse"
-    """The column of TOP parses that is read."""
+    """The column of TOP parses to read."""
     context: dict[str, ContextKind] = Field(default_factory=dict)
-    """Columns of the corpus that are kept, by name: strings, numbers or truth values."""
+    """Columns of the corpus to keep, by name: strings, numbers or booleans."""
 
     @field_validator("context")
     @classmethod
@@ -69,14 +69,14 @@ class AnnotationSettings(Settings):
 
 
 class ParseSettings(AnnotationSettings):
-    """How a corpus is read."""
+    """Settings of the parsing of a corpus."""
 
     lang: str = "en"
-    """Language of the requests whose record does not name it."""
+    """Language of requests whose record does not name it."""
 
 
 class Parse(Actor):
-    """Reads ``raw``, as :mod:`gristmill.actors.sources.requests` lists it, into the columns of a request.
+    """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.requests`, into the columns of a request.
 
     ``part`` is kept for the folds.
     """
@@ -100,11 +100,11 @@ class Parse(Actor):
 
     @classmethod
     def contract(cls, settings: ParseSettings) -> dict[str, Any]:
-        """Return the columns that it adds."""
+        """Return the added columns."""
         return {"adds": (*REQUEST_FIELDS[1:], *_context_fields(settings.context))}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the columns of a request; what does not parse is rejected."""
+        """Return the batch with the columns of a request; records that do not parse are rejected."""
         made = [self._row(row) for row in batch.to_pylist()]
         fields = [*REQUEST_FIELDS, *_context_fields(self.settings.context)]
         columns = {field.name: pa.array([row.get(field.name) for row in made], field.type) for field in fields}
@@ -196,7 +196,7 @@ class Parse(Actor):
 
 
 def _inline(values: Mapping[str, Any], annotation: str, action: str) -> _Request:
-    """Return a request of HWU64 or SLURP: what is done is an intent only together with where it belongs."""
+    """Return a request of HWU64 or SLURP, whose intent is the action together with the scenario."""
     tokens, slots = read_brackets(_string(values, annotation))
     scenario, done = _string(values, "scenario"), _string(values, action)
     return _Request(tokens, scenario, f"{scenario}_{done}" if done else "", slots, None, values)
@@ -204,7 +204,7 @@ def _inline(values: Mapping[str, Any], annotation: str, action: str) -> _Request
 
 def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     delimiter = DELIMITERS[row["format"]]
-    # Parses hold quotes that quote nothing; only the CSV has those that do.
+    # Quotes in parses are literal; only the CSV format quotes its cells.
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     try:
         names, cells = csv.reader([row["header"], row["raw"]], delimiter=delimiter, quoting=quoting, strict=True)

@@ -1,4 +1,4 @@
-"""The actor that scores lists of hypotheses by the weights of their domains, a whole batch at once."""
+"""The actor that scores lists of hypotheses by the weights of their domains, vectorised over a batch."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _FOLDER = "folder"
 
 
 class RerankSettings(Settings):
-    """Columns that a re-ranker adds."""
+    """Names of the columns that a re-ranker adds."""
 
     suffix: str = ""
-    """Of their names, where several re-rankers score the same lists."""
+    """Suffix of their names, for several re-rankers on the same lists."""
 
 
 class Rerank(Actor):
-    """Adds the confidence of each hypothesis, in the order of its list, and the place of the best (-1: none).
+    """Adds the confidence of each hypothesis, in the order of its list, and the index of the best (-1: none).
 
-    Weights come from one artifact a domain (:func:`artifacts_of`) or from a plain ``folder`` of ``<domain>.json``
-    (:func:`folder_ref`); without any, scores are unweighted (R0). A record with a hypothesis that cannot be scored is
-    broken, the others are not.
+    Weights come from one artifact per domain (:func:`artifacts_of`) or from a plain ``folder`` of ``<domain>.json``
+    (:func:`folder_ref`); without any, scores are unweighted (R0). Only the records with a hypothesis that cannot be
+    scored are quarantined.
     """
 
     name = "rerank"
@@ -55,7 +55,7 @@ class Rerank(Actor):
 
     @classmethod
     def contract(cls, settings: RerankSettings) -> dict[str, Any]:
-        """Return the columns that it adds."""
+        """Return the added columns."""
         return {"adds": score_fields(settings.suffix)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -66,7 +66,7 @@ class Rerank(Actor):
 
 
 def score_fields(suffix: str) -> tuple[pa.Field, ...]:
-    """Return the columns that a re-ranker adds, by their suffix."""
+    """Return the columns that a re-ranker adds, named with a suffix."""
     return pa.field(f"scores{suffix}", pa.list_(pa.float32())), pa.field(f"best{suffix}", pa.int32())
 
 
@@ -80,7 +80,7 @@ def with_scores(batch: pa.Table, suffix: str, lists: Lists, confidence: np.ndarr
 
 
 def artifacts_of(weights: Mapping[str, ArtifactRef]) -> dict[str, ArtifactRef]:
-    """Return the artifacts of the stage, from those of the weights by domain."""
+    """Return the artifacts of the stage, from the artifacts of weights by domain."""
     return {f"{_ARTIFACT}{domain}": ref for domain, ref in weights.items()}
 
 
@@ -100,7 +100,7 @@ def file_of(folder: str, domain: str) -> str:
 
 
 def read_weights(url: str, domain: str) -> DomainReranker:
-    """Read the weights of a domain from the artifact of its training; refused as :func:`load_folder` does."""
+    """Read the weights of a domain from the artifact of its training; raises as :func:`load_folder`."""
     return _read(_artifact_file(url), url, domain)
 
 
@@ -108,19 +108,19 @@ def load_folder(folder: str) -> list[DomainReranker]:
     """Read the weights in a plain folder of ``<domain>.json``.
 
     Raises:
-        UserError: there is none, one is refused by
-        :meth:`gristmill.models.requests.rerankers.DomainReranker.from_bytes`, or one holds
-            another domain than its name says.
+        UserError: there is none, one is rejected by
+            :meth:`gristmill.models.requests.rerankers.DomainReranker.from_bytes`, or one is of another domain than its
+            name says.
     """
     names = sorted(name for name in store.list_names(folder) if name.endswith(".json"))
     if not names:
-        raise UserError(f"{folder}: holds no re-ranker; expected one <domain>.json a domain")
+        raise UserError(f"{folder}: has no re-ranker; expected one <domain>.json per domain")
     urls = {unquote(name.removesuffix(".json")): store.join(folder, name) for name in names}
     return [_read(store.read_bytes(url), url, domain) for domain, url in urls.items()]
 
 
 def labelled_lists(table: pa.Table, context: Sequence[str], source: str) -> Lists:
-    """Return the lists of a table with the errors of their hypotheses, to learn from or to judge by.
+    """Return the lists of a table with the errors of their hypotheses, for training or evaluation.
 
     Raises:
         UserError: as :func:`lists_of`, and where a list of ``source`` cannot be scored: none is left out silently.
@@ -132,11 +132,11 @@ def labelled_lists(table: pa.Table, context: Sequence[str], source: str) -> List
 
 
 def lists_of(table: pa.Table, context: Sequence[str] = (), *, labelled: bool = False) -> Lists:
-    """Return the lists of a table, flattened, with some of its columns as context; ``labelled``: errors, too.
+    """Return the lists of a table, flattened, with the ``context`` columns; ``labelled``: with errors, too.
 
     Raises:
-        HypothesisError: a hypothesis has no domain, or a score that is no number.
-        UserError: a column is missing, or a context column is neither text nor truth value nor number.
+        HypothesisError: a hypothesis has no domain, or a score that is not a number.
+        UserError: a column is missing, or a context column is neither text nor boolean nor numeric.
     """
     for column in ("hypotheses", *context, *(["reference_length"] if labelled else [])):
         if column not in table.column_names:
@@ -173,7 +173,7 @@ def lists_of(table: pa.Table, context: Sequence[str] = (), *, labelled: bool = F
 
 def _numbers(column: pa.Array) -> np.ndarray:
     if not pa.types.is_floating(column.type) or column.null_count:
-        column = pc.cast(column, pa.float64())  # in which what is missing is NaN
+        column = pc.cast(column, pa.float64())  # in which missing values are NaN
     return column.to_numpy(zero_copy_only=False)
 
 
@@ -187,13 +187,13 @@ def _context(column: pa.Array, name: str) -> Column:
         return Column(places.astype(np.int64), tuple(codes.dictionary.to_pylist()))
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
         return Column(_numbers(column).astype(np.float64))
-    raise UserError(f"context column {name!r} is of type {kind}; expected text, truth values or numbers")
+    raise UserError(f"context column {name!r} is of type {kind}; expected text, booleans or numbers")
 
 
 def _read(data: bytes, source: str, domain: str) -> DomainReranker:
     made = DomainReranker.from_bytes(data, source)
     if made.domain != domain:
-        raise UserError(f"{source}: holds the weights of {made.domain!r}; expected those of {domain!r}")
+        raise UserError(f"{source}: has the weights of {made.domain!r}; expected those of {domain!r}")
     return made
 
 
@@ -201,4 +201,4 @@ def _artifact_file(url: str) -> bytes:
     try:
         return read_file(url, FILE)
     except FileNotFoundError:
-        raise UserError(f"{url}: holds no {FILE}; expected the artifact of a trained re-ranker") from None
+        raise UserError(f"{url}: has no {FILE}; expected the artifact of a trained re-ranker") from None

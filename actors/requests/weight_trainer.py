@@ -1,4 +1,4 @@
-"""Training of one domain's re-ranker on a sealed set of labelled lists, beside others' weights as they are given."""
+"""Training of one domain's re-ranker on a sealed set of labelled lists, with the other domains' weights fixed."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class WeightSettings(FitSettings):
     """Training of a domain's weights."""
 
     context: tuple[str, ...] = ()
-    """Columns that the weights see beside the three scores."""
+    """Feature columns in addition to the three scores."""
     negatives: float = Field(1.0, gt=0, le=1)
-    """Share of the other domains' requests that a domain learns from; each counts 1 / ``negatives``."""
+    """Share of the other domains' requests in a domain's training data; each has weight 1 / ``negatives``."""
 
 
 class WeightTraining(WeightSettings):
     """Training of the weights of one domain by one loss."""
 
     domain: str = Field(min_length=1)
-    """Whose hypotheses are weighted."""
+    """The domain whose hypotheses are weighted."""
     loss: Loss
     """R1, R2 or R3, see :mod:`gristmill.models.requests.reranker_fit`."""
     seed: int = 0
-    """With a request's id it decides which requests of other domains are drawn."""
+    """With a request's id, it determines the requests drawn from other domains."""
 
 
 def train(
@@ -45,8 +45,8 @@ def train(
     """Fit the weights of a domain on the sealed hypotheses at ``data`` and return its file, ``reranker.json``.
 
     Records of fold -1 are the test set and are left out. All requests of the domain are used, and a share of the
-    others, which are weighted so that confidences stay those of the whole traffic. ``rivals`` are the artifacts of
-    other domains' weights by domain, which compete in the expected SemER.
+    others, weighted so that confidences hold for the whole traffic. ``rivals`` are the artifacts of other domains'
+    weights by domain, which compete in the expected SemER.
 
     Raises:
         UserError: a column is missing, no request is of the domain, none of its hypotheses is in the lists, or a list
@@ -85,7 +85,7 @@ def train(
 
 
 class _Kept:
-    """Reads the records that a domain is trained on, shard by shard, and counts them."""
+    """Reads the training records of a domain, shard by shard, and counts them."""
 
     def __init__(self, data: SealedSet, settings: WeightTraining) -> None:
         self.data, self.settings = data, settings
@@ -93,7 +93,7 @@ class _Kept:
         self.seen = self.kept = self.positives = 0
 
     def tables(self) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Give the records kept of each shard, and their weights (records,)."""
+        """Yield the records kept of each shard, and their weights (records,)."""
         known, domain, context = self.data.schema.names, self.settings.domain, self.settings.context
         share = self.settings.negatives
         for name in ("id", "domain", "hypotheses", "reference_length", *context):

@@ -1,8 +1,8 @@
-"""Listing of annotated requests: each annotation record as it stands in its file, with what its file says of all.
+"""Listing of annotated requests: each annotation record verbatim, with the metadata of its file.
 
 SNIPS and ATIS folders (``seq.in``, ``seq.out``, ``label``), HWU64 CSV, TOP parses as TSV, CLINC150 JSON, and JSONL of
-SLURP, MASSIVE or of our own columns. The format of a file is found by its content. Only CLINC150, one JSON document, is
-held in memory.
+SLURP, MASSIVE or columns text, domain, intent, slots. A file's format is detected from its content. Only CLINC150, one
+JSON document, is held in memory.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ LISTED = pa.schema(
     [
         ID,
         pa.field("format", pa.string()),  # snips, hwu64, top, clinc150, slurp, massive or jsonl
-        pa.field("raw", pa.string()),  # the record; of several files (snips) a line each
-        pa.field("header", pa.string()),  # the line of a table that names its columns
-        pa.field("told_domain", pa.string()),  # where a file beside the record names it
-        pa.field("part", pa.string()),  # "test": of a place that is for test
-        pa.field("problem", pa.string()),  # why a record cannot be used, as far as the listing knows
+        pa.field("raw", pa.string()),  # the record; for several files (snips) one line each
+        pa.field("header", pa.string()),  # the header line of a table
+        pa.field("told_domain", pa.string()),  # from a file beside the record
+        pa.field("part", pa.string()),  # "test": from a location for test
+        pa.field("problem", pa.string()),  # the reason to reject the record, as far as the listing knows
     ]
 )
 FORMATS = ("snips", "hwu64", "top", "clinc150", "slurp", "massive", "jsonl")
@@ -48,12 +48,12 @@ _EXPECTED = (
 
 
 def list_requests(url: str, corpus: str, *, part: str | None = None, rows: int = 2000) -> Iterator[pa.Table]:
-    """Give the records of a corpus as tables of ``LISTED``, at most ``rows`` rows each, in the order of their files.
+    """Yield the records of a corpus as tables of ``LISTED``, at most ``rows`` rows each, in the order of their files.
 
-    ``url``: a file, a folder or a pattern with ``*``; ``corpus`` begins every id; ``part`` is that of every record.
-    In a folder, hidden files, plain text and JSON without ``domains.json`` beside it are passed over. A missing path,
-    a place without requests and a table or JSONL of no known columns raise :class:`UserError` here, not at the first
-    table; a record that cannot be read becomes a row with a ``problem``.
+    ``url``: a file, a folder or a pattern with ``*``; ``corpus`` is the prefix of every id; ``part`` is that of every
+    record. In a folder, hidden files, plain text and JSON without ``domains.json`` beside it are ignored. A missing
+    path, a location without requests and a table or JSONL with unknown columns raise :class:`UserError` in this call,
+    not at the first table; an unreadable record becomes a row with a ``problem``.
 
     Example:
         >>> row = {"text": "stop", "domain": "music", "intent": "stop", "slots": []}
@@ -79,19 +79,19 @@ def _files(url: str) -> list[str]:
 
 
 def _format(file: str, named: bool) -> str | None:
-    """Return the format of a file; ``None`` of one that is no corpus, or a part of one that is listed by another."""
+    """Return the format of a file; ``None`` if it is not a corpus, or is listed with another file."""
     folder, _, name = file.rpartition("/")
     low = name.lower()
     if low == "seq.in":
         for path in _beside(file):
             if not store.exists(path):
-                raise UserError(f"{path}: not there; expected it beside seq.in, with a line for each of its lines")
+                raise UserError(f"{path}: missing; expected it beside seq.in, with a line for each of its lines")
         return "snips"
     if low.endswith(".json"):
         if name != _DOMAINS and store.exists(store.join(folder, _DOMAINS)):
             return "clinc150"
         if named:
-            raise UserError(f"{file}: there is no {_DOMAINS} beside it; expected CLINC150, whose intents it sorts")
+            raise UserError(f"{file}: there is no {_DOMAINS} beside it; expected CLINC150, with the domains of intents")
         return None
     if not low.endswith(_SUFFIXES):
         if named:
@@ -114,7 +114,7 @@ def _format(file: str, named: bool) -> str | None:
 
 
 def _unknown(file: str) -> str:
-    raise UserError(f"{file}: its columns are those of no known corpus; {_EXPECTED}")
+    raise UserError(f"{file}: its columns are not those of a known corpus; {_EXPECTED}")
 
 
 def _columns(line: str, delimiter: str) -> list[str]:
@@ -138,7 +138,7 @@ def _tables(
         for file, form in files:
             key = f"{corpus}/{key_of(file, base)}"
             for record in _LISTINGS[form](file, key, corpus):
-                place = record.pop("place")  # of the record in the corpus, whatever it calls itself
+                place = record.pop("place")  # position of the record in the corpus, independent of its own id
                 if seen.before(record["id"]):
                     record |= {"id": f"{place}~again", "problem": DUPLICATE}
                 yield {"format": form, "part": part} | record
@@ -149,7 +149,7 @@ def _tables(
 
 
 def _text(line: bytes) -> dict[str, Any]:
-    """Return a record's text; a byte that is none of UTF-8 makes it a problem."""
+    """Return a record's text; invalid UTF-8 is a problem."""
     try:
         return {"raw": line.decode("utf-8-sig").rstrip("\r\n")}
     except UnicodeDecodeError:
@@ -157,7 +157,7 @@ def _text(line: bytes) -> dict[str, Any]:
 
 
 def _table(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
-    """List the lines of a table. A line is a record: a quote that is not closed costs its own line only."""
+    """List the lines of a table. A line is a record: an unclosed quote affects its own line only."""
     numbered = lines(file)
     header = next(numbered)[1].decode("utf-8-sig", "replace").strip()
     for number, line in numbered:
@@ -166,7 +166,7 @@ def _table(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
 
 
 def _jsonl(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
-    """List the lines of a JSONL; a record that has an id of its own keeps it."""
+    """List the lines of a JSONL file; a record with an id keeps it."""
     for number, line in lines(file):
         place = f"{key}#{number}"
         own = next((value for name in _OWN_IDS if (value := (_object(line) or {}).get(name)) is not None), None)
@@ -175,7 +175,7 @@ def _jsonl(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
 
 
 def _massive(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
-    """List MASSIVE, whose ids are those of a sentence in every language."""
+    """List MASSIVE, whose ids are shared by the languages of a sentence."""
     for number, line in lines(file):
         place, values = f"{key}#{number}", _object(line) or {}
         own = [values.get(name) for name in ("locale", "id")]
@@ -184,7 +184,7 @@ def _massive(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
 
 
 def _snips(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
-    """List the lines of ``seq.in`` with those of the two files beside it; a line that one of them lacks is empty."""
+    """List the lines of ``seq.in`` with those of the two files beside it; missing lines are empty."""
     where = posixpath.dirname(key)
     opened = [store.open_read(path) for path in (file, *_beside(file))]
     try:
@@ -206,17 +206,17 @@ def _beside(file: str) -> list[str]:
 
 
 def _clinc150(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
-    """List CLINC150: pairs of text and intent in parts that have names; ``domains.json`` sorts the intents."""
+    """List CLINC150: pairs of text and intent in named parts; ``domains.json`` has the intents of each domain."""
     beside = store.join(posixpath.dirname(file), _DOMAINS)
     sorted_, parts = _document(beside), _document(file)
     domain_of: dict[str, str] = {}
     for domain, intents in sorted_.items():
         if not isinstance(intents, list):
-            raise UserError(f"{beside}: {domain} is no list; expected the intents of each domain")
+            raise UserError(f"{beside}: {domain} is not a list; expected the intents of each domain")
         domain_of |= {intent: domain for intent in intents if isinstance(intent, str)}
     for part, pairs in parts.items():
         if not isinstance(pairs, list):
-            raise UserError(f"{file}: {part} is no list; expected pairs of text and intent in parts that have names")
+            raise UserError(f"{file}: {part} is not a list; expected pairs of text and intent in named parts")
         for number, pair in enumerate(pairs):
             place = f"{key}#{part}/{number}"
             intent = pair[1] if isinstance(pair, list) and len(pair) == 2 else None
@@ -227,7 +227,7 @@ def _clinc150(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
 def _document(file: str) -> dict[str, Any]:
     values = _object(store.read_bytes(file))
     if values is None:
-        raise UserError(f"{file}: cannot be read as JSON with names; {_EXPECTED}")
+        raise UserError(f"{file}: not a JSON object; {_EXPECTED}")
     return values
 
 

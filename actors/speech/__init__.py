@@ -1,1 +1,1 @@
-"""Workers on speech: ingest, synthesis, augmentation, teachers, features, trainers."""
+"""Actors on speech: ingest, synthesis, augmentation, teachers, features, trainers."""

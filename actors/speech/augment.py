@@ -1,4 +1,4 @@
-"""Actors that put speech and noises into one room: training data, and the re-recorded test set."""
+"""Actors that mix speech and noises in one room: training data, and the re-recorded test set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUGMENT_FIELDS = (
     pa.field("noise_ids", pa.list_(pa.string())),
     pa.field("noise_offsets", pa.list_(pa.float64())),  # s into the noise
     pa.field("noise_snrs", pa.list_(pa.float32())),  # dB, active speech level over each noise
-    pa.field("snr", pa.float32()),  # dB, over all noises together
+    pa.field("snr", pa.float32()),  # dB, over the sum of the noises
     pa.field("room_id", pa.string()),
     pa.field("rt60", pa.float32()),  # s
     pa.field("drr", pa.float32()),  # dB, of the speech
@@ -35,7 +35,7 @@ RERECORD_FIELDS = (
     pa.field("drive", pa.float32()),  # dB into the loudspeaker's soft clipping
     pa.field("microphone_snr", pa.float32()),  # dB
 )
-_TRIES = 4  # at an offset where the noise is not silent
+_TRIES = 4  # to draw an offset at which the noise is not silent
 
 
 class Draw(TypedDict, total=False):
@@ -56,25 +56,25 @@ class Draw(TypedDict, total=False):
 
 
 class MixSettings(Settings):
-    """How many noises, how loud, in how many copies."""
+    """Number of noises, their signal-to-noise ratios, and the number of copies."""
 
     snr: Range = (0.0, 20.0)
-    """Of the speech to each noise, dB: drawn evenly between the least and the most."""
+    """Signal-to-noise ratio of each noise, dB: drawn uniformly between the minimum and the maximum."""
     noises: Annotated[tuple[PositiveInt, PositiveInt], Ordered] = (1, 3)
-    """The least and the most noises of one utterance."""
+    """Minimum and maximum number of noises per utterance."""
     copies: int = Field(1, ge=1)
-    """Of each utterance. Of one it keeps its id; of more, copy ``n`` is ``<id>~<n>`` and ``parent_id`` is the id."""
+    """Per utterance. A single copy keeps the id; of several, copy ``n`` is ``<id>~<n>`` and ``parent_id`` is the id."""
 
 
 class AugmentSettings(MixSettings):
-    """How utterances are made noisy."""
+    """Settings of the augmentation."""
 
     split: Literal["train", "test"] = "train"
-    """Which noises of the bank are heard."""
+    """Split of the noise bank."""
 
 
 class Augment(Actor):
-    """Gives each utterance a room of the bank and noises in it, at its own rate and exact length."""
+    """Places each utterance in a room of the bank with noises, at its own rate and exact length."""
 
     name = "augment"
     adds: ClassVar[tuple[pa.Field, ...]] = AUGMENT_FIELDS
@@ -93,14 +93,14 @@ class Augment(Actor):
         self._buffer = np.empty(0, dtype=np.float32)
         if self._noise.rate != self._rooms.rate:
             raise UserError(
-                f"noise bank at {self._noise.rate} Hz, room bank at {self._rooms.rate} Hz: one rate is expected"
+                f"noise bank at {self._noise.rate} Hz, room bank at {self._rooms.rate} Hz; expected one rate"
             )
         if settings.noises[1] >= self._rooms.sources:
             held = self._rooms.sources - 1
-            raise UserError(f"noises: up to {settings.noises[1]} wanted, the rooms of {rooms} hold {held}")
+            raise UserError(f"noises: up to {settings.noises[1]} requested, the rooms of {rooms} have {held}")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch, ``copies`` rows a row, with noisy ``audio`` and the draws as columns."""
+        """Return the batch, ``copies`` rows per input row, with noisy ``audio`` and the draws as columns."""
         ids, given = batch.column("id").to_pylist(), audio.audio_bytes(batch)
         copies = self.settings.copies
         rows, names, encoded, draws, reasons = [], [], [], [], []
@@ -138,7 +138,7 @@ class Augment(Actor):
         return mixture.samples, draw | {"snr": mixture.snr, "gain": mixture.gain}
 
     def _speech(self, data: bytes | None) -> tuple[np.ndarray, str | None]:
-        """Decode a record's audio; a reason where there is nothing in it to make noisy."""
+        """Return (samples (n,), reject reason); a reason where the audio has no speech to mix."""
         nothing = np.zeros(0, dtype=np.float32)
         if not data:
             return nothing, "no audio" if data is None else "empty audio"
@@ -154,16 +154,16 @@ class Augment(Actor):
         return samples, None
 
     def _scene(self, speech: np.ndarray, rng: np.random.Generator) -> tuple[BankRoom, Draw, np.ndarray]:
-        """Draw a room and noises; return them and the signals (sources, n + taps - 1) that go into the room.
+        """Draw a room and noises; return them and the signals (sources, n + taps - 1) of the sources in the room.
 
-        The signals lie in a buffer that the next call overwrites.
+        The signals are in a buffer that the next call overwrites.
         """
         room = self._rooms[int(rng.integers(len(self._rooms)))]
         taps = room.responses.shape[1]
         past = mixing.history(taps, LEAD)
         count = int(rng.integers(self.settings.noises[0], self.settings.noises[1] + 1))
         width = len(speech) + taps - 1
-        # One buffer for all records: fresh pages for each cost more than filling them.
+        # One buffer for all records: allocating pages for each costs more than filling them.
         if len(self._buffer) < (1 + count) * width:
             self._buffer = np.empty((1 + count) * width, dtype=np.float32)
         signals = self._buffer[: (1 + count) * width].reshape(1 + count, width)
@@ -182,7 +182,7 @@ class Augment(Actor):
                 if mixing.power_level(cut[past : past + len(speech)]) > mixing.SILENCE:
                     break
             else:
-                continue  # four silent places of one noise: this utterance has one noise less
+                continue  # silent at all offsets drawn: this utterance has one noise fewer
             ids.append(self._noise.ids[number])
             offsets.append(offset / self._noise.rate)
             snrs.append(snr)

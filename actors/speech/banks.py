@@ -1,8 +1,8 @@
 """Banks of noises and rooms: built once as artifacts, then mapped into memory and shared by all workers of a node.
 
-A bank is an index (``index.json``, the artifact) beside files of samples that carry their digest in their name. A
-worker maps the files; from object storage they are first copied once a node into a cache named by their digest,
-so that however many workers there are, a node holds one copy of the pages.
+A bank is an index (``index.json``, the artifact) and files of samples named by their digest. A worker maps the files;
+from object storage they are first copied into a cache, once per node, so that a node has one copy of the pages,
+independent of the number of workers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gristmill.shards.stage import ArtifactRef
 from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, put_if_absent, read_bytes, walk
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
-_CHUNK = 128 << 20  # bytes of samples a file
+_CHUNK = 128 << 20  # bytes of samples per file
 SPLITS = ("train", "test")
 
 
@@ -41,11 +41,11 @@ class NoiseBankSettings(Settings):
     """A bank of noises."""
 
     test_share: float = Field(0.25, gt=0, lt=1)
-    """Of the noises, for the test sets."""
+    """Share of the noises for the test sets."""
 
 
 class GeneratedNoiseSettings(NoiseBankSettings):
-    """A bank of noises that are made: babble, single talkers, music, coloured noise, hum, appliances."""
+    """A bank of synthetic noises: babble, single talkers, music, coloured noise, hum, appliances."""
 
     generated: int = Field(48, ge=4)
     """Noises."""
@@ -59,7 +59,7 @@ class RoomBankSettings(rooms.RoomSettings):
     count: int = Field(200, ge=1)
     """Rooms."""
     method: Literal["fast", "exact"] = "fast"
-    """Of their impulse responses: ours, or every image to the last by ``pyroomacoustics``, which is slow."""
+    """Method of the impulse responses: the built-in one, or every image by ``pyroomacoustics``, which is slow."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class NoiseBank:
         self.rate: int = index["sampling_rate"]
         self._entries = [_Entry(**e) for e in index["entries"] if e["split"] == split]
         if not self._entries:
-            raise UserError(f"{url}: the noise bank holds no noise of the split '{split}'")
+            raise UserError(f"{url}: the noise bank has no noise of the split '{split}'")
         self.ids = [e.id for e in self._entries]
         self._files = [_mapped(url, name, np.int16) for name in index["files"]]
 
@@ -93,7 +93,7 @@ class NoiseBank:
     def take(self, number: int, start: int, count: int, out: np.ndarray | None = None) -> np.ndarray:
         """Return ``count`` float32 samples of a noise from ``start`` (any integer), in ``out`` if given.
 
-        The noise goes round.
+        The noise is periodic.
         """
         entry = self._entries[number]
         samples = self._files[entry.file][entry.start : entry.start + entry.count]
@@ -117,7 +117,7 @@ class BankRoom:
 
 
 class RoomBank:
-    """Rooms with the speaker's position and several noises'."""
+    """Rooms with positions of a speaker and of several noises."""
 
     def __init__(self, url: str) -> None:
         index = _index(url, "rooms")
@@ -136,7 +136,7 @@ class RoomBank:
 
 
 def build_room_bank(url: str, settings: RoomBankSettings, *, noises: int, rate: int, seed: int = 0) -> ArtifactRef:
-    """Make rooms at a URL, each with the places of a speaker and of ``noises`` noises; ``rate`` in Hz."""
+    """Write a bank of rooms, each with positions of a speaker and of ``noises`` noises; ``rate`` in Hz."""
     identity = {"kind": "rooms", "settings": settings.identity(), "noises": noises, "rate": rate, "seed": seed}
     there = _already(url, identity)
     if there:
@@ -173,7 +173,7 @@ def build_room_bank(url: str, settings: RoomBankSettings, *, noises: int, rate: 
 
 
 def list_noises(folder: str) -> list[FileInfo]:
-    """Return the audio files below a folder (any URL); one without any is refused."""
+    """Return the audio files below a folder (any URL); a folder without any is a ``UserError``."""
     files = [f for f in walk(folder) if f.url.lower().endswith(FORMATS)]
     if not files:
         raise UserError(f"noise: {folder}: no audio here; expected a folder of {', '.join(FORMATS)} files")
@@ -183,10 +183,10 @@ def list_noises(folder: str) -> list[FileInfo]:
 def build_noise_bank_from_folder(
     url: str, settings: NoiseBankSettings, *, folder: str, files: Sequence[FileInfo], rate: int
 ) -> ArtifactRef:
-    """Gather the noises listed of ``folder`` (see :func:`list_noises`), resampled to ``rate`` Hz, whole.
+    """Write a bank of the noises listed below ``folder`` (see :func:`list_noises`), whole, resampled to ``rate`` Hz.
 
-    Ids are paths below the folder; those for tests are chosen by the hash of the id. What cannot be read, is empty or
-    silent is left out, and named with its reason in the bank's index.
+    Ids are paths below the folder; those for tests are chosen by the hash of the id. Unreadable, empty and silent files
+    are left out, and listed with the reason in the bank's index.
     """
     listing = [[_below(f.url, folder), f.size, f.version] for f in files]
     identity = {"kind": "noises", "settings": settings.identity(), "files": listing, "rate": rate}
@@ -218,10 +218,10 @@ def build_noise_bank_generated(
     speech: dict[str, list[np.ndarray]] | None = None,
     speech_digest: str = "",
 ) -> ArtifactRef:
-    """Make noises at a URL; ``rate`` in Hz.
+    """Write a bank of synthetic noises; ``rate`` in Hz.
 
-    ``speech`` gives samples at ``rate`` by split (``train``, ``test``; other talkers each) for babble and talkers,
-    ``speech_digest`` says which speech that is; without it there are no talkers.
+    ``speech`` returns samples at ``rate`` by split (``train``, ``test``; of disjoint talkers) for babble and talkers,
+    ``speech_digest`` identifies that speech; without it there are no talkers.
     """
     if speech is not None and not all(speech.get(split) for split in SPLITS):
         raise UserError("noise: speech for babble must be given for both splits, train and test")
@@ -256,7 +256,7 @@ def _write_noises(
     rate: int,
     identity: dict[str, Any],
 ) -> ArtifactRef:
-    """Write noises, ``None`` for what could not be read; ``held_out`` names those for tests of what there is."""
+    """Write noises, ``None`` for unreadable ones; ``held_out`` selects those for tests."""
     writer = _Writer(url, "noises", np.int16)
     entries: dict[str, tuple[int, int, int]] = {}
     left_out = {}
@@ -265,13 +265,13 @@ def _write_noises(
             left_out[name] = UNREADABLE
             continue
         if not len(samples) or not np.abs(samples).max() > 0:
-            left_out[name] = SILENT  # it cannot be set to any ratio
+            left_out[name] = SILENT  # it has no signal-to-noise ratio
             continue
         pcm = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
         entries[name] = (*writer.add(pcm), len(pcm))
     if not entries:
         some = ", ".join(f"{name} ({why})" for name, why in list(left_out.items())[:3])
-        raise UserError(f"{url}: no noise is left of those given to the bank: {some}")
+        raise UserError(f"{url}: none of the noises given to the bank can be used: {some}")
     tests = held_out(list(entries))
     rows = [asdict(_Entry(n, "test" if n in tests else "train", *place)) for n, place in entries.items()]
     index = {"kind": "noises", "sampling_rate": rate, "files": writer.close(), "entries": rows}
@@ -289,7 +289,7 @@ class _Writer:
         self._names: list[str] = []
 
     def add(self, samples: np.ndarray) -> tuple[int, int]:
-        """Take samples; return the file's number and where in it they start."""
+        """Append samples; return the file's number and their first sample in it."""
         if self._count and (self._count + len(samples)) * self._kind.itemsize > _CHUNK:
             self._flush()
         place = (len(self._names), self._count)
@@ -298,7 +298,7 @@ class _Writer:
         return place
 
     def close(self) -> list[str]:
-        """Write what is left; return the files' names."""
+        """Write the remaining samples; return the files' names."""
         if self._count:
             self._flush()
         return self._names
@@ -312,7 +312,7 @@ class _Writer:
 
 
 def _held_out(names: list[str], share: float) -> set[str]:
-    """Return the share of names with the smallest hashes: one at least, and never all."""
+    """Return the share of names with the smallest hashes: at least one, and never all."""
     if len(names) < 2:
         return set()
     ordered = sorted(names, key=lambda n: hashlib.blake2b(n.encode()).digest())
@@ -328,7 +328,7 @@ def _already(url: str, identity: dict[str, Any]) -> ArtifactRef | None:
     if there is None:
         return None
     if canonical.dumps(there.identity) != canonical.dumps(identity):
-        raise UserError(f"{url}: a bank made of other sources or settings is here already; give another place")
+        raise UserError(f"{url}: a bank of other sources or settings is here already; give another location")
     return there.ref
 
 
@@ -347,7 +347,7 @@ def _index(url: str, kind: str) -> dict[str, Any]:
 
 
 def _mapped(url: str, name: str, kind: type[np.generic]) -> np.ndarray:
-    """Map a file of samples; one that is not local is copied to the node's cache first, once."""
+    """Map a file of samples; a remote one is first copied to the node's cache, once."""
     place = join(url, "samples", name)
     path = Path(filesystem(place)[1]) if is_local(place) else _cached(place, name)
     return np.asarray(np.memmap(path, dtype=np.dtype(kind).newbyteorder("<"), mode="r"))  # slices as a plain array
@@ -359,7 +359,7 @@ def _cached(url: str, name: str) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / name
     if not path.exists():
-        # Two workers may copy at once; the name is the digest, so the second to finish changes nothing.
+        # Two workers may copy concurrently; the name is the digest, so the second to finish changes nothing.
         handle, temporary = tempfile.mkstemp(dir=folder)
         with os.fdopen(handle, "wb") as out:
             out.write(read_bytes(url))

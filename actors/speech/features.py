@@ -1,4 +1,4 @@
-"""The actor that turns audio into log-mel features."""
+"""The actor that computes log-mel features of audio."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LogMel(Actor):
 
     @classmethod
     def contract(cls, settings: FeatureSettings) -> Mapping[str, Any]:
-        """Return the settings as schema metadata: they travel with the features."""
+        """Return the settings as schema metadata, stored with the features."""
         return {"metadata": {METADATA_KEY: settings.to_json()}}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with features in place of audio, each utterance by itself."""
+        """Return the batch with features in place of audio, each utterance computed independently."""
         made, reasons = [], []
         for data in audio_bytes(batch):
             features, reason = np.zeros((0, self.settings.n_mels), np.float16), None
@@ -54,14 +54,14 @@ class LogMel(Actor):
 
 
 def ragged(rows: list[np.ndarray], kind: pa.DataType) -> pa.LargeListArray:
-    """Return a large-list column of one flat array a row, without a Python object for each value."""
+    """Return a large-list column of one flat array per row, without a Python object per value."""
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
     values = np.concatenate(rows) if rows else np.zeros(0, kind.to_pandas_dtype())
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values, kind))
 
 
 def rows_of(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """Return one flat array a row of a large-list column, as views of its buffer."""
+    """Return one flat array per row of a large-list column, as views of its buffer."""
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
     return [values[a:b] for a, b in itertools.pairwise(offsets)]

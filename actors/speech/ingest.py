@@ -1,4 +1,4 @@
-"""Ingest: pointers into records. The probe reads headers and labels, the loader decodes and writes FLAC.
+"""Ingest: from pointers to records. The probe reads headers and labels, the loader decodes and writes FLAC.
 
 Both reject unusable audio, for the reasons in :mod:`gristmill.actors.sources.pointers`.
 """
@@ -50,14 +50,14 @@ PROBE_ADDS = (
 _POINTER_ONLY = tuple(f.name for f in POINTER_FIELDS if f.name not in {s.name for s in SPEECH_FIELDS})
 LOAD_DROPS = (*_POINTER_ONLY, "channels")
 _LOAD_ADDS = SPEECH_FIELDS[1:]
-_HEADER_BLOCK = 1 << 16  # bytes a request brings: a header seldom needs more
+_HEADER_BLOCK = 1 << 16  # bytes per request: a header seldom needs more
 _SEGMENT_BLOCK = 1 << 20
-_TOLERANCE, _TOLERANCE_S = 0.05, 0.1  # share of a duration, seconds: the larger holds
+_TOLERANCE, _TOLERANCE_S = 0.05, 0.1  # share of a duration, seconds: the larger applies
 _SILENCE_PEAK = 1e-3  # the largest sample value of a recording that counts as silent
 
 
 class DurationSettings(Settings):
-    """Which recordings are long and short enough."""
+    """Limits on the duration of recordings."""
 
     max_duration: float = Field(30.0, gt=0)
     """Seconds; longer recordings are rejected."""
@@ -73,25 +73,25 @@ class DurationSettings(Settings):
 
 
 class RecordingSettings(DurationSettings, RateSettings):
-    """Which recordings are read, and at which rate."""
+    """Limits on recordings, and their sampling rate."""
 
 
 class ProbeSettings(DurationSettings):
-    """How recordings are listed."""
+    """Settings of the listing of recordings."""
 
     fields: dict[str, str] = Field(default_factory=dict)
-    """The user's own names of what labels hold, by ours (``text``, ``speaker``, ...)."""
+    """The names of fields in the user's labels, by their standard names (``text``, ``speaker``, ...)."""
 
 
 class LoadSettings(RecordingSettings):
-    """How recordings become records."""
+    """Settings of the loading of recordings as records."""
 
     annotated: bool = True
-    """Whether records have a text: those without one are rejected; where false, none gets a text."""
+    """Whether records have a text: recordings without one are rejected; if false, no record gets a text."""
 
 
 class Probe(Actor):
-    """Reads the header of each pointer's audio, and the labels that lie beside it.
+    """Reads the header of each pointer's audio, and the labels stored beside it.
 
     Adds ``sampling_rate`` (Hz), ``duration`` (s) and ``channels``, and fills in ``size`` and the declared values.
     """
@@ -102,10 +102,10 @@ class Probe(Actor):
     settings: ProbeSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the pointers with what their headers and labels hold, or the reason why they cannot be used."""
+        """Return the pointers with the values of their headers and labels, or with the reject reason."""
         rows = batch.to_pylist()
         reader = Reader(_HEADER_BLOCK)
-        # In the order in which they lie, so that a file is opened, and a row group read, once.
+        # In storage order, so that a file is opened, and a row group read, once.
         for row in sorted(rows, key=_place):
             row.update(sampling_rate=None, duration=None, channels=None, reject_reason=None)
             try:
@@ -140,7 +140,7 @@ class Probe(Actor):
         return header.duration
 
     def _label(self, row: dict[str, Any], reader: Reader) -> None:
-        """Read what lies beside the audio: text files, members of the tar, columns of the row."""
+        """Read the labels stored beside the audio: text files, members of the tar, columns of the row."""
         fields = self.settings.fields
         places = json.loads(row["labels"]) if row["labels"] else {}
         if row["kind"] == "row":
@@ -161,13 +161,13 @@ class Probe(Actor):
 
 
 class Load(Actor):
-    """Decodes each pointer's audio to one channel and gives it as 16-bit FLAC, in the columns of a record.
+    """Decodes each pointer's audio to one channel and encodes it as 16-bit FLAC, in the columns of a record.
 
-    Follows :class:`Probe`. Samples past full scale are scaled to it. Texts are of ``label_source`` "gold".
+    Runs after :class:`Probe`. Samples above full scale are scaled to it. Texts are of ``label_source`` "gold".
     """
 
     name = "load"
-    version = 2  # rejects what has no text
+    version = 2  # rejects recordings without text
     adds = _LOAD_ADDS
     drops = LOAD_DROPS
     settings: LoadSettings
@@ -208,7 +208,7 @@ class Load(Actor):
 
 
 def check_samples(samples: np.ndarray, silence_peak: float) -> None:
-    """Raise :class:`RejectRecord` where samples (n,) are none, not finite or nowhere above ``silence_peak``."""
+    """Raise :class:`RejectRecord` if samples (n,) are empty, not finite or nowhere above ``silence_peak``."""
     if not len(samples):
         raise RejectRecord(EMPTY)
     peak = float(np.abs(samples).max())
@@ -219,9 +219,9 @@ def check_samples(samples: np.ndarray, silence_peak: float) -> None:
 
 
 def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | str]:
-    """Return for each pointer its samples (n,) of one channel and their rate (Hz), or the reason why there are none.
+    """Return for each pointer its samples (n,) of one channel and their rate (Hz), or the reject reason.
 
-    Whole files and members are asked for together; of a long recording only the segments wanted are read.
+    Whole files and members are requested together; of a long recording only the segments needed are read.
     """
     out: list[tuple[np.ndarray, int] | str] = [UNREADABLE] * len(pointers)
     whole: list[int] = []
@@ -260,14 +260,14 @@ def _decode(file: Any, size: int, pointer: Mapping[str, Any]) -> tuple[np.ndarra
     except RejectRecord as reject:
         return reject.reason
     except soundfile.LibsndfileError:
-        return TRUNCATED  # the header was whole, what follows is not
+        return TRUNCATED  # the header was complete, the data is not
     if len(samples) < count:
         return TRUNCATED
     return samples.mean(axis=1, dtype=np.float32), header.rate
 
 
 def _tolerated(duration: float) -> float:
-    """Return by how much a declared duration may be off, s: values rounded to a tenth of a second pass."""
+    """Return the tolerance of a declared duration, s: values rounded to a tenth of a second pass."""
     return max(_TOLERANCE_S, _TOLERANCE * duration)
 
 
@@ -282,7 +282,7 @@ def _fill(row: dict[str, Any], found: Mapping[str, Any]) -> None:
 
 
 def _table(given: pa.Table, rows: list[dict[str, Any]], fields: list[pa.Field]) -> pa.Table:
-    """Return the columns ``fields`` of the rows, then ``reject_reason``, then those given that are in neither."""
+    """Return the columns ``fields`` of the rows, then ``reject_reason``, then the other columns of ``given``."""
     schema = {f.name: f for f in [*fields, REJECT_REASON]}
     columns = {name: pa.array([row[name] for row in rows], field.type) for name, field in schema.items()}
     rest = [name for name in given.column_names if name not in columns]

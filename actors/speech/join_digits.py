@@ -1,6 +1,6 @@
-"""Digit strings: recordings of single words joined into utterances, by a plan drawn beforehand.
+"""Digit strings: recordings of single words joined into utterances, by a plan drawn in advance.
 
-The plan is small (pointers, no audio); joining is an actor's work.
+The plan is small (pointers, no audio); an actor joins the audio.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PLAN_FIELDS = (
     ID,
     pa.field("text", pa.string()),  # null in a part that is not annotated
     pa.field("speaker", pa.string()),
-    pa.field("duration", pa.float64()),  # seconds, of the string to be: what shards are cut by
+    pa.field("duration", pa.float64()),  # seconds, of the joined string: shards are cut by it
     pa.field("source_ids", pa.list_(pa.string())),
     pa.field("sources", pa.list_(LOCATOR)),
-    pa.field("gaps", pa.list_(pa.float64())),  # seconds: before the first, between each two, after the last
+    pa.field("gaps", pa.list_(pa.float64())),  # seconds: before the first, between neighbours, after the last
 )
 PLAN = pa.schema(PLAN_FIELDS)
 DROPS = ("source_ids", "sources", "gaps")
@@ -36,7 +36,7 @@ _FADE = 0.004  # s, at either end of a recording
 
 
 class Part(NamedTuple):
-    """A part of the strings: the share of all recordings that it may use, how many strings, and whether with text."""
+    """A part of the strings: its share of all recordings, its number of strings, and whether they have text."""
 
     share: float
     strings: int
@@ -54,18 +54,18 @@ def plan_strings(
 ) -> dict[str, pa.Table]:
     """Return for each part the plan of its strings (``PLAN``), drawn from probed pointers of single words.
 
-    ``rows`` has the columns of :class:`gristmill.actors.speech.ingest.Probe`; ``text`` and ``speaker`` must be there.
-    No recording is in two parts. Within a part strings go round the speakers, and each speaker uses its words, and its
-    recordings of a word, equally often; a string is one speaker's, ``min_digits`` to ``max_digits`` words long.
-    ``gap``: least and most pause, seconds. Nothing depends on the order of ``rows``.
+    ``rows`` has the columns of :class:`gristmill.actors.speech.ingest.Probe`, including ``text`` and ``speaker``. No
+    recording is in two parts. A string has one speaker and ``min_digits`` to ``max_digits`` words. Within a part
+    speakers alternate, and each speaker's words, and its recordings of a word, are used equally often. ``gap``: minimum
+    and maximum pause, seconds. Nothing depends on the order of ``rows``.
     """
     given = sorted(rows.to_pylist(), key=lambda row: row["id"])
     if not 1 <= min_digits <= max_digits or not 0 <= gap[0] <= gap[1]:
-        raise UserError("digit strings: expected 1 <= min_digits <= max_digits and gaps of 0 s or more, least first")
+        raise UserError("digit strings: expected 1 <= min_digits <= max_digits and gaps of 0 s or more, smallest first")
     if any(part.share <= 0 or part.strings < 0 for part in parts.values()) or (
         sum(part.share for part in parts.values()) > 1 + 1e-9
     ):
-        raise UserError("digit strings: the shares of the parts must be above 0 and at most 1 together")
+        raise UserError("digit strings: the shares of the parts must be above 0 and sum to at most 1")
     bare = next((row["id"] for row in given if not row["text"] or not row["speaker"]), None)
     if bare is not None or not given:
         raise UserError(f"digit strings: {bare or 'no recordings'}; expected recordings with text and speaker")
@@ -81,12 +81,12 @@ def plan_strings(
 def _split(
     rows: list[dict[str, Any]], parts: Mapping[str, Part], random: RecordRandom
 ) -> dict[str, dict[str, dict[str, list[dict[str, Any]]]]]:
-    """Share out each speaker's recordings of each word; return part -> speaker -> word -> recordings."""
+    """Split each speaker's recordings of each word among the parts; return part -> speaker -> word -> recordings."""
     cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         cells[row["speaker"], row["text"]].append(row)
     out: dict[str, dict[str, dict[str, list[dict[str, Any]]]]] = {name: {} for name in parts}
-    owed = dict.fromkeys(parts, 0.0)  # what rounding took from a part so far, so that shares come out over all cells
+    owed = dict.fromkeys(parts, 0.0)  # a part's loss to rounding so far, so that shares are right over all cells
     for (speaker, word), cell in sorted(cells.items()):
         order = random(f"{speaker}\x1f{word}").permutation(len(cell))
         want = {name: part.share * len(cell) + owed[name] for name, part in parts.items()}
@@ -109,7 +109,7 @@ def _split(
 
 
 def _deck(items: list[Any], rng: np.random.Generator, copies: int = 1) -> Iterator[Any]:
-    """Give the items for ever, each as often as the others, in an order drawn anew each time round."""
+    """Yield the items endlessly and equally often, in a new order on each pass."""
     while True:
         for i in rng.permutation(len(items) * copies):
             yield items[i % len(items)]
@@ -125,7 +125,7 @@ def _strings(
 ) -> Iterator[dict[str, Any]]:
     if part.strings and not speakers:
         raise UserError(f"digit strings: no recording is left for {prefix}; expected a larger share or more recordings")
-    # Several copies of each word in a deck, so that a word may follow itself, as in real numbers.
+    # Several copies of each word in a deck, so that a word may be repeated, as in real numbers.
     words = {s: _deck(sorted(speakers[s]), rng, copies=5) for s in sorted(speakers)}
     takes = {(s, w): _deck(speakers[s][w], rng) for s in sorted(speakers) for w in sorted(speakers[s])}
     order = _deck(sorted(speakers), rng)
@@ -148,7 +148,7 @@ def _strings(
 class Join(Actor):
     """Reads the recordings of each planned string and joins them, with its pauses, into one speech record.
 
-    Each recording fades in and out, so that no join clicks. A string whose recording cannot be used is rejected with
+    Each recording fades in and out, so that joins do not click. A string with an unusable recording is rejected with
     the recording's reason.
     """
 

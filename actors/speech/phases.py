@@ -1,4 +1,4 @@
-"""The settings of training an acoustic model: the loop, and the phases with their schedules and objectives."""
+"""Settings of acoustic training: the loop, and the phases with their schedules and objectives."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from gristmill.shards.settings import HOW, Settings
 
 
 class Schedule(Settings):
-    """How long a phase is, and its learning rate."""
+    """Length of a phase, and its learning rate."""
 
     epochs: float | None = Field(None, gt=0)
     """Passes over all sources of the phase."""
     steps: int | None = Field(None, ge=1)
     """Optimiser steps, instead of epochs."""
     lr: float = Field(1e-3, gt=0)
-    """Peak of the learning rate."""
+    """Peak learning rate."""
     warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the phase in which the learning rate rises to its peak."""
+    """Share of the phase in which the learning rate rises linearly to its peak."""
     final: float = Field(0.01, ge=0)
-    """Share of the peak to which it falls along a cosine."""
+    """Final learning rate after a cosine decay, as a share of the peak."""
 
     @model_validator(mode="after")
     def _long(self) -> Self:
@@ -34,7 +34,7 @@ class Schedule(Settings):
         return self
 
     def rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step of a phase of so many."""
+        """Return the learning rate of a step of a phase of ``steps`` steps."""
         warm = max(1, round(self.warmup * steps))
         if step < warm:
             return self.lr * (step + 1) / warm
@@ -43,9 +43,9 @@ class Schedule(Settings):
 
 
 class Phase(Settings):
-    """A stretch of training: a schedule, sources, and objectives by their weights; a weight of 0 leaves one out.
+    """A phase of training: a schedule, sources, and weights of objectives; a weight of 0 leaves one out.
 
-    A batch takes the objectives that its source can serve. Soft targets mixed with another objective are multiplied by
+    A batch uses the objectives that its source supports. Soft targets mixed with another objective are multiplied by
     the square of their temperature (Hinton et al., 2015).
     """
 
@@ -53,11 +53,11 @@ class Phase(Settings):
     sources: tuple[str, ...] | None = None
     """Names of the sources; null: all."""
     soft_weight: float = Field(0.0, ge=0)
-    """Of soft targets, for sources with labels."""
+    """Weight of soft targets, for sources with labels."""
     ctc_weight: float = Field(0.0, ge=0)
-    """Of CTC, for sources with text."""
+    """Weight of CTC, for sources with text."""
     mwer_weight: float = Field(0.0, ge=0)
-    """Of expected word errors, for sources with text."""
+    """Weight of expected word errors, for sources with text."""
     soft: SoftTargetSettings = SoftTargetSettings()
     mwer: ExpectedErrorSettings = ExpectedErrorSettings()
     specaugment: SpecAugment | None = None
@@ -70,32 +70,32 @@ class Phase(Settings):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weights of the objectives that count, by name."""
+        """Weights above 0, by objective."""
         given = {"soft": self.soft_weight, "ctc": self.ctc_weight, "mwer": self.mwer_weight}
         return {name: weight for name, weight in given.items() if weight}
 
 
 class LoopSettings(Settings):
-    """The network and the training loop, whatever the phases are."""
+    """Settings of the network and the training loop, independent of the phases."""
 
     model: AcousticSettings = AcousticSettings()
-    """Sizes of a network that begins at random; another keeps its own."""
+    """Sizes of a randomly initialised network; one trained further keeps its own."""
     batch_frames: int = Field(6000, ge=100)
-    """Feature frames in a batch, padding counted."""
+    """Feature frames in a batch, including padding."""
     window: int = Field(16, ge=1)
     """Shards that are shuffled together."""
     weight_decay: float = Field(0.01, ge=0)
-    """Of matrices; biases and norms do not decay."""
+    """Weight decay of matrices; biases and norms do not decay."""
     grad_clip: float = Field(1.0, gt=0)
-    """The largest norm of a gradient."""
+    """Largest norm of the gradient."""
     ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of the averaged weights that are returned; 0: the last weights."""
+    """Decay of the averaged weights, which are the result; 0: the last weights."""
     report_steps: int = Field(20, ge=1)
     """Steps from one point of the curves to the next."""
     checkpoint_steps: int = Field(200, ge=1, json_schema_extra=HOW)
     """Steps from one checkpoint to the next."""
     cache_bytes: int = Field(2 << 30, ge=0, json_schema_extra=HOW)
-    """Memory for shards of a source; at least two are held."""
+    """Memory for shards of a source; at least two are kept."""
 
 
 class AcousticTraining(LoopSettings):
@@ -104,4 +104,4 @@ class AcousticTraining(LoopSettings):
     phases: tuple[Phase, ...] = Field(min_length=1)
     seed: int = 0
     device: str = "cpu"
-    """``auto`` takes a GPU if there is one; there the network runs in bfloat16."""
+    """``auto`` uses a GPU if there is one, and the network then runs in bfloat16."""

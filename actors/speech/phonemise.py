@@ -1,4 +1,4 @@
-"""The actor that writes texts as phonemes, by the text-to-phoneme model of the phoneme teacher."""
+"""The actor that converts texts to phonemes, by the text-to-phoneme model of the phoneme teacher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Phonemise(Actor):
 
     @classmethod
     def contract(cls, settings: Settings) -> Mapping[str, Any]:
-        """Return the digest of the model as schema metadata: another one makes other phonemes."""
+        """Return the digest of the model as schema metadata: other models give other phonemes."""
         return {"metadata": {"phonemes": describe().digest}}
 
     def __call__(self, batch: pa.Table) -> pa.Table:

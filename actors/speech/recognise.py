@@ -1,4 +1,4 @@
-"""The actor that writes down what CTC models hear."""
+"""The actor that transcribes utterances by CTC models."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, S
 
 
 class RecogniserSettings(DecodingSettings):
-    """How, and on what, utterances are written down."""
+    """Settings of decoding, and the device."""
 
     device: str = "cpu"
 
 
 class Recogniser(Actor):
-    """Writes each row's features down by each of some models: one column ``hypothesis_<name>`` a model.
+    """Transcribes each row's features by each model: one column ``hypothesis_<name>`` per model.
 
     On a CPU each utterance runs alone, so that its text cannot depend on its batch; on a GPU the batch runs at once.
-    The features are left behind. :func:`recognition` makes its stage.
+    The features are dropped. :func:`recognition` makes its stage.
     """
 
     name = "recognise"
@@ -44,11 +44,11 @@ class Recogniser(Actor):
 
     @classmethod
     def contract(cls, settings: RecogniserSettings) -> Mapping[str, Any]:
-        """Return that only a CPU gives the same texts again."""
+        """Return the reproducibility of the texts: only a CPU is deterministic."""
         return {"deterministic": settings.device == "cpu"}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the texts; rows without a frame of features have empty ones."""
+        """Return the batch with the texts, which are empty for rows without feature frames."""
         flat = rows_of(batch["features"])
         written = (batch.schema.metadata or {}).get(METADATA_KEY.encode(), b"").decode()
         for name, model in self.models.items():
@@ -75,7 +75,7 @@ class Recogniser(Actor):
 def recognition(
     models: Mapping[str, ArtifactRef], settings: RecogniserSettings | None = None, resources: Resources | None = None
 ) -> Stage:
-    """Return the stage that writes features down by the models of some artifacts."""
+    """Return the stage that transcribes features by the models of artifacts."""
     resources = resources or Resources()
     settings = (settings or RecogniserSettings()).but(device="cuda" if resources.gpus else "cpu")
     adds = tuple(pa.field(f"hypothesis_{model}", pa.string()) for model in models)

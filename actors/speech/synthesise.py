@@ -1,7 +1,7 @@
-"""Speaks text: many voices from two packages of the package index, nothing downloaded.
+"""Speech synthesis: many voices from two Python packages, without downloads of models.
 
-``espeakng-loader`` brings eSpeak NG, a formant synthesiser with accents and voice variants; ``hibari-tts`` brings
-one neural voice. Either can be warped to another length of the vocal tract, which makes more speakers of one voice.
+``espeakng-loader`` contains eSpeak NG, a formant synthesiser with accents and voice variants; ``hibari-tts`` contains
+one neural voice. Both can be warped to another vocal tract length, which makes more speakers of one voice.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from gristmill.shards.stage import Actor
 
 _SPEAKABLE = re.compile(r"[a-z' ]*[a-z][a-z' ]*", re.IGNORECASE)
 _LONGEST_TEXT = 400  # characters; a request has 50
-_EDGE_DB = -45.0  # what is this far below the peak at either end counts as silence
+_EDGE_DB = -45.0  # dB relative to the peak: quieter edges count as silence
 _MAX_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice: the engine, its own name for the voice, and how the voice is bent.
+    """A voice: the engine, the engine's name for the voice, and modifications.
 
     ``tract`` scales all frequencies (1.1: a shorter vocal tract, formants 10 % higher); ``pitch`` is the engine's:
     0 to 99 with 50 as the voice's own for espeak, a factor on the fundamental for hibari.
@@ -48,19 +48,19 @@ class Voice:
         """Read ``engine:name[,tract=X][,pitch=Y]``; raises ``ValueError`` on anything else."""
         match = re.fullmatch(r"(espeak|hibari):([\w+-]+)((?:,(?:tract|pitch)=\d+(?:\.\d+)?)*)", spec)
         if not match:
-            raise ValueError(f"{spec!r} is no voice")
+            raise ValueError(f"{spec!r} is not a voice")
         bends = dict(pair.split("=") for pair in match[3].split(",")[1:])
         voice = cls(match[1], match[2], **{key: float(value) for key, value in bends.items()})
         if not 0.5 <= voice.tract <= 2.0:
-            raise ValueError(f"{spec!r}: tract must lie in 0.5 to 2")
+            raise ValueError(f"{spec!r}: tract must be in 0.5 to 2")
         return voice
 
 
-# Which voices: eSpeak NG's variants that a phoneme recogniser understood (phone error at most 0.41 over five
-# requests in American English, the best 0.25), without robots, whispers and echoes. The warped neural voices
-# score as the voice itself does (0.09 to 0.14). Test voices share no espeak variant with the training voices;
-# the neural voice as it was made is held out, its warped copies on either side of it are not: a test set that
-# held all of one engine out would measure the change of engine, not of noise.
+# The voices are eSpeak NG's variants that a phoneme recogniser understands (phone error at most 0.41 over five
+# requests in American English, the best 0.25), without robots, whispers and echoes. The warped neural voices have
+# about the phone error of the unmodified voice (0.09 to 0.14). Test voices share no espeak variant with the training
+# voices; the unmodified neural voice is held out, its warped copies on either side are not: a test set with all voices
+# of one engine would measure the change of engine, not of noise.
 TRAIN_VOICES: tuple[str, ...] = (
     *(
         f"espeak:en-us+{v}"
@@ -91,19 +91,19 @@ TEST_VOICES: tuple[str, ...] = (
 
 
 def voices_of(part: str) -> tuple[str, ...]:
-    """Return the voices of a part of a corpus: those of ``test`` speak in no other part."""
+    """Return the voices of a part of a corpus: those of ``test`` are in no other part."""
     return TEST_VOICES if part == "test" else TRAIN_VOICES
 
 
 class Espeak:
     """eSpeak NG (https://github.com/espeak-ng/espeak-ng) through ctypes; 16-bit sound at 22,050 Hz.
 
-    The library keeps state from one utterance to the next (phase, filters, echo), so that the same text comes out
-    differently after another one. Only a library that was just loaded is in a known state; loading takes 4 ms.
+    The library keeps state from one utterance to the next (phase, filters, echo), so the sound of a text depends on the
+    previous one. Only a freshly loaded library is in a known state; loading takes 4 ms.
     """
 
     rate = 22050
-    _lock = threading.Lock()  # the library is the process's: one utterance at a time
+    _lock = threading.Lock()  # the library is global to the process: one utterance at a time
     _callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
     def __init__(self) -> None:
@@ -112,11 +112,10 @@ class Espeak:
         except ImportError:
             raise UserError("this voice needs the package espeakng-loader: pip install espeakng-loader") from None
         if not hasattr(os, "memfd_create"):
-            raise UserError("espeak voices are made on Linux only: give a corpus of recorded speech instead")
+            raise UserError("espeak voices are available on Linux only: give a corpus of recorded speech instead")
         self._data = espeakng_loader.get_data_path().encode()
         self._variants = {v.name for v in Path(espeakng_loader.get_data_path(), "voices", "!v").iterdir()}
-        # A private copy: were the library also in use by others here, closing it would not bring it back to its
-        # first state.
+        # A private copy: if the library were in use elsewhere in the process, closing it would not reset its state.
         with open(espeakng_loader.get_library_path(), "rb") as source:
             self._copy = os.memfd_create("espeak-ng")
             with open(self._copy, "wb", closefd=False) as copy:
@@ -127,7 +126,7 @@ class Espeak:
     def speak(self, text: str, voice: Voice, pace: float, lift: float, spread: float, seed: int) -> np.ndarray:
         """Return float samples. ``pace`` 1 is 140 words a minute; ``lift`` and ``spread`` are -1 to 1."""
         language, plus, variant = voice.name.partition("+")
-        # The library itself passes over a variant that it does not know, and speaks English as any language.
+        # The library itself ignores unknown variants, and speaks English for unknown languages.
         if not language.startswith("en-") or (plus and variant not in self._variants):
             raise RejectRecord(f"unknown voice espeak:{voice.name}")
         pitch = (50.0 if voice.pitch is None else voice.pitch) + 10.0 * lift
@@ -149,7 +148,7 @@ class Espeak:
         callback = self._callback_type(take)
         library = ctypes.CDLL(self._path)
         try:
-            # 2: no sound card, the call returns when all is spoken; 0x8000: never end the process
+            # 2: no sound card, the call returns when synthesis is complete; 0x8000: never exit the process
             if library.espeak_Initialize(2, 0, self._data, 0x8000) != self.rate:
                 raise RuntimeError("eSpeak NG did not start")
             library.espeak_SetSynthCallback(callback)
@@ -179,7 +178,7 @@ class Hibari:
             from hibari import dsp
         except ImportError:
             raise UserError("this voice needs the package hibari-tts: pip install hibari-tts") from None
-        self._synthesiser = Synthesiser(voice="heart", threads=1)  # the one voice that lies in the package
+        self._synthesiser = Synthesiser(voice="heart", threads=1)  # the only voice in the package
         self._synth: Callable[..., np.ndarray] = dsp.synth
 
     def speak(self, text: str, voice: Voice, pace: float, lift: float, spread: float, seed: int) -> np.ndarray:
@@ -208,14 +207,14 @@ _ENGINES: dict[str, Callable[[], Any]] = {"espeak": cache(Espeak), "hibari": cac
 
 
 class SpeakSettings(RateSettings):
-    """How texts are spoken."""
+    """Settings of the synthesis."""
 
     keep_text: bool = True
-    """Whether records keep their text, as of ``label_source`` "gold"; where false, it is as an unlabelled corpus."""
+    """Whether records keep their text, with ``label_source`` "gold"; if false, the corpus is unlabelled."""
 
 
 class Speak(Actor):
-    """Speaks each record's ``text`` with its ``voice``; pace, pitch, liveliness, level and margins are drawn.
+    """Speaks each record's ``text`` with its ``voice``; pace, pitch, pitch range, level and margins are drawn.
 
     Adds the columns of ``SPEECH``. Text other than letters, apostrophes and spaces, unknown voices and silent results
     are rejected.
@@ -230,10 +229,10 @@ class Speak(Actor):
     def __init__(self, settings: SpeakSettings, rng: Callable[[str], np.random.Generator]) -> None:
         super().__init__(settings)
         self._rng = rng
-        self._engines = {name: make() for name, make in _ENGINES.items()}  # now: what is missing stops the run
+        self._engines = {name: make() for name, make in _ENGINES.items()}  # now: a missing package stops the run
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with sound, or with ``reject_reason`` where there is none."""
+        """Return the batch with ``audio``, or with ``reject_reason`` where there is none."""
         rows = zip(*(batch[c].to_pylist() for c in ("id", "text", "voice")), strict=True)
         sounds: list[np.ndarray | None] = []
         reasons: list[str | None] = []
@@ -281,7 +280,7 @@ class Speak(Actor):
         return self._finish(sound, round(engine.rate * voice.tract), level, before, after)
 
     def _finish(self, sound: np.ndarray, rate: int, level: float, before: float, after: float) -> np.ndarray:
-        """Resample (which warps the voice, if ``rate`` is not the engine's), trim, level, put margins on."""
+        """Resample (which warps the voice, if ``rate`` is not the engine's), trim, scale to ``level``, add margins."""
         target = self.settings.sampling_rate
         sound = resample(sound, rate, target)
         peak = float(np.abs(sound).max(initial=0.0))

@@ -1,4 +1,4 @@
-"""The teacher: hears an utterance, and stores what it believes of each frame as top-k labels."""
+"""The teacher: stores its distribution of each frame of an utterance as top-k labels."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ HYPOTHESIS_FIELDS = (pa.field("hypothesis", pa.string()), pa.field("confidence",
 
 
 class TeacherSettings(topk.TopKSettings):
-    """Which teacher labels, and what it adds."""
+    """The teacher, and the columns it adds."""
 
     source: TeacherSource
-    """``checkpoint`` (ours; its model is an artifact), ``huggingface`` (a folder or a hub name) or ``hama``."""
+    """``checkpoint`` (of this project, an artifact), ``huggingface`` (a folder or a hub name) or ``hama``."""
     hypothesis: bool = False
     """Whether the transcript of the best path and its confidence are added."""
     precision: Precision = "auto"
-    """Of the network; auto: float16 on a GPU, float32 on a CPU."""
+    """Precision of the network; auto: float16 on a GPU, float32 on a CPU."""
     device: str = "cpu"
 
 
 class Teacher(Actor):
     """Adds top-k labels, and on request the greedy transcript, to records with ``audio`` or ``features``.
 
-    A ``features`` column with the teacher's own settings is used as it is; otherwise the teacher decodes ``audio``
-    itself, which a GPU would have to wait for. ``label_entropy`` (nats, a frame's mean) is given beside the labels, to
-    be measured. :func:`labelling` makes its stage.
+    A ``features`` column with the teacher's own settings is used as is; otherwise the teacher decodes ``audio`` itself,
+    while a GPU would wait. ``label_entropy`` (nats, mean per frame) is added for metrics. :func:`labelling` makes its
+    stage.
     """
 
     name = "teacher"
@@ -55,7 +55,7 @@ class Teacher(Actor):
 
     @classmethod
     def contract(cls, settings: TeacherSettings) -> Mapping[str, Any]:
-        """Return the columns with or without the transcript; only a CPU gives the same bytes again."""
+        """Return the columns, with or without the transcript, and the reproducibility: only a CPU is deterministic."""
         return {
             "adds": TOPK_FIELDS + (HYPOTHESIS_FIELDS if settings.hypothesis else ()),
             "measures": ("label_entropy", "confidence") if settings.hypothesis else ("label_entropy",),
@@ -63,7 +63,7 @@ class Teacher(Actor):
         }
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with labels; what gives no frame, or no finite probabilities, is rejected."""
+        """Return the batch with labels; records without frames, or without finite probabilities, are rejected."""
         inputs = self._inputs(batch)
         reasons = [self._reason(one) for one in inputs]
         rows = [row for row, reason in enumerate(reasons) if reason is None]
@@ -95,7 +95,7 @@ class Teacher(Actor):
             if _feature_settings(batch.schema) == info.features:
                 return [one.reshape(-1, info.features.n_mels) for one in rows_of(batch.column("features"))]
             if "audio" not in batch.column_names:
-                raise UserError("teacher: the features of this set were made with other settings than the teacher's")
+                raise UserError("teacher: the features of this set have other settings than the teacher's")
         if "audio" not in batch.column_names:
             raise UserError(f"teacher: records have neither audio nor the teacher's features: {batch.column_names}")
         return [self._hear(data) for data in audio_bytes(batch)]
@@ -143,7 +143,7 @@ def load(
 
 
 def describe(source: TeacherSource, model: str | None = None) -> TeacherInfo:
-    """Return what is known of a teacher without running it: units, frame rate, feature settings, digest."""
+    """Return the description of a teacher without running it: units, frame rate, feature settings, digest."""
     if source == "hama":
         from gristmill.actors.speech import teacher_hama
 
@@ -160,7 +160,7 @@ def describe(source: TeacherSource, model: str | None = None) -> TeacherInfo:
 
 def _given(source: str, model: str | None) -> str:
     if not model:
-        raise UserError(f"teacher.model: a teacher of source {source!r} needs the place of its model")
+        raise UserError(f"teacher.model: a teacher of source {source!r} needs the location of its model")
     return model
 
 
@@ -171,7 +171,7 @@ def labelling(
     name: str | None = None,
     resources: Resources | None = None,
 ) -> Stage:
-    """Return the stage that labels records by a teacher; its ``model`` is read for what the labels mean.
+    """Return the stage that labels records by a teacher; its ``model`` is read for the description of the labels.
 
     With ``resources.gpus`` it runs on a GPU in half precision, and is then compared within a tolerance instead of by
     digest.
@@ -183,7 +183,7 @@ def labelling(
 
         place = pinned(_given(settings.source, place))
     info = describe(settings.source, place)
-    # The fingerprint covers what a teacher is, not where it lies.
+    # The fingerprint covers the teacher's content, not its location.
     ref = ArtifactRef(place, info.digest) if place and settings.source != "hama" else None
     settings = settings.but(device="cuda" if resources.gpus else "cpu")
     stage = Teacher.stage(settings, name=name, resources=resources, model=ref)

@@ -1,4 +1,4 @@
-"""A teacher that is an acoustic checkpoint of ours, in an artifact."""
+"""A teacher from an acoustic checkpoint of this project, in an artifact."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Checkpoint:
         """Return (log-softmax (B, T, V), frames of each) of features."""
         with inference(self.device, self.precision):
             log_probs, _ = self.network(*pad(inputs, self.device))
-            # Lengths follow from lengths: asking the device for them would wait for it.
+            # Output lengths follow from input lengths: reading them from the device would synchronise with it.
             frames = self.network.output_lengths(torch.tensor([len(one) for one in inputs]))
         return log_probs, frames.tolist()
 
 
 def describe(model: str) -> TeacherInfo:
-    """Return what an artifact's checkpoint says of itself."""
+    """Return the description of an artifact's checkpoint."""
     return Checkpoint(model).info
 
 

@@ -39,12 +39,12 @@ class Hama:
         model = _package().ASRModel()
         self._session = model.session
         self.info = describe()
-        # Our blank is unit 0, the package's its last; the other tokens keep their order.
+        # The blank is unit 0 here and the last one in the package; the other tokens keep their order.
         blank = model.decoder_tokens.index(BLANK)
         self._order = [blank, *(i for i in range(len(model.decoder_tokens)) if i != blank)]
         tokens = tuple(model.decoder_tokens[i] for i in self._order)
         if tokens != self.info.units.tokens:
-            raise UserError("teacher: this version of hama has other tokens than its vocabulary file says")
+            raise UserError("teacher: the tokens of this version of hama differ from its vocabulary file")
         self._device = torch.device("cpu")
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
@@ -68,7 +68,7 @@ class Hama:
 
 @lru_cache(maxsize=1)
 def describe() -> TeacherInfo:
-    """Return what is known of the package's model."""
+    """Return the description of the package's model."""
     hama = _package()
     tokens = [token for token in [*hama.Vocabulary.load().decoder, WORD_BOUNDARY] if token != BLANK]
     weights = resources.files("hama.assets").joinpath("asr_waveform.hama").read_bytes()
@@ -77,10 +77,10 @@ def describe() -> TeacherInfo:
 
 
 def phonemes_of(text: str, *, boundaries: bool = False) -> list[str]:
-    """Return the phonemes of an English text by the package's own text-to-phoneme model, as its recogniser names them.
+    """Return the phonemes of an English text by the package's own text-to-phoneme model, in its recogniser's symbols.
 
-    Letter case and punctuation are taken out first, since the model reads punctuation aloud. ``boundaries`` sets the
-    recogniser's word boundary between words.
+    Case and punctuation are removed first, since the model pronounces punctuation. ``boundaries`` puts the recogniser's
+    word boundary between words.
     """
     out: list[str] = []
     for word in spoken_form(text).split():
@@ -97,7 +97,7 @@ def spoken_form(text: str) -> str:
 
 
 def comparable(units: Iterable[str]) -> list[str]:
-    """Return recognised units without blanks, word boundaries and other marks: what a phone error is counted over."""
+    """Return recognised units without blanks, word boundaries and other marks, to count phone errors."""
     return [unit for unit in units if unit.strip() and not (unit.startswith("<") and unit.endswith(">"))]
 
 
@@ -116,5 +116,5 @@ def _package() -> Any:
     try:
         import hama
     except ImportError:
-        raise UserError("teacher: the package hama is not installed; `pip install hama` brings it") from None
+        raise UserError("teacher: the package hama is not installed; run `pip install hama`") from None
     return hama

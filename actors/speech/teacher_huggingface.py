@@ -1,7 +1,7 @@
-"""A teacher that is a Hugging Face CTC model over samples (Wav2Vec2, HuBERT, WavLM and their like).
+"""A teacher from a Hugging Face CTC model over samples (Wav2Vec2, HuBERT, WavLM and similar).
 
-It comes from a local folder, or from the hub if, and only if, the user gave a hub name. Weights are read from
-safetensors files alone and no code that comes with a model is run.
+It is read from a local folder, or from the hub if, and only if, the user gives a hub name. Weights are read from
+safetensors files only, and no code of a model's repository is run.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class HuggingFace:
         self.network.eval().to(self.device)
         self._order = torch.tensor(order, device=self.device)
         config = self.network.config
-        # A group norm over time in the front end sees the padding (the original wav2vec 2.0 base): such a model gets
-        # utterances of one length together, and no mask, as it was trained.
+        # A group norm over time in the front end sees the padding (the original wav2vec 2.0 base): such a model is run
+        # on utterances of equal length, without a mask, as in its training.
         self._masked = getattr(config, "feat_extract_norm", "layer") != "group"
         self.shortest = 1
         for kernel, stride in reversed(list(zip(config.conv_kernel, config.conv_stride, strict=True))):
@@ -92,13 +92,13 @@ def find(model: str) -> Path:
 
     try:
         return Path(snapshot_download(name[1], revision=name[2], allow_patterns=_FILES))
-    except Exception as error:  # the client raises whatever its transport does
+    except Exception as error:  # the client passes on any exception of its transport
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"teacher.model: {model} is no folder here and the hub does not give it: {lines[0]}") from None
+        raise UserError(f"teacher.model: {model} is not a local folder, and the hub fails: {lines[0]}") from None
 
 
 def pinned(model: str) -> str:
-    """Return a name by which a worker finds the same bytes: a folder's path, or the hub name at its commit."""
+    """Return a name by which workers find the same bytes: a folder's path, or the hub name at its commit."""
     folder = find(model)
     if Path(model).is_dir():
         return str(folder.resolve())
@@ -106,12 +106,12 @@ def pinned(model: str) -> str:
 
 
 def describe(model: str) -> TeacherInfo:
-    """Return what a model's files say of it; its weights are hashed, not loaded."""
+    """Return the description of a model from its files; its weights are hashed, not loaded."""
     return _describe(find(model))[0]
 
 
 def _describe(folder: Path) -> tuple[TeacherInfo, list[int], bool]:
-    """Return (description, the model's ids in the order of our units, whether samples are normalised)."""
+    """Return (description, the model's ids in the order of the units, whether samples are normalised)."""
     files = sorted(path for pattern in _FILES for path in folder.glob(pattern))
     if not any(path.suffix == ".safetensors" for path in files):
         raise UserError(f"teacher.model: {folder} has no safetensors file; weights in other formats are not read")
@@ -120,7 +120,7 @@ def _describe(folder: Path) -> tuple[TeacherInfo, list[int], bool]:
     extractor = _json(folder / "preprocessor_config.json")
     if not all(key in config for key in ("conv_kernel", "conv_stride", "vocab_size")):
         kind = config.get("model_type")
-        raise UserError(f"teacher.model: {folder} holds a {kind!r} model, expected a CTC model over samples")
+        raise UserError(f"teacher.model: {folder} has a {kind!r} model; expected a CTC model over samples")
     units, order = _units(vocabulary, int(config["vocab_size"]), config.get("pad_token_id"), folder)
     stride = int(np.prod(config["conv_stride"]))
     if config.get("add_adapter"):

@@ -24,8 +24,8 @@ Precision = Literal["auto", "float32", "float16", "bfloat16"]
 class TeacherInfo:
     """Description of a teacher, known without running it.
 
-    ``features`` is ``None`` for a teacher that hears samples (at ``sampling_rate`` Hz). ``frame_rate`` is in output
-    frames a second, ``digest`` that of its weights and description.
+    ``features`` is ``None`` for a teacher over samples (at ``sampling_rate`` Hz). ``frame_rate`` is in output frames
+    per second, ``digest`` that of its weights and description.
     """
 
     units: Units
@@ -45,7 +45,7 @@ class TeacherModel(Protocol):
     """A loaded teacher."""
 
     info: TeacherInfo
-    shortest: int  # samples, or feature frames, without which it gives no frame
+    shortest: int  # samples, or feature frames, needed for one output frame
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
         """Return (log-softmax (B, T, V) float32 with the blank at 0, on the teacher's device; frames of each).
@@ -57,17 +57,17 @@ class TeacherModel(Protocol):
 
 
 def device_of(device: str) -> torch.device:
-    """Return a device by name; one that is not there is a ``UserError``."""
+    """Return a device by name; a missing one is a ``UserError``."""
     import torch
 
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"teacher: the device {device!r} is asked for, and torch sees no GPU here")
+        raise UserError(f"teacher: the device {device!r} is requested, but torch sees no GPU here")
     return torch.device(device)
 
 
 @contextmanager
 def inference(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Run without gradients: on a CPU by one thread (law 1), on a GPU in half precision by default."""
+    """Run without gradients: on a CPU in one thread (law 1), on a GPU in half precision by default."""
     import torch
 
     if device.type == "cpu":
@@ -91,16 +91,16 @@ def _cast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def pad(inputs: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (inputs with zeros at their ends (B, longest, ...) float32, lengths (B,)) on a device.
+    """Return (inputs padded with zeros (B, longest, ...) float32, lengths (B,)) on a device.
 
-    For a GPU the batch is put together in pinned memory, from where it is copied while the host goes on.
+    For a GPU the batch is assembled in pinned memory and copied asynchronously.
     """
     import torch
 
     gpu = device.type == "cuda"
     lengths = torch.tensor([len(one) for one in inputs], pin_memory=gpu)
     shape = (len(inputs), max(len(one) for one in inputs), *inputs[0].shape[1:])
-    # Half the bytes cross the bus where the inputs are float16 features; the cast to float32 is done on the device.
+    # For float16 features half the bytes cross the bus; the cast to float32 is done on the device.
     dtype = torch.from_numpy(np.zeros(0, inputs[0].dtype)).dtype
     out = torch.zeros(shape, dtype=dtype, pin_memory=gpu)
     values = out.numpy()

@@ -1,8 +1,8 @@
 """Training of acoustic models on sealed sets: a schedule of phases, each with its sources and objectives.
 
-On a CPU the same settings and inputs give the same weights bit for bit, also when a run was stopped and resumed from
-its last checkpoint: every step seeds its own draws, batches come from :mod:`gristmill.actors.speech.training_data`, and
-a checkpoint holds the weights, the optimiser's moments and the averages.
+On a CPU the same settings and inputs give the same weights bit for bit, also when a run is stopped and resumed from its
+last checkpoint: every step seeds its own draws, batches come from :mod:`gristmill.actors.speech.training_data`, and a
+checkpoint has the weights, the optimiser's moments and the averages.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def train(
     units: str | None = None,
     init: str | None = None,
 ) -> dict[str, Any]:
-    """Train and return ``{"files": {"model.safetensors": bytes}, "curves": [...]}``; other ranks give no files.
+    """Train and return ``{"files": {"model.safetensors": bytes}, "curves": [...]}``; only rank 0 returns files.
 
-    ``data`` are the sources by name. Training starts at random, with the units of the artifact ``units``, or with the
-    weights, units and sizes of the artifact ``init``.
+    ``data`` are the sources by name. Training starts from random weights, with the units of the artifact ``units``, or
+    from the weights, units and sizes of the artifact ``init``.
 
-    A step whose gradient is not finite changes nothing; the curves hold how many there were (``skipped``), and a
-    ``UserError`` ends a training with 10 in a row or more than 5 % of its steps.
+    A step whose gradient is not finite changes nothing; the curves have their number (``skipped``), and a ``UserError``
+    ends a training with 10 in a row or more than 5 % of its steps.
     """
     return _Training(settings, context, data, units, init).work()
 
@@ -65,7 +65,7 @@ class _Training:
         init: str | None,
     ) -> None:
         self.run, self.context, phases = run, context, run.phases
-        torch.set_num_threads(1)  # sums in another order have other last bits (law 1)
+        torch.set_num_threads(1)  # the order of a sum changes its last bits (law 1)
         torch.manual_seed(run.seed)
         device = "cuda" if run.device == "auto" and torch.cuda.is_available() else run.device
         self.device = torch.device("cpu" if device == "auto" else device)
@@ -76,7 +76,7 @@ class _Training:
         for name, source in self.sources.items():
             wanted = [p.soft.k for p in phases if p.soft_weight and name in (p.sources or self.sources)]
             source.check(self.units, self.settings, rate, max(wanted, default=1))
-        self.whole: list[int] = []  # steps of each phase, also where a trial takes fewer
+        self.whole: list[int] = []  # steps of each full phase; a trial may take fewer
         self.plan = [self._plan(phase, i) for i, phase in enumerate(phases)]
         self.average = {n: v.detach().clone() for n, v in self.model.state_dict().items()} if run.ema else {}
         self.optimiser = torch.optim.AdamW(_groups(self.model, run.weight_decay), lr=1e-3, betas=(0.9, 0.98))
@@ -104,7 +104,7 @@ class _Training:
         return AcousticModel(self.run.model, features.n_mels, len(known)).to(self.device), known, features
 
     def _plan(self, phase: Phase, place: int) -> tuple[int, int]:
-        """Return (steps of an epoch, steps of the phase), and refuse sources that serve no objective."""
+        """Return (steps of an epoch, steps of the phase); a source for no objective is a ``UserError``."""
         batches = 0
         for name in phase.sources or self.sources:
             source = self.sources[name]
@@ -136,7 +136,7 @@ class _Training:
         return {"files": {"model.safetensors": data}, "curves": self.curves}
 
     def _batches(self, done: int) -> Iterator[tuple[int, int, int, Batch]]:
-        """Yield (phase, step of the phase, epoch, batch) of the steps after ``done``: run by another thread."""
+        """Yield (phase, step of the phase, epoch, batch) of the steps after ``done``; runs in another thread."""
         start = 0
         for number, (phase, (epoch_steps, steps)) in enumerate(zip(self.run.phases, self.plan, strict=True)):
             order: list[tuple[str, Any]] = []
@@ -151,11 +151,11 @@ class _Training:
             start += steps
 
     def _order(self, phase: Phase, number: int, epoch: int) -> list[tuple[str, Any]]:
-        """Return the batches of an epoch: each source's own order, interleaved evenly at drawn places."""
+        """Return the batches of an epoch: each source's own order, evenly interleaved at random positions."""
         draw = RecordRandom(self.run.seed, "order")(f"{number}:{epoch}")
         placed = []
         for name in phase.sources or self.sources:
-            # Phases are numbered apart, so that two phases over one source do not repeat the same epochs.
+            # Phases have distinct numbers, so that two phases over one source do not repeat the same epochs.
             batches = self.sources[name].batches(
                 self.run.batch_frames, self.run.window, self.run.seed, number * 100_000 + epoch
             )
@@ -186,7 +186,7 @@ class _Training:
         else:
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.run.ema:
-            # A running mean at first, so that the average never holds much of the random start.
+            # A running mean at first, so that the average never includes much of the random initialisation.
             decay = min(self.run.ema, (step + 1) / (step + 10))
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1.0 - decay)
@@ -213,8 +213,8 @@ class _Training:
         return losses
 
     def _mwer(self, phase: Phase, targets: list[list[int]], log_probs: Tensor, lengths: Tensor) -> Tensor:
-        """Return expected word errors a reference word over n-best lists of the model as it is."""
-        # The text as the units spell it: what no hypothesis can write, such as capitals, is no error.
+        """Return expected word errors per reference word over n-best lists of the current model."""
+        # The text as the units spell it: characters that no hypothesis can contain, such as capitals, are not errors.
         texts = [self.units.decode(target).split() for target in targets]
         scores = log_probs.detach().float().cpu().numpy()
         hypotheses, errors = [], []
@@ -227,7 +227,7 @@ class _Training:
         return expected_errors(log_probs, lengths, hypotheses, errors) * (len(texts) / spoken)
 
     def _endure(self, number: int, step: int) -> None:
-        """Give up where too many steps had no finite gradient: what comes out would not be what was asked for."""
+        """Raise a ``UserError`` after too many steps without a finite gradient: they leave the model undertrained."""
         total = sum(steps for _, steps in self.plan)
         if self.in_a_row >= SKIPPED_IN_A_ROW:
             why = f"{self.in_a_row} steps in a row"
@@ -248,7 +248,7 @@ class _Training:
         due = self.done % self.run.checkpoint_steps == 0 and self.done < total
         trial = self.context.trial_steps is not None
         shown = trial or step % self.run.report_steps == 0 or last
-        losses = {name: loss for name, loss in losses.items() if math.isfinite(loss)}  # JSON has no other numbers
+        losses = {name: loss for name, loss in losses.items() if math.isfinite(loss)}  # JSON has finite numbers only
         lost = {"skipped": self.skipped} if self.skipped else {}
         rate = self.optimiser.param_groups[0]["lr"]
         if shown:

@@ -1,7 +1,7 @@
-"""Training data from sealed sets: what a source holds, batches by length, their order, and their tensors.
+"""Training data from sealed sets: sources, batches by length, their order, and their tensors.
 
-Batches are cut from the lengths in the sealed set alone, and an epoch's order comes from a generator keyed by
-(seed, source, epoch): a run that resumes, or has other workers, sees the same batches.
+Batches depend only on the lengths in the sealed set, and an epoch's order comes from a generator keyed by
+(seed, source, epoch): a run that resumes, or has other workers, gets the same batches.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 TOPK_COLUMNS = ["topk_ids", "topk_logprobs", "tail_logmass"]
-EDGE_FRAMES = 2  # a foreign teacher of the same frame rate may differ by so much at the end of an utterance
-BUCKET_BATCHES = 8  # batches whose records are of like length and change places from epoch to epoch
+EDGE_FRAMES = 2  # an external teacher of the same frame rate may differ by this much at the end of an utterance
+BUCKET_BATCHES = 8  # batches among which records of similar length are shuffled each epoch
 
 
 class SourceInputs(TypedDict):
@@ -54,7 +54,7 @@ class Batch:
 
 
 class _Shards:
-    """Tables of a sealed set, the most recently used ones kept within ``budget`` bytes (at least two of them)."""
+    """Tables of a sealed set in an LRU cache of ``budget`` bytes (at least two tables)."""
 
     def __init__(self, sealed: SealedSet, columns: Sequence[str], budget: int) -> None:
         self.sealed, self.columns, self.budget = sealed, list(columns), budget
@@ -78,7 +78,7 @@ class _Shards:
 
 
 class Source:
-    """One sealed set of features, with the text column and the sealed set of labels that go with it.
+    """One sealed set of features, with its text column and its sealed set of labels.
 
     ``features`` is its URL, ``labels`` the URL of a top-k set, joined by ``id``, else by ``parent_id``. ``text`` is a
     column of the features or the labels: ``text`` for gold, ``hypothesis`` for pseudo-labels.
@@ -91,7 +91,7 @@ class Source:
         self.sealed = open_sealed(features)
         names = self.sealed.schema.names
         self.labels = open_sealed(labels) if labels else None
-        # Pseudo-labels stand beside the soft ones, where the teacher wrote them.
+        # Pseudo-labels are in the set of the soft labels, written by the same teacher.
         self.pseudo = self.labels is not None and self.text in self.labels.schema.names and self.text not in names
         own = [self.text] if self.text and not self.pseudo else []
         for needed in ["features", "feature_frames", *own]:
@@ -121,7 +121,7 @@ class Source:
             for row, (key, parent) in enumerate(zip(ids, parents, strict=True)):
                 label = found.get(key) or found.get(parent)
                 if self.labels is not None and label is None:
-                    self.unlabelled += 1  # the labelling step turned this record down
+                    self.unlabelled += 1  # rejected by the labelling step
                     continue
                 places.append((shard, row))
                 labels.append(label or (-1, -1))
@@ -133,29 +133,29 @@ class Source:
         self.frames = np.array(frames)
 
     def check(self, units: Units, settings: FeatureSettings, frame_rate: float, k: int) -> None:
-        """Refuse features and labels that are not made for this student."""
+        """Raise a ``UserError`` unless the features and labels match this student."""
         if self.settings != settings:
-            raise UserError(f"data.{self.name}: features were made with {self.settings}, the model expects {settings}")
+            raise UserError(f"data.{self.name}: features have settings {self.settings}, the model expects {settings}")
         if self.labels is None:
             return
         self.made.check(
             f"data.{self.name}: labels in {self.labels.url}",
             frame_rate=frame_rate,
             vocabulary=units.digest,
-            k=min(k, len(units)),  # above the vocabulary there is nothing more to keep
+            k=min(k, len(units)),  # a frame has no more labels than the vocabulary
         )
         given = dict(self.made.features or {})
         if given and FeatureSettings(**given) != settings:
             raise UserError(
-                f"data.{self.name}: the teacher of the labels in {self.labels.url} saw features made with {given}, "
+                f"data.{self.name}: the teacher of the labels in {self.labels.url} used feature settings {given}, "
                 f"the student expects {settings}"
             )
 
     def batches(self, batch_frames: int, window: int, seed: int, epoch: int) -> list[np.ndarray]:
         """Return the batches of an epoch, as rows of this source, in their order.
 
-        Shards are taken in windows, so that memory holds ``window`` shards and not the set. How many batches there
-        are does not depend on the epoch.
+        Shards are taken in windows, so that memory has ``window`` shards and not the set. The number of batches does
+        not depend on the epoch.
         """
         rng = RecordRandom(seed, f"batches:{self.name}")
         shards = rng("windows").permutation(len(self.sealed.shards))
@@ -167,7 +167,7 @@ class Source:
             rows = rows[np.argsort(self.frames[rows], kind="stable")]
             cut: list[np.ndarray] = []
             end = len(rows)
-            while end > 0:  # from the longest down: a bucket's longest record is known and sets its batch size
+            while end > 0:  # from the longest down: a bucket's longest record is known, and sets its batch size
                 size = max(1, batch_frames // max(1, int(self.frames[rows[end - 1]])))
                 bucket = draw.permutation(rows[max(0, end - size * BUCKET_BATCHES) : end])
                 cut.extend(np.array_split(bucket, -(-len(bucket) // size)))
@@ -176,7 +176,7 @@ class Source:
         return ordered
 
     def load(self, rows: np.ndarray, units: Units, output_frames: Any) -> Batch:
-        """Return the tensors of some rows; ``output_frames`` gives the student's frames of feature frames."""
+        """Return the tensors of rows; ``output_frames`` maps feature frames to the student's output frames."""
         import torch
 
         taken = [(self.shards[int(shard)], int(row)) for shard, row in self.places[rows]]
@@ -217,7 +217,7 @@ class Source:
                 raise UserError(
                     f"data.{self.name}: a label has {stored} frames, the student {expected} for the same utterance"
                 )
-            at = np.minimum(np.arange(expected), stored - 1)  # an edge frame that is missing repeats the last
+            at = np.minimum(np.arange(expected), stored - 1)  # missing edge frames repeat the last one
             ids[i, :expected], scores[i, :expected], tail[i, :expected] = (part[at] for part in label)
         batch.topk_ids, batch.topk_logprobs = torch.from_numpy(ids), torch.from_numpy(scores)
         batch.tail_logmass = torch.from_numpy(tail)
@@ -243,5 +243,5 @@ def ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, None]:
 def _metadata(sealed: SealedSet, key: str) -> str:
     value = (sealed.schema.metadata or {}).get(key.encode())
     if value is None:
-        raise UserError(f"{sealed.url}: its schema does not say {key}; expected a set made by the matching stage")
+        raise UserError(f"{sealed.url}: its schema has no {key}; expected the output of the matching stage")
     return value.decode()

@@ -1,1 +1,1 @@
-"""What results are measured by: error rates, calibration, intervals and tests of significance."""
+"""Metrics and statistics of results: error rates, calibration, intervals and tests of significance."""

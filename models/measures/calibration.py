@@ -1,9 +1,9 @@
-"""How far scores can be trusted: reliability diagrams, expected calibration error, log loss and Brier score.
+"""Calibration of scores: reliability diagrams, expected calibration error, log loss and Brier score.
 
-A score is the probability that its hypothesis is right. Reliability bins it and compares each bin's mean score with
-the share that was right (Murphy and Winkler, 1977; ECE: Naeini et al., AAAI 2015). Bins of equal width are the usual
-plot; where most scores are near zero one bin holds almost all of them, so bins of equal mass (Nguyen and O'Connor,
-EMNLP 2015) tell the same with as many scores in each.
+A score is the probability that its hypothesis is correct. A reliability diagram bins scores and compares each bin's
+mean score with its accuracy (Murphy and Winkler, 1977; ECE: Naeini et al., AAAI 2015). Bins of equal width are the
+usual plot; where most scores are near zero one bin has almost all of them, so bins of equal mass (Nguyen and O'Connor,
+EMNLP 2015) show the same with as many scores in each.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from gristmill.shards.errors import UserError
 
 EQUAL = ("width", "mass")
-CLIP = 1e-7  # a score is taken to be at least this far from 0 and 1 in the log loss, or one error would be infinite
+CLIP = 1e-7  # the log loss keeps scores this far from 0 and 1, or a single error could be infinite
 
 
 class Bin(NamedTuple):
-    """Scores from ``low`` up to ``high``: how many, their mean, the share that is right and its 95 % interval."""
+    """Scores from ``low`` to ``high``: their number, their mean, their accuracy and its 95 % interval."""
 
     low: float
     high: float
     n: int
     score: float  # NaN in an empty bin, as are the next three
     accuracy: float
-    accuracy_low: float  # Wilson's interval, which takes each score as drawn by itself
+    accuracy_low: float  # Wilson's interval, which assumes independent scores
     accuracy_high: float
 
 
@@ -42,11 +42,11 @@ class EceInterval(NamedTuple):
 def reliability(scores: np.ndarray, correct: np.ndarray, bins: int = 10, equal: str = "width") -> list[Bin]:
     """Return the bins of a reliability diagram, from low scores to high.
 
-    ``scores`` (n,) in 0 to 1, ``correct`` (n,) bool. Bins of equal mass hold n / ``bins`` scores each, but equal scores
-    are never parted, so there may be fewer bins; those of equal width are always ``bins``, some of them empty.
+    ``scores`` (n,) in 0 to 1, ``correct`` (n,) bool. Bins of equal mass have n / ``bins`` scores each, but equal scores
+    are never split, so there may be fewer bins; those of equal width are always ``bins``, some of them empty.
 
     Raises:
-        UserError: no score, a score that is no probability, unequal lengths, or an unknown kind of bin.
+        UserError: no score, a score that is not a probability, unequal lengths, or an unknown kind of bin.
 
     Example:
         >>> made = reliability(np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True]), bins=2)
@@ -70,7 +70,7 @@ def reliability(scores: np.ndarray, correct: np.ndarray, bins: int = 10, equal: 
 
 
 def ece(scores: np.ndarray, correct: np.ndarray, bins: int = 10, equal: str = "width") -> float:
-    """Return the expected calibration error: the mean distance of score and accuracy over the bins, by their count.
+    """Return the expected calibration error: the mean |score - accuracy| of the bins, by their counts.
 
     Example:
         >>> round(ece(np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True]), bins=2), 3)
@@ -95,8 +95,8 @@ def ece_interval(
 ) -> EceInterval:
     """Return the ECE and its interval by a bootstrap over utterances, whose hypotheses are not independent.
 
-    ``utterance`` (n,) says which utterance a score is of. The bins are those of the whole set. Gaps add up in absolute
-    value, so resamples have too high an ECE; their spread about their own mean is laid about the set's value.
+    ``utterance`` (n,) is the utterance of each score. The bins are those of the whole set. Gaps add up in absolute
+    value, so the ECE of resamples is biased upwards; their spread about their own mean is centred on the set's value.
     """
     scores, correct = _checked(scores, correct)
     edges = _edges(scores, bins, equal)
@@ -149,10 +149,10 @@ def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, flo
 def _checked(scores: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scores, correct = np.asarray(scores, np.float64), np.asarray(correct, np.float64)
     if scores.shape != correct.shape or scores.ndim != 1 or not len(scores):
-        raise UserError(f"calibration: {scores.size} scores and {correct.size} outcomes; expected one outcome a score")
+        raise UserError(f"calibration: {scores.size} scores and {correct.size} outcomes; expected one per score")
     if not ((scores >= 0) & (scores <= 1)).all():
         bad = scores[~((scores >= 0) & (scores <= 1))][0]
-        raise UserError(f"calibration: a score of {bad} is no probability; expected 0 to 1")
+        raise UserError(f"calibration: a score of {bad} is not a probability; expected 0 to 1")
     return scores, correct
 
 

@@ -1,12 +1,12 @@
-"""Semantic error rate of a request's reading, and what a corpus of readings is scored by, with standard errors.
+"""Semantic error rate of a request's reading, and the metrics of a corpus of readings, with standard errors.
 
-A reading is a domain, an intent and slots in the order in which they stand. Its errors are those of Su et al. (SLT
-2018): the intent counts as one label, wrong where the domain or the intent is, and the slots as one label each,
-compared by Levenshtein distance over (name, value). With one intent and two slots, one slot wrong gives 1/3.
+A reading is a domain, an intent and slots in the order of the request. Its errors are those of Su et al. (SLT 2018):
+the intent counts as one label, wrong where the domain or the intent is, and the slots as one label each, compared by
+Levenshtein distance over (name, value). With one intent and two slots, one slot wrong gives 1/3.
 
-Every measure of a corpus is a ratio of two sums over utterances; its standard error is the linearised one of a ratio
-estimator (Cochran, Sampling Techniques, 3rd ed., 1977, eq. 2.46): sqrt(n / (n - 1) sum (y - r x)^2) / sum x. No
-utterance is drawn again, so the number is exact for the corpus given and the same on every run.
+Every metric of a corpus is a ratio of two sums over utterances; its standard error is the linearised one of a ratio
+estimator (Cochran, Sampling Techniques, 3rd ed., 1977, eq. 2.46): sqrt(n / (n - 1) sum (y - r x)^2) / sum x. Nothing is
+resampled, so the number is exact for the given corpus and the same on every run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gristmill.shards.errors import UserError
 
 
 class Interpretation(NamedTuple):
-    """What a request is read as: slots are (name, value), in the order in which they stand in it."""
+    """The reading of a request: slots are (name, value), in the order of the request."""
 
     domain: str
     intent: str
@@ -31,7 +31,7 @@ class Interpretation(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A measure of a corpus, its standard error (NaN where it has none), and how many utterances it rests on."""
+    """A metric of a corpus, its standard error (NaN where it has none), and its number of utterances."""
 
     value: float
     error: float
@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
 def errors(reference: Interpretation, hypothesis: Interpretation) -> int:
     """Return the errors of a reading: 1 for another domain or intent, and the Levenshtein distance of the slots.
 
-    Slots are compared as they are; give values spelled by :func:`slot_value` where case and spaces mean nothing.
+    Slots are compared as given; normalise values by :func:`slot_value` to ignore case and spaces.
 
     Example:
         >>> errors(Interpretation("music", "play", (("room", "hall"),)), Interpretation("music", "stop"))
@@ -51,12 +51,12 @@ def errors(reference: Interpretation, hypothesis: Interpretation) -> int:
 
 
 def reference_length(reference: Interpretation) -> int:
-    """Return what errors are counted against: the slots of the reference, and 1 for its intent."""
+    """Return the number of labels of a reference: its slots, and 1 for its intent."""
     return len(reference.slots) + 1
 
 
 def slot_value(text: str) -> str:
-    """Return a slot's value as it is compared: NFKC, case folded, single spaces."""
+    """Return a slot's value normalised for comparison: NFKC, case folded, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -73,13 +73,13 @@ def _distance(reference: Sequence[tuple[str, str]], hypothesis: Sequence[tuple[s
 
 @dataclass(frozen=True)
 class SemerResult:
-    """One system's readings of a corpus, counted; one entry an utterance, in the order given, all int64."""
+    """Counts of one system's readings of a corpus; one entry per utterance, in the order given, all int64."""
 
     errors: np.ndarray  # of intent and slots
     length: np.ndarray  # slots of the reference, and 1 for its intent
     domain_errors: np.ndarray  # 1 where the domain is wrong
     intent_errors: np.ndarray  # 1 where the domain or the intent is wrong
-    found: np.ndarray  # slots that are right, as (name, value) wherever they stand
+    found: np.ndarray  # correct slots as (name, value), in any position
     given: np.ndarray  # slots of the hypothesis
     inexact: np.ndarray  # 1 where the intent is wrong, or the slots, sorted, are not those of the reference
 
@@ -88,7 +88,7 @@ class SemerResult:
 
     @property
     def semer(self) -> Estimate:
-        """All errors over all labels of the references: a fraction, which may pass 1."""
+        """All errors over all labels of the references: a fraction, which may exceed 1."""
         return ratio(self.errors, self.length)
 
     @property
@@ -108,24 +108,24 @@ class SemerResult:
 
     @property
     def intent_accuracy(self) -> Estimate:
-        """The share of utterances whose domain and intent are right: 1 - ICER."""
+        """The share of utterances whose domain and intent are correct: 1 - ICER."""
         return ratio(1 - self.intent_errors)
 
     @property
     def slot_f1(self) -> Estimate:
-        """F1 of slots as (name, value), pooled: twice the right ones over all given and all wanted.
+        """Micro-averaged F1 of slots as (name, value): twice the correct ones over all predicted and all expected.
 
-        A corpus without any slot, given or wanted, has none (NaN).
+        NaN for a corpus without any slot, predicted or expected.
         """
         return ratio(2 * self.found, self.given + self.length - 1)
 
     @property
     def exact_match(self) -> Estimate:
-        """The share of utterances whose intent and whose slots, in any order, are all right."""
+        """The share of utterances whose intent and whose slots, in any order, are all correct."""
         return ratio(1 - self.inexact)
 
     def metrics(self) -> dict[str, Estimate]:
-        """Return every measure by its name in a report."""
+        """Return every metric by its name in reports."""
         return {
             "semer": self.semer,
             "irer": self.ier,
@@ -141,7 +141,7 @@ def score(references: Sequence[Interpretation], hypotheses: Sequence[Interpretat
     """Count the errors of each hypothesis against its reference; ``None`` (an empty list) has every label wrong.
 
     Raises:
-        UserError: the two are not of one length, or there is none.
+        UserError: the two have different lengths, or are empty.
 
     Example:
         >>> wanted = Interpretation("music", "play", (("title", "blue river"), ("room", "hall")))
@@ -153,7 +153,7 @@ def score(references: Sequence[Interpretation], hypotheses: Sequence[Interpretat
     if len(references) != len(hypotheses) or not references:
         raise UserError(
             f"scoring: {len(references)} references and {len(hypotheses)} hypotheses: "
-            "expected one hypothesis for each reference, and at least one"
+            "expected one hypothesis per reference, and at least one"
         )
     rows = [_counts(wanted, given) for wanted, given in zip(references, hypotheses, strict=True)]
     return SemerResult(*np.array(rows, np.int64).T)
@@ -176,7 +176,7 @@ def _counts(wanted: Interpretation, given: Interpretation | None) -> tuple[int, 
 def ratio(counts: np.ndarray, sizes: np.ndarray | None = None) -> Estimate:
     """Return sum(counts) / sum(sizes) over utterances with its linearised standard error; sizes default to 1.
 
-    Of one utterance, or with nothing to divide by, the standard error (and there the value) is NaN.
+    The standard error is NaN for one utterance; both are NaN where the sizes sum to 0.
     """
     y = np.asarray(counts, np.float64)
     x = np.ones(len(y)) if sizes is None else np.asarray(sizes, np.float64)

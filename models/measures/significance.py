@@ -1,11 +1,11 @@
-"""How sure a difference in word error is: block bootstrap intervals and the matched-pairs test.
+"""Significance of differences in word error: block bootstrap intervals and the matched-pairs test.
 
 Bootstrap: utterances of one speaker are not independent, so whole speakers are resampled (Liu and Peng,
 "Statistical Testing on ASR Performance via Blockwise Bootstrap", Interspeech 2020; for utterances: Bisani and
-Ney, ICASSP 2004). With fewer than ``min_speakers`` speakers there are too few blocks for that to have its
-coverage; then utterances are resampled within each speaker, and the interval speaks of these speakers only.
-Several training seeds are a second factor, resampled independently of the speakers (Owen, "The pigeonhole
-bootstrap", 2007), so that the interval covers both the choice of test speech and the luck of a training run.
+Ney, ICASSP 2004). With fewer than ``min_speakers`` speakers there are too few blocks for the nominal coverage;
+then utterances are resampled within each speaker, and the interval holds for these speakers only. Several
+training seeds are a second factor, resampled independently of the speakers (Owen, "The pigeonhole bootstrap",
+2007), so that the interval covers both the choice of test speech and the randomness of training.
 
 MAPSSWE: Gillick and Cox, ICASSP 1989, segmented as in NIST's SCTK.
 """
@@ -24,11 +24,11 @@ from gristmill.shards.errors import UserError
 
 
 class Counted(Protocol):
-    """Errors, or what else adds up, of each utterance, and the words that they are divided by."""
+    """Errors, or other additive counts, of each utterance, and the words that they are divided by."""
 
     @property
     def errors(self) -> np.ndarray:
-        """What is counted, (utterances,)."""
+        """The counts, (utterances,)."""
         ...
 
     @property
@@ -38,7 +38,7 @@ class Counted(Protocol):
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Whose each utterance is."""
+        """The speaker of each utterance, (utterances,)."""
         ...
 
 
@@ -56,7 +56,7 @@ class Interval:
     value: float
     low: float
     high: float
-    blocks: str  # "speakers", or "utterances within speakers" where the speakers are few
+    blocks: str  # "speakers", or "utterances within speakers" where there are few speakers
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Mapsswe:
     z: float  # below 0: a makes fewer errors
     p: float  # two-sided
     segments: int
-    mean: float  # errors of a minus errors of b, a segment
+    mean: float  # errors of a minus errors of b, per segment
 
 
 def wer_interval(
@@ -78,10 +78,10 @@ def wer_interval(
     seed: int = 0,
     min_speakers: int = MIN_SPEAKERS,
 ) -> Interval:
-    """Return the rate over all seeds (the mean of theirs) and its interval.
+    """Return the rate averaged over all seeds, and its interval.
 
-    ``measure`` gives the counts to divide by the reference words, (utterances,); all errors by default. The
-    draws depend only on ``seed`` and the speakers, so systems on one test set meet the same replicates.
+    ``measure`` returns the counts to divide by the reference words, (utterances,); all errors by default. The
+    draws depend only on ``seed`` and the speakers, so systems on one test set get the same replicates.
 
     Example:
         >>> from gristmill.models.measures.wer import score
@@ -107,7 +107,7 @@ def relative_interval(
     """Return the relative change in error, ``rate / baseline's rate - 1``, by paired bootstrap.
 
     Both systems are scored on the same resampled utterances. Where both were trained with the same seeds,
-    a seed is drawn for both at once (a student and its own teacher); otherwise seeds are drawn apart.
+    a seed is drawn for both at once (a student and its own teacher); otherwise seeds are drawn independently.
     """
     _same_test_set(runs, baseline)
     boot = _Bootstrap(runs, replicates, seed, min_speakers)
@@ -124,10 +124,10 @@ def relative_interval(
 def mapsswe(a: WerResult, b: WerResult, min_good: int = 2) -> Mapsswe:
     """Test whether two systems differ on the same utterances.
 
-    An utterance is cut where both systems have at least ``min_good`` words right in a row; of the segments
-    between, those with an error are the pairs. Unlike SCTK, words that only one system adds at the very end
-    of an utterance count whichever system it is. The normal approximation asks for some 50 segments or more;
-    where all segments differ alike the p of the sign test stands in for it.
+    An utterance is cut where both systems have at least ``min_good`` correct words in a row; of the segments
+    between, those with an error are the pairs. Unlike SCTK, words that only one system inserts at the very end
+    of an utterance count for either system. The normal approximation needs some 50 segments or more; where all
+    segments have the same difference, p is that of the sign test.
 
     Example:
         >>> from gristmill.models.measures.wer import score
@@ -172,7 +172,7 @@ def segments(a: str, b: str, min_good: int = 2) -> list[tuple[int, int]]:
 
 
 def _slots(letters: str) -> list[tuple[int, int]]:
-    """For each reference word, and once after the last: words added before it, and whether it is wrong."""
+    """Return (words inserted before, whether it is wrong) of each reference word, and of the end."""
     slots, added = [], 0
     for letter in letters:
         if letter == INSERTED:
@@ -227,7 +227,7 @@ class _Bootstrap:
 
 
 def _seed_weights(seeds: int, replicates: int, seed: int) -> np.ndarray:
-    """How much each training seed counts in each replicate, (1 + replicates, seeds); rows sum to 1."""
+    """Weight of each training seed in each replicate, (1 + replicates, seeds); rows sum to 1."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=replicates)
     return np.concatenate([np.ones((1, seeds)), drawn]) / seeds
@@ -239,7 +239,7 @@ def _counts(runs: Mapping[int, C], measure: Callable[[C], np.ndarray] | None = N
 
 def _interval(rates: np.ndarray, level: float, blocks: str) -> Interval:
     tail = 100 * (1 - level) / 2
-    drawn = rates[1:][np.isfinite(rates[1:])]  # a replicate may hold no word, or no error of the baseline
+    drawn = rates[1:][np.isfinite(rates[1:])]  # a replicate may have no word, or no error of the baseline
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return Interval(float(rates[0]), float(low), float(high), blocks)
 

@@ -1,8 +1,8 @@
 """Word error rate: alignment with substitutions, deletions and insertions, and named text normalisers.
 
-The alignment has the fewest errors; among those it has the fewest substitutions (the most correct words), so
-that the three counts are a property of the two texts and not of the order in which a program breaks ties.
-The same functions give phone error, on phones separated by spaces.
+The alignment has the fewest errors, and of those the fewest substitutions (the most correct words), so that the
+three counts are a property of the two texts and not of the way a program breaks ties. The same functions give
+phone error rates, on phones separated by spaces.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gristmill.shards.errors import UserError
 
 CORRECT, SUBSTITUTED, DELETED, INSERTED = "C", "S", "D", "I"
 
-_EDIT = 1 << 20  # one error outweighs any number of substitutions in place of other errors
+_EDIT = 1 << 20  # cost of an error: outweighs any number of substitutions, which cost one more each
 _DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 _PHONE_MARKS = re.compile("[ˈˌ'ː.]|(?<=[A-Z])[012](?= |$)")
 
@@ -53,7 +53,7 @@ NORMALISERS: Mapping[str, Callable[[str], str]] = {
 
 
 def normaliser(name: str) -> Callable[[str], str]:
-    """Return the named text normaliser; a WER is only comparable under the same one.
+    """Return the named text normaliser; WERs are comparable only under the same one.
 
     Example:
         >>> normaliser("basic")("Turn on the TV, don't stop!"), normaliser("digits")("room 20")
@@ -65,10 +65,10 @@ def normaliser(name: str) -> Callable[[str], str]:
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
-    """Align two sequences of words; return one letter an aligned word: C, S, D or I.
+    """Align two sequences of words; return one letter per aligned word: C, S, D or I.
 
-    Without the I the string has one letter for each reference word, in order. Time and memory are
-    proportional to the product of the lengths, after the words shared at both ends are set aside.
+    Without the I the string has one letter per reference word, in order. Time and memory are proportional to the
+    product of the lengths, after the common words at both ends are removed.
 
     Example:
         >>> align("turn on the lights".split(), "turn the big light".split())
@@ -122,13 +122,13 @@ def _align_table(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class WerResult:
-    """The errors of one system on one test set, one entry an utterance, in the order given."""
+    """The errors of one system on one test set, one entry per utterance, in the order given."""
 
     substitutions: np.ndarray  # (utterances,) int64
     deletions: np.ndarray  # (utterances,) int64
     insertions: np.ndarray  # (utterances,) int64
     words: np.ndarray  # (utterances,) int64, words of the reference
-    speakers: tuple[str, ...]  # (utterances,); each its own speaker where none was given
+    speakers: tuple[str, ...]  # (utterances,); an utterance without one is its own speaker
     alignments: tuple[str, ...]  # (utterances,) letters of :func:`align`
 
     @property
@@ -138,7 +138,7 @@ class WerResult:
 
     @property
     def wer(self) -> float:
-        """All errors over all reference words: a fraction, which may pass 1."""
+        """All errors over all reference words: a fraction, which may exceed 1."""
         return float(self.errors.sum() / self.words.sum())
 
     def __len__(self) -> int:
@@ -153,9 +153,9 @@ def score(
 ) -> WerResult:
     """Score a batch of hypotheses against their references, both normalised by the named normaliser.
 
-    For phone error give phones separated by spaces and ``normalise="phones"`` (or ``"none"``). An utterance
+    For phone error rates give phones separated by spaces and ``normalise="phones"`` (or ``"none"``). An utterance
     without a speaker counts as a speaker of its own. Lists of different lengths, and references without any
-    word at all, are a :class:`UserError`.
+    word, are a :class:`UserError`.
 
     Example:
         >>> result = score(["turn on the lights", "stop"], ["Turn on lights!", "please stop"])
@@ -164,7 +164,7 @@ def score(
     """
     if len(references) != len(hypotheses) or (speakers is not None and len(speakers) != len(references)):
         counts = f"{len(references)} references, {len(hypotheses)} hypotheses"
-        raise UserError(f"scoring: {counts}: expected one hypothesis (and speaker) for each reference")
+        raise UserError(f"scoring: {counts}: expected one hypothesis (and speaker) per reference")
     clean = normaliser(normalise)
     words = [clean(text).split() for text in references]
     letters = tuple(align(ref, clean(hyp).split()) for ref, hyp in zip(words, hypotheses, strict=True))

@@ -1,7 +1,7 @@
 """Slot tagging by a linear-chain conditional random field (Lafferty et al., ICML 2001), with CRFsuite.
 
 Features of a token: its word as written and in lower case, prefixes and suffixes, its shape, the same of its
-neighbours, and pairs of neighbouring words. They are worked out once a request, for all domains.
+neighbours, and pairs of neighbouring words. They are computed once per request, for all domains.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class CrfSettings(Settings):
     l1: NonNegativeFloat = 0.05
     """Weight of the L1 penalty: a larger one leaves fewer features."""
     l2: NonNegativeFloat = 0.05
-    """Weight of the L2 penalty: a larger one holds weights nearer to 0."""
+    """Weight of the L2 penalty: a larger one keeps weights nearer to 0."""
     iterations: PositiveInt = 60
-    """At most, of L-BFGS."""
+    """Most iterations of L-BFGS."""
 
 
 def features(tokens: Sequence[str]) -> pycrfsuite.ItemSequence:
@@ -71,7 +71,7 @@ def shape(token: str) -> str:
 
 
 def fit(examples: Sequence[Example], settings: CrfSettings | None = None) -> bytes | None:
-    """Train on the requests of a domain and return the tagger's bytes; ``None`` where they have no slots.
+    """Train on the requests of a domain and return the tagger's bytes, ``None`` without slots.
 
     The same examples in the same order give the same bytes.
     """
@@ -98,23 +98,23 @@ def fit(examples: Sequence[Example], settings: CrfSettings | None = None) -> byt
 
 
 class Tagger:
-    """A trained tagger, from its bytes; ``None`` is a domain without slots."""
+    """A trained tagger, from its bytes; ``None`` for a domain without slots."""
 
     def __init__(self, data: bytes | None) -> None:
         self._tagger: pycrfsuite.Tagger | None = None
         if data is not None:
             if not data.startswith(_MAGIC) or int.from_bytes(data[4:8], "little") != len(data):
-                raise UserError("slot tagger: not the bytes of a CRFsuite model, or not all of them")
+                raise UserError("slot tagger: not a CRFsuite model, or a truncated one")
             self._tagger = pycrfsuite.Tagger()
             self._tagger.open_inmemory(data)
 
     @property
     def labels(self) -> list[str]:
-        """The tags that it knows, sorted."""
+        """The tags seen in training, sorted."""
         return [OUTSIDE] if self._tagger is None else sorted(self._tagger.labels())
 
     def __call__(self, length: int, items: pycrfsuite.ItemSequence) -> tuple[list[str], float]:
-        """Return the likeliest tags of a request of ``length`` tokens and the log-probability of all of them."""
+        """Return the likeliest tag sequence of a request of ``length`` tokens and its log-probability."""
         if self._tagger is None or not length:
             return [OUTSIDE] * length, 0.0
         self._tagger.set(items)
@@ -122,7 +122,7 @@ class Tagger:
         return tags, self._log(self._tagger.probability(tags))
 
     def logprob(self, items: pycrfsuite.ItemSequence, tags: Sequence[str]) -> float:
-        """Return the log-probability of tags, all among :attr:`labels`."""
+        """Return the log-probability of a tag sequence, all tags among :attr:`labels`."""
         if self._tagger is None:
             return 0.0
         self._tagger.set(items)

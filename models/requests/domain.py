@@ -1,8 +1,7 @@
-"""Domain models: what every family of them takes and gives, and the readings of a request by several domains.
+"""Domain models: the interface of all families, and the readings of a request by several domains.
 
-A domain reads a request by three models of its own, trained without the other domains: whether the request is its
-own (one against all), which of its intents it is, and where its slots stand. A family keeps them in three files or
-fewer, ``model.json`` and what it names there; none is a pickle.
+A domain reads a request with three models of its own, trained without the other domains: domain (one against all),
+intent and slots. A family stores them in at most three files, ``model.json`` and those it names; none is a pickle.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ OUTSIDE = "O"
 
 
 class Slot(NamedTuple):
-    """A slot: its name and value, and where it stands, as tokens from ``start`` up to but not with ``end``."""
+    """A slot: its name, its value, and its tokens from ``start`` up to and excluding ``end``."""
 
     name: str
     value: str
@@ -35,7 +34,7 @@ class Slot(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How a domain reads a request; natural logarithms, rounded to float32."""
+    """A domain's reading of a request; natural logarithms, rounded to float32."""
 
     intent: str
     slots: tuple[Slot, ...]
@@ -50,7 +49,7 @@ class Reading(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A request of a domain, as it is learned from: a tag a token (see :func:`to_iob`)."""
+    """A training example of a domain: one tag per token (see :func:`to_iob`)."""
 
     tokens: Sequence[str]
     intent: str
@@ -63,29 +62,29 @@ class FamilySettings(Settings):
     family: ClassVar[str] = ""
 
     negatives: PositiveFloat | None = 6.0
-    """Requests of other domains for each of the domain's own (``None``: all). With fewer, a domain claims more."""
+    """Requests of other domains per request of the domain (``None``: all). With fewer, a domain claims more."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what a fingerprint covers, with the family: two families may both be at their defaults."""
+        """Return the part that a fingerprint covers, with the family: two families may both be at their defaults."""
         return {"family": self.family} | super().identity()
 
 
 class Scores(Protocol):
-    """What the models of one family give for a batch of requests."""
+    """The scores of one family's models for a batch of requests."""
 
     domain: np.ndarray  # (requests, models) float32
     intents: list[np.ndarray]  # of each model, (requests, its intents) float32
 
     def slots(self, row: int, place: int) -> tuple[tuple[Slot, ...], float]:
-        """Return a model's slots of a request and their log-probability; worked out when asked for."""
+        """Return a model's slots of a request and their log-probability, computed on demand."""
         ...
 
 
 class Scorer(Protocol):
-    """Several models of one family, which share what they have in common."""
+    """Several models of one family, which share common computations."""
 
     def __call__(self, tokens: Sequence[Sequence[str]]) -> Scores:
-        """Score a batch of requests."""
+        """Return the scores of a batch of requests, token lists."""
         ...
 
 
@@ -97,17 +96,17 @@ class DomainModel(Protocol):
     intents: tuple[str, ...]  # sorted
 
     def files(self) -> dict[str, bytes]:
-        """Return its files by name; the same model gives the same bytes."""
+        """Return the model's files by name; the same model gives the same bytes."""
         ...
 
     @classmethod
     def from_files(cls, described: Mapping[str, Any], files: Mapping[str, bytes]) -> DomainModel:
-        """Return the model that ``model.json`` describes."""
+        """Return the model described by ``model.json``."""
         ...
 
     @classmethod
     def together(cls, models: Sequence[Any]) -> Scorer:
-        """Put models of this family together."""
+        """Return a scorer of several models of this family."""
         ...
 
 
@@ -120,7 +119,7 @@ class Family(NamedTuple):
 
 
 def family_of(name: str) -> Family:
-    """Return the family of a name, one of ``FAMILIES``. Only that one is imported: the neural one loads torch."""
+    """Return the family named, one of ``FAMILIES``. Only that one is imported: the neural one loads torch."""
     if name == "linear":
         from gristmill.models.requests import linear
 
@@ -133,7 +132,7 @@ def family_of(name: str) -> Family:
 class Domains:
     """Models of different domains, of one family or several, that read requests together.
 
-    What a domain gives depends on nothing but its own model and the request.
+    A domain's readings depend only on its own model and the request.
     """
 
     def __init__(self, models: Iterable[DomainModel]) -> None:
@@ -141,7 +140,7 @@ class Domains:
         names = [model.domain for model in self._models]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice or not names:
-            raise UserError(f"domain models: {twice or 'none'} given; expected one model for each domain")
+            raise UserError(f"domain models: {twice or 'none'} given; expected one model per domain")
         self.names = tuple(names)
         families: dict[type, list[int]] = {}
         for place, model in enumerate(self._models):
@@ -154,8 +153,8 @@ class Domains:
     def read(self, tokens: Sequence[Sequence[str]], n: int, intents: int = 3) -> list[list[tuple[str, Reading]]]:
         """Return the ``n`` best readings of each request with their domains, best first.
 
-        A domain gives at most ``intents`` readings. The order is by the sum of the three log-probabilities, equal
-        ones by domain and intent.
+        A domain gives at most ``intents`` readings. They are ordered by the sum of the three log-probabilities, ties by
+        domain and intent.
         """
         if n < 1 or intents < 1:
             raise UserError(f"readings: n {n} and intents {intents}; expected 1 or more of each")
@@ -172,7 +171,7 @@ class Domains:
                 order = np.argsort(-scores.intents[i], axis=1, kind="stable")[:, :intents]
                 best[place] = order, np.take_along_axis(scores.intents[i], order, axis=1)
                 scored[place] = scores, i
-        # No slots add to a sum of logarithms: a domain whose two others are below the n-th best cannot come in.
+        # Slots never add to a sum of logarithms: a reading whose other two are below the n-th best cannot come in.
         bounds = domain.astype(np.float64) + np.stack([values[:, 0] for _, values in best], axis=1)
         out = []
         for row, order in enumerate(np.argsort(-bounds, axis=1, kind="stable").tolist()):
@@ -197,10 +196,10 @@ def predict(model: DomainModel, tokens: Sequence[Sequence[str]], intents: int = 
 
 
 def load(files: Mapping[str, bytes]) -> DomainModel:
-    """Return the model of some files, of whichever family.
+    """Return the model stored in files, of any family.
 
     Raises:
-        UserError: the files are of no domain model, of another version, or do not fit together.
+        UserError: the files are not those of a domain model, are of another version, or do not match each other.
     """
     try:
         described = json.loads(files.get("model.json", b"null"))
@@ -216,7 +215,7 @@ def load(files: Mapping[str, bytes]) -> DomainModel:
     try:
         return family_of(described["family"]).model.from_files(described, files)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"domain model {described['domain']!r}: its files do not fit together: {error}") from None
+        raise UserError(f"domain model {described['domain']!r}: its files do not match each other: {error}") from None
 
 
 def describe(model: DomainModel, **more: Any) -> bytes:
@@ -226,9 +225,9 @@ def describe(model: DomainModel, **more: Any) -> bytes:
 
 
 def to_iob(length: int, spans: Iterable[tuple[str, int, int]]) -> list[str]:
-    """Return the tags of ``length`` tokens from (name, start, end): ``B-name`` begins a slot, ``I-name`` goes on.
+    """Return the tags of ``length`` tokens from (name, start, end): ``B-name`` begins a slot, ``I-name`` continues it.
 
-    A span that is not within the tokens, or begins inside an earlier one, has no tags.
+    Spans that exceed the tokens, or begin inside an earlier one, are left out.
     """
     tags = [OUTSIDE] * length
     free = 0
@@ -240,7 +239,7 @@ def to_iob(length: int, spans: Iterable[tuple[str, int, int]]) -> list[str]:
 
 
 def from_iob(tokens: Sequence[str], tags: Sequence[str]) -> tuple[Slot, ...]:
-    """Return the slots that tags mark; an ``I-`` that goes on nothing begins a slot."""
+    """Return the slots marked by tags; an ``I-`` that continues nothing begins a slot."""
     slots: list[Slot] = []
     name, start = "", 0
     for place, tag in enumerate([*tags, OUTSIDE]):

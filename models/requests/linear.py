@@ -1,7 +1,7 @@
 """Linear domain models: logistic regression on n-grams for domain and intent, a CRF for slots.
 
-A request is the set of its word 1-2-grams and character 3-4-grams, in lower case; those of a kind share a length of
-one. That does not depend on any model's vocabulary, so it is worked out once for all domains.
+A request is the set of its word 1-2-grams and character 3-4-grams, in lower case; each of the two kinds is scaled to
+length 1. This does not depend on any model's vocabulary, so it is computed once for all domains.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ class LinearSettings(FamilySettings):
     family: ClassVar[str] = "linear"
 
     domain_c: PositiveFloat = 30.0
-    """Inverse regularisation of the domain classifier: a smaller one holds weights and scores nearer to 0."""
+    """Inverse regularisation of the domain classifier: a smaller one keeps weights and scores nearer to 0."""
     intent_c: PositiveFloat = 30.0
     """The same of the intent classifier."""
     solver: Literal["lbfgs", "liblinear"] = "lbfgs"
-    """Of the domain classifier; intents, of which there may be many, are always fitted by L-BFGS."""
+    """Solver of the domain classifier; intents, of which there may be many, are always fitted by L-BFGS."""
     iterations: PositiveInt = 300
-    """At most, of each classifier's solver."""
+    """Most iterations of each classifier's solver."""
     min_count: PositiveInt = 2
-    """Requests that must have an n-gram for it to be a feature."""
+    """Least number of requests with an n-gram for it to be a feature."""
     crf: CrfSettings = CrfSettings()
     """The slot tagger."""
 
 
 def grams(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the different n-grams of words and of characters, in the order in which they come."""
+    """Return the distinct n-grams of words and of characters, in order of occurrence."""
     words = [token.lower() for token in tokens]
     text = f" {' '.join(words)} "
     two = [f"{left} {right}" for left, right in pairwise(words)]
@@ -66,10 +66,10 @@ def grams(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
 def matrix(
     found: Sequence[tuple[list[str], list[str]]], vocabulary: Mapping[str, Mapping[str, int]], columns: int
 ) -> sparse.csr_array:
-    """Return the n-grams of each request as a row, float32.
+    """Return a sparse matrix (requests, columns) of n-grams, float32.
 
-    Entries stand in the order of the request and not of the columns, so that a sum over them is the same in every
-    larger vocabulary.
+    Entries are in the order of the request, not of the columns, so that a sum over them is the same in every larger
+    vocabulary.
     """
     data: list[float] = []
     indices: list[int] = []
@@ -108,7 +108,7 @@ class LinearModel:
             raise ValueError(f"weights {self.weights.shape} of {rows} n-grams and {len(self.intents)} intents")
 
     def files(self) -> dict[str, bytes]:
-        """Return ``model.json`` (with the vocabulary), ``weights.safetensors`` and, with slots, ``slots.crfsuite``."""
+        """Return ``model.json`` (with the vocabulary), ``weights.safetensors`` and, if any, ``slots.crfsuite``."""
         from safetensors.numpy import save
 
         files = {
@@ -119,7 +119,7 @@ class LinearModel:
 
     @classmethod
     def from_files(cls, described: Mapping[str, Any], files: Mapping[str, bytes]) -> LinearModel:
-        """Return the model of its files."""
+        """Return the model stored in files."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -133,12 +133,12 @@ class LinearModel:
 
     @classmethod
     def together(cls, models: Sequence[LinearModel]) -> LinearScorer:
-        """Put models together."""
+        """Return a scorer of several models."""
         return LinearScorer(models)
 
 
 class LinearScorer:
-    """Linear models side by side: one product with the n-grams of a batch gives all domains and intents."""
+    """Several linear models: one product with the n-grams of a batch scores all domains and intents."""
 
     def __init__(self, models: Sequence[LinearModel]) -> None:
         self.models = models
@@ -157,13 +157,13 @@ class LinearScorer:
         self.first, self.ends = starts[:-1], starts[1:]
 
     def __call__(self, tokens: Sequence[Sequence[str]]) -> LinearScores:
-        """Score a batch."""
+        """Return the scores of a batch of requests, token lists."""
         rows = matrix([grams(one) for one in tokens], self.vocabulary, len(self.weights))
         return LinearScores(self, tokens, rows @ self.weights + self.bias)
 
 
 class LinearScores:
-    """Scores of a batch; slots are tagged when asked for."""
+    """Scores of a batch; slots are tagged on demand."""
 
     def __init__(self, scorer: LinearScorer, tokens: Sequence[Sequence[str]], values: np.ndarray) -> None:
         self._models, self._tokens = scorer.models, tokens
@@ -191,8 +191,8 @@ def fit(
 ) -> tuple[LinearModel, dict[str, Any]]:
     """Train on a domain's requests and the tokens of others'; return the model and metrics of the training.
 
-    The same requests in the same order give the same weights, with any seed: nothing is drawn at random. ``report``
-    is called once, with the numbers of iterations.
+    The same requests in the same order give the same weights, with any seed: there is no randomness. ``report`` is
+    called once, with the numbers of iterations.
     """
     if not examples or not others:
         raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
@@ -231,14 +231,14 @@ def fit(
 def _logistic(
     rows: sparse.csr_array, labels: np.ndarray, c: float, solver: str, iterations: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return (weights (columns, classes), bias (classes,), iterations); of two classes the first has none."""
+    """Return (weights (columns, classes), bias (classes,), iterations); of two classes only the second has weights."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    # In one thread: how a sum is shared out changes its last bits.
+    # In one thread: the split of a sum over threads changes its last bits.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations shows it
         fitted = LogisticRegression(C=c, solver=solver, max_iter=iterations, random_state=0).fit(

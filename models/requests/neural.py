@@ -1,9 +1,9 @@
 """Neural domain models: hashed words and character n-grams, a bidirectional GRU, and a head each for domain, intent
 and slots.
 
-There is no vocabulary: words and n-grams are hashed into rows of a table, so that what a request is made of is worked
-out once for all domains of equal size. The slot head is a linear-chain CRF. What a request gets does not depend, beyond
-float rounding, on the padding of its batch.
+There is no vocabulary: words and n-grams are hashed into rows of a table, so a request's inputs are computed once for
+all domains of equal size. The slot head is a linear-chain CRF. The output for a request does not depend, beyond float
+rounding, on the padding of its batch.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ class NeuralSettings(FamilySettings):
     buckets: int = Field(default=4096, ge=16)
     """Rows of each of the two embedding tables, of words and of character n-grams."""
     dim: PositiveInt = 32
-    """Of a word's embedding, and of its n-grams'."""
+    """Width of a word's embedding, and of its n-grams'."""
     hidden: PositiveInt = 48
     """Units of the GRU, in each direction."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    """Of embeddings and of the heads' inputs."""
+    """Dropout of embeddings and of the heads' inputs."""
     epochs: PositiveInt = 10
     """Passes over the domain's requests and the negatives."""
     batch: PositiveInt = 64
-    """Requests of an optimiser step."""
+    """Requests per optimiser step."""
     lr: PositiveFloat = 5e-3
-    """Highest learning rate of AdamW: it rises over a tenth of the steps, then falls to 0."""
+    """Peak learning rate of AdamW: linear warm-up over a tenth of the steps, then decay to 0."""
     weight_decay: NonNegativeFloat = 1e-3
     """Of AdamW."""
 
 
 @lru_cache(maxsize=1 << 16)
 def hashed(token: str, buckets: int) -> tuple[int, tuple[int, ...]]:
-    """Return the rows of a token's word and of its character n-grams, lower case, with marked ends."""
+    """Return the rows of a token's word and of its character n-grams, in lower case, with marked ends."""
     word = token.lower()
     marked = f"<{word}>"
     grams = [marked[i : i + size] for size in CHARACTERS for i in range(max(1, len(marked) - size + 1))]
@@ -59,7 +59,7 @@ def hashed(token: str, buckets: int) -> tuple[int, tuple[int, ...]]:
 
 
 class Inputs:
-    """A batch of requests as the network takes it; a request without tokens is one empty word."""
+    """A batch of requests as input of the network; a request without tokens is one empty word."""
 
     def __init__(self, tokens: Sequence[Sequence[str]], buckets: int) -> None:
         rows = [[hashed(token, buckets) for token in one or [""]] for one in tokens]
@@ -86,7 +86,7 @@ class Network(nn.Module):
         self.crf = Crf(tags)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the scores of a batch; those beyond a request's length mean nothing."""
+        """Return the scores of a batch; those beyond a request's length are undefined."""
         embedded = torch.cat([self.words(inputs.words), self.grams(inputs.grams, inputs.offsets)], dim=1)
         rows = nn.utils.rnn.pad_sequence(list(self.drop(embedded).split(inputs.lengths.tolist())), batch_first=True)
         packed = nn.utils.rnn.pack_padded_sequence(rows, inputs.lengths, batch_first=True, enforce_sorted=False)
@@ -99,7 +99,7 @@ class Network(nn.Module):
 
 
 class Crf(nn.Module):
-    """A linear-chain conditional random field over tag scores (B, T, K) of requests of some lengths (B,)."""
+    """A linear-chain conditional random field over tag scores (B, T, K) of requests with lengths (B,)."""
 
     def __init__(self, tags: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Crf(nn.Module):
         self.steps = nn.Parameter(torch.zeros(tags, tags))  # from row to column
 
     def logprob(self, scores: Tensor, lengths: Tensor, tags: Tensor) -> Tensor:
-        """Return the log-probability (B,) of tags (B, T); those beyond a length count for nothing."""
+        """Return the log-probability (B,) of tags (B, T); those beyond a length are ignored."""
         inside = torch.arange(scores.shape[1]) < lengths[:, None]
         along = scores.gather(2, tags[:, :, None])[:, :, 0].where(inside, scores.new_zeros(()))
         steps = self.steps[tags[:, :-1], tags[:, 1:]].where(inside[:, 1:], scores.new_zeros(()))
@@ -123,7 +123,7 @@ class Crf(nn.Module):
         return torch.logsumexp(reached + self.last, dim=1)
 
     def best(self, scores: Tensor, lengths: Tensor) -> Tensor:
-        """Return the likeliest tags (B, T); of equal ones the first."""
+        """Return the likeliest tags (B, T); the first of equals."""
         reached = self.first + scores[:, 0]
         origins = []
         for place in range(1, scores.shape[1]):
@@ -158,7 +158,7 @@ class NeuralModel:
 
     @classmethod
     def from_files(cls, described: Mapping[str, Any], files: Mapping[str, bytes]) -> NeuralModel:
-        """Return the model of its files."""
+        """Return the model stored in files."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -173,23 +173,23 @@ class NeuralModel:
 
     @classmethod
     def together(cls, models: Sequence[NeuralModel]) -> NeuralScorer:
-        """Put models together."""
+        """Return a scorer of several models."""
         return NeuralScorer(models)
 
 
 class NeuralScorer:
-    """Neural models side by side."""
+    """Several neural models."""
 
     def __init__(self, models: Sequence[NeuralModel]) -> None:
         self.models = models
 
     def __call__(self, tokens: Sequence[Sequence[str]]) -> NeuralScores:
-        """Score a batch."""
+        """Return the scores of a batch of requests, token lists."""
         return NeuralScores(self.models, tokens)
 
 
 class NeuralScores:
-    """Scores of a batch; a domain's slots are tagged for the whole batch when first asked for."""
+    """Scores of a batch; a domain's slots are tagged for the whole batch on first access."""
 
     def __init__(self, models: Sequence[NeuralModel], tokens: Sequence[Sequence[str]]) -> None:
         self._models, self._tokens = models, tokens
@@ -231,12 +231,12 @@ def fit(
     """Train on a domain's requests and the tokens of others'; return the model and its training curves.
 
     On a CPU the same requests in the same order give the same weights. ``report`` is called with the losses of each
-    epoch. Only a domain's own requests teach intents and slots.
+    epoch. Intents and slots are trained on the domain's own requests only.
     """
     if not examples or not others:
         raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
     settings = settings or NeuralSettings()
-    torch.set_num_threads(1)  # how a sum is shared out changes its last bits
+    torch.set_num_threads(1)  # the split of a sum over threads changes its last bits
     torch.manual_seed(int(RecordRandom(seed, "domain_neural")(domain).integers(1 << 62)))
     intents = sorted({example.intent for example in examples})
     tags = [OUTSIDE, *sorted({tag for example in examples for tag in example.tags} - {OUTSIDE})]

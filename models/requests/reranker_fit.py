@@ -1,9 +1,8 @@
-"""Training of one domain's re-ranker, alone: the losses of Su et al. (SLT 2018) and their minimum.
+"""Training of one domain's re-ranker independently of the others: the losses of Su et al. (SLT 2018) and their minimum.
 
-A domain is trained on utterances of its own and on a sample of the others', which count for those left out. The
-other domains' hypotheses have the scores of weights that were there before (of R0, where there are none), through
-which no gradient runs, so nothing depends on the order in which domains are trained. With w_u the weight of an
-utterance,
+A domain is trained on utterances of its own and on a sample of the others', weighted to stand for those left out. The
+other domains' hypotheses are scored by earlier weights (by R0 where there are none), without a gradient, so nothing
+depends on the order in which domains are trained. With w_u the weight of an utterance,
 
     R1: sum_u w_u sum_h softmax_u(s)(h) SemER(h), over the whole list of the utterance
     R2: -sum_u w_u sum_h [c log sigmoid(s) + (1 - c) log(1 - sigmoid(s))], over the domain's own hypotheses
@@ -41,17 +40,17 @@ ITERATIONS = 1000
 
 
 class FitSettings(Settings):
-    """How the weights of a domain are fitted."""
+    """Settings of the fit of a domain's weights."""
 
     l2: NonNegativeFloat = 1.0
-    """Weight of the penalty that holds weights near those of R0."""
+    """Weight of the penalty that keeps weights near those of R0."""
     semer_weight: NonNegativeFloat = 1.0
-    """Of the expected SemER beside the cross-entropy in R3."""
+    """Weight of the expected SemER relative to the cross-entropy in R3."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one domain is trained on. Own hypotheses (n,) stand by utterance; none of the lists is without one."""
+    """Training data of one domain. Own hypotheses (n,) are grouped by utterance; each list has at least one."""
 
     logs: np.ndarray  # (3, n)
     semer: np.ndarray  # (n,)
@@ -65,14 +64,14 @@ class Sample:
 
     @property
     def counts(self) -> np.ndarray:
-        """How many own hypotheses each list has, (lists,)."""
+        """Number of own hypotheses in each list, (lists,)."""
         return np.diff(self.starts, append=len(self.semer))
 
 
 def sample(lists: Lists, domain: str, weight: np.ndarray, rivals: Mapping[str, DomainReranker] | None = None) -> Sample:
-    """Return what a domain learns from labelled lists.
+    """Return a domain's training data from labelled lists.
 
-    ``weight`` (utterances,) is what each counts, 0 leaves it out; ``rivals`` are the other domains' weights.
+    ``weight`` (utterances,) is the weight of each, 0 leaves it out; ``rivals`` are the other domains' weights.
     """
     assert lists.semer is not None
     assert lists.correct is not None
@@ -109,7 +108,7 @@ def _other(rest: Lists, utterances: int, rivals: Mapping[str, DomainReranker]) -
 
 
 def _scores(lists: Lists, rivals: Mapping[str, DomainReranker]) -> np.ndarray:
-    """Return s of each hypothesis by the weights of its domain, unweighted where there are none."""
+    """Return s of each hypothesis by the weights of its domain, by R0 where there are none."""
     scores, utterance = lists.logs.sum(0), lists.utterance
     for place, name in enumerate(lists.domains):
         if name in rivals:
@@ -138,7 +137,7 @@ def joined(samples: Sequence[Sample]) -> Sample:
 def _stacked(columns: Sequence[Column], name: str) -> Column:
     kinds = {column.names is None for column in columns if not column.empty}
     if len(kinds) > 1:
-        raise UserError(f"context column {name!r} holds texts in one shard and numbers in another")
+        raise UserError(f"context column {name!r} has texts in one shard and numbers in another")
     if kinds == {False}:
         names = sorted({name for column in columns for name in column.names or ()})
         lookup = {name: place for place, name in enumerate(names)}
@@ -152,7 +151,7 @@ def _stacked(columns: Sequence[Column], name: str) -> Column:
 
 
 def context_specs(columns: Mapping[str, Column]) -> tuple[Context, ...]:
-    """Return how context columns become features, from the values of the training lists, columns by name."""
+    """Return the encoding of context columns as features, from the values of the training lists, columns by name."""
     return tuple(_spec(name, columns[name]) for name in sorted(columns))
 
 
@@ -187,7 +186,7 @@ class Objective:
 
     def __call__(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the value at weights and bias (weights + 1,), and the gradient there."""
-        # Sums along rows, not matrix products: a BLAS may add in another order with another number of threads.
+        # Sums along rows, not matrix products: the order of additions in a BLAS may depend on the number of threads.
         s = (point[:, None] * self.features).sum(0)
         away = point - self.start
         away[-1] = 0.0
@@ -213,7 +212,7 @@ class Objective:
 
 
 class Fitted(NamedTuple):
-    """A domain's weights, and how the fit went."""
+    """A domain's weights, and the course of the fit."""
 
     reranker: DomainReranker
     value: float  # of the objective
@@ -231,8 +230,8 @@ def fit(
     """Fit a domain's weights by L-BFGS in float64, from those of R0; the same sample gives the same bytes.
 
     Raises:
-        UserError: no hypothesis of the domain is in the sample, or there is no finite minimum in reach (``l2`` of 0 on
-            hypotheses that can be told apart without error).
+        UserError: no hypothesis of the domain is in the sample, or no finite minimum is found (``l2`` of 0 on separable
+            hypotheses).
     """
     from scipy.optimize import minimize
 
@@ -241,7 +240,7 @@ def fit(
     settings = settings or FitSettings()
     specs = context_specs(given.context)
     objective = Objective(given, specs, loss, settings)
-    spread = objective.features.std(1)  # in these units one step serves all weights
+    spread = objective.features.std(1)  # in these units one step size suits all weights
     unit = 1.0 / np.where(spread > 0, spread, 1.0)
 
     def scaled(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -266,7 +265,7 @@ def fit(
 
 
 class Gate(NamedTuple):
-    """The log loss of a domain's hypotheses under its old and its new weights, and how many they are."""
+    """The log loss of a domain's hypotheses under its old and its new weights, and their number."""
 
     old: float
     new: float
@@ -274,7 +273,7 @@ class Gate(NamedTuple):
 
 
 def gate(old: DomainReranker, new: DomainReranker, lists: Lists) -> Gate:
-    """Compare a domain's new weights with its old on labelled lists that neither saw.
+    """Compare a domain's new weights with its old ones on labelled lists that neither was trained on.
 
     Raises:
         UserError: the new ones have the higher log loss, are of another domain, or no hypothesis is of this domain.
@@ -293,6 +292,6 @@ def gate(old: DomainReranker, new: DomainReranker, lists: Lists) -> Gate:
     if not found.new <= found.old:
         raise UserError(
             f"re-ranker of {new.domain!r}: the held-out log loss of the new weights is {found.new:.4f}, of those "
-            f"in use {found.old:.4f} ({found.n} hypotheses); the new weights are refused"
+            f"in use {found.old:.4f} ({found.n} hypotheses); the new weights are rejected"
         )
     return found

@@ -1,12 +1,12 @@
-"""Re-rankers: weights, one small file a domain, that make the scores of domains' models comparable.
+"""Re-rankers: weights, one small file per domain, that make the scores of domains' models comparable.
 
 After Su et al., "A Re-ranker Scheme for Integrating Large Scale NLU Models" (SLT 2018). A hypothesis of domain d has
 the features f = (log domain, log intent, log slots score, context...); s = w_d . f + b_d, and its confidence is
 sigmoid(s). R0, the unweighted scheme, has s = the sum of the three logs, and its confidence is the product exp(s).
-A domain's weights come into the scores of its own hypotheses only, so one domain can be replaced alone.
+A domain's weights affect the scores of its own hypotheses only, so one domain can be replaced alone.
 
-Everything is computed element by element over the hypotheses of a batch, in one fixed order of the features, so a
-hypothesis has the same score bit for bit whatever stands beside it.
+Scores are computed elementwise over the hypotheses of a batch, in one fixed order of the features, so the score of a
+hypothesis is bit for bit independent of the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FEATURES = ("log_domain", "log_intent", "log_slots")
 UNWEIGHTED = "R0"
 Loss = Literal["R1", "R2", "R3"]
 LOSSES: tuple[str, ...] = get_args(Loss)
-LOG_FLOOR = -100.0  # a probability of 0, and what is next to it, has this logarithm
+LOG_FLOOR = -100.0  # logarithm of a probability of 0, and of any below e^-100
 MOST_VALUES = 256  # of a categorical context column
 
 
@@ -35,14 +35,14 @@ class HypothesisError(ValueError):
 
 
 class Column(NamedTuple):
-    """A context column, one value an utterance: numbers (NaN: none), or places in ``names`` (-1: none)."""
+    """A context column, one value per utterance: numbers (NaN: none), or indices into ``names`` (-1: none)."""
 
     values: np.ndarray
     names: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, values: Sequence[str | float | bool | None]) -> Column:
-        """Make a column of Python values: numbers stay, texts and truth values (true, false) become categories."""
+        """Make a column of Python values: numbers stay, strings and booleans become categories."""
         if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
             return cls(np.array([np.nan if value is None else value for value in values], np.float64))
         names: dict[str, int] = {}
@@ -51,22 +51,22 @@ class Column(NamedTuple):
         return cls(np.array(codes, np.int64), tuple(names))
 
     def take(self, places: np.ndarray) -> Column:
-        """Return the column of some utterances."""
+        """Return the column of selected utterances."""
         return Column(self.values[places], self.names)
 
     @property
     def empty(self) -> bool:
-        """Whether no utterance has a value, so that it may be of either kind."""
+        """Whether no utterance has a value, so that the column may be of either kind."""
         return bool(np.isnan(self.values).all() if self.names is None else (self.values < 0).all())
 
 
 @dataclass(frozen=True)
 class Lists:
-    """The hypotheses of some utterances, flattened: those of utterance u stand at ``offsets[u]:offsets[u + 1]``."""
+    """The hypotheses of several utterances, flattened: those of utterance u are at ``offsets[u]:offsets[u + 1]``."""
 
     offsets: np.ndarray  # (utterances + 1,) int64
     domains: tuple[str, ...]
-    domain: np.ndarray  # (hypotheses,) place in domains
+    domain: np.ndarray  # (hypotheses,) index into domains
     logs: np.ndarray  # (3, hypotheses) float64, in the order of FEATURES
     context: Mapping[str, Column] = field(default_factory=dict)  # (utterances,) each
     semer: np.ndarray | None = None  # (hypotheses,) float64, errors over the reference's length, where labelled
@@ -85,7 +85,7 @@ class Lists:
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
     def where(self, kept: np.ndarray) -> Lists:
-        """Return the lists with some of their hypotheses only, given as a mask; every utterance stays."""
+        """Return the lists with the hypotheses of a mask only; every utterance stays."""
         before = np.concatenate([[0], np.cumsum(kept)])
         return replace(
             self,
@@ -104,7 +104,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class Categorical:
-    """A context column of categories: one feature for each value seen in training; another value has none of them."""
+    """A context column of categories: one-hot over the values seen in training; any other value is all zeros."""
 
     name: str
     values: tuple[str, ...]
@@ -119,7 +119,7 @@ class Categorical:
         return (self._places(column) == np.arange(len(self.values))[:, None]).astype(np.float64)
 
     def term(self, column: Column, weights: Sequence[float]) -> np.ndarray:
-        """Return what it adds to a score, (utterances,)."""
+        """Return its contribution to a score, (utterances,)."""
         return np.append(weights, 0.0)[self._places(column)]
 
     def _places(self, column: Column) -> np.ndarray:
@@ -132,7 +132,7 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Numeric:
-    """A context column of numbers, as (x - mean) / scale; one that is missing counts as the mean."""
+    """A context column of numbers, as (x - mean) / scale; a missing value counts as the mean."""
 
     name: str
     mean: float
@@ -152,7 +152,7 @@ class Numeric:
         return np.where(np.isfinite(z), z, 0.0)[None]
 
     def term(self, column: Column, weights: Sequence[float]) -> np.ndarray:
-        """Return what it adds to a score, (utterances,)."""
+        """Return its contribution to a score, (utterances,)."""
         return self.matrix(column)[0] * weights[0]
 
 
@@ -161,7 +161,7 @@ Context = Categorical | Numeric
 
 def _of_kind(column: Column, name: str, held: str, wanted: str) -> None:
     if not column.empty:
-        raise UserError(f"context column {name!r} holds {held}; the re-ranker was trained on {wanted}")
+        raise UserError(f"context column {name!r} has {held}; the re-ranker was trained on {wanted}")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class DomainReranker:
 
     @classmethod
     def unweighted(cls, domain: str) -> DomainReranker:
-        """Return R0: all scores count alike."""
+        """Return R0: all three scores have weight 1."""
         return cls(domain, UNWEIGHTED, (1.0,) * len(FEATURES))
 
     @property
@@ -194,7 +194,7 @@ class DomainReranker:
         for spec in self.context:
             if spec.name not in context:
                 raise UserError(
-                    f"the re-ranker of {self.domain!r} needs the context column {spec.name!r}: it is not there"
+                    f"the re-ranker of {self.domain!r} needs the context column {spec.name!r}, which is missing"
                 )
             end = place + len(spec.features)
             total += spec.term(context[spec.name], self.weights[place:end])
@@ -207,7 +207,7 @@ class DomainReranker:
         return np.minimum(s, 0.0) if self.loss == UNWEIGHTED else -np.logaddexp(0.0, -s)
 
     def to_bytes(self) -> bytes:
-        """Return its file: one line of JSON, the same bytes for the same weights."""
+        """Return the weights as a file: one line of JSON, the same bytes for the same weights."""
         body = {
             "format": FORMAT,
             "domain": self.domain,
@@ -225,13 +225,13 @@ class DomainReranker:
         """Read a file; ``source`` names it in errors.
 
         Raises:
-            UserError: it is no re-ranker's file, or one of another format or another set of features.
+            UserError: it is not a re-ranker's file, or one of another format or another set of features.
         """
         try:
             body = json.loads(data)
             form = body["format"]
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{source}: this is no re-ranker's file; expected JSON with a format number") from None
+            raise UserError(f"{source}: not a re-ranker's file; expected JSON with a format number") from None
         if form != FORMAT:
             raise UserError(f"{source}: the re-ranker's file is of format {form}, this version reads format {FORMAT}")
         try:
@@ -247,19 +247,19 @@ class DomainReranker:
                 f"this version computes {', '.join(made.features)}"
             )
         if made.loss not in (UNWEIGHTED, *LOSSES) or not np.isfinite([made.bias, *weights]).all():
-            raise UserError(f"{source}: the re-ranker's file is damaged (loss {made.loss}, or a weight is no number)")
+            raise UserError(f"{source}: the re-ranker's file is damaged (loss {made.loss}, or a weight not a number)")
         return made
 
 
 def context_json(spec: Context) -> dict[str, Any]:
-    """Return a context column's features as JSON holds them; :func:`context_of` reads them again."""
+    """Return the JSON of a context column's features; :func:`context_of` is the inverse."""
     if isinstance(spec, Categorical):
         return {"kind": "categorical", "name": spec.name, "values": list(spec.values)}
     return {"kind": "numeric", "name": spec.name, "mean": spec.mean, "scale": spec.scale}
 
 
 def context_of(given: Mapping[str, Any]) -> Context:
-    """Read what :func:`context_json` gave; :class:`KeyError` or :class:`ValueError` where it is something else."""
+    """Return the features of :func:`context_json`; other JSON is a :class:`KeyError` or :class:`ValueError`."""
     if given["kind"] == "categorical":
         return Categorical(given["name"], tuple(given["values"]))
     if given["kind"] == "numeric":
@@ -268,22 +268,22 @@ def context_of(given: Mapping[str, Any]) -> Context:
 
 
 class Ranked(NamedTuple):
-    """A hypothesis in its ranked list: its place in the list given, and its confidence."""
+    """A hypothesis in its ranked list: its index in the original list, and its confidence."""
 
     place: int
     confidence: float
 
 
 class ListScores(NamedTuple):
-    """Scores of a batch of lists, by which they are ranked."""
+    """Scores of a batch of lists, to rank them by."""
 
     confidence: np.ndarray  # (hypotheses,) float32
-    key: np.ndarray  # (hypotheses,) float64: logarithms of the confidences, which tell apart what is near 0 and 1
-    best: np.ndarray  # (utterances,) int32: the place in its list, the first of equals; -1: the list is empty
+    key: np.ndarray  # (hypotheses,) float64: logarithms of the confidences, which keep those near 0 and 1 distinct
+    best: np.ndarray  # (utterances,) int32: the index in its list, the first of equals; -1: the list is empty
 
 
 class Reranker:
-    """The weights of all domains. Read-only; :meth:`replaced` gives another with one domain's weights exchanged.
+    """The weights of all domains. Immutable; :meth:`replaced` returns a copy with one domain's weights replaced.
 
     Example:
         >>> given = [("music", -0.1, -0.7), ("video", -0.4, -0.2)]
@@ -298,45 +298,45 @@ class Reranker:
 
     @classmethod
     def unweighted(cls, domains: Iterable[str]) -> Reranker:
-        """Return R0 for some domains."""
+        """Return R0 for the given domains."""
         return cls(DomainReranker.unweighted(name) for name in domains)
 
     @classmethod
     def load(cls, files: Mapping[str, bytes]) -> Reranker:
-        """Read one file a domain, each under the name that errors call it by.
+        """Read one file per domain, each under its name in error messages.
 
         Raises:
             UserError: as :meth:`DomainReranker.from_bytes`, and where two files are of one domain or there is none.
         """
         if not files:
-            raise UserError("re-ranker: there is no weights file; expected one a domain")
+            raise UserError("re-ranker: there is no weights file; expected one per domain")
         sources: dict[str, str] = {}
         read = []
         for source, data in sorted(files.items()):
             made = DomainReranker.from_bytes(data, source)
             if made.domain in sources:
-                raise UserError(f"{source}: holds the weights of {made.domain!r}, as {sources[made.domain]} does")
+                raise UserError(f"{source}: has the weights of {made.domain!r}, as {sources[made.domain]} does")
             sources[made.domain] = source
             read.append(made)
         return cls(read)
 
     def replaced(self, new: DomainReranker) -> Reranker:
-        """Return the re-ranker with one domain's weights exchanged, or added."""
+        """Return the re-ranker with one domain's weights replaced or added."""
         return Reranker({**self.domains, new.domain: new}.values())
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The context columns that it needs."""
+        """The context columns required."""
         return tuple(sorted({spec.name for made in self.domains.values() for spec in made.context}))
 
     def score(self, lists: Lists) -> ListScores:
-        """Score a batch of lists.
+        """Return the scores of a batch of lists.
 
         Raises:
             HypothesisError: a hypothesis is of a domain without weights.
             UserError: a context column is missing or of another kind.
         """
-        # By domain, so that each one's weights meet arrays of its own hypotheses; 16 bits are sorted by radix.
+        # By domain, so that each one's weights apply to arrays of its own hypotheses; 16 bits are sorted by radix.
         order = np.argsort(lists.domain.astype(np.uint16), kind="stable")
         logs, utterance = lists.logs.take(order, 1), lists.utterance.take(order)
         counts = np.bincount(lists.domain, minlength=len(lists.domains))
@@ -360,8 +360,8 @@ class Reranker:
     ) -> list[Ranked]:
         """Rank one utterance's hypotheses, best first and the earlier of equals first.
 
-        A hypothesis is a mapping as records hold it: ``domain``, ``domain_logprob``, ``intent_logprob`` and
-        ``slots_logprob``. The numbers are exactly those of a batch, which holds scores and confidences as float32.
+        A hypothesis is a mapping as in records: ``domain``, ``domain_logprob``, ``intent_logprob`` and
+        ``slots_logprob``. The numbers are exactly those of a batch, which stores scores and confidences as float32.
         """
         names = list(dict.fromkeys(h["domain"] for h in hypotheses))
         keys = ("domain_logprob", "intent_logprob", "slots_logprob")
@@ -378,7 +378,7 @@ class Reranker:
 
 
 def best_of(key: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return the place in its list of each utterance's highest key, the first of equals; -1 where the list is empty.
+    """Return the index in its list of each utterance's highest key, the first of equals; -1 where the list is empty.
 
     ``key`` (hypotheses,), ``offsets`` (utterances + 1,); (utterances,) int32.
     """

@@ -24,9 +24,9 @@ class AcousticSettings(Settings):
     """Sizes of the network; features and units give the widths of its two ends."""
 
     subsampling: Literal[1, 2, 3, 4, 6, 8] = 4
-    """Feature frames to an output frame."""
+    """Feature frames per output frame."""
     channels: int = Field(32, ge=1)
-    """Of the two subsampling convolutions."""
+    """Channels of the two subsampling convolutions."""
     encoder: Literal["conformer", "lstm", "gru"] = "conformer"
     dim: int = Field(144, ge=1)
     """Width of the encoder."""
@@ -38,7 +38,7 @@ class AcousticSettings(Settings):
     kernel: int = Field(15, ge=1)
     """Width of a Conformer's depthwise convolution in frames, odd."""
     bidirectional: bool = True
-    """Of a recurrent encoder."""
+    """Directions of a recurrent encoder: both, or forward only."""
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -80,24 +80,24 @@ class AcousticModel(nn.Module):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """All sizes, as a checkpoint holds them."""
+        """All sizes, as stored in a checkpoint."""
         return {"n_mels": self.n_mels, "vocab": self.vocab, **self.settings.model_dump()}
 
     @classmethod
     def of(cls, sizes: Mapping[str, Any]) -> AcousticModel:
-        """Return a network of the sizes that :attr:`sizes` gave."""
+        """Return a network from the sizes of :attr:`sizes`."""
         rest = dict(sizes)
         n_mels, vocab = rest.pop("n_mels"), rest.pop("vocab")
         return cls(AcousticSettings.model_validate(rest), n_mels, vocab)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Return the output frames of utterances of so many feature frames."""
+        """Return the numbers of output frames (B,) for numbers of feature frames (B,)."""
         for stride in STRIDES[self.subsampling]:
             lengths = (lengths + stride - 1) // stride
         return lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (log-softmax (B, T', vocab) float32, output lengths (B,)); frames beyond a length mean nothing."""
+        """Return (log-softmax (B, T', vocab) float32, output lengths (B,)); frames beyond a length are undefined."""
         hidden, lengths = self.front(features, lengths)
         hidden = self.drop(hidden)
         for block in self.blocks:
@@ -226,8 +226,8 @@ class _Convolution(nn.Module):
 class _Recurrent(nn.Module):
     """One recurrent layer, one or two directions, with a norm before it and a residual around it.
 
-    The backward direction reads each utterance turned round within its own length, so that padding comes last for both.
-    Packed sequences would do the same at a third of the speed on a CPU, where they miss the fused kernels.
+    The backward direction reads each utterance reversed within its own length, so that padding comes last for both.
+    Packed sequences would give the same at a third of the speed on a CPU, where they miss the fused kernels.
     """
 
     def __init__(self, settings: AcousticSettings) -> None:

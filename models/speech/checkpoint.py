@@ -38,5 +38,5 @@ def load_acoustic(data: bytes) -> tuple[AcousticModel, Units, FeatureSettings]:
         features = FeatureSettings.from_json(json.dumps(described["features"]))
         model.load_state_dict(load(data))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"checkpoint: weights and description do not fit together: {one_line(error)}") from None
+        raise UserError(f"checkpoint: weights and description do not match: {one_line(error)}") from None
     return model.eval(), units, features

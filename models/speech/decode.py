@@ -14,10 +14,10 @@ NEVER = -math.inf
 
 
 class DecodingSettings(Settings):
-    """How the text of an utterance is found."""
+    """Settings of the search for an utterance's text."""
 
     beam: int = Field(0, ge=0)
-    """Prefixes that the beam search keeps; 0: best path."""
+    """Prefixes kept by the beam search; 0: best path."""
 
 
 def greedy(log_probs: np.ndarray) -> list[int]:
@@ -31,7 +31,7 @@ def greedy(log_probs: np.ndarray) -> list[int]:
 
 
 def collapse(path: np.ndarray) -> list[int]:
-    """Return the units of a path, one id a frame (T,): repeats merged, then blanks (0) removed."""
+    """Return the units of a path, one id per frame (T,): repeats merged, then blanks (0) removed."""
     if not len(path):
         return []
     fresh = np.concatenate([[True], path[1:] != path[:-1]])
@@ -40,7 +40,7 @@ def collapse(path: np.ndarray) -> list[int]:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Units, and the log-probability of all alignments to them that the search kept."""
+    """Units, and the summed log-probability of their alignments within the beam."""
 
     units: tuple[int, ...]
     score: float
@@ -51,15 +51,16 @@ def prefix_beam_search(
 ) -> list[Hypothesis]:
     """Return the ``nbest`` unit strings of log-probabilities (T, V), best first (Hannun et al., 2014).
 
-    Each frame extends at most ``beam`` prefixes by at most ``tokens`` units, and by none below ``threshold``
-    (log-probability) other than the blank. With ``beam`` and ``tokens`` large and ``threshold`` -inf it is exact.
+    Each frame extends at most ``beam`` prefixes by at most ``tokens`` units; units below ``threshold``
+    (log-probability) are skipped, except the blank. With large ``beam`` and ``tokens`` and a ``threshold`` of -inf the
+    search is exact.
 
     Example:
         >>> log_probs = np.log([[0.4, 0.3, 0.3], [0.4, 0.5, 0.1]])
         >>> [(one.units, round(math.exp(one.score), 2)) for one in prefix_beam_search(log_probs, nbest=3)]
         [((1,), 0.47), ((2,), 0.19), ((), 0.16)]
     """
-    # Prefixes are numbered nodes of a tree: extending one costs a dictionary look-up, not the copy of a string.
+    # Prefixes are numbered nodes of a tree: extending one costs a dictionary lookup, not the copy of a string.
     parents, last = [-1], [0]
     children: dict[tuple[int, int], int] = {}
     beams: dict[int, tuple[float, float]] = {0: (0.0, NEVER)}  # node -> (ends in blank, ends in its last unit)

@@ -16,24 +16,24 @@ METADATA_KEY = "gristmill.features"  # in the schema metadata of a set that hold
 
 
 class FilterBankSettings(Settings):
-    """Log-mel features of audio at any sampling rate; :meth:`at` gives those of one."""
+    """Log-mel features independent of the sampling rate; :meth:`at` returns the settings for one rate."""
 
     n_mels: int = Field(64, ge=8)
     """Mel bands."""
     window_s: float = Field(0.025, gt=0)
     """Length of a window, s."""
     hop_s: float = Field(0.01, gt=0)
-    """From one frame to the next, s."""
+    """Hop from one frame to the next, s."""
     low_hz: float = Field(60.0, ge=0)
     """Lower edge of the band, Hz."""
     high_hz: float | None = None
     """Upper edge of the band, Hz; null: half the sampling rate."""
     preemphasis: float = Field(0.97, ge=0, le=1)
-    """Weight of the sample before, which is subtracted from each one."""
+    """Pre-emphasis: the weight of the previous sample, which is subtracted from each sample."""
     floor: float = Field(1e-6, gt=0)
-    """Added to the mel power (full scale = 1) before the logarithm: it decides how silent silence is."""
+    """Added to the mel power (full scale = 1) before the logarithm: the floor of the features in silence."""
     normalise: Literal["none", "mean", "mean_variance"] = "mean"
-    """Of each mel band over the time of one utterance.
+    """Normalisation of each mel band over the frames of one utterance.
 
     A noisy copy is normalised by its own statistics as a clean utterance is by its own, so that no statistics of a
     corpus can differ between teacher and student.
@@ -45,7 +45,7 @@ class FilterBankSettings(Settings):
 
 
 class FeatureSettings(FilterBankSettings):
-    """How features are made from audio: a model and its data must share all of it."""
+    """Settings of feature extraction at one sampling rate: a model and its data must share all of them."""
 
     sampling_rate: int = Field(16000, ge=1)
     """Hz."""
@@ -54,7 +54,7 @@ class FeatureSettings(FilterBankSettings):
     def _band_fits(self) -> Self:
         high = self.sampling_rate / 2 if self.high_hz is None else self.high_hz
         if not self.low_hz < high <= self.sampling_rate / 2:
-            # A UserError as it stands: the recipe knows the sampling rate only after its settings are read.
+            # A UserError, not a validation error: the sampling rate is known only after the recipe's settings are read.
             raise UserError(
                 f"features: band {self.low_hz} to {high} Hz does not fit a sampling rate of {self.sampling_rate} Hz"
             )
@@ -94,7 +94,7 @@ class FeatureSettings(FilterBankSettings):
 def log_mel(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     """Return features (frames, n_mels) float16 of samples (n,) at ``settings.sampling_rate``.
 
-    Frame t is centred on sample (t + 1/2) hop; the edges see zeros.
+    Frame t is centred on sample (t + 1/2) hop; the signal is padded with zeros.
 
     Example:
         >>> settings = FeatureSettings(n_mels=40, sampling_rate=8000)

@@ -16,13 +16,13 @@ from gristmill.shards.settings import Settings
 
 
 class SoftTargetSettings(Settings):
-    """Learning from stored top-k labels: how many are kept of a frame, and how they are tempered."""
+    """Training on stored top-k labels: their number per frame, and their temperature."""
 
     k: int = Field(20, ge=1, le=MAX_K)
     temperature: float = Field(2.0, gt=0)
     """Divides the teacher's and the student's logits (Hinton et al., 2015)."""
     student_temperature: float | None = Field(None, gt=0)
-    """Of the student alone; null: the same."""
+    """Temperature of the student alone; null: the same."""
     tail: Literal["renormalise", "bucket", "uniform"] = "renormalise"
     """Treatment of the mass that is not kept, see :func:`soft_target_loss`."""
 
@@ -33,7 +33,7 @@ class ExpectedErrorSettings(Settings):
     nbest: int = Field(4, ge=2)
     """Hypotheses in a list."""
     beam: int = Field(8, ge=2)
-    """Prefixes that the search for them keeps."""
+    """Prefixes kept by the beam search for them."""
 
 
 def pad_targets(targets: Sequence[Sequence[int]], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -48,7 +48,7 @@ def pad_targets(targets: Sequence[Sequence[int]], device: torch.device | None = 
 def ctc_nll(log_probs: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
     """Return -log P(target | utterance) (B,), summed over alignments (Graves et al., 2006).
 
-    A target that does not fit into its frames gets 0 and no gradient.
+    A target longer than its frames allow has loss 0 and no gradient.
     """
     padded, target_lengths = pad_targets(targets, log_probs.device)
     return F.ctc_loss(
@@ -63,7 +63,7 @@ def ctc_nll(log_probs: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]]
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
-    """Return CTC's negative log-likelihood a frame (scalar): per frame, so that it can be mixed with soft targets."""
+    """Return CTC's negative log-likelihood per frame (scalar): the unit of the soft targets it is mixed with."""
     return ctc_nll(log_probs, lengths, targets).sum() / lengths.sum()
 
 
@@ -78,23 +78,23 @@ def soft_target_loss(
     """Return the cross entropy of a student with a teacher's stored top-k, the mean over valid frames (scalar).
 
     ``log_probs`` (B, T, V) are the student's; ``topk_ids`` and ``topk_logprobs`` (B, T, K) the teacher's untempered
-    log-probabilities in falling order, normalised over all V; ``tail_logmass`` (B, T) the log of what they leave over.
+    log-probabilities in descending order, normalised over all V; ``tail_logmass`` (B, T) the log of the rest's mass.
 
-    The first ``settings.k`` are kept; all of V units where V is smaller. The rest, by ``settings.tail``:
+    The first min(``settings.k``, V) are kept. The rest, by ``settings.tail``:
 
-    - ``renormalise``: p is made to sum to 1 over the kept k, after division by T. At k = V, T = 1: the full
+    - ``renormalise``: p is normalised to sum to 1 over the kept k, after division by T. At k = V, T = 1: the full
       cross entropy.
     - ``bucket``: the rest is one more class; the student's is the sum of its tempered rest.
     - ``uniform``: the rest is spread evenly over the V - k units left out.
 
-    How much mass a rest of V - k unknown units has at temperature T is not stored; in ``bucket`` and ``uniform`` it is
-    taken as if the rest were even, (V - k) (m / (V - k))^(1/T) for a mass m, before normalisation with the kept ones.
-    That is exact at T = 1.
+    The mass of the V - k units left out is not stored at temperatures T other than 1; ``bucket`` and ``uniform`` assume
+    that the rest is even, (V - k) (m / (V - k))^(1/T) for a mass m, before normalisation with the kept ones. This is
+    exact at T = 1.
     """
     stored, vocab = topk_ids.shape[-1], log_probs.shape[-1]
     kept, temperature, tail = min(settings.k, stored), settings.temperature, settings.tail
     if settings.k > stored and stored < vocab:
-        raise UserError(f"k: {settings.k} soft targets asked for, but only {stored} of {vocab} are stored")
+        raise UserError(f"k: {settings.k} soft targets requested, but only {stored} of {vocab} are stored")
     own = settings.student_temperature or temperature
     log_q = log_probs if own == 1.0 else F.log_softmax(log_probs / own, dim=-1)
     ids = topk_ids[..., :kept].long()
@@ -129,8 +129,8 @@ def expected_errors(
     """Return the expected number of word errors over n-best lists, relative to their mean (scalar, mean over B).
 
     ``hypotheses[b][n]`` are unit numbers, ``errors[b][n]`` the word errors of that hypothesis. Each list's
-    probabilities are its CTC likelihoods made to sum to 1 over the list, and the list's mean error is subtracted to
-    lower the variance (Prabhavalkar et al., ICASSP 2018, eq. 5). Utterances with fewer than two hypotheses add 0.
+    probabilities are its CTC likelihoods normalised over the list, and the list's mean error is subtracted to lower
+    the variance (Prabhavalkar et al., ICASSP 2018, eq. 5). Utterances with fewer than two hypotheses add 0.
     """
     rows = [b for b, hyps in enumerate(hypotheses) for _ in hyps]
     flat = [hyp for hyps in hypotheses for hyp in hyps]

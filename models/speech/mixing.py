@@ -1,7 +1,7 @@
-"""Speech and noises in one room: levels, convolution, signal-to-noise ratios, and a guard against clipping.
+"""Speech and noises mixed in one room: levels, convolution, signal-to-noise ratios, and a guard against clipping.
 
-Speech keeps the level of its direct sound. Levels are of 1.0 = 0 dB; the speech level is the active level of ITU-T
-P.56 (method B), the noise level is the mean power over the utterance, as is usual when noise is added by P.56.
+Speech keeps the level of its direct sound. Levels are relative to 1.0 = 0 dB; the speech level is the active level of
+ITU-T P.56 (method B), the noise level is the mean power over the utterance, as is usual when noise is added by P.56.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-SILENCE = -80.0  # dB: speech below this is none
-PEAK = 0.99  # the most a mixture may reach
+SILENCE = -80.0  # dB: a quieter signal counts as silent
+PEAK = 0.99  # the largest magnitude of a mixture
 _FRAME = 0.002  # s between values of the speech envelope
 _SMOOTHING = 0.03  # s, P.56
 _HANGOVER = 0.2  # s, P.56
@@ -22,21 +22,21 @@ _MARGIN = 15.9  # dB, P.56
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """The result of a mix: samples (n,) float32, and the levels that were reached."""
+    """A mixture: samples (n,) float32, and the levels reached."""
 
     samples: np.ndarray
-    gain: float  # factor on all of it, below 1 where it would have clipped
+    gain: float  # factor on all samples, below 1 where they would have clipped
     noise_snrs: tuple[float, ...]  # dB, active speech level over each noise
     snr: float  # dB, active speech level over all noises together
 
 
 def power_level(samples: np.ndarray) -> float:
-    """Return the mean power of samples (n,) in dB; at most -200 dB down."""
+    """Return the mean power of samples (n,) in dB, at least -200."""
     return float(10.0 * np.log10(max(float(np.dot(samples, samples)) / max(len(samples), 1), 1e-20)))
 
 
 def active_level(samples: np.ndarray, rate: int) -> float:
-    """Return the active speech level of samples (n,) in dB: power over the time in which speech is active.
+    """Return the active speech level of samples (n,) in dB: the mean power while speech is active.
 
     P.56 method B with its envelope taken every 2 ms instead of every sample: within 0.1 dB of the full method.
     """
@@ -71,15 +71,15 @@ def active_level(samples: np.ndarray, rate: int) -> float:
 
 
 def history(taps: int, lead: int) -> int:
-    """Return how many samples before its first :func:`reverberate` needs of each signal."""
+    """Return the number of past samples that :func:`reverberate` needs of each signal."""
     return taps - 1 - lead
 
 
 def reverberate(signals: np.ndarray, responses: np.ndarray, count: int) -> np.ndarray:
-    """Return float32 (sources, count): each signal through its response, the direct sound where it was.
+    """Return float32 (sources, count): each signal convolved with its response, the direct sound kept in place.
 
-    Signals are (sources, count + taps - 1): :func:`history` samples of the past, ``count`` samples, ``lead`` of
-    the future (zeros where there is none). Overlap-save: blocks of all sources go through one batched FFT.
+    Signals are (sources, count + taps - 1): :func:`history` past samples, ``count`` samples, ``lead`` future ones
+    (zeros beyond the signal). Overlap-save: blocks of all sources go through one batched FFT.
     """
     import scipy.fft
 
@@ -102,9 +102,9 @@ def reverberate(signals: np.ndarray, responses: np.ndarray, count: int) -> np.nd
 
 
 def mix(parts: np.ndarray, snrs: Sequence[float], rate: int) -> Mixture:
-    """Add noises ``parts[1:]`` to speech ``parts[0]`` (sources, n), each at its own ratio in dB to the speech.
+    """Add noises ``parts[1:]`` to speech ``parts[0]`` (sources, n), each at its own signal-to-noise ratio in dB.
 
-    Both are as they arrive at the microphone. A silent noise is an error of the caller (``ValueError``).
+    All signals are as received by the microphone. A silent noise is an error of the caller (``ValueError``).
     """
     speech, noises = parts[0], parts[1:]
     if not len(noises):
@@ -121,7 +121,7 @@ def mix(parts: np.ndarray, snrs: Sequence[float], rate: int) -> Mixture:
 
 
 def guard(samples: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return samples turned down where their peak would pass :data:`PEAK`, and the factor."""
+    """Return samples attenuated so that no peak exceeds :data:`PEAK`, and the factor."""
     peak = max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
     if peak <= PEAK:
         return samples, 1.0
@@ -130,13 +130,13 @@ def guard(samples: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _whole_lanes(rows: int) -> int:
-    """Return rows rounded up to fours: the FFT does four float32 rows at once, a row alone costs as much as two."""
+    """Return rows rounded up to a multiple of 4: the FFT does four float32 rows at once, one costs as much as two."""
     return -(-rows // 4) * 4
 
 
 @lru_cache(maxsize=4096)
 def _blocks(sources: int, count: int, taps: int) -> tuple[int, int]:
-    """Return the FFT size and the number of blocks into which each source is cut, at the least work."""
+    """Return the FFT size that costs least, and the number of blocks that each source is cut into."""
     import scipy.fft
 
     sizes = {n: scipy.fft.next_fast_len(-(-count // n) + taps - 1, real=True) for n in range(1, 33)}

@@ -1,7 +1,7 @@
-"""Media noise made from nothing but numbers, and from given speech: babble, talkers, music, machines.
+"""Synthetic media noise, and noise from given speech: babble, talkers, music, machines.
 
-Every source returns float32 samples (n,) at ``rate`` Hz with a mean power of -26 dB below 1.0, or less where its
-peaks ask for it. The draws are the caller's generator's only.
+Every source returns float32 samples (n,) at ``rate`` Hz with a mean power of -26 dB relative to 1.0, or less where its
+peaks require it. All randomness comes from the caller's generator.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _PROGRESSIONS = ((0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 3, 4, 4), (0, 2, 
 
 
 def babble(rng: np.random.Generator, speech: Sequence[np.ndarray], rate: int, seconds: float) -> np.ndarray:
-    """Return three to eight talkers at once, each an endless string of utterances within 3 dB of the others."""
+    """Return three to eight simultaneous talkers, each a continuous string of utterances within 3 dB of the others."""
     talkers = int(rng.integers(3, 9))
     voices = [talker(rng, speech, rate, seconds) * 10 ** (rng.uniform(-3, 3) / 20) for _ in range(talkers)]
     return level(np.sum(voices, axis=0))
 
 
 def talker(rng: np.random.Generator, speech: Sequence[np.ndarray], rate: int, seconds: float) -> np.ndarray:
-    """Return one talker after another with pauses of 0.1 to 0.6 s, as of a television."""
+    """Return one talker after another with pauses of 0.1 to 0.6 s, like a television."""
     count = round(seconds * rate)
     out = np.zeros(count, dtype=np.float32)
     place = 0
@@ -37,7 +37,7 @@ def talker(rng: np.random.Generator, speech: Sequence[np.ndarray], rate: int, se
 
 
 def coloured(rng: np.random.Generator, rate: int, seconds: float) -> np.ndarray:
-    """Return noise whose power falls by 0 to 6 dB an octave and swells slowly by up to 6 dB."""
+    """Return noise whose power falls by 0 to 6 dB per octave and swells slowly by up to 6 dB."""
     count = round(seconds * rate)
     return level(_coloured(rng, rate, count, rng.uniform(0.0, 6.0)) * _swell(rng, rate, count, 6.0))
 
@@ -57,7 +57,7 @@ def hum(rng: np.random.Generator, rate: int, seconds: float) -> np.ndarray:
 
 
 def appliance(rng: np.random.Generator, rate: int, seconds: float) -> np.ndarray:
-    """Return a fan, a cleaner or a mixer: coloured noise through resonances, beaten by blades, with a whine."""
+    """Return a fan, a vacuum cleaner or a mixer: coloured noise through resonances, blade modulation and a whine."""
     import scipy.signal
 
     count = round(seconds * rate)
@@ -107,7 +107,7 @@ def music(rng: np.random.Generator, rate: int, seconds: float) -> np.ndarray:
 
 
 def broadcast_music(rng: np.random.Generator, rate: int, seconds: float) -> np.ndarray:
-    """Return music as from a small radio: compressed, in a narrow band, over hiss."""
+    """Return music as played by a small radio: compressed, band-limited, over hiss."""
     import scipy.signal
 
     out = np.tanh(3.0 * level(music(rng, rate, seconds)) / 0.1)
@@ -118,7 +118,7 @@ def broadcast_music(rng: np.random.Generator, rate: int, seconds: float) -> np.n
 
 
 def level(samples: np.ndarray, target: float = 0.05, peak: float = 0.9) -> np.ndarray:
-    """Return samples as float32 at a root mean square of ``target``, less where the peak would pass ``peak``."""
+    """Return samples as float32 at a root mean square of ``target``, less where the peak would exceed ``peak``."""
     root = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
     if root == 0.0:
         return samples.astype(np.float32)
@@ -127,7 +127,7 @@ def level(samples: np.ndarray, target: float = 0.05, peak: float = 0.9) -> np.nd
 
 
 def _coloured(rng: np.random.Generator, rate: int, count: int, fall: float) -> np.ndarray:
-    """Gaussian noise whose power falls by ``fall`` dB an octave above 50 Hz."""
+    """Gaussian noise whose power falls by ``fall`` dB per octave above 50 Hz."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     frequency = np.maximum(np.fft.rfftfreq(count, 1.0 / rate), 50.0)
     return np.fft.irfft(spectrum * frequency ** (-fall / (20 * np.log10(2.0))), count)
@@ -160,7 +160,7 @@ def _note(
     strengths, attack, decay = timbre
     time = np.arange(max(0, min(round(1.2 * seconds * rate), len(out) - start))) / rate
     shape = np.minimum(time / attack, 1.0) * np.exp(-decay * time) * np.clip((1.2 * seconds - time) / 0.02, 0, 1)
-    # Harmonics by powers of one rotation: a sine for each sample only once.
+    # Harmonics are powers of one rotation, so the sine is computed once per sample.
     turn = np.exp(2j * np.pi * frequency * time)
     wave, tone = turn.copy(), np.zeros(len(time))
     for number, strength in enumerate(strengths, 1):

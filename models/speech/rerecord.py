@@ -1,7 +1,7 @@
-"""A second simulator for the re-recorded test set: loudspeakers and a microphone with faults of their own.
+"""A second simulator for the re-recorded test set: imperfect loudspeakers and an imperfect microphone.
 
 A loudspeaker has a band, resonances and soft clipping; a microphone has a low cut and noise. Together with other
-rooms (larger, dull: see :data:`ROOMS`) and held-out noises this is a shift that training never sees.
+rooms (larger, damped: see :data:`ROOMS`) and held-out noises this is a domain shift unseen in training.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ ROOMS = RoomSettings(
 
 @dataclass(frozen=True)
 class Loudspeaker:
-    """The faults of a loudspeaker."""
+    """The imperfections of a loudspeaker."""
 
     low: float  # Hz, edge of the band
     high: float  # Hz
     resonances: tuple[tuple[float, float, float], ...]  # (Hz, quality, gain)
-    drive: float  # dB of active level over the soft clipping's knee; below 0 is almost clean
+    drive: float  # active level in dB above the knee of the soft clipping; below 0 is almost clean
 
 
 def draw_loudspeaker(rng: np.random.Generator, rate: int) -> Loudspeaker:
@@ -44,7 +44,7 @@ def draw_loudspeaker(rng: np.random.Generator, rate: int) -> Loudspeaker:
 
 
 def play(samples: np.ndarray, rate: int, by: Loudspeaker) -> np.ndarray:
-    """Return samples (n,) as the loudspeaker gives them, float32, at about the level they came with."""
+    """Return samples (n,) as played by the loudspeaker, float32, at about their level before."""
     import scipy.signal
 
     level = active_level(samples, rate)
@@ -62,9 +62,9 @@ def play(samples: np.ndarray, rate: int, by: Loudspeaker) -> np.ndarray:
 
 
 def record(samples: np.ndarray, rate: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Return samples (n,) as a microphone gives them, and its signal-to-noise ratio in dB (25 to 45, drawn).
+    """Return samples (n,) as recorded by a microphone, and its signal-to-noise ratio in dB (25 to 45, drawn).
 
-    The microphone cuts below 60 Hz and adds noise that is white above 500 Hz and stronger below.
+    The microphone has a low cut at 60 Hz and adds noise that is white above 500 Hz and stronger below.
     """
     import scipy.signal
 

@@ -1,11 +1,11 @@
 """Impulse responses of shoebox rooms: exact image sources early on, a statistical tail after the mixing time.
 
 The early part is the image method (Allen and Berkley, JASA 1979) with windowed-sinc fractional delays. The tail is
-Gaussian noise whose energy follows the image method's own expected decay: the images at distance ``ct`` lie in all
+Gaussian noise whose energy follows the image method's own expected decay: the images at distance ``ct`` are in all
 directions and the one in direction ``u`` has met ``ct * sum(|u_i| / L_i)`` walls, so the energy is a mean over
 directions (Lehmann and Johansson, "Diffuse reverberation model for efficient image-source simulation of room
 impulse responses", IEEE TASLP 18(6), 2010). That decay depends on time and absorption only through their product,
-so the absorption that gives a wanted RT60 is found in closed form, without Sabine's bias.
+so the absorption for a given RT60 has a closed form, without Sabine's bias.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 
 SPEED = 343.0  # of sound, m/s
-LEAD = 32  # samples before the direct sound: room for the sinc of a reflection close behind it
+LEAD = 32  # samples before the direct sound: space for the sinc of a reflection shortly after it
 _HALF = 24  # half-length of the windowed sinc
 _PHASES = 1024  # fractional delays in the sinc table
 _CLEARANCE = 0.5  # m from the walls and between source and microphone
@@ -30,17 +30,17 @@ _CLEARANCE = 0.5  # m from the walls and between source and microphone
 
 def _ordered(given: tuple[Any, Any]) -> tuple[Any, Any]:
     if given[0] > given[1]:
-        raise ValueError(f"expected the least value first, got {list(given)}")
+        raise ValueError(f"expected the smallest value first, got {list(given)}")
     return given
 
 
-Ordered = AfterValidator(_ordered)  # marks a setting that holds the least and the most value
+Ordered = AfterValidator(_ordered)  # marks a setting that is a range, (minimum, maximum)
 Range = Annotated[tuple[float, float], Ordered]
 PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ordered]
 
 
 class RoomSettings(Settings):
-    """The rooms that are drawn: each range is uniform."""
+    """The distribution of rooms: uniform over each range."""
 
     length: PositiveRange = (3.0, 8.0)
     """m"""
@@ -51,9 +51,9 @@ class RoomSettings(Settings):
     rt60: PositiveRange = (0.15, 0.7)
     """Reverberation time, s."""
     speaker_distance: PositiveRange = (0.5, 3.0)
-    """From the speaker to the microphone, m, as far as the room allows."""
+    """Distance from the speaker to the microphone, m, as far as the room allows."""
     damping: float = Field(1.0, ge=1)
-    """The decay rate above 2 kHz over that below; 1: the same at all frequencies."""
+    """Ratio of the decay rate above 2 kHz to that below; 1: the same at all frequencies."""
 
     @field_validator("length", "width", "height")
     @classmethod
@@ -76,7 +76,7 @@ class Room:
 
     @property
     def absorption(self) -> float:
-        """Share of the energy that a wall takes from a sound at each reflection."""
+        """Share of a sound's energy that a wall absorbs at each reflection."""
         return float(-np.expm1(-2.0 * self.decay))
 
 
@@ -88,7 +88,7 @@ def draw_room(rng: np.random.Generator, settings: RoomSettings, noises: int = 3)
     distance = np.linalg.norm(candidates - microphone, axis=1)
     low, high = settings.speaker_distance
     miss = np.maximum(np.maximum(low - distance, distance - high), 0.0)
-    speaker = int(np.argmin(miss))  # the first that fits, or the nearest to fitting in a small room
+    speaker = int(np.argmin(miss))  # the first that fits, or in a small room the one that misses by least
     others = np.delete(np.arange(len(candidates)), speaker)
     others = others[np.argsort(distance[others] < _CLEARANCE, kind="stable")][:noises]
     sources = candidates[[speaker, *others]]
@@ -103,12 +103,12 @@ def make_room(
     rt60: float,
     damping: float = 1.0,
 ) -> Room:
-    """Return the room whose walls absorb what gives the wanted RT60 (T30 of the diffuse field, s)."""
+    """Return the room whose absorption yields the given RT60 (T30 of the diffuse field, s)."""
     sides = np.asarray(size, dtype=np.float64)
     grid, energy = _decay_curve(sides)
     curve = _backward(energy)
     inside = (curve <= -5.0) & (curve >= -35.0)
-    slope = np.polyfit(grid[inside], curve[inside], 1)[0]  # dB a unit of decay * metres travelled
+    slope = np.polyfit(grid[inside], curve[inside], 1)[0]  # dB per unit of decay * metres travelled
     decay = float(-60.0 / slope) / (SPEED * rt60)
     return Room(sides, np.asarray(microphone, float), np.asarray(sources, float), rt60, decay, damping)
 
@@ -118,7 +118,7 @@ def impulse_responses(
 ) -> np.ndarray:
     """Return float32 responses (sources, taps); the direct sound is 1.0 at tap ``LEAD`` of each.
 
-    Up to ``mixing`` s after the direct sound every image is exact; over ``fade`` s the tail takes over.
+    Up to ``mixing`` s after the direct sound every image is exact; the next ``fade`` s cross-fade to the tail.
     """
     taps = tap_count(room, rate)
     offsets = room.sources - room.microphone
@@ -133,19 +133,19 @@ def impulse_responses(
         grid, energy = _decay_curve(room.size)
         since = (np.arange(start, taps) - LEAD) / rate
         ramp = np.sin(0.5 * np.pi * np.clip((since - mixing) / fade, 0.0, 1.0))
-        # Energy a second of images with amplitude 1 / (4 pi r); each gives its square to the samples.
+        # Energy per second of images with amplitude 1 / (4 pi r); each adds its square to the samples.
         scale = 4.0 * np.pi * direct * np.sqrt(SPEED / (4.0 * np.pi * np.prod(room.size) * rate))
         noise = rng.standard_normal((len(direct), taps - start), dtype=np.float32)
         step = grid[1]
         reach = room.decay * (SPEED * since[None, :] + direct[:, None]) / step
-        # The curve is smooth: interpolating its logarithm by index is exact enough and cheaper than exp of many.
+        # The curve is smooth: interpolating its logarithm by index is exact enough and cheaper than many exponentials.
         root = np.interp(reach, np.arange(len(grid)), 0.5 * np.log(energy))
         early[:, start:] += noise * (np.exp(root) * ramp * scale[:, None]).astype(np.float32)
     return damp(early, rate, room) if room.damping > 1 else early
 
 
 def exact_impulse_responses(room: Room, rate: int) -> np.ndarray:
-    """Return the same by ``pyroomacoustics``, every image to the last: slow, the oracle of this module."""
+    """Return the same by ``pyroomacoustics``, with every image: slow, the oracle of this module."""
     try:
         import pyroomacoustics
     except ImportError:
@@ -175,7 +175,7 @@ def exact_impulse_responses(room: Room, rate: int) -> np.ndarray:
 
 
 def align(response: np.ndarray, direct: float) -> np.ndarray:
-    """Return a response shifted, by part of a sample too, so that its direct sound at ``direct`` lies on ``LEAD``."""
+    """Return a response shifted, by a fractional delay, so that its direct sound moves from ``direct`` to ``LEAD``."""
     if abs(direct - round(direct)) < 1e-6:
         moved = round(direct) - LEAD
         return response[moved:] if moved >= 0 else np.pad(response, (-moved, 0))
@@ -186,7 +186,7 @@ def align(response: np.ndarray, direct: float) -> np.ndarray:
 
 
 def tap_count(room: Room, rate: int) -> int:
-    """Return the length of a room's responses: its RT60 after the direct sound, at most 60 dB down."""
+    """Return the length of a room's responses in samples: RT60 after the direct sound, a decay of at most 60 dB."""
     return LEAD + max(2 * _HALF, int(np.ceil(room.rt60 * rate)))
 
 
@@ -211,7 +211,7 @@ def reverberation_time(response: np.ndarray, rate: int, low: float = -35.0) -> f
 
 
 def direct_to_reverberant(response: np.ndarray, rate: int, lead: int = LEAD) -> float:
-    """Return the energy within 2.5 ms of the direct sound over that after it, in dB."""
+    """Return the ratio of the energy within 2.5 ms of the direct sound to that after it, in dB."""
     energy = np.asarray(response, dtype=np.float64) ** 2
     end = lead + int(0.0025 * rate) + 1
     return float(10.0 * np.log10(energy[:end].sum() / max(energy[end:].sum(), 1e-12)))
@@ -236,18 +236,18 @@ def _directions(count: int = 16) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _decay_curve(size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (decay * metres travelled, mean energy left over all directions); the first is an even grid."""
+    """Return (decay * metres travelled, remaining energy averaged over directions); the first is an even grid."""
     unit, weights = _directions()
     rates = 2.0 * unit @ (1.0 / size)
     grid = np.linspace(0.0, 40.0 / rates.min(), 512)
-    # Powers of one step instead of an exponential for each point: the grid is even.
+    # The grid is even, so powers of one step replace an exponential per point.
     powers = np.exp(-rates * grid[1])[None, :] ** np.arange(32)[:, None]
     coarse = np.exp(-rates * (32 * grid[1]))[None, :] ** np.arange(16)[:, None]
     return grid, np.einsum("id,jd,d->ij", coarse, powers, weights, optimize=True).ravel()
 
 
 def _images(room: Room, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return source index, distance (m) and walls met of each image nearer than its source's ``reach`` (S,)."""
+    """Return source index, distance (m) and number of reflections of each image within its source's ``reach`` (S,)."""
     square, walls = [], []
     for axis in range(3):
         side = room.size[axis]
@@ -269,13 +269,13 @@ def _images(room: Room, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 @lru_cache(maxsize=1)
 def _sinc_table() -> np.ndarray:
-    """Windowed sincs (phases, 2 * half) for delays of 0 to 1 sample after the middle."""
+    """Windowed sincs (phases, 2 * half) for delays of 0 to 1 sample past the centre."""
     at = np.arange(-_HALF + 1, _HALF + 1)[None, :] - np.arange(_PHASES + 1)[:, None] / _PHASES
     return np.sinc(at) * np.cos(0.5 * np.pi * np.clip(at / _HALF, -1, 1)) ** 2
 
 
 def _render(source: np.ndarray, place: np.ndarray, amplitude: np.ndarray, rows: int, taps: int) -> np.ndarray:
-    """Add up impulses at fractional places into responses (rows, taps)."""
+    """Add up impulses at fractional positions into responses (rows, taps)."""
     width = taps + 2 * _HALF
     keep = place < taps + _HALF - 1
     source, place, amplitude = source[keep], place[keep], amplitude[keep]

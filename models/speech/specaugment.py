@@ -10,16 +10,16 @@ from gristmill.shards.settings import Settings
 
 
 class SpecAugment(Settings):
-    """How many masks are drawn for an utterance, and how wide they are at most."""
+    """Number of masks per utterance, and their largest widths."""
 
     band_masks: int = Field(1, ge=0)
     bands: int = Field(8, ge=0)
-    """Mel bands in a mask."""
+    """Mel bands in a mask, at most."""
     time_masks: int = Field(2, ge=0)
     frames: int = Field(10, ge=0)
-    """Frames in a time mask."""
+    """Frames in a time mask, at most."""
     time_share: float = Field(0.1, ge=0, le=1)
-    """Share of an utterance in a time mask."""
+    """Share of an utterance in a time mask, at most."""
 
     def __call__(self, features: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
         """Return features (B, T, n_mels) with masked values set to 0, the mean of a normalised band."""

@@ -1,8 +1,8 @@
-"""The top-k store of teacher labels: what is kept of each frame's distribution, and how it is coded.
+"""The top-k store of teacher labels: the part of each frame's distribution that is stored, and its encoding.
 
 A frame keeps its k largest untempered log-probabilities (Mosner et al., ICASSP 2019; Parthasarathi and Strom, ICASSP
-2019) in the order of the values as they are stored, largest first, equal values in the order of their ids, and the
-logarithm of the mass of all that is not kept. Any temperature and any smaller k can so be applied when training.
+2019) in descending order of the stored values, equal values in the order of their ids, and the logarithm of the
+remaining mass. So any temperature and any smaller k can be applied in training.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class TopKSettings(Settings):
     """Precision of the stored labels of a frame."""
 
     k: int = Field(MAX_K, ge=1, le=MAX_K)
-    """The most log-probabilities, the largest ones; students may learn from fewer."""
+    """Number of log-probabilities, the largest ones; students may use fewer."""
     step: float = Field(0.0, ge=0)
-    """The grid in nats on which log-probabilities are stored; 0: float16's own."""
+    """Quantisation step of the stored log-probabilities in nats; 0: that of float16."""
 
 
 @dataclass(frozen=True)
 class TopKInfo:
-    """Description of the labels of a set: written to its schema metadata, and checked by who trains on them.
+    """Description of the labels of a set: written to its schema metadata, and checked by training.
 
-    ``frame_rate`` is in labels a second, ``vocabulary`` the digest of the units, ``features`` the settings that the
-    teacher saw (``None``: it hears samples), ``teacher`` the digest of the model, ``step`` the grid in nats on which
-    the log-probabilities lie (0: float16's own).
+    ``frame_rate`` is in labels per second, ``vocabulary`` the digest of the units, ``features`` the settings of the
+    teacher's input (``None``: samples), ``teacher`` the digest of the model, ``step`` the quantisation step of the
+    log-probabilities in nats (0: that of float16).
     """
 
     k: int
@@ -54,16 +54,16 @@ class TopKInfo:
     step: float = 0.0
 
     def to_json(self) -> str:
-        """Return it as canonical JSON."""
+        """Return the description as canonical JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> TopKInfo:
-        """Return what :meth:`to_json` wrote."""
+        """Return the description written by :meth:`to_json`."""
         try:
             return cls(**json.loads(text))
         except (TypeError, ValueError) as error:
-            raise UserError(f"teacher labels: their description is not readable: {error}") from None
+            raise UserError(f"teacher labels: the description is not readable: {error}") from None
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> TopKInfo:
@@ -74,10 +74,10 @@ class TopKInfo:
         return cls.from_json(text.decode())
 
     def check(self, where: str, *, frame_rate: float, vocabulary: str, k: int = 1) -> None:
-        """Raise a ``UserError`` unless a model of this frame rate and vocabulary can learn k of these labels."""
+        """Raise a ``UserError`` unless a model of this frame rate and vocabulary can train on k of these labels."""
         if abs(self.frame_rate - frame_rate) > 1e-6 * frame_rate:
             raise UserError(
-                f"{where}: {self.frame_rate:g} frames a second, the model has {frame_rate:g}; expected the same: "
+                f"{where}: {self.frame_rate:g} frames per second, the model has {frame_rate:g}; expected the same: "
                 "set the hop of the features or model.subsampling"
             )
         if self.vocabulary != vocabulary:
@@ -86,7 +86,7 @@ class TopKInfo:
                 "same: teacher and student share their units"
             )
         if k > self.k:
-            raise UserError(f"{where}: k = {k} is asked for, and only {self.k} are stored a frame")
+            raise UserError(f"{where}: k = {k} is requested, and only {self.k} are stored per frame")
 
 
 class TopK(NamedTuple):
@@ -98,21 +98,21 @@ class TopK(NamedTuple):
 
     @property
     def finite(self) -> bool:
-        """Whether all frames come from log-probabilities that were finite: a value that was not shows in one part."""
+        """Whether all frames are from finite log-probabilities: a value that is not shows in one of the parts."""
         return bool(np.isfinite(self.logprobs).all() and np.isfinite(self.tail).all())
 
 
 def kept(k: int, vocabulary: int) -> int:
-    """Return how many values a frame keeps, min(k, vocabulary); what cannot be stored is a ``UserError``."""
+    """Return the number of stored values per frame, min(k, vocabulary); too large a vocabulary is a ``UserError``."""
     if vocabulary > MAX_VOCABULARY:
-        raise UserError(f"teacher: a vocabulary of {vocabulary} units, at most {MAX_VOCABULARY} can be stored")
+        raise UserError(f"teacher: a vocabulary of {vocabulary} units; at most {MAX_VOCABULARY} can be stored")
     return min(k, vocabulary)
 
 
 def select(log_probs: torch.Tensor, k: int, step: float = 0.0) -> TopK:
-    """Return the labels of log-softmax values (..., V), float32, on any device; one copy crosses to the host.
+    """Return the labels of log-softmax values (..., V), float32, on any device; one copy is made to the host.
 
-    ``step`` > 0 rounds log-probabilities to multiples of it (nats) before they become float16.
+    ``step`` > 0 rounds log-probabilities to multiples of it (nats) before the conversion to float16.
     """
     import torch
 
@@ -120,12 +120,12 @@ def select(log_probs: torch.Tensor, k: int, step: float = 0.0) -> TopK:
     k = kept(k, size)
     rounded = torch.round(log_probs / step) * step if step else log_probs
     magnitude = rounded.clamp(_LEAST, 0.0).to(torch.float16).view(torch.int16).to(torch.int32) & 0x7FFF
-    # One integer orders by stored value, then by id, so that ties do not depend on the device's sort: the bits of a
-    # float16 of one sign are in the order of its values. It is also all that has to leave the device.
+    # One integer orders by stored value, then by id, so that ties do not depend on the device's sort: the bits of
+    # float16 numbers of one sign are in the order of their values. Nothing else has to leave the device.
     reverse_id = MAX_VOCABULARY - 1 - torch.arange(size, dtype=torch.int32, device=log_probs.device)
     keys = torch.topk(reverse_id - (magnitude << 16), k, dim=-1, sorted=True).values
     chosen = (MAX_VOCABULARY - 1) - (keys & 0xFFFF)
-    # The rest is summed, not taken from 1: the difference of nearly equal numbers has no digits left.
+    # The rest is summed, not subtracted from 1: the difference of nearly equal numbers has no digits left.
     rest = log_probs.scatter(-1, chosen.long(), float("-inf")).logsumexp(-1)
     tail = rest.clamp(TAIL_FLOOR, 0.0).to(torch.float16)
     return _split(keys.cpu().numpy(), tail.cpu().numpy())
@@ -142,7 +142,7 @@ def unflatten(ids: np.ndarray, logprobs: np.ndarray, tail: np.ndarray, k: int) -
     """Return the labels (frames, k) of a record from its stored flat columns.
 
     Raises:
-        UserError: the columns' lengths do not fit each other and k.
+        UserError: the columns' lengths do not match each other and k.
     """
     frames = len(tail)
     if len(ids) != frames * k or len(logprobs) != frames * k:
@@ -151,7 +151,7 @@ def unflatten(ids: np.ndarray, logprobs: np.ndarray, tail: np.ndarray, k: int) -
 
 
 def entropy(labels: TopK) -> np.ndarray:
-    """Return each frame's entropy (...) in nats; all that is not kept counts as one unit, so it is a lower bound."""
+    """Return each frame's entropy (...) in nats; the rest counts as one unit, so it is a lower bound."""
     logs = np.concatenate([labels.logprobs, labels.tail[..., None]], axis=-1).astype(np.float32)
     return -(np.exp(logs) * logs).sum(-1)
 

@@ -58,9 +58,9 @@ class Units:
         return sentencepiece.SentencePieceProcessor(model_proto=self.model)
 
     def encode(self, text: str) -> list[int]:
-        """Return the unit numbers of a text; what the units cannot spell is left out. Never a blank."""
+        """Return the unit numbers of a text, never the blank; parts that the units cannot spell are left out."""
         if self.kind == "sentencepiece":
-            # Unit numbers are piece numbers moved by one to make room for the blank; piece 0 is "unknown".
+            # Unit numbers are piece numbers shifted by one to make room for the blank; piece 0 is "unknown".
             return [i + 1 for i in self._pieces.encode(normalise(text)) if i != 0]
         parts: Iterable[str] = normalise(text) if self.kind == "characters" else text.split()
         return [self._number[part] for part in parts if self._number.get(part, 0) != 0]
@@ -75,7 +75,7 @@ class Units:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what the numbers mean."""
+        """SHA-256 of the canonical JSON, so of the meaning of the numbers."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -94,7 +94,7 @@ class Units:
 
 
 def normalise(text: str) -> str:
-    """Return a text as it is spelled: lower-case letters with their marks, digits, apostrophes, single spaces."""
+    """Return a text as the units spell it: lower-case letters with their marks, digits, apostrophes, single spaces."""
     kept: list[str] = []
     for c in unicodedata.normalize("NFC", text).lower().replace("’", "'"):
         # Many scripts write vowels as marks, which belong to the letter before them; one on punctuation goes with it.
@@ -115,7 +115,7 @@ def characters(texts: Iterable[str]) -> Units:
     for text in texts:
         seen.update(normalise(text))
     if seen == {" "}:
-        raise UserError("units: the texts that the characters are to be taken from hold no letter")
+        raise UserError("units: the texts to take the characters from contain no letter")
     return Units("characters", (BLANK, *sorted(seen)))
 
 
@@ -125,7 +125,7 @@ def phonemes(symbols: Sequence[str]) -> Units:
 
 
 def fit_units(settings: UnitSettings, texts: Iterable[str]) -> Units:
-    """Return units of the kind that is set, fitted to texts."""
+    """Return units of the configured kind, fitted to texts."""
     return characters(texts) if settings.kind == "characters" else sentencepiece(texts, settings.size)
 
 

@@ -1,7 +1,7 @@
-"""Requests whose words leave open what is meant: "play blue river" is a song, a film or a book, by the device.
+"""Requests with ambiguous words: "play blue river" is a song, a film or a book, depending on the device.
 
-They show what context features bring a re-ranker (Su et al., SLT 2018): on a television a film is meant far more often.
-The truth is drawn given the device and the hour, so that nobody who sees words alone can do better than its prior.
+They show the effect of context features on a re-ranker (Su et al., SLT 2018): on a television a film is far more
+likely. The truth is drawn given the device and the hour, so that no model of the words alone can beat the prior.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import pyarrow as pa
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import REQUESTS
 
-VERSION = 2  # of how requests are drawn
+VERSION = 2  # of the generator
 DEVICES = ("speaker", "television", "phone")
-# The device, the hour of the day (6 to 24), and whether the words leave open what is meant.
+# The device, the hour of the day (6 to 24), and whether the words are ambiguous.
 ADDED = (pa.field("device", pa.string()), pa.field("hour", pa.float64()), pa.field("ambiguous", pa.bool_()))
 FIELDS = pa.schema([*REQUESTS, *ADDED])
 
-_SHARE = 0.5  # of the requests that are ambiguous
+_SHARE = 0.5  # share of ambiguous requests
 _DEVICE = (0.45, 0.3, 0.25)
 _INTENTS = {"music": "play_song", "video": "play_film", "books": "read_book"}
-# What a bare "play X" means on each device, by day and from 20 o'clock on.
+# Probabilities of the meanings of a bare "play X" on each device, by day and from 20:00.
 _MEANT = {
     "speaker": ((0.85, 0.03, 0.12), (0.45, 0.03, 0.52)),
     "television": ((0.06, 0.92, 0.02), (0.03, 0.95, 0.02)),
@@ -49,7 +49,7 @@ _TITLES = (
 
 
 def requests(records: int, seed: int, rows: int = 2000) -> Iterator[pa.Table]:
-    """Yield typed requests (``FIELDS``); ``ambiguous`` is true of those that name no kind of thing."""
+    """Yield typed requests (``FIELDS``); ``ambiguous`` is true for those that name no kind of media."""
     draw = RecordRandom(seed, "ambiguous")
     for first in range(0, records, rows):
         ids = [f"ambiguous/{i:07d}" for i in range(first, min(first + rows, records))]
@@ -57,7 +57,7 @@ def requests(records: int, seed: int, rows: int = 2000) -> Iterator[pa.Table]:
 
 
 def with_context(tables: Iterable[pa.Table], seed: int) -> Iterator[pa.Table]:
-    """Give other requests a device and an hour, of which their meaning is independent."""
+    """Yield other requests with a device and an hour, independent of their meaning."""
     draw = RecordRandom(seed, "context")
     for table in tables:
         drawn = [_context(draw(key)) for key in table["id"].to_pylist()]

@@ -1,7 +1,7 @@
 """The sentences of the embedded corpus: requests to a voice assistant, drawn from a small grammar.
 
-Text only. ``gristmill.actors.speech.synthesise`` speaks them. A record's sentence and voice depend on the seed, the
-part and the record's number alone, so that any stretch of a part can be made anywhere.
+Text only, synthesised by ``gristmill.actors.speech.synthesise``. A record's sentence and voice depend only on the seed,
+the part and the record's number, so that any range of a part can be made anywhere.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 @cache
 def vocabulary(domains: tuple[str, ...] = DOMAINS) -> tuple[str, ...]:
-    """Return every word that a request of some domains can hold, sorted."""
+    """Return every word that can occur in a request of the domains, sorted."""
     patterns = [pattern for domain in domains for pattern in TEMPLATES[domain]]
     texts = [_SLOT.sub(" ", pattern) for pattern in patterns]
     texts += [value for pattern in patterns for name in _SLOT.findall(pattern) for value in SLOTS[name]]
@@ -195,9 +195,9 @@ def vocabulary(domains: tuple[str, ...] = DOMAINS) -> tuple[str, ...]:
 
 @cache
 def _weighted(domains: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Return the patterns and their cumulated weights: the square root of how many sentences each makes.
+    """Return the patterns and their cumulative weights: the square root of the number of sentences of each.
 
-    Even weights would say the few sentences of a small pattern again and again.
+    Equal weights would repeat the few sentences of a small pattern too often.
     """
     patterns = [pattern for domain in domains for pattern in TEMPLATES[domain]]
     sizes = [np.prod([len(SLOTS[name]) for name in _SLOT.findall(p)]) for p in patterns]
@@ -205,7 +205,7 @@ def _weighted(domains: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
 
 
 def held_out(text: str) -> bool:
-    """Return whether a sentence belongs to the test part; the other parts never hold it, whatever the seed."""
+    """Return whether a sentence belongs to the test part; it is in no other part, for any seed."""
     digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") < _TEST_SHARE * 2**32
 
@@ -231,8 +231,8 @@ def requests(
 ) -> Iterator[pa.Table]:
     """Yield records ``start`` to ``start + n - 1`` of a part as tables (``SENTENCES``) of at most ``rows`` rows.
 
-    ``part`` is labelled, unlabelled or test; ``voices`` are drawn from for each sentence, ``domains`` are those that
-    are spoken of. Test sentences occur in no other part.
+    ``part`` is labelled, unlabelled or test; each sentence draws one of ``voices`` and one of ``domains``. Test
+    sentences occur in no other part.
     """
     if part not in PARTS:
         raise UserError(f"requests: part is {part!r}, expected one of {', '.join(PARTS)}")

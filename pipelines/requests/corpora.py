@@ -1,4 +1,4 @@
-"""The annotated requests a recipe starts from: the user's own corpora, or requests generated from templates."""
+"""Input requests of a recipe: the user's own annotated corpora, or requests generated from templates."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from gristmill.shards.step import Step
 
 
 class RequestCorpusSettings(AnnotationSettings, FoldSettings):
-    """Where requests come from.
+    """Source of the requests.
 
-    Either they are generated (``kind: assistant``: to a home) or read from the user's corpora (``files``), to which
+    They are generated (``kind: assistant``: home automation) or read from the user's corpora (``files``), to which
     ``domains``, ``parse`` and ``context`` apply.
     """
 
     kind: Literal["assistant", "files"] | None = None
-    """``files`` where places are named, else ``assistant``."""
+    """By default ``files`` if ``places`` is set, else ``assistant``."""
     places: Places | None = None
-    """files: the URLs of corpora, whose requests are dealt to the test part and to folds."""
+    """files: the URLs of corpora, whose requests are split into the test part and folds."""
     test: Places | None = None
-    """files: corpora all of whose requests are for test; ``test_share`` is 0 then if it is not given."""
+    """files: corpora for test only; ``test_share`` then defaults to 0."""
     lang: str | tuple[str, ...] = "en"
-    """assistant: the languages spoken; files: that of requests whose record does not name it."""
+    """assistant: the languages; files: the language of requests whose record does not name it."""
     records: int = Field(6000, ge=1)
-    """assistant: how many."""
+    """assistant: number of requests."""
     ambiguous: int = Field(0, ge=0)
-    """assistant: so many beside them whose words do not tell what is meant, all with device and hour."""
+    """assistant: number of additional requests with ambiguous words, which gives all requests a device and an hour."""
     shard: Cut = Cut()
     filters: tuple[ActorSettings, ...] = ()
-    """The user's own, applied to the requests before they are split."""
+    """The user's own filters, applied to the requests before they are split."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,7 +56,7 @@ class RequestCorpusSettings(AnnotationSettings, FoldSettings):
 
     @property
     def chosen(self) -> str:
-        """The kind, worked out where it was not given."""
+        """The kind, as set or derived."""
         return self.kind or ("files" if self.places or self.test else "assistant")
 
     @property
@@ -66,13 +66,13 @@ class RequestCorpusSettings(AnnotationSettings, FoldSettings):
 
     @property
     def columns(self) -> dict[str, bool]:
-        """The columns that requests have beside those of every request, and whether they hold truth values."""
+        """The additional columns of the requests, and whether each is boolean."""
         added = {field.name: pa.types.is_boolean(field.type) for field in ambiguous.ADDED} if self.ambiguous else {}
         return added | {name: kind == "boolean" for name, kind in self.context.items()}
 
 
 def check_requests(settings: RequestCorpusSettings) -> None:
-    """Refuse corpora that are missing or of no known kind, and settings that do not go together."""
+    """Raise a ``UserError`` for corpora that are missing or of an unknown kind, and for contradictory settings."""
     if settings.chosen == "assistant":
         assistant.check_languages(settings.languages)
         for name in ("places", "test", "context", "domains"):
@@ -80,17 +80,17 @@ def check_requests(settings: RequestCorpusSettings) -> None:
                 raise UserError(f"{name}: generated requests have none; expected kind: files with it")
         return
     if settings.ambiguous:
-        raise UserError("ambiguous: these are generated beside a home's requests; expected kind: assistant with it")
+        raise UserError("ambiguous: these are added to generated requests; expected kind: assistant with it")
     if settings.places is None:
         raise UserError("places: not given; expected the URL of a corpus of requests, or several")
     if len(settings.languages) != 1:
-        raise UserError(f"lang: {list(settings.languages)}; expected one, of the corpora that do not tell their own")
+        raise UserError(f"lang: {list(settings.languages)}; expected one, for the corpora that do not name their own")
     for url in (*_urls(settings.places), *_urls(settings.test)):
-        list_requests(url, "corpus")  # refuses what it cannot list when it is called, before the first row
+        list_requests(url, "corpus")  # raises in the call, before the first row
 
 
 def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
-    """Make the typed requests that the settings name (``shards.schema.REQUEST_FIELDS``), with their context."""
+    """Make the typed requests (``shards.schema.REQUEST_FIELDS``) with their context."""
     check_requests(settings)
     if settings.chosen == "files":
         reading = ParseSettings(**dict(settings.part(AnnotationSettings)), lang=settings.languages[0])
@@ -102,7 +102,7 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
 
 
 def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSet, split: int = 0) -> SealedSet:
-    """Add ``fold`` to requests, by the random split of a number: each other number is another split."""
+    """Add ``fold`` to requests, by the random split of number ``split``."""
     drops = ("part",) if "part" in requests.schema.names else ()
     stage = replace(Folds.stage(settings.part(FoldSettings), name=f"folds_{split}"), drops=drops)
     cut = settings.shard if settings.chosen == "assistant" else None
@@ -110,7 +110,7 @@ def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSe
 
 
 def _generated(run: Run, settings: RequestCorpusSettings) -> SealedSet:
-    """Requests to a home and, where they are asked for, those that the device alone tells apart."""
+    """Generate requests and, if set, ambiguous ones whose meaning depends on the device."""
     languages, records, more = settings.languages, settings.records, settings.ambiguous
 
     def tables() -> Iterator[pa.Table]:
@@ -134,7 +134,7 @@ def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
         places = zip((*train, *test), names, parts, strict=True)
         return chain.from_iterable(list_requests(url, name, part=part) for url, name, part in places)
 
-    # A listing that changed is another source; it is read twice, so that it need not be held.
+    # A changed listing is another source; it is read twice, so that it need not be kept in memory.
     return run.source("listed_requests", tables, {"rows": digest_of(tables())})
 
 

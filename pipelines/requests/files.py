@@ -1,4 +1,4 @@
-"""The weights that the re-ranking recipe hands over: a small file for each domain."""
+"""The published weights of the re-ranking recipe: a small file per domain."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from gristmill.actors.requests.rerank import FILE, file_of
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact
 
-FOLDER = "rerankers"  # below OUT: <domain>.json, as it was last trained
+FOLDER = "rerankers"  # below OUT: <domain>.json, of the last training
 
 
 def publish(out: str, weights: Mapping[str, Artifact]) -> bool:
-    """Write a file a domain below OUT where it is not there as it is; tell whether any was written."""
+    """Write a file per domain below OUT unless it is there unchanged; return whether any was written."""
     files = {file_of(store.join(out, FOLDER), domain): artifact.read(FILE) for domain, artifact in weights.items()}
     new = {url: data for url, data in files.items() if store.read_if_present(url) != data}
     for url, data in new.items():

@@ -1,10 +1,11 @@
 """A re-ranker that makes the readings of independently trained domains comparable.
 
-Su et al., "A Re-ranker Scheme for Integrating Large Scale NLU Models" (SLT 2018). Each domain reads a request by models
-of its own: is it mine, which intent, which slots. All domains' readings are one list of hypotheses, made by models that
-did not see the request. Each domain then learns, on its own again, how much its three scores and the context (the
-device, the hour) count: by the expected semantic error rate of the list (R1), by the cross-entropy of being right (R2),
-or by both (R3). R0 is the product of the three scores. Each seed is another random split of the requests.
+Su et al., "A Re-ranker Scheme for Integrating Large Scale NLU Models" (SLT 2018). Each domain reads a request with
+models of its own for domain, intent and slots. All domains' readings are one list of hypotheses, made by models that
+were not trained on the request. Each domain's weights of its three scores and the context (the device, the hour) are
+then trained independently again: by the expected semantic error rate of the list (R1), by the cross-entropy of
+correctness (R2), or by both (R3). R0 is the product of the three scores. Each seed is another random split of the
+requests.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
-SAMPLE = 2000  # records that a plan tries: each domain needs some in each fold
+SAMPLE = 2000  # records of a plan's trial: each domain needs some in each fold
 UNWEIGHTED, CHOSEN = "R0", "R3"
 PEERS: dict[str, Scaling] = {
     "lambdarank": "none",
@@ -51,15 +52,15 @@ class Config(Settings):
     """The recipe's settings; the defaults are the embedded default."""
 
     corpus: RequestCorpusSettings = RequestCorpusSettings()
-    """Where requests come from."""
+    """Source of the requests."""
     domains: DomainSettings = DomainSettings()
-    """How domains read requests."""
+    """The models of the domains."""
     lists: ListSettings = ListSettings()
     """The lists of hypotheses."""
     weights: WeightSettings = WeightSettings()
-    """How the weights of each domain are trained."""
+    """Training of each domain's weights."""
     slice: str | None = None
-    """A column of truth values: the requests for which it is true are a test set of their own."""
+    """A boolean column: the requests for which it is true are an additional test set."""
     peer: Literal["lambdarank"] | None = None
     """A system to compare with."""
 
@@ -73,17 +74,17 @@ def run(config: Config, run: Run) -> Report:
     splits = {seed: split_requests(run, config.corpus, requests, seed) for seed in run.seeds}
     domains = _domains(run, requests)
 
-    # Each domain by itself: models of all of training, for the test part, and one for each fold, which it left out.
+    # Each domain independently: models of all training data, for the test part, and one without each fold.
     models = train_domains(run, config.domains, splits, domains, config.corpus.folds)
 
-    # What all domains read in a request, by models that did not see it; its errors are counted here, once.
+    # All domains' readings of each request, by models not trained on it; errors are counted here, once.
     lists = {}
     for seed in run.seeds:
         refs: Any = readers(models[seed])
         read = Hypotheses.stage(config.lists, **refs)
         lists[seed] = run.step(Step(f"hypotheses_{seed}", (read,), splits[seed]))
 
-    # The weights of each domain, by itself again, and the peer.
+    # The weights of each domain, independently again, and the peer.
     weights = train_weights(run, config.weights, lists, domains)
     peers = train_peers(run, config.weights.context, lists) if config.peer else {}
 
@@ -102,17 +103,17 @@ def run(config: Config, run: Run) -> Report:
 
 
 def check(config: Config) -> None:
-    """Refuse what can be known to be wrong before anything is made."""
+    """Raise a ``UserError`` for mistakes that can be found before anything is made."""
     check_requests(config.corpus)
     known = config.corpus.columns
     for column in (*config.weights.context, *([config.slice] if config.slice else [])):
         if column not in known:
             raise UserError(
-                f"{column!r} is no context column of the requests; expected one of those that corpus.context names "
-                f"({', '.join(known) or 'it names none'})"
+                f"{column!r} is not a context column of the requests; expected one of corpus.context "
+                f"({', '.join(known) or 'it has none'})"
             )
     if config.slice and not known[config.slice]:
-        raise UserError(f"slice: {config.slice!r} holds no truth values; expected a column of corpus.context: boolean")
+        raise UserError(f"slice: {config.slice!r} is not boolean; expected a column of corpus.context: boolean")
     if config.peer:
         lambdarank.available()
 
@@ -123,7 +124,7 @@ def _ranking(system: str, weights: Mapping[str, Artifact]) -> Stage:
 
 
 def _domains(run: Run, requests: SealedSet) -> list[str]:
-    """Return the domains of the requests; found once and kept."""
+    """Return the domains of the requests; stored as an artifact."""
 
     def found() -> dict[str, bytes]:
         names: set[str] = set()

@@ -1,4 +1,4 @@
-"""Metrics of re-rankers: errors of the readings they choose, and whether their scores are probabilities."""
+"""Metrics of re-rankers: errors of the readings they choose, and calibration of their scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gristmill.shards.dataset import SealedSet
 REPLICATES = 2000
 BINS = 15
 NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
-ECE_TOP1 = Measure("ece_top1", "ECE, chosen ones")
+ECE_TOP1 = Measure("ece_top1", "ECE of the chosen")
 MEASURES = [
     SEMER,
     ICER,
@@ -47,7 +47,7 @@ COLUMNS = ["domain", "intent", "slots", "fold", "hypotheses", "reference_length"
 
 @dataclass(frozen=True)
 class TestLists:
-    """The lists of one test set, flattened: a hypothesis of list i lies between offsets[i] and offsets[i + 1]."""
+    """The lists of one test set, flattened: the hypotheses of list i are at ``offsets[i]:offsets[i + 1]``."""
 
     references: list[Interpretation]
     readings: list[Interpretation]
@@ -55,7 +55,7 @@ class TestLists:
     offsets: np.ndarray
     oracle: np.ndarray  # errors of the best in each list
     scores: Mapping[str, np.ndarray]  # by system
-    best: Mapping[str, np.ndarray]  # by system: the place of the chosen one in its list, -1 of none
+    best: Mapping[str, np.ndarray]  # by system: the index of the chosen one in its list, -1: none
 
     def __len__(self) -> int:
         return len(self.references)
@@ -67,7 +67,7 @@ class TestLists:
 
 
 def read_lists(ranked: SealedSet, systems: Sequence[str], only: str | None = None) -> TestLists:
-    """Return the test lists of a set in which each system has written scores; ``only`` names a column that is true."""
+    """Return the test lists of a set with scores of each system; ``only`` names a column that must be true."""
     names = [f"{part}_{system}" for system in systems for part in ("scores", "best")]
     wanted = [*COLUMNS, *names, *([only] if only else [])]
     tables = [table.filter(pa.compute.equal(table["fold"], -1)) for table in ranked.tables(wanted)]
@@ -99,7 +99,7 @@ def chosen(lists: TestLists, system: str) -> SemerResult:
 
 
 def measures(lists: TestLists, system: str, result: SemerResult) -> dict[str, tuple[float, float, float]]:
-    """Return each measure of a system, whose choices scored as ``result``, with its 95 % interval (NaN: none)."""
+    """Return each metric of a system with its 95 % interval (NaN: none); ``result`` is the score of its choices."""
     counted = result.metrics().items()
     found = {name: _around(got, math.inf if name == "semer" else 1.0) for name, got in counted}
     scores, best = lists.scores[system], lists.best[system]
@@ -121,11 +121,11 @@ def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]
 
 
 def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also: Sequence[str] = ()) -> list[MetricRow]:
-    """Return the long table: each system on each random split (``seed``), and their mean (``seed`` null).
+    """Return the metrics in long form: each system on each random split (``seed``), and their mean (``seed`` null).
 
-    Splits share utterances, so an interval over all of them is no narrower than one of theirs: it holds the
-    mean of their variances and the variance between them. ``semer_relative`` is against the baseline on the same
-    lists, ``semer_relative:X`` against each system X of ``also``.
+    Splits share utterances, so the interval of the mean is no narrower than that of a split: its variance is the mean
+    of their variances plus the variance between them. ``semer_relative`` is against the baseline on the same lists,
+    ``semer_relative:X`` against each system X of ``also``.
     """
     systems = list(next(iter(splits.values())).scores)
     results = {(seed, system): chosen(lists, system) for seed, lists in splits.items() for system in systems}
@@ -178,14 +178,14 @@ def relative(mine: SemerResult, theirs: SemerResult) -> tuple[float, float, floa
 
 
 def _row(
-    system: str, test_set: str, name: str, told: tuple[float, float, float], n: int, seed: int | None
+    system: str, test_set: str, name: str, interval: tuple[float, float, float], n: int, seed: int | None
 ) -> MetricRow:
-    value, low, high = (None if math.isnan(number) else number for number in told)
+    value, low, high = (None if math.isnan(number) else number for number in interval)
     return MetricRow(system, test_set, name, value, low, high, n, seed)
 
 
 def diagrams(splits: Mapping[int, TestLists]) -> Reliability:
-    """Return the reliability diagrams of each system over all splits: of all domains together, and of each."""
+    """Return the reliability diagrams of each system over all splits: of all domains together, and per domain."""
     made = []
     names = np.concatenate([lists.domains for lists in splits.values()])
     correct = np.concatenate([lists.correct for lists in splits.values()])

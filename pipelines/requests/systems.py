@@ -1,4 +1,4 @@
-"""The models of the re-ranking recipe: how domains read requests, and how the weights of each are trained."""
+"""The trainings of the re-ranking recipe: the models of the domains, their re-rankers' weights, and the peers."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from gristmill.shards.job import TrainJob
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
-ALONE = "_no_context"  # a system that sees the three scores alone
+ALONE = "_no_context"  # suffix of a system on the three scores only
 
 
 class DomainSettings(Settings):
-    """How domains are trained. A range is drawn from for each domain, log-uniformly: they differ as real ones do."""
+    """Training of the domains. Ranges are drawn from for each domain, log-uniformly: they differ as real ones do."""
 
     family: FamilyName = "linear"
-    """Of the domains' models."""
+    """Family of the domains' models."""
     negatives: tuple[PositiveFloat, PositiveFloat] = (2.0, 12.0)
-    """Requests of other domains for each own one, a range."""
+    """Requests of other domains per own request, a range."""
     c: tuple[PositiveFloat, PositiveFloat] = (3.0, 100.0)
     """Inverse regularisation of linear classifiers, a range."""
     settings: SerializeAsAny[FamilySettings] = Field(default_factory=FamilySettings)
-    """Of the family, all domains alike: :class:`gristmill.models.requests.linear.LinearSettings` or
-    :class:`gristmill.models.requests.neural.NeuralSettings`. What is given here is not drawn."""
+    """Settings of the family, the same for all domains: :class:`gristmill.models.requests.linear.LinearSettings` or
+    :class:`gristmill.models.requests.neural.NeuralSettings`. Values set here are not drawn."""
 
     @field_validator("settings", mode="before")
     @classmethod
     def _of_the_family(cls, given: Any, info: ValidationInfo) -> Any:
         if "family" not in info.data:
-            return FamilySettings()  # what is wrong is the family
+            return FamilySettings()  # the error is that of the family
         kind = family_of(info.data["family"]).settings
         if isinstance(given, FamilySettings):
             given = given if isinstance(given, kind) else given.model_dump(exclude_unset=True)
@@ -56,14 +56,15 @@ class DomainSettings(Settings):
 
     @field_serializer("settings")
     def _as_given(self, settings: FamilySettings) -> dict[str, Any]:
-        """Return what was given: a default that was written out would not be drawn when it is read again."""
+        """Return only the values that were set: a default written out would not be drawn when it is read again."""
         return settings.model_dump(mode="json", exclude_unset=True)
 
 
 def train_domains(
     run: Run, given: DomainSettings, splits: Mapping[int, SealedSet], domains: Sequence[str], folds: int
 ) -> dict[int, dict[int, dict[str, Artifact]]]:
-    """Return the domains' models by seed and fold: of all training (-1), and without each fold. All train at once."""
+    """Return the domains' models by seed and fold: of all training data (-1), and without each fold; trained in one
+    group."""
     left_out = [-1, *range(folds)]
     keys = [(seed, fold, domain) for seed in splits for fold in left_out for domain in domains]
     made = iter(run.train([_domain_job(given, splits[seed], domain, fold, seed) for seed, fold, domain in keys]))
@@ -87,8 +88,8 @@ def train_weights(
 ) -> dict[int, dict[str, dict[str, Artifact]]]:
     """Return the weights by seed, system (R1, R2, R3; with context also without it) and domain.
 
-    In R3 a domain competes with the calibrated scores (R2) of the others, which stay as they are; the domains are
-    independent in each of the two rounds.
+    In R3 a domain competes with the calibrated scores (R2) of the others, which are fixed; the domains are independent
+    in each of the two rounds.
     """
     views = {"": given.context} | ({ALONE: ()} if given.context else {})
     found: dict[int, dict[str, dict[str, Artifact]]] = {seed: {} for seed in lists}
@@ -127,7 +128,7 @@ def _weights_job(
 
 
 def train_peers(run: Run, context: Sequence[str], lists: Mapping[int, SealedSet]) -> dict[int, Artifact]:
-    """Return one lambdarank over all domains for each seed."""
+    """Return one lambdarank over all domains per seed."""
     training = LambdarankTraining(context=tuple(context))
     jobs = [
         TrainJob(

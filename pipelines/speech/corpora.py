@@ -1,4 +1,4 @@
-"""The speech a recipe starts from: the user's own files, real digit strings, or requests spoken by synthesis."""
+"""Input speech of a recipe: the user's own files, real digit strings, or synthesised requests."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from gristmill.shards.step import Step
 
 
 class CorpusSettings(RecordingSettings):
-    """Where speech comes from.
+    """Source of the speech.
 
-    ``kind`` ``requests`` speaks generated requests; ``digits`` joins single spoken digits found at ``digits`` into
-    strings; ``files`` reads ``labelled``, ``unlabelled`` and ``test`` (naming one of them is enough to mean it).
-    Without ``test`` a share of the labelled speakers is held out.
+    ``kind`` ``requests`` synthesises generated requests; ``digits`` joins single spoken digits found at ``digits`` into
+    strings; ``files`` reads ``labelled``, ``unlabelled`` and ``test`` (setting one of them implies it). Without
+    ``test`` a share of the labelled speakers is held out.
     """
 
     kind: Literal["requests", "digits", "files"] | None = None
-    """Worked out from the other settings where it is not given."""
+    """By default derived from the other settings."""
     labelled: Places | None = None
     """Files: annotated speech."""
     unlabelled: Places | None = None
@@ -46,25 +46,25 @@ class CorpusSettings(RecordingSettings):
     digits: str | None = None
     """Digits: recordings of single spoken digits."""
     domains: tuple[str, ...] = DOMAINS
-    """Requests: what is spoken of."""
+    """Requests: their domains."""
     labelled_records: int = Field(400, ge=1)
-    """Requests and digits: utterances of the annotated part."""
+    """Requests and digits: number of utterances in the annotated part."""
     unlabelled_records: int = Field(2400, ge=1)
-    """Requests and digits: utterances of the part without annotation."""
+    """Requests and digits: number of utterances in the part without annotation."""
     test_records: int = Field(240, ge=1)
-    """Requests and digits: utterances of the test set."""
+    """Requests and digits: number of utterances in the test set."""
     labelled_share: float = Field(0.1, gt=0, lt=1)
-    """Digits: of the recordings that are not for test."""
+    """Digits: share of the recordings outside the test set."""
     test_share: float = Field(0.2, gt=0, lt=1)
-    """Of the recordings (digits) or the labelled speakers (files)."""
+    """Share of the recordings (digits) or of the labelled speakers (files)."""
     shard: Cut = Cut()
-    """Of the three parts."""
+    """Shard sizes of the three parts."""
     filters: tuple[SpeechFilter, ...] = ()
-    """The user's own, applied when the parts are made."""
+    """The user's own filters, applied to the parts as they are made."""
 
     @property
     def chosen(self) -> str:
-        """The kind, worked out where it was not given."""
+        """The kind, as set or derived."""
         if self.kind is not None:
             return self.kind
         if self.labelled or self.unlabelled or self.test:
@@ -72,7 +72,7 @@ class CorpusSettings(RecordingSettings):
         return "digits" if self.digits else "requests"
 
     def places(self) -> dict[str, tuple[str, ...]]:
-        """Return the places of the parts that are read, by part; one that is needed and not given is refused."""
+        """Return the URLs of the parts to read, by part; a required one that is missing is a ``UserError``."""
         parts = {"requests": (), "digits": ("digits",), "files": ("labelled", "unlabelled", "test")}[self.chosen]
         found = {}
         for part in parts:
@@ -86,7 +86,7 @@ class CorpusSettings(RecordingSettings):
 
 @dataclass(frozen=True)
 class Corpora:
-    """The three parts of a corpus. ``unlabelled`` carries no text."""
+    """The three parts of a corpus. ``unlabelled`` has no text."""
 
     labelled: SealedSet
     unlabelled: SealedSet
@@ -94,7 +94,7 @@ class Corpora:
 
 
 def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
-    """Make the three parts of the corpus that the settings name."""
+    """Make the three parts of the corpus."""
     make = {"requests": _requests, "digits": _digits, "files": _files}[settings.chosen]
     corpora = make(run, settings)
     for part in ("labelled", "unlabelled", "test"):
@@ -135,7 +135,7 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
     for name, part in parts.items():
 
         def plan(name: str = name) -> Iterator[pa.Table]:
-            # The plan needs all recordings at once: a few thousand short rows.
+            # The plan needs all recordings in memory: a few thousand short rows.
             yield plan_strings(pa.concat_tables(probed.tables()), parts, run.seed)[name]
 
         identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
@@ -145,7 +145,7 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 
 
 def _files(run: Run, settings: CorpusSettings) -> Corpora:
-    """Read the user's own files; without a test part, some speakers of the labelled one are held out."""
+    """Read the user's own files; without a test part, a share of the labelled speakers is held out."""
     probed = {name: _probe(run, name, urls, settings) for name, urls in settings.places().items()}
     if "test" not in probed:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)
@@ -164,14 +164,14 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
     def tables() -> Iterator[pa.Table]:
         return chain.from_iterable(list_sources(url, corpus=name) for url, name in zip(urls, names, strict=True))
 
-    # A listing that changed is another source; it is read twice, so that it need not be held.
+    # A changed listing is another source; it is read twice, so that it need not be kept in memory.
     listing = run.source(f"listing_{name}", tables, {"rows": digest_of(tables())})
     stage = Probe.stage(ProbeSettings(**dict(settings.part(DurationSettings))))
     return run.step(Step(f"probed_{name}", (stage,), listing))
 
 
 def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]:
-    """Split a labelled corpus for training and test by whole speakers; by record where there is only one speaker."""
+    """Split a labelled corpus into training and test by whole speakers; by record if there is only one speaker."""
     speakers: set[str] = set()
     for table in probed.tables(["speaker"]):
         speakers.update(name or "" for name in table["speaker"].to_pylist())

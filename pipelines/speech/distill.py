@@ -1,9 +1,9 @@
 """Teacher-student distillation for noise-robust speech recognition.
 
-Mosner et al., ICASSP 2019; Parthasarathi and Strom, ICASSP 2019. A teacher is trained on a little annotated clean
-speech and labels much unlabelled clean speech softly. Each utterance is then put into a room with noises, and a
-student learns the teacher's distributions from the noisy copy, frame by frame; after that it sees the annotated part
-with its gold text, and at last it is trained to make fewer word errors on it.
+Mosner et al., ICASSP 2019; Parthasarathi and Strom, ICASSP 2019. A teacher is trained on little annotated clean speech
+and gives soft labels to much unlabelled clean speech. Each utterance is then mixed with noises in a room, and a student
+is trained on the noisy copy with the teacher's distribution of each frame; then on the annotated part with its gold
+text, and finally for minimum expected word error on it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TESTS = ("clean", "noisy", "rerecorded")
 
 
 class Config(DecodingSettings):
-    """The recipe's settings; the defaults are the embedded default. Test sets are decoded as is set here."""
+    """The recipe's settings; the defaults are the embedded default. Decoding settings apply to the test sets."""
 
     corpus: CorpusSettings = CorpusSettings()
     noise: NoiseSettings = NoiseSettings()
@@ -57,11 +57,11 @@ def run(config: Config, run: Run) -> Report:
     measure, normalise = (PER, "phones") if config.teacher.source == "hama" else (WER, "basic")
     rate = config.corpus.sampling_rate
 
-    # Speech, and what is to be heard beside it.
+    # Speech, noises and rooms.
     corpora = prepare_corpora(run, config.corpus)
     banks = prepare_banks(run, config.noise, corpora.unlabelled, rate)
 
-    # Noisy copies for training, and the two noisy test sets: the same simulator with other rooms and noises held out,
+    # Noisy copies for training, and the two noisy test sets: the same simulator with other rooms and held-out noises,
     # and another simulator.
     noise = config.noise
     mixed = Augment.stage(noise.of_labelled(), noise=banks.noise.ref, rooms=banks.rooms.ref)
@@ -76,7 +76,7 @@ def run(config: Config, run: Run) -> Report:
         "rerecorded": run.step(Step("rerecorded_test", (other_room,), corpora.test)),
     }
 
-    # Features of everything; where the teacher knows phonemes only, so do the texts.
+    # Features of all sets; with a phoneme teacher, texts are phonemes.
     log_mel = LogMel.stage(config.features.at(rate))
     spell: tuple[Stage, ...] = (Phonemise.stage(),) if measure is PER else ()
 
@@ -94,7 +94,7 @@ def run(config: Config, run: Run) -> Report:
     )
     units = outside_units(run, config.teacher) if outside else fitted_units(run, config.units, clean)
 
-    # The teacher, and the baseline that has the annotated part only.
+    # The teacher, and the baseline trained on the annotated part only.
     vocabulary = len(Units.from_json(units.read(UNITS_FILE).decode()))
     systems = {seed: Systems(config.systems, units, vocabulary, seed) for seed in run.seeds}
     bare = Data(clean, gold, heard)
@@ -102,14 +102,14 @@ def run(config: Config, run: Run) -> Report:
     jobs += [(("multicondition", seed), system.multicondition(bare)) for seed, system in systems.items()]
     models = dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
 
-    # Soft labels of everything clean, stored once for every k and temperature.
+    # Soft labels of all clean speech, stored once for every k and temperature.
     originals = {"labelled": corpora.labelled, "unlabelled": corpora.unlabelled} if outside else heard_clean
     data = {}
     for seed in run.seeds:
         labels = {}
         for part, source in originals.items():
             stage = _teacher(config, models.get(("teacher", seed)), hypothesis=part == "unlabelled")
-            # Labels are joined to features by id: what the teacher heard need not be kept twice.
+            # Labels are joined to features by id: audio and features need not be stored twice.
             stage = replace(stage, drops=("audio",) if outside else ("features",))
             suffix = "" if outside else f"_seed{seed}"
             labels[part] = run.step(Step(f"labels_{part}{suffix}", (stage,), source))
@@ -134,8 +134,8 @@ def run(config: Config, run: Run) -> Report:
     finals = [systems[seed].student_seq(data[seed], models["student", seed]) for seed in run.seeds]
     models |= {("student_seq", seed): made for seed, made in zip(run.seeds, run.train(finals), strict=True)}
 
-    # What each of them writes down, scored.
-    external = _heard_by_teacher(run, config, tests) if outside else {}
+    # Transcription and scoring by every system.
+    external = _external_transcripts(run, config, tests) if outside else {}
     main = {key: model for key, model in models.items() if not key[0].startswith("sweep")}
     swept = {key: model for key, model in models.items() if key[0].startswith("sweep")}
     decoding = config.part(DecodingSettings)
@@ -164,7 +164,7 @@ def run(config: Config, run: Run) -> Report:
 
 
 def check(config: Config) -> None:
-    """Refuse what can be known to be wrong before anything is made."""
+    """Raise a ``UserError`` for mistakes that can be found before anything is made."""
     check_corpus(config.corpus)
     check_noise(config.noise)
     made = config.features.at(config.corpus.sampling_rate)
@@ -183,8 +183,8 @@ def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> S
     return labelling(given.settings(hypothesis), given.model if trained is None else trained.ref, resources=resources)
 
 
-def _heard_by_teacher(run: Run, config: Config, tests: Mapping[str, SealedSet]) -> dict[str, Any]:
-    """Let a teacher that was not trained here write down the test sets."""
+def _external_transcripts(run: Run, config: Config, tests: Mapping[str, SealedSet]) -> dict[str, Any]:
+    """Return the test sets with transcripts by a teacher that was not trained here."""
     stage = _teacher(config, None, hypothesis=True)
     return {
         name: {("teacher", run.seeds[0]): run.step(Step(f"teacher_{name}", (stage,), tests[name]))} for name in TESTS

@@ -1,4 +1,4 @@
-"""The noises and rooms of a recipe, as banks that every worker of a node shares."""
+"""The noises and rooms of a recipe, as banks shared by the workers of a node."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 
-_RERECORDED_NOISES = (1, 2)  # the least and the most of the re-recorded test set
-_TALKERS = 160  # utterances at most that babble is made of
+_RERECORDED_NOISES = (1, 2)  # minimum and maximum number of noises in the re-recorded test set
+_TALKERS = 160  # utterances for babble, at most
 
 
 class NoiseSettings(MixSettings, GeneratedNoiseSettings):
-    """Which noises, how loud, in what rooms; ``noise=URL`` names a folder alone.
+    """Noises, signal-to-noise ratios and rooms; ``noise=URL`` sets the folder only.
 
-    ``copies`` are of each unlabelled utterance. Some noises are kept for the test sets.
+    ``copies`` are per unlabelled utterance. Some noises are held out for the test sets.
     """
 
     @model_validator(mode="before")
@@ -34,37 +34,37 @@ class NoiseSettings(MixSettings, GeneratedNoiseSettings):
         return {"folder": given} if isinstance(given, str) else given
 
     folder: str | None = None
-    """Of noise recordings; without one, noises are generated, among them babble of talkers of the unlabelled speech."""
+    """Folder of noise recordings; without one, noises are generated, including babble from the unlabelled speech."""
     labelled_copies: int = Field(1, ge=1)
-    """Of each annotated utterance, for all systems alike."""
+    """Copies per annotated utterance, the same for all systems."""
     rooms: RoomBankSettings = RoomBankSettings()
-    """Of training and of the noisy test set; those of the re-recorded one are larger and dull."""
+    """Rooms of training and of the noisy test set; those of the re-recorded one are larger and damped."""
     rerecorded_rt60: PositiveRange = rerecord.ROOMS.rt60
     """Reverberation time of the rooms of the re-recorded test set, s."""
     rerecorded_snr: Range = (0.0, 20.0)
-    """Of the re-recorded test set, dB."""
+    """Signal-to-noise ratios of the re-recorded test set, dB."""
 
     def of_labelled(self) -> AugmentSettings:
-        """Return how annotated utterances are made noisy for training."""
+        """Return the augmentation of annotated training utterances."""
         return AugmentSettings(**dict(self.part(MixSettings)) | {"copies": self.labelled_copies})
 
     def of_unlabelled(self) -> AugmentSettings:
-        """Return how unlabelled utterances are made noisy for training."""
+        """Return the augmentation of unlabelled training utterances."""
         return AugmentSettings(**dict(self.part(MixSettings)))
 
     def of_test(self) -> AugmentSettings:
-        """Return how the noisy test set is made."""
+        """Return the augmentation of the noisy test set."""
         return AugmentSettings(snr=self.snr, noises=self.noises, split="test")
 
     def of_rerecorded(self) -> AugmentSettings:
-        """Return how the re-recorded test set is made."""
+        """Return the augmentation of the re-recorded test set."""
         return AugmentSettings(snr=self.rerecorded_snr, noises=_RERECORDED_NOISES, split="test")
 
 
 @dataclass(frozen=True)
 class Banks:
-    """Noises (some held out for tests), the rooms of training, other rooms of the same kind for the noisy test set,
-    and rooms of another kind for the re-recorded one.
+    """Noises (some held out for tests), rooms of training, other rooms of the same distribution for the noisy test set,
+    and rooms of another distribution for the re-recorded one.
     """
 
     noise: Artifact
@@ -75,7 +75,7 @@ class Banks:
 
 def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int) -> Banks:
     """Make the banks, at the sampling rate of the speech (Hz)."""
-    noises = max(settings.noises[1], _RERECORDED_NOISES[1])  # a room has a place for each
+    noises = max(settings.noises[1], _RERECORDED_NOISES[1])  # a room has a position for each
 
     def rooms(name: str, wanted: RoomBankSettings, seed: int) -> Artifact:
         identity = {"settings": wanted.identity(), "noises": noises, "rate": rate, "seed": seed}
@@ -93,7 +93,7 @@ def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: in
 
 
 def _noise_bank(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int) -> Artifact:
-    """Gather the noises of the folder or, where none is given, make some."""
+    """Make the bank of the folder's noises or, without a folder, of generated noises."""
     if settings.folder is not None:
         folder, files, gathered = settings.folder, banks.list_noises(settings.folder), settings.part(NoiseBankSettings)
         listing = [[file.url, file.size, file.version] for file in files]
@@ -114,7 +114,7 @@ def _noise_bank(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int)
 
 
 def _talkers(speech: SealedSet) -> dict[str, list[np.ndarray]]:
-    """Return utterances for babble by split: every fourth speaker is kept for the test sets."""
+    """Return utterances for babble by split: every fourth speaker is held out for the test sets."""
     place = next((number for number, shard in enumerate(speech.shards) if shard.rows), 0)
     head = speech.read(place, ["id", "speaker", "audio"]).slice(0, _TALKERS)
     speakers = sorted({name or "" for name in head["speaker"].to_pylist()})

@@ -1,4 +1,4 @@
-"""Checks of everything that can be known before any work is done, so that nothing is half written."""
+"""Checks of inputs before any work is done, so that mistakes leave no partial results."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from gristmill.shards.errors import UserError
 
 
 def check_corpus(settings: CorpusSettings) -> None:
-    """Refuse corpora that are missing, empty or not given."""
+    """Raise a ``UserError`` for corpora that are missing, empty or not given."""
     for urls in settings.places().values():
         for url in urls:
-            list_sources(url)  # refuses what it cannot list when it is called, before the first row
+            list_sources(url)  # raises in the call, before the first row
 
 
 def check_noise(settings: NoiseSettings) -> None:
-    """Refuse a noise folder without audio."""
+    """Raise a ``UserError`` for a noise folder without audio."""
     if settings.folder is not None:
         list_noises(settings.folder)
 
 
 def check_teacher(source: TeacherSource, model: str | None, frame_rate: float) -> None:
-    """Refuse a teacher that cannot be loaded, or whose frames (a second) are not the student's."""
+    """Raise a ``UserError`` for a teacher that cannot be loaded or has another frame rate (Hz) than the student."""
     found = describe(source, model)
     if abs(found.frame_rate - frame_rate) > 1e-6 * frame_rate:
         raise UserError(
-            f"teacher: {source} gives {found.frame_rate:g} frames a second, the student {frame_rate:g}; "
+            f"teacher: {source} gives {found.frame_rate:g} frames per second, the student {frame_rate:g}; "
             "expected the same: set systems.model.subsampling"
         )

@@ -1,4 +1,4 @@
-"""Evaluation: every system writes down every test set, and the texts are scored against the references."""
+"""Evaluation: every system transcribes every test set, and the transcripts are scored against the references."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ LABELS = {
 
 
 def measures(main: Measure) -> list[Measure]:
-    """Return the measures of the report, an error rate first."""
+    """Return the metrics of the report, an error rate first."""
     return [main, SUBSTITUTIONS, DELETIONS, INSERTIONS, main.relative(), MAPSSWE]
 
 
 @dataclass(frozen=True)
 class Transcripts:
-    """The texts that models wrote: for each test set a sealed set, in which each key has a column."""
+    """Transcripts of models: for each test set a sealed set with a column per key."""
 
     sets: Mapping[str, SealedSet]
     columns: Mapping[Key, str]
@@ -53,7 +53,7 @@ class Transcripts:
 def transcribe(
     run: Run, name: str, tests: Mapping[str, SealedSet], models: Mapping[Key, Artifact], decoding: DecodingSettings
 ) -> Transcripts:
-    """Write down each test set by each model. Equal models (a k above the vocabulary) are run once."""
+    """Transcribe each test set by each model. Equal models (a k above the vocabulary) are run once."""
     first: dict[str, Key] = {}
     for key, artifact in models.items():
         first.setdefault(artifact.digest, key)
@@ -67,7 +67,7 @@ def transcribe(
 def results(
     transcripts: Transcripts, normalise: str, others: Mapping[str, Mapping[Key, SealedSet]] | None = None
 ) -> dict[str, dict[str, dict[int, WerResult]]]:
-    """Score systems on test sets; ``others`` holds sets with a column ``hypothesis``, by test set and key.
+    """Score systems on test sets; ``others`` has sets with a column ``hypothesis``, by test set and key.
 
     All systems are scored on the utterances that each of them has. Phones are scored without word boundaries.
     """
@@ -89,7 +89,7 @@ def results(
 
 
 def examples(transcripts: Transcripts, count: int = 4) -> list[Example]:
-    """Return a few utterances of each test set with what the systems of the first seed wrote."""
+    """Return a few utterances of each test set with the transcripts by the systems of the first seed."""
     first = {system: column for (system, _), column in reversed(list(transcripts.columns.items()))}
     out = []
     for test, sealed in transcripts.sets.items():
@@ -109,7 +109,7 @@ def _texts(table: pa.Table, column: str, normalise: str) -> list[str]:
 
 
 def spectrograms(tests: Mapping[str, SealedSet]) -> list[Spectrogram]:
-    """Return one utterance as a model sees it in each of the test sets."""
+    """Return the features of one utterance in each of the test sets."""
     heads = {name: _first(source, ["id", "features"]) for name, source in tests.items()}
     shared = set.intersection(*(set(head["id"].to_pylist()) for head in heads.values()))
     if not shared:
@@ -131,7 +131,7 @@ def _first(source: SealedSet, columns: list[str]) -> pa.Table:
 
 
 def curve(key: Key, model: Artifact) -> list[CurvePoint]:
-    """Return a training's losses for the report's curves."""
+    """Return the losses of a training for the report's curves."""
     points = json.loads(model.read("training.json"))["curves"]
     aside = ("epoch", "lr", "phase", "step")
     return [CurvePoint(*key, p["step"], {name: v for name, v in p.items() if name not in aside}) for p in points]
@@ -140,13 +140,13 @@ def curve(key: Key, model: Artifact) -> list[CurvePoint]:
 def grid(
     runs: Mapping[tuple[int, float], Mapping[int, WerResult]], measure: Measure, k: int, temperature: float
 ) -> Grid:
-    """Return the errors over k and the temperature with their intervals; ``k``, ``temperature``: the recipe's own."""
+    """Return the error rates over k and temperature with intervals; ``k``, ``temperature`` are the recipe's own."""
     rates = {place: wer_interval(scored) for place, scored in runs.items()}
     return Grid(
         "k x temperature",
         measure,
         rows=Axis("temperature", symbol="T"),
-        columns=Axis("k", "k, log-probabilities kept a frame"),
+        columns=Axis("k", "k, log-probabilities per frame"),
         cells=[Cell(t, k, rate.value, rate.low, rate.high) for (k, t), rate in rates.items()],
         chosen=(temperature, k),
     )

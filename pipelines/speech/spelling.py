@@ -1,4 +1,4 @@
-"""Whose words the systems write: the teacher, and the units of its and the students' output."""
+"""The teacher, and the output units that it shares with the students."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from gristmill.shards.dataset import SealedSet
 
 
 class TeacherChoice(TopKSettings):
-    """Who labels, and what is kept of its labels."""
+    """The teacher, and the precision of its labels."""
 
     source: Literal["trained", TeacherSource] = "trained"
     """``trained`` here on the annotated part, or a ``model`` of another source."""
     model: str | None = None
     """Folder, URL or hub name of a model of another source."""
     gpus: float | None = Field(None, ge=0)
-    """Of each worker that labels; null: as ``systems.gpus``."""
+    """GPUs per labelling worker; null: as ``systems.gpus``."""
 
     def settings(self, hypothesis: bool) -> TeacherSettings:
-        """Return the settings of the actor; a teacher trained here is a checkpoint."""
+        """Return the actor's settings; a teacher trained here is a checkpoint."""
         source: TeacherSource = "checkpoint" if self.source == "trained" else self.source
         return TeacherSettings(source=source, hypothesis=hypothesis, **dict(self.part(TopKSettings)))
 
@@ -41,7 +41,7 @@ def fitted_units(run: Run, settings: UnitSettings, labelled: SealedSet) -> Artif
 
 
 def outside_units(run: Run, teacher: TeacherChoice) -> Artifact:
-    """Return the artifact of the units of a teacher that is not trained here."""
+    """Return the artifact of the units of an external teacher."""
     assert teacher.source != "trained"
     units = describe(teacher.source, teacher.model).units
     return run.artifact("units", lambda: _files(units), {"vocabulary": units.digest})

@@ -1,4 +1,4 @@
-"""The systems that are compared, as training jobs: what each sees, and by which objectives it learns."""
+"""The compared systems as training jobs: the data and the objectives of each."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from gristmill.shards.stage import Resources
 
 
 class SoftSettings(Schedule, SoftTargetSettings):
-    """Learning from stored labels."""
+    """Training on stored labels."""
 
     warmup: float = Field(0.15, ge=0, le=1)
     ctc_weight: float = Field(0.0, ge=0)
-    """Of CTC on gold text, where there is some, mixed in."""
+    """Weight of CTC on gold text, if any."""
     specaugment: bool = False
-    """Whether masks are drawn too: noise and rooms hide enough where a teacher's labels say what is there."""
+    """Whether to use SpecAugment too: noise and rooms hide enough, while the teacher's labels are of clean speech."""
 
 
 class GoldSettings(Schedule):
-    """The annotated part after all speech. The student keeps its soft labels beside the gold text: gold text alone,
-    of so small a part, is learnt by heart at the cost of what the soft labels taught.
+    """Training on the annotated part after all speech. Soft labels are kept in addition to the gold text: on gold text
+    alone, the student would overfit to so small a part and forget the soft labels.
     """
 
     warmup: float = Field(0.15, ge=0, le=1)
@@ -47,9 +47,9 @@ class SequenceSettings(Schedule, ExpectedErrorSettings):
 
 
 class SweepSettings(Settings):
-    """The grid of k and T that is trained from the labels as they are stored; empty lists leave it out.
+    """The grid of k and T, trained on the stored labels; empty lists leave it out.
 
-    Cells learn from soft labels alone, for ``epochs`` passes: they are compared with each other.
+    Cells are trained on soft labels only, for ``epochs`` passes: they are compared with each other.
     """
 
     epochs: float = Field(4, gt=0)
@@ -61,21 +61,21 @@ class SystemSettings(LoopSettings):
     """Sizes and schedules of all systems."""
 
     specaugment: SpecAugment | None = None
-    """Masks of all phases on text; of soft labels, where ``student.specaugment`` asks for them."""
+    """SpecAugment in all phases on text; on soft labels, if ``student.specaugment`` is set."""
     teacher: Schedule = Schedule(epochs=40)
     multicondition: Schedule = Schedule(epochs=40)
     hard_labels: Schedule = Schedule(epochs=8)
     student: SoftSettings = SoftSettings(epochs=8)
     gold: GoldSettings | None = GoldSettings(epochs=1, lr=3e-4)
-    """Scheduled learning: after all speech; null leaves it out."""
+    """Scheduled learning, after all speech; null leaves it out."""
     sequence: SequenceSettings = SequenceSettings(epochs=2, lr=1e-4)
     init: Literal["auto", "teacher", "random"] = "auto"
-    """Weights that all who learn from labels begin with (Li et al., Interspeech 2017); auto: the teacher's, if it was
+    """Initial weights of all systems trained on labels (Li et al., Interspeech 2017); auto: the teacher's, if it was
     trained here."""
     ranks: int = Field(1, ge=1)
     """Processes that train a model together."""
     gpus: float = Field(0.0, ge=0)
-    """For each rank."""
+    """Per rank."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Systems:
-    """Makes the jobs of one seed; ``vocabulary`` is how many units there are."""
+    """Makes the jobs of one seed; ``vocabulary`` is the number of units."""
 
     settings: SystemSettings
     units: Artifact
@@ -100,11 +100,11 @@ class Systems:
     seed: int
 
     def teacher(self, data: Data) -> TrainJob:
-        """CTC on the annotated part as it was recorded."""
+        """CTC on the annotated part, without noise."""
         return self._job("teacher", {"gold": _gold(data.clean)}, [self._ctc(self.settings.teacher)])
 
     def multicondition(self, data: Data) -> TrainJob:
-        """CTC on the annotated part alone, with noise added: what noise brings without unlabelled data."""
+        """CTC on the annotated part alone, with noise: the effect of noise without unlabelled data."""
         return self._job("multicondition", {"gold": _gold(data.noisy)}, [self._ctc(self.settings.multicondition)])
 
     def hard_labels(self, data: Data) -> TrainJob:
@@ -131,7 +131,7 @@ class Systems:
         return self._job("sweep_cell", _soft_sources(data), [self._soft(soft)], self._begin(data))
 
     def student_seq(self, data: Data, student: Artifact) -> TrainJob:
-        """The student, trained on to make fewer word errors on the annotated part."""
+        """The student, trained further for minimum expected word error on the annotated part."""
         given = self.settings.sequence
         phase = Phase(
             schedule=given.part(Schedule),
@@ -145,7 +145,7 @@ class Systems:
         return None if self.settings.init == "random" else data.teacher
 
     def _soft(self, given: SoftSettings) -> Phase:
-        # Above the vocabulary there is nothing more to keep: such a k is the same training.
+        # A frame has no more labels than the vocabulary: a larger k is the same training.
         soft = given.part(SoftTargetSettings).but(k=min(given.k, self.vocabulary))
         return Phase(
             schedule=given.part(Schedule),
@@ -161,7 +161,7 @@ class Systems:
     def _job(
         self, name: str, sources: dict[str, SourceInputs], phases: list[Phase], init: Artifact | None = None
     ) -> TrainJob:
-        """Return a training that begins at random, or with the weights, units and sizes of a model."""
+        """Return a training from random weights, or from the weights, units and sizes of a model."""
         given = self.settings
         settings = AcousticTraining(
             **dict(given.part(LoopSettings)),

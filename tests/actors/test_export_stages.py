@@ -1,4 +1,4 @@
-"""What the export's stages write: names that are safe, bytes that depend on the records alone."""
+"""Files of the export's stages: safe names, and bytes that depend on the records only."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_columns_that_a_format_cannot_hold_are_refused() -> None:
     assert {"where", "raw", "audio"}.isdisjoint(export.writer("lhotse", "d", schema).params.columns)
     assert export.writer("lhotse", "d", schema, ["text", "audio"]).params.columns == ("id", "text")
     for form, column in (("huggingface", "where"), ("nemo", "where"), ("webdataset", "raw")):
-        with pytest.raises(UserError, match=f"--columns {column}: {form} cannot hold"):
+        with pytest.raises(UserError, match=f"--columns {column}: {form} does not support"):
             export.writer(form, "d", schema, [column])
     other = pa.schema([pa.field("id", pa.string()), pa.field("audio", pa.list_(AUDIO))])
     with pytest.raises(UserError, match="has no audio"):

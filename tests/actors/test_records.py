@@ -138,7 +138,7 @@ def test_functions_add_columns_of_the_types_they_state() -> None:
     assert made.drop_columns(["text", "id"]).to_pylist() == [{"first": "r0", "rest": ["n"]}]
 
 
-def test_a_column_that_is_missing_is_told_before_any_work(tmp_path: Path) -> None:
+def test_a_missing_column_is_an_error_before_any_work(tmp_path: Path) -> None:
     listed = seal_tables(str(tmp_path / "in"), "in", iter([pa.table({"id": ["a"], "words": ["x"]})]))
     step = Step("kept", (TooShort.stage(),), listed)
     with pytest.raises(UserError, match=r"^stage TooShort reads \['text'\], which its input lacks: \['id', 'words'\]$"):
@@ -146,19 +146,19 @@ def test_a_column_that_is_missing_is_told_before_any_work(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_reason_and_no_column_is_an_error_of_the_actor() -> None:
+def test_results_of_the_wrong_type_are_errors_of_the_actor() -> None:
     class Wrong(Filter):
         def reason(self, record):
             return True
 
-    with pytest.raises(UserError, match="Wrong: gave True as its reason; expected a text, or None"):
+    with pytest.raises(UserError, match="Wrong: returned the reason True; expected a text, or None"):
         Wrong(Settings())(table(["a"]))
 
     @map_records(adds=[pa.field("a", pa.string())])
     def wrong(text: str):
         return {"b": text}
 
-    with pytest.raises(UserError, match=r"wrong: gave \['b'\]; expected a mapping with values of \['a'\]"):
+    with pytest.raises(UserError, match=r"wrong: returned \['b'\]; expected a mapping with values of \['a'\]"):
         wrong(Settings())(table(["a"]))
 
 
@@ -167,10 +167,10 @@ def test_functions_that_name_no_columns_are_refused() -> None:
     def default(text: str, least: int = 3) -> None: ...
     def nothing(*, least: int = 3) -> None: ...
 
-    for function, message in ((packed, "names no column"), (default, "behind `\\*`"), (nothing, "no positional")):
+    for function, message in ((packed, "names no column"), (default, "after `\\*`"), (nothing, "no positional")):
         with pytest.raises(UserError, match=message):
             filter_records(function)
-    with pytest.raises(UserError, match="its return type makes no column"):
+    with pytest.raises(UserError, match="its return type has no column type"):
         map_records(lambda text: text)
 
 

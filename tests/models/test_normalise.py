@@ -8,7 +8,7 @@ from gristmill.pipelines.generated.assistant import spoken
 
 def test_normalise_composes_and_cleans():
     assert normalise("  Cafe\u0301\u00a0\tau\u200b lait\ufeff\r\n") == "Café au lait"
-    assert normalise("e\u200b\u0301") == "é"  # what stood apart composes
+    assert normalise("e\u200b\u0301") == "é"  # separated characters compose
     assert normalise("co\u00adoperate") == "cooperate"
 
 
@@ -29,7 +29,7 @@ def test_words_are_those_of_requests(text):
     assert words(text, "en") == spoken(text).split()
 
 
-def test_a_control_parts_words_and_a_format_sign_does_not():
+def test_a_control_character_splits_words_and_a_format_character_does_not():
     assert normalise("दीपक\x00नल") == "दीपक नल"
     assert normalise("soft\u00adhyphen\ufeff") == "softhyphen"
 

@@ -1,4 +1,4 @@
-"""Filters of the user's own are applied to the parts that they are for, and without any nothing changes."""
+"""Filters of the user's own are applied to their parts, and without any nothing changes."""
 
 from __future__ import annotations
 

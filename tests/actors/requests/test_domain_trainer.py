@@ -1,4 +1,4 @@
-"""Training of domains on sealed requests: folds left out, negatives drawn by id, the same bytes again, refusals."""
+"""Training of domains on sealed requests: folds left out, negatives drawn by id, equal bytes, errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIELDS = pa.schema([*REQUESTS, pa.field("fold", pa.int32())])
 
 
 def records(folds=3):
-    """Every fourth request is for test; the others go round the folds."""
+    """Every fourth request is for test; the others take the folds in turn."""
     return [
         {**row, "lang": "en", "label_source": "gold", "fold": -1 if n % 4 == 3 else n % folds}
         for n, row in enumerate(requests())
@@ -87,7 +87,7 @@ def test_negatives_are_drawn_by_seed_domain_and_id(data, tmp_path):
     assert drawn() != drawn(seed=1)
     common = every & drawn("chat", share=1.0)
     assert drawn() & common != drawn("chat") & common
-    # Whatever the order and the shards of the set.
+    # Independent of the order and the shards of the set.
     again = sealed(tmp_path / "again", records()[::-1], shards=2)
     assert drawn(url=again.url) == drawn()
 
@@ -113,16 +113,16 @@ def test_the_same_bytes_again_whatever_the_order_of_the_set(data, tmp_path, fami
         artifact = get_artifact(url)
         files.append({name: artifact.read(name) for name in artifact.files})
     assert files[0] == files[1] == files[2]
-    told = json.loads(files[0]["training.json"])
+    training = json.loads(files[0]["training.json"])
     own = sum(row["domain"] == "alarm" and row["fold"] in (0, 2) for row in records())
-    assert (told["domain"], told["left_out"], told["own"]) == ("alarm", 1, own)
+    assert (training["domain"], training["left_out"], training["own"]) == ("alarm", 1, own)
     model = load(files[0])
     assert (model.domain, model.family, model.intents) == ("alarm", family, ("remove", "set"))
     assert (model.slots is not None) if family == "linear" else model.tags == ("O", "B-time", "I-time")
 
 
 def test_a_domain_without_requests_left_is_refused(data, context, tmp_path):
-    with pytest.raises(UserError, match=r"domain 'weather'.*no request of it outside the test.*at least one"):
+    with pytest.raises(UserError, match=r"domain 'weather'.*none of its requests outside the test.*at least one"):
         trained(data, context, domain="weather")
     rows = records()
     for row in rows:
@@ -133,7 +133,7 @@ def test_a_domain_without_requests_left_is_refused(data, context, tmp_path):
         trained(one, context, left_out=1)
     trained(one, context, left_out=0)
     alone = sealed(tmp_path / "alone", [row for row in records() if row["domain"] == "alarm"])
-    with pytest.raises(UserError, match=r"domain 'alarm'.*no other domain"):
+    with pytest.raises(UserError, match=r"domain 'alarm'.*no requests of other domains"):
         trained(alone, context)
 
 
@@ -170,7 +170,7 @@ def test_requests_that_say_too_little_are_refused(tmp_path, context):
 
 
 def test_all_domains_are_trained_apart(data, context):
-    """Requests of other domains are negatives and nothing else: their intents and slots reach no model."""
+    """Requests of other domains are only negatives: their intents and slots reach no model."""
     for domain, intents in TEMPLATES.items():
         described = json.loads(trained(data, context, domain=domain)["files"]["model.json"])
         assert described["intents"] == sorted(intents)

@@ -1,4 +1,4 @@
-"""Folds: equal texts fall together, shares are kept, and nothing but seed and text decides."""
+"""Folds: equal texts share a fold, shares are kept, and only the seed and the text matter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_shares_are_kept_and_folds_are_even() -> None:
         assert counts[fold] == pytest.approx(1500, abs=150)
 
 
-def test_equal_texts_fall_together_wherever_they_stand() -> None:
+def test_equal_texts_share_a_fold() -> None:
     texts = [f"{way} the light {n}" for n in range(50) for way in ("dim", "Dim", " dim,", "d'im")]
     found = drawn(texts)
     assert all(len({*found[place : place + 4]}) == 1 for place in range(0, 200, 4))

@@ -1,4 +1,4 @@
-"""Readings of all domains: cross-fitted, judged against the reference, and the same in every batch and runner."""
+"""Readings of all domains: cross-fitted, scored against the reference, and the same in every batch and runner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.actors.requests.test_domain_trainer import FIELDS, job, records, seal
 from tests.models.requests.domain_examples import TEMPLATES
 
 FOLDS = (-1, 0, 1)
-# Labelled against what all others say, and told by a word that nothing else has: only a model that saw it knows.
+# Contradicts all other labels and has a word of its own: only a model trained on it can know its label.
 ODD = "xyzzy"
 
 
@@ -91,7 +91,7 @@ def test_no_request_is_read_by_a_model_that_saw_it(root, read, models):
     odd = [row for row in read if row["tokens"] == [ODD]]
     assert len(odd) == 5
     assert all(alarm(row) < -0.5 for row in odd)
-    # The same word in the test part is read by models that saw it in fold 0: the difference is what is tested for.
+    # The same word in the test part is read by models trained on it in fold 0: the difference is tested.
     tested = [{**row, "fold": -1} for row in planted() if row["tokens"] == [ODD]]
     seen = stage(models, 6, 2).build(0)(pa.Table.from_pylist(tested, schema=FIELDS)).to_pylist()
     assert all(alarm(row) > -0.3 for row in seen)

@@ -1,4 +1,4 @@
-"""The peer of the re-rankers as a stage: a record that cannot be scored costs itself."""
+"""The peer of the re-rankers as a stage: only a record that cannot be scored is lost."""
 
 from __future__ import annotations
 

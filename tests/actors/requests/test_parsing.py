@@ -1,4 +1,4 @@
-"""Parsing of annotated requests: spans point at their values, and each malformed record says why it is turned down."""
+"""Parsing of annotated requests: spans point at their values, and each malformed record is rejected with its reason."""
 
 from __future__ import annotations
 
@@ -186,12 +186,12 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("record", "reason"), MALFORMED)
-def test_a_malformed_record_is_turned_down_with_its_reason(record: dict, reason: str) -> None:
+def test_a_malformed_record_is_rejected_with_its_reason(record: dict, reason: str) -> None:
     rows = parse(own(), record, own(), context={"volume": "number"})
     assert [row["reject_reason"] for row in rows] == [None, reason, None]
 
 
-def test_a_mapping_that_lacks_an_intent_turns_it_down() -> None:
+def test_an_intent_missing_from_the_mapping_is_rejected() -> None:
     assert parse(snips("a", "O", "i"), domains={"j": "d"})[0]["reject_reason"] == A + "no domain"
 
 
@@ -207,7 +207,7 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
     assert all(not result.gaps for result in audit_below(str(tmp_path)))
 
 
-def test_what_cannot_be_set_is_told() -> None:
+def test_wrong_settings_are_errors() -> None:
     with pytest.raises(ValidationError, match="'fold' is a column of every request"):
         ParseSettings(context={"fold": "number"})
     record = {"format": "top", "header": "en_parse\tdomain", "raw": "[IN:STOP stop ]\ttimer"}

@@ -161,17 +161,17 @@ def test_a_list_to_learn_from_that_cannot_be_scored_is_one_sentence():
 
 def test_weights_that_are_refused(folder, tmp_path):
     (folder / "music.json").write_bytes(WEIGHTS[2].to_bytes())
-    with pytest.raises(UserError, match=r"music\.json: holds the weights of 'video'; expected those of 'music'"):
+    with pytest.raises(UserError, match=r"music\.json: has the weights of 'video'; expected those of 'music'"):
         stage(folder=str(folder))
     body = json.loads(WEIGHTS[1].to_bytes())
-    for change, told in (({"format": 9}, "format 9"), ({"features": ["log_asr"]}, "log_asr; this version computes")):
+    for change, message in (({"format": 9}, "format 9"), ({"features": ["log_asr"]}, "log_asr; this version computes")):
         (folder / "music.json").write_text(json.dumps(body | change))
-        with pytest.raises(UserError, match=rf"music\.json: .*{told}"):
+        with pytest.raises(UserError, match=rf"music\.json: .*{message}"):
             stage(folder=str(folder))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no re-ranker"):
+    with pytest.raises(UserError, match="has no re-ranker"):
         stage(folder=str(tmp_path / "empty"))
-    with pytest.raises(UserError, match=r"holds no reranker\.json"):
+    with pytest.raises(UserError, match=r"has no reranker\.json"):
         Rerank(RerankSettings(), **{"domain:music": str(tmp_path / "empty")})
 
 
@@ -182,7 +182,7 @@ def test_tables_that_are_refused(folder):
         actor(table.drop_columns(["hypotheses"]))
     with pytest.raises(UserError, match="no column 'hour'"):
         actor(table.drop_columns(["hour"]))
-    with pytest.raises(UserError, match=r"'slots' is of type list<.*expected text, truth values or numbers"):
+    with pytest.raises(UserError, match=r"'slots' is of type list<.*expected text, booleans or numbers"):
         lists_of(table.append_column("slots", pa.array([["a"]] * 5)), ["slots"])
     bare = pa.table({"hypotheses": [[{"domain": "music"}]]})
     with pytest.raises(UserError, match="no field 'domain_logprob'; they have domain"):
@@ -256,18 +256,18 @@ def test_a_sample_of_negatives_stands_for_all(tmp_path):
     for share in (1.0, 0.3):
         file = train(settings(negatives=share, loss="R2"), context, data=data.url)["files"]["reranker.json"]
         bias.append(DomainReranker.from_bytes(file, "video").bias)
-    assert bias[1] == pytest.approx(bias[0], abs=0.3)  # counted as they come it would be log 0.3 / 1 away, over 0.8
+    assert bias[1] == pytest.approx(bias[0], abs=0.3)  # unweighted it would be off by log 0.3 / 1, over 0.8
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"domain": "shop"}, "'shop': none of the 240 training requests in hypotheses is of this domain"),
         ({"context": ["mood"]}, "hypotheses has no column 'mood'"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(data, tmp_path, change, told):
-    with pytest.raises(UserError, match=told):
+def test_data_that_do_not_fit_are_refused(data, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
         train(settings(**change), InProcessContext(str(tmp_path / "x")), data=data.url)
 
 

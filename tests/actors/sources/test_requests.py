@@ -1,4 +1,4 @@
-"""Listing of annotated requests: every format is told by its content, and each record stands as in its file."""
+"""Listing of annotated requests: every format is detected from its content, and each record is verbatim."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def snips(folder: Path, texts: str, tags: str, labels: str) -> Path:
     return write(folder, seq_in=texts, seq_out=tags, label=labels)
 
 
-def test_each_format_is_told_by_its_content(tmp_path: Path) -> None:
+def test_each_format_is_detected_from_its_content(tmp_path: Path) -> None:
     snips(tmp_path / "snips", "stop it\n\ngo\n", "O O\n\nO\n", "stop\n\ngo\n")
     write(tmp_path / "hwu", alarm_csv=HWU)
     write(tmp_path / "top", train_tsv=TOP)
@@ -67,7 +67,7 @@ def test_each_format_is_told_by_its_content(tmp_path: Path) -> None:
     assert [row["id"] for row in listed(f"{tmp_path}/*/*.csv")] == ["c/hwu/alarm.csv#2", "c/hwu/alarm.csv#3"]
 
 
-def test_rows_come_in_tables_and_tell_their_part(tmp_path: Path) -> None:
+def test_rows_come_in_tables_and_have_their_part(tmp_path: Path) -> None:
     write(tmp_path, a_jsonl=lines(*(OWN | {"id": n} for n in range(5))))
     tables = list(list_requests(str(tmp_path), "c", part="test", rows=2))
     assert [table.num_rows for table in tables] == [2, 2, 1]
@@ -82,7 +82,7 @@ def test_records_that_cannot_be_read_stay_as_problems(tmp_path: Path) -> None:
         ("c/x", None),
         ("c/a.jsonl.gz#2~again", DUPLICATE),
         ("c/a.jsonl.gz#3", NOT_TEXT),
-        ("c/a.jsonl.gz#5", None),  # the parser tells
+        ("c/a.jsonl.gz#5", None),  # an error of the parser
     ]
 
 
@@ -103,10 +103,10 @@ def test_files_of_snips_that_differ_in_length_lose_no_line(tmp_path: Path) -> No
         ({}, "gone", "gone: no such file or folder; expected folders"),
         ({"notes_txt": "x"}, "", "no requests found; expected folders"),
         ({"notes_txt": "x"}, "notes.txt", r"notes\.txt: not a corpus of requests"),
-        ({"a_csv": "text,category\nx,y\n"}, "", r"a\.csv: its columns are those of no known corpus"),
+        ({"a_csv": "text,category\nx,y\n"}, "", r"a\.csv: its columns are not those of a known corpus"),
         ({"a_jsonl": '{"sentence": "x"}\n'}, "", r"a\.jsonl: its columns"),
         ({"a_jsonl": ""}, "a.jsonl", r"a\.jsonl: its columns"),
-        ({"seq_in": "a\n", "label": "x\n"}, "", r"seq\.out: not there; expected it beside seq\.in"),
+        ({"seq_in": "a\n", "label": "x\n"}, "", r"seq\.out: missing; expected it beside seq\.in"),
         ({"data_json": "{}"}, "data.json", r"data\.json: there is no domains\.json beside it"),
     ],
 )
@@ -119,10 +119,10 @@ def test_places_that_cannot_be_listed_are_refused_at_once(tmp_path: Path, files:
 @pytest.mark.parametrize(
     ("data", "domains", "said"),
     [
-        ("[1]", "{}", r"data\.json: cannot be read"),
-        ('{"val": 1}', "{}", r"data\.json: val is no list"),
-        ('{"val": []}', '{"bank": "x"}', r"domains\.json: bank is no list"),
-        ('{"val": []}', "{", r"domains\.json: cannot be read"),
+        ("[1]", "{}", r"data\.json: not a JSON object"),
+        ('{"val": 1}', "{}", r"data\.json: val is not a list"),
+        ('{"val": []}', '{"bank": "x"}', r"domains\.json: bank is not a list"),
+        ('{"val": []}', "{", r"domains\.json: not a JSON object"),
     ],
 )
 def test_clinc150_documents_of_another_shape_are_refused(tmp_path: Path, data: str, domains: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""The augmenting actors on tables: draws, columns, lengths, ids, and what they refuse."""
+"""The augmenting actors on tables: draws, columns, lengths, ids and errors."""
 
 import numpy as np
 import pyarrow as pa
@@ -105,12 +105,12 @@ def test_a_row_can_be_made_again_from_its_columns(banks):
         for name, offset in zip(row["noise_ids"], row["noise_offsets"], strict=True):
             start = round(offset * RATE) - past
             parts.append(noises.take(noises.ids.index(name), start, len(speech) + taps - 1))
-        heard = mixing.reverberate(np.stack(parts), scene.responses[: len(parts)], len(speech))
-        level = mixing.active_level(heard[0], RATE)
-        rest = audio.decode(row["audio"]["bytes"])[0] / row["gain"] - heard[0]
+        received = mixing.reverberate(np.stack(parts), scene.responses[: len(parts)], len(speech))
+        level = mixing.active_level(received[0], RATE)
+        rest = audio.decode(row["audio"]["bytes"])[0] / row["gain"] - received[0]
         assert level - mixing.power_level(rest) == pytest.approx(row["snr"], abs=0.1)
-        weights = np.linalg.lstsq(heard[1:].T, rest, rcond=None)[0]
-        for weight, part, snr in zip(weights, heard[1:], row["noise_snrs"], strict=True):
+        weights = np.linalg.lstsq(received[1:].T, rest, rcond=None)[0]
+        for weight, part, snr in zip(weights, received[1:], row["noise_snrs"], strict=True):
             assert level - mixing.power_level(weight * part) == pytest.approx(snr, abs=0.1)
 
 
@@ -148,7 +148,7 @@ def test_the_output_has_the_declared_schema(banks):
 
 
 @pytest.mark.parametrize("copies", [1, 2])
-def test_nothing_to_make_noisy_is_turned_down(banks, copies):
+def test_records_without_speech_are_rejected(banks, copies):
     noise, room, _ = banks
     silent = audio.encode(np.zeros(RATE, np.float32), RATE)
     good = audio.encode(_speech(0), RATE)
@@ -167,7 +167,7 @@ def _bank(folder, samples):
     return build_noise_bank_from_folder(f"{folder}-bank", NoiseBankSettings(), **given)
 
 
-def test_silent_places_of_a_noise_are_passed_over(banks, tmp_path):
+def test_silent_stretches_of_a_noise_are_skipped(banks, tmp_path):
     samples = np.zeros(4 * RATE)
     samples[:RATE] = 0.1 * np.random.default_rng(0).standard_normal(RATE)
     noise = _bank(tmp_path / "in", samples)
@@ -199,13 +199,13 @@ def test_mistakes(banks, tmp_path):
     for mistake in ({"snr": (10, 0)}, {"noises": (3, 1)}, {"copies": 0}, {"split": "dev"}):
         with pytest.raises(ValidationError, match=next(iter(mistake))):
             AugmentSettings(**mistake)
-    with pytest.raises(UserError, match="up to 5 wanted"):
+    with pytest.raises(UserError, match="up to 5 requested"):
         _stage(noise, room, noises=(1, 5)).build(0)
     alone = _bank(tmp_path / "in", np.full(RATE, 0.1))
     with pytest.raises(UserError, match="split 'test'"):
         _stage(alone, room, split="test").build(0)
     wide = build_room_bank(str(tmp_path / "r"), RoomBankSettings(count=1), noises=3, rate=16000)
-    with pytest.raises(UserError, match="one rate is expected"):
+    with pytest.raises(UserError, match="expected one rate"):
         _stage(noise, wide).build(0)
     table = pa.table({"id": ["a"], "audio": audio.audio_array([audio.encode(np.ones(100), 16000)])})
     with pytest.raises(UserError, match="speech at 16000 Hz"):

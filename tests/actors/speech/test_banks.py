@@ -1,4 +1,4 @@
-"""Banks: what goes in comes out, the same from anywhere, and mistakes are told in a sentence."""
+"""Banks: samples are read back as written, from any storage, and mistakes are errors in a sentence."""
 
 import io
 import json
@@ -92,7 +92,7 @@ def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="no audio"):
         _bank(str(tmp_path / "b"), str(tmp_path / "missing"), rate=RATE)
     (tmp_path / "empty" / "broken.wav").write_bytes(b"RIFFnothing")
-    with pytest.raises(UserError, match=r"no noise is left .*broken\.wav \(unreadable\)"):
+    with pytest.raises(UserError, match=r"can be used: .*broken\.wav \(unreadable\)"):
         _bank(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(100), RATE, format="WAV")
@@ -140,7 +140,7 @@ def test_room_bank(tmp_path):
 
 
 def test_samples_are_mapped_and_cached_once_a_node(tmp_path, monkeypatch):
-    """From object storage a file comes to the node once; locally it is mapped where it lies."""
+    """From object storage a file is copied to the node once; a local file is mapped in place."""
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
     local = _rooms(tmp_path / "r", count=2, rate=8000)
     bank = RoomBank(local.url)

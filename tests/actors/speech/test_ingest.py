@@ -1,4 +1,4 @@
-"""Ingest: every format and container comes out as records, and every kind of broken audio with its reason."""
+"""Ingest: every format and container becomes records, and every kind of broken audio is rejected with its reason."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_broken_audio_is_rejected_with_its_reason(tmp_path: Path) -> None:
     }
 
 
-def test_what_only_decoding_shows_is_rejected_by_the_loader(tmp_path: Path) -> None:
+def test_errors_found_only_by_decoding_are_rejected_by_the_loader(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "zero.flac", np.zeros(16000), 16000)
     soundfile.write(tmp_path / "hum.flac", 5e-4 * np.sin(np.arange(16000) * 0.1), 16000)
     soundfile.write(tmp_path / "opposite.wav", speech(channels=2) * [1, -1], 16000)
@@ -182,7 +182,7 @@ def test_wrong_declarations_are_rejected(tmp_path: Path) -> None:
     ]
 
 
-def test_what_has_no_text_is_no_silence(tmp_path: Path) -> None:
+def test_records_without_text_are_not_silence(tmp_path: Path) -> None:
     texts = {"a": "hello", "b": None, "c": " \n", "d": "there"}
     for name, text in texts.items():
         (tmp_path / f"{name}.flac").write_bytes(encoded())
@@ -349,7 +349,7 @@ def test_a_local_file_without_permission_is_rejected(tmp_path: Path, monkeypatch
     assert probe(f"{tmp_path}/*.parquet")["reject_reason"].to_pylist() == ["unreadable", None]
 
 
-def test_what_cannot_be_decoded_is_told_alike_each_time() -> None:
+def test_undecodable_audio_has_the_same_message_each_time() -> None:
     for data in (b"", b"no audio", bytes(500)):
         with pytest.raises(ValueError, match=r"^audio cannot be decoded$"):
             decode(data)

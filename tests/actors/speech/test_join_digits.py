@@ -1,4 +1,4 @@
-"""Digit strings: the parts share no recording, use is balanced, and the audio is what the plan says."""
+"""Digit strings: the parts share no recording, use is balanced, and the audio follows the plan."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_lost_recording_rejects_its_string_only(digits: pa.Table) -> None:
     assert out["reject_reason"].to_pylist() == [None, "missing", None]
 
 
-def test_what_cannot_be_planned_is_said(digits: pa.Table) -> None:
+def test_impossible_plans_are_errors(digits: pa.Table) -> None:
     with pytest.raises(UserError, match="shares"):
         plan_strings(digits, {"a": Part(0.7, 1), "b": Part(0.7, 1)}, seed=1)
     without = digits.set_column(digits.schema.get_field_index("speaker"), "speaker", pa.nulls(len(digits), pa.string()))

@@ -73,7 +73,7 @@ def test_same_bytes_in_any_order_and_any_process() -> None:
 
 
 def test_sentences_leave_room_for_one_letter_a_frame() -> None:
-    """CTC needs a frame for each letter, and one more between equal ones; 25 frames a second are common."""
+    """CTC needs a frame per letter, and one more between equal ones; 25 frames per second are common."""
     out = Speak.stage().build(2)(next(requests("unlabelled", 80, voices_of("unlabelled"))))
     for text, seconds in zip(out["text"].to_pylist(), out["duration"].to_pylist(), strict=True):
         needed = len(text) + sum(a == b for a, b in itertools.pairwise(text))
@@ -132,7 +132,7 @@ def test_tract_moves_the_formants() -> None:
         ("call anna", None, "unknown voice"),
     ],
 )
-def test_what_cannot_be_spoken_is_rejected(text: str | None, voice: str | None, reason: str) -> None:
+def test_unspeakable_texts_are_rejected(text: str | None, voice: str | None, reason: str) -> None:
     out = Speak.stage().build(0)(one(text, voice))
     assert reason in out["reject_reason"][0].as_py()
     assert out["audio"][0].as_py()["bytes"] is None
@@ -149,7 +149,7 @@ def test_a_missing_package_is_named(package: str, engine: str, monkeypatch: pyte
 def test_voice_specs() -> None:
     assert Voice.parse("hibari:heart,tract=0.9,pitch=0.8") == Voice("hibari", "heart", 0.9, 0.8)
     assert Voice.parse("espeak:en-gb-x-rp+f2") == Voice("espeak", "en-gb-x-rp+f2")
-    with pytest.raises(ValueError, match="no voice"):
+    with pytest.raises(ValueError, match="not a voice"):
         Voice.parse("espeak:en us")
     with pytest.raises(ValidationError, match="sampling_rate"):
         SpeakSettings(sampling_rate=100)

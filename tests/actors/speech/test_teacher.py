@@ -1,4 +1,4 @@
-"""Teachers: three sources, one actor; labels are those of the model, whatever the batch."""
+"""Teachers: three sources, one actor; labels are those of the model, independent of the batch."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def tiny_wav2vec(folder: Path, norm: str) -> Path:
 
 
 def labels_of(source: str, model: Any = None, *, rows: int = 64, resources: Any = None, **settings: Any) -> Stage:
-    """Return a stage of a teacher, whose batches have at most so many rows."""
+    """Return the stage of a teacher, with batches of at most the given number of rows."""
     made = TeacherSettings.model_validate({"source": source, **settings})
     stage = teacher.labelling(made, model, resources=resources)
     return replace(stage, batch=replace(stage.batch, rows=rows))
@@ -247,7 +247,7 @@ def test_models_that_cannot_be_read_safely_are_refused(wav2vec: Path, tmp_path: 
         labels_of("checkpoint", str(tmp_path / "none"))
     with pytest.raises(ValidationError, match="'checkpoint', 'huggingface' or 'hama'"):
         labels_of("whisper", "x")
-    with pytest.raises(UserError, match="needs the place"):
+    with pytest.raises(UserError, match="needs the location"):
         labels_of("checkpoint")
     bad = tmp_path / "bad"
     bad.mkdir()
@@ -320,9 +320,9 @@ def test_hama_reads_real_speech(data_dir: Path) -> None:
     out = run(labels_of("hama", k=20, hypothesis=True), table)
     assert TopKInfo.from_metadata(out.schema.metadata).frame_rate == 50.0
     wrong = total = 0
-    for row, heard in zip(rows, out["hypothesis"].to_pylist(), strict=True):
+    for row, hypothesis in zip(rows, out["hypothesis"].to_pylist(), strict=True):
         reference = "".join(phonemes_of(row["text"]))
-        wrong += edits(reference, "".join(comparable(heard.split())))
+        wrong += edits(reference, "".join(comparable(hypothesis.split())))
         total += len(reference)
     assert wrong / total < 0.08
     mass = [np.exp(labels(out, row).tail.astype(float)) for row in range(len(rows))]

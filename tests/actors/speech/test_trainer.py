@@ -40,7 +40,7 @@ def spoken(text, rng):
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """A gold set, a noisy copy of it, and top-k labels of the gold set that say what its text says."""
+    """A gold set, a noisy copy of it, and top-k labels of the gold set that agree with its text."""
     root = tmp_path_factory.mktemp("sets")
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("abcd "), rng.integers(3, 9))).strip() or "a" for _ in range(48)]
@@ -78,7 +78,7 @@ def sets(tmp_path_factory):
         "tail_logmass": ragged([np.full(n, np.log(0.02), np.float16) for n in frames], pa.float16()),
         "topk_frames": pa.array(frames, pa.int32()),
     }
-    for name, told in {
+    for name, described in {
         "labels": info,
         "other_rate": TopKInfo(2, 25.0, UNITS.digest, "t"),
         "other_units": TopKInfo(2, 50.0, "x", "t"),
@@ -86,7 +86,7 @@ def sets(tmp_path_factory):
             2, 50.0, UNITS.digest, "t", features=vars(FeatureSettings(sampling_rate=8000, n_mels=13))
         ),
     }.items():
-        made = pa.table(columns).replace_schema_metadata({TOPK_KEY: told.to_json()})
+        made = pa.table(columns).replace_schema_metadata({TOPK_KEY: described.to_json()})
         seal_tables(str(root / name), name, [made.slice(0, 30), made.slice(30)])
     put_artifact(str(root / "units"), {UNITS_FILE: UNITS.to_json().encode()}, {})
     return root
@@ -108,14 +108,14 @@ def config(sets, phases=None, **more):
 
 
 def train(given, context):
-    """Train by settings and inputs that stand in one mapping."""
+    """Train with settings and inputs given in one mapping."""
     inputs = {name: given[name] for name in ("data", "units", "init") if name in given}
     settings = {name: value for name, value in given.items() if name not in inputs}
     return train_by(AcousticTraining.model_validate(settings), context, **inputs)
 
 
 def phase(objective, *sources, **schedule):
-    """Return a phase of one objective, on some sources or all."""
+    """Return a phase of one objective, on the given sources or all."""
     chosen = {"sources": sources} if sources else {}
     return {f"{objective}_weight": 1.0, "schedule": schedule, "soft": {"k": 2}, **chosen}
 
@@ -132,7 +132,7 @@ class Killed(Exception):
 
 
 class Dies(InProcessContext):
-    """A worker that is gone after step 7."""
+    """A worker that dies after step 7."""
 
     def report(self, metrics, checkpoint=None):
         super().report(metrics, checkpoint)
@@ -155,7 +155,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(sets, tmp_path):
     assert other["files"] != expected["files"]
 
 
-def test_it_learns_and_recognise_writes_it_down(sets, context, tmp_path):
+def test_it_learns_and_the_recogniser_transcribes(sets, context, tmp_path):
     result = train(config(sets, [phase("ctc", "gold", epochs=25, lr=1e-2)]), context)
     losses = [row["loss"] for row in result["curves"]]
     assert losses[-1] < 0.1 * losses[0]
@@ -178,7 +178,7 @@ def test_it_learns_and_recognise_writes_it_down(sets, context, tmp_path):
 
 
 def test_word_errors_are_counted_as_the_units_spell_words(sets, tmp_path):
-    """Capitals and punctuation, which no hypothesis can hold, change nothing in training for fewer word errors."""
+    """Capitals and punctuation, which no hypothesis can contain, do not affect the expected word errors."""
     gold = pa.concat_tables(open_sealed(str(sets / "gold")).tables())
     loud = [f"«{text.upper()}!»" for text in gold["text"].to_pylist()]
     place = gold.column_names.index("text")
@@ -197,9 +197,9 @@ def test_word_errors_are_counted_as_the_units_spell_words(sets, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": "other_rate"}, "frames a second"),
+        ({"labels": "other_rate"}, "frames per second"),
         ({"labels": "other_units"}, "vocabulary"),
-        ({"labels": "other_features"}, "saw features made with"),
+        ({"labels": "other_features"}, "used feature settings"),
         ({"text": "hypothesis"}, "no column 'hypothesis'"),
         ({"labels": "absent"}, "no sealed set"),
     ],

@@ -1,4 +1,4 @@
-"""Batches are made ahead of the training: in order, with their errors, and with nothing left behind."""
+"""Batches are prefetched: in order, with their errors, and without leftover threads."""
 
 from __future__ import annotations
 

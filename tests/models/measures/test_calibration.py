@@ -23,7 +23,7 @@ def test_bins_of_equal_width_by_hand():
 
 def test_bins_of_equal_mass_by_hand():
     bins = calibration.reliability(SCORES, RIGHT, 4, "mass")
-    # Sorted, two a bin: the two .1 stand on both sides of a cut and stay together.
+    # Sorted, two per bin: the two .1 are on both sides of a cut and stay together.
     assert [(b.low, b.high, b.n) for b in bins] == [(0, 0.1, 1), (0.1, 0.5, 3), (0.5, 1, 2), (1, 1, 2)]
     gaps = 0 + abs(0.5 - 1) + abs(1.4 - 2) + abs(2 - 1)
     assert calibration.ece(SCORES, RIGHT, 4, "mass") == pytest.approx(gaps / 8)
@@ -79,7 +79,7 @@ def test_interval_covers_the_truth_and_repeats():
 
 
 def test_refusals():
-    with pytest.raises(UserError, match="no probability"):
+    with pytest.raises(UserError, match="not a probability"):
         calibration.ece(np.array([0.5, math.nan]), np.array([True, False]))
     with pytest.raises(UserError, match="1 scores and 2 outcomes"):
         calibration.log_losses(np.array([0.5]), np.array([True, False]))

@@ -59,7 +59,7 @@ def test_measures_of_a_corpus_by_hand():
         "icer": 0.5,
         "domain_error": 0.5,
         "intent_accuracy": 0.5,
-        "slot_f1": 1.0,  # five wanted, five given, all right
+        "slot_f1": 1.0,  # five expected, five predicted, all correct
         "exact_match": 0.5,
     }
 

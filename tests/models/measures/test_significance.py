@@ -76,7 +76,7 @@ def test_relative_change_is_paired():
     change = significance.relative_interval({0: better}, {0: base})
     assert change.value == pytest.approx(fixed.sum() / base.errors.sum() - 1)
     assert change.low < change.value < change.high < 0
-    # Apart, the two intervals are far wider than the paired change times the rate.
+    # Unpaired, the two intervals are far wider than the paired change times the rate.
     apart = significance.wer_interval({0: base})
     assert change.high - change.low < (apart.high - apart.low) / apart.value
     same = significance.relative_interval({0: base, 1: base}, {0: base, 1: base})
@@ -134,8 +134,8 @@ def test_mapsswe_against_sctk():
             elif x >= 1.4 * error:
                 yield from (word, "y") if x < 1.7 * error else (word,)
 
-    heard = [[" ".join(recognised(r, error)) for r in references] for error in (0.08, 0.14)]
-    a, b = (score([" ".join(r) for r in references], texts) for texts in heard)
+    hypotheses = [[" ".join(recognised(r, error)) for r in references] for error in (0.08, 0.14)]
+    a, b = (score([" ".join(r) for r in references], texts) for texts in hypotheses)
     sums = [(int(x.substitutions.sum()), int(x.deletions.sum()), int(x.insertions.sum())) for x in (a, b)]
     assert sums == [(93, 27, 22), (149, 54, 45)]
     test = significance.mapsswe(a, b)

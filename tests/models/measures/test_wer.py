@@ -15,7 +15,7 @@ def test_alignment_by_hand():
     assert wer.align("ac", "abc") == "CIC"
     assert wer.align([], "ab") == "II"
     assert wer.align("ab", []) == "DD"
-    # Two substitutions cost as much as a deletion and an insertion; the second keeps a word right.
+    # Two substitutions cost as much as a deletion and an insertion; the second keeps a word correct.
     assert sorted(wer.align("ab", "bc")) == ["C", "D", "I"]
 
 

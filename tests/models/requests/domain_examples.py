@@ -1,4 +1,4 @@
-"""Requests of four small domains, written from templates: what tests of domain models learn from."""
+"""Requests of four small domains from templates: training data for tests of domain models."""
 
 from __future__ import annotations
 

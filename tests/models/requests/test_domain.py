@@ -1,4 +1,4 @@
-"""Domain models of both families: what they learn, what they give, and their files."""
+"""Domain models of both families: training, readings and files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_can_be_learned_is_learned(models):
 
 
 def test_the_list_is_the_best_of_all_readings(models):
-    """What is left out as too low for the list is what a full list would have cut."""
+    """Readings left out early as too low are those that a full list would have cut."""
     together = Domains(models.values())
     tokens = [row["tokens"] for row in requests()] + [[], ["zzz"], ["play", "the", "alarm", "in", "the", "kitchen"]]
     every = together.read(tokens, 1000, 1000)
@@ -111,9 +111,9 @@ def test_files_that_do_not_fit_are_refused(models):
         ({"model.json": b"{"}, "model.json"),
         ({**files, "model.json": json.dumps(described | {"format": 99}).encode()}, "format 99"),
         ({**files, "model.json": json.dumps(described | {"family": "os"}).encode()}, "family 'os'"),
-        ({**files, "model.json": json.dumps(described | {"intents": ["set"]}).encode()}, "do not fit"),
-        ({**files, "weights.safetensors": pickle.dumps([1])}, "do not fit"),
-        ({"model.json": files["model.json"]}, "do not fit"),
+        ({**files, "model.json": json.dumps(described | {"intents": ["set"]}).encode()}, "do not match"),
+        ({**files, "weights.safetensors": pickle.dumps([1])}, "do not match"),
+        ({"model.json": files["model.json"]}, "do not match"),
     ):
         with pytest.raises(UserError, match=word):
             load(wrong)
@@ -140,7 +140,7 @@ def test_both_solvers_agree():
     np.testing.assert_allclose(*found, atol=0.05)
 
 
-def test_fewer_regularisation_makes_surer_scores():
+def test_less_regularisation_makes_more_confident_scores():
     tokens = [row["tokens"] for row in requests() if row["domain"] == "alarm"]
     mean = [
         np.mean([r[0].domain_logprob for r in predict(linear.fit("alarm", *examples("alarm"), s)[0], tokens)])
@@ -212,5 +212,5 @@ def test_shapes(token, written):
 def test_a_domain_of_a_single_batch_trains(epochs: int) -> None:
     own = [Example(["wake", "me"], "set", ["O", "O"])]
     settings = NeuralSettings(epochs=epochs, dim=4, hidden=4, buckets=16)
-    _, told = neural.fit("alarm", own, [["play", "it"]], settings)
-    assert len(told["curves"]) == epochs
+    _, metrics = neural.fit("alarm", own, [["play", "it"]], settings)
+    assert len(metrics["curves"]) == epochs

@@ -14,7 +14,7 @@ DOMAINS = ("music", "video")
 
 
 def labelled(utterances=300, seed=0, device=True):
-    """Lists in which video's scores are too sure, and a television asks for video."""
+    """Lists in which video's scores are overconfident, and requests to a television are for video."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(1, 5, utterances)
     n = counts.sum()
@@ -176,8 +176,8 @@ def test_gate():
     found = gate(bad, good, held)
     assert found.new < found.old
     assert found.n == (held.domain == 1).sum()
-    assert gate(good, good, held).old == found.new  # no worse is good enough
-    with pytest.raises(UserError, match=r"of the new weights is [\d.]+, of those in use [\d.]+ .* are refused"):
+    assert gate(good, good, held).old == found.new  # equal is good enough
+    with pytest.raises(UserError, match=r"of the new weights is [\d.]+, of those in use [\d.]+ .* are rejected"):
         gate(good, bad, held)
     with pytest.raises(UserError, match="expected 'music'"):
         gate(DomainReranker.unweighted("music"), good, held)

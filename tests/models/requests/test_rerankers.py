@@ -62,7 +62,7 @@ def test_confidence_by_hand():
     video = 0.3 - 2 - 0.5 - 1 + 2.0 + 0.5 * (20 - 12) / 4
     assert [one.place for one in got] == [1, 0]
     assert [one.confidence for one in got] == pytest.approx([1 / (1 + math.exp(-s)) for s in (video, music)])
-    # A device not seen in training, and no hour at all: neither says anything.
+    # A device not seen in training, and no hour at all: neither contributes.
     got = Reranker([MUSIC, VIDEO]).rank(lists, {"device": "watch", "hour": None})
     assert got[0].confidence == pytest.approx(1 / (1 + math.exp(-music)))
 
@@ -95,7 +95,7 @@ def test_exchanging_one_domain_leaves_the_others_scores_alone():
     assert first.domains["music"] is MUSIC
 
 
-def test_the_first_of_equals_is_best_and_saturated_scores_are_told_apart():
+def test_the_first_of_equals_is_best_and_saturated_scores_stay_distinct():
     reranker = Reranker([DomainReranker("music", "R2", (1.0, 1.0, 1.0), 60.0)])
     got = reranker.rank([record("music", -2, 0, 0), record("music", -1, 0, 0), record("music", 0, -1, 0)])
     assert [one.place for one in got] == [1, 2, 0]
@@ -129,26 +129,26 @@ def changed(**values):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
-        (b"no json", "video.json: this is no re-ranker's file"),
-        (b"[]", "no re-ranker's file"),
+        (b"no json", "video.json: not a re-ranker's file"),
+        (b"[]", "not a re-ranker's file"),
         (changed(format=2), "video.json: .* of format 2, this version reads format 1"),
         (changed(features=["log_domain", "log_asr"]), "features log_domain, log_asr; this version computes log_domain"),
         (changed(weights=[1.0]), "1 weights for the features"),
         (changed(context=[{"kind": "spline", "name": "x"}]), "damaged .*spline"),
         (changed(bias="x"), "damaged"),
-        (changed(bias=math.inf), "a weight is no number"),
+        (changed(bias=math.inf), "a weight not a number"),
         (changed(loss="R9"), "loss R9"),
     ],
 )
-def test_files_that_are_refused(data, told):
-    with pytest.raises(UserError, match=told):
+def test_files_that_are_refused(data, message):
+    with pytest.raises(UserError, match=message):
         Reranker.load({"video.json": data})
 
 
 def test_two_files_of_one_domain_and_none_at_all():
-    with pytest.raises(UserError, match=r"b: holds the weights of 'music', as a does"):
+    with pytest.raises(UserError, match=r"b: has the weights of 'music', as a does"):
         Reranker.load({"a": MUSIC.to_bytes(), "b": MUSIC.to_bytes()})
     with pytest.raises(UserError, match="no weights file"):
         Reranker.load({})
@@ -162,9 +162,9 @@ def test_lists_that_are_refused():
         reranker.rank([record("music", -1, math.nan, -1)])
     with pytest.raises(UserError, match="'video' needs the context column 'device'"):
         reranker.rank([record("video", -1, -1, -1)], {"hour": 1})
-    with pytest.raises(UserError, match=r"'hour' holds texts; .* trained on numbers"):
+    with pytest.raises(UserError, match=r"'hour' has texts; .* trained on numbers"):
         reranker.rank([record("video", -1, -1, -1)], {"device": "tv", "hour": "noon"})
-    with pytest.raises(UserError, match=r"'device' holds numbers; .* trained on texts"):
+    with pytest.raises(UserError, match=r"'device' has numbers; .* trained on texts"):
         reranker.rank([record("video", -1, -1, -1)], {"device": 3, "hour": 1})
 
 

@@ -59,7 +59,7 @@ def test_other_files_are_refused():
 
 
 def test_a_checkpoint_describes_the_network_in_one_object():
-    """Its bytes are those of every version: sizes with both ends, units and features, keys in order."""
+    """The bytes are the same in every version: sizes with both ends, units and features, keys in order."""
     from gristmill.models.weights import read_metadata
 
     units = characters(["ab"])
@@ -74,7 +74,7 @@ def test_a_checkpoint_describes_the_network_in_one_object():
     }
     changed = {**written, "config": {**written["config"], "dim": 33}}
     tensors = load(data)
-    with pytest.raises(UserError, match="do not fit together"):
+    with pytest.raises(UserError, match="do not match"):
         load_acoustic(save(tensors, metadata={"gristmill": json.dumps(changed)}))
 
 

@@ -1,4 +1,4 @@
-"""Feature settings: their text, the band, and the sampling rate that the corpus gives."""
+"""Feature settings: their JSON, the band, and the corpus's sampling rate."""
 
 import json
 
@@ -9,7 +9,7 @@ from gristmill.models.speech.features import FeatureSettings, FilterBankSettings
 from gristmill.shards.errors import UserError
 
 
-def test_the_text_of_the_settings_is_the_same_as_ever():
+def test_the_json_of_the_settings_is_unchanged():
     text = FilterBankSettings(n_mels=40, normalise="none").at(8000).to_json()
     assert text == (
         '{"floor": 1e-06, "high_hz": null, "hop_s": 0.01, "low_hz": 60.0, "n_mels": 40, "normalise": "none", '
@@ -27,7 +27,7 @@ def test_the_text_of_the_settings_is_the_same_as_ever():
         ('{"mels": 40}', "mels: Extra"),
     ],
 )
-def test_what_is_no_text_of_settings_is_refused_in_a_sentence(text, problem):
+def test_other_texts_are_refused_in_a_sentence(text, problem):
     with pytest.raises(UserError, match=problem) as refused:
         FeatureSettings.from_json(text)
     assert "\n" not in str(refused.value)

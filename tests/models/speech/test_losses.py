@@ -57,7 +57,7 @@ def test_tail_modes_at_temperature_one():
         "uniform": kept - rest * q[..., k:].mean(-1),
     }
     for tail, frames in expected.items():
-        for held in (k, 6):  # a smaller k than what is stored gives the same as storing no more
+        for held in (k, 6):  # a k below the stored one gives the same as storing k
             got = loss(student, teacher, lengths, held, k=k, tail=tail)
             assert float(got) == pytest.approx(float(mean_over_valid(frames, lengths)), abs=1e-5), (tail, held)
 

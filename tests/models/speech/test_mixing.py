@@ -1,4 +1,4 @@
-"""Levels, convolution and ratios, each against a slow plain form."""
+"""Levels, convolution and signal-to-noise ratios, each against a slow reference implementation."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def _placed(speech, taps):
 
 
 def test_pure_delay_room_gives_the_input_back():
-    """A room of nothing but direct sound, 3.7 m away: frame t stays frame t, to the sample."""
+    """A room with direct sound only, 3.7 m away: frame t stays frame t, to the sample."""
     speech = _speechlike(3)
     delay = 3.7 / rooms.SPEED * RATE
     response = rooms.align(np.sinc(np.arange(1200) - delay), delay)[:600].astype(np.float32)
@@ -132,7 +132,7 @@ def test_achieved_ratio_is_the_drawn_one(snrs):
     assert got.noise_snrs == snrs
 
 
-def test_no_clipping_and_the_gain_is_told():
+def test_no_clipping_and_the_gain_is_returned():
     speech = _speechlike(6, level=2.0)
     got = mixing.mix(speech[None], (), RATE)
     assert np.abs(got.samples).max() <= mixing.PEAK + 1e-6

@@ -1,4 +1,4 @@
-"""Made noise: level, length, repeatability, and the spectra that the names promise."""
+"""Generated noise: level, length, repeatability, and the spectra that the names promise."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_hum_is_tonal_and_coloured_is_not():
     assert hum < 0.05 < 0.4 < broad
 
 
-def test_colour_falls_as_told():
+def test_colour_falls_at_the_given_rate():
     power = np.abs(np.fft.rfft(noise._coloured(np.random.default_rng(0), RATE, 160000, 3.0))) ** 2
     octave = lambda low: power[low * 10 : 2 * low * 10].mean()
     assert 10 * np.log10(octave(500) / octave(2000)) == pytest.approx(6.0, abs=0.7)
@@ -46,7 +46,7 @@ def test_colour_falls_as_told():
 def test_music_has_a_beat_and_pitches():
     samples = noise.music(np.random.default_rng(3), RATE, 6.0)
     power = np.sort(np.abs(np.fft.rfft(samples)) ** 2)[::-1]
-    assert power[: len(power) // 50].sum() > 0.7 * power.sum()  # few lines hold the energy
+    assert power[: len(power) // 50].sum() > 0.7 * power.sum()  # few lines have most of the energy
 
 
 def test_babble_is_fuller_than_one_talker():

@@ -1,4 +1,4 @@
-"""The second simulator: its faults are there, and its draws are the generator's."""
+"""The second simulator: its imperfections are audible, and its draws come from the generator."""
 
 import numpy as np
 import pytest

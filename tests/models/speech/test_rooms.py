@@ -31,7 +31,7 @@ def test_decay_is_the_declared_one(rt60):
 def test_direct_sound_is_one_at_the_lead_and_first_of_all():
     for _, responses in _some(10):
         assert responses.dtype == np.float32
-        # Sincs of close reflections ring a little into the direct sound's place.
+        # Sincs of close reflections ring a little into the sample of the direct sound.
         assert np.allclose(responses[:, LEAD], 1.0, atol=0.05)
         assert abs(responses[:, : LEAD - 24]).max() == 0.0
 
@@ -97,7 +97,7 @@ def test_align_moves_by_parts_of_a_sample():
 
 
 def test_settings_that_make_no_room_are_refused():
-    with pytest.raises(ValidationError, match=r"rt60\s.*least value first"):
+    with pytest.raises(ValidationError, match=r"rt60\s.*smallest value first"):
         RoomSettings(rt60=(0.5, 0.2))
     with pytest.raises(ValidationError, match=r"height\s.*no side"):
         RoomSettings(height=(1.0, 2.0))
@@ -118,5 +118,5 @@ def test_exact_image_method_agrees():
     assert abs(np.median(ratios)) < 1.0
     assert np.median(np.abs(ratios)) < 1.5
     assert np.median(np.abs(times)) < 0.10
-    assert np.median(np.abs(declared)) < 0.10  # our absorption gives the wanted time in the exact method too
+    assert np.median(np.abs(declared)) < 0.10  # the absorption gives the declared time in the exact method too
     assert np.median(early) > 0.98

@@ -1,4 +1,4 @@
-"""Top-k labels: what is kept is the largest, in order, with the right mass beside it."""
+"""Top-k labels: the largest values are kept, in order, with the right remaining mass."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_tail_is_finite_when_all_is_kept() -> None:
 
 @pytest.mark.parametrize(("size", "k"), [(50, 5), (6, 6)])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_shows(size: int, k: int, bad: float) -> None:
+def test_values_that_are_not_finite_show(size: int, k: int, bad: float) -> None:
     logits = torch.randn(3, 4, size, generator=torch.Generator().manual_seed(0))
     logits[1, 2, 3] = bad
-    logits[2, 0, 1] = float("-inf")  # a unit that is never meant is right
+    logits[2, 0, 1] = float("-inf")  # a unit of probability 0 is valid
     found = select(torch.log_softmax(logits, -1), k)
     assert [TopK(*(part[i] for part in found)).finite for i in range(3)] == [True, False, True]
 
@@ -115,7 +115,7 @@ def test_a_trainer_refuses_labels_that_are_not_its_own() -> None:
     assert TopKInfo.from_json(info.to_json()) == info
     assert TopKInfo.from_metadata({b"gristmill.topk": info.to_json().encode()}) == info
     info.check("data.x", frame_rate=50.0, vocabulary="abc", k=20)
-    with pytest.raises(UserError, match=r"^data\.x: 50 frames a second, the model has 25"):
+    with pytest.raises(UserError, match=r"^data\.x: 50 frames per second, the model has 25"):
         info.check("data.x", frame_rate=25.0, vocabulary="abc")
     with pytest.raises(UserError, match="vocabulary"):
         info.check("data.x", frame_rate=50.0, vocabulary="abd")

@@ -1,4 +1,4 @@
-"""Units: what a text is spelled with."""
+"""Units and the spelling of texts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gristmill.models.speech.units import characters, normalise
         ("हिन्दी, भाषा।", "हिन्दी भाषा"),
         ("ภาษาไทยที่นี่", "ภาษาไทยที่นี่"),
         ("na\u0308her", "näher"),  # composed
-        ("q\u0308y", "q\u0308y"),  # there is no such letter in one piece
-        ("so ❤\ufe0f it", "so it"),  # a mark on a sign
+        ("q\u0308y", "q\u0308y"),  # there is no composed character
+        ("so ❤\ufe0f it", "so it"),  # a mark on a symbol
         (" \u0301a", "a"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Requests of a recipe: files and templates come out as typed records with their folds, and nothing is lost."""
+"""Requests of a recipe: files and templates become typed records with their folds, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Prepare = Callable[..., SealedSet]
 
 @pytest.fixture
 def prepare(tmp_path: Path) -> Prepare:
-    """Make the requests of a run, of which all is audited."""
+    """Make the requests of a run and audit all of it."""
 
     def prepared(seed: int = 0, split: bool = True, **settings: object) -> SealedSet:
         run = Run(str(tmp_path / "out"), InProcessRunner(), seed)
@@ -152,7 +152,7 @@ def test_object_storage_gives_the_same_records(tmp_path: Path, prepare: Prepare)
         ({"kind": "assistant", "places": "x"}, "places: generated requests have none"),
     ],
 )
-def test_mistakes_are_told_before_any_work(settings: dict, said: str) -> None:
+def test_mistakes_are_errors_before_any_work(settings: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_requests(RequestCorpusSettings(**settings))
 

@@ -1,4 +1,4 @@
-"""Settings of domains: the family decides which are known, and what is given is not drawn."""
+"""Settings of domains: the family determines the known ones, and values that are set are not drawn."""
 
 from __future__ import annotations
 

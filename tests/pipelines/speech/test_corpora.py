@@ -1,4 +1,4 @@
-"""The user's own files: several places in one part, and what a change of a file redoes."""
+"""The user's own files: several locations in one part, and the work redone after a change of a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def utterance(path: Path, seed: int = 0, text: str | None = "go on") -> Path:
 
 @pytest.fixture
 def prepare(tmp_path: Path) -> Callable[..., tuple[Corpora, Run]]:
-    """Make the corpora of a run; its trace tells what was done and what was kept."""
+    """Make the corpora of a run; its trace has the steps that were run or kept."""
 
     def prepared(**settings: object) -> tuple[Corpora, Run]:
         run = Run(str(tmp_path / "out"), InProcessRunner())

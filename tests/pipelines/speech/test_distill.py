@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digests(out: Path) -> set[tuple[str, str]]:
-    """Names and digests of all sealed sets, those of other settings that lie there too."""
+    """Names and digests of all sealed sets, including those of other settings."""
     found = list(audit_below(str(out)))
     assert found
     assert not any(one.gaps for one in found)
@@ -58,7 +58,7 @@ def test_every_system_is_scored_on_every_test_set(finished: Path) -> None:
         (20, 2.0),
         (40, 2.0),
     }
-    # The vocabulary has fewer than 40 units, so k = 40 is whatever k = vocabulary is, and 20 need not be.
+    # The vocabulary has fewer than 40 units, so k = 40 equals k = vocabulary, and 20 may differ.
     assert report["lineage"]
     assert report["records"]
     assert "<svg" in (finished / "report.html").read_text()
@@ -119,7 +119,7 @@ def test_a_teacher_of_another_frame_rate_is_refused_at_once(finished: Path, tmp_
     small = [item.replace("layers: 1", "layers: 1, subsampling: 2") for item in SMALL]
     result = run(*small, f"teacher={{source: checkpoint, model: {teacher}}}", f"out={tmp_path / 'out'}")
     assert result.exit_code == 2
-    assert "frames a second" in result.stderr
+    assert "frames per second" in result.stderr
     assert not list(tmp_path.glob("out/*/"))
 
 
@@ -160,11 +160,11 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["corpus.labelled=/nowhere", "corpus.unlabelled=/nowhere"], "/nowhere"),
         (["noise=/nowhere/noises"], "/nowhere/noises"),
-        (["noise.rooms.rt60=[0.7, 0.2]"], "noise.rooms.rt60: expected the least value first"),
+        (["noise.rooms.rt60=[0.7, 0.2]"], "noise.rooms.rt60: expected the smallest value first"),
         (["noise.noises=[0, 2]"], "noise.noises[0]"),
         (["features.high_hz=9000", "corpus.sampling_rate=16000"], "band 60.0 to 9000.0 Hz does not fit"),
         (["features.sampling_rate=8000"], "features.sampling_rate"),
@@ -175,9 +175,9 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
         (["systems.model.encoder=transformer"], "conformer"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(overrides: list[str], told: str, tmp_path: Path) -> None:
+def test_mistakes_are_errors_in_a_sentence(overrides: list[str], message: str, tmp_path: Path) -> None:
     result = run("runner=inprocess", f"out={tmp_path / 'out'}", *overrides)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("out/*/"))

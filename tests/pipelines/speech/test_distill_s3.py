@@ -70,12 +70,12 @@ def local(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> set[tuple[s
 
 
 def made(out: str) -> set[tuple[str, str]]:
-    """Names and digests of what was made; what only points at files says where they lie, so it differs."""
+    """Names and digests of all results but pointers, which contain the location of files and so differ."""
     return {(name, digest) for name, digest in digests(out) if not name.startswith(("listing_", "probed_", "split_"))}
 
 
 def check(counts: Counter[str], out: str) -> None:
-    """Count against what was made: sets, their shards, and all else that is done once."""
+    """Compare counts with the results: sets, their shards, and everything that is done once."""
     found = list(audit_below(out))
     shards, sets = sum(one.shards for one in found), len(found)
     assert counts["ListObjects"] <= 5 * sets + 20, (counts, shards, sets)

@@ -1,4 +1,4 @@
-"""Settings of the systems: what the trainer would refuse is refused when they are read."""
+"""Settings of the systems: errors of the trainer are raised when they are read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("override", "message"), WRONG.values(), ids=WRONG)
-def test_mistakes_are_told_when_the_recipe_is_read(tmp_path: Path, override: str, message: str) -> None:
+def test_mistakes_are_errors_when_the_recipe_is_read(tmp_path: Path, override: str, message: str) -> None:
     result = CliRunner().invoke(app, ["run", RECIPE, override, f"out={tmp_path / 'out'}"])
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
@@ -60,7 +60,7 @@ def training(job: TrainJob) -> AcousticTraining:
 
 
 def test_saved_settings_make_the_same_job(tmp_path: Path) -> None:
-    """Defaults are part of a job, whether they were written down or not."""
+    """Defaults are part of a job, whether they are written out or not."""
     settings = SystemSettings.model_validate({"model": {"encoder": "gru", "dim": 32}, "specaugment": {"bands": 3}})
     again = SystemSettings.model_validate(settings.model_dump(mode="json"))
     jobs = []
