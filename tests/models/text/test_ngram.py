@@ -88,7 +88,7 @@ def test_merged_counts_are_those_of_all_text() -> None:
         (1, (0,), "greater than or equal to 2"),
         (7, (0,), "less than or equal to 6"),
         (3, (1, 1), "the first 0"),
-        (3, (0, 2, 1), "do not fall"),
+        (3, (0, 2, 1), "do not decrease"),
         (2, (0, 0, 1), "at most 2"),
     ],
 )
