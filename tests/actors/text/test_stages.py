@@ -60,7 +60,7 @@ def test_equal_texts_are_in_one_part_and_small_shares_are_within_large_ones() ->
 
 
 @pytest.mark.parametrize(
-    ("dev", "test", "message"), [(0.0, 0.2, "greater than 0"), (0.5, 0.5, "expected both together below 1")]
+    ("dev", "test", "message"), [(0.0, 0.2, "greater than 0"), (0.5, 0.5, "expected a sum below 1")]
 )
 def test_parts_that_leave_nothing_are_refused(dev: float, test: float, message: str) -> None:
     with pytest.raises(ValidationError, match=message):

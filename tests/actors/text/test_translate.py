@@ -172,7 +172,7 @@ def test_a_translator_without_the_target_language_is_refused(translator, tmp_pat
     [
         ("vocab.json", b"[1]", "not a vocabulary"),
         ("vocab.json", b'{"</s>":0,"<unk>":1,"<pad>":3}', "have gaps"),
-        ("vocab.json", b'{"</s>":0,"<pad>":1,"<unk>":2}', "<pad> as the last one"),
+        ("vocab.json", b'{"</s>":0,"<pad>":1,"<unk>":2}', "<pad> as the last"),
         ("source.spm", None, "no source.spm"),
         ("config.json", b'{"model_type":"bert"}', "expected a Marian checkpoint"),
         ("config.json", None, "expected a Marian checkpoint"),

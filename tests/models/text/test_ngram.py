@@ -132,9 +132,9 @@ def test_arpa_of_others_is_read() -> None:
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"hello", "no ARPA file"),
-        (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a\n\n\\end\\\n", "with tabs between"),
-        (b"\\data\\\nngram 1=2\n\n\\1-grams:\n-1\ta\n\n\\end\\\n", "promises 2"),
+        (b"hello", "not an ARPA file"),
+        (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a\n\n\\end\\\n", "tab-separated"),
+        (b"\\data\\\nngram 1=2\n\n\\1-grams:\n-1\ta\n\n\\end\\\n", "says 2"),
         (
             b"\\data\\\nngram 1=1\nngram 2=1\n\n\\1-grams:\n-1\ta\n\n\\2-grams:\n-1\ta b\n\n\\end\\\n",
             "not among the uni",

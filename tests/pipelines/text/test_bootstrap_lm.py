@@ -220,7 +220,7 @@ def test_a_technique_that_is_off_has_no_system_and_no_part_in_the_combination(fi
         (["selection.ngrams.prune=[3]"], "selection.ngrams: prune is [3]"),
         (["translator.model.heads=3"], "translator.model: dim is 16 and heads is 3"),
         (["channel.candidates=0"], "channel.candidates: 0 is not right"),
-        (["translator.steps=5"], "translator: epochs or steps: expected one of them"),
+        (["translator.steps=5"], "translator: epochs and steps: expected one of them"),
         (["translation.compute_type=foo"], "translation.compute_type: 'foo' is not right"),
         ([f"translator.checkpoint={__file__}"], "test_bootstrap_lm.py"),
     ],

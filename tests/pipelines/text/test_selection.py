@@ -185,7 +185,7 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
         SelectionSettings(share=0.1, radius=0.1)
     with pytest.raises(ValidationError, match="radius: nothing is far where it is drawn at random"):
         SelectionSettings(method="random", radius=0.1)
-    with pytest.raises(UserError, match="embedder: gone is no folder"):
+    with pytest.raises(UserError, match="embedder: gone is not a folder"):
         check_selection(SelectionSettings(embedder="gone"))
 
 

@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused(made: tuple[Artifact, SealedSet], texts: Seal
         translate(run, "translations", texts, made[0], HOW, source_lang="en", target_lang="ta")
     with pytest.raises(UserError, match="no pairs to train a translator on"):
         translator_job("translator", [], SETTINGS)
-    with pytest.raises(ValidationError, match="epochs or steps: expected one of them"):
+    with pytest.raises(ValidationError, match="epochs and steps: expected one of them"):
         TranslatorSettings(steps=5)
     with pytest.raises(ValidationError, match="compute_type is float16; expected float32, int8"):
         TranslateSettings(compute_type="float16")
