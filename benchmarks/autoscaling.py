@@ -159,8 +159,8 @@ class Table:
 
     def changes(self) -> list[dict[str, int]]:
         """Return the rows in which anything but the time is new."""
-        told = [row for place, row in enumerate(self.rows) if not place or _rest(row) != _rest(self.rows[place - 1])]
-        return told if told[-1:] == self.rows[-1:] else [*told, self.rows[-1]]
+        changed = [row for place, row in enumerate(self.rows) if not place or _rest(row) != _rest(self.rows[place - 1])]
+        return changed if changed[-1:] == self.rows[-1:] else [*changed, self.rows[-1]]
 
 
 def _rest(row: dict[str, int]) -> list[int]:

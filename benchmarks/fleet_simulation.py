@@ -167,17 +167,17 @@ def engine(place: str, shards: int, commits: bool = True) -> dict[str, Any]:
     assert len(sealed.seal["shards"]) == shards
     parts = [since(begun, fleet.asked), since(fleet.asked, fleet.ended), since(fleet.ended)]
     parts[1] = (parts[1][0] - fleet.apart[0], parts[1][1] - fleet.apart[1])
-    told = {
+    result = {
         "ms_cpu_a_shard": 1000 * (cpu - fleet.apart[1]) / shards,
         "ms_wall_a_shard": 1000 * (wall - fleet.apart[0]) / shards,
         **{f"{name}_s_cpu": part[1] for name, part in zip(("plan", "receipts", "seal"), parts, strict=True)},
         "workers_ms_wall_a_shard": 1000 * fleet.apart[0] / shards,
     }
     if "://" in place:  # the store itself is in this process
-        return told
+        return result
     held = {"bytes_a_shard": (memory("VmHWM") - before) / shards, "peak_mb": memory("VmHWM") / 1e6}
     files = {f"{name}_bytes": Path(sealed.url, f"{name}.json").stat().st_size / shards for name in ("seal", "step")}
-    return {**told, **held, **files}
+    return {**result, **held, **files}
 
 
 def resume(place: str, shards: int) -> dict[str, Any]:
@@ -230,8 +230,8 @@ def again(place: str, shards: int) -> dict[str, Any]:
     _, fresh = carry_out(loaded, RunProgress())
     wall, cpu = since(begun)
     assert not fresh
-    told = {"sets": STEPS + 1, "seals_read": read.count("seal.json"), "seconds": wall, "seconds_cpu": cpu}
-    return {**told, "peak_mb": memory("VmHWM") / 1e6}
+    result = {"sets": STEPS + 1, "seals_read": read.count("seal.json"), "seconds": wall, "seconds_cpu": cpu}
+    return {**result, "peak_mb": memory("VmHWM") / 1e6}
 
 
 def ray(place: str, shards: int, actors: int = 16, sleep: float = 0.1) -> dict[str, Any]:
@@ -296,8 +296,8 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
 
 def one(kind: str, where: str, size: int, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        told = KINDS[kind](folder if where == "local" else f"{where}://bench", size, **options)
-    print(json.dumps(told))
+        result = KINDS[kind](folder if where == "local" else f"{where}://bench", size, **options)
+    print(json.dumps(result))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """N-gram models beside lmplz: the largest difference, words a second, peak memory, and text beyond memory.
 
 Text is all that is written in the tables at ``$GRISTMILL_DATA`` (default ``../shared/data``), or plain files. lmplz and
-ours, as one process and distributed, see the same text; words are told for a second of processor time (on Ray by the
+ours, as one process and distributed, see the same text; words are per second of processor time (on Ray by the
 clock), memory is the most that a process held above what a tiny text took on the same vocabulary. The distributed
 estimate is given so little memory that one process takes ``--times`` as much.
 Run: ``PYTHONPATH=. python benchmarks/ngram.py LMPLZ [FILE ...] [--order 4] [--ray]``; ``benchmarks/lmplz.py`` builds
@@ -76,11 +76,11 @@ def child(folder: str, how: str, order: int, memory: int, workers: int) -> None:
         few = seal_tables(f"{other}/few", "few", [data.read(0, ["id", "text"]).slice(0, 100)])
         estimate(other, how, few, listed, settings, 0)
     base, begun, used = peak(), time.perf_counter(), time.process_time()
-    told = estimate(folder, how, data, listed, settings, workers)
-    told |= {"seconds": time.perf_counter() - begun, "mb": peak() - base}
+    result = estimate(folder, how, data, listed, settings, workers)
+    result |= {"seconds": time.perf_counter() - begun, "mb": peak() - base}
     if not workers:
-        told["cpu"] = time.process_time() - used
-    print(json.dumps(told))
+        result["cpu"] = time.process_time() - used
+    print(json.dumps(result))
 
 
 def estimate(
@@ -96,15 +96,15 @@ def estimate(
                 sha.update(chunk)
                 out.write(chunk)
         return {"sha": sha.hexdigest()[:16]}
-    told: dict[str, object] = {}
+    result: dict[str, object] = {}
     run = Run(f"{folder}/{how}-{workers}", RayRunner(workers) if workers else InProcessRunner())
     if how == "job":
         made = run.train([ngram_job("lm", texts, listed, settings)])[0]
     else:
         made = train_ngrams_distributed(run, "lm", texts, listed, settings)
-        told["parts"] = next(trace.records for trace in run.trace if trace.name == "lm_parts")
-        told["units"] = next(trace.records for trace in run.trace if trace.name == "lm_counts")
-    return {**told, "sha": made.files["lm.arpa"].removeprefix("lm-").removesuffix(".arpa")}
+        result["parts"] = next(trace.records for trace in run.trace if trace.name == "lm_parts")
+        result["units"] = next(trace.records for trace in run.trace if trace.name == "lm_counts")
+    return {**result, "sha": made.files["lm.arpa"].removeprefix("lm-").removesuffix(".arpa")}
 
 
 def measured(folder: Path, how: str, order: int, memory: int = 1 << 30, workers: int = 0) -> dict:

@@ -1,7 +1,7 @@
 """How many requests a step sends to an S3 server: for each shard, and once.
 
 Goal: 2 reads and 2 writes a shard, a write more where there are rejects, a read more for a join. Each step runs over
-two inputs of different length, so that what a shard costs is told from what the step costs. A proxy counts, whatever
+two inputs of different length, so that the cost per shard is separated from the cost per step. A proxy counts, whatever
 process the requests come from.
 Run: ``PYTHONPATH=. python benchmarks/object_store.py [--ray]``.
 """
@@ -46,11 +46,11 @@ def count_requests(proxy: CountingProxy, url: str, shards: int, runner: Runner) 
 
 def each_and_once(few: Counter[str], many: Counter[str]) -> dict[str, tuple[float, float]]:
     """Return for each operation how many requests a shard costs, and how many the step."""
-    told = {}
+    costs = {}
     for name in sorted({*few, *many}):
         each = (many[name] - few[name]) / (MANY - FEW)
-        told[name] = (round(each, 2), round(few[name] - each * FEW, 2))
-    return told
+        costs[name] = (round(each, 2), round(few[name] - each * FEW, 2))
+    return costs
 
 
 def requests_of_steps(proxy: CountingProxy, url: str, runner: Runner) -> dict[str, dict[str, tuple[float, float]]]:
@@ -82,14 +82,14 @@ def main() -> None:
                     from gristmill.cluster.inprocess import InProcessRunner
 
                     runner = InProcessRunner()
-                told = requests_of_steps(proxy, "s3://benchmarks/steps", runner)
+                costs = requests_of_steps(proxy, "s3://benchmarks/steps", runner)
         finally:
             server.kill()
     print("| step | operation | for each shard | once |\n| --- | --- | ---: | ---: |")
-    for case, operations in told.items():
+    for case, operations in costs.items():
         for name, (each, once) in operations.items():
             print(f"| {case} | {name} | {each:g} | {once:g} |")
-    print(json.dumps(told))
+    print(json.dumps(costs))
 
 
 if __name__ == "__main__":

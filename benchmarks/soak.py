@@ -39,7 +39,7 @@ SHARDS, ROWS = 24, 16
 
 
 @dataclass
-class Struck:
+class Kill:
     """A kill: when (ns since 1970), what, and in which recipe."""
 
     at: int
@@ -48,7 +48,7 @@ class Struck:
 
 
 @dataclass
-class Told:
+class DriverLog:
     """What the drivers told: the recipe in hand, and the digests of those that are done."""
 
     recipe: int = 0
@@ -77,8 +77,8 @@ class Soak:
     def __init__(self, kills: int, seed: int, every: float, folder: Path) -> None:
         self.kills, self.every, self.folder = kills, every, folder
         self.random = random.Random(seed)
-        self.struck: list[Struck] = []
-        self.told = Told()
+        self.done: list[Kill] = []
+        self.log = DriverLog()
         self.driver: subprocess.Popen[str] | None = None
         self.storage = Weed(folder / "weed", free_ports(4))
         self.cluster: Any = None
@@ -112,21 +112,21 @@ class Soak:
     def run(self) -> None:
         """Strike as often as asked, then let the recipe in hand come to its end."""
         self._drive()
-        while len(self.struck) < self.kills:
+        while len(self.done) < self.kills:
             self._wait()
             kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-            recipe = self.told.recipe
+            recipe = self.log.recipe
             at = time.time_ns()
-            if getattr(self, f"_strike_{kind}")():
-                self.struck.append(Struck(at, kind, recipe))
-                if len(self.struck) % 10 == 0:
-                    print(f"{len(self.struck)} kills, recipe {recipe}", file=sys.stderr, flush=True)
+            if getattr(self, f"_kill_{kind}")():
+                self.done.append(Kill(at, kind, recipe))
+                if len(self.done) % 10 == 0:
+                    print(f"{len(self.done)} kills, recipe {recipe}", file=sys.stderr, flush=True)
             self._drive()
         (self.folder / "stop").touch()
         while self.driver is not None:
             self.driver.wait()
             time.sleep(0.5)  # what it told last is on its way
-            if self.told.recipe in self.told.digests:
+            if self.log.recipe in self.log.digests:
                 return
             self._drive()
 
@@ -155,10 +155,10 @@ class Soak:
         if self.driver is not None and self.driver.poll() is None:
             return
         if self.driver is not None and self.driver.returncode not in (0, -9):
-            self.told.failed.append((self.folder / "driver").read_text()[-2000:])
-            if len(self.told.failed) > 5:
-                sys.exit("drivers end by themselves:\n" + "\n".join(self.told.failed))
-        first = len(self.told.digests)
+            self.log.failed.append((self.folder / "driver").read_text()[-2000:])
+            if len(self.log.failed) > 5:
+                sys.exit("drivers end by themselves:\n" + "\n".join(self.log.failed))
+        first = len(self.log.digests)
         command = [sys.executable, "-m", "benchmarks.soak", "--drive", str(first), "--folder", str(self.folder)]
         with (self.folder / "driver").open("ab") as log:
             self.driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -167,21 +167,21 @@ class Soak:
     def _listen(self, driver: subprocess.Popen[str]) -> None:
         assert driver.stdout is not None
         for line in driver.stdout:
-            told = json.loads(line)
-            if "begin" in told:
-                self.told.recipe = told["begin"]
+            event = json.loads(line)
+            if "begin" in event:
+                self.log.recipe = event["begin"]
             else:
-                self.told.digests[told["done"]] = told["digest"]
+                self.log.digests[event["done"]] = event["digest"]
 
     # The kinds; each tells whether there was something to strike.
 
-    def _strike_actor(self) -> bool:
-        return self._strike_process(actors=True)
+    def _kill_actor(self) -> bool:
+        return self._kill_process(actors=True)
 
-    def _strike_worker(self) -> bool:
-        return self._strike_process(actors=False)
+    def _kill_worker(self) -> bool:
+        return self._kill_process(actors=False)
 
-    def _strike_process(self, actors: bool) -> bool:
+    def _kill_process(self, actors: bool) -> bool:
         import psutil
 
         found = []
@@ -204,29 +204,29 @@ class Soak:
             return False
         return True
 
-    def _strike_raylet(self) -> bool:
+    def _kill_raylet(self) -> bool:
         self.cluster.remove_node(self.node, allow_graceful=False)
         time.sleep(self.random.uniform(0.0, 2.0))
         self.node = self._add()
         return True
 
-    def _strike_driver(self) -> bool:
+    def _kill_driver(self) -> bool:
         if self.driver is None or self.driver.poll() is not None:
             return False
         self.driver.kill()
         self.driver.wait()
         return True
 
-    def _strike_storage(self) -> bool:
+    def _kill_storage(self) -> bool:
         self.storage.kill()
         time.sleep(self.random.uniform(0.2, 2.0))
         self.storage.start()
         return True
 
 
-def redone(struck: list[Struck], notes: Path) -> tuple[Counter[str], int]:
+def redone(kills: list[Kill], notes: Path) -> tuple[Counter[str], int]:
     """Return the batches done again, each laid to the last kill before it, and the number of all."""
-    times = [kill.at for kill in struck]
+    times = [kill.at for kill in kills]
     again: Counter[str] = Counter()
     total = 0
     for folder in notes.iterdir():
@@ -234,12 +234,12 @@ def redone(struck: list[Struck], notes: Path) -> tuple[Counter[str], int]:
         for path in sorted(folder.iterdir(), key=lambda path: int(path.name.partition("-")[0])):
             batch, total = path.read_text(), total + 1
             if batch in seen:
-                again[struck[max(0, bisect(times, int(path.name.partition("-")[0])) - 1)].kind] += 1
+                again[kills[max(0, bisect(times, int(path.name.partition("-")[0])) - 1)].kind] += 1
             seen.add(batch)
     return again, total
 
 
-def verdicts(told: Told, folder: Path) -> dict[int, tuple[bool, bool]]:
+def verdicts(log: DriverLog, folder: Path) -> dict[int, tuple[bool, bool]]:
     """Return for each recipe whether its digest is the undisturbed run's, and whether its audit is exact."""
     from gristmill.cluster.inprocess import InProcessRunner
     from gristmill.shards.audit import audit_below
@@ -247,7 +247,7 @@ def verdicts(told: Told, folder: Path) -> dict[int, tuple[bool, bool]]:
 
     source = corpus(str(folder / "corpus"), SHARDS, ROWS)
     found = {}
-    for number, digest in sorted(told.digests.items()):
+    for number, digest in sorted(log.digests.items()):
         whole = run_step(law_step(source), str(folder / "whole" / str(number)), InProcessRunner(), number)
         audits = list(audit_below(f"{BUCKET}/out/{number}"))
         exact = [audit.digest for audit in audits] == [digest] and not any(audit.gaps for audit in audits)
@@ -278,26 +278,26 @@ def main() -> int:
             soak.run()
             wall = time.monotonic() - begun
             soak.end()
-            found = verdicts(soak.told, soak.folder)
+            found = verdicts(soak.log, soak.folder)
         finally:
             soak.end()
             soak.storage.kill()
-        again, total = redone(soak.struck, soak.folder / "note")
+        again, total = redone(soak.done, soak.folder / "note")
     recipes = defaultdict(set)
-    for kill in soak.struck:
+    for kill in soak.done:
         recipes[kill.kind].add(kill.recipe)
-    heads = ("kills", "batches redone", "recipes struck", "digest equal", "audit exact")
+    heads = ("kills", "batches redone", "recipes hit", "digests equal", "audits exact")
     print(f"{'kind':8}", *(f"{head:>14}" for head in heads))
-    rows = [(kind, sum(k.kind == kind for k in soak.struck), again[kind], recipes[kind]) for kind in WEIGHTS]
-    rows.append(("all", len(soak.struck), sum(again.values()), set(found)))
+    rows = [(kind, sum(k.kind == kind for k in soak.done), again[kind], recipes[kind]) for kind in WEIGHTS]
+    rows.append(("all", len(soak.done), sum(again.values()), set(found)))
     for kind, kills, batches, hit in rows:
         equal, exact = (sum(found[number][place] for number in hit if number in found) for place in (0, 1))
         print(f"{kind:8}", *(f"{value:14}" for value in (kills, batches, len(hit), equal, exact)))
     print(f"{len(found)} recipes of {SHARDS} shards, {total} batches, {wall:.0f} s; weights {WEIGHTS}")
-    for line in soak.told.failed:
+    for line in soak.log.failed:
         print(f"a driver ended by itself: {line.strip().splitlines()[-1:]}")
     sound = all(equal and exact for equal, exact in found.values()) and sorted(found) == list(range(len(found)))
-    return 0 if sound and not soak.told.failed else 1
+    return 0 if sound and not soak.log.failed else 1
 
 
 if __name__ == "__main__":

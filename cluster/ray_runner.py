@@ -72,11 +72,11 @@ class RayRunner:
         left = {spec.name: spec for spec in specs}
         watch, nodes = Watch(), Nodes()
         avoid: frozenset[str] = frozenset()
-        told: StepMetrics | None = None
+        progress: StepMetrics | None = None
         try:
             while left:
                 execution, workers = self._begin(task, list(left.values()), avoid)
-                told = told or self.metrics.step(task, len(specs), workers)
+                progress = progress or self.metrics.step(task, len(specs), workers)
                 watch.begin()
                 nodes.begin()
                 try:
@@ -85,7 +85,7 @@ class RayRunner:
                             receipt = open_receipt(block.slice(row, 1))
                             watch.heard(receipt)
                             left.pop(receipt.shard, None)
-                            told.advance(receipt)
+                            progress.advance(receipt)
                             yield receipt
                     return
                 except Stalled as stall:
@@ -95,12 +95,12 @@ class RayRunner:
                     execution.end()  # at once when the run stops early
                 for receipt in read_receipts(task.url, [name for name in committed_shards(task.url) if name in left]):
                     left.pop(receipt.shard)
-                    told.advance(receipt)
+                    progress.advance(receipt)
                     yield receipt
         finally:
             nodes.end()
-            if told is not None:
-                told.end()
+            if progress is not None:
+                progress.end()
 
     def _begin(
         self, task: ShardTask, specs: Sequence[ShardSpec], avoid: frozenset[str]

@@ -81,22 +81,22 @@ class JobServer:
         for name in _LOUD:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._refused = AuthenticationError
-        self._log_told = 0  # characters
-        with self._told(), _without(_ADDRESSES):
+        self._log_passed = 0  # characters
+        with self._user_errors(), _without(_ADDRESSES):
             self.client = JobSubmissionClient(self.address)
 
     def submit(self, folder: Path, arguments: Sequence[str], variables: Mapping[str, str], name: str | None) -> str:
         """Submit ``gristmill`` with arguments on a folder of code, and return the id of the job."""
         command = ["python", "-m", "gristmill", *arguments]
         given = session.WORKER | {"RAY_JOB_STOP_WAIT_TIME_S": STOP_WITHIN, "PYTHONUNBUFFERED": "1"} | dict(variables)
-        with self._told(name):
+        with self._user_errors(name):
             return self.client.submit_job(
                 entrypoint=shlex.join(command),
                 submission_id=name,
                 runtime_env={"working_dir": str(folder), "env_vars": given},
             )
 
-    def follow(self, job: str, tell: Callable[[str], object]) -> int:
+    def follow(self, job: str, write: Callable[[str], object]) -> int:
         """Hand on a job's log until it ends, and return its exit code.
 
         Raises:
@@ -104,11 +104,11 @@ class JobServer:
         """
         from aiohttp import ClientError
 
-        self._log_told = 0
+        self._log_passed = 0
         answered = time.monotonic()
         while True:
             try:
-                asyncio.run(self._hand_on(job, tell))
+                asyncio.run(self._hand_on(job, write))
                 self._greet()
                 info: Any = self.client.get_job_info(job)
             except self._refused:
@@ -126,13 +126,13 @@ class JobServer:
                 return STOPPED
             if info.status in ENDED:
                 if info.driver_exit_code is None and info.status == "FAILED":
-                    tell(f"{info.message}\n")  # it never came to a log of its own
+                    write(f"{info.message}\n")  # it never came to a log of its own
                 return _exit_code(info)
             time.sleep(0.5)
 
-    async def _hand_on(self, job: str, tell: Callable[[str], object]) -> None:
+    async def _hand_on(self, job: str, write: Callable[[str], object]) -> None:
         """Hand on what is not told yet of a log until it ends, breaks off, or the cluster no longer answers."""
-        tail = asyncio.create_task(self._tail(job, tell))
+        tail = asyncio.create_task(self._tail(job, write))
         try:
             while not tail.done():
                 await asyncio.wait([tail], timeout=2 * ANSWER_WITHIN)
@@ -142,17 +142,17 @@ class JobServer:
         finally:
             tail.cancel()
 
-    async def _tail(self, job: str, tell: Callable[[str], object]) -> None:
+    async def _tail(self, job: str, write: Callable[[str], object]) -> None:
         seen = 0  # each connection begins at the beginning
         async for text in self.client.tail_job_logs(job):
             seen += len(text)
-            if seen > self._log_told:
-                tell(text[len(text) - (seen - self._log_told) :])
-                self._log_told = seen
+            if seen > self._log_passed:
+                write(text[len(text) - (seen - self._log_passed) :])
+                self._log_passed = seen
 
     def stop(self, job: str) -> str:
         """End a job, in order if it can, and return what became of it."""
-        with self._told(job):
+        with self._user_errors(job):
             self.client.stop_job(job)
             deadline = time.monotonic() + 2 * float(STOP_WITHIN)
             while (status := str(self.client.get_job_status(job).value)) not in ENDED:
@@ -187,7 +187,7 @@ class JobServer:
         )
 
     @contextlib.contextmanager
-    def _told(self, job: str | None = None) -> Iterator[None]:
+    def _user_errors(self, job: str | None = None) -> Iterator[None]:
         try:
             yield
         except self._refused:

@@ -153,17 +153,17 @@ def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[
 
 
 def check(model: type[Model], values: Mapping[str, Any], origin: str) -> Model:
-    """Return settings of their own kind, not of a recipe; mistakes are told as those in a recipe are."""
+    """Return settings of their own kind, not of a recipe; mistakes are sentences as those in a recipe are."""
     _refuse_secrets(values, origin)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{origin}: {problem}" for problem in told(error, model))) from None
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in sentences(error, model))) from None
 
 
-def told(error: ValidationError, model: type[BaseModel]) -> list[str]:
+def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Return a sentence for each mistake in settings of a kind."""
-    return list(dict.fromkeys(_told(e, model) for e in error.errors()))
+    return list(dict.fromkeys(_sentence(e, model) for e in error.errors()))
 
 
 def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -246,7 +246,7 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
             parts.append(model.model_validate(given))
         except ValidationError as error:
             problems += [
-                _told(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
+                _sentence(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
             ]
     if problems:
         raise UserError("\n".join(f"{origin}: {problem}" for problem in dict.fromkeys(problems)))
@@ -296,7 +296,7 @@ def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
         )
 
 
-def _told(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:
+def _sentence(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:
     """Return one validation error as a sentence; ``beside`` has further settings of the top level."""
     loc = error["loc"]
     named = [part for part in loc if not (isinstance(part, str) and "[" in part)]  # without the tags of unions
@@ -324,7 +324,7 @@ def _told(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = N
 
 
 def _names(model: Any, loc: Sequence[Any]) -> dict[str, Any]:
-    """Return the settings below a path of a model; none where they cannot be told."""
+    """Return the settings below a path of a model; none where they cannot be sentences."""
     for part in loc:
         if isinstance(part, int):
             continue

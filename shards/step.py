@@ -139,23 +139,23 @@ class ShardTask:
         broken = pa.concat_tables([QUARANTINE.empty_table(), *work.quarantine])
         out = set(table[work.origin].to_pylist())
         broke = set(broken["origin"].to_pylist()) - out
-        turned = set(rejects["origin"].to_pylist()) - out - broke
-        told = Receipt(
+        rejected = set(rejects["origin"].to_pylist()) - out - broke
+        receipt = Receipt(
             work.shard,
             StoredFile("", "", 0, 0),
             None,
             None,
             records_in=work.records_in,
             records_out=len(out),
-            rejected=len(turned),
+            rejected=len(rejected),
             quarantined=len(broke),
             reasons=count_by_stage(rejects, "reason"),
             errors=count_by_stage(broken, "error"),
             totals=row_totals(table, self.totals),
             requeue_of=work.requeue_of,
         )
-        if work.requeue_of and not told.mends:
-            return told
+        if work.requeue_of and not receipt.mends:
+            return receipt
         data = store_table(self.url, "data", work.shard, table)
         down = store_table(self.url, "rejects", work.shard, rejects) if rejects.num_rows else None
         held = store_table(self.url, "quarantine", work.shard, broken) if broken.num_rows else None
@@ -167,7 +167,7 @@ class ShardTask:
             "batches_split": work.batches_split,
             "measures": {key: [round(total, 6), count] for key, (total, count) in work.measures.items()},
         }
-        made = replace(told, data=data, rejects=down, quarantine=held, attempt=attempt)
+        made = replace(receipt, data=data, rejects=down, quarantine=held, attempt=attempt)
         return commit(self.url, made, deterministic=self.deterministic)
 
 

@@ -46,7 +46,7 @@ def main() -> None:
     app(prog_name="gristmill")
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
+def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn what users can put right into sentences and exit codes; bugs keep their traceback."""
 
     @functools.wraps(command)
@@ -78,7 +78,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 
 @app.command()
-@_told
+@_reports_errors
 def run(
     config: Config,
     overrides: Overrides = None,
@@ -91,7 +91,7 @@ def run(
 
 
 @app.command()
-@_told
+@_reports_errors
 def requeue(out: Out, overrides: Overrides = None) -> None:
     """Run the quarantined records of OUT again, and what depends on them."""
     from gristmill.pipelines.config import load_saved
@@ -120,7 +120,7 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
 
 
 @app.command()
-@_told
+@_reports_errors
 def plan(
     config: Config,
     overrides: Overrides = None,
@@ -139,7 +139,7 @@ def plan(
 
 
 @app.command()
-@_told
+@_reports_errors
 def status(
     out: Out,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Tell it again until the run is over.")] = False,
@@ -153,7 +153,7 @@ def status(
 
 
 @app.command()
-@_told
+@_reports_errors
 def audit(out: Out) -> None:
     """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
     import json
@@ -172,7 +172,7 @@ def audit(out: Out) -> None:
 
 
 @app.command()
-@_told
+@_reports_errors
 def inspect(
     url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set, or the output of a run.")],
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show, of each set.")] = 5,
@@ -190,7 +190,7 @@ def inspect(
 
 
 @app.command()
-@_told
+@_reports_errors
 def export(
     url: Annotated[str, typer.Argument(metavar="SET", help="A sealed set: its folder, or OUT/NAME of a run.")],
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="huggingface, nemo, lhotse or webdataset.")],
@@ -216,7 +216,7 @@ def export(
 
 
 @app.command()
-@_told
+@_reports_errors
 def rerank(
     lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
@@ -241,7 +241,7 @@ def rerank(
 
 
 @app.command()
-@_told
+@_reports_errors
 def swap(
     new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of those in use.")],
@@ -250,12 +250,12 @@ def swap(
     """Exchange one domain's re-ranker, unless held-out lists say that the new one is worse."""
     from gristmill.pipelines.command.rerank import swap
 
-    told = swap(new, weights, held_out)
-    print(f"exchanged: held-out log loss {told.new:.4f}, before {told.old:.4f} ({told.n} hypotheses)")
+    gate = swap(new, weights, held_out)
+    print(f"exchanged: held-out log loss {gate.new:.4f}, before {gate.old:.4f} ({gate.n} hypotheses)")
 
 
 @app.command()
-@_told
+@_reports_errors
 def doctor(
     out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs",
     cluster: Annotated[
@@ -271,7 +271,7 @@ def doctor(
 
 
 @app.command()
-@_told
+@_reports_errors
 def submit(
     config: Config,
     overrides: Overrides = None,
@@ -289,7 +289,7 @@ def submit(
 
 
 @app.command()
-@_told
+@_reports_errors
 def stop(job: Annotated[str, typer.Argument(metavar="ID", help="What submit said.")], address: Address = None) -> None:
     """End a submitted job; what it committed is kept."""
     from gristmill.pipelines.command.submit import stop
@@ -304,7 +304,7 @@ def _address(given: str | None) -> str:
 
 
 @app.command()
-@_told
+@_reports_errors
 def manifest(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
     fleet: Annotated[

@@ -42,7 +42,7 @@ def submit(
     if not wait:
         return 0
     try:
-        return cluster.follow(job, _tell)
+        return cluster.follow(job, _print)
     except KeyboardInterrupt:
         print(f"gristmill: no longer following; {job} goes on, {stop} ends it", file=sys.stderr)
         return STOPPED_FOLLOWING
@@ -73,6 +73,6 @@ def _variable(item: str) -> tuple[str, str]:
     return name, value
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -55,8 +55,8 @@ class Measure:
         scaled = value * self.unit.factor
         if not float(f"{scaled:.{self.digits}f}"):
             scaled = 0.0  # no sign of what is shown as zero
-        told = f"{scaled:+,.{self.digits}f}" if self.unit.signed and scaled else f"{scaled:,.{self.digits}f}"
-        return told.replace("-", "−") + self.unit.suffix
+        text = f"{scaled:+,.{self.digits}f}" if self.unit.signed and scaled else f"{scaled:,.{self.digits}f}"
+        return text.replace("-", "−") + self.unit.suffix
 
     def tick(self, value: float) -> str:
         """Return a round value of an axis in the unit."""

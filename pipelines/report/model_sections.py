@@ -48,12 +48,12 @@ def filters_section(report: Report) -> str:
     rows = [[escape(one.name), count(one.kept), count(one.dropped)] for one in report.filters]
     made = table(["Filter", "Kept", "Dropped"], rows, text=(0,))
     for one in report.filters:
-        told = [
+        example_rows = [
             [side, " · ".join(escape(str(value)) for key, value in row.items() if key != "id")]
             for side, examples in (("kept", one.examples_kept), ("dropped", one.examples_dropped))
             for row in examples
         ]
-        inner = table(["", "Examples"], told, text=(0, 1))
+        inner = table(["", "Examples"], example_rows, text=(0, 1))
         made += f"<details><summary>Examples: {escape(one.name)}</summary>{inner}</details>"
     return made
 
@@ -129,12 +129,12 @@ def examples_section(report: Report) -> str:
 def _marked(reference: str, text: str) -> str:
     words = text.split()
     letters = align(reference.split(), words)
-    told, i = [], 0
+    marked, i = [], 0
     for letter in letters:
         if letter == DELETED:
-            told.append("<mark>·</mark>")
+            marked.append("<mark>·</mark>")
             continue
         word = escape(words[i])
-        told.append(word if letter == CORRECT else f"<mark>{word}</mark>")
+        marked.append(word if letter == CORRECT else f"<mark>{word}</mark>")
         i += 1
-    return " ".join(told)
+    return " ".join(marked)

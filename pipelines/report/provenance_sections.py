@@ -39,17 +39,17 @@ def records_section(report: Report) -> str:
             for name, n, colour in parts
             if n
         )
-        told = " · ".join(f"{n:,} {escape(name)}" for name, n, _ in parts if n)
+        counts = " · ".join(f"{n:,} {escape(name)}" for name, n, _ in parts if n)
         bars.append(
-            f'<div><div class="name"><span>{escape(step.name)}</span><span>{told}</span></div>'
+            f'<div><div class="name"><span>{escape(step.name)}</span><span>{counts}</span></div>'
             f'<div class="bar">{drawn}</div></div>'
         )
         why = "<br>".join(f"{escape(reason)}: {n:,}" for reason, n in reasons.items() if n)
         figures_ = [f"{n:,}" for n in (step.records_in, step.records_out, rejected, quarantined)]
         rows.append([escape(step.name), *figures_, count(step.shards), why or "–"])
-    told = "Each record that went in came out, was rejected for a reason, or is in quarantine."
+    caption = "Each record that went in came out, was rejected for a reason, or is in quarantine."
     head = ["Step", "In", "Out", "Rejected", "Quarantined", "Shards", "Reasons"]
-    return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, told, text=(6,))}'
+    return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, caption, text=(6,))}'
 
 
 def _planned(name: str, before: Any, after: Any) -> list[str]:
@@ -80,12 +80,12 @@ def _drawn(nodes: Sequence[LineageNode]) -> list[LineageNode]:
         return list(nodes)
     base = {node.name: _NUMBERED.sub("", node.name.partition(" ")[0]) for node in nodes}
     sizes = Counter(base.values())
-    told = {name: f"{name} ({size})" if size > 1 else name for name, size in sizes.items()}
+    shown = {name: f"{name} ({size})" if size > 1 else name for name, size in sizes.items()}
     made: dict[str, LineageNode] = {}
     for node in nodes:
-        own = told[base[node.name]]
+        own = shown[base[node.name]]
         one = made.setdefault(own, replace(node, name=own, inputs=(), digest=None if own not in base else node.digest))
-        inputs = dict.fromkeys([*one.inputs, *(told[base[name]] for name in node.inputs)])
+        inputs = dict.fromkeys([*one.inputs, *(shown[base[name]] for name in node.inputs)])
         made[own] = replace(one, inputs=[name for name in inputs if name != own])
     return list(made.values())
 
@@ -112,8 +112,8 @@ def recipe_section(report: Report) -> str:
     """Show the settings and the versions of the software."""
     made = ""
     if report.recipe:
-        told = json.dumps(dict(report.recipe), indent=2, ensure_ascii=False, default=str)
-        made += f"<details><summary>The recipe's settings</summary><pre>{escape(told)}</pre></details>"
+        settings = json.dumps(dict(report.recipe), indent=2, ensure_ascii=False, default=str)
+        made += f"<details><summary>The recipe's settings</summary><pre>{escape(settings)}</pre></details>"
     if report.versions:
         rows = [[escape(name), escape(str(version))] for name, version in report.versions.items()]
         made += f'<div class="slim">{table(["Software", "Version"], rows)}</div>'

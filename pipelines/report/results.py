@@ -174,13 +174,13 @@ def _grid(report: Report, grid: Grid) -> str:
             f"{across} = {figures.named(cell[1])}, {down} = {figures.named(cell[0])} with {measure.show(cells[cell])}"
         )
 
-    told = f"Best: {place(best)} (full ring)."
+    caption = f"Best: {place(best)} (full ring)."
     if grid.chosen == best:
-        told += " It is the recipe's own setting."
+        caption += " It is the recipe's own setting."
     elif grid.chosen is not None and grid.chosen in cells:
-        told += f" The recipe's {place(grid.chosen)} (dotted)"
-        told += f", {change(cells[grid.chosen] / cells[best] - 1)} from the best." if cells[best] else "."
-    return f"<figure><h3>{escape(grid.title)}</h3>{drawn}<figcaption>{escape(told)}</figcaption></figure>"
+        caption += f" The recipe's {place(grid.chosen)} (dotted)"
+        caption += f", {change(cells[grid.chosen] / cells[best] - 1)} from the best." if cells[best] else "."
+    return f"<figure><h3>{escape(grid.title)}</h3>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _ordered(places: list[float | str]) -> list[float | str]:

@@ -57,10 +57,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "",
         cells = "".join(f"<td{css(i)}>{cell}</td>" for i, cell in enumerate(row[1:], 1))
         body.append(f'<tr><th scope="row">{row[0]}</th>{cells}</tr>')
     heads = "".join(f'<th scope="col"{css(i)}>{name}</th>' for i, name in enumerate(head))
-    told = f'<p class="hint">{caption}</p>' if caption else ""
+    hint = f'<p class="hint">{caption}</p>' if caption else ""
     region = f'role="region" aria-label="{caption or head[0] or head[1]}"'
     return (
-        f'{told}<div class="scroll" tabindex="0" {region}><table><thead><tr>{heads}</tr></thead>'
+        f'{hint}<div class="scroll" tabindex="0" {region}><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -96,18 +96,18 @@ def summary(report: Report) -> str:
     if mine is None or base is None:
         return ""
     where, mine_name, base_name = (inline(shown(report, name)) for name in (test_set, system, report.baseline))
-    told = (
+    sentence = (
         f"On {' '.join(filter(None, (where, report.tested)))}, the {inline(label_of(report, measure))} of {mine_name} "
         f"is {measure.show(mine.value)} against {measure.show(base.value)} for {base_name}"
     )
     moved = report.find(system, test_set, measure.relative().name)
     if moved is None or moved.value is None or moved.low is None or moved.high is None:
-        return told + "."
+        return sentence + "."
     if moved.low <= 0 <= moved.high:
-        return f"{told}; the difference is not certain (95% interval {change(moved.low)} to {change(moved.high)})."
+        return f"{sentence}; the difference is not certain (95% interval {change(moved.low)} to {change(moved.high)})."
     word = "less" if moved.value < 0 else "more"
     if measure.counts:
         word = f"{'fewer' if moved.value < 0 else 'more'} {measure.counts}"
     least, most = sorted((abs(moved.low), abs(moved.high)))
     size, least_, most_ = (change(value).lstrip("+") for value in (abs(moved.value), least, most))
-    return f"{told}: {size} {word} (95% interval {least_} to {most_})."
+    return f"{sentence}: {size} {word} (95% interval {least_} to {most_})."

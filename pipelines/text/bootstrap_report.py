@@ -60,7 +60,7 @@ def make_report(
     models: Mapping[str, Mapping[Key, Artifact]],
     tested: Mapping[str, Mapping[Key, SealedSet]],
     references: SealedSet,
-    readings: Mapping[str, Translated],
+    translated: Mapping[str, Translated],
     picked: Mapping[int, SealedSet],
     filters: Mapping[str, Mapping[Key, SealedSet]],
 ) -> Report:
@@ -105,7 +105,7 @@ def make_report(
             "Word errors are of n-best lists of a confusion channel, rescored by each model; its weight is tuned on "
             "development lists.",
             *(f"{metric.upper()}: {signature}" for metric, signature in signatures.items()),
-            *_tuned(readings, models),
+            *_tuned(translated, models),
         ],
     )
 
@@ -130,17 +130,17 @@ def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key,
     return made
 
 
-def _tuned(readings: Mapping[str, Translated], models: Mapping[str, Mapping[Key, Artifact]]) -> Sequence[str]:
+def _tuned(translated: Mapping[str, Translated], models: Mapping[str, Mapping[Key, Artifact]]) -> Sequence[str]:
     """Tell in a sentence each how translations were chosen and models mixed."""
     notes = []
-    for name, reading in readings.items():
-        if not reading.tuned:
+    for name, one in translated.items():
+        if not one.tuned:
             continue
-        told = [
+        rules = [
             f"{named(size)} seed {seed}: weight {found['together']['weight']:g}, kept {found['keep_together']:.0%}"
-            for (size, seed), found in reading.tuned.items()
+            for (size, seed), found in one.tuned.items()
         ]
-        notes.append(f"Rescoring and filtering of {name.replace('_', ' ')}: {'; '.join(told)}.")
+        notes.append(f"Rescoring and filtering of {name.replace('_', ' ')}: {'; '.join(rules)}.")
     for name, by_key in models.items():
         shares = [
             f"{named(size)} seed {seed}: {json.loads(model.read(WEIGHTS))['weights'][0]:.2f}"

@@ -180,7 +180,7 @@ def translation_metrics(
     rows: list[MetricRow] = []
     signatures = {}
     for metric, make in (("bleu", BLEU), ("chrf", PlainCHRF)):
-        told = {}
+        intervals = {}
         for seed, some in made.items():
             most = max(map(len, some.references))
             streams = [[refs[n] if n < len(refs) else None for refs in some.references] for n in range(most)]
@@ -188,10 +188,10 @@ def translation_metrics(
             # A text has as many references as it has: the others are none, which sacrebleu takes and does not declare.
             got = scorer.corpus_score(some.hypotheses, cast(Any, streams), n_bootstrap=replicates)
             signatures[metric] = str(scorer.get_signature())
-            told[seed] = (got.score, got._mean - got._ci, got._mean + got._ci)
+            intervals[seed] = (got.score, got._mean - got._ci, got._mean + got._ci)
         sizes = {seed: len(some.hypotheses) for seed, some in made.items()}
-        keyed: list[tuple[int | None, tuple[float, float, float]]] = [(None, _together(list(told.values())))]
-        keyed += told.items()
+        keyed: list[tuple[int | None, tuple[float, float, float]]] = [(None, _together(list(intervals.values())))]
+        keyed += intervals.items()
         for key, each in keyed:
             n = sum(sizes.values()) if key is None else sizes[key]
             rows.append(MetricRow(system, test_set, metric, *each, n, key))
