@@ -42,14 +42,14 @@ WRONG = {
     "common value": (["runner=spark"], "runner: 'spark' is not right; expected 'ray' or 'inprocess'"),
     "item": (["seeds=[1,x]"], "seeds[1]: 'x' is not right; expected a valid integer"),
     "seed": (["seeds=[-1]"], "seeds[0]: -1 is not right"),
-    "equal seeds": (["seeds=[1,2,1]"], "seeds: [1, 2, 1] names a seed twice; expected different ones"),
+    "equal seeds": (["seeds=[1,2,1]"], "seeds: [1, 2, 1] repeats a seed; expected distinct seeds"),
     "no list": (["seeds=1"], "seeds: 1 is not right; expected a valid list"),
-    "no override": (["records"], "'records' is no override; expected key=value"),
+    "no override": (["records"], "'records' is not an override; expected key=value"),
     "interpolation": (["text=${absent}"], "absent"),
     "recipe": (["recipe=distil"], "there is no recipe 'distil', did you mean 'distill'?"),
     "module": (["recipe=no.such.module"], "recipe: no.such.module cannot be imported: there is no module 'no'"),
-    "no recipe": (["recipe=gristmill.shards.store"], "is no recipe; expected a module with Config and run"),
-    "password": (["text=s3://user:secret@bucket/x"], "text: the URL carries a password"),
+    "no recipe": (["recipe=gristmill.shards.store"], "is not a recipe; expected a module with Config and run"),
+    "password": (["text=s3://user:secret@bucket/x"], "text: the URL contains a password"),
 }
 
 

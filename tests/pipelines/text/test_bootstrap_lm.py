@@ -260,7 +260,7 @@ def test_texts_of_the_users_are_taken_and_its_references_kept_apart(finished: Pa
     assert json.loads(seal.read_text())["reasons"]["kept_apart: a reference"] >= 1
     result = run(tmp_path / "out", "runner=inprocess", own, *less, "in_domain.sizes=[1, 1000]")
     assert result.exit_code == 2
-    assert "in_domain.sizes: 1/1000 of the domain's text is" in result.stderr
+    assert "in_domain.sizes: 1/1000 of the in-domain text is" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_broken_part_is_told(
 
     monkeypatch.setattr(MergeCounts, "_merge", broken)
     run = Run(str(tmp_path), InProcessRunner())
-    with pytest.raises(UserError, match=r"lm_merged: 1 of 3 parts broke \(merged: MemoryError: no more\)"):
+    with pytest.raises(UserError, match=r"lm_merged: 1 of 3 parts failed \(merged: MemoryError: no more\)"):
         train_ngrams_distributed(run, "lm", texts, vocabulary, SETTINGS, parts=3)
     monkeypatch.undo()
     mended = train_ngrams_distributed(

@@ -183,7 +183,7 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
         select_pairs(run, "chosen", pairs, pairs_of(run, np.zeros((2, DIM)), name="zero"), settings)
     with pytest.raises(ValidationError, match="radius: given beside share"):
         SelectionSettings(share=0.1, radius=0.1)
-    with pytest.raises(ValidationError, match="radius: nothing is far where it is drawn at random"):
+    with pytest.raises(ValidationError, match="radius: undefined for random selection"):
         SelectionSettings(method="random", radius=0.1)
     with pytest.raises(UserError, match="embedder: gone is not a folder"):
         check_selection(SelectionSettings(embedder="gone"))
