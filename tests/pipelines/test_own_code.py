@@ -80,7 +80,7 @@ WRONG = {
     "module": ("{actor: 'no_file:x'}", "filters[0]: no_file cannot be imported: there is no module 'no_file'"),
     "name": ("{actor: 'one_file:short'}", "filters[0]: one_file:short: one_file has no short; expected"),
     "no filter": ("{actor: 'one_file:filter_records'}", "filters[0]: one_file:filter_records is no filter; expected"),
-    "form": ("{actor: one_file}", "filters[0]: 'one_file' names no class or function; expected module:name"),
+    "form": ("{actor: one_file}", "filters[0]: 'one_file' is not the name of a class or function; expected"),
     "key": (
         "{actor: 'one_file:long_winded', settings: {mots: 3}}",
         "filters[0]: settings.mots: there is no such setting, did you mean 'most'?; expected one of most",
@@ -120,7 +120,9 @@ def test_a_recipe_that_is_nowhere_is_told_in_one_sentence(clean: Path) -> None:
     with pytest.raises(UserError, match=r"there is no recipe 'helo'.* or helo.py beside the config"):
         load("mine.yaml")
     (clean / "mine.yaml").write_text("recipe: lab.helo\n")
-    with pytest.raises(UserError, match=r"lab.helo cannot be imported: there is no module 'lab.helo' \(looked for in"):
+    with pytest.raises(
+        UserError, match=r"lab.helo cannot be imported: there is no module 'lab.helo' \(also searched in"
+    ):
         load("mine.yaml")
 
 

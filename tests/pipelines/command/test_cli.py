@@ -225,7 +225,7 @@ def test_a_run_that_is_stopped_goes_on_from_there(gristmill, recipe, tmp_path, n
     run.send_signal(number)
     _, told = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert told.splitlines()[-1].startswith("gristmill: interrupted; what is committed is kept")
+    assert told.splitlines()[-1].startswith("gristmill: interrupted; committed work is kept")
     assert "Traceback" not in told
     kept = len(list((tmp_path / "out").glob("upper/*/receipts/*.json")))
     assert 0 < kept < 15

@@ -334,7 +334,7 @@ def test_a_set_is_found_by_its_name_in_a_run(gristmill, recipe: Path, tmp_path: 
     assert "with other columns" in again.stderr
     many = gristmill("export", out, "huggingface", tmp_path / "many", *HERE)
     assert many.exit_code == 2
-    assert "holds several sets" in many.stderr
+    assert "contains several sets" in many.stderr
     assert "nothing to do" in gristmill("export", out / "upper", "huggingface", tmp_path / "hf", *HERE, "-q").stdout
 
 
@@ -344,7 +344,7 @@ def test_what_is_wrong_is_told_in_a_sentence(gristmill, speech: SealedSet, tmp_p
     (taken / "notes.txt").write_text("mine")
     free = tmp_path / "free"
     for arguments, sentence in [
-        ((speech.url, "nemo", taken), "holds something else (notes.txt)"),
+        ((speech.url, "nemo", taken), "contains something else (notes.txt)"),
         ((speech.url, "kaldi", free), "kaldi: there is no such format; expected one of huggingface, nemo"),
         ((tmp_path, "nemo", free, "runner=slurm"), "runner: 'slurm' is not right; expected 'ray' or 'inprocess'"),
         ((speech.url, "nemo", free, "seed=1"), "'seed=1': expected runner=ray, runner=inprocess or workers=N"),

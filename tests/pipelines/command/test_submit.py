@@ -71,7 +71,7 @@ def test_a_job_is_watched_to_its_end_and_its_code_comes_back(head: Head, tiny: P
     assert "nothing to do" in again[1]
     taken = submit(head, tiny, "--submission-id", "watched")
     assert taken[0] == 2
-    assert "there was such a job" in taken[2]
+    assert "the name was used before" in taken[2]
     # Three of eight break, which is more than a run may lose: its exit code is 1; a mistake only the job sees is 2.
     assert submit(head, tiny, f"out={tmp_path}/broken", "records=8", "broken=3")[0] == 1
     code, told, _ = submit(head, tiny, f"out={tmp_path}/refused", "text=/no/such/file")
@@ -89,12 +89,12 @@ def test_it_is_stopped_and_submitted_again_it_resumes(head: Head, tiny: Path, tm
     _, errors = following.communicate(timeout=60)
     assert following.returncode == 130
     stop = f"`gristmill stop {job} --address {head.dashboard}`"
-    assert errors == f"gristmill: no longer following; {job} goes on, {stop} ends it\n"
+    assert errors == f"gristmill: no longer following; {job} continues, {stop} ends it\n"
     now = len(receipts(tmp_path))
     until(lambda: len(receipts(tmp_path)) > now)
     code, told, _ = call(head, "stop", job, "--address", head.dashboard)
     assert code == 0
-    assert f"{job}: stopped; what is committed is kept" in told
+    assert f"{job}: stopped; committed work is kept" in told
     kept = receipts(tmp_path)
     assert 0 < len(kept) < 15
     code, told, _ = submit(head, tiny, "records=60")
@@ -134,13 +134,13 @@ def test_who_is_not_let_in_is_told_in_one_sentence(head: Head, tiny: Path, tmp_p
     wrong = submit(head, tiny, RAY_AUTH_TOKEN="f" * 64)
     assert wrong[0] == 2
     assert wrong[2].splitlines() == [
-        f"gristmill: {head.dashboard}: the token is not this cluster's, or there is none; expected it in "
-        "RAY_AUTH_TOKEN, or the file with it in RAY_AUTH_TOKEN_PATH"
+        f"gristmill: {head.dashboard}: the token is missing or wrong; expected it in RAY_AUTH_TOKEN, or its file in "
+        "RAY_AUTH_TOKEN_PATH"
     ]
     # With the address of another cluster in the environment, the one that was given counts.
     none = submit(head, tiny, RAY_AUTH_TOKEN="", HOME=str(tmp_path), RAY_ADDRESS="http://127.0.0.1:9")
     assert none[0] == 2
-    assert "the token is not this cluster's, or there is none" in none[2]
+    assert "the token is missing or wrong" in none[2]
 
 
 def test_the_doctor_looks_at_each_node(head: Head, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_an_address_that_is_silent_or_open_to_all_is_refused(head: Head, tiny: P
         port = server.getsockname()[1]
         code, _, errors = call(head, "submit", tiny, "--address", f"http://127.0.0.1:{port}")
         assert code == 2
-        assert "open to everybody who reaches it" in errors
+        assert "anyone who reaches this cluster can use it" in errors
     code, _, errors = call(head, "submit", tiny, "--address", f"http://127.0.0.1:{port}")
     assert code == 2
     assert "no answer" in errors

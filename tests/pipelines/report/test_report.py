@@ -245,7 +245,7 @@ def test_summary_says_what_is_sure(report):
     assert "fewer errors (95% interval" in page
     row = report.find("student", "noisy", "wer_relative")
     report.metrics[report.metrics.index(row)] = replace(row, high=0.1)
-    assert "not certain" in to_html(report)
+    assert "not significant" in to_html(report)
 
 
 def rows(system, test_set, **values):
