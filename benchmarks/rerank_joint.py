@@ -1,7 +1,8 @@
-"""Weights of all domains, each trained by itself, against one joint model: wall time, SemER and log loss.
+"""Weights of all domains, trained independently, against one joint model: wall time, SemER and log loss.
 
 The joint model is R3 over all weights at once: expected SemER of the whole list and cross-entropy of all hypotheses, by
-L-BFGS from R0, with the same pull towards it. Both learn from the lists of a finished recipe and rank its test part.
+L-BFGS from R0, with the same regularisation towards it. Both learn from the lists of a finished recipe and rank its
+test part.
 Run: ``PYTHONPATH=. python benchmarks/rerank_joint.py OUT [--workers 2]``, OUT of configs/rerank-hwu64.yaml.
 """
 

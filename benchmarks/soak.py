@@ -1,13 +1,13 @@
 """Kills actors, workers, raylets, the driver and the storage server at random moments of many small recipes in a row.
 
 `python -m benchmarks.soak --kills 200 --seed 1` starts an S3 server (SeaweedFS) and a Ray cluster of two nodes on this
-machine, strikes until the kills are done, lets the recipe in hand finish, and prints what it cost and whether every
-digest is that of an undisturbed run and every audit exact; exit code 1 if not. A killed driver is started again, and a
-node and the storage server too. Nothing outside what it started is touched.
+machine, kills until the number is reached, lets the running recipe finish, and prints the redone batches and whether
+every digest equals that of an undisturbed run and every audit is exact; exit code 1 if not. Killed drivers, nodes and
+storage servers are restarted. It only kills processes that it started.
 
-From kill to kill it counts batches, mostly, and not seconds: a slow machine comes to its end, too.
+Intervals between kills are mostly in batches instead of seconds, so that slow machines make progress as well.
 
-The kinds are drawn by WEIGHTS: a driver's or a node's death costs seconds of starting, a worker's tenths.
+The kinds are drawn by WEIGHTS: restarting a driver or a node takes seconds, a worker tenths of a second.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.weed import Weed, free_ports
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = {"actor": 70, "worker": 14, "raylet": 6, "driver": 6, "storage": 4}
 BUCKET = "s3://soak"
-PAUSE = 0.1  # seconds that a batch takes
-ANY_TIME = 0.15  # of the kills come at any time, also while processes start
+PAUSE = 0.1  # seconds per batch
+ANY_TIME = 0.15  # share of the kills at any time, also while processes start
 SHARDS, ROWS = 24, 16
 
 
 @dataclass
 class Kill:
-    """A kill: when (ns since 1970), what, and in which recipe."""
+    """A kill: its time (ns since 1970), kind, and the running recipe."""
 
     at: int
     kind: str
@@ -49,15 +49,15 @@ class Kill:
 
 @dataclass
 class DriverLog:
-    """What the drivers told: the recipe in hand, and the digests of those that are done."""
+    """The drivers' output: the running recipe, and the digests of finished ones."""
 
     recipe: int = 0
     digests: dict[int, str] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)  # how drivers ended that nobody killed
+    failed: list[str] = field(default_factory=list)  # error output of drivers that ended without being killed
 
 
 def drive(first: int, folder: Path) -> None:
-    """Run recipe after recipe, one at least, until there is a file `stop`."""
+    """Run recipe after recipe, at least one, until a file `stop` exists."""
     from gristmill.cluster.ray_runner import RayRunner
     from gristmill.shards.dataset import open_sealed
     from gristmill.shards.engine import run_step
@@ -72,7 +72,7 @@ def drive(first: int, folder: Path) -> None:
 
 
 class Soak:
-    """What is struck, and the hand that strikes."""
+    """The processes under test, and their killer."""
 
     def __init__(self, kills: int, seed: int, every: float, folder: Path) -> None:
         self.kills, self.every, self.folder = kills, every, folder
@@ -96,11 +96,11 @@ class Soak:
         os.environ["RAY_ADDRESS"] = self.cluster.address
 
     def _node(self, address: str) -> dict[str, Any]:
-        # Each has its own: a driver takes any node of its address for its own, also the one that is struck.
+        # Each node has its own address: a driver may attach to any node at its address, even to the one killed.
         return {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": address}
 
     def _add(self) -> Any:
-        """Add a node; on a busy machine one may not come up in the 30 s that Ray grants it."""
+        """Add a node, with retries: on a busy machine it may not start within Ray's 30 s."""
         for _ in range(9):
             try:
                 return self.cluster.add_node(**self._node("127.0.0.2"))
@@ -110,7 +110,7 @@ class Soak:
         return self.cluster.add_node(**self._node("127.0.0.2"))
 
     def run(self) -> None:
-        """Strike as often as asked, then let the recipe in hand come to its end."""
+        """Kill the requested number of times, then let the running recipe finish."""
         self._drive()
         while len(self.done) < self.kills:
             self._wait()
@@ -125,13 +125,14 @@ class Soak:
         (self.folder / "stop").touch()
         while self.driver is not None:
             self.driver.wait()
-            time.sleep(0.5)  # what it told last is on its way
+            time.sleep(0.5)  # its last output may not have been read yet
             if self.log.recipe in self.log.digests:
                 return
             self._drive()
 
     def _wait(self) -> None:
-        """Wait for a moment to strike: mostly one in the work, so that a slow machine comes on, at times any."""
+        """Wait for the next kill: mostly for a number of batches, so that slow machines progress, sometimes for a
+        time."""
         if self.random.random() < ANY_TIME:
             time.sleep(self.random.expovariate(1 / self.every))
             return
@@ -151,7 +152,7 @@ class Soak:
             self.cluster = None
 
     def _drive(self) -> None:
-        """See that a driver is at work."""
+        """Start a driver unless one is running."""
         if self.driver is not None and self.driver.poll() is None:
             return
         if self.driver is not None and self.driver.returncode not in (0, -9):
@@ -173,7 +174,7 @@ class Soak:
             else:
                 self.log.digests[event["done"]] = event["digest"]
 
-    # The kinds; each tells whether there was something to strike.
+    # The kinds; each returns whether there was something to kill.
 
     def _kill_actor(self) -> bool:
         return self._kill_process(actors=True)
@@ -192,7 +193,7 @@ class Soak:
                     name = process.cmdline()[0]
                 except (psutil.Error, IndexError):
                     continue
-                # A raylet ends with its agents; nodes are struck by themselves, and the head is none of them.
+                # A raylet ends with its agents; raylets are a kind of their own, and the head's is never killed.
                 if name.startswith("ray::") and "Agent" not in name and ("MapWorker" in name) == actors:
                     found.append(process)
         if not found:
@@ -225,7 +226,7 @@ class Soak:
 
 
 def redone(kills: list[Kill], notes: Path) -> tuple[Counter[str], int]:
-    """Return the batches done again, each laid to the last kill before it, and the number of all."""
+    """Return the redone batches by kind, each attributed to the last kill before it, and the total of all batches."""
     times = [kill.at for kill in kills]
     again: Counter[str] = Counter()
     total = 0
@@ -240,7 +241,7 @@ def redone(kills: list[Kill], notes: Path) -> tuple[Counter[str], int]:
 
 
 def verdicts(log: DriverLog, folder: Path) -> dict[int, tuple[bool, bool]]:
-    """Return for each recipe whether its digest is the undisturbed run's, and whether its audit is exact."""
+    """Return for each recipe whether its digest equals the undisturbed run's, and whether its audit is exact."""
     from gristmill.cluster.inprocess import InProcessRunner
     from gristmill.shards.audit import audit_below
     from gristmill.shards.engine import run_step
