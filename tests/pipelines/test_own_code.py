@@ -106,7 +106,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, place: Path) -> Path:
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_with_a_filter_is_told_when_the_config_is_read(clean: Path, given: str, message: str) -> None:
+def test_errors_of_a_filter_are_reported_when_the_config_is_read(clean: Path, given: str, message: str) -> None:
     for recipe, section in (("distill", "corpus"), ("rerank", "corpus"), ("bootstrap_lm", "in_domain")):
         (clean / "mine.yaml").write_text(f"recipe: {recipe}\n{section}: {{filters: [{given}]}}\n")
         with pytest.raises(UserError) as caught:
@@ -115,7 +115,7 @@ def test_what_is_wrong_with_a_filter_is_told_when_the_config_is_read(clean: Path
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_recipe_that_is_nowhere_is_told_in_one_sentence(clean: Path) -> None:
+def test_a_missing_recipe_is_reported_in_one_sentence(clean: Path) -> None:
     (clean / "mine.yaml").write_text("recipe: helo\n")
     with pytest.raises(UserError, match=r"there is no recipe 'helo'.* or helo.py beside the config"):
         load("mine.yaml")
@@ -126,7 +126,7 @@ def test_a_recipe_that_is_nowhere_is_told_in_one_sentence(clean: Path) -> None:
         load("mine.yaml")
 
 
-def test_the_own_folder_hides_nothing_and_what_is_loaded_from_it_is_known(clean: Path) -> None:
+def test_the_users_folder_hides_nothing_and_its_loaded_modules_are_known(clean: Path) -> None:
     (clean / "json.py").write_text("raise ImportError('not this one')\n")
     load("hello.yaml")
     assert sys.path[-1] == str(clean)

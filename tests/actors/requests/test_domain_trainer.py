@@ -113,9 +113,9 @@ def test_the_same_bytes_again_whatever_the_order_of_the_set(data, tmp_path, fami
         artifact = get_artifact(url)
         files.append({name: artifact.read(name) for name in artifact.files})
     assert files[0] == files[1] == files[2]
-    told = json.loads(files[0]["training.json"])
+    report = json.loads(files[0]["training.json"])
     own = sum(row["domain"] == "alarm" and row["fold"] in (0, 2) for row in records())
-    assert (told["domain"], told["left_out"], told["own"]) == ("alarm", 1, own)
+    assert (report["domain"], report["left_out"], report["own"]) == ("alarm", 1, own)
     model = load(files[0])
     assert (model.domain, model.family, model.intents) == ("alarm", family, ("remove", "set"))
     assert (model.slots is not None) if family == "linear" else model.tags == ("O", "B-time", "I-time")

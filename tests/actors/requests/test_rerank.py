@@ -164,9 +164,9 @@ def test_weights_that_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match=r"music\.json: holds the weights of 'video'; expected those of 'music'"):
         stage(folder=str(folder))
     body = json.loads(WEIGHTS[1].to_bytes())
-    for change, told in (({"format": 9}, "format 9"), ({"features": ["log_asr"]}, "log_asr; this version computes")):
+    for change, message in (({"format": 9}, "format 9"), ({"features": ["log_asr"]}, "log_asr; this version computes")):
         (folder / "music.json").write_text(json.dumps(body | change))
-        with pytest.raises(UserError, match=rf"music\.json: .*{told}"):
+        with pytest.raises(UserError, match=rf"music\.json: .*{message}"):
             stage(folder=str(folder))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no re-ranker"):
@@ -260,14 +260,14 @@ def test_a_sample_of_negatives_stands_for_all(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"domain": "shop"}, "'shop': none of the 240 training requests in hypotheses is of this domain"),
         ({"context": ["mood"]}, "hypotheses has no column 'mood'"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(data, tmp_path, change, told):
-    with pytest.raises(UserError, match=told):
+def test_data_that_do_not_fit_are_refused(data, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
         train(settings(**change), InProcessContext(str(tmp_path / "x")), data=data.url)
 
 

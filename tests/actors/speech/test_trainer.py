@@ -78,7 +78,7 @@ def sets(tmp_path_factory):
         "tail_logmass": ragged([np.full(n, np.log(0.02), np.float16) for n in frames], pa.float16()),
         "topk_frames": pa.array(frames, pa.int32()),
     }
-    for name, told in {
+    for name, metadata in {
         "labels": info,
         "other_rate": TopKInfo(2, 25.0, UNITS.digest, "t"),
         "other_units": TopKInfo(2, 50.0, "x", "t"),
@@ -86,7 +86,7 @@ def sets(tmp_path_factory):
             2, 50.0, UNITS.digest, "t", features=vars(FeatureSettings(sampling_rate=8000, n_mels=13))
         ),
     }.items():
-        made = pa.table(columns).replace_schema_metadata({TOPK_KEY: told.to_json()})
+        made = pa.table(columns).replace_schema_metadata({TOPK_KEY: metadata.to_json()})
         seal_tables(str(root / name), name, [made.slice(0, 30), made.slice(30)])
     put_artifact(str(root / "units"), {UNITS_FILE: UNITS.to_json().encode()}, {})
     return root

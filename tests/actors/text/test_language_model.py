@@ -31,7 +31,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return put_artifact(str(tmp_path_factory.mktemp("lm")), {"lm.arpa": MODEL.to_bytes()}, {})
 
 
-def test_kenlm_reads_what_we_write(lm: Artifact) -> None:
+def test_kenlm_reads_our_models(lm: Artifact) -> None:
     model, own = LanguageModel(lm.url), table(MODEL)
     for sentence in TEXT[:50]:
         words = ["<s>", *sentence, "</s>"]
@@ -58,7 +58,7 @@ def test_remote_model_comes_through_a_file(lm: Artifact) -> None:
         LanguageModel("memory://nothing")
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no n-gram model here"):
         LanguageModel(str(tmp_path))
     (tmp_path / "lm.arpa").write_text("this is no model\n")

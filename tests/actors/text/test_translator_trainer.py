@@ -1,4 +1,4 @@
-"""Training of translators: exact repeats and resumption, fine-tuning, what is read of checkpoints, and refusals."""
+"""Training of translators: exact repeats and resumption, fine-tuning, reading of checkpoints, and errors."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ class Killed(Exception):
 
 
 class Dies(InProcessContext):
-    """A worker that is gone after its second checkpoint."""
+    """A worker that dies after its second checkpoint."""
 
     def report(self, metrics, checkpoint=None):
         super().report(metrics, checkpoint)
@@ -64,7 +64,7 @@ def test_the_same_config_gives_the_same_files_and_a_resumed_run_too(pairs, tmp_p
     assert run(tmp_path / "other", pairs, **{**given, "seed": 4})["files"][WEIGHTS] != whole["files"][WEIGHTS]
 
 
-def test_it_learns_and_tells_how_held_out_pairs_fare(pairs, tmp_path):
+def test_it_learns_and_reports_the_loss_of_held_out_pairs(pairs, tmp_path):
     dev = sealed(tmp_path, "dev", sentences(30, seed=9))
     made = run(tmp_path / "run", pairs, dev=dev.url)
     losses = [point["dev_loss"] for point in made["curves"] if "dev_loss" in point]
@@ -115,7 +115,7 @@ def test_transformers_reads_the_files_and_gives_the_same_network(pairs, tmp_path
 
 
 def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
-    """As the published ones are: pickled weights, one vocabulary, the target language in the tokenizer's file."""
+    """Like published ones: pickled weights, one vocabulary, the target language in the tokenizer's file."""
     import torch
     from transformers import MarianConfig, MarianMTModel
 
@@ -197,7 +197,7 @@ def test_batches_hold_every_pair_once_and_weights_are_drawn_by_epoch(pairs):
     assert len(encode(texts, units, EMPTY, 4)) + encode(texts, units, EMPTY, 4).too_long == 240
 
 
-def test_what_is_the_same_on_both_sides_is_learnt_as_a_mark(pairs):
+def test_values_on_both_sides_are_trained_as_marks(pairs):
     texts = read_pairs([pairs.url], "en", "hi").protected(Catalogue({"kitchen light": "रसोई बत्ती"}))
     marked = [(one, other) for one, other in zip(texts.source, texts.target, strict=True) if "<v" in one]
     assert marked
@@ -208,7 +208,7 @@ def test_what_is_the_same_on_both_sides_is_learnt_as_a_mark(pairs):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"epochs": None}, "epochs and steps: expected one of them"),
         ({"steps": 3}, "epochs and steps: expected one of them"),
@@ -218,21 +218,21 @@ def test_what_is_the_same_on_both_sides_is_learnt_as_a_mark(pairs):
         ({"model": {"dim": 30, "heads": 4}}, "dim is 30 and heads is 4; expected a dim that is a multiple of twice"),
     ],
 )
-def test_wrong_settings_are_refused(more, said):
-    with pytest.raises(ValidationError, match=said):
+def test_wrong_settings_are_refused(more, message):
+    with pytest.raises(ValidationError, match=message):
         SMALL.but(**more)
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"target_lang": "mr"}, r"pairs of .*'hi'.*expected 'en' and 'mr'"),
         ({"most_units": 2}, "has more than 2 units"),
         ({"init": "/nowhere"}, "no vocab.json; expected a translator"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(pairs, tmp_path, more, said):
-    with pytest.raises(UserError, match=said):
+def test_mistakes_are_reported_in_a_sentence(pairs, tmp_path, more, message):
+    with pytest.raises(UserError, match=message):
         run(tmp_path, pairs, **more)
 
 
@@ -256,7 +256,7 @@ def test_sets_without_a_pair_or_of_other_columns_are_refused(pairs, tmp_path):
         run(tmp_path / "run", pairs, other)
 
 
-def test_a_translator_of_another_language_is_no_start(pairs, tmp_path):
+def test_a_translator_of_other_languages_is_rejected(pairs, tmp_path):
     first = run(tmp_path / "first", pairs, epochs=1)
     artifact = put_artifact(str(tmp_path / "artifact"), first["files"], {})
     marathi = sealed(tmp_path, "marathi", sentences(20), langs=("en", "mr"))

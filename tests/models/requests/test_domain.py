@@ -212,5 +212,5 @@ def test_shapes(token, written):
 def test_a_domain_of_a_single_batch_trains(epochs: int) -> None:
     own = [Example(["wake", "me"], "set", ["O", "O"])]
     settings = NeuralSettings(epochs=epochs, dim=4, hidden=4, buckets=16)
-    _, told = neural.fit("alarm", own, [["play", "it"]], settings)
-    assert len(told["curves"]) == epochs
+    _, report = neural.fit("alarm", own, [["play", "it"]], settings)
+    assert len(report["curves"]) == epochs

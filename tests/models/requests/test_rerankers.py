@@ -129,7 +129,7 @@ def changed(**values):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"no json", "video.json: this is no re-ranker's file"),
         (b"[]", "no re-ranker's file"),
@@ -142,8 +142,8 @@ def changed(**values):
         (changed(loss="R9"), "loss R9"),
     ],
 )
-def test_files_that_are_refused(data, told):
-    with pytest.raises(UserError, match=told):
+def test_files_that_are_refused(data, message):
+    with pytest.raises(UserError, match=message):
         Reranker.load({"video.json": data})
 
 

@@ -140,7 +140,7 @@ def test_object_storage_gives_the_same_records(tmp_path: Path, prepare: Prepare)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"places": "gone"}, r"gone: no such file or folder; expected folders of seq\.in"),
         ({"kind": "files"}, "places: not given"),
@@ -152,8 +152,8 @@ def test_object_storage_gives_the_same_records(tmp_path: Path, prepare: Prepare)
         ({"kind": "assistant", "places": "x"}, "places: generated requests have none"),
     ],
 )
-def test_mistakes_are_told_before_any_work(settings: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_mistakes_are_reported_before_any_work(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_requests(RequestCorpusSettings(**settings))
 
 

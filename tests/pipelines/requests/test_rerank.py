@@ -130,11 +130,11 @@ def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_pat
 def test_another_weighting_keeps_the_lists(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
-    told = run(out, "runner=inprocess", "weights.semer_weight=0.5").stdout
+    output = run(out, "runner=inprocess", "weights.semer_weight=0.5").stdout
     assert "hypotheses_0" not in [
         path.name for path in out.iterdir() if len(list(path.glob("*"))) > 1 and path.is_dir()
     ]
-    assert "kept from before" in told
+    assert "kept from before" in output
     assert weights(out) != weights(finished)
 
 
@@ -163,8 +163,8 @@ def test_lists_are_ranked_by_a_folder_of_weights(finished: Path, tmp_path: Path)
     wanted = pa.concat_tables(ranked.tables(["id", "scores_R3", "best_R3"]))
     for number, place in enumerate((lists.url, tmp_path / "lists.parquet", tmp_path / "lists.jsonl")):
         out = tmp_path / str(number)
-        told = call("rerank", place, finished / "rerankers", out, "runner=inprocess", "--quiet")
-        assert told.exit_code == 0, told.stderr
+        result = call("rerank", place, finished / "rerankers", out, "runner=inprocess", "--quiet")
+        assert result.exit_code == 0, result.stderr
         scored = pa.concat_tables(made(out, "ranked").tables(["id", "scores", "best"]))
         assert scored["id"].to_pylist() == wanted["id"].to_pylist()
         assert scored["best"].to_pylist() == wanted["best_R3"].to_pylist()
@@ -202,9 +202,9 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
     bad = [[{**good[0], "domain": None}], [{**good[0], "domain": "cooking"}], [{**good[0], "slots_logprob": None}]]
     rows = [{"id": f"r{i}", "hypotheses": one, **context} for i, one in enumerate([good, *bad, []])]
     lists.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = call("rerank", lists, finished / "rerankers", tmp_path / "out", "runner=inprocess", "--quiet")
-    assert told.exit_code == 0, told.stderr
-    assert "3 lists could not be scored" in told.stdout
+    result = call("rerank", lists, finished / "rerankers", tmp_path / "out", "runner=inprocess", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert "3 lists could not be scored" in result.stdout
     scored = pa.concat_tables(made(tmp_path / "out", "ranked").tables(["id", "best"])).to_pylist()
     assert [row["id"] for row in scored] == ["r0", "r4"]
     assert scored[1]["best"] == -1
@@ -216,7 +216,7 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["weights={context: [weather]}"], "'weather' is no context column"),
         (["slice=noisy"], "'noisy' is no context column"),
@@ -232,10 +232,10 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
         (["corpus={kind: files, places: x, context: {text: string}, ambiguous: 0}"], "'text' is a column of every"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, overrides: list[str], told: str) -> None:
+def test_mistakes_are_reported_before_any_work(tmp_path: Path, overrides: list[str], message: str) -> None:
     result = run(tmp_path / "out", "runner=inprocess", *overrides)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 

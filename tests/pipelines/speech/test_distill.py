@@ -160,7 +160,7 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["corpus.labelled=/nowhere", "corpus.unlabelled=/nowhere"], "/nowhere"),
         (["noise=/nowhere/noises"], "/nowhere/noises"),
@@ -175,9 +175,9 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
         (["systems.model.encoder=transformer"], "conformer"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(overrides: list[str], told: str, tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_a_sentence(overrides: list[str], message: str, tmp_path: Path) -> None:
     result = run("runner=inprocess", f"out={tmp_path / 'out'}", *overrides)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("out/*/"))
