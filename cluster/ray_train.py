@@ -71,7 +71,7 @@ def slots(jobs: Jobs, resources: Resources, capacity: Capacity, ranks: int = 1) 
     if resources.gpus * ranks > capacity.gpus:
         raise UserError(
             f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {capacity.gpus:g}; "
-            "set resources.most.gpus to what its autoscaler may add"
+            "set resources.most.gpus to the number that its autoscaler may add"
         )
     fit = [capacity.cpus / (ranks * resources.cpus)] if resources.cpus else []
     fit += [capacity.gpus / (ranks * resources.gpus)] if resources.gpus else []

@@ -51,7 +51,7 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # misled.
 DASHBOARD, ADDRESS = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
 DASHBOARD_PORTS = range(8265, 8315)
-SPILL = "GRISTMILL_SPILL"  # the environment variable with the folder for what the object store cannot hold
+SPILL = "GRISTMILL_SPILL"  # environment variable with the folder for objects spilled from the object store
 OBJECT_STORE_LEAST = 256 << 20
 OBJECT_STORE_MOST = 8 << 30
 
@@ -206,7 +206,7 @@ def _object_store() -> int:
 
 
 def spill_folder() -> str | None:
-    """Return the folder for what the object store cannot hold; ``None`` leaves it to Ray."""
+    """Return the folder for spilled objects; ``None`` leaves it to Ray."""
     folder = os.environ.get(SPILL)
     if not folder:
         return None

@@ -46,7 +46,7 @@ class SelectionSettings(CentroidSettings, EmbedderSettings):
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if self.share is not None and self.radius is not None:
-            raise ValueError("radius: given beside share; expected one of them")
+            raise ValueError("radius and share: expected one of them")
         if self.radius is not None and self.method == "random":
             raise ValueError("radius: undefined for random selection; expected share")
         return self

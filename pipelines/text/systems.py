@@ -208,7 +208,7 @@ class Bootstrap:
             pairs = self.chosen(f"synthetic_{name}_{number}", given.lists, given.tuned, way)
             data, weights = {}, {}
             for key, synthetic in pairs.items():
-                refuse_empty(synthetic, f"{name}: translations that are kept")
+                refuse_empty(synthetic, f"{name}: kept translations")
                 data[key] = [synthetic, self._corpora.pairs]
                 weights[key] = [1.0, min(1.0, settings.replay * synthetic.records / self._corpora.pairs.records)]
             made = self.translators("fine_tuned_translator", data, given.translators, weights, settings.tune)

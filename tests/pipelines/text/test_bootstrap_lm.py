@@ -213,7 +213,7 @@ def test_a_technique_that_is_off_has_no_system_and_no_part_in_the_combination(fi
         (["pairs.domains=[light]"], "expected others"),
         (["pairs.files={places: /nowhere.tsv}"], "/nowhere.tsv"),
         (["translator.target_lang=de"], "expected en to hi"),
-        (["selection.radius=0.1"], "radius: given beside share"),
+        (["selection.radius=0.1"], "radius and share: expected one"),
         (["tuning.keeps=[0.0]"], "tuning.keeps[0]: 0.0 is not right"),
         (["tuning.weights=[]"], "tuning.weights: nothing is given; expected at least 1"),
         (["ngrams.prune=[2, 1]"], "ngrams: prune is [2, 1]; expected at most 4 counts"),

@@ -181,7 +181,7 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
         select_pairs(run, "chosen", pairs, pairs, SelectionSettings(share=0.01))
     with pytest.raises(UserError, match="has 0 vectors; expected text to compare with"):
         select_pairs(run, "chosen", pairs, pairs_of(run, np.zeros((2, DIM)), name="zero"), settings)
-    with pytest.raises(ValidationError, match="radius: given beside share"):
+    with pytest.raises(ValidationError, match="radius and share: expected one"):
         SelectionSettings(share=0.1, radius=0.1)
     with pytest.raises(ValidationError, match="radius: undefined for random selection"):
         SelectionSettings(method="random", radius=0.1)
