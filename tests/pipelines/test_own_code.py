@@ -135,10 +135,12 @@ def test_the_users_folder_hides_nothing_and_its_loaded_modules_are_known(clean: 
     assert names.own_modules() == {"lab": clean / "lab", "one_file": clean / "one_file.py"}
 
 
-def test_a_config_that_is_shipped_is_found_by_its_name(clean: Path) -> None:
+def test_a_bundled_config_is_found_by_its_name(clean: Path) -> None:
     for name in ("distill", "distill.yaml", "configs/distill.yaml", "configs/distill"):
         assert load(name).recipe == "distill"
     (clean / "distill.yaml").write_text("recipe: rerank\n")
     assert load("distill.yaml").recipe == "rerank"  # what is there comes first
-    with pytest.raises(UserError, match=r"there is no such recipe file; expected .* shipped: bootstrap-lm, .*rerank"):
+    with pytest.raises(
+        UserError, match=r"there is no such recipe file; expected .* bundled one: bootstrap-lm, .*rerank"
+    ):
         load("distil")

@@ -209,7 +209,7 @@ def test_a_technique_that_is_off_has_no_system_and_no_part_in_the_combination(fi
     [
         (["in_domain.domains=[cooking]"], "['cooking']; expected some of both languages"),
         (["in_domain.sizes=[]"], "in_domain.sizes: []"),
-        (["in_domain.dev=0.6", "in_domain.test=0.5"], "together below 1"),
+        (["in_domain.dev=0.6", "in_domain.test=0.5"], "expected a sum below 1"),
         (["pairs.domains=[light]"], "expected others"),
         (["pairs.files={places: /nowhere.tsv}"], "/nowhere.tsv"),
         (["translator.target_lang=de"], "expected en to hi"),
