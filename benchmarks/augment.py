@@ -1,15 +1,15 @@
-"""Noise and rooms on one core: ours against audiomentations, on the same files, in one run.
+"""Noise and room augmentation on one core: this project against audiomentations, on the same files, in one run.
 
     python benchmarks/augment.py [--speech FOLDER] [--utterances 40] [--rounds 5] [--seed 0]
 
-Each utterance gets a room and two noises. Figures are x real time: seconds of speech a second of processor time
-(so that other work on the machine disturbs less), the best round of several, the systems taking turns. Comparisons:
+Each utterance gets a room and two noises. Results are times real time: seconds of speech per second of processor time
+(less affected by other load), in the best of several rounds, with the systems alternating. Comparisons:
 
-- ``ready, same work``: ready impulse responses; audiomentations passes each noise through one too, as we do;
-- ``ready, dry noise``: audiomentations adds its noises dry, which is less work than ours;
+- ``ready, same work``: prepared impulse responses; audiomentations also convolves each noise with one, as we do;
+- ``ready, dry noise``: audiomentations adds its noises dry, which is less work;
 - ``new room``: a new room simulated for each utterance (audiomentations: RoomSimulator, for the speech alone).
 
-Once on samples, once with FLAC in and out by the same two functions for both.
+Once on samples, once with FLAC input and output by the same two functions for both.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Work = Callable[[np.ndarray, int], np.ndarray]
 
 
 def speech(folder: str | None, count: int, seed: int) -> list[np.ndarray]:
-    """Read utterances below a folder, or make noise of like lengths."""
+    """Read utterances below a folder, or generate noise of similar lengths."""
     files = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".flac", ".wav")) if folder else []
     if files:
         chosen = files[:: max(1, len(files) // count)][:count]
@@ -52,7 +52,7 @@ def speech(folder: str | None, count: int, seed: int) -> list[np.ndarray]:
 def main() -> None:
     warnings.filterwarnings("ignore")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--speech", help="folder of audio; without it, noise of like lengths")
+    parser.add_argument("--speech", help="folder of audio; without it, noise of similar lengths")
     parser.add_argument("--utterances", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def timed(works: list[Work], given: list[np.ndarray], data: list[bytes] | None, rounds: int) -> list[float]:
-    """Return the least seconds of each system over all utterances."""
+    """Return the seconds of each system's fastest round over all utterances."""
     for work in works:
         work(given[0], 0)
     best = [float("inf")] * len(works)
@@ -96,10 +96,10 @@ def timed(works: list[Work], given: list[np.ndarray], data: list[bytes] | None, 
 
 
 def make_systems(folder: str, seed: int) -> dict[str, tuple[Work, Work, int | None]]:
-    """Build banks for us, the same rooms and noises as files for the peer."""
+    """Build our banks, and the same rooms and noises as files for the peer."""
     import audiomentations as am
 
-    made = banks.GeneratedNoiseSettings(generated=16)  # a quarter is for tests
+    made = banks.GeneratedNoiseSettings(generated=16)  # a quarter is for testing
     noise = banks.build_noise_bank_generated(f"{folder}/n", made, rate=RATE, seed=seed)
     settings = banks.RoomBankSettings(count=50)
     room = banks.build_room_bank(f"{folder}/r", settings, noises=3, rate=RATE, seed=seed)
@@ -127,10 +127,10 @@ def make_systems(folder: str, seed: int) -> dict[str, tuple[Work, Work, int | No
         for place in (1, 2):
             which = int(rng.integers(len(bank)))
             parts[place] = bank.take(which, int(rng.integers(20 * RATE)), parts.shape[1])
-        heard = mixing.reverberate(parts, made[:3], len(samples))
-        return mixing.mix(heard, rng.uniform(0, 20, 2), RATE).samples
+        reverberated = mixing.reverberate(parts, made[:3], len(samples))
+        return mixing.mix(reverberated, rng.uniform(0, 20, 2), RATE).samples
 
-    # Its cache holds all responses; of noises it reads just the part it needs, from files in the page cache.
+    # Its cache holds all responses; of noises it reads only the needed part, from files in the page cache.
     reverb = lambda: am.ApplyImpulseResponse(str(responses), p=1.0, leave_length_unchanged=True, lru_cache_size=64)
     add = lambda through: am.AddBackgroundNoise(
         str(sounds), min_snr_db=0.0, max_snr_db=20.0, noise_transform=through, p=1.0

@@ -1,11 +1,11 @@
-"""How pools and machines follow the backlog, on Ray's simulated autoscaling cluster.
+"""Scaling of pools and nodes with the backlog, on Ray's simulated autoscaling cluster.
 
-The head has no CPU, and no other node is there at first. A step of three stages decodes on CPU nodes, labels on nodes
-with a declared GPU, half of one for each worker, and packs on CPU nodes again. Once a second it is noted how many
-shards are left, and which workers and nodes there are, until the last node is gone.
+The head has no CPU, and there are no other nodes at first. A step of three stages decodes on CPU nodes, labels on nodes
+with a declared GPU, half of one per worker, and packs on CPU nodes again. Once a second the numbers of remaining
+shards, workers and nodes are recorded, until the last node is gone.
 
-It takes fixed ports, and its nodes live on when their head dies. So this starts itself anew in namespaces of its own,
-for which it must be root; at their end everything in them ends.
+The simulated cluster uses fixed ports, and its nodes survive their head. So the benchmark restarts itself in its own
+namespaces, for which it must be root; all processes in them end with them.
 Run: ``PYTHONPATH=. python benchmarks/autoscaling.py [--shards 24] [--seconds 2.0]``.
 """
 
@@ -40,14 +40,14 @@ PLACEMENT = Placement(
     cpu=Workers(labels={GROUP: "cpu"}),
     gpu=GpuWorkers(gpus=0.5, cpus=0.1, labels={GROUP: "gpu"}),
 )
-HEAD = "f" * 51 + "00000"  # its node id, by which the provider knows it
+HEAD = "f" * 51 + "00000"  # its node id, by which the provider identifies it
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 ATTEMPTS = 5  # to start Ray on a busy machine
-PATIENCE = 600.0  # seconds for the last node to go
+PATIENCE = 600.0  # seconds until the last node must be gone
 
 
 class Backlog(Progress):
-    """Knows how many shards are left."""
+    """Tracks the number of remaining shards."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -76,10 +76,9 @@ def node_type(resources: dict[str, float], group: str, most: int) -> dict[str, A
 
 
 def start_cluster(folder: str) -> None:
-    """Start a head whose autoscaler starts nodes as processes here.
+    """Start a head whose autoscaler starts nodes as local processes.
 
-    As :class:`ray.cluster_utils.AutoscalingCluster` does, which leaves neither the dashboard out nor the ``ray stop``
-    before it.
+    Like :class:`ray.cluster_utils.AutoscalingCluster`, but without the dashboard and without ``ray stop`` first.
     """
     groups = {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -94,11 +93,11 @@ def start_cluster(folder: str) -> None:
         "upscaling_speed": 100.0,
         "idle_timeout_minutes": 0.1,
         "provider": {
-            "type": "external",  # `fake_multinode` wants a file that the package lacks
+            "type": "external",  # `fake_multinode` needs a file that the package lacks
             "module": PROVIDER,
             "launch_multiple": True,
             "head_node_id": HEAD,
-            "disable_node_updaters": True,  # nothing is to be installed
+            "disable_node_updaters": True,  # nothing to install
         },
         "available_node_types": groups,
         "head_node_type": "ray.head.default",
@@ -121,13 +120,13 @@ def start_cluster(folder: str) -> None:
     for _ in range(ATTEMPTS):
         if not subprocess.run(command, env=os.environ | settings, stdout=subprocess.DEVNULL).returncode:
             return
-        # Ray gives its own processes half a minute. All that it can see here are those.
+        # Ray's own processes have half a minute to end. In these namespaces it sees no others.
         subprocess.run([ray, "stop", "--force"], stdout=subprocess.DEVNULL, check=True)
     raise RuntimeError("Ray did not start")
 
 
 class Table:
-    """Notes each second what there is."""
+    """Records shards, workers and nodes once a second."""
 
     def __init__(self, backlog: Backlog) -> None:
         self.backlog, self.begun, self.rows = backlog, time.monotonic(), []
@@ -158,9 +157,9 @@ class Table:
             self.rows.append(self.look())
 
     def changes(self) -> list[dict[str, int]]:
-        """Return the rows in which anything but the time is new."""
-        told = [row for place, row in enumerate(self.rows) if not place or _rest(row) != _rest(self.rows[place - 1])]
-        return told if told[-1:] == self.rows[-1:] else [*told, self.rows[-1]]
+        """Return the rows in which anything but the time has changed."""
+        changed = [row for place, row in enumerate(self.rows) if not place or _rest(row) != _rest(self.rows[place - 1])]
+        return changed if changed[-1:] == self.rows[-1:] else [*changed, self.rows[-1]]
 
 
 def _rest(row: dict[str, int]) -> list[int]:
@@ -171,7 +170,7 @@ def measure(shards: int, seconds: float) -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["hostname", "localhost"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=True)
-    # Short, since paths of sockets are; not over /tmp, where Python itself may lie.
+    # A short path, as sockets require; not mounted over /tmp, where Python itself may be installed.
     with tempfile.TemporaryDirectory(prefix="as", dir="/var/tmp") as folder:
         os.environ |= {"RAY_TMPDIR": folder, "TMPDIR": folder, "PYTHONPATH": str(ROOT)}
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -207,7 +206,7 @@ def measure(shards: int, seconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--shards", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=2.0, help="that a batch of labelling takes")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per batch of labelling")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.inside:

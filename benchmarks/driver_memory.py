@@ -1,6 +1,6 @@
 """The driver's memory from a thousand to a million records: sealing a stream, and a step on each runner. Goal: 50 MB.
 
-Each size is a process of its own; what is told is the most memory it ever held (``VmHWM``), start of Ray included.
+Each size runs in a process of its own; the result is its peak memory (``VmHWM``), including the start of Ray.
 Run: ``PYTHONPATH=. python benchmarks/driver_memory.py``.
 """
 
@@ -16,7 +16,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 
 
 def peak() -> float:
-    """Return the most memory this process held, in MB."""
+    """Return the peak memory of this process, in MB."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmHWM"))
 

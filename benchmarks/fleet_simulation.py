@@ -1,15 +1,15 @@
-"""What a large fleet costs the driver a shard, in processor time and memory, at 10^3 to 10^5 shards.
+"""The driver's cost per shard of a large fleet, in processor time and memory, at 10^3 to 10^5 shards.
 
     python -m benchmarks.fleet_simulation engine|resume|again|ray|listing [--shards 1000 10000 ...]
 
-``engine``   the engine's own part: a step whose receipts come as from 1,000 GPUs, in simulated time. Their commits are
-             real, to local disk and to a store in memory; what they cost the workers is not counted.
-``resume``   a step is planned again where the receipts of all shards but one are there.
-``again``    a finished recipe of eight steps, each of so many shards, is run again as `gristmill run` does it.
+``engine``   the engine's own part: a step whose receipts arrive as from 1,000 GPUs, in simulated time. Their commits
+are real, to local disk and to a store in memory; the workers' costs are not counted.
+``resume``   a step is resumed with the receipts of all shards but one present.
+``again``    a finished recipe of eight steps, each of so many shards, is rerun as by `gristmill run`.
 ``ray``      Ray Data's part: the Ray runner with actors that sleep as a GPU would.
-``listing``  what the driver does for each record: the listing of a corpus, and cutting it into shards.
+``listing``  the driver's work per record: listing a corpus and cutting it into shards.
 
-Each row is a process of its own. Memory is the most that it held above what it held after its imports.
+Each row is a process of its own. Memory is its peak above its memory after imports.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gristmill.shards.receipt import Receipt, StoredFile, commit, receipt_url
 from gristmill.shards.stage import BatchLimits, Resources, Stage
 from gristmill.shards.step import ShardTask, Step
 
-SECONDS = 36.0  # of simulated work in a shard
+SECONDS = 36.0  # of simulated work per shard
 WORKERS = 1000  # simulated GPUs
 STEPS = 8
 USUAL = (1000, 10_000, 100_000)
@@ -49,7 +49,7 @@ Moment = tuple[float, float]  # wall and processor seconds
 
 
 class Fleet:
-    """GPUs in simulated time: each takes the next shard when it is done with its last, some of them later."""
+    """GPUs in simulated time: each takes the next shard when it has finished its last, some with a delay."""
 
     def __init__(self, workers: int = WORKERS, commits: bool = True) -> None:
         self.workers, self.commits = workers, commits
@@ -57,7 +57,7 @@ class Fleet:
         self.apart = (0.0, 0.0)  # spent by the workers
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
-        """Commit the shards in the order in which the workers finish them."""
+        """Commit the shards in the order in which workers finish them."""
         self.asked = now()
         rng = random.Random(0)
         waiting = iter(specs)
@@ -80,7 +80,7 @@ class Fleet:
 
 
 class Sleeper:
-    """Waits as for a GPU."""
+    """Waits as if for a GPU."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -91,7 +91,7 @@ class Sleeper:
 
 
 class Watch(Progress):
-    """Notes when receipts came, and what Ray's own processes had used by then."""
+    """Records when receipts arrived, and the usage of Ray's own processes by then."""
 
     def __init__(self, servers: Callable[[], float]) -> None:
         self.servers = servers
@@ -100,13 +100,13 @@ class Watch(Progress):
         self.used = [0.0, 0.0]
 
     def advance(self, receipt: Receipt) -> None:
-        """Keep the first moment and the last."""
+        """Record the first and the last moment."""
         self.count, self.last = self.count + 1, now()
         if self.count == 1:
             self.first, self.used[0] = self.last, self.servers()
 
     def end(self, sealed: SealedSet) -> None:
-        """Look at the others once more."""
+        """Measure the other processes once more."""
         self.used[1] = self.servers()
 
 
@@ -122,13 +122,13 @@ def since(begun: Moment, end: Moment | None = None) -> Moment:
 
 
 def memory(field: str) -> float:
-    """Return the bytes that this process holds (``VmRSS``) or held at most (``VmHWM``)."""
+    """Return this process's current (``VmRSS``) or peak (``VmHWM``) memory in bytes."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024.0 for line in status.splitlines() if line.startswith(field))
 
 
 def made_up(shard: str, data: StoredFile | None = None) -> Receipt:
-    """Return a receipt as long as real ones are; its data is nowhere unless it is given."""
+    """Return a receipt as long as real ones; its data does not exist unless given."""
     sha = canonical.sha256(shard.encode())
     data = data or StoredFile(f"data/{shard}-{sha[:16]}.parquet", sha, 3600, 63_000_000)
     attempt = {"host": "worker-0123", "seconds": {"gpu": SECONDS, "commit": 1.25}, "batches_halved": 0, "measures": {}}
@@ -142,7 +142,7 @@ def corpus(url: str, shards: int, data: StoredFile | None = None) -> SealedSet:
 
 
 def lay(url: str, shards: int) -> None:
-    """Put receipts there as an earlier run left them; written plainly, since real commits wait for the disk."""
+    """Write the receipts of an earlier run, without commits, which would wait for the disk."""
     fs, folder = store.filesystem(store.join(url, "receipts"))
     fs.makedirs(folder, exist_ok=True)
     for number in range(shards):
@@ -156,7 +156,7 @@ def chain(source: SealedSet, number: int) -> Step:
     return Step(f"step{number}", light(source).stages, source)
 
 
-# What a process of its own measures.
+# The measurements, each in a process of its own.
 
 
 def engine(place: str, shards: int, commits: bool = True) -> dict[str, Any]:
@@ -167,17 +167,17 @@ def engine(place: str, shards: int, commits: bool = True) -> dict[str, Any]:
     assert len(sealed.seal["shards"]) == shards
     parts = [since(begun, fleet.asked), since(fleet.asked, fleet.ended), since(fleet.ended)]
     parts[1] = (parts[1][0] - fleet.apart[0], parts[1][1] - fleet.apart[1])
-    told = {
+    result = {
         "ms_cpu_a_shard": 1000 * (cpu - fleet.apart[1]) / shards,
         "ms_wall_a_shard": 1000 * (wall - fleet.apart[0]) / shards,
         **{f"{name}_s_cpu": part[1] for name, part in zip(("plan", "receipts", "seal"), parts, strict=True)},
         "workers_ms_wall_a_shard": 1000 * fleet.apart[0] / shards,
     }
     if "://" in place:  # the store itself is in this process
-        return told
+        return result
     held = {"bytes_a_shard": (memory("VmHWM") - before) / shards, "peak_mb": memory("VmHWM") / 1e6}
     files = {f"{name}_bytes": Path(sealed.url, f"{name}.json").stat().st_size / shards for name in ("seal", "step")}
-    return {**told, **held, **files}
+    return {**result, **held, **files}
 
 
 def resume(place: str, shards: int) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def again(place: str, shards: int) -> dict[str, Any]:
         receipts = (made_up(f"{shard:06d}") for shard in range(shards))
         sealed = put_seal(step_url(place, step, 0), step.name, step.schema, receipts)
     loaded = Loaded("again", module, Common(recipe="again", out=place, runner="inprocess"), Empty())
-    carry_out(loaded, RunProgress())  # leaves the report
+    carry_out(loaded, RunProgress())  # writes the report
     read, plain = [], store.read_bytes
 
     def counted(url: str) -> bytes:
@@ -230,8 +230,8 @@ def again(place: str, shards: int) -> dict[str, Any]:
     _, fresh = carry_out(loaded, RunProgress())
     wall, cpu = since(begun)
     assert not fresh
-    told = {"sets": STEPS + 1, "seals_read": read.count("seal.json"), "seconds": wall, "seconds_cpu": cpu}
-    return {**told, "peak_mb": memory("VmHWM") / 1e6}
+    result = {"sets": STEPS + 1, "seals_read": read.count("seal.json"), "seconds": wall, "seconds_cpu": cpu}
+    return {**result, "peak_mb": memory("VmHWM") / 1e6}
 
 
 def ray(place: str, shards: int, actors: int = 16, sleep: float = 0.1) -> dict[str, Any]:
@@ -296,17 +296,17 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
 
 def one(kind: str, where: str, size: int, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        told = KINDS[kind](folder if where == "local" else f"{where}://bench", size, **options)
-    print(json.dumps(told))
+        result = KINDS[kind](folder if where == "local" else f"{where}://bench", size, **options)
+    print(json.dumps(result))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What a large fleet costs the driver a shard.")
+    parser = argparse.ArgumentParser(description="The driver's cost per shard of a large fleet.")
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--shards", type=int, nargs="+")
     parser.add_argument("--actors", type=int, nargs="+", default=[16])
     parser.add_argument("--sleep", type=float, default=0.1)
-    parser.add_argument("--no-commits", action="store_true", help="engine: leave out what the workers do")
+    parser.add_argument("--no-commits", action="store_true", help="engine: leave out the workers' part")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     actors = given.actors if given.kind == "ray" else [None]

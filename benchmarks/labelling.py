@@ -2,8 +2,8 @@
 
     python -m benchmarks.labelling [--device cpu|cuda] [--dim 256 --layers 8] [--shards 4] [--records 64]
 
-The bare loop holds its features in memory, pads, runs the network in the same precision, takes the top k and copies
-them to the host. The engine also reads Parquet, cuts batches, checks, packs, writes and commits. Goal: 0.95.
+The bare loop has its features in memory, pads, runs the network in the same precision, takes the top k and copies them
+to the host. The engine also reads Parquet, cuts batches, checks, packs, writes and commits. Goal: 0.95.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gristmill.shards.step import ShardTask, Step
 
 
 def corpus(shards: int, records: int, settings: FeatureSettings) -> Iterator[pa.Table]:
-    """Features of utterances of 2 to 16 s, as ingest and the feature stage would leave them."""
+    """Yield features of utterances of 2 to 16 s, as made by ingest and the feature stage."""
     rng = np.random.default_rng(0)
     for shard in range(shards):
         seconds = rng.uniform(2.0, 16.0, records)
@@ -45,7 +45,7 @@ def corpus(shards: int, records: int, settings: FeatureSettings) -> Iterator[pa.
 
 
 def bare(network: AcousticModel, batches: list[list[np.ndarray]], k: int, device: torch.device) -> float:
-    """Return the seconds that a plain loop takes."""
+    """Return the seconds of a plain loop."""
     begun = clock(device)
     half = device.type == "cuda"
     for batch in batches:
@@ -59,7 +59,7 @@ def bare(network: AcousticModel, batches: list[list[np.ndarray]], k: int, device
 
 
 def clock(device: torch.device) -> float:
-    """Return wall time on a GPU, and this process's time on a CPU, where others may be at work."""
+    """Return wall time on a GPU, and processor time on a CPU, where other processes may be running."""
     return time.perf_counter() if device.type == "cuda" else time.process_time()
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--units", type=int, default=500)
     parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--records", type=int, default=64, help="in a shard")
+    parser.add_argument("--records", type=int, default=64, help="per shard")
     parser.add_argument("--k", type=int, default=20)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -95,12 +95,12 @@ def main() -> None:
             table = sealed.read(shard)
             held = [np.array(one).reshape(-1, settings.n_mels) for one in table["features"].to_numpy()]
             batches = [[held[row] for row in rows] for rows in canonical_batches(table, stage.batch)]
-            # The two take turns shard by shard, so that a busy machine is as busy for both.
+            # The two alternate shard by shard, so that other load affects both equally.
             plain = bare(network, batches, given.k, device)
             begun = clock(device)
             next(engine)
             times.append((plain, clock(device) - begun))
-        plain, whole = np.array(times[1:]).sum(axis=0)  # the first shard loads and warms up
+        plain, whole = np.array(times[1:]).sum(axis=0)  # the first shard is a warm-up
         hours = sum(sealed.read(shard)["duration"].to_numpy().sum() for shard in range(1, given.shards + 1)) / 3600
     size = sum(p.numel() for p in network.parameters()) / 1e6
     print(f"{size:.1f} M parameters, {hours:.2f} h of speech, {given.shards} shards, device {given.device}")

@@ -1,4 +1,4 @@
-"""Builds lmplz, the oracle of the n-gram models, from the source of the PyPI package ``kenlm``, and prints its path.
+"""Builds lmplz, the reference for the n-gram models, from the source of the PyPI package ``kenlm``; prints its path.
 
 It needs cmake, a C++ compiler, and Debian's libboost-{program-options,system,thread}-dev, zlib1g-dev, libbz2-dev,
 liblzma-dev. Run: ``python benchmarks/lmplz.py FOLDER``; tests find it by ``$GRISTMILL_LMPLZ`` or on the path.
@@ -17,7 +17,7 @@ VERSION = "0.3.0"
 
 
 def build(folder: Path) -> Path:
-    """Return the path of lmplz below a folder, built if it is not there yet."""
+    """Return the path of lmplz below a folder, built if necessary."""
     made = folder / "build" / "bin" / "lmplz"
     if made.exists():
         return made
@@ -29,7 +29,7 @@ def build(folder: Path) -> Path:
         subprocess.run([*get, package], check=True)
         with tarfile.open(folder / f"kenlm-{VERSION}.tar.gz") as packed:
             packed.extractall(folder, filter="data")
-    # An old package: newer cmakes want to be told that its policies are.
+    # The package is old: newer versions of cmake need its policy version.
     how = ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_POLICY_VERSION_MINIMUM=3.5"]
     compiled, jobs = folder / "build", str(os.cpu_count() or 1)
     subprocess.run(["cmake", "-S", str(source), "-B", str(compiled), *how], check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""What the engine's benchmarks run: rows, actors, steps. Workers import it as ``benchmarks.loads``."""
+"""Workloads of the engine's benchmarks: rows, actors, steps. Workers import it as ``benchmarks.loads``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARD = 2000
 
 
 def tables(records: int) -> Iterator[pa.Table]:
-    """Give rows in tables of a shard's size."""
+    """Yield rows in tables of a shard's size."""
     for start in range(0, records, SHARD):
         numbers = range(start, min(records, start + SHARD))
         text = [f"the utterance of the number {number} of them all" for number in numbers]
@@ -30,14 +30,14 @@ def corpus(url: str, records: int) -> SealedSet:
 
 
 class Light:
-    """Does next to nothing, so that what is measured is the engine."""
+    """Does almost nothing, so that the engine is measured."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return batch.append_column("upper", pc.utf8_upper(batch["text"]))
 
 
 class Heavy:
-    """Keeps one core busy for a fixed number of rounds a record."""
+    """Keeps one core busy for a fixed number of rounds per record."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds

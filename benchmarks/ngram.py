@@ -1,11 +1,11 @@
-"""N-gram models beside lmplz: the largest difference, words a second, peak memory, and text beyond memory.
+"""N-gram models against lmplz: the largest difference, words per second, peak memory, and text beyond memory.
 
-Text is all that is written in the tables at ``$GRISTMILL_DATA`` (default ``../shared/data``), or plain files. lmplz and
-ours, as one process and distributed, see the same text; words are told for a second of processor time (on Ray by the
-clock), memory is the most that a process held above what a tiny text took on the same vocabulary. The distributed
-estimate is given so little memory that one process takes ``--times`` as much.
+The text is that of all cells of the tables at ``$GRISTMILL_DATA`` (default ``../shared/data``), or of plain files.
+lmplz and our estimation, in one process and distributed, read the same text; words are per second of processor time (on
+Ray of wall time), memory is a process's peak above that for a tiny text with the same vocabulary. The distributed
+estimation gets so little memory that one process needs ``--times`` as much.
 Run: ``PYTHONPATH=. python benchmarks/ngram.py LMPLZ [FILE ...] [--order 4] [--ray]``; ``benchmarks/lmplz.py`` builds
-the first.
+LMPLZ.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
 
 TABLES = (".tsv", ".csv", ".txt", ".json", ".jsonl", ".in", ".out")
-ROWS = 20_000  # of a shard
+ROWS = 20_000  # per shard
 
 
 def sentences(files: Sequence[Path]) -> list[str]:
-    """Return the lines of plain files or, of tables, their cells, as small words."""
+    """Return the lines of plain files, or the cells of tables, in lower case."""
     found = []
     for path in files:
         for line in path.read_text(errors="replace").splitlines():
@@ -67,7 +67,7 @@ def gathered(folder: Path, files: Sequence[Path]) -> tuple[SealedSet, Path]:
 
 
 def child(folder: str, how: str, order: int, memory: int, workers: int) -> None:
-    """Estimate once in this process, after a tiny text, and print what it took."""
+    """Estimate once in this process, after a tiny text, and print the measurements."""
     process.prepare()
     data = open_sealed(f"{folder}/texts")
     listed = build_vocabulary(Run(folder, InProcessRunner()), "vocabulary", [(data, "text")])
@@ -76,18 +76,18 @@ def child(folder: str, how: str, order: int, memory: int, workers: int) -> None:
         few = seal_tables(f"{other}/few", "few", [data.read(0, ["id", "text"]).slice(0, 100)])
         estimate(other, how, few, listed, settings, 0)
     base, begun, used = peak(), time.perf_counter(), time.process_time()
-    told = estimate(folder, how, data, listed, settings, workers)
-    told |= {"seconds": time.perf_counter() - begun, "mb": peak() - base}
+    result = estimate(folder, how, data, listed, settings, workers)
+    result |= {"seconds": time.perf_counter() - begun, "mb": peak() - base}
     if not workers:
-        told["cpu"] = time.process_time() - used
-    print(json.dumps(told))
+        result["cpu"] = time.process_time() - used
+    print(json.dumps(result))
 
 
 def estimate(
     folder: str, how: str, data: SealedSet, listed: Artifact, settings: LanguageModelSettings, workers: int
 ) -> dict[str, object]:
     texts = [(data, "text")]
-    if how == "counts":  # the estimate alone, beside lmplz
+    if how == "counts":  # estimation only, for comparison with lmplz
         words = read_vocabulary(listed.url)
         counts, _, _ = counted(all_texts([(data.url, "text")]), words, settings.order, CountSettings().at_once)
         sha = hashlib.sha256()
@@ -96,15 +96,15 @@ def estimate(
                 sha.update(chunk)
                 out.write(chunk)
         return {"sha": sha.hexdigest()[:16]}
-    told: dict[str, object] = {}
+    result: dict[str, object] = {}
     run = Run(f"{folder}/{how}-{workers}", RayRunner(workers) if workers else InProcessRunner())
     if how == "job":
         made = run.train([ngram_job("lm", texts, listed, settings)])[0]
     else:
         made = train_ngrams_distributed(run, "lm", texts, listed, settings)
-        told["parts"] = next(trace.records for trace in run.trace if trace.name == "lm_parts")
-        told["units"] = next(trace.records for trace in run.trace if trace.name == "lm_counts")
-    return {**told, "sha": made.files["lm.arpa"].removeprefix("lm-").removesuffix(".arpa")}
+        result["parts"] = next(trace.records for trace in run.trace if trace.name == "lm_parts")
+        result["units"] = next(trace.records for trace in run.trace if trace.name == "lm_counts")
+    return {**result, "sha": made.files["lm.arpa"].removeprefix("lm-").removesuffix(".arpa")}
 
 
 def measured(folder: Path, how: str, order: int, memory: int = 1 << 30, workers: int = 0) -> dict:
@@ -114,7 +114,7 @@ def measured(folder: Path, how: str, order: int, memory: int = 1 << 30, workers:
 
 
 def oracle(lmplz: str, plain: Path, order: int, folder: Path) -> dict:
-    """Run lmplz and return what it took."""
+    """Run lmplz and return its measurements."""
     command = [lmplz, "-o", str(order), "--discount_fallback", "-S", "1G", "-T", str(folder)]
     command += ["--text", str(plain), "--arpa", str(folder / "oracle.arpa")]
     begun = time.perf_counter()
@@ -130,7 +130,8 @@ def oracle(lmplz: str, plain: Path, order: int, folder: Path) -> dict:
 
 
 def difference(ours: Path, theirs: Path) -> dict[str, float]:
-    """Return the largest difference of any probability and back-off (base 10), and n-grams that one of them lacks."""
+    """Return the largest difference of any log-probability and back-off (base 10), and the number of unmatched
+    n-grams."""
     rows = []
     for path in (ours, theirs):
         model = Arpa.from_bytes(path.read_bytes(), str(path))
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=10.0)
     parser.add_argument("--ray", action="store_true", help="also with 1, 2 and 4 workers on Ray")
     given = parser.parse_args()
-    process.choose_allocator()  # of the processes that are measured, as the command line does
+    process.choose_allocator()  # for the measured processes, as in the command line
     data = Path(os.environ.get("GRISTMILL_DATA") or "../shared/data")
     files = given.files or sorted(p for p in data.rglob("*") if p.suffix in TABLES)
     with tempfile.TemporaryDirectory() as made:
@@ -182,7 +183,7 @@ def main() -> None:
         for workers in (1, 2, 4) if given.ray else ():
             found[f"ray_{workers}"] = measured(folder, "spread", given.order, memory, workers)
         for name, one in found.items():
-            speed = words / one.get("cpu", one["seconds"])  # of a core; on Ray by the clock
+            speed = words / one.get("cpu", one["seconds"])  # per core; on Ray by wall time
             print(f"{name:8} {speed:>9.0f} words/s {one['mb']:>6.0f} MB", one)
         result |= {"difference": unlike, "memory_mb": memory / 1e6}
         result["same_bytes"] = len({one["sha"] for one in found.values() if "sha" in one}) == 1

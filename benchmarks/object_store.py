@@ -1,8 +1,8 @@
-"""How many requests a step sends to an S3 server: for each shard, and once.
+"""The number of requests that a step sends to an S3 server: per shard, and once per step.
 
-Goal: 2 reads and 2 writes a shard, a write more where there are rejects, a read more for a join. Each step runs over
-two inputs of different length, so that what a shard costs is told from what the step costs. A proxy counts, whatever
-process the requests come from.
+Goal: 2 reads and 2 writes per shard, another write with rejects, another read for a join. Each step runs over two
+inputs of different lengths, so that the cost per shard can be separated from the fixed cost. A proxy counts the
+requests of all processes.
 Run: ``PYTHONPATH=. python benchmarks/object_store.py [--ray]``.
 """
 
@@ -45,16 +45,16 @@ def count_requests(proxy: CountingProxy, url: str, shards: int, runner: Runner) 
 
 
 def each_and_once(few: Counter[str], many: Counter[str]) -> dict[str, tuple[float, float]]:
-    """Return for each operation how many requests a shard costs, and how many the step."""
-    told = {}
+    """Return for each operation the number of requests per shard, and the fixed number."""
+    costs = {}
     for name in sorted({*few, *many}):
         each = (many[name] - few[name]) / (MANY - FEW)
-        told[name] = (round(each, 2), round(few[name] - each * FEW, 2))
-    return told
+        costs[name] = (round(each, 2), round(few[name] - each * FEW, 2))
+    return costs
 
 
 def requests_of_steps(proxy: CountingProxy, url: str, runner: Runner) -> dict[str, dict[str, tuple[float, float]]]:
-    """Return by case and operation what a shard and what the step costs."""
+    """Return the requests per shard and the fixed number, by case and operation."""
     few, many = (count_requests(proxy, f"{url}/{shards}", shards, runner) for shards in (FEW, MANY))
     return {case: each_and_once(few[case], many[case]) for case in few}
 
@@ -82,14 +82,14 @@ def main() -> None:
                     from gristmill.cluster.inprocess import InProcessRunner
 
                     runner = InProcessRunner()
-                told = requests_of_steps(proxy, "s3://benchmarks/steps", runner)
+                costs = requests_of_steps(proxy, "s3://benchmarks/steps", runner)
         finally:
             server.kill()
-    print("| step | operation | for each shard | once |\n| --- | --- | ---: | ---: |")
-    for case, operations in told.items():
+    print("| step | operation | per shard | once |\n| --- | --- | ---: | ---: |")
+    for case, operations in costs.items():
         for name, (each, once) in operations.items():
             print(f"| {case} | {name} | {each:g} | {once:g} |")
-    print(json.dumps(told))
+    print(json.dumps(costs))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Weights of all domains, each trained by itself, against one joint model: wall time, SemER and log loss.
+"""Weights of all domains, trained independently, against one joint model: wall time, SemER and log loss.
 
 The joint model is R3 over all weights at once: expected SemER of the whole list and cross-entropy of all hypotheses, by
-L-BFGS from R0, with the same pull towards it. Both learn from the lists of a finished recipe and rank its test part.
+L-BFGS from R0, with the same regularisation towards it. Both learn from the lists of a finished recipe and rank its
+test part.
 Run: ``PYTHONPATH=. python benchmarks/rerank_joint.py OUT [--workers 2]``, OUT of configs/rerank-hwu64.yaml.
 """
 
@@ -103,13 +104,16 @@ def main() -> None:
         made = train_weights(run, SETTINGS, {0: sealed}, list(train.domains))[0]
         all_seconds = time.perf_counter() - begun
         apart = Reranker(read_weights(artifact.url, domain) for domain, artifact in made["R3"].items())
-    told = {"joint": judged(together, test, table), "apart": judged(apart, test, table)}
-    for kind, measures in told.items():
+    results = {"joint": judged(together, test, table), "apart": judged(apart, test, table)}
+    for kind, measures in results.items():
         print(f"{kind:6} SemER {measures['semer']:.4f}, log loss {measures['nll']:.4f}")
     print(f"joint R3 {joint_seconds:.1f} s; R1, R2 and R3 of {len(train.domains)} domains on Ray {all_seconds:.1f} s")
     print(
         json.dumps(
-            {"semer_ratio": told["apart"]["semer"] / told["joint"]["semer"], "seconds": [joint_seconds, all_seconds]}
+            {
+                "semer_ratio": results["apart"]["semer"] / results["joint"]["semer"],
+                "seconds": [joint_seconds, all_seconds],
+            }
         )
     )
 

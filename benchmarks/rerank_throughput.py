@@ -1,7 +1,8 @@
-"""Hypotheses scored a second: the re-ranker's actor, and a whole step, against a plain numpy loop over the lists.
+"""Hypotheses scored per second: the re-ranker's actor, and a whole step, against a plain numpy loop over the lists.
 
-The loop does what a script would: for each list, weights times features by domain, sigmoid and the best. All three see
-the same lists, 20 hypotheses of 18 domains each; memory is that of a step's process at a tenth and at all of them.
+For each list, the loop computes weights times features by domain, the sigmoid and the best hypothesis. All three read
+the same lists, of 20 hypotheses of 18 domains each; memory is that of a step's process with a tenth and with all of
+them.
 Run: ``PYTHONPATH=. python benchmarks/rerank_throughput.py [--hypotheses 1000000]``.
 """
 
@@ -29,7 +30,7 @@ from gristmill.shards.engine import run_step
 from gristmill.shards.schema import HYPOTHESIS
 from gristmill.shards.step import Step
 
-LISTS, LENGTH, DOMAINS = 2500, 20, 18  # lists of a shard
+LISTS, LENGTH, DOMAINS = 2500, 20, 18  # LISTS per shard
 REPEATS = 3
 
 
@@ -88,7 +89,9 @@ def timed(act: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hypotheses", type=int, default=1_000_000)
-    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)  # a source and a folder: tell the memory of a step
+    parser.add_argument(
+        "--alone", nargs=2, help=argparse.SUPPRESS
+    )  # a source and a folder: prints the memory of a step
     given = parser.parse_args()
     lists = given.hypotheses // LENGTH
     with tempfile.TemporaryDirectory() as name:

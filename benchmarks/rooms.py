@@ -1,9 +1,9 @@
-"""Impulse responses a second of one core's time: ours against pyroomacoustics' exact image method, same rooms, one run.
+"""Impulse responses per second of one core's time, against pyroomacoustics' exact image method, in the same rooms.
 
     python benchmarks/rooms.py [--seconds 5] [--seed 0]
 
-Beside the rate it prints what the speed costs: the error of the RT60 against the declared one, and of the
-direct-to-reverberant ratio against the exact method's.
+Beside the rate it prints the errors: of the RT60 against the declared one, and of the direct-to-reverberant ratio
+against that of the exact method.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RATE = 16000
 
 
 def rate_of(make: Callable[[int], np.ndarray], seconds: float) -> tuple[float, list[np.ndarray]]:
-    """Return responses a second and the responses, for as many rooms as fit in the time (two at least)."""
+    """Return responses per second and the responses, for as many rooms as fit in the time (at least two)."""
     made: list[np.ndarray] = []
     start = time.process_time()
     while len(made) < 2 or time.process_time() - start < seconds:
@@ -36,7 +36,7 @@ def rate_of(make: Callable[[int], np.ndarray], seconds: float) -> tuple[float, l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each cell")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds per cell")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     print(f"one core, {RATE} Hz, 4 sources a room, seed {args.seed}; drr: difference to exact, in the same rooms")

@@ -1,6 +1,6 @@
-"""How much faster two workers are than one, on a stage that keeps a core busy. Goal: 1.8.
+"""The speed-up of two workers over one, on a stage that keeps a core busy. Goal: 1.8.
 
-Whole steps are timed, start of the workers included, and less the time of a step of one shard; the two take turns.
+Whole steps are timed, including the start of the workers, minus the time of a step of one shard; the two alternate.
 Run: ``PYTHONPATH=. python benchmarks/scaling.py``.
 """
 
@@ -20,7 +20,7 @@ from gristmill.shards.index import Cut
 from gristmill.shards.step import Step
 
 RECORDS = 4000
-ROUNDS = 12000  # about 6 ms a record
+ROUNDS = 12000  # about 6 ms per record
 REPEATS = 3
 
 

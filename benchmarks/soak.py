@@ -1,13 +1,13 @@
 """Kills actors, workers, raylets, the driver and the storage server at random moments of many small recipes in a row.
 
 `python -m benchmarks.soak --kills 200 --seed 1` starts an S3 server (SeaweedFS) and a Ray cluster of two nodes on this
-machine, strikes until the kills are done, lets the recipe in hand finish, and prints what it cost and whether every
-digest is that of an undisturbed run and every audit exact; exit code 1 if not. A killed driver is started again, and a
-node and the storage server too. Nothing outside what it started is touched.
+machine, kills until the number is reached, lets the running recipe finish, and prints the redone batches and whether
+every digest equals that of an undisturbed run and every audit is exact; exit code 1 if not. Killed drivers, nodes and
+storage servers are restarted. It only kills processes that it started.
 
-From kill to kill it counts batches, mostly, and not seconds: a slow machine comes to its end, too.
+Intervals between kills are mostly in batches instead of seconds, so that slow machines make progress as well.
 
-The kinds are drawn by WEIGHTS: a driver's or a node's death costs seconds of starting, a worker's tenths.
+The kinds are drawn by WEIGHTS: restarting a driver or a node takes seconds, a worker tenths of a second.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.weed import Weed, free_ports
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = {"actor": 70, "worker": 14, "raylet": 6, "driver": 6, "storage": 4}
 BUCKET = "s3://soak"
-PAUSE = 0.1  # seconds that a batch takes
-ANY_TIME = 0.15  # of the kills come at any time, also while processes start
+PAUSE = 0.1  # seconds per batch
+ANY_TIME = 0.15  # share of the kills at any time, also while processes start
 SHARDS, ROWS = 24, 16
 
 
 @dataclass
-class Struck:
-    """A kill: when (ns since 1970), what, and in which recipe."""
+class Kill:
+    """A kill: its time (ns since 1970), kind, and the running recipe."""
 
     at: int
     kind: str
@@ -48,16 +48,16 @@ class Struck:
 
 
 @dataclass
-class Told:
-    """What the drivers told: the recipe in hand, and the digests of those that are done."""
+class DriverLog:
+    """The drivers' output: the running recipe, and the digests of finished ones."""
 
     recipe: int = 0
     digests: dict[int, str] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)  # how drivers ended that nobody killed
+    failed: list[str] = field(default_factory=list)  # error output of drivers that ended without being killed
 
 
 def drive(first: int, folder: Path) -> None:
-    """Run recipe after recipe, one at least, until there is a file `stop`."""
+    """Run recipe after recipe, at least one, until a file `stop` exists."""
     from gristmill.cluster.ray_runner import RayRunner
     from gristmill.shards.dataset import open_sealed
     from gristmill.shards.engine import run_step
@@ -72,13 +72,13 @@ def drive(first: int, folder: Path) -> None:
 
 
 class Soak:
-    """What is struck, and the hand that strikes."""
+    """The processes under test, and their killer."""
 
     def __init__(self, kills: int, seed: int, every: float, folder: Path) -> None:
         self.kills, self.every, self.folder = kills, every, folder
         self.random = random.Random(seed)
-        self.struck: list[Struck] = []
-        self.told = Told()
+        self.done: list[Kill] = []
+        self.log = DriverLog()
         self.driver: subprocess.Popen[str] | None = None
         self.storage = Weed(folder / "weed", free_ports(4))
         self.cluster: Any = None
@@ -96,11 +96,11 @@ class Soak:
         os.environ["RAY_ADDRESS"] = self.cluster.address
 
     def _node(self, address: str) -> dict[str, Any]:
-        # Each has its own: a driver takes any node of its address for its own, also the one that is struck.
+        # Each node has its own address: a driver may attach to any node at its address, even to the one killed.
         return {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": address}
 
     def _add(self) -> Any:
-        """Add a node; on a busy machine one may not come up in the 30 s that Ray grants it."""
+        """Add a node, with retries: on a busy machine it may not start within Ray's 30 s."""
         for _ in range(9):
             try:
                 return self.cluster.add_node(**self._node("127.0.0.2"))
@@ -110,28 +110,29 @@ class Soak:
         return self.cluster.add_node(**self._node("127.0.0.2"))
 
     def run(self) -> None:
-        """Strike as often as asked, then let the recipe in hand come to its end."""
+        """Kill the requested number of times, then let the running recipe finish."""
         self._drive()
-        while len(self.struck) < self.kills:
+        while len(self.done) < self.kills:
             self._wait()
             kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-            recipe = self.told.recipe
+            recipe = self.log.recipe
             at = time.time_ns()
-            if getattr(self, f"_strike_{kind}")():
-                self.struck.append(Struck(at, kind, recipe))
-                if len(self.struck) % 10 == 0:
-                    print(f"{len(self.struck)} kills, recipe {recipe}", file=sys.stderr, flush=True)
+            if getattr(self, f"_kill_{kind}")():
+                self.done.append(Kill(at, kind, recipe))
+                if len(self.done) % 10 == 0:
+                    print(f"{len(self.done)} kills, recipe {recipe}", file=sys.stderr, flush=True)
             self._drive()
         (self.folder / "stop").touch()
         while self.driver is not None:
             self.driver.wait()
-            time.sleep(0.5)  # what it told last is on its way
-            if self.told.recipe in self.told.digests:
+            time.sleep(0.5)  # its last output may not have been read yet
+            if self.log.recipe in self.log.digests:
                 return
             self._drive()
 
     def _wait(self) -> None:
-        """Wait for a moment to strike: mostly one in the work, so that a slow machine comes on, at times any."""
+        """Wait for the next kill: mostly for a number of batches, so that slow machines progress, sometimes for a
+        time."""
         if self.random.random() < ANY_TIME:
             time.sleep(self.random.expovariate(1 / self.every))
             return
@@ -151,14 +152,14 @@ class Soak:
             self.cluster = None
 
     def _drive(self) -> None:
-        """See that a driver is at work."""
+        """Start a driver unless one is running."""
         if self.driver is not None and self.driver.poll() is None:
             return
         if self.driver is not None and self.driver.returncode not in (0, -9):
-            self.told.failed.append((self.folder / "driver").read_text()[-2000:])
-            if len(self.told.failed) > 5:
-                sys.exit("drivers end by themselves:\n" + "\n".join(self.told.failed))
-        first = len(self.told.digests)
+            self.log.failed.append((self.folder / "driver").read_text()[-2000:])
+            if len(self.log.failed) > 5:
+                sys.exit("drivers end by themselves:\n" + "\n".join(self.log.failed))
+        first = len(self.log.digests)
         command = [sys.executable, "-m", "benchmarks.soak", "--drive", str(first), "--folder", str(self.folder)]
         with (self.folder / "driver").open("ab") as log:
             self.driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -167,21 +168,21 @@ class Soak:
     def _listen(self, driver: subprocess.Popen[str]) -> None:
         assert driver.stdout is not None
         for line in driver.stdout:
-            told = json.loads(line)
-            if "begin" in told:
-                self.told.recipe = told["begin"]
+            event = json.loads(line)
+            if "begin" in event:
+                self.log.recipe = event["begin"]
             else:
-                self.told.digests[told["done"]] = told["digest"]
+                self.log.digests[event["done"]] = event["digest"]
 
-    # The kinds; each tells whether there was something to strike.
+    # The kinds; each returns whether there was something to kill.
 
-    def _strike_actor(self) -> bool:
-        return self._strike_process(actors=True)
+    def _kill_actor(self) -> bool:
+        return self._kill_process(actors=True)
 
-    def _strike_worker(self) -> bool:
-        return self._strike_process(actors=False)
+    def _kill_worker(self) -> bool:
+        return self._kill_process(actors=False)
 
-    def _strike_process(self, actors: bool) -> bool:
+    def _kill_process(self, actors: bool) -> bool:
         import psutil
 
         found = []
@@ -192,7 +193,7 @@ class Soak:
                     name = process.cmdline()[0]
                 except (psutil.Error, IndexError):
                     continue
-                # A raylet ends with its agents; nodes are struck by themselves, and the head is none of them.
+                # A raylet ends with its agents; raylets are a kind of their own, and the head's is never killed.
                 if name.startswith("ray::") and "Agent" not in name and ("MapWorker" in name) == actors:
                     found.append(process)
         if not found:
@@ -204,29 +205,29 @@ class Soak:
             return False
         return True
 
-    def _strike_raylet(self) -> bool:
+    def _kill_raylet(self) -> bool:
         self.cluster.remove_node(self.node, allow_graceful=False)
         time.sleep(self.random.uniform(0.0, 2.0))
         self.node = self._add()
         return True
 
-    def _strike_driver(self) -> bool:
+    def _kill_driver(self) -> bool:
         if self.driver is None or self.driver.poll() is not None:
             return False
         self.driver.kill()
         self.driver.wait()
         return True
 
-    def _strike_storage(self) -> bool:
+    def _kill_storage(self) -> bool:
         self.storage.kill()
         time.sleep(self.random.uniform(0.2, 2.0))
         self.storage.start()
         return True
 
 
-def redone(struck: list[Struck], notes: Path) -> tuple[Counter[str], int]:
-    """Return the batches done again, each laid to the last kill before it, and the number of all."""
-    times = [kill.at for kill in struck]
+def redone(kills: list[Kill], notes: Path) -> tuple[Counter[str], int]:
+    """Return the redone batches by kind, each attributed to the last kill before it, and the total of all batches."""
+    times = [kill.at for kill in kills]
     again: Counter[str] = Counter()
     total = 0
     for folder in notes.iterdir():
@@ -234,20 +235,20 @@ def redone(struck: list[Struck], notes: Path) -> tuple[Counter[str], int]:
         for path in sorted(folder.iterdir(), key=lambda path: int(path.name.partition("-")[0])):
             batch, total = path.read_text(), total + 1
             if batch in seen:
-                again[struck[max(0, bisect(times, int(path.name.partition("-")[0])) - 1)].kind] += 1
+                again[kills[max(0, bisect(times, int(path.name.partition("-")[0])) - 1)].kind] += 1
             seen.add(batch)
     return again, total
 
 
-def verdicts(told: Told, folder: Path) -> dict[int, tuple[bool, bool]]:
-    """Return for each recipe whether its digest is the undisturbed run's, and whether its audit is exact."""
+def verdicts(log: DriverLog, folder: Path) -> dict[int, tuple[bool, bool]]:
+    """Return for each recipe whether its digest equals the undisturbed run's, and whether its audit is exact."""
     from gristmill.cluster.inprocess import InProcessRunner
     from gristmill.shards.audit import audit_below
     from gristmill.shards.engine import run_step
 
     source = corpus(str(folder / "corpus"), SHARDS, ROWS)
     found = {}
-    for number, digest in sorted(told.digests.items()):
+    for number, digest in sorted(log.digests.items()):
         whole = run_step(law_step(source), str(folder / "whole" / str(number)), InProcessRunner(), number)
         audits = list(audit_below(f"{BUCKET}/out/{number}"))
         exact = [audit.digest for audit in audits] == [digest] and not any(audit.gaps for audit in audits)
@@ -278,26 +279,26 @@ def main() -> int:
             soak.run()
             wall = time.monotonic() - begun
             soak.end()
-            found = verdicts(soak.told, soak.folder)
+            found = verdicts(soak.log, soak.folder)
         finally:
             soak.end()
             soak.storage.kill()
-        again, total = redone(soak.struck, soak.folder / "note")
+        again, total = redone(soak.done, soak.folder / "note")
     recipes = defaultdict(set)
-    for kill in soak.struck:
+    for kill in soak.done:
         recipes[kill.kind].add(kill.recipe)
-    heads = ("kills", "batches redone", "recipes struck", "digest equal", "audit exact")
+    heads = ("kills", "batches redone", "recipes hit", "digests equal", "audits exact")
     print(f"{'kind':8}", *(f"{head:>14}" for head in heads))
-    rows = [(kind, sum(k.kind == kind for k in soak.struck), again[kind], recipes[kind]) for kind in WEIGHTS]
-    rows.append(("all", len(soak.struck), sum(again.values()), set(found)))
+    rows = [(kind, sum(k.kind == kind for k in soak.done), again[kind], recipes[kind]) for kind in WEIGHTS]
+    rows.append(("all", len(soak.done), sum(again.values()), set(found)))
     for kind, kills, batches, hit in rows:
         equal, exact = (sum(found[number][place] for number in hit if number in found) for place in (0, 1))
         print(f"{kind:8}", *(f"{value:14}" for value in (kills, batches, len(hit), equal, exact)))
     print(f"{len(found)} recipes of {SHARDS} shards, {total} batches, {wall:.0f} s; weights {WEIGHTS}")
-    for line in soak.told.failed:
+    for line in soak.log.failed:
         print(f"a driver ended by itself: {line.strip().splitlines()[-1:]}")
     sound = all(equal and exact for equal, exact in found.values()) and sorted(found) == list(range(len(found)))
-    return 0 if sound and not soak.told.failed else 1
+    return 0 if sound and not soak.log.failed else 1
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Bytes a frame of the top-k store, beside dense float32 and plain zstd float16 top-k, with the error of each.
+"""Bytes per frame of the top-k store, against dense float32 and plain zstd float16 top-k, with the errors.
 
     python -m benchmarks.topk_store [--utterances 120] [--k 20]
 
 The posteriors are those of the phoneme teacher ``hama`` on real speech (``$GRISTMILL_DATA`` or ``../shared/data``), or
-on spoken requests of a synthesiser where there is none. Goal: 45 bytes a frame at k = 20.
+on synthesised spoken requests if there is none. Goal: 45 bytes per frame at k = 20.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def columns(labels: list[TopK]) -> pa.Table:
 
 
 def divergence(exact: np.ndarray, labels: list[TopK], temperature: float) -> float:
-    """Return the mean KL, nats a frame, of the stored k values to the exact ones, both tempered and normalised."""
+    """Return the mean KL divergence, in nats per frame, of the stored k values from the exact ones, both tempered and
+    normalised."""
     ids = np.concatenate([one.ids for one in labels]).astype(int)
     p = tempered(np.take_along_axis(exact, ids, 1).astype(float), temperature)
     q = tempered(np.concatenate([one.logprobs for one in labels]).astype(float), temperature)
@@ -83,9 +84,9 @@ def main() -> None:
     codec = pa.Codec("zstd", compression_level=3)
     raw = b"".join(part.tobytes() for number in range(3) for part in (one[number] for one in plain))
     dense, zstd = size * 4.0, len(codec.compress(raw)) / frames
-    print(f"dense float32            {dense:8.2f} B a frame")
-    print(f"raw top-k                {len(raw) / frames:8.2f} B a frame")
-    print(f"zstd float16 top-k       {zstd:8.2f} B a frame")
+    print(f"dense float32            {dense:8.2f} B per frame")
+    print(f"raw top-k                {len(raw) / frames:8.2f} B per frame")
+    print(f"zstd float16 top-k       {zstd:8.2f} B per frame")
     for step in (0.0, 1 / 64, 1 / 32, 1 / 16):
         labels = [select(one, given.k, step) for one in posteriors] if step else plain
         size_now = len(encode_table(columns(labels))) / frames
@@ -95,7 +96,7 @@ def main() -> None:
         kl = ", ".join(f"{divergence(exact, labels, t):.1e}" for t in (1, 2, 4))
         name = f"ours, grid {step:g} nat" if step else "ours, float16 (default)"
         print(
-            f"{name:24} {size_now:8.2f} B a frame: {dense / size_now:.1f} times less than dense, "
+            f"{name:24} {size_now:8.2f} B per frame: {dense / size_now:.1f} times less than dense, "
             f"{zstd / size_now:.2f} times less than zstd; error of a probability mean {error.mean():.1e} "
             f"max {error.max():.1e}; KL at T = 1, 2, 4: {kl} nat"
         )

@@ -1,7 +1,7 @@
-"""Texts translated a second: the stage's actors against bare CTranslate2 on the same model, texts and thread.
+"""Texts translated per second: the stage's actors against bare CTranslate2 with the same model, texts and thread.
 
-The bare one is what a script would do: SentencePiece, ``translate_batch`` over all texts in length-sorted batches of as
-many texts, and the pieces joined again. A translator is trained on generated pairs first (or one is given).
+Bare CTranslate2 is SentencePiece, ``translate_batch`` over all texts in length-sorted batches of equal size, and the
+joining of pieces. A translator is trained on generated pairs first, unless one is given.
 Run: ``PYTHONPATH=. python benchmarks/translation.py [--texts 4000] [--translator URL]``.
 """
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4000)
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--translator", help="one that is trained, instead of training one")
+    parser.add_argument("--translator", help="a trained one, instead of training one")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         url = given.translator
@@ -103,7 +103,7 @@ def main() -> None:
         table = table.take([place for _, place in sorted(zip(order, range(len(order)), strict=True))])
         seconds: dict[str, list[float]] = {"bare": [], "stage": []}
         made: dict[str, list[list[str]]] = {}
-        acts = {"bare": bare(url, given.rows), "stage": staged(url, given.rows)}  # loaded once, as an actor is
+        acts = {"bare": bare(url, given.rows), "stage": staged(url, given.rows)}  # loaded once, like an actor
         for _ in range(REPEATS):
             for kind, act in acts.items():
                 took, made[kind] = timed(lambda act=act: act(table))

@@ -1,6 +1,6 @@
-"""Fits on Ray: what is made at once, without checkpoints (counts, a centroid, a small model), a task each.
+"""Fits on Ray: short jobs without checkpoints (counts, a centroid, a small model), one task each.
 
-A group of Ray Train takes seconds to start; a task takes a process that is there.
+A group of Ray Train takes seconds to start; a task uses a running process.
 """
 
 from __future__ import annotations
@@ -20,22 +20,20 @@ from gristmill.cluster.training_log import LogSettings, TrainingLog
 from gristmill.shards.job import TrainJob
 from gristmill.shards.stage import Resources
 
-LOOK = 0.5  # seconds after which fits that wait look whether a training left them room
+LOOK = 0.5  # seconds between checks whether a training has freed resources
 
 
 def fit_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tuple[float, Resources]]:
-    """Fit jobs side by side, as many as there is room for, and commit each one's artifact at its URL.
+    """Fit jobs in parallel, as many as the resources allow, and commit each one's artifact at its URL.
 
-    Returned are the seconds that workers were held, and what each of them held.
-
-    A fit whose worker or node is lost is begun again. An error of a fit is raised as it was raised in the worker, when
-    those beside it have come to their end.
+    Returns the seconds that workers were held, and the resources of each. A fit whose worker or node is lost is
+    restarted. An error of a fit is raised as in the worker, once the other running fits have ended.
     """
     import ray
     from ray.exceptions import RayError
 
     for job, url in jobs:
-        slots([(job, url)], job.resources, shares.capacity)  # refuses what can never start
+        slots([(job, url)], job.resources, shares.capacity)  # raises for jobs that can never start
     fit: Any = ray.remote(_fit)
     waiting, attempts = list(range(len(jobs))), Counter[int]()
     held: dict[Resources, float] = defaultdict(float)
@@ -49,7 +47,7 @@ def fit_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tup
                 "num_cpus": cpu_share(job.resources, shares.capacity),
                 "num_gpus": job.resources.gpus,
                 "memory": job.resources.memory,
-                "max_retries": 0,  # attempts are counted here: Ray would try for ever what memory does not suffice for
+                "max_retries": 0,  # attempts are counted here: Ray would retry a fit that runs out of memory for ever
             }
             begun = fit.options(name=job.name, **options).remote(job, url, run, log)
             running[begun] = place, time.monotonic()
@@ -70,7 +68,7 @@ def fit_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tup
                     waiting.insert(0, place)
                 else:
                     final = lost(jobs[place][0].name)
-                    final.add_note(f"the last time: {gone}")
+                    final.add_note(f"last loss: {gone}")
                     error = pickle.dumps(final)
             if error is not None:
                 shares.stop()
@@ -80,7 +78,7 @@ def fit_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tup
 
 
 def _next(jobs: Jobs, waiting: list[int], shares: Shares) -> int | None:
-    """Take the first fit that there is room for off the list of those that wait."""
+    """Remove from the waiting fits, and return, the first that the free resources suffice for."""
     refused = set()
     for place in waiting:
         resources = jobs[place][0].resources
@@ -101,13 +99,13 @@ class FitContext(InProcessContext):
         self.metrics = metrics
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Write metrics to the log and as series."""
+        """Write metrics to the log and to the time series."""
         self.metrics.point(metrics)
         super().report(metrics, checkpoint)
 
 
 def _fit(job: TrainJob, url: str, run: str, log: LogSettings) -> bytes | None:
-    """Fit a job in this process; return the error that came instead."""
+    """Fit a job in this process; return its error, if any."""
     try:
         if job.done(url) is None:  # its worker may have been lost after the commit
             with TrainingLog(log, run, job) as curves:

@@ -1,4 +1,4 @@
-"""The Ray runner: shards stream through actor pools on Ray Data, one block a shard from end to end."""
+"""The Ray runner: shards stream through actor pools on Ray Data, one block per shard from end to end."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from gristmill.cluster.watch import Execution
 
-TASK_CPUS = 0.005  # that a task which reads or commits asks for: ten fit beside the worker of one CPU
-AT_HAND = 8  # shards at one worker, at work or waiting; Ray Data hands out more only ten times a second
+TASK_CPUS = 0.005  # of a task that reads or commits: ten fit beside one worker per CPU
+AT_HAND = 8  # shards per worker, running or queued; Ray Data dispatches only ten times a second
 
 
 class RayRunner:
@@ -58,11 +58,11 @@ class RayRunner:
         self.metrics = RunMetrics(run, price or Price())
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
-        """Make the shards and give each one's receipt as soon as it is committed.
+        """Make the shards and yield each one's receipt as soon as it is committed.
 
-        A worker or node that is lost costs the shards it held, which are made again elsewhere; where Ray does not
-        come back from a loss, the shards that are left are begun anew (:mod:`gristmill.cluster.watch`). An error of an
-        actor or of the data ends the run and is raised here as it was raised there.
+        A lost worker or node costs the shards it held, which are redone elsewhere; if Ray does not recover from a loss,
+        the remaining shards are restarted (:mod:`gristmill.cluster.watch`). An error of an actor or of the data ends
+        the run and is raised here as in the worker.
         """
         if not specs:
             return
@@ -72,11 +72,11 @@ class RayRunner:
         left = {spec.name: spec for spec in specs}
         watch, nodes = Watch(), Nodes()
         avoid: frozenset[str] = frozenset()
-        told: StepMetrics | None = None
+        progress: StepMetrics | None = None
         try:
             while left:
                 execution, workers = self._begin(task, list(left.values()), avoid)
-                told = told or self.metrics.step(task, len(specs), workers)
+                progress = progress or self.metrics.step(task, len(specs), workers)
                 watch.begin()
                 nodes.begin()
                 try:
@@ -85,7 +85,7 @@ class RayRunner:
                             receipt = open_receipt(block.slice(row, 1))
                             watch.heard(receipt)
                             left.pop(receipt.shard, None)
-                            told.advance(receipt)
+                            progress.advance(receipt)
                             yield receipt
                     return
                 except Stalled as stall:
@@ -95,17 +95,17 @@ class RayRunner:
                     execution.end()  # at once when the run stops early
                 for receipt in read_receipts(task.url, [name for name in committed_shards(task.url) if name in left]):
                     left.pop(receipt.shard)
-                    told.advance(receipt)
+                    progress.advance(receipt)
                     yield receipt
         finally:
             nodes.end()
-            if told is not None:
-                told.end()
+            if progress is not None:
+                progress.end()
 
     def _begin(
         self, task: ShardTask, specs: Sequence[ShardSpec], avoid: frozenset[str]
     ) -> tuple[Execution, dict[str, int]]:
-        """Begin an execution, away from some nodes, and return it with the full size of each stage's pool."""
+        """Start an execution that avoids some nodes; return it with the full size of each stage's pool."""
         import ray
         from ray.data import DataContext
 
@@ -127,9 +127,10 @@ class RayRunner:
         return execution, {task.stages[p].name: pool.most for pool in pools for p in pool.places}
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
-        """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many at once as fit.
+        """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many in parallel as fit.
 
-        Fits and groups of trainings share the cluster: none of it is idle while one of either kind could start.
+        Fits and groups of trainings share the cluster, so that no resource is idle while a job of either kind could
+        start.
         """
         from gristmill.cluster.ray_fit import fit_jobs
         from gristmill.cluster.ray_train import train_jobs
@@ -156,7 +157,7 @@ class RayRunner:
 
 
 def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:
-    """Return the settings of one execution; the caller's own stay as they are."""
+    """Return the context of one execution; the caller's is not changed."""
     from gristmill.cluster.watch import Started
 
     context = context.copy()
@@ -176,10 +177,10 @@ def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:
 def _plan(
     task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], cpus: int, avoid: frozenset[str] = frozenset()
 ) -> Any:
-    """Return the dataset: a block a shard, and what is done to it, away from the nodes of ``avoid``.
+    """Return the dataset, one block per shard, with its processing, on other nodes than ``avoid``.
 
-    Workers without a GPU read and commit by themselves: a process less to start, a copy less of each shard. Around
-    stages with GPUs tasks do it, so that no GPU waits for the storage.
+    Workers without a GPU read and commit themselves, which saves a process and a copy of each shard. Around stages with
+    GPUs tasks do this, so that no GPU waits for the storage.
     """
     import ray
     from ray.data import ActorPoolStrategy
@@ -197,7 +198,7 @@ def _plan(
             label_selector=where,
         )
 
-    # Not from_arrow, which starts a task for each shard to look at it: of a whole CPU, that an autoscaler would add.
+    # Not from_arrow, which inspects each shard in a task that requests a whole CPU, which an autoscaler would add.
     dataset: Any = ray.data.from_blocks([pack_spec(spec) for spec in specs])
     if not pools or pools[0].gpus:
         dataset = carry(dataset, commits=not pools)
@@ -206,27 +207,28 @@ def _plan(
         dataset = dataset.map_batches(
             StageActor,
             fn_constructor_args=(task, pool.places, last and not pool.gpus),
-            batch_size=1,  # a row is a shard; Ray Data wants it said where GPUs are asked for
+            batch_size=1,  # a row is a shard; Ray Data requires a size with GPUs
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 min_size=pool.least,
                 max_size=pool.most,
                 initial_size=pool.initial,
-                # Few shards must not wait at one worker while another is idle.
+                # With few shards, none must queue at one worker while another is idle.
                 max_tasks_in_flight_per_actor=max(2, min(AT_HAND, len(specs) // (8 * pool.most))),
             ),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory,
             label_selector={**dict(pool.labels), **(where or {})} or None,
-        )  # Ray Data starts a lost worker again, and its shard, without limit
+        )  # Ray Data restarts lost workers and their shards without limit
         if last and pool.gpus:
             dataset = carry(dataset, commits=True)
     return dataset
 
 
 class StageActor:
-    """One worker of a pool, in a process of its own. Errors travel in envelopes: Ray sees none to retry or to wrap."""
+    """One worker of a pool, in a process of its own. Errors travel in envelopes, so that Ray neither retries nor wraps
+    them."""
 
     def __init__(self, task: ShardTask, places: tuple[int, ...], commits: bool) -> None:
         import ray
@@ -234,7 +236,7 @@ class StageActor:
         self.task = task
         self.places = places
         self.commits = commits
-        # Started again: the process, or the machine, died at some shard. That shard may be what it died of.
+        # A restart: the process or machine died during some shard, which may be the cause.
         self.again = ray.get_runtime_context().was_current_actor_reconstructed
         self.error: pa.Table | None = None
         self.drain = DrainWatch()
@@ -256,7 +258,7 @@ class StageActor:
                 yield _handled(envelope, self.task, self.workers, self.commits)
 
     def _carefully(self, envelope: pa.Table) -> pa.Table:
-        """Work on a shard that other workers may have died of."""
+        """Process a shard that may have killed other workers."""
         if is_error(envelope):
             return envelope
         shard = f"{shard_name(envelope)}-{self.places[0]}"
@@ -280,7 +282,7 @@ def _carry(block: pa.Table, task: ShardTask, commits: bool) -> Iterator[pa.Table
 
 
 def _handled(envelope: pa.Table, task: ShardTask, workers: Sequence[StageWorker], commits: bool) -> pa.Table:
-    """Return the envelope of a shard after it was opened if it is not yet, worked on, and committed if that is due."""
+    """Open a shard unless it is open, process it, commit it if ``commits``, and return its envelope."""
     if is_error(envelope):
         return envelope
     try:

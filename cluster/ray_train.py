@@ -1,7 +1,7 @@
 """Training on Ray Train: groups of processes that train one job after another.
 
 A :class:`~ray.train.torch.TorchTrainer` takes many seconds to start and a recipe trains dozens of small models, so as
-many trainers run as the cluster holds, and each takes jobs until none is left.
+many trainers run as fit into the cluster, and each takes jobs until none is left.
 """
 
 from __future__ import annotations
@@ -25,21 +25,18 @@ from gristmill.shards.errors import GristmillError, UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.stage import Resources
 
-ATTEMPTS = 4  # at a job whose workers are lost
-STORAGE = ".ray-train"  # what Ray Train notes about a group, beside the first job; it is removed at the end
+ATTEMPTS = 4  # per job whose workers are lost
+STORAGE = ".ray-train"  # Ray Train's files about a group, beside the first job; removed at the end
 
 Jobs = Sequence[tuple[TrainJob, str]]
 
 
 def train_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tuple[float, Resources]]:
-    """Train jobs side by side and commit each one's artifact at its URL; their curves go to the log, too.
+    """Train jobs in parallel and commit each one's artifact at its URL; their curves are logged as well.
 
-    Groups are made of jobs of equal resources, and run side by side as far as there is room.
-
-    Returned are the seconds that workers were held, and what each of them held.
-
-    A worker or node that is lost costs the time since the job's last checkpoint. An error of a training is raised as
-    it was raised in the worker, when the trainings beside it have come to their end.
+    A group trains jobs of equal resources, and as many groups run in parallel as fit. Returns the seconds that workers
+    were held, and the resources of each. A lost worker or node costs the time since the job's last checkpoint. An error
+    of a training is raised as in the worker, once the other running trainings have ended.
     """
     alike: dict[tuple[int, Resources], list[tuple[TrainJob, str]]] = defaultdict(list)
     for job, url in jobs:
@@ -66,7 +63,7 @@ def train_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[t
 
 
 def slots(jobs: Jobs, resources: Resources, capacity: Capacity, ranks: int = 1) -> int:
-    """Return how many jobs of so many ranks, each with its resources, fit side by side.
+    """Return how many jobs of so many ranks, each with these resources, fit in parallel.
 
     Raises:
         UserError: there are fewer GPUs than one job needs.
@@ -74,7 +71,7 @@ def slots(jobs: Jobs, resources: Resources, capacity: Capacity, ranks: int = 1) 
     if resources.gpus * ranks > capacity.gpus:
         raise UserError(
             f"training {jobs[0][0].name} needs {resources.gpus * ranks:g} GPUs and the cluster has {capacity.gpus:g}; "
-            "set resources.most.gpus to what its autoscaler may add"
+            "set resources.most.gpus to the number that its autoscaler may add"
         )
     fit = [capacity.cpus / (ranks * resources.cpus)] if resources.cpus else []
     fit += [capacity.gpus / (ranks * resources.gpus)] if resources.gpus else []
@@ -82,7 +79,7 @@ def slots(jobs: Jobs, resources: Resources, capacity: Capacity, ranks: int = 1) 
 
 
 def cpu_share(resources: Resources, capacity: Capacity, ranks: int = 1) -> float:
-    """Return the CPUs that a rank asks the scheduler for, which counts to four decimals."""
+    """Return the CPUs that a rank requests of the scheduler, which counts to four decimals."""
     return round(min(resources.cpus, capacity.cpus / ranks) * WORKER_SHARE, 4)
 
 
@@ -92,7 +89,7 @@ def lost(name: str) -> RuntimeError:
 
 
 class _Kind:
-    """Trainings of equal ranks and resources, which ``most`` groups take from one queue."""
+    """Trainings with equal ranks and resources, which up to ``most`` groups take from one queue."""
 
     def __init__(self, jobs: Jobs, ranks: int, resources: Resources, most: int) -> None:
         import ray
@@ -101,7 +98,7 @@ class _Kind:
         self.queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
 
     def close(self) -> bytes | None:
-        """End the queue; return the error that ended the trainings, if there was one."""
+        """End the queue; return the error that ended the trainings, if any."""
         import ray
 
         error: bytes | None = ray.get(self.queue.error.remote())
@@ -110,7 +107,7 @@ class _Kind:
 
 
 def _train_group(kind: _Kind, slot: int, shares: Shares, run: str, log: LogSettings) -> float:
-    """Train jobs of a kind, when there is room, until none is left; return the seconds that ranks were held."""
+    """Train jobs of a kind, once resources are free, until none is left; return the seconds that ranks were held."""
     import ray
 
     if not shares.take(kind.resources, kind.ranks):
@@ -118,7 +115,7 @@ def _train_group(kind: _Kind, slot: int, shares: Shares, run: str, log: LogSetti
     begun = time.monotonic()
     try:
         if shares.stopped or not ray.get(kind.queue.left.remote()):
-            return 0.0  # others of the kind were done before there was room
+            return 0.0  # other groups finished all jobs before resources were free
         share = cpu_share(kind.resources, shares.capacity, kind.ranks)
         _train(kind.jobs, kind.queue, slot, kind.ranks, share, kind.resources.gpus, run, log)
         if ray.get(kind.queue.error.remote()) is not None:
@@ -147,7 +144,7 @@ def _train(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: flo
             resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
         ),
         torch_config=_torch_config(ranks, gpus),
-        # The queue counts the attempts at each job; a group may lose workers in each of its jobs.
+        # The queue counts the attempts per job; a group may lose workers in each of its jobs.
         run_config=RunConfig(
             name="run",
             storage_path=path,
@@ -162,7 +159,7 @@ def _train(jobs: Jobs, queue: Any, slot: int, ranks: int, cpus: float, gpus: flo
 
 
 def _torch_config(ranks: int, gpus: float) -> Any:
-    """Return how the ranks of a group find each other. One alone opens no port for it: torch's are open to all."""
+    """Return the rendezvous config of a group. A single rank opens no port, as torch's accept anyone."""
     from ray.train.backend import Backend
     from ray.train.torch import TorchConfig
 
@@ -178,14 +175,14 @@ def _arrow_filesystem(url: str) -> tuple[Any, str]:
     import pyarrow.fs as pafs
 
     filesystem, path = store.filesystem(url)
-    store.remove(url)  # else Ray Train would take up a run that was killed
+    store.remove(url)  # else Ray Train would resume a killed run
     if store.is_local(url):
         return None, path
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 
 class Queue:
-    """The jobs that are left, by their place. An error empties it, so that all groups come to their end."""
+    """The remaining jobs, by index. An error empties the queue, so that all groups end."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
@@ -195,7 +192,7 @@ class Queue:
         self.failure: bytes | None = None
 
     def take(self, slot: int) -> int | None:
-        """Return the job that this group is to train: the one that it did not finish, or the next."""
+        """Return the job for a group: the one it did not finish, or the next."""
         if self.failure is not None:
             return None
         if slot not in self.taken:
@@ -210,11 +207,11 @@ class Queue:
         return place
 
     def finish(self, slot: int) -> None:
-        """Note that the group's job is done."""
+        """Record that the group's job is done."""
         self.taken.pop(slot, None)
 
     def fail(self, slot: int, error: bytes, final: bool) -> None:
-        """Note an error; one that is not final is tried again, as it may follow from the loss of another worker."""
+        """Record an error; one that is not final is retried, as it may result from the loss of another worker."""
         if self.failure is None and (final or self.attempts[self.taken[slot]] >= ATTEMPTS):
             self.failure = error
 
@@ -223,11 +220,11 @@ class Queue:
         self.waiting.clear()
 
     def left(self) -> int:
-        """Return how many jobs no group has taken yet."""
+        """Return the number of jobs that no group has taken yet."""
         return 0 if self.failure is not None else len(self.waiting)
 
     def error(self) -> bytes | None:
-        """Return the error that ended it all."""
+        """Return the error that ended the queue."""
         return self.failure
 
 
@@ -245,15 +242,15 @@ class RayTrainContext:
         self.checkpoints, self.metrics, self.log = Checkpoints(url), metrics, log
 
     def resume(self) -> bytes | None:
-        """Return the newest checkpoint: on all ranks the one that rank 0 sees."""
+        """Return the newest checkpoint; all ranks get the one that rank 0 finds."""
         name = _from_first(self.checkpoints.newest() if self.rank == 0 else None, self.world_size)
         return None if name is None else self.checkpoints.read(name)
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Write metrics to the log and as series, and keep the checkpoint.
+        """Write metrics to the log and to the time series, and store the checkpoint.
 
-        They are not reported to Ray Train: without a checkpoint of its own it does nothing with a report, and the next
-        one waits until its controller has come round for it.
+        Nothing is reported to Ray Train: it ignores reports without its own checkpoint, and each report waits for its
+        controller's next poll.
         """
         if self.metrics is not None:
             self.metrics.point(metrics)
@@ -264,7 +261,7 @@ class RayTrainContext:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """Train jobs in one process of a group until the queue has no more."""
+    """Train jobs in one process of a group until the queue is empty."""
     import ray
     import ray.train
 
@@ -277,7 +274,7 @@ def _work(config: dict[str, Any]) -> None:
             return
         job, url = jobs[place]
         try:
-            # The workers of a group may have been lost between the commit and the note of it.
+            # The workers of a group may have been lost between a commit and its record in the queue.
             if not _from_first(job.done(url) is not None if first else None, ranks):
                 metrics = TrainingMetrics(config["run"], job.name) if first else None
                 with TrainingLog(config["log"] if first else LogSettings(), config["run"], job) as log:

@@ -1,4 +1,4 @@
-"""The Ray session: started or joined in one place, quiet and never without token authentication."""
+"""The Ray session, started or joined in one place: quiet, and never without token authentication."""
 
 from __future__ import annotations
 
@@ -22,52 +22,53 @@ from gristmill.shards.errors import GristmillError, UserError, one_line
 from gristmill.shards.names import own_modules
 from gristmill.shards.process import ALLOCATOR, ARROW_POOL
 
-ROOT = Path(gristmill.__file__).resolve().parent.parent  # of the checkout, or what a wheel was installed into
+ROOT = Path(gristmill.__file__).resolve().parent.parent  # of the checkout or of the installation
 
-# One thread in each worker: workers are many, and sums over threads come in another order on another machine (law 1).
-# Arrow settles its allocator as it is loaded, which Ray may do before a stage is built.
+# One thread per worker: there are many workers, and the order of sums over threads differs between machines (law 1).
+# Arrow chooses its allocator when it is loaded, which Ray may do before a stage is built.
 WORKER = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1"),
     ARROW_POOL: ALLOCATOR,
 }
 SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to anyone
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how often a group is looked at: its end waits for it
+    "RAY_USAGE_STATS_ENABLED": "0",  # no telemetry
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # interval of polling a group, which delays its end
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ parts write into the terminal what is of no use there
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ code writes useless lines to the terminal
 }
-# Of a cluster's head and workers: a machine that is cut off is given up after half a minute, not three. A Ray of one
-# machine does without: there is none to give up, and a busy one may well be deaf for so long.
+# For a cluster's head and workers: an unreachable machine is given up after half a minute instead of three. Not for a
+# Ray on one machine, which has none to give up and may be unresponsive for that long when busy.
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "3000",
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "4",
 }
-# A Ray of our own listens on loopback only. The variable says so for systems other than Linux, and works there too.
+# A local Ray listens on loopback only. Despite its name the variable also works on Linux.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# Where processes of Ray ask for the state of its actors. Without either they ask the cluster that was last started on
-# the machine, which may be another, or gone: then each training ends 12 s late, and who guards its resources is misled.
+# Where Ray's processes query the state of its actors. Without either variable they query the cluster that was last
+# started on the machine, which may be another one or gone: then each training ends 12 s late, and its resource guard is
+# misled.
 DASHBOARD, ADDRESS = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
 DASHBOARD_PORTS = range(8265, 8315)
-SPILL = "GRISTMILL_SPILL"  # the environment variable with the folder for what the object store cannot hold
+SPILL = "GRISTMILL_SPILL"  # environment variable with the folder for objects spilled from the object store
 OBJECT_STORE_LEAST = 256 << 20
 OBJECT_STORE_MOST = 8 << 30
 
 
 def start(workers: int | None = None) -> int:
-    """Start a local Ray, or join the one that ``RAY_ADDRESS`` names, and return the CPUs that may be used.
+    """Start a local Ray, or join the one at ``RAY_ADDRESS``, and return the number of CPUs to use.
 
-    ``workers`` is how many CPUs a local Ray shows, also more than the machine has; in a Ray that runs already it is
-    the most CPUs used of it. A local Ray listens on loopback only; its object store takes a part of the memory that is
-    free, and what it cannot hold goes to the folder ``GRISTMILL_SPILL`` (or below ``RAY_TMPDIR``), until the disk is 95
-    % full. The rest of Ray's settings come from the environment as usual (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ...).
+    ``workers`` is the number of CPUs of a local Ray, which may exceed the machine's; of a running Ray it is the maximum
+    to use. A local Ray listens on loopback only; its object store takes a part of the free memory and spills to the
+    folder ``GRISTMILL_SPILL`` (or below ``RAY_TMPDIR``), until the disk is 95 % full. Ray's other settings come from
+    the environment as usual (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ...).
 
     Raises:
         UserError: Ray is not installed, the cluster cannot be joined, or token authentication is turned off.
     """
     if workers is not None and workers < 1:
-        raise UserError(f"workers={workers}: expected a number of workers of 1 or more")
+        raise UserError(f"workers={workers}: expected 1 or more")
     address, joins = os.environ.get(ADDRESS), joined()
     settings = SETTINGS | WORKER | ({} if joins else LOOPBACK)
     with _environment(settings | {"PYTHONPATH": _python_path(joins)}):
@@ -90,11 +91,11 @@ def start(workers: int | None = None) -> int:
                     f"{where} cannot be reached ({one_line(error)[:200]}); is it up, and is RAY_AUTH_TOKEN its token?"
                 ) from None
             except Exception as error:
-                if "timed out during startup" not in str(error):  # of no class of its own
+                if "timed out during startup" not in str(error):  # has no class of its own
                     raise
                 raise GristmillError(
-                    "a local Ray did not come up in its time, as happens on a machine that is very busy; the same "
-                    "command tries again, and runner=inprocess does without"
+                    "a local Ray did not start in time, which happens on a very busy machine; the same "
+                    "command tries again, and runner=inprocess works without Ray"
                 ) from None
         quiet()
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -102,7 +103,7 @@ def start(workers: int | None = None) -> int:
 
 
 def joined() -> bool:
-    """Tell whether there is a cluster to join, so that none is started."""
+    """Return whether there is a cluster to join, so that none is started."""
     return os.environ.get(ADDRESS, "local") not in ("", "local")
 
 
@@ -116,7 +117,7 @@ def _start_local(workers: int | None) -> None:
     import ray
     from ray._private import ray_constants
 
-    # Ray reads the variable when it is loaded, which may have been before.
+    # Ray reads the variable when it is loaded, which may have happened already.
     ray_constants.ENABLE_RAY_CLUSTER = os.environ[next(iter(LOOPBACK))] == "1"
     for tries_left in (1, 0):
         port = _dashboard_port()
@@ -134,11 +135,11 @@ def _start_local(workers: int | None) -> None:
             )
         if started.dashboard_url or not tries_left:
             return
-        ray.shutdown()  # another process may have taken the port meanwhile; without a dashboard all else works
+        ray.shutdown()  # another process may have taken the port; everything else works without a dashboard
 
 
 def _dashboard_port() -> int:
-    """Return the port of the dashboard: the first that is free of those that Ray itself would try, or any."""
+    """Return the port of the dashboard: the first free one of those that Ray itself would try, or any."""
     for port in (*DASHBOARD_PORTS, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -150,7 +151,7 @@ def _dashboard_port() -> int:
 def _join() -> None:
     import ray
 
-    # A submitted job has its environment from the submission; Ray refuses the same variable set twice.
+    # A submitted job has its environment from the submission; Ray rejects variables set twice.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     variables = WORKER | {name: os.environ[name] for name in ("PYTHONPATH", ARROW_POOL)}
     address = os.environ[ADDRESS]
@@ -168,9 +169,9 @@ def _join() -> None:
 
 
 def authenticate(joins: bool) -> None:
-    """Choose the token explicitly; nothing is opened without one.
+    """Choose the authentication token explicitly; Ray never starts without one.
 
-    A local Ray that nobody has a token for gets one of its own, kept in memory.
+    A local Ray without a configured token gets a random one, kept in memory.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode != "token":
@@ -186,14 +187,14 @@ def authenticate(joins: bool) -> None:
     if known:
         os.environ["RAY_AUTH_MODE"] = "token"
         if "ray" in sys.modules and not sys.modules["ray"].is_initialized():
-            from ray._raylet import Config  # type: ignore[attr-defined]  # its stub leaves it out
+            from ray._raylet import Config  # type: ignore[attr-defined]  # missing in its stub
 
-            # Ray reads the mode when it is loaded, which may have been before; so it does itself, where it turns it on.
+            # Ray reads the mode when it is loaded, which may have happened already; Ray itself sets it this way.
             Config.initialize("")
 
 
 def _object_store() -> int:
-    """Return the bytes of the object store: 30 % of what memory and /dev/shm hold, within limits."""
+    """Return the size of the object store in bytes: 30 % of memory or /dev/shm, within limits."""
     import shutil
 
     import psutil
@@ -205,23 +206,23 @@ def _object_store() -> int:
 
 
 def spill_folder() -> str | None:
-    """Return the folder for what the object store cannot hold; ``None`` leaves it to Ray."""
+    """Return the folder for spilled objects; ``None`` leaves it to Ray."""
     folder = os.environ.get(SPILL)
     if not folder:
         return None
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{SPILL}={folder}: cannot be made ({error.strerror}); expected a folder") from None
+        raise UserError(f"{SPILL}={folder}: cannot be created ({error.strerror}); expected a folder") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{SPILL}={folder}: cannot be written; expected a folder that can")
+        raise UserError(f"{SPILL}={folder}: cannot be written; expected a writable folder")
     return os.path.abspath(folder)
 
 
 def _python_path(joins: bool) -> str:
-    """Return the path on which workers find this package; a local Ray needs none where it is installed.
+    """Return the path on which workers find this package; empty for a local Ray if it is installed.
 
-    The user's own modules are found by a local Ray where they lie; to a cluster that is joined they are sent.
+    A local Ray finds the user's modules in their place; to a joined cluster they are uploaded.
     """
     given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     first = [str(ROOT)] if joins or not _installed() else []
@@ -230,7 +231,7 @@ def _python_path(joins: bool) -> str:
 
 
 def _installed() -> bool:
-    """Tell whether any process of this environment imports the same package, wherever it starts."""
+    """Return whether any process of this environment imports this package, whatever its working folder."""
     try:
         package = metadata.distribution("gristmill")
     except metadata.PackageNotFoundError:
@@ -242,10 +243,10 @@ def _installed() -> bool:
 
 
 def quiet() -> None:
-    """Keep Ray's own lines off the terminal: what matters reaches the user as progress or as an error."""
+    """Silence Ray's own output: relevant events reach the user as progress or errors."""
     import ray
 
-    ray._private.worker._worker_logs_enabled = False  # no setting turns off its lines about lost workers
+    ray._private.worker._worker_logs_enabled = False  # no setting disables its lines about lost workers
     for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray._private", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\b.*")
@@ -253,7 +254,7 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables while Ray starts, so that its processes inherit them; settings that the user made stay."""
+    """Set variables while Ray starts, so that its processes inherit them; the user's values are kept."""
     before = {name: os.environ.get(name) for name in variables}
     for name, value in variables.items():
         if before[name] is None or name in ("PYTHONPATH", DASHBOARD):
@@ -268,7 +269,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _muted() -> Iterator[None]:
-    """Send to nowhere what Ray's C++ parts write on standard error as they start; errors come as exceptions."""
+    """Discard what Ray's C++ code writes to standard error while starting; errors are raised as exceptions."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

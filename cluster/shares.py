@@ -1,4 +1,4 @@
-"""The capacity of a cluster, shared by fits and groups of trainings that run side by side."""
+"""The capacity of a cluster, shared by fits and groups of trainings that run in parallel."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from gristmill.cluster.pools import Capacity
 from gristmill.shards.stage import Resources
 
-_SLACK = 1e-6  # parts of a CPU or GPU, as they add up
+_SLACK = 1e-6  # rounding error of summed fractions of a CPU or GPU
 
 
 class Shares:
-    """Hands out the CPUs and GPUs of a cluster, never more than it has; a job that needs more CPUs than all gets all.
+    """Allocates the CPUs and GPUs of a cluster; a job that needs more CPUs than the cluster has gets all of them.
 
-    It is safe to use from several threads. After :meth:`stop` nothing is handed out any more.
+    Thread-safe. After :meth:`stop` nothing is allocated any more.
     """
 
     def __init__(self, capacity: Capacity) -> None:
@@ -27,14 +27,14 @@ class Shares:
 
     @property
     def stopped(self) -> bool:
-        """Whether something went wrong, so that nothing more is to be begun."""
+        """Whether an error occurred, so that no more work must start."""
         return self._stopped
 
     def take(self, resources: Resources, ranks: int = 1, *, timeout: float | None = None) -> bool:
         """Wait until the resources of so many ranks are free, and take them.
 
-        Returned is whether they were taken: not after the timeout in seconds, nor after a stop. Who does not wait
-        (``timeout`` 0) comes after those who do.
+        Returns whether they were taken; they are not after the timeout, in seconds, or after a stop. Waiting callers
+        take precedence over those that do not wait (``timeout`` 0).
         """
         need = self._need(resources, ranks)
         with self._changed:
@@ -50,7 +50,7 @@ class Shares:
             return True
 
     def give(self, resources: Resources, ranks: int = 1) -> None:
-        """Give back what was taken."""
+        """Release resources."""
         cpus, gpus = self._need(resources, ranks)
         with self._changed:
             self._cpus += cpus
@@ -58,7 +58,7 @@ class Shares:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Hand out nothing more, and call what :meth:`on_stop` was given."""
+        """Stop allocation, and call the functions of :meth:`on_stop`."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -67,12 +67,12 @@ class Shares:
             call()
 
     def on_stop(self, call: Callable[[], object]) -> None:
-        """Have a function called at the stop."""
+        """Register a function to call at the stop."""
         with self._changed:
             self._on_stop.append(call)
 
     def wait(self, seconds: float) -> None:
-        """Wait until something is given back, at most so many seconds."""
+        """Wait until resources are released, at most so many seconds."""
         with self._changed:
             self._changed.wait(seconds)
 

@@ -35,12 +35,12 @@ from gristmill.shards.settings import Settings
 Model = TypeVar("Model", bound=BaseModel)
 
 SAVED = "config.json"  # below OUT: the settings of the newest run
-# How a run is carried out: no result depends on these.
-_CARRIED_OUT = ("out", "runner", "workers", "resources", "price", "log", "beside")
+# Settings of execution: no result depends on them.
+_EXECUTION = ("out", "runner", "workers", "resources", "price", "log", "beside")
 
 
 class Common(Settings):
-    """The settings that every recipe takes."""
+    """The settings common to all recipes."""
 
     recipe: str
     out: str = Field(min_length=1)
@@ -56,19 +56,19 @@ class Common(Settings):
     @classmethod
     def _differ(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) < len(seeds):
-            raise ValueError(f"{seeds} names a seed twice; expected different ones")
+            raise ValueError(f"{seeds} repeats a seed; expected distinct seeds")
         return seeds
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A recipe with its settings."""
+    """A recipe's module with its settings."""
 
     recipe: str
     module: ModuleType
     common: Common
     config: BaseModel
-    beside: str | None = None  # the folder of its file, where code of the user's own was found
+    beside: str | None = None  # the config's folder, if the user's own code was found there
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -76,12 +76,12 @@ class Loaded:
         return self.module.run
 
     def to_json(self) -> dict[str, Any]:
-        """Return all settings, defaults too."""
+        """Return all settings, including defaults."""
         return self.config.model_dump(mode="json") | self.common.model_dump(mode="json")
 
 
 def recipes() -> dict[str, str]:
-    """Return the names of the recipes at hand and their modules."""
+    """Return the names of the available recipes and their modules."""
     found = {}
     for wing in pkgutil.iter_modules(pipelines.__path__, f"{pipelines.__name__}."):
         if not wing.ispkg:
@@ -90,20 +90,20 @@ def recipes() -> dict[str, str]:
         for module in pkgutil.iter_modules(folder.submodule_search_locations if folder else [], f"{wing.name}."):
             source = importlib.util.find_spec(module.name)
             text = source.loader.get_source(module.name) if source and source.loader else ""  # type: ignore[attr-defined]
-            # By their text: importing each would load what only some of them need.
+            # By source text: importing them would load dependencies that only some need.
             if re.search(r"^class Config\(", text or "", re.M) and re.search(r"^def run\(", text or "", re.M):
                 found[module.name.rpartition(".")[2]] = module.name
     return found
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a recipe file with overrides such as ``student.width=256`` and check all of it.
+    """Read and validate a recipe file with overrides such as ``student.width=256``.
 
-    A path or URL, or the name of a config that is shipped (``distill``, ``configs/distill.yaml``). Code of the user's
-    own that it names is looked for in its folder and in the current one, too.
+    ``path`` is a path, a URL, or the name of a bundled config (``distill``, ``configs/distill.yaml``). Modules of the
+    user's that it names are also searched in its folder and in the current one.
 
     Raises:
-        UserError: naming the key, what was expected there and the nearest right name.
+        UserError: with the key, the expected value and the nearest valid name.
 
     Example:
         >>> loaded = load("rerank", ["corpus.records=500", "seeds=[0]"])
@@ -111,7 +111,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
         ('rerank', 500, [0])
     """
     shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
-    values = read(path, overrides, "recipe file", f"a YAML file, or the name of one that is shipped: {shipped}")
+    values = read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}")
     folder = _look_beside(find(path))
     loaded = resolve(values, path)
     own = any(str(module.parent) == folder for module in names.own_modules().values())
@@ -119,7 +119,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
 
 
 def find(path: str) -> str:
-    """Return the file of a config: what is at a path or URL, or else the one of that name that is shipped."""
+    """Return the file of a config: the path or URL if it exists, else the bundled config of that name."""
     if "://" in path or os.path.isfile(path):
         return path
     folder, name = os.path.split(path)
@@ -127,13 +127,13 @@ def find(path: str) -> str:
 
 
 def _shipped() -> dict[str, str]:
-    """Return the files of the configs that are shipped, by name."""
+    """Return the files of the bundled configs, by name."""
     found = (Path(folder) / name for folder in configs.__path__ for name in os.listdir(folder))
     return {path.stem: str(path) for path in found if path.suffix == ".yaml"}
 
 
 def _look_beside(path: str) -> str | None:
-    """Have the user's own code be found beside a config and in the current folder; return the config's folder."""
+    """Make the user's modules beside a config and in the current folder importable; return the config's folder."""
     folder = None
     if "://" not in path and path not in _shipped().values():
         folder = os.path.dirname(os.path.abspath(path))
@@ -143,7 +143,7 @@ def _look_beside(path: str) -> str | None:
 
 
 def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[str, Any]:
-    """Return the plain values of a YAML file with overrides; ``what`` and ``expected`` tell of one that is absent."""
+    """Return the plain values of a YAML file with overrides; ``what`` and ``expected`` describe a missing file."""
     try:
         data = store.read_if_present(find(path))
     except IsADirectoryError:
@@ -158,21 +158,21 @@ def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[
 
 
 def check(model: type[Model], values: Mapping[str, Any], origin: str) -> Model:
-    """Return settings of their own kind, not of a recipe; mistakes are told as those in a recipe are."""
+    """Validate settings that are not a recipe's; errors are reported as those of a recipe."""
     _refuse_secrets(values, origin)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{origin}: {problem}" for problem in told(error, model))) from None
+        raise UserError("\n".join(f"{origin}: {problem}" for problem in sentences(error, model))) from None
 
 
-def told(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return a sentence for each mistake in settings of a kind."""
-    return list(dict.fromkeys(_told(e, model) for e in error.errors()))
+def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return a sentence for each validation error of a model."""
+    return list(dict.fromkeys(_sentence(e, model) for e in error.errors()))
 
 
 def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
-    """Return the recipe that was last run under ``out``, from the settings kept there."""
+    """Return the recipe last run under ``out``, from its saved settings."""
     url = store.join(out, SAVED)
     data = store.read_if_present(url)
     if data is None:
@@ -185,7 +185,7 @@ def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
 
 
 def save(loaded: Loaded) -> bool:
-    """Keep the settings under the output; written only where results can depend on what changed."""
+    """Save the settings under the output, unless only settings changed that no result depends on."""
     url = store.join(loaded.common.out, SAVED)
     values, old = loaded.to_json(), store.read_if_present(url)
     values |= {"beside": loaded.beside} if loaded.beside else {}
@@ -196,7 +196,7 @@ def save(loaded: Loaded) -> bool:
 
 
 def _matter(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in _CARRIED_OUT}
+    return {key: value for key, value in values.items() if key not in _EXECUTION}
 
 
 def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, sign, value = override.partition("=")
         if not sign or not key:
-            raise UserError(f"{override!r} is no override; expected key=value, for example seed=1")
+            raise UserError(f"{override!r} is not an override; expected key=value, for example seed=1")
         try:
             base = OmegaConf.merge(base, OmegaConf.from_dotlist([f"{key}={_spelled(value)}"]))
         except (OmegaConfBaseException, YAMLError) as error:
@@ -228,13 +228,13 @@ def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _spelled(value: str) -> str:
-    """Return an override's value as YAML reads it whole: in a path, " #" begins no comment and ": " no pair."""
+    """Quote an override's value for YAML where needed: in a path, " #" starts no comment and ": " makes no mapping."""
     structured = value.lstrip()[:1] in ("[", "{", '"', "'")
     return value if structured or not re.search(r"(^|\s)#|:(\s|$)", value) else json.dumps(value, ensure_ascii=False)
 
 
 def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
-    """Return the recipe of plain values; ``origin`` names them in errors."""
+    """Return the recipe with plain values; ``origin`` names their source in errors."""
     module = _module(values.get("recipe"), origin)
     config_type: type[BaseModel] = module.Config
     _refuse_secrets(values, origin)
@@ -251,11 +251,11 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
             parts.append(model.model_validate(given))
         except ValidationError as error:
             problems += [
-                _told(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
+                _sentence(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
             ]
     if problems:
         raise UserError("\n".join(f"{origin}: {problem}" for problem in dict.fromkeys(problems)))
-    # A recipe may have defaults of its own for what every recipe takes.
+    # A recipe may have its own defaults for the common settings.
     theirs = {key: getattr(parts[1], key) for key in shared if key not in values}
     return Loaded(str(values["recipe"]), module, parts[0].model_copy(update=theirs), parts[1])  # type: ignore[arg-type]
 
@@ -278,13 +278,13 @@ def _module(name: Any, origin: str) -> ModuleType:
         raise UserError(f"{origin}: recipe: {name!r} cannot be imported: {error}") from None
     if not hasattr(module, "Config") or not hasattr(module, "run"):
         raise UserError(
-            f"{origin}: recipe: {name!r} is no recipe; expected a module with Config and run{_file(module)}"
+            f"{origin}: recipe: {name!r} is not a recipe; expected a module with Config and run{_file(module)}"
         )
     return module
 
 
 def _file(module: ModuleType) -> str:
-    return f", and {module.__file__} has not both" if getattr(module, "__file__", None) else ""
+    return f", and {module.__file__} lacks one of them" if getattr(module, "__file__", None) else ""
 
 
 def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
@@ -296,13 +296,13 @@ def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
             _refuse_secrets(inner, origin, f"{path}[{place}]")
     elif isinstance(value, str) and re.search(r"://[^/@]*:[^/@]*@", value):
         raise UserError(
-            f"{origin}: {path}: the URL carries a password, which would be kept with the run; expected credentials in "
+            f"{origin}: {path}: the URL contains a password, which would be stored with it; expected credentials in "
             "the environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
         )
 
 
-def _told(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:
-    """Return one validation error as a sentence; ``beside`` has further settings of the top level."""
+def _sentence(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:
+    """Return one validation error as a sentence; ``beside`` has further top-level settings."""
     loc = error["loc"]
     named = [part for part in loc if not (isinstance(part, str) and "[" in part)]  # without the tags of unions
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named).lstrip(".")
@@ -329,7 +329,7 @@ def _told(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = N
 
 
 def _names(model: Any, loc: Sequence[Any]) -> dict[str, Any]:
-    """Return the settings below a path of a model; none where they cannot be told."""
+    """Return the settings below a path of a model; empty if unknown."""
     for part in loc:
         if isinstance(part, int):
             continue
@@ -368,6 +368,6 @@ def _elsewhere(name: str, model: Any) -> str:
 
 
 def nearest(name: str, names: Any) -> str:
-    """Return the name meant, as the part of a sentence; nothing where none is near."""
+    """Return a hint with the most similar name, as part of a sentence; empty if there is none."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from gristmill.pipelines.config import told
+from gristmill.pipelines.config import sentences
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
@@ -39,7 +39,7 @@ class ActorSettings(Settings):
             raise ValueError(str(error)) from None
         except ValidationError as error:
             kind = _class(self.actor).settings_type()
-            raise ValueError("; ".join(f"settings.{line}" for line in told(error, kind))) from None
+            raise ValueError("; ".join(f"settings.{line}" for line in sentences(error, kind))) from None
         return self
 
     def applies(self, part: str) -> bool:

@@ -1,4 +1,4 @@
-"""Sealed sets: finished datasets, read by their seal."""
+"""Sealed sets: finished datasets, identified by their seal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gristmill.shards.receipt import Receipt, StoredFile, commit, store_table
 from gristmill.shards.stage import check_totals
 
 FORMAT = 1
-ALWAYS = ("duration",)  # columns (seconds of audio) that have a total in every set, whoever made them
+ALWAYS = ("duration",)  # columns with a total in every set that has them (seconds of audio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class SealedSet:
         return sum(entry["rows"] for entry in self.seal["shards"])
 
     def total(self, name: str) -> float:
-        """Return a total over its rows, for example ``duration`` in seconds; 0 where there is none."""
+        """Return a total over its rows, for example ``duration`` in seconds; 0 if there is none."""
         return sum(entry["totals"].get(name, 0.0) for entry in self.seal["shards"])
 
     @property
     def totals(self) -> tuple[str, ...]:
-        """The columns that every shard has a total of."""
+        """The columns of which every shard has a total."""
         entries = self.seal["shards"]
         return tuple(
             name for name in (entries[0]["totals"] if entries else ()) if all(name in e["totals"] for e in entries)
@@ -81,13 +81,13 @@ class SealedSet:
         return read_table(store.join(self.url, self.shards[shard].path), columns)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Give the rows shard by shard, so that memory holds one at a time."""
+        """Yield the rows shard by shard, so that memory holds one at a time."""
         for place in range(len(self.shards)):
             yield self.read(place, columns)
 
 
 def find_sealed(url: str) -> SealedSet | None:
-    """Return the sealed set at a URL, in its newest version, or ``None`` if it is not sealed.
+    """Return the newest version of the sealed set at a URL, or ``None`` if it is not sealed.
 
     Example:
         >>> find_sealed("made/nothing") is None
@@ -98,7 +98,7 @@ def find_sealed(url: str) -> SealedSet | None:
         return None
     seal = json.loads(data)
     version = 0
-    # Only quarantined records that were run again make a second version; the first seal tells if one may be there.
+    # Only requeued records make a second version, and only if the first seal has quarantined records.
     while seal["quarantined"]:
         version += 1
         data = store.read_if_present(store.join(url, _seal_name(version)))
@@ -106,12 +106,12 @@ def find_sealed(url: str) -> SealedSet | None:
             break
         seal = json.loads(data)
     if seal.get("format") != FORMAT:
-        raise UserError(f"{url}: the seal is of format {seal.get('format')}, this version reads format {FORMAT}")
+        raise UserError(f"{url}: the seal has format {seal.get('format')}, this version reads format {FORMAT}")
     return SealedSet(url, seal)
 
 
 def open_sealed(url: str) -> SealedSet:
-    """Return the sealed set at a URL; one that is missing or unfinished is refused.
+    """Return the sealed set at a URL, or raise a :class:`UserError` if it is missing or unfinished.
 
     Example:
         >>> texts = pa.table({"id": ["a", "b"], "text": ["on", "off"]})
@@ -129,7 +129,8 @@ def open_sealed(url: str) -> SealedSet:
 
 
 def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any) -> SealedSet:
-    """Seal a set whose shards are all committed. The digest covers content only, so equal content is equal."""
+    """Seal a set whose shards are all committed. The digest covers the content only, so sets of equal content have
+    equal digests."""
     entries: list[dict[str, Any]] = []
     reasons: dict[str, int] = {}
     errors: dict[str, int] = {}
@@ -149,7 +150,7 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
             }
         )
         content[1].append([receipt.shard, receipt.digest])
-        again = receipt.requeue_of is not None  # records run again are counted as coming in once
+        again = receipt.requeue_of is not None  # requeued records count as input once
         counts["records_in"] += 0 if again else receipt.records_in
         counts["records_out"] += receipt.records_out
         counts["rejected"] += receipt.rejected
@@ -159,7 +160,7 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
                 into[key] = into.get(key, 0) + count
         for side, found in sides.items():
             stored: StoredFile | None = getattr(receipt, side)
-            # A run behind it took up what a receipt without an error holds.
+            # A later requeue took over the records of a receipt without errors.
             if stored and (side == "rejects" or receipt.errors):
                 found.append({"shard": receipt.shard, "path": stored.path, "rows": stored.rows})
     seal = {
@@ -188,9 +189,9 @@ def _seal_name(version: int) -> str:
 
 
 def row_totals(table: pa.Table, names: Iterable[str] = ()) -> dict[str, float]:
-    """Return the totals that a receipt keeps of a shard's rows: of columns by name, and of ``ALWAYS`` where present."""
+    """Return the totals of a shard's rows for its receipt: of the named columns, and of ``ALWAYS`` if present."""
     present = [name for name in dict.fromkeys((*ALWAYS, *names)) if name in table.column_names]
-    # Summed by Python in row order: Arrow's own sum may add in another order on another machine.
+    # Summed by Python in row order: the order of Arrow's own sum may differ between machines.
     return {
         name: float(sum(value for value in table.column(name).to_pylist() if value is not None)) for name in present
     }
@@ -199,7 +200,7 @@ def row_totals(table: pa.Table, names: Iterable[str] = ()) -> dict[str, float]:
 def seal_tables(
     url: str, name: str, tables: Iterable[pa.Table], totals: Sequence[str] = (), **lineage: Any
 ) -> SealedSet:
-    """Write tables as a sealed set, one shard a table. At least one table must be given.
+    """Write tables, at least one, as a sealed set with one shard per table.
 
     ``totals`` names numeric columns whose sums the receipts and the seal keep.
     """

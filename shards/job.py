@@ -23,27 +23,27 @@ class TrainContext(Protocol):
     rank: int
     world_size: int
     trial_steps: int | None
-    """In a trial (:mod:`gristmill.pipelines.command.plan`): the optimiser steps of each phase after which to stop."""
+    """In a trial (:mod:`gristmill.pipelines.command.plan`): the number of optimiser steps per phase to stop after."""
 
     def resume(self) -> bytes | None:
         """Return the newest checkpoint, or ``None`` at the start."""
         ...
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Report metrics of a step; each rank must call it equally often. Rank 0 passes the checkpoint."""
+        """Report the metrics of a step; all ranks must call it equally often, and rank 0 passes the checkpoint."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """A training: a loop, its settings, and the sealed sets and artifacts that it reads.
+    """A training: a loop, its settings, and its input sets and artifacts.
 
     ``loop(settings, context, **inputs)`` trains, with urls in place of sets and artifacts (also inside mappings and
-    lists); on rank 0 it returns ``{"files": {name: bytes}, ...}``. It is given as a function or as its name.
+    lists); on rank 0 it returns ``{"files": {name: bytes}, ...}``. It is given as a function or by name.
 
     ``ranks`` is the number of processes that train together. It is part of the fingerprint, since it changes the order
-    in which gradients are summed. A job that is not ``stepwise`` is fitted in one go, by one rank and without
-    checkpoints (counts, a centroid), and starts over when its worker is lost.
+    in which gradients are summed. A job that is not ``stepwise`` is fitted by one rank without checkpoints (counts, a
+    centroid), and is restarted if its worker is lost.
 
     Example:
         >>> def count(settings, context, *, words):
@@ -71,7 +71,8 @@ class TrainJob:
             raise ValueError(f"training {self.name}: a job that is not stepwise has one rank, not {self.ranks}")
 
     def identity(self) -> dict[str, Any]:
-        """Return all that the trained model depends on, without defaults; sets and artifacts by their digests."""
+        """Return everything that the trained model depends on, without defaults; sets and artifacts by their
+        digests."""
         found = {
             "version": self.version if self.version != 1 else None,
             "ranks": self.ranks if self.ranks != 1 else None,

@@ -1,4 +1,4 @@
-"""Modules, classes and functions by name: how plans, workers and configs refer to code, and where it is looked for."""
+"""Modules, classes and functions by name: the references to code in plans and configs, and the search path."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def name_of(thing: Any) -> str:
 
 
 def named(name: str) -> Any:
-    """Return the class or function of a name such as ``lab.filters:TooShort``.
+    """Return the class or function with a name such as ``lab.filters:TooShort``.
 
     Raises:
-        UserError: there is no such module, or nothing of that name in it.
+        UserError: the module does not exist, or has nothing of that name.
 
     Example:
         >>> named("gristmill.shards.canonical:digest")({"size": 3})[:8]
@@ -38,7 +38,9 @@ def named(name: str) -> Any:
     """
     module, colon, inner = name.partition(":")
     if not colon or not module or not inner:
-        raise UserError(f"{name!r} names no class or function; expected module:name, such as lab.filters:TooShort")
+        raise UserError(
+            f"{name!r} is not the name of a class or function; expected module:name, such as lab.filters:TooShort"
+        )
     found: Any = named_module(module)
     for part in inner.split("."):
         if not hasattr(found, part):
@@ -51,7 +53,8 @@ def named_module(name: str) -> ModuleType:
     """Return a module by its dotted name.
 
     Raises:
-        UserError: there is no such module. What a module that is there lacks itself is a bug and keeps its traceback.
+        UserError: the module does not exist. A failed import inside an existing module is a bug and keeps its
+        traceback.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"{name!r} is not the name of a module; expected one such as lab.filters")
@@ -64,7 +67,7 @@ def named_module(name: str) -> ModuleType:
 
 
 def look_in(folder: str | Path) -> None:
-    """Look for modules in a folder too, after all others, so that it hides no installed package."""
+    """Add a folder to the end of the module search path, so that it hides no installed package."""
     path = Path(os.path.abspath(folder))
     if path not in _folders:
         _folders.append(path)
@@ -74,14 +77,14 @@ def look_in(folder: str | Path) -> None:
 
 
 def lies_in_own_folder(name: str) -> bool:
-    """Tell whether a top-level module of the name lies in a folder of :func:`look_in`."""
+    """Return whether a folder of :func:`look_in` contains a top-level module of this name."""
     return any((folder / f"{name}.py").is_file() or (folder / name).is_dir() for folder in _folders)
 
 
 def own_modules() -> dict[str, Path]:
-    """Return the user's own top-level modules that are loaded, each with its file or the folder of its package.
+    """Return the user's own loaded top-level modules, each with its file or the folder of its package.
 
-    They are those found in the folders of :func:`look_in`. Workers elsewhere need them sent.
+    They are those found in the folders of :func:`look_in`, and are uploaded for workers on other machines.
     """
     folders = {folder.resolve() for folder in _folders}
     found = {}
@@ -97,4 +100,4 @@ def own_modules() -> dict[str, Path]:
 
 
 def _looked() -> str:
-    return f" (looked for in {', '.join(map(str, _folders))}, too)" if _folders else ""
+    return f" (also searched in {', '.join(map(str, _folders))})" if _folders else ""

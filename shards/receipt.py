@@ -16,7 +16,7 @@ from gristmill.shards.parquet import encode_table
 
 RECEIPTS = "receipts"
 SHARD_FILES = ("data", "rejects", "quarantine")
-_TOGETHER = 32  # receipts that one thread reads at a time
+_TOGETHER = 32  # receipts per thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one shard.
+    """The fate of one shard's records.
 
-    ``records_in == records_out + rejected + quarantined``, counted in records of the step's input: one is out when
-    at least one row made of it is. ``attempt`` (who, how long) is told apart: it is no part of the shard's digest.
+    ``records_in == records_out + rejected + quarantined``, counted in records of the step's input: a record is out if
+    at least one of its rows is. ``attempt`` (worker, seconds) is not part of the shard's digest.
     """
 
     shard: str
@@ -45,15 +45,15 @@ class Receipt:
     records_out: int
     rejected: int
     quarantined: int
-    reasons: dict[str, int] = field(default_factory=dict)  # "stage: reason" -> rows turned down
-    errors: dict[str, int] = field(default_factory=dict)  # "stage: error" -> rows that broke it
-    totals: dict[str, float] = field(default_factory=dict)  # column -> its sum over the rows out
-    requeue_of: str | None = None  # the shard whose quarantined records were run again here
+    reasons: dict[str, int] = field(default_factory=dict)  # "stage: reason" -> rejected rows
+    errors: dict[str, int] = field(default_factory=dict)  # "stage: error" -> quarantined rows
+    totals: dict[str, float] = field(default_factory=dict)  # column -> its sum over the output rows
+    requeue_of: str | None = None  # the shard whose quarantined records were requeued here
     attempt: dict[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """The digest of all that the shard stores."""
+        """The digest of everything that the shard stores."""
         return canonical.digest([f and f.sha256 for f in (self.data, self.rejects, self.quarantine)])
 
     @property
@@ -63,12 +63,12 @@ class Receipt:
 
     @property
     def run(self) -> int:
-        """Which run of quarantined records it is; 0 is the shard itself."""
+        """The number of the requeue; 0 is the shard itself."""
         return int(self.shard.rpartition("-r")[2]) if self.requeue_of else 0
 
     @property
     def mends(self) -> bool:
-        """Whether any of its records is out or turned down, so that it is no longer in quarantine."""
+        """Whether any of its records is out or rejected, and so no longer in quarantine."""
         return self.records_out + self.rejected > 0
 
     def to_json(self) -> dict[str, Any]:
@@ -77,13 +77,13 @@ class Receipt:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Receipt:
-        """Return the receipt of JSON values."""
+        """Return the receipt with these JSON values."""
         files = {name: value[name] and StoredFile(**value[name]) for name in SHARD_FILES}
         return Receipt(**{**value, **files})
 
 
 def receipt_url(url: str, shard: str) -> str:
-    """Return where the receipt of a shard of the set at ``url`` lies."""
+    """Return the URL of the receipt of a shard of the set at ``url``."""
     return store.join(url, RECEIPTS, f"{shard}.json")
 
 
@@ -94,25 +94,25 @@ def find_receipt(url: str, shard: str) -> Receipt | None:
 
 
 def committed_shards(url: str) -> list[str]:
-    """Return the names of the shards that are committed, by one listing."""
+    """Return the names of the committed shards, by one listing."""
     names = store.list_names(store.join(url, RECEIPTS))
     return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
 def read_receipts(url: str, shards: list[str]) -> Iterator[Receipt]:
-    """Give the receipts of committed shards, in their order."""
+    """Yield the receipts of committed shards, in order."""
 
     def read(some: list[str]) -> list[Receipt]:
         return [Receipt.from_json(json.loads(store.read_bytes(receipt_url(url, shard)))) for shard in some]
 
-    # Few at a time, since each receipt costs less than a thread's turn.
+    # In groups, since a receipt costs less than a thread's scheduling.
     size = max(1, min(_TOGETHER, len(shards) // (4 * AT_ONCE)))
     for receipts in read_ahead(read, [shards[at : at + size] for at in range(0, len(shards), size)]):
         yield from receipts
 
 
 def store_table(url: str, kind: str, shard: str, table: pa.Table) -> StoredFile:
-    """Write a shard's table under a name that carries its digest; nobody sees it before the receipt."""
+    """Write a shard's table under a name with its digest; it is invisible until the receipt is written."""
     data = encode_table(table)
     sha = canonical.sha256(data)
     path = f"{kind}/{shard}-{sha[:16]}.parquet"
@@ -121,16 +121,17 @@ def store_table(url: str, kind: str, shard: str, table: pa.Table) -> StoredFile:
 
 
 def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt:
-    """Commit a shard and return the receipt that holds: this one, or that of an earlier attempt.
+    """Commit a shard and return the valid receipt: this one, or that of an earlier attempt.
 
-    A late attempt finds the receipt. With the same content nothing happens; with another one law 1 is broken, which
-    raises :class:`~gristmill.shards.errors.Alarm` unless a stage of the step says that it cannot keep it.
+    A late attempt finds the earlier receipt. If its content is equal, nothing happens; otherwise law 1 is violated,
+    which raises :class:`~gristmill.shards.errors.Alarm` unless a stage of the step declares that it is not
+    deterministic.
     """
     if store.put_if_absent(receipt_url(url, receipt.shard), canonical.dumps(receipt.to_json())):
         return receipt
     first = find_receipt(url, receipt.shard)
     if first is None:
-        raise Alarm(f"{receipt_url(url, receipt.shard)}: the receipt was refused as present and cannot be read")
+        raise Alarm(f"{receipt_url(url, receipt.shard)}: the receipt exists, but cannot be read")
     if first.digest != receipt.digest:
         kept = {f.path for f in (first.data, first.rejects, first.quarantine) if f}
         for name in SHARD_FILES:

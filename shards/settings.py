@@ -1,4 +1,4 @@
-"""Settings: the classes into which YAML is read and from which stages and trainings are made; their fingerprints."""
+"""Settings: the classes of parsed YAML that configure stages and trainings, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Part = TypeVar("Part", bound="Settings")
 
 _HOW = "how"
 HOW: dict[str, Any] = {_HOW: True}
-"""``Field(json_schema_extra=HOW)`` marks how work is done (memory, threads): no result depends on such a field."""
+"""``Field(json_schema_extra=HOW)`` marks a setting of execution (memory, threads), on which no result depends."""
 
 
 class Settings(BaseModel):
-    """Base of all settings: each field once, with its default, its bounds and, in a string below it, its meaning.
+    """Base of all settings: each field is declared once, with its default, bounds and, in a string below, its meaning.
 
-    Unknown keys are rejected. Settings live in the module that uses them and nest as those modules do.
+    Unknown keys are rejected. Settings are defined in the module that uses them, and nest as those modules do.
 
         >>> class Noise(Settings):
         ...     snr: float = 10.0
@@ -31,9 +31,9 @@ class Settings(BaseModel):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return the part that a fingerprint covers (law 5): the fields that are not at their default, as JSON values.
+        """Return the part covered by fingerprints (law 5): the fields that are not at their default, as JSON values.
 
-        So a new field, left at its default, changes no fingerprint. Fields marked with :data:`HOW` are left out.
+        So adding a field changes no fingerprint. Fields marked with :data:`HOW` are left out.
         """
         found = {}
         for name, field in type(self).model_fields.items():
@@ -43,9 +43,9 @@ class Settings(BaseModel):
         return found
 
     def part(self, kind: type[Part]) -> Part:
-        """Return the fields that this class inherits from another, as settings of that class alone.
+        """Return the fields that this class inherits from another, as settings of that class.
 
-        So a flat section of a recipe can hold the settings of several actors, and each receives its own.
+        So a flat section of a recipe can contain the settings of several actors, and each receives its own.
 
         Example:
             >>> class Rate(Settings):

@@ -1,6 +1,7 @@
-"""What a stage is: the actor it names, its settings, what a batch may cost and what it adds to a record.
+"""Stages: an actor, its settings, the limits of a batch and the columns it adds.
 
-A stage names its actor (``gristmill.actors.speech.features:LogMel``), so that it travels to workers as text.
+A stage refers to its actor by name (``gristmill.actors.speech.features:LogMel``), so that it is sent to workers as
+text.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from gristmill.shards.process import prepare
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
-BatchFunction = Callable[[pa.Table], pa.Table]  # what an actor that is loaded is: a function from batch to batch
+BatchFunction = Callable[[pa.Table], pa.Table]  # a loaded actor: a function from batch to batch
 
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """A fitted thing that is not a table: where it lies, and the digest of its bytes."""
+    """A reference to a fitted object that is not a table: its URL, and the digest of its bytes."""
 
     url: str
     digest: str
@@ -32,22 +33,22 @@ class ArtifactRef:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a stage holds, and how many there may be (``None``: as many as fit)."""
+    """The resources of one worker of a stage, and the number of workers (``None``: as many as fit)."""
 
     cpus: float = 1.0
     gpus: float = 0.0
     memory: int | None = None  # bytes
     min_workers: int = 1
     max_workers: int | None = None
-    labels: tuple[tuple[str, str], ...] = ()  # of the nodes that they may run on, as Ray selects them
+    labels: tuple[tuple[str, str], ...] = ()  # of the nodes to run on, as in Ray's label selectors
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """The most a batch may hold.
+    """The limits of a batch.
 
     ``cost`` names a numeric column (seconds, tokens); a batch is padded to its longest row, so its cost is
-    rows x longest. ``None`` means that only rows are counted.
+    rows x longest. ``None`` limits the rows only.
     """
 
     rows: int = 64
@@ -61,16 +62,16 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of work.
+    """An actor with its settings, as one part of a step.
 
-    All but ``actor``, ``columns``, ``resources``, ``measures``, ``totals`` and the artifacts' urls goes into the
-    fingerprint where it is not at its default.
+    The fingerprint covers all fields that are not at their default, except ``actor``, ``columns``, ``resources``,
+    ``measures``, ``totals`` and the artifacts' urls.
 
-    ``params`` are an actor's settings, or the arguments of a plain class. ``columns`` are those it reads, where it
-    states them: an input that lacks one is refused before any work. ``measures`` names numeric columns that the actor
-    returns and whose mean is logged while the step runs; one that is not in ``adds`` is not stored. ``totals`` names
-    numeric columns whose sums over a shard's rows are kept in its receipt and in the seal, here and in each later step
-    that still has the column.
+    ``params`` are an actor's settings, or the arguments of a plain class. ``columns`` are the columns it reads, if
+    declared: an input that lacks one is rejected before any work. ``measures`` names numeric columns that the actor
+    returns and whose mean is logged while the step runs; those not in ``adds`` are not stored. ``totals`` names numeric
+    columns whose sums over a shard's rows are kept in its receipt and in the seal, here and in each later step that
+    still has the column.
     """
 
     name: str
@@ -98,9 +99,9 @@ class Stage:
                 raise UserError(f"stage {self.name}: parameters must be JSON values, {error}") from None
 
     def build(self, seed: int) -> BatchFunction:
-        """Load the actor: its settings or parameters, then artifacts by url, then ``rng`` if it draws at random.
+        """Load the actor with its settings or parameters, artifacts by url, and ``rng`` if it is random.
 
-        It readies the process that it lives in for that (:func:`shards.process.prepare`).
+        The process is prepared first (:func:`shards.process.prepare`).
         """
         make: Callable[..., BatchFunction] = named(self.actor)
         given: dict[str, Any] = {key: ref.url for key, ref in self.artifacts.items()}
@@ -111,7 +112,7 @@ class Stage:
         return actor
 
     def identity(self) -> dict[str, Any]:
-        """Return what the fingerprint of a step covers of this stage (law 5); what is at its default is left out."""
+        """Return the part of this stage that a step's fingerprint covers (law 5), without defaults."""
         found = {
             "version": self.version if self.version != 1 else None,
             "params": self.params.identity() if isinstance(self.params, Settings) else dict(self.params),
@@ -125,7 +126,7 @@ class Stage:
         return {"name": self.name} | {key: value for key, value in found.items() if value}
 
     def output_schema(self, given: pa.Schema) -> pa.Schema:
-        """Return the schema that this stage must give for an input schema."""
+        """Return the schema of this stage's output for an input schema."""
         missing = [name for name in self.columns if name not in given.names]
         if missing:
             raise UserError(f"stage {self.name} reads {missing}, which its input lacks: {given.names}")
@@ -145,14 +146,14 @@ class Stage:
 
 
 def check_totals(owner: str, totals: Sequence[str], schema: pa.Schema) -> None:
-    """Refuse a total of what is no numeric column of a schema."""
+    """Check that all totals are of numeric columns of a schema."""
     for name in totals:
         if not is_numeric(schema, name):
             raise UserError(f"{owner}: no total of {name!r}; expected one of its numeric columns ({schema.names})")
 
 
 def is_numeric(schema: pa.Schema, name: str) -> bool:
-    """Return whether a schema has a column of integers or floating-point numbers of a name."""
+    """Return whether a schema has a column of this name with integers or floating-point numbers."""
     if name not in schema.names:
         return False
     kind = schema.field(name).type
@@ -160,11 +161,11 @@ def is_numeric(schema: pa.Schema, name: str) -> bool:
 
 
 class Actor:
-    """Base of actors: what a stage needs to know of one stands in its class, once.
+    """Base of actors, whose class declares, once, everything that a stage needs to know.
 
-    An actor is made with its settings, the urls of its artifacts by name and, if ``seeded``, ``rng``; it loads what is
-    heavy then. Called with a batch it gives the batch's rows back, in order, with columns added. To reject a record it
-    sets ``reject_reason``; it never removes a row.
+    An actor is constructed with its settings, the urls of its artifacts by name and, if ``seeded``, ``rng``, and loads
+    heavy resources then. Called with a batch, it returns the batch's rows, in order, with columns added. To reject a
+    record it sets ``reject_reason``; it never removes a row.
 
     Example:
         >>> class Length(Actor):
@@ -176,9 +177,9 @@ class Actor:
         [2, 3]
     """
 
-    # Of its stage, see :class:`Stage`.
-    name: ClassVar[str] = ""  # of the stage; the class's by default
-    version: ClassVar[int] = 1  # raised whenever the same settings give other bytes
+    # Fields of its stage, see :class:`Stage`.
+    name: ClassVar[str] = ""  # of the stage; by default that of the class
+    version: ClassVar[int] = 1  # raised whenever the same settings give different bytes
     adds: ClassVar[tuple[pa.Field, ...]] = ()
     drops: ClassVar[tuple[str, ...]] = ()
     batch: ClassVar[BatchLimits] = BatchLimits()
@@ -189,22 +190,22 @@ class Actor:
     totals: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[str, ...]] = ()
 
-    settings: Settings  # a subclass declares its own type: what its constructor and ``stage`` take
+    settings: Settings  # a subclass declares its own type, which its constructor and ``stage`` take
 
     def __init__(self, settings: Settings, **artifacts: Any) -> None:
         self.settings = settings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the rows of a batch with what this actor adds."""
+        """Return the rows of a batch with this actor's columns added."""
         raise TypeError(f"{type(self).__name__} has no __call__: expected one that takes and returns a batch")
 
     @classmethod
     def settings_type(cls) -> type[Settings]:
-        """Return the class of its settings, from the annotation of ``settings``."""
+        """Return the settings class, from the annotation of ``settings``."""
         for owner in cls.__mro__:
             hint = get_annotations(owner).get("settings")
             if hint is not None:
-                # Alone: its other annotations may be of what is imported for type checkers only.
+                # Only this one: other annotations may be imported for type checkers only.
                 alone = type(
                     owner.__name__, (), {"__annotations__": {"settings": hint}, "__module__": owner.__module__}
                 )
@@ -213,7 +214,7 @@ class Actor:
 
     @classmethod
     def contract(cls, settings: Any) -> Mapping[str, Any]:
-        """Return the fields of the stage that depend on the settings (``adds``, ``metadata``, ...), by name."""
+        """Return the stage's fields that depend on the settings (``adds``, ``metadata``, ...), by name."""
         return {}
 
     @classmethod
@@ -226,7 +227,7 @@ class Actor:
         deterministic: bool | None = None,
         **artifacts: ArtifactRef | None,
     ) -> Stage:
-        """Return the stage that has this actor work by its settings, with the artifacts that are given."""
+        """Return the stage of this actor with these settings and artifacts."""
         wanted = cls.settings_type()
         settings = wanted() if settings is None else settings
         if not isinstance(settings, wanted):

@@ -24,8 +24,8 @@ from gristmill.shards.work import QUARANTINE, REJECTS, StageWorker, Work
 class Step:
     """A chain of stages over a sealed set.
 
-    ``cut`` plans new shards; without it each shard of the input becomes one. ``joins`` bring columns of other sets in
-    before the first stage; a record without a partner is rejected.
+    ``cut`` plans new shards; without it each shard of the input becomes one. ``joins`` add columns of other sets before
+    the first stage; a record without a partner is rejected.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Step:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of the rows it makes."""
+        """The columns of its output rows."""
         schema = joined_schema(self.input.schema, self.joins)
         for stage in self.stages:
             schema = stage.output_schema(schema)
@@ -51,7 +51,7 @@ class Step:
 
     @property
     def totals(self) -> tuple[str, ...]:
-        """The columns whose totals it keeps: those that a stage declares and those of its inputs that it still has."""
+        """The columns whose totals it keeps: those declared by a stage, and those of its inputs that it still has."""
         names = [*self.input.totals]
         names += [name for join in self.joins for name in join.dataset.totals if name in join.columns]
         names += [name for stage in self.stages for name in stage.totals]
@@ -64,7 +64,7 @@ class Step:
         return all(stage.deterministic for stage in self.stages)
 
     def identity(self, seed: int) -> dict[str, Any]:
-        """Return what the step's result depends on; the seed only where a stage draws at random."""
+        """Return everything that the step's result depends on; the seed only if a stage is random."""
         cut = self.cut and self.cut.identity()
         return {
             "step": self.name,
@@ -85,7 +85,7 @@ class Step:
 
 
 def joined_schema(schema: pa.Schema, joins: tuple[Join, ...]) -> pa.Schema:
-    """Return the columns of a set with those that joins bring in."""
+    """Return the columns of a set with those that joins add."""
     metadata = dict(schema.metadata or {})
     for join in joins:
         for name in join.columns:
@@ -97,7 +97,7 @@ def joined_schema(schema: pa.Schema, joins: tuple[Join, ...]) -> pa.Schema:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a worker must know to make shards of a step, wherever it runs."""
+    """Everything that a worker needs to make shards of a step, wherever it runs."""
 
     url: str
     stages: tuple[Stage, ...]
@@ -110,7 +110,7 @@ class ShardTask:
     totals: tuple[str, ...] = ()  # columns whose sums the receipts keep
 
     def open(self, spec: ShardSpec) -> Work:
-        """Read a shard's rows and join what belongs to them; a shard that is committed by now is passed on as is."""
+        """Read a shard's rows and join their partners; a shard that is already committed is passed on unchanged."""
         found = find_receipt(self.url, spec.name)
         if found is not None:
             return Work(spec.name, self.input_schema.empty_table(), 0, receipt=found.to_json())
@@ -129,7 +129,7 @@ class ShardTask:
     def commit(self, work: Work) -> Receipt:
         """Write a finished shard and its receipt.
 
-        Records run again of which none is mended leave nothing behind, so that the set stays what it was.
+        Requeued records leave no trace unless one of them is mended, so that the set stays the same.
         """
         if work.receipt is not None:
             return Receipt.from_json(work.receipt)
@@ -139,23 +139,23 @@ class ShardTask:
         broken = pa.concat_tables([QUARANTINE.empty_table(), *work.quarantine])
         out = set(table[work.origin].to_pylist())
         broke = set(broken["origin"].to_pylist()) - out
-        turned = set(rejects["origin"].to_pylist()) - out - broke
-        told = Receipt(
+        rejected = set(rejects["origin"].to_pylist()) - out - broke
+        receipt = Receipt(
             work.shard,
             StoredFile("", "", 0, 0),
             None,
             None,
             records_in=work.records_in,
             records_out=len(out),
-            rejected=len(turned),
+            rejected=len(rejected),
             quarantined=len(broke),
             reasons=count_by_stage(rejects, "reason"),
             errors=count_by_stage(broken, "error"),
             totals=row_totals(table, self.totals),
             requeue_of=work.requeue_of,
         )
-        if work.requeue_of and not told.mends:
-            return told
+        if work.requeue_of and not receipt.mends:
+            return receipt
         data = store_table(self.url, "data", work.shard, table)
         down = store_table(self.url, "rejects", work.shard, rejects) if rejects.num_rows else None
         held = store_table(self.url, "quarantine", work.shard, broken) if broken.num_rows else None
@@ -167,12 +167,12 @@ class ShardTask:
             "batches_split": work.batches_split,
             "measures": {key: [round(total, 6), count] for key, (total, count) in work.measures.items()},
         }
-        made = replace(told, data=data, rejects=down, quarantine=held, attempt=attempt)
+        made = replace(receipt, data=data, rejects=down, quarantine=held, attempt=attempt)
         return commit(self.url, made, deterministic=self.deterministic)
 
 
 def count_by_stage(table: pa.Table, column: str) -> dict[str, int]:
-    """Return how often each reason or error of a side table comes in each stage."""
+    """Return the counts of each reason or error of a side table, by stage."""
     pairs = zip(table["stage"].to_pylist(), table[column].to_pylist(), strict=True)
     return dict(sorted(Counter(f"{stage}: {why}" for stage, why in pairs).items()))
 

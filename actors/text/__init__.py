@@ -1,1 +1,1 @@
-"""Workers on text: parsing, selection, translation, n-gram models."""
+"""Actors on text: parsing, selection, translation, n-gram models."""

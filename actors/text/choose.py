@@ -1,7 +1,7 @@
-"""One translation of each n-best list is chosen, by the translator's score and the in-domain language model's.
+"""Choice of one translation from each n-best list, by the scores of the translator and the in-domain language model.
 
-Punjabi et al., ASRU 2019: rescoring keeps the translation with the best sum of both models' scores a unit and a word;
-filtering drops what the in-domain model finds too improbable.
+Punjabi et al., ASRU 2019: rescoring keeps the translation with the best weighted sum of the two scores, normalised per
+unit and per word; filtering drops translations that the in-domain model finds too improbable.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
 NONE, IMPROBABLE = "no translation", "too improbable for the in-domain model"
-PER_WORD = pa.field("in_domain_logprob", pa.float32())  # of the one chosen, natural logarithm a word, end included
+PER_WORD = pa.field("in_domain_logprob", pa.float32())  # of the chosen one, natural logarithm per word, end included
 _FIELDS = {field.name: field for field in PAIR_FIELDS}
 
 
 def scores(translations: Sequence[dict[str, Any]], logprobs: Sequence[float], weight: float) -> list[float]:
-    """Return the score of each translation of a list: log-probability a unit, and ``weight`` times that a word."""
+    """Return the score of each translation of a list: log-probability per unit plus ``weight`` times that per word."""
     return [
         one["logprob"] / max(1, one["units"]) + weight * per_word(one["text"], logprob)
         for one, logprob in zip(translations, logprobs, strict=True)
@@ -32,14 +32,14 @@ def scores(translations: Sequence[dict[str, Any]], logprobs: Sequence[float], we
 
 
 def per_word(text: str, logprob: float) -> float:
-    """Return a sentence's log-probability a word, its end counted as one."""
+    """Return a sentence's log-probability per word, counting its end as one."""
     return logprob / (len(text.split()) + 1)
 
 
 def best(translations: Sequence[dict[str, Any]], logprobs: Sequence[float], weight: float) -> tuple[str, float] | None:
-    """Return the translation with the best score, of equals the first, and its log-probability a word in-domain.
+    """Return the translation with the best score, the first of equals, and its in-domain log-probability per word.
 
-    The number is as it is stored, in single precision: a threshold that was taken from it keeps what it was taken from.
+    The number is in single precision, as it is stored: a threshold set to it keeps the record that it came from.
     """
     if not translations:
         return None
@@ -50,20 +50,20 @@ def best(translations: Sequence[dict[str, Any]], logprobs: Sequence[float], weig
 
 
 class ChoiceSettings(Settings):
-    """How one translation is chosen, and whether it is kept."""
+    """Settings of rescoring and filtering."""
 
     source_lang: str
     """The language of the texts."""
     target_lang: str
     """The language of the translations."""
     weight: float = Field(0.0, ge=0)
-    """The weight of the in-domain model's score a word; 0 takes the translator's best."""
+    """The weight of the in-domain model's score per word; 0 takes the translator's best."""
     least: float | None = None
-    """The lowest log-probability a word that is kept; ``None`` keeps all."""
+    """The lowest log-probability per word that is kept; ``None`` keeps all."""
 
 
 class Choose(Actor):
-    """Turns a ``text`` with its ``translations`` and the in-domain model's ``lm_logprobs`` into a pair."""
+    """Makes a pair of a ``text`` from its ``translations`` and the in-domain model's ``lm_logprobs``."""
 
     name = "choose"
     adds = (*(field for name, field in _FIELDS.items() if name != "id"), PER_WORD)
@@ -72,7 +72,7 @@ class Choose(Actor):
     settings: ChoiceSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the pairs."""
+        """Return the batch with the columns of pairs, ``in_domain_logprob`` and ``reject_reason``."""
         weight, least = self.settings.weight, self.settings.least
         targets, values, reasons = [], [], []
         for row in batch.select(["translations", "lm_logprobs"]).to_pylist():

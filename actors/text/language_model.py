@@ -1,4 +1,4 @@
-"""The actors that score text by an n-gram model, through KenLM (Heafield, WMT 2011)."""
+"""The actors that score text with an n-gram model, through KenLM (Heafield, WMT 2011)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NATURAL = math.log(10.0)
 
 
 def available() -> None:
-    """Refuse to go on where KenLM is not installed."""
+    """Check that KenLM is installed."""
     try:
         import kenlm  # noqa: F401
     except ImportError:
@@ -36,9 +36,11 @@ def available() -> None:
 
 @dataclass(frozen=True)
 class Score:
-    """What a model gives a sentence: natural logarithms of its probability and of that of its unknown words alone,
-    how many words it has, ``</s>`` with them, how many of them are unknown, and how many unseen: those that a closed
-    vocabulary has and the model's text had not count there too.
+    """A model's score of a sentence.
+
+    The natural logarithms of its probability and of that of its unknown words alone; the numbers of its words (``</s>``
+    included), of unknown words, and of unseen words, which also count words of a closed vocabulary that the model's
+    text did not contain.
     """
 
     logprob: float
@@ -52,7 +54,7 @@ class LanguageModel:
     """An n-gram model at a URL: an artifact, a folder that holds ``lm.arpa``, or a file (ARPA or KenLM's binary).
 
     Raises:
-        UserError: KenLM is not installed, there is no such model, or KenLM refuses it.
+        UserError: KenLM is not installed, the model does not exist, or KenLM cannot read it.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,7 +74,7 @@ class LanguageModel:
     @classmethod
     @contextlib.contextmanager
     def of(cls, model: Arpa) -> Iterator[LanguageModel]:
-        """Give an estimated model that lies nowhere."""
+        """Yield an estimated model that is not stored anywhere."""
         with tempfile.TemporaryDirectory(prefix="gristmill-lm-") as folder:
             path = os.path.join(folder, FILE)
             with open(path, "wb") as out:
@@ -80,12 +82,12 @@ class LanguageModel:
             yield cls(path)
 
     def score(self, words: Sequence[str]) -> tuple[float, int]:
-        """Return the natural logarithm of a sentence's probability, its end included, and how many words are OOV."""
+        """Return the natural logarithm of a sentence's probability, its end included, and the number of OOV words."""
         found = self.detail(words)
         return found.logprob, found.oov
 
     def detail(self, words: Sequence[str]) -> Score:
-        """Return all that the model gives a sentence."""
+        """Return the full score of a sentence."""
         whole = unknown = 0.0
         count = oov = 0
         for logprob, missing in self.tokens(words):
@@ -97,16 +99,16 @@ class LanguageModel:
         return Score(whole, unknown, count, oov, sum(self._unseen(word) for word in words if word not in SPECIALS))
 
     def _unseen(self, word: str) -> bool:
-        """Return whether a word has no more than the unknown word's probability by itself."""
+        """Return whether a word's unigram probability does not exceed the unknown word's."""
         if word not in self._rare:
             least, own = (self.model.score(one, bos=False, eos=False) for one in (UNK, word))
             self._rare[word] = own <= least
         return self._rare[word]
 
     def tokens(self, words: Sequence[str]) -> Iterator[tuple[float, bool]]:
-        """Give for each word, and for the end, the natural logarithm of its probability and whether it is unknown.
+        """Yield, for each word and the end, the natural logarithm of its probability and whether it is unknown.
 
-        Spelled-out ``<unk>``, ``<s>`` and ``</s>`` are left out, as they are when a model is estimated.
+        Literal ``<unk>``, ``<s>`` and ``</s>`` are left out, as in the estimation of a model.
         """
         text = " ".join(word for word in words if word not in SPECIALS)
         for logprob, _, missing in self.model.full_scores(text):
@@ -127,35 +129,35 @@ def _file(url: str) -> str:
 
 @contextlib.contextmanager
 def _local(url: str) -> Iterator[str]:
-    """Give the path of a file on this machine; what lies elsewhere is here meanwhile."""
+    """Yield the local path of a file; a remote file is downloaded for the duration."""
     if store.is_local(url):
         path = store.filesystem(url)[1]
         if not os.path.isfile(path):
-            raise UserError(f"{url}: no n-gram model is here; expected an ARPA file or one of KenLM's")
+            raise UserError(f"{url}: no n-gram model here; expected an ARPA file or a KenLM binary")
         yield path
         return
     with tempfile.NamedTemporaryFile(suffix=os.path.splitext(url)[1]) as out:
         try:
             out.write(store.read_bytes(url))
         except FileNotFoundError:
-            raise UserError(f"{url}: no n-gram model is here; expected an ARPA file or one of KenLM's") from None
+            raise UserError(f"{url}: no n-gram model here; expected an ARPA file or a KenLM binary") from None
         out.flush()
         yield out.name
 
 
 class TextScoreSettings(Settings):
-    """Text that a model scores."""
+    """The text column that a model scores."""
 
     column: str = "text"
     """The column of text."""
     prefix: str = "lm"
-    """What the names of the columns that are added begin with."""
+    """The prefix of the added columns' names."""
 
 
 class ScoreText(Actor):
-    """Adds what a model gives the text of a column, split at white space; nothing where there is no text.
+    """Adds a model's scores of a text column, split at white space; null where there is no text.
 
-    The columns are ``<prefix>_logprob`` and what else :class:`Score` has.
+    The columns are ``<prefix>_logprob`` and the other fields of :class:`Score`.
     """
 
     batch = BatchLimits(rows=4096)
@@ -185,14 +187,14 @@ class ScoreText(Actor):
 
 
 class ListScoreSettings(TextScoreSettings):
-    """Lists of texts that a model scores."""
+    """The column of lists of texts that a model scores."""
 
     column: str = "translations"
     """The column of lists, whose items have a ``text``."""
 
 
 class ScoreLists(Actor):
-    """Adds ``<prefix>_logprobs``: what a model gives each text of a record's list, in their order."""
+    """Adds ``<prefix>_logprobs``: a model's log-probability of each text of a record's list, in order."""
 
     batch = BatchLimits(rows=4096)
     settings: ListScoreSettings

@@ -1,7 +1,7 @@
-"""Settings of rescoring and filtering, chosen by the perplexity of development text.
+"""Tuning of rescoring and filtering by the perplexity of development text.
 
-Each candidate is carried through: translations are chosen by it, a language model is estimated of them and mixed with
-the in-domain one, and the mixture that predicts the development text best wins. Test text has no part in it.
+Each candidate is evaluated end to end: it chooses translations, a language model is estimated from them and mixed with
+the in-domain one, and the mixture with the lowest perplexity on the development text wins. Test text is not used.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
 CHOICE = "choice.json"
-MOST = 20000  # records that are tried; of more, a sample by id
+MOST = 20000  # records used for tuning; of more, a sample by id
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Way = Literal["rescoring", "filtering", "together"]
 
 
 class Rule(TypedDict):
-    """How a translation is chosen, as :class:`gristmill.actors.text.choose.ChoiceSettings` has it."""
+    """The rule by which translations are chosen, see :class:`gristmill.actors.text.choose.ChoiceSettings`."""
 
     weight: float
     least: float | None
 
 
 class Choice(TypedDict):
-    """What was found: a rule for each way, the shares of the translations that they keep, and all perplexities."""
+    """The result of tuning: a rule per technique, the shares of translations they keep, and all perplexities."""
 
     rescoring: Rule
     filtering: Rule
@@ -54,29 +54,31 @@ class TuningSettings(Settings):
     """The candidates for rescoring and filtering."""
 
     weights: tuple[PositiveFloat, ...] = Field((0.25, 0.5, 1.0, 2.0, 4.0), min_length=1)
-    """Weights of the in-domain model's score a word."""
+    """Weights of the in-domain model's score per word."""
     keeps: tuple[Share, ...] = Field((1.0, 0.8, 0.6, 0.4, 0.2), min_length=1)
-    """Shares of the translations that are kept, best first."""
+    """Shares of the translations to keep, best first."""
 
 
 class Tuning(TuningSettings):
-    """The candidates, and the language models that are estimated of what each chooses."""
+    """The candidates, and the language models estimated from their translations."""
 
     ngrams: NgramSettings = NgramSettings()
-    """The models of the translations that are chosen."""
+    """The models of the chosen translations."""
 
 
 def tune(
     settings: Tuning, context: TrainContext, *, translations: str, lm: str, dev: tuple[str, str], vocabulary: str
 ) -> dict[str, Any]:
-    """Return ``choice.json``: ``weight`` of the in-domain model and ``least`` log-probability a word, each by itself
-    (the other one switched off) and ``together``; and the perplexities of all candidates.
+    """Return ``choice.json``: the best rules and the perplexities of all candidates.
+
+    Rules are given for the ``weight`` of the in-domain model and the ``least`` log-probability per word, each tuned
+    alone (the other switched off) and ``together``.
 
     ``translations`` is the URL of a set with ``translations`` and ``lm_logprobs`` of the in-domain model ``lm``;
     ``dev`` a set's URL and a column; ``vocabulary`` is that of the language models.
 
     Raises:
-        UserError: there is no translation or no development text.
+        UserError: there are no translations or no development text.
     """
     keeps = sorted(settings.keeps, reverse=True)
     trial = _Trial(settings.ngrams, translations, lm, dev, vocabulary)
@@ -102,7 +104,7 @@ def tune(
 
 
 class _Trial:
-    """Tries candidates on the translations at hand."""
+    """Evaluates candidates on the given translations."""
 
     def __init__(self, ngrams: NgramSettings, translations: str, lm: str, dev: tuple[str, str], words: str) -> None:
         self._ngrams = ngrams
@@ -116,7 +118,7 @@ class _Trial:
         self._own = self._logprobs(LanguageModel(lm))
 
     def perplexity(self, weight: float, keep: float) -> float:
-        """Return the perplexity of the development text when translations are so chosen; each is tried once."""
+        """Return the development perplexity of a candidate; results are cached."""
         if (weight, keep) not in self._tried:
             least = self.least(weight, keep)
             texts = [text for text, value in self._chosen(weight) if least is None or value >= least]
@@ -126,7 +128,7 @@ class _Trial:
         return self._tried[weight, keep]
 
     def least(self, weight: float, keep: float) -> float | None:
-        """Return the log-probability a word that this share of the translations has or is above."""
+        """Return the log-probability per word that this share of the translations reaches."""
         if keep == 1.0:
             return None
         values = sorted((value for _, value in self._chosen(weight)), reverse=True)

@@ -1,8 +1,8 @@
-"""Actors that find equal and nearly equal records of a whole set, and reject all but the first of them.
+"""Actors that find equal and nearly equal records of a whole set and reject all but the first of each.
 
-Two passes. A part of the numbers by which records meet (their ``key``, and the bands of their ``signature``) is read
-from all shards, and where some meet, the first of them stays: first in the order of the set, which no worker changes.
-Memory is that of a part. Then each shard rejects what was found in it.
+In the first pass, each part of the hash space (a record's ``key`` and the bands of its ``signature``) is read from all
+shards, and of records that share a hash the first is kept, in the order of the set, which no worker changes. Memory is
+that of one part. In the second pass each shard rejects the duplicates found in it.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ NONE_HERE = "no duplicates in this part"
 PARTS = pa.schema([ID, pa.field("part", pa.int32())])
 FOUND_FIELDS = (
     pa.field("record", pa.string()),  # the later one
-    pa.field("first", pa.string()),  # the one that it repeats
-    pa.field("similarity", pa.float32()),  # estimated Jaccard similarity; 1: their words are equal
+    pa.field("first", pa.string()),  # the one that it duplicates
+    pa.field("similarity", pa.float32()),  # estimated Jaccard similarity; 1: equal words
     pa.field("near", pa.bool_()),
 )
-_BYTES = 400  # that one record takes in a part that holds all, while it is sorted
+_BYTES = 400  # memory per record while a part is sorted, if one part holds all
 _BYTES_NEAR = 2600
 
 
 class DuplicateSettings(Settings):
-    """Which records are duplicates, and how they are searched for."""
+    """The definition of duplicates, and the memory of the search."""
 
     near: float | None = Field(0.8, ge=0.5, le=1)
-    """The share of 4-letter sequences that a record has in common with an earlier one to be rejected; ``null``: only
-    equal ones are."""
+    """The share of character 4-grams in common with an earlier record from which a record is rejected; ``null``: only
+    equal records are."""
     memory: int = Field(1 << 30, gt=0, json_schema_extra=HOW)
-    """The bytes that a part of the search may take."""
+    """Memory of one part of the search, in bytes."""
 
     def parts(self, records: int) -> int:
-        """Return how many parts a search among so many records takes."""
+        """Return the number of parts for a search among so many records."""
         return max(1, math.ceil(records * (_BYTES if self.near is None else _BYTES_NEAR) / self.memory))
 
 
@@ -56,14 +56,14 @@ class SearchSettings(DuplicateSettings):
     """A search in parts."""
 
     number: int = Field(ge=1)
-    """How many parts there are."""
+    """The number of parts."""
 
 
 class Search(Actor):
-    """Gives the records of each ``part`` (:data:`PARTS`) that repeat an earlier one; at least ``near`` alike, if given.
+    """Returns the records of each ``part`` (:data:`PARTS`) that duplicate an earlier one.
 
-    A record repeats the first one that it shares a number with: its key, or a band if their signatures are at least
-    ``near`` alike. ``records``: the set that is searched.
+    A record duplicates the first one with the same key or, if ``near`` is given, with an equal band and an estimated
+    similarity of at least ``near``. ``records``: the set to search.
     """
 
     name = "search"
@@ -77,7 +77,7 @@ class Search(Actor):
         self._near, self._set = settings.near, open_sealed(records)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return a row for each record found, of each part of the batch."""
+        """Return a row for each duplicate found in the batch's parts."""
         found = [self._search(row["id"], row["part"]) for row in batch.to_pylist()]
         return pa.concat_tables(found)
 
@@ -95,14 +95,14 @@ class Search(Actor):
             alike[~exact] = minhash.similarity(signature[order[later[~exact]]], signature[order[leader[later[~exact]]]])
         kept = exact | (alike >= np.float32(self._near or 2.0))
         later, first, exact, alike = at[later][kept], first[kept], exact[kept], alike[kept]
-        # One line a record: equal ones before near ones, then the most alike.
+        # One row per record: equal before near duplicates, then the most similar.
         order = np.lexsort((first, -alike, ~exact, later))
         later, first, exact, alike = later[order], first[order], exact[order], alike[order]
         once = np.concatenate([[True], later[1:] != later[:-1]]) if len(later) else np.zeros(0, bool)
         return self._table(name, part, later[once], first[once], exact[once], alike[once])
 
     def _read(self, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return the numbers of a part (even ones: keys), at which record each is, and its signature."""
+        """Return the hashes of a part (even ones: keys), the position of each one's record, and its signature."""
         columns = [KEY.name, SIGNATURE.name] if self._near is not None else [KEY.name]
         meeting: list[np.ndarray] = []
         at: list[np.ndarray] = []
@@ -148,7 +148,7 @@ class Search(Actor):
         return pa.table([pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)], schema=schema)
 
     def _names(self, places: np.ndarray) -> dict[int, str]:
-        """Return the ids of the records at these places, in one more reading."""
+        """Return the ids of the records at these positions, by reading the set once more."""
         out: dict[int, str] = {}
         start = 0
         for number, entry in enumerate(self._set.shards):
@@ -162,9 +162,9 @@ class Search(Actor):
 
 
 class RejectFound(Actor):
-    """Rejects what a search (``found``) found among the records; drops ``key`` and ``signature``.
+    """Rejects the duplicates of a search (``found``); drops ``key`` and ``signature``.
 
-    It holds 9 bytes for each record found: the ids' digests.
+    Memory is 9 bytes per duplicate: digests of the ids.
     """
 
     name = "repeated"
@@ -178,12 +178,12 @@ class RejectFound(Actor):
             keys.append(_digests(table["record"].to_pylist()))
             near.append(np.asarray(table["near"].to_numpy(zero_copy_only=False), bool))
         whole, alike = np.concatenate(keys), np.concatenate(near)
-        order = np.lexsort((alike, whole))  # of one record found twice the equal one first
+        order = np.lexsort((alike, whole))  # of a record found twice, its equal duplicate first
         self._keys, self._near = whole[order], alike[order]
 
     @classmethod
     def contract(cls, settings: DuplicateSettings) -> Mapping[str, Any]:
-        """Return the columns that are dropped: records have signatures where near duplicates are searched for."""
+        """Return the dropped columns: records have signatures only if near duplicates are searched for."""
         return {"drops": (KEY.name,) if settings.near is None else (KEY.name, SIGNATURE.name)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:

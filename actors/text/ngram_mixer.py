@@ -1,4 +1,4 @@
-"""Mixtures of n-gram models: their weights on a development text, and one model that stands for the mixture."""
+"""Mixtures of n-gram models: weights estimated on development text, and one model that approximates the mixture."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WEIGHTS = "weights.json"
 
 
 class MixtureSettings(RowSettings):
-    """The weights of a mixture, or the rows of the development text that they are estimated on."""
+    """The weights of a mixture, or the rows of the development text to estimate them on."""
 
     weights: tuple[float, ...] | None = None
-    """Shares of the models, in their order; ``None`` makes the development text most probable."""
+    """Weights of the models, in order; ``None`` maximises the likelihood of the development text."""
 
 
 def mix(
@@ -34,11 +34,11 @@ def mix(
 ) -> dict[str, Any]:
     """Return ``lm.arpa``, one model for the mixture, and ``weights.json``.
 
-    ``models`` are URLs, ``dev`` is the URL of a sealed set and a column: the development text, which is not read if
-    the weights are given. Unknown words do not count.
+    ``models`` are URLs; ``dev`` is the development text, the URL of a sealed set and a column, which is not read if the
+    weights are given. Unknown words are ignored.
 
     Raises:
-        UserError: the models cannot be mixed, or none of the development text's words is known.
+        UserError: the models cannot be mixed, or they know none of the development text's words.
     """
     arpas = [Arpa.from_bytes(read_file(url, FILE), url) for url in models]
     measured: dict[str, Any] = {}

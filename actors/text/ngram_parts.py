@@ -1,16 +1,16 @@
-"""The distributed estimate of an n-gram model: units of text are counted, and the counts are worked on in parts.
+"""Distributed estimation of n-gram models: units of text are counted, and the counts are processed in parts.
 
-A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.text.ngram_counts.pair_code`). What
-one part or unit has for another is a column of its own, so that a reader fetches that alone:
+A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.text.ngram_counts.pair_code`). The
+data that one part or unit has for another is a column of its own, so that a reader fetches only that:
 
 1. ``CountUnit``: the n-grams of a unit, a column for each part.
 2. ``MergeCounts``: a part's n-grams of all units, their adjusted counts, and those whose contexts are in other parts.
-3. ``totals``: discounts, unigrams and contexts of one word, of the whole.
-4. ``SumContexts``: a part's contexts, summed over all parts, and the answers to these.
+3. ``totals``: discounts, unigrams and contexts of one word, over all parts.
+4. ``SumContexts``: a part's contexts, summed over all parts, and the replies to these.
 5. ``WriteLines``: a part's n-grams with their probabilities, as lines of the ARPA text.
 6. ``join``: the ARPA text.
 
-A worker holds one part, or one unit, at a time; nothing but sums by word is held of the whole.
+A worker holds one part or unit at a time; of the whole, only sums by word.
 """
 
 from __future__ import annotations
@@ -47,33 +47,33 @@ _SUMMARY: dict[str, type[np.generic]] = {
 }
 _LEVEL: dict[str, type[np.generic]] = {"words": np.uint32, "counts": np.int64, "kept": np.bool_, "suffix": np.int64}
 _TOTALS = ("discounts", "probability", "denominator", "gamma")
-WORD_BYTES = 128  # that counting takes for each word
+WORD_BYTES = 128  # of memory for each word counted
 MOST_PARTS = 4096
 
 
 class PartedNgramSettings(NgramSettings):
-    """A model that is estimated in parts."""
+    """A model estimated in parts."""
 
     parts: int = Field(ge=1, le=MOST_PARTS)
-    """Ranges that the codes of n-grams are split into."""
+    """The number of ranges that the codes of n-grams are split into."""
 
 
 class UnitCountSettings(PartedNgramSettings, CountSettings, UnitSettings):
-    """A model that is estimated in parts, the text of its units, and how that is counted."""
+    """A model estimated in parts, the text of its units, and its counting."""
 
 
 def to_part(part: int) -> str:
-    """Return the column of what goes to a part."""
+    """Return the name of the column of data for a part."""
     return f"to_{part:04d}"
 
 
 def level_column(name: str, order: int) -> str:
-    """Return the column of one array of a part's n-grams of an order."""
+    """Return the name of the column of one array of a part's n-grams of an order."""
     return f"{name}_{order}"
 
 
 class CountUnit(Actor):
-    """Counts the n-grams of units: slices of the shards of the texts ``texts_0`` and on."""
+    """Counts the n-grams of units: slices of the shards of the texts ``texts_0``, ``texts_1``, ..."""
 
     name = "count"
     batch = BatchLimits(rows=1)
@@ -119,13 +119,13 @@ class MergeCounts(Actor):
 
     @classmethod
     def contract(cls, settings: PartedNgramSettings) -> Mapping[str, Any]:
-        """Return the columns of a part's summary, of what goes to each part, and of its n-grams."""
+        """Return the columns of a part's summary, of the requests to each part, and of its n-grams."""
         names = [*_SUMMARY, *(to_part(part) for part in range(settings.parts))]
         names += [level_column(name, size) for size in range(2, settings.order + 1) for name in _LEVEL]
         return {"adds": tuple(pa.field(name, BINARY) for name in names)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the n-grams of each part."""
+        """Return the batch with each part's summary, requests and n-grams."""
         return _with_columns(batch, [self._merge(part) for part in batch["part"].to_pylist()])
 
     def _merge(self, part: int) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class MergeCounts(Actor):
 
 
 def totals(settings: NgramSettings, context: TrainContext, *, merged: str, vocabulary: str) -> dict[str, Any]:
-    """Return what every part must know of the whole, an ``.npy`` file each.
+    """Return the statistics over all parts, one ``.npy`` file each.
 
     ``merged`` is the URL of the set of parts, ``vocabulary`` that of the vocabulary.
     """
@@ -174,13 +174,14 @@ def _summary(table: pa.Table) -> Summary:
 
 
 def read_totals(url: str) -> Totals:
-    """Read what :func:`totals` made."""
+    """Read the artifact of :func:`totals`."""
     arrays = {name: np.load(io.BytesIO(read_file(url, f"{name}.npy")), allow_pickle=False) for name in _TOTALS}
     return Totals(**arrays)
 
 
 class SumContexts(Actor):
-    """Sums a part's contexts over all parts, and answers these: denominator and gamma of each n-gram's context."""
+    """Sums a part's contexts over all parts, and replies to each with the denominator and gamma of its n-grams'
+    contexts."""
 
     name = "contexts"
     batch = BatchLimits(rows=1)
@@ -193,13 +194,13 @@ class SumContexts(Actor):
 
     @classmethod
     def contract(cls, settings: PartedNgramSettings) -> Mapping[str, Any]:
-        """Return the columns of a part's own back-offs and of the answers to each part."""
+        """Return the columns of a part's own back-offs and of the replies to each part."""
         names = [level_column("gamma", size) for size in range(2, settings.order)]
         names += [to_part(part) for part in range(settings.parts)]
         return {"adds": tuple(pa.field(name, BINARY) for name in names)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the contexts of each part."""
+        """Return the batch with each part's back-offs and replies."""
         return _with_columns(batch, [self._sum(part) for part in batch["part"].to_pylist()])
 
     def _sum(self, part: int) -> dict[str, Any]:
@@ -241,13 +242,13 @@ class WriteLines(Actor):
 
     @classmethod
     def contract(cls, settings: NgramSettings) -> Mapping[str, Any]:
-        """Return ``grams``, how many n-grams there are of each order, and the lines of each."""
+        """Return ``grams``, the number of n-grams of each order, and the column of each order's lines."""
         names = [level_column("lines", size) for size in range(2, settings.order + 1)]
         lines = (pa.field(name, BINARY) for name in names)
         return {"adds": (pa.field("grams", pa.list_(pa.int64())), *lines)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the lines of each part."""
+        """Return the batch with each part's numbers of n-grams and lines."""
         return _with_columns(batch, [self._write(part) for part in batch["part"].to_pylist()])
 
     def _write(self, part: int) -> dict[str, Any]:
@@ -269,9 +270,9 @@ class WriteLines(Actor):
 
 
 def join(settings: NgramSettings, context: TrainContext, *, lines: str, totals: str, vocabulary: str) -> dict[str, Any]:
-    """Return ``lm.arpa``, the lines of all parts in their order; a part is in memory at a time.
+    """Return ``lm.arpa``, the lines of all parts in order, with one part in memory at a time.
 
-    ``lines`` is the URL of the set of parts, ``totals`` and ``vocabulary`` those of artifacts.
+    ``lines`` is the URL of the set of parts, ``totals`` and ``vocabulary`` are URLs of artifacts.
     """
     written, order = open_sealed(lines), settings.order
     unigrams = ngram.unigrams(read_totals(totals))
@@ -293,7 +294,7 @@ def join(settings: NgramSettings, context: TrainContext, *, lines: str, totals: 
 
 
 def read_levels(merged: SealedSet, part: int, order: int) -> list[Level]:
-    """Return a part's n-grams of the orders from 2 on."""
+    """Return a part's n-grams of the orders from 2."""
     levels = []
     for size in range(2, order + 1):
         table = _row(merged, part, [level_column(name, size) for name in _LEVEL])
@@ -306,7 +307,7 @@ def read_levels(merged: SealedSet, part: int, order: int) -> list[Level]:
 
 
 def _rows(data: SealedSet, columns: list[str]) -> Iterator[pa.Table]:
-    """Give the rows of a set of units or parts in their order; one that was run again has left an empty shard."""
+    """Yield the rows of a set of units or parts in order; a requeued one has left an empty shard."""
     for place, shard in enumerate(data.shards):
         if shard.rows:
             yield data.read(place, columns)
@@ -318,18 +319,18 @@ def _row(data: SealedSet, part: int, columns: list[str]) -> pa.Table:
 
 
 def _column(data: SealedSet, name: str) -> Iterator[pa.Buffer]:
-    """Give the values of one column of binary, row by row."""
+    """Yield the values of a binary column, row by row."""
     for row in _rows(data, [name]):
         yield row[name][0].as_buffer()
 
 
 def _packed(*arrays: np.ndarray) -> bytes:
-    """Return arrays of as many rows, one behind the other."""
+    """Return arrays with equal numbers of rows, concatenated as bytes."""
     return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
 
 
 def _unpacked(value: pa.Buffer, *kinds: tuple[type[np.generic], int]) -> list[np.ndarray]:
-    """Return the arrays that were packed, given the type and width of each."""
+    """Return the arrays of :func:`_packed`, given the type and width of each."""
     row = sum(np.dtype(kind).itemsize * width for kind, width in kinds)
     rows, found, start = value.size // row, [], 0
     for kind, width in kinds:
@@ -340,13 +341,13 @@ def _unpacked(value: pa.Buffer, *kinds: tuple[type[np.generic], int]) -> list[np
 
 
 def _framed(arrays: Sequence[np.ndarray]) -> bytes:
-    """Return arrays of any length, their sizes in bytes before them."""
+    """Return arrays of any length, preceded by their sizes in bytes."""
     data = [np.ascontiguousarray(array).tobytes() for array in arrays]
     return b"".join([np.array([len(arrays), *map(len, data)], np.int64).tobytes(), *data])
 
 
 def _unframed(value: pa.Buffer) -> list[np.ndarray]:
-    """Return the bytes of each array that was framed."""
+    """Return the bytes of each array of :func:`_framed`."""
     count = int(np.frombuffer(value, np.int64, 1)[0])
     ends = np.cumsum(np.frombuffer(value, np.int64, count + 1)) - count + 8 * (count + 1)
     return [np.frombuffer(value, np.uint8, int(b - a), int(a)) for a, b in itertools.pairwise(ends)]

@@ -1,4 +1,4 @@
-"""The text that n-gram models are made of: columns of sealed sets, shard by shard."""
+"""The text of n-gram models: columns of sealed sets, read shard by shard."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import HOW, Settings
 
-VOCABULARY = "vocabulary.txt"  # in its artifact: a word a line
-_ROWS = 1 << 16  # of text that are split into words at a time
+VOCABULARY = "vocabulary.txt"  # in its artifact: one word per line
+_ROWS = 1 << 16  # of text split into words at a time
 
 
 class RowSettings(Settings):
-    """The rows of sets whose text is read."""
+    """The rows to read."""
 
     only: str | None = None
-    """A column of truth values that chooses rows, of the sets that have it."""
+    """A boolean column that selects the rows of the sets that have it."""
 
 
 class UnitSettings(RowSettings):
     """The text of units: slices of the shards of several sets."""
 
     columns: tuple[str, ...]
-    """The column of text of each set, in their order."""
+    """The text column of each set, in order."""
 
 
 class CountSettings(Settings):
     """The counting of n-grams."""
 
     at_once: int = Field(1 << 21, ge=1, json_schema_extra=HOW)
-    """Words that are counted at a time."""
+    """Words counted at a time."""
 
 
 def check_columns(data: SealedSet, column: str, only: str | None = None) -> bool:
-    """Refuse a set without the column of text; return whether it has the column that chooses its rows."""
+    """Check that a set has the text column; return whether it has the column that selects rows."""
     names = data.schema.names
     if column not in names:
         raise UserError(f"{data.name}: the records have no column {column!r}; they have {', '.join(names)}")
@@ -50,16 +50,14 @@ def check_columns(data: SealedSet, column: str, only: str | None = None) -> bool
     if only is None or only not in names:
         return False
     if not pa.types.is_boolean(data.schema.field(only).type):
-        raise UserError(
-            f"{data.name}: column {only!r} is of type {data.schema.field(only).type}; expected truth values"
-        )
+        raise UserError(f"{data.name}: column {only!r} is of type {data.schema.field(only).type}; expected booleans")
     return True
 
 
 def read_shard(
     data: SealedSet, shard: int, column: str, only: str | None = None, rows: slice = slice(None)
 ) -> pa.ChunkedArray:
-    """Return the text of a shard's rows; with ``only``, of those where that column is true, if the set has it."""
+    """Return the text of a shard's rows; with ``only``, of those where that column, if present, is true."""
     chooses = check_columns(data, column, only)
     table = data.read(shard, [column, only] if chooses and only is not None else [column])
     start, stop, _ = rows.indices(table.num_rows)
@@ -68,21 +66,21 @@ def read_shard(
 
 
 class UnitTexts:
-    """The texts ``texts_0`` and on of which units are slices."""
+    """The texts ``texts_0``, ``texts_1``, ... of which units are slices."""
 
     def __init__(self, settings: UnitSettings, urls: Mapping[str, str]) -> None:
         self._columns, self._only = settings.columns, settings.only
         self._texts = [open_sealed(urls[f"texts_{number}"]) for number in range(len(urls))]
 
     def read(self, slices: Iterable[Mapping[str, int]]) -> Iterator[pa.ChunkedArray]:
-        """Give the text of a unit, a slice at a time."""
+        """Yield the text of a unit, slice by slice."""
         for one in slices:
             rows = slice(one["start"], one["stop"])
             yield read_shard(self._texts[one["texts"]], one["shard"], self._columns[one["texts"]], self._only, rows)
 
 
 def all_texts(given: Iterable[tuple[str, str]], only: str | None = None) -> Iterator[pa.ChunkedArray]:
-    """Give the text of sets, each named by its URL and a column, shard by shard."""
+    """Yield the text of sets, each given by its URL and a column, shard by shard."""
     for url, column in given:
         data = open_sealed(url)
         for shard in range(len(data.shards)):
@@ -92,9 +90,9 @@ def all_texts(given: Iterable[tuple[str, str]], only: str | None = None) -> Iter
 def counted(
     texts: Iterable[pa.ChunkedArray], vocabulary: Vocabulary, order: int, at_once: int
 ) -> tuple[Counts, int, int]:
-    """Count the n-grams of texts, about ``at_once`` words at a time; return also how many words and sentences it were.
+    """Count the n-grams of texts, about ``at_once`` words at a time; also return the numbers of words and sentences.
 
-    Counts are merged with others of their size, so that each n-gram is merged few times.
+    Runs are merged with runs of similar size, so that each n-gram is merged few times.
     """
     runs: list[Counts] = []
     held: list[tuple[np.ndarray, np.ndarray]] = []
@@ -124,12 +122,12 @@ def read_vocabulary(url: str) -> Vocabulary:
     """Read the vocabulary at a URL: an artifact, or a plain folder that holds ``vocabulary.txt``.
 
     Raises:
-        UserError: there is none, or it is not UTF-8.
+        UserError: it does not exist or is not UTF-8.
     """
     try:
         text = read_file(url, VOCABULARY).decode()
     except FileNotFoundError:
-        raise UserError(f"{url}: holds no {VOCABULARY}; expected a vocabulary, a word a line") from None
+        raise UserError(f"{url}: holds no {VOCABULARY}; expected a vocabulary, one word per line") from None
     except UnicodeDecodeError:
         raise UserError(f"{url}: {VOCABULARY} is not UTF-8") from None
     return Vocabulary(line for line in text.split("\n") if line)

@@ -1,4 +1,4 @@
-"""Vocabularies, and n-gram models of text that one process holds the counts of."""
+"""Vocabularies, and n-gram models of text whose counts fit into one process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from gristmill.shards.job import TrainContext
 
 
 class NgramTraining(NgramSettings, CountSettings, RowSettings):
-    """A model, the text that it is estimated of, and how that is counted."""
+    """A model, the rows of its text, and its counting."""
 
 
 class VocabularySettings(RowSettings):
     """The words of a vocabulary."""
 
     min_count: int = Field(1, ge=1)
-    """A word is taken if it is in the texts that often or more."""
+    """The least number of occurrences of a word in the texts."""
     words: tuple[str, ...] = ()
-    """Words that are taken whatever their count."""
+    """Words that are included whatever their count."""
 
 
 def train(
@@ -41,7 +41,7 @@ def train(
 ) -> dict[str, Any]:
     """Estimate a model and return its file, ``lm.arpa``.
 
-    ``texts`` are pairs of the URL of a sealed set and a column, ``vocabulary`` is the URL of one.
+    ``texts`` are pairs of a sealed set's URL and a column, ``vocabulary`` is the URL of a vocabulary.
 
     Raises:
         UserError: a column is missing, or there is no text.
@@ -62,16 +62,18 @@ def collect(
 ) -> dict[str, Any]:
     """Collect the words of texts and return ``vocabulary.txt``, sorted.
 
-    ``texts`` are as in :func:`train`; in their place, ``units`` may be the URL of a set in which
-    :class:`gristmill.actors.text.ngram_words.CollectWords` counted their words.
+    ``texts`` are as in :func:`train`; alternatively ``units`` is the URL of a set whose words
+    :class:`gristmill.actors.text.ngram_words.CollectWords` counted.
 
     Raises:
-        UserError: a column is missing, or there is no word.
+        UserError: a column is missing, or there are no words.
     """
     found = tally(all_texts(texts, settings.only)) if units is None else tally_of_units(units)
     chosen = {word for word, times in found.items() if times >= settings.min_count} | set(settings.words)
     chosen -= {"", *SPECIALS}
     if not chosen:
-        raise UserError(f"vocabulary: none of {len(found)} words is in the text at least {settings.min_count} times")
+        raise UserError(
+            f"vocabulary: none of {len(found)} words occurs in the text at least {settings.min_count} times"
+        )
     names = Vocabulary(chosen).words
     return {"files": {VOCABULARY: "".join(f"{word}\n" for word in names).encode()}, "words": len(names)}

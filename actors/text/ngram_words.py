@@ -1,4 +1,4 @@
-"""The words of texts and how often they are there: of all texts by one process, or of units of them by many."""
+"""Word counts of texts: by one process, or of units by many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIELDS = (pa.field("words", pa.large_list(pa.large_string())), pa.field("counts"
 
 
 class CollectWords(Actor):
-    """Adds the words of units, each once, and their counts: units are slices of the shards of ``texts_0`` and on."""
+    """Adds the distinct words of units and their counts; units are slices of the shards of ``texts_0``, ..."""
 
     name = "words"
     adds = FIELDS
@@ -49,7 +49,7 @@ def tally(texts: Iterable[pa.ChunkedArray]) -> Counter[str]:
 
 
 def tally_of_units(url: str) -> Counter[str]:
-    """Sum the counts that :class:`CollectWords` made of the units of a set, a unit at a time."""
+    """Sum the counts of :class:`CollectWords` over the units of a set, one unit at a time."""
     found: Counter[str] = Counter()
     for table in open_sealed(url).tables([field.name for field in FIELDS]):
         for row in range(table.num_rows):

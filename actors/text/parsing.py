@@ -1,4 +1,4 @@
-"""The actor that reads listed text into records, cleans it, and rejects what is no good text or translation."""
+"""The actor that parses listed text into records, cleans it, and rejects bad text and bad translations."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SIGNATURE = pa.field("signature", pa.binary(2 * minhash.NUMBERS))  # 64 uint16
 
 _SPACELESS = frozenset({"zh", "ja", "th", "lo", "km", "my"})  # written without spaces between words
 _SLACK = 2  # words by which short texts may differ beyond the ratio
-_LETTERS = 12  # a word at most, on average
+_LETTERS = 12  # maximum letters per word, on average
 _TAG = re.compile(r"<[!/]?[A-Za-z][^<>]*>|&(?:#\d+|#x[0-9A-Fa-f]+|[A-Za-z]+);")
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
-_APPENDED = re.compile(r"\s*\([&_~]\w\)")  # an accelerator beside a text that lacks its letter: "फ़ाइल (&F)"
+_APPENDED = re.compile(r"\s*\([&_~]\w\)")  # an accelerator after a text that lacks its letter: "फ़ाइल (&F)"
 _BEFORE = re.compile(r"[&~](?=\w)")
 _UNDERLINE = re.compile(r"_(?=[^\W_])")
 _FORMAT = re.compile(
@@ -47,52 +47,52 @@ _FORMAT = re.compile(
 
 
 class CleaningSettings(Settings):
-    """How text is cleaned, and which text is rejected."""
+    """Cleaning and rejection of text."""
 
     max_words: int = Field(100, ge=1)
-    """The most words of a side."""
+    """Maximum words of a side."""
     least_script: float = Field(0.5, ge=0, le=1)
-    """The share of a text's letters that must be of a script its language is written in."""
+    """The least share of a text's letters in a script of its language."""
     interface: bool | None = None
-    """Whether text is that of user interfaces, whose markup and accelerators are removed; ``null``: in gettext
-    catalogues it is."""
+    """Whether text is from user interfaces, whose markup and accelerators are removed; ``null``: only in gettext
+    catalogues."""
     formats: Formats = "remove"
-    """What is done about printf formats (``%s``, ``{name}``) in such text."""
+    """The treatment of printf formats (``%s``, ``{name}``) in such text."""
     label_source: str = "gold"
     """The ``label_source`` of each record."""
 
 
 class PairCleaningSettings(CleaningSettings):
-    """How pairs are cleaned, and which are rejected."""
+    """Cleaning and rejection of pairs."""
 
     max_ratio: float = Field(3.0, ge=1)
-    """The most words of the longer side for each of the shorter one; two more are free."""
+    """Maximum words of the longer side per word of the shorter one; two more are allowed."""
 
 
 class ParseSettings(PairCleaningSettings):
-    """What is read of the listed records, and how it is cleaned."""
+    """The fields of listed records, and their cleaning."""
 
     sides: tuple[str, ...]
     """``source`` and ``target``, or ``text``."""
     langs: tuple[str, ...]
     """The language of each side."""
     names: tuple[tuple[str, ...], ...]
-    """The names that each side's value may have in JSONL."""
+    """The names that each side's field may have in JSONL."""
     signature: bool = True
-    """Whether ``signature`` is added, by which near duplicates are found."""
+    """Whether to add ``signature``, by which near duplicates are found."""
     test_column: str = "text"
-    """The column of the test set that holds its texts."""
+    """The text column of the test set."""
 
 
 class Parse(Actor):
-    """Reads what ``gristmill.actors.sources.text`` lists into records of text, or rejects it with the reason.
+    """Parses the listings of ``gristmill.actors.sources.text`` into records of text, or rejects them with the reason.
 
-    Adds ``key`` and, if asked for, ``signature`` for the search of duplicates. ``test``: a set of which no text, in the
-    language of the last side, may come out.
+    Adds ``key`` and, if set, ``signature`` for the search of duplicates. ``test``: a set whose texts, in the language
+    of the last side, are rejected.
     """
 
     name = "parse"
-    version = 3  # quotes of CSV, and fields that are missing
+    version = 3  # quotes of CSV, and missing fields
     batch = BatchLimits(512)
     settings: ParseSettings
 
@@ -103,14 +103,14 @@ class Parse(Actor):
 
     @classmethod
     def contract(cls, settings: ParseSettings) -> Mapping[str, Any]:
-        """Return the columns that are added and dropped: those of records of these sides."""
+        """Return the added and dropped columns, those of records with these sides."""
         fields = fields_of(settings.sides)
         signature = (SIGNATURE,) if settings.signature else ()
         drops = set(listed(settings.sides).names) - {field.name for field in fields}
         return {"adds": (*fields[1:], KEY, *signature), "drops": tuple(sorted(drops))}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return a record of each row, with ``key``, ``signature`` if asked for, and ``reject_reason``."""
+        """Return a record for each row, with ``key``, ``signature`` if set, and ``reject_reason``."""
         made = [self._row(row) for row in batch.to_pylist()]
         columns = {f.name: pa.array([row.get(f.name) for row in made], f.type) for f in fields_of(self._sides)}
         columns[KEY.name] = pa.array([row.get("key") for row in made], KEY.type)
@@ -152,7 +152,7 @@ class Parse(Actor):
         }
 
     def _texts(self, row: Mapping[str, Any]) -> list[str]:
-        """Return the sides as they stand; of lines that are yet to be parsed too."""
+        """Return the raw sides, also of lines that are still to be parsed."""
         values: list[Any]
         if row["raw"] is None:
             values = [row[side] for side in self._sides]
@@ -185,7 +185,7 @@ class Parse(Actor):
         return [values[name] for name in found]
 
     def _cleaned(self, text: str) -> str:
-        """Return a text of a user interface as it is read there."""
+        """Return a user interface's text as displayed."""
         if self.settings.formats == "reject" and _FORMAT.search(text):
             raise RejectRecord(HAS_FORMATS)
         text = _TAG.sub(lambda found: _ENTITIES.get(found[0].lower(), " "), text)
@@ -194,7 +194,7 @@ class Parse(Actor):
         return _FORMAT.sub(" ", text) if self.settings.formats == "remove" else text
 
     def _judge(self, texts: Sequence[str], found: Sequence[Sequence[str]]) -> None:
-        """Reject what is no text of its language, or no translation of the other side."""
+        """Reject text that is not in its language, or not a translation of the other side."""
         most = self.settings.max_words
         for side, text, own in zip(self._sides, texts, found, strict=True):
             if not own:
@@ -214,7 +214,7 @@ class Parse(Actor):
 
 
 def key_of(texts: Sequence[str]) -> int:
-    """Return a number by which equal texts are found: the first 64 bits of their digest."""
+    """Return a hash by which equal texts are found: the first 64 bits of their digest."""
     digest = hashlib.blake2b("\x1f".join(texts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
@@ -229,5 +229,5 @@ def _keys(test: SealedSet, column: str, lang: str) -> set[int]:
 
 
 def fields_of(sides: Sequence[str]) -> tuple[pa.Field, ...]:
-    """Return the columns of records of these sides."""
+    """Return the columns of records with these sides."""
     return PAIR_FIELDS if tuple(sides) == PAIR_SIDES else TEXT_FIELDS

@@ -1,4 +1,4 @@
-"""Texts are dealt to training, development and test; and of training, nested shares of any size are taken."""
+"""Random assignment of texts to training, development and test, and nested subsets of training of any size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANOTHER = "of another part"
 
 
 class TextPartSettings(Settings):
-    """How texts are dealt to parts; what is neither for development nor for test is for training."""
+    """The shares of texts for development and test; the rest is for training."""
 
     dev: float = Field(0.06, gt=0, lt=1)
     """The share of texts for development."""
@@ -31,13 +31,13 @@ class TextPartSettings(Settings):
     def _leave_some(self) -> Self:
         if self.dev + self.test >= 1:
             raise ValueError(
-                f"shares of {self.dev:g} for development and {self.test:g} for test; expected both together below 1"
+                f"shares of {self.dev:g} for development and {self.test:g} for test; expected a sum below 1"
             )
         return self
 
 
 class TextParts(Actor):
-    """Adds ``part`` and ``draw``, drawn from the run's seed and the text alone: equal texts are in one part."""
+    """Adds ``part`` and ``draw``, drawn from the run's seed and the text only: equal texts are in the same part."""
 
     name = "parts"
     adds = (PART, DRAW)
@@ -62,12 +62,12 @@ class TextParts(Actor):
 
 
 class SubsetSettings(Settings):
-    """The records that are kept."""
+    """The records to keep."""
 
     parts: tuple[str, ...]
-    """The parts whose records are kept."""
+    """The parts to keep."""
     share: float = Field(1.0, gt=0, le=1)
-    """The share of training that is kept."""
+    """The share of training to keep."""
 
 
 class Subset(Actor):

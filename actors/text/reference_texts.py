@@ -1,4 +1,4 @@
-"""Pairs become texts to translate, each with its reference, and are kept apart from those that train."""
+"""Pairs as texts to translate with references, and their exclusion from training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCES = pa.field("references", pa.list_(pa.string()))
 
 
 class ReferenceTexts(Actor):
-    """Adds ``text``, the source of a pair, and ``references``, its target alone."""
+    """Adds ``text``, the source of a pair, and ``references``, a list of its target."""
 
     name = "reference_texts"
     adds = (TEXTS.field("text"), REFERENCES)
@@ -29,7 +29,7 @@ class ReferenceTexts(Actor):
 
 
 class KeptApart(Actor):
-    """Rejects pairs whose source is the text of a reference; the sources of both are in spoken form.
+    """Rejects pairs whose source is the text of a reference, both in spoken form.
 
     ``references``: the set of references.
     """

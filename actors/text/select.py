@@ -31,26 +31,26 @@ THRESHOLD = "threshold.json"
 
 
 class CentroidSettings(Settings):
-    """How far a text is from the in-domain texts."""
+    """The distance of a text from the in-domain texts."""
 
     metric: Metric = "cosine"
-    """Of the distances: 1 - cosine (0 to 2), or Mahalanobis's."""
+    """The distance: 1 - cosine (0 to 2), or Mahalanobis."""
 
 
 class ThresholdSettings(Settings):
-    """How many records are kept."""
+    """The number or distance of the records to keep."""
 
     radius: float | None = None
-    """The distance up to which records are kept; ``None``: the nearest ``count`` are."""
+    """The distance up to which records are kept; ``None``: the nearest ``count`` records."""
     count: int = Field(0, ge=0)
-    """Records that are kept, where there is no radius."""
+    """The number of records to keep if there is no radius."""
 
 
 def centroid(settings: CentroidSettings, context: TrainContext, *, data: str) -> dict[str, Any]:
-    """Fit the middle of the ``embedding`` of a set: moments shard by shard, merged in the order of the shards.
+    """Fit the centroid of a set's ``embedding``: moments shard by shard, merged in the order of the shards.
 
     Raises:
-        UserError: no record counts, or for a covariance only one.
+        UserError: there are no non-zero vectors, or fewer than two for a covariance.
     """
     whole: Moments | None = None
     for table in open_sealed(data).tables([EMBEDDING]):
@@ -65,14 +65,14 @@ def centroid(settings: CentroidSettings, context: TrainContext, *, data: str) ->
 
 
 def threshold(settings: ThresholdSettings, context: TrainContext, *, data: str) -> dict[str, Any]:
-    """Find the ``distance`` up to which ``count`` records of a set are, or count those up to a ``radius``.
+    """Find the ``distance`` within which ``count`` records of a set lie, or count those within a ``radius``.
 
-    Of records at one distance those of the smaller ids are the nearer ones, so that exactly ``count`` are kept. The set
-    is read twice: for a histogram, and for the records of the one bin in which the nearest ``count`` end. A distance
-    that is not finite is never near.
+    Ties are broken by id, smaller ids first, so that exactly ``count`` are kept. The set is read twice: for a
+    histogram, and for the records of the bin that holds the last of the nearest ``count``. Records with a non-finite
+    distance are never kept.
 
     Raises:
-        UserError: nothing would be kept.
+        UserError: no record would be kept.
     """
     radius, count = settings.radius, settings.count
     counts, total, within, nearest = np.zeros(BINS, np.int64), 0, 0, math.inf
@@ -87,7 +87,7 @@ def threshold(settings: ThresholdSettings, context: TrainContext, *, data: str) 
     if not kept:
         asked = f"a radius of {radius:g}" if radius is not None else f"{count} of {total} records"
         raise UserError(
-            f"select: {asked} keeps nothing of {data}, where the nearest is {nearest:g} away; expected a threshold "
+            f"select: {asked} keeps nothing of {data}, whose nearest record is at {nearest:g}; expected a threshold "
             "that some records are within"
         )
     if radius is not None:
@@ -99,14 +99,14 @@ def threshold(settings: ThresholdSettings, context: TrainContext, *, data: str) 
 
 
 class _Limit(TypedDict):
-    """The last record that is kept; without an id, all at its distance are."""
+    """The last record that is kept; without an id, all records at its distance are."""
 
     distance: float
     last_id: str | None
 
 
 def _last(url: str, place: int, number: int) -> _Limit:
-    """Return distance and id of the last record that is kept: the ``number``-th of a bin, by distance and id."""
+    """Return the distance and id of the last record that is kept: the ``number``-th of a bin, by distance and id."""
     far: list[np.ndarray] = []
     ids: list[np.ndarray] = []
     for table in open_sealed(url).tables(["id", DISTANCE.name]):
@@ -116,7 +116,7 @@ def _last(url: str, place: int, number: int) -> _Limit:
         far.append(distances[own])
         ids.append(np.array(table["id"].take(own).to_pylist(), dtype=object))
     distances, names = np.concatenate(far), np.concatenate(ids)
-    # By the bytes of UTF-8, as Arrow compares them; of code points that is the same order.
+    # By UTF-8 bytes, as Arrow compares; this is also code-point order.
     last = sorted(range(len(names)), key=lambda row: (distances[row], names[row]))[number - 1]
     return _Limit(distance=float(distances[last]), last_id=names[last])
 
@@ -131,7 +131,7 @@ def _numbers(table: pa.Table) -> np.ndarray:
 
 
 class Distance(Actor):
-    """Puts ``distance`` from a centroid in the place of ``embedding``: 1 - cosine, or the Mahalanobis distance."""
+    """Replaces ``embedding`` by ``distance`` from a centroid: 1 - cosine, or the Mahalanobis distance."""
 
     name = "distance"
     adds = (DISTANCE,)
@@ -150,8 +150,8 @@ class Distance(Actor):
         dim = batch.schema.field(EMBEDDING).type.list_size
         if dim != len(self._centroid.mean):
             raise UserError(
-                f"select: vectors of {dim} numbers, and the in-domain ones have {len(self._centroid.mean)}; "
-                "expected both of one model"
+                f"select: vectors have {dim} dimensions, the in-domain ones {len(self._centroid.mean)}; "
+                "expected both from one model"
             )
         far = self._centroid.distances(vectors_of(batch[EMBEDDING], dim))
         return set_column(batch, DISTANCE.name, pa.array(far, DISTANCE.type))
@@ -161,11 +161,11 @@ class DrawSettings(Settings):
     """A random order of records."""
 
     seed: int = 0
-    """Another seed is another order."""
+    """The seed of the order."""
 
 
 class DrawnDistance(Actor):
-    """Adds a ``distance`` from 0 to 1 that is drawn by seed and id: the nearest are a random share."""
+    """Adds a random ``distance`` from 0 to 1, drawn by seed and id: the nearest records are a random sample."""
 
     name = "distance"
     adds = (DISTANCE,)
@@ -179,14 +179,14 @@ class DrawnDistance(Actor):
 
 
 class SampleSettings(Settings):
-    """Two random samples of records that have none in common."""
+    """Two disjoint random samples of records."""
 
     share: float = Field(gt=0, le=0.5)
-    """The share of the records that is in each."""
+    """The share of the records in each."""
 
 
 class Sampled(Actor):
-    """Adds ``general`` and ``other``: whether a record is of one share that is drawn by its id, or of another."""
+    """Adds ``general`` and ``other``: whether a record, drawn by its id, is in the first or the second sample."""
 
     name = "sampled"
     adds = SAMPLES
@@ -202,11 +202,11 @@ class Sampled(Actor):
 
 
 class EntropyDistance(Actor):
-    """Adds ``distance``: how many nats a word a text costs more in the in-domain model than in a general one.
+    """Adds ``distance``: cross-entropy difference, in nats per word, of the in-domain and a general model.
 
-    Moore and Lewis, "Intelligent Selection of Language Model Training Data" (ACL 2010). The models are on one
-    vocabulary, and their scores are in ``in_logprob``, ``general_logprob``, ``other_logprob`` and ``in_words``. A text
-    that the general model was made of is judged by the other one, for which it is as new as others are.
+    Moore and Lewis, "Intelligent Selection of Language Model Training Data" (ACL 2010). The models share a vocabulary,
+    and their scores are in ``in_logprob``, ``general_logprob``, ``other_logprob`` and ``in_words``. A text that the
+    general model was estimated from is scored by the other model, to which it is as unseen as all others.
     """
 
     name = "distance"
@@ -225,7 +225,7 @@ class EntropyDistance(Actor):
 
 
 class Keep(Actor):
-    """Rejects what is farther than a threshold; at its distance, what has a greater id than its last record."""
+    """Rejects records beyond a threshold; at its distance, those with a greater id than its last record."""
 
     name = "keep"
     batch = BatchLimits(4096)
@@ -247,6 +247,6 @@ class Keep(Actor):
 
 
 def _drawn(seed: int | str, name: str) -> float:
-    """Return a number from 0 to 1; without a generator, of which each record would need one of its own."""
+    """Return a number from 0 to 1, hashed, since a generator per record would be slow."""
     digest = hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -1,4 +1,4 @@
-"""Text in the form of speech: lower case, no punctuation, so that every text and every model have the same words."""
+"""Text in spoken form: lower case without punctuation, so that all texts and models share their words."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ EMPTY = "no word"
 
 
 class SpokenSettings(Settings):
-    """Which columns are rewritten."""
+    """The columns to rewrite."""
 
     columns: dict[str, str]
     """Text columns, and the language of each."""
 
 
 class Spoken(Actor):
-    """Rewrites text columns, each in its language; a record of which one has no word left is rejected."""
+    """Rewrites text columns in spoken form; a record with a column that has no word left is rejected."""
 
     name = "spoken"
     batch = BatchLimits(1024)
@@ -42,14 +42,14 @@ class Spoken(Actor):
 
 
 class SpokenTranslationsSettings(Settings):
-    """What the translations are."""
+    """The language of translations."""
 
     lang: str
-    """The language that they are in."""
+    """Their language."""
 
 
 class SpokenTranslations(Actor):
-    """Rewrites the texts of ``translations``; of those that are then equal the first stays, of empty ones none."""
+    """Rewrites ``translations`` in spoken form; of equal ones the first is kept, empty ones are dropped."""
 
     name = "spoken_translations"
     adds = (TRANSLATIONS_FIELD,)

@@ -1,4 +1,4 @@
-"""The actor that translates texts: n best by beam search in CTranslate2, with scores, names and numbers protected."""
+"""The actor that translates texts: n-best beam search in CTranslate2, with scores; names and numbers are protected."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ from gristmill.shards.schema import REJECT_REASON, TRANSLATIONS_FIELD
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
-UNITS = "source_units"  # how long a text is, by which batches are cut
+UNITS = "source_units"  # the cost by which batches are cut
 DAMAGED = pa.field("placeholders_damaged", pa.int32())
 OnCpus = Literal["float32", "int8", "int8_float32", "int16"]
 ComputeType = Literal[OnCpus, "float16", "bfloat16", "int8_float16", "int8_bfloat16"]
 
 
 class SourceSettings(Settings):
-    """The texts that are translated."""
+    """The texts to translate."""
 
     column: str = "source"
-    """The column that holds them."""
+    """Their column."""
     prefix: str = ""
-    """The token of the target language, where the translator has several."""
+    """The token of the target language, for multilingual translators."""
 
 
 class DecodingSettings(Settings):
-    """How texts are translated."""
+    """Settings of decoding."""
 
     n: int = Field(1, ge=1)
-    """Translations of each text, the best distinct ones."""
+    """The number of best distinct translations of each text."""
     beam: int = Field(4, ge=1)
-    """The width of the beam search; at least ``n`` is taken."""
+    """The beam width; at least ``n`` is used."""
     protect: Literal["none", "catalogue", "all"] = "all"
-    """Which slot values become placeholders: those in the catalogue, all (the others stay as they are), or none, nor
-    numbers in digits."""
+    """The slot values that become placeholders: those in the catalogue, all (values outside it are copied), or none,
+    numbers in digits included."""
     length_penalty: float = Field(1.0, ge=0)
-    """The power of its length by which a translation's log-probability is divided in the search."""
+    """The exponent of the length by which a translation's log-probability is divided in the search."""
     compute_type: ComputeType = "float32"
-    """CTranslate2's: int8 is faster and a little worse."""
+    """CTranslate2's compute type: int8 is faster and slightly worse."""
     gpus: float = Field(0.0, ge=0)
-    """GPUs of a worker; 0: it runs on a CPU."""
+    """GPUs per worker; 0 runs on a CPU."""
     rows: int = Field(64, ge=1)
-    """The most texts of a batch."""
+    """Maximum texts of a batch."""
     max_units: float = Field(2048, gt=0)
-    """The most units of a batch, padding counted."""
+    """Maximum units of a batch, padding included."""
 
     @model_validator(mode="after")
     def _computes(self) -> Self:
@@ -73,11 +73,11 @@ class DecodingSettings(Settings):
 
 
 class TranslationSettings(SourceSettings):
-    """Which texts are translated, and how."""
+    """The texts, the decoding and the catalogue of a translation stage."""
 
     decoding: DecodingSettings = DecodingSettings()
     catalogue: Mapping[str, str] = Field(default_factory=dict)
-    """Values of entities and their translations; texts without ``slots`` are searched for them."""
+    """Values of entities and their translations; they are searched for in texts without ``slots``."""
 
 
 class Translation(TypedDict):
@@ -89,7 +89,7 @@ class Translation(TypedDict):
 
 
 class CountUnits(Actor):
-    """Adds how many units of the translator a text has."""
+    """Adds the number of the translator's units of a text."""
 
     name = "count_units"
     adds = (pa.field(UNITS, pa.int32()),)
@@ -108,11 +108,11 @@ class CountUnits(Actor):
 
 
 class Translate(Actor):
-    """Adds ``translations``: the ``n`` best distinct ones, and how many of the beam had damaged placeholders.
+    """Adds ``translations``, the ``n`` best distinct ones, and the number of the beam's with damaged placeholders.
 
-    A translation that lost or doubled a placeholder is left out, as long as a whole one is there; else the best one is
-    mended as :func:`gristmill.models.text.placeholders.fill` says. What has no text, or more units than the translator
-    has positions for, is rejected.
+    A translation that lost or repeated a placeholder is left out if there is an intact one; otherwise the best one is
+    repaired by :func:`gristmill.models.text.placeholders.fill`. A record without text, or with more units than the
+    translator has positions, is rejected.
     """
 
     name = "translate"
@@ -131,7 +131,7 @@ class Translate(Actor):
 
     @classmethod
     def contract(cls, settings: TranslationSettings) -> Mapping[str, Any]:
-        """Return what a batch may hold, and what a worker holds."""
+        """Return the limits of a batch and the resources of a worker."""
         decoding = settings.decoding
         return {
             "batch": BatchLimits(rows=decoding.rows, cost=UNITS, max_cost=decoding.max_units),
@@ -158,7 +158,7 @@ class Translate(Actor):
             disable_unk=True,
             max_batch_size=0,
             max_input_length=0,
-            # A translator that does not come to an end is not waited for; a batch is the same wherever it is cut.
+            # Stops a translator that never emits its end; the limit depends on the batch only, not on the worker.
             max_decoding_length=min(self.longest, most_units(max((len(tokens[place]) for place in todo), default=0))),
         )
         made: list[list[Translation] | None] = [None] * len(sources)
@@ -195,7 +195,7 @@ class Translate(Actor):
         return spans
 
     def _best(self, result: Any, protected: Protected) -> tuple[list[Translation], int]:
-        """Return the translations of a text, and how many of the beam had damaged placeholders."""
+        """Return a text's translations and the number of the beam's with damaged placeholders."""
         penalty, n = self.settings.decoding.length_penalty, self.settings.decoding.n
         whole: dict[str, Translation] = {}
         mended: dict[str, Translation] = {}
@@ -215,7 +215,7 @@ class Translate(Actor):
 
 
 def open_translator(files: Mapping[str, bytes], compute_type: ComputeType, device: str = "cpu") -> Any:
-    """Return CTranslate2's translator of files in memory, on one CPU thread or a GPU."""
+    """Load CTranslate2's translator from files in memory, on one CPU thread or a GPU."""
     import ctranslate2
 
     return ctranslate2.Translator(
@@ -224,7 +224,7 @@ def open_translator(files: Mapping[str, bytes], compute_type: ComputeType, devic
 
 
 def most_units(longest: int) -> int:
-    """Return the most units of a translation in a batch whose longest source has so many."""
+    """Return the maximum units of a translation in a batch whose longest source has so many."""
     return 3 * longest + 10
 
 
@@ -237,10 +237,10 @@ def _refused(text: str | None, tokens: Sequence[str], longest: int) -> str | Non
 def stages(
     translator: ArtifactRef, settings: TranslationSettings, *, source_lang: str, target_lang: str
 ) -> tuple[Stage, Stage]:
-    """Return the two stages that translate: texts are measured in units, then translated in batches.
+    """Return the two stages of translation: texts are measured in units, then translated in batches.
 
     Raises:
-        UserError: the translator is of other languages, or the packages are absent.
+        UserError: the translator has other languages, or a package is missing.
     """
     available()
     check_languages(read_units(translator.url, settings.prefix), translator.url, source_lang, target_lang)

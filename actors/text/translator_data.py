@@ -1,4 +1,4 @@
-"""Pairs of text as a translator's training reads them: all in memory, as unit numbers, in batches of like length."""
+"""Pairs of text for a translator's training: in memory, as unit numbers, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = ("id", "source", "target", "source_lang", "target_lang")
 
 @dataclass(frozen=True)
 class Texts:
-    """Pairs as text; ``weight`` is how often each counts in an epoch."""
+    """Pairs as text; ``weight`` is the number of times that each occurs in an epoch."""
 
     ids: list[str]
     source: list[str]
@@ -30,9 +30,9 @@ class Texts:
     target_lang: str
 
     def protected(self, catalogue: Catalogue) -> Texts:
-        """Return the pairs with marks for what is the same on both sides."""
+        """Return the pairs with marks for the values that both sides share."""
         made = [
-            # The first mark is drawn by id: all marks are seen, though most texts have but one.
+            # The first mark is drawn by id, so that all marks are trained although most texts have only one.
             protect_pair(normalise(source), normalise(target), self.target_lang, catalogue, _drawn(name))
             for name, source, target in zip(self.ids, self.source, self.target, strict=True)
         ]
@@ -45,7 +45,7 @@ def read_pairs(
     """Read sealed sets of pairs.
 
     Raises:
-        UserError: columns are missing, a pair is of other languages, or there is no pair.
+        UserError: columns are missing, a pair has other languages, or there are no pairs.
     """
     ids: list[str] = []
     source: list[str] = []
@@ -72,14 +72,14 @@ def read_pairs(
                     target.append(other)
         counts.append(len(ids) - before)
     if not ids:
-        raise UserError(f"{', '.join(urls)}: no pair of texts is there; expected at least one to train on")
+        raise UserError(f"{', '.join(urls)}: there are no pairs of texts; expected at least one to train on")
     weight = np.repeat(np.asarray(weights if weights is not None else [1.0] * len(urls), np.float64), counts)
     return Texts(ids, source, target, weight, target_lang)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs as unit numbers, each with its end."""
+    """Pairs as unit numbers, each side with its end."""
 
     ids: list[str]
     source: list[np.ndarray]
@@ -91,9 +91,9 @@ class Pairs:
         return len(self.ids)
 
     def batches(self, units: int, draw: np.random.Generator | None = None) -> list[np.ndarray]:
-        """Return the rows of each batch, padded at most ``units`` units on the longer side.
+        """Return the rows of each batch of at most ``units`` units on the longer side, padding included.
 
-        With a generator rows come as often as their weights say (a fraction is drawn), and batches in drawn order.
+        With a generator, rows occur as often as their weights (fractions are drawn), and batches are in random order.
         """
         rows = np.arange(len(self))
         if draw is not None:

@@ -1,8 +1,8 @@
-"""Training of translators on sealed pairs, from scratch or on from a translator.
+"""Training of translators on sealed pairs, from scratch or by fine-tuning.
 
-On a CPU the same settings and inputs give the same files bit for bit, also when a run was stopped and resumed from its
-last checkpoint: every step seeds its own draws, the order of an epoch depends on seed and epoch alone, and a checkpoint
-holds the weights, the optimiser's moments and the sum of weights averaged.
+On a CPU the same settings and inputs give bit-identical files, also after a run was stopped and resumed from its last
+checkpoint: every step seeds its own random draws, the order of an epoch depends only on seed and epoch, and a
+checkpoint holds the weights, the optimiser's moments and the sum of the averaged weights.
 """
 
 from __future__ import annotations
@@ -44,71 +44,71 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class Schedule(Settings):
-    """How long a training lasts, and its learning rate."""
+    """Duration and learning rate of a training."""
 
     epochs: Passes | None = 10
-    """Passes over the pairs; ``null`` where ``steps`` is given."""
+    """Passes over the pairs; ``null`` if ``steps`` is given."""
     steps: int | None = Field(None, gt=0)
-    """Optimiser steps, instead of epochs: equal work whatever the number of pairs."""
+    """Optimiser steps in place of epochs: equal work whatever the number of pairs."""
     lr: Rate = 3e-3
     """The highest learning rate."""
     warmup: float = Field(0.1, ge=0, le=1)
-    """The share of the steps over which the learning rate rises; then it falls along a cosine to 0."""
+    """The share of the steps with linear warmup; cosine decay to 0 follows."""
 
     @model_validator(mode="after")
     def _lasts(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("epochs or steps: expected one of them, and null for the other")
+            raise ValueError("epochs and steps: expected one of them, and null for the other")
         return self
 
 
 class TuneSettings(Schedule):
-    """Training on from a translator: a few passes at a lower learning rate."""
+    """Fine-tuning: a few passes at a lower learning rate."""
 
     epochs: Passes | None = 2
-    """Passes over the pairs; ``null`` where ``steps`` is given."""
+    """Passes over the pairs; ``null`` if ``steps`` is given."""
     lr: Rate = 5e-4
     """The highest learning rate."""
 
 
 class ScratchSettings(UnitSettings):
-    """A translator that is trained from scratch; where training goes on from one, these are not used."""
+    """A translator trained from scratch; not used in fine-tuning."""
 
     model: TranslatorSizes = TranslatorSizes()
     """Its sizes."""
     bilingual_start: bool = True
-    """Whether it begins as a lexicon counted from its pairs (:mod:`gristmill.models.text.translator_init`)."""
+    """Whether to initialise it with a lexicon counted from its pairs (:mod:`gristmill.models.text.translator_init`)."""
 
 
 class TranslatorTraining(ScratchSettings, Schedule):
     """A translator and its training."""
 
     source_lang: str = Field("en", min_length=1)
-    """The language that is translated from."""
+    """The source language."""
     target_lang: str = Field("hi", min_length=1)
-    """The language that is translated into."""
+    """The target language."""
     prefix: str = ""
-    """The token of the target language, where the translator to begin with has several."""
+    """The token of the target language, if the initial translator is multilingual."""
     batch_units: int = Field(1000, ge=1)
-    """The most units of a batch: rows x the longest of the longer side."""
+    """Maximum units of a batch: rows x the longest row of the longer side."""
     most_units: int = Field(100, ge=2)
-    """The most units of a side; longer pairs are left out."""
+    """Maximum units of a side; longer pairs are left out."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """The share of probability that is spread over all units."""
+    """Label smoothing: the share of probability spread over all units."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's weight decay."""
     grad_clip: float = Field(1.0, gt=0)
-    """The greatest norm of a gradient."""
+    """The maximum norm of the gradient, for clipping."""
     average: int = Field(1, ge=1)
-    """How many of the last epochs' weights are averaged."""
+    """The number of last epochs whose weights are averaged."""
     checkpoint_steps: int = Field(500, ge=1)
     """Steps between checkpoints."""
     report_steps: int = Field(50, ge=1)
     """Steps between reports of the loss."""
     threads: int = Field(1, ge=1, json_schema_extra=HOW)
-    """CPU threads of a rank."""
+    """CPU threads per rank."""
     gpus: float = Field(0.0, ge=0)
-    """GPUs of a rank; with any, the network runs there, in bfloat16."""
+    """GPUs per rank; if not 0, the network runs there in bfloat16."""
 
 
 def train(
@@ -123,20 +123,20 @@ def train(
 ) -> dict[str, Any]:
     """Train a translator; return its files (those of CTranslate2 with their prefix) and curves.
 
-    ``data``: sealed pairs, and how often a pair of each counts in an epoch (2: twice, 0.5: every other epoch on
-    average; which one is drawn by epoch and id). ``init``: a translator's artifact or a Marian checkpoint's folder,
-    whose weights, units and form of text are kept. ``dev``: pairs whose loss is reported after each epoch.
-    ``catalogue``: values and their translations; those that a pair holds on both sides become placeholders.
+    ``data``: sealed pairs, each set with the number of times that its pairs occur in an epoch (2: twice, 0.5: every
+    other epoch on average, drawn by epoch and id). ``init``: a translator's artifact or a Marian checkpoint's folder,
+    whose weights, units and text normalisation are kept. ``dev``: pairs whose loss is reported after each epoch.
+    ``catalogue``: values and their translations; those that occur on both sides of a pair become placeholders.
 
     Raises:
-        UserError: no pair is left to train on, a set is of other languages, or a package is absent.
+        UserError: no pair is left to train on, a set has other languages, or a package is missing.
     """
     available()
     return _Training(settings, context, data, seed, init, dev, Catalogue(catalogue or {})).work()
 
 
 class _Loss(nn.Module):
-    """The loss as a module, so that gradients of several ranks are summed by torch."""
+    """The loss as a module, so that torch sums the gradients of several ranks."""
 
     def __init__(self, model: Any, smoothing: float) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class _Training:
         )
         per_epoch = len(self._order(0))
         self.epoch_steps = -(-per_epoch // context.world_size)
-        # All steps, and those that are done: a trial ends early.
+        # All steps, and those to run: a trial ends early.
         self.whole = settings.steps or max(1, math.ceil(self.epoch_steps * (settings.epochs or 0)))
         self.steps = self.whole if context.trial_steps is None else min(self.whole, context.trial_steps)
         self.curves: list[dict[str, float]] = []
@@ -218,15 +218,15 @@ class _Training:
         return {"files": files, "curves": self.curves, "model": described}
 
     def _order(self, epoch: int) -> list[np.ndarray]:
-        """Return the batches of an epoch: rows of like length, in drawn order."""
+        """Return the batches of an epoch: rows of similar length, in random order."""
         draw = RecordRandom(self.seed, "translator order")(str(epoch))
         return self.pairs.batches(self.settings.batch_units, draw)
 
     def _batches(self, done: int) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Yield (step, epoch, rows) of the steps after ``done``."""
+        """Yield (step, epoch, rows) for each step after ``done``."""
         order: list[np.ndarray] = []
         held = -1
-        # An epoch whose draw of weights takes fewer pairs has fewer batches, and begins again.
+        # An epoch for which fewer pairs are drawn has fewer batches, and wraps around.
         for step in range(done, self.steps):
             epoch = step // self.epoch_steps
             if epoch != held:
@@ -275,7 +275,7 @@ class _Training:
 
     @torch.no_grad()
     def _dev_loss(self, dev: Pairs) -> float:
-        """Return the mean loss a unit of held-out pairs, without smoothing."""
+        """Return the mean loss per unit of held-out pairs, without smoothing."""
         self.model.eval()
         total = units = 0.0
         for rows in dev.batches(self.settings.batch_units):
@@ -306,7 +306,7 @@ class _Training:
 
         written = json.loads(read_metadata(data).get("translator", "null"))
         if written is None or written["sizes"] != sizes_of(self.model):
-            raise UserError("checkpoint to resume from: not of this training")
+            raise UserError("checkpoint to resume from: belongs to another training")
         tensors = {n: v.to(self.device) for n, v in load(data).items()}
         with torch.no_grad():
             for name, value in self._untied().items():

@@ -1,4 +1,4 @@
-"""N-gram models in arrays, and the ARPA text that KenLM and all others read."""
+"""N-gram models as arrays, and the ARPA format that KenLM and every other toolkit reads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pyarrow.compute as pc
 from gristmill.shards.errors import UserError
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
-_LINES = 1 << 17  # that are made at a time
+_LINES = 1 << 17  # formatted at a time
 
 
 @dataclass(frozen=True)
 class Grams:
     """The n-grams of one order.
 
-    ``words`` is (n-grams, order): places in the model's list of words, as spoken; ``logprob`` and ``backoff`` are
+    ``words`` is (n-grams, order): indices into the model's list of words, in reading order; ``logprob`` and ``backoff``
+    are
     (n-grams,) float32 logarithms to base 10. The highest order has no back-offs.
     """
 
@@ -45,7 +46,7 @@ class Arpa:
         return len(self.orders)
 
     def chunks(self) -> Iterator[bytes]:
-        """Give the ARPA text in pieces."""
+        """Yield the ARPA text in chunks."""
         yield header([len(grams) for grams in self.orders])
         names = pa.array(self.words, pa.string())
         for order, grams in enumerate(self.orders, start=1):
@@ -62,13 +63,13 @@ class Arpa:
         """Read an ARPA text.
 
         Raises:
-            UserError: it is none, names the source.
+            UserError: it is not an ARPA file; the message names the source.
         """
         counts = [int(count) for count in re.findall(rb"^ngram \d+=(\d+)\s*$", data[:4096], re.MULTILINE)]
         places = [re.search(rb"^\\%d-grams:\s*$" % order, data, re.MULTILINE) for order in range(1, len(counts) + 1)]
         end = data.rfind(b"\\end\\")
         if not counts or end < 0 or None in places:
-            raise UserError(f"{source}: this is no ARPA file (\\data\\, \\1-grams: ... \\end\\)")
+            raise UserError(f"{source}: not an ARPA file (\\data\\, \\1-grams: ... \\end\\)")
         names: pa.Array | None = None
         orders = []
         for order, (count, place) in enumerate(zip(counts, places, strict=True), start=1):
@@ -79,7 +80,7 @@ class Arpa:
             except (pa.ArrowInvalid, ValueError) as error:
                 raise UserError(f"{source}: its {order}-grams cannot be read: {error}") from None
             if len(grams) != count:
-                raise UserError(f"{source}: has {len(grams)} {order}-grams; its head promises {count}")
+                raise UserError(f"{source}: has {len(grams)} {order}-grams; its header says {count}")
             orders.append(grams)
         assert names is not None
         return Arpa(names.to_pylist(), orders)
@@ -89,18 +90,18 @@ END = b"\n\\end\\\n"
 
 
 def header(counts: Sequence[int]) -> bytes:
-    """Return the head of an ARPA text: how many n-grams there are of each order."""
+    """Return the header of an ARPA text: the number of n-grams of each order."""
     counted = "".join(f"ngram {order}={count}\n" for order, count in enumerate(counts, start=1))
     return f"\\data\\\n{counted}".encode()
 
 
 def section(order: int) -> bytes:
-    """Return the title of the n-grams of an order."""
+    """Return the section heading of an order's n-grams."""
     return f"\n\\{order}-grams:\n".encode()
 
 
 def lines(names: pa.Array, grams: Grams) -> Iterator[bytes]:
-    """Give the lines of some n-grams in pieces; a line is the probability, the words, and the back-off if any."""
+    """Yield the lines of n-grams in chunks; a line is the log-probability, the words and the back-off, if any."""
     for start in range(0, len(grams), _LINES):
         some = slice(start, start + _LINES)
         text = pc.binary_join_element_wise(*(names.take(pa.array(column)) for column in grams.words[some].T), " ")
@@ -108,13 +109,13 @@ def lines(names: pa.Array, grams: Grams) -> Iterator[bytes]:
         if grams.backoff is not None:
             parts.append(_numbers(grams.backoff[some]))
         whole = pc.binary_join_element_wise(pc.binary_join_element_wise(*parts, "\t"), "", "\n")
-        # The texts of an array lie one behind the other.
+        # An Arrow string array stores its values back to back.
         offsets = np.frombuffer(whole.buffers()[1], np.int32)
         yield whole.buffers()[2].to_pybytes()[offsets[whole.offset] : offsets[whole.offset + len(whole)]]
 
 
 def _numbers(values: np.ndarray) -> pa.Array:
-    """Return numbers in their shortest spelling; adding 0 takes the sign of -0 away."""
+    """Return numbers in their shortest form; adding 0 turns -0 into 0."""
     return pc.cast(pa.array(values.astype(np.float32) + np.float32(0.0)), pa.string())
 
 
@@ -123,7 +124,7 @@ def _parse(body: bytes, order: int, names: pa.Array | None, *, highest: bool) ->
     fields = pc.split_pattern(pc.utf8_rtrim(given, "\r\n\t "), "\t")
     most = pc.max(pc.list_value_length(fields)).as_py() or 2
     if most > 3 or (pc.min(pc.list_value_length(fields)).as_py() or 2) < 2:
-        raise ValueError("a line is not a probability, words and perhaps a back-off, with tabs between")
+        raise ValueError("a line is not a log-probability, words and an optional back-off, tab-separated")
     logprob = pc.cast(pc.list_element(fields, 0), pa.float32()).to_numpy(zero_copy_only=False)
     text = pc.list_element(fields, 1)
     backoff = None
@@ -138,7 +139,7 @@ def _parse(body: bytes, order: int, names: pa.Array | None, *, highest: bool) ->
         return text, Grams(np.arange(len(text), dtype=np.uint32)[:, None], logprob, backoff)
     split = pc.split_pattern(text, " ")
     if not pc.all(pc.equal(pc.list_value_length(split), order)).as_py() and len(text):
-        raise ValueError(f"a line has not {order} words")
+        raise ValueError(f"a line does not have {order} words")
     words = pc.index_in(pc.list_flatten(split), value_set=names)
     if words.null_count:
         raise ValueError("a word is not among the unigrams")

@@ -1,10 +1,10 @@
-"""A channel that mistakes words for others that look alike when spoken: n-best lists where there is no recogniser.
+"""A noisy channel that confuses similar-sounding words: n-best lists for languages without a recogniser.
 
-Each word of a reference is heard as one of its nearest words of a vocabulary, or not at all. How near two words are is
-a weighted edit distance of their letters: those of one sound class (aspirated or not, long or short, dental or
-retroflex) are closer than others. A candidate's channel log-probability is ``-distance / width`` plus Gaussian noise,
-normalised over the candidates of its position; so the channel alone is often wrong, as an acoustic model is. No word is
-ever put in.
+Each word of a reference is replaced by one of its nearest words in a vocabulary, or deleted. The distance of two words
+is a weighted edit distance of their letters, in which letters of one sound class (aspirated or not, long or short,
+dental or retroflex) are closer than others. A candidate's channel log-probability is ``-distance / width`` plus
+Gaussian noise, normalised over the candidates of its position; so the channel alone is often wrong, as an acoustic
+model is. Words are never inserted.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from pydantic import Field
 
 from gristmill.shards.settings import Settings
 
-# Letters that sound alike, in each script; a letter of no class is as far from any other as can be.
+# Similar-sounding letters, by script; a letter in no class has distance 1 to every other.
 _CLASSES = (
     "कखक़ख़ गघग़ चछ जझज़ टठतथ डढड़ढ़दध पफफ़ बभवब नणञङंँम यय़ रऱ लळ सशष ह",
     "ािीीअआइई ुूउऊ ेैएऐ ोौओऔॉ",
     "aeiouy bp dt ckgq fv sz mn lr wh j x",
 )
 _NEAR = 0.5  # the distance of two letters of one class
-_WEAK = 0.6  # of a letter that is hardly heard, put in or left out
+_WEAK = 0.6  # inserting or deleting a weakly pronounced letter
 _WEAK_LETTERS = "ािीुूेैोौंँ्ः़'h"
-_DROPPED = 1.0  # beside the letters of a word that is not heard at all
+_DROPPED = 1.0  # added to the letters' own cost where a whole word is deleted
 
 
 class ChannelSettings(Settings):
-    """How a text is misheard."""
+    """Settings of the channel."""
 
     candidates: int = Field(12, ge=1)
-    """Nearest words of the vocabulary, the word itself among them, as one of which a word is heard."""
+    """Candidates of each word: its nearest words in the vocabulary, itself included."""
     width: float = Field(0.4, gt=0)
     """The distance at which a word is e times less probable than one at distance 0."""
     noise: float = Field(1.5, ge=0)
     """Standard deviation of the Gaussian noise on log-probabilities."""
     n: int = Field(50, ge=1)
-    """Texts in a list, at most."""
+    """Maximum length of an n-best list."""
 
 
 class Confusions:
-    """The channel on one vocabulary; the distances of a word to all others are computed once.
+    """The channel over one vocabulary; a word's distances to all others are computed once.
 
     Example:
         >>> channel = Confusions(["light", "right", "lamp", "night"], ChannelSettings(n=2, candidates=3))
@@ -68,7 +68,7 @@ class Confusions:
         self._found: dict[str, tuple[list[str], np.ndarray]] = {}
 
     def near(self, word: str) -> tuple[list[str], np.ndarray]:
-        """Return the nearest candidates of a word and their distances, itself first; "" is the word not heard."""
+        """Return a word's nearest candidates and their distances, itself first; "" is its deletion."""
         if word not in self._found:
             distances = self._distances(word)
             order = np.argsort(distances, kind="stable")[: self.settings.candidates]
@@ -101,7 +101,7 @@ class Confusions:
         return row[np.arange(len(self.words)), self._lengths]
 
     def hear(self, words: Sequence[str], rng: np.random.Generator) -> list[tuple[str, float]]:
-        """Return the ``n`` best texts of a noisy channel and the natural logarithms of their probabilities."""
+        """Return the ``n`` best outputs of the channel and the natural logarithms of their probabilities."""
         width, noise = self.settings.width, self.settings.noise
         choices = []
         for word in words:
@@ -146,7 +146,7 @@ def _letters(word: str) -> list[str]:
 
 
 def _costs(letters: Sequence[str]) -> np.ndarray:
-    """Return what it costs to put one letter for another (letters + 1, letters + 1); number 0 is none."""
+    """Return the substitution costs of letters, (letters + 1, letters + 1); number 0 is no letter."""
     class_of: dict[str, int] = {}
     for number, some in enumerate(" ".join(_CLASSES).split()):
         for letter in _letters(some):

@@ -1,4 +1,4 @@
-"""MinHash: signatures by which texts that share most of their character sequences are found without comparing all.
+"""MinHash signatures: finds texts that share most of their character n-grams without comparing all pairs.
 
 Broder, "On the resemblance and containment of documents" (1997). The share of equal numbers in two signatures
 estimates the Jaccard similarity of the texts' sets of character 4-grams; bands of it are equal where texts may be
@@ -28,7 +28,7 @@ def signatures(texts: Sequence[str]) -> np.ndarray:
     grams = np.zeros(len(characters) - _GRAM + 1, np.uint64)
     for place in range(_GRAM):
         grams = grams * np.uint64(0x100000001B3) + characters[place : place + len(grams)]
-    # The sequences that begin in one text and end in the next are none.
+    # N-grams that span two texts do not count.
     ends = np.cumsum(lengths)
     inside = np.ones(len(characters), bool)
     inside[(ends[:, None] - np.arange(1, _GRAM)).ravel()] = False
@@ -37,7 +37,7 @@ def signatures(texts: Sequence[str]) -> np.ndarray:
     out = np.empty((len(texts), NUMBERS), np.uint16)
     for number in range(NUMBERS):
         hashed = (grams * _ODD[number] + _ADDED[number]) >> np.uint64(32)
-        # The smallest number's upper bits are nearly always 0; its lower ones tell it from others.
+        # A minimum's upper bits are nearly always 0; its lower bits distinguish it from others.
         out[:, number] = np.minimum.reduceat(hashed, starts) & np.uint64(0xFFFF)
     return out
 
@@ -63,7 +63,7 @@ def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
-    """Return 64-bit numbers spread evenly (the finaliser of SplitMix64)."""
+    """Return hashed 64-bit numbers (the finaliser of SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

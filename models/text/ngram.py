@@ -1,14 +1,15 @@
-"""Interpolated modified Kneser-Ney n-gram models, as lmplz estimates them, of all text at once or of parts of it.
+"""Interpolated modified Kneser-Ney n-gram models, estimated as by lmplz, from all text at once or in parts.
 
 Chen and Goodman, An Empirical Study of Smoothing Techniques for Language Modeling, 1998, in the form of Heafield et
-al., Scalable Modified Kneser-Ney Language Model Estimation, ACL 2013, with its source in doubt. The sums over text are
-of whole numbers and all else is done n-gram by n-gram, so that the result does not depend on how the n-grams are
-parted. A part holds the n-grams whose last two words' code is in a range: with an n-gram all its ends, from which its
-count and the lower orders come. The sums over what follows a context are those of the part that holds the context.
+al., Scalable Modified Kneser-Ney Language Model Estimation, ACL 2013; where the papers leave a choice, lmplz's source
+decides. Sums over text are of integers and everything else is computed per n-gram, so the result does not depend on how
+the n-grams are partitioned. A part holds the n-grams whose last two words' code is in a range, and with an n-gram all
+its suffixes, from which its count and the lower orders come. Sums over the continuations of a context belong to the
+part that holds the context.
 
-It differs from lmplz in two things. Every word of the vocabulary is listed, an unseen one with the probability of
-``<unk>``, which equals lmplz with ``--vocab_pad`` but for the list. And lmplz takes the actual count for the adjusted
-one of the last n-gram of each order when it sets the discounts, which matters in tiny text only.
+There are two differences to lmplz. Every word of the vocabulary is listed, an unseen one with the probability of
+``<unk>``, which equals lmplz with ``--vocab_pad`` except for the list. And lmplz uses the actual instead of the
+adjusted count of the last n-gram of each order for the discounts, which matters only for tiny text.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from gristmill.models.text.ngram_counts import (
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where the text has too little to estimate them, as lmplz --discount_fallback
-_COUNTED = 4  # counts of counts that discounts come from
-SUMS = 5  # of a context: its n-grams' counts, those that were pruned, and how many n-grams count 1, 2 and more
+FALLBACK = (0.5, 1.0, 1.5)  # discounts where there is too little text to estimate them, as lmplz --discount_fallback
+_COUNTED = 4  # counts of counts that the discounts are computed from
+SUMS = 5  # of a context: its n-grams' counts, the pruned counts, and the numbers of n-grams with count 1, 2 and more
 
 
 class NgramSettings(Settings):
-    """The model that is estimated.
+    """Settings of a model's estimation.
 
     Example:
         >>> NgramSettings(order=4, prune=(0, 0, 1)).thresholds
@@ -48,23 +49,24 @@ class NgramSettings(Settings):
     """
 
     order: int = Field(4, ge=ORDERS[0], le=ORDERS[-1])
-    """The number of words in the longest n-grams."""
+    """Words of the longest n-grams."""
     prune: tuple[int, ...] = (0,)
-    """Counts by order: n-grams seen that often or less are left out. The last one holds for the orders above."""
+    """Pruning thresholds by order: n-grams with that count or less are left out. The last one applies to higher
+    orders."""
 
     @model_validator(mode="after")
     def _as_lmplz(self) -> Self:
         given = list(self.prune) or [0]
         if given[0] != 0 or len(given) > self.order or given != sorted(given):
             raise ValueError(
-                f"prune is {given}; expected at most {self.order} counts that do not fall, the first 0 "
-                "(n-grams seen that often or less are left out)"
+                f"prune is {given}; expected at most {self.order} counts that do not decrease, the first 0 "
+                "(n-grams with that count or less are left out)"
             )
         return self
 
     @property
     def thresholds(self) -> tuple[int, ...]:
-        """The thresholds of all orders."""
+        """The pruning threshold of each order."""
         given = self.prune or (0,)
         return (*given, *[given[-1]] * (self.order - len(given)))
 
@@ -73,9 +75,9 @@ class NgramSettings(Settings):
 class Level:
     """The n-grams of one order in a part, sorted as :class:`~gristmill.models.text.ngram_counts.Counts` are.
 
-    ``counts`` are adjusted: how many words were seen before the n-gram, or how often it was seen if it is of the
-    highest order or begins a sentence. ``kept`` tells which ones the model will list. ``suffix`` is the row of the
-    n-gram without its first word in the level below; of bigrams, the number of the last word.
+    ``counts`` are adjusted: the number of distinct words seen before the n-gram, or its frequency if it is of the
+    highest order or begins a sentence. ``kept`` marks those that the model will list. ``suffix`` is the row of the
+    n-gram without its first word in the level below; for bigrams, the number of the last word.
     """
 
     words: np.ndarray
@@ -88,7 +90,7 @@ class Level:
 
     @property
     def keys(self) -> np.ndarray:
-        """Sorted keys: of bigrams the code, else the row of the suffix and the first word."""
+        """Sorted keys: the code for bigrams, else the row of the suffix and the first word."""
         if self.words.shape[1] == 2:
             return pair_code(self.words[:, 0], self.words[:, 1])
         return packed(self.suffix, self.words[:, 0])
@@ -96,10 +98,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the whole must know of a part, short whatever the text: by order, by word, and by context of one word.
+    """A part's statistics for the totals, of bounded size: by order, by word, and by context of one word.
 
-    ``seen`` is (order, 4): how many n-grams of each order count 1 to 4. ``ends`` and ``end_counts`` are words and the
-    adjusted counts of them alone; ``contexts`` and ``sums`` (contexts, 5) what follows a word.
+    ``seen`` is (order, 4): the number of n-grams of each order with counts 1 to 4. ``ends`` and ``end_counts`` are
+    words and their adjusted counts as unigrams; ``contexts`` are words and ``sums`` (contexts, 5) the sums over their
+    continuations.
     """
 
     seen: np.ndarray
@@ -111,10 +114,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Totals:
-    """What every part must know of the whole.
+    """Statistics of all parts, which each part needs to compute probabilities.
 
-    ``discounts`` is (order, 4), for counts 0 to 3 and more. By number of the word: ``probability`` as a unigram, and
-    as a context ``denominator`` (the sum of the counts) and ``gamma`` (the back-off).
+    ``discounts`` is (order, 4), for counts of 0, 1, 2, and 3 or more. Indexed by word number: ``probability`` as a
+    unigram and, as a context, ``denominator`` (the sum of the counts) and ``gamma`` (the back-off).
     """
 
     discounts: np.ndarray
@@ -130,8 +133,8 @@ def estimate(
 ) -> Arpa:
     """Estimate a model of sentences, each a sequence of words.
 
-    With a ``vocabulary`` it is closed: all models on one vocabulary can be compared and mixed. n-grams with a word
-    outside are left out, and their mass goes to the back-off, as lmplz does with ``--limit_vocab_file``.
+    A given ``vocabulary`` is closed: models over one vocabulary can be compared and mixed. N-grams with an
+    out-of-vocabulary word are left out, and their mass goes to the back-off, as by lmplz with ``--limit_vocab_file``.
 
     Raises:
         UserError: there is no sentence.
@@ -150,14 +153,14 @@ def estimate(
 
 
 def estimate_counts(counts: Counts, vocabulary: Vocabulary, settings: NgramSettings) -> Arpa:
-    """Estimate a model of all counts at once, which are of the settings' order; see :func:`estimate`."""
+    """Estimate a model from all counts at once, which have the settings' order; see :func:`estimate`."""
     levels = adjust(counts, settings.thresholds, vocabulary.first_unknown)
     totals = total([summary(levels, vocabulary.first_unknown)], vocabulary, settings.order)
     return Arpa(vocabulary.names, [unigrams(totals), *finished(levels, totals, vocabulary.first_unknown)])
 
 
 def adjust(counts: Counts, prune: Sequence[int], first_unknown: int) -> list[Level]:
-    """Return the levels of a part, from the bigrams on, from its counts of the highest order."""
+    """Return the levels of a part, bigrams first, from its counts of the highest order."""
     grams, order = counts.grams, counts.grams.shape[1]
     new = _changes(counts)
     known = grams < first_unknown
@@ -170,7 +173,7 @@ def adjust(counts: Counts, prune: Sequence[int], first_unknown: int) -> list[Lev
             levels.append(Level(grams[:, order - size :], empty, empty.astype(bool), empty))
             continue
         actual = np.add.reduceat(counts.counts, starts)
-        # Sentences begin with one <s>; those that were put before it are no part of a model.
+        # Sentences begin with one <s>; the padding before it is no part of the model.
         valid = (grams[starts, order - size + 1] != BOS_ID) if size > 2 else np.ones(len(starts), bool)
         adjusted = actual
         if size < order:
@@ -188,7 +191,7 @@ def adjust(counts: Counts, prune: Sequence[int], first_unknown: int) -> list[Lev
 
 
 def _changes(counts: Counts) -> list[np.ndarray]:
-    """Return for each order from 2 on the rows at which another end of that many words begins."""
+    """Return, for each order from 2, the rows at which a new suffix of that many words begins."""
     grams, order = counts.grams, counts.grams.shape[1]
     change = np.ones(len(grams), bool)
     change[1:] = (grams[1:, -2:] != grams[:-1, -2:]).any(axis=1)
@@ -201,7 +204,7 @@ def _changes(counts: Counts) -> list[np.ndarray]:
 
 
 def summary(levels: Sequence[Level], first_unknown: int) -> Summary:
-    """Return what the whole must know of a part."""
+    """Return the statistics of a part."""
     seen = np.zeros((len(levels) + 1, _COUNTED), np.int64)
     for place, level in enumerate(levels, start=1):
         seen[place] = np.bincount(level.counts[level.counts <= _COUNTED], minlength=_COUNTED + 1)[1:]
@@ -216,7 +219,7 @@ def summary(levels: Sequence[Level], first_unknown: int) -> Summary:
 def context_sums(row: np.ndarray, counts: np.ndarray, kept: np.ndarray, rows: int) -> np.ndarray:
     """Return (rows, 5) sums of n-grams over the rows of their contexts; see ``SUMS``."""
     sums = np.zeros((rows, SUMS), np.int64)
-    # Of floats, which are exact up to 2^53.
+    # bincount sums floats, which are exact up to 2^53.
     sums[:, 0] = np.bincount(row, counts, rows)
     sums[:, 1] = np.bincount(row, np.where(kept, 0, counts), rows)
     high = np.minimum(counts, 3)
@@ -226,10 +229,10 @@ def context_sums(row: np.ndarray, counts: np.ndarray, kept: np.ndarray, rows: in
 
 
 def total(summaries: Iterable[Summary], vocabulary: Vocabulary, order: int) -> Totals:
-    """Return what every part must know of the whole.
+    """Combine the statistics of all parts.
 
     Raises:
-        UserError: the parts hold no n-gram.
+        UserError: the parts have no n-gram.
     """
     seen = np.zeros((order, _COUNTED), np.int64)
     known = vocabulary.first_unknown
@@ -248,12 +251,12 @@ def total(summaries: Iterable[Summary], vocabulary: Vocabulary, order: int) -> T
     whole = context_sums(np.zeros(len(ends), np.int64), end_counts, kept, 1)
     probability = np.full(known, float(gammas(whole, discounts[0])[0]) / vocabulary.size)
     probability[ends[kept]] += _discounted(end_counts[kept], discounts[0]) / whole[0, 0]
-    probability[BOS_ID] = 1.0  # so that it may be scored and costs nothing
+    probability[BOS_ID] = 1.0  # it can be scored, at no cost
     return Totals(discounts, probability, sums[:, 0], gammas(sums, discounts[1]))
 
 
 def _discounts(seen: np.ndarray) -> np.ndarray:
-    """Return what is taken off counts of 0, 1, 2, and 3 and more: Chen and Goodman's equation 26."""
+    """Return the discounts of counts of 0, 1, 2, and 3 or more: Chen and Goodman's equation 26."""
     if (seen[:3] > 0).all():
         y = seen[0] / (seen[0] + 2.0 * seen[1])
         found = np.array([j - (j + 1) * y * seen[j] / seen[j - 1] for j in (1, 2, 3)])
@@ -267,13 +270,13 @@ def _discounted(counts: np.ndarray, discounts: np.ndarray) -> np.ndarray:
 
 
 def gammas(sums: np.ndarray, discounts: np.ndarray) -> np.ndarray:
-    """Return the mass that contexts leave to the order below: what was taken off and what was pruned; 1 for others."""
+    """Return the mass that contexts leave to the order below, discounted and pruned; 1 for contexts without n-grams."""
     free = sums[:, 1] + sums[:, 2] * discounts[1] + sums[:, 3] * discounts[2] + sums[:, 4] * discounts[3]
     return np.where(sums[:, 0] > 0, free / np.maximum(sums[:, 0], 1), 1.0)
 
 
 def finished(levels: Sequence[Level], totals: Totals, first_unknown: int) -> list[Grams]:
-    """Return the n-grams of the only part."""
+    """Return the n-grams of a model that is estimated in one part."""
     contexts, backoffs = [], []
     for size in range(3, len(levels) + 2):
         asked = requests(levels[size - 2], first_unknown)
@@ -285,9 +288,9 @@ def finished(levels: Sequence[Level], totals: Totals, first_unknown: int) -> lis
 
 
 def requests(level: Level, first_unknown: int) -> Level:
-    """Return the n-grams of a level, from trigrams on, whose context a model may list, sorted by its part.
+    """Return the n-grams of a level (trigrams or higher) whose context a model may list, sorted by the context's part.
 
-    They are what contexts are summed over; the same rows, in this order, are what the sums are wanted for.
+    Contexts are summed over these n-grams, and the sums are returned for the same rows in the same order.
     """
     chosen = asking(level, first_unknown)
     return Level(level.words[chosen], level.counts[chosen], level.kept[chosen], level.suffix[chosen])
@@ -301,13 +304,13 @@ def asking(level: Level, first_unknown: int) -> np.ndarray:
 
 
 def bounds(asked: Level, parts: int) -> np.ndarray:
-    """Return (parts + 1,): where the requests to each part begin."""
+    """Return the offsets (parts + 1,) at which the requests to each part begin."""
     owner = part_of(pair_code(asked.words[:, -3], asked.words[:, -2]), parts)
     return np.searchsorted(owner, np.arange(parts + 1))
 
 
 def locate(levels: Sequence[Level], words: np.ndarray) -> np.ndarray:
-    """Return the rows of n-grams (n-grams, order), which are all there, in the level of their order."""
+    """Return the rows of n-grams (n-grams, order) in the level of their order; all must be present."""
     size = words.shape[1]
     row = np.searchsorted(levels[0].keys, pair_code(words[:, -2], words[:, -1]))
     for longer in range(3, size + 1):
@@ -322,17 +325,17 @@ def interpolate(
     totals: Totals,
     first_unknown: int,
 ) -> list[Grams]:
-    """Return the n-grams of a part that the model lists, from bigrams on.
+    """Return the n-grams of a part that the model lists, bigrams first.
 
-    ``contexts`` holds for trigrams and on the denominators and gammas of what :func:`requests` asked for, in its
-    order; ``backoffs`` for bigrams and on, but for the highest order, the gammas of the n-grams themselves.
+    ``contexts`` holds, for trigrams and higher, the denominators and gammas for the rows of :func:`requests`, in their
+    order; ``backoffs``, for bigrams and higher except the highest order, the gammas of the n-grams themselves.
     """
     below = totals.probability
     found = []
     for place, level in enumerate(levels):
         discounts = totals.discounts[place + 1]
         if place == 0:
-            # A context outside the vocabulary is never listed; any word stands for it here.
+            # An out-of-vocabulary context is never listed; any word may stand in for it.
             context = np.where(level.words[:, 0] < first_unknown, level.words[:, 0], 0)
             lower = below[np.where(level.suffix < first_unknown, level.suffix, 0)]
             denominator, gamma = totals.denominator[context], totals.gamma[context]

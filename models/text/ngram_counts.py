@@ -1,4 +1,4 @@
-"""Counts of n-grams: words as numbers, text as n-grams, and the order in which counts from everywhere are merged.
+"""Counts of n-grams: words as numbers, text as n-grams, and the sort order by which counts are merged.
 
 A sentence of words w1 ... wm is counted as lmplz does (Heafield et al., Scalable Modified Kneser-Ney Language Model
 Estimation, ACL 2013): n-1 times ``<s>``, the words, ``</s>``, and one n-gram that ends at each word and at ``</s>``.
@@ -19,19 +19,19 @@ from gristmill.shards.errors import UserError
 
 SPECIALS = (UNK, BOS, EOS)
 UNK_ID, BOS_ID, EOS_ID = range(3)
-ORDERS = range(2, 7)  # that KenLM reads
+ORDERS = range(2, 7)  # KenLM's range
 _IDS = 1 << 32
 
 
 class Vocabulary:
     """A closed vocabulary: the numbers of its words.
 
-    ``<unk>``, ``<s>`` and ``</s>`` are 0, 1 and 2, then come the words in the order of their code points. A word
-    outside has a number beyond them all that is drawn from its letters, so that it is the same wherever it is counted;
-    two of them may share one.
+    ``<unk>``, ``<s>`` and ``</s>`` are 0, 1 and 2, followed by the words in code-point order. An out-of-vocabulary word
+    gets a number above all of these, a hash of its letters, so that every worker gives it the same one; hashes may
+    collide.
 
     Raises:
-        UserError: there is no word, or one has white space in it.
+        UserError: there is no word, or a word contains white space.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
@@ -46,18 +46,18 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Words that can be predicted: those of the vocabulary, ``<unk>`` and ``</s>``."""
+        """Number of predictable words: those of the vocabulary, ``<unk>`` and ``</s>``."""
         return len(self.names) - 1
 
     @property
     def first_unknown(self) -> int:
-        """Where the numbers of words outside begin."""
+        """The lowest number of an out-of-vocabulary word."""
         return len(self.names)
 
     def encode(self, words: pa.Array, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers (words,) uint32 of sentences of so many words each, and the lengths.
+        """Return the numbers (words,) uint32 of sentences with these lengths, and their lengths.
 
-        Spelled-out ``<unk>``, ``<s>`` and ``</s>`` and empty words are left out, as white space would be.
+        Literal ``<unk>``, ``<s>`` and ``</s>`` and empty words are left out, like white space.
         """
         if isinstance(words, pa.ChunkedArray):
             words = words.combine_chunks()
@@ -80,7 +80,7 @@ class Vocabulary:
         return ids.astype(np.uint32), np.asarray(lengths, np.int64)
 
     def encode_texts(self, texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of the words of texts, split at white space; missing texts are left out."""
+        """Return the numbers of texts' words, split at white space, and the texts' lengths; nulls are left out."""
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
         split = split_words(texts)
@@ -88,26 +88,26 @@ class Vocabulary:
         return self.encode(pc.list_flatten(split), lengths)
 
     def encode_sentences(self, sentences: Iterable[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of sentences that are given as words."""
+        """Return the numbers of sentences given as words, and the sentences' lengths."""
         given = [list(sentence) for sentence in sentences]
         lengths = np.array([len(sentence) for sentence in given], np.int64)
         return self.encode(pa.array([word for sentence in given for word in sentence], pa.string()), lengths)
 
 
 def split_words(texts: pa.Array) -> pa.Array:
-    """Return the words of each text (a list may begin and end with an empty one), without the texts that are missing.
+    """Return the words of each non-null text; a list may begin and end with an empty word.
 
-    A zero byte is white space, since KenLM takes it for that.
+    A zero byte counts as white space, as in KenLM.
     """
     return pc.utf8_split_whitespace(pc.replace_substring(texts.drop_null().cast(pa.large_string()), "\0", " "))
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Distinct n-grams, (n-grams, order) uint32, and how often each one is there, int64; sorted by :func:`sort_keys`.
+    """Distinct n-grams (n-grams, order) uint32 and their counts, int64, sorted by :func:`sort_keys`.
 
-    The order is that of the last two words' code, then of the words before them, the nearest first, so that n-grams
-    with a common end lie together, and a range of codes is a range of rows.
+    They are sorted by the last two words' code, then by the preceding words, nearest first, so that n-grams with a
+    common suffix are adjacent, and a range of codes is a range of rows.
     """
 
     grams: np.ndarray
@@ -118,12 +118,12 @@ class Counts:
 
     @property
     def codes(self) -> np.ndarray:
-        """The code of each one's last two words."""
+        """The code of each n-gram's last two words."""
         return pair_code(self.grams[:, -2], self.grams[:, -1])
 
 
 def count(ids: np.ndarray, lengths: np.ndarray, order: int) -> Counts:
-    """Count the n-grams of sentences, given as numbers one behind the other and their lengths."""
+    """Count the n-grams of sentences, given as concatenated word numbers and the sentences' lengths."""
     padded = np.full(len(ids) + len(lengths) * order, BOS_ID, np.uint32)
     ends = np.cumsum(lengths + order)  # each sentence is order - 1 times <s>, its words, and </s>
     place = np.arange(len(ids)) + np.repeat((np.arange(len(lengths)) + 1) * order - 1, lengths)
@@ -135,13 +135,13 @@ def count(ids: np.ndarray, lengths: np.ndarray, order: int) -> Counts:
 
 
 def merge(runs: Sequence[Counts], order: int) -> Counts:
-    """Return the counts of several runs together."""
+    """Return the merged counts of several runs."""
     grams = [run.grams for run in runs] or [np.zeros((0, order), np.uint32)]
     return summed(np.concatenate(grams), np.concatenate([run.counts for run in runs] or [np.zeros(0, np.int64)]))
 
 
 def summed(grams: np.ndarray, counts: np.ndarray) -> Counts:
-    """Return n-grams sorted, equal ones as one."""
+    """Return sorted n-grams with the counts of equal ones summed."""
     if not len(grams):
         return Counts(grams, counts)
     keys = sort_keys(grams)
@@ -156,7 +156,7 @@ def summed(grams: np.ndarray, counts: np.ndarray) -> Counts:
 
 
 def sort_keys(grams: np.ndarray) -> list[np.ndarray]:
-    """Return uint64 keys of n-grams (n-grams, order), the one that counts most first; equal keys, equal n-grams."""
+    """Return uint64 sort keys of n-grams (n-grams, order), most significant first; equal keys mean equal n-grams."""
     left = [grams[:, place] for place in reversed(range(grams.shape[1] - 2))]
     keys = [pair_code(grams[:, -2], grams[:, -1])]
     for place in range(0, len(left) - 1, 2):
@@ -167,12 +167,12 @@ def sort_keys(grams: np.ndarray) -> list[np.ndarray]:
 
 
 def packed(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Return two 32-bit numbers as one of 64."""
+    """Return two 32-bit numbers packed into one of 64 bits."""
     return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
 
 
 def pair_code(before: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Return a 64-bit code of two words that spreads evenly: the finaliser of splitmix64, which is one to one."""
+    """Return an evenly distributed 64-bit code of two words: the finaliser of SplitMix64, a bijection."""
     x = packed(before, last) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -180,5 +180,5 @@ def pair_code(before: np.ndarray, last: np.ndarray) -> np.ndarray:
 
 
 def part_of(codes: np.ndarray, parts: int) -> np.ndarray:
-    """Return which of ``parts`` ranges of equal width each code lies in."""
+    """Return which of ``parts`` ranges of equal width each code falls into."""
     return (((codes >> np.uint64(32)) * np.uint64(parts)) >> np.uint64(32)).astype(np.int64)

@@ -1,8 +1,8 @@
 """Mixtures of n-gram models: weights by EM, and several models as one.
 
-The probability of a mixture is the weighted sum of its models' (Jelinek and Mercer, 1980). As one model it lists every
-n-gram that one of them lists, with the mixture's probability; its back-offs are made anew, so that what follows each
-context sums to 1. It differs from the mixture where no model lists an n-gram (static interpolation, as SRILM has it).
+The probability of a mixture is the weighted sum of its models' (Jelinek and Mercer, 1980). The single model lists every
+n-gram that any of them lists, with the mixture's probability; its back-offs are recomputed so that each context's
+probabilities sum to 1. It differs from the mixture where no model lists an n-gram (static interpolation, as in SRILM).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _LEAST = 1e-99
 
 
 def em_weights(logprobs: np.ndarray, *, iterations: int = 200, tolerance: float = 1e-7) -> np.ndarray:
-    """Return weights (models,) that sum to 1 and make a development text most probable.
+    """Return weights (models,) that sum to 1 and maximise the likelihood of a development text.
 
     ``logprobs`` is (models, tokens): natural logarithms of the probability of each token.
 
     Raises:
-        ValueError: there is no token.
+        ValueError: there are no tokens.
 
     Example:
         >>> logprobs = np.log([[0.5, 0.1, 0.6], [0.1, 0.4, 0.2]])
@@ -32,7 +32,7 @@ def em_weights(logprobs: np.ndarray, *, iterations: int = 200, tolerance: float 
         [0.77, 0.23]
     """
     if not logprobs.size:
-        raise ValueError("weights of a mixture: the development text has no word that the models know")
+        raise ValueError("weights of a mixture: the models know none of the development text's words")
     scaled = np.exp(logprobs - logprobs.max(axis=0))
     weights = np.full(len(logprobs), 1.0 / len(logprobs))
     for _ in range(iterations):
@@ -46,16 +46,16 @@ def em_weights(logprobs: np.ndarray, *, iterations: int = 200, tolerance: float 
 
 
 def mixture_logprobs(logprobs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the natural logarithms (tokens,) that the mixture itself gives; see :func:`em_weights`."""
+    """Return the mixture's natural log-probabilities (tokens,); see :func:`em_weights`."""
     most = logprobs.max(axis=0)
     return most + np.log(weights @ np.exp(logprobs - most))
 
 
 def mix(models: Sequence[Arpa], weights: Sequence[float]) -> Arpa:
-    """Return one model that stands for the mixture of several on one vocabulary.
+    """Return one model that approximates the mixture of several over one vocabulary.
 
     Raises:
-        UserError: the vocabularies differ, a model lists an n-gram without its ends, or the weights are no shares.
+        UserError: the vocabularies differ, a model lists an n-gram without its ends, or the weights do not sum to 1.
     """
     shares = np.asarray(weights, np.float64)
     if len(shares) != len(models) or (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
@@ -66,7 +66,7 @@ def mix(models: Sequence[Arpa], weights: Sequence[float]) -> Arpa:
             unlike = sorted(set(model.words) ^ set(words))[:3]
             raise UserError(
                 f"mixture: the models have different vocabularies (only one of them has {', '.join(unlike)}); "
-                "estimate them on one"
+                "estimate them on the same one"
             )
     number = {word: place for place, word in enumerate(words)}
     places = [np.array([number[word] for word in model.words], np.uint32) for model in models]
@@ -74,7 +74,7 @@ def mix(models: Sequence[Arpa], weights: Sequence[float]) -> Arpa:
     union = _Union(len(words))
     sides = [_Side(model, own, len(words)) for model, own in zip(models, places, strict=True)]
     chances = [sum(share * 10.0**side.logprob for share, side in zip(shares, sides, strict=True))]
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # words, suffix and context of each order from 2 on
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # words, suffix and context of each order from 2
     for size in range(2, order + 1):
         found = union.grow([side.grams(size) for side in sides])
         for side in sides:
@@ -85,7 +85,7 @@ def mix(models: Sequence[Arpa], weights: Sequence[float]) -> Arpa:
 
 
 def _grams(chances: list[np.ndarray], rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[Grams]:
-    """Return the n-grams of a model with these probabilities, and back-offs that make contexts sum to 1."""
+    """Return the n-grams of a model with these probabilities, and back-offs by which contexts sum to 1."""
     found = []
     for place, chance in enumerate(chances):
         words = rows[place - 1][0] if place else np.arange(len(chance), dtype=np.uint32)[:, None]
@@ -95,7 +95,7 @@ def _grams(chances: list[np.ndarray], rows: list[tuple[np.ndarray, np.ndarray, n
             listed = np.bincount(context, chances[place + 1], len(chance))
             below = np.bincount(context, chance[suffix], len(chance))
             left = np.maximum(1.0 - listed, 0.0) / np.maximum(1.0 - below, _LEAST)
-            # Where all is listed nothing is backed off to, and what both sides leave is rounding.
+            # Where every word is listed there is no back-off, and the remaining masses are rounding errors.
             left[(1.0 - below < 1e-9) | (listed == 0)] = 1.0
             backoff = _log10(left)
         found.append(Grams(words, np.minimum(_log10(chance), np.float32(0)), backoff))
@@ -107,14 +107,14 @@ def _log10(values: np.ndarray) -> np.ndarray:
 
 
 class _Union:
-    """The n-grams of all models, order by order; a row is known by that of its suffix and its first word."""
+    """The n-grams of all models, order by order; a row is identified by its suffix's row and its first word."""
 
     def __init__(self, words: int) -> None:
         self.keys: list[np.ndarray] = []
         self.words = words
 
     def row(self, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of n-grams (n-grams, order), and whether they are there."""
+        """Return the rows of n-grams (n-grams, order), and whether they are present."""
         row = grams[:, -1].astype(np.int64)
         there = np.ones(len(grams), bool)
         for place in range(grams.shape[1] - 1):
@@ -123,17 +123,17 @@ class _Union:
         return row, there
 
     def grow(self, given: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Take the n-grams of one more order in and return their words, and the rows of their suffix and context."""
+        """Add the n-grams of the next order; return their words and the rows of their suffixes and contexts."""
         grams = np.concatenate(given)
         suffix, there = self.row(grams[:, 1:])
         if not there.all():
-            raise UserError("mixture: a model lists an n-gram without its end; expected models pruned by their counts")
+            raise UserError("mixture: a model lists an n-gram without its suffix; expected models pruned by count")
         keys, first = np.unique(packed(suffix, grams[:, 0]), return_index=True)
         self.keys.append(keys)
         words = grams[first]
         context, there = self.row(words[:, :-1])
         if not there.all():
-            raise UserError("mixture: a model lists an n-gram without its context; expected a whole ARPA file")
+            raise UserError("mixture: a model lists an n-gram without its context; expected a complete ARPA file")
         return words, suffix[first], context
 
 
@@ -151,13 +151,13 @@ class _Side:
             self.backoff[row] = unigrams.backoff
 
     def grams(self, size: int) -> np.ndarray:
-        """Return the model's own n-grams of an order, in the numbers of the union."""
+        """Return the model's own n-grams of an order, as word numbers of the union."""
         if size > self.model.order:
             return np.zeros((0, size), np.uint32)
         return self.places[self.model.orders[size - 1].words]
 
     def grow(self, size: int, words: np.ndarray, suffix: np.ndarray, context: np.ndarray, union: _Union) -> None:
-        """Go on to the next order: what is not listed is backed off to."""
+        """Advance to the next order; n-grams that the model does not list get their back-off probability."""
         logprob = self.backoff[context] + self.logprob[suffix]
         backoff = np.zeros(len(words))
         if size <= self.model.order:

@@ -1,8 +1,8 @@
-"""Placeholders: names, numbers and slot values stand as marks while a text is translated, and are filled in after.
+"""Placeholders: marks replace names, numbers and slot values during translation, and are filled in afterwards.
 
-A mark (``<v0>`` to ``<v9>``) is one unit of a translator's vocabulary. In training pairs the same thing on both sides
-becomes the same mark on both; before translation the values of a text become marks, and each is then replaced
-by its value in the target language from a catalogue, or verbatim.
+A mark (``<v0>`` to ``<v9>``) is one unit of a translator's vocabulary. In training pairs equal values of both sides
+become the same mark; before translation a text's values become marks, and each is then replaced by its value in the
+target language from a catalogue, or verbatim.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Protected:
-    """A text with marks, and what they stand for: mark and value as it stood in the text, in order."""
+    """A text with marks, and the marks with the values they replaced, as spelled in the text, in order."""
 
     text: str
     values: tuple[tuple[str, str], ...] = ()
@@ -33,7 +33,7 @@ class Protected:
 
 @dataclass(frozen=True)
 class Filled:
-    """A translation with its marks replaced, and how many marks of the source it had lost or had once too often."""
+    """A translation with its marks replaced, and the number of source marks that it had lost or repeated."""
 
     text: str
     lost: int = 0
@@ -41,12 +41,12 @@ class Filled:
 
     @property
     def whole(self) -> bool:
-        """Whether each mark stood in it exactly once."""
+        """Whether each mark occurred exactly once."""
         return not self.lost and not self.doubled
 
 
 class Catalogue:
-    """Values of entities in two languages. Letter case of source values does not matter."""
+    """Values of entities in two languages; source values are matched case-insensitively."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = {_key(source): normalise(target) for source, target in values.items() if _key(source)}
@@ -55,11 +55,11 @@ class Catalogue:
         return len(self.values)
 
     def target(self, value: str) -> str | None:
-        """Return the value in the target language, or ``None`` where the catalogue has none."""
+        """Return the value in the target language, or ``None`` if it is not in the catalogue."""
         return self.values.get(_key(value))
 
     def spans(self, text: str) -> list[Span]:
-        """Return where values of the catalogue stand in a source text as whole words, the longest first taken."""
+        """Return the spans of catalogue values that are whole words of a source text; longer values take precedence."""
         return [match.span() for match in self._finder.finditer(text)] if self.values else []
 
     @cached_property
@@ -71,14 +71,14 @@ EMPTY = Catalogue({})
 
 
 def number_spans(text: str) -> list[Span]:
-    """Return where numbers stand in digits of any script, with separators inside (``7:30``, ``1,000``)."""
+    """Return the spans of numbers in digits of any script, with inner separators (``7:30``, ``1,000``)."""
     return [match.span() for match in _NUMBER.finditer(text)]
 
 
 def token_spans(text: str, tokens: Sequence[str], slots: Iterable[Span]) -> list[Span]:
-    """Return where slots stand in a text, given as tokens from start up to but not including end.
+    """Return the character spans of slots, given as half-open token ranges.
 
-    Tokens are looked for in order; from one that is not in the text on, no slot is found.
+    Tokens are searched in order; slots from the first token missing in the text on are not found.
     """
     places: list[Span] = []
     at = 0
@@ -92,16 +92,16 @@ def token_spans(text: str, tokens: Sequence[str], slots: Iterable[Span]) -> list
 
 
 def value_spans(text: str, values: Iterable[str]) -> list[Span]:
-    """Return where values stand in a text as whole words, whatever their letter case."""
+    """Return the spans of values that are whole words of a text, case-insensitively."""
     known = {_key(value) for value in values} - {""}
     return [match.span() for match in _finder(known).finditer(text)] if known else []
 
 
 def protect(text: str, spans: Iterable[Span], first: int = 0) -> Protected:
-    """Return a text with a mark in place of each span, numbered from ``first`` on in the order they stand.
+    """Return a text with each span replaced by a mark, numbered from ``first`` in text order.
 
-    Of spans that overlap the longer one is taken. What looks like a mark already is protected too; from the eleventh
-    on spans stay as they are.
+    Of overlapping spans the longest is taken. Text that already looks like a mark is protected too; spans beyond the
+    tenth are left as they are.
 
     Example:
         >>> protect("call anna at 7", number_spans("call anna at 7"))
@@ -119,10 +119,10 @@ def protect(text: str, spans: Iterable[Span], first: int = 0) -> Protected:
 
 
 def fill(text: str, protected: Protected, catalogue: Catalogue = EMPTY) -> Filled:
-    """Return a translation with the target values in place of its marks.
+    """Return a translation with its marks replaced by target values.
 
-    The rule for a translation that is not whole: a mark that stands a second time, or that the source does not have,
-    is left out; values of marks that are lost are appended in the order of the source.
+    Damaged translations are repaired: a mark that is repeated, or that the source does not have, is dropped; the values
+    of lost marks are appended in source order.
 
     Example:
         >>> fill("ruf um <v0> an", Protected("call at <v0>", (("<v0>", "7"),)))
@@ -149,11 +149,11 @@ def fill(text: str, protected: Protected, catalogue: Catalogue = EMPTY) -> Fille
 def protect_pair(
     source: str, target: str, target_lang: str, catalogue: Catalogue = EMPTY, first: int = 0
 ) -> tuple[str, str]:
-    """Return a training pair with marks where both sides hold the same thing.
+    """Return a training pair with marks for the values that both sides share.
 
-    That is: a value of the catalogue whose target value stands in the target; a number; a word that is the same on
-    both sides and is not of the target language's script (a name left as it is). What stands more often on one side
-    than on the other is paired in order as far as it goes.
+    These are a catalogue value whose target value occurs in the target; a number; a word that is equal on both sides
+    and not in the target language's script (a name left as it is). Values that occur more often on one side are paired
+    in order, and the excess is left.
     """
     pairs: list[tuple[Span, Span]] = []
     taken: set[Span] = set()
@@ -190,7 +190,7 @@ def protect_pair(
 
 
 def has_mark(text: str) -> bool:
-    """Return whether a text holds what looks like a mark."""
+    """Return whether a text contains a mark."""
     return _MARK.search(text) is not None
 
 
@@ -217,7 +217,7 @@ def _key(value: str) -> str:
 
 
 def _finder(values: Iterable[str]) -> re.Pattern[str]:
-    # Vowel signs are no word characters to re, so a word ends where none of these follows.
+    # re does not count vowel signs as word characters, so a word ends where none of these follows.
     inside = r"[\w\u0300-\u036f\u0900-\u0963\u0966-\u0dff]"
     longest = sorted(values, key=lambda value: (-len(value), value))
     return re.compile(rf"(?<!{inside})(?:{'|'.join(map(re.escape, longest))})(?!{inside})", re.IGNORECASE)

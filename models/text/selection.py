@@ -1,6 +1,6 @@
-"""Selection of what is like an in-domain set: moments that merge, distances from them, and exact shares by histogram.
+"""Selection of in-domain-like data: mergeable moments, distances from them, and exact shares by histogram.
 
-A cluster can sum each part by itself: moments and histograms of parts merge into those of the whole.
+The moments and histograms of parts, computed independently on a cluster, merge into those of the whole.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 Metric = Literal["cosine", "mahalanobis"]
 
-BINS = 1 << 22  # of a histogram: float32 numbers that are equal but for their last 10 bits share one
+BINS = 1 << 22  # of a histogram: float32 numbers that differ only in their last 10 bits share one
 
 
 @dataclass
 class Moments:
-    """How many vectors there are, their sum, and, for a covariance, the sum of their outer products (float64)."""
+    """The number of vectors, their sum and, for a covariance, the sum of their outer products (float64)."""
 
     count: int
     total: np.ndarray  # (dim,)
@@ -26,7 +26,7 @@ class Moments:
 
     @staticmethod
     def of(vectors: np.ndarray, *, covariance: bool = False) -> Moments:
-        """Return the moments of vectors (N, dim); those of length 0 are not counted."""
+        """Return the moments of vectors (N, dim); zero vectors are not counted."""
         given = unit(vectors)
         given = given[np.any(given, axis=1)]
         return Moments(len(given), given.sum(axis=0), given.T @ given if covariance else None)
@@ -37,13 +37,14 @@ class Moments:
         return Moments(self.count + other.count, self.total + other.total, outer)
 
     def centroid(self) -> Centroid:
-        """Return the mean, and of a covariance its inverse.
+        """Return the mean and, for a covariance, its inverse.
 
-        A sample covariance of few vectors cannot be inverted: it is shrunk towards a sphere as far as Chen, Wiesel,
-        Eldar and Hero found best for normal vectors ("Shrinkage algorithms for MMSE covariance estimation", 2010).
+        A sample covariance of few vectors is singular: it is shrunk towards a sphere by the coefficient that Chen,
+        Wiesel, Eldar and Hero derive for Gaussian vectors ("Shrinkage algorithms for MMSE covariance estimation",
+        2010).
 
         Raises:
-            ValueError: there are no vectors, or of a covariance less than two.
+            ValueError: there are no vectors, or fewer than two for a covariance.
         """
         if self.count < (1 if self.outer is None else 2):
             raise ValueError(f"{self.count} vectors")
@@ -56,27 +57,27 @@ class Moments:
         below = (self.count + 1 - 2 / size) * (squares - trace**2 / size)
         share = 1.0 if below <= 0 else min(1.0, above / below)
         shrunk = (1 - share) * sample + share * (trace / size) * np.eye(size)
-        if trace <= 0:  # all vectors are equal: every direction is as far
+        if trace <= 0:  # all vectors are equal: every direction counts the same
             shrunk = np.eye(size)
         return Centroid(mean, np.linalg.inv(shrunk))
 
 
 @dataclass(frozen=True)
 class Centroid:
-    """The middle of a set of vectors (dim,), and the inverse of their covariance (dim, dim), if that counts."""
+    """The mean of a set of vectors (dim,) and, for Mahalanobis distances, the inverse covariance (dim, dim)."""
 
     mean: np.ndarray
     precision: np.ndarray | None = None
 
     def distances(self, vectors: np.ndarray) -> np.ndarray:
-        """Return how far vectors (N, dim) are, as (N,) float32: 1 - cosine (0 to 2), or the Mahalanobis distance.
+        """Return the distances (N,) float32 of vectors (N, dim): 1 - cosine (0 to 2), or Mahalanobis.
 
-        A vector of length 0 has no direction: it is infinitely far.
+        The distance of a zero vector is infinite.
         """
         given = unit(vectors)
         none = ~np.any(given, axis=1)
         if self.precision is None:
-            # einsum adds in an order of its own for each row, whatever the other rows are.
+            # einsum's summation order of a row does not depend on the other rows.
             far = 1 - np.einsum("nd,d->n", given, unit(self.mean[None])[0])
         else:
             apart = given - self.mean
@@ -92,12 +93,12 @@ class Centroid:
 
 
 def load_centroid(mean: bytes, precision: bytes | None) -> Centroid:
-    """Return what :meth:`Centroid.files` gave."""
+    """Load the centroid stored by :meth:`Centroid.files`."""
     return Centroid(_array(mean), None if precision is None else _array(precision))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (N, dim) of length 1, as float64; those that are 0 or not finite as 0."""
+    """Return vectors (N, dim) normalised to length 1, as float64; zero or non-finite vectors become 0."""
     given = np.asarray(vectors, np.float64)
     length = np.linalg.norm(given, axis=1, keepdims=True)
     good = np.isfinite(length) & (length > 0)
@@ -117,20 +118,20 @@ def _array(data: bytes) -> np.ndarray:
 def places(distances: np.ndarray) -> np.ndarray:
     """Return the bin of each distance (float32): nearer ones are never in a later bin."""
     bits = (np.asarray(distances, np.float32) + np.float32(0)).view(np.uint32)  # no -0
-    # Numbers below 0 count down as their bits count up.
+    # The bit patterns of negative numbers are in reverse order.
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (ordered >> np.uint32(10)).astype(np.int64)
 
 
 def histogram(distances: np.ndarray) -> np.ndarray:
-    """Return how many distances are in each bin, (BINS,) int64; histograms add up."""
+    """Return the number of distances in each bin, (BINS,) int64; histograms can be added."""
     return np.bincount(places(distances), minlength=BINS)
 
 
 def border(counts: np.ndarray, number: int) -> tuple[int, int]:
-    """Return the bin in which the ``number`` nearest end, and how many of that bin belong to them.
+    """Return the bin that holds the last of the ``number`` nearest, and how many of that bin are among them.
 
-    ``number``: from 1 to how many there are.
+    ``number`` is from 1 to the total.
     """
     upto = np.cumsum(counts)
     place = int(np.searchsorted(upto, number))

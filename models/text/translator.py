@@ -1,4 +1,4 @@
-"""Translators: encoder-decoder transformers as Marian checkpoints hold them, with the units of both languages.
+"""Translators: encoder-decoder transformers in the form of Marian checkpoints, with the units of both languages.
 
 Vaswani et al., Attention is all you need, 2017, in the form of Junczys-Dowmunt et al., Marian, 2018 (transformers'
 ``MarianMTModel``): sinusoidal positions, layers normalised after their residual, the output tied to the embedding.
@@ -39,9 +39,9 @@ class TranslatorSizes(Settings):
     heads: int = Field(4, ge=1)
     """Attention heads of a layer."""
     dropout: float = Field(0.1, ge=0, lt=1)
-    """The share of activations that are dropped in training."""
+    """The probability of dropout in training."""
     positions: int = Field(256, ge=8)
-    """The most units of a text."""
+    """Maximum units of a text."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -53,7 +53,7 @@ class TranslatorSizes(Settings):
 
 
 def available() -> None:
-    """Refuse to go on where transformers or CTranslate2 is not installed."""
+    """Check that transformers and CTranslate2 are installed."""
     try:
         import ctranslate2  # noqa: F401
         import transformers  # noqa: F401
@@ -62,7 +62,7 @@ def available() -> None:
 
 
 def new_model(sizes: TranslatorSizes, units: TranslatorUnits) -> Any:
-    """Return a network with drawn weights (torch's generator is the caller's to seed)."""
+    """Return a network with random weights; the caller seeds torch's generator."""
     import torch
     from transformers import MarianConfig, MarianMTModel
 
@@ -101,7 +101,7 @@ def new_model(sizes: TranslatorSizes, units: TranslatorUnits) -> Any:
 
 
 def sizes_of(model: Any) -> dict[str, int]:
-    """Return the sizes of a network, and how many parameters it has."""
+    """Return the sizes of a network and its number of parameters."""
     config = model.config
     return {
         "dim": config.d_model,
@@ -113,10 +113,10 @@ def sizes_of(model: Any) -> dict[str, int]:
 
 
 def cross_entropy(model: Any, source: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the mean negative log-probability (nats) of target units, each row's end included.
+    """Return the mean negative log-probability (nats) of target units, end-of-sentence included.
 
-    ``source`` and ``target`` are unit numbers (rows, units), padded. Only real units reach the widest layer, and the
-    pad has no probability: its row stays zero, as decoding expects it.
+    ``source`` and ``target`` are padded unit numbers (rows, units). Only real units reach the output layer, and the pad
+    has no probability: its row stays zero, as decoding expects.
     """
     from torch.nn.functional import cross_entropy, linear
 
@@ -133,7 +133,7 @@ def cross_entropy(model: Any, source: Tensor, target: Tensor, smoothing: float =
 
 
 def save_translator(model: Any, units: TranslatorUnits) -> dict[str, bytes]:
-    """Return a translator's files by name; put into a folder, ``MarianMTModel.from_pretrained`` reads them too."""
+    """Return a translator's files by name; ``MarianMTModel.from_pretrained`` can read a folder of them."""
     from safetensors.torch import save
 
     tied = {_TIED} | (
@@ -156,7 +156,7 @@ def save_translator(model: Any, units: TranslatorUnits) -> dict[str, bytes]:
 def load_translator(read: Any, where: str, prefix: str = "") -> tuple[Any, TranslatorUnits]:
     """Read a translator of this project or a Marian checkpoint; return (network in eval mode, units).
 
-    ``read(name)`` gives a file's bytes, or ``None`` if it is absent. Weights are safetensors, or a state dictionary
+    ``read(name)`` returns a file's bytes, or ``None`` if it is absent. Weights are safetensors, or a state dictionary
     that is read without unpickling anything but tensors.
 
     Raises:
@@ -169,7 +169,7 @@ def load_translator(read: Any, where: str, prefix: str = "") -> tuple[Any, Trans
         described = json.loads(read(CONFIG) or b"null")
         if not isinstance(described, dict) or described.get("model_type") != "marian":
             kind = described.get("model_type") if isinstance(described, dict) else described
-            raise UserError(f"{where}: {CONFIG} is of a model {kind!r}; expected a Marian checkpoint")
+            raise UserError(f"{where}: {CONFIG} is of model type {kind!r}; expected a Marian checkpoint")
         config = MarianConfig(**described)
         tensors = _weights(read, where)
         model = MarianMTModel(config)
@@ -190,7 +190,7 @@ def _weights(read: Any, where: str) -> dict[str, Tensor]:
     if data is not None:
         from safetensors.torch import load
 
-        read_metadata(data, f"{where}: {WEIGHTS}")  # refuses what is not safetensors
+        read_metadata(data, f"{where}: {WEIGHTS}")  # rejects other formats
         return load(data)
     data = read(PICKLED)
     if data is None:
@@ -207,7 +207,7 @@ def _weights(read: Any, where: str) -> dict[str, Tensor]:
 
 
 def _take(model: Any, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy weights in. Names that stand for the same weights may be left out, and positions are computed."""
+    """Copy weights into the network; aliases of tied weights may be missing, and positions are computed."""
     held = model.state_dict(keep_vars=True)
     given = {name: value.float() for name, value in tensors.items() if "embed_positions" not in name}
     unknown = sorted(set(given) - set(held))
@@ -223,7 +223,7 @@ def _take(model: Any, tensors: dict[str, Tensor], where: str) -> None:
 
 
 def to_ctranslate2(model: Any, units: TranslatorUnits) -> Any:
-    """Return CTranslate2's specification of a network, to be saved into a folder."""
+    """Return CTranslate2's specification of a network, which can be saved into a folder."""
     import torch
     from ctranslate2.converters import transformers as converters
 
@@ -239,7 +239,7 @@ def to_ctranslate2(model: Any, units: TranslatorUnits) -> Any:
 
         def set_config(self, config: Any, model: Any, tokenizer: Any) -> None:
             config.eos_token, config.unk_token = END, UNKNOWN
-            config.decoder_start_token = END  # any: decoding starts from zeros
+            config.decoder_start_token = END  # unused: decoding starts from zeros
 
     with torch.no_grad():
         spec = Loader()(model.float().cpu(), None)
@@ -249,7 +249,7 @@ def to_ctranslate2(model: Any, units: TranslatorUnits) -> Any:
 
 
 def learning_rate(step: int, steps: int, warmup: float, peak: float) -> float:
-    """Return the learning rate: it rises over a share of the steps, then falls along a cosine to 0."""
+    """Return the learning rate: linear warmup over a share of the steps, then cosine decay to 0."""
     warm = max(1, round(warmup * steps))
     if step < warm:
         return peak * (step + 1) / warm

@@ -1,10 +1,10 @@
-"""A start for translators of little text: the network begins as a translator word by word.
+"""Initialisation of translators with little training text: the network starts as a word-by-word translator.
 
-Training on some ten thousand pairs spends most of its time on finding out which units go together, which counting does
-in seconds: target units get the leading singular vectors of their co-occurrence in pairs (as in latent semantic
+Training on some ten thousand pairs spends most of its time learning which units correspond, which counting finds in
+seconds: target units get the leading singular vectors of their co-occurrence in pairs (as in latent semantic
 analysis, Deerwester et al. 1990), and source units the mean of target units by their probability under IBM model 1
-(Brown et al. 1993). Attention over the source begins as the identity, so that the decoder writes what it attends to,
-and the other parts of each layer begin small. Nothing but the training pairs is used.
+(Brown et al. 1993). Cross-attention starts as the identity, so that the decoder copies the attended unit, and the other
+sublayers are scaled down. Only the training pairs are used.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST_PAIRS = 200_000  # that are counted
-ROUNDS = 6  # of expectation and maximisation
-_DRAWN = 0.5  # share of a drawn direction in a target unit's vector: units that always go together stay apart
+MOST_PAIRS = 200_000  # used for counting
+ROUNDS = 6  # of EM
+_DRAWN = 0.5  # weight of a random direction in a target unit's vector: separates units that always co-occur
 _ITERATIONS = 3
-_DAMPED = 0.3  # the part of their drawn weights that layers begin with where they would blur what passes through
+_DAMPED = 0.3  # factor of the random weights of sublayers that would blur the attended unit
 
 
 def bilingual_start(model: Any, source: Sequence[np.ndarray], target: Sequence[np.ndarray], seed: int) -> None:
-    """Set embeddings and attention of a new network from its training pairs, given as unit numbers with their ends.
+    """Initialise a new network from its training pairs, given as unit numbers with their ends.
 
-    Vectors are drawn as before for units that are in no pair. Networks with one embedding for both sides, where
-    vectors of source and target cannot differ, get the target's.
+    Units that are in no pair keep their random vectors. Networks with one embedding for both sides, where the vectors
+    of source and target cannot differ, get the target's.
     """
     _pass_through(model)
     config = model.config
@@ -65,7 +65,7 @@ def lexicon(source: Sequence[np.ndarray], target: Sequence[np.ndarray], vocabula
     sizes = np.array([len(row) for row in target])
     linked = np.concatenate([np.repeat(s, len(t)) for s, t in zip(source, target, strict=True)])
     others = np.concatenate([np.tile(t, len(s)) for s, t in zip(source, target, strict=True)])
-    # Which target place of which pair each link belongs to.
+    # The target position, over all pairs, of each link.
     starts = np.cumsum(sizes) - sizes
     place = np.concatenate(
         [start + np.tile(np.arange(len(t)), len(s)) for s, t, start in zip(source, target, starts, strict=True)]
@@ -94,13 +94,13 @@ def _target_vectors(
         pairs.append(np.full(len(held), number))
     unit = np.concatenate(units).astype(np.int64)
     found = np.bincount(unit, minlength=2 * vocabulary)
-    weight = np.log1p(len(source) / np.maximum(found, 1))[unit]  # rare units tell more
+    weight = np.log1p(len(source) / np.maximum(found, 1))[unit]  # rare units are more informative
     indices = torch.from_numpy(np.stack([unit, np.concatenate(pairs)]))
     counts = torch.sparse_coo_tensor(
         indices, torch.from_numpy(weight).float(), (2 * vocabulary, len(source)), check_invariants=True
     ).coalesce()
     rank = min(dim, *counts.shape)
-    # Subspace iteration (Halko et al. 2011), with the caller's generator.
+    # Subspace iteration (Halko et al. 2011), with the given generator.
     basis = torch.linalg.qr(counts @ torch.randn(len(source), rank, generator=generator))[0]
     for _ in range(_ITERATIONS):
         basis = torch.linalg.qr(counts @ (counts.T @ basis))[0]

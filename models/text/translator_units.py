@@ -1,8 +1,8 @@
-"""Units of a translator: SentencePiece pieces of each side and their numbers, laid out as Marian checkpoints are.
+"""Units of a translator: SentencePiece pieces of each side and their numbers, in the layout of Marian checkpoints.
 
-A folder or artifact holds ``source.spm``, ``target.spm``, ``vocab.json`` and, where the sides have numbers of their
-own, ``target_vocab.json``. Languages and the form of the text are in ``translator.json``, or, in a checkpoint of the
-user's, in Marian's ``tokenizer_config.json``.
+A folder or artifact holds ``source.spm``, ``target.spm``, ``vocab.json`` and, if the sides have separate vocabularies,
+``target_vocab.json``. Languages and text normalisation are in ``translator.json`` or, in a user's checkpoint, in
+Marian's ``tokenizer_config.json``.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from gristmill.shards.settings import Settings
 END, UNKNOWN, PAD = "</s>", "<unk>", "<pad>"
 SOURCE_SPM, TARGET_SPM, SOURCE_VOCAB, TARGET_VOCAB = "source.spm", "target.spm", "vocab.json", "target_vocab.json"
 TOKENIZER, DESCRIPTION = "tokenizer_config.json", "translator.json"
-MOST_LINES = 400_000  # that pieces are fitted to: more lines take longer and change little
+MOST_LINES = 400_000  # for fitting pieces: more take longer and change little
 
 
 class UnitSettings(Settings):
     """The units of a translator that is trained from scratch."""
 
     units: int = Field(4000, ge=50)
-    """The most units of each language."""
+    """Maximum units of each language."""
     lower: bool = True
-    """Whether text is written in lower case."""
+    """Whether text is lowercased."""
     placeholders: bool = True
     """Whether names, numbers and slot values become marks (:mod:`gristmill.models.text.placeholders`)."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """The pieces of one language: SentencePiece's serialised model, and the tokens by number (the last is the pad)."""
+    """The pieces of one language: a serialised SentencePiece model, and the tokens by number (the last is the pad)."""
 
     model: bytes = field(repr=False)
     tokens: tuple[str, ...] = field(repr=False)
@@ -62,10 +62,10 @@ class Side:
 
 @dataclass(frozen=True)
 class TranslatorUnits:
-    """Both sides of a translator, its languages, and how text is written before it is cut into pieces.
+    """Both sides of a translator, its languages, and the normalisation of text before it is split into pieces.
 
-    ``lower``: everything is written in lower case; ``placeholders``: it was trained with marks; ``prefix``: a token
-    before each source text that names the target language, for checkpoints of several.
+    ``lower``: text is lowercased; ``placeholders``: it was trained with marks; ``prefix``: a token before each source
+    text that names the target language, for multilingual checkpoints.
     """
 
     source: Side
@@ -77,12 +77,12 @@ class TranslatorUnits:
     prefix: str = ""
 
     def form(self, text: str) -> str:
-        """Return a text as the translator reads and writes it."""
+        """Return a text as normalised for the translator."""
         text = normalise(text)
         return text.lower() if self.lower else text
 
     def source_tokens(self, text: str) -> list[str]:
-        """Return the pieces of a source text with the end behind them; what has no number is the unknown token."""
+        """Return the pieces of a source text and the end token; pieces without a number become the unknown token."""
         found = self.source.pieces.encode(self.form(text), out_type=str)
         known = self.source.number
         prefix = [self.prefix] if self.prefix else []
@@ -93,7 +93,7 @@ class TranslatorUnits:
         return [self.source.number[token] for token in self.source_tokens(text)]
 
     def target_ids(self, text: str) -> list[int]:
-        """Return the numbers of a target text's pieces, the end behind them."""
+        """Return the numbers of a target text's pieces and the end token."""
         known = self.target.number
         found = self.target.pieces.encode(self.form(text), out_type=str)
         return [*(known.get(piece, known[UNKNOWN]) for piece in found), known[END]]
@@ -109,7 +109,7 @@ class TranslatorUnits:
         return self.source.tokens == self.target.tokens
 
     def to_files(self) -> dict[str, bytes]:
-        """Return the files that :meth:`from_files` reads, and which Marian's tokenizer reads too."""
+        """Return the files for :meth:`from_files`, which Marian's tokenizer can read too."""
         vocabularies = {SOURCE_VOCAB: self.source.number}
         if not self.joint:
             vocabularies[TARGET_VOCAB] = self.target.number
@@ -136,10 +136,11 @@ class TranslatorUnits:
 
     @classmethod
     def from_files(cls, read: Callable[[str], bytes | None], where: str, prefix: str = "") -> TranslatorUnits:
-        """Read the units of an artifact or of a Marian checkpoint; ``read`` gives a file, or ``None`` if it is absent.
+        """Read the units of an artifact or of a Marian checkpoint; ``read`` returns a file, or ``None`` if it is
+        absent.
 
         Raises:
-            UserError: a file is missing or not what its name says.
+            UserError: a file is missing or malformed.
         """
 
         def needed(name: str) -> bytes:
@@ -166,12 +167,12 @@ class TranslatorUnits:
             }
         if prefix and prefix not in source:
             codes = [token for token in source if token.startswith(">>")]
-            raise UserError(f"{where}: has no token {prefix!r}; expected one of {', '.join(codes) or 'none at all'}")
+            raise UserError(f"{where}: has no token {prefix!r}; expected one of {', '.join(codes) or 'none'}")
         sides = []
         for name, tokens in ((SOURCE_SPM, source), (TARGET_SPM, target)):
             sides.append(Side(needed(name), tokens))
             try:
-                _ = sides[-1].pieces  # a damaged file is refused now, not with each text
+                _ = sides[-1].pieces  # a damaged file fails now, not with each text
             except RuntimeError:
                 raise UserError(f"{where}: {name} is damaged; expected a SentencePiece model") from None
         return cls(sides[0], sides[1], **described)
@@ -186,7 +187,7 @@ def fit_units(
 ) -> TranslatorUnits:
     """Fit pieces of each side (unigram models, Kudo 2018; fewer where the text is small) to the texts of pairs.
 
-    Both sides get as many numbers, since Marian has one number for the pad of both, the last one.
+    Both sides are filled up to the same size, since Marian has one pad number for both, the last one.
     """
     empty = Side(b"", ())
     form = TranslatorUnits(empty, empty, source_lang, target_lang, settings.lower, settings.placeholders).form
@@ -212,5 +213,5 @@ def _tokens(data: bytes, where: str) -> tuple[str, ...]:
     if [numbers[token] for token in tokens] != list(range(len(tokens))):
         raise UserError(f"{where}: the numbers of its tokens have gaps; expected 0 to {len(tokens) - 1}")
     if END not in numbers or UNKNOWN not in numbers or tokens[-1] != PAD:
-        raise UserError(f"{where}: expected {END} and {UNKNOWN} among its tokens, and {PAD} as the last one")
+        raise UserError(f"{where}: expected {END} and {UNKNOWN} among its tokens, and {PAD} as the last")
     return tuple(tokens)

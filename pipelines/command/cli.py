@@ -1,4 +1,4 @@
-"""The command ``gristmill``. Heavy imports stay inside the commands, so that ``--help`` answers at once."""
+"""The command ``gristmill``. Heavy imports are inside the commands, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A recipe file, or one that is shipped, by name: distill.")
+    str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a bundled one, such as distill.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file.")
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override those of the file.")
 ]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="The output of a run: a path or URL.")]
 Address = Annotated[
     str | None,
-    typer.Option(metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The dashboard's, such as http://HOST:8265."),
+    typer.Option(
+        metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The URL of the dashboard, such as http://HOST:8265."
+    ),
 ]
 
-_INTERRUPTED = "gristmill: interrupted; what is committed is kept, the same command goes on from there"
+_INTERRUPTED = "gristmill: interrupted; committed work is kept, and the same command resumes it"
 
 
 def main() -> None:
@@ -46,8 +48,8 @@ def main() -> None:
     app(prog_name="gristmill")
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what users can put right into sentences and exit codes; bugs keep their traceback."""
+def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Report errors that users can fix as sentences with exit codes; bugs keep their traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -63,11 +65,11 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
             print(_INTERRUPTED, file=sys.stderr)
             raise typer.Exit(130) from None
         except SystemExit:
-            # A local Ray answers SIGTERM by ending its processes and sys.exit; its own exit hooks would now abort.
+            # On SIGTERM a local Ray ends its processes and calls sys.exit; its exit hooks would now abort.
             print(_INTERRUPTED, file=sys.stderr, flush=True)
             os._exit(130)
         except BrokenPipeError:
-            sys.stderr.close()  # else Python complains about it at exit
+            sys.stderr.close()  # else Python reports it at exit
             raise typer.Exit(1) from None
 
     return wrapped
@@ -78,7 +80,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 
 @app.command()
-@_told
+@_reports_errors
 def run(
     config: Config,
     overrides: Overrides = None,
@@ -91,9 +93,9 @@ def run(
 
 
 @app.command()
-@_told
+@_reports_errors
 def requeue(out: Out, overrides: Overrides = None) -> None:
-    """Run the quarantined records of OUT again, and what depends on them."""
+    """Reprocess the quarantined records of OUT, and the work that depends on them."""
     from gristmill.pipelines.config import load_saved
     from gristmill.shards.store import absolute
 
@@ -120,15 +122,15 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
 
 
 @app.command()
-@_told
+@_reports_errors
 def plan(
     config: Config,
     overrides: Overrides = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Records of each source that are tried.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Records of each source to try.")] = None,
     cpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a CPU hour.")] = None,
     gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a GPU hour.")] = None,
 ) -> None:
-    """Tell what a run would do, take and cost; nothing of it is done."""
+    """Estimate the work, time and cost of a run, without running it."""
     from gristmill.pipelines.command.plan import make_plan, show_plan
     from gristmill.pipelines.config import load
 
@@ -139,13 +141,13 @@ def plan(
 
 
 @app.command()
-@_told
+@_reports_errors
 def status(
     out: Out,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Tell it again until the run is over.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until the run is over.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Interval of --watch.")] = 2.0,
 ) -> None:
-    """Tell how far a run is, from what it has committed."""
+    """Show the progress of a run, from its committed work."""
     from gristmill.pipelines.command.status import show_status
     from gristmill.shards.store import absolute
 
@@ -153,7 +155,7 @@ def status(
 
 
 @app.command()
-@_told
+@_reports_errors
 def audit(out: Out) -> None:
     """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
     import json
@@ -172,16 +174,18 @@ def audit(out: Out) -> None:
 
 
 @app.command()
-@_told
+@_reports_errors
 def inspect(
-    url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set, or the output of a run.")],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show, of each set.")] = 5,
+    url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set or the output of a run.")],
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show of each set.")] = 5,
     where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE that a record must have.")] = None,
-    rejects: Annotated[bool, typer.Option("--rejects", help="Show the records turned down.")] = False,
-    quarantine: Annotated[bool, typer.Option("--quarantine", help="Show the records that broke a stage.")] = False,
-    save_audio: Annotated[str | None, typer.Option(metavar="DIR", help="Write the audio shown into DIR.")] = None,
+    rejects: Annotated[bool, typer.Option("--rejects", help="Show the rejected records.")] = False,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="Show the records that made a stage fail.")] = False,
+    save_audio: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write the audio of the records into DIR.")
+    ] = None,
 ) -> None:
-    """Look at records."""
+    """Show records."""
     from gristmill.pipelines.command.inspect import show_records
     from gristmill.shards.store import absolute
 
@@ -190,18 +194,20 @@ def inspect(
 
 
 @app.command()
-@_told
+@_reports_errors
 def export(
     url: Annotated[str, typer.Argument(metavar="SET", help="A sealed set: its folder, or OUT/NAME of a run.")],
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="huggingface, nemo, lhotse or webdataset.")],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="A free path or URL.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="An unused path or URL.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="runner=ray|inprocess, workers=N.")
     ] = None,
-    columns: Annotated[str | None, typer.Option(metavar="A,B", help="Columns that go along; else all fit.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Columns to export [all that the format can hold].")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Export a set in a form that other tools read, or go on with an export."""
+    """Export a set in another tool's format, or resume an export."""
     from gristmill.pipelines.command.export import export_set
     from gristmill.pipelines.progress import shown
 
@@ -216,7 +222,7 @@ def export(
 
 
 @app.command()
-@_told
+@_reports_errors
 def rerank(
     lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
@@ -226,7 +232,7 @@ def rerank(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Score lists of hypotheses by the re-rankers of their domains, or go on with it."""
+    """Score lists of hypotheses with the re-rankers of their domains, or resume scoring."""
     from gristmill.pipelines.command.rerank import rerank_lists
     from gristmill.pipelines.progress import shown
 
@@ -236,33 +242,35 @@ def rerank(
         print("nothing to do: everything was finished by an earlier run")
     print(f"ranked {made.records} lists: {made.url}")
     if broken := made.seal["quarantined"]:
-        print(f"{broken} lists could not be scored; `gristmill inspect {made.url} --quarantine` tells why")
+        print(f"{broken} lists could not be scored; `gristmill inspect {made.url} --quarantine` shows why")
         raise typer.Exit(0 if made.records else 1)
 
 
 @app.command()
-@_told
+@_reports_errors
 def swap(
     new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of those in use.")],
-    held_out: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set of lists that neither saw.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of the weights in use.")],
+    held_out: Annotated[
+        str, typer.Argument(metavar="LISTS", help="A sealed set of lists that neither was trained on.")
+    ],
 ) -> None:
-    """Exchange one domain's re-ranker, unless held-out lists say that the new one is worse."""
+    """Replace one domain's re-ranker, unless the new one is worse on held-out lists."""
     from gristmill.pipelines.command.rerank import swap
 
-    told = swap(new, weights, held_out)
-    print(f"exchanged: held-out log loss {told.new:.4f}, before {told.old:.4f} ({told.n} hypotheses)")
+    gate = swap(new, weights, held_out)
+    print(f"replaced: held-out log loss {gate.new:.4f}, before {gate.old:.4f} ({gate.n} hypotheses)")
 
 
 @app.command()
-@_told
+@_reports_errors
 def doctor(
     out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs",
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Look at each node too; always so where RAY_ADDRESS is set.")
+        bool, typer.Option("--cluster", help="Check each node as well; implied if RAY_ADDRESS is set.")
     ] = False,
 ) -> None:
-    """Check this machine before a run, and each node of the cluster."""
+    """Check that this machine, and each node of the cluster, is ready for a run."""
     from gristmill.pipelines.command.doctor import show_checks
     from gristmill.shards.store import absolute
 
@@ -271,7 +279,7 @@ def doctor(
 
 
 @app.command()
-@_told
+@_reports_errors
 def submit(
     config: Config,
     overrides: Overrides = None,
@@ -280,7 +288,7 @@ def submit(
     submission_id: Annotated[str | None, typer.Option(metavar="ID", help="A name for the job.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
 ) -> None:
-    """Run or resume a recipe as a job of a Ray cluster; the exit code is that of its run."""
+    """Run or resume a recipe as a job of a Ray cluster; the exit code is the run's."""
     from gristmill.pipelines.command.submit import submit
 
     code = submit(config, overrides or [], _address(address), submission_id, env or [], wait=not no_wait)
@@ -289,9 +297,12 @@ def submit(
 
 
 @app.command()
-@_told
-def stop(job: Annotated[str, typer.Argument(metavar="ID", help="What submit said.")], address: Address = None) -> None:
-    """End a submitted job; what it committed is kept."""
+@_reports_errors
+def stop(
+    job: Annotated[str, typer.Argument(metavar="ID", help="The job's id, as printed by submit.")],
+    address: Address = None,
+) -> None:
+    """End a submitted job; its committed work is kept."""
     from gristmill.pipelines.command.submit import stop
 
     stop(job, _address(address))
@@ -299,12 +310,14 @@ def stop(job: Annotated[str, typer.Argument(metavar="ID", help="What submit said
 
 def _address(given: str | None) -> str:
     if given is None:
-        raise UserError("--address: not given; expected that of the cluster's dashboard, such as http://127.0.0.1:8265")
+        raise UserError(
+            "--address: not given; expected the address of the cluster's dashboard, such as http://127.0.0.1:8265"
+        )
     return given
 
 
 @app.command()
-@_told
+@_reports_errors
 def manifest(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
     fleet: Annotated[
@@ -312,7 +325,7 @@ def manifest(
         typer.Argument(metavar="[FLEET] [KEY=VALUE]...", help="A fleet file [configs/fleet.yaml], and settings."),
     ] = None,
 ) -> None:
-    """Print what starts a fleet on Kubernetes, on a cloud or under Slurm."""
+    """Print the manifest that starts a fleet on Kubernetes, on a cloud or under Slurm."""
     from gristmill.pipelines.command.manifest import render
 
     print(render(kind, fleet or []), end="")

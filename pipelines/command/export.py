@@ -1,8 +1,8 @@
-"""Exports a sealed set in a form that other tools read: Hugging Face Parquet, NeMo manifest, Lhotse cuts, WebDataset.
+"""Exports a sealed set to the formats of other tools: Hugging Face Parquet, NeMo manifest, Lhotse cuts, WebDataset.
 
-The records are written shard by shard as a step of the engine, whose receipts lie in ``.gristmill`` below the
-destination (readers pass hidden folders over; ``gristmill audit DEST/.gristmill`` audits them). The manifest or card
-is written last: an export without it is not finished, and the same command goes on with it.
+The records are written shard by shard as a step of the engine, whose receipts are stored in ``.gristmill`` below the
+destination (readers skip hidden folders; ``gristmill audit DEST/.gristmill`` audits them). The manifest or card is
+written last: an export without it is unfinished, and the same command resumes it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from gristmill.shards.finding import find_below
 from gristmill.shards.step import Step
 from gristmill.shards.store import absolute
 
-BOOKS = ".gristmill"  # below the destination: receipts, and what the export is of
+BOOKS = ".gristmill"  # below the destination: receipts, and the export's identity
 _MARK = "export.json"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to."""
+    """The result of an export."""
 
     dest: str
     manifest: str  # URL of the file that was written last
     records: int
     left_out: dict[str, int]  # reason or error -> records
-    fresh: bool  # there was something to do
+    fresh: bool  # whether there was anything to do
 
 
 def export_set(
@@ -50,12 +50,12 @@ def export_set(
     settings: Sequence[str] = (),
     progress: RunProgress | None = None,
 ) -> Exported:
-    """Export the sealed set at ``url`` (a set, or the output of a run and a set's name) to ``dest``, or go on with it.
+    """Export the sealed set at ``url`` (a set, or the output of a run and a set's name) to ``dest``, or resume.
 
     ``settings`` are ``runner=ray|inprocess`` and ``workers=N``.
 
     Raises:
-        UserError: there is no such set, format or column; the destination holds something else.
+        UserError: the set, format or column does not exist, or the destination contains something else.
     """
     dest = absolute(dest)
     common = carried_out("export", dest, settings)
@@ -84,7 +84,7 @@ def _carry_out(
     name = ""
     for name, parts in manifests(form, export).items():
         if fresh or not store.exists(store.join(dest, name)):
-            fresh = True  # what follows may be of an earlier time
+            fresh = True  # the files below may be from an earlier export
             _publish(store.join(dest, name), parts(), books)
     left_out = {**made.seal["reasons"], **made.seal["errors"]}
     return Exported(dest, store.join(dest, name), made.records, left_out, fresh)
@@ -102,10 +102,10 @@ def find_set(url: str) -> SealedSet:
         sealed = [one for one in sealed if one.url.rstrip("/") in newest] or sealed
     if len(sealed) > 1:
         names = [one.url.removeprefix(url).strip("/") for one in sealed]
-        short = [name.rpartition("/")[0] or name for name in names]  # without the fingerprint, where one can
+        short = [name.rpartition("/")[0] or name for name in names]  # without the fingerprint, if unambiguous
         names = short if len(set(short)) == len(short) else names
         raise UserError(
-            f"{url}: holds several sets ({', '.join(names)}); expected one, for example {store.join(url, names[0])}"
+            f"{url}: contains several sets ({', '.join(names)}); expected one, for example {store.join(url, names[0])}"
         )
     return sealed[0]
 
@@ -120,7 +120,7 @@ def _of_newest_run(url: str) -> set[str]:
 
 
 def _claim(dest: str, form: str, source: SealedSet, step: Step) -> None:
-    """Make the destination this export's, or refuse one that holds something else."""
+    """Claim the destination for this export, or raise a :class:`UserError` if it contains something else."""
     mark = {"format": form, "set": source.name, "digest": source.digest, "step": step.fingerprint(0)}
     url = store.join(dest, BOOKS, _MARK)
     data = store.read_if_present(url)
@@ -128,20 +128,20 @@ def _claim(dest: str, form: str, source: SealedSet, step: Step) -> None:
         names = [name for name in store.list_names(dest) if name != BOOKS]
         if names:
             some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            raise UserError(f"{dest}: holds something else ({some}); expected a place that is free, or this export")
+            raise UserError(f"{dest}: contains something else ({some}); expected an unused path, or this export")
         store.put_if_absent(url, canonical.dumps(mark))
         data = store.read_bytes(url)
     held = json.loads(data)
     if held != mark:
-        what = f"{held['format']} export of the set {held['set']} ({held['digest'][:12]})"
+        found = f"{held['format']} export of the set {held['set']} ({held['digest'][:12]})"
         alike = (held["format"], held["digest"]) == (form, source.digest)
         raise UserError(
-            f"{dest}: holds the {what}{' with other columns' if alike else ''}; expected a place that is free"
+            f"{dest}: contains the {found}{' with other columns' if alike else ''}; expected an unused path"
         )
 
 
 def _publish(url: str, parts: Iterable[bytes], books: str) -> None:
-    """Write a file from parts, whole or not at all; memory holds a part, the disk all of them."""
+    """Write a file from parts, atomically; memory holds one part, the disk all of them."""
     fs, path = store.filesystem(url)
     near = books if store.is_local(books) else None  # a rename works within one file system
     with tempfile.TemporaryDirectory(prefix=".part-", dir=near and store.filesystem(near)[1]) as folder:

@@ -1,4 +1,4 @@
-"""Carries a recipe out: checks what it needs, hands it its run, and leaves its report."""
+"""Execution of a recipe: checks its requirements, runs it, and writes its report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gristmill.pipelines.run import Cluster, Run
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 
-PLAN = "plan.json"  # below OUT: the newest estimate
-ANSWER_WITHIN = 20.0  # seconds a storage has to answer at all
+PLAN = "plan.json"  # below OUT: the latest estimate
+ANSWER_WITHIN = 20.0  # seconds until a storage must have answered
 
 T = TypeVar("T")
 
 
 def make_cluster(common: Common) -> Cluster:
-    """Return where the recipe's work is done. Ray is started when the first work comes."""
+    """Return the cluster that executes the recipe's work; Ray is started with the first work."""
     run = store.last_name(common.out)
     log = common.log.below(common.out)
     check(log, run)
@@ -48,7 +48,7 @@ def make_cluster(common: Common) -> Cluster:
 
 
 def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
-    """Return how a command other than a recipe's carries its work out, from ``runner=...`` and ``workers=N``."""
+    """Return the common settings of a command without a recipe, from ``runner=...`` and ``workers=N``."""
     values: dict[str, str] = {}
     for setting in settings:
         key, sign, value = setting.partition("=")
@@ -64,23 +64,23 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
 
 
 def check_storage(loaded: Loaded) -> None:
-    """Refuse an output that cannot be written and object storage that does not answer, before anything is made."""
+    """Check, before any work, that the output can be written and that object storages respond."""
     check_out(loaded.common.out)
     for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
         if not answered(url, functools.partial(_reached, url)):
-            raise UserError(f"{url}: there is no such bucket, or it is not yours to see")
+            raise UserError(f"{url}: there is no such bucket, or it is not accessible")
 
 
 def check_out(out: str) -> None:
-    """Refuse an output folder that cannot be written."""
+    """Check that the output folder can be written."""
     if store.is_local(out):
         path = Path(store.filesystem(out)[1])
         try:
             nearest = next(p for p in (path, *path.parents) if p.exists())
         except PermissionError as error:
-            raise UserError(f"out={out}: {path.parent} cannot be looked into ({error.strerror})") from None
+            raise UserError(f"out={out}: {path.parent} cannot be read ({error.strerror})") from None
         if not nearest.is_dir():
-            raise UserError(f"out={out}: {nearest} is a file; expected a folder, or a path that is free")
+            raise UserError(f"out={out}: {nearest} is a file; expected a folder, or an unused path")
         try:
             tempfile.TemporaryDirectory(prefix=".gristmill-", dir=nearest).cleanup()
         except OSError as error:
@@ -88,11 +88,11 @@ def check_out(out: str) -> None:
         return
     bucket = _bucket(out)
     if not answered(bucket, lambda: _reached(bucket)):
-        raise UserError(f"out={out}: there is no bucket {bucket}, or it is not yours to see; expected one that exists")
+        raise UserError(f"out={out}: there is no bucket {bucket}, or it is not accessible; expected one that exists")
 
 
 def check_nodes(common: Common) -> None:
-    """Refuse an output on the disk of one machine where the cluster that is joined has several."""
+    """Check that the output is not on the disk of one machine if the joined cluster has several."""
     from gristmill.cluster import nodes, session
 
     if common.runner == "ray" and session.joined() and store.is_local(common.out):
@@ -101,7 +101,7 @@ def check_nodes(common: Common) -> None:
 
 
 def answered(url: str, ask: Callable[[], T]) -> T:
-    """Return what a storage answers; one that says nothing for long is refused."""
+    """Return a storage's response, or raise a :class:`UserError` if it takes too long."""
     result: list[T] = []
     errors: list[BaseException] = []
 
@@ -111,7 +111,7 @@ def answered(url: str, ask: Callable[[], T]) -> T:
         except BaseException as error:
             errors.append(error)
 
-    # A client library may wait for minutes and cannot be interrupted; its thread ends with the process.
+    # A client library may block for minutes and cannot be interrupted; its thread ends with the process.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(ANSWER_WITHIN)
@@ -126,7 +126,7 @@ def answered(url: str, ask: Callable[[], T]) -> T:
 
 
 def _reached(bucket: str) -> bool:
-    # This fails where the storage cannot be reached; asked whether a bucket exists, clients then say no.
+    # This raises if the storage is unreachable, whereas clients then report that a bucket does not exist.
     with store.patience(ANSWER_WITHIN / 2):
         store.exists(store.join(bucket, ".gristmill"))
         return store.exists(bucket)
@@ -147,7 +147,7 @@ def _bucket(url: str) -> str:
 
 
 def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
-    """Run or resume a recipe and leave its report; return the run, and whether there was anything to do."""
+    """Run or resume a recipe and write its report; return the run, and whether there was anything to do."""
     from gristmill.pipelines.provenance import add_provenance
     from gristmill.pipelines.report.write import write_report
 
@@ -178,6 +178,6 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
 
 
 def estimate(out: str) -> dict[str, Any]:
-    """Return what ``gristmill plan`` foretold of the run under ``out``, empty if it was not asked."""
+    """Return the estimate of ``gristmill plan`` for the run under ``out``; empty if there is none."""
     data = store.read_if_present(store.join(out, PLAN))
     return {} if data is None else json.loads(data)["estimate"]

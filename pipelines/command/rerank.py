@@ -1,4 +1,4 @@
-"""The verbs ``rerank`` and ``swap``: weights of re-rankers are used on lists, and exchanged behind a gate."""
+"""The commands ``rerank`` and ``swap``: re-rankers score lists, and are replaced if held-out lists allow it."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ EXPECTED = "a sealed set, or a .parquet or .jsonl file, of records with `id` and
 def rerank_lists(
     lists: str, weights: str, out: str, settings: Sequence[str] = (), progress: RunProgress | None = None
 ) -> tuple[SealedSet, bool]:
-    """Score lists of hypotheses by the weights in a folder: ``scores`` and ``best`` (-1: no hypothesis) are added.
+    """Score lists of hypotheses with the weights in a folder, adding ``scores`` and ``best`` (-1: no hypothesis).
 
-    ``settings`` are ``runner=ray|inprocess`` and ``workers=N``. Returned are the set, and whether anything was done.
+    ``settings`` are ``runner=ray|inprocess`` and ``workers=N``. Returns the set, and whether anything was done.
 
     Raises:
-        UserError: the lists or the weights are missing, or a list needs a domain or a column that is not there.
+        UserError: the lists or the weights are missing, or a list needs a domain or a column that does not exist.
     """
     out = absolute(out)
-    stage = Rerank.stage(folder=folder_ref(absolute(weights)))  # refused before any list is read
+    stage = Rerank.stage(folder=folder_ref(absolute(weights)))  # checked before any list is read
     common = carried_out("rerank", out, settings)
     check_out(out)
     run = Run(out, make_cluster(common), progress=progress or RunProgress())
     with leased(run, partial(check_nodes, common)):
-        # A list that cannot be scored costs itself: there is no recipe here that many of them would spoil.
+        # A list that cannot be scored costs only itself: no recipe's results depend on the number of them.
         ranked = run.step(Step("ranked", (stage,), _source(run, absolute(lists)), max_quarantine=1.0))
         fresh = any(not trace.kept for trace in run.trace)
         run.write_ledger("rerank")
@@ -52,12 +52,12 @@ def rerank_lists(
 
 
 def swap(new: str, weights: str, held_out: str) -> Gate:
-    """Put a domain's new weights into a folder, unless its hypotheses in held-out lists have a higher log loss by them.
+    """Put a domain's new weights into a folder, unless their log loss on its held-out hypotheses is higher.
 
-    A domain that has no weights there yet competes with R0.
+    Without weights in the folder, a domain's new weights are compared with R0.
 
     Raises:
-        UserError: the new weights are refused, a place is missing, or a held-out list cannot be scored.
+        UserError: the new weights are worse, a path does not exist, or a held-out list cannot be scored.
     """
     data = store.read_if_present(absolute(new))
     if data is None:
@@ -80,7 +80,7 @@ def swap(new: str, weights: str, held_out: str) -> Gate:
 
 
 def _held_out(sealed: SealedSet, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Give the lists of the test part, or all where there is no such part."""
+    """Yield the lists of the test part, or all lists if there are no parts."""
     fold = ["fold"] if "fold" in sealed.schema.names else []
     for table in sealed.tables([*columns, *fold]):
         yield (table.filter(pc.equal(table["fold"], -1)) if fold else table).select(columns)

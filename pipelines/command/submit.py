@@ -1,4 +1,4 @@
-"""Submits a recipe to a cluster and follows it there."""
+"""Submission of a recipe to a cluster, whose log is followed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def submit(
     variables: Sequence[str] = (),
     wait: bool = True,
 ) -> int:
-    """Submit a recipe that was checked here and follow its log; return the exit code of its run.
+    """Check a recipe, submit it and follow its log; return the exit code of its run.
 
     Raises:
-        UserError: the recipe is not right, its output would not outlive the job, or the cluster refuses.
+        UserError: the recipe is invalid, its output would not outlive the job, or the cluster rejects it.
     """
-    load(config, overrides)  # the user's own modules that it names are loaded, and so known
+    load(config, overrides)  # loads, and so registers, the user's modules that it names
     config = find(config)
     text = store.read_bytes(config)
     check_out(config, text, overrides)
@@ -42,27 +42,27 @@ def submit(
     if not wait:
         return 0
     try:
-        return cluster.follow(job, _tell)
+        return cluster.follow(job, _print)
     except KeyboardInterrupt:
-        print(f"gristmill: no longer following; {job} goes on, {stop} ends it", file=sys.stderr)
+        print(f"gristmill: no longer following; {job} continues, {stop} ends it", file=sys.stderr)
         return STOPPED_FOLLOWING
 
 
 def stop(job: str, address: str) -> None:
-    """End a job of a cluster; what it committed is kept."""
-    print(f"{job}: {JobServer(address).stop(job)}; what is committed is kept, the same submission goes on from there")
+    """End a job of a cluster; its committed work is kept."""
+    print(f"{job}: {JobServer(address).stop(job)}; committed work is kept, and the same submission resumes it")
 
 
 def check_out(config: str, text: bytes, overrides: Sequence[str]) -> None:
-    """Refuse an output below the job's working folder, which goes with the job."""
+    """Check that the output is not below the job's working folder, which is deleted with the job."""
     from omegaconf import OmegaConf
 
     given: Any = OmegaConf.merge(OmegaConf.create(text.decode()), OmegaConf.from_dotlist(list(overrides)))
     out = str(given.get("out") or "")
     if "://" not in out and not Path(out).is_absolute():
         raise UserError(
-            f"{config}: out={out or 'runs/...'}: a relative path would lie in the job's copy of the code and go with "
-            "it; expected a URL such as s3://bucket/folder, or the full path of a folder that all nodes share"
+            f"{config}: out={out or 'runs/...'}: a relative path would be in the job's copy of the code and be deleted "
+            "with it; expected a URL such as s3://bucket/folder, or the full path of a folder that all nodes share"
         )
 
 
@@ -73,6 +73,6 @@ def _variable(item: str) -> tuple[str, str]:
     return name, value
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""``report.json``: the data of a report for tools."""
+"""``report.json``: a report's data for tools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.report.tables import label_of, summary
 
-# What another run of the same work measures anew; the rest decides whether a report has to be written.
+# Measured anew by a rerun of the same work; only a change of the rest makes a report be rewritten.
 _VOLATILE = ("plan", "versions", "identity")
 
 
@@ -57,7 +57,7 @@ def to_json(report: Report) -> bytes:
 
 
 def identity(data: bytes) -> str | None:
-    """Return the identity of a written report: equal for two that say the same; None of what is no report."""
+    """Return the identity of a written report, equal for equal results; ``None`` if the data is not a report."""
     try:
         return json.loads(data).get("identity")
     except (ValueError, AttributeError):
@@ -65,7 +65,7 @@ def identity(data: bytes) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy numbers and tuples into JSON's own kinds; what is not finite becomes null."""
+    """Convert numpy numbers and tuples to JSON types; non-finite numbers become null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, np.ndarray):

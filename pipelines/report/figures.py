@@ -1,7 +1,7 @@
-"""Figures as inline SVG, and pictures as PNG: plain functions from numbers to markup, no dependencies.
+"""Figures as inline SVG and images as PNG: plain functions from numbers to markup, without dependencies.
 
-Colours are CSS variables of the page (``--s0`` .. ``--s7`` for systems), so that one figure serves light, dark
-and print. Each figure is drawn about 340 units wide and scales with its column.
+Colours are CSS variables of the page (``--s0`` .. ``--s7`` for systems), so that one figure works in light, dark and
+print styles. Each figure is drawn about 340 units wide and scales with its column.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gristmill.models.measures.calibration import Bin
 from gristmill.pipelines.report.report import LineageNode
 
 WIDTH = 340
-# Viridis at nine places (Smith and van der Walt, matplotlib, CC0): even to the eye, safe for the colour-blind.
+# Viridis at nine points (Smith and van der Walt, matplotlib, CC0): perceptually uniform, safe for the colour-blind.
 _VIRIDIS = np.array(
     [
         (68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140),
@@ -30,18 +30,18 @@ _VIRIDIS = np.array(
 
 
 class Point(NamedTuple):
-    """One line of a point chart."""
+    """One row of a point chart."""
 
     label: str
     colour: int  # which --s variable
     value: float
     low: float | None
     high: float | None
-    each: Sequence[float] = ()  # the seeds' own values
+    each: Sequence[float] = ()  # the values of single seeds
 
 
 def number(value: float) -> str:
-    """Return a coordinate with no more digits than a screen can show."""
+    """Return a coordinate rounded to what a screen can show."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
@@ -81,7 +81,8 @@ def points(
     label: str,
     reference: int | None = None,
 ) -> str:
-    """Draw values with their intervals, one a line, on an axis with zero; a dashed rule stands at the reference's."""
+    """Draw values with their intervals, one per row, on an axis with zero, and a dashed rule at the reference's
+    value."""
     left, right, top, pitch = 8, 10, 8, 44
     known = [v for p in lines for v in (p.value, p.low, p.high, *p.each) if v is not None]
     marks = ticks(min(0.0, *known, 0.0), max(0.0, *known) or 1.0, 4)
@@ -120,7 +121,7 @@ def curves(
     label: str,
     show: Callable[[float], str] = "{:g}".format,
 ) -> str:
-    """Draw lines ``(colour, steps, values)`` over training steps; long ones are thinned to 200 points."""
+    """Draw lines ``(colour, steps, values)`` over training steps; long ones are subsampled to 200 points."""
     left, right, top, height = 44, 10, 8, 150
     kept = []
     for colour, steps, values in series:
@@ -132,7 +133,7 @@ def curves(
         return ""
     heights = [v for _, pairs in kept for _, v in pairs]
     floor = 0.0 if min(heights) >= 0 else min(heights)
-    # One wild first step must not flatten the rest: the axis ends a little above the 98th percentile.
+    # An outlier at the first step must not flatten the rest: the axis ends slightly above the 98th percentile.
     ceiling = min(max(heights), 1.15 * float(np.percentile(heights, 98)))
     marks = ticks(floor, ceiling if ceiling > floor else floor + 1, 4)
     furthest = max(s for _, pairs in kept for s, _ in pairs) or 1
@@ -156,9 +157,9 @@ def curves(
 
 
 def reliability(bins: Sequence[Bin], colour: int, label: str, scored: str) -> str:
-    """Draw the share that is right over the mean score of each bin with its interval; a dot's area is its number.
+    """Draw accuracy over mean score of each bin, with its interval; a dot's area is the bin's count.
 
-    ``scored`` names what has the scores, which are to be trusted where dots lie on the dashed diagonal.
+    ``scored`` names the scored items; scores are calibrated where dots lie on the dashed diagonal.
     """
     left, right, top, side = 34, 12, 10, 270
     most = max((b.n for b in bins), default=1)
@@ -188,7 +189,7 @@ def reliability(bins: Sequence[Bin], colour: int, label: str, scored: str) -> st
 
 
 def named(place: float | str) -> str:
-    """Return a place of an axis as text."""
+    """Return a position on an axis as text."""
     return place if isinstance(place, str) else f"{place:g}"
 
 
@@ -202,7 +203,7 @@ def heat_map(
     best: tuple[Any, Any],
     chosen: tuple[Any, Any] | None = None,
 ) -> str:
-    """Draw cells by (row, column), light for values near the best's; that one is ringed, the chosen dotted."""
+    """Draw cells by (row, column), lighter the nearer to the best value; the best is ringed, the chosen one dotted."""
     left, top, pitch = 52, 36, 38
     width = (WIDTH - left - 4) / max(1, len(columns))
     values = list(cells.values())
@@ -240,9 +241,9 @@ def heat_map(
 
 
 def lineage(nodes: Sequence[LineageNode], label: str) -> str:
-    """Draw steps from top to bottom with an arc from each input; a node's digest stands beside its name.
+    """Draw steps from top to bottom with an arc from each input, and each node's digest beside its name.
 
-    Nodes that stand for several may be each other's input: an arc may go up.
+    Merged nodes may be inputs of each other, so an arc may go up.
     """
     place = {node.name: i for i, node in enumerate(nodes)}
     edges = [(place[source], i) for i, node in enumerate(nodes) for source in node.inputs if source in place]
@@ -271,12 +272,12 @@ def lineage(nodes: Sequence[LineageNode], label: str) -> str:
 
 
 def short(digest: str) -> str:
-    """Return the first twelve hex digits of a digest, without its algorithm."""
+    """Return the first twelve hex digits of a digest, without the algorithm's prefix."""
     return digest.rpartition(":")[2][:12]
 
 
 def colour_map(values: Any) -> Any:
-    """Return viridis for values in [0, 1]: uint8 (..., 3), or a tuple of three ints for one number."""
+    """Return viridis colours of values in [0, 1]: uint8 (..., 3), or a tuple of three ints for a single number."""
     at = np.clip(np.asarray(values, float), 0, 1)
     places = np.linspace(0, 1, len(_VIRIDIS))
     out = np.stack([np.interp(at, places, _VIRIDIS[:, c]) for c in range(3)], -1).round().astype(np.uint8)
@@ -284,7 +285,7 @@ def colour_map(values: Any) -> Any:
 
 
 def png(levels: np.ndarray) -> bytes:
-    """Encode uint8 levels (height, width) as a PNG with viridis as its palette."""
+    """Encode uint8 levels (height, width) as a PNG with a viridis palette."""
     height, width = levels.shape
     raw = np.concatenate([np.zeros((height, 1), np.uint8), levels.astype(np.uint8)], axis=1).tobytes()
 

@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page from a report; no scripts, nothing fetched."""
+"""``report.html``: one self-contained page without scripts or external resources."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a report shows of a metric: its name, unit, digits and direction; and the measures that the field shares.
+"""The display of a metric in a report (name, unit, digits, direction), and the field's common measures.
 
-A recipe hands its report the measures of its own; one that is not here takes a line of the recipe:
+A recipe passes its measures to the report; one that is not defined here takes one line in the recipe:
 ``Measure("win_loss", "Win/loss ratio", better="higher")``.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Unit:
-    """How values are shown: times ``factor``, before ``suffix``, with a sign where they are changes."""
+    """The display of values: multiplied by ``factor``, followed by ``suffix``, signed if they are changes."""
 
     name: str
     suffix: str = ""
@@ -30,7 +30,7 @@ HOURS = Unit("hours", " h")
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric of the long table, as a report shows it.
+    """The display of one metric of the long table.
 
     ``label`` and ``note`` may name the report's baseline as ``{baseline}``.
 
@@ -45,28 +45,28 @@ class Measure:
     name: str  # in the column ``metric`` of the long table
     label: str
     unit: Unit = NUMBER
-    digits: int = 3  # after the point, in its unit
-    better: Literal["lower", "higher"] | None = "lower"  # None: neither is
-    column: bool = True  # of the table of results
+    digits: int = 3  # decimals, in its unit
+    better: Literal["lower", "higher"] | None = "lower"  # None: neither
+    column: bool = True  # whether it is a column of the results table
     interval: bool = False  # whether the table shows its interval
-    floor: float | None = None  # below it values are only said to be below it
-    counts: str = ""  # of a rate: what a relative change has fewer or more of ("errors")
-    note: str = ""  # a sentence below the table of results
+    floor: float | None = None  # smaller values are shown as "< floor"
+    counts: str = ""  # of a rate: the noun for relative changes, as in "10% fewer errors"
+    note: str = ""  # a sentence for the results table
 
     def show(self, value: float | None) -> str:
-        """Return a value in the unit, with its digits."""
+        """Return a value formatted in its unit."""
         if value is None:
             return "–"
         if self.floor is not None and value < self.floor:
             return f"< {self.floor:.{self.digits}f}{self.unit.suffix}"
         scaled = value * self.unit.factor
         if not float(f"{scaled:.{self.digits}f}"):
-            scaled = 0.0  # no sign of what is shown as zero
-        told = f"{scaled:+,.{self.digits}f}" if self.unit.signed and scaled else f"{scaled:,.{self.digits}f}"
-        return told.replace("-", "−") + self.unit.suffix
+            scaled = 0.0  # a rounded zero has no sign
+        text = f"{scaled:+,.{self.digits}f}" if self.unit.signed and scaled else f"{scaled:,.{self.digits}f}"
+        return text.replace("-", "−") + self.unit.suffix
 
     def tick(self, value: float) -> str:
-        """Return a round value of an axis in the unit."""
+        """Return an axis tick formatted in the unit."""
         return f"{round(value * self.unit.factor, 9):g}".replace("-", "−") + self.unit.suffix
 
     def relative(self, *, column: bool = True) -> Measure:
@@ -75,7 +75,7 @@ class Measure:
         return Measure(f"{self.name}_relative", label, CHANGE, 1, self.better, column, interval=True)
 
     def verdict(self, low: float | None, high: float | None) -> Literal["", "better", "worse"]:
-        """Return whether a change is better or worse; neither where its interval holds zero or is not known."""
+        """Return whether a change is better or worse; neither if its interval contains zero or is unknown."""
         if low is None or high is None or low <= 0 <= high or self.better is None:
             return ""
         return "better" if (high < 0) == (self.better == "lower") else "worse"

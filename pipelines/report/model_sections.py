@@ -1,4 +1,4 @@
-"""Sections of the page on what models learnt and gave: calibration, curves, spectrograms, filters, examples."""
+"""Sections of the page on models and their outputs: calibration, curves, spectrograms, filters, examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gristmill.pipelines.report.tables import colour_of, count, dot, shown, tabl
 
 
 def reliability_section(report: Report) -> str:
-    """Show how far each system's scores can be trusted: of all parts together, and of each."""
+    """Show the calibration of each system's scores, over all parts and by part."""
     given = report.reliability
     pooled = [one for one in given.diagrams if one.part is None]
     if not pooled:
@@ -32,8 +32,8 @@ def reliability_section(report: Report) -> str:
     wanted = {report.baseline, *([report.headline[0]] if report.headline else [])}
     single = [one for one in given.diagrams if one.part is not None and one.system in wanted]
     hint = (
-        f"Share of {given.scored} that are right over their mean score, in bins of equal width with Wilson's 95% "
-        "interval; a dot's area is its count. On the dashed line a score is the probability that it says it is."
+        f"Share of correct {given.scored} over their mean score, in bins of equal width with Wilson's 95% "
+        "interval; a dot's area is its count. On the dashed line scores equal the probability of being correct."
     )
     by_part = "".join(panel(one) for one in sorted(single, key=lambda one: one.part or ""))
     more = f'<details><summary>Each {escape(given.part)} by itself</summary><div class="grid">{by_part}</div></details>'
@@ -42,35 +42,35 @@ def reliability_section(report: Report) -> str:
 
 
 def filters_section(report: Report) -> str:
-    """Show what each filter kept and dropped, with examples."""
+    """Show the records that each filter kept and dropped: counts and examples."""
     if not report.filters:
         return ""
     rows = [[escape(one.name), count(one.kept), count(one.dropped)] for one in report.filters]
     made = table(["Filter", "Kept", "Dropped"], rows, text=(0,))
     for one in report.filters:
-        told = [
+        example_rows = [
             [side, " · ".join(escape(str(value)) for key, value in row.items() if key != "id")]
             for side, examples in (("kept", one.examples_kept), ("dropped", one.examples_dropped))
             for row in examples
         ]
-        inner = table(["", "Examples"], told, text=(0, 1))
+        inner = table(["", "Examples"], example_rows, text=(0, 1))
         made += f"<details><summary>Examples: {escape(one.name)}</summary>{inner}</details>"
     return made
 
 
 def curves_section(report: Report) -> str:
-    """Show the curves of the trainings, one panel a value; losses have one a system."""
+    """Show the training curves, one panel per value, for losses one per value and system."""
     names = list(dict.fromkeys(point.system for point in report.curves))
     panels = []
     for value in dict.fromkeys(name for point in report.curves for name in point.values):
-        # Losses of different objectives share no scale; other values do.
+        # Losses of different objectives have no common scale; other values do.
         groups = [[name] for name in names] if "loss" in value else [names]
         panels += [_curve_panel(report, value, group) for group in groups]
     if not any(panels):
         return ""
     keys = "".join(f"<li>{dot(colour_of(report, n))}{escape(shown(report, n))}</li>" for n in names)
     return (
-        '<p class="hint">One line a training seed, over steps. Losses of different objectives share no scale.</p>'
+        '<p class="hint">One line per training seed, over steps. Losses of different objectives share no scale.</p>'
         f'<ul class="legend">{keys}</ul><div class="grid">{"".join(panels)}</div>'
     )
 
@@ -92,7 +92,7 @@ def _curve_panel(report: Report, value: str, group: Sequence[str]) -> str:
 
 
 def spectrograms_section(report: Report) -> str:
-    """Show the spectrograms as pictures on one scale."""
+    """Show the spectrograms as images with one colour scale."""
     if not report.spectrograms:
         return ""
     flat = np.concatenate([np.asarray(s.values, float).ravel() for s in report.spectrograms])
@@ -109,13 +109,13 @@ def spectrograms_section(report: Report) -> str:
             f'<div class="axis" aria-hidden="true">{marks}</div>{caption}</figure>'
         )
     return (
-        '<p class="hint">The same seconds, frame for frame, on one colour scale; low frequencies at the bottom.</p>'
+        '<p class="hint">The same seconds, frame by frame, on one colour scale; low frequencies at the bottom.</p>'
         f'<div class="pair">{"".join(panels)}</div>'
     )
 
 
 def examples_section(report: Report) -> str:
-    """Show what the systems gave for a few records, with what differs from the reference marked."""
+    """Show the systems' outputs for a few records, with differences from the reference marked."""
     rows: list[list[str]] = []
     for example in report.examples:
         rows.append([f"{escape(example.id)} · {escape(shown(report, example.test_set))}"])
@@ -123,18 +123,18 @@ def examples_section(report: Report) -> str:
         for system, text in example.hypotheses.items():
             name = dot(colour_of(report, system)) + escape(shown(report, system))
             rows.append([name, _marked(example.reference, text)])
-    return table(["System", "Text; words that are not the reference's are underlined"], rows, text=(1,)) if rows else ""
+    return table(["System", "Text; differences from the reference are underlined"], rows, text=(1,)) if rows else ""
 
 
 def _marked(reference: str, text: str) -> str:
     words = text.split()
     letters = align(reference.split(), words)
-    told, i = [], 0
+    marked, i = [], 0
     for letter in letters:
         if letter == DELETED:
-            told.append("<mark>·</mark>")
+            marked.append("<mark>·</mark>")
             continue
         word = escape(words[i])
-        told.append(word if letter == CORRECT else f"<mark>{word}</mark>")
+        marked.append(word if letter == CORRECT else f"<mark>{word}</mark>")
         i += 1
-    return " ".join(told)
+    return " ".join(marked)

@@ -1,4 +1,4 @@
-"""Sections of the page on where results come from: records, plan, lineage, recipe."""
+"""Sections of the page on provenance: records, plan, lineage, recipe."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gristmill.pipelines.report.report import LineageNode, Report
 from gristmill.pipelines.report.tables import count, table
 
 _NUMBERED = re.compile(r"(_(1-)?\d+)+$")  # the size, seed or round at the end of a name
-MOST_NODES = 80  # of a lineage that is drawn one by one
+MOST_NODES = 80  # of a lineage above which nodes are merged
 _KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
 
 
 def records_section(report: Report) -> str:
-    """Show kept, rejected and quarantined records of each step."""
+    """Show the kept, rejected and quarantined records of each step."""
     if not report.records:
         return ""
     bars, rows = [], []
@@ -39,17 +39,17 @@ def records_section(report: Report) -> str:
             for name, n, colour in parts
             if n
         )
-        told = " · ".join(f"{n:,} {escape(name)}" for name, n, _ in parts if n)
+        counts = " · ".join(f"{n:,} {escape(name)}" for name, n, _ in parts if n)
         bars.append(
-            f'<div><div class="name"><span>{escape(step.name)}</span><span>{told}</span></div>'
+            f'<div><div class="name"><span>{escape(step.name)}</span><span>{counts}</span></div>'
             f'<div class="bar">{drawn}</div></div>'
         )
         why = "<br>".join(f"{escape(reason)}: {n:,}" for reason, n in reasons.items() if n)
         figures_ = [f"{n:,}" for n in (step.records_in, step.records_out, rejected, quarantined)]
         rows.append([escape(step.name), *figures_, count(step.shards), why or "–"])
-    told = "Each record that went in came out, was rejected for a reason, or is in quarantine."
+    caption = "Every input record was output, rejected with a reason, or quarantined."
     head = ["Step", "In", "Out", "Rejected", "Quarantined", "Shards", "Reasons"]
-    return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, told, text=(6,))}'
+    return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, caption, text=(6,))}'
 
 
 def _planned(name: str, before: Any, after: Any) -> list[str]:
@@ -60,7 +60,7 @@ def _planned(name: str, before: Any, after: Any) -> list[str]:
 
 
 def plan_section(report: Report) -> str:
-    """Set the estimate against what was measured."""
+    """Compare the estimate with the measurements."""
     estimate, actual = report.plan.get("estimate", {}), report.plan.get("actual", {})
     rows: list[list[str]] = []
     for name in dict.fromkeys([*estimate, *actual]):
@@ -75,26 +75,26 @@ def plan_section(report: Report) -> str:
 
 
 def _drawn(nodes: Sequence[LineageNode]) -> list[LineageNode]:
-    """Return the nodes to draw: where there are very many, those that share a name but for numbers are one."""
+    """Return the nodes to draw; if there are too many, those whose names differ only in numbers are merged."""
     if len(nodes) <= MOST_NODES:
         return list(nodes)
     base = {node.name: _NUMBERED.sub("", node.name.partition(" ")[0]) for node in nodes}
     sizes = Counter(base.values())
-    told = {name: f"{name} ({size})" if size > 1 else name for name, size in sizes.items()}
+    merged_names = {name: f"{name} ({size})" if size > 1 else name for name, size in sizes.items()}
     made: dict[str, LineageNode] = {}
     for node in nodes:
-        own = told[base[node.name]]
+        own = merged_names[base[node.name]]
         one = made.setdefault(own, replace(node, name=own, inputs=(), digest=None if own not in base else node.digest))
-        inputs = dict.fromkeys([*one.inputs, *(told[base[name]] for name in node.inputs)])
+        inputs = dict.fromkeys([*one.inputs, *(merged_names[base[name]] for name in node.inputs)])
         made[own] = replace(one, inputs=[name for name in inputs if name != own])
     return list(made.values())
 
 
 def lineage_section(report: Report) -> str:
-    """Show what was made from what, and the digests."""
+    """Show the lineage graph and the digests."""
     made = ""
     if report.lineage:
-        drawn = figures.lineage(_drawn(report.lineage), "What was made from what")
+        drawn = figures.lineage(_drawn(report.lineage), "Lineage of sets and artifacts")
         kinds = '<li><i style="background:var(--accent)"></i>sealed set</li>'
         if any(node.kind == "artifact" for node in report.lineage):
             kinds += '<li><i style="background:var(--s2);border-radius:2px"></i>artifact</li>'
@@ -112,8 +112,8 @@ def recipe_section(report: Report) -> str:
     """Show the settings and the versions of the software."""
     made = ""
     if report.recipe:
-        told = json.dumps(dict(report.recipe), indent=2, ensure_ascii=False, default=str)
-        made += f"<details><summary>The recipe's settings</summary><pre>{escape(told)}</pre></details>"
+        settings = json.dumps(dict(report.recipe), indent=2, ensure_ascii=False, default=str)
+        made += f"<details><summary>The recipe's settings</summary><pre>{escape(settings)}</pre></details>"
     if report.versions:
         rows = [[escape(name), escape(str(version))] for name, version in report.versions.items()]
         made += f'<div class="slim">{table(["Software", "Version"], rows)}</div>'

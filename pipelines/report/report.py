@@ -1,7 +1,7 @@
-"""The data of a report: metrics in one long table, and sections that a recipe fills as it has them.
+"""The data of a report: metrics in one long table, and optional sections.
 
-Every section is optional, so that all recipes share one report. Names of systems, test sets and measures are the
-recipe's; a report knows none of them.
+All recipes share one report; a recipe fills the sections it has data for, and chooses the names of systems, test sets
+and measures.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _COUNTS = ("records_in", "records_out", "rejected", "quarantined")
 class MetricRow:
     """One row of the long table.
 
-    Fractions stay fractions. ``n`` is the size behind the value: the reference words of an error rate (so that rate
-    x n is the count), the segments of a p.
+    Fractions stay fractions. ``n`` is the sample size: the reference words of an error rate (so that rate x n is the
+    count), the segments of a p-value.
     """
 
     system: str
     test_set: str
     metric: str
     value: float | None
-    low: float | None  # of the 95 % interval
+    low: float | None  # bound of the 95 % interval
     high: float | None
     n: int
-    seed: int | None  # of the training; None: over all of them
+    seed: int | None  # of the training; None: over all seeds
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values."""
@@ -42,9 +42,9 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class TestSet:
-    """The size of a test set by what is counted, and what its intervals resample."""
+    """The sizes of a test set, by unit, and the unit that its intervals resample."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a pytest class
 
     sizes: Mapping[str, int] = field(default_factory=dict)
     resampled: str = ""
@@ -56,7 +56,7 @@ class TestSet:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One point of a training's curves: the values at a step, by name."""
+    """One point of a training's curves: values by name at a step."""
 
     system: str
     seed: int
@@ -70,11 +70,11 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Spectrogram:
-    """A picture for the page; the JSON has only its size."""
+    """An image for the page; the JSON has only its size."""
 
     title: str
     values: np.ndarray  # (frames, bins), low bins first; any log scale
-    hop: float  # seconds a frame
+    hop: float  # seconds per frame
     caption: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Spectrogram:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a grid: the setting that it varies, what the page calls it, and its symbol in a sentence."""
+    """One axis of a grid: the setting that it varies, its label on the page, and its symbol in sentences."""
 
     name: str
     label: str = ""
@@ -93,7 +93,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Cell:
-    """The value of a measure at one place of a grid."""
+    """The value of a measure in one cell of a grid."""
 
     row: float | str
     column: float | str
@@ -111,10 +111,10 @@ class Grid:
     rows: Axis
     columns: Axis
     cells: Sequence[Cell]
-    chosen: tuple[float | str, float | str] | None = None  # (row, column) of the recipe itself
+    chosen: tuple[float | str, float | str] | None = None  # (row, column) of the recipe's own settings
 
     def to_json(self) -> dict[str, Any]:
-        """Return the grid as JSON values: a cell has its place by the axes' names."""
+        """Return the grid as JSON values; a cell's row and column are keyed by the axes' names."""
         cells = [
             {self.rows.name: c.row, self.columns.name: c.column, "value": c.value, "low": c.low, "high": c.high}
             for c in self.cells
@@ -126,7 +126,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Diagram:
-    """A reliability diagram of a system's scores: of all together, or of one part (a domain, a language)."""
+    """A reliability diagram of a system's scores, over all parts or of one (a domain, a language)."""
 
     system: str
     bins: Sequence[Bin]
@@ -135,14 +135,14 @@ class Diagram:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Reliability diagrams, and what they are of."""
+    """Reliability diagrams, and the nouns for their contents."""
 
     diagrams: Sequence[Diagram] = ()
-    scored: str = "predictions"  # what has a score
-    part: str = "part"  # what a part is
+    scored: str = "predictions"  # plural noun for the scored items
+    part: str = "part"  # noun for a part
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return one entry a diagram as JSON values."""
+        """Return one entry per diagram as JSON values."""
         return [
             {"system": one.system, self.part: one.part, "bins": [b._asdict() for b in one.bins]}
             for one in self.diagrams
@@ -151,7 +151,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Filter:
-    """What a filter kept and dropped, with examples (columns by name) and other numbers of it."""
+    """The numbers of records that a filter kept and dropped, examples (columns by name), and other numbers."""
 
     name: str
     kept: int
@@ -168,7 +168,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class RecordFlow:
-    """What became of the records of a sealed set."""
+    """The fate of the records of a sealed set."""
 
     name: str
     digest: str
@@ -181,7 +181,7 @@ class RecordFlow:
 
     @classmethod
     def of_seal(cls, seal: Mapping[str, Any]) -> RecordFlow:
-        """Return the records of a seal, or of its summary in which ``shards`` is a number."""
+        """Return the record flow of a seal, or of its summary, in which ``shards`` is a number."""
         shards = seal["shards"] if isinstance(seal["shards"], int) else len(seal["shards"])
         counts = {key: int(seal[key]) for key in _COUNTS}
         return cls(seal["name"], seal["digest"], **counts, shards=shards, reasons=dict(seal.get("reasons", {})))
@@ -189,7 +189,7 @@ class RecordFlow:
 
 @dataclass(frozen=True)
 class LineageNode:
-    """A sealed set or an artifact, and the names of what it was made of."""
+    """A sealed set or an artifact, and the names of its inputs."""
 
     name: str
     digest: str | None
@@ -199,7 +199,7 @@ class LineageNode:
 
 @dataclass(frozen=True)
 class Example:
-    """One record of a test set with what the systems gave for it."""
+    """One record of a test set with the systems' outputs."""
 
     id: str
     test_set: str
@@ -209,16 +209,16 @@ class Example:
 
 @dataclass
 class Report:
-    """What the two files hold; whatever is left empty is left out of the page."""
+    """The content of the two files; empty sections are left out of the page."""
 
     title: str
     recipe: Mapping[str, Any]  # name and settings
-    summary: str = ""  # one sentence; written from the metrics where empty
-    measures: Sequence[Measure] = ()  # the first is the one that figures and the summary show
+    summary: str = ""  # one sentence; generated from the metrics if empty
+    measures: Sequence[Measure] = ()  # the first is shown in figures and the summary
     baseline: str = ""  # the system that the others are compared with
     headline: tuple[str, str] | None = None  # (system, test set) of the summary
-    labels: Mapping[str, str] = field(default_factory=dict)  # names to show of systems, test sets and curves
-    tested: str = ""  # what test sets hold, in the summary: "speech"
+    labels: Mapping[str, str] = field(default_factory=dict)  # display names of systems, test sets and curves
+    tested: str = ""  # content of test sets, in the summary: "speech"
     metrics: Sequence[MetricRow] = ()
     test_sets: Mapping[str, TestSet] = field(default_factory=dict)
     curves: Sequence[CurvePoint] = ()
@@ -237,7 +237,7 @@ class Report:
 
     @property
     def main(self) -> Measure | None:
-        """The measure that figures and the summary show."""
+        """The measure shown in figures and the summary."""
         return self.measures[0] if self.measures else None
 
     def find(self, system: str, test_set: str, metric: str, seed: int | None = None) -> MetricRow | None:

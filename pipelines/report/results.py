@@ -1,4 +1,4 @@
-"""The results of a report's page: figures and tables of its measures, and grids of settings."""
+"""The results on a report's page: figures and tables of its measures, and grids of settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def facts(report: Report) -> str:
 
 
 def results_section(report: Report) -> str:
-    """Show the main measure as a figure, all columns as a table, and the long table."""
+    """Show the main measure as a figure, the results table, and the long table."""
     if not report.metrics:
         return ""
     drawn = "" if report.main is None else _figures(report, report.main)
@@ -49,7 +49,7 @@ def results_section(report: Report) -> str:
 
 
 def _figures(report: Report, measure: Measure) -> str:
-    """Draw the main measure with its intervals, one panel a test set."""
+    """Draw the main measure with its intervals, one panel per test set."""
     panels = []
     name = label_of(report, measure)
     for test_set in test_sets(report):
@@ -85,7 +85,7 @@ def _figures(report: Report, measure: Measure) -> str:
 
 
 def _result_table(report: Report) -> str:
-    """Lay out one row a system and test set; a measure that no system has a value of is left out."""
+    """Lay out one row per system and test set; measures without any value are left out."""
     present = {row.metric for row in report.metrics if row.seed is None}
     columns = [measure for measure in report.measures if measure.column and measure.name in present]
     if not columns:
@@ -107,14 +107,14 @@ def _result_table(report: Report) -> str:
             rows.append([dot(colour_of(report, system)) + escape(shown(report, system)), *made])
     heads = [label_of(report, m) + (" (95% interval)" if m.interval and not m.unit.signed else "") for m in columns]
     notes = ["Mean over seeds."]
-    notes += ["The best of a column is in bold."] if marked else []
+    notes += ["The best value of a column is in bold."] if marked else []
     base = inline(shown(report, report.baseline))
     notes += [measure.note.replace("{baseline}", base) for measure in columns if measure.note]
     return table(["System", *map(escape, heads)], rows, escape(" ".join(notes)))
 
 
 def _best(measure: Measure, rows: list[MetricRow | None]) -> float | None:
-    """Return the best of a column's values; none of changes, of equal values or where neither way is better."""
+    """Return the best of a column's values; ``None`` for changes, equal values, or if neither direction is better."""
     values = {row.value for row in rows if row is not None and row.value is not None}
     if measure.better is None or measure.unit.signed or len({measure.show(value) for value in values}) < 2:
         return None
@@ -160,7 +160,7 @@ def _grid(report: Report, grid: Grid) -> str:
     cells = {(cell.row, cell.column): cell.value for cell in grid.cells if cell.value is not None}
     if not cells:
         return ""
-    # In the order of numbers; names stay in that of the cells.
+    # Numbers are sorted; names stay in the order of the cells.
     rows, columns = (_ordered([cell[axis] for cell in cells]) for axis in (0, 1))
     measure = grid.measure
     across, down = (axis.symbol or axis.name for axis in (grid.columns, grid.rows))
@@ -174,13 +174,13 @@ def _grid(report: Report, grid: Grid) -> str:
             f"{across} = {figures.named(cell[1])}, {down} = {figures.named(cell[0])} with {measure.show(cells[cell])}"
         )
 
-    told = f"Best: {place(best)} (full ring)."
+    caption = f"Best: {place(best)} (full ring)."
     if grid.chosen == best:
-        told += " It is the recipe's own setting."
+        caption += " It is the recipe's own setting."
     elif grid.chosen is not None and grid.chosen in cells:
-        told += f" The recipe's {place(grid.chosen)} (dotted)"
-        told += f", {change(cells[grid.chosen] / cells[best] - 1)} from the best." if cells[best] else "."
-    return f"<figure><h3>{escape(grid.title)}</h3>{drawn}<figcaption>{escape(told)}</figcaption></figure>"
+        caption += f" The recipe's {place(grid.chosen)} (dotted)"
+        caption += f", {change(cells[grid.chosen] / cells[best] - 1)} from the best." if cells[best] else "."
+    return f"<figure><h3>{escape(grid.title)}</h3>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _ordered(places: list[float | str]) -> list[float | str]:

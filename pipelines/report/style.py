@@ -1,4 +1,4 @@
-"""The style of ``report.html``: light, dark and print, from a phone's width up, safe for the colour-blind."""
+"""The style of ``report.html``: light, dark and print, from phone width up, safe for the colour-blind."""
 
 CSS = """
 :root {

@@ -1,4 +1,4 @@
-"""Names, numbers and tables of the report page, and the sentence that sums a report up."""
+"""Names, numbers and tables of the report page, and the sentence that summarises a report."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from gristmill.pipelines.report.report import Report
 
 
 def shown(report: Report, name: str) -> str:
-    """Return the name to show of a system, a test set or a curve."""
+    """Return the display name of a system, a test set or a curve."""
     return report.labels.get(name) or name.replace("_", " ")
 
 
 def inline(label: str) -> str:
-    """Return a label as it stands inside a sentence: a capital that only opens a word becomes lower case."""
+    """Return a label for use inside a sentence: a word's initial capital becomes lower case, acronyms stay."""
     return label[:1].lower() + label[1:] if label.partition(" ")[0][1:].islower() else label
 
 
 def label_of(report: Report, measure: Measure) -> str:
-    """Return a measure's label, with the baseline's name where it has one."""
+    """Return a measure's label, with the baseline's name filled in."""
     return measure.label.replace("{baseline}", inline(shown(report, report.baseline)))
 
 
 def change(value: float | None) -> str:
-    """Return a relative change as percent with its sign."""
+    """Return a relative change as a signed percentage."""
     return _CHANGE.show(value)
 
 
@@ -44,7 +44,7 @@ def count(value: Any) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", text: Sequence[int] = ()) -> str:
-    """Lay out cells of ready markup; the first is the row's header. A row of one cell heads a group."""
+    """Lay out cells of markup; the first of a row is its header, and a row of one cell heads a group."""
 
     def css(i: int) -> str:
         return ' class="text"' if i in text else ""
@@ -57,21 +57,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "",
         cells = "".join(f"<td{css(i)}>{cell}</td>" for i, cell in enumerate(row[1:], 1))
         body.append(f'<tr><th scope="row">{row[0]}</th>{cells}</tr>')
     heads = "".join(f'<th scope="col"{css(i)}>{name}</th>' for i, name in enumerate(head))
-    told = f'<p class="hint">{caption}</p>' if caption else ""
+    hint = f'<p class="hint">{caption}</p>' if caption else ""
     region = f'role="region" aria-label="{caption or head[0] or head[1]}"'
     return (
-        f'{told}<div class="scroll" tabindex="0" {region}><table><thead><tr>{heads}</tr></thead>'
+        f'{hint}<div class="scroll" tabindex="0" {region}><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
 def systems(report: Report) -> list[str]:
-    """Return the systems of the metrics, in their order."""
+    """Return the systems of the metrics, in order."""
     return list(dict.fromkeys(row.system for row in report.metrics))
 
 
 def test_sets(report: Report) -> list[str]:
-    """Return the test sets of the metrics, in their order."""
+    """Return the test sets of the metrics, in order."""
     return list(dict.fromkeys(row.test_set for row in report.metrics))
 
 
@@ -82,12 +82,12 @@ def colour_of(report: Report, system: str) -> int:
 
 
 def dot(colour: int) -> str:
-    """Return the dot of a colour that stands before a name."""
+    """Return the coloured dot that precedes a name."""
     return f'<i class="key" style="background:var(--s{colour})"></i>'
 
 
 def summary(report: Report) -> str:
-    """Return the report's own sentence, or one made of the headline comparison."""
+    """Return the report's own sentence, or one generated from the headline comparison."""
     measure = report.main
     if report.summary or report.headline is None or measure is None:
         return report.summary
@@ -96,18 +96,18 @@ def summary(report: Report) -> str:
     if mine is None or base is None:
         return ""
     where, mine_name, base_name = (inline(shown(report, name)) for name in (test_set, system, report.baseline))
-    told = (
+    sentence = (
         f"On {' '.join(filter(None, (where, report.tested)))}, the {inline(label_of(report, measure))} of {mine_name} "
         f"is {measure.show(mine.value)} against {measure.show(base.value)} for {base_name}"
     )
     moved = report.find(system, test_set, measure.relative().name)
     if moved is None or moved.value is None or moved.low is None or moved.high is None:
-        return told + "."
+        return sentence + "."
     if moved.low <= 0 <= moved.high:
-        return f"{told}; the difference is not certain (95% interval {change(moved.low)} to {change(moved.high)})."
+        return f"{sentence}; the change is not significant (95% interval {change(moved.low)} to {change(moved.high)})."
     word = "less" if moved.value < 0 else "more"
     if measure.counts:
         word = f"{'fewer' if moved.value < 0 else 'more'} {measure.counts}"
     least, most = sorted((abs(moved.low), abs(moved.high)))
     size, least_, most_ = (change(value).lstrip("+") for value in (abs(moved.value), least, most))
-    return f"{told}: {size} {word} (95% interval {least_} to {most_})."
+    return f"{sentence}: {size} {word} (95% interval {least_} to {most_})."

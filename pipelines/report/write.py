@@ -1,4 +1,4 @@
-"""The two files that a finished recipe leaves: ``report.json`` for tools and ``report.html`` for readers."""
+"""The report files of a finished recipe: ``report.json`` for tools and ``report.html`` for readers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gristmill.shards.store import join, read_if_present, write_bytes
 def write_report(out: str, report: Report) -> bool:
     """Write ``report.json`` and ``report.html`` below a URL; return whether anything was written.
 
-    A report that says the same as the one there is left alone, whatever time or library versions a run that
-    found all its work done would now put in: those of the run that did the work stay.
+    A report with the same results as the existing one is not written, so that the measured times and library versions
+    stay those of the run that did the work.
     """
     data = to_json(report)
     old = read_if_present(join(out, "report.json"))
     page = join(out, "report.html")
     if old is not None and identity(old) == identity(data) and read_if_present(page) is not None:
         return False
-    # The page first: a run killed between the two writes both again.
+    # The page first: a run killed between the two rewrites both.
     write_bytes(page, to_html(report).encode())
     write_bytes(join(out, "report.json"), data)
     return True

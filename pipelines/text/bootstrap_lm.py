@@ -1,12 +1,12 @@
 """A language model for a new language, from another language's text of the domain.
 
 Punjabi, Arsikere and Garimella, "Language Model Bootstrapping Using Neural Machine Translation for Conversational
-Speech Recognition" (ASRU 2019). There is a little text of the domain in the new language, much in another one, and
-general pairs of both. A translator is trained on the pairs and translates the domain's text; a language model of the
-translations is mixed with that of the little text there is. Four techniques, each with a switch, make the translations
-better: the pairs nearest to the domain are selected (A), the translator is fine-tuned on its own translations (B),
-n-best translations are rescored by the in-domain model (C), and what it finds too improbable is filtered out (D). All
-models are combined by weights that make development text most probable (E).
+Speech Recognition" (ASRU 2019). The inputs are a little in-domain text in the new language, much in-domain text in
+another language, and general pairs of both. A translator is trained on the pairs and translates the in-domain text; a
+language model of the translations is mixed with one of the little text. Four techniques, each with a switch, improve
+the translations: the pairs nearest to the domain are selected (A), the translator is fine-tuned on its own translations
+(B), n-best translations are rescored with the in-domain model (C), and those it finds too improbable are filtered out
+(D). All models are mixed with weights that maximise the likelihood of development text (E).
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from gristmill.pipelines.text.translators import (
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 
-SAMPLE = 400  # records of each source that a plan tries: some must fall into each part
+SAMPLE = 400  # records of each source in a plan's trial: enough for every part to have some
 IN_DOMAIN, RAW, SELECTED, FINE_TUNED = "in_domain", "raw", "selected", "fine_tuned"
 RESCORED, FILTERED, COMBINED = "rescored", "filtered", "combined"
 
 
 class TechniqueSettings(Settings):
-    """One switch for each technique: off, it has no system of its own and no part in ``combined``."""
+    """One switch per technique: off, it has no system of its own and is not in ``combined``."""
 
     selection: bool = True
-    """The pairs nearest to the domain are selected (A)."""
+    """Selection of the pairs nearest to the domain (A)."""
     fine_tuning: bool = True
-    """The translator is fine-tuned on its own translations (B)."""
+    """Fine-tuning of the translator on its own translations (B)."""
     rescoring: bool = True
-    """The in-domain model rescores translations (C)."""
+    """Rescoring of translations with the in-domain model (C)."""
     filtering: bool = True
-    """Translations that the in-domain model finds too improbable are left out (D)."""
+    """Filtering of translations that the in-domain model finds too improbable (D)."""
 
 
 class Config(Settings):
-    """The recipe's settings; the defaults are the embedded default."""
+    """The recipe's settings; the defaults need no data or models of the user's."""
 
     pairs: GeneralSettings = GeneralSettings()
     in_domain: InDomainSettings = InDomainSettings()
@@ -77,7 +77,7 @@ def run(config: Config, run: Run) -> Report:
 
     own = None if config.translator.train else own_translator(run, "translator", config.translator)
 
-    # General pairs, the little text of the domain at each size, and the domain's text in the other language.
+    # General pairs, the in-domain text at each size, and the in-domain text in the other language.
     corpora = prepare_domain_texts(run, config.pairs, config.in_domain)
     make = Bootstrap(
         run,
@@ -90,13 +90,13 @@ def run(config: Config, run: Run) -> Report:
         config.ngrams,
     )
 
-    # A translator of all pairs, or the user's own, and what it makes of the domain's text.
+    # A translator trained on all pairs, or the user's own, and its translations of the in-domain text.
     base = make.base("translator", own)
     plain = make.translated(RAW, base)
     translated = {RAW: plain}
     translations = {RAW: make.chosen(RAW, plain.lists, plain.tuned)}
 
-    # A: the pairs that are most like the domain's text, and a translator that learns from them.
+    # A: the pairs most similar to the in-domain text, and a translator trained on them.
     picked = select(run, config.selection, corpora, make.texts) if on.selection else {}
     if on.selection:
         data = {(size, seed): [picked[size]] for size, seed in make.keys}
@@ -105,14 +105,14 @@ def run(config: Config, run: Run) -> Report:
         learnt = translated[SELECTED] = make.translated(SELECTED, near)
         translations[SELECTED] = make.chosen(SELECTED, learnt.lists, learnt.tuned)
 
-    # B: a translator learns from its own translations, those that C and D leave.
+    # B: a translator fine-tuned on its own translations, as chosen by C and D.
     best = translated.get(SELECTED, plain)
     if on.fine_tuning:
         learnt = translated[FINE_TUNED] = make.fine_tuned(FINE_TUNED, plain, config.fine_tuning, way(on))
         translations[FINE_TUNED] = make.chosen(FINE_TUNED, learnt.lists, learnt.tuned)
         best = make.fine_tuned(COMBINED, best, config.fine_tuning, way(on)) if on.selection else learnt
 
-    # C and D: the in-domain model rescores n-best lists, and what it finds too improbable is left out.
+    # C and D: the in-domain model rescores n-best lists, and filters out what it finds too improbable.
     if on.rescoring:
         translations[RESCORED] = make.chosen(RESCORED, plain.lists, plain.tuned, "rescoring")
     if on.filtering:
@@ -120,13 +120,13 @@ def run(config: Config, run: Run) -> Report:
     translated[COMBINED] = best
     translations[COMBINED] = make.chosen(COMBINED, best.lists, best.tuned, way(on))
 
-    # A language model of each system's translations, mixed with that of the domain's text by development text (E);
-    # in the combination the models of the single techniques are mixed, too.
+    # A language model of each system's translations, mixed with the in-domain model, tuned on development text (E); the
+    # combination also mixes in the models of the single techniques.
     in_domain = {key: make.in_domain[key[0]] for key in make.keys}
     single = [name for name in translations if name not in (RAW, COMBINED)]
     models = {IN_DOMAIN: in_domain, **make.language_models(translations, {COMBINED: single})}
 
-    # Texts kept apart are scored by each model, and lists of what a channel makes of them; translators are tested.
+    # Each model scores held-out texts and their n-best lists from a confusion channel; translators are tested.
     judged = make.judged(config.channel, models)
     tested = {name: make.tested(name, own.translators) for name, own in translated.items() if name != COMBINED}
     if on.rescoring:
@@ -143,11 +143,11 @@ def run(config: Config, run: Run) -> Report:
 
 
 def check(config: Config) -> None:
-    """Refuse what can be known to be wrong before anything is made."""
+    """Check everything that can be checked before any work."""
     check_domain_texts(config.pairs, config.in_domain)
     wanted = languages(config.pairs)
     if (config.translator.source_lang, config.translator.target_lang) != wanted:
-        raise UserError(f"translator: of other languages than the pairs; expected {wanted[0]} to {wanted[1]}")
+        raise UserError(f"translator: its languages differ from the pairs'; expected {wanted[0]} to {wanted[1]}")
     for package in (language_model, scores):
         package.available()
     check_translator(config.translator)
@@ -156,7 +156,7 @@ def check(config: Config) -> None:
 
 
 def way(on: TechniqueSettings) -> Way | None:
-    """Return the name that a tuning has for the techniques that choose among translations."""
+    """Return the tuning's name for the enabled techniques among rescoring and filtering."""
     if on.rescoring and on.filtering:
         return "together"
     return "rescoring" if on.rescoring else "filtering" if on.filtering else None

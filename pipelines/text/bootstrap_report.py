@@ -1,4 +1,4 @@
-"""The report of the bootstrapping recipe, and the models it hands over."""
+"""The report of the bootstrapping recipe, and the models it publishes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ LABELS = {
     "rescored": "Rescored",
     "filtered": "Filtered",
     "combined": "Combined",
-    "centroid_share": "Share nearest to the centroid",
-    "moore_lewis_share": "Share by Moore-Lewis",
-    "random_share": "Share at random",
+    "centroid_share": "Nearest to the centroid",
+    "moore_lewis_share": "Moore-Lewis selection",
+    "random_share": "Random selection",
 }
 
 
 def publish(out: str, models: Mapping[int, Artifact]) -> None:
-    """Write the model of each size below OUT where it is not there as it is: ``language_models/1-10.arpa``.
+    """Write the model of each size below OUT, unless it is there unchanged: ``language_models/1-10.arpa``.
 
-    Those of sizes that a run before had are removed: the artifacts that they were copied from stay.
+    Files of sizes of earlier runs are removed; the artifacts that they were copied from stay.
     """
     folder = store.join(out, FOLDER)
     names = {f"1-{size}.arpa": artifact for size, artifact in models.items()}
@@ -60,11 +60,11 @@ def make_report(
     models: Mapping[str, Mapping[Key, Artifact]],
     tested: Mapping[str, Mapping[Key, SealedSet]],
     references: SealedSet,
-    readings: Mapping[str, Translated],
+    translated: Mapping[str, Translated],
     picked: Mapping[int, SealedSet],
     filters: Mapping[str, Mapping[Key, SealedSet]],
 ) -> Report:
-    """Return the report of systems whose models have judged the test texts and whose translators were tested."""
+    """Return the report of all systems, from their models' scores of the test texts and their translators' tests."""
     systems, sizes = list(models), sorted({size for size, _ in judged})
     metrics: list[MetricRow] = []
     test_sets: dict[str, TestSet] = {}
@@ -95,17 +95,17 @@ def make_report(
         baseline=baseline,
         headline=(combined, named(sizes[-1])),
         labels=LABELS,
-        tested="texts, of a model of that much in-domain text",
+        tested="texts, with that amount of in-domain text",
         metrics=metrics,
         test_sets=test_sets,
         filters=_filters(picked, filters),
         notes=[
-            "Perplexity is on one closed vocabulary for all models; oov is the share of test words that no text of a "
-            "system had.",
-            "Word errors are of n-best lists of a confusion channel, rescored by each model; its weight is tuned on "
-            "development lists.",
+            "Perplexity is over one closed vocabulary for all models; OOV is the share of test words that none of a "
+            "system's texts contains.",
+            "Word error rates are of n-best lists of a confusion channel, rescored with each model; its weight is "
+            "tuned on development lists.",
             *(f"{metric.upper()}: {signature}" for metric, signature in signatures.items()),
-            *_tuned(readings, models),
+            *_tuned(translated, models),
         ],
     )
 
@@ -116,7 +116,7 @@ def named(size: int) -> str:
 
 
 def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key, SealedSet]]) -> list[Filter]:
-    """Return what each filter kept and dropped, with examples of the first seed."""
+    """Return the counts of each filter, with examples of the first seed."""
     made = []
     for size, kept in picked.items():
         numbers = selection.summary(kept)
@@ -130,17 +130,17 @@ def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key,
     return made
 
 
-def _tuned(readings: Mapping[str, Translated], models: Mapping[str, Mapping[Key, Artifact]]) -> Sequence[str]:
-    """Tell in a sentence each how translations were chosen and models mixed."""
+def _tuned(translated: Mapping[str, Translated], models: Mapping[str, Mapping[Key, Artifact]]) -> Sequence[str]:
+    """Return a sentence each on how translations were chosen and models mixed."""
     notes = []
-    for name, reading in readings.items():
-        if not reading.tuned:
+    for name, one in translated.items():
+        if not one.tuned:
             continue
-        told = [
+        rules = [
             f"{named(size)} seed {seed}: weight {found['together']['weight']:g}, kept {found['keep_together']:.0%}"
-            for (size, seed), found in reading.tuned.items()
+            for (size, seed), found in one.tuned.items()
         ]
-        notes.append(f"Rescoring and filtering of {name.replace('_', ' ')}: {'; '.join(told)}.")
+        notes.append(f"Rescoring and filtering of {name.replace('_', ' ')}: {'; '.join(rules)}.")
     for name, by_key in models.items():
         shares = [
             f"{named(size)} seed {seed}: {json.loads(model.read(WEIGHTS))['weights'][0]:.2f}"

@@ -1,4 +1,4 @@
-"""The text a recipe starts from: pairs of a text and its translation, and text of one language."""
+"""The text that a recipe starts from: pairs of a text and its translation, and monolingual text."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from gristmill.shards.step import Step
 
 
 class _Settings(CleaningSettings, DuplicateSettings):
-    """What text of one language and of two have in common."""
+    """The common settings of monolingual text and pairs."""
 
     places: Places
     """One URL, or several."""
     shard: Cut = Cut(rows=20000)
-    """The most that a shard holds."""
+    """Maximum size of a shard."""
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The places, in order."""
+        """The URLs, in order."""
         return (self.places,) if isinstance(self.places, str) else self.places
 
 
 class PairSettings(_Settings, PairCleaningSettings):
-    """Where pairs come from: TSV, CSV, JSONL, Parquet, TMX, gettext catalogues, or files that go line by line.
+    """The sources of pairs: TSV, CSV, JSONL, Parquet, TMX, gettext catalogues, or line-aligned files.
 
-    The last are named by one of them or by what their names begin with (``train`` for ``train.en`` and ``train.hi``).
+    Line-aligned files are given by one of them or by their common prefix (``train`` for ``train.en`` and ``train.hi``).
     """
 
     source_lang: str = "en"
     """The language of the first side."""
     target_lang: str = "hi"
-    """The language of the other one."""
+    """The language of the second side."""
     source: str | int | None = None
-    """The column of tables, by number from 1 or by name."""
+    """The column of tables, by name or by number from 1."""
     target: str | int | None = None
-    """The column of tables, by number from 1 or by name."""
+    """The column of tables, by name or by number from 1."""
 
     @model_validator(mode="after")
     def _translates(self) -> PairSettings:
@@ -57,56 +57,56 @@ class PairSettings(_Settings, PairCleaningSettings):
 
     @property
     def wanted(self) -> Wanted:
-        """What is read of each record."""
+        """The fields to read of each record."""
         return Wanted(PAIR_SIDES, (self.source_lang, self.target_lang), (self.source, self.target))
 
     @property
     def cleaning(self) -> CleaningSettings:
-        """How it is cleaned."""
+        """The settings of cleaning."""
         return self.part(PairCleaningSettings)
 
 
 class TextSettings(_Settings):
-    """Where text of one language comes from: plain lines or, of any kind of pairs, the side of its language."""
+    """The sources of monolingual text: plain lines, or the side of its language in any kind of pairs."""
 
     lang: str = "hi"
     """Its language."""
     text: str | int | None = None
-    """The column of tables, by number from 1 or by name."""
+    """The column of tables, by name or by number from 1."""
 
     @property
     def wanted(self) -> Wanted:
-        """What is read of each record."""
+        """The fields to read of each record."""
         return Wanted(TEXT_SIDES, (self.lang,), (self.text,))
 
     @property
     def cleaning(self) -> CleaningSettings:
-        """How it is cleaned."""
+        """The settings of cleaning."""
         return self.part(CleaningSettings)
 
 
 def check_places(settings: PairSettings | TextSettings) -> None:
-    """Refuse text that is missing or of no known kind."""
+    """Check that the text exists and is of a known format."""
     if not settings.urls:
         raise UserError("places: none given; expected the URL of text, or several")
     wanted = settings.wanted
     for url in settings.urls:
-        # Refuses what it cannot list when it is called, and with the first rows what is broken there.
+        # Raises for what it cannot list when called, and for broken content with the first rows.
         if next(list_texts(url, "corpus", wanted), None) is None:
-            raise UserError(f"{url}: holds no record; expected text in {' and '.join(wanted.langs)}")
+            raise UserError(f"{url}: no records; expected text in {' and '.join(wanted.langs)}")
 
 
 def prepare_text(
     run: Run, settings: PairSettings | TextSettings, name: str | None = None, without: SealedSet | None = None
 ) -> SealedSet:
-    """Make the pairs or texts that the settings name, without those of which others are copies.
+    """Read, clean and deduplicate the pairs or texts of the settings.
 
-    They are of ``gristmill.shards.schema.PAIRS`` or ``TEXTS``; ``pairs`` or ``texts`` is their name by default.
-    ``without``: a set of test text (``text``, or else ``target``); what has the words of one of its texts, on the side
-    of the target, is rejected.
+    Their schema is ``gristmill.shards.schema.PAIRS`` or ``TEXTS``, their default name ``pairs`` or ``texts``.
+    ``without``: a set of test text (``text``, or else ``target``); records with the words of one of its texts on the
+    target side are rejected.
 
     Raises:
-        UserError: nothing is there, it cannot be read, or no record is left.
+        UserError: the text does not exist or cannot be read, or no record is left.
     """
     check_places(settings)
     name = name or ("pairs" if isinstance(settings, PairSettings) else "texts")
@@ -117,7 +117,7 @@ def prepare_text(
             list_texts(url, corpus, wanted) for url, corpus in zip(settings.urls, names, strict=True)
         )
 
-    # A listing that changed is another source; it is read twice, so that it need not be held.
+    # A changed listing is another source; it is read twice, so that it need not be held in memory.
     listing = run.source(f"listed_{name}", tables, {"rows": digest_of(tables())})
     refuse_empty(listing, name)
     parsed = run.step(Step(f"parsed_{name}", (_parse(settings, without),), listing, cut=settings.shard))
@@ -147,7 +147,7 @@ def _text_column(test: SealedSet) -> str:
 
 
 def unique(run: Run, parsed: SealedSet, name: str, settings: DuplicateSettings) -> SealedSet:
-    """Keep the first of equal records (``key``) and of those that are nearly equal (``signature``), in two passes."""
+    """Keep the first of equal (``key``) and of nearly equal (``signature``) records, in two passes."""
     number = settings.parts(parsed.records)
 
     def parts() -> Iterator[pa.Table]:

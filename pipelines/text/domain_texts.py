@@ -1,4 +1,4 @@
-"""The texts of the bootstrapping recipe: general pairs, and what there is of the domain in either language."""
+"""The texts of the bootstrapping recipe: general pairs, and in-domain text in both languages."""
 
 from __future__ import annotations
 
@@ -29,61 +29,61 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef, Stage
 from gristmill.shards.step import Step
 
-LEAST_TEXTS = 10  # that an experiment of less text of the domain is worth
+LEAST_TEXTS = 10  # in-domain texts below which an experiment is pointless
 
 
 class GeneralSettings(Settings):
-    """Pairs that are not of the domain: the user's own ``files``, or requests that are generated.
+    """General pairs: the user's own ``files``, or generated requests.
 
-    As in any large corpus, a few of those that are generated are of the domain, and a small dictionary goes with them.
+    As in any large corpus, a few of the generated ones are in-domain, and a small dictionary is included.
     """
 
     files: PairSettings | None = None
-    """The user's own; ``null``: they are generated."""
+    """The user's own; ``null``: generated."""
     records: int = Field(6000, ge=1)
-    """Requests that are generated."""
+    """The number of generated requests."""
     near: float = Field(0.05, ge=0, le=1)
-    """The share of them that is of the domain."""
+    """The share of them that is in-domain."""
     words: int = Field(10, ge=0)
     """How often each entry of the dictionary occurs."""
     domains: tuple[str, ...] = ("fan", "climate", "switch", "cover", "lock", "cleaning", "general")
     """The domains of the other requests."""
     filters: tuple[ActorSettings, ...] = ()
-    """The user's own, applied to the pairs in their spoken form."""
+    """The user's own filters, applied to the pairs in spoken form."""
 
 
 class InDomainFiles(Settings):
-    """The user's own text of the domain."""
+    """The user's own in-domain text."""
 
     target: TextSettings
-    """A little text of the language that is to be modelled."""
+    """A little text in the language to be modelled."""
     source: TextSettings
-    """Much text of the language that is translated from."""
+    """Much text in the source language."""
     references: PairSettings
-    """Pairs that translators are tested on."""
+    """Pairs to test translators on."""
     catalogue: str | None = None
     """A TSV of names and their translations."""
 
 
 class InDomainSettings(TextPartSettings):
-    """The text of the domain: the user's own ``files``, or generated requests to a home."""
+    """In-domain text: the user's own ``files``, or generated requests to a smart home."""
 
     files: InDomainFiles | None = None
-    """The user's own; ``null``: they are generated."""
+    """The user's own; ``null``: generated."""
     domains: tuple[str, ...] = ("light", "timer", "media", "weather")
-    """The domains of requests that are generated."""
+    """The domains of generated requests."""
     target_records: int = Field(2500, ge=20)
-    """Requests in the language that is to be modelled."""
+    """The number of requests in the language to be modelled."""
     source_records: int = Field(3000, ge=1)
-    """Requests in the language that is translated from."""
+    """The number of requests in the source language."""
     reference_records: int = Field(200, ge=2)
-    """Requests with their translations, that translators are tested on."""
+    """The number of requests with translations, to test translators on."""
     sizes: tuple[PositiveInt, ...] = (1, 10, 20)
-    """How many times smaller than all of its training part the text of each experiment is."""
+    """The factors by which the text of each experiment is smaller than the whole training part."""
     shard: Cut = Cut(rows=1000)
-    """The most that a shard holds."""
+    """Maximum size of a shard."""
     filters: tuple[DomainFilter, ...] = ()
-    """The user's own, applied to texts in their spoken form; the references are left as they are."""
+    """The user's own filters, applied to texts in spoken form, but not to references."""
 
     @field_validator("sizes")
     @classmethod
@@ -95,11 +95,11 @@ class InDomainSettings(TextPartSettings):
 
 @dataclass(frozen=True)
 class DomainTexts:
-    """The texts of a run, all in spoken form: lower case, no punctuation."""
+    """The texts of a run, all in spoken form: lower case without punctuation."""
 
     pairs: SealedSet  # gristmill.shards.schema.PAIRS
-    parts: SealedSet  # text of the domain, with `part` and `draw`
-    source: SealedSet  # text of the domain in the other language
+    parts: SealedSet  # in-domain text, with `part` and `draw`
+    source: SealedSet  # in-domain text in the source language
     references: SealedSet  # text with `references`
     catalogue: Mapping[str, str]  # names and their translations
 
@@ -109,7 +109,7 @@ class DomainTexts:
 
 
 def check_domain_texts(pairs: GeneralSettings, domain: InDomainSettings) -> None:
-    """Refuse what is missing or does not go together."""
+    """Check that all texts exist and are consistent."""
     if pairs.files is None:
         assistant_pairs.check_domains(pairs.domains)
         if domain.files is None and set(pairs.domains) <= set(domain.domains):
@@ -139,22 +139,24 @@ def _check_files(files: InDomainFiles, wanted: tuple[str, str]) -> None:
     }.items():
         if langs != wanted:
             raise UserError(
-                f"in_domain.files.{name}: of another language than the pairs; expected {' to '.join(wanted)}"
+                f"in_domain.files.{name}: its language differs from the pairs'; expected {' to '.join(wanted)}"
             )
     if files.catalogue is not None:
         _read_catalogue(files.catalogue, wanted)
 
 
 def languages(pairs: GeneralSettings) -> tuple[str, str]:
-    """Return the languages that are translated from and into."""
+    """Return the source and the target language."""
     if pairs.files is None:
         return assistant_pairs.SOURCE, assistant_pairs.TARGET
     return pairs.files.source_lang, pairs.files.target_lang
 
 
 def prepare_domain_texts(run: Run, pairs: GeneralSettings, domain: InDomainSettings) -> DomainTexts:
-    """Make all texts; the general pairs have none whose target is a text of the domain's development or test part, and
-    none whose source is a reference of the user's. The settings have passed :func:`check_domain_texts`.
+    """Prepare all texts.
+
+    General pairs whose target is a text of the in-domain development or test part, or whose source is that of a user's
+    reference, are rejected. The settings have passed :func:`check_domain_texts`.
     """
     langs = languages(pairs)
     target, source, references = _generated(run, domain) if domain.files is None else _read(run, domain.files, langs)
@@ -173,26 +175,26 @@ def prepare_domain_texts(run: Run, pairs: GeneralSettings, domain: InDomainSetti
 
 
 def subset(run: Run, parts: SealedSet, *names: str, size: int = 1) -> SealedSet:
-    """Return some parts of the domain's text; of training, a share of one in ``size``."""
+    """Return some parts of the in-domain text; of training, one in ``size``."""
     name = "_".join(("in_domain", *names, *([f"1-{size}"] if size > 1 else [])))
     made = run.step(Step(name, (Subset.stage(SubsetSettings(parts=names, share=1 / size)),), parts))
     if size > 1 and made.records < LEAST_TEXTS:
         raise UserError(
-            f"in_domain.sizes: 1/{size} of the domain's text is {made.records} texts; expected at least {LEAST_TEXTS}"
+            f"in_domain.sizes: 1/{size} of the in-domain text is {made.records} texts; expected at least {LEAST_TEXTS}"
         )
     refuse_empty(made, f"in_domain ({' and '.join(names)})")
     return made
 
 
 def refuse_parts(parts: SealedSet) -> None:
-    """Refuse text of which nothing came into one of the parts."""
+    """Check that no part of the text is empty."""
     found: set[str] = set()
     for table in parts.tables(["part"]):
         found.update(table["part"].to_pylist())
     missing = [part for part in (TRAIN, DEV, TEST) if part not in found]
     if missing:
         raise UserError(
-            f"in_domain: {parts.records} texts, of which none is for {' or '.join(missing)}; expected more text, or "
+            f"in_domain: {parts.records} texts, none of them for {' or '.join(missing)}; expected more text, or "
             "other shares in_domain.dev and in_domain.test"
         )
 
@@ -220,7 +222,7 @@ def _generated(run: Run, domain: InDomainSettings) -> tuple[SealedSet, SealedSet
 
 
 def _spoken(**columns: str) -> Stage:
-    """Return the stage that writes columns, each given with its language, in spoken form."""
+    """Return the stage that rewrites columns, given with their languages, in spoken form."""
     return Spoken.stage(SpokenSettings(columns=columns))
 
 
@@ -269,14 +271,14 @@ def _pairs(
 
 
 def names(domain: InDomainSettings, langs: tuple[str, str]) -> dict[str, str]:
-    """Return the names of the domain and their translations, in spoken form."""
+    """Return the domain's names and their translations, in spoken form."""
     if domain.files is None:
         return catalogue()
     return _read_catalogue(domain.files.catalogue, langs) if domain.files.catalogue else {}
 
 
 def _read_catalogue(url: str, langs: tuple[str, str]) -> dict[str, str]:
-    """Read names and their translations, one tab-separated pair a line; in spoken form."""
+    """Read names and their translations, one tab-separated pair per line; in spoken form."""
     try:
         text = store.read_bytes(url).decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):

@@ -1,4 +1,4 @@
-"""N-gram language models in recipes: models and mixtures."""
+"""N-gram language models and their mixtures in recipes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.settings import HOW
 
-Texts = Sequence[tuple[SealedSet, str]]  # sealed sets and the column of each that holds the text
+Texts = Sequence[tuple[SealedSet, str]]  # sealed sets and their text columns
 
 
 class LanguageModelSettings(NgramSettings):
-    """The n-gram models of a recipe, and how they are estimated."""
+    """The n-gram models of a recipe, and their estimation."""
 
     memory: int = Field(1 << 30, ge=1 << 24, json_schema_extra=HOW)
-    """What the n-grams of one worker of the distributed estimate may take, in bytes, beside what the program and the
-    vocabulary take."""
+    """Memory for the n-grams of one worker of the distributed estimation, in bytes, beyond that of the program and the
+    vocabulary."""
 
 
 def ngram_job(
     name: str, texts: Texts, vocabulary: Artifact, settings: NgramSettings | None = None, only: str | None = None
 ) -> TrainJob:
-    """Return the training of a model, ``lm.arpa``, on text that one process holds the counts of.
+    """Return the training job of a model, ``lm.arpa``, on text whose counts fit into one process.
 
-    ``only`` names a column of truth values that chooses rows, of the sets that have it.
+    ``only`` names a boolean column that selects the rows of the sets that have it.
 
     Raises:
         UserError: a column is missing.
@@ -56,9 +56,9 @@ def mix_job(
     weights: Sequence[float] | None = None,
     only: str | None = None,
 ) -> TrainJob:
-    """Return the mixing of models on one vocabulary into one: ``lm.arpa`` and ``weights.json``.
+    """Return the job that mixes models over one vocabulary into one: ``lm.arpa`` and ``weights.json``.
 
-    The weights make the development text most probable, unless they are given.
+    The weights maximise the likelihood of the development text, unless they are given.
     """
     if (dev is None) == (weights is None):
         raise UserError(f"mixture {name}: give either a development text or weights")
@@ -74,13 +74,13 @@ def mix_job(
 
 
 def check_texts(texts: Texts, only: str | None = None) -> None:
-    """Refuse texts that a model cannot be made of.
+    """Check that a model can be estimated from texts.
 
     Raises:
-        UserError: there is none, or a column is missing.
+        UserError: no text is given, or a column is missing.
     """
     if not texts:
         raise UserError("n-gram model: no text is given; expected at least one sealed set and column")
     choose = [check_columns(data, column, only) for data, column in texts]
     if only is not None and not any(choose):
-        raise UserError(f"n-gram model: none of the sets has the column {only!r}, which is to choose rows")
+        raise UserError(f"n-gram model: none of the sets has the column {only!r}, which selects rows")

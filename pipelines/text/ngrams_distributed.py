@@ -1,7 +1,7 @@
-"""Vocabularies and n-gram models of any amount of text: of much, counted and estimated in parts, over all workers.
+"""Vocabularies and n-gram models of any amount of text; large ones are counted and estimated in parts, by all workers.
 
-The ARPA text is that of :func:`gristmill.pipelines.text.ngrams.ngram_job`, to the byte, whatever the workers and the
-parts.
+The ARPA text is byte-identical to that of :func:`gristmill.pipelines.text.ngrams.ngram_job`, whatever the numbers of
+workers and parts.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from gristmill.shards.job import TrainJob
 from gristmill.shards.stage import ArtifactRef, Resources, Stage
 from gristmill.shards.step import Step
 
-ROW_BYTES = 1024  # of text in a record at most, where a shard's size is also that of other columns
-PART_BYTES = 192  # of memory that a part takes for each byte of compressed text that goes into it
-UNIT_BYTES = 256  # the same of a unit that is counted
+ROW_BYTES = 1024  # assumed maximum of text per record, as a shard's size includes other columns
+PART_BYTES = 192  # memory of a part per byte of its compressed text
+UNIT_BYTES = 256  # the same of a unit while it is counted
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ def build_vocabulary(
     only: str | None = None,
     settings: LanguageModelSettings | None = None,
 ) -> Artifact:
-    """Return the words that are in the texts at least ``min_count`` times, and those given, as ``vocabulary.txt``.
+    """Return ``vocabulary.txt``: the words that occur at least ``min_count`` times in the texts, and those given.
 
-    Text beyond ``settings.memory`` is read over all workers, to the same bytes; one process holds the different words.
+    Text beyond ``settings.memory`` is counted by all workers, with the same result; one process holds the distinct
+    words.
     """
     check_texts(texts, only)
     settings = settings or LanguageModelSettings()
@@ -83,10 +84,10 @@ def train_ngrams(
     vocabulary: Artifact,
     settings: LanguageModelSettings | None = None,
 ) -> list[Artifact]:
-    """Return a model, ``lm.arpa``, of each of many texts on one vocabulary.
+    """Return a model, ``lm.arpa``, of each of several texts over one vocabulary.
 
-    Those whose counts fit into ``settings.memory`` are trained side by side, each in one process, larger ones one after
-    the other over all workers; the bytes are the same.
+    Those whose counts fit into ``settings.memory`` are trained in parallel, each in one process, larger ones one after
+    the other by all workers; the bytes are the same.
     """
     settings = settings or LanguageModelSettings()
     large = [_is_large(texts, settings.memory) for texts in many]
@@ -109,11 +110,11 @@ def train_ngrams_distributed(
 ) -> Artifact:
     """Return the model of texts, ``lm.arpa``, as :func:`gristmill.pipelines.text.ngrams.ngram_job` would train it.
 
-    ``settings.memory`` bounds what the n-grams at a worker take, in bytes, and so decides how many ``parts`` there are
-    unless they are given.
+    ``settings.memory`` bounds the memory of a worker's n-grams, in bytes, and so determines the number of ``parts``
+    unless it is given.
 
     Raises:
-        UserError: a column is missing, there is no text, or a part of it broke.
+        UserError: a column is missing, there is no text, or a part failed.
     """
     check_texts(texts, only)
     settings = settings or LanguageModelSettings()
@@ -162,12 +163,12 @@ def _ref(data: SealedSet) -> ArtifactRef:
 
 
 def _whole(made: SealedSet) -> SealedSet:
-    """Refuse a set that lacks a part: its model would be another."""
+    """Check that no part is missing, which would change the model."""
     if made.seal["quarantined"]:
         why = ", ".join(made.seal["errors"])
         raise UserError(
-            f"{made.name}: {made.seal['quarantined']} of {made.seal['records_in']} parts broke ({why}); "
-            "give n-grams more memory, or run `gristmill requeue` when the cause is gone"
+            f"{made.name}: {made.seal['quarantined']} of {made.seal['records_in']} parts failed ({why}); "
+            "give n-grams more memory, or run `gristmill requeue` once the cause is fixed"
         )
     return made
 
@@ -187,7 +188,7 @@ def _is_large(texts: Texts, memory: int) -> bool:
 
 
 def _given_units(run: Run, name: str, texts: Texts, memory: int) -> SealedSet:
-    """Return the units of texts, each with a number of bytes that a worker may hold the counts of."""
+    """Return the units of texts, each small enough that a worker can hold its counts."""
     size = max(1, memory // UNIT_BYTES)
     units = list(_units(texts, size))
     if not units:
@@ -201,7 +202,7 @@ def _bytes(data: SealedSet) -> int:
 
 
 def _units(texts: Texts, size: int) -> Iterator[list[_Slice]]:
-    """Give the units: slices of shards, in order, of about ``size`` bytes of compressed text together."""
+    """Yield the units: slices of shards, in order, with about ``size`` bytes of compressed text in total each."""
     held: list[_Slice] = []
     filled = 0.0
     for place, (data, column) in enumerate(texts):

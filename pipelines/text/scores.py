@@ -1,5 +1,6 @@
-"""What bootstrapped language models are judged by: perplexity and unseen words of in-domain text, word errors of lists
-that they rescore, and the translations that they were made from.
+"""Evaluation of bootstrapped language models.
+
+Perplexity and unseen words of in-domain text, word errors of rescored n-best lists, and translation quality.
 """
 
 from __future__ import annotations
@@ -24,34 +25,34 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.parquet import read_table
 
-LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of the language model beside the channel
-WORD_BONUSES = (0.0, 0.5, 1.0, 2.0)  # a word, against the preference for short texts
+LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # of the language model, relative to the channel
+WORD_BONUSES = (0.0, 0.5, 1.0, 2.0)  # per word, against the bias towards short texts
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What a language model loses on each text."""
+    """A language model's loss on each text."""
 
-    errors: np.ndarray  # (texts,) nats, or unseen words
-    words: np.ndarray  # (texts,) words, the end of a text counted where it is predicted
+    errors: np.ndarray  # (texts,) nats, or numbers of unseen words
+    words: np.ndarray  # (texts,) numbers of words, with the end of the text where it is predicted
     speakers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One part of a set in which each system's language model has scored the texts and the lists of candidates."""
+    """One part of a set whose texts and n-best lists each system's language model has scored."""
 
     texts: list[str]
     ids: tuple[str, ...]
     columns: Mapping[str, np.ndarray]
-    offsets: np.ndarray  # a candidate of text i lies between offsets[i] and offsets[i + 1]
+    offsets: np.ndarray  # text i has the candidates offsets[i] to offsets[i + 1]
     candidates: list[str]
     channel: np.ndarray  # log-probabilities
     language: Mapping[str, np.ndarray]  # by system
 
 
 def read(scored: SealedSet, systems: Sequence[str], part: str) -> Scored:
-    """Return the texts of a part and what each system's model says of them."""
+    """Return the texts of a part and each system's scores."""
     own = [f"{system}_{name}" for system in systems for name in ("logprob", "words", "oov", "oov_logprob", "unseen")]
     lists = [f"{system}_logprobs" for system in systems]
     table = pa.concat_tables(scored.tables(["id", "text", "part", "nbest", *own, *lists]))
@@ -69,7 +70,7 @@ def read(scored: SealedSet, systems: Sequence[str], part: str) -> Scored:
 
 
 def rescored(scored: Scored, system: str, weight: float, bonus: float) -> WerResult:
-    """Choose the best candidate of each list and count its word errors."""
+    """Return the word errors of each list's best candidate."""
     lengths = np.array([len(text.split()) for text in scored.candidates])
     total = scored.channel + weight * scored.language[system] + bonus * lengths
     spans = zip(scored.offsets[:-1], scored.offsets[1:], strict=True)
@@ -78,20 +79,20 @@ def rescored(scored: Scored, system: str, weight: float, bonus: float) -> WerRes
 
 
 def tuned(dev: Scored, system: str) -> tuple[float, float]:
-    """Return the weight and the bonus with the fewest word errors on development lists; of equals the smallest."""
+    """Return the weight and bonus with the fewest word errors on development lists, the smallest of equals."""
     grid = list(product(LM_WEIGHTS, WORD_BONUSES))
     return min(grid, key=lambda some: (int(rescored(dev, system, *some).errors.sum()), some))
 
 
 def losses(scored: Scored, system: str, *, known: bool = False) -> Losses:
-    """Return what the model loses on each text; ``known``: without words outside the vocabulary."""
+    """Return the model's loss on each text; ``known``: without out-of-vocabulary words."""
     get = {name: scored.columns[f"{system}_{name}"] for name in ("logprob", "words", "oov", "oov_logprob")}
     less = (get["oov_logprob"], get["oov"]) if known else (0.0, 0.0)
     return Losses(-(get["logprob"] - less[0]), get["words"] - less[1], scored.ids)
 
 
 def unseen(scored: Scored, system: str) -> Losses:
-    """Return how many words of each text the system's own texts never had."""
+    """Return the number of words of each text that do not occur in the system's own texts."""
     return Losses(scored.columns[f"{system}_unseen"], scored.columns[f"{system}_words"] - 1, scored.ids)
 
 
@@ -100,8 +101,8 @@ def text_metrics(
 ) -> tuple[list[MetricRow], dict[str, dict[int, WerResult]]]:
     """Return the rows of perplexity and unseen words, and the word errors of rescored lists by system and seed.
 
-    ``perplexity`` counts words outside the vocabulary with the probability of the unknown word,
-    ``perplexity_known`` leaves them out; ``perplexity_relative`` is against the baseline on the same texts.
+    ``perplexity`` includes out-of-vocabulary words, with the probability of the unknown word; ``perplexity_known``
+    leaves them out; ``perplexity_relative`` is against the baseline on the same texts.
     """
     tests = {seed: read(made, systems, TEST) for seed, made in sets.items()}
     devs = {seed: read(made, systems, DEV) for seed, made in sets.items()}
@@ -128,7 +129,7 @@ def text_metrics(
 def _rows(
     system: str, test_set: str, metric: str, runs: Mapping[int, Losses], shown: Callable[[float], float] = float
 ) -> list[MetricRow]:
-    """Return a measure's rows: over all seeds, and of each. ``shown`` turns a rate a word into the measure."""
+    """Return a measure's rows, over all seeds and of each; ``shown`` maps a rate per word to the measure."""
     keyed: list[tuple[int | None, Mapping[int, Losses]]] = [
         (None, runs),
         *((seed, {seed: runs[seed]}) for seed in runs),
@@ -144,14 +145,14 @@ def _rows(
 
 @dataclass(frozen=True)
 class Translations:
-    """What a translator made of the reference texts, and the references of each."""
+    """A translator's translations of the reference texts, and the references of each."""
 
     hypotheses: list[str]
     references: list[list[str]]
 
 
 def read_references(asked: SealedSet) -> dict[str, list[str]]:
-    """Return the references of each text that translators are tested on, in the order of the texts' ids."""
+    """Return the references of each test text, in the order of the texts' ids."""
     table = pa.concat_tables(asked.tables(["id", "references"])).sort_by("id")
     return dict(zip(table["id"].to_pylist(), table["references"].to_pylist(), strict=True))
 
@@ -159,7 +160,7 @@ def read_references(asked: SealedSet) -> dict[str, list[str]]:
 def read_translations(made: SealedSet, references: Mapping[str, list[str]]) -> Translations:
     """Return the translations (column ``target``) of the texts that have references, in their order.
 
-    A text without one counts as translated by nothing, so that all systems are compared on the same texts.
+    A missing translation counts as empty, so that all systems are compared on the same texts.
     """
     found = {row["id"]: row["target"] for table in made.tables(["id", "target"]) for row in table.to_pylist()}
     return Translations([found.get(name, "") for name in references], list(references.values()))
@@ -168,30 +169,30 @@ def read_translations(made: SealedSet, references: Mapping[str, list[str]]) -> T
 def translation_metrics(
     system: str, test_set: str, made: Mapping[int, Translations], replicates: int = 1000
 ) -> tuple[list[MetricRow], dict[str, str]]:
-    """Return the rows of BLEU and chrF (0 to 100), and the signature of each by sacrebleu."""
+    """Return the rows of BLEU and chrF (0 to 100), and sacrebleu's signature of each."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
     class PlainCHRF(CHRF):
-        # Resamples are sums of numpy, and sacrebleu cannot take the mean of their scores beside a plain 0.
+        # Resamples are numpy sums, and sacrebleu cannot average their scores with a plain 0.
         def _compute_score_from_stats(self, stats: list[int]) -> Any:
             return super()._compute_score_from_stats([int(value) for value in stats])
 
     rows: list[MetricRow] = []
     signatures = {}
     for metric, make in (("bleu", BLEU), ("chrf", PlainCHRF)):
-        told = {}
+        intervals = {}
         for seed, some in made.items():
             most = max(map(len, some.references))
             streams = [[refs[n] if n < len(refs) else None for refs in some.references] for n in range(most)]
             scorer = make()
-            # A text has as many references as it has: the others are none, which sacrebleu takes and does not declare.
+            # Texts have different numbers of references; sacrebleu accepts None for the missing ones, undeclared.
             got = scorer.corpus_score(some.hypotheses, cast(Any, streams), n_bootstrap=replicates)
             signatures[metric] = str(scorer.get_signature())
-            told[seed] = (got.score, got._mean - got._ci, got._mean + got._ci)
+            intervals[seed] = (got.score, got._mean - got._ci, got._mean + got._ci)
         sizes = {seed: len(some.hypotheses) for seed, some in made.items()}
-        keyed: list[tuple[int | None, tuple[float, float, float]]] = [(None, _together(list(told.values())))]
-        keyed += told.items()
+        keyed: list[tuple[int | None, tuple[float, float, float]]] = [(None, _together(list(intervals.values())))]
+        keyed += intervals.items()
         for key, each in keyed:
             n = sum(sizes.values()) if key is None else sizes[key]
             rows.append(MetricRow(system, test_set, metric, *each, n, key))
@@ -199,7 +200,7 @@ def translation_metrics(
 
 
 def filtered_examples(kept: SealedSet, number: int = 5) -> dict[str, list[dict[str, Any]]]:
-    """Return examples of translations that were kept and that were turned down, of the first shard."""
+    """Return examples of kept and of rejected translations, from the first shard."""
     rejected = kept.seal["rejects"][:1]
     sides = {
         "kept": kept.read(0, ["id", "source", "target"]).slice(0, number).to_pylist(),
@@ -213,7 +214,7 @@ def filtered_examples(kept: SealedSet, number: int = 5) -> dict[str, list[dict[s
 
 
 def available() -> None:
-    """Refuse to go on where sacrebleu is not installed."""
+    """Check that sacrebleu is installed."""
     try:
         import sacrebleu  # noqa: F401
     except ImportError:
@@ -221,7 +222,7 @@ def available() -> None:
 
 
 def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
-    """Return the mean over seeds; its interval holds the texts' spread and that between trainings."""
+    """Return the mean over seeds; its interval covers the variance of texts and of trainings."""
     value, low, high = np.array(parts).T
     mean = float(value.mean())
     spread = value.var(ddof=1) if len(value) > 1 else 0.0

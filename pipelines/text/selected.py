@@ -1,4 +1,4 @@
-"""Translators of selected pairs: a selection for each size of the text of the domain, and its methods compared."""
+"""Translators of selected pairs: a selection for each size of in-domain text, and a comparison of methods."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from gristmill.shards.dataset import SealedSet
 
 
 class SelectedSettings(SelectionSettings):
-    """The selection, and how a translator learns from it."""
+    """The selection, and the training of a translator on it."""
 
     start: Literal["base", "scratch"] = "base"
-    """The translator that learns: that of all pairs, trained on, or one from scratch."""
+    """The initial translator: that of all pairs, fine-tuned, or one from scratch."""
     tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
-    """How that of all pairs is trained on."""
+    """The fine-tuning of the translator of all pairs."""
     compare: bool = False
-    """Also train translators of as many pairs alone, chosen by each method: the systems ``centroid_share``,
+    """Also train translators from scratch on equally many pairs, chosen by each method: the systems ``centroid_share``,
     ``moore_lewis_share`` and ``random_share``."""
 
 
 def check_selected(settings: SelectedSettings) -> None:
-    """Refuse an embedder, or a program, that a method needs and that is not there."""
+    """Check that the embedder and the packages that the methods need are installed."""
     check_selection(settings)
     for method in get_args(Method) if settings.compare else ():
-        # The others choose as many pairs, whatever the radius.
+        # The other methods choose equally many pairs, whatever the radius.
         check_selection(settings.but(method=method, radius=None))
 
 
 def select(
     run: Run, settings: SelectedSettings, corpora: DomainTexts, texts: Mapping[int, SealedSet]
 ) -> dict[int, SealedSet]:
-    """Return the pairs that are most like the domain's text of each size."""
+    """Return the pairs most similar to the in-domain text of each size."""
     pairs, texts = compared(run, settings, corpora, texts)
     return {size: select_pairs(run, f"selected_1-{size}", pairs, text, settings) for size, text in texts.items()}
 
@@ -44,7 +44,7 @@ def select(
 def compared(
     run: Run, settings: SelectionSettings, corpora: DomainTexts, texts: Mapping[int, SealedSet]
 ) -> tuple[SealedSet, Mapping[int, SealedSet]]:
-    """Return the pairs and the domain's texts as a selection compares them: embedded, or as they are."""
+    """Return the pairs and the in-domain texts as input of a selection: embedded, or as they are."""
     if settings.method != "centroid":
         return corpora.pairs, texts
     pairs = embed(run, "embedded_pairs", corpora.pairs, "target", settings)
@@ -56,7 +56,7 @@ def compared(
 def compare(
     run: Run, make: Bootstrap, settings: SelectedSettings, corpora: DomainTexts, picked: Mapping[int, SealedSet]
 ) -> dict[str, dict[Key, SealedSet]]:
-    """Test translators that learn, from scratch, from nothing but equally many pairs, chosen by each method."""
+    """Test translators trained from scratch on equally many pairs, chosen by each method."""
     size = min(picked)
     count = picked[size].records
     found = {}

@@ -1,4 +1,4 @@
-"""Selection of what is like an in-domain text: near its centroid, cheap in its language model, or drawn at random."""
+"""Selection of records similar to in-domain text: by distance from its centroid, by cross-entropy, or at random."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from gristmill.shards.step import Step
 
 Method = Literal["centroid", "moore_lewis", "random"]
 
-SHARE = 0.3  # where neither share nor radius is given
-_LOOKED_AT = 3  # shards, for examples
+SHARE = 0.3  # if neither share nor radius is given
+_LOOKED_AT = 3  # shards to take examples from
 
 
 class SelectionSettings(CentroidSettings, EmbedderSettings):
-    """What is kept of a set: the ``share`` nearest to the in-domain text, or what is within a ``radius``.
+    """The records to keep: the ``share`` nearest to the in-domain text, or those within a ``radius``.
 
-    Embedder and metric are those of ``centroid``; distances by ``moore_lewis`` are nats a word.
+    Embedder and metric are those of ``centroid``; distances by ``moore_lewis`` are in nats per word.
     """
 
     method: Method = "centroid"
-    """How near a record is: by embeddings, by language models, or at random."""
+    """The distance of a record: by embeddings, by language models, or at random."""
     share: float | None = Field(None, gt=0, le=1)
-    """The share of the records that is kept; 0.3, unless a radius is given."""
+    """The share of the records to keep; 0.3, unless a radius is given."""
     radius: float | None = None
-    """The distance up to which records are kept."""
+    """The maximum distance of records to keep."""
     ngrams: LanguageModelSettings = LanguageModelSettings()
     """The models of ``moore_lewis``."""
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if self.share is not None and self.radius is not None:
-            raise ValueError("radius: given beside share; expected one of them")
+            raise ValueError("radius and share: expected one of them")
         if self.radius is not None and self.method == "random":
-            raise ValueError("radius: nothing is far where it is drawn at random; expected share")
+            raise ValueError("radius: undefined for random selection; expected share")
         return self
 
 
 def check_selection(settings: SelectionSettings) -> None:
-    """Refuse an embedder, or a program, that is needed and is not there."""
+    """Check that the embedder and the packages that the method needs are installed."""
     if settings.method == "centroid":
         embedder_stage(settings)
     if settings.method == "moore_lewis":
@@ -61,7 +61,7 @@ def check_selection(settings: SelectionSettings) -> None:
 
 
 def embed(run: Run, name: str, texts: SealedSet, column: str, settings: SelectionSettings) -> SealedSet:
-    """Return a set with ``embedding`` of a text column."""
+    """Return a set with the ``embedding`` of a text column added."""
     return run.step(Step(name, (embedder_stage(settings, column),), texts))
 
 
@@ -75,14 +75,15 @@ def select_pairs(
     seed: int = 0,
     count: int | None = None,
 ) -> SealedSet:
-    """Return the records of a set that are like an in-domain set, with ``distance`` and without ``embedding``.
+    """Return the records of a set that are most similar to an in-domain set, with ``distance`` and without
+    ``embedding``.
 
-    ``centroid`` needs both sets embedded by one model; the others read the text of ``target`` or, where there is none,
-    ``text``. Exactly the share of the settings is kept, of records at one distance those of the smaller ids; or
-    ``count`` records, for sets of equal size. ``seed`` is that of ``random``.
+    ``centroid`` needs both sets embedded by the same model; the other methods read ``target`` or, if absent, ``text``.
+    Exactly the share of the settings is kept, ties broken by smaller id; or ``count`` records, for sets of equal size.
+    ``seed`` is that of ``random``.
 
     Raises:
-        UserError: a set is empty, or the threshold would keep nothing.
+        UserError: a set is empty, or no record is within the threshold.
     """
     method = settings.method
     if method == "moore_lewis":
@@ -122,9 +123,9 @@ def _by_centroid(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, se
 
 
 def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, settings: SelectionSettings) -> SealedSet:
-    """Score by language models: of the in-domain text and, twice, of about as much text of the set.
+    """Score with language models of the in-domain text and of two samples of the set of about the same size.
 
-    The vocabulary is that of all: a word that only the set has must cost the in-domain model more.
+    Their vocabulary is the union: a word that only the set has must cost the in-domain model more.
     """
     share = min(0.5, in_domain.records / pairs.records)
     sampled = run.step(Step(f"{name}_sampled", (select.Sampled.stage(SampleSettings(share=share)),), pairs))
@@ -143,7 +144,7 @@ def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, set
 
 
 def _embedding(given: SealedSet) -> tuple[str, ...]:
-    """Return the columns of vectors that a set has and that go when its distances are there."""
+    """Return the columns of vectors of a set, which are dropped once its distances are computed."""
     return (EMBEDDING,) if EMBEDDING in given.schema.names else ()
 
 
@@ -160,9 +161,9 @@ def text_column(given: SealedSet) -> str:
 
 
 def examples(kept: SealedSet, number: int = 5) -> dict[str, list[dict[str, Any]]]:
-    """Return examples of what :func:`select_pairs` kept and dropped, each list from the nearest to the farthest.
+    """Return examples of records that :func:`select_pairs` kept and dropped, from nearest to farthest.
 
-    They are of the first shards, so that little is read whatever the size of the set.
+    They come from the first shards, so that little is read whatever the size of the set.
     """
     scored = open_sealed(kept.seal["inputs"][0])
     sides: dict[str, list[dict[str, Any]]] = {"kept": [], "dropped": []}
@@ -177,7 +178,7 @@ def examples(kept: SealedSet, number: int = 5) -> dict[str, list[dict[str, Any]]
 
 
 def _spread(rows: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    """Return rows at even places between the nearest and the farthest."""
+    """Return rows at even steps from the nearest to the farthest."""
     order = sorted(rows, key=lambda row: (row["distance"], row["id"]))
     if len(order) <= number:
         return order
@@ -185,7 +186,7 @@ def _spread(rows: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]
 
 
 def summary(kept: SealedSet) -> dict[str, Any]:
-    """Return how many records a selection kept and dropped, and the least and greatest distance of those kept."""
+    """Return the numbers of kept and dropped records, and the least and greatest distance of the kept ones."""
     nearest, farthest = float("inf"), float("-inf")
     for table in kept.tables(["distance"]):
         far = table["distance"].to_numpy()

@@ -1,6 +1,6 @@
-"""The systems of the bootstrapping recipe: translators, translations of the domain's text, language models of these.
+"""The systems of the bootstrapping recipe: translators, their translations of in-domain text, language models of these.
 
-What depends on the size of the in-domain text is made for each size and training seed, what does not for each seed.
+Results that depend on the size of the in-domain text are made for each size and training seed, others for each seed.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
-NO_RULE = Rule(weight=0.0, least=None)  # the translator's best, whatever the in-domain model gives it
-Key = tuple[int, int]  # how many times smaller the in-domain text is, and the training seed
+NO_RULE = Rule(weight=0.0, least=None)  # the translator's best, whatever its in-domain score
+Key = tuple[int, int]  # the factor by which the in-domain text is smaller, and the training seed
 
 
 class FineTuningSettings(Settings):
-    """Self-training: pairs of the domain's text and the translations that were chosen of it, in rounds."""
+    """Self-training on pairs of in-domain text and its chosen translations, in rounds."""
 
     rounds: int = Field(1, ge=1)
     """Rounds of translating and training."""
     replay: float = Field(0.5, ge=0)
-    """General pairs for each synthetic one, so that nothing is forgotten."""
+    """General pairs per synthetic pair, against forgetting."""
     tune: TuneSettings = TuneSettings(epochs=4, lr=1e-3)
     """The training of each round."""
 
 
 @dataclass(frozen=True)
 class Translated:
-    """Translators, their translations of the domain's text with the in-domain model's scores, and what was tuned on it.
+    """Translators, their translations of in-domain text with the in-domain model's scores, and the tuned choices.
 
-    Nothing was tuned where translations are neither rescored nor filtered.
+    ``tuned`` is empty if translations are neither rescored nor filtered.
     """
 
     translators: Mapping[Key, Artifact]
@@ -67,7 +67,7 @@ class Translated:
 
 
 class Bootstrap:
-    """Makes the parts of the systems, each under the name of what it is for."""
+    """Makes the components of the systems, named by purpose."""
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class Bootstrap:
 
     @property
     def keys(self) -> list[Key]:
-        """Every size with every seed."""
+        """All combinations of size and seed."""
         return [(size, seed) for size in self._sizes for seed in self._run.seeds]
 
     def base(self, name: str, own: Artifact | None = None) -> dict[Key, Artifact]:
-        """Return the translator of all pairs for each seed, or the user's ``own`` as it is."""
+        """Return the translator of all pairs for each key, or the user's ``own``, unchanged."""
         if own is not None:
             return dict.fromkeys(self.keys, own)
         return self.translators(name, {key: [self._corpora.pairs] for key in self.keys})
@@ -112,7 +112,7 @@ class Bootstrap:
         weights: Mapping[Key, Sequence[float]] | None = None,
         tune: TuneSettings | None = None,
     ) -> dict[Key, Artifact]:
-        """Train a translator for each key; ``init`` are those that are trained on. Equal trainings are one."""
+        """Train a translator for each key, ``init`` being the initial ones; equal trainings are done once."""
         own = self._translator if tune is None else self._translator.model_copy(update={"tune": tune})
         jobs = [
             translator_job(
@@ -129,7 +129,7 @@ class Bootstrap:
         return dict(zip(data, self._run.train(jobs), strict=True))
 
     def _lists(self, name: str, translators: Mapping[Key, Artifact]) -> dict[Key, SealedSet]:
-        """Translate the domain's source text: n best, in spoken form. Equal translators do it once."""
+        """Translate the in-domain source text: n-best, in spoken form; once per distinct translator."""
         by_digest: dict[str, SealedSet] = {}
         for key, translator in translators.items():
             if translator.digest not in by_digest:
@@ -153,7 +153,7 @@ class Bootstrap:
         )
 
     def _scored(self, name: str, lists: Mapping[Key, SealedSet]) -> dict[Key, SealedSet]:
-        """Add the scores of the in-domain model of each size to n-best lists."""
+        """Add each size's in-domain model scores to n-best lists."""
         made = {}
         for key, given in lists.items():
             stage = ScoreLists.stage(ListScoreSettings(), name="in_domain_lm", model=self.in_domain[key[0]].ref)
@@ -161,7 +161,7 @@ class Bootstrap:
         return made
 
     def translated(self, name: str, translators: Mapping[Key, Artifact]) -> Translated:
-        """Translate the domain's text, and tune on development text how to choose from the lists."""
+        """Translate the in-domain text, and tune the choice from the lists on development text."""
         lists = self._scored(name, self._lists(name, translators))
         if self._tuning is None:
             return Translated(translators, lists, {})
@@ -191,7 +191,7 @@ class Bootstrap:
     def chosen(
         self, name: str, lists: Mapping[Key, SealedSet], tuned: Mapping[Key, Choice], way: Way | None = None
     ) -> dict[Key, SealedSet]:
-        """Choose one translation of each list: the translator's first, or as it was tuned."""
+        """Choose one translation of each list: the translator's best, or by the tuned rule."""
         made = {}
         for key, given in lists.items():
             rule = tuned[key][way] if way else NO_RULE
@@ -203,12 +203,12 @@ class Bootstrap:
         return Choose.stage(ChoiceSettings(source_lang=source, target_lang=target, **rule))
 
     def fine_tuned(self, name: str, given: Translated, settings: FineTuningSettings, way: Way | None) -> Translated:
-        """Train translators on with what they made of the domain's text, as it was chosen and filtered, in rounds."""
+        """Fine-tune translators on their own chosen and filtered translations of in-domain text, in rounds."""
         for number in range(settings.rounds):
             pairs = self.chosen(f"synthetic_{name}_{number}", given.lists, given.tuned, way)
             data, weights = {}, {}
             for key, synthetic in pairs.items():
-                refuse_empty(synthetic, f"{name}: translations that are kept")
+                refuse_empty(synthetic, f"{name}: kept translations")
                 data[key] = [synthetic, self._corpora.pairs]
                 weights[key] = [1.0, min(1.0, settings.replay * synthetic.records / self._corpora.pairs.records)]
             made = self.translators("fine_tuned_translator", data, given.translators, weights, settings.tune)
@@ -218,7 +218,7 @@ class Bootstrap:
     def tested(
         self, name: str, given: Mapping[Key, Artifact], tuned: Mapping[Key, Choice] | None = None
     ) -> dict[Key, SealedSet]:
-        """Translate the references' texts: the translator's first, or rescored as it was tuned."""
+        """Translate the references' texts: the translator's best, or rescored by the tuned rule."""
         made = {}
         for key, translator in given.items():
             weight = tuned[key]["together"]["weight"] if tuned else 0.0
@@ -233,7 +233,7 @@ class Bootstrap:
     ) -> dict[str, dict[Key, Artifact]]:
         """Return for each system the model of its translations, mixed with the in-domain model of each size.
 
-        ``beside`` names for a system others whose models are mixed in, too; equal ones count once.
+        ``beside`` names, per system, others whose models are mixed in as well; equal ones count once.
         """
         keys = [(system, key) for system, sets in texts.items() for key in sets]
         sets = [[(texts[system][key], "target")] for system, key in keys]
@@ -251,9 +251,9 @@ class Bootstrap:
         return found
 
     def judged(self, channel: ChannelSettings, models: Mapping[str, Mapping[Key, Artifact]]) -> dict[Key, SealedSet]:
-        """Let each system's model score the texts kept apart, and lists of what a channel makes of them."""
+        """Score held-out texts and their n-best lists from a confusion channel with each system's model."""
         hear = Confuse.stage(channel, vocabulary=self.vocabulary.ref)
-        heard = self._run.step(Step("heard", (hear,), subset(self._run, self._corpora.parts, DEV, TEST)))
+        confused = self._run.step(Step("heard", (hear,), subset(self._run, self._corpora.parts, DEV, TEST)))
         made = {}
         for key in self.keys:
             stages = []
@@ -261,7 +261,7 @@ class Bootstrap:
                 text, lists = TextScoreSettings(prefix=system), ListScoreSettings(column="nbest", prefix=system)
                 stages.append(ScoreText.stage(text, name=f"text_{system}", model=own[key].ref))
                 stages.append(ScoreLists.stage(lists, name=f"lists_{system}", model=own[key].ref))
-            made[key] = self._run.step(Step(f"judged_{_of(key)}", tuple(stages), heard))
+            made[key] = self._run.step(Step(f"judged_{_of(key)}", tuple(stages), confused))
         return made
 
 

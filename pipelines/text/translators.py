@@ -1,4 +1,4 @@
-"""Translators in a recipe: how they are trained, on what, and the texts that they translate."""
+"""Translators in a recipe: their training data, training and translations."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from gristmill.shards.step import Step
 
 
 class TranslatorSettings(TranslatorTraining):
-    """A translator and its training; with ``train`` off, the user's own as it is."""
+    """A translator and its training; with ``train`` off, the user's own, unchanged."""
 
     checkpoint: str | None = None
-    """The folder of a Marian checkpoint of the user's to begin with."""
+    """The folder of the user's Marian checkpoint to start from."""
     train: bool = True
-    """Whether it is trained on the pairs."""
+    """Whether to train it on the pairs."""
     tune: TuneSettings = TuneSettings()
-    """How it is trained on."""
+    """Its fine-tuning."""
     ranks: int = Field(1, ge=1)
-    """How many processes train it together."""
+    """The number of processes that train it together."""
 
 
 class TranslateSettings(DecodingSettings):
-    """How texts are translated, and the shards that they are in."""
+    """Settings of decoding, and the size of shards."""
 
     shard: Cut = Cut()
-    """The most that a shard holds."""
+    """Maximum size of a shard."""
 
 
 def translator_job(
@@ -51,13 +51,13 @@ def translator_job(
     dev: SealedSet | None = None,
     catalogue: Mapping[str, str] | None = None,
 ) -> TrainJob:
-    """Return the training of a translator on sets of pairs, each counted by its weight in an epoch.
+    """Return the training job of a translator on sets of pairs, each with its weight in an epoch.
 
-    With ``init`` it is fine-tuned (``settings.tune``): its weights, units and form of text are taken over. Values of
-    the catalogue (source to target) become placeholders in pairs that hold both.
+    With ``init`` it is fine-tuned (``settings.tune``) and keeps its units and text normalisation. Values of the
+    catalogue (source to target) become placeholders in pairs that contain both.
 
     Raises:
-        UserError: there is no set of pairs, or as good as none.
+        UserError: there are no pairs.
     """
     if not any(sealed.records for sealed in pairs):
         raise UserError(f"{name}: there are no pairs to train a translator on; expected at least one record")
@@ -66,7 +66,7 @@ def translator_job(
         own = own.but(**dict(settings.tune))
     start = init or settings.checkpoint
     if start is not None:
-        # What is set of a translator from scratch is not used, so that no fingerprint depends on it.
+        # Settings of training from scratch are not used, so that no fingerprint depends on them.
         own = TranslatorTraining(**{key: value for key, value in own if key not in ScratchSettings.model_fields})
     return TrainJob(
         name,
@@ -85,20 +85,20 @@ def translator_job(
 
 
 def check_translator(settings: TranslatorSettings) -> None:
-    """Refuse a checkpoint that is missing, is no Marian checkpoint, or is of other languages."""
+    """Check that the checkpoint exists, is a Marian checkpoint, and has the right languages."""
     available()
     folder = settings.checkpoint
     if folder is not None:
         check_languages(read_units(folder, settings.prefix), folder, settings.source_lang, settings.target_lang)
     elif not settings.train:
-        raise UserError("translator.train: off, and no checkpoint is given; expected the folder of a Marian checkpoint")
+        raise UserError("translator.train: off, but no checkpoint is given; expected the folder of a Marian checkpoint")
 
 
 def own_translator(run: Run, name: str, settings: TranslatorSettings) -> Artifact:
-    """Return the user's checkpoint as an artifact, converted once for all that translate by it.
+    """Return the user's checkpoint as an artifact, converted once for all uses.
 
     Raises:
-        UserError: there is none, it is no Marian checkpoint, or not of these languages.
+        UserError: it does not exist, is not a Marian checkpoint, or has other languages.
     """
     check_translator(settings.but(train=False))
     folder = str(settings.checkpoint)
@@ -125,12 +125,12 @@ def translate(
     catalogue: Mapping[str, str] | None = None,
     then: Sequence[Stage] = (),
 ) -> SealedSet:
-    """Add ``translations`` (best first) to the records of a set; what has none is rejected with the reason.
+    """Add ``translations`` (best first) to the records of a set; records without any are rejected with the reason.
 
-    ``then`` are stages that go on with them in the same step.
+    ``then`` are further stages of the same step.
 
     Raises:
-        UserError: the set has no such column, or the translator is of other languages.
+        UserError: the set has no such column, or the translator has other languages.
     """
     if column not in texts.schema.names:
         raise UserError(f"{name}: the texts have no column {column!r}; they have {', '.join(texts.schema.names)}")

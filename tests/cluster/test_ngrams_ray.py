@@ -1,4 +1,4 @@
-"""The distributed estimate of n-gram models on Ray: the bytes of one process, whatever the workers and their deaths."""
+"""Distributed estimation of n-gram models on Ray: the bytes of one process, whatever the workers and their deaths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[Seale
 
 
 class Killer(RunProgress):
-    """Ends all workers when the first part of a step is there."""
+    """Kills all workers once the first part of a step is committed."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ def test_gpu_stages_stand_apart_and_start_at_full_size() -> None:
 
 
 @pytest.mark.parametrize(("part", "workers"), [(0.5, 4), (0.4, 4), (0.6, 2), (0.1, 20), (1, 2), (2, 1)])
-def test_a_part_of_a_gpu_is_of_one(part: float, workers: int) -> None:
+def test_a_fraction_of_a_gpu_is_on_one_gpu(part: float, workers: int) -> None:
     (pool,) = plan_pools(stages(Resources(gpus=part)), Capacity(8, 2), 100)
     assert pool.most == workers
 
@@ -59,8 +59,8 @@ def test_missing_gpu_is_reported() -> None:
         plan_pools(stages(Resources(gpus=1)), Capacity(4, 0), 10)
 
 
-def test_machines_that_may_come_are_counted() -> None:
-    """A head without CPUs, to which CPU and GPU nodes are added: nothing is cut down to what is there now."""
+def test_nodes_that_may_be_added_are_counted() -> None:
+    """A head without CPUs, to which CPU and GPU nodes are added: plans are not limited to the current nodes."""
     decode, label = plan_pools(stages(Resources(), Resources(gpus=0.5)), Capacity(8, 2), 100, now=Capacity(1, 0))
     assert (decode.cpus, decode.least, decode.initial, decode.most) == (0.95, 1, 1, 8)
     assert (label.least, label.initial, label.most) == (4, 4, 4)
@@ -68,7 +68,7 @@ def test_machines_that_may_come_are_counted() -> None:
     assert (alone.least, alone.initial, alone.most) == (1, 2, 8)
 
 
-def test_placement_is_no_part_of_the_fingerprint(tmp_path: Path) -> None:
+def test_placement_is_not_in_the_fingerprint(tmp_path: Path) -> None:
     placement = Placement(
         most=Most(gpus=4),
         cpu=Workers(cpus=2, labels={"ray.io/node-group": "cpu"}),
@@ -106,13 +106,13 @@ def test_envelope_gives_back_the_work() -> None:
 
 
 class Stubborn(Exception):
-    """Cannot be made again from its text."""
+    """Cannot be unpickled."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(one + two)
 
 
-def test_errors_cross_as_themselves_where_they_can() -> None:
+def test_errors_cross_unchanged_if_they_can_be_pickled() -> None:
     with pytest.raises(UserError, match="no such") as caught:
         open_receipt(pack_error(UserError("no such")))
     assert "raised in a worker" in caught.value.__notes__[0]

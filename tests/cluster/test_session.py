@@ -47,7 +47,7 @@ print(before == AuthenticationMode.TOKEN, get_authentication_mode() == Authentic
 session.stop()
 """
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"PYTHONPATH": str(session.ROOT), "HOME": str(tmp_path)}  # else a token file in it turns the mode on
+    env |= {"PYTHONPATH": str(session.ROOT), "HOME": str(tmp_path)}  # else a token file in it enables the mode
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["False", "True"], done.stderr
 
@@ -93,7 +93,7 @@ def test_the_dashboard_takes_the_next_port_that_is_free(monkeypatch: pytest.Monk
         assert session._dashboard_port() != taken
 
 
-def test_a_local_ray_listens_on_loopback_only_and_spills_where_it_is_told(tmp_path: Path) -> None:
+def test_a_local_ray_listens_on_loopback_only_and_spills_to_the_given_folder(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     code = """
 import json, os, psutil, sys, threading
@@ -128,7 +128,7 @@ session.stop()
     assert not leaked
 
 
-def test_a_spill_folder_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_invalid_spill_folder_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(session.SPILL, str(tmp_path / "file" / "spill"))
     with pytest.raises(UserError, match=r"GRISTMILL_SPILL=.* cannot be made"):

@@ -1,4 +1,4 @@
-"""CPUs and GPUs are shared by fits and trainings, and never handed out twice."""
+"""CPUs and GPUs are shared by fits and trainings, and never allocated twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gristmill.shards.stage import Resources
 ONE, TWO = Resources(), Resources(cpus=2.0)
 
 
-def test_no_more_is_handed_out_than_there_is() -> None:
+def test_no_more_is_allocated_than_there_is() -> None:
     shares = Shares(Capacity(2.0, 1.0))
     assert shares.take(ONE, timeout=0)
     assert not shares.take(TWO, timeout=0)
@@ -25,7 +25,7 @@ def test_no_more_is_handed_out_than_there_is() -> None:
     assert shares.take(ONE, 2, timeout=0)
 
 
-def test_what_needs_more_cpus_than_there_are_gets_all() -> None:
+def test_a_job_with_more_cpus_than_the_cluster_gets_all() -> None:
     shares = Shares(Capacity(2.0, 0.0))
     assert shares.take(Resources(cpus=8.0), timeout=0)
     assert not shares.take(Resources(cpus=0.1), timeout=0)
@@ -33,7 +33,7 @@ def test_what_needs_more_cpus_than_there_are_gets_all() -> None:
     assert shares.take(TWO, timeout=0)
 
 
-def test_who_waits_comes_first() -> None:
+def test_waiting_callers_take_precedence() -> None:
     shares, taken = Shares(Capacity(2.0, 0.0)), threading.Event()
     assert shares.take(ONE)
 
@@ -51,7 +51,7 @@ def test_who_waits_comes_first() -> None:
     assert not shares.take(ONE, timeout=0)
 
 
-def test_nothing_is_handed_out_after_a_stop() -> None:
+def test_nothing_is_allocated_after_a_stop() -> None:
     shares, ended = Shares(Capacity(1.0, 0.0)), []
     shares.on_stop(lambda: ended.append(True))
     assert shares.take(ONE)

@@ -1,4 +1,4 @@
-"""Trainings go on from their last checkpoint, whatever is killed, and end at the same weights."""
+"""Trainings resume from their last checkpoint, whatever is killed, and end with the same weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def undisturbed(tmp_path: Path) -> bytes:
     return value(tmp_path / "whole")
 
 
-def test_killed_driver_is_taken_up(tmp_path: Path) -> None:
+def test_killed_driver_resumes(tmp_path: Path) -> None:
     note, url = tmp_path / "note", tmp_path / "model"
     command = [sys.executable, "-m", "tests.fault.train_driver", str(url), str(note), "4"]
     assert subprocess.run(command, timeout=100).returncode == -9
@@ -45,8 +45,8 @@ def test_several_ranks_need_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_killed_worker_is_made_good(tmp_path: Path) -> None:
-    """Three trainings, two at a time, and a fit; the worker of a training is killed in the midst of it."""
+def test_killed_worker_is_replaced(tmp_path: Path) -> None:
+    """Three trainings, two at a time, and a fit; the worker of a training is killed while it runs."""
     note = tmp_path / "note"
     fit = counting("count", tmp_path / "counted")
     jobs = [walking("a"), walking("b", note=str(note), die_at=4), walking("c")]
@@ -69,7 +69,7 @@ def test_a_fit_and_a_training_run_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_killed_rank_takes_all_back_and_errors_come_as_they_are(tmp_path: Path) -> None:
+def test_a_killed_rank_restarts_all_and_errors_are_raised_unchanged(tmp_path: Path) -> None:
     note = tmp_path / "note"
     jobs = [walking("pair", ranks=2, note=str(note), die_at=4), walking("broken", ranks=2, error_at=2)]
     with pytest.raises(UserError, match="the label is not there"):
@@ -83,7 +83,7 @@ def test_killed_rank_takes_all_back_and_errors_come_as_they_are(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_fits_are_begun_again_when_their_workers_are_lost(tmp_path: Path) -> None:
+def test_fits_are_restarted_when_their_workers_are_lost(tmp_path: Path) -> None:
     jobs = [counting(name, tmp_path / f"note_{name}", deaths) for name, deaths in (("a", 0), ("b", 2), ("c", 0))]
     RayRunner(2).train([(job, str(tmp_path / job.name)) for job in jobs])
     assert [len((tmp_path / f"note_{name}").read_text().split()) for name in "abc"] == [1, 3, 1]
@@ -94,7 +94,7 @@ def test_fits_are_begun_again_when_their_workers_are_lost(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_an_error_of_a_fit_comes_as_it_is_and_nothing_more_is_begun(tmp_path: Path) -> None:
+def test_an_error_of_a_fit_is_raised_unchanged_and_no_more_work_starts(tmp_path: Path) -> None:
     jobs = [counting("wrong", tmp_path / "wrong", error=True), counting("later", tmp_path / "later")]
     with pytest.raises(UserError, match="the text is not there"):
         RayRunner(1).train([(job, str(tmp_path / f"{job.name}_model")) for job in jobs])

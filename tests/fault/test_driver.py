@@ -24,7 +24,7 @@ def drive(source: str, out: Path, runner: str, point: str, note: Path) -> subpro
 @pytest.mark.parametrize(
     ("point", "committed"), [("mid-shard", 2), ("after-data", 2), ("after-receipt", 3), ("seal", SHARDS)]
 )
-def test_killed_driver_is_taken_up(tmp_path: Path, point: str, committed: int) -> None:
+def test_killed_driver_resumes(tmp_path: Path, point: str, committed: int) -> None:
     source = corpus(str(tmp_path / "corpus"), SHARDS)
     undisturbed = run_step(law_step(source), str(tmp_path / "whole"), InProcessRunner(), 1)
     out, note = tmp_path / "out", tmp_path / "note"

@@ -25,7 +25,7 @@ def test_overrides_lists_and_interpolation(recipe: Path) -> None:
     assert load(str(recipe), ["seeds=[4,5,6]"]).common.seeds == [4, 5, 6]
 
 
-def test_an_output_is_named_for_the_recipe_where_none_is_given(tmp_path: Path) -> None:
+def test_the_default_output_is_named_after_the_recipe(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("recipe: tests.pipelines.tiny\n")
     assert load(str(path)).common.out == str(Path("runs/tiny").resolve())
@@ -42,19 +42,19 @@ WRONG = {
     "common value": (["runner=spark"], "runner: 'spark' is not right; expected 'ray' or 'inprocess'"),
     "item": (["seeds=[1,x]"], "seeds[1]: 'x' is not right; expected a valid integer"),
     "seed": (["seeds=[-1]"], "seeds[0]: -1 is not right"),
-    "equal seeds": (["seeds=[1,2,1]"], "seeds: [1, 2, 1] names a seed twice; expected different ones"),
+    "equal seeds": (["seeds=[1,2,1]"], "seeds: [1, 2, 1] repeats a seed; expected distinct seeds"),
     "no list": (["seeds=1"], "seeds: 1 is not right; expected a valid list"),
-    "no override": (["records"], "'records' is no override; expected key=value"),
+    "no override": (["records"], "'records' is not an override; expected key=value"),
     "interpolation": (["text=${absent}"], "absent"),
     "recipe": (["recipe=distil"], "there is no recipe 'distil', did you mean 'distill'?"),
     "module": (["recipe=no.such.module"], "recipe: no.such.module cannot be imported: there is no module 'no'"),
-    "no recipe": (["recipe=gristmill.shards.store"], "is no recipe; expected a module with Config and run"),
-    "password": (["text=s3://user:secret@bucket/x"], "text: the URL carries a password"),
+    "no recipe": (["recipe=gristmill.shards.store"], "is not a recipe; expected a module with Config and run"),
+    "password": (["text=s3://user:secret@bucket/x"], "text: the URL contains a password"),
 }
 
 
 @pytest.mark.parametrize(("overrides", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_by_its_path(recipe: Path, overrides: list[str], message: str) -> None:
+def test_errors_name_the_path(recipe: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         load(str(recipe), overrides)
     assert message in str(caught.value)
@@ -62,14 +62,14 @@ def test_what_is_wrong_is_told_by_its_path(recipe: Path, overrides: list[str], m
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_each_mistake_is_told(recipe: Path) -> None:
+def test_every_mistake_is_reported(recipe: Path) -> None:
     with pytest.raises(UserError) as caught:
         load(str(recipe), ["recrds=3", "shape.width=x", "seed=x"])
     assert len(str(caught.value).splitlines()) == 3
 
 
 @pytest.mark.parametrize("text", ["recipe: [", "- a\n- b\n", "", "recipe:\n"])
-def test_a_file_that_is_no_recipe(recipe: Path, text: str) -> None:
+def test_a_file_that_is_not_a_recipe(recipe: Path, text: str) -> None:
     recipe.write_text(text)
     with pytest.raises(UserError, match=r"tiny\.yaml"):
         load(str(recipe))
@@ -81,7 +81,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
             load(str(path))
 
 
-def test_settings_are_kept_once_and_found_where_the_output_lies_now(recipe: Path, tmp_path: Path) -> None:
+def test_settings_are_saved_once_and_found_after_a_move(recipe: Path, tmp_path: Path) -> None:
     loaded = load(str(recipe), ["records=7"])
     assert save(loaded)
     assert not save(loaded)
@@ -97,23 +97,23 @@ def test_settings_are_kept_once_and_found_where_the_output_lies_now(recipe: Path
         load_saved(str(tmp_path / "out"))
 
 
-def test_recipes_are_found_by_what_they_offer() -> None:
+def test_recipes_are_found_by_their_definitions() -> None:
     assert config.recipes()["distill"] == "gristmill.pipelines.speech.distill"
     assert "report" not in config.recipes()
 
 
-def test_the_configs_of_the_project_are_right() -> None:
+def test_the_configs_of_the_project_are_valid() -> None:
     folder = Path(config.__file__).parent.parent / "configs"
     for path in sorted(set(folder.glob("*.yaml")) - {folder / "fleet.yaml"}):  # machines, not a recipe
         loaded = load(str(path))
         kept = canonical.dumps(loaded.to_json())
         again = config.resolve(json.loads(kept), str(path))
-        # A default that was kept is the value that it was, of its type too, which names what is made.
+        # A saved default is read back with its value and type, on which names of results depend.
         assert canonical.dumps(again.config.model_dump()) == canonical.dumps(loaded.config.model_dump())
         assert canonical.dumps(again.to_json()) == kept
 
 
-def test_an_output_may_have_any_sign_in_its_name(recipe: Path, tmp_path: Path) -> None:
+def test_an_output_may_have_any_character_in_its_name(recipe: Path, tmp_path: Path) -> None:
     for name in ("a #1", "b: c", "#d", "e#f:g", "[h", "i's", "हिन्दी", "a=b"):
         assert load(str(recipe), [f"out={tmp_path}/{name}"]).common.out == f"{tmp_path}/{name}"
     assert load(str(recipe), [f'out="{tmp_path}/j"']).common.out == f"{tmp_path}/j"

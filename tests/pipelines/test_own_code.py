@@ -79,11 +79,8 @@ def test_an_actor_in_a_file_filters_a_recipe_of_the_project(place: Path) -> None
 WRONG = {
     "module": ("{actor: 'no_file:x'}", "filters[0]: no_file cannot be imported: there is no module 'no_file'"),
     "name": ("{actor: 'one_file:short'}", "filters[0]: one_file:short: one_file has no short; expected"),
-    "no filter": (
-        "{actor: 'one_file:filter_records'}",
-        "filters[0]: one_file:filter_records is not a filter; expected",
-    ),
-    "form": ("{actor: one_file}", "filters[0]: 'one_file' names no class or function; expected module:name"),
+    "no filter": ("{actor: 'one_file:filter_records'}", "filters[0]: one_file:filter_records is no filter; expected"),
+    "form": ("{actor: one_file}", "filters[0]: 'one_file' is not the name of a class or function; expected"),
     "key": (
         "{actor: 'one_file:long_winded', settings: {mots: 3}}",
         "filters[0]: settings.mots: there is no such setting, did you mean 'most'?; expected one of most",
@@ -109,7 +106,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, place: Path) -> Path:
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_with_a_filter_is_told_when_the_config_is_read(clean: Path, given: str, message: str) -> None:
+def test_errors_of_a_filter_are_reported_when_the_config_is_read(clean: Path, given: str, message: str) -> None:
     for recipe, section in (("distill", "corpus"), ("rerank", "corpus"), ("bootstrap_lm", "in_domain")):
         (clean / "mine.yaml").write_text(f"recipe: {recipe}\n{section}: {{filters: [{given}]}}\n")
         with pytest.raises(UserError) as caught:
@@ -118,16 +115,18 @@ def test_what_is_wrong_with_a_filter_is_told_when_the_config_is_read(clean: Path
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_recipe_that_is_nowhere_is_told_in_one_sentence(clean: Path) -> None:
+def test_a_missing_recipe_is_reported_in_one_sentence(clean: Path) -> None:
     (clean / "mine.yaml").write_text("recipe: helo\n")
     with pytest.raises(UserError, match=r"there is no recipe 'helo'.* or helo.py beside the config"):
         load("mine.yaml")
     (clean / "mine.yaml").write_text("recipe: lab.helo\n")
-    with pytest.raises(UserError, match=r"lab.helo cannot be imported: there is no module 'lab.helo' \(looked for in"):
+    with pytest.raises(
+        UserError, match=r"lab.helo cannot be imported: there is no module 'lab.helo' \(also searched in"
+    ):
         load("mine.yaml")
 
 
-def test_the_own_folder_hides_nothing_and_what_is_loaded_from_it_is_known(clean: Path) -> None:
+def test_the_users_folder_hides_nothing_and_its_loaded_modules_are_known(clean: Path) -> None:
     (clean / "json.py").write_text("raise ImportError('not this one')\n")
     load("hello.yaml")
     assert sys.path[-1] == str(clean)
@@ -136,10 +135,12 @@ def test_the_own_folder_hides_nothing_and_what_is_loaded_from_it_is_known(clean:
     assert names.own_modules() == {"lab": clean / "lab", "one_file": clean / "one_file.py"}
 
 
-def test_a_config_that_is_shipped_is_found_by_its_name(clean: Path) -> None:
+def test_a_bundled_config_is_found_by_its_name(clean: Path) -> None:
     for name in ("distill", "distill.yaml", "configs/distill.yaml", "configs/distill"):
         assert load(name).recipe == "distill"
     (clean / "distill.yaml").write_text("recipe: rerank\n")
     assert load("distill.yaml").recipe == "rerank"  # what is there comes first
-    with pytest.raises(UserError, match=r"there is no such recipe file; expected .* shipped: bootstrap-lm, .*rerank"):
+    with pytest.raises(
+        UserError, match=r"there is no such recipe file; expected .* bundled one: bootstrap-lm, .*rerank"
+    ):
         load("distil")

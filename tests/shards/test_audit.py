@@ -83,7 +83,7 @@ def test_a_sound_run_has_no_gap_and_exact_counts(out: Path) -> None:
     assert found["upper"].digest == find(out, "upper").digest
 
 
-def test_an_output_that_was_moved_is_audited_where_it_lies(out: Path, tmp_path: Path) -> None:
+def test_a_moved_output_is_audited_in_its_new_place(out: Path, tmp_path: Path) -> None:
     shutil.move(out, tmp_path / "elsewhere")
     assert not any(result.gaps for result in audit(tmp_path / "elsewhere").values())
 

@@ -43,7 +43,7 @@ def test_an_unsealed_set_is_rejected(root: str) -> None:
         seal_tables(root, "s", [])
 
 
-def test_a_seal_of_another_format_is_refused(tmp_path) -> None:
+def test_a_seal_of_another_format_is_rejected(tmp_path) -> None:
     made = seal_tables(str(tmp_path), "s", [texts(3)])
     store.write_bytes(str(tmp_path / "seal.json"), json.dumps({**made.seal, "format": 99}).encode())
     with pytest.raises(UserError, match="format 99"):

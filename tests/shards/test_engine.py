@@ -92,7 +92,7 @@ def test_a_resumed_step_does_not_cut_its_input_anew(root: str) -> None:
     step = Step("upper", (upper(),), given, cut=Cut(rows=4))
     with pytest.raises(KeyboardInterrupt):
         run_step(step, root, StopsAfter(1), 0)
-    store.remove(store.join(given.url, given.shards[0].path))  # both shards made of it are committed
+    store.remove(store.join(given.url, given.shards[0].path))  # both shards made from it are committed
     made = run_step(step, root, InProcessRunner(), 0)
     assert [entry.rows for entry in made.shards] == [4, 4, 4, 4]
     assert made.read(3)["id"].to_pylist() == [f"t/{i:05d}" for i in range(12, 16)]
@@ -115,7 +115,7 @@ def test_copies_are_counted_by_their_record(root: str) -> None:
     assert (made.seal["records_in"], made.seal["records_out"]) == (12, 12)
 
 
-def test_a_join_brings_columns_and_turns_down_who_has_no_partner(root: str) -> None:
+def test_a_join_adds_columns_and_rejects_records_without_a_partner(root: str) -> None:
     given = source(root)
     louder = run_step(Step("upper", (upper(),), source(root, special={1: "drop"})), root, InProcessRunner(), 0)
     copies = run_step(Step("copies", (twice(),), given), root, InProcessRunner(), 0)
@@ -127,7 +127,7 @@ def test_a_join_brings_columns_and_turns_down_who_has_no_partner(root: str) -> N
     assert not any(result.gaps for result in audit_below(root))
 
 
-def test_records_run_again_find_their_partners_and_are_found(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requeued_records_find_their_partners_and_are_found(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step("upper", (upper(),), source(root, special={6: "break"}), cut=Cut(rows=4))
     run_step(step, root, InProcessRunner(), 0)
     copied = run_step(
@@ -166,11 +166,11 @@ def test_requeued_records_take_their_place(root: str, monkeypatch: pytest.Monkey
     assert sizes(root) == before
 
 
-def test_a_step_that_was_stopped_goes_on_when_it_is_mended(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_step_resumes_once_fixed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tmp_path)
     special = dict.fromkeys(range(6), "break")
     step = Step("upper", (upper(),), source(root, special=special), cut=Cut(rows=2))
-    for requeue in (False, False, True):  # what is not mended stops it again
+    for requeue in (False, False, True):  # unless fixed, it stops again
         with pytest.raises(TooManyQuarantined, match="2 x upper: ValueError: this record breaks"):
             run_step(step, root, InProcessRunner(), 0, requeue=requeue)
     monkeypatch.setenv("TINY_MENDED", "1")
@@ -183,7 +183,7 @@ def test_a_step_that_was_stopped_goes_on_when_it_is_mended(tmp_path, monkeypatch
 
 
 class Picky:
-    """Breaks on all records but those named in the environment."""
+    """Fails on all records except those named in the environment."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         if set(batch["id"].to_pylist()) - set(os.environ.get("PICKY", "").split()):
@@ -195,7 +195,7 @@ def picky(root: str, records: int) -> Step:
     return Step("picky", (Stage("picky", f"{__name__}:Picky"),), source(root, records), max_quarantine=1.0)
 
 
-def test_records_run_again_in_vain_change_nothing(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requeued_records_that_fail_again_change_nothing(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tmp_path)
     step = picky(root, 3)
     first = run_step(step, root, InProcessRunner(), 0)
@@ -212,7 +212,7 @@ def test_records_run_again_in_vain_change_nothing(tmp_path, monkeypatch: pytest.
     assert not any(result.gaps for result in audit_below(root))
 
 
-def test_many_runs_of_quarantined_records_keep_their_order(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_requeues_keep_the_order_of_records(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tmp_path)
     step = picky(root, 12)
     for number in range(12):
@@ -224,9 +224,7 @@ def test_many_runs_of_quarantined_records_keep_their_order(tmp_path, monkeypatch
     assert not any(result.gaps for result in audit_below(root))
 
 
-def test_runs_again_of_a_set_that_was_run_again_have_names_of_their_own(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requeues_of_a_requeued_set_have_their_own_names(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tmp_path)
     step = picky(root, 3)
     monkeypatch.setenv("PICKY", "t/00000 t/00001")
@@ -244,7 +242,7 @@ def test_runs_again_of_a_set_that_was_run_again_have_names_of_their_own(
     assert not any(result.gaps for result in audit_below(root))
 
 
-def test_a_record_of_which_a_copy_came_out_is_not_run_again(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_with_a_copy_in_the_output_is_not_requeued(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tmp_path)
     step = Step("copies", (twice(), breaks_second(), upper()), source(root, special={7: "break"}), max_quarantine=0.2)
     first = run_step(step, root, InProcessRunner(), 0)
@@ -295,7 +293,7 @@ def test_totals_that_a_stage_declares_are_kept_while_their_column_is_there(root:
     first = run_step(Step("upper", (declaring(upper(), "count"),), source), root, InProcessRunner(), 0)
     assert first.totals == ("cost", "count")
     assert [entry.totals for entry in first.shards] == [{"cost": 3.0, "count": 3.0}]
-    assert step_url(root, plain, 0) == first.url  # totals are in no fingerprint
+    assert step_url(root, plain, 0) == first.url  # totals are not in fingerprints
     second = run_step(Step("copies", (replace(twice(), drops=("cost",)),), first), root, InProcessRunner(), 0)
     assert [entry.totals for entry in second.shards] == [{"count": 6.0}]
     joined = Step(
@@ -305,7 +303,7 @@ def test_totals_that_a_stage_declares_are_kept_while_their_column_is_there(root:
     assert replace(joined, joins=(Join(first, ("count",)),)).totals == ("count",)
 
 
-def test_a_total_of_what_is_no_number_is_refused(root: str) -> None:
+def test_a_total_of_a_non_numeric_column_is_rejected(root: str) -> None:
     for name in ("text", "missing"):
         with pytest.raises(UserError, match=f"stage upper: no total of '{name}'"):
             run_step(Step("upper", (declaring(upper(), name),), source(root)), root, InProcessRunner(), 0)

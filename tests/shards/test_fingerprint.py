@@ -44,7 +44,7 @@ def test_every_setting_of_the_result_changes_it(step: Step, change: dict[str, ob
 
 
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME)
-def test_where_and_by_whom_it_is_done_does_not(step: Step, change: dict[str, object]) -> None:
+def test_place_and_workers_do_not_change_it(step: Step, change: dict[str, object]) -> None:
     assert staged(step, **change).fingerprint(0) == step.fingerprint(0)
 
 
@@ -56,7 +56,7 @@ def test_the_input_and_the_cut_change_it(step: Step, tmp_path) -> None:
     assert replace(step, cut=Cut(rows=3)).fingerprint(0) != step.fingerprint(0)
 
 
-def test_the_seed_counts_only_where_something_is_drawn(step: Step) -> None:
+def test_the_seed_counts_only_for_random_stages(step: Step) -> None:
     assert step.fingerprint(0) == step.fingerprint(1)
     drawn = staged(step, seeded=True)
     assert drawn.fingerprint(0) != drawn.fingerprint(1)

@@ -15,7 +15,7 @@ def make(url: str, rows: int = 3, shard: str = "000000", **attempt: object) -> R
     return Receipt(shard, data, None, None, rows, rows, 0, 0, attempt=dict(attempt))
 
 
-def test_a_receipt_comes_back_as_it_was(root: str) -> None:
+def test_a_receipt_is_read_back_unchanged(root: str) -> None:
     receipt = make(root, host="here")
     assert commit(root, receipt) == receipt
     assert find_receipt(root, "000000") == receipt
@@ -46,6 +46,6 @@ def test_nondeterministic_work_takes_the_committed_shard(root: str) -> None:
     assert commit(root, make(root, rows=4), deterministic=False) == first
 
 
-def test_the_digest_leaves_out_who_did_it_and_how_long() -> None:
+def test_the_digest_excludes_worker_and_duration() -> None:
     receipt = Receipt("0", None, None, None, 1, 1, 0, 0)  # type: ignore[arg-type]
     assert replace(receipt, attempt={"seconds": {"x": 1}}).digest == receipt.digest

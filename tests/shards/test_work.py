@@ -43,8 +43,8 @@ def test_addresses_and_temporary_names_are_not_stored(breaks: bool) -> None:
         work = worker(Work("s", pa.table({"id": ["a"]}), 1))
         tables.append((work.quarantine if breaks else work.rejects)[0])
     assert tables[0].equals(tables[1])
-    said = tables[0].column(3)[0].as_py().removeprefix("OSError: ")
-    assert said == f"{WORDS.format('<_io.BytesIO object at 0x*>')} (tmp*, pid *, thread *)"
+    error = tables[0].column(3)[0].as_py().removeprefix("OSError: ")
+    assert error == f"{WORDS.format('<_io.BytesIO object at 0x*>')} (tmp*, pid *, thread *)"
 
 
 def test_details_of_the_record_stay() -> None:

@@ -48,8 +48,15 @@ def cut(place: str, **changes: Any) -> dict[str, Any]:
         "duration": 2.0,
         "channel_ids": [0],
     }
-    said = {"id": "s", "recording_id": "r", "start": 0.0, "duration": 2.0, "channel": 0, "text": "one"}
-    whole = {"id": "c", "start": 0, "duration": 2.0, "channel": 0, "supervisions": [said], "recording": recording}
+    supervision = {"id": "s", "recording_id": "r", "start": 0.0, "duration": 2.0, "channel": 0, "text": "one"}
+    whole = {
+        "id": "c",
+        "start": 0,
+        "duration": 2.0,
+        "channel": 0,
+        "supervisions": [supervision],
+        "recording": recording,
+    }
     return {**whole, "type": "MonoCut", **changes}
 
 
@@ -63,12 +70,12 @@ def write(path: Path, cuts: Sequence[Any]) -> Path:
 def test_cuts_of_lhotse_become_records(tmp_path: Path) -> None:
     lhotse = pytest.importorskip("lhotse")
     recording = lhotse.Recording.from_file(recorded(tmp_path / "wav"), recording_id="long")
-    said = [
+    supervisions = [
         lhotse.SupervisionSegment("a", "long", 0.0, 1.0, text="first", speaker="ann", language="en", custom={"snr": 3}),
         lhotse.SupervisionSegment("b", "long", 1.0, 0.5, text="second", speaker="bob", language="en"),
         lhotse.SupervisionSegment("c", "long", 1.5, 0.5, text="third", speaker="ann", language="en"),
     ]
-    whole = lhotse.MonoCut("whole", 0.0, recording.duration, 0, said[::-1], recording=recording)
+    whole = lhotse.MonoCut("whole", 0.0, recording.duration, 0, supervisions[::-1], recording=recording)
     cuts = [whole, *lhotse.CutSet.from_cuts([whole]).trim_to_supervisions(keep_overlapping=False).to_eager()]
     (tmp_path / "corpus").mkdir()
     lhotse.CutSet.from_cuts(cuts).to_file(tmp_path / "corpus/cuts.jsonl.gz")

@@ -98,7 +98,7 @@ def test_files_of_snips_that_differ_in_length_lose_no_line(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("files", "place", "said"),
+    ("files", "place", "message"),
     [
         ({}, "gone", "gone: no such file or folder; expected folders"),
         ({"notes_txt": "x"}, "", "no requests found; expected folders"),
@@ -110,14 +110,16 @@ def test_files_of_snips_that_differ_in_length_lose_no_line(tmp_path: Path) -> No
         ({"data_json": "{}"}, "data.json", r"data\.json: there is no domains\.json beside it"),
     ],
 )
-def test_places_that_cannot_be_listed_are_refused_at_once(tmp_path: Path, files: dict, place: str, said: str) -> None:
+def test_places_that_cannot_be_listed_are_refused_at_once(
+    tmp_path: Path, files: dict, place: str, message: str
+) -> None:
     write(tmp_path, **files)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         list_requests(f"{tmp_path}/{place}".rstrip("/"), "c")
 
 
 @pytest.mark.parametrize(
-    ("data", "domains", "said"),
+    ("data", "domains", "message"),
     [
         ("[1]", "{}", r"data\.json: not a JSON object"),
         ('{"val": 1}', "{}", r"data\.json: val is not a list"),
@@ -125,7 +127,7 @@ def test_places_that_cannot_be_listed_are_refused_at_once(tmp_path: Path, files:
         ('{"val": []}', "{", r"domains\.json: not a JSON object"),
     ],
 )
-def test_clinc150_documents_of_another_shape_are_refused(tmp_path: Path, data: str, domains: str, said: str) -> None:
+def test_clinc150_documents_of_another_shape_are_refused(tmp_path: Path, data: str, domains: str, message: str) -> None:
     write(tmp_path, data_json=data, domains_json=domains)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         listed(tmp_path)

@@ -190,7 +190,7 @@ def test_object_storage_lists_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "url", "said"),
+    ("files", "url", "message"),
     [
         ({}, "gone", "gone: no such file or folder; expected a folder of audio"),
         ({"c/readme.md": b"x"}, "c", "c: no audio found"),
@@ -202,12 +202,12 @@ def test_object_storage_lists_alike(tmp_path: Path) -> None:
     ],
 )
 def test_urls_without_a_corpus_are_reported_in_a_sentence(
-    tmp_path: Path, files: dict[str, bytes], url: str, said: str
+    tmp_path: Path, files: dict[str, bytes], url: str, message: str
 ) -> None:
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(UserError, match=re.escape(said)) as caught:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
         list_sources(str(tmp_path / url))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)

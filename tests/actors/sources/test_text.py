@@ -161,7 +161,7 @@ def test_a_catalogue_may_hold_any_sign(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "columns", "said"),
+    ("name", "content", "columns", "message"),
     [
         (None, b"", (), r"gone: no such file or folder; expected \.tsv"),
         ("a.md", b"x", (), r"a\.md: unknown kind of file"),
@@ -186,10 +186,10 @@ def test_a_catalogue_may_hold_any_sign(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_cannot_be_listed_are_reported(
-    tmp_path: Path, name: str | None, content: bytes, columns: tuple, said: str
+    tmp_path: Path, name: str | None, content: bytes, columns: tuple, message: str
 ) -> None:
     if name and name.endswith("o"):
         pytest.importorskip("polib")
     place = tmp_path / "gone" if name is None else write(tmp_path / name, content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         pairs(place.parent if name and "/" in name else place, *columns)

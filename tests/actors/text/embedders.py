@@ -1,4 +1,4 @@
-"""A sentence-transformers model that is made on the spot: tiny, with random weights."""
+"""A tiny sentence-transformers model with random weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def make_embedder(folder: Path, seed: int = 0) -> str:
-    """Write a model whose vectors have 16 numbers, and return its folder."""
+    """Write a model with vectors of 16 dimensions, and return its folder."""
     models = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
     sentence_transformers = pytest.importorskip("sentence_transformers")
     transformers = pytest.importorskip("transformers")

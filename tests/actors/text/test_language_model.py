@@ -31,7 +31,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return put_artifact(str(tmp_path_factory.mktemp("lm")), {"lm.arpa": MODEL.to_bytes()}, {})
 
 
-def test_kenlm_reads_what_we_write(lm: Artifact) -> None:
+def test_kenlm_reads_our_models(lm: Artifact) -> None:
     model, own = LanguageModel(lm.url), table(MODEL)
     for sentence in TEXT[:50]:
         words = ["<s>", *sentence, "</s>"]
@@ -54,12 +54,12 @@ def test_remote_model_comes_through_a_file(lm: Artifact) -> None:
 
     fsspec.filesystem("memory").pipe_file("/models/lm.arpa", MODEL.to_bytes())
     assert LanguageModel("memory://models").score(TEXT[3]) == LanguageModel(lm.url).score(TEXT[3])
-    with pytest.raises(UserError, match="no n-gram model is here"):
+    with pytest.raises(UserError, match="no n-gram model here"):
         LanguageModel("memory://nothing")
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no n-gram model is here"):
+def test_other_files_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no n-gram model here"):
         LanguageModel(str(tmp_path))
     (tmp_path / "lm.arpa").write_text("this is no model\n")
     with pytest.raises(UserError, match="KenLM cannot read"):

@@ -1,4 +1,4 @@
-"""Tuning of rescoring and filtering: what helps the development text is found, and nothing else is taken."""
+"""Tuning of rescoring and filtering: the candidate that is best on the development text is chosen."""
 
 import json
 import random
@@ -74,7 +74,7 @@ def tuned(inputs: dict, *keeps: float) -> dict:
     return json.loads(tune(settings, Silent(), **inputs)["files"]["choice.json"])
 
 
-def test_what_makes_the_development_text_likely_is_chosen(inputs: dict) -> None:
+def test_the_candidate_with_the_lowest_perplexity_is_chosen(inputs: dict) -> None:
     choice = tuned(inputs, 1.0, 0.6, 0.3)
     assert choice["rescoring"]["weight"] > 0
     assert choice["rescoring"]["least"] is None

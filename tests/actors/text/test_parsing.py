@@ -1,4 +1,4 @@
-"""Parsing of text: what comes out clean, and why each other record is turned down."""
+"""Parsing of text: cleaned records, and the reason for each rejected one."""
 
 from __future__ import annotations
 

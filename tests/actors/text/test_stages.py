@@ -21,7 +21,7 @@ def table(**columns: list) -> pa.Table:
     return pa.table({"id": [f"r{n}" for n in range(size)], **columns})
 
 
-def test_spoken_text_has_small_letters_and_no_punctuation() -> None:
+def test_spoken_text_is_lower_case_without_punctuation() -> None:
     given = table(source=["Turn ON, please!", "...", "ok"], target=["चालू करें।", "क", "?!"])
     made = Spoken.stage(SpokenSettings(columns={"source": "en", "target": "hi"})).build(0)(given)
     assert made["source"].to_pylist() == ["turn on please", "", "ok"]
@@ -29,7 +29,7 @@ def test_spoken_text_has_small_letters_and_no_punctuation() -> None:
     assert made["reject_reason"].to_pylist() == [None, "no word: source", "no word: target"]
 
 
-def test_spoken_translations_that_are_equal_are_one() -> None:
+def test_equal_spoken_translations_are_merged() -> None:
     some = [{"text": "चालू करें।", "logprob": -1.0, "units": 3}, {"text": "चालू करें", "logprob": -2.0, "units": 2}]
     some.append({"text": "।", "logprob": -3.0, "units": 1})
     given = table(text=["x", "y"]).append_column(TRANSLATIONS_FIELD, pa.array([some, []], TRANSLATIONS_FIELD.type))
@@ -60,14 +60,14 @@ def test_equal_texts_are_in_one_part_and_small_shares_are_within_large_ones() ->
 
 
 @pytest.mark.parametrize(
-    ("dev", "test", "message"), [(0.0, 0.2, "greater than 0"), (0.5, 0.5, "expected both together below 1")]
+    ("dev", "test", "message"), [(0.0, 0.2, "greater than 0"), (0.5, 0.5, "expected a sum below 1")]
 )
-def test_parts_that_leave_nothing_are_refused(dev: float, test: float, message: str) -> None:
+def test_shares_that_leave_no_training_are_rejected(dev: float, test: float, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TextPartSettings(dev=dev, test=test)
 
 
-def test_the_channel_hears_a_record_alike_in_any_batch(tmp_path) -> None:
+def test_the_channel_does_not_depend_on_the_batch(tmp_path) -> None:
     put_artifact(str(tmp_path / "words"), {"vocabulary.txt": "का\nकी\nपंखा\nपंखे\n".encode()}, {})
     actor = confuse.Confuse(
         ChannelSettings(candidates=3, width=0.5, n=5),
@@ -83,10 +83,10 @@ def test_the_channel_hears_a_record_alike_in_any_batch(tmp_path) -> None:
 
 
 TRANSLATED = [
-    {"text": "a b", "logprob": -2.0, "units": 2},  # -1 a unit
-    {"text": "c d e", "logprob": -4.4, "units": 4},  # -1.1 a unit
+    {"text": "a b", "logprob": -2.0, "units": 2},  # -1 per unit
+    {"text": "c d e", "logprob": -4.4, "units": 4},  # -1.1 per unit
 ]
-IN_DOMAIN = [-9.0, -4.0]  # -3 and -1 a word, the end counted
+IN_DOMAIN = [-9.0, -4.0]  # -3 and -1 per word, end included
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ IN_DOMAIN = [-9.0, -4.0]  # -3 and -1 a word, the end counted
     [
         (0.0, None, "a b", None),
         (0.04, None, "a b", None),
-        (0.06, None, "c d e", None),  # 0.1 a unit is made up for by 2 x 0.06
+        (0.06, None, "c d e", None),  # 0.1 per unit is outweighed by 2 x 0.06
         (0.0, -2.9, "a b", choose.IMPROBABLE),
         (1.0, -2.9, "c d e", None),
     ],

@@ -1,4 +1,4 @@
-"""Translation as a stage: n best with scores, batches, placeholders, languages, and what is turned down."""
+"""Translation as a stage: n-best with scores, batches, placeholders, languages, and rejects."""
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +40,7 @@ def actor(translator, n=3, beam=6, catalogue=None, **more):
     return Translate(TranslationSettings(decoding=decoding, catalogue=catalogue or {}), translator.url)
 
 
-def test_it_translates_what_it_has_not_seen(translator):
+def test_it_translates_unseen_text(translator):
     seen = set(sentences(400))
     rows = [row for row in sentences(60, seed=1) if row not in seen]
     out = actor(translator)(pair_table(rows))
@@ -73,14 +73,14 @@ def test_the_best_are_distinct_and_their_scores_are_log_probabilities(translator
                         input_ids=torch.tensor([units.source_ids(text)]),
                         decoder_input_ids=torch.cat([start, target[:, :-1]], 1),
                         use_cache=False,
-                    ).logits[..., :-1]  # the pad is never said
-                logits[..., units.target.number["<unk>"]] = -torch.inf  # nor is what is unknown
-                logits[:, 0, units.target.number["</s>"]] = -torch.inf  # nor nothing at all
+                    ).logits[..., :-1]  # the pad is never generated
+                logits[..., units.target.number["<unk>"]] = -torch.inf  # nor is the unknown unit
+                logits[:, 0, units.target.number["</s>"]] = -torch.inf  # nor an empty translation
                 logs = torch.log_softmax(logits, -1).gather(-1, target[..., None])
                 assert one["logprob"] == pytest.approx(float(logs.sum()), abs=1e-3)
 
 
-def test_a_text_is_translated_alike_in_any_company(translator):
+def test_a_translation_does_not_depend_on_the_batch(translator):
     rows = sentences(40, seed=2)
     translate = actor(translator)
     whole = translate(pair_table(rows))["translations"].to_pylist()
@@ -121,13 +121,13 @@ def test_numbers_slots_and_the_catalogue_are_kept(translator):
 
 
 class Beam:
-    """What a beam search gives."""
+    """The result of a beam search."""
 
     def __init__(self, hypotheses, scores):
         self.hypotheses, self.scores = hypotheses, scores
 
 
-def test_translations_that_lost_a_mark_are_dropped_while_a_whole_one_is_there(translator):
+def test_translations_that_lost_a_mark_are_dropped_if_one_is_intact(translator):
     translate = actor(translator, n=2)
     protected = Protected("set <v0>", (("<v0>", "5"),))
     whole = Beam([["▁यह"], ["▁यह", "▁", "<v0>"], ["▁", "<v0>", "<v0>"]], [-0.1, -0.2, -0.3])
@@ -141,7 +141,7 @@ def test_translations_that_lost_a_mark_are_dropped_while_a_whole_one_is_there(tr
     assert translate._best(Beam([[]], [-1.0]), Protected("x")) == ([], 0)
 
 
-def test_empty_and_endless_texts_are_turned_down(translator):
+def test_empty_and_too_long_texts_are_rejected(translator):
     table = pair_table([("", "x"), (" ".join(["light"] * 300), "x"), ("open", "x")])
     table = table.set_column(1, "source", pa.array([None, *table["source"].to_pylist()[1:]], pa.string()))
     counted = CountUnits(SourceSettings(), translator.url)(table)
@@ -168,11 +168,11 @@ def test_a_translator_without_the_target_language_is_refused(translator, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "message"),
     [
         ("vocab.json", b"[1]", "not a vocabulary"),
         ("vocab.json", b'{"</s>":0,"<unk>":1,"<pad>":3}', "have gaps"),
-        ("vocab.json", b'{"</s>":0,"<pad>":1,"<unk>":2}', "<pad> as the last one"),
+        ("vocab.json", b'{"</s>":0,"<pad>":1,"<unk>":2}', "<pad> as the last"),
         ("source.spm", None, "no source.spm"),
         ("config.json", b'{"model_type":"bert"}', "expected a Marian checkpoint"),
         ("config.json", None, "expected a Marian checkpoint"),
@@ -180,9 +180,9 @@ def test_a_translator_without_the_target_language_is_refused(translator, tmp_pat
         ("model.safetensors", b"\x80\x04rest of a pickle", "a pickle"),
     ],
 )
-def test_a_damaged_translator_is_told_in_a_sentence(translator, name, data, told):
+def test_a_damaged_translator_is_reported_in_a_sentence(translator, name, data, message):
     read = reader(translator.url)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         load_translator(lambda asked: data if asked == name else read(asked), "here")
 
 
@@ -192,13 +192,13 @@ def test_weights_of_another_size_are_refused(translator):
     read = reader(translator.url)
     tensors = load(read("model.safetensors"))
     gone = {name: value for name, value in tensors.items() if not name.startswith("model.decoder.embed")}
-    for made, told in ((gone, "missing"), ({**tensors, "more": tensors["final_logits_bias"].clone()}, "unknown")):
+    for made, message in ((gone, "missing"), ({**tensors, "more": tensors["final_logits_bias"].clone()}, "unknown")):
         data = save(made)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             load_translator(lambda asked, data=data: data if asked == "model.safetensors" else read(asked), "here")
 
 
-def test_units_say_what_they_do_not_know(translator):
+def test_unknown_units_are_marked(translator):
     units = TranslatorUnits.from_files(reader(translator.url), "here")
     assert units.source_tokens("Turn ж")[-2:] == ["<unk>", "</s>"]
     assert units.target_text(["▁यह", "<unk>", "<unused0>", "</s>", "▁बत्ती"]) == "यह बत्ती"

@@ -1,4 +1,4 @@
-"""Modified Kneser-Ney as the paper has it, in plain dictionaries: slow, and written apart from what it is to check."""
+"""Modified Kneser-Ney as in the paper, in plain dictionaries: slow, and independent of the tested implementation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def table(model: Arpa) -> Table:
 
 
 def logprob(model: Table, words: tuple[str, ...]) -> float:
-    """What a back-off model gives the last word after those before it, base 10."""
+    """Return a back-off model's log-probability (base 10) of the last word after those before it."""
     if words in model:
         return model[words][0]
     if len(words) == 1:
@@ -32,7 +32,7 @@ def logprob(model: Table, words: tuple[str, ...]) -> float:
 
 
 def mass(model: Table, context: tuple[str, ...], vocabulary: Sequence[str]) -> float:
-    """The sum over all that may follow a context; 1 in a proper model."""
+    """Return the sum of probabilities over all words after a context; 1 in a proper model."""
     return sum(10 ** logprob(model, (*context, word)) for word in (*vocabulary, UNK, EOS))
 
 
@@ -97,7 +97,7 @@ def _discounts(counts: dict[tuple[str, ...], int]) -> list[float]:
 
 
 def sample(seed: int, sentences: int = 400, words: int = 30) -> list[list[str]]:
-    """Sentences that repeat themselves as speech does: the next word mostly follows from the last."""
+    """Return repetitive sentences, like speech: the next word mostly depends on the last."""
     draw = np.random.default_rng(seed)
     likely = draw.integers(0, words, (words, 3))
     made = []

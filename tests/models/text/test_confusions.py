@@ -15,7 +15,7 @@ def made(**settings: float) -> Confusions:
     return Confusions(WORDS, ChannelSettings(**{"candidates": 4, "width": 0.5, **settings}))
 
 
-def test_a_word_is_nearest_to_itself_and_then_to_what_sounds_alike(channel: Confusions) -> None:
+def test_a_word_is_nearest_to_itself_and_then_to_similar_sounds(channel: Confusions) -> None:
     names, distances = channel.near("बत्ती")
     assert names[:2] == ["बत्ती", "भत्ती"]  # an aspirated letter for its like
     assert distances[0] == 0.0
@@ -32,7 +32,7 @@ def test_distances_are_those_of_the_weighted_edit_distance(channel: Confusions) 
     assert found["का"] == pytest.approx(3.0)  # ल/क, and two letters too many
 
 
-def test_a_word_outside_the_vocabulary_is_heard_too(channel: Confusions) -> None:
+def test_an_unknown_word_has_candidates(channel: Confusions) -> None:
     names, _ = channel.near("झूमर")
     assert names[0] == "झूमर"
 

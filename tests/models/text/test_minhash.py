@@ -1,4 +1,4 @@
-"""Signatures estimate how much texts share."""
+"""Signatures estimate the similarity of texts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_similarity_is_near_the_jaccard_similarity() -> None:
     assert max(map(abs, errors)) < 0.25
 
 
-def test_a_signature_is_of_its_text_alone() -> None:
+def test_a_signature_depends_only_on_its_text() -> None:
     texts = ["", "a", "लाइट चालू करो", "turn on the light", "turn on the light"]
     whole = signatures(texts)
     assert whole.dtype == np.uint16

@@ -24,7 +24,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("order", "prune", "unknown"), SETTINGS)
-def test_as_the_paper_has_it(order: int, prune: tuple[int, ...], unknown: int) -> None:
+def test_estimates_match_the_paper(order: int, prune: tuple[int, ...], unknown: int) -> None:
     """``unknown`` words of the text are outside the vocabulary, and two of the vocabulary are not in the text."""
     vocabulary = [*WORDS[unknown:], "never", "seen"]
     settings = NgramSettings(order=order, prune=prune)
@@ -51,7 +51,7 @@ def test_open_vocabulary_is_that_of_the_text() -> None:
     assert estimate(TEXT).to_bytes() == estimate(TEXT, vocabulary=WORDS).to_bytes()
 
 
-def test_spelled_out_marks_are_white_space() -> None:
+def test_literal_marks_are_white_space() -> None:
     marked = [["<s>", *sentence, "<unk>", "</s>"] for sentence in TEXT]
     assert estimate(marked).to_bytes() == estimate(TEXT).to_bytes()
 
@@ -63,12 +63,12 @@ def test_empty_sentence_counts() -> None:
 
 def test_tiny_text_has_fallback_discounts() -> None:
     model = table(estimate([["turn", "on", "light"]], NgramSettings(order=3), ["turn", "on", "light", "off"]))
-    # Four unigrams of count 1, less 0.5 each, and half the mass over the 6 words that may come.
+    # Four unigrams of count 1, discounted by 0.5 each, and half the mass over the 6 predictable words.
     assert 10 ** model["turn",][0] == pytest.approx(0.5 / 4 + 0.5 / 6, rel=1e-5)
     assert 10 ** model["off",][0] == pytest.approx(0.5 / 6, rel=1e-5)
 
 
-def test_order_of_sentences_is_no_matter() -> None:
+def test_order_of_sentences_does_not_matter() -> None:
     assert estimate(TEXT[::-1]).to_bytes() == estimate(TEXT).to_bytes()
 
 
@@ -88,7 +88,7 @@ def test_merged_counts_are_those_of_all_text() -> None:
         (1, (0,), "greater than or equal to 2"),
         (7, (0,), "less than or equal to 6"),
         (3, (1, 1), "the first 0"),
-        (3, (0, 2, 1), "do not fall"),
+        (3, (0, 2, 1), "do not decrease"),
         (2, (0, 0, 1), "at most 2"),
     ],
 )
@@ -118,8 +118,8 @@ def test_arpa_is_read_as_written() -> None:
     assert data.endswith(b"\n\\end\\\n")
 
 
-def test_arpa_of_others_is_read() -> None:
-    """SRILM's: no back-off where there is none, more white space."""
+def test_arpa_of_other_tools_is_read() -> None:
+    """SRILM's: missing back-offs, more white space."""
     given = (
         b"\n\\data\\\nngram 1=4\nngram 2=1\n\n\\1-grams:\n-1.5\t<unk>\n-99\t<s>\t-0.3\n-0.4\t</s>\n-0.6\ta\t-0.1 \n"
         b"\n\\2-grams:\n-0.2\t<s> a\n\n\\end\\\n"
@@ -130,11 +130,11 @@ def test_arpa_of_others_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
-        (b"hello", "no ARPA file"),
-        (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a\n\n\\end\\\n", "with tabs between"),
-        (b"\\data\\\nngram 1=2\n\n\\1-grams:\n-1\ta\n\n\\end\\\n", "promises 2"),
+        (b"hello", "not an ARPA file"),
+        (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a\n\n\\end\\\n", "tab-separated"),
+        (b"\\data\\\nngram 1=2\n\n\\1-grams:\n-1\ta\n\n\\end\\\n", "says 2"),
         (
             b"\\data\\\nngram 1=1\nngram 2=1\n\n\\1-grams:\n-1\ta\n\n\\2-grams:\n-1\ta b\n\n\\end\\\n",
             "not among the uni",
@@ -142,7 +142,7 @@ def test_arpa_of_others_is_read() -> None:
         (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1\t\xff\n\n\\end\\\n", "cannot be read"),
     ],
 )
-def test_what_is_no_arpa_is_refused(data: bytes, told: str) -> None:
-    with pytest.raises(UserError, match=told) as refused:
+def test_malformed_arpa_is_rejected(data: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
         Arpa.from_bytes(data, "given.arpa")
     assert str(refused.value).startswith("given.arpa:")

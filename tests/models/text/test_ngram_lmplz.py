@@ -1,4 +1,4 @@
-"""Against lmplz itself, where it is: `python benchmarks/lmplz.py FOLDER` builds it."""
+"""Comparison with lmplz, if installed: `python benchmarks/lmplz.py FOLDER` builds it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize(("order", "prune"), [(2, (0,)), (3, (0,)), (4, (0, 0, 1)), (6, (0, 1, 1, 2))])
 def test_as_lmplz_estimates(tmp_path: Path, order: int, prune: tuple[int, ...], limited: bool) -> None:
     text = sample(11, 3000, 200)
-    # lmplz sets the discounts by the actual count of the last n-gram of each order, where ours take the adjusted one:
-    # those of a word that comes once are the same.
+    # lmplz computes the discounts with the actual count of the last n-gram of each order, ours with the adjusted one:
+    # both are equal for a word that occurs once.
     text.append(["last"])
     counts = Counter(word for sentence in text for word in sentence)
     words = sorted(word for word, times in counts.items() if times > 20 * limited)

@@ -26,7 +26,7 @@ def logprobs(tables: list[Table], order: int = 4) -> np.ndarray:
     return np.log(10) * np.array([[logprob(model, gram) for gram in grams] for model in tables])
 
 
-def test_weights_are_the_most_probable() -> None:
+def test_weights_maximise_the_likelihood() -> None:
     given = logprobs([table(model) for model in models()])
     weights = em_weights(given)
     assert weights.sum() == pytest.approx(1.0)
@@ -42,7 +42,7 @@ def test_useless_model_gets_no_weight() -> None:
 
 
 def test_no_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="no word that the models know"):
+    with pytest.raises(ValueError, match="the models know none"):
         em_weights(np.zeros((2, 0)))
 
 
@@ -66,7 +66,7 @@ def test_mixture_as_one_model(orders: tuple[int, ...]) -> None:
     assert np.exp(static) < np.exp(-sides.mean(axis=1)).min()
 
 
-def test_one_model_alone_is_itself() -> None:
+def test_a_mixture_of_one_model_is_that_model() -> None:
     model = models()[0]
     np.testing.assert_allclose(
         [value[0] for _, value in sorted(table(mix([model], [1.0])).items())],
@@ -81,7 +81,7 @@ def test_bytes_do_not_change() -> None:
     assert again.to_bytes() == mix(given, [0.2, 0.3, 0.5]).to_bytes()
 
 
-def test_what_cannot_be_mixed_is_refused() -> None:
+def test_incompatible_models_are_rejected() -> None:
     with pytest.raises(UserError, match="different vocabularies"):
         mix([estimate([["a"]]), estimate([["b"]])], [0.5, 0.5])
     with pytest.raises(UserError, match="2 shares that sum to 1"):

@@ -1,4 +1,4 @@
-"""Placeholders: what is protected, what is filled in, and what happens to marks that get lost."""
+"""Placeholders: protection of values, their replacement, and lost marks."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_numbers_and_slots_are_found():
     assert [text[slice(*span)] for span in number_spans(text)] == ["7:30", "१२", "1,000.5"]
     tokens = ["turn", "on", "the", "on", "switch"]
     assert token_spans("Turn on the on switch".lower(), tokens, [(3, 5)]) == [(12, 21)]
-    assert token_spans("turn on", tokens, [(0, 2), (1, 4)]) == [(0, 7)]  # of tokens that are not in the text, none
+    assert token_spans("turn on", tokens, [(0, 2), (1, 4)]) == [(0, 7)]  # no spans of tokens that are not in the text
     assert token_spans("turn on", tokens, [(2, 2), (-1, 1)]) == []
 
 
@@ -51,7 +51,7 @@ def test_a_protected_text_comes_back_verbatim_or_from_the_catalogue():
     assert fill("<v9><v0>", protected).whole
 
 
-def test_of_spans_that_overlap_the_longer_stays_and_the_eleventh_is_left():
+def test_the_longest_overlapping_span_is_marked_and_the_eleventh_is_not():
     assert protect("abcdef", [(0, 2), (1, 5), (3, 3)]).values == (("<v0>", "bcde"),)
     text = " ".join(str(number) for number in range(12))
     protected = protect(text, number_spans(text))
@@ -59,7 +59,7 @@ def test_of_spans_that_overlap_the_longer_stays_and_the_eleventh_is_left():
     assert protected.text.endswith("<v9> 10 11")
 
 
-def test_what_looks_like_a_mark_is_protected():
+def test_text_that_looks_like_a_mark_is_protected():
     protected = protect("press <v3> now", [])
     assert protected.text == "press <v0> now"
     assert fill(protected.text, protected).text == "press <v3> now"
@@ -67,7 +67,7 @@ def test_what_looks_like_a_mark_is_protected():
     assert not has_mark("<v>")
 
 
-def test_lost_marks_are_appended_and_doubled_ones_left_out_and_both_counted():
+def test_lost_marks_are_appended_repeated_ones_dropped_and_both_counted():
     protected = protect("a 1 b 2", [(2, 3), (6, 7)])
     found = fill("x <v1> y <v1> <v5>", protected)
     assert (found.text, found.lost, found.doubled, found.whole) == ("x 2 y 1", 1, 2, False)
@@ -88,5 +88,5 @@ def test_pairs_get_the_same_marks_on_both_sides(source, target, expected):
     assert protect_pair(source, target, "hi", CATALOGUE) == expected
 
 
-def test_equal_words_of_the_target_script_are_no_names():
+def test_equal_words_in_the_target_script_are_not_names():
     assert protect_pair("die in Berlin", "die in Berlin", "de") == ("die in Berlin", "die in Berlin")

@@ -1,4 +1,4 @@
-"""Moments and histograms of parts merge into those of the whole, and distances are what they are called."""
+"""Moments and histograms of parts merge into those of the whole; distances match their definitions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_covariance_is_shrunk_and_can_be_inverted() -> None:
     many, few = vectors(20000), vectors(4)
     apart = unit(many) - unit(many).mean(axis=0)
     sample = apart.T @ apart / len(many)
-    # Vectors of length 1 lie on a sphere of one dimension less: the last direction is shrunk most.
+    # Vectors of length 1 are on a sphere with one dimension less: the last direction is shrunk most.
     assert np.allclose(np.linalg.inv(Moments.of(many, covariance=True).centroid().precision), sample, atol=1e-3)
     precision = Moments.of(few, covariance=True).centroid().precision
     assert precision is not None

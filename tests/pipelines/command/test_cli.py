@@ -38,7 +38,7 @@ def test_help_names_every_command(gristmill) -> None:
     assert all(name in shown for name in ("run", "plan", "status", "audit", "inspect", "requeue", "doctor"))
 
 
-def test_a_run_leaves_its_report_and_says_where(gristmill, recipe, tmp_path) -> None:
+def test_a_run_writes_its_report_and_prints_the_path(gristmill, recipe, tmp_path) -> None:
     result = gristmill("run", recipe)
     assert result.exit_code == 0
     assert f"report: {tmp_path}/out/report.html" in result.stdout
@@ -48,7 +48,7 @@ def test_a_run_leaves_its_report_and_says_where(gristmill, recipe, tmp_path) -> 
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
 
 
-def test_a_finished_run_writes_nothing_and_says_so(gristmill, recipe, tmp_path) -> None:
+def test_a_finished_run_writes_nothing_and_reports_it(gristmill, recipe, tmp_path) -> None:
     gristmill("run", recipe)
     before = files(tmp_path / "out")
     result = gristmill("run", recipe, "workers=3")
@@ -56,7 +56,7 @@ def test_a_finished_run_writes_nothing_and_says_so(gristmill, recipe, tmp_path) 
     assert files(tmp_path / "out") == before
 
 
-def test_a_change_redoes_what_depends_on_it_and_no_more(gristmill, recipe) -> None:
+def test_a_change_redoes_only_dependent_work(gristmill, recipe) -> None:
     gristmill("run", recipe)
     result = gristmill("run", recipe, "shape.width=2")
     assert "made 3 sets, artifacts and models" in result.stdout
@@ -64,7 +64,7 @@ def test_a_change_redoes_what_depends_on_it_and_no_more(gristmill, recipe) -> No
     assert "0 kept" not in gristmill("run", recipe, "records=20").stdout
 
 
-def test_audit_prints_a_line_a_set_and_fails_on_a_gap(gristmill, recipe, tmp_path) -> None:
+def test_audit_prints_a_line_per_set_and_fails_on_a_gap(gristmill, recipe, tmp_path) -> None:
     gristmill("run", recipe)
     result = gristmill("audit", tmp_path / "out")
     assert result.exit_code == 0
@@ -83,7 +83,7 @@ def test_an_artifact_that_was_edited_is_a_gap(gristmill, recipe, tmp_path) -> No
     assert gristmill("audit", tmp_path / "out").exit_code == 1
 
 
-def test_requeue_runs_the_quarantined_again(gristmill, recipe, tmp_path, monkeypatch) -> None:
+def test_requeue_reprocesses_quarantined_records(gristmill, recipe, tmp_path, monkeypatch) -> None:
     gristmill("run", recipe)
     monkeypatch.setenv("TINY_MENDED", "1")
     assert gristmill("requeue", tmp_path / "out").exit_code == 0
@@ -126,7 +126,7 @@ def test_inspect_shows_records(gristmill, recipe, tmp_path) -> None:
     assert "expected one of duration, id" in result.stderr
 
 
-def test_inspect_tells_audio_and_writes_it(gristmill, tmp_path) -> None:
+def test_inspect_describes_audio_and_writes_it(gristmill, tmp_path) -> None:
     import io
 
     import numpy as np
@@ -176,14 +176,14 @@ BAD = {
 def test_a_mistake_is_one_sentence_and_leaves_nothing(gristmill, recipe, tmp_path, words, message) -> None:
     result = gristmill(*(word.format(recipe=recipe, out=tmp_path / "out") for word in words))
     assert result.exit_code == 2
-    told = [line for line in result.stderr.splitlines() if line.startswith("gristmill: ")]
-    assert len(told) == 1
-    assert message in told[0]
+    lines = [line for line in result.stderr.splitlines() if line.startswith("gristmill: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
     assert "Traceback" not in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 
 
-def test_storage_that_refuses_is_told(gristmill, recipe, monkeypatch) -> None:
+def test_storage_that_rejects_access_is_reported(gristmill, recipe, monkeypatch) -> None:
     s3fs = pytest.importorskip("s3fs")
     for key, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
@@ -192,7 +192,7 @@ def test_storage_that_refuses_is_told(gristmill, recipe, monkeypatch) -> None:
     }.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr("gristmill.pipelines.command.launch.ANSWER_WITHIN", 10.0)
-    s3fs.S3FileSystem.clear_instance_cache()  # a client of another test's storage would answer
+    s3fs.S3FileSystem.clear_instance_cache()  # a cached client of another test's storage would answer
     result = gristmill("run", recipe, "out=s3://refusing-bucket/x")
     s3fs.S3FileSystem.clear_instance_cache()
     assert result.exit_code == 2
@@ -217,16 +217,16 @@ def test_storage_that_never_answers_is_given_up(gristmill, recipe, monkeypatch) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_stopped_goes_on_from_there(gristmill, recipe, tmp_path, number) -> None:
+def test_a_stopped_run_resumes(gristmill, recipe, tmp_path, number) -> None:
     run = command("run", recipe, "records=60", TINY_PAUSE="0.15")
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("upper/*/receipts/*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(number)
-    _, told = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert told.splitlines()[-1].startswith("gristmill: interrupted; what is committed is kept")
-    assert "Traceback" not in told
+    assert errors.splitlines()[-1].startswith("gristmill: interrupted; committed work is kept")
+    assert "Traceback" not in errors
     kept = len(list((tmp_path / "out").glob("upper/*/receipts/*.json")))
     assert 0 < kept < 15
     assert f"{kept} of them kept from before" in gristmill("run", recipe, "records=60").stderr

@@ -1,4 +1,4 @@
-"""Exports, read back by each format's own library and by our own ingest; laws 1, 3 and 4 at the destination."""
+"""Exports, read back by each format's library and by our ingest; laws 1, 3 and 4 at the destination."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import SPEECH, TOPK_FIELDS
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be asked for: the files are here
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no requests: the files are local
 
 FORMATS = ("huggingface", "nemo", "lhotse", "webdataset")
 LAST = {"huggingface": "README.md", "nemo": "manifest.jsonl", "lhotse": "cuts.jsonl.gz", "webdataset": "index.json"}
@@ -75,13 +75,13 @@ def sound(data: bytes | str | Path) -> tuple[list[int], int]:
     return samples.tolist(), rate
 
 
-def said(sealed: SealedSet) -> Heard:
+def expected(sealed: SealedSet) -> Heard:
     rows = [row for table in sealed.tables() for row in table.to_pylist()]
     return {row["id"]: (*sound(row["audio"]["bytes"]), row["text"]) for row in rows}
 
 
 def tree(dest: Path | str) -> dict[str, str]:
-    """What a reader of the format sees: digests of the files by their paths."""
+    """Return a reader's view: digests of the files by path."""
     return {
         name: hashlib.sha256(store.read_bytes(info.url)).hexdigest()
         for info in store.walk(str(dest))
@@ -100,8 +100,8 @@ def test_huggingface_by_datasets(speech: SealedSet, tmp_path: Path) -> None:
     assert read.features["audio"] == datasets.Audio()
     assert read.features["topk_ids"] == datasets.LargeList(datasets.Value("uint16"))
     rows = list(read.cast_column("audio", datasets.Audio(decode=False)))
-    assert {row["id"]: (*sound(row["audio"]["bytes"]), row["text"]) for row in rows} == said(speech)
-    assert [row["id"] for row in rows] == list(said(speech)), "the order is that of the set"
+    assert {row["id"]: (*sound(row["audio"]["bytes"]), row["text"]) for row in rows} == expected(speech)
+    assert [row["id"] for row in rows] == list(expected(speech)), "the order is that of the set"
     assert (rows[1]["topk_ids"], rows[1]["topk_logprobs"], rows[1]["speaker"]) == ([0, 1], [-0.5, -1.0], "speaker 1")
 
     card = (tmp_path / "hf/README.md").read_text()
@@ -126,7 +126,8 @@ def test_features_of_every_type_are_spelled_as_datasets_does(tmp_path: Path) -> 
 
 
 def test_nemo_by_the_rules_of_its_collections(speech: SealedSet, tmp_path: Path) -> None:
-    """NeMo is too heavy for tests: its ``manifest.item_iter`` and ``__parse_item`` are followed here, line by line."""
+    """NeMo is too heavy for tests: its ``manifest.item_iter`` and ``__parse_item`` are reproduced here, line by
+    line."""
     export_set(speech.url, "nemo", str(tmp_path / "nemo"), settings=HERE)
     manifest = tmp_path / "nemo/manifest.jsonl"
     heard = {}
@@ -134,13 +135,13 @@ def test_nemo_by_the_rules_of_its_collections(speech: SealedSet, tmp_path: Path)
         item = json.loads(line)
         path = item.pop("audio_filepath")
         assert not os.path.isabs(path)
-        assert len(path) < 255  # longer ones NeMo does not look for beside the manifest
+        assert len(path) < 255  # NeMo does not search longer ones beside the manifest
         samples, rate = sound(manifest.parent / path)
         assert item["duration"] == len(samples) / rate
         assert item.get("offset") is None, "each file is one whole record"
         assert item["speaker"].startswith("speaker")
         heard[item["id"]] = (samples, rate, item["text"])
-    assert heard == said(speech)
+    assert heard == expected(speech)
 
 
 def test_lhotse_by_lhotse(speech: SealedSet, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_lhotse_by_lhotse(speech: SealedSet, tmp_path: Path) -> None:
         heard[cut.id] = (samples, cut.sampling_rate, cut.supervisions[0].text)
         assert cut.supervisions[0].custom["label_source"] == "gold"
         assert (cut.supervisions[0].language, cut.num_samples) == ("en", len(samples))
-    assert heard == said(speech)
+    assert heard == expected(speech)
     recordings = lhotse.RecordingSet.from_file(dest / "recordings.jsonl.gz").with_path_prefix(dest)
     supervisions = lhotse.SupervisionSet.from_file(dest / "supervisions.jsonl.gz")
     lhotse.validate_recordings_and_supervisions(recordings, supervisions)
@@ -176,15 +177,15 @@ def test_webdataset_by_webdataset(speech: SealedSet, tmp_path: Path) -> None:
         values = json.loads(sample["json"])
         assert values["text"] == sample["txt"].decode()
         heard[values["id"]] = (*sound(sample["flac"]), sample["txt"].decode())
-    assert heard == said(speech)
-    assert list(heard) == list(said(speech)), "the order is that of the set"
+    assert heard == expected(speech)
+    assert list(heard) == list(expected(speech)), "the order is that of the set"
 
 
 # --- and by our own ingest
 
 
 def ingested(dest: Path | str) -> list[tuple[list[float], int, str]]:
-    """What our ingest hears, as its decoder gives it to the loader; the loader takes every record."""
+    """Return the output of our ingest, as decoded for the loader; the loader takes every record."""
     heard = []
     for table in list_sources(str(dest)):
         probed = Probe(ProbeSettings())(table)
@@ -199,7 +200,7 @@ def ingested(dest: Path | str) -> list[tuple[list[float], int, str]]:
 @pytest.mark.parametrize("form", FORMATS)
 def test_our_own_ingest_reads_an_export_back(form: str, speech: SealedSet, tmp_path: Path) -> None:
     export_set(speech.url, form, str(tmp_path / form), settings=HERE)
-    wanted = [([sample / 32768 for sample in samples], rate, text) for samples, rate, text in said(speech).values()]
+    wanted = [([sample / 32768 for sample in samples], rate, text) for samples, rate, text in expected(speech).values()]
     assert ingested(tmp_path / form) == sorted(wanted, key=lambda one: one[2])
 
 
@@ -219,9 +220,7 @@ def test_on_object_storage_it_has_the_same_bytes(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_exported_twice_there_is_nothing_to_do_and_the_audit_holds(
-    form: str, speech: SealedSet, tmp_path: Path
-) -> None:
+def test_a_second_export_does_nothing_and_the_audit_passes(form: str, speech: SealedSet, tmp_path: Path) -> None:
     dest = tmp_path / form
     first = export_set(speech.url, form, str(dest), settings=HERE)
     assert (first.fresh, first.records, first.left_out) == (True, SHARDS * ROWS, {})
@@ -250,7 +249,7 @@ export.export_set(source, form, dest, settings=["runner=inprocess"], progress=Ki
 
 
 @pytest.mark.parametrize(("form", "point"), [("lhotse", "shard"), ("webdataset", "shard"), ("huggingface", "manifest")])
-def test_killed_and_run_again_it_is_the_same(form: str, point: str, speech: SealedSet, tmp_path: Path) -> None:
+def test_a_killed_export_resumes_to_the_same_bytes(form: str, point: str, speech: SealedSet, tmp_path: Path) -> None:
     whole, dest = tmp_path / "whole", tmp_path / "dest"
     export_set(speech.url, form, str(whole), settings=HERE)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -273,7 +272,7 @@ def test_ray_gives_the_same_bytes(speech: SealedSet, tmp_path: Path, form: str) 
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
-# --- what goes along, and what does not
+# --- exported and left-out columns
 
 
 def test_columns_are_chosen(speech: SealedSet, tmp_path: Path) -> None:
@@ -302,7 +301,7 @@ def test_a_set_without_audio_goes_to_huggingface_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS[1:])
-def test_records_without_audio_are_left_out_and_told(form: str, tmp_path: Path) -> None:
+def test_records_without_audio_are_left_out_and_reported(form: str, tmp_path: Path) -> None:
     rows = [record(0, row) for row in range(4)]
     rows[0]["audio"] = {"bytes": None, "path": "elsewhere.flac"}
     rows[1]["audio"] = {"bytes": b"no audio", "path": None}
@@ -334,17 +333,17 @@ def test_a_set_is_found_by_its_name_in_a_run(gristmill, recipe: Path, tmp_path: 
     assert "with other columns" in again.stderr
     many = gristmill("export", out, "huggingface", tmp_path / "many", *HERE)
     assert many.exit_code == 2
-    assert "holds several sets" in many.stderr
+    assert "contains several sets" in many.stderr
     assert "nothing to do" in gristmill("export", out / "upper", "huggingface", tmp_path / "hf", *HERE, "-q").stdout
 
 
-def test_what_is_wrong_is_told_in_a_sentence(gristmill, speech: SealedSet, tmp_path: Path) -> None:
+def test_errors_are_reported_in_a_sentence(gristmill, speech: SealedSet, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "notes.txt").write_text("mine")
     free = tmp_path / "free"
     for arguments, sentence in [
-        ((speech.url, "nemo", taken), "holds something else (notes.txt)"),
+        ((speech.url, "nemo", taken), "contains something else (notes.txt)"),
         ((speech.url, "kaldi", free), "kaldi: there is no such format; expected one of huggingface, nemo"),
         ((tmp_path, "nemo", free, "runner=slurm"), "runner: 'slurm' is not right; expected 'ray' or 'inprocess'"),
         ((speech.url, "nemo", free, "seed=1"), "'seed=1': expected runner=ray, runner=inprocess or workers=N"),
@@ -352,9 +351,9 @@ def test_what_is_wrong_is_told_in_a_sentence(gristmill, speech: SealedSet, tmp_p
         ((speech.url, "nemo", free, "--columns", "parent_id,audio,topk_ids,nope"), "nope"),
         ((taken, "nemo", free), "no sealed set is here or below"),
     ]:
-        told = gristmill("export", *arguments, *([] if "=" in str(arguments[-1]) else HERE))
-        assert told.exit_code == 2
-        assert sentence in told.stderr
-        assert len(told.stderr.splitlines()) == 1
+        result = gristmill("export", *arguments, *([] if "=" in str(arguments[-1]) else HERE))
+        assert result.exit_code == 2
+        assert sentence in result.stderr
+        assert len(result.stderr.splitlines()) == 1
     assert not free.exists()
     assert sorted(path.name for path in taken.iterdir()) == ["notes.txt"]

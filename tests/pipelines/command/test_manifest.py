@@ -27,7 +27,7 @@ WRONG = {
     "quantity": ("head.memory=16", "head.memory: "),
     "shared memory": ("head.shared_memory=64Gi", "head: shared_memory=64Gi must be less than memory=16Gi"),
     "no GPU": ("gpu.gpus=0", "gpu.gpus is 0; expected 1 or more"),
-    "password": ("storage.endpoint=https://user:secret@host", "storage.endpoint: the URL carries a password"),
+    "password": ("storage.endpoint=https://user:secret@host", "storage.endpoint: the URL contains a password"),
     "another project's key": ("seed=1", "seed: there is no such setting"),
 }
 

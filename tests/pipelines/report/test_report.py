@@ -224,8 +224,8 @@ def test_page_shows_every_value(report):
                 assert f"{row[key]:.6g}" in cells
     for system in ("teacher", "multicondition", "student"):
         row = report.find(system, "noisy", "wer")
-        told = f"{100 * row.value:.1f}% ({100 * row.low:.1f}% to {100 * row.high:.1f}%)"
-        assert told in cells
+        shown = f"{100 * row.value:.1f}% ({100 * row.low:.1f}% to {100 * row.high:.1f}%)"
+        assert shown in cells
     for step in document["records"]:
         for key in ("records_in", "records_out", "rejected", "quarantined"):
             assert f"{step[key]:,}" in cells
@@ -239,20 +239,20 @@ def test_page_shows_every_value(report):
     assert "abababababab" in text
 
 
-def test_summary_says_what_is_sure(report):
+def test_summary_states_significance(report):
     page = "".join(parse(to_html(report)).text)
     assert re.search(r"On noisy speech, the WER of student is [\d.]+% against [\d.]+% for clean teacher: ", page)
     assert "fewer errors (95% interval" in page
     row = report.find("student", "noisy", "wer_relative")
     report.metrics[report.metrics.index(row)] = replace(row, high=0.1)
-    assert "not certain" in to_html(report)
+    assert "not significant" in to_html(report)
 
 
 def rows(system, test_set, **values):
     return [MetricRow(system, test_set, name, *given, 100, None) for name, given in values.items()]
 
 
-def test_a_metric_that_is_no_rate_and_better_when_higher():
+def test_a_metric_that_is_not_a_rate_and_better_when_higher():
     bleu = replace(BLEU, interval=True)
     report = Report(
         title="A translator",
@@ -276,7 +276,7 @@ def test_a_metric_that_is_no_rate_and_better_when_higher():
     assert "Best: width = 2, depth = deep with 32.0 (full ring)." in text
 
 
-def test_measures_of_a_recipe_of_its_own_are_all_columns():
+def test_measures_of_a_users_recipe_are_all_columns():
     measures = [
         Measure("win_loss", "Win/loss ratio", digits=2, better="higher", interval=True),
         Measure("precision_at_1", "Precision @ 1", PERCENT, 1, better="higher"),
@@ -350,11 +350,11 @@ def test_empty_sections_are_left_out():
     assert "A language model" in "".join(parser.text)
 
 
-def test_written_once_and_again_only_when_it_says_something_else(report, tmp_path):
+def test_rewritten_only_when_results_change(report, tmp_path):
     out = str(tmp_path / "out")
     assert write_report(out, report)
     stamps = [(tmp_path / "out" / name).stat().st_mtime_ns for name in ("report.json", "report.html")]
-    report.plan["actual"]["cost"] = 9.0  # the clock of a run that found all work done
+    report.plan["actual"]["cost"] = 9.0  # the time of a run without work
     report.versions["ray"] = "3.0"
     assert not write_report(out, report)
     assert stamps == [(tmp_path / "out" / name).stat().st_mtime_ns for name in ("report.json", "report.html")]
@@ -392,7 +392,7 @@ def test_ticks_are_round_and_cover(low, high):
     assert 2 <= len(marks) <= 8
 
 
-def test_a_lineage_of_very_many_models_is_drawn_by_their_names():
+def test_a_large_lineage_is_merged_by_name():
     models = [LineageNode(f"model {i:06x}", "a" * 64, ["set"], "training") for i in range(200)]
     nodes = [
         LineageNode("set", "b" * 64),

@@ -140,7 +140,7 @@ def test_object_storage_gives_the_same_records(tmp_path: Path, prepare: Prepare)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"places": "gone"}, r"gone: no such file or folder; expected folders of seq\.in"),
         ({"kind": "files"}, "places: not given"),

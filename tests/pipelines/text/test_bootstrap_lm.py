@@ -1,4 +1,4 @@
-"""The bootstrapping recipe from end to end, small: in-process and on Ray, killed, switched, and set up wrongly."""
+"""The bootstrapping recipe end to end, small: in-process, on Ray, killed, with switches, and with wrong settings."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_every_system_is_measured_at_every_size(finished: Path) -> None:
     assert "What filters kept and dropped" in page
 
 
-def test_less_text_of_the_domain_is_a_worse_model_and_more_is_gained(finished: Path) -> None:
+def test_with_less_in_domain_text_models_are_worse_and_the_gain_is_larger(finished: Path) -> None:
     report = json.loads((finished / "report.json").read_text())
     value = {
         (row["system"], row["test_set"]): row["value"]
@@ -85,11 +85,11 @@ def test_less_text_of_the_domain_is_a_worse_model_and_more_is_gained(finished: P
         if row["metric"] == "perplexity" and row["seed"] is None
     }
     assert value["in_domain", "1/4"] > value["in_domain", "1/1"]
-    # Weights are chosen on development text, so that useless translations cost next to nothing.
+    # Weights are chosen on development text, so that useless translations do almost no harm.
     assert all(value[system, "1/4"] <= 1.05 * value["in_domain", "1/4"] for system in SYSTEMS)
 
 
-def test_the_mixed_model_is_handed_over(finished: Path) -> None:
+def test_the_mixed_model_is_published(finished: Path) -> None:
     model = LanguageModel(str(finished / "language_models" / "1-4.arpa"))
     known, oov = model.score(["लाइट", "चालू", "करो"])
     assert known < 0
@@ -103,7 +103,7 @@ def test_run_again_does_nothing(finished: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
-def test_models_of_sizes_that_are_no_more_are_taken_away(tmp_path: Path) -> None:
+def test_models_of_removed_sizes_are_removed(tmp_path: Path) -> None:
     model = put_artifact(str(tmp_path / "lm"), {"lm.arpa": b"x"}, {})
     publish(str(tmp_path), {1: model, 10: model})
     (tmp_path / "language_models" / "mine.arpa").write_bytes(b"")
@@ -111,7 +111,7 @@ def test_models_of_sizes_that_are_no_more_are_taken_away(tmp_path: Path) -> None
     assert {path.name for path in (tmp_path / "language_models").iterdir()} == {"1-1.arpa", "mine.arpa"}
 
 
-def test_nothing_is_tuned_where_nothing_is_chosen(tmp_path: Path) -> None:
+def test_nothing_is_tuned_without_rescoring_and_filtering(tmp_path: Path) -> None:
     off = "techniques={selection: false, fine_tuning: false, rescoring: false, filtering: false}"
     result = run(tmp_path, "runner=inprocess", off, *ONE_SIZE)
     assert result.exit_code == 0, result.stderr
@@ -136,7 +136,7 @@ def test_ray_gives_the_same_bytes(one_size: Path, tmp_path: Path, workers: int) 
     assert digests(tmp_path) == digests(one_size)
 
 
-def test_a_checkpoint_of_the_users_is_taken_as_it_is(finished: Path, tmp_path: Path) -> None:
+def test_a_users_checkpoint_is_used_unchanged(finished: Path, tmp_path: Path) -> None:
     (made,) = (finished / "translator").glob("*/artifact.json")
     user = tmp_path / "user"
     user.mkdir()
@@ -151,10 +151,10 @@ def test_a_checkpoint_of_the_users_is_taken_as_it_is(finished: Path, tmp_path: P
     assert [row for row in rows if row["system"] == "raw"] == [
         row for row in trained if row["system"] == "raw" and row["test_set"] == "1/4"
     ]
-    told = run(tmp_path / "none", "runner=inprocess", "translator.train=false").stderr
-    assert "no checkpoint is given" in told
-    told = run(tmp_path / "none", "runner=inprocess", f"translator.checkpoint={tmp_path / 'nowhere'}").stderr
-    assert "nowhere" in told
+    errors = run(tmp_path / "none", "runner=inprocess", "translator.train=false").stderr
+    assert "no checkpoint is given" in errors
+    errors = run(tmp_path / "none", "runner=inprocess", f"translator.checkpoint={tmp_path / 'nowhere'}").stderr
+    assert "nowhere" in errors
     assert not (tmp_path / "none").exists()
 
 
@@ -205,35 +205,35 @@ def test_a_technique_that_is_off_has_no_system_and_no_part_in_the_combination(fi
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["in_domain.domains=[cooking]"], "['cooking']; expected some of both languages"),
         (["in_domain.sizes=[]"], "in_domain.sizes: []"),
-        (["in_domain.dev=0.6", "in_domain.test=0.5"], "together below 1"),
+        (["in_domain.dev=0.6", "in_domain.test=0.5"], "expected a sum below 1"),
         (["pairs.domains=[light]"], "expected others"),
         (["pairs.files={places: /nowhere.tsv}"], "/nowhere.tsv"),
         (["translator.target_lang=de"], "expected en to hi"),
-        (["selection.radius=0.1"], "radius: given beside share"),
+        (["selection.radius=0.1"], "radius and share: expected one"),
         (["tuning.keeps=[0.0]"], "tuning.keeps[0]: 0.0 is not right"),
         (["tuning.weights=[]"], "tuning.weights: nothing is given; expected at least 1"),
         (["ngrams.prune=[2, 1]"], "ngrams: prune is [2, 1]; expected at most 4 counts"),
         (["selection.ngrams.prune=[3]"], "selection.ngrams: prune is [3]"),
         (["translator.model.heads=3"], "translator.model: dim is 16 and heads is 3"),
         (["channel.candidates=0"], "channel.candidates: 0 is not right"),
-        (["translator.steps=5"], "translator: epochs or steps: expected one of them"),
+        (["translator.steps=5"], "translator: epochs and steps: expected one of them"),
         (["translation.compute_type=foo"], "translation.compute_type: 'foo' is not right"),
         ([f"translator.checkpoint={__file__}"], "test_bootstrap_lm.py"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_made(tmp_path: Path, overrides: list[str], told: str) -> None:
+def test_mistakes_are_reported_before_any_work(tmp_path: Path, overrides: list[str], message: str) -> None:
     result = run(tmp_path / "out", "runner=inprocess", *overrides)
     assert result.exit_code == 2, result.stdout
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list((tmp_path / "out").glob("*/*/seal.json"))
 
 
-def test_texts_of_the_users_are_taken_and_its_references_kept_apart(finished: Path, tmp_path: Path) -> None:
+def test_the_users_texts_are_used_and_references_are_held_out(finished: Path, tmp_path: Path) -> None:
     def rows(name: str, *columns: str) -> list[list[str]]:
         tables = [pq.read_table(path) for path in sorted(finished.glob(f"{name}/*/data/*.parquet"))]
         return [[row[column] for column in columns] for table in tables for row in table.to_pylist()]
@@ -260,11 +260,11 @@ def test_texts_of_the_users_are_taken_and_its_references_kept_apart(finished: Pa
     assert json.loads(seal.read_text())["reasons"]["kept_apart: a reference"] >= 1
     result = run(tmp_path / "out", "runner=inprocess", own, *less, "in_domain.sizes=[1, 1000]")
     assert result.exit_code == 2
-    assert "in_domain.sizes: 1/1000 of the domain's text is" in result.stderr
+    assert "in_domain.sizes: 1/1000 of the in-domain text is" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "catalogue: no such file; expected lines of a name, a tab and its translation"),
         ("lamp\tबत्ती\n\nfan\n", "catalogue, line 3: expected a name, a tab and its translation"),
@@ -272,7 +272,7 @@ def test_texts_of_the_users_are_taken_and_its_references_kept_apart(finished: Pa
         ("\xff".encode("latin-1"), "catalogue: not UTF-8"),
     ],
 )
-def test_a_catalogue_that_cannot_be_read_is_told(tmp_path: Path, content: str | bytes | None, told: str) -> None:
+def test_an_unreadable_catalogue_is_reported(tmp_path: Path, content: str | bytes | None, message: str) -> None:
     place = tmp_path / "catalogue"
     if content is None:
         place.mkdir()
@@ -286,10 +286,10 @@ def test_a_catalogue_that_cannot_be_read_is_told(tmp_path: Path, content: str | 
     )
     result = run(tmp_path / "out", "runner=inprocess", own)
     assert result.exit_code == 2, result.stdout
-    assert told in result.stderr
+    assert message in result.stderr
 
 
-def test_a_radius_that_keeps_nothing_is_told(tmp_path: Path) -> None:
+def test_a_radius_that_keeps_nothing_is_reported(tmp_path: Path) -> None:
     result = run(tmp_path, "runner=inprocess", "selection={method: moore_lewis, radius: -50, share: null}")
     assert result.exit_code == 2
     assert "-50" in result.stderr

@@ -1,4 +1,4 @@
-"""Text of a recipe: files come out as pairs and texts without copies, and nothing is lost."""
+"""Text of a recipe: files become pairs and texts without duplicates, and every record is accounted for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def prepare(run: Run) -> Prepare:
-    """Make the pairs of a run, of which all is audited."""
+    """Prepare the pairs of a run, and audit everything."""
 
     def prepared(without: SealedSet | None = None, **settings: object) -> SealedSet:
         made = prepare_text(run, PairSettings(**settings), without=without)
@@ -62,7 +62,7 @@ def sources(made: SealedSet) -> list[str]:
     return [row["source"] for row in rows(made)]
 
 
-def test_copies_are_turned_down_and_the_first_stays(tmp_path: Path, prepare: Prepare, run: Run) -> None:
+def test_duplicates_are_rejected_and_the_first_is_kept(tmp_path: Path, prepare: Prepare, run: Run) -> None:
     place = tsv(
         tmp_path / "a.tsv",
         ("Yes", "हाँ"),
@@ -76,12 +76,12 @@ def test_copies_are_turned_down_and_the_first_stays(tmp_path: Path, prepare: Pre
     assert sources(made) == ["Yes", LONG, "no", "yes"]
     assert made.seal["reasons"] == {"repeated: duplicate": 1, "repeated: near duplicate": 1}
     (found,) = [open_sealed(trace.url) for trace in run.trace if trace.name == "repeated_pairs"]
-    told = [(row["record"], row["first"], row["near"]) for row in rows(found)]
-    assert told == [("a.tsv/a.tsv#4", "a.tsv/a.tsv#1", False), ("a.tsv/a.tsv#5", "a.tsv/a.tsv#2", True)]
+    duplicates = [(row["record"], row["first"], row["near"]) for row in rows(found)]
+    assert duplicates == [("a.tsv/a.tsv#4", "a.tsv/a.tsv#1", False), ("a.tsv/a.tsv#5", "a.tsv/a.tsv#2", True)]
     assert sources(prepare(places=place, near=None)) == ["Yes", LONG, "no", LONG.replace("old", "oldest"), "yes"]
 
 
-def test_copies_are_the_same_whatever_the_parts_and_shards(tmp_path: Path, prepare: Prepare) -> None:
+def test_duplicates_do_not_depend_on_parts_and_shards(tmp_path: Path, prepare: Prepare) -> None:
     pairs = many(150)
     copies = [(f"{source.upper()}!", target) for source, target in pairs[::3]]
     near = [(LONG, LONG_HI), *[(LONG.replace("the", the, 1), LONG_HI) for the in ("this", "that")]]
@@ -92,7 +92,7 @@ def test_copies_are_the_same_whatever_the_parts_and_shards(tmp_path: Path, prepa
         assert sources(prepare(places=place, **settings)) == sources(whole)
 
 
-def test_test_text_stays_out(tmp_path: Path, prepare: Prepare, run: Run) -> None:
+def test_test_text_is_rejected(tmp_path: Path, prepare: Prepare, run: Run) -> None:
     place = tsv(tmp_path / "a.tsv", ("Turn it on.", "इसे चालू करो।"), ("no", "नहीं"))
     test = pa.Table.from_pylist([{"id": "t", "text": "इसे चालू करो", "lang": "hi", "label_source": "gold"}], TEXTS)
     without = seal_tables(str(tmp_path / "test"), "test", [test])
@@ -142,14 +142,14 @@ def test_object_storage_gives_the_same_records(tmp_path: Path, prepare: Prepare)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"places": "gone"}, "gone: no such file or folder"),
         ({"places": ()}, "places: none given"),
     ],
 )
-def test_mistakes_are_told_before_any_work(settings: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_mistakes_are_reported_before_any_work(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_places(PairSettings(**settings))
 
 
@@ -165,7 +165,7 @@ def test_pairs_of_one_language_are_refused() -> None:
         PairSettings(places="x", target_lang="en")
 
 
-def test_a_wrong_encoding_and_unequal_files_are_told(tmp_path: Path, prepare: Prepare) -> None:
+def test_a_wrong_encoding_and_unequal_files_are_reported(tmp_path: Path, prepare: Prepare) -> None:
     (tmp_path / "latin.tsv").write_bytes("é\tü\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"pairs: no record is left \(1 x parse: not UTF-8\)"):
         prepare(places=str(tmp_path / "latin.tsv"))
@@ -175,5 +175,5 @@ def test_a_wrong_encoding_and_unequal_files_are_told(tmp_path: Path, prepare: Pr
         prepare(places=str(tmp_path / "x"))
     assert not (tmp_path / "out/listed_x").exists()
     (tmp_path / "empty.tsv").write_text("")
-    with pytest.raises(UserError, match=r"empty\.tsv: holds no record"):
+    with pytest.raises(UserError, match=r"empty\.tsv: no records"):
         prepare(places=str(tmp_path / "empty.tsv"))

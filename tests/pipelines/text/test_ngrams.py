@@ -66,7 +66,7 @@ def test_rows_are_chosen_by_a_column(run: Run, sets: dict[str, SealedSet]) -> No
 
 
 def scored(run: Run, name: str, lm: Artifact, texts: SealedSet) -> dict[str, float]:
-    """Return the sums of the columns that a model adds, and the perplexity of what it knows."""
+    """Return the sums of the columns that a model adds, and the perplexity of known words."""
     made = run.step(Step(name, (ScoreText.stage(TextScoreSettings(), name=name, model=lm.ref),), texts))
     columns = [field.name for field in language_model.fields("lm")]
     table = pa.concat_tables(made.tables(columns)).drop_null()
@@ -80,20 +80,20 @@ def test_mixture_is_better_than_each(run: Run, sets: dict[str, SealedSet]) -> No
     models = run.train([ngram_job("lm", [one], vocabulary, NgramSettings(order=3)) for one in both])
     dev = (sets["dev"], "text")
     mixed = run.train([mix_job("mixed", models, dev)])[0]
-    told = json.loads(mixed.read("weights.json"))
-    assert sum(told["weights"]) == pytest.approx(1.0)
-    assert told["weights"][0] > 0.5
+    mixture = json.loads(mixed.read("weights.json"))
+    assert sum(mixture["weights"]) == pytest.approx(1.0)
+    assert mixture["weights"][0] > 0.5
     found = {}
     for name, lm in {"own": models[0], "other": models[1], "mixed": mixed}.items():
         found[name] = scored(run, f"scored_{name}", lm, sets["dev"])["known"]
     assert found["mixed"] <= min(found["own"], found["other"]) * 1.001
-    assert found["mixed"] == pytest.approx(told["perplexity"], rel=0.02)
-    assert [found["own"], found["other"]] == pytest.approx(told["perplexities"], rel=1e-3)
-    given = run.train([mix_job("given", models, None, weights=told["weights"])])[0]
+    assert found["mixed"] == pytest.approx(mixture["perplexity"], rel=0.02)
+    assert [found["own"], found["other"]] == pytest.approx(mixture["perplexities"], rel=1e-3)
+    given = run.train([mix_job("given", models, None, weights=mixture["weights"])])[0]
     assert given.read("lm.arpa") == mixed.read("lm.arpa")
 
 
-def test_what_is_unknown_is_told_apart(run: Run, sets: dict[str, SealedSet]) -> None:
+def test_unknown_words_are_counted_separately(run: Run, sets: dict[str, SealedSet]) -> None:
     own = [(sets["own"], "text")]
     vocabulary = build_vocabulary(run, "vocabulary", own, 40)
     lm = run.train([ngram_job("lm", own, vocabulary, NgramSettings(order=3))])[0]

@@ -41,7 +41,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[SealedSet, str
 
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[SealedSet, str]]) -> Artifact:
-    """Some words of the text are outside of it, and one of it is not in the text."""
+    """Some words of the text are out of vocabulary, and one word of it is not in the text."""
     run = Run(str(tmp_path_factory.mktemp("vocabulary")), InProcessRunner())
     return build_vocabulary(run, "vocabulary", texts, 60, words=["never"])
 
@@ -93,7 +93,7 @@ def test_bytes_of_one_process(
     assert all(trace.kept for trace in again.trace)
 
 
-def test_only_what_does_not_fit_is_distributed(
+def test_only_text_beyond_memory_is_distributed(
     tmp_path: Path, texts: list[tuple[SealedSet, str]], vocabulary: Artifact
 ) -> None:
     run = Run(str(tmp_path), InProcessRunner())
@@ -117,10 +117,10 @@ def test_memory_decides_the_parts(tmp_path: Path, texts: list[tuple[SealedSet, s
     assert len(set(found.values())) == 1
 
 
-def test_broken_part_is_told(
+def test_a_failed_part_is_reported(
     tmp_path: Path, texts: list[tuple[SealedSet, str]], vocabulary: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step goes on without one broken record; a model must not."""
+    """A step continues without one failed record; a model must not."""
     merge = MergeCounts._merge
 
     def broken(self: MergeCounts, part: int) -> dict:
@@ -130,7 +130,7 @@ def test_broken_part_is_told(
 
     monkeypatch.setattr(MergeCounts, "_merge", broken)
     run = Run(str(tmp_path), InProcessRunner())
-    with pytest.raises(UserError, match=r"lm_merged: 1 of 3 parts broke \(merged: MemoryError: no more\)"):
+    with pytest.raises(UserError, match=r"lm_merged: 1 of 3 parts failed \(merged: MemoryError: no more\)"):
         train_ngrams_distributed(run, "lm", texts, vocabulary, SETTINGS, parts=3)
     monkeypatch.undo()
     mended = train_ngrams_distributed(
@@ -147,7 +147,7 @@ def test_no_text_is_refused(tmp_path: Path, vocabulary: Artifact) -> None:
         train_ngrams_distributed(run, "lm", [(empty, "text")], vocabulary, SETTINGS)
 
 
-def test_memory_is_how_a_model_is_estimated_and_not_which() -> None:
+def test_memory_is_not_in_the_fingerprint() -> None:
     assert LanguageModelSettings(order=3, memory=1 << 24).identity() == {"order": 3}
     few, many = (UnitCountSettings(parts=2, columns=("text",), at_once=words) for words in (1, 1 << 20))
     assert few.identity() == many.identity() == {"parts": 2, "columns": ["text"]}

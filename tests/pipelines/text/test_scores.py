@@ -36,7 +36,7 @@ def rows_of(metrics: list[MetricRow]) -> dict:
     return {(row.system, row.metric, row.seed): row for row in metrics}
 
 
-def test_perplexity_with_and_without_unknown_words_and_what_was_unseen(tmp_path) -> None:
+def test_perplexity_with_and_without_unknown_words_and_unseen_words(tmp_path) -> None:
     base = {key.replace("s_", "b_", 1) if key.startswith("s_") else key: value for key, value in scored().items()}
     tables = []
     for part in ("dev", "test"):
@@ -50,7 +50,7 @@ def test_perplexity_with_and_without_unknown_words_and_what_was_unseen(tmp_path)
     assert found["b", "oov", None].value == pytest.approx(2 / 4)
     assert found["s", "perplexity_relative", None].value == pytest.approx(math.exp(-2 / 6) - 1)
     assert ("b", "perplexity_relative", None) not in found
-    assert errors["b"][0].errors.tolist() == [0, 0]  # the language model makes up for the channel
+    assert errors["b"][0].errors.tolist() == [0, 0]  # the language model corrects the channel
 
 
 def test_lists_are_rescored_by_a_weight_tuned_on_other_lists() -> None:
@@ -63,7 +63,7 @@ def test_lists_are_rescored_by_a_weight_tuned_on_other_lists() -> None:
     assert scores.rescored(lists, "s", weight, bonus).errors.sum() == 0
 
 
-def test_texts_have_as_many_references_as_they_have() -> None:
+def test_texts_may_have_different_numbers_of_references() -> None:
     made = Translations(["turn the lamp on now", "stop it"], [["turn the lamp on now", "put it on"], ["halt"]])
     rows, signatures = scores.translation_metrics("s", "1/1", {0: made, 1: made})
     found = rows_of(rows)
@@ -76,7 +76,7 @@ def test_texts_have_as_many_references_as_they_have() -> None:
     assert {round(row.value, 6) for row in rows} == {100.0}
 
 
-def test_a_reference_that_was_not_translated_counts_as_translated_by_nothing(tmp_path: Path) -> None:
+def test_a_missing_translation_counts_as_empty(tmp_path: Path) -> None:
     names = ["a", "b", "c"]
     asked = pa.table({"id": names, "references": [["put it on"], ["stop it right here", "halt"], ["go"]]})
     made = pa.table({"id": ["b"], "target": ["stop it right here"]})

@@ -1,4 +1,4 @@
-"""Selection keeps exactly what it is asked to, the nearest first, and says what it cannot do."""
+"""Selection keeps exactly the requested records, nearest first, and reports errors."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_radius(run: Run) -> None:
         select_pairs(run, "chosen", pairs, inside, SelectionSettings(radius=-0.1))
 
 
-def test_vectors_of_no_direction_are_never_near(run: Run) -> None:
+def test_zero_vectors_are_never_near(run: Run) -> None:
     pairs = pairs_of(run, np.concatenate([np.zeros((3, DIM)), np.ones((2, DIM))]))
     inside = pairs_of(run, np.ones((2, DIM)), name="inside")
     made = select_pairs(run, "chosen", pairs, inside, SelectionSettings(share=1.0))
@@ -124,10 +124,10 @@ def test_random_shares_are_of_equal_size_and_follow_the_seed(run: Run) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
     assert select_pairs(run, "drawn", pairs, pairs, settings, count=7).records == 7
     fewer = ids(select_pairs(run, "drawn", pairs, pairs, settings, count=7))
-    assert set(fewer) < set(drawn[0])  # a smaller share is a part of a larger one
+    assert set(fewer) < set(drawn[0])  # a smaller share is a subset of a larger one
 
 
-def test_moore_lewis_keeps_what_sounds_like_the_domain(run: Run) -> None:
+def test_moore_lewis_keeps_in_domain_text(run: Run) -> None:
     pytest.importorskip("kenlm")
     rng = np.random.default_rng(0)
     home = [f"turn {way} the {thing}" for way in ("on", "off") for thing in ("light", "fan", "heater", "radio")]
@@ -181,11 +181,11 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
         select_pairs(run, "chosen", pairs, pairs, SelectionSettings(share=0.01))
     with pytest.raises(UserError, match="has 0 vectors; expected text to compare with"):
         select_pairs(run, "chosen", pairs, pairs_of(run, np.zeros((2, DIM)), name="zero"), settings)
-    with pytest.raises(ValidationError, match="radius: given beside share"):
+    with pytest.raises(ValidationError, match="radius and share: expected one"):
         SelectionSettings(share=0.1, radius=0.1)
-    with pytest.raises(ValidationError, match="radius: nothing is far where it is drawn at random"):
+    with pytest.raises(ValidationError, match="radius: undefined for random selection"):
         SelectionSettings(method="random", radius=0.1)
-    with pytest.raises(UserError, match="embedder: gone is no folder"):
+    with pytest.raises(UserError, match="embedder: gone is not a folder"):
         check_selection(SelectionSettings(embedder="gone"))
 
 

@@ -1,4 +1,4 @@
-"""Translators in a recipe: trained, used, kept and tuned, and what is refused."""
+"""Translators in a recipe: trained, used, kept and tuned, and errors."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_run_again_nothing_is_done(
 def test_a_round_of_self_training(
     folder: Path, made: tuple[Artifact, SealedSet], pairs: SealedSet, tmp_path: Path
 ) -> None:
-    """What was translated becomes pairs, beside the real ones, from which the translator goes on."""
+    """Translations become pairs, beside the real ones, on which the translator is fine-tuned."""
     translator, found = made
     table = pa.concat_tables(found.tables())
     rows = [{**row, "target": row["translations"][0]["text"], "label_source": "synthetic"} for row in table.to_pylist()]
@@ -100,7 +100,11 @@ def test_a_round_of_self_training(
     job = translator_job("tuned", [synthetic, pairs], SETTINGS, init=translator, weights=[1.0, 0.5])
     assert {one.digest for one in job.made_of()} == {synthetic.digest, pairs.digest, translator.digest}
     assert job.settings is not None
-    assert job.settings.identity() == {"epochs": 1.0, "lr": 1e-3, "batch_units": 200}  # nothing of one from scratch
+    assert job.settings.identity() == {
+        "epochs": 1.0,
+        "lr": 1e-3,
+        "batch_units": 200,
+    }  # no settings of training from scratch
     (tuned,) = Run(str(folder / "out"), InProcessRunner()).train([job])
     assert tuned.digest != translator.digest
     assert tuned.read("vocab.json") == translator.read("vocab.json")
@@ -127,7 +131,7 @@ def test_a_checkpoint_of_the_users_translates_as_it_is(
         own_translator(run, "own", SETTINGS)
 
 
-def test_what_cannot_be_is_refused(made: tuple[Artifact, SealedSet], texts: SealedSet, tmp_path: Path) -> None:
+def test_invalid_inputs_are_rejected(made: tuple[Artifact, SealedSet], texts: SealedSet, tmp_path: Path) -> None:
     run = Run(str(tmp_path / "out"), InProcessRunner())
     with pytest.raises(UserError, match="no column 'text'; they have id, source"):
         translate(run, "translations", texts, made[0], HOW, column="text", **LANGUAGES)
@@ -135,7 +139,7 @@ def test_what_cannot_be_is_refused(made: tuple[Artifact, SealedSet], texts: Seal
         translate(run, "translations", texts, made[0], HOW, source_lang="en", target_lang="ta")
     with pytest.raises(UserError, match="no pairs to train a translator on"):
         translator_job("translator", [], SETTINGS)
-    with pytest.raises(ValidationError, match="epochs or steps: expected one of them"):
+    with pytest.raises(ValidationError, match="epochs and steps: expected one of them"):
         TranslatorSettings(steps=5)
     with pytest.raises(ValidationError, match="compute_type is float16; expected float32, int8"):
         TranslateSettings(compute_type="float16")
