@@ -218,8 +218,8 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["weights={context: [weather]}"], "'weather' is no context column"),
-        (["slice=noisy"], "'noisy' is no context column"),
+        (["weights={context: [weather]}"], "'weather' is not a context column"),
+        (["slice=noisy"], "'noisy' is not a context column"),
         (["slice=device"], "'device' is not boolean"),
         (["lists.n=0"], "lists.n: 0 is not right"),
         (["corpus={kind: files, places: /nowhere, ambiguous: 0}"], "/nowhere"),
