@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from gristmill.actors.text.translate import (
     UNITS,
-    DecodingSettings,
+    BeamSearchSettings,
     TranslationSettings,
     most_units,
     open_translator,
@@ -63,7 +63,7 @@ def _bare(translator: Any, source: Any, target: Any, texts: list[str], rows: int
 
 
 def staged(url: str, rows: int) -> Callable[[pa.Table], list[list[str]]]:
-    settings = TranslationSettings(decoding=DecodingSettings(n=BEAM, beam=BEAM, protect="none", rows=rows))
+    settings = TranslationSettings(decoding=BeamSearchSettings(n=BEAM, beam=BEAM, protect="none", rows=rows))
     chain = stages(ArtifactRef(url, ""), settings, source_lang="en", target_lang="hi")
     actors = [(stage, stage.build(0)) for stage in chain]
     return lambda table: _staged(actors, table)

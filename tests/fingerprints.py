@@ -31,7 +31,7 @@ from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import save_acoustic
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import characters
-from gristmill.models.text.translator_units import UnitSettings, fit_units
+from gristmill.models.text.translator_units import TranslatorUnitSettings, fit_units
 from gristmill.pipelines.config import load
 from gristmill.pipelines.run import Run
 from gristmill.shards import canonical, store
@@ -167,7 +167,7 @@ def translator_files() -> dict[str, bytes]:
     letters = [chr(code) for code in range(0x905, 0x940)]
     hindi = ["".join(letters[n % 50 : n % 50 + 4]) for n in range(400)]
     english = ["".join(chr(97 + (n * k) % 26) for k in (1, 3, 5, 7)) for n in range(400)]
-    return fit_units(english, hindi, "en", "hi", UnitSettings(units=150)).to_files()
+    return fit_units(english, hindi, "en", "hi", TranslatorUnitSettings(units=150)).to_files()
 
 
 def make_data(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,14 @@ def test_no_modules_import_each_other_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "models" / "a.py").write_text("from gristmill.models import b\n")
     (tmp_path / "models" / "b.py").write_text("def f():\n    from gristmill.models.a import x\n")
     assert circles(tmp_path) == [["gristmill.models.a", "gristmill.models.b"]]
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """One name, one meaning; each recipe has its own ``Config``, and what begins with _ is its module's."""
+    places: dict[str, list[str]] = {}
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Config":
+                    places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from pydantic import Field, NonNegativeInt, SerializeAsAny
 
 from gristmill.actors.requests.folds import TEST
-from gristmill.models.requests.domain import Example, FamilySettings, family_of, to_iob
+from gristmill.models.requests.domain import Example, FamilySettings, to_iob
+from gristmill.models.requests.families import family_of
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext

@@ -68,14 +68,14 @@ class AnnotationSettings(Settings):
         return context
 
 
-class ParseSettings(AnnotationSettings):
+class RequestParsingSettings(AnnotationSettings):
     """Settings of the parsing of a corpus."""
 
     lang: str = "en"
     """Language of requests whose record does not name it."""
 
 
-class Parse(Actor):
+class ParseRequest(Actor):
     """Parses ``raw``, as listed by :mod:`gristmill.actors.sources.requests`, into the columns of a request.
 
     ``part`` is kept for the folds.
@@ -84,9 +84,9 @@ class Parse(Actor):
     name = "parse"
     drops = _DROPS
     batch = BatchLimits(512)
-    settings: ParseSettings
+    settings: RequestParsingSettings
 
-    def __init__(self, settings: ParseSettings) -> None:
+    def __init__(self, settings: RequestParsingSettings) -> None:
         super().__init__(settings)
         self._readers = {
             "snips": self._snips,
@@ -99,7 +99,7 @@ class Parse(Actor):
         }
 
     @classmethod
-    def contract(cls, settings: ParseSettings) -> dict[str, Any]:
+    def contract(cls, settings: RequestParsingSettings) -> dict[str, Any]:
         """Return the added columns."""
         return {"adds": (*REQUEST_FIELDS[1:], *_context_fields(settings.context))}
 

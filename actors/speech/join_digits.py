@@ -35,7 +35,7 @@ DROPS = ("source_ids", "sources", "gaps")
 _FADE = 0.004  # s, at either end of a recording
 
 
-class Part(NamedTuple):
+class DigitPart(NamedTuple):
     """A part of the strings: its share of all recordings, its number of strings, and whether they have text."""
 
     share: float
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 def plan_strings(
     rows: pa.Table,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, DigitPart],
     seed: int,
     min_digits: int = 3,
     max_digits: int = 7,
@@ -79,7 +79,7 @@ def plan_strings(
 
 
 def _split(
-    rows: list[dict[str, Any]], parts: Mapping[str, Part], random: RecordRandom
+    rows: list[dict[str, Any]], parts: Mapping[str, DigitPart], random: RecordRandom
 ) -> dict[str, dict[str, dict[str, list[dict[str, Any]]]]]:
     """Split each speaker's recordings of each word among the parts; return part -> speaker -> word -> recordings."""
     cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -117,7 +117,7 @@ def _deck(items: list[Any], rng: np.random.Generator, copies: int = 1) -> Iterat
 
 def _strings(
     speakers: dict[str, dict[str, list[dict[str, Any]]]],
-    part: Part,
+    part: DigitPart,
     rng: np.random.Generator,
     digits: tuple[int, int],
     gap: tuple[float, float],
@@ -145,7 +145,7 @@ def _strings(
         }
 
 
-class Join(Actor):
+class JoinDigits(Actor):
     """Reads the recordings of each planned string and joins them, with its pauses, into one speech record.
 
     Each recording fades in and out, so that joins do not click. A string with an unusable recording is rejected with

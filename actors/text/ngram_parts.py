@@ -25,7 +25,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.text.language_model import FILE
-from gristmill.actors.text.ngram_texts import CountSettings, UnitSettings, UnitTexts, counted, read_vocabulary
+from gristmill.actors.text.ngram_texts import CountSettings, UnitTexts, UnitTextSettings, counted, read_vocabulary
 from gristmill.models.text import arpa, ngram
 from gristmill.models.text.ngram import Level, NgramSettings, Summary, Totals
 from gristmill.models.text.ngram_counts import Counts, merge, part_of
@@ -58,7 +58,7 @@ class PartedNgramSettings(NgramSettings):
     """The number of ranges that the codes of n-grams are split into."""
 
 
-class UnitCountSettings(PartedNgramSettings, CountSettings, UnitSettings):
+class UnitCountSettings(PartedNgramSettings, CountSettings, UnitTextSettings):
     """A model estimated in parts, the text of its units, and its counting."""
 
 

@@ -25,7 +25,7 @@ class RowSettings(Settings):
     """A boolean column that selects the rows of the sets that have it."""
 
 
-class UnitSettings(RowSettings):
+class UnitTextSettings(RowSettings):
     """The text of units: slices of the shards of several sets."""
 
     columns: tuple[str, ...]
@@ -68,7 +68,7 @@ def read_shard(
 class UnitTexts:
     """The texts ``texts_0``, ``texts_1``, ... of which units are slices."""
 
-    def __init__(self, settings: UnitSettings, urls: Mapping[str, str]) -> None:
+    def __init__(self, settings: UnitTextSettings, urls: Mapping[str, str]) -> None:
         self._columns, self._only = settings.columns, settings.only
         self._texts = [open_sealed(urls[f"texts_{number}"]) for number in range(len(urls))]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.actors.text.ngram_texts import UnitSettings, UnitTexts
+from gristmill.actors.text.ngram_texts import UnitTexts, UnitTextSettings
 from gristmill.models.text.ngram_counts import split_words
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.stage import Actor, BatchLimits
@@ -22,9 +22,9 @@ class CollectWords(Actor):
     name = "words"
     adds = FIELDS
     batch = BatchLimits(rows=1)
-    settings: UnitSettings
+    settings: UnitTextSettings
 
-    def __init__(self, settings: UnitSettings, **texts: str) -> None:
+    def __init__(self, settings: UnitTextSettings, **texts: str) -> None:
         super().__init__(settings)
         self.texts = UnitTexts(settings, texts)
 

@@ -69,7 +69,7 @@ class PairCleaningSettings(CleaningSettings):
     """Maximum words of the longer side per word of the shorter one; two more are allowed."""
 
 
-class ParseSettings(PairCleaningSettings):
+class TextParsingSettings(PairCleaningSettings):
     """The fields of listed records, and their cleaning."""
 
     sides: tuple[str, ...]
@@ -84,7 +84,7 @@ class ParseSettings(PairCleaningSettings):
     """The text column of the test set."""
 
 
-class Parse(Actor):
+class ParseText(Actor):
     """Parses the listings of ``gristmill.actors.sources.text`` into records of text, or rejects them with the reason.
 
     Adds ``key`` and, if set, ``signature`` for the search of duplicates. ``test``: a set whose texts, in the language
@@ -94,15 +94,15 @@ class Parse(Actor):
     name = "parse"
     version = 3  # quotes of CSV, and missing fields
     batch = BatchLimits(512)
-    settings: ParseSettings
+    settings: TextParsingSettings
 
-    def __init__(self, settings: ParseSettings, test: str | None = None) -> None:
+    def __init__(self, settings: TextParsingSettings, test: str | None = None) -> None:
         super().__init__(settings)
         self._sides, self._langs = settings.sides, settings.langs
         self._test = set() if test is None else _keys(open_sealed(test), settings.test_column, self._langs[-1])
 
     @classmethod
-    def contract(cls, settings: ParseSettings) -> Mapping[str, Any]:
+    def contract(cls, settings: TextParsingSettings) -> Mapping[str, Any]:
         """Return the added and dropped columns, those of records with these sides."""
         fields = fields_of(settings.sides)
         signature = (SIGNATURE,) if settings.signature else ()

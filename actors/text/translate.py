@@ -43,7 +43,7 @@ class SourceSettings(Settings):
     """The token of the target language, for multilingual translators."""
 
 
-class DecodingSettings(Settings):
+class BeamSearchSettings(Settings):
     """Settings of decoding."""
 
     n: int = Field(1, ge=1)
@@ -75,7 +75,7 @@ class DecodingSettings(Settings):
 class TranslationSettings(SourceSettings):
     """The texts, the decoding and the catalogue of a translation stage."""
 
-    decoding: DecodingSettings = DecodingSettings()
+    decoding: BeamSearchSettings = BeamSearchSettings()
     catalogue: Mapping[str, str] = Field(default_factory=dict)
     """Values of entities and their translations; they are searched for in texts without ``slots``."""
 

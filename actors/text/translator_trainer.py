@@ -32,7 +32,7 @@ from gristmill.models.text.translator import (
     sizes_of,
 )
 from gristmill.models.text.translator_init import bilingual_start
-from gristmill.models.text.translator_units import TranslatorUnits, UnitSettings, fit_units
+from gristmill.models.text.translator_units import TranslatorUnits, TranslatorUnitSettings, fit_units
 from gristmill.models.weights import read_metadata
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
@@ -43,7 +43,7 @@ Passes = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 
 
-class Schedule(Settings):
+class TranslatorSchedule(Settings):
     """Duration and learning rate of a training."""
 
     epochs: Passes | None = 10
@@ -62,7 +62,7 @@ class Schedule(Settings):
         return self
 
 
-class TuneSettings(Schedule):
+class TuneSettings(TranslatorSchedule):
     """Fine-tuning: a few passes at a lower learning rate."""
 
     epochs: Passes | None = 2
@@ -71,7 +71,7 @@ class TuneSettings(Schedule):
     """The highest learning rate."""
 
 
-class ScratchSettings(UnitSettings):
+class ScratchSettings(TranslatorUnitSettings):
     """A translator trained from scratch; not used in fine-tuning."""
 
     model: TranslatorSizes = TranslatorSizes()
@@ -80,7 +80,7 @@ class ScratchSettings(UnitSettings):
     """Whether to initialise it with a lexicon counted from its pairs (:mod:`gristmill.models.text.translator_init`)."""
 
 
-class TranslatorTraining(ScratchSettings, Schedule):
+class TranslatorTraining(ScratchSettings, TranslatorSchedule):
     """A translator and its training."""
 
     source_lang: str = Field("en", min_length=1)

@@ -7,8 +7,7 @@ intent and slots. A family stores them in at most three files, ``model.json`` an
 from __future__ import annotations
 
 import bisect
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -110,25 +109,6 @@ class DomainModel(Protocol):
         ...
 
 
-class Family(NamedTuple):
-    """A family of domain models: its settings, its model, and ``fit``, which trains one."""
-
-    settings: type[FamilySettings]
-    model: type[DomainModel]
-    fit: Callable[..., tuple[DomainModel, dict[str, Any]]]
-
-
-def family_of(name: str) -> Family:
-    """Return the family named, one of ``FAMILIES``. Only that one is imported: the neural one loads torch."""
-    if name == "linear":
-        from gristmill.models.requests import linear
-
-        return Family(linear.LinearSettings, linear.LinearModel, linear.fit)
-    from gristmill.models.requests import neural
-
-    return Family(neural.NeuralSettings, neural.NeuralModel, neural.fit)
-
-
 class Domains:
     """Models of different domains, of one family or several, that read requests together.
 
@@ -193,29 +173,6 @@ class Domains:
 def predict(model: DomainModel, tokens: Sequence[Sequence[str]], intents: int = 3) -> list[list[Reading]]:
     """Return up to ``intents`` readings of each request by one domain, best first."""
     return [[reading for _, reading in found] for found in Domains([model]).read(tokens, intents, intents)]
-
-
-def load(files: Mapping[str, bytes]) -> DomainModel:
-    """Return the model stored in files, of any family.
-
-    Raises:
-        UserError: the files are not those of a domain model, are of another version, or do not match each other.
-    """
-    try:
-        described = json.loads(files.get("model.json", b"null"))
-    except ValueError:
-        described = None
-    if not isinstance(described, dict) or not {"format", "family", "domain", "intents"} <= set(described):
-        raise UserError(f"domain model: {sorted(files)}; expected a model.json that describes one")
-    if described["format"] != FORMAT or described["family"] not in FAMILIES:
-        raise UserError(
-            f"domain model {described['domain']!r}: format {described['format']} of family {described['family']!r}; "
-            f"expected format {FORMAT} of {' or '.join(FAMILIES)}"
-        )
-    try:
-        return family_of(described["family"]).model.from_files(described, files)
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"domain model {described['domain']!r}: its files do not match each other: {error}") from None
 
 
 def describe(model: DomainModel, **more: Any) -> bytes:

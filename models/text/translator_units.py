@@ -29,7 +29,7 @@ TOKENIZER, DESCRIPTION = "tokenizer_config.json", "translator.json"
 MOST_LINES = 400_000  # for fitting pieces: more take longer and change little
 
 
-class UnitSettings(Settings):
+class TranslatorUnitSettings(Settings):
     """The units of a translator that is trained from scratch."""
 
     units: int = Field(4000, ge=50)
@@ -183,7 +183,7 @@ def fit_units(
     target: Iterable[str],
     source_lang: str,
     target_lang: str,
-    settings: UnitSettings,
+    settings: TranslatorUnitSettings,
 ) -> TranslatorUnits:
     """Fit pieces of each side (unigram models, Kudo 2018; fewer where the text is small) to the texts of pairs.
 

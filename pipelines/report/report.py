@@ -150,7 +150,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Filter:
+class FilterFlow:
     """The numbers of records that a filter kept and dropped, examples (columns by name), and other numbers."""
 
     name: str
@@ -198,7 +198,7 @@ class LineageNode:
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleTexts:
     """One record of a test set with the systems' outputs."""
 
     id: str
@@ -225,14 +225,14 @@ class Report:
     spectrograms: Sequence[Spectrogram] = ()
     grids: Sequence[Grid] = ()
     reliability: Reliability = Reliability()
-    filters: Sequence[Filter] = ()
+    filters: Sequence[FilterFlow] = ()
     records: list[RecordFlow] = field(default_factory=list)
     lineage: list[LineageNode] = field(default_factory=list)  # inputs first
     digests: dict[str, str] = field(default_factory=dict)
     # {"estimate": {...}, "actual": {...}}: numbers by name, or by step and then name.
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    examples: Sequence[Example] = ()
+    examples: Sequence[ExampleTexts] = ()
     notes: Sequence[str] = ()
 
     @property

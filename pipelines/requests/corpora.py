@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from gristmill.actors.requests.folds import Folds, FoldSettings
-from gristmill.actors.requests.parsing import AnnotationSettings, Parse, ParseSettings
+from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import list_requests
 from gristmill.pipelines.filters import ActorSettings, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
@@ -93,8 +93,8 @@ def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
     """Make the typed requests (``shards.schema.REQUEST_FIELDS``) with their context."""
     check_requests(settings)
     if settings.chosen == "files":
-        reading = ParseSettings(**dict(settings.part(AnnotationSettings)), lang=settings.languages[0])
-        made = run.step(Step("requests", (Parse.stage(reading),), _listed(run, settings), cut=settings.shard))
+        reading = RequestParsingSettings(**dict(settings.part(AnnotationSettings)), lang=settings.languages[0])
+        made = run.step(Step("requests", (ParseRequest.stage(reading),), _listed(run, settings), cut=settings.shard))
     else:
         made = _generated(run, settings)
     refuse_empty(made, "requests")

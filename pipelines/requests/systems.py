@@ -12,7 +12,8 @@ from gristmill.actors.requests import domain_trainer, lambdarank, weight_trainer
 from gristmill.actors.requests.domain_trainer import DomainTraining
 from gristmill.actors.requests.lambdarank import LambdarankTraining
 from gristmill.actors.requests.weight_trainer import WeightSettings, WeightTraining
-from gristmill.models.requests.domain import FamilyName, FamilySettings, family_of
+from gristmill.models.requests.domain import FamilyName, FamilySettings
+from gristmill.models.requests.families import family_of
 from gristmill.models.requests.rerankers import Loss
 from gristmill.pipelines.config import check
 from gristmill.pipelines.run import Run

@@ -14,7 +14,7 @@ from pydantic import Field
 from gristmill.actors.audio import RateSettings
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
-from gristmill.actors.speech.join_digits import Join, Part, plan_strings
+from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings, voices_of
 from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
@@ -127,9 +127,9 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
     probed = _probe(run, "digits", settings.places()["digits"], settings)
     rest = 1.0 - settings.test_share
     parts = {
-        "labelled": Part(rest * settings.labelled_share, settings.labelled_records),
-        "unlabelled": Part(rest * (1 - settings.labelled_share), settings.unlabelled_records, False),
-        "test": Part(settings.test_share, settings.test_records),
+        "labelled": DigitPart(rest * settings.labelled_share, settings.labelled_records),
+        "unlabelled": DigitPart(rest * (1 - settings.labelled_share), settings.unlabelled_records, False),
+        "test": DigitPart(settings.test_share, settings.test_records),
     }
     made = {}
     for name, part in parts.items():
@@ -140,7 +140,7 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 
         identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
         plans = run.source(f"strings_{name}", plan, identity)
-        made[name] = run.step(Step(name, (Join.stage(settings.part(RateSettings)),), plans, cut=settings.shard))
+        made[name] = run.step(Step(name, (JoinDigits.stage(settings.part(RateSettings)),), plans, cut=settings.shard))
     return Corpora(**made)
 
 

@@ -15,7 +15,7 @@ from gristmill.models.measures.wer import WerResult, score
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
 from gristmill.pipelines.report.measures import DELETIONS, INSERTIONS, MAPSSWE, SUBSTITUTIONS, Measure
-from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, Example, Grid, Spectrogram
+from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, ExampleTexts, Grid, Spectrogram
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -88,14 +88,14 @@ def results(
     return out
 
 
-def examples(transcripts: Transcripts, count: int = 4) -> list[Example]:
+def examples(transcripts: Transcripts, count: int = 4) -> list[ExampleTexts]:
     """Return a few utterances of each test set with the transcripts by the systems of the first seed."""
     first = {system: column for (system, _), column in reversed(list(transcripts.columns.items()))}
     out = []
     for test, sealed in transcripts.sets.items():
         for row in _first(sealed, ["id", "text", *first.values()]).slice(0, count).to_pylist():
             given = {system: row[column] or "" for system, column in sorted(first.items())}
-            out.append(Example(row["id"], test, row["text"] or "", given))
+            out.append(ExampleTexts(row["id"], test, row["text"] or "", given))
     return out
 
 

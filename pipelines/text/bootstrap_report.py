@@ -13,7 +13,7 @@ from gristmill.actors.text.language_model import FILE
 from gristmill.actors.text.ngram_mixer import WEIGHTS
 from gristmill.pipelines.evaluation import evaluate
 from gristmill.pipelines.report.measures import BLEU, CHRF, OOV, PERPLEXITY, WER
-from gristmill.pipelines.report.report import Filter, MetricRow, Report, TestSet
+from gristmill.pipelines.report.report import FilterFlow, MetricRow, Report, TestSet
 from gristmill.pipelines.text import scores, selection
 from gristmill.pipelines.text.systems import Key, Translated
 from gristmill.shards import store
@@ -115,18 +115,18 @@ def named(size: int) -> str:
     return f"1/{size}"
 
 
-def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key, SealedSet]]) -> list[Filter]:
+def _filters(picked: Mapping[int, SealedSet], filters: Mapping[str, Mapping[Key, SealedSet]]) -> list[FilterFlow]:
     """Return the counts of each filter, with examples of the first seed."""
     made = []
     for size, kept in picked.items():
         numbers = selection.summary(kept)
         counts, sides = (int(numbers.pop("kept")), int(numbers.pop("dropped"))), selection.examples(kept)
-        made.append(Filter(f"selected pairs, {named(size)}", *counts, sides["kept"], sides["dropped"], numbers))
+        made.append(FilterFlow(f"selected pairs, {named(size)}", *counts, sides["kept"], sides["dropped"], numbers))
     for name, by_key in filters.items():
         for (size, seed), kept in by_key.items():
             if seed == next(iter(by_key))[1]:
                 title, sides = f"{name.replace('_', ' ')} translations, {named(size)}", scores.filtered_examples(kept)
-                made.append(Filter(title, kept.records, kept.seal["rejected"], sides["kept"], sides["dropped"]))
+                made.append(FilterFlow(title, kept.records, kept.seal["rejected"], sides["kept"], sides["dropped"]))
     return made
 
 

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
 from gristmill.actors.text.near_duplicates import PARTS, DuplicateSettings, RejectFound, Search, SearchSettings
-from gristmill.actors.text.parsing import CleaningSettings, PairCleaningSettings, Parse, ParseSettings
+from gristmill.actors.text.parsing import CleaningSettings, PairCleaningSettings, ParseText, TextParsingSettings
 from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
@@ -128,7 +128,7 @@ def prepare_text(
 def _parse(settings: PairSettings | TextSettings, without: SealedSet | None) -> Stage:
     wanted = settings.wanted
     test = {} if without is None else {"test_column": _text_column(without)}
-    parse = ParseSettings(
+    parse = TextParsingSettings(
         sides=wanted.sides,
         langs=wanted.langs,
         names=tuple(tuple(wanted.names(place)) for place in range(len(wanted.sides))),
@@ -136,7 +136,7 @@ def _parse(settings: PairSettings | TextSettings, without: SealedSet | None) -> 
         **test,
         **dict(settings.cleaning),
     )
-    return Parse.stage(parse, test=None if without is None else ArtifactRef(without.url, without.digest))
+    return ParseText.stage(parse, test=None if without is None else ArtifactRef(without.url, without.digest))
 
 
 def _text_column(test: SealedSet) -> str:

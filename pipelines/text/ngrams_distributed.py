@@ -23,7 +23,7 @@ from gristmill.actors.text.ngram_parts import (
     UnitCountSettings,
     WriteLines,
 )
-from gristmill.actors.text.ngram_texts import UnitSettings, check_columns
+from gristmill.actors.text.ngram_texts import UnitTextSettings, check_columns
 from gristmill.actors.text.ngram_trainer import VocabularySettings
 from gristmill.actors.text.ngram_words import CollectWords
 from gristmill.models.text.ngram import NgramSettings
@@ -68,7 +68,7 @@ def build_vocabulary(
     settings = settings or LanguageModelSettings()
     wanted = VocabularySettings(min_count=min_count, words=tuple(sorted(set(words))), only=only)
     if _is_large(texts, settings.memory):
-        stage = _reading(CollectWords.stage(UnitSettings(columns=_columns(texts), only=only)), texts)
+        stage = _reading(CollectWords.stage(UnitTextSettings(columns=_columns(texts), only=only)), texts)
         given = _given_units(run, name, texts, settings.memory)
         inputs = {"units": _whole(run.step(Step(f"{name}_words", (stage,), given, cut=Cut(rows=1))))}
         job = TrainJob(name, loop=ngram_trainer.collect, settings=wanted, inputs=inputs, stepwise=False)

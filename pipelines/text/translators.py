@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from gristmill.actors.text.translate import DecodingSettings, TranslationSettings, stages
+from gristmill.actors.text.translate import BeamSearchSettings, TranslationSettings, stages
 from gristmill.actors.text.translator_files import FAST, check_languages, checkpoint_digest, convert, read_units, reader
 from gristmill.actors.text.translator_trainer import ScratchSettings, TranslatorTraining, TuneSettings, train
 from gristmill.models.text.translator import available, load_translator, save_translator
@@ -33,7 +33,7 @@ class TranslatorSettings(TranslatorTraining):
     """The number of processes that train it together."""
 
 
-class TranslateSettings(DecodingSettings):
+class TranslateSettings(BeamSearchSettings):
     """Settings of decoding, and the size of shards."""
 
     shard: Cut = Cut()
@@ -135,7 +135,7 @@ def translate(
     if column not in texts.schema.names:
         raise UserError(f"{name}: the texts have no column {column!r}; they have {', '.join(texts.schema.names)}")
     wanted = TranslationSettings(
-        column=column, decoding=settings.part(DecodingSettings), catalogue=dict(catalogue or {})
+        column=column, decoding=settings.part(BeamSearchSettings), catalogue=dict(catalogue or {})
     )
     chain = stages(translator.ref, wanted, source_lang=source_lang, target_lang=target_lang)
     return run.step(Step(name, (*chain, *then), texts, cut=settings.shard))

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from gristmill.actors.requests.domain_trainer import DomainTraining, _counts, _rows, train
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
-from gristmill.models.requests.domain import family_of, load, predict
+from gristmill.models.requests.domain import predict
+from gristmill.models.requests.families import family_of, load
 from gristmill.models.requests.linear import LinearSettings
 from gristmill.models.requests.neural import NeuralSettings
 from gristmill.shards.artifact import get_artifact

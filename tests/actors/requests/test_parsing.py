@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from gristmill.actors.requests.parsing import Parse, ParseSettings
+from gristmill.actors.requests.parsing import ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import LISTED, list_requests
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.audit import audit_below
@@ -27,7 +27,7 @@ TOP_HEADER = "en_query\tcs_query\ten_parse\tcs_parse\tdomain"
 
 def parse(*records: dict, **settings: object) -> list[dict]:
     rows = [{"id": f"c/{n}", **record} for n, record in enumerate(records)]
-    stage = Parse.stage(ParseSettings(**settings))
+    stage = ParseRequest.stage(RequestParsingSettings(**settings))
     out = stage.build(0)(pa.Table.from_pylist(rows, schema=LISTED))
     assert set(stage.output_schema(LISTED).names) <= set(out.schema.names)
     for row in out.to_pylist():
@@ -199,7 +199,7 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
     rows = [{"id": f"c/{n}", **record} for n, (record, _) in enumerate(MALFORMED)]
     rows += [{"id": "c/good", **own()}]
     listed = seal_tables(f"{tmp_path}/listed", "listed", [pa.Table.from_pylist(rows, schema=LISTED)])
-    stage = Parse.stage(ParseSettings(context={"volume": "number"}))
+    stage = ParseRequest.stage(RequestParsingSettings(context={"volume": "number"}))
     made = run_step(Step("requests", (stage,), listed, cut=Cut(rows=7)), str(tmp_path), InProcessRunner(), 0)
     assert made.schema.names == ["id", "part", *(f.name for f in REQUEST_FIELDS[1:]), "volume"]
     assert made.seal["reasons"] == dict(sorted(Counter(f"parse: {reason}" for _, reason in MALFORMED).items()))
@@ -209,14 +209,14 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
 
 def test_wrong_settings_are_errors() -> None:
     with pytest.raises(ValidationError, match="'fold' is a column of every request"):
-        ParseSettings(context={"fold": "number"})
+        RequestParsingSettings(context={"fold": "number"})
     record = {"format": "top", "header": "en_parse\tdomain", "raw": "[IN:STOP stop ]\ttimer"}
     with pytest.raises(UserError, match="there is no column 'cs_parse'"):
         parse(record, parse="cs_parse")
 
 
 def test_the_code_switched_half_of_a_real_corpus(data_dir: Path) -> None:
-    stage = Parse.stage(ParseSettings(parse="cs_parse"))
+    stage = ParseRequest.stage(RequestParsingSettings(parse="cs_parse"))
     actor, kept, slots = stage.build(0), 0, 0
     for table in list_requests(f"{data_dir}/nlu/hinglish-top", "top"):
         for row in actor(table).to_pylist():

@@ -13,11 +13,15 @@ import soundfile
 from gristmill.actors.audio import RateSettings, audio_bytes, decode
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Probe, ProbeSettings
-from gristmill.actors.speech.join_digits import Join, Part, plan_strings
+from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import SPEECH
 
-PARTS = {"labelled": Part(0.08, 40), "unlabelled": Part(0.72, 200, annotated=False), "test": Part(0.2, 50)}
+PARTS = {
+    "labelled": DigitPart(0.08, 40),
+    "unlabelled": DigitPart(0.72, 200, annotated=False),
+    "test": DigitPart(0.2, 50),
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +73,10 @@ def test_a_plan_depends_on_the_seed_and_not_on_the_order(digits: pa.Table) -> No
 
 def test_joined_audio_is_the_recordings_and_pauses(digits: pa.Table) -> None:
     plan = plan_strings(digits, PARTS, seed=1)["labelled"].slice(0, 4)
-    out = Join(RateSettings(sampling_rate=8000))(plan)
+    out = JoinDigits(RateSettings(sampling_rate=8000))(plan)
     assert out["reject_reason"].null_count == 4
     assert out.drop_columns("reject_reason").schema.equals(SPEECH)
-    assert set(Join.stage().output_schema(plan.schema).names) == set(SPEECH.names)
+    assert set(JoinDigits.stage().output_schema(plan.schema).names) == set(SPEECH.names)
     paths = dict(zip(digits["id"].to_pylist(), digits["url"].to_pylist(), strict=True))
     for row, record, data in zip(plan.to_pylist(), out.to_pylist(), audio_bytes(out), strict=True):
         samples, rate = decode(data)
@@ -95,7 +99,7 @@ def test_joined_audio_is_the_recordings_and_pauses(digits: pa.Table) -> None:
 def test_a_lost_recording_rejects_its_string_only(digits: pa.Table) -> None:
     plan = plan_strings(digits, PARTS, seed=1)["test"].slice(0, 3).to_pylist()
     plan[1]["sources"][1]["url"] += ".gone"
-    out = Join(RateSettings(sampling_rate=8000))(
+    out = JoinDigits(RateSettings(sampling_rate=8000))(
         pa.Table.from_pylist(plan, schema=plan_strings(digits, PARTS, seed=1)["test"].schema)
     )
     assert out["reject_reason"].to_pylist() == [None, "missing", None]
@@ -103,7 +107,7 @@ def test_a_lost_recording_rejects_its_string_only(digits: pa.Table) -> None:
 
 def test_impossible_plans_are_errors(digits: pa.Table) -> None:
     with pytest.raises(UserError, match="shares"):
-        plan_strings(digits, {"a": Part(0.7, 1), "b": Part(0.7, 1)}, seed=1)
+        plan_strings(digits, {"a": DigitPart(0.7, 1), "b": DigitPart(0.7, 1)}, seed=1)
     without = digits.set_column(digits.schema.get_field_index("speaker"), "speaker", pa.nulls(len(digits), pa.string()))
     with pytest.raises(UserError, match="text and speaker"):
         plan_strings(without, PARTS, seed=1)

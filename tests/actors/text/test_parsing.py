@@ -15,8 +15,8 @@ NAMES = [["source", "en"], ["target", "hi"]]
 
 
 def parse(*records: dict, sides: tuple = PAIR_SIDES, langs: tuple = ("en", "hi"), **settings: object) -> list[dict]:
-    given = parsing.ParseSettings(sides=sides, langs=langs, names=NAMES[-len(sides) :], **settings)
-    stage = parsing.Parse.stage(given)
+    given = parsing.TextParsingSettings(sides=sides, langs=langs, names=NAMES[-len(sides) :], **settings)
+    stage = parsing.ParseText.stage(given)
     rows = [{"id": f"c/{n}", "format": "parquet"} | record for n, record in enumerate(records)]
     out = stage.build(0)(pa.Table.from_pylist(rows, schema=listed(sides)))
     expected = stage.output_schema(listed(sides))

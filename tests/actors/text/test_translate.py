@@ -10,8 +10,8 @@ pytest.importorskip("ctranslate2")
 from gristmill.actors.text.translate import (
     DAMAGED,
     UNITS,
+    BeamSearchSettings,
     CountUnits,
-    DecodingSettings,
     SourceSettings,
     Translate,
     TranslationSettings,
@@ -36,7 +36,7 @@ def translator(tmp_path_factory):
 
 
 def actor(translator, n=3, beam=6, catalogue=None, **more):
-    decoding = DecodingSettings(n=n, beam=beam, **more)
+    decoding = BeamSearchSettings(n=n, beam=beam, **more)
     return Translate(TranslationSettings(decoding=decoding, catalogue=catalogue or {}), translator.url)
 
 

@@ -16,7 +16,7 @@ from gristmill.actors.text.translator_trainer import train
 from gristmill.cluster.inprocess import InProcessContext
 from gristmill.models.text.placeholders import EMPTY, Catalogue
 from gristmill.models.text.translator import load_translator
-from gristmill.models.text.translator_units import UnitSettings, fit_units
+from gristmill.models.text.translator_units import TranslatorUnitSettings, fit_units
 from gristmill.pipelines.command.sampling import Trial
 from gristmill.shards.artifact import get_artifact, put_artifact
 from gristmill.shards.errors import UserError
@@ -119,7 +119,9 @@ def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
     import torch
     from transformers import MarianConfig, MarianMTModel
 
-    units = fit_units(*zip(*sentences(120), strict=True), "en", "hi", UnitSettings(units=120, placeholders=False))
+    units = fit_units(
+        *zip(*sentences(120), strict=True), "en", "hi", TranslatorUnitSettings(units=120, placeholders=False)
+    )
     tokens = ["</s>", "<unk>", ">>hin<<", ">>mar<<"]
     tokens += [token for side in (units.source, units.target) for token in side.tokens[2:-1]]
     tokens = [*dict.fromkeys(tokens), "<pad>"]
@@ -183,7 +185,7 @@ def test_a_marian_checkpoint_of_the_users_is_read(pairs, tmp_path):
 
 def test_batches_hold_every_pair_once_and_weights_are_drawn_by_epoch(pairs):
     texts = read_pairs([pairs.url, pairs.url], "en", "hi", [0.5, 2.0])
-    units = fit_units(texts.source, texts.target, "en", "hi", UnitSettings(units=120))
+    units = fit_units(texts.source, texts.target, "en", "hi", TranslatorUnitSettings(units=120))
     made = encode(texts, units, EMPTY, 100)
     for draw in (np.random.default_rng(0), np.random.default_rng(1)):
         batches = made.batches(60, draw)
@@ -203,7 +205,7 @@ def test_values_on_both_sides_are_trained_as_marks(pairs):
     assert marked
     assert all(("<v" in one) == ("<v" in other) for one, other in zip(texts.source, texts.target, strict=True))
     assert not any(sign.isdigit() for one, _ in marked for word in one.split() if word[0] != "<" for sign in word)
-    units = fit_units(texts.source, texts.target, "en", "hi", UnitSettings(units=120))
+    units = fit_units(texts.source, texts.target, "en", "hi", TranslatorUnitSettings(units=120))
     assert all(units.source.number["<v7>"] in units.source_ids(f"set to {mark}") for mark in ["<v7>"])
 
 

@@ -13,7 +13,8 @@ import torch
 
 from gristmill.models.requests import crf, linear, neural
 from gristmill.models.requests.crf import CrfSettings, Tagger, features
-from gristmill.models.requests.domain import Domains, Example, Slot, from_iob, load, predict, to_iob
+from gristmill.models.requests.domain import Domains, Example, Slot, from_iob, predict, to_iob
+from gristmill.models.requests.families import load
 from gristmill.models.requests.linear import LinearSettings
 from gristmill.models.requests.neural import Inputs, NeuralModel, NeuralSettings
 from gristmill.shards.errors import UserError

@@ -33,8 +33,8 @@ from gristmill.pipelines.report.report import (
     Cell,
     CurvePoint,
     Diagram,
-    Example,
-    Filter,
+    ExampleTexts,
+    FilterFlow,
     Grid,
     LineageNode,
     MetricRow,
@@ -134,7 +134,7 @@ def report(results):
                 chosen=(2.0, 20),
             )
         ],
-        filters=[Filter("short texts", 9, 1, [{"id": "a", "text": "kept one"}], [{"id": "b", "reason": "long"}])],
+        filters=[FilterFlow("short texts", 9, 1, [{"id": "a", "text": "kept one"}], [{"id": "b", "reason": "long"}])],
         records=[RecordFlow("speech", "d", 1200, 1180, 15, 5, 3, {"silent & short": 11, "<script>": 4})],
         lineage=[
             LineageNode("speech", "sha256:" + "ab" * 32),
@@ -147,7 +147,7 @@ def report(results):
             "actual": {"labels": {"rows": 1180, "seconds": 25.0}, "cost": 0.30},
         },
         versions={"ray": "2.60.0"},
-        examples=[Example("a/1", "noisy", "one two", {"student": "one too two"})],
+        examples=[ExampleTexts("a/1", "noisy", "one two", {"student": "one too two"})],
     )
 
 
