@@ -152,8 +152,8 @@ def test_object_storage_gives_the_same_records(tmp_path: Path, prepare: Prepare)
         ({"kind": "assistant", "places": "x"}, "places: generated requests have none"),
     ],
 )
-def test_mistakes_are_errors_before_any_work(settings: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_mistakes_are_errors_before_any_work(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_requests(RequestCorpusSettings(**settings))
 
 
