@@ -131,5 +131,5 @@ session.stop()
 def test_an_invalid_spill_folder_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(session.SPILL, str(tmp_path / "file" / "spill"))
-    with pytest.raises(UserError, match=r"GRISTMILL_SPILL=.* cannot be made"):
+    with pytest.raises(UserError, match=r"GRISTMILL_SPILL=.* cannot be created"):
         session.spill_folder()

@@ -116,7 +116,7 @@ class Moody:
 @given(
     moods=st.lists(st.sampled_from(["keep", "reject", "break", "1", "2", "3"]), min_size=1, max_size=30),
     parts=st.integers(1, 4),
-    cut=st.builds(Cut, st.integers(1, 9), st.floats(1.0, 30.0), st.just(1 << 20)),
+    cut=st.builds(Cut, rows=st.integers(1, 9), seconds=st.floats(1.0, 30.0), bytes=st.just(1 << 20)),
     batch=st.builds(BatchLimits, st.integers(1, 8), st.sampled_from([None, "duration"]), st.floats(1.0, 40.0)),
 )
 def test_every_record_is_accounted_for(moods: list[str], parts: int, cut: Cut, batch: BatchLimits) -> None:
