@@ -79,7 +79,10 @@ def test_an_actor_in_a_file_filters_a_recipe_of_the_project(place: Path) -> None
 WRONG = {
     "module": ("{actor: 'no_file:x'}", "filters[0]: no_file cannot be imported: there is no module 'no_file'"),
     "name": ("{actor: 'one_file:short'}", "filters[0]: one_file:short: one_file has no short; expected"),
-    "no filter": ("{actor: 'one_file:filter_records'}", "filters[0]: one_file:filter_records is no filter; expected"),
+    "no filter": (
+        "{actor: 'one_file:filter_records'}",
+        "filters[0]: one_file:filter_records is not a filter; expected",
+    ),
     "form": ("{actor: one_file}", "filters[0]: 'one_file' is not the name of a class or function; expected"),
     "key": (
         "{actor: 'one_file:long_winded', settings: {mots: 3}}",
