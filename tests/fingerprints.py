@@ -216,7 +216,7 @@ def settings_classes() -> list[type[Settings]]:
     while waiting:
         one = waiting.pop()
         waiting += one.__subclasses__()
-        if one.__module__.startswith("gristmill."):
+        if one.__module__.startswith("gristmill.") and "." not in one.__qualname__:  # not those of examples
             found[f"{one.__module__.removeprefix('gristmill.')}:{one.__qualname__}"] = one
     return [found[name] for name in sorted(found)]
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -183,34 +184,32 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(gristmill, recipe, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 
 
-def test_storage_that_rejects_access_is_reported(gristmill, recipe, monkeypatch) -> None:
+@pytest.fixture
+def storage_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Direct S3 requests of this process to an endpoint; no cached client of this or another test answers."""
     s3fs = pytest.importorskip("s3fs")
-    for key, value in {
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-    }.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setattr("gristmill.pipelines.command.launch.ANSWER_WITHIN", 10.0)
-    s3fs.S3FileSystem.clear_instance_cache()  # a cached client of another test's storage would answer
-    result = gristmill("run", recipe, "out=s3://refusing-bucket/x")
+
+    def direct(url: str) -> None:
+        for key, value in (("ENDPOINT_URL", url), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+            monkeypatch.setenv(f"AWS_{key}", value)
+        s3fs.S3FileSystem.clear_instance_cache()
+
+    yield direct
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_storage_that_rejects_access_is_reported(gristmill, recipe, monkeypatch, storage_at) -> None:
+    monkeypatch.setattr("gristmill.pipelines.command.launch.ANSWER_WITHIN", 10.0)
+    storage_at("http://127.0.0.1:9")
+    result = gristmill("run", recipe, "out=s3://refusing-bucket/x")
     assert result.exit_code == 2
     assert "cannot be reached" in result.stderr
 
 
-def test_storage_that_never_answers_is_given_up(gristmill, recipe, monkeypatch) -> None:
-    pytest.importorskip("s3fs")
-    from gristmill.pipelines.command import launch
-
+def test_storage_that_never_answers_is_given_up(gristmill, recipe, monkeypatch, storage_at) -> None:
+    monkeypatch.setattr("gristmill.pipelines.command.launch.ANSWER_WITHIN", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-        monkeypatch.setattr(launch, "ANSWER_WITHIN", 1.0)
-        import fsspec
-
-        fsspec.filesystem("s3").clear_instance_cache()
+        storage_at(f"http://127.0.0.1:{silent.getsockname()[1]}")
         result = gristmill("run", recipe, "out=s3://silent-bucket/x")
     assert result.exit_code == 2
     assert "gave no answer within 1 s" in result.stderr
