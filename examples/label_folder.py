@@ -19,8 +19,8 @@ from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import save_acoustic
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import characters
-from gristmill.pipelines.inputs import digest_of
 from gristmill.pipelines.run import Run
+from gristmill.shards.dataset import digest_of
 from gristmill.shards.step import Step
 
 

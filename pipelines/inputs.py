@@ -1,12 +1,9 @@
-"""Inputs of all recipes: URLs and their names, digests of listings, rejection of empty sets."""
+"""Inputs of all recipes: URLs and their names, rejection of empty sets."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
-
-import pyarrow as pa
 
 from gristmill.actors.sources.speech import corpus_name
 from gristmill.shards.dataset import SealedSet
@@ -37,12 +34,3 @@ def place_names(urls: Sequence[str]) -> list[str]:
             free = next(f"{name}-{n}" for n in count(1) if f"{name}-{n}" not in taken)
         names.append(free)
     return names
-
-
-def digest_of(tables: Iterator[pa.Table]) -> str:
-    """Return the digest of streamed rows."""
-    whole = hashlib.sha256()
-    for table in tables:
-        for batch in table.combine_chunks().to_batches():
-            whole.update(batch.serialize())
-    return whole.hexdigest()

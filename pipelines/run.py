@@ -14,7 +14,7 @@ import pyarrow as pa
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
-from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
+from gristmill.shards.dataset import SealedSet, digest_of, find_sealed, seal_tables
 from gristmill.shards.engine import Runner, is_finished, run_step, step_url
 from gristmill.shards.job import TrainJob
 from gristmill.shards.step import Step
@@ -97,8 +97,6 @@ class Run:
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
         """Seal a table that is at hand, or find it sealed: it is identified by its rows."""
-        from gristmill.pipelines.inputs import digest_of  # loads the listings of corpora, which `status` can do without
-
         identity = {"schema": str(table.schema), "rows": digest_of(iter([table]))}
         return self.source(name, lambda: iter([table]), identity, totals)
 

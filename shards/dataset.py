@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -226,3 +227,12 @@ def seal_tables(
     if schema is None:
         raise UserError(f"{name}: there is nothing to seal; expected at least one record")
     return put_seal(url, name, schema, receipts, **lineage)
+
+
+def digest_of(tables: Iterator[pa.Table]) -> str:
+    """Return the digest of streamed rows."""
+    whole = hashlib.sha256()
+    for table in tables:
+        for batch in table.combine_chunks().to_batches():
+            whole.update(batch.serialize())
+    return whole.hexdigest()

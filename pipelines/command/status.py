@@ -179,7 +179,7 @@ def _times(url: str) -> dict[str, float]:
         at: Any = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("last_modified")
         at = at.timestamp() if isinstance(at, datetime) else at
         if info["type"] != "directory":
-            times[info["name"].rstrip("/").rpartition("/")[2]] = float(at) if isinstance(at, float | int) else 0.0
+            times[store.last_name(info["name"])] = float(at) if isinstance(at, float | int) else 0.0
     return times
 
 

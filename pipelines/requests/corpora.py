@@ -15,9 +15,9 @@ from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, 
 from gristmill.actors.sources.requests import list_requests
 from gristmill.pipelines.filters import ActorSettings, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
-from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
+from gristmill.pipelines.inputs import Places, place_names, refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.shards.dataset import SealedSet
+from gristmill.shards.dataset import SealedSet, digest_of
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.step import Step

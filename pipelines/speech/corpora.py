@@ -18,9 +18,9 @@ from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_stri
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings, voices_of
 from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
-from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
+from gristmill.pipelines.inputs import Places, place_names, refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.shards.dataset import SealedSet
+from gristmill.shards.dataset import SealedSet, digest_of
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.random import RecordRandom

@@ -11,9 +11,9 @@ from pydantic import model_validator
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
 from gristmill.actors.text.near_duplicates import PARTS, DuplicateSettings, RejectFound, Search, SearchSettings
 from gristmill.actors.text.parsing import CleaningSettings, PairCleaningSettings, ParseText, TextParsingSettings
-from gristmill.pipelines.inputs import Places, digest_of, place_names, refuse_empty
+from gristmill.pipelines.inputs import Places, place_names, refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.shards.dataset import SealedSet
+from gristmill.shards.dataset import SealedSet, digest_of
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.stage import ArtifactRef, Stage
