@@ -28,6 +28,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_CLUSTERS = ("tests/cluster/", "tests/fault/")  # share one Ray, and mostly wait
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each module's tests in one process if several run the tests (``-n``), and all that share one Ray too."""
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("clusters" if module.startswith(_CLUSTERS) else module))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Real corpora: ``$GRISTMILL_DATA``, or ``../shared/data`` beside the project."""

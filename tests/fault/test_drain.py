@@ -15,6 +15,7 @@ from tests.fault.law_actors import corpus, law_step
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_draining_node_is_left(tmp_path: Path) -> None:
     source = corpus(str(tmp_path / "corpus"), 40)

@@ -25,7 +25,7 @@ def posteriors(frames: int, size: int, seed: int = 0) -> torch.Tensor:
     return torch.log_softmax(logits, -1)
 
 
-@pytest.mark.parametrize(("size", "k"), [(191, 20), (29, 5), (5000, 40), (60000, 3), (12, 1)])
+@pytest.mark.parametrize(("size", "k"), [(191, 20), (29, 5), (5000, 40), (9000, 3), (12, 1)])
 def test_keeps_the_largest_against_a_plain_sort(size: int, k: int) -> None:
     log_probs = posteriors(50, size)
     found = select(log_probs, k)

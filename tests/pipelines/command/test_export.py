@@ -264,7 +264,10 @@ def test_a_killed_export_resumes_to_the_same_bytes(form: str, point: str, speech
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "a committed shard was written again"
 
 
-@pytest.mark.parametrize("form", ["huggingface", "nemo", "webdataset"])
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param("huggingface", marks=pytest.mark.slow), pytest.param("nemo", marks=pytest.mark.slow), "webdataset"],
+)
 def test_ray_gives_the_same_bytes(speech: SealedSet, tmp_path: Path, form: str) -> None:
     pytest.importorskip("ray")
     export_set(speech.url, form, str(tmp_path / "here"), settings=HERE)

@@ -158,13 +158,9 @@ def test_a_users_checkpoint_is_used_unchanged(finished: Path, tmp_path: Path) ->
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "point",
-    [
-        pytest.param("translated_raw_1-1_0/*/receipts/*", marks=pytest.mark.slow),
-        "tuned/*/artifact.json",
-        pytest.param("judged_1-4_0/*/receipts/*", marks=pytest.mark.slow),
-    ],
+    "point", ["translated_raw_1-1_0/*/receipts/*", "tuned/*/artifact.json", "judged_1-4_0/*/receipts/*"]
 )
 def test_killed_at_any_point_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path, point: str) -> None:
     command = [
