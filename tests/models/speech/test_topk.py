@@ -25,14 +25,14 @@ def posteriors(frames: int, size: int, seed: int = 0) -> torch.Tensor:
     return torch.log_softmax(logits, -1)
 
 
-@pytest.mark.parametrize(("size", "k"), [(191, 20), (29, 5), (5000, 40), (9000, 3), (12, 1)])
+@pytest.mark.parametrize(("size", "k"), [(191, 20), (29, 5), (5000, 40), (60000, 3), (12, 1)])
 def test_keeps_the_largest_against_a_plain_sort(size: int, k: int) -> None:
     log_probs = posteriors(50, size)
     found = select(log_probs, k)
     stored = log_probs.numpy().astype(np.float16)
     for frame in range(50):
-        order = sorted(range(size), key=lambda i: (-float(stored[frame, i]), i))[:k]
-        assert found.ids[frame].tolist() == order
+        order = np.lexsort((np.arange(size), -stored[frame].astype(np.float64)))[:k]
+        assert found.ids[frame].tolist() == order.tolist()
         assert found.logprobs[frame].tolist() == stored[frame, order].tolist()
     assert found.ids.dtype == np.uint16
     assert found.logprobs.dtype == found.tail.dtype == np.float16
