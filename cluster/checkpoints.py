@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
-from gristmill.shards import store
+import sys
+
+from gristmill.shards import canonical, store
 from gristmill.shards.job import CHECKPOINTS
 
 KEPT = 2
 
 
 class Checkpoints:
-    """The numbered checkpoints of one training. Only rank 0 writes; a checkpoint is complete or absent."""
+    """The numbered checkpoints of one training. Only rank 0 writes; a checkpoint is complete or absent.
+
+    Each is named by its digest too (``step-000004-<sha>``): one whose bytes are others is passed over, and the training
+    goes on from the one before.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = store.join(url, CHECKPOINTS)
 
     def newest(self) -> str | None:
-        """Return the name of the newest checkpoint."""
-        names = self._names()
-        return names[-1] if names else None
+        """Return the name of the newest checkpoint that is whole."""
+        for name in reversed(self._names()):
+            if self._whole(name, store.read_if_present(store.join(self.url, name))):
+                return name
+            print(
+                f"gristmill: {store.join(self.url, name)}: the checkpoint is damaged; the one before it is taken",
+                file=sys.stderr,
+            )
+        return None
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a checkpoint."""
-        return store.read_bytes(store.join(self.url, name))
+        """Return the bytes of a checkpoint.
+
+        Raises:
+            RuntimeError: they are not those that were written, though they were when the training was resumed.
+        """
+        data = store.read_bytes(store.join(self.url, name))
+        if not self._whole(name, data):
+            raise RuntimeError(f"{store.join(self.url, name)}: the checkpoint changed while it was read")
+        return data
 
     def write(self, data: bytes) -> None:
         """Add a checkpoint after the newest and remove those no longer needed."""
         names = self._names()
-        number = int(names[-1].removeprefix("step-")) + 1 if names else 1
-        store.write_bytes(store.join(self.url, f"step-{number:06d}"), data)
+        number = int(names[-1].split("-")[1]) + 1 if names else 1
+        store.write_bytes(store.join(self.url, f"step-{number:06d}-{canonical.sha256(data)}"), data)
         for name in names[: 1 - KEPT]:
             store.remove(store.join(self.url, name))
+
+    @staticmethod
+    def _whole(name: str, data: bytes | None) -> bool:
+        return data is not None and canonical.sha256(data) == name.rpartition("-")[2]
 
     def _names(self) -> list[str]:
         return [name for name in store.list_names(self.url) if name.startswith("step-")]

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, store
-from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
-from gristmill.shards.dataset import SealedSet, digest_of, find_sealed, seal_tables
+from gristmill.shards.artifact import Artifact, find_made, put_artifact
+from gristmill.shards.dataset import SealedSet, check_made, digest_of, find_sealed, seal_tables
 from gristmill.shards.engine import Runner, is_finished, run_step, step_url
 from gristmill.shards.job import TrainJob
 from gristmill.shards.step import Step
@@ -85,13 +85,16 @@ class Run:
 
         ``totals`` names numeric columns whose sums the seal keeps.
         """
-        url = store.join(self.out, name, canonical.digest([name, identity])[:16])
+        made_of = source_fingerprint(name, identity)
+        url = store.join(self.out, name, made_of[:16])
         sealed = self._find(find_sealed, url)
+        if sealed is not None:
+            check_made(sealed, made_of)
         begun = time.perf_counter()
         kept = sealed is not None
         if sealed is None:
             with self._reported(name, "listing"):
-                sealed = seal_tables(url, name, tables(), totals)
+                sealed = seal_tables(url, name, tables(), totals, fingerprint=made_of)
         self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
         return sealed
 
@@ -104,6 +107,8 @@ class Run:
         """Run a step, or find it done."""
         url = step_url(self.out, step, self.seed)
         before = self._find(find_sealed, url)
+        if before is not None:
+            check_made(before, step.fingerprint(self.seed))
         if before is not None and not is_finished(before, requeue=self.requeue):
             self._begin_work()
             before = find_sealed(url)
@@ -135,14 +140,14 @@ class Run:
         self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> Artifact:
         """Like :meth:`artifact`, but ``make`` writes the files itself and commits the artifact at the given URL."""
-        url = store.join(self.out, name, canonical.digest([name, identity, list(inputs)])[:16])
-        made = self._find(get_artifact, url)
+        url = store.join(self.out, name, canonical.fingerprint([name, identity, list(inputs)])[:16])
+        made = self._find(find_made, url)
         begun = time.perf_counter()
         kept = made is not None
         if made is None:
             with self._reported(name, "fitting"):
                 make(url)
-            made = get_artifact(url)
+            made = find_made(url)
         if made is None:
             raise RuntimeError(f"{url}: the artifact {name} was made but is missing")
         self._note(name, "artifact", url, made.digest, list(inputs), 0, begun, kept)
@@ -227,6 +232,11 @@ class Run:
             return False
         store.write_bytes(url, data)
         return True
+
+
+def source_fingerprint(name: str, identity: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a source, which names its folder."""
+    return canonical.fingerprint([name, identity])
 
 
 def _summary(sealed: SealedSet) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, checked, store
 from gristmill.shards.errors import Alarm
 from gristmill.shards.stage import ArtifactRef
+
+MARK = "artifact.json"
+_KIND = "artifact"
 
 
 @dataclass(frozen=True)
@@ -21,33 +23,64 @@ class Artifact:
     url: str
     digest: str
     files: Mapping[str, str]  # name -> path below url
+    sha256: Mapping[str, str]  # by name
     identity: Mapping[str, Any] = field(default_factory=dict)
+    made_in: str = ""  # the last name of the folder that it was committed in
+    beside: Mapping[str, str] = field(default_factory=dict)  # path below url -> SHA-256 of files that came before it
 
     @property
     def ref(self) -> ArtifactRef:
         """The reference by which a stage names it."""
-        return ArtifactRef(self.url, self.digest)
+        return ArtifactRef(self.url, self.digest, MARK)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one of its files; raises :class:`FileNotFoundError` for an unknown name."""
+        """Return the bytes of one of its files.
+
+        Raises:
+            FileNotFoundError: it holds no file of that name.
+            Damaged: the file is missing, or its bytes are not those that were committed.
+        """
+        return checked.read_file(self._place(name), self.sha256[name])
+
+    def checked_url(self, name: str) -> str:
+        """Return the URL of one of its files, for a library that reads it by itself, after a check of its bytes; raises
+        as :meth:`read`."""
+        place = self._place(name)
+        checked.check_file(place, self.sha256[name])
+        return place
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """The SHA-256 of all its files, by path below ``url``."""
+        return {**{self.files[name]: sha for name, sha in self.sha256.items()}, **self.beside}
+
+    def _place(self, name: str) -> str:
         if name not in self.files:
             raise FileNotFoundError(
                 f"{self.url}: the artifact holds no {name}, it holds {', '.join(sorted(self.files))}"
             )
-        return store.read_bytes(store.join(self.url, self.files[name]))
+        return store.join(self.url, self.files[name])
 
 
 Content = bytes | Callable[[], Iterable[bytes]]  # of a file; a large one comes in chunks, the same at each call
 
 
 def put_artifact(
-    url: str, files: Mapping[str, Content], identity: Mapping[str, Any], *, deterministic: bool = True
+    url: str,
+    files: Mapping[str, Content],
+    identity: Mapping[str, Any],
+    *,
+    deterministic: bool = True,
+    beside: Mapping[str, str] | None = None,
 ) -> Artifact:
     """Commit an artifact and return the committed one: this one, or an earlier attempt's.
 
     Each file's name carries its digest (``model-<sha>.safetensors``), so that no attempt overwrites another's;
     ``artifact.json``, put if absent, is the commit point and maps names to files (law 3). Different content under the
     same URL raises :class:`~gristmill.shards.errors.Alarm`, unless the work is not deterministic.
+
+    ``beside`` maps the paths of files that lie at the URL already, because they came to be one by one (the samples of
+    a bank), to their SHA-256. A file of ``files`` must name each by its digest.
 
     Example:
         >>> made = put_artifact("made/words", {"words.txt": b"on off"}, {"version": 1})
@@ -65,9 +98,11 @@ def put_artifact(
                 store.write_chunks(place, data)
             else:
                 store.write_bytes(place, data)
-        body = {"digest": digest, "files": paths, "sha256": shas, "identity": identity}
-        if store.put_if_absent(store.join(url, "artifact.json"), canonical.dumps(body)):
-            return Artifact(url, digest, paths, dict(identity))
+        name = store.last_name(url)
+        body = {"digest": digest, "files": paths, "sha256": shas, "identity": identity, "made_in": name}
+        body |= {"beside": dict(beside)} if beside else {}
+        if store.put_if_absent(store.join(url, MARK), checked.encode(_KIND, body)):
+            return Artifact(url, digest, paths, shas, dict(identity), name, dict(beside or {}))
         found = get_artifact(url)
         kept = set(found.files.values()) if found else set(paths.values())
         for path in set(paths.values()) - kept:
@@ -92,12 +127,29 @@ def _path(name: str, sha: str) -> str:
 
 
 def get_artifact(url: str) -> Artifact | None:
-    """Return the artifact at a URL, or ``None`` if there is none."""
-    data = store.read_if_present(store.join(url, "artifact.json"))
-    if data is None:
+    """Return the artifact at a URL, or ``None`` if there is none.
+
+    Raises:
+        Damaged: its ``artifact.json`` is not what was committed.
+    """
+    body = checked.read(_KIND, store.join(url, MARK))
+    if body is None:
         return None
-    body = json.loads(data)
-    return Artifact(url, body["digest"], body["files"], body["identity"])
+    return Artifact(
+        url, body["digest"], body["files"], body["sha256"], body["identity"], body["made_in"], body.get("beside", {})
+    )
+
+
+def find_made(url: str) -> Artifact | None:
+    """Return the artifact that a run made in a folder, or ``None`` if there is none.
+
+    Raises:
+        Damaged: it was made in another folder, whose last name is the fingerprint of other settings.
+    """
+    found = get_artifact(url)
+    if found is not None and found.made_in != store.last_name(url):
+        raise Damaged(store.join(url, MARK), f"was made as {found.made_in}, and {store.last_name(url)} was expected")
+    return found
 
 
 def read_file(url: str, name: str) -> bytes:

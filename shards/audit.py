@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, checked, store
+from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import SealedSet, ShardEntry, row_totals
-from gristmill.shards.errors import UserError
+from gristmill.shards.engine import PLAN, read_plan
+from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import COUNTS, UNREADABLE, find_below, seal_versions, why_unreadable
 from gristmill.shards.parquet import decode_table
 from gristmill.shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
@@ -113,17 +114,33 @@ class _Audit:
     def _plan(self) -> dict[str, list[tuple[str, int, int]]] | None:
         """Return the planned slices of the input for each shard; ``None`` for a source, which has no input."""
         lineage = self.sealed.seal.get("input_digests")
-        if lineage is None:
-            return None
-        data = store.read_if_present(store.join(self.sealed.url, "step.json"))
-        if data is None:
-            self.gap("step.json", "the plan of the shards is missing")
-            return {}
         try:
-            return self._slices(json.loads(data), lineage[0])
+            plan = read_plan(self.sealed.url)
+            if plan is None and lineage is None:
+                return None
+            if plan is None or lineage is None:
+                self.gap(PLAN, "the plan of the shards is missing" if plan is None else "the seal names no input of it")
+                return {}
+            slices = self._slices(plan, lineage[0])
+            self._check_lineage(plan)
         except UNREADABLE as error:
-            self.gap("step.json", f"cannot be read ({why_unreadable(error)})")
+            self.gap(PLAN, f"cannot be read ({why_unreadable(error)})")
             return {}
+        return slices
+
+    def _check_lineage(self, plan: Mapping[str, Any]) -> None:
+        """Check what the seal says that the set was made of against the plan, whose digest is the fingerprint."""
+        seal = self.sealed.seal
+        identity = {key: value for key, value in plan.items() if key != "shards"}
+        artifacts = {key: digest for stage in plan["stages"] for key, digest in stage.get("artifacts", {}).items()}
+        for key, found in (
+            ("name", plan["step"]),
+            ("fingerprint", canonical.fingerprint(identity)),
+            ("input_digests", [plan["input"], *(join[0] for join in plan["joins"])]),
+            ("artifacts", artifacts),
+        ):
+            if seal.get(key) != found:
+                self.gap("seal.json", f"says {key} = {seal.get(key)}, the plan gives {found}")
 
     def _slices(self, plan: Mapping[str, Any], digest: str) -> dict[str, list[tuple[str, int, int]]]:
         if any(stage.get("fan_out") for stage in plan["stages"]):
@@ -138,7 +155,7 @@ class _Audit:
             slices[shard["name"]] = []
             for path, start, stop in shard["slices"]:
                 if path not in paths:
-                    self.gap(f"step.json, shard {shard['name']}", f"reads {path}, which is no shard of {source.name}")
+                    self.gap(f"{PLAN}, shard {shard['name']}", f"reads {path}, which is no shard of {source.name}")
                     continue
                 covered[path].append((start, stop))
                 slices[shard["name"]].append((store.join(source.url, path), start, stop))
@@ -147,13 +164,13 @@ class _Audit:
             for start, stop in sorted(parts):
                 if start != place:
                     self.gap(
-                        "step.json",
+                        PLAN,
                         f"rows {min(start, place)} to {max(start, place)} of {source.name}/{path} are "
                         f"in {'no shard' if start > place else 'two shards'}",
                     )
                 place = max(place, stop)
             if place != paths[path].rows:
-                self.gap("step.json", f"rows {place} to {paths[path].rows} of {source.name}/{path} are in no shard")
+                self.gap(PLAN, f"rows {place} to {paths[path].rows} of {source.name}/{path} are in no shard")
         return slices
 
     def _input(self, url: str, digest: str) -> SealedSet | None:
@@ -191,8 +208,7 @@ class _Audit:
         if receipt is None:
             self.gap(f"receipts/{entry.name}.json", "is missing")
             return None
-        stored = (receipt.data.path, receipt.data.sha256, receipt.data.rows, receipt.data.bytes)
-        if receipt.shard != entry.name or stored != (entry.path, entry.sha256, entry.rows, entry.bytes):
+        if any(getattr(receipt.data, kept.name) != getattr(entry, kept.name) for kept in fields(StoredFile)):
             self.gap(f"receipts/{entry.name}.json", "disagrees with the seal")
         return receipt
 
@@ -329,16 +345,14 @@ def _some(ids: Sequence[str]) -> str:
 
 
 def _audit_artifact(url: str) -> list[str]:
-    try:
-        body = json.loads(store.read_bytes(store.join(url, "artifact.json")))
-        stored = [(name, body["files"][name], sha) for name, sha in body["sha256"].items()]
-    except UNREADABLE as error:
-        return [f"{url}: artifact.json: cannot be read ({why_unreadable(error)})"]
+    artifact = get_artifact(url)
+    assert artifact is not None  # it was read when it was found
     gaps = []
-    for name, path, sha in stored:
-        data = store.read_if_present(store.join(url, path))
-        if data is None:
-            gaps.append(f"{url}: {name}: the file is missing")
-        elif canonical.sha256(data) != sha:
-            gaps.append(f"{url}: {name}: its bytes are not those that were committed")
+    if canonical.digest(artifact.sha256) != artifact.digest:
+        gaps.append(f"{url}: artifact.json: its digest is not that of its files")
+    for path, sha in artifact.stored.items():
+        try:
+            checked.check_file(store.join(url, path), sha)
+        except Damaged as error:
+            gaps.append(f"{url}: {path}: {error.fault}")
     return gaps

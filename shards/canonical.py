@@ -6,10 +6,18 @@ import hashlib
 import json
 from typing import Any
 
+FORMAT = 2  # of stored files: their names, checksums and Parquet options
+
 
 def dumps(value: Any) -> bytes:
     """Return JSON with sorted keys and no spaces; floats in Python's shortest form."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def fingerprint(identity: Any) -> str:
+    """Return the digest of what a result depends on, and of the format of stored files: a version of this project with
+    another format makes results anew, in folders of their own."""
+    return digest([FORMAT, identity])
 
 
 def sha256(data: bytes | memoryview) -> str:

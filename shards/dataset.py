@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, checked, store
 from gristmill.shards.errors import UserError
-from gristmill.shards.parquet import read_table
-from gristmill.shards.receipt import Receipt, StoredFile, commit, store_table
-from gristmill.shards.stage import check_totals
+from gristmill.shards.parquet import StoredFile, read_table
+from gristmill.shards.receipt import Receipt, commit, store_table
+from gristmill.shards.stage import ArtifactRef, check_totals
 
-FORMAT = 1
+SEAL = "seal.json"
+_KIND = "seal"
 ALWAYS = ("duration",)  # columns with a total in every set that has them (seconds of audio)
 
 
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEntry(StoredFile):
     """One shard of a sealed set."""
 
     name: str
-    path: str  # below the set's folder
-    sha256: str
-    rows: int
-    bytes: int
     totals: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -49,6 +45,11 @@ class SealedSet:
     def digest(self) -> str:
         """The digest of its content: schema, rows, rejects and quarantine, shard by shard."""
         return self.seal["digest"]
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """The reference by which a stage names it."""
+        return ArtifactRef(self.url, self.digest, SEAL)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -78,8 +79,14 @@ class SealedSet:
         )
 
     def read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the rows of one shard."""
-        return read_table(store.join(self.url, self.shards[shard].path), columns)
+        """Return the rows of one shard; a damaged one raises :class:`~gristmill.shards.errors.Damaged`."""
+        return read_table(self.url, self.shards[shard], columns)
+
+    def side(self, kind: str) -> list[StoredFile]:
+        """Return the files of its ``rejects`` or ``quarantine``, in the order of the shards."""
+        return [
+            StoredFile(**{key: value for key, value in entry.items() if key != "shard"}) for entry in self.seal[kind]
+        ]
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows shard by shard, so that memory holds one at a time."""
@@ -94,21 +101,42 @@ def find_sealed(url: str) -> SealedSet | None:
         >>> find_sealed("made/nothing") is None
         True
     """
-    data = store.read_if_present(store.join(url, "seal.json"))
-    if data is None:
+    seal = read_seal(url, 0)
+    if seal is None:
         return None
-    seal = json.loads(data)
     version = 0
     # Only requeued records make a second version, and only if the first seal has quarantined records.
     while seal["quarantined"]:
         version += 1
-        data = store.read_if_present(store.join(url, _seal_name(version)))
-        if data is None:
+        newer = read_seal(url, version)
+        if newer is None:
             break
-        seal = json.loads(data)
-    if seal.get("format") != FORMAT:
-        raise UserError(f"{url}: the seal has format {seal.get('format')}, this version reads format {FORMAT}")
+        seal = newer
     return SealedSet(url, seal)
+
+
+def read_seal(url: str, version: int) -> dict[str, Any] | None:
+    """Return one version of the seal of the set at a URL, or ``None`` if there is none."""
+    return checked.read(_KIND, store.join(url, seal_name(version)))
+
+
+def seal_name(version: int) -> str:
+    """Return the name of the file of a version of a seal."""
+    return f"seal-{version}.json" if version else SEAL
+
+
+def check_made(sealed: SealedSet, fingerprint: str) -> None:
+    """Check that the set in a folder is the one that was to be made there, and not one that was put in its place.
+
+    Raises:
+        Damaged: it has another fingerprint.
+    """
+    found = str(sealed.seal.get("fingerprint", ""))
+    if found != fingerprint:
+        raise Damaged(
+            store.join(sealed.url, SEAL),
+            f"is the seal of {sealed.name} {found[:16]}, and {fingerprint[:16]} was expected",
+        )
 
 
 def open_sealed(url: str) -> SealedSet:
@@ -140,16 +168,7 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
     sides: dict[str, list[dict[str, Any]]] = {"rejects": [], "quarantine": []}
     for receipt in receipts:
         data = receipt.data
-        entries.append(
-            {
-                "name": receipt.shard,
-                "path": data.path,
-                "sha256": data.sha256,
-                "rows": data.rows,
-                "bytes": data.bytes,
-                "totals": receipt.totals,
-            }
-        )
+        entries.append({**asdict(data), "name": receipt.shard, "totals": receipt.totals})
         content[1].append([receipt.shard, receipt.digest])
         again = receipt.requeue_of is not None  # requeued records count as input once
         counts["records_in"] += 0 if again else receipt.records_in
@@ -163,9 +182,8 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
             stored: StoredFile | None = getattr(receipt, side)
             # A later requeue took over the records of a receipt without errors.
             if stored and (side == "rejects" or receipt.errors):
-                found.append({"shard": receipt.shard, "path": stored.path, "rows": stored.rows})
+                found.append({**asdict(stored), "shard": receipt.shard})
     seal = {
-        "format": FORMAT,
         "name": name,
         "digest": canonical.digest(content),
         "schema": schema.serialize().to_pybytes().hex(),
@@ -177,16 +195,12 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
         **lineage,
     }
     version = 0
-    while not store.put_if_absent(store.join(url, _seal_name(version)), canonical.dumps(seal)):
-        sealed = json.loads(store.read_bytes(store.join(url, _seal_name(version))))
-        if sealed["digest"] == seal["digest"]:
+    while not store.put_if_absent(store.join(url, seal_name(version)), checked.encode(_KIND, seal)):
+        sealed = read_seal(url, version)
+        if sealed is not None and sealed["digest"] == seal["digest"]:
             return SealedSet(url, sealed)
         version += 1
     return SealedSet(url, seal)
-
-
-def _seal_name(version: int) -> str:
-    return f"seal-{version}.json" if version else "seal.json"
 
 
 def row_totals(table: pa.Table, names: Iterable[str] = ()) -> dict[str, float]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.shards import canonical, store
-from gristmill.shards.dataset import SealedSet, find_sealed, put_seal
+from gristmill.shards import canonical, checked, store
+from gristmill.shards.dataset import SealedSet, check_made, find_sealed, put_seal
 from gristmill.shards.errors import TooManyQuarantined
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.parquet import read_table
-from gristmill.shards.receipt import Receipt, committed_shards, read_receipts
+from gristmill.shards.receipt import Receipt, check_stored, committed_shards, read_receipts
 from gristmill.shards.step import ShardTask, Step, count_by_stage, joined_schema
+
+PLAN = "step.json"
+_KIND = "plan of a step"
 
 
 class Runner(Protocol):
@@ -73,17 +75,24 @@ def run_step(
     progress = progress or Progress()
     url = step_url(out, step, seed)
     sealed = find_sealed(url)
+    if sealed is not None:
+        check_made(sealed, step.fingerprint(seed))
     if is_finished(sealed, requeue=requeue):
         progress.found(sealed)
         return sealed
     schema = step.schema  # refuses what cannot be before anything is written
     names = committed_shards(url)
-    specs = _index(url, step, seed, begun=bool(names))
+    specs = _index(url, step, seed)
     given = joined_schema(step.input.schema, step.joins)
     task = ShardTask(url, step.stages, schema, given, seed, step.deterministic, len(specs), step.name, step.totals)
     records = sum(spec.rows for spec in specs)
     limit = max(1, int(step.max_quarantine * records))
     tally = _Tally(step.name, limit, read_receipts(url, names))
+    if tally.receipts:
+        # An earlier run's work, which may have lain on the disk for long, is sealed only if it is still whole.
+        check = replace(task, stages=(), checks=True, name=f"{step.name} (check)")
+        for _ in runner.execute(check, [ShardSpec(name, (), 0) for name in tally.receipts]):
+            pass
     progress.begin(step.name, len(specs), sum(spec.name in tally.receipts for spec in specs), records)
     if requeue:
         # Before anything else: a step stopped by too many broken records goes on only when they are fixed.
@@ -101,6 +110,7 @@ def run_step(
     # Base shards in the order of the index, each followed by the re-runs of its quarantined records.
     place = {spec.name: number for number, spec in enumerate(specs)}
     order = sorted(tally.receipts.values(), key=lambda receipt: (place[receipt.base], receipt.run))
+    check_stored(url, order)
     sealed = put_seal(
         url,
         step.name,
@@ -115,20 +125,25 @@ def run_step(
     return sealed
 
 
-def _index(url: str, step: Step, seed: int, *, begun: bool) -> list[ShardSpec]:
-    """Return the shards to make, in order. A cut is planned once, since planning reads the whole input.
-
-    ``begun`` means that a shard is committed, and so the plan is stored.
-    """
-    place = store.join(url, "step.json")
-    planned = store.read_if_present(place) if step.cut else None
+def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:
+    """Return the shards to make, in order. A cut is planned once, since planning reads the whole input."""
+    place = store.join(url, PLAN)
+    planned = read_plan(url) if step.cut else None
     if planned is not None:
-        return [ShardSpec.from_json(shard, step.input) for shard in json.loads(planned)["shards"]]
+        files = {entry.path: entry for entry in step.input.shards}
+        shards = planned.pop("shards")
+        if canonical.fingerprint(planned) != step.fingerprint(seed):
+            raise Damaged(place, f"is not the plan of {step.name} {step.fingerprint(seed)[:16]}")
+        return [ShardSpec.from_json(shard, step.input.url, files) for shard in shards]
     specs = step.index()
-    if not begun:
-        identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
-        store.put_if_absent(place, canonical.dumps(identity))
+    identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
+    store.put_if_absent(place, checked.encode(_KIND, identity))
     return specs
+
+
+def read_plan(url: str) -> dict[str, Any] | None:
+    """Return the identity and the shards of the step whose set is at a URL; ``None`` if it was never begun."""
+    return checked.read(_KIND, store.join(url, PLAN))
 
 
 class _Tally:
@@ -178,7 +193,7 @@ def _quarantined(url: str, step: Step, specs: Sequence[ShardSpec], receipts: dic
         receipt = latest.get(spec.name)
         if receipt is None or receipt.quarantine is None:
             continue
-        table: pa.Table = read_table(store.join(url, receipt.quarantine.path), ["origin"])
+        table = read_table(url, receipt.quarantine, ["origin"])
         # A record with a copy in the output is out: a re-run would duplicate that copy.
         only = tuple(sorted(set(table["origin"].to_pylist()) - _origins_out(url, step, receipt)))
         if not only:
@@ -191,7 +206,7 @@ def _quarantined(url: str, step: Step, specs: Sequence[ShardSpec], receipts: dic
 
 def _origins_out(url: str, step: Step, receipt: Receipt) -> set[str]:
     column = "parent_id" if any(stage.fan_out for stage in step.stages) else "id"
-    table: pa.Table = read_table(store.join(url, receipt.data.path), [column])
+    table = read_table(url, receipt.data, [column])
     return set(table[column].to_pylist())
 
 
@@ -202,12 +217,12 @@ def _with_open_errors(url: str, step: Step, receipts: Sequence[Receipt]) -> Iter
         if receipt.quarantine is None or latest[receipt.base] is receipt:
             yield receipt
             continue
-        broken: pa.Table = read_table(store.join(url, receipt.quarantine.path))
+        broken = read_table(url, receipt.quarantine)
         kept = pc.is_in(broken["origin"], value_set=pa.array(list(_origins_out(url, step, receipt)), pa.string()))
         yield replace(receipt, errors=count_by_stage(broken.filter(kept), "error"))
 
 
 def planned_rows(url: str) -> dict[str, int] | None:
     """Return the planned shards of a step in progress and the rows of each; ``None`` if it was never begun."""
-    data = store.read_if_present(store.join(url, "step.json"))
-    return None if data is None else {spec["name"]: spec["rows"] for spec in json.loads(data)["shards"]}
+    plan = read_plan(url)
+    return None if plan is None else {spec["name"]: spec["rows"] for spec in plan["shards"]}

@@ -15,6 +15,20 @@ class Alarm(GristmillError):
     """A law was broken: a shard has two different contents. Exit code 1."""
 
 
+class Damaged(GristmillError):
+    """A stored file is missing, or is not the one that was committed. Exit code 1; `gristmill repair` is the way on."""
+
+    def __init__(self, url: str, fault: str) -> None:
+        super().__init__(url, fault)
+        self.url, self.fault = url, fault
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url}: {self.fault}; `gristmill repair OUT` on the output it belongs to moves damaged work aside, "
+            "and the next run makes it again"
+        )
+
+
 class TooManyQuarantined(GristmillError):
     """More records broke a step than ``max_quarantine`` allows. Exit code 1."""
 

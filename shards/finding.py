@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.shards import store
-from gristmill.shards.artifact import get_artifact
-from gristmill.shards.dataset import SealedSet, find_sealed
-from gristmill.shards.errors import UserError, with_class
+from gristmill.shards.artifact import MARK, get_artifact
+from gristmill.shards.dataset import SEAL, SealedSet, find_sealed, read_seal
+from gristmill.shards.engine import PLAN
+from gristmill.shards.errors import Damaged, UserError, with_class
 from gristmill.shards.job import CHECKPOINTS
+from gristmill.shards.receipt import RECEIPTS
 
 _DEPTH = 4  # levels of folders below an output that are searched
 COUNTS = ("records_in", "records_out", "rejected", "quarantined")
-# Raised when a truncated or edited JSON file of ours is read (Arrow's schema errors are ValueErrors).
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, UserError)
+# Raised when a damaged or edited JSON file of ours is read (Arrow's schema errors are ValueErrors).
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, UserError, Damaged)
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ def find_below(url: str) -> Found:
     def look(folder: str, depth: int, above: str, here: str) -> None:
         names = store.list_names(folder)
         found.names[folder] = above or folder  # OUT/name/fingerprint
-        if "seal.json" in names:
+        if SEAL in names:
             try:
                 found.sealed.append(_sealed(folder))
             except UNREADABLE as error:
-                found.unreadable[folder] = f"seal.json: cannot be read ({why_unreadable(error)})"
-        elif "artifact.json" in names:
+                found.unreadable[folder] = f"{SEAL}: cannot be read ({why_unreadable(error)})"
+        elif MARK in names:
             try:
                 get_artifact(folder)
             except UNREADABLE as error:
-                found.unreadable[folder] = f"artifact.json: cannot be read ({why_unreadable(error)})"
+                found.unreadable[folder] = f"{MARK}: cannot be read ({why_unreadable(error)})"
             else:
                 found.artifacts.append(folder)
-        elif "step.json" in names or "receipts" in names:
+        elif PLAN in names or RECEIPTS in names:
             found.unsealed.append(folder)
         elif CHECKPOINTS in names:
             found.training.append(folder)
@@ -81,15 +81,14 @@ def seal_versions(url: str) -> dict[str, dict[str, Any]]:
 
     An unreadable seal is left out and so counts as missing.
     """
-    seals = {}
-    for name in store.list_names(url):
-        if re.fullmatch(r"seal(-\d+)?\.json", name):
-            with contextlib.suppress(*UNREADABLE):
-                seal = json.loads(store.read_bytes(store.join(url, name)))
-                seals[seal["digest"]] = seal
+    seals, version = {}, 0
+    with contextlib.suppress(*UNREADABLE):
+        while (seal := read_seal(url, version)) is not None:
+            seals[seal["digest"]] = seal
+            version += 1
     return seals
 
 
 def why_unreadable(error: Exception) -> str:
     """Return an ``UNREADABLE`` error as the end of a sentence."""
-    return with_class(error)[:120]
+    return error.fault if isinstance(error, Damaged) else with_class(error)[:120]

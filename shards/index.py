@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from pydantic import Field
 
-from gristmill.shards import store
 from gristmill.shards.ahead import read_ahead
 from gristmill.shards.dataset import SealedSet, ShardEntry
 from gristmill.shards.errors import UserError
-from gristmill.shards.parquet import decode_table, read_table
+from gristmill.shards.parquet import StoredFile, read_table
 from gristmill.shards.settings import Settings
-
-_WHOLE = 1 << 20  # bytes; smaller files are read whole even for a few columns
 
 
 class Cut(Settings):
@@ -33,17 +30,16 @@ class Cut(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Rows ``start`` to ``stop`` of a committed Parquet file, ``path`` below the folder of its set."""
+    """Rows ``start`` to ``stop`` of a committed file of the set at ``folder``."""
 
     folder: str
-    path: str
+    file: StoredFile
     start: int
     stop: int
 
-    @property
-    def url(self) -> str:
-        """The URL of the file."""
-        return store.join(self.folder, self.path)
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows."""
+        return read_table(self.folder, self.file, columns).slice(self.start, self.stop - self.start)
 
 
 @dataclass(frozen=True)
@@ -66,13 +62,13 @@ class ShardSpec:
     name: str
     slices: tuple[Slice, ...]
     rows: int
-    joins: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = ()  # (files, columns, on)
+    joins: tuple[tuple[tuple[Slice, ...], tuple[str, ...], str], ...] = ()  # (files, columns, on)
     only: tuple[str, ...] | None = None
     requeue_of: str | None = None
 
     def read(self) -> pa.Table:
         """Return the input rows, in order."""
-        parts = [read_table(part.url).slice(part.start, part.stop - part.start) for part in self.slices]
+        parts = [part.read() for part in self.slices]
         table = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
         if self.only is None:
             return table
@@ -83,13 +79,16 @@ class ShardSpec:
         return {
             "name": self.name,
             "rows": self.rows,
-            "slices": [[s.path, s.start, s.stop] for s in self.slices],
+            "slices": [[s.file.path, s.start, s.stop] for s in self.slices],
         }
 
     @staticmethod
-    def from_json(value: dict[str, Any], source: SealedSet) -> ShardSpec:
-        """Return the shard of a step without joins from its entry in the index file; the input may have moved."""
-        slices = [Slice(source.url, path, start, stop) for path, start, stop in value["slices"]]
+    def from_json(value: dict[str, Any], folder: str, files: Mapping[str, StoredFile]) -> ShardSpec:
+        """Return the shard of a step without joins from its entry in the index file.
+
+        ``files`` are those of the input at ``folder`` by path; it may have moved since.
+        """
+        slices = [Slice(folder, files[path], start, stop) for path, start, stop in value["slices"]]
         return ShardSpec(value["name"], tuple(slices), value["rows"])
 
 
@@ -106,8 +105,7 @@ def keep_shards(source: SealedSet, joins: tuple[Join, ...] = ()) -> Iterator[Sha
                     "expected sets that were cut alike"
                 )
             files.append((tuple(found), join.columns, join.on))
-        whole = Slice(source.url, entry.path, 0, entry.rows)
-        yield ShardSpec(entry.name, (whole,), entry.rows, tuple(files))
+        yield ShardSpec(entry.name, (_whole(source, entry),), entry.rows, tuple(files))
 
 
 def base_name(shard: str) -> str:
@@ -115,11 +113,15 @@ def base_name(shard: str) -> str:
     return re.sub(r"(-r\d+)+$", "", shard)
 
 
-def _by_base(dataset: SealedSet) -> dict[str, list[str]]:
-    files: dict[str, list[str]] = {}
+def _by_base(dataset: SealedSet) -> dict[str, list[Slice]]:
+    files: dict[str, list[Slice]] = {}
     for entry in dataset.shards:
-        files.setdefault(base_name(entry.name), []).append(store.join(dataset.url, entry.path))
+        files.setdefault(base_name(entry.name), []).append(_whole(dataset, entry))
     return files
+
+
+def _whole(dataset: SealedSet, entry: ShardEntry) -> Slice:
+    return Slice(dataset.url, entry, 0, entry.rows)
 
 
 def cut_shards(source: SealedSet, cut: Cut) -> Iterator[ShardSpec]:
@@ -127,11 +129,7 @@ def cut_shards(source: SealedSet, cut: Cut) -> Iterator[ShardSpec]:
     columns = [name for name in ("duration", "size") if name in source.schema.names]
 
     def read(entry: ShardEntry) -> tuple[ShardEntry, list[float], list[float]]:
-        url = store.join(source.url, entry.path)
-        table = None
-        if columns:
-            # A small file is read whole in one request; reading columns takes several.
-            table = decode_table(store.read_bytes(url), columns) if entry.bytes <= _WHOLE else read_table(url, columns)
+        table = read_table(source.url, entry, columns) if columns else None
         return entry, _values(table, "duration", entry.rows), _values(table, "size", entry.rows)
 
     slices: list[Slice] = []
@@ -143,12 +141,12 @@ def cut_shards(source: SealedSet, cut: Cut) -> Iterator[ShardSpec]:
             full = rows >= cut.rows or seconds + durations[row] > cut.seconds or size + sizes[row] > cut.bytes
             if full and rows:
                 if row > start:
-                    slices.append(Slice(source.url, entry.path, start, row))
+                    slices.append(Slice(source.url, entry, start, row))
                 yield ShardSpec(f"{number:06d}", tuple(slices), rows)
                 number, start, slices, rows, seconds, size = number + 1, row, [], 0, 0.0, 0.0
             rows, seconds, size = rows + 1, seconds + durations[row], size + sizes[row]
         if entry.rows > start:
-            slices.append(Slice(source.url, entry.path, start, entry.rows))
+            slices.append(Slice(source.url, entry, start, entry.rows))
     if rows:
         yield ShardSpec(f"{number:06d}", tuple(slices), rows)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gristmill.shards import canonical, store
-from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
+from gristmill.shards.artifact import Artifact, find_made, put_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.names import name_of, named
 from gristmill.shards.process import prepare
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
+from gristmill.shards.verify import check_ref
 
 CHECKPOINTS = "checkpoints"
 
@@ -89,8 +90,8 @@ class TrainJob:
 
     @property
     def fingerprint(self) -> str:
-        """The prefix of the digest of :meth:`identity` that names folders."""
-        return canonical.digest(self.identity())[:16]
+        """The prefix of the fingerprint of :meth:`identity` that names folders."""
+        return canonical.fingerprint(self.identity())[:16]
 
     def url(self, out: str) -> str:
         """Return the folder of its artifact, by name and fingerprint."""
@@ -100,6 +101,8 @@ class TrainJob:
         """Train on this rank; rank 0 commits the artifact and then removes the checkpoints."""
         loop: Callable[..., dict[str, Any]] = named(str(self.loop))
         prepare()
+        for given in self.made_of():  # the loop opens them by URL
+            check_ref(given.ref)
         result = loop(self.settings, context, **_replaced(self.inputs, lambda value: value.url))
         if context.rank == 0:
             files = dict(result.pop("files"))
@@ -108,8 +111,8 @@ class TrainJob:
             store.remove(store.join(url, CHECKPOINTS))
 
     def done(self, url: str) -> Artifact | None:
-        """Return the artifact if the training is finished."""
-        return get_artifact(url)
+        """Return the artifact if the training is finished; raises as :func:`find_made`."""
+        return find_made(url)
 
 
 def _replaced(value: Any, by: Callable[[SealedSet | Artifact], Any]) -> Any:

@@ -1,21 +1,42 @@
-"""Parquet with pinned options: the same table always gives the same bytes (with one pyarrow version)."""
+"""Parquet with pinned options: the same table always gives the same bytes (with one pyarrow version).
+
+A shard is compared with its receipt or seal when it is read. A whole file is compared by the SHA-256 of its bytes. If
+only some columns are wanted, just their pages are read: each page carries a checksum, and the receipt holds the digest
+of the footer, which in turn holds that of all pages and so differs between any two files.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gristmill.shards import canonical, checked, store
+from gristmill.shards.errors import Damaged
 from gristmill.shards.schema import PARQUET_ENCODINGS, huggingface_metadata
-from gristmill.shards.store import open_read, patiently, read_bytes, read_small
 
-SMALL = 1 << 20  # bytes; a smaller file is read whole where requests are expensive
+SMALL = 1 << 20  # bytes; a smaller file is read whole even for a few columns: one request instead of several
+PAGES = "gristmill.pages"  # metadata of the file: the SHA-256 of everything before the footer
+_TAIL = 64 << 10  # bytes read for the footer, which is seldom longer
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A committed Parquet file, named by its digest."""
+
+    path: str  # below the set's folder
+    sha256: str
+    rows: int
+    bytes: int
+    footer: str  # SHA-256 of the footer
 
 
 def encode_table(table: pa.Table) -> bytes:
-    """Return the Parquet bytes of a table: one row group, zstd, metadata in the order of its keys."""
+    """Return the Parquet bytes of a table: one row group, zstd, page checksums, metadata in the order of its keys."""
     metadata = dict(table.schema.metadata or {}) | huggingface_metadata(table.schema)
     # Pages follow chunk boundaries, and chunks depend on how the table was built: use one chunk per column.
     table = table.replace_schema_metadata(dict(sorted(metadata.items())) or None).combine_chunks()
@@ -28,17 +49,20 @@ def encode_table(table: pa.Table) -> bytes:
             else:
                 dictionary.append(path)
     out = io.BytesIO()
-    pq.write_table(
-        table,
+    writer = pq.ParquetWriter(
         out,
+        table.schema,
         version="2.6",
         data_page_version="1.0",
         compression="zstd",
         compression_level=3,
         use_dictionary=dictionary or False,
         column_encoding=split or None,
-        row_group_size=max(1, table.num_rows),
+        write_page_checksum=True,
     )
+    writer.write_table(table, row_group_size=max(1, table.num_rows))
+    writer.add_key_value_metadata({PAGES: canonical.sha256(out.getbuffer())})
+    writer.close()
     return out.getvalue()
 
 
@@ -54,23 +78,65 @@ def _leaves(path: str, kind: pa.DataType) -> list[str]:
 def decode_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table of Parquet bytes."""
     # One thread: there are many workers, and their pools would compete for the cores.
-    return pq.read_table(io.BytesIO(data), columns=_list(columns), use_threads=False)
+    return _plain(pq.read_table(io.BytesIO(data), columns=_list(columns), use_threads=False))
 
 
-def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the table of a Parquet file; with ``columns``, only their bytes are fetched."""
-    if columns is None:
-        return decode_table(read_bytes(url))
+def describe(data: bytes, rows: int, path: Callable[[str], str]) -> StoredFile:
+    """Return the description of a Parquet file for its receipt; its path is made of its digest."""
+    sha, footer = canonical.sha256(data), canonical.sha256(data[-_footer_size(data) :])
+    return StoredFile(path(sha), sha, rows, len(data), footer)
 
-    small = read_small(url, SMALL)
-    if small is not None:
-        return decode_table(small, columns)
+
+def read_table(folder: str, file: StoredFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of a committed file of the set at ``folder``; with ``columns``, only their bytes are fetched.
+
+    Raises:
+        Damaged: the file is missing, or not the one that was committed.
+    """
+    url = store.join(folder, file.path)
+    if columns is None or file.bytes <= SMALL:
+        return decode_table(checked.read_file(url, file.sha256, file.bytes), columns)
 
     def read() -> pa.Table:
-        with open_read(url, exact=True) as source:
-            return pq.read_table(source, columns=_list(columns), use_threads=False)
+        with store.open_read(url, exact=True) as source:
+            metadata = pq.read_metadata(pa.BufferReader(_checked_footer(source, file, url)))
+            opened = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
+            return _plain(opened.read(_list(columns), use_threads=False).select(_list(columns)))
 
-    return patiently(url, read)
+    try:
+        return store.patiently(url, read)
+    except FileNotFoundError:
+        raise Damaged(url, "the file is missing") from None
+    except Damaged:
+        raise
+    except (pa.ArrowException, OSError):
+        # Arrow tells damage in many ways; the whole file's digest tells it from a fault of the storage.
+        checked.read_file(url, file.sha256, file.bytes)
+        raise
+
+
+def _checked_footer(source: BinaryIO, file: StoredFile, url: str) -> bytes:
+    size = source.seek(0, io.SEEK_END)
+    if size != file.bytes:
+        raise Damaged(url, f"holds {size} bytes, {file.bytes} were committed")
+    source.seek(max(0, size - _TAIL))
+    tail = source.read(_TAIL)
+    needed = min(_footer_size(tail), size)
+    if needed > len(tail):
+        source.seek(size - needed)
+        tail = source.read(needed)
+    return checked.compare(tail[-needed:], file.footer, url)
+
+
+def _footer_size(data: bytes) -> int:
+    """Return the bytes of a file's footer, with its length and Parquet's mark at the end."""
+    return int.from_bytes(data[-8:-4], "little") + 8
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Return the table without the metadata that is the file's own, which would differ between shards."""
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != PAGES.encode()}
+    return table.replace_schema_metadata(metadata or None)
 
 
 def _list(columns: Sequence[str] | None) -> list[str] | None:

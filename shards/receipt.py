@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, checked, store
 from gristmill.shards.ahead import AT_ONCE, read_ahead
 from gristmill.shards.errors import Alarm
-from gristmill.shards.parquet import encode_table
+from gristmill.shards.parquet import StoredFile, describe, encode_table
 
 RECEIPTS = "receipts"
 SHARD_FILES = ("data", "rejects", "quarantine")
+_KIND = "receipt"
 _TOGETHER = 32  # receipts per thread
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A Parquet file of a shard, named by its digest."""
-
-    path: str  # below the set's folder
-    sha256: str
-    rows: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +45,11 @@ class Receipt:
     def digest(self) -> str:
         """The digest of everything that the shard stores."""
         return canonical.digest([f and f.sha256 for f in (self.data, self.rejects, self.quarantine)])
+
+    @property
+    def files(self) -> list[StoredFile]:
+        """The files that the shard stores."""
+        return [file for file in (self.data, self.rejects, self.quarantine) if file]
 
     @property
     def base(self) -> str:
@@ -88,9 +83,17 @@ def receipt_url(url: str, shard: str) -> str:
 
 
 def find_receipt(url: str, shard: str) -> Receipt | None:
-    """Return the receipt of a shard, or ``None`` if it is not committed."""
+    """Return the receipt of a shard, or ``None`` if it is not committed; a damaged one raises ``Damaged``."""
     data = store.read_if_present(receipt_url(url, shard))
-    return None if data is None else Receipt.from_json(json.loads(data))
+    return None if data is None else _decode(url, shard, data)
+
+
+def _decode(url: str, shard: str, data: bytes) -> Receipt:
+    place = receipt_url(url, shard)
+    receipt = Receipt.from_json(checked.decode(_KIND, data, place))
+    if receipt.shard != shard:
+        raise Damaged(place, f"is the receipt of shard {receipt.shard}")
+    return receipt
 
 
 def committed_shards(url: str) -> list[str]:
@@ -103,7 +106,7 @@ def read_receipts(url: str, shards: list[str]) -> Iterator[Receipt]:
     """Yield the receipts of committed shards, in order."""
 
     def read(some: list[str]) -> list[Receipt]:
-        return [Receipt.from_json(json.loads(store.read_bytes(receipt_url(url, shard)))) for shard in some]
+        return [_decode(url, shard, store.read_bytes(receipt_url(url, shard))) for shard in some]
 
     # In groups, since a receipt costs less than a thread's scheduling.
     size = max(1, min(_TOGETHER, len(shards) // (4 * AT_ONCE)))
@@ -114,10 +117,9 @@ def read_receipts(url: str, shards: list[str]) -> Iterator[Receipt]:
 def store_table(url: str, kind: str, shard: str, table: pa.Table) -> StoredFile:
     """Write a shard's table under a name with its digest; it is invisible until the receipt is written."""
     data = encode_table(table)
-    sha = canonical.sha256(data)
-    path = f"{kind}/{shard}-{sha[:16]}.parquet"
-    store.write_bytes(store.join(url, path), data)
-    return StoredFile(path, sha, table.num_rows, len(data))
+    file = describe(data, table.num_rows, lambda sha: f"{kind}/{shard}-{sha[:16]}.parquet")
+    store.write_bytes(store.join(url, file.path), data)
+    return file
 
 
 def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt:
@@ -127,16 +129,15 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
     which raises :class:`~gristmill.shards.errors.Alarm` unless a stage of the step declares that it is not
     deterministic.
     """
-    if store.put_if_absent(receipt_url(url, receipt.shard), canonical.dumps(receipt.to_json())):
+    if store.put_if_absent(receipt_url(url, receipt.shard), checked.encode(_KIND, receipt.to_json())):
         return receipt
     first = find_receipt(url, receipt.shard)
     if first is None:
         raise Alarm(f"{receipt_url(url, receipt.shard)}: the receipt exists, but cannot be read")
     if first.digest != receipt.digest:
-        kept = {f.path for f in (first.data, first.rejects, first.quarantine) if f}
-        for name in SHARD_FILES:
-            mine: StoredFile | None = getattr(receipt, name)
-            if mine and mine.path not in kept:
+        kept = {file.path for file in first.files}
+        for mine in receipt.files:
+            if mine.path not in kept:
                 store.remove_file(store.join(url, mine.path))
         if deterministic:
             raise Alarm(
@@ -144,3 +145,31 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
                 f"({first.data.sha256[:12]} is committed, {receipt.data.sha256[:12]} came later)"
             )
     return first
+
+
+def check_files(url: str, receipt: Receipt) -> None:
+    """Compare the files of a shard with their digests.
+
+    Raises:
+        Damaged: one is missing or is not what was committed.
+    """
+    for file in receipt.files:
+        checked.read_file(store.join(url, file.path), file.sha256, file.bytes)
+
+
+def check_stored(url: str, receipts: Iterable[Receipt]) -> None:
+    """Check that each file of some receipts is there and as long as it was, by one listing of each folder.
+
+    Raises:
+        Damaged: a file is missing or of another size.
+    """
+    sizes: dict[str, dict[str, int]] = {}
+    for receipt in receipts:
+        for file in receipt.files:
+            folder, _, name = file.path.rpartition("/")
+            if folder not in sizes:
+                sizes[folder] = store.list_sizes(store.join(url, folder))
+            size = sizes[folder].get(name)
+            if size != file.bytes:
+                fault = "the file is missing" if size is None else f"holds {size} bytes, {file.bytes} were committed"
+                raise Damaged(store.join(url, file.path), fault)

@@ -25,10 +25,15 @@ BatchFunction = Callable[[pa.Table], pa.Table]  # a loaded actor: a function fro
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """A reference to a fitted object that is not a table: its URL, and the digest of its bytes."""
+    """A reference to what a stage uses beside its rows: its URL, and the digest of its content.
+
+    ``commit`` names the file that commits it, if this project committed it (``artifact.json``, ``seal.json``): then the
+    digest is compared when a worker loads the stage.
+    """
 
     url: str
     digest: str
+    commit: str = ""
 
 
 @dataclass(frozen=True)

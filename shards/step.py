@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from gristmill.shards import canonical
 from gristmill.shards.dataset import SealedSet, row_totals
 from gristmill.shards.index import Cut, Join, ShardSpec, cut_shards, keep_shards
-from gristmill.shards.parquet import read_table
-from gristmill.shards.receipt import Receipt, StoredFile, commit, find_receipt, store_table
+from gristmill.shards.parquet import StoredFile
+from gristmill.shards.receipt import Receipt, check_files, commit, find_receipt, store_table
 from gristmill.shards.stage import Stage, is_numeric
+from gristmill.shards.verify import check_ref
 from gristmill.shards.work import QUARANTINE, REJECTS, StageWorker, Work
 
 
@@ -76,8 +77,8 @@ class Step:
         }
 
     def fingerprint(self, seed: int) -> str:
-        """Return the digest of :meth:`identity`."""
-        return canonical.digest(self.identity(seed))
+        """Return the fingerprint of :meth:`identity`."""
+        return canonical.fingerprint(self.identity(seed))
 
     def index(self) -> list[ShardSpec]:
         """Return the shards to make, in order."""
@@ -108,22 +109,31 @@ class ShardTask:
     planned: int | None = None  # shards of the whole step
     name: str = ""  # of the step
     totals: tuple[str, ...] = ()  # columns whose sums the receipts keep
+    checks: bool = False  # compare the files of shards that are already committed with their digests
 
     def open(self, spec: ShardSpec) -> Work:
         """Read a shard's rows and join their partners; a shard that is already committed is passed on unchanged."""
         found = find_receipt(self.url, spec.name)
         if found is not None:
+            if self.checks:
+                check_files(self.url, found)
             return Work(spec.name, self.input_schema.empty_table(), 0, receipt=found.to_json())
         table = spec.read()
         work = Work(spec.name, table, table.num_rows, requeue_of=spec.requeue_of)
-        for files, columns, on in spec.joins:
-            partner = pa.concat_tables([read_table(file, ["id", *columns]) for file in files])
+        for slices, columns, on in spec.joins:
+            partner = pa.concat_tables([part.read(["id", *columns]) for part in slices])
             work.table = _join(work, partner, columns, on)
         work.table = work.table.select(self.input_schema.names).cast(self.input_schema)
         return work
 
     def worker(self, place: int, *, isolated: bool = False) -> StageWorker:
-        """Load a worker of one of the stages; see :class:`StageWorker`."""
+        """Load a worker of one of the stages; see :class:`StageWorker`.
+
+        Raises:
+            Damaged: an artifact or set that the stage uses is not the one that it was given.
+        """
+        for ref in self.stages[place].artifacts.values():
+            check_ref(ref)
         return StageWorker(self.stages[place], self.seed, isolated=isolated)
 
     def commit(self, work: Work) -> Receipt:
@@ -142,7 +152,7 @@ class ShardTask:
         rejected = set(rejects["origin"].to_pylist()) - out - broke
         receipt = Receipt(
             work.shard,
-            StoredFile("", "", 0, 0),
+            StoredFile("", "", 0, 0, ""),
             None,
             None,
             records_in=work.records_in,

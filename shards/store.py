@@ -100,15 +100,6 @@ def read_bytes(url: str) -> bytes:
     return patiently(url, lambda: fs.cat_file(path, **how))
 
 
-def read_small(url: str, most: int) -> bytes | None:
-    """Return the bytes of a file smaller than ``most``, else ``None``; always ``None`` on storage other than S3."""
-    fs, path = filesystem(url)
-    if not _is_s3(fs):
-        return None
-    data = patiently(url, lambda: fs.cat_file(path, start=-most))
-    return data if len(data) < most else None
-
-
 def read_if_present(url: str) -> bytes | None:
     """Return a file's bytes, or ``None`` if there is no such file."""
     try:
@@ -219,6 +210,15 @@ def remove_file(url: str) -> None:
         patiently(url, lambda: fs.rm_file(path))
 
 
+def move_file(url: str, to: str) -> None:
+    """Move a file; one that lies at the new place is replaced."""
+    fs, path = filesystem(url)
+    where = filesystem(to)[1]
+    if isinstance(fs, LocalFileSystem):
+        os.makedirs(os.path.dirname(where), exist_ok=True)
+    patiently(url, lambda: fs.mv(path, where))
+
+
 def list_names(url: str) -> list[str]:
     """Return the names directly below a URL, sorted; none if there is no such folder."""
     fs, path = filesystem(url)
@@ -230,6 +230,19 @@ def list_names(url: str) -> list[str]:
         return []
     finally:
         # Otherwise a file that another process puts later would seem absent, even when read by name.
+        fs.invalidate_cache(path)
+
+
+def list_sizes(url: str) -> dict[str, int]:
+    """Return the bytes of each file directly below a URL, by name; none if there is no such folder."""
+    fs, path = filesystem(url)
+    fs.invalidate_cache(path)
+    try:
+        found = patiently(url, lambda: fs.ls(path, detail=True))
+        return {last_name(info["name"]): int(info.get("size") or 0) for info in found if info["type"] == "file"}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    finally:
         fs.invalidate_cache(path)
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,15 +24,16 @@ from gristmill.actors import audio
 from gristmill.actors.sources.pointers import SILENT, UNREADABLE
 from gristmill.models.speech import noise as noises
 from gristmill.models.speech import rooms
-from gristmill.shards import canonical
-from gristmill.shards.artifact import get_artifact, put_artifact
-from gristmill.shards.errors import UserError
+from gristmill.shards import canonical, checked
+from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
+from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef
-from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, put_if_absent, read_bytes, walk
+from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, walk, write_bytes
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
+SAMPLES = "samples"  # folder of a bank's files
 _CHUNK = 128 << 20  # bytes of samples per file
 SPLITS = ("train", "test")
 
@@ -75,13 +76,13 @@ class NoiseBank:
     """Noises of one split. ``ids[i]`` names noise ``i``; its samples are mapped, not loaded."""
 
     def __init__(self, url: str, split: str = "train") -> None:
-        index = _index(url, "noises")
+        index, artifact = _open(url, "noises")
         self.rate: int = index["sampling_rate"]
         self._entries = [_Entry(**e) for e in index["entries"] if e["split"] == split]
         if not self._entries:
             raise UserError(f"{url}: the noise bank has no noise of the split '{split}'")
         self.ids = [e.id for e in self._entries]
-        self._files = [_mapped(url, name, np.int16) for name in index["files"]]
+        self._files = _Samples(artifact, index["files"], np.int16)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -120,11 +121,11 @@ class RoomBank:
     """Rooms with positions of a speaker and of several noises."""
 
     def __init__(self, url: str) -> None:
-        index = _index(url, "rooms")
+        index, artifact = _open(url, "rooms")
         self.rate: int = index["sampling_rate"]
         self.sources: int = index["sources"]
         self._entries = index["entries"]
-        self._files = [_mapped(url, name, np.float32) for name in index["files"]]
+        self._files = _Samples(artifact, index["files"], np.float32)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -168,8 +169,9 @@ def build_room_bank(url: str, settings: RoomBankSettings, *, noises: int, rate: 
                 "taps": responses.shape[1],
             }
         )
-    index = {"kind": "rooms", "sampling_rate": rate, "sources": noises + 1, "files": writer.close()}
-    return _commit(url, index | {"entries": entries}, identity)
+    beside = writer.close()
+    index = {"kind": "rooms", "sampling_rate": rate, "sources": noises + 1, "files": list(beside)}
+    return _commit(url, index | {"entries": entries}, identity, beside)
 
 
 def list_noises(folder: str) -> list[FileInfo]:
@@ -274,9 +276,10 @@ def _write_noises(
         raise UserError(f"{url}: none of the noises given to the bank can be used: {some}")
     tests = held_out(list(entries))
     rows = [asdict(_Entry(n, "test" if n in tests else "train", *place)) for n, place in entries.items()]
-    index = {"kind": "noises", "sampling_rate": rate, "files": writer.close(), "entries": rows}
+    beside = writer.close()
+    index = {"kind": "noises", "sampling_rate": rate, "files": list(beside), "entries": rows}
     index |= {"left_out": left_out} if left_out else {}
-    return _commit(url, index, identity)
+    return _commit(url, index, identity, beside)
 
 
 class _Writer:
@@ -286,28 +289,29 @@ class _Writer:
         self._url, self._prefix, self._kind = url, prefix, np.dtype(kind).newbyteorder("<")
         self._parts: list[np.ndarray] = []
         self._count = 0
-        self._names: list[str] = []
+        self._shas: dict[str, str] = {}
 
     def add(self, samples: np.ndarray) -> tuple[int, int]:
         """Append samples; return the file's number and their first sample in it."""
         if self._count and (self._count + len(samples)) * self._kind.itemsize > _CHUNK:
             self._flush()
-        place = (len(self._names), self._count)
+        place = (len(self._shas), self._count)
         self._parts.append(samples.astype(self._kind, copy=False))
         self._count += len(samples)
         return place
 
-    def close(self) -> list[str]:
-        """Write the remaining samples; return the files' names."""
+    def close(self) -> dict[str, str]:
+        """Write the remaining samples; return the SHA-256 of each file by its name."""
         if self._count:
             self._flush()
-        return self._names
+        return self._shas
 
     def _flush(self) -> None:
         data = np.concatenate(self._parts).tobytes()
-        name = f"{self._prefix}-{hashlib.sha256(data).hexdigest()[:32]}.raw"
-        put_if_absent(join(self._url, "samples", name), data)
-        self._names.append(name)
+        sha = canonical.sha256(data)
+        name = f"{self._prefix}-{sha[:32]}.raw"
+        write_bytes(join(self._url, SAMPLES, name), data)
+        self._shas[name] = sha
         self._parts, self._count = [], 0
 
 
@@ -332,36 +336,56 @@ def _already(url: str, identity: dict[str, Any]) -> ArtifactRef | None:
     return there.ref
 
 
-def _commit(url: str, index: dict[str, Any], identity: dict[str, Any]) -> ArtifactRef:
-    return put_artifact(url, {"index.json": canonical.dumps(index)}, identity).ref
+def _commit(url: str, index: dict[str, Any], identity: dict[str, Any], shas: Mapping[str, str]) -> ArtifactRef:
+    beside = {f"{SAMPLES}/{name}": sha for name, sha in shas.items()}
+    return put_artifact(url, {"index.json": canonical.dumps(index)}, identity, beside=beside).ref
 
 
-def _index(url: str, kind: str) -> dict[str, Any]:
+def _open(url: str, kind: str) -> tuple[dict[str, Any], Artifact]:
+    """Return the index of a bank, and its artifact."""
     found = get_artifact(url)
     if found is None:
         raise UserError(f"{url}: there is no bank of {kind} here")
     index = json.loads(found.read("index.json"))
     if index.get("kind") != kind:
         raise UserError(f"{url}: expected a bank of {kind}, found '{index.get('kind')}'")
-    return index
+    return index, found
 
 
-def _mapped(url: str, name: str, kind: type[np.generic]) -> np.ndarray:
-    """Map a file of samples; a remote one is first copied to the node's cache, once."""
-    place = join(url, "samples", name)
-    path = Path(filesystem(place)[1]) if is_local(place) else _cached(place, name)
-    return np.asarray(np.memmap(path, dtype=np.dtype(kind).newbyteorder("<"), mode="r"))  # slices as a plain array
+class _Samples:
+    """The files of a bank's samples, mapped when first used, after a comparison with their digests."""
+
+    def __init__(self, artifact: Artifact, names: Sequence[str], kind: type[np.generic]) -> None:
+        self._artifact, self._names, self._kind = artifact, names, np.dtype(kind).newbyteorder("<")
+        self._mapped: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if number not in self._mapped:
+            path = f"{SAMPLES}/{self._names[number]}"
+            place, sha = join(self._artifact.url, path), self._artifact.beside[path]
+            if is_local(place):
+                checked.check_file(place, sha)
+                local = Path(filesystem(place)[1])
+            else:
+                local = _cached(place, self._names[number], sha)
+            # As a plain array, so that slices are.
+            self._mapped[number] = np.asarray(np.memmap(local, dtype=self._kind, mode="r"))
+        return self._mapped[number]
 
 
-def _cached(url: str, name: str) -> Path:
+def _cached(url: str, name: str, sha: str) -> Path:
+    """Return the copy of a remote file in the node's cache; it is fetched if it is absent or damaged."""
     default = Path(tempfile.gettempdir()) / f"gristmill-{os.getuid()}"
     folder = Path(os.environ.get("GRISTMILL_CACHE") or default)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / name
-    if not path.exists():
+    try:
+        checked.check_file(str(path), sha)
+    except Damaged:
+        data = checked.read_file(url, sha)
         # Two workers may copy concurrently; the name is the digest, so the second to finish changes nothing.
         handle, temporary = tempfile.mkstemp(dir=folder)
         with os.fdopen(handle, "wb") as out:
-            out.write(read_bytes(url))
+            out.write(data)
         os.replace(temporary, path)
     return path

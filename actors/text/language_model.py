@@ -124,7 +124,7 @@ def _file(url: str) -> str:
         return store.join(url, FILE)
     if FILE not in artifact.files:
         raise UserError(f"{url}: holds no {FILE}; expected the artifact of an n-gram model")
-    return store.join(url, artifact.files[FILE])
+    return artifact.checked_url(FILE)
 
 
 @contextlib.contextmanager

@@ -72,10 +72,9 @@ def _condition(text: str) -> tuple[str, str]:
 
 
 def _rows(sealed: SealedSet, side: str, conditions: Sequence[tuple[str, str]], n: int) -> Iterator[dict[str, Any]]:
-    paths = [entry.path for entry in sealed.shards] if side == "data" else [e["path"] for e in sealed.seal[side]]
     left = n
-    for path in paths:
-        table = _fitting(read_table(store.join(sealed.url, path)), conditions).slice(0, left)
+    for file in sealed.shards if side == "data" else sealed.side(side):
+        table = _fitting(read_table(sealed.url, file), conditions).slice(0, left)
         left -= table.num_rows
         yield from table.to_pylist()
         if left <= 0:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.pipelines.run import Run
+from gristmill.pipelines.run import Run, source_fingerprint
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
@@ -178,7 +178,7 @@ class SampledRun(Run):
         totals: Sequence[str] = (),
     ) -> SealedSet:
         """Count the whole source, and seal a sample of it."""
-        real = find_sealed(store.join(self.real, name, canonical.digest([name, self._real(identity)])[:16]))
+        real = find_sealed(store.join(self.real, name, source_fingerprint(name, self._real(identity))[:16]))
         begun = time.perf_counter()
         spread = Spread(self.sample)
         if real is None:
@@ -239,7 +239,7 @@ class SampledRun(Run):
         real = None
         if self._known(inputs):
             whole = [name, self._real(identity), self._real(list(inputs))]
-            real = get_artifact(store.join(self.real, name, canonical.digest(whole)[:16]))
+            real = get_artifact(store.join(self.real, name, canonical.fingerprint(whole)[:16]))
         if real is not None and not inputs:
             self.finished[real.digest] = real
             self.lines.append(Line(name, "artifact", 1))
@@ -304,7 +304,7 @@ class SampledRun(Run):
         return replace(job, settings=self._real(job.settings), inputs=self._real(job.inputs))
 
     def _place(self, name: str, identity: Mapping[str, Any]) -> str:
-        return store.join(self.out, name, canonical.digest([name, identity])[:16])
+        return store.join(self.out, name, source_fingerprint(name, identity)[:16])
 
     def _keep(self, sampled: SealedSet, factor: float, shards: int, real: SealedSet | None) -> None:
         self.factors[sampled.digest], self.cuts[sampled.digest] = factor, shards

@@ -16,7 +16,7 @@ from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet, digest_of
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
-from gristmill.shards.stage import ArtifactRef, Stage
+from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 
@@ -136,7 +136,7 @@ def _parse(settings: PairSettings | TextSettings, without: SealedSet | None) -> 
         **test,
         **dict(settings.cleaning),
     )
-    return ParseText.stage(parse, test=None if without is None else ArtifactRef(without.url, without.digest))
+    return ParseText.stage(parse, test=None if without is None else without.ref)
 
 
 def _text_column(test: SealedSet) -> str:
@@ -156,7 +156,7 @@ def unique(run: Run, parsed: SealedSet, name: str, settings: DuplicateSettings) 
 
     listed = run.source(f"parts_{name}", parts, {"parts": number})
     search = SearchSettings(number=number, **dict(settings))
-    records = ArtifactRef(parsed.url, parsed.digest)
+    records = parsed.ref
     found = run.step(Step(f"repeated_{name}", (Search.stage(search, records=records),), listed))
-    reject = RejectFound.stage(settings, found=ArtifactRef(found.url, found.digest))
+    reject = RejectFound.stage(settings, found=found.ref)
     return run.step(Step(name, (reject,), parsed))

@@ -26,7 +26,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.settings import Settings
-from gristmill.shards.stage import ArtifactRef, Stage
+from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 LEAST_TEXTS = 10  # in-domain texts below which an experiment is pointless
@@ -264,7 +264,7 @@ def _pairs(
         identity = {"records": pairs.records, "near": near, "domains": [chosen, sorted(domains)], "words": pairs.words}
         return run.source("pairs", tables, {**identity, "without": without.digest, **_made(run)})
     found = prepare_text(run, pairs.files, "listed_pairs", without=without)
-    apart = () if references is None else (KeptApart.stage(references=ArtifactRef(references.url, references.digest)),)
+    apart = () if references is None else (KeptApart.stage(references=references.ref),)
     made = run.step(Step("pairs", (_spoken(source=langs[0], target=langs[1]), *apart), found))
     refuse_empty(made, "pairs")
     return made

@@ -34,7 +34,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.job import TrainJob
-from gristmill.shards.stage import ArtifactRef, Resources, Stage
+from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
 ROW_BYTES = 1024  # assumed maximum of text per record, as a shard's size includes other columns
@@ -140,26 +140,22 @@ def train_ngrams_distributed(
     counting = _reading(CountUnit.stage(wanted, resources=resources, vocabulary=words), texts)
     counts = _whole(run.step(Step(f"{name}_counts", (counting,), given, cut=Cut(rows=1))))
     listed = run.source(f"{name}_parts", lambda: _part_tables(parts), {"parts": parts})
-    merged = each_part(MergeCounts.stage(split, resources=resources, counts=_ref(counts), vocabulary=words))
+    merged = each_part(MergeCounts.stage(split, resources=resources, counts=counts.ref, vocabulary=words))
     read = {"merged": merged, "vocabulary": vocabulary}
     summing = TrainJob(f"{name}_totals", loop=ngram_parts.totals, settings=model, inputs=read, stepwise=False)
     totals = run.train([summing])[0]
-    contexts = each_part(SumContexts.stage(split, resources=resources, merged=_ref(merged), totals=totals.ref))
+    contexts = each_part(SumContexts.stage(split, resources=resources, merged=merged.ref, totals=totals.ref))
     writing = WriteLines.stage(
         model,
         resources=resources,
-        merged=_ref(merged),
+        merged=merged.ref,
         totals=totals.ref,
-        contexts=_ref(contexts),
+        contexts=contexts.ref,
         vocabulary=words,
     )
     lines = each_part(writing)
     read = {"lines": lines, "totals": totals, "vocabulary": vocabulary}
     return run.train([TrainJob(name, loop=ngram_parts.join, settings=model, inputs=read, stepwise=False)])[0]
-
-
-def _ref(data: SealedSet) -> ArtifactRef:
-    return ArtifactRef(data.url, data.digest)
 
 
 def _whole(made: SealedSet) -> SealedSet:
@@ -179,7 +175,7 @@ def _columns(texts: Texts) -> tuple[str, ...]:
 
 def _reading(stage: Stage, texts: Texts) -> Stage:
     """Return a stage whose actor reads units of texts (:class:`gristmill.actors.text.ngram_texts.UnitTexts`)."""
-    refs = {f"texts_{place}": _ref(data) for place, (data, _) in enumerate(texts)}
+    refs = {f"texts_{place}": data.ref for place, (data, _) in enumerate(texts)}
     return replace(stage, artifacts={**stage.artifacts, **refs})
 
 

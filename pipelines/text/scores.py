@@ -20,7 +20,6 @@ from gristmill.models.measures.significance import Interval
 from gristmill.models.measures.wer import WerResult
 from gristmill.models.measures.wer import score as word_errors
 from gristmill.pipelines.report.report import MetricRow
-from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.parquet import read_table
@@ -201,13 +200,12 @@ def translation_metrics(
 
 def filtered_examples(kept: SealedSet, number: int = 5) -> dict[str, list[dict[str, Any]]]:
     """Return examples of kept and of rejected translations, from the first shard."""
-    rejected = kept.seal["rejects"][:1]
     sides = {
         "kept": kept.read(0, ["id", "source", "target"]).slice(0, number).to_pylist(),
         "dropped": [
             {"id": row["id"], "reason": row["reason"]}
-            for side in rejected
-            for row in read_table(store.join(kept.url, side["path"])).slice(0, number).to_pylist()
+            for file in kept.side("rejects")[:1]
+            for row in read_table(kept.url, file).slice(0, number).to_pylist()
         ],
     }
     return sides

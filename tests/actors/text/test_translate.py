@@ -155,7 +155,7 @@ def test_empty_and_too_long_texts_are_rejected(translator):
 
 
 def test_a_translator_without_the_target_language_is_refused(translator, tmp_path):
-    ref = ArtifactRef(translator.url, translator.digest)
+    ref = translator.ref
     with pytest.raises(UserError, match="from 'en' into 'hi'; expected from 'en' into 'mr'"):
         stages(ref, TranslationSettings(), source_lang="en", target_lang="mr")
     with pytest.raises(UserError, match="expected from 'fr' into 'hi'"):

@@ -1,0 +1,108 @@
+"""Stored bytes are compared with their digests before a value of them is used.
+
+A file named by a receipt, a seal or an artifact is compared with the digest they hold. The small JSON files that hold
+those digests carry one of their own, over every byte that follows it and over their kind, so that neither a flipped
+bit nor an exchanged file is read as something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gristmill.shards import canonical, store
+from gristmill.shards.errors import Damaged
+
+_HEAD, _TAIL = b'{"check":"', b'",'
+_HEX = 64  # characters of a SHA-256
+_PIECE = 8 << 20  # bytes
+
+
+def encode(kind: str, value: Mapping[str, Any]) -> bytes:
+    """Return a JSON object's canonical form with a checksum as its first key.
+
+    Example:
+        >>> data = encode("plan", {"rows": 2})
+        >>> decode("plan", data, "made/plan.json")
+        {'rows': 2}
+    """
+    body = canonical.dumps(value)
+    return _HEAD + _check(kind, body).encode() + _TAIL + body[1:]
+
+
+def decode(kind: str, data: bytes, url: str) -> dict[str, Any]:
+    """Return the object that :func:`encode` wrote.
+
+    Raises:
+        Damaged: the bytes are not those that were written, or are of another kind of file.
+    """
+    start = len(_HEAD) + _HEX + len(_TAIL)
+    body = b"{" + data[start:]
+    if data[:start] != _HEAD + _check(kind, body).encode() + _TAIL:
+        raise Damaged(url, f"its contents do not match their checksum (a damaged {kind}, or one of an earlier version)")
+    return json.loads(body)
+
+
+def _check(kind: str, body: bytes) -> str:
+    return canonical.sha256(kind.encode() + b"\n" + body)
+
+
+def read(kind: str, url: str) -> dict[str, Any] | None:
+    """Return the object at a URL, or ``None`` if there is no such file.
+
+    Raises:
+        Damaged: as :func:`decode`.
+    """
+    data = store.read_if_present(url)
+    return None if data is None else decode(kind, data, url)
+
+
+def compare(data: bytes, sha256: str, url: str, size: int | None = None) -> bytes:
+    """Return the bytes of a file if they are those that were committed.
+
+    Raises:
+        Damaged: they are not.
+    """
+    if size is not None and len(data) != size:
+        raise Damaged(url, f"holds {len(data)} bytes, {size} were committed")
+    found = canonical.sha256(data)
+    if found != sha256:
+        raise _other_bytes(url, found, sha256)
+    return data
+
+
+def _other_bytes(url: str, found: str, expected: str) -> Damaged:
+    fault = f"its bytes are not those that were committed (sha256 {found[:12]}, expected {expected[:12]})"
+    return Damaged(url, fault)
+
+
+def check_file(url: str, sha256: str) -> None:
+    """Compare a committed file of any size with its digest, without holding it; raises as :func:`read_file`."""
+
+    def read() -> str:
+        found = hashlib.sha256()
+        with store.open_read(url) as source:
+            while piece := source.read(_PIECE):
+                found.update(piece)
+        return found.hexdigest()
+
+    try:
+        found = store.patiently(url, read)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Damaged(url, "the file is missing") from None
+    if found != sha256:
+        raise _other_bytes(url, found, sha256)
+
+
+def read_file(url: str, sha256: str, size: int | None = None) -> bytes:
+    """Return the bytes of a committed file.
+
+    Raises:
+        Damaged: it is missing, or its bytes are not those that were committed.
+    """
+    data = store.read_if_present(url)
+    if data is None:
+        raise Damaged(url, "the file is missing")
+    return compare(data, sha256, url, size)

@@ -1,0 +1,29 @@
+"""Compares what is opened by URL with the digest by which it was given."""
+
+from __future__ import annotations
+
+from gristmill.shards import store
+from gristmill.shards.artifact import MARK, get_artifact
+from gristmill.shards.dataset import SEAL, read_seal
+from gristmill.shards.stage import ArtifactRef
+
+
+def check_ref(ref: ArtifactRef) -> None:
+    """Check that the set or artifact at a reference's URL is still the one that it names; others are not looked at.
+
+    Raises:
+        Damaged: it is missing or is another one.
+    """
+    if ref.commit == MARK:
+        artifact = get_artifact(ref.url)
+        found = [] if artifact is None else [artifact.digest]
+    elif ref.commit == SEAL:
+        found, version = [], 0
+        while (seal := read_seal(ref.url, version)) is not None:
+            found.append(str(seal["digest"]))
+            version += 1
+    else:
+        return
+    if ref.digest not in found:
+        there = f"holds {found[-1][:12]}" if found else "is missing"
+        raise Damaged(store.join(ref.url, ref.commit), f"{there}, {ref.digest[:12]} was expected")
