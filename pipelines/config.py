@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import json
@@ -28,12 +29,13 @@ from gristmill import configs, pipelines
 from gristmill.cluster.metrics import Price
 from gristmill.cluster.placement import Placement
 from gristmill.cluster.training_log import LogSettings
-from gristmill.shards import canonical, names, store
-from gristmill.shards.errors import UserError, one_line
+from gristmill.shards import canonical, checked, names, store
+from gristmill.shards.errors import Damaged, UserError, one_line
 from gristmill.shards.settings import Settings
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_KIND = "settings"
 SAVED = "config.json"  # below OUT: the settings of the newest run
 # Settings of execution: no result depends on them.
 _EXECUTION = ("out", "runner", "workers", "resources", "price", "log", "beside")
@@ -174,10 +176,10 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
 def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
     """Return the recipe last run under ``out``, from its saved settings."""
     url = store.join(out, SAVED)
-    data = store.read_if_present(url)
-    if data is None:
+    saved = read_saved(out)
+    if saved is None:
         raise UserError(f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run`")
-    values = _read(url, data.decode(), overrides)
+    values = _read(url, canonical.dumps(saved).decode(), overrides)
     beside = values.pop("beside", None)
     for folder in (beside, "."):
         names.look_in(folder or ".")
@@ -187,12 +189,29 @@ def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
 def save(loaded: Loaded) -> bool:
     """Save the settings under the output, unless only settings changed that no result depends on."""
     url = store.join(loaded.common.out, SAVED)
-    values, old = loaded.to_json(), store.read_if_present(url)
+    values = loaded.to_json()
     values |= {"beside": loaded.beside} if loaded.beside else {}
-    if old is not None and _matter(json.loads(old)) == _matter(values):
-        return False
-    store.write_bytes(url, canonical.dumps(values))
+    with contextlib.suppress(Damaged):  # then it is written anew
+        old = read_saved(loaded.common.out)
+        if old is not None and _matter(old) == _matter(values):
+            return False
+    store.write_bytes(url, checked.encode(_KIND, values))
     return True
+
+
+def read_saved(out: str) -> dict[str, Any] | None:
+    """Return the settings saved under an output, or ``None`` if there are none.
+
+    Raises:
+        Damaged: the file is not as it was written.
+    """
+    return checked.read(_KIND, store.join(out, SAVED))
+
+
+def saved_digest(out: str) -> str:
+    """Return the digest of the settings that are saved under an output; "" if there are none."""
+    data = store.read_if_present(store.join(out, SAVED))
+    return "" if data is None else canonical.sha256(data)
 
 
 def _matter(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from gristmill.pipelines.progress import RunProgress, plural
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
 from gristmill.shards.dataset import SealedSet, check_made, digest_of, find_sealed, seal_tables
 from gristmill.shards.engine import Runner, is_finished, run_step, step_url
@@ -20,6 +19,7 @@ from gristmill.shards.job import TrainJob
 from gristmill.shards.step import Step
 
 LEDGER = "run.json"
+_KIND = "ledger"
 
 T = TypeVar("T")
 
@@ -215,8 +215,11 @@ class Run:
             self.on_first()
         self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept, summary or {}))
 
-    def write_ledger(self, recipe: str) -> bool:
-        """Write the list of folders that belong to the run as configured now; return whether it changed."""
+    def write_ledger(self, recipe: str, settings: str) -> bool:
+        """Write the list of folders that belong to the run as configured now; return whether it changed.
+
+        ``settings`` is the digest of the saved settings: a run of others has begun since if they have changed.
+        """
         entries = [
             {
                 "name": t.name,
@@ -226,12 +229,22 @@ class Run:
             }
             for t in self.trace
         ]
-        data = json.dumps({"recipe": recipe, "made": entries}, indent=1).encode()
+        data = checked.encode(_KIND, {"recipe": recipe, "settings": settings, "made": entries})
         url = store.join(self.out, LEDGER)
         if store.read_if_present(url) == data:
             return False
         store.write_bytes(url, data)
         return True
+
+
+def read_ledger(out: str) -> dict[str, Any] | None:
+    """Return the recipe, the digest of the settings, and the sets, artifacts and models of the newest finished run
+    under ``out``; ``None`` if no run was finished.
+
+    Raises:
+        Damaged: the file is not as it was written.
+    """
+    return checked.read(_KIND, store.join(out, LEDGER))
 
 
 def source_fingerprint(name: str, identity: Mapping[str, Any]) -> str:

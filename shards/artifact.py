@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.shards import canonical, checked, store
-from gristmill.shards.errors import Alarm
+from gristmill.shards.errors import Alarm, Damaged
 from gristmill.shards.stage import ArtifactRef
 
 MARK = "artifact.json"

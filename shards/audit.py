@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import get_artifact
-from gristmill.shards.dataset import SealedSet, ShardEntry, row_totals
+from gristmill.shards.dataset import SealedSet, ShardEntry, row_totals, seal_content
 from gristmill.shards.engine import PLAN, read_plan
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import COUNTS, UNREADABLE, find_below, seal_versions, why_unreadable
@@ -328,7 +328,7 @@ class _Audit:
     def _check_seal(self, receipts: Mapping[str, Receipt]) -> None:
         sealed, result = self.sealed, self.result
         if len(receipts) == len(sealed.shards):
-            content = [str(sealed.schema), [[entry.name, receipts[entry.name].digest] for entry in sealed.shards]]
+            content = seal_content(sealed.schema, [receipts[entry.name] for entry in sealed.shards])
             if canonical.digest(content) != sealed.digest:
                 self.gap("seal.json", "its digest is not that of its shards")
         for key in COUNTS:

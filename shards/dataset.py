@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.shards import canonical, checked, store
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.parquet import StoredFile, read_table
 from gristmill.shards.receipt import Receipt, commit, store_table
 from gristmill.shards.stage import ArtifactRef, check_totals
@@ -77,6 +77,13 @@ class SealedSet:
         return tuple(
             name for name in (entries[0]["totals"] if entries else ()) if all(name in e["totals"] for e in entries)
         )
+
+    @property
+    def files(self) -> Iterator[StoredFile]:
+        """All files that it stores."""
+        yield from self.shards
+        for kind in ("rejects", "quarantine"):
+            yield from self.side(kind)
 
     def read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of one shard; a damaged one raises :class:`~gristmill.shards.errors.Damaged`."""
@@ -164,12 +171,12 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
     reasons: dict[str, int] = {}
     errors: dict[str, int] = {}
     counts = dict.fromkeys(("records_in", "records_out", "rejected", "quarantined"), 0)
-    content: list[Any] = [str(schema), []]
+    kept: list[Receipt] = []
     sides: dict[str, list[dict[str, Any]]] = {"rejects": [], "quarantine": []}
     for receipt in receipts:
         data = receipt.data
         entries.append({**asdict(data), "name": receipt.shard, "totals": receipt.totals})
-        content[1].append([receipt.shard, receipt.digest])
+        kept.append(receipt)
         again = receipt.requeue_of is not None  # requeued records count as input once
         counts["records_in"] += 0 if again else receipt.records_in
         counts["records_out"] += receipt.records_out
@@ -185,7 +192,7 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
                 found.append({**asdict(stored), "shard": receipt.shard})
     seal = {
         "name": name,
-        "digest": canonical.digest(content),
+        "digest": canonical.digest(seal_content(schema, kept)),
         "schema": schema.serialize().to_pybytes().hex(),
         "shards": entries,
         **counts,
@@ -201,6 +208,13 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
             return SealedSet(url, sealed)
         version += 1
     return SealedSet(url, seal)
+
+
+def seal_content(schema: pa.Schema | bytes, receipts: Iterable[Receipt]) -> list[Any]:
+    """Return what the digest of a set covers: its columns, and all that its shards store."""
+    if isinstance(schema, bytes):
+        schema = pa.ipc.read_schema(pa.py_buffer(schema))
+    return [str(schema), [[receipt.shard, receipt.digest] for receipt in receipts]]
 
 
 def row_totals(table: pa.Table, names: Iterable[str] = ()) -> dict[str, float]:

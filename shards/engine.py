@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.dataset import SealedSet, check_made, find_sealed, put_seal
-from gristmill.shards.errors import TooManyQuarantined
+from gristmill.shards.errors import Damaged, TooManyQuarantined
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.parquet import read_table
 from gristmill.shards.receipt import Receipt, check_stored, committed_shards, read_receipts
@@ -110,7 +110,7 @@ def run_step(
     # Base shards in the order of the index, each followed by the re-runs of its quarantined records.
     place = {spec.name: number for number, spec in enumerate(specs)}
     order = sorted(tally.receipts.values(), key=lambda receipt: (place[receipt.base], receipt.run))
-    check_stored(url, order)
+    check_stored(url, (file for receipt in order for file in receipt.files))
     sealed = put_seal(
         url,
         step.name,

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.ahead import AT_ONCE, read_ahead
-from gristmill.shards.errors import Alarm
+from gristmill.shards.errors import Alarm, Damaged
 from gristmill.shards.parquet import StoredFile, describe, encode_table
 
 RECEIPTS = "receipts"
@@ -157,19 +157,18 @@ def check_files(url: str, receipt: Receipt) -> None:
         checked.read_file(store.join(url, file.path), file.sha256, file.bytes)
 
 
-def check_stored(url: str, receipts: Iterable[Receipt]) -> None:
-    """Check that each file of some receipts is there and as long as it was, by one listing of each folder.
+def check_stored(url: str, files: Iterable[StoredFile]) -> None:
+    """Check that files of a set are there and as long as they were, by one listing of each folder.
 
     Raises:
         Damaged: a file is missing or of another size.
     """
     sizes: dict[str, dict[str, int]] = {}
-    for receipt in receipts:
-        for file in receipt.files:
-            folder, _, name = file.path.rpartition("/")
-            if folder not in sizes:
-                sizes[folder] = store.list_sizes(store.join(url, folder))
-            size = sizes[folder].get(name)
-            if size != file.bytes:
-                fault = "the file is missing" if size is None else f"holds {size} bytes, {file.bytes} were committed"
-                raise Damaged(store.join(url, file.path), fault)
+    for file in files:
+        folder, _, name = file.path.rpartition("/")
+        if folder not in sizes:
+            sizes[folder] = store.list_sizes(store.join(url, folder))
+        size = sizes[folder].get(name)
+        if size != file.bytes:
+            fault = "the file is missing" if size is None else f"holds {size} bytes, {file.bytes} were committed"
+            raise Damaged(store.join(url, file.path), fault)

@@ -172,6 +172,7 @@ class ShardTask:
         work.seconds["commit"] = time.perf_counter() - begun
         attempt = {
             "host": socket.gethostname(),
+            "at": round(time.time(), 3),
             "seconds": {key: round(value, 6) for key, value in work.seconds.items()},
             "batches_halved": work.batches_halved,
             "batches_split": work.batches_split,

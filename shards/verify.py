@@ -5,6 +5,7 @@ from __future__ import annotations
 from gristmill.shards import store
 from gristmill.shards.artifact import MARK, get_artifact
 from gristmill.shards.dataset import SEAL, read_seal
+from gristmill.shards.errors import Damaged
 from gristmill.shards.stage import ArtifactRef
 
 

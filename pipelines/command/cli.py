@@ -175,6 +175,16 @@ def audit(out: Out) -> None:
 
 @app.command()
 @_reports_errors
+def repair(out: Out) -> None:
+    """Move damaged work of OUT aside, so that the next run makes it again."""
+    from gristmill.pipelines.command.repair import repair_output
+    from gristmill.shards.store import absolute
+
+    repair_output(absolute(out))
+
+
+@app.command()
+@_reports_errors
 def inspect(
     url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set or the output of a run.")],
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show of each set.")] = 5,

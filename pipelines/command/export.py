@@ -18,7 +18,7 @@ from gristmill.actors.export import ExportSettings, writer
 from gristmill.pipelines.command.export_manifests import Export, manifests
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.progress import RunProgress
-from gristmill.pipelines.run import LEDGER, Cluster
+from gristmill.pipelines.run import Cluster, read_ledger
 from gristmill.shards import canonical, store
 from gristmill.shards.dataset import SealedSet, find_sealed
 from gristmill.shards.engine import run_step, step_url
@@ -113,9 +113,9 @@ def find_set(url: str) -> SealedSet:
 def _of_newest_run(url: str) -> set[str]:
     """Return the folders that belong to the newest run whose output is ``url`` or the folder around it."""
     for out in (url, url.rpartition("/")[0]):
-        data = store.read_if_present(store.join(out, LEDGER)) if out else None
-        if data is not None:
-            return {store.join(out, entry["path"]).rstrip("/") for entry in json.loads(data)["made"]}
+        ledger = read_ledger(out) if out else None
+        if ledger is not None:
+            return {store.join(out, entry["path"]).rstrip("/") for entry in ledger["made"]}
     return set()
 
 

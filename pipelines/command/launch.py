@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import tempfile
 import threading
 import time
@@ -15,10 +14,10 @@ from pydantic import ValidationError
 
 from gristmill.cluster.training_log import check
 from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.config import Common, Loaded, save
+from gristmill.pipelines.config import Common, Loaded, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run
-from gristmill.shards import store
+from gristmill.shards import checked, store
 from gristmill.shards.errors import UserError
 
 PLAN = "plan.json"  # below OUT: the latest estimate
@@ -164,7 +163,6 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
     begun = time.perf_counter()
     with leased(run, functools.partial(check_nodes, common)):
         report = loaded.run(loaded.config, run)
-        changed |= run.write_ledger(loaded.recipe)
         fresh = any(not entry.kept for entry in run.trace)
         actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}
         for entry in run.trace:
@@ -174,10 +172,25 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
         add_provenance(report, run)
         report.plan = {"estimate": estimate(common.out), "actual": actual}
         written = write_report(common.out, report)
+        written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished
     return run, fresh or changed or written
 
 
 def estimate(out: str) -> dict[str, Any]:
     """Return the estimate of ``gristmill plan`` for the run under ``out``; empty if there is none."""
-    data = store.read_if_present(store.join(out, PLAN))
-    return {} if data is None else json.loads(data)["estimate"]
+    made = read_plan(out)
+    return {} if made is None else made["estimate"]
+
+
+def write_plan(out: str, made: Mapping[str, Any]) -> None:
+    """Keep the estimate of a run, and the time at which it was made."""
+    store.write_bytes(store.join(out, PLAN), checked.encode("estimate", {**made, "at": time.time()}))
+
+
+def read_plan(out: str) -> dict[str, Any] | None:
+    """Return the newest estimate of the run under ``out``, or ``None``.
+
+    Raises:
+        Damaged: the file is not as it was written.
+    """
+    return checked.read("estimate", store.join(out, PLAN))

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gristmill.pipelines.command.launch import PLAN, check_storage
+from gristmill.pipelines.command.launch import check_storage, write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
 from gristmill.pipelines.progress import clock
-from gristmill.shards import canonical, store
 from gristmill.shards.errors import GristmillError, UserError, one_line, with_class
 
 SAMPLE = 48  # records of each source
@@ -93,7 +92,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     if not run.lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
     if made.seconds:
-        store.write_bytes(store.join(common.out, PLAN), canonical.dumps(made.to_json()))
+        write_plan(common.out, made.to_json())
     return made
 
 

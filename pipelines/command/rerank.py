@@ -47,7 +47,7 @@ def rerank_lists(
         # A list that cannot be scored costs only itself: no recipe's results depend on the number of them.
         ranked = run.step(Step("ranked", (stage,), _source(run, absolute(lists)), max_quarantine=1.0))
         fresh = any(not trace.kept for trace in run.trace)
-        run.write_ledger("rerank")
+        run.write_ledger("rerank", "")
     return ranked, fresh
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from gristmill.pipelines.command.launch import PLAN
+from gristmill.pipelines.command.launch import read_plan
+from gristmill.pipelines.config import saved_digest
 from gristmill.pipelines.progress import clock
+from gristmill.pipelines.run import read_ledger
 from gristmill.shards import store
+from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import planned_rows
-from gristmill.shards.errors import UserError
-from gristmill.shards.finding import find_below
-from gristmill.shards.receipt import RECEIPTS, read_receipts
+from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.finding import Found, find_below
+from gristmill.shards.receipt import check_stored, committed_shards, read_receipts
+from gristmill.shards.store import join
 
-REPORT = "report.json"  # below OUT: the last file that a run writes
+REPORT = "report.json"  # below OUT
 RECENT = 600.0  # seconds before the newest commit from which the rate is taken
 PATIENCE = 3.0  # multiple of the mean interval between commits after which there is no forecast
 SHORTEST = 60.0  # seconds without a commit that never end the forecast
@@ -50,7 +52,12 @@ class RunStatus:
     sets: list[SetStatus]  # by last activity, newest at the end
     share: float | None = None  # of the estimated time that is done, 0 to 1
     left: float | None = None  # seconds
-    over: bool = False  # the report is newer than all sets
+    over: bool = False  # the run with the settings saved last has ended, and all that it made is there
+
+    @property
+    def unreadable(self) -> list[SetStatus]:
+        """The sets and artifacts that are damaged."""
+        return [one for one in self.sets if one.state == "unreadable"]
 
     @property
     def under_way(self) -> list[SetStatus]:
@@ -69,6 +76,12 @@ class _Work:
     seconds: float = 0.0
     base: dict[str, int] = field(default_factory=dict)  # committed shards of the index: records in each
     planned: dict[str, int] | None = None
+    times: dict[str, float] = field(default_factory=dict)  # of commits, by the clock of the worker that made them
+
+    @property
+    def last(self) -> float | None:
+        """The Unix time of the newest commit, if one is known."""
+        return max(self.times.values(), default=None)
 
     def read(self, url: str, names: list[str]) -> None:
         """Add the new receipts."""
@@ -79,6 +92,8 @@ class _Work:
             self.rejected += receipt.rejected
             self.quarantined += receipt.quarantined - (receipt.records_in if again else 0)
             self.seconds += sum(receipt.attempt.get("seconds", {}).values())
+            if "at" in receipt.attempt:
+                self.times[receipt.shard] = receipt.attempt["at"]
             if not again:
                 self.base[receipt.shard] = receipt.records_in
         self.shards.update(new)
@@ -100,56 +115,60 @@ class StatusReader:
         found = find_below(self.out)
         sets = []
         for sealed in found.sealed:
-            work, times = self._of(sealed.url)
+            work = self._of(sealed.url)
             counts = (sealed.records, sealed.seal["rejected"], sealed.seal["quarantined"], work.seconds)
             number = len(work.base)
-            sets.append(SetStatus(sealed.name, sealed.url, "sealed", number, number, *counts, _newest(times)))
+            state = "sealed" if _is_there(sealed) else "unreadable"
+            sets.append(SetStatus(sealed.name, sealed.url, state, number, number, *counts, work.last))
         sets += [self._unsealed(found.names[url], url) for url in found.unsealed]
-        for state, urls, inner in (
-            ("artifact", found.artifacts, ""),
-            ("training", found.training, "checkpoints"),
-            ("unreadable", list(found.unreadable), None),
+        for state, urls in (
+            ("artifact", found.artifacts),
+            ("training", found.training),
+            ("unreadable", list(found.unreadable)),
         ):
-            for url in urls:
-                last = None if inner is None else _newest(_times(store.join(url, inner) if inner else url))
-                sets.append(SetStatus(found.names[url], url, state, last=last))
+            sets += [SetStatus(found.names[url], url, state) for url in urls]
         if not sets:
             raise UserError(f"{self.out}: there is no run here; expected the output of `gristmill run`")
         sets.sort(key=lambda one: (one.last or 0.0, one.name))
-        above = _times(self.out)
-        under = any(one.state in ("under way", "training") for one in sets)
-        over = not under and REPORT in above and above[REPORT] >= max(one.last or 0.0 for one in sets)
-        return RunStatus(sets, *self._forecast(sets, above.get(PLAN), over), over)
+        over = not any(one.state in ("under way", "training", "unreadable") for one in sets) and self._is_over(found)
+        return RunStatus(sets, *self._forecast(sets, over), over)
 
-    def _of(self, url: str) -> tuple[_Work, dict[str, float]]:
+    def _is_over(self, found: Found) -> bool:
+        """Return whether the run with the settings saved last has ended, and all that it made is there."""
+        ledger = read_ledger(self.out)
+        if ledger is None or ledger["settings"] != saved_digest(self.out) or not store.exists(join(self.out, REPORT)):
+            return False
+        there = {one.url for one in found.sealed} | set(found.artifacts)
+        return all(join(self.out, entry["path"]) in there for entry in ledger["made"])
+
+    def _of(self, url: str) -> _Work:
         work = self._work.setdefault(url, _Work())
-        times = {name.removesuffix(".json"): at for name, at in _times(store.join(url, RECEIPTS)).items()}
-        work.read(url, sorted(times))
-        return work, times
+        work.read(url, committed_shards(url))
+        return work
 
     def _unsealed(self, name: str, url: str) -> SetStatus:
-        work, times = self._of(url)
+        work = self._of(url)
         if work.planned is None:
             work.planned = planned_rows(url)
         planned = None if work.planned is None else sum(work.planned.values())
         total = None if work.planned is None else len(work.planned)
-        records, last = sum(work.base.values()), _newest(times)
-        rate = _rate([(times[shard], count) for shard, count in work.base.items() if times.get(shard)])
+        records = sum(work.base.values())
+        rate = _rate([(work.times[shard], count) for shard, count in work.base.items() if shard in work.times])
         left = max(0, planned - records) / rate if rate and planned is not None else None
-        counts = (work.rows, work.rejected, work.quarantined, work.seconds, last)
+        counts = (work.rows, work.rejected, work.quarantined, work.seconds, work.last)
         return SetStatus(name, url, "under way", len(work.base), total, *counts, records, planned, rate, left)
 
-    def _forecast(self, sets: list[SetStatus], made: float | None, over: bool) -> tuple[float | None, float | None]:
+    def _forecast(self, sets: list[SetStatus], over: bool) -> tuple[float | None, float | None]:
         """Return the share done and the seconds left by the plan, corrected by the pace of the steps under way."""
-        data = None if made is None else store.read_if_present(store.join(self.out, PLAN))
-        if data is None or made is None:
+        plan = read_plan(self.out)
+        if plan is None:
             return (1.0, 0.0) if over else (None, None)
-        estimate = json.loads(data)["estimate"]
+        made, estimate = plan["at"], plan["estimate"]
         whole = estimate.pop("seconds")
         if over or whole <= 0:
             return 1.0, 0.0
         left = whole - sum(part["seconds"] for part in estimate.values())  # time outside all sets: scoring, the report
-        now = {one.name: one for one in sets if (one.last or 0.0) >= made or one.state == "under way"}
+        now = {one.name: one for one in sets if one.last is None or one.last >= made or one.state == "under way"}
         for name, part in estimate.items():
             one = now.get(name)
             if one is None or one.state == "training":
@@ -170,21 +189,13 @@ def read_status(out: str) -> list[SetStatus]:
     return StatusReader(out).read().sets
 
 
-def _times(url: str) -> dict[str, float]:
-    """Return the Unix time of writing of each file in a folder; each kind of storage has its own key for it."""
-    fs, path = store.filesystem(url)
-    fs.invalidate_cache(path)
-    times = {}
-    for info in fs.ls(path, detail=True) if fs.exists(path) else []:
-        at: Any = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("last_modified")
-        at = at.timestamp() if isinstance(at, datetime) else at
-        if info["type"] != "directory":
-            times[store.last_name(info["name"])] = float(at) if isinstance(at, float | int) else 0.0
-    return times
-
-
-def _newest(times: dict[str, float]) -> float | None:
-    return max(times.values(), default=0.0) or None
+def _is_there(sealed: SealedSet) -> bool:
+    """Return whether all files of a set are there and as long as they were."""
+    try:
+        check_stored(sealed.url, sealed.files)
+    except Damaged:
+        return False
+    return True
 
 
 def _rate(commits: list[tuple[float, int]], now: float | None = None) -> float | None:
@@ -274,6 +285,11 @@ def _whole(status: RunStatus) -> list[str]:
     """Return the lines about the run as a whole."""
     if status.over:
         return ["all steps are finished", "whole run: finished"]
+    if status.unreadable:
+        return [
+            f"{one.name}: damaged; `gristmill audit` tells what, `gristmill repair` moves it aside"
+            for one in status.unreadable
+        ]
     under = len(status.under_way)
     # A training is visible from its first checkpoint.
     idle = "none under way and no report yet: the run is between steps, is starting a training, or was ended"

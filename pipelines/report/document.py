@@ -18,8 +18,11 @@ from gristmill.pipelines.report.tables import label_of, summary
 _VOLATILE = ("plan", "versions", "identity")
 
 
-def to_json(report: Report) -> bytes:
-    """Return ``report.json``: keys in a fixed order, no times of day, numbers that JSON can hold."""
+def to_json(report: Report, page: bytes = b"") -> bytes:
+    """Return ``report.json``: keys in a fixed order, no times of day, numbers that JSON can hold.
+
+    Its last key is a checksum over the rest and over the report's page.
+    """
     document: dict[str, Any] = {
         "title": report.title,
         "summary": summary(report),
@@ -53,15 +56,25 @@ def to_json(report: Report) -> bytes:
     document = _plain(document)
     lasting = {key: value for key, value in document.items() if key not in _VOLATILE}
     document["identity"] = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
+    document["checksum"] = _checksum(document, page)
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def identity(data: bytes) -> str | None:
-    """Return the identity of a written report, equal for equal results; ``None`` if the data is not a report."""
+def identity(data: bytes, page: bytes) -> str | None:
+    """Return the identity of a written report, equal for equal results; ``None`` if the two files are not as written."""
     try:
-        return json.loads(data).get("identity")
-    except (ValueError, AttributeError):
+        document = json.loads(data)
+        if document.pop("checksum") != _checksum(document, page):
+            return None
+        return document["identity"]
+    except (ValueError, TypeError, AttributeError, KeyError):
         return None
+
+
+def _checksum(document: Mapping[str, Any], page: bytes) -> str:
+    whole = hashlib.sha256(json.dumps(document).encode())
+    whole.update(page)
+    return whole.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -14,12 +14,13 @@ def write_report(out: str, report: Report) -> bool:
     A report with the same results as the existing one is not written, so that the measured times and library versions
     stay those of the run that did the work.
     """
-    data = to_json(report)
-    old = read_if_present(join(out, "report.json"))
-    page = join(out, "report.html")
-    if old is not None and identity(old) == identity(data) and read_if_present(page) is not None:
+    page = to_html(report).encode()
+    data = to_json(report, page)
+    places = [join(out, name) for name in ("report.json", "report.html")]
+    old = [read_if_present(place) or b"" for place in places]
+    if identity(*old) == identity(data, page):
         return False
     # The page first: a run killed between the two rewrites both.
-    write_bytes(page, to_html(report).encode())
-    write_bytes(join(out, "report.json"), data)
+    write_bytes(places[1], page)
+    write_bytes(places[0], data)
     return True

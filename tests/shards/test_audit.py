@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command.status import read_status
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.audit import AuditResult, audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
-from gristmill.shards.parquet import decode_table, encode_table
+from gristmill.shards.parquet import decode_table, describe, encode_table
 from gristmill.shards.step import Step
 from tests.pipelines.tiny import texts, twice, upper
 
@@ -46,26 +46,34 @@ def gaps(out: Path, name: str = "upper") -> str:
     return "\n".join(audit(out)[name].gaps)
 
 
+def edited(kind: str, path: Path, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Change a JSON file as one who knows its checksum would, and return its values."""
+    value = checked.decode(kind, path.read_bytes(), str(path))
+    change(value)
+    path.write_bytes(checked.encode(kind, value))
+    return value
+
+
 def rewrite(sealed: SealedSet, shard: int, change: Callable[[pa.Table], pa.Table]) -> None:
     """Change a shard's rows, and its receipt and the seal too, so that every digest fits."""
     receipt_path = Path(sealed.url) / "receipts" / f"{sealed.shards[shard].name}.json"
-    receipt = json.loads(receipt_path.read_bytes())
+    receipt = edited("receipt", receipt_path, lambda _: None)
     table = change(decode_table((Path(sealed.url) / receipt["data"]["path"]).read_bytes()))
     data = encode_table(table)
-    path = f"data/{receipt['shard']}-{canonical.sha256(data)[:16]}.parquet"
-    receipt["data"] = {"path": path, "sha256": canonical.sha256(data), "rows": table.num_rows, "bytes": len(data)}
-    receipt["totals"] = {"duration": 2.0 * table.num_rows}
-    store.write_bytes(str(Path(sealed.url) / path), data)
-    receipt_path.write_bytes(canonical.dumps(receipt))
+    file = describe(data, table.num_rows, lambda sha: f"data/{receipt['shard']}-{sha[:16]}.parquet")
+    store.write_bytes(str(Path(sealed.url) / file.path), data)
+    made = {"data": asdict(file), "totals": {"duration": 2.0 * table.num_rows}}
+    receipt = edited("receipt", receipt_path, lambda value: value.update(made))
     seal: dict[str, Any] = dict(sealed.seal)
     seal["shards"][shard] |= {**receipt["data"], "totals": receipt["totals"]}
-    shards = [json.loads((Path(sealed.url) / "receipts" / f"{e['name']}.json").read_bytes()) for e in seal["shards"]]
+    paths = [Path(sealed.url) / "receipts" / f"{entry['name']}.json" for entry in seal["shards"]]
+    shards = [edited("receipt", path, lambda _: None) for path in paths]
     digests = [
         [r["shard"], canonical.digest([r[k] and r[k]["sha256"] for k in ("data", "rejects", "quarantine")])]
         for r in shards
     ]
     seal["digest"] = canonical.digest([str(sealed.schema), digests])
-    (Path(sealed.url) / "seal.json").write_bytes(canonical.dumps(seal))
+    (Path(sealed.url) / "seal.json").write_bytes(checked.encode("seal", seal))
 
 
 def test_a_sound_run_has_no_gap_and_exact_counts(out: Path) -> None:
@@ -133,8 +141,7 @@ def test_a_lost_copy_is_found_only_if_its_record_is_gone(out: Path) -> None:
 
 def test_an_edited_receipt(out: Path) -> None:
     path = Path(find(out, "upper").url) / "receipts" / "000000.json"
-    receipt = json.loads(path.read_bytes())
-    path.write_bytes(canonical.dumps({**receipt, "rejected": 0, "records_in": 3}))
+    edited("receipt", path, lambda receipt: receipt.update(rejected=0, records_in=3))
     assert "says in, out, rejected, quarantined = (3, 3, 0, 0), the stored files give (4, 3, 1, 0)" in gaps(out)
 
 
@@ -145,15 +152,17 @@ def test_a_missing_receipt(out: Path) -> None:
 
 def test_an_edited_seal(out: Path) -> None:
     path = Path(find(out, "upper").url) / "seal.json"
-    path.write_bytes(canonical.dumps({**json.loads(path.read_bytes()), "rejected": 5}))
+    edited("seal", path, lambda seal: seal.update(rejected=5))
     assert "seal.json: says rejected = 5, the stored files give 1" in gaps(out)
 
 
 def test_a_plan_that_leaves_rows_out(out: Path) -> None:
     path = Path(find(out, "upper").url) / "step.json"
-    plan = json.loads(path.read_bytes())
-    plan["shards"][2]["slices"][0][2] -= 1
-    path.write_bytes(canonical.dumps(plan))
+
+    def shorten(plan: dict[str, Any]) -> None:
+        plan["shards"][2]["slices"][0][2] -= 1
+
+    edited("plan of a step", path, shorten)
     assert "rows 11 to 12 of in/" in gaps(out)
 
 
@@ -200,9 +209,32 @@ def test_a_torn_artifact_is_a_gap(out: Path, torn: bytes) -> None:
 def test_a_changed_file_of_an_artifact(out: Path) -> None:
     made = put_artifact(str(out / "count" / "0"), {"n.txt": b"1"}, {})
     Path(made.url, made.files["n.txt"]).write_bytes(b"2")
-    assert "n.txt: its bytes are not those that were committed" in "".join(
-        g for r in audit(out).values() for g in r.gaps
-    )
+    assert f"{made.files['n.txt']}: its bytes are not those that were committed" in gaps(out, "count")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("input_digests", None),
+        ("input_digests", ["0" * 64]),
+        ("artifacts", {"model": "0" * 64}),
+        ("fingerprint", "0" * 64),
+        ("name", "lower"),
+    ],
+)
+def test_a_seal_whose_lineage_is_not_that_of_its_plan(out: Path, key: str, value: Any) -> None:
+    edited("seal", Path(find(out, "upper").url) / "seal.json", lambda seal: seal.update({key: value}))
+    found = [gap for result in audit(out).values() for gap in result.gaps]
+    assert any("seal.json: says " + key in gap or "the seal names no input" in gap for gap in found)
+
+
+def test_a_file_beside_an_artifact_is_audited(out: Path) -> None:
+    store.write_bytes(str(out / "bank" / "0" / "samples" / "a.raw"), b"12")
+    beside = {"samples/a.raw": canonical.sha256(b"12")}
+    put_artifact(str(out / "bank" / "0"), {"index.json": b"{}"}, {}, beside=beside)
+    assert "bank" not in audit(out)
+    (out / "bank" / "0" / "samples" / "a.raw").write_bytes(b"13")
+    assert "samples/a.raw: its bytes are not those" in gaps(out, "bank")
 
 
 @pytest.mark.parametrize("name", ["step.json", "receipts/000001.json"])

@@ -1,0 +1,175 @@
+"""Moves damaged work of an output aside, so that the next run makes it again.
+
+A receipt whose files are not what was committed is moved with them, and the seal of its set too: then the set counts as
+unfinished, and the run makes the missing shards. Nothing is deleted: all that is moved lies below ``OUT/damaged.N`` as
+evidence. Whatever was made of a set is found again by its digest; if the set comes out otherwise this time, so is what
+depends on it made anew (law 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gristmill.shards import canonical, checked, store
+from gristmill.shards.artifact import MARK, find_made
+from gristmill.shards.dataset import read_seal, seal_content, seal_name
+from gristmill.shards.engine import PLAN, read_plan
+from gristmill.shards.errors import Damaged
+from gristmill.shards.finding import find_below
+from gristmill.shards.job import CHECKPOINTS
+from gristmill.shards.receipt import Receipt, committed_shards, find_receipt, receipt_url
+
+DAMAGED = "damaged"  # folders below OUT that hold what was moved: damaged.1, damaged.2, ...
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A file that was moved aside."""
+
+    url: str
+    fault: str
+
+
+class Mover:
+    """Moves files of an output into a new folder below it, under the same paths."""
+
+    def __init__(self, out: str) -> None:
+        self.moved: list[Moved] = []
+        self._out = out
+        taken = [int(name.rpartition(".")[2]) for name in store.list_names(out) if name.startswith(f"{DAMAGED}.")]
+        self.folder = store.join(out, f"{DAMAGED}.{max(taken, default=0) + 1}")
+
+    def move(self, url: str, fault: str) -> None:
+        """Move a file, which may be missing, and note what is wrong with it."""
+        inner = url.removeprefix(self._out).lstrip("/")
+        if store.exists(url):
+            store.move_file(url, store.join(self.folder, inner))
+        self.moved.append(Moved(url, fault))
+
+
+def repair(out: str, mover: Mover) -> Iterator[str]:
+    """Move the damaged files of an output aside, and yield the URL of each set and artifact that was looked at.
+
+    The caller holds the output's lease. Every stored byte is read, as by an audit.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gristmill.shards.artifact import get_artifact, put_artifact
+        >>> made = put_artifact("made/out/words/0", {"words.txt": b"on off"}, {})
+        >>> _ = Path("made/out/words/0", made.files["words.txt"]).write_bytes(b"on of")
+        >>> mover = Mover("made/out")
+        >>> len(list(repair("made/out", mover))), mover.moved[-1].fault
+        (1, 'a file of the artifact is damaged')
+        >>> get_artifact("made/out/words/0") is None
+        True
+    """
+    found = find_below(out)
+    folders = [sealed.url for sealed in found.sealed] + found.unsealed + found.artifacts + list(found.unreadable)
+    for folder in folders:
+        names = store.list_names(folder)
+        if MARK in names:
+            _artifact(folder, mover)
+        else:
+            _set(folder, names, mover)
+        yield folder
+    for folder in found.training:
+        _checkpoints(store.join(folder, CHECKPOINTS), mover)
+        yield folder
+
+
+def _set(folder: str, names: list[str], mover: Mover) -> None:
+    sound: dict[str, Receipt] = {}
+    before = len(mover.moved)
+    for shard in committed_shards(folder):
+        _shard(folder, shard, sound, mover)
+    plan = None
+    try:
+        plan = read_plan(folder)
+    except Damaged as error:
+        mover.move(error.url, error.fault)
+    versions = [name for name in names if name.startswith("seal")]
+    for version, name in enumerate(sorted(versions, key=lambda name: (len(name), name))):
+        url = store.join(folder, name)
+        # The versions of a seal are of the same shards.
+        moved = len(mover.moved) > before
+        fault = "a file of its set was moved aside" if moved else _seal_fault(folder, version, name, sound, plan)
+        if fault:
+            mover.move(url, fault)
+
+
+def _shard(folder: str, shard: str, sound: dict[str, Receipt], mover: Mover) -> None:
+    url = receipt_url(folder, shard)
+    try:
+        receipt = find_receipt(folder, shard)
+    except Damaged as error:
+        mover.move(url, error.fault)
+        return
+    assert receipt is not None  # it was listed
+    faults = []
+    for file in receipt.files:
+        try:
+            checked.check_file(store.join(folder, file.path), file.sha256)
+        except Damaged as error:
+            faults.append(error)
+    if not faults:
+        sound[shard] = receipt
+        return
+    for fault in faults:
+        mover.move(fault.url, fault.fault)
+    mover.move(url, "a file of the shard is damaged")
+
+
+def _seal_fault(
+    folder: str, version: int, name: str, sound: dict[str, Receipt], plan: dict[str, object] | None
+) -> str | None:
+    """Return what is wrong with a seal whose shards are all sound."""
+    if name != seal_name(version):
+        return f"{seal_name(version)} is missing"
+    try:
+        seal = read_seal(folder, version)
+    except Damaged as error:
+        return error.fault
+    assert seal is not None  # it was listed
+    lacking = [entry["name"] for entry in seal["shards"] if entry["name"] not in sound]
+    if lacking:
+        return f"the receipt of its shard {lacking[0]} is missing"
+    schema = bytes.fromhex(seal["schema"])
+    if canonical.digest(seal_content(schema, [sound[entry["name"]] for entry in seal["shards"]])) != seal["digest"]:
+        return "its digest is not that of its shards"
+    if seal.get("input_digests") is None:
+        return None if plan is None else "it names no input"
+    if plan is None:
+        return f"{PLAN} is missing"
+    identity = {key: value for key, value in plan.items() if key != "shards"}
+    return None if canonical.fingerprint(identity) == seal["fingerprint"] else "its fingerprint is not that of its plan"
+
+
+def _artifact(folder: str, mover: Mover) -> None:
+    mark = store.join(folder, MARK)
+    try:
+        artifact = find_made(folder)
+    except Damaged as error:
+        mover.move(mark, error.fault)
+        return
+    assert artifact is not None  # it was listed
+    faults = []
+    for path, sha in artifact.stored.items():
+        try:
+            checked.check_file(store.join(folder, path), sha)
+        except Damaged as error:
+            faults.append(error)
+    for fault in faults:
+        mover.move(fault.url, fault.fault)
+    if faults:
+        mover.move(mark, "a file of the artifact is damaged")
+    elif canonical.digest(artifact.sha256) != artifact.digest:
+        mover.move(mark, "its digest is not that of its files")
+
+
+def _checkpoints(folder: str, mover: Mover) -> None:
+    for name in store.list_names(folder):
+        try:
+            checked.check_file(store.join(folder, name), name.rpartition("-")[2])
+        except Damaged as error:
+            mover.move(error.url, error.fault)
