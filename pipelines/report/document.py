@@ -61,7 +61,7 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
 
 
 def identity(data: bytes, page: bytes) -> str | None:
-    """Return the identity of a written report, equal for equal results; ``None`` if the two files are not as written."""
+    """Return the identity of a written report, equal for equal results; ``None`` if the files are not as written."""
     try:
         document = json.loads(data)
         if document.pop("checksum") != _checksum(document, page):

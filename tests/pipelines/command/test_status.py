@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -13,7 +13,10 @@ from rich.console import Console
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command import status
+from gristmill.pipelines.command.launch import write_plan
 from gristmill.pipelines.command.status import StatusReader, show_status
+from gristmill.pipelines.run import Run
+from gristmill.shards import checked
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.errors import TooManyQuarantined
@@ -32,9 +35,24 @@ def stopped(tmp_path: Path) -> Path:
     """A step of three shards of which the last is not done; they were committed ten seconds apart, just now."""
     with pytest.raises(TooManyQuarantined):
         run_step(step(tmp_path, 0.1, {5: "break", 6: "break"}), str(tmp_path), InProcessRunner(), 0)
-    for age, receipt in zip((10, 0), sorted(tmp_path.glob("upper/*/receipts/*")), strict=True):
-        os.utime(receipt, (time.time() - age,) * 2)
+    set_ages(tmp_path, (10, 0))
     return tmp_path
+
+
+def set_ages(out: Path, ages: tuple[float, ...]) -> None:
+    """Make the shards committed that many seconds ago, by the clock of the worker."""
+    for age, path in zip(ages, sorted(out.glob("upper/*/receipts/*")), strict=True):
+        receipt = checked.decode("receipt", path.read_bytes(), str(path))
+        receipt["attempt"]["at"] = time.time() - age
+        path.write_bytes(checked.encode("receipt", receipt))
+
+
+def end(out: Path) -> None:
+    """Finish the run under way, as a recipe does at its end."""
+    run = Run(str(out), InProcessRunner())
+    run.step(step(out, 1.0, {5: "break", 6: "break"}))
+    (out / "report.json").write_text("{}")
+    run.write_ledger("tiny", "")
 
 
 def test_rate_and_time_to_go(stopped: Path) -> None:
@@ -45,8 +63,7 @@ def test_rate_and_time_to_go(stopped: Path) -> None:
 
 
 def test_a_stalled_step_has_no_forecast(stopped: Path) -> None:
-    for age, receipt in zip((500, 490), sorted(stopped.glob("upper/*/receipts/*")), strict=True):
-        os.utime(receipt, (time.time() - age,) * 2)
+    set_ages(stopped, (500, 490))
     (one,) = StatusReader(str(stopped)).read().under_way
     assert one.rate is None
     assert one.left is None
@@ -57,8 +74,8 @@ def test_the_whole_run_by_its_plan(stopped: Path) -> None:
     assert reader.read().left is None
     # The listing was there when it was planned, the step was to take 30 s and what comes behind it 40 s and 5 s.
     estimate = {"seconds": 75.0, "texts": {"seconds": 0.0}, "upper": {"seconds": 30.0}, "model": {"seconds": 40.0}}
-    (stopped / "plan.json").write_text(json.dumps({"estimate": estimate}))
-    os.utime(stopped / "plan.json", (time.time() - 60,) * 2)
+    write_plan(str(stopped), {"estimate": estimate})
+    set_ages(stopped, (-1, -11))  # after the estimate
     found = reader.read()
     assert found.left == pytest.approx(10 + 40 + 5, rel=0.05)
     assert found.share == pytest.approx(1 - 55 / 75, rel=0.05)
@@ -107,8 +124,7 @@ def test_watching_tells_lines_until_the_run_is_over(
         """Between the first look and the second the run ends."""
         if seconds != 5.0:
             return  # an actor's
-        run_step(step(stopped, 1.0, {5: "break", 6: "break"}), str(stopped), InProcessRunner(), 0)
-        (stopped / "report.json").write_text("{}")
+        end(stopped)
 
     monkeypatch.setattr(time, "sleep", finish)
     show_status(str(stopped), watch=5.0)
@@ -120,10 +136,39 @@ def test_watching_tells_lines_until_the_run_is_over(
 
 
 def test_watching_lives_on_a_terminal(stopped: Path) -> None:
-    run_step(step(stopped, 1.0, {5: "break", 6: "break"}), str(stopped), InProcessRunner(), 0)
-    (stopped / "report.json").write_text("{}")
+    end(stopped)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=140, height=40)
     status._live(StatusReader(str(stopped)), 1.0, console)
     assert "whole run: finished" in stream.getvalue()
     assert "sealed" in stream.getvalue()
+
+
+def test_the_clocks_of_files_decide_nothing(stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As after a copy, which gives all files a new time, or with a clock that went ahead."""
+    end(stopped)
+    copied = tmp_path_factory.mktemp("copied") / "out"
+    shutil.copytree(stopped, copied)
+    assert StatusReader(str(copied)).read().over
+    for path in copied.rglob("*/seal.json"):
+        os.utime(path, (time.time() + 86400,) * 2)
+    os.utime(copied / "report.json", (1.0, 1.0))
+    assert StatusReader(str(copied)).read().over
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "seal", "ledger"])
+def test_what_cannot_be_read_is_not_finished(stopped: Path, damage: str) -> None:
+    end(stopped)
+    (folder,) = (stopped / "upper").iterdir()
+    if damage == "ledger":
+        (stopped / "run.json").unlink()
+    elif damage == "seal":
+        (folder / "seal.json").write_bytes(b"{}")
+    elif damage == "gone":
+        next(folder.glob("data/*")).unlink()
+    else:
+        data = next(folder.glob("quarantine/*"))
+        data.write_bytes(data.read_bytes()[:-1])
+    found = StatusReader(str(stopped)).read()
+    assert not found.over
+    assert [one.name for one in found.unreadable] == ([] if damage == "ledger" else ["upper"])
