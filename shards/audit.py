@@ -44,8 +44,8 @@ class AuditResult:
         return {**whole, "url": self.url, "gaps": self.gaps}
 
 
-def audit_below(url: str) -> Iterator[AuditResult]:
-    """Audit each sealed set at a URL or below it, and the artifacts beside them.
+def audit_below(url: str, seen: set[str] | None = None) -> Iterator[AuditResult]:
+    """Audit each sealed set at a URL or below it, and the artifacts beside them; their URLs are added to ``seen``.
 
     Raises:
         UserError: there is no sealed set.
@@ -61,6 +61,8 @@ def audit_below(url: str) -> Iterator[AuditResult]:
         raise UserError(
             f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
         )
+    if seen is not None:
+        seen.update([sealed.url for sealed in found.sealed], found.artifacts, found.unreadable)
     # By digest, so that an output that was moved is audited at its new place.
     near = {digest: sealed.url for sealed in found.sealed for digest in seal_versions(sealed.url)}
     for sealed in found.sealed:

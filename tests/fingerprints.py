@@ -135,7 +135,7 @@ class Paper(Run):
         self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> Artifact:
         """Stand in for an artifact."""
-        return StandArtifact(store.join(self.out, name), name, {"model.safetensors": ""})
+        return StandArtifact(store.join(self.out, name), name, {"model.safetensors": ""}, {})
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
         """Note the trainings; equal ones are one."""
@@ -143,7 +143,7 @@ class Paper(Run):
         for job in jobs:
             self._note_identity(job.name, job.identity())
             digest = f"{job.name}/{self.noted[job.name][-1]}"
-            made.append(StandArtifact(store.join(self.out, digest), digest, {"model.safetensors": ""}))
+            made.append(StandArtifact(store.join(self.out, digest), digest, {"model.safetensors": ""}, {}))
             files = translator_files() if "translator" in job.name else {}
             files = acoustic_files() if job.name == "teacher" else files
             for file, data in files.items():  # stages that use the model look into them

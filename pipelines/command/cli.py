@@ -160,11 +160,11 @@ def audit(out: Out) -> None:
     """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
     import json
 
-    from gristmill.shards.audit import audit_below
+    from gristmill.pipelines.command.audit import audit_output
     from gristmill.shards.store import absolute
 
     gaps = 0
-    for result in audit_below(absolute(out)):
+    for result in audit_output(absolute(out)):
         print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
         for gap in result.gaps:
             print(f"gristmill: gap: {gap}", file=sys.stderr)

@@ -237,3 +237,44 @@ def test_an_output_can_be_moved(gristmill, recipe, tmp_path) -> None:
     shutil.move(tmp_path / "out", tmp_path / "moved")
     assert gristmill("audit", tmp_path / "moved").exit_code == 0
     assert "nothing to do" in gristmill("run", recipe, f"out={tmp_path}/moved").stdout
+
+
+def test_damage_is_named_audited_repaired_and_made_again(gristmill, recipe: Path, tmp_path: Path) -> None:
+    assert gristmill("run", str(recipe)).exit_code == 0
+    before = gristmill("audit", f"{tmp_path}/out").stdout
+    data = sorted((tmp_path / "out").glob("upper/*/data/*"))[1]
+    data.write_bytes(data.read_bytes()[:-1])
+    name = str(data.relative_to(tmp_path / "out"))
+
+    shown = gristmill("inspect", str(tmp_path / "out" / "upper"), "--n", "100")
+    assert shown.exit_code == 1
+    assert f"{data}: holds {data.stat().st_size} bytes, {data.stat().st_size + 1} were committed" in shown.stderr
+    assert "gristmill repair OUT" in shown.stderr
+    assert gristmill("audit", f"{tmp_path}/out").exit_code == 1
+    assert "upper: damaged" in gristmill("status", f"{tmp_path}/out").stdout
+
+    done = gristmill("repair", f"{tmp_path}/out")
+    assert done.exit_code == 0
+    assert f"{name}: its bytes are not those that were committed" in done.stdout
+    assert (tmp_path / "out" / "damaged.1" / name).exists()
+    again = gristmill("run", str(recipe))
+    assert again.exit_code == 0
+    assert "made 1 sets" in again.stdout
+    assert gristmill("audit", f"{tmp_path}/out").stdout == before
+    assert "nothing is damaged" in gristmill("repair", f"{tmp_path}/out").stdout
+
+
+def test_an_audit_covers_the_files_of_the_run(gristmill, recipe: Path, tmp_path: Path) -> None:
+    assert gristmill("run", str(recipe)).exit_code == 0
+    (tmp_path / "out" / "config.json").write_bytes(b"{}")
+    next((tmp_path / "out").glob("copies/*/seal.json")).unlink()
+    found = gristmill("audit", f"{tmp_path}/out")
+    assert found.exit_code == 1
+    assert "config.json: its contents do not match their checksum" in found.stderr
+    assert "run.json: copies was made in copies/" in found.stderr
+
+
+def test_there_must_be_something_to_repair(gristmill, tmp_path: Path) -> None:
+    refused = gristmill("repair", str(tmp_path))
+    assert refused.exit_code == 2
+    assert "there is no run here; expected the output of `gristmill run`" in refused.stderr
