@@ -130,7 +130,7 @@ def memory(field: str) -> float:
 def made_up(shard: str, data: StoredFile | None = None) -> Receipt:
     """Return a receipt as long as real ones; its data does not exist unless given."""
     sha = canonical.sha256(shard.encode())
-    data = data or StoredFile(f"data/{shard}-{sha[:16]}.parquet", sha, 3600, 63_000_000)
+    data = data or StoredFile(f"data/{shard}-{sha[:16]}.parquet", sha, 3600, 63_000_000, sha)
     attempt = {"host": "worker-0123", "seconds": {"gpu": SECONDS, "commit": 1.25}, "batches_halved": 0, "measures": {}}
     totals = {"duration": 36000 + len(shard) / 7}
     return Receipt(shard, data, None, None, data.rows, data.rows, 0, 0, totals=totals, attempt=attempt)
@@ -242,7 +242,7 @@ def ray(place: str, shards: int, actors: int = 16, sleep: float = 0.1) -> dict[s
 
     session.start(actors)
     one = seal_tables(f"{place}/one", "one", [pa.table([["a"], ["x"], [1.0]], schema=ROWS)]).shards[0]
-    data = StoredFile(f"../one/{one.path}", one.sha256, one.rows, one.bytes)
+    data = StoredFile(f"../one/{one.path}", one.sha256, one.rows, one.bytes, one.footer)
     source = corpus(f"{place}/corpus", shards, data)
     need = Resources(cpus=1.0, min_workers=actors, max_workers=actors)
     where = "benchmarks.fleet_simulation:Sleeper"

@@ -68,7 +68,7 @@ class Stand(SealedSet):
     @property
     def shards(self) -> list[ShardEntry]:  # type: ignore[override]
         """One shard."""
-        return [ShardEntry("000000", "data/000000.parquet", "", ROWS, 1)]
+        return [ShardEntry("data/000000.parquet", "", ROWS, 1, "", name="000000")]
 
     def read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows."""

@@ -26,7 +26,7 @@ class Cluster:
 
 
 def receipt(seconds: float) -> Receipt:
-    return Receipt("s", StoredFile("", "", 0, 0), None, None, 1, 1, 0, 0, attempt={"seconds": {"stage": seconds}})
+    return Receipt("s", StoredFile("", "", 0, 0, ""), None, None, 1, 1, 0, 0, attempt={"seconds": {"stage": seconds}})
 
 
 def given_up_after(watched: watch.Watch, clock: Clock, nodes: Cluster) -> float:
