@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from gristmill.shards import owner
 from gristmill.shards.errors import UserError
-from gristmill.shards.faults import not_written
+from gristmill.shards.faults import is_of_name, not_written
 
 PART = ".part-"  # begins the names of files that are being written, then the writer's tag
 CLAIM = ".claim-"  # begins the names of folders that replace hard links
@@ -57,24 +57,32 @@ def put(path: str, chunks: Chunks) -> bool:
 
 
 def _whole(path: Path, chunks: Chunks, place: Callable[[Path, Path], T]) -> T:
-    tries = 0
+    def act() -> T:
+        _make_folder(path.parent)
+        with _part(path.parent, chunks) as part:
+            placed = place(part, path)
+        _sync(path.parent)
+        return placed
+
     try:
-        while True:
-            tries += 1
-            try:
-                _make_folder(path.parent)
-                with _part(path.parent, chunks) as part:
-                    placed = place(part, path)
-                _sync(path.parent)
-                return placed
-            except FileNotFoundError:
-                if tries == _TRIES:
-                    raise
+        return _again(act)
+    except ValueError as error:
+        if not is_of_name(error):
+            raise
+        raise _refusal(path, OSError(errno.EILSEQ, "")) from None
     except OSError as error:
         found = error.filename and Path(os.fsdecode(error.filename))
         if found and not (path.is_relative_to(found) or found.is_relative_to(path.parent)):
             raise  # of what is read for it
         raise _refusal(path, error) from None
+
+
+def _again(act: Callable[[], T]) -> T:
+    """Return the result of an act, which is tried again if another process took its folder or its part away."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return act()
+    return act()
 
 
 def _refusal(path: Path, error: OSError) -> UserError:
@@ -234,14 +242,20 @@ def try_folder(path: str) -> None:
     """
     folder = Path(path)
     made: list[Path] = []
-    try:
-        made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+
+    def act() -> None:
+        made[:] = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(prefix=f"{PART}{owner.tag()}-", dir=folder).cleanup()
+
+    try:
+        _again(act)
+    except ValueError:
+        raise _refusal(folder, OSError(errno.EILSEQ, "")) from None
     except OSError as error:
         raise _refusal(folder, error) from None
     finally:
-        with contextlib.suppress(OSError):  # another run began meanwhile
+        with contextlib.suppress(OSError, ValueError):  # another run began meanwhile, or nothing was made
             for place in made:
                 place.rmdir()
 

@@ -25,8 +25,8 @@ _TRANSIENT = {  # error classes of client libraries, by name: this package impor
 _BUSY = {"ConditionalRequestConflict", "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
 
 # Names that a file system cannot hold, or that lead nowhere: to a reader, a file that is not there.
-_NO_SUCH = {errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}
-_SIGNALS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)  # which callers handle
+_NO_SUCH = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}
+_SIGNALS = (FileNotFoundError, FileExistsError, IsADirectoryError)  # which callers handle
 # Errors of the device, and not of one file: every further request would fail as well.
 _DEVICE = {
     errno.ENOSPC: "no space left on the device",
@@ -82,6 +82,11 @@ def in_short(error: BaseException) -> str:
     return (one_line(error) or type(error).__name__)[:300]
 
 
+def is_of_name(error: ValueError) -> bool:
+    """Return whether an error says that no file can have a name."""
+    return "null byte" in str(error) or isinstance(error, UnicodeEncodeError)
+
+
 def not_written(url: str, error: OSError) -> UserError:
     """Return the sentence for a file or folder of this machine that cannot be written."""
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -120,8 +125,8 @@ def explained(url: str) -> Iterator[None]:
             error.filename = url
         raise
     except ValueError as error:
-        if "null byte" in str(error) or isinstance(error, UnicodeEncodeError):
-            raise FileNotFoundError(errno.ENOENT, "no file can have this name", url) from None
+        if is_of_name(error):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from None
         raise
     except Exception as error:
         # Client libraries raise their own classes when an endpoint cannot be reached.

@@ -7,7 +7,7 @@ A claim is a numbered file below ``OUT/.lease``, put if absent; a run that puts 
 holds the lease. The holder keeps writing a heartbeat beside its claim. Waiting runs watch, by their own clock alone,
 whether the heartbeat changes; when it stays the same for too long, the holder is presumed dead and the next number is
 claimed. A holder that was presumed dead finds its claim gone when it wakes up. At the end, claim and heartbeat are
-removed.
+removed. At both ends the holder removes what dead writers left half-written below the output.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -32,6 +33,7 @@ FOLDER = ".lease"  # below OUT
 SECONDS = 30.0  # without a heartbeat before a holder is presumed dead
 SETTING = "GRISTMILL_LEASE_SECONDS"  # environment variable that overrides it
 _BEATS = 6  # heartbeats in that time
+_NUMBERED = re.compile(r"\d+\.json")  # a claim
 
 Watched = tuple[str, bytes | None]  # a claim and its newest heartbeat
 
@@ -111,8 +113,11 @@ class Lease:
         self.held = False
         # If the storage fails, the lease expires by itself; the error that matters is the run's own.
         with contextlib.suppress(OSError, GristmillError):
+            store.sweep(self.out)
+            claim = store.join(self.url, self._claim)
             if self._is_mine():
-                store.remove(store.join(self.url, self._claim))
+                store.remove(claim)
+            if not store.exists(claim):
                 store.remove(self._beat_url())
             if store.is_local(self.url):
                 Path(store.filesystem(self.url)[1]).rmdir()  # fails if another run has claimed by now
@@ -120,7 +125,7 @@ class Lease:
     # Claiming.
 
     def _claims(self) -> list[str]:
-        return sorted(name for name in store.list_names(self.url) if name.endswith(".json"))
+        return sorted(filter(_NUMBERED.fullmatch, store.list_names(self.url)))
 
     def _look(self, claim: str) -> tuple[Holder | None, Watched]:
         """Return the holder of a claim, unless it is gone, and the state to watch."""
@@ -139,9 +144,10 @@ class Lease:
         if set(self._claims()) - set(seen) - {claim}:
             store.remove(store.join(self.url, claim))
             return False
-        for old in seen:
-            store.remove(store.join(self.url, old))
-            store.remove(store.join(self.url, _beat_name(old)))
+        for name in store.list_names(self.url):
+            if name in seen or (not _NUMBERED.fullmatch(name) and name != _beat_name(claim)):
+                store.remove(store.join(self.url, name))  # of dead holders, and what they left half-written
+        store.sweep(self.out)
         self.held = True
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._beating.start()

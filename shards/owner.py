@@ -52,9 +52,8 @@ def tag() -> str:
 
 
 def in_use(found: str) -> bool:
-    """Return whether the process with this :func:`tag` is known to live: one of this machine."""
-    where, _, which = found.partition("-")
-    number, _, started = which.partition("-")
+    """Return whether the process whose :func:`tag` a name begins with is known to live: one of this machine."""
+    where, number, started, *_ = [*found.split("-"), "", "", ""]
     return where == _short(machine()) and number.isdigit() and process(int(number)) == f"{number}@{started}"
 
 

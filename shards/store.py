@@ -103,7 +103,7 @@ def read_if_present(url: str) -> bytes | None:
     """Return a file's bytes, or ``None`` if there is no such file."""
     try:
         return read_bytes(url)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
 
 
@@ -136,8 +136,9 @@ def write_chunks(url: str, chunks: Callable[[], Iterable[bytes]]) -> None:
             for chunk in chunks():
                 out.write(chunk)
         except BaseException:
-            out.discard()
-            out.closed = True  # otherwise it is stored as far as it was written
+            with contextlib.suppress(AttributeError):  # of a file in memory
+                out.discard()
+                out.closed = True  # otherwise it is stored as far as it was written
             raise
         out.close()
 
@@ -201,6 +202,16 @@ def remove_file(url: str) -> None:
         patiently(url, lambda: fs.rm_file(path))
 
 
+def sweep(url: str) -> None:
+    """Remove what writers that died left half-written below a folder of this machine; elsewhere nothing is seen of it.
+
+    See :func:`gristmill.shards.disk.sweep` for what live writers are spared.
+    """
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        disk.sweep(path)
+
+
 def list_names(url: str) -> list[str]:
     """Return the names directly below a URL, sorted; none if there is no such folder."""
     fs, path = filesystem(url)
@@ -208,7 +219,7 @@ def list_names(url: str) -> list[str]:
     try:
         inner = (p.rstrip("/") for p in patiently(url, lambda: fs.ls(path, detail=False)))
         return sorted(posixpath.basename(p) for p in inner if p != path.rstrip("/"))  # a file lists itself
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     finally:
         # Otherwise a file that another process puts later would seem absent, even when read by name.
