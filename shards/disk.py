@@ -268,7 +268,10 @@ def sweep(path: str) -> int:
     """
     removed, folders = 0, [path]
     while folders:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folders.pop()) as it:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError),
+            os.scandir(folders.pop()) as it,
+        ):
             for entry in it:
                 if entry.name.startswith(PART) and not owner.in_use(entry.name.removeprefix(PART)):
                     removed += 1

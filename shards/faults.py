@@ -24,6 +24,10 @@ _TRANSIENT = {  # error classes of client libraries, by name: this package impor
 # SlowDown and InternalError come as 5xx; the last three mean an incomplete upload.
 _BUSY = {"ConditionalRequestConflict", "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
 
+# Keys that expired or are not valid; a request without a body is answered with the bare status.
+_CREDENTIALS = {"400", "401", "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
+_CREDENTIALS |= {"CredentialsNotSupported", "AuthorizationHeaderMalformed", "UnrecognizedClientException"}
+
 # Names that a file system cannot hold, or that lead nowhere: to a reader, a file that is not there.
 _NO_SUCH = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}
 _SIGNALS = (FileNotFoundError, FileExistsError, IsADirectoryError)  # which callers handle
@@ -97,7 +101,9 @@ def not_written(url: str, error: OSError) -> UserError:
 
 
 def _refused(url: str, error: BaseException) -> UserError:
-    return UserError(f"{url}: access refused ({error}); check the credentials or the permissions")
+    return UserError(
+        f"{url}: access refused ({error}); check the credentials, which may have expired, or the permissions"
+    )
 
 
 @contextlib.contextmanager
@@ -117,6 +123,8 @@ def explained(url: str) -> Iterator[None]:
     except OSError as error:
         if error_code(error) == "NoSuchBucket":
             raise _no_bucket(url) from None
+        if error_code(error) in _CREDENTIALS:
+            raise _refused(url, error) from None
         if error.errno in _NO_SUCH:
             raise FileNotFoundError(errno.ENOENT, os.strerror(error.errno), url) from None
         if error.errno in _DEVICE:
@@ -130,6 +138,8 @@ def explained(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Client libraries raise their own classes when an endpoint cannot be reached.
+        if "Credentials" in type(error).__name__:
+            raise _refused(url, error) from None
         if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google"}:
             raise UserError(f"{url}: the storage cannot be reached: {error}") from None
         raise

@@ -269,7 +269,9 @@ def test_an_error_of_a_disk_is_a_sentence(
 LONG = "n" * 300
 
 
-@pytest.mark.parametrize("inner", [LONG, f"{LONG}/a", "loop/a", "dangling", "dangling/a", "file/a", "deep/" * 1100, "a\0b"])
+@pytest.mark.parametrize(
+    "inner", [LONG, f"{LONG}/a", "loop/a", "dangling", "dangling/a", "file/a", "deep/" * 1100, "a\0b"]
+)
 def test_a_place_that_cannot_be_is_empty_to_readers_and_refused_to_writers(tmp_path: Path, inner: str) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")

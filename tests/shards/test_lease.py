@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,32 @@ def test_a_claim_without_a_beat_is_taken_over(root: str, claim: str) -> None:
     assert "000004.json" not in left(out)
     lease.release()
     assert left(out) == []
+
+
+def test_what_dead_holders_left_is_taken_away(tmp_path: Path) -> None:
+    """A beat without its claim, a part of either, and parts anywhere below the output."""
+    out = tmp_path / "out"
+    for name in (".lease/000003.beat", ".lease/.part-x", "a/data/.part-y", "a/data/kept"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+    lease = Lease(str(out))
+    lease.take(silent)
+    stale = {"000003.beat", ".part-x", ".part-y"}
+    assert {path.name for path in out.rglob("*")} & (stale | {"kept", "000001.json"}) == {"kept", "000001.json"}
+    (out / "a" / "data" / ".part-of-a-worker").touch()
+    lease.release()
+    assert [path.name for path in out.rglob("*") if path.is_file()] == ["kept"]
+
+
+@pytest.mark.parametrize("wrong", [{"every": "x"}, {"host": 3}, {"process": "x@1"}, {"process": None}])
+def test_a_claim_that_no_run_wrote_is_taken_over(tmp_path: Path, wrong: dict[str, object]) -> None:
+    holder = vars(leases._myself(0.1)) | wrong
+    store.put_if_absent(str(tmp_path / FOLDER / "000001.json"), json.dumps(holder).encode())
+    store.put_if_absent(str(tmp_path / FOLDER / "mine.json"), b"{}")
+    lease = Lease(str(tmp_path))
+    lease.take(lambda _: None)
+    lease.release()
+    assert left(str(tmp_path)) == []
 
 
 def test_a_dead_process_of_this_machine_is_not_waited_for(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
