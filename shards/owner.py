@@ -53,8 +53,20 @@ def tag() -> str:
 
 def in_use(found: str) -> bool:
     """Return whether the process whose :func:`tag` a name begins with is known to live: one of this machine."""
+    where, which, now = _tagged(found)
+    return where == _short(machine()) and which == now
+
+
+def is_dead(found: str) -> bool:
+    """Return whether the process whose :func:`tag` a name begins with is known to be dead: one of this machine."""
+    where, which, now = _tagged(found)
+    return bool(machine()) and where == _short(machine()) and bool(which) and which != now
+
+
+def _tagged(found: str) -> tuple[str, str, str]:
+    """Return a tag's machine, its process, and the one that has its number now; "" for a name without a tag."""
     where, number, started, *_ = [*found.split("-"), "", "", ""]
-    return where == _short(machine()) and number.isdigit() and process(int(number)) == f"{number}@{started}"
+    return (where, f"{number}@{started}", process(int(number))) if number.isdigit() and started else ("", "", " ")
 
 
 @functools.cache

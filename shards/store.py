@@ -99,6 +99,47 @@ def read_small(url: str, most: int) -> bytes | None:
     return data if len(data) < most else None
 
 
+class FileTooLarge(UserError):
+    """A file that has to be held in memory is larger than any sensible one of its kind."""
+
+
+def read_limited(url: str, most: int) -> bytes:
+    """Return the bytes of a file from outside that has to be held in memory; no more than ``most`` are read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileTooLarge: it has more bytes.
+    """
+    fs, path = filesystem(url)
+
+    def read() -> bytes:
+        try:
+            return fs.cat_file(path, start=0, end=most + 1)
+        except OSError as error:
+            if error_code(error) == "InvalidRange":  # of an empty object
+                return b""
+            raise
+
+    data = patiently(url, read)
+    if len(data) > most:
+        raise FileTooLarge(f"{url}: has more than {most} bytes; expected at most that in a file of this kind")
+    return data
+
+
+def read_pieces(url: str, size: int = 1 << 20) -> Iterator[bytes]:
+    """Yield a file's bytes in pieces, so that memory holds one."""
+    with open_read(url) as source:
+        place = 0
+
+        def read() -> bytes:
+            source.seek(place)
+            return source.read(size)
+
+        while piece := patiently(url, read):
+            place += len(piece)
+            yield piece
+
+
 def read_if_present(url: str) -> bytes | None:
     """Return a file's bytes, or ``None`` if there is no such file."""
     try:

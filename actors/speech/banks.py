@@ -24,13 +24,13 @@ from gristmill.actors import audio
 from gristmill.actors.sources.pointers import SILENT, UNREADABLE
 from gristmill.models.speech import noise as noises
 from gristmill.models.speech import rooms
-from gristmill.shards import canonical
+from gristmill.shards import canonical, disk
 from gristmill.shards.artifact import get_artifact, put_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef
-from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, put_if_absent, read_bytes, walk
+from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, put_if_absent, read_pieces, walk
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 _CHUNK = 128 << 20  # bytes of samples per file
@@ -198,13 +198,12 @@ def build_noise_bank_from_folder(
         for file in files:
             name = _below(file.url, folder)
             try:
-                with open_read(file.url) as source:
-                    samples, given = soundfile.read(source, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError:
+                with open_read(file.url) as source, soundfile.SoundFile(source) as sound:
+                    samples, given = audio.read_mono(sound, sound.frames), sound.samplerate
+            except (soundfile.LibsndfileError, ValueError):
                 yield name, None
                 continue
-            mono = samples.mean(axis=1, dtype=np.float32)
-            yield name, audio.resample(mono, given, rate)
+            yield name, audio.resample(samples, given, rate)
 
     return _write_noises(url, read(), lambda names: _held_out(names, settings.test_share), rate, identity)
 
@@ -360,8 +359,6 @@ def _cached(url: str, name: str) -> Path:
     path = folder / name
     if not path.exists():
         # Two workers may copy concurrently; the name is the digest, so the second to finish changes nothing.
-        handle, temporary = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "wb") as out:
-            out.write(read_bytes(url))
-        os.replace(temporary, path)
+        disk.sweep(str(folder))
+        disk.write(str(path), lambda: read_pieces(url))
     return path

@@ -146,7 +146,7 @@ def test_keys_that_expired_are_named(
         url = f"{bucket}/expired"
         acts = {"read": lambda: store.read_if_present(url), "list": lambda: store.list_names(url)}
         acts |= {"write": lambda: store.put_if_absent(url, b"1"), "look": lambda: store.exists(url)}
-        with pytest.raises(UserError, match="access refused.*check the credentials, which may have expired"):
+        with pytest.raises(UserError, match=r"access refused.*check the credentials, which may have expired"):
             acts[act]()
 
 

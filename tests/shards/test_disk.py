@@ -75,8 +75,9 @@ def test_of_many_writers_one_puts_a_file_without_hard_links(tmp_path: Path, no_l
 
 
 def test_of_many_writers_one_puts_a_file_on_exfat(exfat: Path) -> None:
-    with pytest.raises(OSError):
-        os.link(__file__, exfat / "link")
+    (exfat / "file").touch()
+    with pytest.raises(PermissionError):
+        os.link(exfat / "file", exfat / "link")
     race(exfat / "race")
 
 
@@ -85,7 +86,7 @@ def test_a_run_on_exfat(exfat: Path, tmp_path: Path) -> None:
     made = [run_step(law_step(source), str(out), InProcessRunner(), 1) for out in (exfat / "out", tmp_path / "out")]
     assert made[0].digest == made[1].digest
     assert [gap for one in audit_below(str(exfat / "out")) for gap in one.gaps] == []
-    with pytest.raises(UserError, match="does it|does not take|its folder is gone"):
+    with pytest.raises(UserError, match=r"a:b: cannot be written: .*does not take"):
         store.write_bytes(str(exfat / "a:b"), b"1")
 
 
