@@ -15,7 +15,9 @@ from gristmill.shards.settings import Settings
 
 MOST_FRAMES = 1 << 28
 """Of audio that is decoded at once: 4.6 hours at 16 kHz, 1 GiB as samples. A few bytes of FLAC can declare more."""
-_PIECE = 1 << 22  # samples of all channels that are decoded together: a thousand channels are no reason for memory
+# Samples of all channels that are decoded together: a thousand channels are no reason for memory. Smaller pieces would
+# change the last bits of MP3.
+_PIECE = 1 << 27
 
 
 class RateSettings(Settings):

@@ -172,7 +172,7 @@ def _pieces(url: str) -> Iterator[list[bytes]]:
     for number, line in enumerate(_lines(url), 1):
         if len(line) > LINE_BYTES:
             raise UserError(f"{url}, line {number}: longer than {LINE_BYTES} bytes; expected one list of hypotheses")
-        if line.count(b"[") + line.count(b"{") > DEPTH and _depth(line) > DEPTH:
+        if line.count(b"[") + line.count(b"{") > DEPTH and _is_deep(line):
             raise UserError(f"{url}, line {number}: brackets {DEPTH} deep and deeper; expected one list of hypotheses")
         if lines and (len(lines) == ROWS or size + len(line) > BATCH_BYTES):
             yield lines
@@ -184,13 +184,14 @@ def _pieces(url: str) -> Iterator[list[bytes]]:
         yield lines
 
 
-def _depth(line: bytes) -> int:
-    """Return how deep the brackets of a line of JSON go."""
-    depth = deepest = 0
-    for bracket in re.findall(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', line):
-        depth += (bracket in b"[{") - (bracket in b"]}")
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deep(line: bytes) -> bool:
+    """Return whether the brackets of a line of JSON go deeper than ``DEPTH``."""
+    depth = 0
+    for found in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', line):
+        depth += (found[0] in b"[{") - (found[0] in b"]}")
+        if depth > DEPTH:
+            return True
+    return False
 
 
 def _lines(url: str) -> Iterator[bytes]:
