@@ -255,8 +255,8 @@ def try_folder(path: str) -> None:
     except OSError as error:
         raise _refusal(folder, error) from None
     finally:
-        with contextlib.suppress(OSError, ValueError):  # another run began meanwhile, or nothing was made
-            for place in made:
+        for place in made:
+            with contextlib.suppress(OSError, ValueError):  # another run began meanwhile, or it was not made
                 place.rmdir()
 
 

@@ -188,8 +188,10 @@ def _holder(data: bytes | None) -> Holder | None:
         holder = None if data is None else Holder(**json.loads(data))
     except (ValueError, TypeError):
         return None
-    typed = holder and all(isinstance(value, str) for name, value in vars(holder).items() if name != "every")
-    return holder if typed and isinstance(holder.every, int | float) else None
+    if holder is None or not isinstance(holder.every, int | float):
+        return None
+    texts = (value for name, value in vars(holder).items() if name != "every")
+    return holder if all(isinstance(value, str) for value in texts) else None
 
 
 def _myself(every: float) -> Holder:

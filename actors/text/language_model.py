@@ -137,13 +137,13 @@ def _local(url: str) -> Iterator[str]:
         yield path
         return
     with scratch() as folder:
-        path = folder / f"model{os.path.splitext(url)[1]}"
+        copy = folder / f"model{os.path.splitext(url)[1]}"
         try:
-            with path.open("wb") as out:
+            with copy.open("wb") as out:
                 out.writelines(store.read_pieces(url))
         except FileNotFoundError:
             raise UserError(f"{url}: no n-gram model here; expected an ARPA file or a KenLM binary") from None
-        yield str(path)
+        yield str(copy)
 
 
 class TextScoreSettings(Settings):

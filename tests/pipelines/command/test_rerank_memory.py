@@ -76,7 +76,7 @@ def test_a_row_group_that_does_not_fit_is_a_sentence(tmp_path: Path, monkeypatch
     monkeypatch.setattr(rerank, "GROUP_BYTES", 100)
     table = pa.Table.from_pylist([{"id": f"r{i}", "hypotheses": [], "note": f"{i}"} for i in range(100)])
     pq.write_table(table, tmp_path / "lists.parquet")
-    with pytest.raises(UserError, match="a row group of .* bytes; expected at most 100: write smaller row groups"):
+    with pytest.raises(UserError, match=r"a row group of .* bytes; expected at most 100: write smaller row groups"):
         list(rerank._parquet(str(tmp_path / "lists.parquet")))
 
 
