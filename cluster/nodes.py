@@ -207,7 +207,7 @@ def marked(url: str) -> Iterator[str]:
     made = None
     if store.is_local(url):
         path = Path(store.filesystem(url)[1])
-        made = next((p for p in reversed((path, *path.parents)) if not p.exists()), None)
+        made = next((p for p in reversed((path, *path.parents)) if not os.path.lexists(p)), None)
     try:
         put_twice(url, name)
         yield name
@@ -236,7 +236,7 @@ def free_shared() -> str:
 def free_disk(url: str) -> str:
     """Return the free disk space of the output or the scratch folder as text; too little raises :class:`UserError`."""
     path = Path(store.filesystem(url)[1]) if store.is_local(url) else Path(os.environ.get("TMPDIR", "/tmp"))
-    nearest = next(p for p in (path, *path.parents) if p.exists())
+    nearest = next(p for p in (path, *path.parents) if os.path.exists(p))
     free = shutil.disk_usage(nearest).free
     if free < LEAST_DISK:
         raise UserError(f"{free / 2**30:.1f} GiB free at {nearest}; expected {LEAST_DISK / 2**30:.0f} or more")

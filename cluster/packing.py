@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gristmill.shards.errors import UserError
+from gristmill.shards.scratch import scratch
 
 MOST_BYTES = 32 << 20  # of code that is uploaded
 
@@ -27,12 +27,12 @@ def packed_modules(modules: Mapping[str, Path]) -> Iterator[Path]:
         UserError: it is larger than what is sensibly uploaded.
     """
     files = _files(modules)
-    with tempfile.TemporaryDirectory(prefix="gristmill-") as name:
+    with scratch() as folder:
         for inner, path in files.items():
-            target = Path(name, inner)
+            target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        yield Path(name)
+        yield folder
 
 
 def _files(modules: Mapping[str, Path]) -> dict[str, Path]:

@@ -7,15 +7,15 @@ A claim is a numbered file below ``OUT/.lease``, put if absent; a run that puts 
 holds the lease. The holder keeps writing a heartbeat beside its claim. Waiting runs watch, by their own clock alone,
 whether the heartbeat changes; when it stays the same for too long, the holder is presumed dead and the next number is
 claimed. A holder that was presumed dead finds its claim gone when it wakes up. At the end, claim and heartbeat are
-removed.
+removed. At both ends the holder removes what dead writers left half-written below the output.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
+import re
 import socket
 import threading
 import time
@@ -24,9 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from gristmill.shards import store
+from gristmill.shards import owner, store
 from gristmill.shards.environment import seconds
 from gristmill.shards.errors import GristmillError
 
@@ -34,6 +33,7 @@ FOLDER = ".lease"  # below OUT
 SECONDS = 30.0  # without a heartbeat before a holder is presumed dead
 SETTING = "GRISTMILL_LEASE_SECONDS"  # environment variable that overrides it
 _BEATS = 6  # heartbeats in that time
+_NUMBERED = re.compile(r"\d+\.json")  # a claim
 
 Watched = tuple[str, bytes | None]  # a claim and its newest heartbeat
 
@@ -81,7 +81,7 @@ class Lease:
                 if now != watched:
                     watched, begun = now, time.monotonic()
                 limit = max(self.seconds, _BEATS * holder.every if holder else 0.0)
-                if not (holder and _process_ended(holder)) and time.monotonic() - begun < limit:
+                if not (holder and owner.ended(holder.machine, holder.process)) and time.monotonic() - begun < limit:
                     if holder and holder.token != announced:
                         announced = holder.token
                         waiting(
@@ -113,8 +113,11 @@ class Lease:
         self.held = False
         # If the storage fails, the lease expires by itself; the error that matters is the run's own.
         with contextlib.suppress(OSError, GristmillError):
+            store.sweep(self.out)
+            claim = store.join(self.url, self._claim)
             if self._is_mine():
-                store.remove(store.join(self.url, self._claim))
+                store.remove(claim)
+            if not store.exists(claim):
                 store.remove(self._beat_url())
             if store.is_local(self.url):
                 Path(store.filesystem(self.url)[1]).rmdir()  # fails if another run has claimed by now
@@ -122,7 +125,7 @@ class Lease:
     # Claiming.
 
     def _claims(self) -> list[str]:
-        return sorted(name for name in store.list_names(self.url) if name.endswith(".json"))
+        return sorted(filter(_NUMBERED.fullmatch, store.list_names(self.url)))
 
     def _look(self, claim: str) -> tuple[Holder | None, Watched]:
         """Return the holder of a claim, unless it is gone, and the state to watch."""
@@ -141,9 +144,10 @@ class Lease:
         if set(self._claims()) - set(seen) - {claim}:
             store.remove(store.join(self.url, claim))
             return False
-        for old in seen:
-            store.remove(store.join(self.url, old))
-            store.remove(store.join(self.url, _beat_name(old)))
+        for name in store.list_names(self.url):
+            if name in seen or (not _NUMBERED.fullmatch(name) and name != _beat_name(claim)):
+                store.remove(store.join(self.url, name))  # of dead holders, and what they left half-written
+        store.sweep(self.out)
         self.held = True
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._beating.start()
@@ -181,43 +185,21 @@ def _beat_name(claim: str) -> str:
 def _holder(data: bytes | None) -> Holder | None:
     """Return the holder of a claim; ``None`` if it is gone or unreadable: an unreadable one holds until it expires."""
     try:
-        return None if data is None else Holder(**json.loads(data))
+        holder = None if data is None else Holder(**json.loads(data))
     except (ValueError, TypeError):
         return None
+    if holder is None or not isinstance(holder.every, int | float):
+        return None
+    texts = (value for name, value in vars(holder).items() if name != "every")
+    return holder if all(isinstance(value, str) for value in texts) else None
 
 
 def _myself(every: float) -> Holder:
     return Holder(
         token=uuid.uuid4().hex,
-        machine=_machine(),
-        process=f"{os.getpid()}@{_started(os.getpid())}",
+        machine=owner.machine(),
+        process=owner.process(),
         host=socket.gethostname(),
         since=datetime.now(UTC).isoformat(" ", "seconds"),
         every=every,
     )
-
-
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _started(process: int) -> str:
-    """Return the start time of a process of this machine, in ticks since boot; "" if there is no such process."""
-    try:
-        # The program's name, in parentheses, may contain any character.
-        fields: list[Any] = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _process_ended(holder: Holder) -> bool:
-    """Return whether the holder is known to be dead, which can be checked for processes of this machine."""
-    if not holder.machine or holder.machine != _machine():
-        return False
-    process, _, started = holder.process.partition("@")
-    return _started(int(process)) != started

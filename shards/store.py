@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import errno
 import os
 import posixpath
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from gristmill.shards import disk
 from gristmill.shards.environment import seconds
-from gristmill.shards.errors import UserError, one_line
-
-
-def _mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-_MODE = _mode()  # of new files; read once, since reading the umask sets it for a moment
+from gristmill.shards.errors import UserError
+from gristmill.shards.faults import error_code, explained, in_short, is_transient
 
 T = TypeVar("T")
 
@@ -100,11 +90,52 @@ def read_bytes(url: str) -> bytes:
     return patiently(url, lambda: fs.cat_file(path, **how))
 
 
+class FileTooLarge(UserError):
+    """A file that has to be held in memory is larger than any sensible one of its kind."""
+
+
+def read_limited(url: str, most: int) -> bytes:
+    """Return the bytes of a file from outside that has to be held in memory; no more than ``most`` are read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileTooLarge: it has more bytes.
+    """
+    fs, path = filesystem(url)
+
+    def read() -> bytes:
+        try:
+            return fs.cat_file(path, start=0, end=most + 1)
+        except OSError as error:
+            if error_code(error) == "InvalidRange":  # of an empty object
+                return b""
+            raise
+
+    data = patiently(url, read)
+    if len(data) > most:
+        raise FileTooLarge(f"{url}: has more than {most} bytes; expected at most that in a file of this kind")
+    return data
+
+
+def read_pieces(url: str, size: int = 1 << 20) -> Iterator[bytes]:
+    """Yield a file's bytes in pieces, so that memory holds one."""
+    with open_read(url) as source:
+        place = 0
+
+        def read() -> bytes:
+            source.seek(place)
+            return source.read(size)
+
+        while piece := patiently(url, read):
+            place += len(piece)
+            yield piece
+
+
 def read_if_present(url: str) -> bytes | None:
     """Return a file's bytes, or ``None`` if there is no such file."""
     try:
         return read_bytes(url)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
 
 
@@ -122,25 +153,29 @@ def write_bytes(url: str, data: bytes) -> None:
     """Write a whole file, replacing an existing one."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        patiently(url, lambda: _write_local(Path(path), [data], only_if_absent=False))
+        patiently(url, lambda: disk.write(path, lambda: [data]))
     else:
         patiently(url, lambda: fs.pipe_file(path, data, **_parts(fs)))
 
 
 def write_chunks(url: str, chunks: Callable[[], Iterable[bytes]]) -> None:
-    """Write a file from chunks; ``chunks`` is called again for each retry.
-
-    On storage other than local disk, an error may leave a partial file behind.
-    """
+    """Write a whole file from chunks; ``chunks`` is called again for each retry. An error leaves no file behind."""
     fs, path = filesystem(url)
 
     def write() -> None:
-        with fs.open(path, "wb", block_size=PART_BYTES) as out:
+        out = fs.open(path, "wb", block_size=PART_BYTES)
+        try:
             for chunk in chunks():
                 out.write(chunk)
+        except BaseException:
+            with contextlib.suppress(AttributeError):  # of a file in memory
+                out.discard()
+                out.closed = True  # otherwise it is stored as far as it was written
+            raise
+        out.close()
 
     if isinstance(fs, LocalFileSystem):
-        patiently(url, lambda: _write_local(Path(path), chunks(), only_if_absent=False))
+        patiently(url, lambda: disk.write(path, chunks))
     else:
         patiently(url, write)
 
@@ -148,9 +183,9 @@ def write_chunks(url: str, chunks: Callable[[], Iterable[bytes]]) -> None:
 def put_if_absent(url: str, data: bytes) -> bool:
     """Write a whole file unless one exists; return whether it was written.
 
-    Of several concurrent writers exactly one wins: on local disk by a hard link, which fails if the name exists;
-    on object stores by a conditional put (``If-None-Match: *``). There, all writers of identical bytes may get
-    ``True``, so a writer that must be the only one makes its bytes unique.
+    Of several concurrent writers exactly one wins: on local disk see :func:`gristmill.shards.disk.put`, on object
+    stores by a conditional put (``If-None-Match: *``). There, all writers of identical bytes may get ``True``, so a
+    writer that must be the only one makes its bytes unique.
 
     Example:
         >>> put_if_absent("made/a", b"1"), put_if_absent("made/a", b"2"), read_bytes("made/a")
@@ -158,7 +193,7 @@ def put_if_absent(url: str, data: bytes) -> bool:
     """
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        return patiently(url, lambda: _write_local(Path(path), [data], only_if_absent=True))
+        return patiently(url, lambda: disk.put(path, lambda: [data]))
 
     def put() -> bool:
         try:
@@ -166,7 +201,7 @@ def put_if_absent(url: str, data: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError as error:
-            if _error_code(error) == "PreconditionFailed":
+            if error_code(error) == "PreconditionFailed":
                 return False
             raise
         return True
@@ -183,17 +218,6 @@ def _is_s3(fs: fsspec.AbstractFileSystem) -> bool:
 def _parts(fs: fsspec.AbstractFileSystem) -> dict[str, int]:
     """Return the part size for multipart uploads, which need at least two parts."""
     return {"chunksize": PART_BYTES} if _is_s3(fs) else {}
-
-
-def _response(error: BaseException) -> Mapping[str, Any]:
-    """Return an object store's response; s3fs keeps the client's error as the cause."""
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    return response if isinstance(response, Mapping) else {}
-
-
-def _error_code(error: BaseException) -> str:
-    """Return an object store's error code."""
-    return _response(error).get("Error", {}).get("Code", "")
 
 
 def remove(url: str) -> None:
@@ -219,6 +243,16 @@ def move_file(url: str, to: str) -> None:
     patiently(url, lambda: fs.mv(path, where))
 
 
+def sweep(url: str) -> None:
+    """Remove what writers that died left half-written below a folder of this machine; elsewhere nothing is seen of it.
+
+    See :func:`gristmill.shards.disk.sweep` for what live writers are spared.
+    """
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        disk.sweep(path)
+
+
 def list_names(url: str) -> list[str]:
     """Return the names directly below a URL, sorted; none if there is no such folder."""
     fs, path = filesystem(url)
@@ -226,7 +260,7 @@ def list_names(url: str) -> list[str]:
     try:
         inner = (p.rstrip("/") for p in patiently(url, lambda: fs.ls(path, detail=False)))
         return sorted(posixpath.basename(p) for p in inner if p != path.rstrip("/"))  # a file lists itself
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     finally:
         # Otherwise a file that another process puts later would seem absent, even when read by name.
@@ -309,48 +343,22 @@ def patiently(url: str, act: Callable[[], T]) -> T:
     """
     begun, tries = time.monotonic(), 0
     while True:
-        with _as_user_error(url):
+        with explained(url):
             try:
                 return act()
             except Exception as error:
                 spent, limit = time.monotonic() - begun, min(seconds(SETTING, SECONDS, none=True), _patience.get())
-                if not _is_transient(error):
+                if not is_transient(error):
                     raise
                 if spent >= limit:
                     raise UserError(
                         f"{url}: the storage cannot be reached: no successful response for {spent:.0f} s (at most "
-                        f"{SETTING}), last error: {_line(error)}"
+                        f"{SETTING}), last error: {in_short(error)}"
                     ) from None
         # Jitter: many workers must not retry at the same moment.
         pause = min(0.1 * 2**tries, 5.0) * random.uniform(0.5, 1.0)
         time.sleep(max(0.0, min(pause, limit - spent)))
         tries = min(tries + 1, 10)
-
-
-_TRANSIENT = {  # error classes of client libraries, by name: this package imports none of them
-    "botocore": {
-        "ConnectionError",
-        "HTTPClientError",
-        "IncompleteReadError",
-        "ResponseStreamingError",
-        "ResponseParserError",
-    },
-    "aiohttp": {"ClientConnectionError", "ClientPayloadError"},
-    "fsspec": {"FSTimeoutError"},
-}
-# SlowDown and InternalError come as 5xx; the last three mean an incomplete upload.
-_BUSY = {"ConditionalRequestConflict", "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}
-
-
-def _is_transient(error: BaseException) -> bool:
-    """Return whether an error of a remote storage may disappear with a retry."""
-    for kind in type(error).__mro__:
-        if kind.__name__ in _TRANSIENT.get(kind.__module__.split(".")[0], ()):
-            return True
-    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(error, "status", 0)
-    if isinstance(status, int) and (status == 429 or status >= 500):
-        return True
-    return isinstance(error, ConnectionError | TimeoutError) or _error_code(error) in _BUSY
 
 
 @contextlib.contextmanager
@@ -364,49 +372,3 @@ def patience(limit: float) -> Iterator[None]:
 
 
 _patience: contextvars.ContextVar[float] = contextvars.ContextVar("patience", default=float("inf"))
-
-
-def _line(error: BaseException) -> str:
-    return (one_line(error) or type(error).__name__)[:300]
-
-
-@contextlib.contextmanager
-def _as_user_error(url: str) -> Iterator[None]:
-    """Turn errors of unreachable storage or refused access into a :class:`UserError`."""
-    try:
-        yield
-    except (FileNotFoundError, FileExistsError, UserError):
-        raise
-    except PermissionError as error:
-        raise UserError(f"{url}: access refused ({error}); check the credentials or the permissions") from None
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise UserError(f"{url}: no space left on the device") from None
-        raise
-    except Exception as error:
-        # Client libraries raise their own classes when an endpoint cannot be reached.
-        if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google"}:
-            raise UserError(f"{url}: the storage cannot be reached: {error}") from None
-        raise
-
-
-def _write_local(path: Path, chunks: Iterable[bytes], *, only_if_absent: bool) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.writelines(chunks)
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(temporary, _MODE)  # temporary files are readable by their owner only
-        if not only_if_absent:
-            os.replace(temporary, path)
-            return True
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        return True
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

@@ -204,7 +204,7 @@ def _steady_line(text: str) -> str:
 _VOLATILE = (
     (re.compile(r"\bat 0x[0-9A-Fa-f]+"), "at 0x*"),
     (re.compile(r"\b0x[0-9A-Fa-f]{9,16}\b"), "0x*"),
-    (re.compile(r"(?<![\w.])tmp[a-z0-9_]{8}(?![a-z0-9_])"), "tmp*"),  # names made by tempfile
+    (re.compile(r"(?<![\w.])(tmp|gristmill-[0-9a-f]{8}-\d+-\d*-)[a-z0-9_]{8}(?![a-z0-9_])"), "tmp*"),  # of tempfile
     (re.compile(r"\b(pid|thread)([ =:]+)\d+", re.IGNORECASE), r"\1\2*"),
 )
 

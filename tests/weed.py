@@ -59,7 +59,7 @@ class Weed:
         self.command = [*inside, find_weed(), "server", f"-dir={folder}", f"-ip={address}", f"-ip.bind={address}"]
         self.command += ["-s3", f"-s3.port={s3}", f"-s3.config={folder / 's3.json'}", f"-master.port={master}"]
         self.command += [f"-volume.port={volume}", f"-filer.port={filer}", "-master.volumeSizeLimitMB=64"]
-        self.command += ["-volume.max=20", "-s3.port.iceberg=0", "-s3.port.lance=0"]  # else it takes fixed ports
+        self.command += ["-volume.max=60", "-s3.port.iceberg=0", "-s3.port.lance=0"]  # else it takes fixed ports
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -19,6 +19,7 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits
 
 FILE = "reranker.json"  # in the artifact of one domain
+WEIGHTS_BYTES = 64 << 20  # of a file of weights: a value of a context column takes some 100
 LOGS = ("domain_logprob", "intent_logprob", "slots_logprob")  # in the order of the re-rankers' FEATURES
 _ARTIFACT = "domain:"
 _FOLDER = "folder"
@@ -116,7 +117,7 @@ def load_folder(folder: str) -> list[DomainReranker]:
     if not names:
         raise UserError(f"{folder}: has no re-ranker; expected one <domain>.json per domain")
     urls = {unquote(name.removesuffix(".json")): store.join(folder, name) for name in names}
-    return [_read(store.read_bytes(url), url, domain) for domain, url in urls.items()]
+    return [_read(store.read_limited(url, WEIGHTS_BYTES), url, domain) for domain, url in urls.items()]
 
 
 def labelled_lists(table: pa.Table, context: Sequence[str], source: str) -> Lists:

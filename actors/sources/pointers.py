@@ -24,6 +24,7 @@ TRUNCATED = "truncated"
 SILENT = "silent"
 TOO_LONG = "too long"
 TOO_SHORT = "too short"
+OVERSIZED = "file far larger than its audio"
 WRONG_DURATION = "wrongly declared: duration"
 WRONG_RATE = "wrongly declared: sampling rate"
 MALFORMED = "malformed manifest line"
@@ -40,6 +41,7 @@ REASONS = (
     SILENT,
     TOO_LONG,
     TOO_SHORT,
+    OVERSIZED,
     WRONG_DURATION,
     WRONG_RATE,
     MALFORMED,

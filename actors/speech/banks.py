@@ -24,13 +24,13 @@ from gristmill.actors import audio
 from gristmill.actors.sources.pointers import SILENT, UNREADABLE
 from gristmill.models.speech import noise as noises
 from gristmill.models.speech import rooms
-from gristmill.shards import canonical, checked
+from gristmill.shards import canonical, checked, disk
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef
-from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, walk, write_bytes
+from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, read_pieces, walk, write_bytes
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 SAMPLES = "samples"  # folder of a bank's files
@@ -200,13 +200,12 @@ def build_noise_bank_from_folder(
         for file in files:
             name = _below(file.url, folder)
             try:
-                with open_read(file.url) as source:
-                    samples, given = soundfile.read(source, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError:
+                with open_read(file.url) as source, soundfile.SoundFile(source) as sound:
+                    samples, given = audio.read_mono(sound, sound.frames), sound.samplerate
+            except (soundfile.LibsndfileError, ValueError):
                 yield name, None
                 continue
-            mono = samples.mean(axis=1, dtype=np.float32)
-            yield name, audio.resample(mono, given, rate)
+            yield name, audio.resample(samples, given, rate)
 
     return _write_noises(url, read(), lambda names: _held_out(names, settings.test_share), rate, identity)
 
@@ -382,10 +381,8 @@ def _cached(url: str, name: str, sha: str) -> Path:
     try:
         checked.check_file(str(path), sha)
     except Damaged:
-        data = checked.read_file(url, sha)
         # Two workers may copy concurrently; the name is the digest, so the second to finish changes nothing.
-        handle, temporary = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        os.replace(temporary, path)
+        disk.sweep(str(folder))
+        disk.write(str(path), lambda: read_pieces(url))
+        checked.check_file(str(path), sha)
     return path

@@ -17,12 +17,14 @@ import pyarrow as pa
 import soundfile
 from pydantic import Field
 
-from gristmill.actors.audio import RateSettings, audio_array, encode, resample
+from gristmill.actors.audio import MOST_FRAMES, RateSettings, audio_array, encode, read_mono, resample
 from gristmill.actors.sources.headers import Header, opened, read_header
 from gristmill.actors.sources.pointers import (
     EMPTY,
     MALFORMED,
+    MISSING,
     NO_TEXT,
+    OVERSIZED,
     POINTER_FIELDS,
     SILENT,
     TOO_LONG,
@@ -37,7 +39,8 @@ from gristmill.actors.sources.pointers import (
     read_many,
     read_whole,
 )
-from gristmill.shards.errors import RejectRecord
+from gristmill.shards import store
+from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import REJECT_REASON, SPEECH_FIELDS
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
@@ -53,6 +56,8 @@ _LOAD_ADDS = SPEECH_FIELDS[1:]
 _HEADER_BLOCK = 1 << 16  # bytes per request: a header seldom needs more
 _SEGMENT_BLOCK = 1 << 20
 _TOLERANCE, _TOLERANCE_S = 0.05, 0.1  # share of a duration, seconds: the larger applies
+_LABEL_BYTES = 8 << 20  # of the labels stored beside a recording; parsed as JSON they take up to 25 times as much
+_BEYOND_AUDIO = 64 << 20  # bytes of a file beside its samples (pictures, tags); uncompressed, a sample has 8 at most
 _SILENCE_PEAK = 1e-3  # the largest sample value of a recording that counts as silent
 
 
@@ -126,6 +131,9 @@ class Probe(Actor):
         if row["declared_rate"] is not None and row["declared_rate"] != header.rate:
             raise RejectRecord(WRONG_RATE)
         self.settings.check(row["duration"])
+        is_whole = row["start"] is None and row["length"] is None  # and so is held in memory to be decoded
+        if is_whole and row["size"] > _BEYOND_AUDIO + 8 * header.frames * header.channels:
+            raise RejectRecord(OVERSIZED)
 
     def _duration(self, row: dict[str, Any], header: Header) -> float:
         start, length = row["start"] or 0.0, row["length"]
@@ -151,13 +159,31 @@ class Probe(Actor):
             if kind == "columns":
                 continue
             try:
-                text = read_whole(place["url"], place.get("offset"), place.get("size")).decode("utf-8-sig").strip()
+                text = _read_label(place).decode("utf-8-sig").strip()
                 values = json.loads(text) if kind == "json" else {named(fields, "text")[0]: text}
-            except ValueError:  # neither UTF-8 nor JSON
+            except (ValueError, RecursionError):  # neither UTF-8 nor JSON
                 raise RejectRecord(MALFORMED) from None
             if not isinstance(values, dict):
                 raise RejectRecord(MALFORMED)
             _fill(row, declared(values, fields))
+
+
+def _read_label(place: Mapping[str, Any]) -> bytes:
+    size = place.get("size")
+    if size is not None:
+        if size > _LABEL_BYTES:
+            raise RejectRecord(MALFORMED)
+        return read_whole(place["url"], place.get("offset"), size)
+    try:
+        return store.read_limited(place["url"], _LABEL_BYTES)
+    except store.FileTooLarge:
+        raise RejectRecord(MALFORMED) from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise RejectRecord(MISSING) from None
+    except UserError:
+        if store.is_local(place["url"]):
+            raise RejectRecord(UNREADABLE) from None
+        raise
 
 
 class Load(Actor):
@@ -253,17 +279,19 @@ def _decode(file: Any, size: int, pointer: Mapping[str, Any]) -> tuple[np.ndarra
         count = left if pointer["length"] is None else min(left, round(pointer["length"] * header.rate))
         if count <= 0:
             return WRONG_DURATION
+        if count > MOST_FRAMES:
+            return TOO_LONG
         with opened(file) as sound:
             if first:
                 sound.seek(first)
-            samples = sound.read(count, dtype="float32", always_2d=True)
+            samples = read_mono(sound, count)
     except RejectRecord as reject:
         return reject.reason
     except soundfile.LibsndfileError:
         return TRUNCATED  # the header was complete, the data is not
     if len(samples) < count:
         return TRUNCATED
-    return samples.mean(axis=1, dtype=np.float32), header.rate
+    return samples, header.rate
 
 
 def _tolerated(duration: float) -> float:

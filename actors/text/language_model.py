@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from gristmill.models.text.ngram_counts import SPECIALS, split_words
 from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
+from gristmill.shards.scratch import scratch
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
@@ -75,11 +75,11 @@ class LanguageModel:
     @contextlib.contextmanager
     def of(cls, model: Arpa) -> Iterator[LanguageModel]:
         """Yield an estimated model that is not stored anywhere."""
-        with tempfile.TemporaryDirectory(prefix="gristmill-lm-") as folder:
-            path = os.path.join(folder, FILE)
-            with open(path, "wb") as out:
+        with scratch() as folder:
+            path = folder / FILE
+            with path.open("wb") as out:
                 out.writelines(model.chunks())
-            yield cls(path)
+            yield cls(str(path))
 
     def score(self, words: Sequence[str]) -> tuple[float, int]:
         """Return the natural logarithm of a sentence's probability, its end included, and the number of OOV words."""
@@ -136,13 +136,14 @@ def _local(url: str) -> Iterator[str]:
             raise UserError(f"{url}: no n-gram model here; expected an ARPA file or a KenLM binary")
         yield path
         return
-    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(url)[1]) as out:
+    with scratch() as folder:
+        copy = folder / f"model{os.path.splitext(url)[1]}"
         try:
-            out.write(store.read_bytes(url))
+            with copy.open("wb") as out:
+                out.writelines(store.read_pieces(url))
         except FileNotFoundError:
             raise UserError(f"{url}: no n-gram model here; expected an ARPA file or a KenLM binary") from None
-        out.flush()
-        yield out.name
+        yield str(copy)
 
 
 class TextScoreSettings(Settings):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from gristmill.models.normalise import base_language, is_known, letters_of
@@ -22,6 +20,7 @@ from gristmill.models.text.translator_units import (
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
+from gristmill.shards.scratch import scratch
 
 LEAST_LETTERS = 10  # minimum letters of the target language's script in a translator's units
 FAST = "ctranslate2."  # prefix of the converted model's file names
@@ -64,9 +63,9 @@ def check_languages(units: TranslatorUnits, where: str, source_lang: str, target
 
 def convert(model: Any, units: TranslatorUnits) -> dict[str, bytes]:
     """Return the files of a network converted to CTranslate2, by CTranslate2's names."""
-    with tempfile.TemporaryDirectory() as folder:
-        to_ctranslate2(model, units).save(folder)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    with scratch() as folder:
+        to_ctranslate2(model, units).save(str(folder))
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def load_fast(url: str, prefix: str = "") -> tuple[dict[str, bytes], TranslatorUnits]:

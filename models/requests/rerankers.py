@@ -230,7 +230,7 @@ class DomainReranker:
         try:
             body = json.loads(data)
             form = body["format"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{source}: not a re-ranker's file; expected JSON with a format number") from None
         if form != FORMAT:
             raise UserError(f"{source}: the re-ranker's file is of format {form}, this version reads format {FORMAT}")

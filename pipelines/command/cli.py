@@ -64,13 +64,18 @@ def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print(_INTERRUPTED, file=sys.stderr)
             raise typer.Exit(130) from None
+        except BrokenPipeError:
+            sys.stderr.close()  # else Python reports it at exit
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise  # not of a file
+            print(f"gristmill: {os.fsdecode(error.filename)}: {error.strerror.lower()}", file=sys.stderr)
+            raise typer.Exit(2) from None
         except SystemExit:
             # On SIGTERM a local Ray ends its processes and calls sys.exit; its exit hooks would now abort.
             print(_INTERRUPTED, file=sys.stderr, flush=True)
             os._exit(130)
-        except BrokenPipeError:
-            sys.stderr.close()  # else Python reports it at exit
-            raise typer.Exit(1) from None
 
     return wrapped
 

@@ -8,11 +8,8 @@ written last: an export without it is unfinished, and the same command resumes i
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from gristmill.actors.export import ExportSettings, writer
 from gristmill.pipelines.command.export_manifests import Export, manifests
@@ -85,7 +82,8 @@ def _carry_out(
     for name, parts in manifests(form, export).items():
         if fresh or not store.exists(store.join(dest, name)):
             fresh = True  # the files below may be from an earlier export
-            _publish(store.join(dest, name), parts(), books)
+            store.write_chunks(store.join(dest, name), parts)
+    store.sweep(dest)
     left_out = {**made.seal["reasons"], **made.seal["errors"]}
     return Exported(dest, store.join(dest, name), made.records, left_out, fresh)
 
@@ -138,20 +136,3 @@ def _claim(dest: str, form: str, source: SealedSet, step: Step) -> None:
         raise UserError(
             f"{dest}: contains the {found}{' with other columns' if alike else ''}; expected an unused path"
         )
-
-
-def _publish(url: str, parts: Iterable[bytes], books: str) -> None:
-    """Write a file from parts, atomically; memory holds one part, the disk all of them."""
-    fs, path = store.filesystem(url)
-    near = books if store.is_local(books) else None  # a rename works within one file system
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=near and store.filesystem(near)[1]) as folder:
-        part = Path(folder) / "part"
-        with part.open("wb") as out:
-            for piece in parts:
-                out.write(piece)
-            out.flush()
-            os.fsync(out.fileno())
-        if near:
-            os.replace(part, path)
-        else:
-            fs.put_file(str(part), path)

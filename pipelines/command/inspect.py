@@ -138,9 +138,16 @@ def _save(folder: str, row: Mapping[str, Any]) -> None:
     if data[:4] != b"fLaC":
         import soundfile
 
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="int16")
         out = io.BytesIO()
-        soundfile.write(out, samples, rate, format="FLAC")
+        try:
+            with soundfile.SoundFile(io.BytesIO(data)) as sound:
+                given = sound.samplerate, sound.channels
+                with soundfile.SoundFile(out, "w", *given, format="FLAC") as copy:
+                    for block in sound.blocks(1 << 16, dtype="int16"):
+                        copy.write(block)
+        except soundfile.LibsndfileError as error:
+            print(f"  not written: {len(data)} bytes that cannot be saved as FLAC ({error})\n")
+            return
         data = out.getvalue()
     store.write_bytes(target, data)
     print(f"  audio written to {target}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import tempfile
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from gristmill.pipelines.command.leasing import leased
 from gristmill.pipelines.config import Common, Loaded, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run
-from gristmill.shards import checked, store
+from gristmill.shards import checked, disk, store
 from gristmill.shards.errors import UserError
 
 PLAN = "plan.json"  # below OUT: the latest estimate
@@ -74,16 +74,13 @@ def check_out(out: str) -> None:
     """Check that the output folder can be written."""
     if store.is_local(out):
         path = Path(store.filesystem(out)[1])
-        try:
-            nearest = next(p for p in (path, *path.parents) if p.exists())
-        except PermissionError as error:
-            raise UserError(f"out={out}: {path.parent} cannot be read ({error.strerror})") from None
-        if not nearest.is_dir():
+        nearest = next((place for place in (path, *path.parents) if os.path.exists(place)), path)
+        if nearest.is_file():
             raise UserError(f"out={out}: {nearest} is a file; expected a folder, or an unused path")
         try:
-            tempfile.TemporaryDirectory(prefix=".gristmill-", dir=nearest).cleanup()
-        except OSError as error:
-            raise UserError(f"out={out}: the folder {nearest} cannot be written ({error.strerror})") from None
+            disk.try_folder(str(path))
+        except UserError as error:
+            raise UserError(f"out={error}") from None
         return
     bucket = _bucket(out)
     if not answered(bucket, lambda: _reached(bucket)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
 from gristmill.pipelines.progress import clock
 from gristmill.shards.errors import GristmillError, UserError, one_line, with_class
+from gristmill.shards.scratch import scratch
 
 SAMPLE = 48  # records of each source
 
@@ -61,9 +61,9 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     check_storage(loaded)
     workers = at_once(common.runner, common.workers)
     notes = []
-    with tempfile.TemporaryDirectory(prefix="gristmill-plan-") as folder:
+    with scratch() as folder:
         run = SampledRun(
-            folder,
+            str(folder),
             InProcessRunner(),
             common.seed,
             seeds=list(common.seeds),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.actors.requests.rerank import Rerank, file_of, folder_ref, labelled_lists, load_folder
+from gristmill.actors.requests.rerank import WEIGHTS_BYTES, Rerank, file_of, folder_ref, labelled_lists, load_folder
 from gristmill.models.requests.reranker_fit import Gate, gate
 from gristmill.models.requests.rerankers import DomainReranker
 from gristmill.pipelines.command.export import find_set
@@ -25,6 +27,11 @@ from gristmill.shards.step import Step
 from gristmill.shards.store import absolute
 
 ROWS = 2000  # of a shard
+BATCH_BYTES = 32 << 20  # of a shard of long records
+LINE_BYTES = 8 << 20  # of a list as JSON
+DEPTH = 64  # of brackets in it: Arrow's reader ends the process at some ten thousand
+GROUP_BYTES = 256 << 20  # of a row group of Parquet, decompressed: its pages may be as large
+BLOCK = 1 << 20  # of a file, read together
 EXPECTED = "a sealed set, or a .parquet or .jsonl file, of records with `id` and `hypotheses`"
 
 
@@ -59,9 +66,10 @@ def swap(new: str, weights: str, held_out: str) -> Gate:
     Raises:
         UserError: the new weights are worse, a path does not exist, or a held-out list cannot be scored.
     """
-    data = store.read_if_present(absolute(new))
-    if data is None:
-        raise UserError(f"{new}: there are no weights; expected the <domain>.json of a re-ranker")
+    try:
+        data = store.read_limited(absolute(new), WEIGHTS_BYTES)
+    except FileNotFoundError:
+        raise UserError(f"{new}: there are no weights; expected the <domain>.json of a re-ranker") from None
     made = DomainReranker.from_bytes(data, new)
     folder = absolute(weights)
     old = {one.domain: one for one in load_folder(folder)}.get(made.domain, DomainReranker.unweighted(made.domain))
@@ -93,9 +101,8 @@ def _source(run: Run, url: str) -> SealedSet:
     if not store.exists(url):
         raise UserError(f"{url}: there is no such file; expected {EXPECTED}")
     whole = hashlib.sha256()
-    with store.open_read(url) as file:
-        while part := file.read(1 << 20):
-            whole.update(part)
+    for piece in store.read_pieces(url):
+        whole.update(piece)
     return run.source("lists", lambda: READERS[form](url), {"sha256": whole.hexdigest()})
 
 
@@ -103,28 +110,99 @@ def _parquet(url: str) -> Iterator[pa.Table]:
     import pyarrow.parquet as pq
 
     try:
-        with store.open_read(url) as file:
-            for batch in pq.ParquetFile(file).iter_batches(ROWS):
+        # Without a buffer, each column of a row group is read whole.
+        with store.open_read(url) as file, pq.ParquetFile(file, buffer_size=BLOCK) as source:
+            groups = [source.metadata.row_group(place) for place in range(source.num_row_groups)]
+            largest = max((group.total_byte_size for group in groups), default=0)
+            if largest > GROUP_BYTES:
+                raise UserError(
+                    f"{url}: a row group of {largest} bytes; expected at most {GROUP_BYTES}: write smaller row groups"
+                )
+            longest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+            for batch in source.iter_batches(max(1, min(ROWS, BATCH_BYTES // max(1, longest))), use_threads=False):
                 yield _checked(pa.Table.from_batches([batch]), url)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{url}: cannot be read as Parquet ({str(error).splitlines()[0]}); expected {EXPECTED}"
         ) from None
 
 
 def _jsonl(url: str) -> Iterator[pa.Table]:
+    """Yield the lists of lines in pieces; their columns are those of all lines, which are read twice for it."""
     import pyarrow.json as pj
+
+    def tables(schema: pa.Schema) -> Iterator[pa.Table]:
+        for lines in _pieces(url):
+            block = max(1 << 20, 2 * max(map(len, lines)))
+            reading = pj.ReadOptions(use_threads=False, block_size=block)
+            yield pj.read_json(io.BytesIO(b"".join(lines)), reading, pj.ParseOptions(explicit_schema=schema))
 
     known = pa.schema([ID, *HYPOTHESES_FIELDS])
     try:
-        with store.open_read(url) as file:
-            table = pj.read_json(file, parse_options=pj.ParseOptions(explicit_schema=known))
-    except pa.ArrowInvalid as error:
+        whole = known
+        for table in tables(known):
+            whole = _unified(whole, table.schema)
+        count = 0
+        for table in tables(whole):
+            count += table.num_rows
+            yield _checked(table.select(whole.names), url)
+    except pa.ArrowException as error:
         raise UserError(
             f"{url}: cannot be read as JSON lines ({str(error).splitlines()[0]}); expected {EXPECTED}"
         ) from None
-    for first in range(0, max(1, table.num_rows), ROWS):
-        yield _checked(table.slice(first, ROWS), url)
+    if not count:
+        raise UserError(f"{url}: holds no list; expected {EXPECTED}")
+
+
+def _unified(one: pa.Schema, other: pa.Schema) -> pa.Schema:
+    """Return the columns of both, as the reader would have found them in one piece."""
+    for field in one:
+        at = other.get_field_index(field.name)
+        kinds = {field.type, other.field(at).type} if at >= 0 else set()
+        if pa.string() in kinds and any(pa.types.is_timestamp(kind) for kind in kinds):  # only some look like times
+            one = one.set(one.get_field_index(field.name), field.with_type(pa.string()))
+            other = other.set(at, field.with_type(pa.string()))
+    return pa.unify_schemas([one, other], promote_options="permissive")
+
+
+def _pieces(url: str) -> Iterator[list[bytes]]:
+    """Yield the lines of a file, as many as make a shard and no more than make a batch."""
+    lines: list[bytes] = []
+    size = 0
+    for number, line in enumerate(_lines(url), 1):
+        if len(line) > LINE_BYTES:
+            raise UserError(f"{url}, line {number}: longer than {LINE_BYTES} bytes; expected one list of hypotheses")
+        if line.count(b"[") + line.count(b"{") > DEPTH and _is_deep(line):
+            raise UserError(f"{url}, line {number}: brackets {DEPTH} deep and deeper; expected one list of hypotheses")
+        if lines and (len(lines) == ROWS or size + len(line) > BATCH_BYTES):
+            yield lines
+            lines, size = [], 0
+        if line.strip():
+            lines.append(line.rstrip(b"\r\n") + b"\n")
+            size += len(line)
+    if lines:
+        yield lines
+
+
+def _is_deep(line: bytes) -> bool:
+    """Return whether the brackets of a line of JSON go deeper than ``DEPTH``."""
+    depth = 0
+    for found in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', line):
+        depth += (found[0] in b"[{") - (found[0] in b"]}")
+        if depth > DEPTH:
+            return True
+    return False
+
+
+def _lines(url: str) -> Iterator[bytes]:
+    """Yield the lines of a file; of a longer one than ``LINE_BYTES``, a part that is longer."""
+    rest = b""
+    for piece in store.read_pieces(url):
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+        if len(rest) > LINE_BYTES:
+            yield rest
+    yield rest
 
 
 def _checked(table: pa.Table, url: str) -> pa.Table:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from tests.proxy import Handler, Proxy
 
 FAULTS = ("500", "503", "silence", "reset", "lost answer", "cut upload", "cut download")
+_CODES = {"500": "InternalError", "503": "SlowDown", "400": "ExpiredToken"}
 SILENCE = 4.0  # seconds; clients of tests wait less long
 
 
@@ -25,6 +26,7 @@ class FaultyProxy(Proxy):
         assert set(chances) <= set(FAULTS)
         self.upstream, self.chances = upstream, dict(chances)
         self.down = False  # every connection is reset
+        self.expired = False  # every request is refused, since its keys are no longer valid
         self.done: Counter[str] = Counter()
         self._random, self._lock = random.Random(seed), threading.Lock()
         super().__init__(_Handler)
@@ -47,12 +49,12 @@ class FaultyProxy(Proxy):
 class _Handler(Handler):
     def handle_request(self) -> None:
         body = self.body()
-        fault = self.server.proxy.draw(self.command)
+        fault = "400" if self.server.proxy.expired else self.server.proxy.draw(self.command)
         if fault == "silence":
             time.sleep(SILENCE)
         if fault in ("silence", "reset"):
             return self._break()
-        if fault in ("500", "503"):
+        if fault in _CODES:
             return self._refuse(fault)
         upstream = http.client.HTTPConnection(*self.server.proxy.upstream, timeout=20)
         try:
@@ -89,8 +91,7 @@ class _Handler(Handler):
             self._break()
 
     def _refuse(self, status: str) -> None:
-        code = {"500": "InternalError", "503": "SlowDown"}[status]
-        data = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by chance</Message></Error>".encode()
+        data = f"<?xml version='1.0'?><Error><Code>{_CODES[status]}</Code><Message>by chance</Message></Error>".encode()
         self.send_response(int(status))
         self.send_header("Content-Type", "application/xml")
         self.send_header("Content-Length", str(len(data)))

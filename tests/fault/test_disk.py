@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.audit import audit_below
 from gristmill.shards.canonical import sha256
+from gristmill.shards.disk import PART
+from gristmill.shards.engine import Progress, run_step
+from gristmill.shards.errors import UserError
+from gristmill.shards.lease import Lease
+from gristmill.shards.receipt import Receipt
+from tests.fault.law_actors import corpus, law_step
 
 RECORDS = 400  # in shards of 4, of which each fills two pages of the disk or more
 SMALL, LARGE = "size=512k", "size=64m"
@@ -76,3 +83,25 @@ def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in committed} == before, "a committed shard was written again"
     assert run(tmp_path, tmp_path / "whole")[0] == 0
     assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_a_disk_that_turns_read_only(disk: Path, tmp_path: Path) -> None:
+    """As the kernel turns a file system whose device fails."""
+    subprocess.run(["mount", "-o", f"remount,{LARGE}", str(disk)], check=True)
+    step = law_step(corpus(str(tmp_path / "corpus"), 4))
+    turned = []
+
+    class Turn(Progress):
+        def advance(self, receipt: Receipt) -> None:
+            if not turned:
+                turned.append(subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True))
+
+    lease = Lease(str(disk / "out"))
+    lease.take(lambda text: pytest.fail(text))
+    with pytest.raises(UserError, match="the file system is read-only"):
+        run_step(step, str(disk / "out"), InProcessRunner(), 1, Turn())
+    lease.release()
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert list(disk.rglob(f"{PART}*")) == []
+    sealed = run_step(step, str(disk / "out"), InProcessRunner(), 1)
+    assert sealed.digest == run_step(step, str(tmp_path / "whole"), InProcessRunner(), 1).digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import urllib.parse
@@ -17,6 +18,7 @@ from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import Progress, run_step
 from gristmill.shards.errors import UserError
+from gristmill.shards.lease import Lease
 from gristmill.shards.receipt import Receipt
 from tests.fault.law_actors import corpus, law_step
 from tests.fault.proxy import FAULTS, FaultyProxy
@@ -132,6 +134,100 @@ def test_a_storage_that_stays_down_ends_the_run(
         sealed = run_step(step, f"{root}/out", InProcessRunner(), 1)
     endpoint(s3_endpoint)
     exact(f"{root}/out", sealed, undisturbed)
+
+
+@pytest.mark.parametrize("act", ["read", "list", "write", "look"])
+def test_keys_that_expired_are_named(
+    bucket: str, s3_endpoint: str, endpoint: Callable[[str], None], undisturbed: str, act: str
+) -> None:
+    with FaultyProxy(upstream(s3_endpoint), {}, 1) as proxy:
+        endpoint(proxy.url)
+        proxy.expired = True
+        url = f"{bucket}/expired"
+        acts = {"read": lambda: store.read_if_present(url), "list": lambda: store.list_names(url)}
+        acts |= {"write": lambda: store.put_if_absent(url, b"1"), "look": lambda: store.exists(url)}
+        with pytest.raises(UserError, match=r"access refused.*check the credentials, which may have expired"):
+            acts[act]()
+
+
+def test_keys_that_expire_in_the_middle_end_the_run(
+    bucket: str, s3_endpoint: str, endpoint: Callable[[str], None], undisturbed: str
+) -> None:
+    root = f"{bucket}/expiring"
+    with FaultyProxy(upstream(s3_endpoint), {}, 1) as proxy:
+        endpoint(proxy.url)
+        step = law_step(corpus(f"{root}/corpus", SHARDS))
+
+        def expire() -> None:
+            proxy.expired = True
+
+        with pytest.raises(UserError, match="access refused"):
+            run_step(step, f"{root}/out", InProcessRunner(), 1, Switch(expire))
+        proxy.expired = False
+        sealed = run_step(step, f"{root}/out", InProcessRunner(), 1)
+    endpoint(s3_endpoint)
+    exact(f"{root}/out", sealed, undisturbed)
+
+
+def test_a_bucket_deleted_in_the_middle_is_named(
+    s3_endpoint: str, endpoint: Callable[[str], None], undisturbed: str
+) -> None:
+    import s3fs
+
+    endpoint(s3_endpoint)
+    s3fs.S3FileSystem().mkdir("deleted")
+    step = law_step(corpus("s3://deleted/corpus", SHARDS))
+    with pytest.raises(UserError, match="the bucket s3://deleted does not exist"):
+        run_step(
+            step, "s3://deleted/out", InProcessRunner(), 1, Switch(lambda: s3fs.S3FileSystem().rm("deleted", True))
+        )
+    assert not store.exists("s3://deleted/corpus")
+
+
+def test_a_versioned_bucket(s3_endpoint: str, endpoint: Callable[[str], None], undisturbed: str) -> None:
+    """What was removed is absent, though its versions are kept; what was replaced is read as it is now."""
+    import s3fs
+
+    endpoint(s3_endpoint)
+    fs, url = s3fs.S3FileSystem(), "s3://versioned/a"
+    fs.mkdir("versioned")
+    fs.call_s3("put_bucket_versioning", Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    for number in range(2):
+        assert store.put_if_absent(url, b"%d" % number)
+        assert not store.put_if_absent(url, b"other")
+        assert store.read_bytes(url) == b"%d" % number
+        store.remove(url)
+        assert store.read_if_present(url) is None
+        assert store.list_names("s3://versioned") == []
+    for data in (b"first", b"second"):
+        store.write_bytes(url, data)
+        assert store.read_bytes(url) == data
+    assert [file.size for file in store.walk("s3://versioned")] == [6]
+    lease = Lease("s3://versioned/out")
+    lease.take(lambda text: pytest.fail(text))
+    sealed = run_step(law_step(corpus("s3://versioned/corpus", SHARDS)), "s3://versioned/out", InProcessRunner(), 1)
+    lease.release()
+    exact("s3://versioned/out", sealed, undisturbed)
+
+
+def test_an_upload_that_breaks_off_leaves_no_file(
+    bucket: str, s3_endpoint: str, endpoint: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    endpoint(s3_endpoint)
+    monkeypatch.setattr(store, "PART_BYTES", 5 << 20)
+    for size in (1, 6 << 20):
+
+        def chunks(size: int = size) -> Iterator[bytes]:
+            yield bytes(size)
+            raise RuntimeError("broken")
+
+        with pytest.raises(RuntimeError, match="broken"):
+            store.write_chunks(f"{bucket}/broken/{size}", chunks)
+    gc.collect()
+    assert store.list_names(f"{bucket}/broken") == []
+    assert not s3fs.S3FileSystem().call_s3("list_multipart_uploads", Bucket="tests").get("Uploads")
 
 
 def test_a_storage_server_is_killed_and_started_again(

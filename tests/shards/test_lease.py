@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from gristmill.shards import lease as leases
-from gristmill.shards import store
+from gristmill.shards import owner, store
 from gristmill.shards.errors import UserError
 from gristmill.shards.lease import FOLDER, SETTING, Lease, LeaseLost
 
@@ -94,9 +95,35 @@ def test_a_claim_without_a_beat_is_taken_over(root: str, claim: str) -> None:
     assert left(out) == []
 
 
+def test_what_dead_holders_left_is_taken_away(tmp_path: Path) -> None:
+    """A beat without its claim, a part of either, and parts anywhere below the output."""
+    out = tmp_path / "out"
+    for name in (".lease/000003.beat", ".lease/.part-x", "a/data/.part-y", "a/data/kept"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+    lease = Lease(str(out))
+    lease.take(silent)
+    stale = {"000003.beat", ".part-x", ".part-y"}
+    assert {path.name for path in out.rglob("*")} & (stale | {"kept", "000001.json"}) == {"kept", "000001.json"}
+    (out / "a" / "data" / ".part-of-a-worker").touch()
+    lease.release()
+    assert [path.name for path in out.rglob("*") if path.is_file()] == ["kept"]
+
+
+@pytest.mark.parametrize("wrong", [{"every": "x"}, {"host": 3}, {"process": "x@1"}, {"process": None}])
+def test_a_claim_that_no_run_wrote_is_taken_over(tmp_path: Path, wrong: dict[str, object]) -> None:
+    holder = vars(leases._myself(0.1)) | wrong
+    store.put_if_absent(str(tmp_path / FOLDER / "000001.json"), json.dumps(holder).encode())
+    store.put_if_absent(str(tmp_path / FOLDER / "mine.json"), b"{}")
+    lease = Lease(str(tmp_path))
+    lease.take(lambda _: None)
+    lease.release()
+    assert left(str(tmp_path)) == []
+
+
 def test_a_dead_process_of_this_machine_is_not_waited_for(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTING, "1000")
-    if not leases._machine():
+    if not owner.machine():
         pytest.skip("this system does not tell which machine it is")
     out = store.join(root, "out")
     dead = vars(leases._myself(100.0)) | {"process": "1@1"}

@@ -125,3 +125,21 @@ def test_a_file_put_after_a_listing_is_there(root: str) -> None:
     subprocess.run([sys.executable, "-c", code, store.join(folder, "second")], check=True)
     assert store.read_if_present(store.join(folder, "second")) == b"2"
     assert store.exists(store.join(folder, "second"))
+
+
+def test_a_file_larger_than_any_of_its_kind_is_not_read(root: str) -> None:
+    for data in (b"", b"1234"):
+        store.write_bytes(store.join(root, "file"), data)
+        assert store.read_limited(store.join(root, "file"), 4) == data
+    store.write_bytes(store.join(root, "file"), b"12345")
+    with pytest.raises(store.FileTooLarge, match="has more than 4 bytes; expected at most that"):
+        store.read_limited(store.join(root, "file"), 4)
+    with pytest.raises(FileNotFoundError):
+        store.read_limited(store.join(root, "absent"), 4)
+
+
+def test_pieces_are_those_of_the_whole(root: str) -> None:
+    for data in (b"", b"12345678"):
+        store.write_bytes(store.join(root, "file"), data)
+        pieces = list(store.read_pieces(store.join(root, "file"), 3))
+        assert (b"".join(pieces), max(map(len, pieces), default=0) <= 3) == (data, True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -164,6 +165,12 @@ BAD = {
     "key": (["run", "{recipe}", "recrds=1"], "did you mean 'records'?"),
     "missing path": (["run", "{recipe}", "text=/no/such/file"], "text: /no/such/file is not there"),
     "output is a file": (["run", "{recipe}", "out={recipe}/x"], "is a file; expected a folder"),
+    "output at a link to nothing": (["run", "{recipe}", "out={links}/dangling/x"], "which does not exist"),
+    "output at a circle of links": (["run", "{recipe}", "out={links}/loop"], "cannot be written"),
+    "output of a long name": (["run", "{recipe}", f"out={{out}}/{'x' * 300}"], "the name is too long"),
+    "output of a long path": (["run", "{recipe}", f"out={{out}}/{'x/' * 2100}"], "the name is too long"),
+    "recipe of a long name": (["run", "x" * 300], "there is no such recipe file"),
+    "status at a circle of links": (["status", "{links}/loop"], "there is no run here"),
     "empty corpus": (["run", "{recipe}", "empty=true"], "there is nothing to seal"),
     "status of nothing": (["status", "{out}"], "there is no run here"),
     "audit of nothing": (["audit", "{out}"], "no sealed set is here or below"),
@@ -174,14 +181,31 @@ BAD = {
 
 
 @pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
-def test_a_mistake_is_one_sentence_and_leaves_nothing(gristmill, recipe, tmp_path, words, message) -> None:
-    result = gristmill(*(word.format(recipe=recipe, out=tmp_path / "out") for word in words))
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    gristmill, recipe, tmp_path, tmp_path_factory, words, message
+) -> None:
+    links = tmp_path_factory.mktemp("links")
+    (links / "dangling").symlink_to(links / "nowhere")
+    (links / "loop").symlink_to(links / "loop")
+    result = gristmill(*(word.format(recipe=recipe, out=tmp_path / "out", links=links) for word in words))
     assert result.exit_code == 2
     lines = [line for line in result.stderr.splitlines() if line.startswith("gristmill: ")]
     assert len(lines) == 1
     assert message in lines[0]
     assert "Traceback" not in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+
+
+def test_an_error_of_a_file_is_a_sentence(gristmill, tmp_path, monkeypatch) -> None:
+    """A bad sector below a seal, say: the device fails, and not the program."""
+
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(tmp_path / "seal.json"))
+
+    monkeypatch.setattr("gristmill.pipelines.command.inspect.show_records", fails)
+    result = gristmill("inspect", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr == f"gristmill: {tmp_path}/seal.json: input/output error\n"
 
 
 @pytest.fixture

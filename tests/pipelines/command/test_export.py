@@ -238,12 +238,13 @@ DRIVER = """
 import os, signal, sys
 from gristmill.pipelines.command import export
 from gristmill.pipelines.progress import RunProgress
+from gristmill.shards import store
 source, form, dest, point = sys.argv[1:]
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 class Killer(RunProgress):
     advance = die
 if point == "manifest":
-    export._publish = die
+    store.write_chunks = die
 export.export_set(source, form, dest, settings=["runner=inprocess"], progress=Killer() if point == "shard" else None)
 """
 
