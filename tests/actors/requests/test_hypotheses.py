@@ -137,6 +137,6 @@ def test_wrong_models_and_folds_are_refused(root, models):
     with pytest.raises(UserError, match="without fold"):
         actor(pa.Table.from_pylist(planted()[:1], schema=FIELDS).drop_columns("fold"))
     empty = seal_tables(str(root / "plain"), "requests", [FIELDS.empty_table()])
-    lost = dict.fromkeys(("alarm",), type(models[-1]["alarm"])(empty.url, "0", {}))
+    lost = dict.fromkeys(("alarm",), type(models[-1]["alarm"])(empty.url, "0", {}, {}))
     with pytest.raises(UserError, match="no model of domain 'alarm'"):
         stage({-1: lost}).build(0)
