@@ -112,7 +112,10 @@ class Nodes:
         with ThreadPoolExecutor(64) as pool:
             while not self._over.wait(PROBE_SECONDS):
                 known = self._known
-                alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+                try:
+                    alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+                except Exception:  # of several classes; the GCS is looked after elsewhere
+                    continue
                 answers = dict(zip(alive, pool.map(_answers, alive.values()), strict=True))
                 self._misses = {n: 0 if here else self._misses.get(n, 0) + 1 for n, here in answers.items()}
                 self.silent = frozenset(name for name, misses in self._misses.items() if misses >= SILENT)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import socket
 import threading
@@ -24,11 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from gristmill.shards import store
 from gristmill.shards.environment import seconds
 from gristmill.shards.errors import GristmillError
+from gristmill.shards.machine import has_ended, this_machine, this_process
 
 FOLDER = ".lease"  # below OUT
 SECONDS = 30.0  # without a heartbeat before a holder is presumed dead
@@ -81,7 +80,7 @@ class Lease:
                 if now != watched:
                     watched, begun = now, time.monotonic()
                 limit = max(self.seconds, _BEATS * holder.every if holder else 0.0)
-                if not (holder and _process_ended(holder)) and time.monotonic() - begun < limit:
+                if not (holder and has_ended(holder.process, holder.machine)) and time.monotonic() - begun < limit:
                     if holder and holder.token != announced:
                         announced = holder.token
                         waiting(
@@ -189,35 +188,9 @@ def _holder(data: bytes | None) -> Holder | None:
 def _myself(every: float) -> Holder:
     return Holder(
         token=uuid.uuid4().hex,
-        machine=_machine(),
-        process=f"{os.getpid()}@{_started(os.getpid())}",
+        machine=this_machine(),
+        process=this_process(),
         host=socket.gethostname(),
         since=datetime.now(UTC).isoformat(" ", "seconds"),
         every=every,
     )
-
-
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _started(process: int) -> str:
-    """Return the start time of a process of this machine, in ticks since boot; "" if there is no such process."""
-    try:
-        # The program's name, in parentheses, may contain any character.
-        fields: list[Any] = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _process_ended(holder: Holder) -> bool:
-    """Return whether the holder is known to be dead, which can be checked for processes of this machine."""
-    if not holder.machine or holder.machine != _machine():
-        return False
-    process, _, started = holder.process.partition("@")
-    return _started(int(process)) != started

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from gristmill.pipelines.command import interruption
 from gristmill.shards import process
-from gristmill.shards.errors import GristmillError, UserError
+from gristmill.shards.errors import GristmillError, Interrupted, UserError
 
 app = typer.Typer(
     name="gristmill",
@@ -39,11 +36,10 @@ Address = Annotated[
     ),
 ]
 
-_INTERRUPTED = "gristmill: interrupted; committed work is kept, and the same command resumes it"
-
 
 def main() -> None:
     """Run the command line."""
+    interruption.listen()
     process.choose_allocator()
     app(prog_name="gristmill")
 
@@ -53,30 +49,21 @@ def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            signal.signal(signal.SIGTERM, _terminated)
         try:
             command(*args, **kwargs)
+        except Interrupted as error:
+            interruption.leave(str(error))
         except GristmillError as error:
             for line in str(error).splitlines():
                 print(f"gristmill: {line}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
-        except KeyboardInterrupt:
-            print(_INTERRUPTED, file=sys.stderr)
-            raise typer.Exit(130) from None
-        except SystemExit:
-            # On SIGTERM a local Ray ends its processes and calls sys.exit; its exit hooks would now abort.
-            print(_INTERRUPTED, file=sys.stderr, flush=True)
-            os._exit(130)
+        except (KeyboardInterrupt, SystemExit):  # Ray, while it starts, turns SIGTERM into an exit
+            interruption.leave()
         except BrokenPipeError:
             sys.stderr.close()  # else Python reports it at exit
             raise typer.Exit(1) from None
 
     return wrapped
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 @app.command()

@@ -12,6 +12,7 @@ from gristmill.shards import lease as leases
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.lease import FOLDER, SETTING, Lease, LeaseLost
+from gristmill.shards.machine import this_machine
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +97,7 @@ def test_a_claim_without_a_beat_is_taken_over(root: str, claim: str) -> None:
 
 def test_a_dead_process_of_this_machine_is_not_waited_for(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTING, "1000")
-    if not leases._machine():
+    if not this_machine():
         pytest.skip("this system does not tell which machine it is")
     out = store.join(root, "out")
     dead = vars(leases._myself(100.0)) | {"process": "1@1"}
