@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from gristmill.shards.errors import Interrupted
 
@@ -123,8 +123,16 @@ class Guard:
         return None if alive else f"Ray counts this run's node as dead: its raylet does not answer; {KEPT}"
 
 
-def leave_now(sentence: str, kill: Callable[[], None]) -> NoReturn:
-    """End this process at once with a sentence, after the processes of its local Ray."""
+_leaving = threading.Lock()
+
+
+def leave_now(sentence: str, kill: Callable[[], None]) -> None:
+    """End this process at once with a sentence, after the processes of its local Ray.
+
+    Returns only if the process is being ended already, by a thread or by what a signal interrupted.
+    """
+    if not _leaving.acquire(blocking=False):
+        return
     # The main thread may be in the middle of writing to stderr, and a progress display may have hidden the cursor.
     shown = "\x1b[?25h\n" if os.isatty(2) else ""
     with contextlib.suppress(OSError):

@@ -44,7 +44,7 @@ def main() -> None:
     app(prog_name="gristmill")
 
 
-def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Report errors that users can fix as sentences with exit codes; bugs keep their traceback."""
 
     @functools.wraps(command)
@@ -67,7 +67,7 @@ def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def run(
     config: Config,
     overrides: Overrides = None,
@@ -80,7 +80,7 @@ def run(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def requeue(out: Out, overrides: Overrides = None) -> None:
     """Reprocess the quarantined records of OUT, and the work that depends on them."""
     from gristmill.pipelines.config import load_saved
@@ -109,7 +109,7 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def plan(
     config: Config,
     overrides: Overrides = None,
@@ -128,7 +128,7 @@ def plan(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def status(
     out: Out,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until the run is over.")] = False,
@@ -142,7 +142,7 @@ def status(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def audit(out: Out) -> None:
     """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
     import json
@@ -161,7 +161,7 @@ def audit(out: Out) -> None:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def inspect(
     url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set or the output of a run.")],
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show of each set.")] = 5,
@@ -181,7 +181,7 @@ def inspect(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def export(
     url: Annotated[str, typer.Argument(metavar="SET", help="A sealed set: its folder, or OUT/NAME of a run.")],
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="huggingface, nemo, lhotse or webdataset.")],
@@ -209,7 +209,7 @@ def export(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def rerank(
     lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
@@ -234,7 +234,7 @@ def rerank(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def swap(
     new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of the weights in use.")],
@@ -250,7 +250,7 @@ def swap(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def doctor(
     out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs",
     cluster: Annotated[
@@ -266,7 +266,7 @@ def doctor(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def submit(
     config: Config,
     overrides: Overrides = None,
@@ -284,7 +284,7 @@ def submit(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def stop(
     job: Annotated[str, typer.Argument(metavar="ID", help="The job's id, as printed by submit.")],
     address: Address = None,
@@ -304,7 +304,7 @@ def _address(given: str | None) -> str:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def manifest(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
     fleet: Annotated[

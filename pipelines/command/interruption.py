@@ -41,7 +41,8 @@ def leave(sentence: str = SENTENCE) -> NoReturn:
         except Interrupted as gone:
             sentence = str(gone)
         leave_now(f"gristmill: {sentence}", session.kill)
-    print(f"gristmill: {sentence}", file=sys.stderr)
+    else:
+        print(f"gristmill: {sentence}", file=sys.stderr)
     raise typer.Exit(CODE) from None
 
 
@@ -50,6 +51,7 @@ def _hear(number: int, frame: FrameType | None) -> None:
     if _heard:
         session = _session()
         leave_now(f"gristmill: {SENTENCE}", session.kill if session is not None else lambda: None)
+        return  # it is leaving
     _heard = True
     raise KeyboardInterrupt
 
