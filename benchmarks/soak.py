@@ -5,7 +5,7 @@ machine, kills until the number is reached, lets the running recipe finish, and 
 every digest equals that of an undisturbed run and every audit is exact; exit code 1 if not. Killed drivers, nodes,
 heads and storage servers are restarted. It only kills processes that it started.
 
-The kinds: a stage's worker ("actor"), another worker process, an agent or the raylet of the second node, the driver, the
+The kinds: a worker of a stage ("actor"), another worker, an agent or the raylet of the second node, the driver, the
 storage server; and the GCS or the raylet of the head, with which the driver ends: it must do so with a sentence and the
 exit code of an interruption.
 

@@ -21,7 +21,8 @@ from gristmill.shards.errors import Interrupted
 LOOK_SECONDS = 0.5  # between looks at the processes of a local Ray
 ASK_SECONDS = 5.0  # for the GCS to answer
 SILENT_SECONDS = 45.0  # before a silent GCS is given up: less than the 60 s after which Ray ends the process
-LEAVE_SECONDS = 5.0  # for the main thread to leave the run
+LEAVE_SECONDS = 4.0  # for the main thread to leave the run: both are less than the 12 s in which Ray ends the process
+KILL_SECONDS = 3.0  # for finding and killing what is left of a local Ray
 CODE = 130  # the exit code of an interruption
 
 KEPT = "committed work is kept, and the same command resumes it"
@@ -137,6 +138,7 @@ def leave_now(sentence: str, kill: Callable[[], None]) -> None:
     shown = "\x1b[?25h\n" if os.isatty(2) else ""
     with contextlib.suppress(OSError):
         os.write(2, f"{shown}{sentence}\n".encode())
-    with contextlib.suppress(Exception):
-        kill()
+    killing = threading.Thread(target=kill, name="kill", daemon=True)
+    killing.start()
+    killing.join(KILL_SECONDS)
     os._exit(CODE)

@@ -107,14 +107,18 @@ def _begun(temp: Path, one: Claim) -> list[Path]:
 
 
 def end_processes(drivers: set[str]) -> None:
-    """Kill the processes that a local Ray of one of these drivers left."""
+    """Kill the processes of the local Rays of these drivers."""
     import psutil
 
-    mine = psutil.Process()
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.uids().real == mine.uids().real and process.environ().get(MARK) in drivers and process != mine:
-                process.kill()
+            if process.pid != os.getpid() and process.environ().get(MARK) in drivers:
+                found.append(process)
+    # All at once: when its raylet has died, a driver is soon ended by Ray.
+    for process in found:
+        with contextlib.suppress(psutil.Error, OSError):
+            process.kill()
 
 
 def _is_own(folder: Path) -> bool:

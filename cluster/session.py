@@ -125,8 +125,8 @@ def stop() -> None:
     """Leave Ray; a local one that this process started ends with it."""
     if _guard is not None:
         _guard.end()
-        if _guard.gone:
-            kill()  # else Ray would wait for what is left, or end this process
+    if gone():
+        kill()  # else Ray would wait for what is left, or end this process
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
 
@@ -134,6 +134,11 @@ def stop() -> None:
 def kill() -> None:
     """Kill all processes of a local Ray that this process started, at once; this process can only end thereafter."""
     janitor.end_processes({this_process()})
+
+
+def gone() -> bool:
+    """Return whether the Ray of this process was found to be gone."""
+    return _guard is not None and _guard.gone
 
 
 def started() -> bool:

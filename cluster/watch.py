@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from gristmill.cluster import session
 from gristmill.shards.environment import seconds
 from gristmill.shards.receipt import Receipt
 
@@ -157,7 +158,7 @@ class Execution:
 
     def end(self) -> None:
         """End the workers at once if the run stops early; an execution that hangs is abandoned."""
-        if not self._thread.is_alive():
+        if session.gone() or not self._thread.is_alive():
             return
         for executor in self._executors:
             ending = threading.Thread(target=executor.shutdown, args=(True,), name="end of an execution", daemon=True)
