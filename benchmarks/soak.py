@@ -27,6 +27,7 @@ import threading
 import time
 from bisect import bisect
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ def drive(first: int, folder: Path) -> None:
         number += 1
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a node, with retries: on a busy machine it may not start within Ray's 30 s."""
+    for _ in range(9):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
+
+
 class Soak:
     """The processes under test, and their killer."""
 
@@ -104,7 +116,7 @@ class Soak:
         from ray.cluster_utils import Cluster
 
         head = self._node("127.0.0.1") | {"include_dashboard": False, "dashboard_port": free_ports(1)[0]}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.node = self._add()
         os.environ["RAY_ADDRESS"] = self.cluster.address
 
@@ -113,14 +125,7 @@ class Soak:
         return {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": address}
 
     def _add(self) -> Any:
-        """Add a node, with retries: on a busy machine it may not start within Ray's 30 s."""
-        for _ in range(9):
-            try:
-                return self.cluster.add_node(**self._node("127.0.0.2"))
-            except Exception as error:
-                if "timed out during startup" not in str(error):
-                    raise
-        return self.cluster.add_node(**self._node("127.0.0.2"))
+        return patiently(lambda: self.cluster.add_node(**self._node("127.0.0.2")))
 
     def run(self) -> None:
         """Kill the requested number of times, then let the running recipe finish."""

@@ -20,9 +20,10 @@ from gristmill.shards.errors import Interrupted
 
 LOOK_SECONDS = 0.5  # between looks at the processes of a local Ray
 ASK_SECONDS = 5.0  # for the GCS to answer
-SILENT_SECONDS = 45.0  # before a silent GCS is given up: less than the 60 s after which Ray ends the process
+SILENT_SECONDS = 40.0  # before a silent GCS is given up: less than the 60 s after which Ray ends the process
 LEAVE_SECONDS = 4.0  # for the main thread to leave the run: both are less than the 12 s in which Ray ends the process
 KILL_SECONDS = 3.0  # for finding and killing what is left of a local Ray
+PROCESSES = ("gcs_server", "raylet")
 CODE = 130  # the exit code of an interruption
 
 KEPT = "committed work is kept, and the same command resumes it"
@@ -44,7 +45,7 @@ class Guard:
         self._gcs = worker.global_worker.gcs_client
         self._node = ray.NodeID.from_hex(node.node_id)
         self._processes = {  # of a local Ray; of one that was joined there are none
-            kind: found[0].process for kind, found in node.all_processes.items() if kind in ("gcs_server", "raylet")
+            kind: found[0].process for kind, found in node.all_processes.items() if kind in PROCESSES
         }
         where = next((one for one in ray.nodes() if one["NodeID"] == node.node_id), None)
         self._raylet = (where["NodeManagerAddress"], where["NodeManagerPort"]) if where else None
@@ -122,6 +123,16 @@ class Guard:
             return f"Ray's GCS, which keeps the state of the cluster, does not answer ({self._silent:.0f} s); {KEPT}"
         self._silent = 0.0
         return None if alive else f"Ray counts this run's node as dead: its raylet does not answer; {KEPT}"
+
+
+def check_start() -> None:
+    """Raise :class:`RayGone` if a process of a local Ray that this process was starting has ended."""
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.name() in PROCESSES and child.status() == psutil.STATUS_ZOMBIE:
+                raise RayGone(f"Ray's process {child.name()} on this machine has ended while it started; {KEPT}")
 
 
 _leaving = threading.Lock()

@@ -15,20 +15,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import gristmill
 from gristmill.cluster import janitor
+from gristmill.cluster.guard import Guard, check_start
 from gristmill.cluster.packing import packed_modules
 from gristmill.shards.errors import GristmillError, UserError, one_line
 from gristmill.shards.machine import this_process
 from gristmill.shards.names import own_modules
 from gristmill.shards.process import ALLOCATOR, ARROW_POOL
-
-if TYPE_CHECKING:
-    from gristmill.cluster.guard import Guard
 
 ROOT = Path(gristmill.__file__).resolve().parent.parent  # of the checkout or of the installation
 
@@ -104,6 +102,8 @@ def start(workers: int | None = None) -> int:
                     f"{where} cannot be reached ({one_line(error)[:200]}); is it up, and is RAY_AUTH_TOKEN its token?"
                 ) from None
             except Exception as error:
+                if not joins:
+                    check_start()
                 if "timed out during startup" not in str(error):  # has no class of its own
                     raise
                 raise GristmillError(
@@ -167,8 +167,6 @@ def check(error: BaseException) -> None:
 def _watch() -> None:
     """Look after the Ray that was started or joined."""
     global _guard
-    from gristmill.cluster.guard import Guard
-
     if _guard is not None:
         _guard.end()
     _guard = Guard(kill)
