@@ -93,6 +93,16 @@ def patiently(start: Callable[[], Any]) -> Any:
     return start()
 
 
+def title(process: Any) -> str:
+    """Return what a process of Ray calls itself; "" if it is gone."""
+    import psutil
+
+    try:
+        return str(process.cmdline()[0])
+    except (psutil.Error, IndexError):
+        return ""
+
+
 class Soak:
     """The processes under test, and their killer."""
 
@@ -210,10 +220,7 @@ class Soak:
         for node in [self.cluster.head_node, self.node]:
             raylet = node.all_processes["raylet"][0].process.pid
             for process in psutil.Process(raylet).children(recursive=True):
-                try:
-                    name = process.cmdline()[0]
-                except (psutil.Error, IndexError):
-                    continue
+                name = title(process)
                 # A raylet ends with its agents, which are a kind of their own.
                 if name.startswith("ray::") and "Agent" not in name and ("MapWorker" in name) == actors:
                     found.append(process)
@@ -237,12 +244,14 @@ class Soak:
         import psutil
 
         raylet = self.node.all_processes["raylet"][0].process
-        agents = [one for one in psutil.Process(raylet.pid).children() if "Agent" in " ".join(one.cmdline())]
+        agents = [one for one in psutil.Process(raylet.pid).children() if "Agent" in title(one)]
         if not agents:
             return False
-        self.random.choice(sorted(agents, key=lambda process: process.pid)).kill()
         try:
+            self.random.choice(sorted(agents, key=lambda process: process.pid)).kill()
             raylet.wait(ENDS_WITHIN)
+        except psutil.NoSuchProcess:
+            return False
         except subprocess.TimeoutExpired:
             return True  # it went on without
         return self._kill_raylet()
