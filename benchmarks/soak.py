@@ -1,9 +1,13 @@
-"""Kills actors, workers, raylets, the driver and the storage server at random moments of many small recipes in a row.
+"""Kills workers, Ray's own processes, the driver and the storage server at random moments of many small recipes.
 
 `python -m benchmarks.soak --kills 200 --seed 1` starts an S3 server (SeaweedFS) and a Ray cluster of two nodes on this
 machine, kills until the number is reached, lets the running recipe finish, and prints the redone batches and whether
-every digest equals that of an undisturbed run and every audit is exact; exit code 1 if not. Killed drivers, nodes and
-storage servers are restarted. It only kills processes that it started.
+every digest equals that of an undisturbed run and every audit is exact; exit code 1 if not. Killed drivers, nodes,
+heads and storage servers are restarted. It only kills processes that it started.
+
+The kinds: a worker of a stage ("actor"), another worker, an agent or the raylet of the second node, the driver, the
+storage server; and the GCS or the raylet of the head, with which the driver ends: it must do so with a sentence and the
+exit code of an interruption.
 
 Intervals between kills are mostly in batches instead of seconds, so that slow machines make progress as well.
 
@@ -23,15 +27,21 @@ import threading
 import time
 from bisect import bisect
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import typer
+
+from gristmill.pipelines.command import interruption
+from gristmill.pipelines.command.cli import reports_errors
 from tests.fault.law_actors import corpus, law_step
 from tests.weed import Weed, free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = {"actor": 70, "worker": 14, "raylet": 6, "driver": 6, "storage": 4}
+WEIGHTS = {"actor": 56, "worker": 12, "agent": 4, "raylet": 6, "driver": 6, "storage": 4, "gcs": 6, "head": 6}
+ENDS_WITHIN = 150.0  # seconds in which a driver must end whose GCS or raylet is gone
 BUCKET = "s3://soak"
 PAUSE = 0.1  # seconds per batch
 ANY_TIME = 0.15  # share of the kills at any time, also while processes start
@@ -54,6 +64,7 @@ class DriverLog:
     recipe: int = 0
     digests: dict[int, str] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)  # error output of drivers that ended without being killed
+    told: list[float] = field(default_factory=list)  # seconds in which drivers ended in order, their Ray being gone
 
 
 def drive(first: int, folder: Path) -> None:
@@ -71,6 +82,27 @@ def drive(first: int, folder: Path) -> None:
         number += 1
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a node, with retries: on a busy machine it may not start within Ray's 30 s."""
+    for _ in range(9):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
+
+
+def title(process: Any) -> str:
+    """Return what a process of Ray calls itself; "" if it is gone."""
+    import psutil
+
+    try:
+        return str(process.cmdline()[0])
+    except (psutil.Error, IndexError):
+        return ""
+
+
 class Soak:
     """The processes under test, and their killer."""
 
@@ -84,14 +116,17 @@ class Soak:
         self.cluster: Any = None
 
     def start(self) -> None:
-        from ray.cluster_utils import Cluster
-
         os.environ |= dict(self.storage.environment)
         self.storage.start()
         self.storage.wait("soak")
         corpus(f"{BUCKET}/corpus", SHARDS, ROWS)
+        self._start_cluster()
+
+    def _start_cluster(self) -> None:
+        from ray.cluster_utils import Cluster
+
         head = self._node("127.0.0.1") | {"include_dashboard": False, "dashboard_port": free_ports(1)[0]}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.node = self._add()
         os.environ["RAY_ADDRESS"] = self.cluster.address
 
@@ -100,14 +135,7 @@ class Soak:
         return {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": address}
 
     def _add(self) -> Any:
-        """Add a node, with retries: on a busy machine it may not start within Ray's 30 s."""
-        for _ in range(9):
-            try:
-                return self.cluster.add_node(**self._node("127.0.0.2"))
-            except Exception as error:
-                if "timed out during startup" not in str(error):
-                    raise
-        return self.cluster.add_node(**self._node("127.0.0.2"))
+        return patiently(lambda: self.cluster.add_node(**self._node("127.0.0.2")))
 
     def run(self) -> None:
         """Kill the requested number of times, then let the running recipe finish."""
@@ -156,14 +184,17 @@ class Soak:
         if self.driver is not None and self.driver.poll() is None:
             return
         if self.driver is not None and self.driver.returncode not in (0, -9):
-            self.log.failed.append((self.folder / "driver").read_text()[-2000:])
-            if len(self.log.failed) > 5:
-                sys.exit("drivers end by themselves:\n" + "\n".join(self.log.failed))
+            self._fail((self.folder / "driver").read_text())
         first = len(self.log.digests)
         command = [sys.executable, "-m", "benchmarks.soak", "--drive", str(first), "--folder", str(self.folder)]
         with (self.folder / "driver").open("ab") as log:
             self.driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
         threading.Thread(target=self._listen, args=(self.driver,), daemon=True).start()
+
+    def _fail(self, output: str) -> None:
+        self.log.failed.append(output[-2000:])
+        if len(self.log.failed) > 5:
+            sys.exit("drivers end by themselves:\n" + "\n".join(self.log.failed))
 
     def _listen(self, driver: subprocess.Popen[str]) -> None:
         assert driver.stdout is not None
@@ -189,11 +220,8 @@ class Soak:
         for node in [self.cluster.head_node, self.node]:
             raylet = node.all_processes["raylet"][0].process.pid
             for process in psutil.Process(raylet).children(recursive=True):
-                try:
-                    name = process.cmdline()[0]
-                except (psutil.Error, IndexError):
-                    continue
-                # A raylet ends with its agents; raylets are a kind of their own, and the head's is never killed.
+                name = title(process)
+                # A raylet ends with its agents, which are a kind of their own.
                 if name.startswith("ray::") and "Agent" not in name and ("MapWorker" in name) == actors:
                     found.append(process)
         if not found:
@@ -209,6 +237,57 @@ class Soak:
         self.cluster.remove_node(self.node, allow_graceful=False)
         time.sleep(self.random.uniform(0.0, 2.0))
         self.node = self._add()
+        return True
+
+    def _kill_agent(self) -> bool:
+        """Kill an agent of the second node, whose raylet ends with it."""
+        import psutil
+
+        raylet = self.node.all_processes["raylet"][0].process
+        agents = [one for one in psutil.Process(raylet.pid).children() if "Agent" in title(one)]
+        if not agents:
+            return False
+        try:
+            self.random.choice(sorted(agents, key=lambda process: process.pid)).kill()
+            raylet.wait(ENDS_WITHIN)
+        except psutil.NoSuchProcess:
+            return False
+        except subprocess.TimeoutExpired:
+            return True  # it went on without
+        return self._kill_raylet()
+
+    def _kill_gcs(self) -> bool:
+        return self._kill_cluster("gcs_server")
+
+    def _kill_head(self) -> bool:
+        return self._kill_cluster("raylet")
+
+    def _kill_cluster(self, kind: str) -> bool:
+        """Kill a process without which the driver cannot go on, see how it ends, and start the cluster again."""
+        if self.driver is None or self.driver.poll() is not None:
+            return False
+        before = len((self.folder / "driver").read_text())
+        begun = time.monotonic()
+        self.cluster.head_node.all_processes[kind][0].process.kill()
+        try:
+            code: int | None = self.driver.wait(ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            code = None
+            self.driver.kill()
+            self.driver.wait()
+        said = (self.folder / "driver").read_text()[before:]
+        last = (said.strip().splitlines() or [""])[-1]
+        # One that was killed while it started to join could not; one that had finished its recipe ends as asked.
+        joins = code == 2 and "cannot be reached" in last
+        kept = code == 130 and last.startswith("gristmill: ") and "committed work is kept" in last
+        if code != 0:
+            if (kept or joins) and "Traceback" not in said:
+                self.log.told.append(time.monotonic() - begun)
+            else:
+                self._fail(f"{kind} was killed, exit code {code}: {said}")
+        self.driver = None
+        self.cluster.shutdown()
+        self._start_cluster()
         return True
 
     def _kill_driver(self) -> bool:
@@ -265,7 +344,11 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.drive is not None:
-        drive(given.drive, given.folder)
+        interruption.listen()
+        try:
+            reports_errors(drive)(given.drive, given.folder)
+        except typer.Exit as end:
+            return end.exit_code
         return 0
     from gristmill.cluster.session import LOOPBACK, SETTINGS, WORKER
 
@@ -295,6 +378,12 @@ def main() -> int:
         equal, exact = (sum(found[number][place] for number in hit if number in found) for place in (0, 1))
         print(f"{kind:8}", *(f"{value:14}" for value in (kills, batches, len(hit), equal, exact)))
     print(f"{len(found)} recipes of {SHARDS} shards, {total} batches, {wall:.0f} s; weights {WEIGHTS}")
+    told = sorted(soak.log.told)
+    if told:
+        print(
+            f"{len(told)} drivers whose GCS or raylet was gone ended with a sentence and its exit code, after "
+            f"{told[len(told) // 2]:.1f} s (median), {told[-1]:.1f} s at most"
+        )
     for line in soak.log.failed:
         print(f"a driver ended by itself: {line.strip().splitlines()[-1:]}")
     sound = all(equal and exact for equal, exact in found.values()) and sorted(found) == list(range(len(found)))

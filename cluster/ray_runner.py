@@ -80,13 +80,14 @@ class RayRunner:
                 watch.begin()
                 nodes.begin()
                 try:
-                    for block in execution.blocks(lambda: watch.check(nodes)):
-                        for row in range(block.num_rows):
-                            receipt = open_receipt(block.slice(row, 1))
-                            watch.heard(receipt)
-                            left.pop(receipt.shard, None)
-                            progress.advance(receipt)
-                            yield receipt
+                    with session.guarded():
+                        for block in execution.blocks(lambda: watch.check(nodes)):
+                            for row in range(block.num_rows):
+                                receipt = open_receipt(block.slice(row, 1))
+                                watch.heard(receipt)
+                                left.pop(receipt.shard, None)
+                                progress.advance(receipt)
+                                yield receipt
                     return
                 except Stalled as stall:
                     say(stall, task.name, len(left))
@@ -131,6 +132,9 @@ class RayRunner:
 
         Fits and groups of trainings share the cluster, so that no resource is idle while a job of either kind could
         start.
+
+        Raises:
+            RayGone: the raylet of this machine or the GCS is gone, and so is the run (:mod:`gristmill.cluster.guard`).
         """
         from gristmill.cluster.ray_fit import fit_jobs
         from gristmill.cluster.ray_train import train_jobs
@@ -143,15 +147,19 @@ class RayRunner:
         fits = [(job, url) for job, url in jobs if not job.stepwise]
         trainings = [(job, url) for job, url in jobs if job.stepwise]
         shares = Shares(capacity)
-        with ThreadPoolExecutor(1) as beside:
-            groups = beside.submit(train_jobs, trainings, shares, self.run, self.log)
-            groups.add_done_callback(lambda done: shares.stop() if done.exception() else None)
+        beside = ThreadPoolExecutor(1)
+        with session.guarded():
             try:
+                groups = beside.submit(train_jobs, trainings, shares, self.run, self.log)
+                groups.add_done_callback(lambda done: shares.stop() if done.exception() else None)
                 held = fit_jobs(fits, shares, self.run, self.log)
                 held += groups.result()
-            except BaseException:
+            except BaseException as error:
                 shares.stop()
+                # An error waits for the trainings beside it, which keep their work; an interruption for nothing.
+                beside.shutdown(wait=not isinstance(error, KeyboardInterrupt))
                 raise
+            beside.shutdown()
         for seconds, resources in held:
             self.metrics.spend(seconds, resources)
 

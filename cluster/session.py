@@ -7,17 +7,23 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import gristmill
+from gristmill.cluster import janitor
+from gristmill.cluster.guard import Guard, check_start
 from gristmill.cluster.packing import packed_modules
+from gristmill.shards import owner
 from gristmill.shards.errors import GristmillError, UserError, one_line
 from gristmill.shards.names import own_modules
 from gristmill.shards.process import ALLOCATOR, ARROW_POOL
@@ -55,6 +61,8 @@ SPILL = "GRISTMILL_SPILL"  # environment variable with the folder for objects sp
 OBJECT_STORE_LEAST = 256 << 20
 OBJECT_STORE_MOST = 8 << 30
 
+_guard: Guard | None = None  # of the Ray that this process started or joined
+
 
 def start(workers: int | None = None) -> int:
     """Start a local Ray, or join the one at ``RAY_ADDRESS``, and return the number of CPUs to use.
@@ -63,6 +71,9 @@ def start(workers: int | None = None) -> int:
     to use. A local Ray listens on loopback only; its object store takes a part of the free memory and spills to the
     folder ``GRISTMILL_SPILL`` (or below ``RAY_TMPDIR``), until the disk is 95 % full. Ray's other settings come from
     the environment as usual (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ...).
+
+    When this Ray is gone, the process ends with a sentence and exit code 130, as Ray itself ends it without one; see
+    :mod:`gristmill.cluster.guard`. What sessions of drivers that have ended left on this machine is removed first.
 
     Raises:
         UserError: Ray is not installed, the cluster cannot be joined, or token authentication is turned off.
@@ -83,7 +94,7 @@ def start(workers: int | None = None) -> int:
         if not ray.is_initialized():
             quiet()
             try:
-                with _muted():
+                with _muted(), _signals_kept():
                     _join() if joins else _start_local(workers)
             except (ConnectionError, ray.exceptions.AuthenticationError) as error:
                 where = f"the Ray cluster at RAY_ADDRESS={address}" if joins else "a local Ray"
@@ -91,12 +102,15 @@ def start(workers: int | None = None) -> int:
                     f"{where} cannot be reached ({one_line(error)[:200]}); is it up, and is RAY_AUTH_TOKEN its token?"
                 ) from None
             except Exception as error:
+                if not joins:
+                    check_start()
                 if "timed out during startup" not in str(error):  # has no class of its own
                     raise
                 raise GristmillError(
                     "a local Ray did not start in time, which happens on a very busy machine; the same "
                     "command tries again, and runner=inprocess works without Ray"
                 ) from None
+            _watch()
         quiet()
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     return cpus if workers is None else min(workers, cpus)
@@ -109,30 +123,93 @@ def joined() -> bool:
 
 def stop() -> None:
     """Leave Ray; a local one that this process started ends with it."""
+    if _guard is not None:
+        _guard.end()
+    if gone():
+        kill()  # else Ray would wait for what is left, or end this process
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
 
 
+def kill() -> None:
+    """Kill all processes of a local Ray that this process started, at once; this process can only end thereafter."""
+    janitor.end_processes({owner.process()})
+
+
+def gone() -> bool:
+    """Return whether the Ray of this process was found to be gone."""
+    return _guard is not None and _guard.gone
+
+
+def started() -> bool:
+    """Return whether this process has started or joined a Ray."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Raise :class:`~gristmill.cluster.guard.RayGone` for what is only a consequence of Ray being gone."""
+    try:
+        yield
+    except (GristmillError, GeneratorExit):
+        raise
+    except BaseException as error:
+        check(error)
+        raise
+
+
+def check(error: BaseException) -> None:
+    """Raise :class:`~gristmill.cluster.guard.RayGone` if Ray is gone, of which an error may be the consequence."""
+    if _guard is not None:
+        _guard.check(error)
+
+
+def _watch() -> None:
+    """Look after the Ray that was started or joined."""
+    global _guard
+    if _guard is not None:
+        _guard.end()
+    _guard = Guard(kill)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces by one of its own, and that by one that aborts with a dump."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def _start_local(workers: int | None) -> None:
     import ray
+    from ray._common.utils import get_default_ray_temp_dir
     from ray._private import ray_constants
 
+    temp = Path(get_default_ray_temp_dir())
+    janitor.clean(temp)
     # Ray reads the variable when it is loaded, which may have happened already.
     ray_constants.ENABLE_RAY_CLUSTER = os.environ[next(iter(LOOPBACK))] == "1"
     for tries_left in (1, 0):
         port = _dashboard_port()
-        with _environment({DASHBOARD: f"http://127.0.0.1:{port}"}):
-            started = ray.init(
+        spill = spill_folder()
+        claim = janitor.claim(temp)
+        with _environment({DASHBOARD: f"http://127.0.0.1:{port}", janitor.MARK: claim.driver}):
+            started: Any = ray.init(
                 address="local",
                 num_cpus=workers,
                 include_dashboard=None,
                 dashboard_host="127.0.0.1",
                 dashboard_port=port,
                 object_store_memory=_object_store(),
-                object_spilling_directory=spill_folder(),
+                object_spilling_directory=spill,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
+        spilled = [] if spill is None else [os.path.join(spill, janitor.SPILLED + started.address_info["node_id"])]
+        claim.began([started.address_info["session_dir"], *spilled])
         if started.dashboard_url or not tries_left:
             return
         ray.shutdown()  # another process may have taken the port; everything else works without a dashboard
@@ -257,12 +334,12 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables while Ray starts, so that its processes inherit them; the user's values are kept."""
     before = {name: os.environ.get(name) for name in variables}
     for name, value in variables.items():
-        if before[name] is None or name in ("PYTHONPATH", DASHBOARD):
+        if before[name] is None or name in ("PYTHONPATH", DASHBOARD, janitor.MARK):
             os.environ[name] = value
     try:
         yield
     finally:
-        for name in variables.keys() & {"PYTHONPATH", DASHBOARD, *LOOPBACK}:
+        for name in variables.keys() & {"PYTHONPATH", DASHBOARD, janitor.MARK, *LOOPBACK}:
             del os.environ[name]
             os.environ |= {name: old} if (old := before[name]) is not None else {}
 

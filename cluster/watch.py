@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from gristmill.cluster import session
 from gristmill.shards.environment import seconds
 from gristmill.shards.receipt import Receipt
 
@@ -112,7 +113,10 @@ class Nodes:
         with ThreadPoolExecutor(64) as pool:
             while not self._over.wait(PROBE_SECONDS):
                 known = self._known
-                alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+                try:
+                    alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+                except Exception:  # of several classes; the GCS is looked after elsewhere
+                    continue
                 answers = dict(zip(alive, pool.map(_answers, alive.values()), strict=True))
                 self._misses = {n: 0 if here else self._misses.get(n, 0) + 1 for n, here in answers.items()}
                 self.silent = frozenset(name for name, misses in self._misses.items() if misses >= SILENT)
@@ -154,7 +158,7 @@ class Execution:
 
     def end(self) -> None:
         """End the workers at once if the run stops early; an execution that hangs is abandoned."""
-        if not self._thread.is_alive():
+        if session.gone() or not self._thread.is_alive():
             return
         for executor in self._executors:
             ending = threading.Thread(target=executor.shutdown, args=(True,), name="end of an execution", daemon=True)

@@ -11,6 +11,10 @@ class UserError(GristmillError):
     """A mistake that the user can fix; the message names the fault, its place and the expected value. Exit code 2."""
 
 
+class Interrupted(GristmillError):
+    """What a run worked on ended it; its committed work is kept, and the same command resumes it. Exit code 130."""
+
+
 class Alarm(GristmillError):
     """A law was broken: a shard has two different contents. Exit code 1."""
 

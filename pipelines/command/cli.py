@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from gristmill.pipelines.command import interruption
 from gristmill.shards import process
-from gristmill.shards.errors import GristmillError, UserError
+from gristmill.shards.errors import GristmillError, Interrupted, UserError
 
 app = typer.Typer(
     name="gristmill",
@@ -39,31 +37,29 @@ Address = Annotated[
     ),
 ]
 
-_INTERRUPTED = "gristmill: interrupted; committed work is kept, and the same command resumes it"
-
 
 def main() -> None:
     """Run the command line."""
+    interruption.listen()
     process.choose_allocator()
     app(prog_name="gristmill")
 
 
-def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Report errors that users can fix as sentences with exit codes; bugs keep their traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            signal.signal(signal.SIGTERM, _terminated)
         try:
             command(*args, **kwargs)
+        except Interrupted as error:
+            interruption.leave(str(error))
         except GristmillError as error:
             for line in str(error).splitlines():
                 print(f"gristmill: {line}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
-        except KeyboardInterrupt:
-            print(_INTERRUPTED, file=sys.stderr)
-            raise typer.Exit(130) from None
+        except (KeyboardInterrupt, SystemExit):  # Ray, while it starts, turns SIGTERM into an exit
+            interruption.leave()
         except BrokenPipeError:
             sys.stderr.close()  # else Python reports it at exit
             raise typer.Exit(1) from None
@@ -72,20 +68,12 @@ def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
                 raise  # not of a file
             print(f"gristmill: {os.fsdecode(error.filename)}: {error.strerror.lower()}", file=sys.stderr)
             raise typer.Exit(2) from None
-        except SystemExit:
-            # On SIGTERM a local Ray ends its processes and calls sys.exit; its exit hooks would now abort.
-            print(_INTERRUPTED, file=sys.stderr, flush=True)
-            os._exit(130)
 
     return wrapped
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 @app.command()
-@_reports_errors
+@reports_errors
 def run(
     config: Config,
     overrides: Overrides = None,
@@ -98,7 +86,7 @@ def run(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def requeue(out: Out, overrides: Overrides = None) -> None:
     """Reprocess the quarantined records of OUT, and the work that depends on them."""
     from gristmill.pipelines.config import load_saved
@@ -127,7 +115,7 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def plan(
     config: Config,
     overrides: Overrides = None,
@@ -146,7 +134,7 @@ def plan(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def status(
     out: Out,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until the run is over.")] = False,
@@ -160,7 +148,7 @@ def status(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def audit(out: Out) -> None:
     """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
     import json
@@ -179,7 +167,7 @@ def audit(out: Out) -> None:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def repair(out: Out) -> None:
     """Move damaged work of OUT aside, so that the next run makes it again."""
     from gristmill.pipelines.command.repair import repair_output
@@ -189,7 +177,7 @@ def repair(out: Out) -> None:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def inspect(
     url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set or the output of a run.")],
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show of each set.")] = 5,
@@ -209,7 +197,7 @@ def inspect(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def export(
     url: Annotated[str, typer.Argument(metavar="SET", help="A sealed set: its folder, or OUT/NAME of a run.")],
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="huggingface, nemo, lhotse or webdataset.")],
@@ -237,7 +225,7 @@ def export(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def rerank(
     lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
@@ -262,7 +250,7 @@ def rerank(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def swap(
     new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of the weights in use.")],
@@ -278,7 +266,7 @@ def swap(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def doctor(
     out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs",
     cluster: Annotated[
@@ -294,7 +282,7 @@ def doctor(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def submit(
     config: Config,
     overrides: Overrides = None,
@@ -312,7 +300,7 @@ def submit(
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def stop(
     job: Annotated[str, typer.Argument(metavar="ID", help="The job's id, as printed by submit.")],
     address: Address = None,
@@ -332,7 +320,7 @@ def _address(given: str | None) -> str:
 
 
 @app.command()
-@_reports_errors
+@reports_errors
 def manifest(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
     fleet: Annotated[

@@ -1,0 +1,99 @@
+"""Signals end a command in order, and at once the second time: a sentence, exit code 130, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+RECIPE = """
+import time
+from pathlib import Path
+from gristmill.shards.settings import Settings
+
+class Config(Settings):
+    pass
+
+def run(config, run):
+    here = Path(__file__).parent
+    (here / "begun").touch()
+    try:
+        time.sleep(100)
+    finally:
+        (here / "leaving").touch()
+        time.sleep(100)
+"""
+
+
+def begun(folder: Path, ignored: tuple[signal.Signals, ...] = ()) -> subprocess.Popen[str]:
+    """Start a run that takes long, and as long again to leave; signals are ignored as under ``nohup``."""
+    (folder / "slow.py").write_text(RECIPE)
+    (folder / "slow.yaml").write_text(f"recipe: slow\nout: {folder / 'out'}\nrunner: inprocess\n")
+
+    def ignore() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+    run = subprocess.Popen(
+        [sys.executable, "-m", "gristmill", "run", str(folder / "slow.yaml")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stderr=subprocess.PIPE,
+        preexec_fn=ignore,
+    )
+    wait(run, folder / "begun")
+    return run
+
+
+def wait(run: subprocess.Popen[str], path: Path) -> None:
+    deadline = time.monotonic() + 100
+    while not path.exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists(), run.communicate()
+
+
+def ends(run: subprocess.Popen[str]) -> None:
+    _, errors = run.communicate(timeout=50)
+    assert run.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == (
+        "gristmill: interrupted; committed work is kept, and the same command resumes it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)],
+)
+def test_the_second_signal_ends_a_run_that_is_leaving(tmp_path: Path, first: int, second: int) -> None:
+    run = begun(tmp_path)
+    run.send_signal(first)
+    wait(run, tmp_path / "leaving")
+    assert run.poll() is None
+    run.send_signal(second)
+    ends(run)
+
+
+def test_signals_in_a_row_end_a_run(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    for _ in range(20):
+        run.send_signal(signal.SIGINT)
+        time.sleep(0.005)
+    ends(run)
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    run = begun(tmp_path, (signal.SIGHUP,))
+    run.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert not (tmp_path / "leaving").exists()
+    for _ in range(2):
+        run.send_signal(signal.SIGTERM)
+        wait(run, tmp_path / "leaving")
+    ends(run)
