@@ -37,6 +37,7 @@ from gristmill.actors.sources.pointers import (
     read_many,
     read_whole,
 )
+from gristmill.actors.sources.unlisted import UNLISTED
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REJECT_REASON, SPEECH_FIELDS
 from gristmill.shards.settings import Settings
@@ -116,7 +117,7 @@ class Probe(Actor):
         return _table(batch, rows, [*POINTER_FIELDS, *PROBE_ADDS])
 
     def _probe(self, row: dict[str, Any], reader: Reader) -> None:
-        if row["kind"] == "bad":
+        if row["kind"] in ("bad", UNLISTED):
             raise RejectRecord(row["problem"] or MALFORMED)
         self._label(row, reader)
         file, row["size"] = reader.open(row)
