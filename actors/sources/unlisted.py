@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.actors.records import Filter
 from gristmill.shards.errors import GristmillError, RejectRecord, UserError, with_class
 from gristmill.shards.schema import ID
 
@@ -98,7 +99,7 @@ def begun(records: Iterator[Record]) -> Iterator[Record]:
     """Return the records, of which the first is read at once.
 
     Raises:
-        UserError: no file of several, or of one, can be listed: the sentence of the first.
+        NothingListed: none of the files can be listed.
     """
     held: list[Record] = []
     for record in records:
@@ -106,13 +107,23 @@ def begun(records: Iterator[Record]) -> Iterator[Record]:
         if not is_unlisted(record):
             return itertools.chain(held, records)
     if held:
-        more = f"; nor can {len(held) - 1} more be listed" if len(held) > 1 else ""
-        raise UserError(held[0]["raw"] + more)
+        raise NothingListed(held)
     return iter(())
+
+
+class NothingListed(UserError):
+    """Of a source, none of the files can be listed: the sentence of the first one. ``files`` has all, as ``FILES``."""
+
+    def __init__(self, rows: list[Record]) -> None:
+        more = f"; nor can {len(rows) - 1} more be listed" if len(rows) > 1 else ""
+        super().__init__(rows[0]["raw"] + more)
+        self.files = pa.table([[row[name] for row in rows] for name in ("id", "problem", "raw")], schema=FILES)
 
 
 def divided(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Return the records of a table of a listing, and the files that cannot be listed, as ``FILES``."""
+    if table.schema.equals(FILES):
+        return table.slice(0, 0), table
     names = table.column_names
     mark = table["kind" if "kind" in names else "format"]
     away = pc.equal(mark, UNLISTED).fill_null(False)
@@ -121,3 +132,15 @@ def divided(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     files = table.filter(away)
     columns = [files["id"], files["problem"], files["extra" if "extra" in names else "raw"]]
     return table.filter(pc.invert(away)), pa.table(columns, schema=FILES)
+
+
+class RejectFile(Filter):
+    """Rejects each of ``FILES``, for its reason."""
+
+    name = "list"
+    columns = ("reason",)
+
+    def reason(self, record: Record) -> str | None:
+        """Return the reason for which the file was not listed."""
+        reason: str = record["reason"]
+        return reason
