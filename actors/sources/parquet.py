@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.columns import open_parquet
+from gristmill.actors.sources.columns import Parquet
 from gristmill.actors.sources.files import base_of, files_of, key_of
 from gristmill.actors.sources.pointers import named, version_of
 from gristmill.actors.sources.reading import opened
@@ -27,9 +27,8 @@ def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Ite
 
 def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
     with opened(file.url) as raw:
-        parquet = open_parquet(raw)
-        groups = [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
-        schema = parquet.schema_arrow
+        parquet = Parquet(raw)
+    groups, schema = parquet.rows, parquet.schema
     audio = _audio_column(schema, fields)
     if audio is None:
         wanted = " or ".join(named(fields, "audio")[:3])

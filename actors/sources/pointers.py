@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from gristmill.actors.sources.columns import GroupRows, open_parquet
+from gristmill.actors.sources.columns import GroupRows, Parquet
 from gristmill.actors.sources.reading import SourceFile, opened
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
@@ -151,7 +150,7 @@ def seconds(value: Any) -> float:
 class Part(io.RawIOBase):
     """A byte range of an open file, as a file."""
 
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+    def __init__(self, file: SourceFile, offset: int, size: int) -> None:
         self._file, self._offset, self._size, self._place = file, offset, size, 0
 
     def readable(self) -> bool:
@@ -229,7 +228,7 @@ class Reader:
     def __init__(self, block: int) -> None:
         self._block = block
         self._file: SourceFile | None = None
-        self._parquet: pq.ParquetFile | None = None  # of that file
+        self._parquet: Parquet | None = None  # of that file
         self._group: tuple[str, int] | None = None
         self._rows: dict[tuple[str, ...], GroupRows] = {}  # of that row group, by columns
 
@@ -263,9 +262,9 @@ class Reader:
         try:
             file = self.file(pointer["url"])
             if self._parquet is None:
-                self._parquet = open_parquet(file)
+                self._parquet = Parquet(file)
             if wanted not in self._rows:
-                self._rows[wanted] = GroupRows(file, self._parquet, group[1], wanted)
+                self._rows[wanted] = GroupRows(self._parquet, group[1], wanted)
             return self._rows[wanted].row(pointer["row"])
         except FileFault as fault:
             self._rows.pop(wanted, None)

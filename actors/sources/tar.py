@@ -56,11 +56,13 @@ def _members(tar: SourceFile) -> Iterator[Member]:
     Raises:
         FileFault: a header is damaged, a member extends past the end of the file, or the end mark is missing.
     """
-    place, name, extended, common = 0, None, {}, {}
+    place, name = 0, None
+    extended: dict[str, str] = {}
+    common: dict[str, str] = {}
     while (block := _read(tar, place, _BLOCK)) != _END:
         try:
             head = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-            size = int(extended.get("size", common.get("size", head.size)))
+            size = int(extended.get("size") or common.get("size") or head.size)
         except (tarfile.TarError, ValueError) as error:
             raise FileFault(tar.url, UNREADABLE, f"damaged at byte {place} ({error}); expected a tar header") from None
         begin, place = place + _BLOCK, place + _BLOCK

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.actors.sources.catalogues import list_gettext
-from gristmill.actors.sources.columns import batches, open_parquet
+from gristmill.actors.sources.columns import Parquet
 from gristmill.actors.sources.files import NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, all_lines, lines, opened
 from gristmill.actors.sources.tmx import list_tmx
@@ -308,10 +308,10 @@ def _parquet(file: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
     """List the rows of a Parquet file: string columns, or Hugging Face's ``translation`` with a field per language."""
     number = 0
     with opened(file) as raw:
-        parquet = open_parquet(raw)
-        paths = [_path(file, parquet.schema_arrow, wanted, place) for place in range(len(wanted.sides))]
-        for group in range(parquet.num_row_groups):
-            for batch in batches(raw, parquet, group, paths):
+        parquet = Parquet(raw)
+        paths = [_path(file, parquet.schema, wanted, place) for place in range(len(wanted.sides))]
+        for group in range(len(parquet.rows)):
+            for batch in parquet.batches(group, paths):
                 for row in batch.to_pylist():
                     number += 1
                     values = [_inner(row, path) for path in paths]
