@@ -37,7 +37,7 @@ class Parquet:
     """
 
     def __init__(self, file: SourceFile) -> None:
-        self.file = file
+        self.file, self._is_local = file, store.is_local(file.url)
         try:
             self._groups = _groups(_footer(file))
             self._parquet = pq.ParquetFile(file, buffer_size=BLOCK)
@@ -79,7 +79,7 @@ class Parquet:
         for column in self._groups[group].columns:
             if any(column.path == name or column.path.startswith(f"{name}.") for name in columns):
                 # On remote storage each header costs a request: of a column that fits, only the first (a dictionary's).
-                all_pages = store.is_local(self.file.url) or column.size > PAGE_BYTES
+                all_pages = self._is_local or column.size > PAGE_BYTES
                 pages = itertools.islice(_pages(self.file, column), None if all_pages else 1)
                 mean = column.size / max(1, column.values)
                 largest += max((page.value_bytes for page in pages), default=mean)

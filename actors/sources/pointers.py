@@ -50,6 +50,8 @@ REASONS = (
     TOO_LARGE,
 )
 
+_LABEL_BYTES = 1 << 20  # of a text, or JSON, beside a recording
+
 LOCATOR_FIELDS = (
     pa.field("kind", pa.string()),  # file, member (of a tar), row (of a Parquet file), bad, or unlisted (a whole file)
     pa.field("url", pa.string()),  # of the file that holds the bytes
@@ -304,15 +306,27 @@ def resolve(folder: str, path: str) -> str:
 
 
 def read_whole(url: str, offset: int | None = None, size: int | None = None) -> bytes:
-    """Return a file's bytes or a part of them; a missing file raises :class:`RejectRecord`."""
+    """Return a file's bytes or a part of them; a file that is missing or has no valid name raises RejectRecord."""
     fs, path = filesystem(url)
     start, end = (None, None) if offset is None or size is None else (offset, offset + size)
     try:
         return fs.cat_file(path, start=start, end=end)
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise RejectRecord(MISSING) from None
     except PermissionError as error:
         raise refused(url, error) from None
+    except (OSError, ValueError):  # NUL, or too long a name
+        if is_local(url):
+            raise RejectRecord(UNREADABLE) from None
+        raise
+
+
+def read_label(url: str, offset: int | None = None, size: int | None = None) -> str:
+    """Return the text of a label, a file or a part of one; one that is too large raises :class:`RejectRecord`."""
+    data = read_whole(url, offset or 0, min(_LABEL_BYTES + 1, _LABEL_BYTES + 1 if size is None else size))
+    if len(data) > _LABEL_BYTES:
+        raise RejectRecord(TOO_LARGE)
+    return data.decode("utf-8-sig").strip()
 
 
 def refused(url: str, error: PermissionError) -> RejectRecord | UserError:

@@ -34,10 +34,10 @@ from gristmill.actors.sources.pointers import (
     Reader,
     declared,
     named,
+    read_label,
     read_many,
-    read_whole,
 )
-from gristmill.actors.sources.unlisted import UNLISTED
+from gristmill.actors.sources.unlisted import TOO_LARGE, UNLISTED
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REJECT_REASON, SPEECH_FIELDS
 from gristmill.shards.settings import Settings
@@ -53,6 +53,8 @@ LOAD_DROPS = (*_POINTER_ONLY, "channels")
 _LOAD_ADDS = SPEECH_FIELDS[1:]
 _HEADER_BLOCK = 1 << 16  # bytes per request: a header seldom needs more
 _SEGMENT_BLOCK = 1 << 20
+_LARGEST = 8  # bytes of a sample
+_BESIDE_SAMPLES = 64 << 20  # bytes of a file: metadata, pictures
 _TOLERANCE, _TOLERANCE_S = 0.05, 0.1  # share of a duration, seconds: the larger applies
 _SILENCE_PEAK = 1e-3  # the largest sample value of a recording that counts as silent
 
@@ -124,6 +126,9 @@ class Probe(Actor):
         header = read_header(file, row["size"])
         row["sampling_rate"], row["channels"] = header.rate, header.channels
         row["duration"] = self._duration(row, header)
+        whole = row["start"] is None and row["length"] is None
+        if whole and row["size"] > _LARGEST * header.frames * header.channels + _BESIDE_SAMPLES:
+            raise RejectRecord(TOO_LARGE)  # it would be read to its end
         if row["declared_rate"] is not None and row["declared_rate"] != header.rate:
             raise RejectRecord(WRONG_RATE)
         self.settings.check(row["duration"])
@@ -152,9 +157,9 @@ class Probe(Actor):
             if kind == "columns":
                 continue
             try:
-                text = read_whole(place["url"], place.get("offset"), place.get("size")).decode("utf-8-sig").strip()
+                text = read_label(place["url"], place.get("offset"), place.get("size"))
                 values = json.loads(text) if kind == "json" else {named(fields, "text")[0]: text}
-            except ValueError:  # neither UTF-8 nor JSON
+            except (ValueError, RecursionError):  # neither UTF-8 nor JSON
                 raise RejectRecord(MALFORMED) from None
             if not isinstance(values, dict):
                 raise RejectRecord(MALFORMED)
