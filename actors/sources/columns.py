@@ -40,7 +40,7 @@ class Parquet:
         self.file, self._is_local = file, store.is_local(file.url)
         try:
             self._groups = _groups(_footer(file))
-            self._parquet = pq.ParquetFile(file, buffer_size=BLOCK)
+            self._parquet = pq.ParquetFile(file, buffer_size=BLOCK, pre_buffer=False)
             self.schema: pa.Schema = self._parquet.schema_arrow
             rows = self._parquet.metadata.num_rows
         except GristmillError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -113,6 +114,14 @@ def read_document(url: str, most: int) -> bytes:
         if file.size > most:
             raise FileFault(url, TOO_LARGE, f"{file.size} bytes; expected at most {most} in a file of this kind")
         return file.read()
+
+
+def read_json(text: str) -> Any:
+    """Return the value of JSON; halves of surrogate pairs, which no table can hold, are a ``ValueError`` too."""
+    value = json.loads(text)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def lines(url: str) -> Iterator[tuple[int, bytes]]:

@@ -37,6 +37,7 @@ from gristmill.actors.sources.pointers import (
     read_label,
     read_many,
 )
+from gristmill.actors.sources.reading import read_json
 from gristmill.actors.sources.unlisted import TOO_LARGE, UNLISTED
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REJECT_REASON, SPEECH_FIELDS
@@ -158,7 +159,7 @@ class Probe(Actor):
                 continue
             try:
                 text = read_label(place["url"], place.get("offset"), place.get("size"))
-                values = json.loads(text) if kind == "json" else {named(fields, "text")[0]: text}
+                values = read_json(text) if kind == "json" else {named(fields, "text")[0]: text}
             except (ValueError, RecursionError):  # neither UTF-8 nor JSON
                 raise RejectRecord(MALFORMED) from None
             if not isinstance(values, dict):

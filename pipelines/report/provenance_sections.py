@@ -47,10 +47,9 @@ def records_section(report: Report) -> str:
         why = "<br>".join(f"{escape(reason)}: {n:,}" for reason, n in reasons.items() if n)
         figures_ = [f"{n:,}" for n in (step.records_in, step.records_out, rejected, quarantined)]
         rows.append([escape(step.name), *figures_, count(step.shards), why or "–"])
-    caption = (
-        "Every input record was output, rejected with a reason, or quarantined. "
-        "The rejects of unlisted sets are files that could not be listed."
-    )
+    caption = "Every input record was output, rejected with a reason, or quarantined."
+    if any(step.name.startswith("unlisted_") for step in report.records):
+        caption += " Those of unlisted sets are files that could not be listed."
     head = ["Step", "In", "Out", "Rejected", "Quarantined", "Shards", "Reasons"]
     return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, caption, text=(6,))}'
 
