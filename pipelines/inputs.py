@@ -1,15 +1,86 @@
-"""Inputs of all recipes: URLs and their names, rejection of empty sets."""
+"""Inputs of all recipes: URLs and their names, listings, rejection of empty sets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
-from gristmill.actors.sources.speech import corpus_name
-from gristmill.shards.dataset import SealedSet
-from gristmill.shards.errors import UserError
+import pyarrow as pa
 
+from gristmill.actors.sources.speech import corpus_name
+from gristmill.actors.sources.unlisted import NothingListed, RejectFile, divided
+from gristmill.pipelines.progress import plural
+from gristmill.pipelines.run import Run
+from gristmill.shards.dataset import SealedSet, digest_of
+from gristmill.shards.errors import UserError
+from gristmill.shards.step import Step
+
+Listing = Callable[[], Iterator[pa.Table]]
 Places = str | tuple[str, ...]  # one URL, or several, read in order
+
+
+def list_source(run: Run, name: str, tables: Listing, of: str) -> SealedSet:
+    """Seal a listing of source files, which is identified by its rows: a changed file makes it another source.
+
+    The files that cannot be listed (to their end) are told, and are rejects of a set of their own, ``unlisted_<of>``.
+
+    Raises:
+        UserError: there is no record.
+    """
+    unlisted: list[pa.Table] = []
+
+    def records(into: list[pa.Table]) -> Iterator[pa.Table]:
+        for kept, files in map(divided, tables()):
+            if files.num_rows:
+                into.append(files)
+            if kept.num_rows:
+                yield kept
+
+    # It is read twice, so that it need not be held in memory.
+    identity = {"rows": digest_of(records(unlisted))}
+    if unlisted:
+        _reject_files(run, of, pa.concat_tables(unlisted))
+    return run.source(name, lambda: records([]), identity)
+
+
+def list_places(listings: Iterable[Listing]) -> Iterator[pa.Table]:
+    """Yield the tables of the listings of several places; one of which no file can be listed stops no other."""
+    for listing in listings:
+        try:
+            yield from listing()
+        except NothingListed as nothing:
+            yield nothing.files
+
+
+def check_listed(listings: Iterable[Listing]) -> None:
+    """Check that the places exist, and that a file of one of them can be listed.
+
+    Raises:
+        UserError: a place does not exist or has no file of its kind, or none of the files can be listed.
+    """
+    found, fault = False, None
+    for listing in listings:
+        try:
+            listing()  # raises in the call, before the first row
+            found = True
+        except NothingListed as nothing:
+            fault = fault or nothing
+    if fault is not None and not found:
+        raise fault
+
+
+def _reject_files(run: Run, of: str, files: pa.Table) -> None:
+    listing = run.table(f"unlisted_files_{of}", files)
+    made = run.step(Step(f"unlisted_{of}", (RejectFile.stage(),), listing))
+    counts = ", ".join(
+        f"{number} x {reason}" for reason, number in sorted(Counter(files["reason"].to_pylist()).items())
+    )
+    run.progress.say(
+        f"{of}: {plural(files.num_rows, 'file')} cannot be listed, or not to the end ({counts}), and the others go on; "
+        f"see `gristmill inspect {made.url} --rejects`, and for what is wrong `gristmill inspect {listing.url}`. "
+        f"The first is {files['message'][0]}"
+    )
 
 
 def refuse_empty(made: SealedSet, name: str) -> None:

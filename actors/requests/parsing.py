@@ -20,8 +20,9 @@ from gristmill.actors.requests.annotation import (
     read_slots,
     read_tags,
 )
+from gristmill.actors.sources.reading import read_json
 from gristmill.actors.sources.requests import DELIMITERS, LISTED
-from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REQUEST_FIELDS
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
@@ -170,12 +171,12 @@ class ParseRequest(Actor):
         values = _cells(row)
         column = self.settings.parse
         if column not in values:
-            raise UserError(f"{row['id']}: there is no column {column!r} in its file; expected en_parse or cs_parse")
+            raise RejectRecord(f"no column {column}")
         tokens, intent, slots = read_parse(_string(values, column))
         return _Request(tokens, _string(values, "domain"), intent, slots, None, values)
 
     def _clinc150(self, row: Mapping[str, Any]) -> _Request:
-        pair = json.loads(row["raw"])
+        pair = read_json(row["raw"])
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
             raise RejectRecord(MALFORMED)
         text, intent = pair
@@ -217,7 +218,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _values(row: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        values = json.loads(row["raw"])
+        values = read_json(row["raw"])
     except (ValueError, RecursionError):
         raise RejectRecord(MALFORMED) from None
     if not isinstance(values, dict):

@@ -1,78 +1,42 @@
-"""Listing of translation memories (TMX) and of gettext catalogues (.po, .mo)."""
+"""Listing of gettext catalogues (.po, .mo)."""
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
 import struct
-import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from gristmill.actors.sources.reading import read_document
+from gristmill.actors.sources.unlisted import OTHER_LANGUAGE, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.models.normalise import base_language
-from gristmill.shards import store
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import UserError, one_line
 
-NO_LANGUAGE = "no text of the language"
 FUZZY = "fuzzy"
 UNTRANSLATED = "untranslated"
 OBSOLETE = "obsolete"
 
+_PO_BYTES = 16 << 20  # polib holds all messages, at up to 25 times their size
+_MO_BYTES = 64 << 20
+_MESSAGE = 256 << 10  # letters of a message in .po: polib's time grows with the square
 # A line of a catalogue: empty, a comment, or a quoted text, with or without a keyword before it.
-_ENTRY = re.compile(r'(#.*)?|(msgctxt\s*|msgid(_plural)?\s*|msgstr\s*(\[\d+\])?\s*)?"([^"\\]|\\.)*"')
-_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-_CODES = ("bpt", "ept", "ph", "it", "ut")  # elements that hold another program's code
+_ENTRY = re.compile(r'(#.*)?|(?P<key>msgctxt\s*|msgid(_plural)?\s*|msgstr\s*(\[\d+\])?\s*)?"(?:[^"\\]++|\\.)*+"')
+_CHARSET = re.compile(rb'"?Content-Type:[^\n]{1,200}? charset=([\w.:-]{1,40})')
+_SLOW = ("punycode", "idna")  # their time grows with the square
+_MAGIC = {0x950412DE: "<", 0xDE120495: ">"}
 
 
-def list_tmx(file: str, sides: Sequence[str], langs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield each unit of a translation memory: the first text of each language, without inline codes.
+class _Message(NamedTuple):
+    """A message of a .mo file, with the attributes of polib's."""
 
-    Raises:
-        UserError: the file is not XML, or is truncated.
-    """
-    number = 0
-    with store.open_read(file) as opened:
-        events = ET.iterparse(opened, ("start", "end"))
-        try:
-            body: ET.Element | None = None
-            for event, element in events:
-                name = _plain(element.tag)
-                if event == "start" and name == "body":
-                    body = element
-                if event == "end" and name == "tu":
-                    number += 1
-                    yield {"id": number, **_unit(element, sides, langs)}
-                    if body is not None:
-                        body.clear()  # frees the units listed
-        except ET.ParseError as error:
-            raise UserError(f"{file}: not a readable TMX file: {error}") from None
-
-
-def _plain(tag: str) -> str:
-    return tag.rpartition("}")[2]
-
-
-def _unit(unit: ET.Element, sides: Sequence[str], langs: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, str] = {}
-    for variant in unit:
-        segment = next((inner for inner in variant if _plain(inner.tag) == "seg"), None)
-        lang = variant.get(_XML_LANG) or variant.get("lang")
-        if _plain(variant.tag) == "tuv" and segment is not None and lang:
-            text = "".join(_texts(segment))
-            found.setdefault(lang.lower().replace("_", "-"), text)
-            found.setdefault(base_language(lang), text)
-    texts = [found.get(lang.lower().replace("_", "-"), found.get(base_language(lang))) for lang in langs]
-    if None in texts:
-        return {"problem": NO_LANGUAGE}
-    return dict(zip(sides, texts, strict=True))
-
-
-def _texts(element: ET.Element) -> Iterator[str]:
-    yield element.text or ""
-    for inner in element:
-        if _plain(inner.tag) not in _CODES:
-            yield from _texts(inner)
-        yield inner.tail or ""
+    msgid: str
+    msgid_plural: str
+    msgstr: str
+    msgstr_plural: Mapping[int, str]
+    obsolete: bool = False
+    flags: Sequence[str] = ()
 
 
 def list_gettext(
@@ -85,14 +49,13 @@ def list_gettext(
     is skipped, unless it was named explicitly.
 
     Raises:
-        UserError: the catalogue cannot be read, or was named and declares another language.
+        FileFault: the catalogue cannot be read, or was named and declares another language.
     """
-    catalogue = _catalogue(file)
-    lang = catalogue.metadata.get("Language", "")
+    lang, catalogue = _po(file) if file.lower().endswith(".po") else _mo(file)
     if lang and base_language(lang) != base_language(langs[-1]):
         if not named:
             return
-        raise UserError(f"{file}: a catalogue of {lang!r}; expected {langs[-1]!r}")
+        raise FileFault(file, OTHER_LANGUAGE, f"a catalogue of {lang!r}; expected {langs[-1]!r}")
     numbers = itertools.count(1)
     for entry in catalogue:
         forms = entry.msgstr_plural
@@ -113,37 +76,98 @@ def _problem(entry: Any, target: str) -> str | None:
     return None if target else UNTRANSLATED
 
 
-def _catalogue(file: str) -> Any:
+def _refused(file: str, why: str, reason: str = UNREADABLE) -> FileFault:
+    return FileFault(file, reason, f"not a readable gettext catalogue: {why[:200]}")
+
+
+def _charset(data: bytes) -> str:
+    """Return the encoding that a catalogue declares; UTF-8 if it declares none, or one that is not known."""
+    found = _CHARSET.search(data)
+    name = found[1].decode("ascii", "replace") if found else "utf-8"
+    try:
+        return name if codecs.lookup(name).name not in _SLOW else "utf-8"
+    except LookupError:
+        return "utf-8"
+
+
+def _po(file: str) -> tuple[str, Iterable[Any]]:
+    """Return the language of a .po file, and its messages."""
     try:
         import polib
     except ImportError:
-        raise UserError(
-            f"{file}: gettext catalogues need polib; expected pip install 'gristmill[translation]'"
-        ) from None
-    data = store.read_bytes(file)
+        raise UserError(f"{file}: .po catalogues need polib; expected pip install 'gristmill[translation]'") from None
+    data = read_document(file, _PO_BYTES)
     try:
-        if not file.lower().endswith(".po"):
-            return polib.mofile(data)
-        encoding = polib.detect_encoding(data)
+        encoding = _charset(data)
         # polib would also break lines at these.
         text = re.sub("[\v\f\x1c-\x1e\x85\u2028\u2029]", " ", data.decode(encoding).removeprefix("\ufeff"))
         _refuse_open_quotes(file, text)
         # polib takes a text of one line for a file name.
-        return polib.pofile(text + "\n\n", encoding=encoding)
-    except struct.error:
-        raise UserError(
-            f"{file}: not a readable gettext catalogue: it is truncated; expected a complete file"
-        ) from None
+        catalogue = polib.pofile(text + "\n\n", encoding=encoding)
     except (OSError, ValueError, LookupError) as error:
-        message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file}: not a readable gettext catalogue: {message[:200]}") from None
+        raise _refused(file, (str(error).strip().splitlines() or [type(error).__name__])[0]) from None
+    return catalogue.metadata.get("Language", ""), catalogue
 
 
 def _refuse_open_quotes(file: str, text: str) -> None:
-    """Raise :class:`UserError` for a missing closing quote, with which polib would drop the last letter."""
+    """Raise :class:`FileFault` for a missing closing quote, with which polib would drop the last letter."""
+    letters = 0
     for number, line in enumerate(text.splitlines(), 1):
-        if not _ENTRY.fullmatch(line.strip()):
-            raise UserError(
-                f"{file}: not a readable gettext catalogue: line {number} is {line.strip()[:60]!r}; "
-                "expected a comment or a quoted text"
-            )
+        found = _ENTRY.fullmatch(line.strip())
+        if not found:
+            said = f"line {number} is {line.strip()[:60]!r}; expected a comment or a quoted text"
+            raise _refused(file, said)
+        letters = 0 if found["key"] else letters + len(line)
+        if letters > _MESSAGE:
+            raise _refused(file, f"line {number}: a message of more than {_MESSAGE} letters", TOO_LARGE)
+
+
+def _mo(file: str) -> tuple[str, Iterable[_Message]]:
+    """Return the language of a .mo file, and its messages.
+
+    It is not read by polib, which takes a file's content for a path if it can, and entries that overlap as they are.
+    """
+    data = read_document(file, _MO_BYTES)
+    try:
+        order = _MAGIC[struct.unpack_from("<I", data)[0]]
+        version, count, ids, texts = struct.unpack_from(f"{order}IIII", data, 4)
+    except struct.error:
+        raise _refused(file, "it is truncated; expected a complete file", TRUNCATED) from None
+    except KeyError:
+        raise _refused(file, "it does not begin like one; expected .mo") from None
+    if version >> 16 not in (0, 1):
+        raise _refused(file, f"it has version {version >> 16}; expected 0 or 1")
+    if max(ids, texts) + 8 * count > len(data):
+        raise _refused(file, "it is truncated; expected a complete file", TRUNCATED)
+    head = _string(file, data, order, texts) if count and not _string(file, data, order, ids) else b""
+    encoding = _charset(head)
+    lines = (line.partition(b":") for line in head.split(b"\n"))
+    lang = next((value.strip().decode("ascii", "replace") for name, _, value in lines if name == b"Language"), "")
+    return lang, _messages(file, data, order, range(1 if head else 0, count), (ids, texts), encoding)
+
+
+def _messages(
+    file: str, data: bytes, order: str, numbers: range, tables: tuple[int, int], encoding: str
+) -> Iterator[_Message]:
+    read = 0
+    for number in numbers:
+        found = [_string(file, data, order, table + 8 * number) for table in tables]
+        read += sum(map(len, found))
+        if read > len(data):
+            raise _refused(file, "its messages overlap")
+        try:
+            ids, forms = ([part.decode(encoding) for part in one.split(b"\0")] for one in found)
+        except ValueError as error:
+            raise _refused(file, one_line(error)) from None
+        ids[0] = ids[0].split("\x04")[1] if "\x04" in ids[0] else ids[0]  # without its context
+        if len(ids) > 1:
+            yield _Message(ids[0], ids[1], "", dict(enumerate(forms)))
+        else:
+            yield _Message(ids[0], "", "\0".join(forms), {})
+
+
+def _string(file: str, data: bytes, order: str, place: int) -> bytes:
+    length, start = struct.unpack_from(f"{order}II", data, place)
+    if start + length > len(data):
+        raise _refused(file, "it is truncated; expected a complete file", TRUNCATED)
+    return data[start : start + length]

@@ -1,19 +1,21 @@
-"""Helpers of all listings: the files that belong to a URL, their keys and their lines."""
+"""Helpers of all listings: the files that belong to a URL, their keys, and the tables of their records."""
 
 from __future__ import annotations
 
 import fnmatch
-import gzip
 import hashlib
 import posixpath
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from gristmill.actors.sources.pointers import DUPLICATE, version_of
-from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import FileInfo, filesystem, open_read, walk
+import pyarrow as pa
+
+from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED, version_of
+from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE
+from gristmill.actors.sources.unlisted import printable
+from gristmill.shards.errors import RejectRecord
+from gristmill.shards.store import FileInfo, filesystem, walk
 
 # Formats that cannot be decoded (m4a, ...) are listed too, so that they are rejected and counted, not skipped.
 _DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -26,10 +28,8 @@ SUFFIXES = {
     "folder": AUDIO_SUFFIXES,
 }
 LOOKED_AT = 100  # first lines of a file, of which at least one must be valid
-
-
-class BrokenGzip(UserError):
-    """A ``.gz`` file cannot be decompressed to its end."""
+NOT_UTF8 = "not UTF-8"
+_TABLE_LETTERS = 32 << 20  # of a table's texts: longer ones make smaller tables
 
 
 def visible(url: str, base: str) -> bool:
@@ -74,28 +74,6 @@ def key_of(url: str, base: str) -> str:
     return whole[len(folder) + 1 :] if folder and whole.startswith(folder + "/") else posixpath.basename(whole)
 
 
-def lines(url: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the non-blank lines of a file with their numbers; ``.gz`` is decompressed."""
-    return ((number, line) for number, line in enumerate(all_lines(url), 1) if line.strip())
-
-
-def all_lines(url: str) -> Iterator[bytes]:
-    """Yield all lines of a file, including blank ones; ``.gz`` is decompressed.
-
-    Raises:
-        BrokenGzip: a ``.gz`` file cannot be decompressed to its end.
-    """
-    with open_read(url) as packed:
-        if not url.endswith(".gz"):
-            yield from packed
-            return
-        try:
-            with gzip.GzipFile(fileobj=packed) as file:
-                yield from file
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise BrokenGzip(f"{url}: cannot be decompressed ({error}); expected a complete gzip file") from None
-
-
 def pointers_of(
     file: str, corpus: str, numbered: Iterable[tuple[int, bytes]], read: Callable[[bytes], dict[str, Any]], seen: Seen
 ) -> Iterator[dict[str, Any]]:
@@ -103,13 +81,58 @@ def pointers_of(
     version = version_of(*walk(file))
     for number, line in numbered:
         try:
-            pointer = read(line) | {"version": version}
+            pointer = _read(line, read) | {"version": version}
             if seen.before(pointer["id"]):
                 raise RejectRecord(DUPLICATE)
         except RejectRecord as reject:
             key = f"{corpus}/{posixpath.basename(file)}#line{number}"
             pointer = {"id": key, "kind": "bad", "url": file, "row": number, "problem": reject.reason}
         yield pointer
+
+
+def _read(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
+    if len(line) > LINE_BYTES:
+        raise RejectRecord(LONG_LINE)
+    try:
+        return read(line)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        # JSON may hold any type, or any number, in any place.
+        raise RejectRecord(MALFORMED) from None
+
+
+def in_tables(records: Iterable[dict[str, Any]], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    """Yield records as tables of at most ``rows`` rows, and of fewer if their texts are long.
+
+    A record that no table can hold (half of a surrogate pair, a number too large) keeps its id, with a problem.
+    """
+    batch: list[dict[str, Any]] = []
+    letters = 0
+    for record in records:
+        batch.append(record)
+        letters += sum(len(value) for value in record.values() if type(value) is str)
+        if len(batch) == rows or letters > _TABLE_LETTERS:
+            yield _table(batch, schema)
+            batch, letters = [], 0
+    if batch:
+        yield _table(batch, schema)
+
+
+_UNSTORABLE = (pa.ArrowException, ValueError, OverflowError, TypeError)
+
+
+def _table(batch: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(batch, schema=schema)
+    except _UNSTORABLE:
+        return pa.concat_tables(_one(record, schema) for record in batch)
+
+
+def _one(record: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    try:
+        return pa.Table.from_pylist([record], schema=schema)
+    except _UNSTORABLE:
+        kept = {"id": printable(record["id"]), "kind": "bad", "format": record.get("format"), "problem": NOT_UTF8}
+        return pa.Table.from_pylist([kept], schema=schema)
 
 
 class Seen:
@@ -122,6 +145,6 @@ class Seen:
 
     def before(self, key: str) -> bool:
         """Add a key; return whether it was there before."""
-        digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
         row = (int.from_bytes(digest, "big", signed=True),)
         return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", row).rowcount == 0

@@ -6,14 +6,18 @@ import itertools
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from gristmill.actors.sources.files import AUDIO_SUFFIXES, base_of, key_of, matches, visible
 from gristmill.actors.sources.pointers import version_of
-from gristmill.shards.store import read_bytes, walk
+from gristmill.actors.sources.reading import read_document
+from gristmill.actors.sources.unlisted import guarded
+from gristmill.shards.store import walk
 
 _SIDECARS = (".txt", ".lab", ".normalized.txt")
+_TRANSCRIPT_BYTES = 64 << 20  # of all utterances of a folder, which are held in memory
 
 
 def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
@@ -23,7 +27,10 @@ def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iter
     for folder, group in itertools.groupby(files, key=lambda f: posixpath.dirname(f.url)):
         listed = list(group)
         names = {posixpath.basename(f.url): f for f in listed}
-        texts = _transcripts(folder, names)
+        texts: dict[str, str] = {}
+        for name in sorted(n for n in names if n.endswith(".trans.txt")):
+            place = f"{folder}/{name}"
+            yield from guarded(place, f"{corpus}/{key_of(place, base)}", partial(_transcripts, place, texts))
         for file in listed:
             name = posixpath.basename(file.url)
             stem, suffix = posixpath.splitext(name)
@@ -43,12 +50,10 @@ def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iter
             yield pointer | {"version": version_of(*made_from)}
 
 
-def _transcripts(folder: str, names: Iterable[str]) -> dict[str, str]:
-    """Return the texts of the ``*.trans.txt`` files of one folder, by utterance."""
-    texts: dict[str, str] = {}
-    for name in sorted(n for n in names if n.endswith(".trans.txt")):
-        for line in read_bytes(f"{folder}/{name}").decode("utf-8", "replace").splitlines():
-            utterance, _, text = line.strip().partition(" ")
-            if utterance and text.strip():
-                texts[utterance] = text.strip()
-    return texts
+def _transcripts(file: str, texts: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Add the texts of a ``*.trans.txt`` file, by utterance; there are no rows."""
+    for line in read_document(file, _TRANSCRIPT_BYTES).decode("utf-8", "replace").splitlines():
+        utterance, _, text = line.strip().partition(" ")
+        if utterance and text.strip():
+            texts[utterance] = text.strip()
+    return iter(())

@@ -14,16 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from gristmill.actors.sources.files import LOOKED_AT, BrokenGzip, Seen, lines, named_or_found, pointers_of
+from gristmill.actors.sources.files import LOOKED_AT, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import (
     MALFORMED,
     NOT_IN_FILE,
     SEVERAL_CHANNELS,
-    UNREADABLE,
     UNSUPPORTED_CUT,
     resolve,
     seconds,
 )
+from gristmill.actors.sources.reading import lines
+from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.store import list_names
 
@@ -50,13 +51,12 @@ def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterat
     """Yield a pointer for each cut. ``fields`` is ignored: Lhotse's field names are fixed."""
     seen = Seen()
     for file in named_or_found(url, "lhotse", cuts_in):
-        _check(file)
-        read = partial(_read, file=file, corpus=corpus)
-        try:
-            yield from pointers_of(file, corpus, lines(file), read, seen)
-        except BrokenGzip:
-            key = f"{corpus}/{posixpath.basename(file)}#rest"
-            yield {"id": key, "kind": "bad", "url": file, "problem": UNREADABLE}
+        yield from guarded(file, f"{corpus}/{posixpath.basename(file)}", partial(_listed, file, corpus, seen))
+
+
+def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
+    _check(file)
+    return pointers_of(file, corpus, lines(file), partial(_read, file=file, corpus=corpus), seen)
 
 
 def _read(line: bytes, file: str, corpus: str) -> dict[str, Any]:
@@ -80,7 +80,9 @@ def _check(url: str) -> None:
             return
         except RejectRecord:
             continue
-    raise UserError(f"{url}: no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them")
+    raise FileFault(
+        url, UNREADABLE, "no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them"
+    )
 
 
 def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from gristmill.actors.sources.files import LOOKED_AT, Seen, lines, named_or_found, pointers_of
+from gristmill.actors.sources.files import LOOKED_AT, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
+from gristmill.actors.sources.reading import lines
+from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.store import list_names
 
@@ -32,9 +34,14 @@ def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None) -> It
     """Yield a pointer for each line; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
     for manifest in named_or_found(url, "manifest", manifests_in):
-        _check_manifest(manifest, fields)
-        read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields)
-        yield from pointers_of(manifest, corpus, lines(manifest), read, seen)
+        key = f"{corpus}/{posixpath.basename(manifest)}"
+        yield from guarded(manifest, key, partial(_listed, manifest, corpus, fields, seen))
+
+
+def _listed(manifest: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen) -> Iterator[dict[str, Any]]:
+    _check_manifest(manifest, fields)
+    read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields)
+    return pointers_of(manifest, corpus, lines(manifest), read, seen)
 
 
 def _parse(line: bytes, fields: Mapping[str, str] | None) -> tuple[str, dict[str, Any]]:
@@ -50,16 +57,17 @@ def _parse(line: bytes, fields: Mapping[str, str] | None) -> tuple[str, dict[str
 
 
 def _check_manifest(url: str, fields: Mapping[str, str] | None) -> None:
-    looked = list(itertools.islice(lines(url), LOOKED_AT))
-    for _, line in looked:
+    empty = True
+    for _, line in itertools.islice(lines(url), LOOKED_AT):
+        empty = False
         try:
             _parse(line, fields)
             return
         except RejectRecord:
             continue
-    if looked:
-        key = named(fields, "audio")[0]
-        raise UserError(f"{url}: not a JSONL manifest; expected one JSON object per line, with the key {key}")
+    if not empty:
+        said = f"not a JSONL manifest; expected one JSON object per line, with the key {named(fields, 'audio')[0]}"
+        raise FileFault(url, UNREADABLE, said)
 
 
 def _manifest_pointer(line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None) -> dict[str, Any]:

@@ -4,48 +4,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from gristmill.actors.sources.columns import Parquet
 from gristmill.actors.sources.files import base_of, files_of, key_of
-from gristmill.actors.sources.pointers import UNREADABLE, named, open_container, version_of
-from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.actors.sources.pointers import named, version_of
+from gristmill.actors.sources.reading import opened
+from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
+from gristmill.shards.store import FileInfo
 
 
 def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
-    """Yield a pointer for each row; an unreadable file becomes a row of kind "bad"."""
+    """Yield a pointer for each row."""
     base = base_of(url)
     for file in files_of(url, "parquet"):
         key = f"{corpus}/{key_of(file.url, base)}"
-        try:
-            with open_container(file.url) as handle:
-                meta = pq.read_metadata(handle)
-        except (pa.ArrowInvalid, OSError, RejectRecord):
-            yield {"id": key, "kind": "bad", "url": file.url, "size": file.size, "problem": UNREADABLE}
-            continue
-        schema = meta.schema.to_arrow_schema()
-        audio = _audio_column(schema, fields)
-        if audio is None:
-            wanted = " or ".join(named(fields, "audio")[:3])
-            raise UserError(f"{file.url}: no audio column among {schema.names}; expected {wanted} of bytes or paths")
-        plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
-        labels = json.dumps({"columns": plain})
-        version, row = version_of(file), 0
-        for group in range(meta.num_row_groups):
-            for place in range(meta.row_group(group).num_rows):
-                yield {
-                    "id": f"{key}#{row:08d}",
-                    "kind": "row",
-                    "url": file.url,
-                    "member": audio,
-                    "row_group": group,
-                    "row": place,
-                    "version": version,
-                    "labels": labels,
-                }
-                row += 1
+        yield from guarded(file.url, key, partial(_listed, file, key, fields))
+
+
+def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+    with opened(file.url) as raw:
+        parquet = Parquet(raw)
+    groups, schema = parquet.rows, parquet.schema
+    audio = _audio_column(schema, fields)
+    if audio is None:
+        wanted = " or ".join(named(fields, "audio")[:3])
+        said = f"no audio column among {schema.names}; expected {wanted} of bytes or paths"
+        raise FileFault(file.url, OTHER_COLUMNS, said)
+    plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
+    labels = json.dumps({"columns": plain})
+    version, row = version_of(file), 0
+    for group, rows in enumerate(groups):
+        for place in range(rows):
+            yield {
+                "id": f"{key}#{row:08d}",
+                "kind": "row",
+                "url": file.url,
+                "member": audio,
+                "row_group": group,
+                "row": place,
+                "version": version,
+                "labels": labels,
+            }
+            row += 1
 
 
 def _audio_column(schema: pa.Schema, fields: Mapping[str, str] | None) -> str | None:

@@ -10,17 +10,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from gristmill.actors.sources.columns import GroupRows, Parquet
+from gristmill.actors.sources.reading import SourceFile, opened
+from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import ID
-from gristmill.shards.store import FileInfo, filesystem, is_local, open_read
+from gristmill.shards.store import FileInfo, filesystem, is_local
 
 # The reject reasons. They are counted, so they contain no details of a record.
-UNREADABLE = "unreadable"
-MISSING = "missing"
 EMPTY = "empty"
-TRUNCATED = "truncated"
 SILENT = "silent"
 TOO_LONG = "too long"
 TOO_SHORT = "too short"
@@ -50,10 +49,13 @@ REASONS = (
     NOT_IN_FILE,
     SEVERAL_CHANNELS,
     UNSUPPORTED_CUT,
+    TOO_LARGE,
 )
 
+_LABEL_BYTES = 1 << 20  # of a text, or JSON, beside a recording
+
 LOCATOR_FIELDS = (
-    pa.field("kind", pa.string()),  # file, member (of a tar), row (of a Parquet file) or bad
+    pa.field("kind", pa.string()),  # file, member (of a tar), row (of a Parquet file), bad, or unlisted (a whole file)
     pa.field("url", pa.string()),  # of the file that holds the bytes
     pa.field("member", pa.string()),  # a tar member's name; a Parquet file's audio column
     pa.field("offset", pa.int64()),  # bytes into a tar
@@ -142,7 +144,7 @@ def seconds(value: Any) -> float:
     """Return a finite non-negative number; anything else raises :class:`RejectRecord`."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RejectRecord(MALFORMED) from None
     if isinstance(value, bool) or not 0.0 <= found < 1e12:  # false for NaN too
         raise RejectRecord(MALFORMED)
@@ -152,7 +154,7 @@ def seconds(value: Any) -> float:
 class Part(io.RawIOBase):
     """A byte range of an open file, as a file."""
 
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+    def __init__(self, file: SourceFile, offset: int, size: int) -> None:
         self._file, self._offset, self._size, self._place = file, offset, size, 0
 
     def readable(self) -> bool:
@@ -222,61 +224,55 @@ class Watched(io.RawIOBase):
 
 
 class Reader:
-    """Reads the bytes of pointers. Keeps the last file open, and the last row group in memory.
+    """Reads the bytes of pointers. Keeps the last file open, and of a Parquet file the place in the last row group.
 
     ``block`` is the minimum number of bytes per request to remote storage.
     """
 
     def __init__(self, block: int) -> None:
         self._block = block
-        self._file: tuple[str, BinaryIO] | None = None
-        self._parquet: pq.ParquetFile | None = None  # of that file
+        self._file: SourceFile | None = None
+        self._parquet: Parquet | None = None  # of that file
         self._group: tuple[str, int] | None = None
-        self._columns: dict[tuple[str, ...], pa.Table] = {}  # of that row group
+        self._rows: dict[tuple[str, ...], GroupRows] = {}  # of that row group, by columns
 
-    def file(self, url: str) -> BinaryIO:
-        """Return a file open for random access; a missing one raises :class:`RejectRecord`."""
-        if self._file is None or self._file[0] != url:
+    def file(self, url: str) -> SourceFile:
+        """Return a file open for random access; one that cannot be opened raises :class:`RejectRecord`."""
+        if self._file is None or self._file.url != url:
             self.close()
-            fs, path = filesystem(url)
             try:
-                opened = fs.open(path, "rb", block_size=self._block)
-            except (FileNotFoundError, IsADirectoryError):
-                raise RejectRecord(MISSING) from None
-            except PermissionError as error:
-                raise refused(url, error) from None
-            self._file = (url, opened)
-        return self._file[1]
+                self._file = opened(url, self._block)
+            except FileFault as fault:
+                raise RejectRecord(fault.reason) from None
+        return self._file
 
     def open(self, pointer: Mapping[str, Any]) -> tuple[BinaryIO, int]:
         """Return a pointer's audio as a file, and its size in bytes."""
         if pointer["kind"] == "row":
             return self._cell(pointer, self.row(pointer, [pointer["member"]])[pointer["member"]])
         file = self.file(pointer["url"])
-        whole = file.seek(0, io.SEEK_END)
+        offset, size = 0, file.size
         if pointer["kind"] == "member":
-            if pointer["offset"] + pointer["size"] > whole:
+            offset, size = pointer["offset"], pointer["size"]
+            if offset + size > file.size:
                 raise RejectRecord(TRUNCATED)
-            return io.BufferedReader(Part(file, pointer["offset"], pointer["size"])), pointer["size"]
-        file.seek(0)
-        return file, whole
+        return io.BufferedReader(Part(file, offset, size)), size
 
     def row(self, pointer: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
         """Return some columns of a pointer's row of a Parquet file."""
         wanted, group = tuple(columns), (pointer["url"], pointer["row_group"])
         if self._group != group:
-            self._group, self._columns = group, {}  # frees the last group before the next is read
-        if wanted not in self._columns:
+            self._group, self._rows = group, {}
+        try:
             file = self.file(pointer["url"])
-            try:
-                if self._parquet is None:
-                    self._parquet = pq.ParquetFile(file)
-                table = self._parquet.read_row_group(group[1], columns=list(wanted), use_threads=False)
-            except pa.ArrowInvalid:
-                raise RejectRecord(UNREADABLE) from None
-            self._columns[wanted] = table
-        found: dict[str, Any] = self._columns[wanted].slice(pointer["row"], 1).to_pylist()[0]
-        return found
+            if self._parquet is None:
+                self._parquet = Parquet(file)
+            if wanted not in self._rows:
+                self._rows[wanted] = GroupRows(self._parquet, group[1], wanted)
+            return self._rows[wanted].row(pointer["row"])
+        except FileFault as fault:
+            self._rows.pop(wanted, None)
+            raise RejectRecord(fault.reason) from None
 
     def _cell(self, pointer: Mapping[str, Any], cell: Any) -> tuple[BinaryIO, int]:
         if isinstance(cell, dict):
@@ -291,9 +287,9 @@ class Reader:
     def close(self) -> None:
         """Close the open file."""
         self._parquet = self._group = None
-        self._columns = {}
+        self._rows = {}
         if self._file is not None:
-            self._file[1].close()
+            self._file.close()
             self._file = None
 
 
@@ -312,15 +308,27 @@ def resolve(folder: str, path: str) -> str:
 
 
 def read_whole(url: str, offset: int | None = None, size: int | None = None) -> bytes:
-    """Return a file's bytes or a part of them; a missing file raises :class:`RejectRecord`."""
+    """Return a file's bytes or a part of them; a file that is missing or has no valid name raises RejectRecord."""
     fs, path = filesystem(url)
     start, end = (None, None) if offset is None or size is None else (offset, offset + size)
     try:
         return fs.cat_file(path, start=start, end=end)
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise RejectRecord(MISSING) from None
     except PermissionError as error:
         raise refused(url, error) from None
+    except (OSError, ValueError):  # NUL, or too long a name
+        if is_local(url):
+            raise RejectRecord(UNREADABLE) from None
+        raise
+
+
+def read_label(url: str, offset: int | None = None, size: int | None = None) -> str:
+    """Return the text of a label, a file or a part of one; one that is too large raises :class:`RejectRecord`."""
+    data = read_whole(url, offset or 0, min(_LABEL_BYTES + 1, _LABEL_BYTES + 1 if size is None else size))
+    if len(data) > _LABEL_BYTES:
+        raise RejectRecord(TOO_LARGE)
+    return data.decode("utf-8-sig").strip()
 
 
 def refused(url: str, error: PermissionError) -> RejectRecord | UserError:
@@ -328,16 +336,6 @@ def refused(url: str, error: PermissionError) -> RejectRecord | UserError:
     if is_local(url):
         return RejectRecord(UNREADABLE)
     return UserError(f"{url}: access refused ({error}); check the credentials or the permissions")
-
-
-def open_container(url: str) -> BinaryIO:
-    """Open a tar or Parquet file for listing; a local file without permission raises :class:`RejectRecord`."""
-    try:
-        return open_read(url)
-    except UserError:
-        if is_local(url):
-            raise RejectRecord(UNREADABLE) from None
-        raise
 
 
 def read_many(pointers: list[dict[str, Any]]) -> list[bytes | str]:

@@ -2,7 +2,7 @@
 
 SNIPS and ATIS folders (``seq.in``, ``seq.out``, ``label``), HWU64 CSV, TOP parses as TSV, CLINC150 JSON, and JSONL of
 SLURP, MASSIVE or columns text, domain, intent, slots. A file's format is detected from its content. Only CLINC150, one
-JSON document, is held in memory.
+JSON document, is held in memory; its size is limited.
 """
 
 from __future__ import annotations
@@ -11,13 +11,24 @@ import csv
 import itertools
 import json
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.files import LOOKED_AT, Seen, base_of, key_of, lines, matches, visible
+from gristmill.actors.sources.files import LOOKED_AT, NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
 from gristmill.actors.sources.pointers import DUPLICATE
+from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, all_lines, lines, read_document
+from gristmill.actors.sources.unlisted import (
+    MISSING,
+    OTHER_COLUMNS,
+    UNREADABLE,
+    FileFault,
+    begun,
+    guarded,
+    is_unlisted,
+)
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID
@@ -25,7 +36,7 @@ from gristmill.shards.schema import ID
 LISTED = pa.schema(
     [
         ID,
-        pa.field("format", pa.string()),  # snips, hwu64, top, clinc150, slurp, massive or jsonl
+        pa.field("format", pa.string()),  # snips, hwu64, top, clinc150, slurp, massive, jsonl, or unlisted (a file)
         pa.field("raw", pa.string()),  # the record; for several files (snips) one line each
         pa.field("header", pa.string()),  # the header line of a table
         pa.field("told_domain", pa.string()),  # from a file beside the record
@@ -35,8 +46,8 @@ LISTED = pa.schema(
 )
 FORMATS = ("snips", "hwu64", "top", "clinc150", "slurp", "massive", "jsonl")
 DELIMITERS = {"hwu64": ";", "top": "\t"}
-NOT_TEXT = "not UTF-8"
 
+_DOCUMENT_BYTES = 16 << 20  # parsed, it takes up to 25 times as many
 _TAGS, _LABELS = "seq.out", "label"  # beside seq.in
 _DOMAINS = "domains.json"
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz")
@@ -52,8 +63,9 @@ def list_requests(url: str, corpus: str, *, part: str | None = None, rows: int =
 
     ``url``: a file, a folder or a pattern with ``*``; ``corpus`` is the prefix of every id; ``part`` is that of every
     record. In a folder, hidden files, plain text and JSON without ``domains.json`` beside it are ignored. A missing
-    path, a location without requests and a table or JSONL with unknown columns raise :class:`UserError` in this call,
-    not at the first table; an unreadable record becomes a row with a ``problem``.
+    path and a location without requests raise :class:`UserError` in this call, not at the first table; an unreadable
+    record becomes a row with a ``problem``, and so does a file that cannot be listed (to its end), with "unlisted" as
+    its format, unless there is no other.
 
     Example:
         >>> row = {"text": "stop", "domain": "music", "intent": "stop", "slots": []}
@@ -64,10 +76,11 @@ def list_requests(url: str, corpus: str, *, part: str | None = None, rows: int =
     """
     if "*" not in url and not store.exists(url):
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
-    files = [(file, form) for file in _files(url) if (form := _format(file, named=file == url)) is not None]
-    if not files:
+    records = begun(_records(url, corpus, part))
+    first = next(records, None)
+    if first is None:
         raise UserError(f"{url}: no requests found; {_EXPECTED}")
-    return _tables(files, base_of(url), corpus, part, rows)
+    return in_tables(itertools.chain([first], records), LISTED, rows)
 
 
 def _files(url: str) -> list[str]:
@@ -85,28 +98,31 @@ def _format(file: str, named: bool) -> str | None:
     if low == "seq.in":
         for path in _beside(file):
             if not store.exists(path):
-                raise UserError(f"{path}: missing; expected it beside seq.in, with a line for each of its lines")
+                raise FileFault(path, MISSING, "missing; expected it beside seq.in, with a line for each of its lines")
         return "snips"
     if low.endswith(".json"):
         if name != _DOMAINS and store.exists(store.join(folder, _DOMAINS)):
             return "clinc150"
         if named:
-            raise UserError(f"{file}: there is no {_DOMAINS} beside it; expected CLINC150, with the domains of intents")
+            said = f"there is no {_DOMAINS} beside it; expected CLINC150, with the domains of intents"
+            raise FileFault(file, MISSING, said)
         return None
     if not low.endswith(_SUFFIXES):
         if named:
-            raise UserError(f"{file}: not a corpus of requests; {_EXPECTED}")
+            raise FileFault(file, UNREADABLE, f"not a corpus of requests; {_EXPECTED}")
         return None
-    head = [line for _, line in itertools.islice(lines(file), LOOKED_AT)]
-    if not head:
+    head = itertools.islice(lines(file), LOOKED_AT)
+    _, first = next(head, (0, None))
+    if first is None:
         return None if not named else _unknown(file)
-    columns = head[0].decode("utf-8-sig", "replace").strip()
-    if low.endswith(".csv") and "answer_annotation" in _columns(columns, ";"):
+    columns = first[:LINE_BYTES].decode("utf-8-sig", "replace").strip()
+    if low.endswith(".csv") and "answer_annotation" in _columns(file, columns, ";"):
         return "hwu64"
-    if low.endswith(".tsv") and {"en_parse", "cs_parse"}.intersection(_columns(columns, "\t")):
+    if low.endswith(".tsv") and {"en_parse", "cs_parse"}.intersection(_columns(file, columns, "\t")):
         return "top"
     if low.endswith((".jsonl", ".jsonl.gz")):
-        for values in map(_object, head):
+        for line in itertools.chain([first], (line for _, line in head)):
+            values = _object(line)
             for key, kind in (("sentence_annotation", "slurp"), ("annot_utt", "massive"), ("text", "jsonl")):
                 if values is not None and key in values:
                     return kind
@@ -114,52 +130,57 @@ def _format(file: str, named: bool) -> str | None:
 
 
 def _unknown(file: str) -> str:
-    raise UserError(f"{file}: its columns are not those of a known corpus; {_EXPECTED}")
+    raise FileFault(file, OTHER_COLUMNS, f"its columns are not those of a known corpus; {_EXPECTED}")
 
 
-def _columns(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
+def _columns(file: str, line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise FileFault(file, UNREADABLE, f"its first line is not a table's: {error}; expected column names") from None
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        values = json.loads(line.decode("utf-8-sig"))
+        values = json.loads(line.decode("utf-8-sig")) if len(line) <= LINE_BYTES else None
     except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 
 
-def _tables(
-    files: Iterable[tuple[str, str]], base: str, corpus: str, part: str | None, rows: int
-) -> Iterator[pa.Table]:
-    seen = Seen()
-
-    def records() -> Iterator[dict[str, Any]]:
-        for file, form in files:
-            key = f"{corpus}/{key_of(file, base)}"
-            for record in _LISTINGS[form](file, key, corpus):
+def _records(url: str, corpus: str, part: str | None) -> Iterator[dict[str, Any]]:
+    seen, base = Seen(), base_of(url)
+    for file in _files(url):
+        key = f"{corpus}/{key_of(file, base)}"
+        for record in guarded(file, key, partial(_listing, file, key, corpus, named=file == url)):
+            if not is_unlisted(record):
                 place = record.pop("place")  # position of the record in the corpus, independent of its own id
                 if seen.before(record["id"]):
                     record |= {"id": f"{place}~again", "problem": DUPLICATE}
-                yield {"format": form, "part": part} | record
+            yield {"part": part} | record
 
-    every = records()
-    while batch := list(itertools.islice(every, rows)):
-        yield pa.Table.from_pylist(batch, schema=LISTED)
+
+def _listing(file: str, key: str, corpus: str, *, named: bool) -> Iterator[dict[str, Any]]:
+    form = _format(file, named)
+    if form is not None:
+        for record in _LISTINGS[form](file, key, corpus):
+            yield {"format": form} | record
 
 
 def _text(line: bytes) -> dict[str, Any]:
     """Return a record's text; invalid UTF-8 is a problem."""
+    if len(line) > LINE_BYTES:
+        return {"problem": LONG_LINE}
     try:
         return {"raw": line.decode("utf-8-sig").rstrip("\r\n")}
     except UnicodeDecodeError:
-        return {"problem": NOT_TEXT}
+        return {"problem": NOT_UTF8}
 
 
 def _table(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     """List the lines of a table. A line is a record: an unclosed quote affects its own line only."""
     numbered = lines(file)
-    header = next(numbered)[1].decode("utf-8-sig", "replace").strip()
+    header = next(numbered)[1][:LINE_BYTES].decode("utf-8-sig", "replace").strip()
     for number, line in numbered:
         place = f"{key}#{number}"
         yield {"id": place, "place": place, "header": header, **_text(line)}
@@ -186,19 +207,15 @@ def _massive(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
 def _snips(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     """List the lines of ``seq.in`` with those of the two files beside it; missing lines are empty."""
     where = posixpath.dirname(key)
-    opened = [store.open_read(path) for path in (file, *_beside(file))]
-    try:
-        for number, parts in enumerate(itertools.zip_longest(*opened, fillvalue=b""), 1):
-            if not any(line.strip() for line in parts):
-                continue
-            read = [_text(line) for line in parts]
-            place = f"{where}#{number}"
-            problem = next((line["problem"] for line in read if "problem" in line), None)
-            raw = None if problem else "\n".join(line["raw"] for line in read)
-            yield {"id": place, "place": place, "raw": raw, "problem": problem}
-    finally:
-        for handle in opened:
-            handle.close()
+    files = [all_lines(path) for path in (file, *_beside(file))]
+    for number, parts in enumerate(itertools.zip_longest(*files, fillvalue=b""), 1):
+        if not any(line.strip() for line in parts):
+            continue
+        read = [_text(line) for line in parts]
+        place = f"{where}#{number}"
+        problem = next((line["problem"] for line in read if "problem" in line), None)
+        raw = None if problem else "\n".join(line["raw"] for line in read)
+        yield {"id": place, "place": place, "raw": raw, "problem": problem}
 
 
 def _beside(file: str) -> list[str]:
@@ -212,11 +229,13 @@ def _clinc150(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     domain_of: dict[str, str] = {}
     for domain, intents in sorted_.items():
         if not isinstance(intents, list):
-            raise UserError(f"{beside}: {domain} is not a list; expected the intents of each domain")
+            said = f"{domain[:80]} is not a list; expected the intents of each domain"
+            raise FileFault(beside, UNREADABLE, said)
         domain_of |= {intent: domain for intent in intents if isinstance(intent, str)}
     for part, pairs in parts.items():
         if not isinstance(pairs, list):
-            raise UserError(f"{file}: {part} is not a list; expected pairs of text and intent in named parts")
+            said = f"{part[:80]} is not a list; expected pairs of text and intent in named parts"
+            raise FileFault(file, UNREADABLE, said)
         for number, pair in enumerate(pairs):
             place = f"{key}#{part}/{number}"
             intent = pair[1] if isinstance(pair, list) and len(pair) == 2 else None
@@ -225,9 +244,12 @@ def _clinc150(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
 
 
 def _document(file: str) -> dict[str, Any]:
-    values = _object(store.read_bytes(file))
-    if values is None:
-        raise UserError(f"{file}: not a JSON object; {_EXPECTED}")
+    try:
+        values = json.loads(read_document(file, _DOCUMENT_BYTES).decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise FileFault(file, UNREADABLE, f"not a JSON object; {_EXPECTED}")
     return values
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import pyarrow as pa
 
-from gristmill.actors.sources.files import SUFFIXES, base_of, visible
+from gristmill.actors.sources.files import SUFFIXES, base_of, in_tables, visible
 from gristmill.actors.sources.folder import list_folder
 from gristmill.actors.sources.lhotse import are_cuts, cuts_in, list_cuts
 from gristmill.actors.sources.manifest import USUAL, list_manifest, manifests_in
 from gristmill.actors.sources.parquet import list_parquet
 from gristmill.actors.sources.pointers import POINTERS
 from gristmill.actors.sources.tar import list_tar
+from gristmill.actors.sources.unlisted import begun
 from gristmill.shards.errors import UserError
 from gristmill.shards.store import exists, filesystem, is_local, list_names, walk
 
@@ -52,8 +53,9 @@ def list_sources(
     ``url``: a file, a folder or a pattern with ``*``. ``corpus``: the first part of every id; by default the name of
     the folder or file. ``fields``: the source's names for ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
     ``rate``, if they are not among the usual ones. A missing path, a corpus without audio and a file of unknown kind
-    raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad". Hidden files
-    and folders (``.name``) are skipped.
+    raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad", and a file that
+    cannot be listed (to its end) one of kind "unlisted", unless there is no other. Hidden files and folders (``.name``)
+    are skipped.
 
     ``version`` changes when a file is rewritten, even at the same size: the audio file or the text beside it in a
     folder, the Parquet or tar file itself. Audio named by a manifest or a Parquet of paths has the version of that
@@ -71,17 +73,11 @@ def list_sources(
     if chosen not in KINDS:
         raise UserError(f"{url}: unknown kind of corpus {chosen!r}; expected auto, {', '.join(KINDS)}")
     name = corpus or corpus_name(url)
-    pointers = _LISTINGS[chosen](url, name, fields)
+    pointers = begun(_LISTINGS[chosen](url, name, fields))
     first = next(pointers, None)
     if first is None:
         raise UserError(f"{url}: no audio found; {_EXPECTED}")
-    return _tables(itertools.chain([first], pointers), rows)
-
-
-def _tables(pointers: Iterable[dict[str, Any]], rows: int) -> Iterator[pa.Table]:
-    rest = iter(pointers)
-    while batch := list(itertools.islice(rest, rows)):
-        yield pa.Table.from_pylist(batch, schema=POINTERS)
+    return in_tables(itertools.chain([first], pointers), POINTERS, rows)
 
 
 def _whole(url: str) -> str:

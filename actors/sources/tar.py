@@ -1,4 +1,8 @@
-"""Listing of tar shards in WebDataset's layout."""
+"""Listing of tar shards in WebDataset's layout.
+
+The headers are read here and not by ``tarfile``, which ends at a damaged header without an error, allocates the sizes
+that headers declare, and follows sizes below zero for ever.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +10,125 @@ import json
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from gristmill.actors.sources.files import AUDIO_SUFFIXES, base_of, files_of, key_of
-from gristmill.actors.sources.pointers import UNREADABLE, open_container, version_of
-from gristmill.shards.errors import RejectRecord
+from gristmill.actors.sources.pointers import version_of
+from gristmill.actors.sources.reading import SourceFile, opened
+from gristmill.actors.sources.unlisted import TOO_LARGE, TRUNCATED, UNREADABLE, FileFault, guarded, printable
 from gristmill.shards.store import FileInfo
+
+_BLOCK = 512
+_END = bytes(_BLOCK)
+_HEADER_BYTES = 1 << 20  # of a long name or of extended headers
+_PADDING = 64 << 10  # looked at after the end mark
+_LONG_NAME, _LONG_LINK, _SPARSE, _EXTENDED, _GLOBAL = b"L", b"K", b"S", (b"x", b"X"), b"g"
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+
+Member = tuple[str, int, int]  # name, offset, size
 
 
 def list_tar(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
-    """Yield a pointer for each audio member; a truncated tar ends in a row of kind "bad"."""
+    """Yield a pointer for each audio member; of a damaged tar, for those before the damage."""
     base = base_of(url)
     for file in files_of(url, "tar"):
         key = f"{corpus}/{key_of(file.url, base)}"
-        members, whole = _members(file.url)
-        yield from _tar_pointers(file, key, members)
-        if not whole:
-            yield {"id": f"{key}#rest", "kind": "bad", "url": file.url, "size": file.size, "problem": UNREADABLE}
+        yield from guarded(file.url, key, partial(_listed, file, key))
 
 
-def _members(url: str) -> tuple[list[tuple[str, int, int]], bool]:
-    """Return (name, offset, size) of a tar's files, and whether the tar is complete."""
-    found: list[tuple[str, int, int]] = []
+def _listed(file: FileInfo, key: str) -> Iterator[dict[str, Any]]:
+    found: list[Member] = []
+    fault = None
     try:
-        with open_container(url) as handle, tarfile.open(fileobj=handle, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
-                if member.isfile() and not member.issparse():
-                    found.append((member.name, member.offset_data, member.size))
-    except (tarfile.TarError, RejectRecord):
-        return found, False
-    return found, True
+        with opened(file.url) as raw:
+            found.extend(_members(raw))
+    except FileFault as error:
+        fault = error
+    yield from _tar_pointers(file, key, found)
+    if fault is not None:
+        raise fault
 
 
-def _tar_pointers(tar: FileInfo, key: str, members: list[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+def _members(tar: SourceFile) -> Iterator[Member]:
+    """Yield the plain files of a tar.
+
+    Raises:
+        FileFault: a header is damaged, a member extends past the end of the file, or the end mark is missing.
+    """
+    place, name = 0, None
+    extended: dict[str, str] = {}
+    common: dict[str, str] = {}
+    while (block := _read(tar, place, _BLOCK)) != _END:
+        try:
+            head = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            size = int(extended.get("size") or common.get("size") or head.size)
+        except (tarfile.TarError, ValueError) as error:
+            raise FileFault(tar.url, UNREADABLE, f"damaged at byte {place} ({error}); expected a tar header") from None
+        begin, place = place + _BLOCK, place + _BLOCK
+        if head.type == _SPARSE:
+            more = bool(block[482])
+            while more:
+                more, place = bool(_read(tar, place, _BLOCK)[504]), place + _BLOCK
+        if head.type in tarfile.SUPPORTED_TYPES and head.type not in (*_FILES, _SPARSE, _LONG_NAME, _LONG_LINK):
+            size = 0  # of links, folders and devices
+        if head.type in (*_EXTENDED, _GLOBAL):
+            size = head.size
+        if size < 0 or place + size > tar.size:
+            raise FileFault(tar.url, TRUNCATED, f"{size} bytes at byte {place} of {tar.size}; expected a complete tar")
+        place += -(-size // _BLOCK) * _BLOCK
+        if head.type == _LONG_NAME:
+            name = _text(_header(tar, begin, size).partition(b"\0")[0])
+        elif head.type in _EXTENDED:
+            extended = _keywords(_header(tar, begin, size), tar)
+        elif head.type == _GLOBAL:
+            common |= _keywords(_header(tar, begin, size), tar)
+        elif head.type != _LONG_LINK:
+            sparse = head.type == _SPARSE or any(key.startswith("GNU.sparse.") for key in extended)
+            if head.type in _FILES and not sparse:
+                yield printable(extended.get("path") or name or common.get("path") or head.name), begin, size
+            name, extended = None, {}
+    after = _read(tar, place + _BLOCK, min(_PADDING, tar.size - place - _BLOCK))
+    if after.strip(b"\0"):
+        raise FileFault(tar.url, UNREADABLE, f"more follows an end mark at byte {place}; expected one tar, whole")
+
+
+def _read(tar: SourceFile, place: int, count: int) -> bytes:
+    tar.seek(place)
+    data = tar.read(max(0, count))
+    if len(data) < count:
+        raise FileFault(
+            tar.url, TRUNCATED, f"it ends at byte {tar.size} without tar's end mark; expected a complete tar"
+        )
+    return data
+
+
+def _header(tar: SourceFile, place: int, size: int) -> bytes:
+    if size > _HEADER_BYTES:
+        raise FileFault(
+            tar.url, TOO_LARGE, f"a header of {size} bytes at byte {place}; expected at most {_HEADER_BYTES}"
+        )
+    return _read(tar, place, size)
+
+
+def _keywords(data: bytes, tar: SourceFile) -> dict[str, str]:
+    """Return the keywords of an extended header: lines of ``length keyword=value``."""
+    found: dict[str, str] = {}
+    while data.strip(b"\0"):
+        length, space, _ = data.partition(b" ")
+        if not space or not length.isdigit() or not len(length) + 2 < int(length[:9]) <= len(data):
+            raise FileFault(tar.url, UNREADABLE, "an extended header is damaged; expected 'length keyword=value'")
+        line, data = data[len(length) + 1 : int(length) - 1], data[int(length) :]
+        key, _, value = line.partition(b"=")
+        found[_text(key)] = _text(value)
+    return found
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _tar_pointers(tar: FileInfo, key: str, members: list[Member]) -> Iterator[dict[str, Any]]:
     """Yield the audio members of a tar. In WebDataset, members with equal names up to the first dot are one sample."""
     url, version = tar.url, version_of(tar)
     beside: dict[str, dict[str, dict[str, Any]]] = {}

@@ -1,28 +1,42 @@
 """Listing of texts and of translation pairs: each record as it is in its file.
 
 TSV, CSV, JSONL, Parquet, TMX, gettext catalogues, line-aligned pairs of files (``x.en`` and ``x.hi``, as in Moses) and,
-for one language, plain lines. The name of a file decides its format. Files are streamed, except gettext catalogues.
+for one language, plain lines. The name of a file decides its format. Files are streamed, except gettext catalogues,
+whose size is limited.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from gristmill.actors.sources.catalogues import list_gettext, list_tmx
-from gristmill.actors.sources.files import Seen, all_lines, base_of, key_of, lines, matches, visible
+from gristmill.actors.sources.catalogues import list_gettext
+from gristmill.actors.sources.columns import Parquet
+from gristmill.actors.sources.files import NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
+from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, all_lines, lines, opened
+from gristmill.actors.sources.tmx import list_tmx
+from gristmill.actors.sources.unlisted import (
+    MISSING,
+    NOT_ALIGNED,
+    OTHER_COLUMNS,
+    OTHER_ENCODING,
+    UNREADABLE,
+    FileFault,
+    begun,
+    guarded,
+    is_unlisted,
+)
 from gristmill.models.normalise import base_language
 from gristmill.shards import store
-from gristmill.shards.errors import UserError, one_line
+from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID
 
-NOT_UTF8 = "not UTF-8"
 REPEATED = "repeated id"
 PAIR_SIDES = ("source", "target")
 TEXT_SIDES = ("text",)
@@ -93,20 +107,18 @@ def list_texts(url: str, corpus: str, wanted: Wanted, *, rows: int = 2000) -> It
 
     ``url``: a file, a folder or a pattern with ``*``, or for pairs the common prefix of two files' names before the
     languages; ``corpus`` is the first part of every id. In a folder, hidden files and those of other kinds are skipped.
-    A missing path, a folder without text, a missing column and a file in UTF-16 raise :class:`UserError` here, not at
-    the first table; an unreadable record becomes a row with a ``problem``.
+    A missing path and a folder without text raise :class:`UserError` here, not at the first table; an unreadable record
+    becomes a row with a ``problem``, and so does a file that cannot be listed (to its end), with "unlisted" as its
+    format: damage, UTF-16, a missing column, line-aligned files of different lengths.
 
     Raises:
-        UserError: also during iteration: line-aligned files have different numbers of lines, or a catalogue is damaged.
+        UserError: there is nothing to list, or none of the files can be listed.
     """
     files = list(_files(url, wanted))
     if not files:
         raise UserError(f"{url}: no text found; {_EXPECTED[wanted.sides]}")
-    listings = [(file, kind, _prepared(file, kind, wanted, named=file == url)) for file, kind in files]
-    return _tables(listings, base_of(files[0][0]) if _is_stem(url, wanted) else base_of(url), corpus, wanted, rows)
-
-
-Listing = Callable[[str], Iterator[dict[str, Any]]]  # key of a file -> its records, with ids without the key
+    base = base_of(files[0][0]) if _is_stem(url, wanted) else base_of(url)
+    return in_tables(begun(_records(files, url, base, corpus, wanted)), listed(wanted.sides), rows)
 
 
 def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
@@ -169,85 +181,80 @@ def _partner(file: str, wanted: Wanted) -> str:
 def _other(file: str, wanted: Wanted) -> str:
     other = _partner(file, wanted)
     if not store.exists(other):
-        raise UserError(f"{other}: missing; expected it beside {file}, with a line for each of its lines")
+        raise FileFault(other, MISSING, f"missing; expected it beside {file}, with a line for each of its lines")
     return other
 
 
-def _prepared(file: str, kind: str, wanted: Wanted, named: bool) -> Listing:
-    """Return the listing of a file; faults that show at once raise :class:`UserError` here."""
+def _records(
+    files: Iterable[tuple[str, str]], url: str, base: str, corpus: str, wanted: Wanted
+) -> Iterator[dict[str, Any]]:
+    seen = Seen()
+    for file, kind in files:
+        key = f"{corpus}/{key_of(file, base)}"
+        for record in guarded(file, key, partial(_listing, file, kind, wanted, named=file == url)):
+            if is_unlisted(record):
+                yield record
+                continue
+            where = f"{key}#{record['id']}"
+            if seen.before(where):
+                yield {"id": f"{where}~again", "format": kind, "problem": REPEATED}
+            else:
+                yield {"format": kind} | record | {"id": where}
+
+
+def _listing(file: str, kind: str, wanted: Wanted, *, named: bool) -> Iterator[dict[str, Any]]:
+    """Return the records of a file, with ids without its key."""
     if kind in _BY_LINE:
         _refuse_wide(file)
     if kind in ("tsv", "csv"):
         return _table(file, kind, wanted)
     if kind == "moses":
-        other = _other(file, wanted)
-        _refuse_wide(other)
-        return lambda key: _side_by_side(file, other)
+        return _side_by_side(file, _other(file, wanted))
     if kind == "parquet":
         return _parquet(file, wanted)
     if kind == "tmx":
-        return lambda key: list_tmx(file, wanted.sides, wanted.langs)
+        return list_tmx(file, wanted.sides, wanted.langs)
     if kind == "gettext":
-        return lambda key: list_gettext(file, wanted.sides, wanted.langs, named=named)
-    if kind == "jsonl":
-        return lambda key: _lines(file, "raw")
-    return lambda key: _lines(file, wanted.sides[0])
+        return list_gettext(file, wanted.sides, wanted.langs, named=named)
+    return _lines(file, "raw" if kind == "jsonl" else wanted.sides[0])
 
 
 def _refuse_wide(file: str) -> None:
-    begin = next(all_lines(file), b"")
+    with opened(file) as raw:
+        begin = raw.read(4)
     for mark, name in _WIDE:
         if begin.startswith(mark):
-            raise UserError(f"{file}: its text is {name}; expected UTF-8")
+            raise FileFault(file, OTHER_ENCODING, f"its text is {name}; expected UTF-8")
 
 
-def _tables(
-    listings: Iterable[tuple[str, str, Listing]], base: str, corpus: str, wanted: Wanted, rows: int
-) -> Iterator[pa.Table]:
-    seen, schema = Seen(), listed(wanted.sides)
-
-    def records() -> Iterator[dict[str, Any]]:
-        for file, kind, listing in listings:
-            key = key_of(file, base)
-            for record in listing(key):
-                where = f"{corpus}/{key}#{record['id']}"
-                if seen.before(where):
-                    yield {"id": f"{where}~again", "format": kind, "problem": REPEATED}
-                else:
-                    yield {"format": kind} | record | {"id": where}
-
-    every = records()
-    while batch := list(itertools.islice(every, rows)):
-        yield pa.Table.from_pylist(batch, schema=schema)
-
-
-def _read(line: bytes) -> str | None:
-    """Return a line's text, or ``None`` if it is not UTF-8."""
+def _read(line: bytes) -> dict[str, Any]:
+    """Return a line's text, or the problem with it."""
+    if len(line) > LINE_BYTES:
+        return {"problem": LONG_LINE}
     try:
-        return line.decode("utf-8-sig").rstrip("\r\n")
+        return {"text": line.decode("utf-8-sig").rstrip("\r\n"), "problem": None}
     except UnicodeDecodeError:
-        return None
+        return {"problem": NOT_UTF8}
 
 
 def _lines(file: str, into: str) -> Iterator[dict[str, Any]]:
     for number, line in lines(file):
-        text = _read(line)
-        yield {"id": number, into: text, "problem": NOT_UTF8 if text is None else None}
+        read = _read(line)
+        yield {"id": number, into: read.get("text"), "problem": read["problem"]}
 
 
-def _table(file: str, kind: str, wanted: Wanted) -> Listing:
+def _table(file: str, kind: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
     """List the lines of a table. A line is a record: an unclosed quote costs only its own line."""
     first = next((line for _, line in lines(file)), None)
     if first is None:
-        return lambda key: iter(())
-    cells = split_line(first.decode("utf-8-sig", "replace").rstrip("\r\n"), kind)
+        return
+    try:
+        cells = split_line(first[:LINE_BYTES].decode("utf-8-sig", "replace").rstrip("\r\n"), kind)
+    except csv.Error as error:
+        raise FileFault(file, UNREADABLE, f"its first line is not {kind.upper()}: {error}") from None
     places, headed = _columns(file, [cell.strip().lower() for cell in cells], wanted)
-
-    def listing(key: str) -> Iterator[dict[str, Any]]:
-        for record in itertools.islice(_lines(file, "raw"), int(headed), None):
-            yield {**record, "places": places}
-
-    return listing
+    for record in itertools.islice(_lines(file, "raw"), int(headed), None):
+        yield {**record, "places": places}
 
 
 def split_line(line: str, kind: str) -> list[str]:
@@ -266,84 +273,73 @@ def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], b
         given = wanted.columns[place]
         if isinstance(given, int):
             if not 1 <= given <= len(header):
-                raise UserError(
-                    f"{file}: {side} is set to column {given}; expected 1 to {len(header)}, as in its first line"
-                )
+                said = f"{side} is set to column {given}; expected 1 to {len(header)}, as in its first line"
+                raise FileFault(file, OTHER_COLUMNS, said)
             places.append(given - 1)
             continue
         found = next((header.index(name.lower()) for name in wanted.names(place) if name.lower() in header), None)
         if found is not None:
             places.append(found)
         elif given is not None:
-            raise UserError(f"{file}: no column {given!r} among {', '.join(header)}; expected the one of {side}")
+            said = f"no column {given!r} among {', '.join(header)[:200]}; expected the one of {side}"
+            raise FileFault(file, OTHER_COLUMNS, said)
     if len(places) == len(wanted.sides):
         return places, not all(isinstance(given, int) for given in wanted.columns)
     if len(header) < len(wanted.sides):
-        raise UserError(f"{file}: its first line has {len(header)} column; expected {' and '.join(wanted.sides)}")
+        said = f"its first line has {len(header)} column; expected {' and '.join(wanted.sides)}"
+        raise FileFault(file, OTHER_COLUMNS, said)
     return list(range(len(wanted.sides))), False
 
 
 def _side_by_side(file: str, other: str) -> Iterator[dict[str, Any]]:
-    """List two line-aligned files, including blank lines; different numbers of lines are an error."""
-    counts = [0, 0]
-    for number, pair in enumerate(itertools.zip_longest(all_lines(file), all_lines(other)), 1):
-        for side, line in enumerate(pair):
-            counts[side] += line is not None
-        if counts[0] == counts[1]:
-            texts = [_read(line) for line in pair]
-            problem = NOT_UTF8 if None in texts else None
-            yield {"id": number, "source": texts[0], "target": texts[1], "problem": problem}
+    """List two line-aligned files, including blank lines; with different numbers of lines, all pairs are in doubt."""
+    _refuse_wide(other)
+    counts = [sum(1 for _ in all_lines(one)) for one in (file, other)]
     if counts[0] != counts[1]:
-        raise UserError(
-            f"{file} has {counts[0]} lines and {other} has {counts[1]}; expected line-aligned files of equal length"
-        )
+        said = f"{file} has {counts[0]} lines and {other} has {counts[1]}; expected line-aligned files of equal length"
+        raise FileFault(file, NOT_ALIGNED, said.removeprefix(f"{file}: "))
+    for number, pair in enumerate(zip(all_lines(file), all_lines(other), strict=True), 1):
+        source, target = map(_read, pair)
+        problem = source["problem"] or target["problem"]
+        yield {"id": number, "source": source.get("text"), "target": target.get("text"), "problem": problem}
 
 
-def _parquet(file: str, wanted: Wanted) -> Listing:
+def _parquet(file: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
     """List the rows of a Parquet file: string columns, or Hugging Face's ``translation`` with a field per language."""
-    with store.open_read(file) as opened:
-        try:
-            schema = pq.read_schema(opened)
-        except pa.ArrowInvalid:
-            raise UserError(f"{file}: damaged or not Parquet; expected a Parquet file") from None
-    paths = []
-    for place, side in enumerate(wanted.sides):
-        names = wanted.names(place)
-        found = next((name for name in names if name in schema.names), None)
-        inner = schema.field("translation").type if "translation" in schema.names else None
-        if found is None and inner is not None and pa.types.is_struct(inner):
-            fields = [field.name for field in inner]
-            found = next((f"translation.{name}" for name in names if name in fields), None)
-        if found is None:
-            raise UserError(
-                f"{file}: no column of {side} among {', '.join(schema.names)}; expected {' or '.join(names)}"
-            )
-        paths.append(found)
-
-    def listing(key: str) -> Iterator[dict[str, Any]]:
-        number = 0
-        with store.open_read(file) as opened:
-            for batch in _batches(file, opened, paths):
+    number = 0
+    with opened(file) as raw:
+        parquet = Parquet(raw)
+        paths = [_path(file, parquet.schema, wanted, place) for place in range(len(wanted.sides))]
+        for group in range(len(parquet.rows)):
+            for batch in parquet.batches(group, paths):
                 for row in batch.to_pylist():
                     number += 1
                     values = [_inner(row, path) for path in paths]
-                    if all(value is None or isinstance(value, str) for value in values):
-                        yield {"id": number, **dict(zip(wanted.sides, values, strict=True))}
-                    else:
-                        yield {"id": number, "problem": "malformed record"}
-
-    return listing
+                    yield {"id": number, **_sides(values, wanted)}
 
 
-def _batches(file: str, opened: Any, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from pq.ParquetFile(opened).iter_batches(2000, columns=columns, use_threads=False)
-    except OSError as error:
-        if error.errno is not None:  # an error of storage, not of Arrow's decoder
-            raise
-        raise UserError(
-            f"{file}: damaged ({one_line(error)}); expected a Parquet file that can be read to its end"
-        ) from None
+def _path(file: str, schema: pa.Schema, wanted: Wanted, place: int) -> str:
+    """Return the column of a side, or the field in a column."""
+    names = wanted.names(place)
+    found = next((name for name in names if name in schema.names), None)
+    inner = schema.field("translation").type if schema.names.count("translation") == 1 else None
+    if found is None and inner is not None and pa.types.is_struct(inner):
+        fields = [field.name for field in inner]
+        found = next((f"translation.{name}" for name in names if name in fields), None)
+    if found is None:
+        said = (
+            f"no column of {wanted.sides[place]} among {', '.join(schema.names)[:200]}; expected {' or '.join(names)}"
+        )
+        raise FileFault(file, OTHER_COLUMNS, said)
+    return found
+
+
+def _sides(values: Sequence[Any], wanted: Wanted) -> dict[str, Any]:
+    if not all(value is None or isinstance(value, str) for value in values):
+        return {"problem": "malformed record"}
+    if any(value is not None and len(value) > LINE_BYTES for value in values):
+        return {"problem": LONG_LINE}
+    return dict(zip(wanted.sides, values, strict=True))
 
 
 def _inner(row: dict[str, Any], path: str) -> Any:

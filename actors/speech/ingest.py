@@ -22,7 +22,6 @@ from gristmill.actors.sources.headers import Header, opened, read_header
 from gristmill.actors.sources.pointers import (
     EMPTY,
     MALFORMED,
-    MISSING,
     NO_TEXT,
     OVERSIZED,
     POINTER_FIELDS,
@@ -36,11 +35,12 @@ from gristmill.actors.sources.pointers import (
     Reader,
     declared,
     named,
+    read_label,
     read_many,
-    read_whole,
 )
-from gristmill.shards import store
-from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.actors.sources.reading import read_json
+from gristmill.actors.sources.unlisted import UNLISTED
+from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REJECT_REASON, SPEECH_FIELDS
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
@@ -56,7 +56,6 @@ _LOAD_ADDS = SPEECH_FIELDS[1:]
 _HEADER_BLOCK = 1 << 16  # bytes per request: a header seldom needs more
 _SEGMENT_BLOCK = 1 << 20
 _TOLERANCE, _TOLERANCE_S = 0.05, 0.1  # share of a duration, seconds: the larger applies
-_LABEL_BYTES = 8 << 20  # of the labels stored beside a recording; parsed as JSON they take up to 25 times as much
 _BEYOND_AUDIO = 64 << 20  # bytes of a file beside its samples (pictures, tags); uncompressed, a sample has 8 at most
 _SILENCE_PEAK = 1e-3  # the largest sample value of a recording that counts as silent
 
@@ -121,7 +120,7 @@ class Probe(Actor):
         return _table(batch, rows, [*POINTER_FIELDS, *PROBE_ADDS])
 
     def _probe(self, row: dict[str, Any], reader: Reader) -> None:
-        if row["kind"] == "bad":
+        if row["kind"] in ("bad", UNLISTED):
             raise RejectRecord(row["problem"] or MALFORMED)
         self._label(row, reader)
         file, row["size"] = reader.open(row)
@@ -159,31 +158,13 @@ class Probe(Actor):
             if kind == "columns":
                 continue
             try:
-                text = _read_label(place).decode("utf-8-sig").strip()
-                values = json.loads(text) if kind == "json" else {named(fields, "text")[0]: text}
+                text = read_label(place["url"], place.get("offset"), place.get("size"))
+                values = read_json(text) if kind == "json" else {named(fields, "text")[0]: text}
             except (ValueError, RecursionError):  # neither UTF-8 nor JSON
                 raise RejectRecord(MALFORMED) from None
             if not isinstance(values, dict):
                 raise RejectRecord(MALFORMED)
             _fill(row, declared(values, fields))
-
-
-def _read_label(place: Mapping[str, Any]) -> bytes:
-    size = place.get("size")
-    if size is not None:
-        if size > _LABEL_BYTES:
-            raise RejectRecord(MALFORMED)
-        return read_whole(place["url"], place.get("offset"), size)
-    try:
-        return store.read_limited(place["url"], _LABEL_BYTES)
-    except store.FileTooLarge:
-        raise RejectRecord(MALFORMED) from None
-    except (FileNotFoundError, IsADirectoryError):
-        raise RejectRecord(MISSING) from None
-    except UserError:
-        if store.is_local(place["url"]):
-            raise RejectRecord(UNREADABLE) from None
-        raise
 
 
 class Load(Actor):

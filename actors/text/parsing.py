@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from gristmill.actors.sources.reading import read_json
 from gristmill.actors.sources.text import PAIR_SIDES, listed, split_line
 from gristmill.models.normalise import base_language, is_language, normalise, words
 from gristmill.models.text import minhash
@@ -170,7 +170,7 @@ class ParseText(Actor):
 
     def _object(self, raw: str) -> list[Any]:
         try:
-            values = json.loads(raw)
+            values = read_json(raw)
         except (ValueError, RecursionError):
             raise RejectRecord(MALFORMED) from None
         if not isinstance(values, dict):

@@ -48,6 +48,8 @@ def records_section(report: Report) -> str:
         figures_ = [f"{n:,}" for n in (step.records_in, step.records_out, rejected, quarantined)]
         rows.append([escape(step.name), *figures_, count(step.shards), why or "–"])
     caption = "Every input record was output, rejected with a reason, or quarantined."
+    if any(step.name.startswith("unlisted_") for step in report.records):
+        caption += " Those of unlisted sets are files that could not be listed."
     head = ["Step", "In", "Out", "Rejected", "Quarantined", "Shards", "Reasons"]
     return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, caption, text=(6,))}'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -15,9 +16,9 @@ from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, 
 from gristmill.actors.sources.requests import list_requests
 from gristmill.pipelines.filters import ActorSettings, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
-from gristmill.pipelines.inputs import Places, place_names, refuse_empty
+from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.shards.dataset import SealedSet, digest_of
+from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.step import Step
@@ -85,8 +86,8 @@ def check_requests(settings: RequestCorpusSettings) -> None:
         raise UserError("places: not given; expected the URL of a corpus of requests, or several")
     if len(settings.languages) != 1:
         raise UserError(f"lang: {list(settings.languages)}; expected one, for the corpora that do not name their own")
-    for url in (*_urls(settings.places), *_urls(settings.test)):
-        list_requests(url, "corpus")  # raises in the call, before the first row
+    for places in filter(None, (_urls(settings.places), _urls(settings.test))):
+        check_listed(partial(list_requests, url, "corpus") for url in places)
 
 
 def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
@@ -132,10 +133,9 @@ def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
 
     def tables() -> Iterator[pa.Table]:
         places = zip((*train, *test), names, parts, strict=True)
-        return chain.from_iterable(list_requests(url, name, part=part) for url, name, part in places)
+        return list_places(partial(list_requests, url, name, part=part) for url, name, part in places)
 
-    # A changed listing is another source; it is read twice, so that it need not be kept in memory.
-    return run.source("listed_requests", tables, {"rows": digest_of(tables())})
+    return list_source(run, "listed_requests", tables, "requests")
 
 
 def _urls(places: Places | None) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Literal
 
 import pyarrow as pa
@@ -18,9 +17,9 @@ from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_stri
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings, voices_of
 from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
-from gristmill.pipelines.inputs import Places, place_names, refuse_empty
+from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.shards.dataset import SealedSet, digest_of
+from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.random import RecordRandom
@@ -162,10 +161,9 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
     names = place_names(urls)
 
     def tables() -> Iterator[pa.Table]:
-        return chain.from_iterable(list_sources(url, corpus=name) for url, name in zip(urls, names, strict=True))
+        return list_places(partial(list_sources, url, corpus=name) for url, name in zip(urls, names, strict=True))
 
-    # A changed listing is another source; it is read twice, so that it need not be kept in memory.
-    listing = run.source(f"listing_{name}", tables, {"rows": digest_of(tables())})
+    listing = list_source(run, f"listing_{name}", tables, name)
     stage = Probe.stage(ProbeSettings(**dict(settings.part(DurationSettings))))
     return run.step(Step(f"probed_{name}", (stage,), listing))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.banks import list_noises
 from gristmill.actors.speech.teacher import TeacherSource, describe
+from gristmill.pipelines.inputs import check_listed
 from gristmill.pipelines.speech.corpora import CorpusSettings
 from gristmill.pipelines.speech.noise import NoiseSettings
 from gristmill.shards.errors import UserError
@@ -13,8 +16,7 @@ from gristmill.shards.errors import UserError
 def check_corpus(settings: CorpusSettings) -> None:
     """Raise a ``UserError`` for corpora that are missing, empty or not given."""
     for urls in settings.places().values():
-        for url in urls:
-            list_sources(url)  # raises in the call, before the first row
+        check_listed(partial(list_sources, url) for url in urls)
 
 
 def check_noise(settings: NoiseSettings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from functools import partial
 
 import pyarrow as pa
 from pydantic import model_validator
@@ -11,9 +11,9 @@ from pydantic import model_validator
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
 from gristmill.actors.text.near_duplicates import PARTS, DuplicateSettings, RejectFound, Search, SearchSettings
 from gristmill.actors.text.parsing import CleaningSettings, PairCleaningSettings, ParseText, TextParsingSettings
-from gristmill.pipelines.inputs import Places, place_names, refuse_empty
+from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.shards.dataset import SealedSet, digest_of
+from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.stage import Stage
@@ -89,11 +89,14 @@ def check_places(settings: PairSettings | TextSettings) -> None:
     """Check that the text exists and is of a known format."""
     if not settings.urls:
         raise UserError("places: none given; expected the URL of text, or several")
-    wanted = settings.wanted
-    for url in settings.urls:
-        # Raises for what it cannot list when called, and for broken content with the first rows.
-        if next(list_texts(url, "corpus", wanted), None) is None:
-            raise UserError(f"{url}: no records; expected text in {' and '.join(wanted.langs)}")
+
+    def listed(url: str) -> Iterator[pa.Table]:
+        tables = list_texts(url, "corpus", settings.wanted)
+        if next(tables, None) is None:
+            raise UserError(f"{url}: no records; expected text in {' and '.join(settings.wanted.langs)}")
+        return tables
+
+    check_listed(partial(listed, url) for url in settings.urls)
 
 
 def prepare_text(
@@ -113,12 +116,10 @@ def prepare_text(
     names, wanted = place_names(settings.urls), settings.wanted
 
     def tables() -> Iterator[pa.Table]:
-        return chain.from_iterable(
-            list_texts(url, corpus, wanted) for url, corpus in zip(settings.urls, names, strict=True)
-        )
+        places = zip(settings.urls, names, strict=True)
+        return list_places(partial(list_texts, url, corpus, wanted) for url, corpus in places)
 
-    # A changed listing is another source; it is read twice, so that it need not be held in memory.
-    listing = run.source(f"listed_{name}", tables, {"rows": digest_of(tables())})
+    listing = list_source(run, f"listed_{name}", tables, name)
     refuse_empty(listing, name)
     parsed = run.step(Step(f"parsed_{name}", (_parse(settings, without),), listing, cut=settings.shard))
     refuse_empty(parsed, name)

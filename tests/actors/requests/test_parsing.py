@@ -16,7 +16,6 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
-from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.schema import REQUEST_FIELDS
 from gristmill.shards.step import Step
@@ -210,9 +209,16 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
 def test_wrong_settings_are_errors() -> None:
     with pytest.raises(ValidationError, match="'fold' is a column of every request"):
         RequestParsingSettings(context={"fold": "number"})
+
+
+def test_a_file_without_the_column_costs_no_other() -> None:
     record = {"format": "top", "header": "en_parse\tdomain", "raw": "[IN:STOP stop ]\ttimer"}
-    with pytest.raises(UserError, match="there is no column 'cs_parse'"):
-        parse(record, parse="cs_parse")
+    assert parse(record, parse="cs_parse")[0]["reject_reason"] == "no column cs_parse"
+
+
+def test_half_of_a_surrogate_pair_is_malformed() -> None:
+    record = {"format": "jsonl", "raw": '{"text": "\\ud800", "domain": "a", "intent": "b"}'}
+    assert parse(record)[0]["reject_reason"] == "malformed record"
 
 
 def test_the_code_switched_half_of_a_real_corpus(data_dir: Path) -> None:

@@ -136,7 +136,7 @@ def test_truncated_files_and_duplicates_are_reported(tmp_path: Path) -> None:
     whole = write(tmp_path / "y/cuts.jsonl.gz", [cut("a.wav", id=str(n), text="x" * n) for n in range(500)])
     whole.write_bytes(whole.read_bytes()[:-200])
     rows = listed(whole)
-    assert (rows[-1]["problem"], rows[0]["problem"]) == ("unreadable", None)
+    assert (rows[-1]["kind"], rows[-1]["problem"], rows[0]["problem"]) == ("unlisted", "truncated", None)
 
 
 def test_files_without_cuts_are_rejected(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.sources.pointers import DUPLICATE
-from gristmill.actors.sources.requests import LISTED, NOT_TEXT, list_requests
+from gristmill.actors.sources.requests import LISTED, NOT_UTF8, list_requests
 from gristmill.shards.errors import UserError
 
 HWU = 'answerid;scenario;intent;answer_annotation\n7;alarm;set;"wake me at [time : nine]"\n8;alarm;set;"stop"\n'
@@ -81,7 +81,7 @@ def test_records_that_cannot_be_read_stay_as_problems(tmp_path: Path) -> None:
     assert found == [
         ("c/x", None),
         ("c/a.jsonl.gz#2~again", DUPLICATE),
-        ("c/a.jsonl.gz#3", NOT_TEXT),
+        ("c/a.jsonl.gz#3", NOT_UTF8),
         ("c/a.jsonl.gz#5", None),  # an error of the parser
     ]
 

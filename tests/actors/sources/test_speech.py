@@ -165,9 +165,8 @@ def test_a_truncated_tar_yields_its_members_and_a_bad_row(tmp_path: Path) -> Non
     path = write_tar(tmp_path / "s.tar", {f"u{i}.flac": b"x" * 3000 for i in range(4)})
     path.write_bytes(path.read_bytes()[:9000])
     found = rows(path)
-    assert [row["kind"] for row in found[-1:]] == ["bad"]
-    assert found[-1]["problem"] == "unreadable"
-    assert len(found) >= 3
+    assert [row["id"] for row in found] == ["s/s.tar/u0.flac", "s/s.tar/u1.flac", "s/s.tar#rest"]
+    assert (found[-1]["kind"], found[-1]["problem"]) == ("unlisted", "truncated")
 
 
 def test_tables_are_small_and_cover_all(tmp_path: Path) -> None:
@@ -258,3 +257,88 @@ def test_the_version_of_a_row_follows_the_files_it_is_made_from(tmp_path: Path, 
     finally:
         if storage == "memory":
             memory.rm("/versions", recursive=True)
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_of_every_layout_of_tar_lie_where_tarfile_finds_them(tmp_path: Path, layout: int) -> None:
+    names = ["a.flac", f"{'d' * 80}/{'n' * 60}.wav", "./b/c.ogg"]
+    names += [] if layout == tarfile.USTAR_FORMAT else ["é" * 90 + ".flac", "x/" * 120 + "y.mp3"]
+    with tarfile.open(tmp_path / "t.tar", "w", format=layout) as tar:
+        for number, name in enumerate(names):
+            folder = tarfile.TarInfo(f"folder{number}.wav")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+            link = tarfile.TarInfo(f"link{number}.wav")
+            link.type, link.linkname = tarfile.SYMTYPE, "l" * (40 if layout == tarfile.USTAR_FORMAT else 200)
+            tar.addfile(link)
+            info = tarfile.TarInfo(name)
+            info.size = 600 * number + 1
+            info.pax_headers = {"comment": "c" * 700} if layout == tarfile.PAX_FORMAT else {}
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
+    with tarfile.open(tmp_path / "t.tar") as tar:
+        wanted = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
+    assert [(row["member"], row["offset"], row["size"]) for row in rows(tmp_path / "t.tar")] == wanted
+    assert len(wanted) == len(names)
+
+
+def damaged_size(declared: bytes) -> bytes:
+    info = tarfile.TarInfo("b.flac")
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[124:136] = declared
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("rest", "reason"),
+    [
+        (damaged_size(b"\x80" + (1 << 34).to_bytes(11, "big")), "truncated"),  # 2^34 bytes
+        (damaged_size(b"\xff" * 10 + b"\xfc\0"), "truncated"),  # -1024: the header before it, for ever
+        (damaged_size(b"12345678901z"), "unreadable"),
+        (b"\1" * 512, "unreadable"),
+        (b"", "truncated"),
+        (bytes(512) + b"more" * 128 + bytes(512), "unreadable"),
+    ],
+)
+def test_a_damaged_tar_costs_its_rest(tmp_path: Path, rest: bytes, reason: str) -> None:
+    whole = write_tar(tmp_path / "a.tar", {"a.flac": b"x" * 100}).read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:1024] + rest)
+    write_tar(tmp_path / "b.tar", {"c.flac": b"x"})
+    found = [(row["id"].removeprefix(f"{tmp_path.name}/"), row["kind"], row["problem"]) for row in rows(tmp_path)]
+    assert found == [
+        ("a.tar/a.flac", "member", None),
+        ("a.tar#rest", "unlisted", reason),
+        ("b.tar/c.flac", "member", None),
+    ]
+
+
+def test_names_of_members_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a\udce9\n.flac": b"x"})
+    assert [row["member"] for row in rows(path)] == [r"a\udce9\n.flac"]
+
+
+def test_values_of_any_type_in_a_manifest_cost_their_line(tmp_path: Path) -> None:
+    values = ["9" * 400, "9" * 5000, "1e999", "[" * 900 + "]" * 900, '"\\ud800"', "{}"]
+    lines = [
+        f'{{"audio_filepath": "{n}.wav", "{key}": {value}}}'
+        for key in ("duration", "offset", "text")
+        for n, value in enumerate(values)
+    ]
+    lines += ['{"audio_filepath": "\\ud800.wav"}', '{"audio_filepath": "good.wav"}']
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    found = rows(tmp_path / "m.jsonl")
+    assert len(found) == len(lines)
+    assert [row["id"] for row in found if row["kind"] == "file"][-1] == "m/good.wav"
+    assert {row["problem"] for row in found if row["kind"] == "bad"} >= {"malformed manifest line", "not UTF-8"}
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"audio": [b"1"]}), tmp_path / "b.parquet")
+    (tmp_path / "c.parquet").symlink_to(tmp_path / "gone")
+    assert [(row["kind"], row["problem"]) for row in rows(tmp_path)] == [
+        ("unlisted", "unreadable"),
+        ("row", None),
+        ("unlisted", "missing"),
+    ]

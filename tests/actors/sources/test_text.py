@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gristmill.actors.sources.columns import Parquet
+from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
 from gristmill.shards.errors import UserError
 
@@ -170,9 +172,8 @@ def test_a_catalogue_may_hold_any_sign(tmp_path: Path) -> None:
         ("a.tsv", "x\tक\n".encode("utf-16"), (), r"a\.tsv: its text is UTF-16; expected UTF-8"),
         ("a.tsv", "x\tक\n".encode("utf-32"), (), r"a\.tsv: its text is UTF-32; expected UTF-8"),
         ("a.tsv.gz", b"no gzip", (), r"a\.tsv\.gz: cannot be decompressed \(Not a gzipped file"),
-        ("a.tsv.gz", bytes(CRC[:-9]), (), r"a\.tsv\.gz: cannot be decompressed \(Compressed file ended"),
         ("a.tsv.gz", CRC, (), r"a\.tsv\.gz: cannot be decompressed \(CRC check failed"),
-        ("a.parquet", SNAPPY, (), r"a\.parquet: damaged \(.*; expected a Parquet file that can be read to its end"),
+        ("a.parquet", SNAPPY, (), r"a\.parquet: damaged at byte 37; expected the header of a page"),
         ("a.tsv", b"x\ty\n", (1, 3), r"target is set to column 3; expected 1 to 2"),
         ("a.tsv", b"x\ty\n", ("en", "hi"), r"no column 'en' among x, y; expected the one of source"),
         ("a.tsv", b"x\n", (), r"its first line has 1 column; expected source and target"),
@@ -193,3 +194,79 @@ def test_files_that_cannot_be_listed_are_reported(
     place = tmp_path / "gone" if name is None else write(tmp_path / name, content)
     with pytest.raises(UserError, match=message):
         pairs(place.parent if name and "/" in name else place, *columns)
+
+
+def test_what_a_truncated_file_holds_is_listed(tmp_path: Path) -> None:
+    text = "".join(f"{'x' * n}\tक\n" for n in range(1, 200)).encode()
+    found = pairs(write(tmp_path / "a.tsv.gz", gzip.compress(text)[:-20]))
+    assert (found[-1]["id"], found[-1]["format"], found[-1]["problem"]) == ("c/a.tsv.gz#rest", "unlisted", "truncated")
+    assert "Compressed file ended" in found[-1]["raw"]
+    assert all(row["raw"].endswith("\tक") for row in found[:-1]), "no line is cut"
+    found = pairs(write(tmp_path / "a.tmx", TMX.replace("utf-16", "utf-8")[:-60]))
+    assert sides(found)[0] == ("Press OK now!", "अभी OK दबाएँ")
+    assert (found[-1]["id"], found[-1]["problem"]) == ("c/a.tmx#rest", "unreadable")
+
+
+def test_a_file_that_cannot_be_listed_costs_no_other(tmp_path: Path) -> None:
+    damaged = {
+        "lone.csv": b"a\rb,c\r",
+        "open.csv": b'"en,hi\n1,2\n',
+        "wide.tsv": "x\tक\n".encode("utf-16"),
+        "other.tsv.gz": CRC,
+        "one.tsv": b"x\n",
+        "snappy.parquet": SNAPPY,
+        "encoding.tmx": b'<?xml version="1.0" encoding="utf-99"?><tmx/>',
+        "bytes.tmx": b'<?xml version="1.0" encoding="shift_jis"?><tmx/>',
+        "entity.tmx": b'<!DOCTYPE tmx [<!ENTITY a "aaaa">]><tmx><body>&a;</body></tmx>',
+        "unequal.en": b"one\ntwo\n",
+        "unequal.hi": b"\xe0\xa4\x95\n",
+        "catalogue.mo": b"\xde\x12\x04\x95" + b"\0" * 4 + b"\xff\xff\xff\x7f" + b"\0" * 40,
+    }
+    for name, data in damaged.items():
+        write(tmp_path / name, data)
+    write(tmp_path / "zz.tsv", "x\tक\n")
+    found = pairs(tmp_path)
+    away = {row["id"]: row["problem"] for row in found if row["format"] == "unlisted"}
+    assert away.keys() == {f"c/{name}" for name in damaged if name != "unequal.hi"}
+    assert (away["c/wide.tsv"], away["c/one.tsv"]) == ("other encoding", "other columns")
+    assert (away["c/unequal.en"], away["c/catalogue.mo"]) == ("not line-aligned", "truncated")
+    assert [row["raw"] for row in found if row["format"] != "unlisted"] == ["x\tक"]
+
+
+def test_tags_may_be_nested_to_any_depth(tmp_path: Path) -> None:
+    seg = "<hi>" * 2000 + "deep" + "</hi>" * 2000
+    tuv = f"<tuv xml:lang='en'><seg>{seg}</seg></tuv><tuv xml:lang='hi'><seg>{seg}</seg></tuv>"
+    found = pairs(write(tmp_path / "a.tmx", f"<tmx><body><tu>{tuv}</tu></body></tmx>"))
+    assert sides(found) == [("deep", "deep")]
+
+
+def test_a_long_line_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("reading", "text"):
+        monkeypatch.setattr(f"gristmill.actors.sources.{module}.LINE_BYTES", 1000)
+    long = "y" * 5000
+    write(tmp_path / "a.tsv", f"x\tक\n{long}\tख\nz\tग\n")
+    assert [row["problem"] for row in pairs(tmp_path / "a.tsv")] == [None, "line too long", None]
+    pq.write_table(pa.table({"en": ["x", long], "hi": ["क", "ख"]}), tmp_path / "a.parquet")
+    assert [row["problem"] for row in pairs(tmp_path / "a.parquet")] == [None, "line too long"]
+
+
+def test_a_file_that_expands_without_end_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.tsv.gz", gzip.compress(b"\n" * (65 << 20), 1))
+    with pytest.raises(UserError, match=r"expands more than 200 times; expected text"):
+        pairs(tmp_path / "a.tsv.gz")
+
+
+def test_batches_of_parquet_follow_the_size_of_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gristmill.actors.sources.columns._BATCH_BYTES", 10_000)
+    table = pa.table({"en": [f"{n} " * 500 for n in range(200)], "hi": ["क"] * 200})
+    for options in ({}, {"use_dictionary": False, "compression": "none"}, {"data_page_version": "2.0"}):
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=150, **options)
+        assert [row["source"] for row in pairs(tmp_path / "a.parquet")] == table["en"].to_pylist()
+        with opened(str(tmp_path / "a.parquet")) as file:
+            parquet = Parquet(file)
+            assert parquet.rows == [150, 50]
+            assert max(batch.num_rows for batch in parquet.batches(0, ["en"])) < 10
+            assert sum(batch.num_rows for batch in parquet.batches(0, ["hi"])) == 150
+    monkeypatch.setattr("gristmill.actors.sources.columns.PAGE_BYTES", 100)
+    with pytest.raises(UserError, match=r"a page of \d+ bytes at byte \d+; expected at most 100"):
+        pairs(tmp_path / "a.parquet")

@@ -297,7 +297,8 @@ def test_storage_that_refuses_is_no_fault_of_the_record(tmp_path: Path, monkeypa
     monkeypatch.setattr(type(memory), "open", lambda *_, **__: Lost(encoded()))
     place = listed.schema.get_field_index("url")
     remote = listed.set_column(place, listed.schema.field(place), pa.array(["memory://broken/a.flac"]))
-    with pytest.raises(ConnectionResetError):
+    monkeypatch.setenv("GRISTMILL_STORAGE_SECONDS", "0.1")
+    with pytest.raises(UserError, match=r"the storage cannot be reached: .*the link went down"):
         Probe(ProbeSettings())(remote)
 
     def refuse(*_: object, **__: object) -> None:
