@@ -2,9 +2,25 @@
 
 from collections.abc import Mapping
 
+from gristmill.shards.safe_text import redacted, safe
+
 
 class GristmillError(Exception):
-    """Base of the errors that are reported in one sentence, without a traceback."""
+    """Base of the errors that are reported in one sentence, without a traceback; several may be given.
+
+    Sentences quote names, values and other libraries' messages: control characters in them are escaped, so that a
+    sentence is one line, and secrets of the environment are replaced by the names of their variables.
+
+    Example:
+        >>> print(GristmillError("a\\nb: no such file"))
+        a\\nb: no such file
+    """
+
+    def __init__(self, *sentences: object) -> None:
+        super().__init__(*(safe(str(sentence)) for sentence in sentences))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class UserError(GristmillError):
@@ -37,7 +53,7 @@ class BrokenRecords(Exception):
 
 def one_line(error: BaseException) -> str:
     """Return an error's message on one line, for the end of a sentence."""
-    return " ".join(str(error).split())
+    return redacted(" ".join(str(error).split()))
 
 
 def with_class(error: BaseException) -> str:

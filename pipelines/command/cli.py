@@ -58,8 +58,8 @@ def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except GristmillError as error:
-            for line in str(error).splitlines():
-                print(f"gristmill: {line}", file=sys.stderr)
+            for sentence in error.args:
+                print(f"gristmill: {sentence}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
         except KeyboardInterrupt:
             print(_INTERRUPTED, file=sys.stderr)
@@ -94,12 +94,19 @@ def run(
 
 @app.command()
 @_reports_errors
-def requeue(out: Out, overrides: Overrides = None) -> None:
+def requeue(
+    out: Out,
+    overrides: Overrides = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="The run's recipe file, if it names modules that are not Gristmill's."),
+    ] = None,
+) -> None:
     """Reprocess the quarantined records of OUT, and the work that depends on them."""
     from gristmill.pipelines.config import load_saved
     from gristmill.shards.store import absolute
 
-    _carry_out(load_saved(absolute(out), overrides or []), quiet=False, requeue=True)
+    _carry_out(load_saved(absolute(out), overrides or [], config), quiet=False, requeue=True)
 
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
