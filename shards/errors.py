@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gristmill.shards.safe_text import redacted, safe
+from gristmill.shards.safe_text import safe
 
 
 class GristmillError(Exception):
@@ -53,7 +53,7 @@ class BrokenRecords(Exception):
 
 def one_line(error: BaseException) -> str:
     """Return an error's message on one line, for the end of a sentence."""
-    return redacted(" ".join(str(error).split()))
+    return safe(" ".join(str(error).split()))
 
 
 def with_class(error: BaseException) -> str:

@@ -20,6 +20,8 @@ _PATH = re.compile(r"(~|\.{1,2})?/[\w.-]+(/|$)")
 # changes the direction of the text after it. Lone surrogates cannot be encoded. Joiners stay: Indic scripts need them.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
 _USER_INFO = re.compile(r"(://[^/@\s:]*:)[^/@\s]+(?=@)")
 _SIGNED = re.compile(
     r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|Signature|sig|access_token|token|api_?key)=)[^&\s]+",
@@ -28,13 +30,13 @@ _SIGNED = re.compile(
 
 
 def escaped(text: str) -> str:
-    """Return a text with its control characters as Python writes them.
+    """Return a text with its control characters as JSON writes them, so that JSON stays what it is.
 
     Example:
-        >>> print(escaped("one\\x1b[2Jtwo"))
-        one\\x1b[2Jtwo
+        >>> print(escaped("one\\x1b[2Jtwo\\n"))
+        one\\u001b[2Jtwo\\n
     """
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
 
 
 def control_in(text: str, allowed: str = "") -> str | None:

@@ -7,14 +7,16 @@ import functools
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from gristmill.shards import process
 from gristmill.shards.errors import GristmillError, UserError
+from gristmill.shards.safe_text import escaped, redacted
 
 app = typer.Typer(
     name="gristmill",
@@ -45,7 +47,14 @@ _INTERRUPTED = "gristmill: interrupted; committed work is kept, and the same com
 def main() -> None:
     """Run the command line."""
     process.choose_allocator()
+    sys.excepthook = _print_traceback
     app(prog_name="gristmill")
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug, without the secrets of the environment that its message may quote."""
+    text = redacted("".join(traceback.format_exception(kind, error, trace)))
+    print("\n".join(map(escaped, text.splitlines())), file=sys.stderr)
 
 
 def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -172,9 +181,9 @@ def audit(out: Out) -> None:
 
     gaps = 0
     for result in audit_below(absolute(out)):
-        print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
+        print(escaped(json.dumps(result.to_json(), ensure_ascii=False)), flush=True)
         for gap in result.gaps:
-            print(f"gristmill: gap: {gap}", file=sys.stderr)
+            print(f"gristmill: gap: {escaped(gap)}", file=sys.stderr)
         gaps += len(result.gaps)
     if gaps:
         raise typer.Exit(1)
@@ -225,7 +234,7 @@ def export(
         print("nothing to do: the export was finished earlier")
     print(f"exported {made.records} records: {made.manifest}")
     for reason, count in made.left_out.items():
-        print(f"{count} records left out: {reason}")
+        print(f"{count} records left out: {escaped(reason)}")
 
 
 @app.command()

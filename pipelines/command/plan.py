@@ -15,6 +15,7 @@ from gristmill.pipelines.config import Loaded
 from gristmill.pipelines.progress import clock
 from gristmill.shards import canonical, store
 from gristmill.shards.errors import GristmillError, UserError, one_line, with_class
+from gristmill.shards.safe_text import escaped
 
 SAMPLE = 48  # records of each source
 
@@ -101,6 +102,7 @@ def show_plan(plan: Plan) -> None:
     """Print the plan."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     table.add_column("step", no_wrap=True)
@@ -109,7 +111,7 @@ def show_plan(plan: Plan) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for line in _joined(plan.lines):
         table.add_row(
-            line.name,
+            Text(escaped(line.name)),
             line.kind,
             str(line.done),
             str(line.total - line.done),
@@ -132,7 +134,7 @@ def show_plan(plan: Plan) -> None:
         print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
     print(f"priced from up to {plan.sample} records of each source; writes go to {plan.out}")
     for note in plan.notes:
-        print(f"note: {note}")
+        print(f"note: {escaped(note)}")
 
 
 def _joined(lines: Sequence[Line]) -> list[Line]:

@@ -16,6 +16,7 @@ from gristmill.shards.engine import planned_rows
 from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.receipt import RECEIPTS, read_receipts
+from gristmill.shards.safe_text import escaped
 
 REPORT = "report.json"  # below OUT: the last file that a run writes
 RECENT = 600.0  # seconds before the newest commit from which the rate is taken
@@ -219,7 +220,7 @@ def show_status(out: str, watch: float | None = None) -> None:
     else:
         for status in _again(reader, watch):
             for line in [*map(_line, status.under_way), *_whole(status)]:
-                print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+                print(f"{time.strftime('%H:%M:%S')} {escaped(line)}", flush=True)
 
 
 def _again(reader: StatusReader, every: float) -> Iterator[RunStatus]:
@@ -244,6 +245,7 @@ def _live(reader: StatusReader, every: float, console: Any) -> None:
 
 def _table(status: RunStatus, most: int | None = None) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     table.add_column("step", no_wrap=True)
@@ -255,7 +257,8 @@ def _table(status: RunStatus, most: int | None = None) -> Any:
             counts = [""] * 5
         pace = [f"{one.rate:.1f}/s" if one.rate else "", clock(one.left) if one.left is not None else ""]
         ago = "" if one.last is None else f"{clock(max(0.0, time.time() - one.last))} ago"
-        table.add_row(f"{one.name} {one.url[-16:][:8]}", one.state, *counts, *pace, ago)
+        name = Text(escaped(f"{one.name} {one.url[-16:][:8]}"))  # a plain text may hold Rich's markup
+        table.add_row(name, one.state, *counts, *pace, ago)
     return table
 
 
