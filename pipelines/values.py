@@ -12,6 +12,7 @@ from gristmill.shards.safe_text import control_in, holds_credentials, secret_in
 MOST = 1 << 18  # characters of a file, and of all its values, where aliases and references count as what they stand for
 EACH = 8  # characters that a value counts beside its text
 DEPTH = 32  # levels of values, and of references
+LONGEST_KEY = 200  # characters
 
 _PLACE = re.compile(r"\s*([A-Za-z][\w+.-]*://|(~|\.{1,2})?/)|\S*/\S*\s*$")
 
@@ -32,7 +33,7 @@ def check_values(value: Any, origin: str, path: str = "", depth: int = 0) -> Non
         raise UserError(f"{where[:300]}: values are nested more than {DEPTH} deep")
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            if not isinstance(key, str) or control_in(key):
+            if not isinstance(key, str) or control_in(key) or len(key) > LONGEST_KEY:
                 raise UserError(f"{where}: {str(key)[:80]!r} is not the name of a setting; expected a word")
             check_values(inner, origin, f"{path}.{key}" if path else key, depth + 1)
     elif isinstance(value, list):

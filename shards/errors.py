@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from gristmill.shards.safe_text import safe
 
 
+_LONGEST = 2000  # characters of a sentence
+
+
 class GristmillError(Exception):
     """Base of the errors that are reported in one sentence, without a traceback; several may be given.
 
     Sentences quote names, values and other libraries' messages: control characters in them are escaped, so that a
-    sentence is one line, and secrets of the environment are replaced by the names of their variables.
+    sentence is one line, secrets of the environment are replaced by the names of their variables, and the middle of a
+    long sentence is left out.
 
     Example:
         >>> print(GristmillError("a\\nb: no such file"))
@@ -17,7 +21,7 @@ class GristmillError(Exception):
     """
 
     def __init__(self, *sentences: object) -> None:
-        super().__init__(*(safe(str(sentence)) for sentence in sentences))
+        super().__init__(*(_shortened(safe(str(sentence))) for sentence in sentences))
 
     def __str__(self) -> str:
         return "\n".join(self.args)
@@ -49,6 +53,11 @@ class BrokenRecords(Exception):
     def __init__(self, errors: Mapping[int, str]) -> None:
         super().__init__(errors)
         self.errors = dict(errors)  # by row of the batch
+
+
+def _shortened(sentence: str) -> str:
+    half = _LONGEST // 2
+    return sentence if len(sentence) <= _LONGEST else f"{sentence[: half - 10]} [...] {sentence[10 - half :]}"
 
 
 def one_line(error: BaseException) -> str:

@@ -108,7 +108,8 @@ def look_in(folder: str | Path) -> None:
 
 def lies_in_own_folder(name: str) -> bool:
     """Return whether a folder of :func:`look_in` contains a top-level module of this name."""
-    return any((folder / f"{name}.py").is_file() or (folder / name).is_dir() for folder in _folders)
+    # By os.path, which says no of a name that is too long for a file.
+    return any(os.path.isfile(folder / f"{name}.py") or os.path.isdir(folder / name) for folder in _folders)
 
 
 def own_modules() -> dict[str, Path]:

@@ -24,7 +24,8 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 _USER_INFO = re.compile(r"(://[^/@\s:]*:)[^/@\s]+(?=@)")
 _SIGNED = re.compile(
-    r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|Signature|sig|access_token|token|api_?key)=)[^&\s]+",
+    r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|Signature|sig|access_token|token|api_?key)=)"
+    r"[^&\s]*[^&\s:;,.)]",
     re.IGNORECASE,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -32,11 +31,10 @@ def is_foreign(url: str, home: str, elsewhere: Sequence[str] = ()) -> bool:
         >>> is_foreign("https://cdn.org/x/a.wav", "/lists/m.jsonl", ["https://cdn.org/x"])
         False
     """
-    if "::" in url:  # fsspec's chains: a protocol that reads through another
-        return True
     if _kind(url) == _kind(home):
         return False
-    return ".." in url.split("/") or not any(url.startswith(f"{place.rstrip('/')}/") for place in elsewhere)
+    misleading = "::" in url or ".." in url.split("/")
+    return misleading or not any(url.startswith(f"{place.rstrip('/')}/") for place in elsewhere)
 
 
 def without_foreign(
@@ -49,8 +47,13 @@ def without_foreign(
         yield pointer
 
 
-def _kind(url: str) -> str:
-    scheme, sign, rest = url.partition("://")
-    if not sign:
-        return "file"
-    return posixpath.join(scheme, rest.partition("/")[0]) if scheme in ("http", "https") else _SAME.get(scheme, scheme)
+def _kind(url: str) -> tuple[str, ...]:
+    """Return the protocols of a URL, which fsspec chains by ``::``, and the host of a web server."""
+    if "://" not in url:
+        return ("file",)
+    kinds = []
+    for part in url.split("::"):
+        scheme, _, rest = part.partition("://")
+        web = scheme in ("http", "https")
+        kinds.append(f"{scheme}://{rest.partition('/')[0]}" if web else _SAME.get(scheme, scheme))
+    return tuple(kinds)
