@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from gristmill.shards.safe_text import safe
 
-
 _LONGEST = 2000  # characters of a sentence
 
 

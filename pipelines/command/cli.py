@@ -9,14 +9,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from gristmill.shards import process
 from gristmill.shards.errors import GristmillError, UserError
-from gristmill.shards.safe_text import escaped, redacted
+from gristmill.shards.safe_text import escaped, safe
 
 app = typer.Typer(
     name="gristmill",
@@ -47,14 +47,12 @@ _INTERRUPTED = "gristmill: interrupted; committed work is kept, and the same com
 def main() -> None:
     """Run the command line."""
     process.choose_allocator()
-    sys.excepthook = _print_traceback
-    app(prog_name="gristmill")
-
-
-def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print the traceback of a bug, without the secrets of the environment that its message may quote."""
-    text = redacted("".join(traceback.format_exception(kind, error, trace)))
-    print("\n".join(map(escaped, text.splitlines())), file=sys.stderr)
+    try:
+        app(prog_name="gristmill")
+    except Exception:
+        # A bug keeps its traceback, without the secrets of the environment that its message may quote.
+        print(*map(safe, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
+        sys.exit(1)
 
 
 def _reports_errors(command: Callable[..., None]) -> Callable[..., None]:
