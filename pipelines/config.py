@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 import json
 import os
@@ -82,6 +83,7 @@ class Loaded:
         return self.config.model_dump(mode="json") | self.common.model_dump(mode="json")
 
 
+@functools.cache
 def recipes() -> dict[str, str]:
     """Return the names of the available recipes and their modules."""
     found = {}

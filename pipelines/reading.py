@@ -156,7 +156,8 @@ def _check_size(text: str, origin: str) -> None:
     """Refuse a text whose values, aliases followed, are too many or too deep; nothing is built for it."""
     import yaml
 
-    size, anchors = 0, {}
+    size = 0
+    anchors: dict[str, int] = {}  # the sizes of what they stand for
     opened: list[tuple[str | None, int]] = []
     for event in yaml.parse(text, Loader=_loader()):
         if isinstance(event, yaml.AliasEvent):

@@ -204,6 +204,7 @@ def test_some_mutated_configs_and_overrides_are_read_or_refused(here: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_mutated_configs_and_overrides_are_read_or_refused(here: Path) -> None:
     shipped = [path.read_text() for path in sorted((ROOT / "configs").glob("*.yaml")) if path.stem != "fleet"]
     fuzz(here / "fuzzed.yaml", [*shipped, *[TINY] * len(shipped)], 1, 3601)
