@@ -1,17 +1,17 @@
-"""Recipe files: YAML with interpolation and ``key=value`` overrides, read into typed settings."""
+"""Recipe files: YAML with references and ``key=value`` overrides, read into typed settings."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib.util
-import json
 import os
 import pkgutil
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -29,15 +29,18 @@ from gristmill import configs, pipelines
 from gristmill.cluster.metrics import Price
 from gristmill.cluster.placement import Placement
 from gristmill.cluster.training_log import LogSettings
+from gristmill.pipelines.reading import overridden, read_values
+from gristmill.pipelines.values import MOST, check_no_secret, check_values
 from gristmill.shards import canonical, checked, names, store
-from gristmill.shards.errors import Damaged, UserError, one_line
+from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.safe_text import control_in
 from gristmill.shards.settings import Settings
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _KIND = "settings"
 SAVED = "config.json"  # below OUT: the settings of the newest run
-# Settings of execution: no result depends on them.
+# Settings of execution: no result depends on them. Earlier versions stored the config's folder as ``beside``.
 _EXECUTION = ("out", "runner", "workers", "resources", "price", "log", "beside")
 
 
@@ -70,7 +73,6 @@ class Loaded:
     module: ModuleType
     common: Common
     config: BaseModel
-    beside: str | None = None  # the config's folder, if the user's own code was found there
 
     @property
     def run(self) -> Callable[..., Any]:
@@ -82,6 +84,7 @@ class Loaded:
         return self.config.model_dump(mode="json") | self.common.model_dump(mode="json")
 
 
+@functools.cache
 def recipes() -> dict[str, str]:
     """Return the names of the available recipes and their modules."""
     found = {}
@@ -112,12 +115,14 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
         >>> loaded.recipe, loaded.config.corpus.records, loaded.common.seeds
         ('rerank', 500, [0])
     """
+    values = _read_recipe(path, overrides)
+    _look_beside(find(path))
+    return resolve(values, path)
+
+
+def _read_recipe(path: str, overrides: Sequence[str]) -> dict[str, Any]:
     shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
-    values = read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}")
-    folder = _look_beside(find(path))
-    loaded = resolve(values, path)
-    own = any(str(module.parent) == folder for module in names.own_modules().values())
-    return replace(loaded, beside=folder) if own else loaded
+    return read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}")
 
 
 def find(path: str) -> str:
@@ -134,38 +139,39 @@ def _shipped() -> dict[str, str]:
     return {path.stem: str(path) for path in found if path.suffix == ".yaml"}
 
 
-def _look_beside(path: str) -> str | None:
-    """Make the user's modules beside a config and in the current folder importable; return the config's folder."""
-    folder = None
+def _look_beside(path: str) -> None:
+    """Make the user's modules beside a config and in the current folder importable."""
     if "://" not in path and path not in _shipped().values():
-        folder = os.path.dirname(os.path.abspath(path))
-        names.look_in(folder)
+        names.look_in(os.path.dirname(os.path.abspath(path)))
     names.look_in(".")
-    return folder
 
 
-def read(path: str, overrides: Sequence[str], what: str, expected: str) -> dict[str, Any]:
-    """Return the plain values of a YAML file with overrides; ``what`` and ``expected`` describe a missing file."""
+def read(path: str, overrides: Sequence[str], what: str, expected: str, *, stored: bool = True) -> dict[str, Any]:
+    """Return the plain values of a YAML file with overrides; ``what`` and ``expected`` describe a missing file.
+
+    Settings that are ``stored`` with results take no secrets from the environment.
+    """
+    if control_in(path):
+        raise UserError(f"{path}: not the name of a {what}; expected {expected}")
     try:
-        data = store.read_if_present(find(path))
-    except IsADirectoryError:
-        data = None
-    if data is None:
-        raise UserError(f"{path}: there is no such {what}; expected {expected}")
+        with store.open_read(find(path)) as file:
+            data = file.read(MOST + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError(f"{path}: there is no such {what}; expected {expected}") from None
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file; expected {expected}") from None
-    return _read(path, text, overrides)
+    return read_values(text, overrides, path, stored=stored)
 
 
 def check(model: type[Model], values: Mapping[str, Any], origin: str) -> Model:
     """Validate settings that are not a recipe's; errors are reported as those of a recipe."""
-    _refuse_secrets(values, origin)
+    check_values(values, origin)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{origin}: {problem}" for problem in sentences(error, model))) from None
+        raise UserError(*(f"{origin}: {problem}" for problem in sentences(error, model))) from None
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -173,24 +179,46 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
     return list(dict.fromkeys(_sentence(e, model) for e in error.errors()))
 
 
-def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
-    """Return the recipe last run under ``out``, from its saved settings."""
+def load_saved(out: str, overrides: Sequence[str] = (), config: str | None = None) -> Loaded:
+    """Return the recipe last run under ``out``, from its saved settings, which are data and choose no code.
+
+    Modules outside this package are imported only if the user names them: in ``overrides``, or in the recipe file
+    ``config``, beside which they are then looked for. References in saved settings are not followed.
+
+    Raises:
+        UserError: there are no such settings, or they name a module that the user does not.
+        Damaged: the file is not as it was written.
+    """
     url = store.join(out, SAVED)
-    saved = read_saved(out)
-    if saved is None:
+    if (saved := read_saved(out)) is None:
         raise UserError(f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run`")
-    values = _read(url, canonical.dumps(saved).decode(), overrides)
-    beside = values.pop("beside", None)
-    for folder in (beside, "."):
-        names.look_in(folder or ".")
-    return replace(resolve(values | {"out": out}, url), beside=beside)
+    values = overridden(saved, overrides, alone=True) | {"out": out}
+    values.pop("beside", None)
+    named = _modules_in(overridden({}, overrides))
+    if config is not None:
+        named |= _modules_in(_read_recipe(config, overrides))
+        _look_beside(find(config))
+    elif named:
+        names.look_in(".")
+    with names.only(named, f"expected `gristmill requeue {out} --config FILE` with the recipe file of the run"):
+        return resolve(values, url)
+
+
+def _modules_in(values: Any) -> frozenset[str]:
+    """Return the modules that settings name: the recipe's, and those of ``module:name``."""
+    if isinstance(values, str):
+        found = re.fullmatch(r"([\w.]+):[\w.]+", values)
+        return frozenset([found[1]] if found else [])
+    if isinstance(values, Mapping):
+        inner = [*map(_modules_in, values.values()), frozenset([values["recipe"]] if "recipe" in values else [])]
+        return frozenset().union(*inner)
+    return frozenset().union(*map(_modules_in, values)) if isinstance(values, list) else frozenset()
 
 
 def save(loaded: Loaded) -> bool:
     """Save the settings under the output, unless only settings changed that no result depends on."""
     url = store.join(loaded.common.out, SAVED)
     values = loaded.to_json()
-    values |= {"beside": loaded.beside} if loaded.beside else {}
     with contextlib.suppress(Damaged):  # then it is written anew
         old = read_saved(loaded.common.out)
         if old is not None and _matter(old) == _matter(values):
@@ -218,45 +246,12 @@ def _matter(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _EXECUTION}
 
 
-def _read(path: str, text: str, overrides: Sequence[str]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    try:
-        base = OmegaConf.create(text)
-    except YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
-    if not OmegaConf.is_dict(base):
-        raise UserError(f"{path}: expected `key: value` lines, found a list")
-    for override in overrides:
-        key, sign, value = override.partition("=")
-        if not sign or not key:
-            raise UserError(f"{override!r} is not an override; expected key=value, for example seed=1")
-        try:
-            base = OmegaConf.merge(base, OmegaConf.from_dotlist([f"{key}={_spelled(value)}"]))
-        except (OmegaConfBaseException, YAMLError) as error:
-            raise UserError(f"{override!r} cannot be applied: {one_line(error)}") from None
-    try:
-        values = OmegaConf.to_container(base, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {one_line(error)}") from None
-    return typing.cast("dict[str, Any]", values)
-
-
-def _spelled(value: str) -> str:
-    """Quote an override's value for YAML where needed: in a path, " #" starts no comment and ": " makes no mapping."""
-    structured = value.lstrip()[:1] in ("[", "{", '"', "'")
-    return value if structured or not re.search(r"(^|\s)#|:(\s|$)", value) else json.dumps(value, ensure_ascii=False)
-
-
 def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
     """Return the recipe with plain values; ``origin`` names their source in errors."""
+    check_values(values, origin)
+    check_no_secret(values, origin)
     module = _module(values.get("recipe"), origin)
     config_type: type[BaseModel] = module.Config
-    _refuse_secrets(values, origin)
     common = {key: values[key] for key in Common.model_fields if key in values}
     common.setdefault("out", f"runs/{str(values['recipe']).rpartition('.')[2]}")
     if isinstance(common["out"], str) and common["out"]:
@@ -273,7 +268,7 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
                 _sentence(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
             ]
     if problems:
-        raise UserError("\n".join(f"{origin}: {problem}" for problem in dict.fromkeys(problems)))
+        raise UserError(*(f"{origin}: {problem}" for problem in dict.fromkeys(problems)))
     # A recipe may have its own defaults for the common settings.
     theirs = {key: getattr(parts[1], key) for key in shared if key not in values}
     return Loaded(str(values["recipe"]), module, parts[0].model_copy(update=theirs), parts[1])  # type: ignore[arg-type]
@@ -284,6 +279,10 @@ def _module(name: Any, origin: str) -> ModuleType:
     if not isinstance(name, str) or not name:
         raise UserError(f"{origin}: `recipe` is missing; expected one of {', '.join(known)}")
     path = known.get(name, name)
+    try:
+        names.check_permitted(path)
+    except UserError as error:
+        raise UserError(f"{origin}: recipe: {error}") from None
     if path == name and "." not in name and not names.lies_in_own_folder(name):
         raise UserError(
             f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}, "
@@ -304,20 +303,6 @@ def _module(name: Any, origin: str) -> ModuleType:
 
 def _file(module: ModuleType) -> str:
     return f", and {module.__file__} lacks one of them" if getattr(module, "__file__", None) else ""
-
-
-def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _refuse_secrets(inner, origin, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            _refuse_secrets(inner, origin, f"{path}[{place}]")
-    elif isinstance(value, str) and re.search(r"://[^/@]*:[^/@]*@", value):
-        raise UserError(
-            f"{origin}: {path}: the URL contains a password, which would be stored with it; expected credentials in "
-            "the environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
-        )
 
 
 def _sentence(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:

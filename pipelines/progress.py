@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import Progress
 from gristmill.shards.receipt import Receipt
+from gristmill.shards.safe_text import safe
 
 LOG_EVERY = 15.0  # seconds between lines of one step
 
@@ -70,7 +71,7 @@ class LogProgress(RunProgress):
 
     def say(self, text: str) -> None:
         """Write a line."""
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=self.stream, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {safe(text)}", file=self.stream, flush=True)
 
     def found(self, sealed: SealedSet) -> None:
         """Report that a step was finished before."""
@@ -118,7 +119,7 @@ class TerminalProgress(RunProgress):
         from rich.progress import Progress as Bars
 
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[shards]}"),
             TextColumn("{task.fields[rate]}"),
@@ -137,7 +138,7 @@ class TerminalProgress(RunProgress):
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self.bars.console.print(text, highlight=False, markup=False)
+        self.bars.console.print(safe(text), highlight=False, markup=False)
 
     def found(self, sealed: SealedSet) -> None:
         """Report that a step was finished before."""
@@ -148,7 +149,7 @@ class TerminalProgress(RunProgress):
         self._clear()
         self.pace = Pace(shards, done, records)
         self.task = self.bars.add_task(
-            name, total=shards, completed=done, shards=f"{done}/{shards} shards", rate="", left=""
+            safe(name), total=shards, completed=done, shards=f"{done}/{shards} shards", rate="", left=""
         )
 
     def advance(self, receipt: Receipt) -> None:
@@ -174,7 +175,7 @@ class TerminalProgress(RunProgress):
     def working(self, name: str, activity: str) -> None:
         """Show a bar of unknown length."""
         self._clear()
-        self.task = self.bars.add_task(f"{name}: {activity}", total=None, shards="", rate="", left="")
+        self.task = self.bars.add_task(safe(f"{name}: {activity}"), total=None, shards="", rate="", left="")
 
     def worked(self, name: str, activity: str, seconds: float) -> None:
         """Replace the bar by a line."""

@@ -42,7 +42,10 @@ def decode(kind: str, data: bytes, url: str) -> dict[str, Any]:
     body = b"{" + data[start:]
     if data[:start] != _HEAD + _check(kind, body).encode() + _TAIL:
         raise Damaged(url, f"its contents do not match their checksum (a damaged {kind}, or one of an earlier version)")
-    return json.loads(body)
+    try:
+        return dict(json.loads(body))
+    except (ValueError, TypeError, RecursionError):  # as no run writes it, though its checksum fits
+        raise Damaged(url, f"is no {kind}") from None
 
 
 def _check(kind: str, body: bytes) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +16,8 @@ from gristmill.shards.errors import UserError
 
 _PACKAGE = __name__.partition(".")[0]
 _folders: list[Path] = []  # of the user's own modules
+# The modules outside this package that may be imported by name, and what to say of others; None: any may.
+_permitted: contextvars.ContextVar[tuple[frozenset[str], str] | None] = contextvars.ContextVar("only", default=None)
 
 
 def name_of(thing: Any) -> str:
@@ -53,17 +58,42 @@ def named_module(name: str) -> ModuleType:
     """Return a module by its dotted name.
 
     Raises:
-        UserError: the module does not exist. A failed import inside an existing module is a bug and keeps its
-        traceback.
+        UserError: the module does not exist, or may not be imported (:func:`only`). A failed import inside an existing
+        module is a bug and keeps its traceback.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"{name!r} is not the name of a module; expected one such as lab.filters")
+    check_permitted(name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise UserError(f"{name} cannot be imported: there is no module {error.name!r}{_looked()}") from None
+
+
+@contextlib.contextmanager
+def only(modules: frozenset[str], expected: str) -> Iterator[None]:
+    """Permit, of the modules outside this package, no import by name but of these: data may not choose what is run.
+
+    Nothing is run by naming a module that is loaded already.
+
+    ``expected`` is the end of the sentence about any other.
+    """
+    before = _permitted.set((modules, expected))
+    try:
+        yield
+    finally:
+        _permitted.reset(before)
+
+
+def check_permitted(name: str) -> None:
+    """Raise a :class:`UserError` for a module that may not be imported by name."""
+    permitted = _permitted.get()
+    if permitted is None or name in permitted[0] or name.partition(".")[0] == _PACKAGE:
+        return
+    if name not in sys.modules:
+        raise UserError(f"{name} is not a module of {_PACKAGE}, and no output may choose what is run; {permitted[1]}")
 
 
 def look_in(folder: str | Path) -> None:
@@ -78,7 +108,8 @@ def look_in(folder: str | Path) -> None:
 
 def lies_in_own_folder(name: str) -> bool:
     """Return whether a folder of :func:`look_in` contains a top-level module of this name."""
-    return any((folder / f"{name}.py").is_file() or (folder / name).is_dir() for folder in _folders)
+    # By os.path, which says no of a name that is too long for a file.
+    return any(os.path.isfile(folder / f"{name}.py") or os.path.isdir(folder / name) for folder in _folders)
 
 
 def own_modules() -> dict[str, Path]:

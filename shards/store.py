@@ -18,8 +18,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from gristmill.shards import disk
 from gristmill.shards.environment import seconds
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import GristmillError, UserError
 from gristmill.shards.faults import error_code, explained, in_short, is_transient
+from gristmill.shards.safe_text import control_in
 
 T = TypeVar("T")
 
@@ -47,8 +48,12 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
             given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
             fs, path = fsspec.url_to_fs(url, config_kwargs={**_S3, **given})
             fs.retries = 1
+        elif "://" not in url:
+            # Not by fsspec's parser, which takes "::" in a name for a chain of protocols, and "a" for "/data/a::b".
+            fs = fsspec.filesystem("file")
+            path = str(fs._strip_protocol(os.path.expanduser(url)))
         else:
-            fs, path = fsspec.url_to_fs(os.path.expanduser(url) if "://" not in url else url)
+            fs, path = fsspec.url_to_fs(url)
     except ImportError as error:
         raise UserError(f"{url}: the package for this kind of storage is missing: {error}") from None
     except ValueError as error:
@@ -57,12 +62,25 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def join(url: str, *parts: str) -> str:
-    """Return the URL below ``url``."""
+    """Return the URL below ``url``.
+
+    Raises:
+        GristmillError: a part leads elsewhere. Names read from stored files may not.
+    """
+    for part in parts:
+        if part.startswith("/") or ".." in part.split("/") or ("::" in part and "://" in url):
+            raise GristmillError(f"{url}: names {part}, which is not below it; it is damaged, or not to be trusted")
     return posixpath.join(url, *parts)
 
 
 def absolute(url: str) -> str:
-    """Return an absolute path, valid in any worker's directory; URLs stay as they are."""
+    """Return an absolute path, valid in any worker's directory; URLs stay as they are.
+
+    Raises:
+        UserError: the path or URL has a control character.
+    """
+    if found := control_in(url):
+        raise UserError(f"{url}: holds the control character {found}; expected a path or URL without it")
     return url.rstrip("/") if "://" in url else os.path.abspath(os.path.expanduser(url))
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from gristmill.shards.batching import canonical_batches
 from gristmill.shards.errors import BrokenRecords, GristmillError
 from gristmill.shards.isolation import IsolatedActor
+from gristmill.shards.safe_text import redacted
 from gristmill.shards.stage import BatchFunction, Stage
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("id", "origin", "stage", "reason")])
@@ -180,7 +181,9 @@ class StageWorker:
         reason = table["reject_reason"]
         if reason.null_count < table.num_rows:
             rejected = table.filter(pc.is_valid(reason))
-            reasons = [steady(text) for text in rejected["reject_reason"].to_pylist()]
+            given = rejected["reject_reason"].to_pylist()
+            texts = {text: steady(text) for text in set(given)}
+            reasons = [texts[text] for text in given]
             work.rejects.append(
                 pa.table(
                     [rejected["id"], rejected[work.origin], [self.stage.name] * len(rejected), reasons],
@@ -210,8 +213,8 @@ _VOLATILE = (
 
 
 def steady(text: str) -> str:
-    """Return a text without memory addresses, names of temporary files, and ids of processes and threads."""
-    text = text.replace(tempfile.gettempdir() + os.sep, "")
+    """Return a text without memory addresses, names of temporary files, ids of processes and threads, and secrets."""
+    text = redacted(text).replace(tempfile.gettempdir() + os.sep, "")
     for pattern, plain in _VOLATILE:
         text = pattern.sub(plain, text)
     return text

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ NO_TEXT = "no text"  # in an annotated corpus: it would count as silence
 NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory or the output of a command
 SEVERAL_CHANNELS = "several channels"  # records have one, and the choice of it is unclear
 UNSUPPORTED_CUT = "unsupported cut"  # mixed, padded, without a recording, or with transforms
+FOREIGN = "place of another kind"  # of a manifest's entry: such places are listed in the config
 REASONS = (
     UNREADABLE,
     MISSING,
@@ -50,6 +51,7 @@ REASONS = (
     SEVERAL_CHANNELS,
     UNSUPPORTED_CUT,
     TOO_LARGE,
+    FOREIGN,
 )
 
 _LABEL_BYTES = 1 << 20  # of a text, or JSON, beside a recording
@@ -79,7 +81,7 @@ POINTER_FIELDS = (
     pa.field("declared_rate", pa.int32()),  # Hz
     pa.field("extra", pa.string()),  # JSON of the source's other fields
     pa.field("labels", pa.string()),  # JSON of the places of labels, which the probe reads
-    pa.field("problem", pa.string()),  # of kind "bad": the reject reason
+    pa.field("problem", pa.string()),  # the reject reason, if the listing has one: of kind "bad", or in a foreign place
 )
 POINTERS = pa.schema(POINTER_FIELDS)
 
@@ -226,11 +228,12 @@ class Watched(io.RawIOBase):
 class Reader:
     """Reads the bytes of pointers. Keeps the last file open, and of a Parquet file the place in the last row group.
 
-    ``block`` is the minimum number of bytes per request to remote storage.
+    ``block`` is the minimum number of bytes per request to remote storage. ``is_foreign(url, home)`` tells of a path in
+    a Parquet file whether it may not be opened.
     """
 
-    def __init__(self, block: int) -> None:
-        self._block = block
+    def __init__(self, block: int, is_foreign: Callable[[str, str], bool] = lambda url, home: False) -> None:
+        self._block, self._is_foreign = block, is_foreign
         self._file: SourceFile | None = None
         self._parquet: Parquet | None = None  # of that file
         self._group: tuple[str, int] | None = None
@@ -281,7 +284,10 @@ class Reader:
             raise RejectRecord(EMPTY)
         if isinstance(cell, bytes):
             return io.BytesIO(cell), len(cell)
-        data = read_whole(resolve(posixpath.dirname(pointer["url"]), str(cell)))
+        url = resolve(posixpath.dirname(pointer["url"]), str(cell))
+        if self._is_foreign(url, pointer["url"]):
+            raise RejectRecord(FOREIGN)
+        data = read_whole(url)
         return io.BytesIO(data), len(data)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from gristmill.actors.sources.folder import list_folder
 from gristmill.actors.sources.lhotse import are_cuts, cuts_in, list_cuts
 from gristmill.actors.sources.manifest import USUAL, list_manifest, manifests_in
 from gristmill.actors.sources.parquet import list_parquet
+from gristmill.actors.sources.places import without_foreign
 from gristmill.actors.sources.pointers import POINTERS
 from gristmill.actors.sources.tar import list_tar
 from gristmill.actors.sources.unlisted import begun
@@ -47,15 +48,17 @@ def list_sources(
     corpus: str | None = None,
     fields: Mapping[str, str] | None = None,
     rows: int = 2000,
+    elsewhere: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """Yield the records of a corpus in order, as tables of ``pointers.POINTERS`` with at most ``rows`` rows each.
 
     ``url``: a file, a folder or a pattern with ``*``. ``corpus``: the first part of every id; by default the name of
     the folder or file. ``fields``: the source's names for ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
-    ``rate``, if they are not among the usual ones. A missing path, a corpus without audio and a file of unknown kind
-    raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad", and a file that
-    cannot be listed (to its end) one of kind "unlisted", unless there is no other. Hidden files and folders (``.name``)
-    are skipped.
+    ``rate``, if they are not among the usual ones. ``elsewhere``: URLs below which entries of another kind may lie
+    (:class:`~gristmill.actors.sources.places.PlaceSettings`). A missing path, a corpus without audio and a file of
+    unknown kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad",
+    and a file that cannot be listed (to its end) one of kind "unlisted", unless there is no other. Hidden files and
+    folders (``.name``) are skipped.
 
     ``version`` changes when a file is rewritten, even at the same size: the audio file or the text beside it in a
     folder, the Parquet or tar file itself. Audio named by a manifest or a Parquet of paths has the version of that
@@ -73,7 +76,7 @@ def list_sources(
     if chosen not in KINDS:
         raise UserError(f"{url}: unknown kind of corpus {chosen!r}; expected auto, {', '.join(KINDS)}")
     name = corpus or corpus_name(url)
-    pointers = begun(_LISTINGS[chosen](url, name, fields))
+    pointers = begun(without_foreign(_LISTINGS[chosen](url, name, fields), url, elsewhere))
     first = next(pointers, None)
     if first is None:
         raise UserError(f"{url}: no audio found; {_EXPECTED}")

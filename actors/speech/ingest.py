@@ -10,6 +10,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pydantic import Field
 
 from gristmill.actors.audio import MOST_FRAMES, RateSettings, audio_array, encode, read_mono, resample
 from gristmill.actors.sources.headers import Header, opened, read_header
+from gristmill.actors.sources.places import PlaceSettings, is_foreign
 from gristmill.actors.sources.pointers import (
     EMPTY,
     MALFORMED,
@@ -80,7 +82,7 @@ class RecordingSettings(DurationSettings, RateSettings):
     """Limits on recordings, and their sampling rate."""
 
 
-class ProbeSettings(DurationSettings):
+class ProbeSettings(DurationSettings, PlaceSettings):
     """Settings of the listing of recordings."""
 
     fields: dict[str, str] = Field(default_factory=dict)
@@ -108,7 +110,7 @@ class Probe(Actor):
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the pointers with the values of their headers and labels, or with the reject reason."""
         rows = batch.to_pylist()
-        reader = Reader(_HEADER_BLOCK)
+        reader = Reader(_HEADER_BLOCK, partial(is_foreign, elsewhere=self.settings.elsewhere))
         # In storage order, so that a file is opened, and a row group read, once.
         for row in sorted(rows, key=_place):
             row.update(sampling_rate=None, duration=None, channels=None, reject_reason=None)
@@ -120,7 +122,7 @@ class Probe(Actor):
         return _table(batch, rows, [*POINTER_FIELDS, *PROBE_ADDS])
 
     def _probe(self, row: dict[str, Any], reader: Reader) -> None:
-        if row["kind"] in ("bad", UNLISTED):
+        if row["kind"] in ("bad", UNLISTED) or row["problem"]:
             raise RejectRecord(row["problem"] or MALFORMED)
         self._label(row, reader)
         file, row["size"] = reader.open(row)

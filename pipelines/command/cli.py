@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 from gristmill.pipelines.command import interruption
 from gristmill.shards import process
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
+from gristmill.shards.safe_text import escaped, safe
 
 app = typer.Typer(
     name="gristmill",
@@ -42,7 +44,12 @@ def main() -> None:
     """Run the command line."""
     interruption.listen()
     process.choose_allocator()
-    app(prog_name="gristmill")
+    try:
+        app(prog_name="gristmill")
+    except Exception:
+        # A bug keeps its traceback, without the secrets of the environment that its message may quote.
+        print(*map(safe, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
+        sys.exit(1)
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,8 +62,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except Interrupted as error:
             interruption.leave(str(error))
         except GristmillError as error:
-            for line in str(error).splitlines():
-                print(f"gristmill: {line}", file=sys.stderr)
+            for sentence in error.args:
+                print(f"gristmill: {sentence}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
         except (KeyboardInterrupt, SystemExit):  # Ray, while it starts, turns SIGTERM into an exit
             interruption.leave()
@@ -66,7 +73,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             if error.filename is None or error.strerror is None:
                 raise  # not of a file
-            print(f"gristmill: {os.fsdecode(error.filename)}: {error.strerror.lower()}", file=sys.stderr)
+            print(f"gristmill: {escaped(os.fsdecode(error.filename))}: {error.strerror.lower()}", file=sys.stderr)
             raise typer.Exit(2) from None
 
     return wrapped
@@ -87,12 +94,19 @@ def run(
 
 @app.command()
 @reports_errors
-def requeue(out: Out, overrides: Overrides = None) -> None:
+def requeue(
+    out: Out,
+    overrides: Overrides = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="The run's recipe file, if it names modules that are not Gristmill's."),
+    ] = None,
+) -> None:
     """Reprocess the quarantined records of OUT, and the work that depends on them."""
     from gristmill.pipelines.config import load_saved
     from gristmill.shards.store import absolute
 
-    _carry_out(load_saved(absolute(out), overrides or []), quiet=False, requeue=True)
+    _carry_out(load_saved(absolute(out), overrides or [], config), quiet=False, requeue=True)
 
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
@@ -158,9 +172,9 @@ def audit(out: Out) -> None:
 
     gaps = 0
     for result in audit_output(absolute(out)):
-        print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
+        print(escaped(json.dumps(result.to_json(), ensure_ascii=False)), flush=True)
         for gap in result.gaps:
-            print(f"gristmill: gap: {gap}", file=sys.stderr)
+            print(f"gristmill: gap: {escaped(gap)}", file=sys.stderr)
         gaps += len(result.gaps)
     if gaps:
         raise typer.Exit(1)
@@ -221,7 +235,7 @@ def export(
         print("nothing to do: the export was finished earlier")
     print(f"exported {made.records} records: {made.manifest}")
     for reason, count in made.left_out.items():
-        print(f"{count} records left out: {reason}")
+        print(f"{count} records left out: {escaped(reason)}")
 
 
 @app.command()

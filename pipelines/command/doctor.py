@@ -13,6 +13,7 @@ from pathlib import Path
 from gristmill.cluster import nodes, session
 from gristmill.pipelines.command.launch import answered, check_out
 from gristmill.shards.errors import GristmillError
+from gristmill.shards.safe_text import safe
 
 
 class Failed(Exception):
@@ -45,9 +46,9 @@ def show_checks(out: str, cluster: bool = False) -> bool:
 
 def _shown(name: str, check: Callable[[], str]) -> bool:
     try:
-        print(f"OK    {name}: {check()}", flush=True)
+        print(f"OK    {name}: {safe(str(check()))}", flush=True)
     except (Failed, GristmillError) as error:
-        print(f"FAIL  {name}: {error}", flush=True)
+        print(f"FAIL  {name}: {safe(str(error))}", flush=True)
         return False
     return True
 

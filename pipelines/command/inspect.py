@@ -16,6 +16,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.parquet import read_table
+from gristmill.shards.safe_text import escaped
 
 _LIST = 6  # values shown of a list
 _TEXT = 200  # characters shown of a text
@@ -28,7 +29,7 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
     """
     below = find_below(url)
     for place, fault in below.unreadable.items():
-        print(f"{place}: {fault}", file=sys.stderr)
+        print(escaped(f"{place}: {fault}"), file=sys.stderr)
     found = below.sealed
     if not found:
         raise UserError(
@@ -46,12 +47,12 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
         held = f"{sealed.records} records in {len(sealed.shards)} shards"
         if side != "data":
             held = f"{sum(entry['rows'] for entry in sealed.seal[side])} in {side}; {held}"
-        head = f"{sealed.name}  {sealed.url}  {held}\n"
+        head = f"{escaped(f'{sealed.name}  {sealed.url}')}  {held}\n"
         for row in _rows(sealed, side, conditions, n):
             print(head, end="")
             head = ""
             shown += 1
-            print("\n".join(f"  {line}" for line in _lines(row)), end="\n\n")
+            print("\n".join(f"  {escaped(line)}" for line in _lines(row)), end="\n\n")
             if save_audio is not None and isinstance(row.get("audio"), Mapping):
                 _save(save_audio, row)
     if not shown:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Sequence
 
 import yaml
@@ -14,6 +12,7 @@ from gristmill.cluster.fleet.settings import Fleet
 from gristmill.cluster.fleet.slurm import slurm
 from gristmill.pipelines import config
 from gristmill.shards.errors import UserError
+from gristmill.shards.safe_text import secret_in
 
 DEFAULT = "configs/fleet.yaml"
 KINDS: dict[str, Callable[[Fleet], str]] = {
@@ -21,9 +20,6 @@ KINDS: dict[str, Callable[[Fleet], str]] = {
     "ray-up": lambda fleet: _yaml(ray_up(fleet)),
     "slurm": slurm,
 }
-
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE_KEY")
-_LEAST = 8  # characters: shorter values occur in any text
 
 
 def render(kind: str, arguments: Sequence[str] = ()) -> str:
@@ -38,10 +34,8 @@ def render(kind: str, arguments: Sequence[str] = ()) -> str:
     given = list(arguments)
     path = given.pop(0) if given and "=" not in given[0] else DEFAULT
     text = KINDS[kind](read_fleet(path, given))
-    for name, value in os.environ.items():
-        # A path only locates a secret.
-        if _SECRET.search(name) and len(value) >= _LEAST and "/" not in value[:2] and value in text:
-            raise UserError(f"{path}: the manifest would contain the value of ${name}; expected a reference to it")
+    if name := secret_in(text):
+        raise UserError(f"{path}: the manifest would contain the value of ${name}; expected a reference to it")
     return text
 
 
@@ -51,7 +45,7 @@ def read_fleet(path: str, overrides: Sequence[str] = ()) -> Fleet:
     Raises:
         UserError: names the key, the expected value and the nearest valid name.
     """
-    values = config.read(path, overrides, "fleet file", f"a YAML file such as {DEFAULT}")
+    values = config.read(path, overrides, "fleet file", f"a YAML file such as {DEFAULT}", stored=False)
     return config.check(Fleet, values, path)
 
 

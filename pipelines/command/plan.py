@@ -13,6 +13,7 @@ from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
 from gristmill.pipelines.progress import clock
 from gristmill.shards.errors import GristmillError, UserError, one_line, with_class
+from gristmill.shards.safe_text import escaped
 from gristmill.shards.scratch import scratch
 
 SAMPLE = 48  # records of each source
@@ -100,6 +101,7 @@ def show_plan(plan: Plan) -> None:
     """Print the plan."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     table.add_column("step", no_wrap=True)
@@ -108,7 +110,7 @@ def show_plan(plan: Plan) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for line in _joined(plan.lines):
         table.add_row(
-            line.name,
+            Text(escaped(line.name)),
             line.kind,
             str(line.done),
             str(line.total - line.done),
@@ -131,7 +133,7 @@ def show_plan(plan: Plan) -> None:
         print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
     print(f"priced from up to {plan.sample} records of each source; writes go to {plan.out}")
     for note in plan.notes:
-        print(f"note: {note}")
+        print(f"note: {escaped(note)}")
 
 
 def _joined(lines: Sequence[Line]) -> list[Line]:

@@ -17,6 +17,7 @@ from gristmill.shards.engine import planned_rows
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import Found, find_below
 from gristmill.shards.receipt import check_stored, committed_shards, read_receipts
+from gristmill.shards.safe_text import escaped
 from gristmill.shards.store import join
 
 REPORT = "report.json"  # below OUT
@@ -230,7 +231,7 @@ def show_status(out: str, watch: float | None = None) -> None:
     else:
         for status in _again(reader, watch):
             for line in [*map(_line, status.under_way), *_whole(status)]:
-                print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+                print(f"{time.strftime('%H:%M:%S')} {escaped(line)}", flush=True)
 
 
 def _again(reader: StatusReader, every: float) -> Iterator[RunStatus]:
@@ -255,6 +256,7 @@ def _live(reader: StatusReader, every: float, console: Any) -> None:
 
 def _table(status: RunStatus, most: int | None = None) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     table.add_column("step", no_wrap=True)
@@ -266,7 +268,8 @@ def _table(status: RunStatus, most: int | None = None) -> Any:
             counts = [""] * 5
         pace = [f"{one.rate:.1f}/s" if one.rate else "", clock(one.left) if one.left is not None else ""]
         ago = "" if one.last is None else f"{clock(max(0.0, time.time() - one.last))} ago"
-        table.add_row(f"{one.name} {one.url[-16:][:8]}", one.state, *counts, *pace, ago)
+        name = Text(escaped(f"{one.name} {one.url[-16:][:8]}"))  # a plain text may hold Rich's markup
+        table.add_row(name, one.state, *counts, *pace, ago)
     return table
 
 

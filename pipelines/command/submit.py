@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gristmill.cluster.submission import JobServer, check_variables, packed
-from gristmill.pipelines.config import find, load
+from gristmill.pipelines.config import find, load, read
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 
@@ -30,8 +30,8 @@ def submit(
     """
     load(config, overrides)  # loads, and so registers, the user's modules that it names
     config = find(config)
+    check_out(config, read(config, overrides, "recipe file", "a YAML file"))
     text = store.read_bytes(config)
-    check_out(config, text, overrides)
     given = dict(_variable(item) for item in variables)
     check_variables(given)
     cluster = JobServer(address)
@@ -53,12 +53,9 @@ def stop(job: str, address: str) -> None:
     print(f"{job}: {JobServer(address).stop(job)}; committed work is kept, and the same submission resumes it")
 
 
-def check_out(config: str, text: bytes, overrides: Sequence[str]) -> None:
+def check_out(config: str, values: Mapping[str, Any]) -> None:
     """Check that the output is not below the job's working folder, which is deleted with the job."""
-    from omegaconf import OmegaConf
-
-    given: Any = OmegaConf.merge(OmegaConf.create(text.decode()), OmegaConf.from_dotlist(list(overrides)))
-    out = str(given.get("out") or "")
+    out = str(values.get("out") or "")
     if "://" not in out and not Path(out).is_absolute():
         raise UserError(
             f"{config}: out={out or 'runs/...'}: a relative path would be in the job's copy of the code and be deleted "

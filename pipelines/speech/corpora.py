@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.audio import RateSettings
+from gristmill.actors.sources.places import PlaceSettings
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
@@ -26,7 +27,7 @@ from gristmill.shards.random import RecordRandom
 from gristmill.shards.step import Step
 
 
-class CorpusSettings(RecordingSettings):
+class CorpusSettings(RecordingSettings, PlaceSettings):
     """Source of the speech.
 
     ``kind`` ``requests`` synthesises generated requests; ``digits`` joins single spoken digits found at ``digits`` into
@@ -160,11 +161,13 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
     """List a corpus and read the headers of its files."""
     names = place_names(urls)
 
+    listed = partial(list_sources, elsewhere=settings.elsewhere)
+
     def tables() -> Iterator[pa.Table]:
-        return list_places(partial(list_sources, url, corpus=name) for url, name in zip(urls, names, strict=True))
+        return list_places(partial(listed, url, corpus=name) for url, name in zip(urls, names, strict=True))
 
     listing = list_source(run, f"listing_{name}", tables, name)
-    stage = Probe.stage(ProbeSettings(**dict(settings.part(DurationSettings))))
+    stage = Probe.stage(ProbeSettings(**dict(settings.part(DurationSettings)), **dict(settings.part(PlaceSettings))))
     return run.step(Step(f"probed_{name}", (stage,), listing))
 
 

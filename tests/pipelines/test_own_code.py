@@ -57,8 +57,11 @@ def test_a_recipe_in_a_file_beside_the_config(place: Path) -> None:
     done = call(place.parent, str(place / "mine.yaml"), f"out={place}/out", "-q")
     assert done.returncode == 0, done.stdout + done.stderr
     assert digests(place / "out")
-    # Elsewhere and later: its code is found where it was.
+    # Elsewhere and later its code is run if the user, not the output, names it.
     done = call(place.parent, str(place / "out"), command="requeue")
+    assert done.returncode == 2
+    assert "one_recipe is not a module of gristmill, and no output may choose what is run" in done.stderr
+    done = call(place.parent, str(place / "out"), "--config", str(place / "mine.yaml"), command="requeue")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
