@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.banks import list_noises
+from gristmill.actors.speech.synthesise import check_voices
 from gristmill.actors.speech.teacher import TeacherSource, describe
+from gristmill.actors.speech.voices import voices_of
 from gristmill.pipelines.speech.corpora import CorpusSettings
 from gristmill.pipelines.speech.noise import NoiseSettings
 from gristmill.shards.errors import UserError
 
 
 def check_corpus(settings: CorpusSettings) -> None:
-    """Raise a ``UserError`` for corpora that are missing, empty or not given."""
+    """Raise a ``UserError`` for corpora that are missing, empty or not given, and for voices that are not installed."""
+    if settings.chosen == "requests":
+        check_voices(voices_of("labelled", settings.voices))
     for urls in settings.places().values():
         for url in urls:
             list_sources(url)  # raises in the call, before the first row
