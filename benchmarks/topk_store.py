@@ -19,8 +19,9 @@ import pyarrow as pa
 import torch
 
 from gristmill.actors.audio import decode, resample
-from gristmill.actors.speech.synthesise import Espeak, Voice
+from gristmill.actors.speech.synthesise import Hibari
 from gristmill.actors.speech.teacher import label_columns, load
+from gristmill.actors.speech.voices import Voice
 from gristmill.models.speech.topk import TopK, select
 from gristmill.shards.parquet import encode_table
 from gristmill.shards.schema import TOPK_FIELDS
@@ -40,11 +41,12 @@ def real_speech(count: int) -> Iterator[np.ndarray]:
 
 
 def synthetic_speech(count: int) -> Iterator[np.ndarray]:
-    speaker = Espeak()
+    speaker = Hibari()
     rng = np.random.default_rng(0)
     for number in range(count):
         words = " ".join(rng.choice(WORDS, 8))
-        yield resample(speaker.speak(words, Voice.parse("espeak:en-us"), 1.0, 0.0, 1.0, number), 22050, 16000)
+        spoken = speaker.speak(words, Voice("hibari", "heart"), 1.0, 0.0, 1.0, number)
+        yield resample(spoken, speaker.rate, 16000)
 
 
 def columns(labels: list[TopK]) -> pa.Table:

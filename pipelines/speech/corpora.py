@@ -15,7 +15,8 @@ from gristmill.actors.sources.places import PlaceSettings
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
-from gristmill.actors.speech.synthesise import Speak, SpeakSettings, voices_of
+from gristmill.actors.speech.synthesise import Speak, SpeakSettings
+from gristmill.actors.speech.voices import VoiceChoice, voices_of
 from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
 from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty
@@ -47,6 +48,9 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
     """Digits: recordings of single spoken digits."""
     domains: tuple[str, ...] = DOMAINS
     """Requests: their domains."""
+    voices: VoiceChoice = "neural"
+    """Requests: who speaks. ``neural`` is one voice with 30 vocal tracts and pitches, and eight others for the test;
+    ``mixed`` is 40 voices, most of them eSpeak NG's, and ten others (``pip install 'gristmill[espeak]'``, GPL)."""
     labelled_records: int = Field(400, ge=1)
     """Requests and digits: number of utterances in the annotated part."""
     unlabelled_records: int = Field(2400, ge=1)
@@ -112,10 +116,12 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
     }
     parts = {}
     for part, records in counts.items():
+        voices = voices_of(part, settings.voices)
+        identity = {"part": part, "records": records, "seed": run.seed, "domains": settings.domains, "voices": voices}
         texts = run.source(
             f"requests_{part}",
-            partial(requests, part, records, voices_of(part), seed=run.seed, domains=settings.domains),
-            {"part": part, "records": records, "seed": run.seed, "domains": settings.domains, "version": 1},
+            partial(requests, part, records, voices, seed=run.seed, domains=settings.domains),
+            {**identity, "version": 1},
         )
         stage = Speak.stage(SpeakSettings(sampling_rate=settings.sampling_rate, keep_text=part != "unlabelled"))
         parts[part] = run.step(Step(part, (stage,), texts, cut=settings.shard))

@@ -6,7 +6,9 @@ from functools import partial
 
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.banks import list_noises
+from gristmill.actors.speech.synthesise import check_voices
 from gristmill.actors.speech.teacher import TeacherSource, describe
+from gristmill.actors.speech.voices import voices_of
 from gristmill.pipelines.inputs import check_listed
 from gristmill.pipelines.speech.corpora import CorpusSettings
 from gristmill.pipelines.speech.noise import NoiseSettings
@@ -14,7 +16,9 @@ from gristmill.shards.errors import UserError
 
 
 def check_corpus(settings: CorpusSettings) -> None:
-    """Raise a ``UserError`` for corpora that are missing, empty or not given."""
+    """Raise a ``UserError`` for corpora that are missing, empty or not given, and for voices that are not installed."""
+    if settings.chosen == "requests":
+        check_voices(voices_of("labelled", settings.voices))
     for urls in settings.places().values():
         check_listed(partial(list_sources, url) for url in urls)
 

@@ -14,7 +14,8 @@ import pytest
 import soundfile
 
 from gristmill.actors import audio
-from gristmill.actors.sources.pointers import MALFORMED, OVERSIZED, TOO_LONG
+from gristmill.actors.sources import pointers
+from gristmill.actors.sources.pointers import MALFORMED, OVERSIZED, TOO_LARGE, TOO_LONG
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech import ingest
 from gristmill.actors.speech.ingest import Probe, ProbeSettings, read_audio
@@ -94,7 +95,7 @@ def test_labels_larger_or_deeper_than_any_are_malformed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: bytes
 ) -> None:
     if len(labels) == 300:
-        monkeypatch.setattr(ingest, "_LABEL_BYTES", 299)
+        monkeypatch.setattr(pointers, "_LABEL_BYTES", 299)
     sound = encoded(channels=1, frames=16000)
     good = json.dumps({"text": "on"}).encode()
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
@@ -104,12 +105,13 @@ def test_labels_larger_or_deeper_than_any_are_malformed(
             tar.addfile(info, io.BytesIO(data))
     (table,) = list_sources(str(tmp_path / "a.tar"))
     probed = Probe(ProbeSettings())(table)
-    assert probed["reject_reason"].to_pylist() == [MALFORMED, None]
+    reason = TOO_LARGE if len(labels) == 300 else MALFORMED
+    assert probed["reject_reason"].to_pylist() == [reason, None]
     assert probed["text"].to_pylist() == [None, "on"]
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "a.flac").write_bytes(sound)
     (folder / "a.txt").write_bytes(labels)
     (table,) = list_sources(str(folder))
-    wanted = [MALFORMED] if len(labels) == 300 else [None]
+    wanted = [TOO_LARGE] if len(labels) == 300 else [None]
     assert Probe(ProbeSettings())(table)["reject_reason"].to_pylist() == wanted

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gristmill.pipelines.config import load, load_saved, save
-from gristmill.shards import names
-from gristmill.shards.errors import UserError
+from gristmill.shards import checked, names
+from gristmill.shards.errors import Damaged, UserError
 
 MARK = "from pathlib import Path\nPath({!r}).touch()\n"
 FILTER = """
@@ -45,7 +45,8 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def stored(out: Path, **values: Any) -> None:
-    (out / "config.json").write_text(json.dumps({"out": str(out), "beside": str(out.parent), **values}))
+    saved = {"out": str(out), "beside": str(out.parent), **values}
+    (out / "config.json").write_bytes(checked.encode("settings", saved))
 
 
 CHOSEN = {
@@ -118,7 +119,7 @@ DAMAGED = {
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
 def test_damaged_settings_are_one_sentence_and_written_again(out: Path, data: bytes) -> None:
     (out / "config.json").write_bytes(data)
-    with pytest.raises(UserError, match=r"no run was started here \(config.json is damaged\)"):
+    with pytest.raises(Damaged, match=r"config\.json: its contents do not match their checksum"):
         load_saved(str(out))
     (out.parent / "a.yaml").write_text(f"recipe: tests.pipelines.tiny\nout: {out}\n")
     assert save(load("a.yaml"))

@@ -11,17 +11,20 @@ from pydantic import ValidationError
 
 from gristmill.actors.audio import audio_bytes, decode
 from gristmill.actors.speech import synthesise
-from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES, Speak, SpeakSettings, Voice, voices_of
-from gristmill.pipelines.generated.spoken_requests import SENTENCES, requests
+from gristmill.actors.speech.synthesise import Speak, SpeakSettings, check_voices
+from gristmill.actors.speech.voices import TEST_VOICES, TRAIN_VOICES, Voice, VoiceChoice, voices_of
+from gristmill.pipelines.generated.spoken_requests import PARTS, SENTENCES, requests
 from gristmill.shards.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 DIGEST = """
 import hashlib, sys
-from gristmill.actors.speech.synthesise import Speak, voices_of
+from gristmill.actors.speech.synthesise import Speak
+from gristmill.actors.speech.voices import voices_of
 from gristmill.actors.audio import audio_bytes
 from gristmill.pipelines.generated.spoken_requests import requests
-table = next(requests("labelled", 24, voices_of("labelled"), seed=5)).take(list(map(int, sys.argv[1].split(","))))
+table = next(requests("labelled", 24, voices_of("labelled", "mixed"), seed=5))
+table = table.take(list(map(int, sys.argv[1].split(","))))
 out = Speak.stage().build(9)(table).sort_by("id")
 print(hashlib.sha256(b"".join(audio_bytes(out))).hexdigest())
 """
@@ -66,23 +69,26 @@ def test_same_bytes_in_any_order_and_any_process() -> None:
         ).stdout
         for order in orders
     }  # fmt: skip
-    table = next(requests("labelled", 24, voices_of("labelled"), seed=5))
+    table = next(requests("labelled", 24, voices_of("labelled", "mixed"), seed=5))
     actor = Speak.stage().build(9)
     pieces = [audio_bytes(actor(table.slice(i, 1)))[0] or b"" for i in range(24)]
     assert digests == {hashlib.sha256(b"".join(pieces)).hexdigest() + "\n"}
 
 
-def test_sentences_leave_room_for_one_letter_a_frame() -> None:
+@pytest.mark.parametrize("choice", ["neural", "mixed"])
+def test_sentences_leave_room_for_one_letter_a_frame(choice: VoiceChoice) -> None:
     """CTC needs a frame per letter, and one more between equal ones; 25 frames per second are common."""
-    out = Speak.stage().build(2)(next(requests("unlabelled", 80, voices_of("unlabelled"))))
+    out = Speak.stage().build(2)(next(requests("unlabelled", 40, voices_of("unlabelled", choice))))
     for text, seconds in zip(out["text"].to_pylist(), out["duration"].to_pylist(), strict=True):
         needed = len(text) + sum(a == b for a, b in itertools.pairwise(text))
         assert 1.1 * needed < 25 * seconds
 
 
 def test_every_voice_speaks_and_differs() -> None:
-    voices = [*TRAIN_VOICES, *TEST_VOICES]
-    assert len(set(voices)) == len(voices)
+    for choice in TRAIN_VOICES:
+        assert set(TRAIN_VOICES[choice]).isdisjoint(TEST_VOICES[choice])
+        assert len(set(TRAIN_VOICES[choice])) == len(TRAIN_VOICES[choice])
+    voices = list(dict.fromkeys(itertools.chain(*TRAIN_VOICES.values(), *TEST_VOICES.values())))
     ids = [f"v{i}" for i in range(len(voices))]
     out = Speak.stage().build(0)(pa.table([ids, ["turn on the lights"] * len(voices), voices], schema=SENTENCES))
     assert out["reject_reason"].null_count == len(voices)
@@ -138,12 +144,27 @@ def test_unspeakable_texts_are_rejected(text: str | None, voice: str | None, rea
     assert out["audio"][0].as_py()["bytes"] is None
 
 
-@pytest.mark.parametrize(("package", "engine"), [("espeakng_loader", "Espeak"), ("hibari", "Hibari")])
-def test_a_missing_package_is_named(package: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setitem(synthesise._ENGINES, engine.lower(), getattr(synthesise, engine))
-    with pytest.raises(UserError, match="pip install"):
-        Speak.stage().build(0)
+@pytest.mark.parametrize(
+    ("module", "voice", "package"),
+    [("espeakng_loader", "espeak:en-us", "gristmill.espeak"), ("hibari", "hibari:heart", "hibari-tts")],
+)
+def test_a_missing_package_stops_the_run_and_is_named(
+    module: str, voice: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(synthesise, "_engine", synthesise._engine.__wrapped__)  # one may be loaded in this process
+    with pytest.raises(UserError, match=f"pip install .?{package}"):
+        Speak.stage().build(0)(one("call anna", voice))
+    with pytest.raises(UserError, match=f"pip install .?{package}"):
+        check_voices([voice])
+
+
+def test_the_default_corpus_needs_no_package_under_the_gpl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    for part in PARTS:
+        check_voices(voices_of(part))
+        out = Speak.stage().build(0)(next(requests(part, 2, voices_of(part))))
+        assert out["reject_reason"].null_count == 2
 
 
 def test_voice_specs() -> None:

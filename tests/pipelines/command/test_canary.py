@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gristmill.shards import names
+from gristmill.shards import checked, names
 from tests.pipelines.commands import call
 
 CANARY = "canary/of+the=tests"
@@ -138,9 +138,9 @@ def test_a_config_takes_no_secret(place: Path, name: str) -> None:
 
 def test_somebody_elses_output_takes_no_secret(place: Path) -> None:
     told_by("run", "canary.yaml", "-q")
-    saved = json.loads((place / "out/config.json").read_text())
+    saved = checked.decode("settings", (place / "out/config.json").read_bytes(), "config.json")
     saved |= {"text": "${oc.env:HF_TOKEN}", "price": {"cpu_hour": "${oc.env:PLAIN_NAME}"}}
-    (place / "out/config.json").write_text(json.dumps(saved))
+    (place / "out/config.json").write_bytes(checked.encode("settings", saved))
     code, told = told_by("requeue", "out", "--config", "canary.yaml")
     assert code == 2
     assert "price.cpu_hour: '${oc.env:PLAIN_NAME}' is not right" in told

@@ -4,7 +4,7 @@ import re
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.speech.synthesise import TEST_VOICES, TRAIN_VOICES, voices_of
+from gristmill.actors.speech.voices import TEST_VOICES, TRAIN_VOICES, voices_of
 from gristmill.pipelines.generated.spoken_requests import SENTENCES, SLOTS, TEMPLATES, held_out, requests, vocabulary
 from gristmill.shards.errors import UserError
 
@@ -46,8 +46,8 @@ def test_records_do_not_depend_on_how_they_are_streamed() -> None:
     assert table("labelled", 50, seed=3, rows=7).equals(whole)
     assert table("labelled", 20, seed=3, start=30).equals(whole.slice(30))
     assert not table("labelled", 50, seed=4).equals(whole)
-    assert [len(t) for t in requests("test", 25, TEST_VOICES, rows=10)] == [10, 10, 5]
-    assert list(requests("test", 0, TEST_VOICES)) == []
+    assert [len(t) for t in requests("test", 25, voices_of("test"), rows=10)] == [10, 10, 5]
+    assert list(requests("test", 0, voices_of("test"))) == []
 
 
 def test_the_test_part_shares_no_sentence_and_no_voice() -> None:
@@ -56,8 +56,8 @@ def test_the_test_part_shares_no_sentence_and_no_voice() -> None:
         tested = set(parts["test"][column].to_pylist())
         assert tested.isdisjoint(parts["labelled"][column].to_pylist())
         assert tested.isdisjoint(parts["unlabelled"][column].to_pylist())
-    assert set(parts["test"]["voice"].to_pylist()) == set(TEST_VOICES)
-    assert set(parts["labelled"]["voice"].to_pylist()) == set(TRAIN_VOICES)
+    assert set(parts["test"]["voice"].to_pylist()) == set(TEST_VOICES["neural"])
+    assert set(parts["labelled"]["voice"].to_pylist()) == set(TRAIN_VOICES["neural"])
     assert not set(parts["labelled"]["id"].to_pylist()) & set(parts["unlabelled"]["id"].to_pylist())
     assert all(held_out(text) for text in parts["test"]["text"].to_pylist())
 
@@ -65,4 +65,4 @@ def test_the_test_part_shares_no_sentence_and_no_voice() -> None:
 @pytest.mark.parametrize(("part", "n"), [("train", 3), ("test", -1)])
 def test_wrong_arguments_are_told(part: str, n: int) -> None:
     with pytest.raises(UserError, match="expected"):
-        next(requests(part, n, TEST_VOICES))
+        next(requests(part, n, voices_of("test")))

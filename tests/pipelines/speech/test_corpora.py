@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from gristmill.actors.speech.banks import RoomBank, RoomBankSettings
 from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.command.cli import app
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import Corpora, CorpusSettings, prepare_corpora
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
@@ -164,3 +167,26 @@ def test_files_on_object_storage_give_the_same_records(
         assert changed.labelled.digest == there.labelled.digest
     finally:
         memory.rm("/corpora", recursive=True)
+
+
+def test_other_voices_are_another_corpus(prepare: Callable[..., tuple[Corpora, Run]]) -> None:
+    few = {"labelled_records": 3, "unlabelled_records": 2, "test_records": 2}
+    neural, _ = prepare(**few)
+    mixed, run = prepare(**few, voices="mixed")
+    assert not steps(run)["labelled"]
+    assert neural.labelled.digest != mixed.labelled.digest
+    spoken = neural.labelled.read(0)["speaker"].to_pylist() + neural.test.read(0)["speaker"].to_pylist()
+    assert all(name.startswith("hibari:") for name in spoken)
+    _, again = prepare(**few)
+    assert steps(again)["labelled"]
+
+
+def test_voices_that_are_not_installed_end_the_run_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    command = ["run", "distill", "runner=inprocess", "corpus.voices=mixed", f"out={tmp_path / 'out'}"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "pip install 'gristmill[espeak]'" in " ".join(done.output.split())
+    assert not list(tmp_path.glob("out/*/seal.json"))
