@@ -176,7 +176,10 @@ def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
     url = store.join(out, SAVED)
     data = store.read_if_present(url)
     if data is None:
-        raise UserError(f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run`")
+        raise UserError(
+            f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run` "
+            "(a script repeats quarantined records with Run(..., requeue=True))"
+        )
     values = _read(url, data.decode(), overrides)
     beside = values.pop("beside", None)
     for folder in (beside, "."):

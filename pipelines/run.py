@@ -51,6 +51,8 @@ class Trace:
 class Run:
     """One run of a recipe under ``out``. Each result is in a folder named by its fingerprint.
 
+    With ``requeue``, steps also run the records that an earlier run quarantined again.
+
     Example:
         >>> from gristmill.actors.requests.folds import Folds
         >>> from gristmill.cluster.inprocess import InProcessRunner
