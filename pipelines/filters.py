@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from gristmill.actors.records import PerRecord
 from gristmill.pipelines.config import sentences
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
@@ -93,7 +94,7 @@ def filtered(run: Run, made: SealedSet, filters: Sequence[ActorSettings], part: 
 
 def _class(name: str) -> type[Actor]:
     found = named(name)
-    if not isinstance(found, type) or not issubclass(found, Actor) or found.fan_out:
+    if not isinstance(found, type) or not issubclass(found, Actor) or found.fan_out or issubclass(found, PerRecord):
         raise UserError(
             f"{name} is not a filter; expected a class such as gristmill.actors.records.Filter, or a function with "
             "@filter_records"
