@@ -91,9 +91,13 @@ def recipes() -> dict[str, str]:
             source = importlib.util.find_spec(module.name)
             text = source.loader.get_source(module.name) if source and source.loader else ""  # type: ignore[attr-defined]
             # By source text: importing them would load dependencies that only some need.
-            if re.search(r"^class Config\(", text or "", re.M) and re.search(r"^def run\(", text or "", re.M):
+            if _looks_like_recipe(text or ""):
                 found[module.name.rpartition(".")[2]] = module.name
     return found
+
+
+def _looks_like_recipe(text: str) -> bool:
+    return all(re.search(form, text, re.M) for form in (r"^class Config\b", r"^def run\("))
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -268,6 +272,12 @@ def _module(name: Any, origin: str) -> ModuleType:
     if not isinstance(name, str) or not name:
         raise UserError(f"{origin}: `recipe` is missing; expected one of {', '.join(known)}")
     path = known.get(name, name)
+    own = names.own_file(name) if name in known else None
+    if own is not None and _looks_like_recipe(own.read_text(errors="replace")):
+        raise UserError(
+            f"{origin}: recipe: {name!r} is both a recipe of Gristmill and {own}; expected {path!r} for the former, or "
+            "another file name for the latter"
+        )
     if path == name and "." not in name and not names.lies_in_own_folder(name):
         raise UserError(
             f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}, "
@@ -279,15 +289,17 @@ def _module(name: Any, origin: str) -> ModuleType:
         raise UserError(f"{origin}: recipe: {error}") from None
     except ModuleNotFoundError as error:
         raise UserError(f"{origin}: recipe: {name!r} cannot be imported: {error}") from None
-    if not hasattr(module, "Config") or not hasattr(module, "run"):
+    kind = getattr(module, "Config", None)
+    if not isinstance(kind, type) or not issubclass(kind, BaseModel) or not callable(getattr(module, "run", None)):
         raise UserError(
-            f"{origin}: recipe: {name!r} is not a recipe; expected a module with Config and run{_file(module)}"
+            f"{origin}: recipe: {name!r} is not a recipe{names.hidden(path)}; expected a module with Config, a subclass "
+            f"of gristmill.shards.settings.Settings, and the function run{_file(module)}"
         )
     return module
 
 
 def _file(module: ModuleType) -> str:
-    return f", and {module.__file__} lacks one of them" if getattr(module, "__file__", None) else ""
+    return f"; {module.__file__} lacks one of them" if getattr(module, "__file__", None) else ""
 
 
 def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:

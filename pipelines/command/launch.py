@@ -149,6 +149,7 @@ def _bucket(url: str) -> str:
 def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
     """Run or resume a recipe and write its report; return the run, and whether there was anything to do."""
     from gristmill.pipelines.provenance import add_provenance
+    from gristmill.pipelines.report.report import Report
     from gristmill.pipelines.report.write import write_report
 
     common = loaded.common
@@ -165,6 +166,11 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
     with leased(run, functools.partial(check_nodes, common)):
         report = loaded.run(loaded.config, run)
         changed |= run.write_ledger(loaded.recipe)
+        if not isinstance(report, Report):
+            raise UserError(
+                f"recipe {loaded.recipe}: run(config, run) returned {'None' if report is None else type(report).__name__}; "
+                f"expected a {Report.__module__}.Report. What it made is kept"
+            )
         fresh = any(not entry.kept for entry in run.trace)
         actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}
         for entry in run.trace:
