@@ -14,7 +14,7 @@ import pyarrow as pa
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
-from gristmill.shards.dataset import SealedSet, digest_of, find_sealed, seal_tables
+from gristmill.shards.dataset import SealedSet, check_ids, digest_of, find_sealed, seal_tables
 from gristmill.shards.engine import Runner, is_finished, run_step, step_url
 from gristmill.shards.job import TrainJob
 from gristmill.shards.step import Step
@@ -85,7 +85,8 @@ class Run:
     ) -> SealedSet:
         """Seal rows that the driver streams (listings of files, generated requests), or find them sealed.
 
-        ``totals`` names numeric columns whose sums the seal keeps.
+        Each table is a shard, and its column ``id`` has a distinct text for each record. ``totals`` names numeric
+        columns whose sums the seal keeps.
         """
         url = store.join(self.out, name, canonical.digest([name, identity])[:16])
         sealed = self._find(find_sealed, url)
@@ -98,7 +99,17 @@ class Run:
         return sealed
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
-        """Seal a table that is at hand, or find it sealed: it is identified by its rows."""
+        """Seal a table that is at hand, or find it sealed: it is identified by its rows.
+
+        Its column ``id`` has a distinct text for each record.
+
+        Example:
+            >>> from gristmill.cluster.inprocess import InProcessRunner
+            >>> run = Run("made/tables", InProcessRunner())
+            >>> run.table("texts", pa.Table.from_pylist([{"id": "a", "text": "on"}])).records
+            1
+        """
+        check_ids(name, table)
         identity = {"schema": str(table.schema), "rows": digest_of(iter([table]))}
         return self.source(name, lambda: iter([table]), identity, totals)
 
