@@ -249,7 +249,9 @@ def _dressed(made: type[Kind], function: Callable[..., Any]) -> type[Kind]:
 def _type_of_default(function: Callable[..., Any], name: str, default: Any) -> Any:
     """Return the type of a setting without an annotation, so that every setting has one."""
     if default is ... or default is None:
-        raise UserError(f"{function.__name__}: the setting {name} has no type; expected an annotation, such as {name}: int")
+        raise UserError(
+            f"{function.__name__}: the setting {name} has no type; expected an annotation, such as {name}: int"
+        )
     return type(default)
 
 
@@ -260,7 +262,9 @@ def _check_returns(function: Callable[..., Any], wanted: type) -> None:
     for part in typing.get_args(kind) if either else (kind,):
         plain = typing.get_origin(part) or part
         if plain is not Any and plain is not type(None) and not (isinstance(plain, type) and issubclass(plain, wanted)):
-            expected = "str | None: the reason to reject the record, or None" if wanted is str else "a mapping by column"
+            expected = (
+                "str | None: the reason to reject the record, or None" if wanted is str else "a mapping by column"
+            )
             shown = kind.__name__ if isinstance(kind, type) else kind
             raise UserError(f"{function.__name__}: returns {shown} by its annotation; expected {expected}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import os
@@ -31,6 +30,7 @@ from gristmill.cluster.training_log import LogSettings
 from gristmill.shards import canonical, names, store
 from gristmill.shards.errors import UserError, one_line
 from gristmill.shards.settings import Settings
+from gristmill.shards.wording import nearest, or_else, sentence, sentences
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -170,11 +170,6 @@ def check(model: type[Model], values: Mapping[str, Any], origin: str) -> Model:
         raise UserError("\n".join(f"{origin}: {problem}" for problem in sentences(error, model))) from None
 
 
-def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return a sentence for each validation error of a model."""
-    return list(dict.fromkeys(_sentence(e, model) for e in error.errors()))
-
-
 def load_saved(out: str, overrides: Sequence[str] = ()) -> Loaded:
     """Return the recipe last run under ``out``, from its saved settings."""
     url = store.join(out, SAVED)
@@ -258,7 +253,7 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
             parts.append(model.model_validate(given))
         except ValidationError as error:
             problems += [
-                _sentence(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
+                sentence(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
             ]
     if problems:
         raise UserError("\n".join(f"{origin}: {problem}" for problem in dict.fromkeys(problems)))
@@ -280,8 +275,11 @@ def _module(name: Any, origin: str) -> ModuleType:
         )
     if path == name and "." not in name and not names.lies_in_own_folder(name):
         raise UserError(
-            f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}, "
-            f"or {name}.py beside the config or in the current folder"
+            f"{origin}: recipe: there is no recipe {name!r}"
+            + or_else(
+                nearest(name, known),
+                f"one of {', '.join(known)}, or {name}.py beside the config or in the current folder",
+            )
         )
     try:
         module = names.named_module(path)
@@ -292,14 +290,14 @@ def _module(name: Any, origin: str) -> ModuleType:
     kind = getattr(module, "Config", None)
     if not isinstance(kind, type) or not issubclass(kind, BaseModel) or not callable(getattr(module, "run", None)):
         raise UserError(
-            f"{origin}: recipe: {name!r} is not a recipe{names.hidden(path)}; expected a module with Config, a subclass "
-            f"of gristmill.shards.settings.Settings, and the function run{_file(module)}"
+            f"{origin}: recipe: {name!r} is not a recipe{names.hidden(path)}; expected a module with Config and run, "
+            f"the first a subclass of gristmill.shards.settings.Settings, the second a function{_file(module)}"
         )
     return module
 
 
 def _file(module: ModuleType) -> str:
-    return f"; {module.__file__} lacks one of them" if getattr(module, "__file__", None) else ""
+    return f", and {module.__file__} lacks one of them" if getattr(module, "__file__", None) else ""
 
 
 def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
@@ -314,75 +312,3 @@ def _refuse_secrets(value: Any, origin: str, path: str = "") -> None:
             f"{origin}: {path}: the URL contains a password, which would be stored with it; expected credentials in "
             "the environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
         )
-
-
-def _sentence(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:
-    """Return one validation error as a sentence; ``beside`` has further top-level settings."""
-    loc = error["loc"]
-    named = [part for part in loc if not (isinstance(part, str) and "[" in part)]  # without the tags of unions
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named).lstrip(".")
-    if error["type"] == "extra_forbidden":
-        names = _names(model, loc[:-1])
-        if len(loc) == 1 and beside is not None:
-            names = {**names, **dict.fromkeys(beside.model_fields)}
-        near = nearest(str(loc[-1]), names) or _elsewhere(str(loc[-1]), model)
-        return f"{path}: there is no such setting{near}; expected one of {', '.join(sorted(names))}"
-    if error["type"] == "missing":
-        return f"{path}: this setting is missing; it has no default"
-    if error["type"] == "too_short":
-        return f"{path}: nothing is given; expected at least {error['ctx']['min_length']}"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    expected = message.removeprefix("Input should be ").replace("a valid tuple", "a list")
-    if expected == message:
-        return f"{path}: {message}" if path else message
-    given = error["input"]
-    near = ""
-    if error["type"] == "literal_error" and isinstance(given, str):
-        near = nearest(given, re.findall(r"'([^']*)'", expected))
-    shown = repr(given) if len(repr(given)) <= 80 else repr(given)[:77] + "..."
-    return f"{path}: {shown} is not right{near}; expected {expected}"
-
-
-def _names(model: Any, loc: Sequence[Any]) -> dict[str, Any]:
-    """Return the settings below a path of a model; empty if unknown."""
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        fields = _names(model, ())
-        if part not in fields:
-            continue  # the tag of a union
-        model = fields[part].annotation
-    found: dict[str, Any] = {}
-    for candidate in _flat(model):
-        found |= candidate.model_fields
-    return found
-
-
-def _flat(kind: Any) -> list[type[BaseModel]]:
-    """Return the models that an annotation may hold."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [kind]
-    return [model for inner in typing.get_args(kind) for model in _flat(inner)]
-
-
-def _paths(model: Any, prefix: str = "", depth: int = 0) -> dict[str, str]:
-    """Return the path of each setting by its last name."""
-    found: dict[str, str] = {}
-    for name, field in _names(model, ()).items():
-        found.setdefault(name, prefix + name)
-        if depth < 4:
-            for last, path in _paths(field.annotation, f"{prefix}{name}.", depth + 1).items():
-                found.setdefault(last, path)
-    return found
-
-
-def _elsewhere(name: str, model: Any) -> str:
-    paths = _paths(model)
-    close = difflib.get_close_matches(name, paths, n=1, cutoff=0.75)
-    return f", did you mean {paths[close[0]]!r}?" if close else ""
-
-
-def nearest(name: str, names: Any) -> str:
-    """Return a hint with the most similar name, as part of a sentence; empty if there is none."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""

@@ -13,7 +13,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from gristmill.actors.records import PerRecord
-from gristmill.pipelines.config import sentences
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
@@ -22,6 +21,7 @@ from gristmill.shards.names import named
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, Stage
 from gristmill.shards.step import Step
+from gristmill.shards.wording import sentences
 
 
 class ActorSettings(Settings):

@@ -11,6 +11,10 @@ class UserError(GristmillError):
     """A mistake that the user can fix; the message names the fault, its place and the expected value. Exit code 2."""
 
 
+class SettingsError(UserError, ValueError):
+    """Settings that do not exist, are missing or have a wrong value. Exit code 2."""
+
+
 class Alarm(GristmillError):
     """A law was broken: a shard has two different contents. Exit code 1."""
 

@@ -108,7 +108,9 @@ def hidden(name: str) -> str:
     """Return, as part of a sentence, that a module hides the user's own of the same name; empty if it does not."""
     top = name.partition(".")[0]
     own, found = own_file(top), getattr(sys.modules.get(top), "__file__", None)
-    if own is None or (found is not None and any(Path(found).resolve().is_relative_to(one.resolve()) for one in _folders)):
+    if own is None or (
+        found is not None and any(Path(found).resolve().is_relative_to(one.resolve()) for one in _folders)
+    ):
         return ""
     return f" (it is {found or 'a module of Python'}, which hides {own}; expected another name for that)"
 

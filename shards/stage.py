@@ -256,8 +256,8 @@ class Actor:
                 )
             if given is not None and not isinstance(given, ArtifactRef):
                 raise TypeError(
-                    f"{cls.__name__}: {key}={given!r} is neither a setting nor an artifact; expected one of the settings "
-                    f"{sorted(wanted.model_fields)}, in {kind}, or the `ref` of an artifact"
+                    f"{cls.__name__}: {key}={given!r} is neither a setting nor an artifact; expected one of the "
+                    f"settings {sorted(wanted.model_fields)}, in {kind}, or the `ref` of an artifact"
                 )
         stated = {key: getattr(cls, key) for key in _STATED} | dict(cls.contract(settings))
         stated["name"] = name or stated["name"] or cls.__name__

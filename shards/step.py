@@ -98,7 +98,9 @@ def _check_types(step: Step) -> None:
             hint = f"{shown}.stage()" if hasattr(stage, "stage") else "what an actor's stage() returns"
             raise TypeError(f"step {step.name}: {shown or repr(stage)} is not a stage; expected {hint}")
     if not isinstance(step.input, SealedSet):
-        raise TypeError(f"step {step.name}: the input is {step.input!r}; expected a sealed set, as of Run.table or Run.step")
+        raise TypeError(
+            f"step {step.name}: the input is {step.input!r}; expected a sealed set, as of Run.table or Run.step"
+        )
 
 
 def joined_schema(schema: pa.Schema, joins: tuple[Join, ...]) -> pa.Schema:

@@ -20,6 +20,7 @@ from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
+from gristmill.shards.wording import sentences
 
 PLAN = "plan.json"  # below OUT: the latest estimate
 ANSWER_WITHIN = 20.0  # seconds until a storage must have answered
@@ -58,9 +59,7 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
     try:
         return Common.model_validate({"recipe": command, "out": out, **values})
     except ValidationError as error:
-        wrong = error.errors()[0]
-        expected = wrong["msg"].removeprefix("Input should be ")
-        raise UserError(f"{wrong['loc'][0]}: {wrong['input']!r} is not right; expected {expected}") from None
+        raise UserError("; ".join(sentences(error, Common))) from None
 
 
 def check_storage(loaded: Loaded) -> None:
@@ -167,9 +166,10 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
         report = loaded.run(loaded.config, run)
         changed |= run.write_ledger(loaded.recipe)
         if not isinstance(report, Report):
+            given = "None" if report is None else type(report).__name__
             raise UserError(
-                f"recipe {loaded.recipe}: run(config, run) returned {'None' if report is None else type(report).__name__}; "
-                f"expected a {Report.__module__}.Report. What it made is kept"
+                f"recipe {loaded.recipe}: run(config, run) returned {given}; expected a {Report.__module__}.Report. "
+                "What it made is kept"
             )
         fresh = any(not entry.kept for entry in run.trace)
         actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}

@@ -104,9 +104,9 @@ def test_records_that_cannot_be_told_apart_are_refused(tmp_path, columns, messag
 
 def test_slips_in_python_are_sentences(tmp_path) -> None:
     run = Run(str(tmp_path), InProcessRunner())
-    with pytest.raises(TypeError, match=r"^texts: list is not a table; expected a pyarrow.Table, as of pa.Table.from_py"):
+    with pytest.raises(TypeError, match=r"^texts: list is not a table; expected a pyarrow.Table, as of pa.Table.fr"):
         run.table("texts", [{"id": "a"}])
-    with pytest.raises(TypeError, match="^texts: dict is not a table"):
+    with pytest.raises(TypeError, match=r"^texts: dict is not a table"):
         run.source("texts", lambda: iter([{"id": ["a"]}]), {})
     texts = run.table("texts", pa.table({"id": ["a"], "text": ["on"]}))
     slips = {
