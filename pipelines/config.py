@@ -115,7 +115,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
         ('rerank', 500, [0])
     """
     shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
-    values = read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}")
+    near = nearest(os.path.basename(path).removesuffix(".yaml"), _shipped())
+    values = read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}{near}")
     folder = _look_beside(find(path))
     loaded = resolve(values, path)
     own = any(str(module.parent) == folder for module in names.own_modules().values())

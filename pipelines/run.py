@@ -169,7 +169,10 @@ class Run:
         begun = time.perf_counter()
         if todo:
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
-            with self._reported(names, f"training {plural(len(todo), 'model')}"):
+            fits = sum(not job.stepwise for job, _ in todo)
+            kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
+            kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
+            with self._reported(names, ", ".join(kinds)):
                 self.cluster.train(todo)
         made = []
         waiting = {url for _, url in todo}

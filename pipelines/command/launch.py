@@ -177,7 +177,7 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
             if not entry.kept:
                 part = actual.setdefault(entry.name, {"seconds": 0.0})
                 part["seconds"] = round(part["seconds"] + entry.seconds, 3)
-        add_provenance(report, run)
+        add_provenance(report, run, common.runner)
         report.plan = {"estimate": estimate(common.out), "actual": actual}
         written = write_report(common.out, report)
     return run, fresh or changed or written

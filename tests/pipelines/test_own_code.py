@@ -206,3 +206,5 @@ def test_a_bundled_config_is_found_by_its_name(clean: Path) -> None:
         UserError, match=r"there is no such recipe file; expected .* bundled one: bootstrap-lm, .*rerank"
     ):
         load("distil")
+    with pytest.raises(UserError, match=r"bundled one: .*, did you mean 'distill'\?$"):
+        load("configs/distil.yaml")
