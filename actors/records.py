@@ -153,9 +153,14 @@ def filter_records(function: Callable[..., str | None]) -> type[Filter]:
         ...     return f"longer than {most}" if len(text) > most else None
         >>> too_long(too_long.Settings())(pa.table({"text": ["on", "dimmed"]}))["reject_reason"].to_pylist()
         [None, 'longer than 3']
+
+        Its stage with other settings than the defaults, and with a version that is raised when its results change:
+
         >>> too_long.stage(too_long.Settings(most=9)).params.identity()
         {'most': 9}
+        >>> too_long.version = 2
     """
+    _check_returns(function, str)
 
     class Made(_OfFunction, Filter):
         def reason(self, record: Record) -> str | None:
@@ -193,6 +198,8 @@ def map_records(
         def record(self, record: Record) -> Mapping[str, Any]:
             return {name: self._call(record)} if alone else self._call(record)
 
+    if adds:
+        _check_returns(function, Mapping)
     Made.adds = tuple(adds) or (pa.field(name, _arrow_type(name, get_type_hints(function).get("return"))),)
     return _dressed(Made, function)
 
@@ -217,7 +224,7 @@ def _dressed(made: type[Kind], function: Callable[..., Any]) -> type[Kind]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints.get(name, Any), default)
+            fields[name] = (hints.get(name) or _type_of_default(function, name, default), default)
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise UserError(f"{function.__name__}: {parameter} names no column; expected one parameter per column")
         elif parameter.default is not parameter.empty:
@@ -237,6 +244,29 @@ def _dressed(made: type[Kind], function: Callable[..., Any]) -> type[Kind]:
     for attribute, value in {"Settings": own, "function": staticmethod(function)}.items():
         setattr(made, attribute, value)
     return made
+
+
+def _type_of_default(function: Callable[..., Any], name: str, default: Any) -> Any:
+    """Return the type of a setting without an annotation, so that every setting has one."""
+    if default is ... or default is None:
+        raise UserError(
+            f"{function.__name__}: the setting {name} has no type; expected an annotation, such as {name}: int"
+        )
+    return type(default)
+
+
+def _check_returns(function: Callable[..., Any], wanted: type) -> None:
+    """Check a function's return annotation, if it has one: ``wanted``, ``None`` or either."""
+    kind = get_type_hints(function).get("return", Any)
+    either = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+    for part in typing.get_args(kind) if either else (kind,):
+        plain = typing.get_origin(part) or part
+        if plain is not Any and plain is not type(None) and not (isinstance(plain, type) and issubclass(plain, wanted)):
+            expected = (
+                "str | None: the reason to reject the record, or None" if wanted is str else "a mapping by column"
+            )
+            shown = kind.__name__ if isinstance(kind, type) else kind
+            raise UserError(f"{function.__name__}: returns {shown} by its annotation; expected {expected}")
 
 
 def _arrow_type(name: str, kind: Any) -> pa.DataType:

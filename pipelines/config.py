@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib.util
 import os
 import pkgutil
 import re
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +33,7 @@ from gristmill.shards import canonical, checked, names, store
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.safe_text import control_in
 from gristmill.shards.settings import Settings
+from gristmill.shards.wording import nearest, or_else, sentence, sentences
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -96,9 +95,13 @@ def recipes() -> dict[str, str]:
             source = importlib.util.find_spec(module.name)
             text = source.loader.get_source(module.name) if source and source.loader else ""  # type: ignore[attr-defined]
             # By source text: importing them would load dependencies that only some need.
-            if re.search(r"^class Config\(", text or "", re.M) and re.search(r"^def run\(", text or "", re.M):
+            if _looks_like_recipe(text or ""):
                 found[module.name.rpartition(".")[2]] = module.name
     return found
+
+
+def _looks_like_recipe(text: str) -> bool:
+    return all(re.search(form, text, re.M) for form in (r"^class Config\b", r"^def run\("))
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
@@ -122,7 +125,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
 
 def _read_recipe(path: str, overrides: Sequence[str]) -> dict[str, Any]:
     shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
-    return read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}")
+    near = nearest(os.path.basename(path).removesuffix(".yaml"), _shipped())
+    return read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}{near}")
 
 
 def find(path: str) -> str:
@@ -174,11 +178,6 @@ def check(model: type[Model], values: Mapping[str, Any], origin: str) -> Model:
         raise UserError(*(f"{origin}: {problem}" for problem in sentences(error, model))) from None
 
 
-def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return a sentence for each validation error of a model."""
-    return list(dict.fromkeys(_sentence(e, model) for e in error.errors()))
-
-
 def load_saved(out: str, overrides: Sequence[str] = (), config: str | None = None) -> Loaded:
     """Return the recipe last run under ``out``, from its saved settings, which are data and choose no code.
 
@@ -191,7 +190,10 @@ def load_saved(out: str, overrides: Sequence[str] = (), config: str | None = Non
     """
     url = store.join(out, SAVED)
     if (saved := read_saved(out)) is None:
-        raise UserError(f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run`")
+        raise UserError(
+            f"{out}: no run was started here (no {SAVED}); expected the output of `gristmill run` "
+            "(a script repeats quarantined records with Run(..., requeue=True))"
+        )
     values = overridden(saved, overrides, alone=True) | {"out": out}
     values.pop("beside", None)
     named = _modules_in(overridden({}, overrides))
@@ -265,7 +267,7 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
             parts.append(model.model_validate(given))
         except ValidationError as error:
             problems += [
-                _sentence(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
+                sentence(e, model, Common) for e in error.errors() if not (model is Common and e["loc"][0] in shared)
             ]
     if problems:
         raise UserError(*(f"{origin}: {problem}" for problem in dict.fromkeys(problems)))
@@ -283,10 +285,19 @@ def _module(name: Any, origin: str) -> ModuleType:
         names.check_permitted(path)
     except UserError as error:
         raise UserError(f"{origin}: recipe: {error}") from None
+    own = names.own_file(name) if name in known else None
+    if own is not None and _looks_like_recipe(own.read_text(errors="replace")):
+        raise UserError(
+            f"{origin}: recipe: {name!r} is both a recipe of Gristmill and {own}; expected {path!r} for the former, or "
+            "another file name for the latter"
+        )
     if path == name and "." not in name and not names.lies_in_own_folder(name):
         raise UserError(
-            f"{origin}: recipe: there is no recipe {name!r}{nearest(name, known)}; expected one of {', '.join(known)}, "
-            f"or {name}.py beside the config or in the current folder"
+            f"{origin}: recipe: there is no recipe {name!r}"
+            + or_else(
+                nearest(name, known),
+                f"one of {', '.join(known)}, or {name}.py beside the config or in the current folder",
+            )
         )
     try:
         module = names.named_module(path)
@@ -294,84 +305,14 @@ def _module(name: Any, origin: str) -> ModuleType:
         raise UserError(f"{origin}: recipe: {error}") from None
     except ModuleNotFoundError as error:
         raise UserError(f"{origin}: recipe: {name!r} cannot be imported: {error}") from None
-    if not hasattr(module, "Config") or not hasattr(module, "run"):
+    kind = getattr(module, "Config", None)
+    if not isinstance(kind, type) or not issubclass(kind, BaseModel) or not callable(getattr(module, "run", None)):
         raise UserError(
-            f"{origin}: recipe: {name!r} is not a recipe; expected a module with Config and run{_file(module)}"
+            f"{origin}: recipe: {name!r} is not a recipe{names.hidden(path)}; expected a module with Config and run, "
+            f"the first a subclass of gristmill.shards.settings.Settings, the second a function{_file(module)}"
         )
     return module
 
 
 def _file(module: ModuleType) -> str:
     return f", and {module.__file__} lacks one of them" if getattr(module, "__file__", None) else ""
-
-
-def _sentence(error: Any, model: type[BaseModel], beside: type[BaseModel] | None = None) -> str:
-    """Return one validation error as a sentence; ``beside`` has further top-level settings."""
-    loc = error["loc"]
-    named = [part for part in loc if not (isinstance(part, str) and "[" in part)]  # without the tags of unions
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named).lstrip(".")
-    if error["type"] == "extra_forbidden":
-        names = _names(model, loc[:-1])
-        if len(loc) == 1 and beside is not None:
-            names = {**names, **dict.fromkeys(beside.model_fields)}
-        near = nearest(str(loc[-1]), names) or _elsewhere(str(loc[-1]), model)
-        return f"{path}: there is no such setting{near}; expected one of {', '.join(sorted(names))}"
-    if error["type"] == "missing":
-        return f"{path}: this setting is missing; it has no default"
-    if error["type"] == "too_short":
-        return f"{path}: nothing is given; expected at least {error['ctx']['min_length']}"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    expected = message.removeprefix("Input should be ").replace("a valid tuple", "a list")
-    if expected == message:
-        return f"{path}: {message}" if path else message
-    given = error["input"]
-    near = ""
-    if error["type"] == "literal_error" and isinstance(given, str):
-        near = nearest(given, re.findall(r"'([^']*)'", expected))
-    shown = repr(given) if len(repr(given)) <= 80 else repr(given)[:77] + "..."
-    return f"{path}: {shown} is not right{near}; expected {expected}"
-
-
-def _names(model: Any, loc: Sequence[Any]) -> dict[str, Any]:
-    """Return the settings below a path of a model; empty if unknown."""
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        fields = _names(model, ())
-        if part not in fields:
-            continue  # the tag of a union
-        model = fields[part].annotation
-    found: dict[str, Any] = {}
-    for candidate in _flat(model):
-        found |= candidate.model_fields
-    return found
-
-
-def _flat(kind: Any) -> list[type[BaseModel]]:
-    """Return the models that an annotation may hold."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [kind]
-    return [model for inner in typing.get_args(kind) for model in _flat(inner)]
-
-
-def _paths(model: Any, prefix: str = "", depth: int = 0) -> dict[str, str]:
-    """Return the path of each setting by its last name."""
-    found: dict[str, str] = {}
-    for name, field in _names(model, ()).items():
-        found.setdefault(name, prefix + name)
-        if depth < 4:
-            for last, path in _paths(field.annotation, f"{prefix}{name}.", depth + 1).items():
-                found.setdefault(last, path)
-    return found
-
-
-def _elsewhere(name: str, model: Any) -> str:
-    paths = _paths(model)
-    close = difflib.get_close_matches(name, paths, n=1, cutoff=0.75)
-    return f", did you mean {paths[close[0]]!r}?" if close else ""
-
-
-def nearest(name: str, names: Any) -> str:
-    """Return a hint with the most similar name, as part of a sentence; empty if there is none."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""

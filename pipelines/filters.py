@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from gristmill.pipelines.config import sentences
+from gristmill.actors.records import PerRecord
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
@@ -21,6 +21,7 @@ from gristmill.shards.names import named
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, Stage
 from gristmill.shards.step import Step
+from gristmill.shards.wording import sentences
 
 
 class ActorSettings(Settings):
@@ -93,7 +94,7 @@ def filtered(run: Run, made: SealedSet, filters: Sequence[ActorSettings], part: 
 
 def _class(name: str) -> type[Actor]:
     found = named(name)
-    if not isinstance(found, type) or not issubclass(found, Actor) or found.fan_out:
+    if not isinstance(found, type) or not issubclass(found, Actor) or found.fan_out or issubclass(found, PerRecord):
         raise UserError(
             f"{name} is not a filter; expected a class such as gristmill.actors.records.Filter, or a function with "
             "@filter_records"

@@ -75,7 +75,7 @@ class LogProgress(RunProgress):
 
     def found(self, sealed: SealedSet) -> None:
         """Report that a step was finished before."""
-        self.say(f"{sealed.name}: finished by an earlier run, {sealed.records} records")
+        self.say(f"{sealed.name}: finished by an earlier run, {plural(sealed.records, 'record')}")
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Report the start of a step."""
@@ -97,7 +97,7 @@ class LogProgress(RunProgress):
         """Report that the step is sealed."""
         seal = sealed.seal
         self.say(
-            f"{sealed.name}: sealed, {sealed.records} records, {seal['rejected']} rejected, "
+            f"{sealed.name}: sealed, {plural(sealed.records, 'record')}, {seal['rejected']} rejected, "
             f"{seal['quarantined']} quarantined, {clock(time.monotonic() - self.pace.begun)}"
         )
 
@@ -142,7 +142,7 @@ class TerminalProgress(RunProgress):
 
     def found(self, sealed: SealedSet) -> None:
         """Report that a step was finished before."""
-        self.say(f"{sealed.name}: finished by an earlier run, {sealed.records} records")
+        self.say(f"{sealed.name}: finished by an earlier run, {plural(sealed.records, 'record')}")
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Show a bar."""
@@ -168,8 +168,8 @@ class TerminalProgress(RunProgress):
         self._clear()
         seal = sealed.seal
         self.say(
-            f"{sealed.name}: {sealed.records} records, {seal['rejected']} rejected, {seal['quarantined']} quarantined, "
-            f"{clock(time.monotonic() - self.pace.begun)}"
+            f"{sealed.name}: {plural(sealed.records, 'record')}, {seal['rejected']} rejected, "
+            f"{seal['quarantined']} quarantined, {clock(time.monotonic() - self.pace.begun)}"
         )
 
     def working(self, name: str, activity: str) -> None:

@@ -11,8 +11,8 @@ from gristmill.pipelines.run import Run
 PACKAGES = ("torch", "ray", "pyarrow", "numpy", "scipy", "soundfile", "soxr", "safetensors", "transformers", "hama")
 
 
-def add_provenance(report: Report, run: Run) -> None:
-    """Fill the report's records, lineage, digests and versions from what the run did."""
+def add_provenance(report: Report, run: Run, runner: str) -> None:
+    """Fill the report's records, lineage, digests, seeds and versions from what the run did."""
     names: dict[str, str] = {}
     for trace in run.trace:
         # Trainings of several seeds or grid points share a name; the fingerprint tells them apart.
@@ -26,6 +26,7 @@ def add_provenance(report: Report, run: Run) -> None:
         report.digests[name] = trace.digest
         if trace.summary:
             report.records.append(RecordFlow.of_seal(trace.summary))
+    report.run = {"seed": run.seed, "seeds": list(run.seeds), "runner": runner}
     report.versions = {"python": platform.python_version(), **_versions()}
 
 

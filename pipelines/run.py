@@ -13,7 +13,7 @@ import pyarrow as pa
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
-from gristmill.shards.dataset import SealedSet, check_made, digest_of, find_sealed, seal_tables
+from gristmill.shards.dataset import SealedSet, check_ids, check_made, digest_of, find_sealed, seal_tables
 from gristmill.shards.engine import Runner, is_finished, run_step, step_url
 from gristmill.shards.job import TrainJob
 from gristmill.shards.step import Step
@@ -51,6 +51,8 @@ class Trace:
 class Run:
     """One run of a recipe under ``out``. Each result is in a folder named by its fingerprint.
 
+    With ``requeue``, steps also run the records that an earlier run quarantined again.
+
     Example:
         >>> from gristmill.actors.requests.folds import Folds
         >>> from gristmill.cluster.inprocess import InProcessRunner
@@ -83,7 +85,8 @@ class Run:
     ) -> SealedSet:
         """Seal rows that the driver streams (listings of files, generated requests), or find them sealed.
 
-        ``totals`` names numeric columns whose sums the seal keeps.
+        Each table is a shard, and its column ``id`` has a distinct text for each record. ``totals`` names numeric
+        columns whose sums the seal keeps.
         """
         made_of = source_fingerprint(name, identity)
         url = store.join(self.out, name, made_of[:16])
@@ -99,7 +102,17 @@ class Run:
         return sealed
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
-        """Seal a table that is at hand, or find it sealed: it is identified by its rows."""
+        """Seal a table that is at hand, or find it sealed: it is identified by its rows.
+
+        Its column ``id`` has a distinct text for each record.
+
+        Example:
+            >>> from gristmill.cluster.inprocess import InProcessRunner
+            >>> run = Run("made/tables", InProcessRunner())
+            >>> run.table("texts", pa.Table.from_pylist([{"id": "a", "text": "on"}])).records
+            1
+        """
+        check_ids(name, table)
         identity = {"schema": str(table.schema), "rows": digest_of(iter([table]))}
         return self.source(name, lambda: iter([table]), identity, totals)
 
@@ -161,7 +174,10 @@ class Run:
         begun = time.perf_counter()
         if todo:
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
-            with self._reported(names, f"training {plural(len(todo), 'model')}"):
+            fits = sum(not job.stepwise for job, _ in todo)
+            kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
+            kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
+            with self._reported(names, ", ".join(kinds)):
                 self.cluster.train(todo)
         made = []
         waiting = {url for _, url in todo}

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.errors import Damaged, UserError
@@ -232,10 +233,14 @@ def seal_tables(
     """Write tables, at least one, as a sealed set with one shard per table.
 
     ``totals`` names numeric columns whose sums the receipts and the seal keep.
+
+    Raises:
+        UserError: there is no table, or one has no column ``id`` with a distinct text for each record.
     """
     receipts: list[Receipt] = []
     schema: pa.Schema | None = None
     for number, table in enumerate(tables):
+        check_ids(name, table)
         if schema is None:
             schema = table.schema
             check_totals(name, totals, schema)
@@ -255,6 +260,32 @@ def seal_tables(
     if schema is None:
         raise UserError(f"{name}: there is nothing to seal; expected at least one record")
     return put_seal(url, name, schema, receipts, **lineage)
+
+
+def check_ids(name: str, table: pa.Table) -> None:
+    """Check that a table's records have ids by which they can be told apart; other tables' ids are not compared.
+
+    Raises:
+        TypeError: it is not a table.
+        UserError: it has no column ``id`` with a distinct text for each record.
+    """
+    if not isinstance(table, pa.Table):
+        raise TypeError(
+            f"{name}: {type(table).__name__} is not a table; expected a pyarrow.Table, as of pa.Table.from_pylist(rows)"
+        )
+    expected = "expected a column `id` with a distinct text for each record"
+    columns = table.column_names.count("id")
+    if columns != 1:
+        raise UserError(f"{name}: a table has {f'{columns} columns' if columns else 'no column'} `id`; {expected}")
+    ids = table["id"]
+    if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
+        raise UserError(f"{name}: the column `id` holds {ids.type}; {expected}")
+    if ids.null_count:
+        raise UserError(f"{name}: the id of {ids.null_count} of {len(ids)} records is null; {expected}")
+    counts = pc.value_counts(ids.combine_chunks())
+    if len(counts) < len(ids):
+        repeated = next(one["values"] for one in counts.to_pylist() if one["counts"] > 1)
+        raise UserError(f"{name}: {len(ids)} records have {len(counts)} ids, {repeated!r} is repeated; {expected}")
 
 
 def digest_of(tables: Iterator[pa.Table]) -> str:

@@ -102,7 +102,7 @@ def run_step(
             if receipt.mends:
                 tally.add(receipt)
     else:
-        tally.check()
+        tally.check(earlier=True)
     for receipt in runner.execute(task, [spec for spec in specs if spec.name not in tally.receipts]):
         tally.add(receipt)
         progress.advance(receipt)
@@ -166,17 +166,23 @@ class _Tally:
                 self._newest[receipt.base] = receipt
                 self._count += receipt.quarantined - (before.quarantined if before else 0)
 
-    def check(self) -> None:
-        """Raise :class:`TooManyQuarantined` if more records are in quarantine than the limit allows."""
+    def check(self, *, earlier: bool = False) -> None:
+        """Raise :class:`TooManyQuarantined` if more records are in quarantine than the limit allows.
+
+        ``earlier`` says that they broke in an earlier run, and that this one has tried none of them.
+        """
         if self._count > self.limit:
             errors: Counter[str] = Counter()
             for receipt in self._newest.values():
                 if receipt.quarantined:
                     errors.update(receipt.errors)
             common = "; ".join(f"{number} x {error}" for error, number in errors.most_common(3))
+            broke = "broke in an earlier run and were not tried again" if earlier else "broke"
+            kept = "If the cause is fixed" if earlier else "Committed shards are kept: fix the cause, then"
             raise TooManyQuarantined(
-                f"step {self.name}: {self._count} records broke, more than max_quarantine allows ({self.limit}). "
-                f"Most common: {common}. Committed shards are kept: fix the cause and run `gristmill requeue`"
+                f"step {self.name}: {self._count} records {broke}, more than max_quarantine allows ({self.limit}). "
+                f"Most common: {common}. {kept}{',' * earlier} run them again with `gristmill requeue`, or from Python "
+                "with Run(..., requeue=True)"
             )
 
 

@@ -32,6 +32,10 @@ class UserError(GristmillError):
     """A mistake that the user can fix; the message names the fault, its place and the expected value. Exit code 2."""
 
 
+class SettingsError(UserError, ValueError):
+    """Settings that do not exist, are missing or have a wrong value. Exit code 2."""
+
+
 class Interrupted(GristmillError):
     """What a run worked on ended it; its committed work is kept, and the same command resumes it. Exit code 130."""
 

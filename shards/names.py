@@ -7,12 +7,13 @@ import contextvars
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import GristmillError, UserError
 
 _PACKAGE = __name__.partition(".")[0]
 _folders: list[Path] = []  # of the user's own modules
@@ -49,7 +50,9 @@ def named(name: str) -> Any:
     found: Any = named_module(module)
     for part in inner.split("."):
         if not hasattr(found, part):
-            raise UserError(f"{name}: {module} has no {inner}; expected the name of a class or function in it")
+            raise UserError(
+                f"{name}: {module} has no {inner}{hidden(module)}; expected the name of a class or function in it"
+            )
         found = getattr(found, part)
     return found
 
@@ -58,8 +61,8 @@ def named_module(name: str) -> ModuleType:
     """Return a module by its dotted name.
 
     Raises:
-        UserError: the module does not exist, or may not be imported (:func:`only`). A failed import inside an existing
-        module is a bug and keeps its traceback.
+        UserError: the module does not exist, may not be imported (:func:`only`), or is the user's and raises when it is
+            imported. A failed import of this package's own modules is a bug and keeps its traceback.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"{name!r} is not the name of a module; expected one such as lab.filters")
@@ -68,8 +71,22 @@ def named_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
+            raise _import_error(name, error) from error
         raise UserError(f"{name} cannot be imported: there is no module {error.name!r}{_looked()}") from None
+    except (Exception, SystemExit) as error:
+        raise _import_error(name, error) from error
+
+
+def _import_error(name: str, error: BaseException) -> BaseException:
+    """Return an error inside a module as a sentence with its place; for one of this package, the error itself."""
+    if name.partition(".")[0] == _PACKAGE or isinstance(error, GristmillError):
+        return error
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen ")]
+    place, line = (frames[-1].filename, frames[-1].lineno) if frames else (name, None)
+    if isinstance(error, SyntaxError) and error.filename:
+        place, line = error.filename, error.lineno
+    what = f"{type(error).__name__}: {' '.join(str(getattr(error, 'msg', error)).split())}"
+    return UserError(f"{name} cannot be imported: {what} ({place}, line {line})")
 
 
 @contextlib.contextmanager
@@ -110,6 +127,23 @@ def lies_in_own_folder(name: str) -> bool:
     """Return whether a folder of :func:`look_in` contains a top-level module of this name."""
     # By os.path, which says no of a name that is too long for a file.
     return any(os.path.isfile(folder / f"{name}.py") or os.path.isdir(folder / name) for folder in _folders)
+
+
+def own_file(name: str) -> Path | None:
+    """Return the file of a top-level module of this name in a folder of :func:`look_in`, imported or not."""
+    places = [folder / inner for folder in _folders for inner in (f"{name}.py", f"{name}/__init__.py")]
+    return next((place for place in places if place.is_file()), None)
+
+
+def hidden(name: str) -> str:
+    """Return, as part of a sentence, that a module hides the user's own of the same name; empty if it does not."""
+    top = name.partition(".")[0]
+    own, found = own_file(top), getattr(sys.modules.get(top), "__file__", None)
+    if own is None or (
+        found is not None and any(Path(found).resolve().is_relative_to(one.resolve()) for one in _folders)
+    ):
+        return ""
+    return f" (it is {found or 'a module of Python'}, which hides {own}; expected another name for that)"
 
 
 def own_modules() -> dict[str, Path]:

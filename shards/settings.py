@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+from gristmill.shards.errors import SettingsError
+from gristmill.shards.wording import sentences
 
 Part = TypeVar("Part", bound="Settings")
 
@@ -15,7 +18,26 @@ HOW: dict[str, Any] = {_HOW: True}
 """``Field(json_schema_extra=HOW)`` marks a setting of execution (memory, threads), on which no result depends."""
 
 
-class Settings(BaseModel):
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # has no public name
+
+
+class _InSentences(ModelMetaclass):
+    """Reports what is wrong in a call of the class as a config's errors are; inside pydantic nothing changes."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805
+            try:
+                return super().__call__(*args, **values)
+            except ValidationError as error:
+                name = cls.__qualname__.rpartition("<locals>.")[2]
+                raise SettingsError("; ".join(f"{name}: {one}" for one in sentences(error, cls))) from None
+
+
+class Settings(BaseModel, metaclass=_InSentences):
     """Base of all settings: each field is declared once, with its default, bounds and, in a string below, its meaning.
 
     Unknown keys are rejected. Settings are defined in the module that uses them, and nest as those modules do.
@@ -24,6 +46,13 @@ class Settings(BaseModel):
         ...     snr: float = 10.0
         >>> Noise().identity(), Noise(snr=5).identity()
         ({}, {'snr': 5.0})
+
+    A wrong value raises a :class:`~gristmill.shards.errors.SettingsError`:
+
+        >>> Noise(snr="loud")
+        Traceback (most recent call last):
+            ...
+        gristmill.shards.errors.SettingsError: Noise: snr: 'loud' is not right; expected a valid number
     """
 
     model_config = ConfigDict(
@@ -59,7 +88,7 @@ class Settings(BaseModel):
 
     def but(self, **changes: Any) -> Self:
         """Return a validated copy with some fields changed."""
-        return type(self).model_validate({**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
 
 
 def _is_how(field: FieldInfo) -> bool:

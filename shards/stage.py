@@ -232,11 +232,38 @@ class Actor:
         deterministic: bool | None = None,
         **artifacts: ArtifactRef | None,
     ) -> Stage:
-        """Return the stage of this actor with these settings and artifacts."""
+        """Return the stage of this actor with these settings and artifacts.
+
+        Raises:
+            TypeError: the settings are not of the actor's class, or an artifact is not a reference to one.
+
+        Example:
+            >>> from gristmill.actors.records import filter_records
+            >>> @filter_records
+            ... def too_short(text: str, *, least: int = 3) -> str | None:
+            ...     return "too short" if len(text) < least else None
+            >>> too_short.stage(too_short.Settings(least=4)).params
+            Settings(least=4)
+        """
         wanted = cls.settings_type()
+        kind = wanted.__qualname__.rpartition("<locals>.")[2]
         settings = wanted() if settings is None else settings
         if not isinstance(settings, wanted):
-            raise TypeError(f"{cls.__name__}: settings are {settings!r}; expected {wanted.__name__}")
+            example = ", ".join(f"{key}=..." for key in settings) if _are_names(settings) else "..."
+            raise TypeError(
+                f"{cls.__name__}: settings are {settings!r}; expected an instance of {kind}: "
+                f"{cls.__name__}.stage({kind}({example}))"
+            )
+        for key, given in artifacts.items():
+            if key in wanted.model_fields:
+                raise TypeError(
+                    f"{cls.__name__}: {key} is a setting; expected {cls.__name__}.stage({kind}({key}={given!r}))"
+                )
+            if given is not None and not isinstance(given, ArtifactRef):
+                raise TypeError(
+                    f"{cls.__name__}: {key}={given!r} is neither a setting nor an artifact; expected one of the "
+                    f"settings {sorted(wanted.model_fields)}, in {kind}, or the `ref` of an artifact"
+                )
         stated = {key: getattr(cls, key) for key in _STATED} | dict(cls.contract(settings))
         stated["name"] = name or stated["name"] or cls.__name__
         if resources is not None:
@@ -245,6 +272,10 @@ class Actor:
             stated["deterministic"] = deterministic
         present = {key: ref for key, ref in artifacts.items() if ref is not None}
         return Stage(actor=name_of(cls), params=settings, artifacts=present, **stated)
+
+
+def _are_names(settings: Any) -> bool:
+    return isinstance(settings, Mapping) and all(isinstance(key, str) for key in settings)
 
 
 _STATED = {f.name for f in fields(Stage)} & set(Actor.__annotations__)

@@ -37,6 +37,7 @@ class Step:
     max_quarantine: float = 0.01
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if sum(stage.fan_out for stage in self.stages) > 1:
             raise ValueError(f"step {self.name}: at most one stage may fan out, so that each row has one origin")
         if self.joins and self.cut:
@@ -83,6 +84,24 @@ class Step:
     def index(self) -> list[ShardSpec]:
         """Return the shards to make, in order."""
         return list(cut_shards(self.input, self.cut) if self.cut else keep_shards(self.input, self.joins))
+
+
+def _check_types(step: Step) -> None:
+    """Check what a slip in Python gets wrong, and would be an error far from it."""
+    stages: Any = step.stages
+    if isinstance(stages, Stage):
+        raise TypeError(f"step {step.name}: stages are one stage, {stages.name}; expected a tuple: (stage,)")
+    if not isinstance(stages, tuple | list):
+        raise TypeError(f"step {step.name}: stages are {stages!r}; expected a tuple of stages")
+    for stage in stages:
+        if not isinstance(stage, Stage):
+            shown = getattr(stage, "__name__", None)
+            hint = f"{shown}.stage()" if hasattr(stage, "stage") else "what an actor's stage() returns"
+            raise TypeError(f"step {step.name}: {shown or repr(stage)} is not a stage; expected {hint}")
+    if not isinstance(step.input, SealedSet):
+        raise TypeError(
+            f"step {step.name}: the input is {step.input!r}; expected a sealed set, as of Run.table or Run.step"
+        )
 
 
 def joined_schema(schema: pa.Schema, joins: tuple[Join, ...]) -> pa.Schema:

@@ -59,7 +59,11 @@ def train(settings: DomainTraining, context: TrainContext, *, data: str) -> dict
     share = 1.0 if ratio is None else min(1.0, ratio * own / others)
     examples, negatives = _rows(settings, data, share)
     if not negatives:
-        raise UserError(f"{where}: negatives {ratio} draws none of {others} requests; expected a larger number")
+        raise UserError(
+            f"{where}: {own} of its requests and {others} of other domains are left to train on, and `negatives`, here "
+            f"{ratio:.3g} per request of the domain, draws none of {others} requests; expected more records, or a "
+            "larger `negatives`"
+        )
     fit = family_of(settings.model.family).fit
     model, metrics = fit(settings.domain, examples, negatives, settings.model, settings.seed, context.report)
     saw = {"domain": settings.domain, "left_out": settings.left_out, "own": len(examples), "others": len(negatives)}

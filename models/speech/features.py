@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
@@ -83,10 +83,6 @@ class FeatureSettings(FilterBankSettings):
         """Return the settings written by :meth:`to_json`."""
         try:
             return cls(**json.loads(text))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise UserError(f"feature settings are not readable: {place}: {first['msg']}") from None
         except (TypeError, ValueError) as error:
             raise UserError(f"feature settings are not readable: {error}") from None
 

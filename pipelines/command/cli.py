@@ -111,7 +111,7 @@ def requeue(
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
     from gristmill.pipelines.command.launch import carry_out
-    from gristmill.pipelines.progress import clock, shown
+    from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
     with shown(quiet) as progress:
@@ -124,7 +124,8 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
     if busy:
         seconds = sum(entry.seconds for entry in done.trace if not entry.kept)
         kept = len({entry.url for entry in done.trace} - made)
-        work = f"made {len(made)} sets, artifacts and models ({records} records) in {clock(seconds)}"
+        results = "1 set, artifact or model" if len(made) == 1 else f"{len(made)} sets, artifacts and models"
+        work = f"made {results} ({plural(records, 'record')}) in {clock(seconds)}"
         print(f"{work}; {kept} kept from before")
 
 
@@ -226,16 +227,16 @@ def export(
 ) -> None:
     """Export a set in another tool's format, or resume an export."""
     from gristmill.pipelines.command.export import export_set
-    from gristmill.pipelines.progress import shown
+    from gristmill.pipelines.progress import plural, shown
 
     names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     with shown(quiet) as progress:
         made = export_set(url, form, dest, names, settings or [], progress)
     if not made.fresh:
         print("nothing to do: the export was finished earlier")
-    print(f"exported {made.records} records: {made.manifest}")
+    print(f"exported {plural(made.records, 'record')}: {made.manifest}")
     for reason, count in made.left_out.items():
-        print(f"{count} records left out: {escaped(reason)}")
+        print(f"{plural(count, 'record')} left out: {escaped(reason)}")
 
 
 @app.command()
@@ -251,15 +252,15 @@ def rerank(
 ) -> None:
     """Score lists of hypotheses with the re-rankers of their domains, or resume scoring."""
     from gristmill.pipelines.command.rerank import rerank_lists
-    from gristmill.pipelines.progress import shown
+    from gristmill.pipelines.progress import plural, shown
 
     with shown(quiet) as progress:
         made, fresh = rerank_lists(lists, weights, out, settings or [], progress)
     if not fresh:
         print("nothing to do: everything was finished by an earlier run")
-    print(f"ranked {made.records} lists: {made.url}")
+    print(f"ranked {plural(made.records, 'list')}: {made.url}")
     if broken := made.seal["quarantined"]:
-        print(f"{broken} lists could not be scored; `gristmill inspect {made.url} --quarantine` shows why")
+        print(f"{plural(broken, 'list')} could not be scored; `gristmill inspect {made.url} --quarantine` shows why")
         raise typer.Exit(0 if made.records else 1)
 
 

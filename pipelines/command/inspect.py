@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.pipelines.progress import plural
 from gristmill.shards import store
+from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
@@ -23,7 +25,7 @@ _TEXT = 200  # characters shown of a text
 
 
 def show_records(url: str, n: int, where: Sequence[str], side: str = "data", save_audio: str | None = None) -> None:
-    """Print the first ``n`` matching records of each sealed set at or below a URL.
+    """Print the first ``n`` matching records of each sealed set at or below a URL; of artifacts alone, their files.
 
     ``where`` holds ``column=value`` conditions. ``side`` is data, rejects or quarantine.
     """
@@ -31,6 +33,12 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
     for place, fault in below.unreadable.items():
         print(escaped(f"{place}: {fault}"), file=sys.stderr)
     found = below.sealed
+    if not found and below.artifacts:
+        for place in below.artifacts:
+            print(f"{below.names[place]}  {place}  this is an artifact and has no records; its files:")
+            artifact = get_artifact(place)
+            print("".join(f"  {name}\n" for name in sorted(artifact.files if artifact else ())))
+        return
     if not found:
         raise UserError(
             f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
@@ -44,7 +52,7 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
     for sealed in found:
         if any(name not in _columns(sealed, side) for name, _ in conditions):
             continue
-        held = f"{sealed.records} records in {len(sealed.shards)} shards"
+        held = f"{plural(sealed.records, 'record')} in {plural(len(sealed.shards), 'shard')}"
         if side != "data":
             held = f"{sum(entry['rows'] for entry in sealed.seal[side])} in {side}; {held}"
         head = f"{escaped(f'{sealed.name}  {sealed.url}')}  {held}\n"

@@ -19,6 +19,7 @@ from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run
 from gristmill.shards import checked, disk, store
 from gristmill.shards.errors import UserError
+from gristmill.shards.wording import sentences
 
 PLAN = "plan.json"  # below OUT: the latest estimate
 ANSWER_WITHIN = 20.0  # seconds until a storage must have answered
@@ -57,9 +58,7 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
     try:
         return Common.model_validate({"recipe": command, "out": out, **values})
     except ValidationError as error:
-        wrong = error.errors()[0]
-        expected = wrong["msg"].removeprefix("Input should be ")
-        raise UserError(f"{wrong['loc'][0]}: {wrong['input']!r} is not right; expected {expected}") from None
+        raise UserError("; ".join(sentences(error, Common))) from None
 
 
 def check_storage(loaded: Loaded) -> None:
@@ -145,6 +144,7 @@ def _bucket(url: str) -> str:
 def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
     """Run or resume a recipe and write its report; return the run, and whether there was anything to do."""
     from gristmill.pipelines.provenance import add_provenance
+    from gristmill.pipelines.report.report import Report
     from gristmill.pipelines.report.write import write_report
 
     common = loaded.common
@@ -160,13 +160,19 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
     begun = time.perf_counter()
     with leased(run, functools.partial(check_nodes, common)):
         report = loaded.run(loaded.config, run)
+        if not isinstance(report, Report):
+            given = "None" if report is None else type(report).__name__
+            raise UserError(
+                f"recipe {loaded.recipe}: run(config, run) returned {given}; expected a {Report.__module__}.Report. "
+                "What it made is kept"
+            )
         fresh = any(not entry.kept for entry in run.trace)
         actual: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 3)}
         for entry in run.trace:
             if not entry.kept:
                 part = actual.setdefault(entry.name, {"seconds": 0.0})
                 part["seconds"] = round(part["seconds"] + entry.seconds, 3)
-        add_provenance(report, run)
+        add_provenance(report, run, common.runner)
         report.plan = {"estimate": estimate(common.out), "actual": actual}
         written = write_report(common.out, report)
         written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished

@@ -13,6 +13,7 @@ from gristmill.cluster.fleet.slurm import slurm
 from gristmill.pipelines import config
 from gristmill.shards.errors import UserError
 from gristmill.shards.safe_text import secret_in
+from gristmill.shards.wording import nearest, or_else
 
 DEFAULT = "configs/fleet.yaml"
 KINDS: dict[str, Callable[[Fleet], str]] = {
@@ -29,8 +30,8 @@ def render(kind: str, arguments: Sequence[str] = ()) -> str:
         UserError: an unknown kind, an invalid fleet, or a manifest that would contain a secret of the environment.
     """
     if kind not in KINDS:
-        near = config.nearest(kind, KINDS)
-        raise UserError(f"{kind!r} is not a kind of manifest{near}; expected one of {', '.join(KINDS)}")
+        rest = or_else(nearest(kind, KINDS), f"one of {', '.join(KINDS)}")
+        raise UserError(f"{kind!r} is not a kind of manifest{rest}")
     given = list(arguments)
     path = given.pop(0) if given and "=" not in given[0] else DEFAULT
     text = KINDS[kind](read_fleet(path, given))

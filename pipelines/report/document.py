@@ -15,7 +15,7 @@ from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.report.tables import label_of, summary
 
 # Measured anew by a rerun of the same work; only a change of the rest makes a report be rewritten.
-_VOLATILE = ("plan", "versions", "identity")
+_VOLATILE = ("plan", "run", "versions", "identity")
 
 
 def to_json(report: Report, page: bytes = b"") -> bytes:
@@ -43,6 +43,7 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
         "digests": report.digests,
         "records": [asdict(flow) for flow in report.records],
         "plan": report.plan,
+        "run": report.run,
         "versions": report.versions,
         "lineage": [asdict(node) for node in report.lineage],
         "grids": [grid.to_json() for grid in report.grids],

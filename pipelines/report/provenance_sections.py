@@ -111,12 +111,19 @@ def lineage_section(report: Report) -> str:
 
 
 def recipe_section(report: Report) -> str:
-    """Show the settings and the versions of the software."""
+    """Show the settings, those of the run, and the versions of the software."""
     made = ""
     if report.recipe:
         settings = json.dumps(dict(report.recipe), indent=2, ensure_ascii=False, default=str)
         made += f"<details><summary>The recipe's settings</summary><pre>{escape(settings)}</pre></details>"
+    if report.run:
+        rows = [[escape(name), escape(_written(value))] for name, value in report.run.items()]
+        made += f'<div class="slim">{table(["Setting of the run", "Value"], rows)}</div>'
     if report.versions:
         rows = [[escape(name), escape(str(version))] for name, version in report.versions.items()]
         made += f'<div class="slim">{table(["Software", "Version"], rows)}</div>'
     return made
+
+
+def _written(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

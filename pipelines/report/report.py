@@ -231,6 +231,7 @@ class Report:
     digests: dict[str, str] = field(default_factory=dict)
     # {"estimate": {...}, "actual": {...}}: numbers by name, or by step and then name.
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)  # seed, seeds and runner of the run that made it
     versions: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[ExampleTexts] = ()
     notes: Sequence[str] = ()

@@ -12,7 +12,6 @@ from gristmill.pipelines.report.tables import (
     colour_of,
     count,
     dot,
-    inline,
     label_of,
     shown,
     systems,
@@ -34,7 +33,7 @@ def facts(report: Report) -> str:
         css = measure.verdict(row.low, row.high)
         cards.append(
             f"<div><dt>{escape(shown(report, test_set))} {escape(label_of(report, measure))}, "
-            f"against {escape(inline(shown(report, report.baseline)))}</dt>"
+            f"against {escape(shown(report, report.baseline))}</dt>"
             f'<dd class="{css}">{change(row.value)}<small>{change(row.low)} to {change(row.high)}</small></dd></div>'
         )
     return f'<dl class="facts">{"".join(cards)}</dl>' if cards else ""
@@ -77,7 +76,7 @@ def _figures(report: Report, measure: Measure) -> str:
     how = f" by bootstrap, resampling {' or '.join(sorted(ways))}" if ways else ""
     hint = f"{name} with its 95% interval{how}; small dots are seeds."
     if report.baseline in systems(report):
-        hint += f" The dashed rule is the {inline(shown(report, report.baseline))}."
+        hint += f" The dashed rule is the {shown(report, report.baseline)}."
     hint += " Each panel has its own scale"
     if measure.better:
         hint += f"; {'less' if measure.better == 'lower' else 'more'} is better"
@@ -108,7 +107,7 @@ def _result_table(report: Report) -> str:
     heads = [label_of(report, m) + (" (95% interval)" if m.interval and not m.unit.signed else "") for m in columns]
     notes = ["Mean over seeds."]
     notes += ["The best value of a column is in bold."] if marked else []
-    base = inline(shown(report, report.baseline))
+    base = shown(report, report.baseline)
     notes += [measure.note.replace("{baseline}", base) for measure in columns if measure.note]
     return table(["System", *map(escape, heads)], rows, escape(" ".join(notes)))
 

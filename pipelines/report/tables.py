@@ -16,14 +16,9 @@ def shown(report: Report, name: str) -> str:
     return report.labels.get(name) or name.replace("_", " ")
 
 
-def inline(label: str) -> str:
-    """Return a label for use inside a sentence: a word's initial capital becomes lower case, acronyms stay."""
-    return label[:1].lower() + label[1:] if label.partition(" ")[0][1:].islower() else label
-
-
 def label_of(report: Report, measure: Measure) -> str:
     """Return a measure's label, with the baseline's name filled in."""
-    return measure.label.replace("{baseline}", inline(shown(report, report.baseline)))
+    return measure.label.replace("{baseline}", shown(report, report.baseline))
 
 
 def change(value: float | None) -> str:
@@ -95,9 +90,9 @@ def summary(report: Report) -> str:
     mine, base = (report.find(name, test_set, measure.name) for name in (system, report.baseline))
     if mine is None or base is None:
         return ""
-    where, mine_name, base_name = (inline(shown(report, name)) for name in (test_set, system, report.baseline))
+    where, mine_name, base_name = (shown(report, name) for name in (test_set, system, report.baseline))
     sentence = (
-        f"On {' '.join(filter(None, (where, report.tested)))}, the {inline(label_of(report, measure))} of {mine_name} "
+        f"On {' '.join(filter(None, (where, report.tested)))}, the {label_of(report, measure)} of {mine_name} "
         f"is {measure.show(mine.value)} against {measure.show(base.value)} for {base_name}"
     )
     moved = report.find(system, test_set, measure.relative().name)

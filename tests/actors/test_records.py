@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as h_settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from gristmill.actors import records
 from gristmill.actors.records import Filter, PerRecord, filter_records, map_records
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards import names
+from gristmill.shards import stage as stages
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
-from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.errors import RejectRecord, SettingsError, UserError
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import BatchLimits, Stage
 from gristmill.shards.step import Step
@@ -126,9 +126,9 @@ def test_a_function_is_an_actor_under_its_name() -> None:
     assert worked(stage, ["a", "on"]).rejects[0]["reason"].to_pylist() == ["shorter than 2"]
     assert too_short.function("a", least=1) is None
     for wrong in ({"least": "many"}, {"most": 3}):
-        with pytest.raises(ValidationError):
+        with pytest.raises(SettingsError):
             too_short.Settings(**wrong)
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         ends.Settings()  # `left` has no default
 
 
@@ -174,7 +174,52 @@ def test_functions_that_name_no_columns_are_refused() -> None:
         map_records(lambda text: text)
 
 
-@pytest.mark.parametrize("module", [records, names])
+def test_settings_go_to_a_stage_in_their_class() -> None:
+    expected = r"too_short.stage\(too_short.Settings\(least=4\)\)"
+    with pytest.raises(TypeError, match=f"^too_short: least is a setting; expected {expected}$"):
+        too_short.stage(least=4)
+    with pytest.raises(TypeError, match=r"'least': 4\}; expected .*stage\(too_short.Settings\(least=...\)\)$"):
+        too_short.stage({"least": 4})
+    with pytest.raises(TypeError, match="laest=4 is neither a setting nor an artifact; expected one of the settings"):
+        too_short.stage(laest=4)
+    with pytest.raises(TypeError, match=r"expected an instance of LengthSettings: TooShort.stage\(LengthSettings"):
+        TooShort.stage(3)
+    assert too_short.stage(too_short.Settings(least=4)).params.least == 4
+
+
+def test_every_setting_of_a_function_has_a_type() -> None:
+    @filter_records
+    def untyped(text, *, least=3):
+        return None
+
+    for wrong in ("many", 2.5):
+        with pytest.raises(ValueError, match="least"):
+            untyped.Settings(least=wrong)
+    for signature in ("text, *, least", "text, *, least=None"):
+        with pytest.raises(UserError, match="the setting least has no type; expected an annotation"):
+            filter_records(eval(f"lambda {signature}: None"))
+
+
+def test_the_return_annotation_is_checked() -> None:
+    def yes(text: str) -> bool: ...
+    def number(text: str) -> int | None: ...
+    def names_it(text: str) -> str: ...
+    def plain(text): ...
+    def row(text: str) -> dict[str, str]: ...
+
+    for wrong in (yes, number, row):
+        with pytest.raises(UserError, match=r": returns .* by its annotation; expected str \| None"):
+            filter_records(wrong)
+    for right in (names_it, plain):
+        filter_records(right)
+    adds = [pa.field("first", pa.string())]
+    with pytest.raises(UserError, match="yes: returns bool by its annotation; expected a mapping"):
+        map_records(adds=adds)(yes)
+    for right in (row, plain):
+        map_records(adds=adds)(right)
+
+
+@pytest.mark.parametrize("module", [records, names, stages])
 def test_the_examples_hold(module) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0

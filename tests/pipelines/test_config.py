@@ -8,7 +8,8 @@ import pytest
 from gristmill.pipelines import config
 from gristmill.pipelines.config import load, load_saved, save
 from gristmill.shards import canonical
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
+from gristmill.shards.settings import Settings
 
 
 def test_overrides_lists_and_interpolation(recipe: Path) -> None:
@@ -60,6 +61,45 @@ def test_errors_name_the_path(recipe: Path, overrides: list[str], message: str) 
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_sentence_says_no_more_than_it_must(recipe: Path) -> None:
+    ends = {
+        "recrds=3": ", did you mean 'records'? Expected one of",
+        "records=many": "records: 'many' is not right; expected a valid integer",
+        "records=null": "records: nothing is given; expected a valid integer",
+        "shape.mode=loudly": "'loudly' is not right, did you mean 'loud'? Expected '",
+    }
+    for override, end in ends.items():
+        with pytest.raises(UserError) as caught:
+            load(str(recipe), [override])
+        assert end in str(caught.value)
+        assert "unable" not in str(caught.value)
+
+
+def test_settings_made_in_python_are_checked_in_the_same_words() -> None:
+    class Inner(Settings):
+        size: int = 3
+
+    class Outer(Settings):
+        inner: Inner = Inner()
+        name: str
+
+    cases = {
+        "Outer: inner.size: 'x' is not right; expected a valid integer": {"name": "a", "inner": {"size": "x"}},
+        "Outer: inner.sise: there is no such setting, did you mean 'size'? Expected one of size": {
+            "name": "a",
+            "inner": {"sise": 1},
+        },
+        "Outer: name: this setting is missing; it has no default": {},
+    }
+    for message, values in cases.items():
+        with pytest.raises(SettingsError) as caught:
+            Outer(**values)
+        assert str(caught.value) == message
+    with pytest.raises(UserError, match=r"^Inner: size: 2.5 is not right; expected a valid integer$"):
+        Inner().but(size=2.5)
+    assert isinstance(caught.value, ValueError)  # so that a check within a check is reported at its place
 
 
 def test_every_mistake_is_reported(recipe: Path) -> None:

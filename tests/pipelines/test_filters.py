@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.actors.records import filter_records
+from gristmill.actors.records import filter_records, map_records
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.filters import ActorSettings
 from gristmill.pipelines.run import Run
@@ -30,6 +30,11 @@ def long_pair(source: str, target: str, *, most: int = 3) -> str | None:
 @filter_records
 def short(duration: float, *, least: float) -> str | None:
     return "short" if duration < least else None
+
+
+@map_records
+def words(text: str) -> int:
+    return len(text.split())
 
 
 def own(most: int, **more: object) -> dict[str, object]:
@@ -69,6 +74,12 @@ def test_pairs_and_texts_of_the_domain_are_filtered(tmp_path: Path) -> None:
     assert 0 < made.pairs.records < plain.pairs.records
     assert 0 < made.source.records < plain.source.records
     assert made.parts.digest == plain.parts.digest
+
+
+@pytest.mark.parametrize("name", [f"{__name__}:words", f"{__name__}:own", "gristmill.actors.records:PerRecord"])
+def test_what_filters_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is not a filter; expected a class such as"):
+        ActorSettings(actor=name)
 
 
 def test_an_actor_is_given_once() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.pipelines.command.launch import carry_out
 from gristmill.pipelines.config import load
+from gristmill.pipelines.progress import RunProgress
 from gristmill.shards import names
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
@@ -89,7 +91,7 @@ WRONG = {
     "form": ("{actor: one_file}", "filters[0]: 'one_file' is not the name of a class or function; expected"),
     "key": (
         "{actor: 'one_file:long_winded', settings: {mots: 3}}",
-        "filters[0]: settings.mots: there is no such setting, did you mean 'most'?; expected one of most",
+        "filters[0]: settings.mots: there is no such setting, did you mean 'most'? Expected one of most",
     ),
     "value": (
         "{actor: 'one_file:long_winded', settings: {most: many}}",
@@ -132,6 +134,63 @@ def test_a_missing_recipe_is_reported_in_one_sentence(clean: Path) -> None:
         load("mine.yaml")
 
 
+RECIPE_FAULTS = {
+    "settings": (
+        "class Config: ...\ndef run(config, run): ...\n",
+        "Config and run, the first a subclass of gristmill",
+    ),
+    "nothing": ("\n", "'own_fault' is not a recipe; expected a module with Config"),
+    "syntax": ("import json\nnot python here(\n", r"cannot be imported: SyntaxError: .* \(.*own_fault.py, line 2\)"),
+    "missing": (
+        "import json\nimport no_such_package\n",
+        r"cannot be imported: .*no_such_package",
+    ),
+    "raises": ("import json\n\njson.loads('{')\n", r"cannot be imported: JSONDecodeError: .* \(.*, line \d+\)"),
+    "exits": ("raise SystemExit(3)\n", r"cannot be imported: SystemExit: 3 \(.*own_fault.py, line 1\)"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), RECIPE_FAULTS.values(), ids=RECIPE_FAULTS)
+def test_a_module_that_is_no_recipe_is_reported_in_one_sentence(clean: Path, text: str, message: str) -> None:
+    (clean / "own_fault.py").write_text(text)
+    (clean / "mine.yaml").write_text("recipe: own_fault\n")
+    with pytest.raises(UserError, match=message) as caught:
+        load("mine.yaml")
+    assert len(str(caught.value).splitlines()) == 1
+    sys.modules.pop("own_fault", None)
+
+
+def test_a_recipe_named_as_a_bundled_one_is_ambiguous(clean: Path) -> None:
+    (clean / "rerank").mkdir()  # an output
+    (clean / "distill.py").write_text("print('a script')\n")
+    (clean / "mine.yaml").write_text("recipe: rerank\n")
+    assert load("mine.yaml").module.__name__ == "gristmill.pipelines.requests.rerank"
+    (clean / "rerank.py").write_text((clean / "one_recipe.py").read_text())
+    with pytest.raises(UserError, match=r"'rerank' is both a recipe of Gristmill and .*rerank.py; expected"):
+        load("mine.yaml")
+    (clean / "mine.yaml").write_text("recipe: gristmill.pipelines.requests.rerank\n")
+    assert load("mine.yaml").module.__name__ == "gristmill.pipelines.requests.rerank"
+
+
+def test_a_module_hidden_by_an_installed_one_is_named(clean: Path) -> None:
+    (clean / "json.py").write_text("from gristmill.actors.records import Filter\n")
+    load("hello.yaml")
+    with pytest.raises(UserError, match=r"json has no Filter \(it is .*__init__.py, which hides .*json.py; expected"):
+        names.named("json:Filter")
+    (clean / "mine.yaml").write_text("recipe: json\n")
+    with pytest.raises(UserError, match=r"'json' is not a recipe \(it is .* hides .*json.py"):
+        load("mine.yaml")
+
+
+def test_a_recipe_that_returns_no_report_is_told_so(clean: Path) -> None:
+    text = (clean / "one_recipe.py").read_text().replace("return Report(", "return dict(")
+    (clean / "own_fault.py").write_text(text)
+    (clean / "mine.yaml").write_text("recipe: own_fault\nout: out\nrunner: inprocess\n")
+    with pytest.raises(UserError, match=r"recipe own_fault: run\(config, run\) returned dict; expected a .*Report"):
+        carry_out(load("mine.yaml"), RunProgress())
+    sys.modules.pop("own_fault", None)
+
+
 def test_the_users_folder_hides_nothing_and_its_loaded_modules_are_known(clean: Path) -> None:
     (clean / "json.py").write_text("raise ImportError('not this one')\n")
     load("hello.yaml")
@@ -150,3 +209,5 @@ def test_a_bundled_config_is_found_by_its_name(clean: Path) -> None:
         UserError, match=r"there is no such recipe file; expected .* bundled one: bootstrap-lm, .*rerank"
     ):
         load("distil")
+    with pytest.raises(UserError, match=r"bundled one: .*, did you mean 'distill'\?$"):
+        load("configs/distil.yaml")

@@ -5,8 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
+from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.progress import LogProgress, RunProgress, TerminalProgress, clock
+from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import seal_tables
+from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import read_receipts
 from tests.pipelines.tiny import texts
 
@@ -53,3 +56,16 @@ def test_bars_on_a_terminal(tmp_path) -> None:
 )
 def test_spans_of_time(seconds: float | None, text: str) -> None:
     assert clock(seconds) == text
+
+
+def counted(settings, context, **inputs):
+    return {"files": {"n.txt": b"1"}}
+
+
+def test_fits_are_not_called_trainings(tmp_path) -> None:
+    stream = io.StringIO()
+    run = Run(str(tmp_path), InProcessRunner(), progress=LogProgress(stream))
+    run.train([TrainJob("count", counted, stepwise=False)])
+    run.train([TrainJob("again", counted, stepwise=False), TrainJob("model", counted)])
+    assert "count: fitting 1 artifact done" in stream.getvalue()
+    assert "again, model: fitting 1 artifact, training 1 model done" in stream.getvalue()

@@ -5,9 +5,13 @@ import json
 import pyarrow as pa
 import pytest
 
+from gristmill.actors.requests.folds import Folds
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.run import Run
 from gristmill.shards import store
 from gristmill.shards.dataset import find_sealed, open_sealed, row_totals, seal_tables
 from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.step import Step
 from tests.pipelines.tiny import TEXT, texts
 
 
@@ -73,3 +77,45 @@ def test_a_total_is_summed_in_the_order_of_rows() -> None:
     assert row_totals(pa.table({"duration": values})) == {"duration": 1.0}
     assert row_totals(pa.table({"duration": pa.array([], pa.float64())})) == {"duration": 0.0}
     assert row_totals(pa.table({"text": ["a"]}), ["duration"]) == {}
+
+
+BAD_IDS = {
+    "none": ({"text": ["x"]}, "a table has no column `id`"),
+    "repeated": ({"id": ["x", "y", "x"]}, "3 records have 2 ids, 'x' is repeated"),
+    "null": ({"id": ["x", None]}, "the id of 1 of 2 records is null"),
+    "numbers": ({"id": [1, 2]}, "the column `id` holds int64"),
+}
+
+
+@pytest.mark.parametrize(("columns", "message"), BAD_IDS.values(), ids=BAD_IDS)
+def test_records_that_cannot_be_told_apart_are_refused(tmp_path, columns, message: str) -> None:
+    run = Run(str(tmp_path), InProcessRunner())
+    for make in (
+        lambda: run.table("texts", pa.table(columns)),
+        lambda: run.source("texts", lambda: iter([pa.table(columns)]), {}),
+        lambda: run.source("texts", lambda: iter([pa.table({"id": ["z"]}), pa.table(columns)]), {"v": 2}),
+    ):
+        with pytest.raises(UserError, match=f"^texts: {message}; expected a column `id` with a distinct text for each"):
+            make()
+    ids = pa.chunked_array([["a"], ["b"]], pa.large_string())
+    assert run.table("large", pa.table({"id": ids})).records == 2
+    assert run.table("none", pa.table({"id": pa.array([], pa.string())})).records == 0
+
+
+def test_slips_in_python_are_sentences(tmp_path) -> None:
+    run = Run(str(tmp_path), InProcessRunner())
+    with pytest.raises(TypeError, match=r"^texts: list is not a table; expected a pyarrow.Table, as of pa.Table.fr"):
+        run.table("texts", [{"id": "a"}])
+    with pytest.raises(TypeError, match=r"^texts: dict is not a table"):
+        run.source("texts", lambda: iter([{"id": ["a"]}]), {})
+    texts = run.table("texts", pa.table({"id": ["a"], "text": ["on"]}))
+    slips = {
+        "stages are one stage, folds; expected a tuple": (Folds.stage(), texts),
+        "Folds is not a stage; expected Folds.stage": ((Folds,), texts),
+        "stages are <class .*Folds'>; expected a tuple of stages": (Folds, texts),
+        "3 is not a stage; expected what an actor's": ((3,), texts),
+        "the input is '.*'; expected a sealed set": ((Folds.stage(),), texts.url),
+    }
+    for message, (stages, given) in slips.items():
+        with pytest.raises(TypeError, match=f"^step dealt: {message}"):
+            Step("dealt", stages, given)

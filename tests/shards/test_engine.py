@@ -170,9 +170,11 @@ def test_a_stopped_step_resumes_once_fixed(tmp_path, monkeypatch: pytest.MonkeyP
     root = str(tmp_path)
     special = dict.fromkeys(range(6), "break")
     step = Step("upper", (upper(),), source(root, special=special), cut=Cut(rows=2))
-    for requeue in (False, False, True):  # unless fixed, it stops again
-        with pytest.raises(TooManyQuarantined, match="2 x upper: ValueError: this record breaks"):
+    for requeue, earlier in ((False, False), (False, True), (True, False)):  # unless fixed, it stops again
+        with pytest.raises(TooManyQuarantined, match="2 x upper: ValueError: this record breaks") as stopped:
             run_step(step, root, InProcessRunner(), 0, requeue=requeue)
+        assert ("broke in an earlier run and were not tried again" in str(stopped.value)) is earlier
+        assert "`gristmill requeue`, or from Python with Run(..., requeue=True)" in str(stopped.value)
     monkeypatch.setenv("TINY_MENDED", "1")
     heard = Counting()
     made = run_step(step, root, InProcessRunner(), 0, heard, requeue=True)

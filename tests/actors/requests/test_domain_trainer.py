@@ -6,7 +6,6 @@ import json
 
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.requests.domain_trainer import DomainTraining, _counts, _rows, train
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
@@ -16,7 +15,7 @@ from gristmill.models.requests.linear import LinearSettings
 from gristmill.models.requests.neural import NeuralSettings
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.schema import REQUESTS
 from tests.models.requests.domain_examples import TEMPLATES, requests
@@ -149,7 +148,7 @@ def test_wrong_settings_are_refused():
         (lambda: LinearSettings(negatives=0), "negatives"),
         (lambda: NeuralSettings(dropout=1), "dropout"),
     ):
-        with pytest.raises(ValidationError, match=word):
+        with pytest.raises(SettingsError, match=word):
             wrong()
 
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.requests.folds import TEST, Folds, FoldSettings, normalised
+from gristmill.shards.errors import SettingsError
 
 
 def drawn(texts: list[str], seed: int = 0, parts: list[str | None] | None = None, **settings: object) -> list[int]:
@@ -64,5 +64,5 @@ def test_texts_are_compared_as_words(text: str, expected: str) -> None:
 
 def test_folds_that_cannot_be_are_refused() -> None:
     for settings in ({"folds": 1}, {"test_share": 1.0}, {"test_share": -0.1}):
-        with pytest.raises(ValidationError, match=r"folds|test_share"):
+        with pytest.raises(SettingsError, match=r"folds|test_share"):
             FoldSettings(**settings)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.requests.lambdarank import Lambdarank, LambdarankSettings, LambdarankTraining, train
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.step import Step
 from tests.actors.requests.test_rerank import as_table, records
@@ -59,7 +58,7 @@ def test_such_a_list_among_those_to_learn_from_is_one_sentence(tmp_path) -> None
 
 def test_wrong_settings_are_refused() -> None:
     for wrong in ({"suffixes": {"softmax": ""}}, {"suffixes": {}, "columns": ()}, {}):
-        with pytest.raises(ValidationError):
+        with pytest.raises(SettingsError):
             LambdarankSettings(**wrong)
-    with pytest.raises(ValidationError, match="colums"):
+    with pytest.raises(SettingsError, match="colums"):
         LambdarankTraining(colums=("hour",))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.requests.parsing import ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import LISTED, list_requests
@@ -16,6 +15,7 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
+from gristmill.shards.errors import SettingsError
 from gristmill.shards.index import Cut
 from gristmill.shards.schema import REQUEST_FIELDS
 from gristmill.shards.step import Step
@@ -207,7 +207,7 @@ def test_no_record_is_lost(tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_errors() -> None:
-    with pytest.raises(ValidationError, match="'fold' is a column of every request"):
+    with pytest.raises(SettingsError, match="'fold' is a column of every request"):
         RequestParsingSettings(context={"fold": "number"})
 
 

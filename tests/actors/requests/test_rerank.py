@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.requests.rerank import (
     Rerank,
@@ -20,7 +19,7 @@ from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
 from gristmill.models.requests.rerankers import DomainReranker, HypothesisError, Numeric, Reranker
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.schema import HYPOTHESES_FIELDS, HYPOTHESIS
 
@@ -273,5 +272,5 @@ def test_data_that_do_not_fit_are_refused(data, tmp_path, change, message):
 
 @pytest.mark.parametrize("wrong", [{"negatives": 0}, {"negatives": 3}, {"loss": "R0"}, {"l2": -1}, {"semer": 1}])
 def test_settings_that_are_refused(wrong):
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
         settings(**wrong)

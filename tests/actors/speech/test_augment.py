@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from pydantic import ValidationError
 
 from gristmill.actors import audio
 from gristmill.actors.speech import augment
@@ -22,7 +21,7 @@ from gristmill.actors.speech.banks import (
 )
 from gristmill.models.speech import mixing, rerecord
 from gristmill.models.speech.rooms import LEAD
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.stage import Stage
 
 RATE = 8000
@@ -197,7 +196,7 @@ def test_rerecording_is_another_simulator(banks):
 def test_mistakes(banks, tmp_path):
     noise, room, _ = banks
     for mistake in ({"snr": (10, 0)}, {"noises": (3, 1)}, {"copies": 0}, {"split": "dev"}):
-        with pytest.raises(ValidationError, match=next(iter(mistake))):
+        with pytest.raises(SettingsError, match=next(iter(mistake))):
             AugmentSettings(**mistake)
     with pytest.raises(UserError, match="up to 5 requested"):
         _stage(noise, room, noises=(1, 5)).build(0)

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.audio import audio_bytes, decode
 from gristmill.actors.speech import synthesise
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings, check_voices
 from gristmill.actors.speech.voices import TEST_VOICES, TRAIN_VOICES, Voice, VoiceChoice, voices_of
 from gristmill.pipelines.generated.spoken_requests import PARTS, SENTENCES, requests
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 DIGEST = """
@@ -172,6 +171,6 @@ def test_voice_specs() -> None:
     assert Voice.parse("espeak:en-gb-x-rp+f2") == Voice("espeak", "en-gb-x-rp+f2")
     with pytest.raises(ValueError, match="not a voice"):
         Voice.parse("espeak:en us")
-    with pytest.raises(ValidationError, match="sampling_rate"):
+    with pytest.raises(SettingsError, match="sampling_rate"):
         SpeakSettings(sampling_rate=100)
     assert isinstance(Speak.stage().build(0), Speak)

@@ -6,7 +6,6 @@ import threading
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.audio import audio_array, encode
 from gristmill.actors.speech.features import LogMel, ragged
@@ -23,7 +22,7 @@ from gristmill.models.speech.topk import TopKInfo
 from gristmill.models.speech.units import UNITS_FILE, characters
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 
 SETTINGS = FeatureSettings(sampling_rate=8000, n_mels=12)
 UNITS = characters(["ab cd"])
@@ -236,7 +235,7 @@ def test_phases_that_the_data_do_not_serve_are_refused(sets, context, given, mes
     ],
 )
 def test_phases_that_make_no_sense_are_refused(given, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingsError, match=message):
         AcousticTraining(phases=[given])
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.text import embed
 from gristmill.actors.text.embed import EmbedderSettings, embedder_stage
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.schema import TEXTS
 from tests.actors.text.embedders import make_embedder
 
@@ -91,7 +90,7 @@ def test_buckets_have_similar_lengths_and_are_bounded() -> None:
     ],
 )
 def test_mistakes(settings: dict, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingsError, match=message):
         EmbedderSettings(**settings)
 
 

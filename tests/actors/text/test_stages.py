@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.actors.text import choose, confuse
 from gristmill.actors.text.parts import Subset, SubsetSettings, TextParts, TextPartSettings
 from gristmill.actors.text.spoken import Spoken, SpokenSettings, SpokenTranslations, SpokenTranslationsSettings
 from gristmill.models.text.confusions import ChannelSettings
 from gristmill.shards.artifact import put_artifact
+from gristmill.shards.errors import SettingsError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import TRANSLATIONS_FIELD
 
@@ -63,7 +63,7 @@ def test_equal_texts_are_in_one_part_and_small_shares_are_within_large_ones() ->
     ("dev", "test", "message"), [(0.0, 0.2, "greater than 0"), (0.5, 0.5, "expected a sum below 1")]
 )
 def test_shares_that_leave_no_training_are_rejected(dev: float, test: float, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingsError, match=message):
         TextPartSettings(dev=dev, test=test)
 
 

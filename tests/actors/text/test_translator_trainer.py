@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
@@ -19,7 +18,7 @@ from gristmill.models.text.translator import load_translator
 from gristmill.models.text.translator_units import TranslatorUnitSettings, fit_units
 from gristmill.pipelines.command.sampling import Trial
 from gristmill.shards.artifact import get_artifact, put_artifact
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.job import TrainJob
 from tests.actors.text.translators import SMALL, sealed, sentences
 
@@ -221,7 +220,7 @@ def test_values_on_both_sides_are_trained_as_marks(pairs):
     ],
 )
 def test_wrong_settings_are_refused(more, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingsError, match=message):
         SMALL.but(**more)
 
 

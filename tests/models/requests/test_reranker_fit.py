@@ -2,13 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 from scipy.optimize import check_grad
 from scipy.special import softmax
 
 from gristmill.models.requests.reranker_fit import FitSettings, Objective, context_specs, fit, gate, joined, sample
 from gristmill.models.requests.rerankers import Categorical, Column, DomainReranker, Lists, Numeric, Reranker
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 
 DOMAINS = ("music", "video")
 
@@ -190,5 +189,5 @@ def test_refusals():
     with pytest.raises(UserError, match="no hypothesis of this domain"):
         fit("shop", sample(lists, "shop", ones(lists)), "R2")
     for name in ("l2", "semer_weight"):
-        with pytest.raises(ValidationError, match=name):
+        with pytest.raises(SettingsError, match=name):
             FitSettings(**{name: -1.0})

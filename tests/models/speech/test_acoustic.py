@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load, save
 
 from gristmill.models.speech.acoustic import STRIDES, AcousticModel, AcousticSettings
@@ -14,7 +13,7 @@ from gristmill.models.speech.checkpoint import load_acoustic, save_acoustic
 from gristmill.models.speech.features import FeatureSettings, log_mel
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.units import Units, characters, phonemes, sentencepiece
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 
 SMALL = {"channels": 4, "dim": 32, "layers": 2, "heads": 2, "kernel": 7}
 TEXTS = ["Play the Beatles", "don't stop", "set an alarm for seven", "what's the time"]
@@ -80,7 +79,7 @@ def test_a_checkpoint_describes_the_network_in_one_object():
 
 @pytest.mark.parametrize("sizes", [{"subsampling": 5}, {"encoder": "x"}, {"kernel": 4}, {"encoder": "gru", "dim": 33}])
 def test_impossible_sizes_are_refused(sizes):
-    with pytest.raises(ValidationError, match=list(sizes)[-1]):
+    with pytest.raises(SettingsError, match=list(sizes)[-1]):
         AcousticSettings(**sizes)
 
 

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from pydantic import ValidationError
 
 from gristmill.models.speech.features import FeatureSettings, FilterBankSettings
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 
 
 def test_the_json_of_the_settings_is_unchanged():
@@ -24,7 +23,7 @@ def test_the_json_of_the_settings_is_unchanged():
         ("{", "not readable"),
         ("[1]", "not readable"),
         ('{"n_mels": 2}', "n_mels"),
-        ('{"mels": 40}', "mels: Extra"),
+        ('{"mels": 40}', "mels: there is no such setting, did you mean 'n_mels'"),
     ],
 )
 def test_other_texts_are_refused_in_a_sentence(text, problem):
@@ -41,5 +40,5 @@ def test_a_band_must_fit_the_rate_of_the_corpus():
 
 
 def test_the_sampling_rate_is_no_setting_of_the_filter_bank():
-    with pytest.raises(ValidationError, match="sampling_rate"):
+    with pytest.raises(SettingsError, match="sampling_rate"):
         FilterBankSettings(**json.loads('{"sampling_rate": 8000}'))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from gristmill.models.speech.topk import (
     MAX_K,
@@ -17,7 +16,7 @@ from gristmill.models.speech.topk import (
     select,
     unflatten,
 )
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 
 
 def posteriors(frames: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -97,7 +96,7 @@ def test_a_coarser_grid_keeps_within_half_a_step() -> None:
 
 @pytest.mark.parametrize("k", [0, -1, MAX_K + 1])
 def test_k_out_of_range_is_refused(k: int) -> None:
-    with pytest.raises(ValidationError, match="than or equal to"):
+    with pytest.raises(SettingsError, match="than or equal to"):
         TopKSettings(k=k)
 
 

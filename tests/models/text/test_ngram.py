@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from gristmill.models.text.arpa import Arpa
 from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.models.text.ngram_counts import Vocabulary, count, merge
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from tests.models.text.kneser_ney import logprob, mass, reference, sample, table
 
 TEXT = sample(3)
@@ -93,7 +92,7 @@ def test_merged_counts_are_those_of_all_text() -> None:
     ],
 )
 def test_wrong_settings_are_refused(order: int, prune: tuple[int, ...], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingsError, match=message):
         NgramSettings(order=order, prune=prune)
 
 

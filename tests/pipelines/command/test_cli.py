@@ -12,7 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+
+from gristmill.shards.artifact import put_artifact
+from gristmill.shards.dataset import seal_tables
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,6 +51,7 @@ def test_a_run_writes_its_report_and_prints_the_path(gristmill, recipe, tmp_path
     assert "upper: sealed, 18 records, 1 rejected, 1 quarantined" in result.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_bytes())
     assert report["plan"]["actual"]["upper"]["seconds"] >= 0
+    assert report["run"] == {"seed": 0, "seeds": [0], "runner": "inprocess"}
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
 
 
@@ -126,6 +131,16 @@ def test_inspect_shows_records(gristmill, recipe, tmp_path) -> None:
     result = gristmill("inspect", tmp_path / "out", "--where", "colour=red")
     assert result.exit_code == 2
     assert "expected one of duration, id" in result.stderr
+
+
+def test_inspect_of_an_artifact_shows_its_files(gristmill, tmp_path) -> None:
+    put_artifact(str(tmp_path / "words" / "0f"), {"idf.json": b"{}", "notes.txt": b"x"}, {})
+    for place in (tmp_path / "words" / "0f", tmp_path / "words"):
+        result = gristmill("inspect", place)
+        assert result.exit_code == 0
+        assert "this is an artifact and has no records; its files:\n  idf.json\n  notes.txt\n" in result.stdout
+    seal_tables(str(tmp_path / "one"), "one", [pa.table({"id": ["a"]})])
+    assert "1 record in 1 shard\n" in gristmill("inspect", tmp_path / "one").stdout
 
 
 def test_inspect_describes_audio_and_writes_it(gristmill, tmp_path) -> None:

@@ -241,7 +241,7 @@ def test_page_shows_every_value(report):
 
 def test_summary_states_significance(report):
     page = "".join(parse(to_html(report)).text)
-    assert re.search(r"On noisy speech, the WER of student is [\d.]+% against [\d.]+% for clean teacher: ", page)
+    assert re.search(r"On noisy speech, the WER of student is [\d.]+% against [\d.]+% for Clean teacher: ", page)
     assert "fewer errors (95% interval" in page
     row = report.find("student", "noisy", "wer_relative")
     report.metrics[report.metrics.index(row)] = replace(row, high=0.1)
@@ -348,6 +348,11 @@ def test_empty_sections_are_left_out():
     parser = parse(page)
     assert "<section" not in page
     assert "A language model" in "".join(parser.text)
+
+
+def test_the_settings_of_the_run_are_on_the_page():
+    page = parse(to_html(Report(title="T", recipe={}, run={"seed": 7, "seeds": [1, 2], "runner": "ray"})))
+    assert {"7", "1, 2", "ray"} <= set(page.cells)
 
 
 def test_rewritten_only_when_results_change(report, tmp_path):

@@ -10,14 +10,13 @@ from pathlib import Path
 import fsspec
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
 from gristmill.pipelines.run import Run
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.schema import REQUEST_FIELDS
 
 Prepare = Callable[..., SealedSet]
@@ -166,7 +165,7 @@ def test_settings_are_typed() -> None:
         {"context": {"a": "text"}},
         {"context": {"text": "string"}},
     ):
-        with pytest.raises(ValidationError):
+        with pytest.raises(SettingsError):
             RequestCorpusSettings(**settings)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
 
 from gristmill.models.requests.linear import LinearSettings
 from gristmill.models.requests.neural import NeuralSettings
 from gristmill.pipelines.requests.systems import DomainSettings, _domain_job
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import SettingsError
 
 SPLIT = SealedSet("split", {"digest": "0", "schema": ""})
 
@@ -24,7 +24,7 @@ def test_the_family_decides_which_settings_there_are() -> None:
         ({"settings": 3}, "settings"),
         ({"family": "forest"}, "family"),
     ):
-        with pytest.raises(ValidationError, match=message):
+        with pytest.raises(SettingsError, match=message):
             DomainSettings(**wrong)
 
 

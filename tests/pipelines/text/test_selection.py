@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
@@ -23,7 +22,7 @@ from gristmill.pipelines.text.selection import (
 )
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.schema import PAIRS, TEXTS
 
 Select = Callable[..., SealedSet]
@@ -181,9 +180,9 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
         select_pairs(run, "chosen", pairs, pairs, SelectionSettings(share=0.01))
     with pytest.raises(UserError, match="has 0 vectors; expected text to compare with"):
         select_pairs(run, "chosen", pairs, pairs_of(run, np.zeros((2, DIM)), name="zero"), settings)
-    with pytest.raises(ValidationError, match="radius and share: expected one"):
+    with pytest.raises(SettingsError, match="radius and share: expected one"):
         SelectionSettings(share=0.1, radius=0.1)
-    with pytest.raises(ValidationError, match="radius: undefined for random selection"):
+    with pytest.raises(SettingsError, match="radius: undefined for random selection"):
         SelectionSettings(method="random", radius=0.1)
     with pytest.raises(UserError, match="embedder: gone is not a folder"):
         check_selection(SelectionSettings(embedder="gone"))
