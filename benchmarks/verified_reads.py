@@ -1,0 +1,140 @@
+"""The cost of comparing what is read with its digest: a step over audio shards, with the comparison and without.
+
+    python benchmarks/verified_reads.py FOLDER --gb 10         # FOLDER: a path or URL; needs twice the room
+    python benchmarks/verified_reads.py s3://bucket/x --gb 1
+
+Speech-like FLAC is sealed in shards; log-mel features are made of it, and two of its columns are read. Each is done with
+and without the comparison, in turns; seconds are of this process's CPU. The ratios, with the least and the largest of all
+pairs of turns, are printed as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+
+from gristmill.actors.speech.features import LogMel
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.speech.features import FeatureSettings
+from gristmill.shards import checked, parquet, store
+from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
+from gristmill.shards.engine import run_step
+from gristmill.shards.schema import AUDIO
+from gristmill.shards.step import Step
+
+RATE, SECONDS, DISTINCT = 16000, 10.0, 40
+SHARD = 64 << 20  # bytes
+
+
+def voices() -> list[np.ndarray]:
+    """Return some utterances without their noise: harmonics under a changing envelope."""
+    made = []
+    for number in range(DISTINCT):
+        rng = np.random.default_rng(number)
+        t = np.arange(int(RATE * SECONDS)) / RATE
+        pitch = 90 + 150 * rng.random() + 10 * np.sin(2 * np.pi * 3 * t)
+        voice = sum(np.sin(2 * np.pi * k * np.cumsum(pitch) / RATE) / k for k in range(1, 12))
+        made.append(0.2 * np.clip(np.sin(2 * np.pi * 2.5 * t + rng.random()), 0.05, None) * voice)
+    return made
+
+
+def encoded(voice: np.ndarray, seed: int) -> bytes:
+    """Return the FLAC of an utterance with noise of its own, so that no two are equal."""
+    samples = voice + 0.01 * np.random.default_rng(seed).standard_normal(len(voice))
+    out = io.BytesIO()
+    soundfile.write(out, samples.astype(np.float32), RATE, format="FLAC", subtype="PCM_16")
+    return out.getvalue()
+
+
+def corpus(url: str, size: float) -> SealedSet:
+    """Seal shards of ``size`` bytes in all."""
+    sounds = voices()
+    rows = SHARD // len(encoded(sounds[0], 0))
+    schema = pa.schema([("id", pa.string()), ("audio", AUDIO), ("text", pa.string()), ("duration", pa.float64())])
+
+    def tables() -> Iterator[pa.Table]:
+        for shard in range(max(1, round(size / SHARD))):
+            records = [
+                {
+                    "id": f"u/{shard:05d}/{row:05d}",
+                    "audio": {"bytes": encoded(sounds[row % DISTINCT], shard * rows + row), "path": None},
+                    "text": f"turn the light in room {row} on",
+                    "duration": SECONDS,
+                }
+                for row in range(rows)
+            ]
+            yield pa.Table.from_pylist(records, schema=schema)
+
+    return seal_tables(url, "audio", tables())
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Read as if nothing were compared."""
+    opened = pq.ParquetFile
+
+    def plain(*args: object, **kwargs: object) -> pq.ParquetFile:
+        return opened(*args, **{**kwargs, "page_checksum_verification": False})
+
+    with (
+        mock.patch.object(checked, "read_file", lambda url, sha, size=None: store.read_bytes(url)),
+        mock.patch.object(checked, "compare", lambda data, *_: data),
+        mock.patch.object(parquet.pq, "ParquetFile", plain),
+    ):
+        yield
+
+
+def measure(work: Callable[[int], None], turns: int) -> dict[str, float]:
+    """Return the seconds of the work with and without the comparison, and their ratio over all pairs of turns."""
+    spent: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(turns):
+        for compares in (True, False) if turn % 2 else (False, True):
+            with contextlib.nullcontext() if compares else unchecked():
+                begun = time.process_time()
+                work(2 * turn + compares)
+                spent[compares].append(time.process_time() - begun)
+    ratios = [a / b for a, b in zip(spent[True], spent[False], strict=True)]
+    return {
+        "seconds_compared": float(np.median(spent[True])),
+        "seconds_plain": float(np.median(spent[False])),
+        "ratio": float(np.median(ratios)),
+        "low": min(ratios),
+        "high": max(ratios),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--gb", type=float, default=1.0)
+    parser.add_argument("--turns", type=int, default=3)
+    given = parser.parse_args()
+    folder = store.absolute(given.folder)
+    sealed = corpus(store.join(folder, "audio"), given.gb * 1e9)
+    settings = FeatureSettings(sampling_rate=RATE)
+
+    def features(number: int) -> None:
+        out = store.join(folder, f"turn_{number}")
+        run_step(Step("features", (LogMel.stage(settings),), open_sealed(sealed.url)), out, InProcessRunner(), 0)
+        store.remove(out)
+
+    def columns(number: int) -> None:
+        for table in open_sealed(sealed.url).tables(["id", "text"]):
+            assert table.num_rows
+
+    result = {"bytes": sum(entry.bytes for entry in sealed.shards), "turns": given.turns}
+    print(json.dumps({**result, "features": measure(features, given.turns), "columns": measure(columns, given.turns)}))
+
+
+if __name__ == "__main__":
+    main()
