@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` runs the main job on the embedded default, `make test` the tests, but for
+# Two commands do all the set-up: `make demo` runs the main job on speech that it synthesises, `make test` the tests, but for
 # those that take minutes each (two hosts, many kills, whole recipes on object storage): `make test-slow`.
 PYTHON ?= python3.11
 VENV ?= .venv

@@ -4,8 +4,8 @@
     python benchmarks/verified_reads.py s3://bucket/x --gb 1
 
 Speech-like FLAC is sealed in shards; log-mel features are made of it, and two of its columns are read. Each is done with
-and without the comparison, in turns; seconds are of this process's CPU. The ratios, with the least and the largest of all
-pairs of turns, are printed as JSON.
+and without the comparison, in turns; seconds are of this process's CPU. The ratios, with the least and the largest of
+all pairs of turns, are printed as JSON.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def corpus(url: str, size: float) -> SealedSet:
             records = [
                 {
                     "id": f"u/{shard:05d}/{row:05d}",
-                    "audio": {"bytes": encoded(sounds[row % DISTINCT], shard * rows + row), "path": None},
+                    "audio": {"bytes": encoded(sounds[row % len(sounds)], shard * rows + row), "path": None},
                     "text": f"turn the light in room {row} on",
                     "duration": SECONDS,
                 }

@@ -50,6 +50,10 @@ def named(name: str) -> Any:
     found: Any = named_module(module)
     for part in inner.split("."):
         if not hasattr(found, part):
+            if module == "__main__":
+                raise UserError(
+                    f"{name} is not in this process; expected it in a module of its own, which workers import"
+                )
             raise UserError(
                 f"{name}: {module} has no {inner}{hidden(module)}; expected the name of a class or function in it"
             )

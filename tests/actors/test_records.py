@@ -187,6 +187,11 @@ def test_settings_go_to_a_stage_in_their_class() -> None:
     assert too_short.stage(too_short.Settings(least=4)).params.least == 4
 
 
+def test_what_a_script_defines_is_not_in_workers() -> None:
+    with pytest.raises(UserError, match="^__main__:kept is not in this process; expected it in a module of its own"):
+        names.named("__main__:kept")
+
+
 def test_every_setting_of_a_function_has_a_type() -> None:
     @filter_records
     def untyped(text, *, least=3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,16 @@ def test_the_recipe_runs_with_its_filter_actor_and_training(place: Path) -> None
     wrong = call("run", place / "domains.yaml", "words.sise=3")
     assert wrong.exit_code == 2
     assert "did you mean 'size'" in wrong.output
+
+
+def test_the_script_uses_them_from_python(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.setattr(sys, "argv", ["from_python.py"])
+    runpy.run_path(str(place / "from_python.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "'text': 'lights on in the hall', 'words': 5}] {'too_short: fewer than 4 words': 1}" in printed
 
 
 def test_a_training_that_resumes_gives_the_same_model(place: Path) -> None:

@@ -28,7 +28,7 @@ class Config(Settings):
     """The recipe's settings."""
 
     corpus: RequestCorpusSettings = RequestCorpusSettings()
-    """Where requests come from, and the user's filters."""
+    """The requests: where they come from, and the filters applied to them."""
     words: WordSettings = WordSettings()
     training: DescentSettings = DescentSettings()
 

@@ -66,7 +66,7 @@ def train(settings: LinearTraining, context: TrainContext, *, data: str) -> dict
 
 
 class ClassifySettings(Settings):
-    """What is classified, and where the class goes."""
+    """The columns that the classifier reads and adds."""
 
     vector: str = "vector"
     """The column of vectors."""
