@@ -3,9 +3,9 @@
     python benchmarks/verified_reads.py FOLDER --gb 10         # FOLDER: a path or URL; needs twice the room
     python benchmarks/verified_reads.py s3://bucket/x --gb 1
 
-Speech-like FLAC is sealed in shards; log-mel features are made of it, and two of its columns are read. Each is done with
-and without the comparison, in turns; seconds are of this process's CPU. The ratios, with the least and the largest of
-all pairs of turns, are printed as JSON.
+Speech-like FLAC is sealed in shards; log-mel features are made of it, and two of its columns are read. Each is done
+with and without the comparison, in turns; seconds are of this process's CPU. The ratios, with the least and the largest
+of all pairs of turns, are printed as JSON.
 """
 
 from __future__ import annotations
