@@ -188,7 +188,7 @@ def test_settings_go_to_a_stage_in_their_class() -> None:
 
 
 def test_what_a_script_defines_is_not_in_workers() -> None:
-    with pytest.raises(UserError, match="^__main__:kept is not in this process; expected it in a module of its own"):
+    with pytest.raises(UserError, match=r"^__main__:kept is not in this process; expected it in a module of its own"):
         names.named("__main__:kept")
 
 
