@@ -98,6 +98,6 @@ def or_else(near: str, expected: str) -> str:
 
     Example:
         >>> or_else(", did you mean 'records'?", "one of records, seed"), or_else("", "a number")
-        (", did you mean 'records'? Expected one of records, seed", '; expected a number')
+        (", did you mean 'records'? (expected one of records, seed)", '; expected a number')
     """
-    return f"{near} Expected {expected}" if near else f"; expected {expected}"
+    return f"{near} (expected {expected})" if near else f"; expected {expected}"

@@ -65,10 +65,10 @@ def test_errors_name_the_path(recipe: Path, overrides: list[str], message: str) 
 
 def test_a_sentence_says_no_more_than_it_must(recipe: Path) -> None:
     ends = {
-        "recrds=3": ", did you mean 'records'? Expected one of",
+        "recrds=3": ", did you mean 'records'? (expected one of",
         "records=many": "records: 'many' is not right; expected a valid integer",
         "records=null": "records: nothing is given; expected a valid integer",
-        "shape.mode=loudly": "'loudly' is not right, did you mean 'loud'? Expected '",
+        "shape.mode=loudly": "'loudly' is not right, did you mean 'loud'? (expected '",
     }
     for override, end in ends.items():
         with pytest.raises(UserError) as caught:
@@ -87,7 +87,7 @@ def test_settings_made_in_python_are_checked_in_the_same_words() -> None:
 
     cases = {
         "Outer: inner.size: 'x' is not right; expected a valid integer": {"name": "a", "inner": {"size": "x"}},
-        "Outer: inner.sise: there is no such setting, did you mean 'size'? Expected one of size": {
+        "Outer: inner.sise: there is no such setting, did you mean 'size'? (expected one of size)": {
             "name": "a",
             "inner": {"sise": 1},
         },

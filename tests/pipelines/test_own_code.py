@@ -91,7 +91,7 @@ WRONG = {
     "form": ("{actor: one_file}", "filters[0]: 'one_file' is not the name of a class or function; expected"),
     "key": (
         "{actor: 'one_file:long_winded', settings: {mots: 3}}",
-        "filters[0]: settings.mots: there is no such setting, did you mean 'most'? Expected one of most",
+        "filters[0]: settings.mots: there is no such setting, did you mean 'most'? (expected one of most)",
     ),
     "value": (
         "{actor: 'one_file:long_winded', settings: {most: many}}",
