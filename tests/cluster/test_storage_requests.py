@@ -79,7 +79,6 @@ def test_large_files_go_up_in_parts_and_once(
     assert store.read_bytes(url) == data
     store.write_bytes(url, data[::-1])
     assert store.read_bytes(url) == data[::-1]
-    assert store.read_small(url, 1 << 20) is None
     store.remove_file(url)
     assert store.read_if_present(url) is None
     store.remove_file(url)
@@ -94,7 +93,7 @@ def test_a_refused_large_file_leaves_no_parts(
     begun = len(proxy.requests)
     assert not store.put_if_absent(url, bytes(11 << 20))
     assert proxy.counts(begun)["AbortMultipartUpload"] == 1
-    assert store.read_small(url, 1 << 20) == b"first"
+    assert store.read_bytes(url) == b"first"
 
 
 @pytest.mark.parametrize(
