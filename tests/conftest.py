@@ -31,6 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _CLUSTERS = ("tests/cluster/", "tests/fault/")  # share one Ray, and mostly wait
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep each module's tests in one process if several run the tests (``-n``), and all that share one Ray too."""
     for item in items:
