@@ -12,7 +12,7 @@ demo: $(VENV)/base
 	$(VENV)/bin/gristmill run configs/distill.yaml
 
 test: $(VENV)/dev
-	$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest -m "not slow" -n 2
 
 test-slow: $(VENV)/dev
 	$(VENV)/bin/python -m pytest -m slow

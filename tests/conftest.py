@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,12 +32,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _CLUSTERS = ("tests/cluster/", "tests/fault/")  # share one Ray, and mostly wait
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep each module's tests in one process if several run the tests (``-n``), and all that share one Ray too."""
-    for item in items:
-        module = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("clusters" if module.startswith(_CLUSTERS) else module))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return "clusters" if module.startswith(_CLUSTERS) else module
+
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from gristmill.shards.parquet import read_table
 from gristmill.shards.receipt import commit
 from gristmill.shards.stage import BatchLimits, Stage
 from gristmill.shards.step import ShardTask, Step, joined_schema
-from gristmill.shards.store import join
 from tests.fault.law_actors import HERE, ROWS, corpus, law_step, table, upper
 from tests.fault.trees import listing
 
@@ -35,8 +34,8 @@ def test_poison_costs_one_record(tmp_path: Path) -> None:
     sealed = run_step(Step("s", (upper(["r002-0017"]),), source), str(tmp_path / "out"), InProcessRunner(), 1)
     assert (sealed.seal["records_in"], sealed.seal["records_out"], sealed.seal["quarantined"]) == (200, 199, 1)
     assert sealed.seal["errors"] == {"upper: ValueError: this record is poison": 1}
-    (side,) = sealed.seal["quarantine"]
-    assert read_table(join(sealed.url, side["path"]))["id"].to_pylist() == ["r002-0017"]
+    (side,) = sealed.side("quarantine")
+    assert read_table(sealed.url, side)["id"].to_pylist() == ["r002-0017"]
 
 
 def test_too_many_broken_records_stop_the_run(tmp_path: Path) -> None:
