@@ -298,7 +298,7 @@ def test_damage_is_named_audited_repaired_and_made_again(gristmill, recipe: Path
     assert (tmp_path / "out" / "damaged.1" / name).exists()
     again = gristmill("run", str(recipe))
     assert again.exit_code == 0
-    assert "made 1 sets" in again.stdout
+    assert "made 1 set, artifact or model" in again.stdout
     assert gristmill("audit", f"{tmp_path}/out").stdout == before
     assert "nothing is damaged" in gristmill("repair", f"{tmp_path}/out").stdout
 
