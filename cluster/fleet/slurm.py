@@ -89,9 +89,10 @@ again=
 trap 'again=1; kill -TERM "$driver" 2>/dev/null || true' TERM
 "${command[@]}" &
 driver=$!
+# A wait that the signal interrupts ends with 143; the last one, after the driver's end, has the driver's own code.
+while kill -0 "$driver" 2>/dev/null; do wait "$driver" || true; done
 code=0
 wait "$driver" || code=$?
-while kill -0 "$driver" 2>/dev/null; do code=0; wait "$driver" || code=$?; done
 driver=
 if [ -n "$again" ] && [ "$code" != 0 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"
