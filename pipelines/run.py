@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from gristmill.pipelines.progress import RunProgress, plural
-from gristmill.shards import canonical, checked, store
+from gristmill.shards import canonical, checked, dataset, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
-from gristmill.shards.dataset import SealedSet, check_ids, check_made, digest_of, find_sealed, seal_tables
+from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import Runner, is_finished, run_step, step_url
 from gristmill.shards.job import TrainJob
 from gristmill.shards.step import Step
@@ -90,9 +90,7 @@ class Run:
         """
         made_of = source_fingerprint(name, identity)
         url = store.join(self.out, name, made_of[:16])
-        sealed = self._find(find_sealed, url)
-        if sealed is not None:
-            check_made(sealed, made_of)
+        sealed = self._find(lambda url: dataset.find_made(url, made_of), url)
         begun = time.perf_counter()
         kept = sealed is not None
         if sealed is None:
@@ -119,12 +117,11 @@ class Run:
     def step(self, step: Step) -> SealedSet:
         """Run a step, or find it done."""
         url = step_url(self.out, step, self.seed)
-        before = self._find(find_sealed, url)
-        if before is not None:
-            check_made(before, step.fingerprint(self.seed))
+        fingerprint = step.fingerprint(self.seed)
+        before = self._find(lambda url: dataset.find_made(url, fingerprint), url)
         if before is not None and not is_finished(before, requeue=self.requeue):
             self._begin_work()
-            before = find_sealed(url)
+            before = dataset.find_made(url, fingerprint)
         begun = time.perf_counter()
         if is_finished(before, requeue=self.requeue):
             if all(trace.url != url for trace in self.trace):  # a step that is used twice is reported once

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import get_artifact
-from gristmill.shards.dataset import SealedSet, ShardEntry, row_totals, seal_content
-from gristmill.shards.engine import PLAN, read_plan
-from gristmill.shards.errors import Damaged, UserError
-from gristmill.shards.finding import COUNTS, UNREADABLE, find_below, seal_versions, why_unreadable
+from gristmill.shards.dataset import SealedSet, ShardEntry, content_digest, row_totals
+from gristmill.shards.engine import PLAN, planned_fingerprint, read_plan
+from gristmill.shards.errors import UserError
+from gristmill.shards.finding import COUNTS, UNREADABLE, Found, find_below, seal_versions, why_unreadable
 from gristmill.shards.parquet import decode_table
 from gristmill.shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
 from gristmill.shards.work import QUARANTINE, REJECTS
@@ -44,8 +44,10 @@ class AuditResult:
         return {**whole, "url": self.url, "gaps": self.gaps}
 
 
-def audit_below(url: str, seen: set[str] | None = None) -> Iterator[AuditResult]:
-    """Audit each sealed set at a URL or below it, and the artifacts beside them; their URLs are added to ``seen``.
+def audit_below(url: str, found: Found | None = None) -> Iterator[AuditResult]:
+    """Audit each sealed set at a URL or below it, and the artifacts beside them.
+
+    ``found`` is what :func:`~gristmill.shards.finding.find_below` returned for the URL, if it was called already.
 
     Raises:
         UserError: there is no sealed set.
@@ -56,13 +58,11 @@ def audit_below(url: str, seen: set[str] | None = None) -> Iterator[AuditResult]
         >>> [(result.name, result.records_out, result.gaps) for result in audit_below("made")]
         [('texts', 2, [])]
     """
-    found = find_below(url)
+    found = found or find_below(url)
     if not found.sealed and not found.unreadable:
         raise UserError(
             f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
         )
-    if seen is not None:
-        seen.update([sealed.url for sealed in found.sealed], found.artifacts, found.unreadable)
     # By digest, so that an output that was moved is audited at its new place.
     near = {digest: sealed.url for sealed in found.sealed for digest in seal_versions(sealed.url)}
     for sealed in found.sealed:
@@ -133,11 +133,10 @@ class _Audit:
     def _check_lineage(self, plan: Mapping[str, Any]) -> None:
         """Check what the seal says that the set was made of against the plan, whose digest is the fingerprint."""
         seal = self.sealed.seal
-        identity = {key: value for key, value in plan.items() if key != "shards"}
         artifacts = {key: digest for stage in plan["stages"] for key, digest in stage.get("artifacts", {}).items()}
         for key, found in (
             ("name", plan["step"]),
-            ("fingerprint", canonical.fingerprint(identity)),
+            ("fingerprint", planned_fingerprint(plan)),
             ("input_digests", [plan["input"], *(join[0] for join in plan["joins"])]),
             ("artifacts", artifacts),
         ):
@@ -330,8 +329,8 @@ class _Audit:
     def _check_seal(self, receipts: Mapping[str, Receipt]) -> None:
         sealed, result = self.sealed, self.result
         if len(receipts) == len(sealed.shards):
-            content = seal_content(sealed.schema, [receipts[entry.name] for entry in sealed.shards])
-            if canonical.digest(content) != sealed.digest:
+            own = content_digest(sealed.schema, [receipts[entry.name] for entry in sealed.shards])
+            if own != sealed.digest:
                 self.gap("seal.json", "its digest is not that of its shards")
         for key in COUNTS:
             if sealed.seal[key] != getattr(result, key):
@@ -352,9 +351,5 @@ def _audit_artifact(url: str) -> list[str]:
     gaps = []
     if canonical.digest(artifact.sha256) != artifact.digest:
         gaps.append(f"{url}: artifact.json: its digest is not that of its files")
-    for path, sha in artifact.stored.items():
-        try:
-            checked.check_file(store.join(url, path), sha)
-        except Damaged as error:
-            gaps.append(f"{url}: {path}: {error.fault}")
-    return gaps
+    faults = checked.find_faults(url, artifact.stored)
+    return gaps + [f"{url}: {error.url.removeprefix(url).lstrip('/')}: {error.fault}" for error in faults]

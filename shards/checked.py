@@ -83,20 +83,25 @@ def _other_bytes(url: str, found: str, expected: str) -> Damaged:
 
 def check_file(url: str, sha256: str) -> None:
     """Compare a committed file of any size with its digest, without holding it; raises as :func:`read_file`."""
-
-    def read() -> str:
-        found = hashlib.sha256()
-        with store.open_read(url) as source:
-            while piece := source.read(_PIECE):
-                found.update(piece)
-        return found.hexdigest()
-
+    found = hashlib.sha256()
     try:
-        found = store.patiently(url, read)
+        for piece in store.read_pieces(url, _PIECE):
+            found.update(piece)
     except (FileNotFoundError, NotADirectoryError):
         raise Damaged(url, "the file is missing") from None
-    if found != sha256:
-        raise _other_bytes(url, found, sha256)
+    if found.hexdigest() != sha256:
+        raise _other_bytes(url, found.hexdigest(), sha256)
+
+
+def find_faults(folder: str, files: Mapping[str, str]) -> list[Damaged]:
+    """Return what is wrong with committed files, given by path below a folder with their SHA-256."""
+    faults = []
+    for path, sha256 in files.items():
+        try:
+            check_file(store.join(folder, path), sha256)
+        except Damaged as error:
+            faults.append(error)
+    return faults
 
 
 def read_file(url: str, sha256: str, size: int | None = None) -> bytes:

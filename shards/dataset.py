@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -133,18 +134,26 @@ def seal_name(version: int) -> str:
     return f"seal-{version}.json" if version else SEAL
 
 
-def check_made(sealed: SealedSet, fingerprint: str) -> None:
-    """Check that the set in a folder is the one that was to be made there, and not one that was put in its place.
+def read_seals(url: str) -> Iterator[dict[str, Any]]:
+    """Yield all versions of the seal of the set at a URL, oldest first."""
+    for version in itertools.count():
+        seal = read_seal(url, version)
+        if seal is None:
+            return
+        yield seal
+
+
+def find_made(url: str, fingerprint: str) -> SealedSet | None:
+    """Return the sealed set that was to be made in a folder, or ``None`` if it is not sealed.
 
     Raises:
-        Damaged: it has another fingerprint.
+        Damaged: another set's seal lies in its place.
     """
-    found = str(sealed.seal.get("fingerprint", ""))
-    if found != fingerprint:
-        raise Damaged(
-            store.join(sealed.url, SEAL),
-            f"is the seal of {sealed.name} {found[:16]}, and {fingerprint[:16]} was expected",
-        )
+    sealed = find_sealed(url)
+    if sealed is None or sealed.seal.get("fingerprint") == fingerprint:
+        return sealed
+    found = f"{sealed.name} {str(sealed.seal.get('fingerprint', ''))[:16]}"
+    raise Damaged(store.join(url, SEAL), f"is the seal of {found}, and {fingerprint[:16]} was expected")
 
 
 def open_sealed(url: str) -> SealedSet:
@@ -193,7 +202,7 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
                 found.append({**asdict(stored), "shard": receipt.shard})
     seal = {
         "name": name,
-        "digest": canonical.digest(seal_content(schema, kept)),
+        "digest": content_digest(schema, kept),
         "schema": schema.serialize().to_pybytes().hex(),
         "shards": entries,
         **counts,
@@ -211,11 +220,9 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
     return SealedSet(url, seal)
 
 
-def seal_content(schema: pa.Schema | bytes, receipts: Iterable[Receipt]) -> list[Any]:
-    """Return what the digest of a set covers: its columns, and all that its shards store."""
-    if isinstance(schema, bytes):
-        schema = pa.ipc.read_schema(pa.py_buffer(schema))
-    return [str(schema), [[receipt.shard, receipt.digest] for receipt in receipts]]
+def content_digest(schema: pa.Schema, receipts: Iterable[Receipt]) -> str:
+    """Return the digest of a set: it covers its columns, and all that its shards store."""
+    return canonical.digest([str(schema), [[receipt.shard, receipt.digest] for receipt in receipts]])
 
 
 def row_totals(table: pa.Table, names: Iterable[str] = ()) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeGuard
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.shards import canonical, checked, store
-from gristmill.shards.dataset import SealedSet, check_made, find_sealed, put_seal
+from gristmill.shards.dataset import SealedSet, find_made, put_seal
 from gristmill.shards.errors import Damaged, TooManyQuarantined
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.parquet import read_table
@@ -74,9 +74,7 @@ def run_step(
     """
     progress = progress or Progress()
     url = step_url(out, step, seed)
-    sealed = find_sealed(url)
-    if sealed is not None:
-        check_made(sealed, step.fingerprint(seed))
+    sealed = find_made(url, step.fingerprint(seed))
     if is_finished(sealed, requeue=requeue):
         progress.found(sealed)
         return sealed
@@ -130,11 +128,10 @@ def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:
     place = store.join(url, PLAN)
     planned = read_plan(url) if step.cut else None
     if planned is not None:
-        files = {entry.path: entry for entry in step.input.shards}
-        shards = planned.pop("shards")
-        if canonical.fingerprint(planned) != step.fingerprint(seed):
+        if planned_fingerprint(planned) != step.fingerprint(seed):
             raise Damaged(place, f"is not the plan of {step.name} {step.fingerprint(seed)[:16]}")
-        return [ShardSpec.from_json(shard, step.input.url, files) for shard in shards]
+        files = {entry.path: entry for entry in step.input.shards}
+        return [ShardSpec.from_json(shard, step.input.url, files) for shard in planned["shards"]]
     specs = step.index()
     identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
     store.put_if_absent(place, checked.encode(_KIND, identity))
@@ -144,6 +141,11 @@ def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:
 def read_plan(url: str) -> dict[str, Any] | None:
     """Return the identity and the shards of the step whose set is at a URL; ``None`` if it was never begun."""
     return checked.read(_KIND, store.join(url, PLAN))
+
+
+def planned_fingerprint(plan: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the step that a plan is of."""
+    return canonical.fingerprint({key: value for key, value in plan.items() if key != "shards"})
 
 
 class _Tally:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gristmill.shards import store
 from gristmill.shards.artifact import MARK, get_artifact
-from gristmill.shards.dataset import SEAL, SealedSet, find_sealed, read_seal
+from gristmill.shards.dataset import SEAL, SealedSet, find_sealed, read_seals
 from gristmill.shards.engine import PLAN
 from gristmill.shards.errors import Damaged, UserError, with_class
 from gristmill.shards.job import CHECKPOINTS
@@ -81,11 +81,10 @@ def seal_versions(url: str) -> dict[str, dict[str, Any]]:
 
     An unreadable seal is left out and so counts as missing.
     """
-    seals, version = {}, 0
+    seals = {}
     with contextlib.suppress(*UNREADABLE):
-        while (seal := read_seal(url, version)) is not None:
+        for seal in read_seals(url):
             seals[seal["digest"]] = seal
-            version += 1
     return seals
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import MARK, find_made
-from gristmill.shards.dataset import read_seal, seal_content, seal_name
-from gristmill.shards.engine import PLAN, read_plan
+from gristmill.shards.dataset import SealedSet, content_digest, read_seal, seal_name
+from gristmill.shards.engine import PLAN, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged
 from gristmill.shards.finding import find_below
 from gristmill.shards.job import CHECKPOINTS
@@ -106,12 +106,7 @@ def _shard(folder: str, shard: str, sound: dict[str, Receipt], mover: Mover) -> 
         mover.move(url, error.fault)
         return
     assert receipt is not None  # it was listed
-    faults = []
-    for file in receipt.files:
-        try:
-            checked.check_file(store.join(folder, file.path), file.sha256)
-        except Damaged as error:
-            faults.append(error)
+    faults = checked.find_faults(folder, {file.path: file.sha256 for file in receipt.files})
     if not faults:
         sound[shard] = receipt
         return
@@ -134,15 +129,14 @@ def _seal_fault(
     lacking = [entry["name"] for entry in seal["shards"] if entry["name"] not in sound]
     if lacking:
         return f"the receipt of its shard {lacking[0]} is missing"
-    schema = bytes.fromhex(seal["schema"])
-    if canonical.digest(seal_content(schema, [sound[entry["name"]] for entry in seal["shards"]])) != seal["digest"]:
+    sealed = SealedSet(folder, seal)
+    if content_digest(sealed.schema, [sound[entry.name] for entry in sealed.shards]) != sealed.digest:
         return "its digest is not that of its shards"
     if seal.get("input_digests") is None:
         return None if plan is None else "it names no input"
     if plan is None:
         return f"{PLAN} is missing"
-    identity = {key: value for key, value in plan.items() if key != "shards"}
-    return None if canonical.fingerprint(identity) == seal["fingerprint"] else "its fingerprint is not that of its plan"
+    return None if planned_fingerprint(plan) == seal["fingerprint"] else "its fingerprint is not that of its plan"
 
 
 def _artifact(folder: str, mover: Mover) -> None:
@@ -153,12 +147,7 @@ def _artifact(folder: str, mover: Mover) -> None:
         mover.move(mark, error.fault)
         return
     assert artifact is not None  # it was listed
-    faults = []
-    for path, sha in artifact.stored.items():
-        try:
-            checked.check_file(store.join(folder, path), sha)
-        except Damaged as error:
-            faults.append(error)
+    faults = checked.find_faults(folder, artifact.stored)
     for fault in faults:
         mover.move(fault.url, fault.fault)
     if faults:
@@ -168,8 +157,6 @@ def _artifact(folder: str, mover: Mover) -> None:
 
 
 def _checkpoints(folder: str, mover: Mover) -> None:
-    for name in store.list_names(folder):
-        try:
-            checked.check_file(store.join(folder, name), name.rpartition("-")[2])
-        except Damaged as error:
-            mover.move(error.url, error.fault)
+    shas = {name: name.rpartition("-")[2] for name in store.list_names(folder)}
+    for fault in checked.find_faults(folder, shas):
+        mover.move(fault.url, fault.fault)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gristmill.shards import store
 from gristmill.shards.artifact import MARK, get_artifact
-from gristmill.shards.dataset import SEAL, read_seal
+from gristmill.shards.dataset import SEAL, read_seals
 from gristmill.shards.errors import Damaged
 from gristmill.shards.stage import ArtifactRef
 
@@ -19,10 +19,7 @@ def check_ref(ref: ArtifactRef) -> None:
         artifact = get_artifact(ref.url)
         found = [] if artifact is None else [artifact.digest]
     elif ref.commit == SEAL:
-        found, version = [], 0
-        while (seal := read_seal(ref.url, version)) is not None:
-            found.append(str(seal["digest"]))
-            version += 1
+        found = [str(seal["digest"]) for seal in read_seals(ref.url)]
     else:
         return
     if ref.digest not in found:

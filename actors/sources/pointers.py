@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from gristmill.actors.sources.columns import GroupRows, Parquet
-from gristmill.actors.sources.reading import SourceFile, opened
+from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import ID
@@ -153,38 +153,15 @@ def seconds(value: Any) -> float:
     return found
 
 
-class Part(io.RawIOBase):
+class Part(SizedFile):
     """A byte range of an open file, as a file."""
 
     def __init__(self, file: SourceFile, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._place = file, offset, size, 0
+        self._file, self._offset, self.size = file, offset, size
 
-    def readable(self) -> bool:
-        """Return ``True``."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return ``True``."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        self._place = max(0, base + offset)
-        return self._place
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; return the number of bytes."""
-        count = max(0, min(len(buffer), self._size - self._place))
-        self._file.seek(self._offset + self._place)
-        data = self._file.read(count)
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
+    def _at(self, place: int, count: int) -> bytes:
+        self._file.seek(self._offset + place)
+        return self._file.read(count)
 
 
 class Watched(io.RawIOBase):

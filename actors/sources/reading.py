@@ -28,12 +28,18 @@ _RATIO_FROM = 64 << 20  # decompressed bytes
 T = TypeVar("T")
 
 
-class SourceFile(io.RawIOBase):
-    """A file that is open for reading: a read that the storage fails is tried again, one past the end is cut short."""
+class SizedFile(io.RawIOBase):
+    """A file of known size that is open for reading: a read past the end is cut short.
 
-    def __init__(self, url: str, file: BinaryIO) -> None:
-        self.url, self._file, self._place = url, file, 0
-        self.size: int = _asked(url, lambda: file.seek(0, io.SEEK_END))
+    Subclasses set ``size`` (bytes) and read in :meth:`_at`.
+    """
+
+    size: int
+    _place = 0
+
+    def _at(self, place: int, count: int) -> bytes:
+        """Return ``count`` bytes from a place; all are there."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         """Return ``True``."""
@@ -57,12 +63,7 @@ class SourceFile(io.RawIOBase):
         """Return at most ``count`` bytes, those to the end by default."""
         left = max(0, self.size - self._place)
         count = left if count is None or count < 0 else min(count, left)
-
-        def read() -> bytes:
-            self._file.seek(self._place)
-            return self._file.read(count)
-
-        data = _asked(self.url, read) if count else b""
+        data = self._at(self._place, count) if count else b""
         self._place += len(data)
         return data
 
@@ -71,6 +72,21 @@ class SourceFile(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+class SourceFile(SizedFile):
+    """A file of a corpus: a read that the storage fails is tried again."""
+
+    def __init__(self, url: str, file: BinaryIO) -> None:
+        self.url, self._file = url, file
+        self.size = _asked(url, lambda: file.seek(0, io.SEEK_END))
+
+    def _at(self, place: int, count: int) -> bytes:
+        def read() -> bytes:
+            self._file.seek(place)
+            return self._file.read(count)
+
+        return _asked(self.url, read)
 
     def close(self) -> None:
         """Close the file."""

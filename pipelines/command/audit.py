@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from gristmill.pipelines.command.launch import read_plan
 from gristmill.pipelines.config import read_saved
-from gristmill.pipelines.run import read_ledger
+from gristmill.pipelines.run import LEDGER, read_ledger
 from gristmill.shards import store
 from gristmill.shards.audit import AuditResult, audit_below
 from gristmill.shards.errors import Damaged
+from gristmill.shards.finding import find_below
 
 
 def audit_output(out: str) -> Iterator[AuditResult]:
@@ -18,20 +19,27 @@ def audit_output(out: str) -> Iterator[AuditResult]:
     Raises:
         UserError: there is no sealed set.
     """
-    seen: set[str] = set()
-    yield from audit_below(out, seen)
-    gaps = []
-    for read in (read_saved, read_plan):
+    found = find_below(out)
+    yield from audit_below(out, found)
+    faults = damaged_files(out)
+    gaps = [f"{error.url}: {error.fault}" for error in faults]
+    if not any(store.last_name(error.url) == LEDGER for error in faults):
+        there = {*(sealed.url for sealed in found.sealed), *found.artifacts, *found.unreadable}
+        gaps += [
+            f"{LEDGER}: {entry['name']} was made in {entry['path']}, and is not there"
+            for entry in (read_ledger(out) or {"made": ()})["made"]
+            if store.join(out, entry["path"]) not in there
+        ]
+    if gaps:
+        yield AuditResult(store.last_name(out), out, "", gaps=gaps)
+
+
+def damaged_files(out: str) -> list[Damaged]:
+    """Return what is wrong with the files that a run keeps beside its sets: its settings, estimate and ledger."""
+    faults = []
+    for read in (read_saved, read_plan, read_ledger):
         try:
             read(out)
         except Damaged as error:
-            gaps.append(f"{error.url}: {error.fault}")
-    try:
-        ledger = read_ledger(out)
-        for entry in ledger["made"] if ledger else ():
-            if store.join(out, entry["path"]) not in seen:
-                gaps.append(f"run.json: {entry['name']} was made in {entry['path']}, and is not there")
-    except Damaged as error:
-        gaps.append(f"{error.url}: {error.fault}")
-    if gaps:
-        yield AuditResult(store.last_name(out), out, "", gaps=gaps)
+            faults.append(error)
+    return faults

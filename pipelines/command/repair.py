@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from gristmill.pipelines.command.launch import read_plan
-from gristmill.pipelines.config import read_saved
-from gristmill.pipelines.run import read_ledger
-from gristmill.shards.errors import Damaged, UserError
+from gristmill.pipelines.command.audit import damaged_files
+from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.lease import Lease
 from gristmill.shards.repair import Mover, repair
@@ -26,11 +24,8 @@ def repair_output(out: str) -> int:
     lease.take(lambda sentence: print(f"gristmill: {sentence}", file=sys.stderr))
     try:
         mover = Mover(out)
-        for read in (read_saved, read_plan, read_ledger):
-            try:
-                read(out)
-            except Damaged as error:
-                mover.move(error.url, error.fault)
+        for fault in damaged_files(out):
+            mover.move(fault.url, fault.fault)
         for _ in repair(out, mover):
             lease.check()
     finally:

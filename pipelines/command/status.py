@@ -106,6 +106,7 @@ class StatusReader:
     def __init__(self, out: str) -> None:
         self.out = out
         self._work: dict[str, _Work] = {}
+        self._whole: set[tuple[str, str]] = set()  # url and digest of sets whose files were found to be there
 
     def read(self) -> RunStatus:
         """Return the state of each set, artifact and training below the output, and of the run as a whole.
@@ -119,7 +120,7 @@ class StatusReader:
             work = self._of(sealed.url)
             counts = (sealed.records, sealed.seal["rejected"], sealed.seal["quarantined"], work.seconds)
             number = len(work.base)
-            state = "sealed" if _is_there(sealed) else "unreadable"
+            state = "sealed" if self._is_there(sealed) else "unreadable"
             sets.append(SetStatus(sealed.name, sealed.url, state, number, number, *counts, work.last))
         sets += [self._unsealed(found.names[url], url) for url in found.unsealed]
         for state, urls in (
@@ -133,6 +134,16 @@ class StatusReader:
         sets.sort(key=lambda one: (one.last or 0.0, one.name))
         over = not any(one.state in ("under way", "training", "unreadable") for one in sets) and self._is_over(found)
         return RunStatus(sets, *self._forecast(sets, over), over)
+
+    def _is_there(self, sealed: SealedSet) -> bool:
+        """Return whether all files of a set are there and as long as they were; they are listed once."""
+        if (sealed.url, sealed.digest) not in self._whole:
+            try:
+                check_stored(sealed.url, sealed.files)
+            except Damaged:
+                return False
+            self._whole.add((sealed.url, sealed.digest))
+        return True
 
     def _is_over(self, found: Found) -> bool:
         """Return whether the run with the settings saved last has ended, and all that it made is there."""
@@ -188,15 +199,6 @@ def read_status(out: str) -> list[SetStatus]:
         UserError: there is no run.
     """
     return StatusReader(out).read().sets
-
-
-def _is_there(sealed: SealedSet) -> bool:
-    """Return whether all files of a set are there and as long as they were."""
-    try:
-        check_stored(sealed.url, sealed.files)
-    except Damaged:
-        return False
-    return True
 
 
 def _rate(commits: list[tuple[float, int]], now: float | None = None) -> float | None:

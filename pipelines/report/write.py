@@ -14,13 +14,12 @@ def write_report(out: str, report: Report) -> bool:
     A report with the same results as the existing one is not written, so that the measured times and library versions
     stay those of the run that did the work.
     """
-    page = to_html(report).encode()
-    data = to_json(report, page)
     places = [join(out, name) for name in ("report.json", "report.html")]
     old = [read_if_present(place) or b"" for place in places]
-    if identity(*old) == identity(data, page):
+    if identity(*old) == identity(to_json(report), b""):
         return False
+    page = to_html(report).encode()
     # The page first: a run killed between the two rewrites both.
     write_bytes(places[1], page)
-    write_bytes(places[0], data)
+    write_bytes(places[0], to_json(report, page))
     return True
