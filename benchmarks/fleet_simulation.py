@@ -30,7 +30,8 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks.loads import ROWS, light
-from gristmill.shards import canonical, store
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.shards import canonical, checked, store
 from gristmill.shards.dataset import SealedSet, put_seal, seal_tables
 from gristmill.shards.engine import Progress, run_step, step_url
 from gristmill.shards.index import Cut, ShardSpec
@@ -69,6 +70,7 @@ class Fleet:
             clock, shard = heapq.heappop(busy)
             begun = now()
             made = made_up(shard)
+            write(store.join(task.url, made.data.path), shard.encode())
             sent = json.dumps((commit(task.url, made) if self.commits else made).to_json())
             wall, cpu = since(begun)
             self.apart = (self.apart[0] + wall, self.apart[1] + cpu)
@@ -77,6 +79,13 @@ class Fleet:
             if spec is not None:
                 heapq.heappush(busy, (clock + SECONDS * rng.lognormvariate(0, 0.3), spec.name))
         self.ended = now()
+
+    def verify(self, url: str, receipts: Sequence[Receipt]) -> None:
+        """Compare the files of committed shards with their digests: work of the workers as well."""
+        begun = now()
+        InProcessRunner().verify(url, receipts)
+        wall, cpu = since(begun)
+        self.apart = (self.apart[0] + wall, self.apart[1] + cpu)
 
 
 class Sleeper:
@@ -127,28 +136,35 @@ def memory(field: str) -> float:
     return next(int(line.split()[1]) * 1024.0 for line in status.splitlines() if line.startswith(field))
 
 
-def made_up(shard: str, data: StoredFile | None = None) -> Receipt:
-    """Return a receipt as long as real ones; its data does not exist unless given."""
+def made_up(shard: str) -> Receipt:
+    """Return a receipt as long as real ones, of a file that holds the name of its shard."""
     sha = canonical.sha256(shard.encode())
-    data = data or StoredFile(f"data/{shard}-{sha[:16]}.parquet", sha, 3600, 63_000_000, sha)
+    data = StoredFile(f"data/{shard}-{sha[:16]}.parquet", sha, 3600, len(shard), sha)
     attempt = {"host": "worker-0123", "seconds": {"gpu": SECONDS, "commit": 1.25}, "batches_halved": 0, "measures": {}}
     totals = {"duration": 36000 + len(shard) / 7}
     return Receipt(shard, data, None, None, data.rows, data.rows, 0, 0, totals=totals, attempt=attempt)
 
 
-def corpus(url: str, shards: int, data: StoredFile | None = None) -> SealedSet:
-    """Seal a set of made-up shards."""
-    return put_seal(url, "corpus", ROWS, (made_up(f"{number:06d}", data) for number in range(shards)))
+def corpus(url: str, shards: int, fingerprint: str | None = None) -> SealedSet:
+    """Seal a set of made-up shards, whose files nothing reads."""
+    receipts = (made_up(f"{number:06d}") for number in range(shards))
+    return put_seal(url, "corpus", ROWS, receipts, fingerprint=fingerprint)
+
+
+def write(url: str, data: bytes) -> None:
+    """Write a file without waiting for the disk."""
+    fs, path = store.filesystem(url)
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with fs.open(path, "wb") as out:
+        out.write(data)
 
 
 def lay(url: str, shards: int) -> None:
-    """Write the receipts of an earlier run, without commits, which would wait for the disk."""
-    fs, folder = store.filesystem(store.join(url, "receipts"))
-    fs.makedirs(folder, exist_ok=True)
+    """Write the shards of an earlier run."""
     for number in range(shards):
-        place = store.filesystem(receipt_url(url, f"{number:06d}"))[1]
-        with fs.open(place, "wb") as out:
-            out.write(canonical.dumps(made_up(f"{number:06d}").to_json()))
+        made = made_up(f"{number:06d}")
+        write(store.join(url, made.data.path), made.shard.encode())
+        write(receipt_url(url, made.shard), checked.encode("receipt", made.to_json()))
 
 
 def chain(source: SealedSet, number: int) -> Step:
@@ -197,7 +213,7 @@ def again(place: str, shards: int) -> dict[str, Any]:
     from gristmill.pipelines.config import Common, Loaded
     from gristmill.pipelines.progress import RunProgress
     from gristmill.pipelines.report.report import Report
-    from gristmill.pipelines.run import Run
+    from gristmill.pipelines.run import Run, source_fingerprint
 
     class Empty(BaseModel):
         pass
@@ -212,11 +228,13 @@ def again(place: str, shards: int) -> dict[str, Any]:
 
     module = ModuleType("again")
     module.run = recipe  # type: ignore[attr-defined]
-    sealed = corpus(store.join(place, "corpus", canonical.digest(["corpus", identity])[:16]), shards)
+    made_of = source_fingerprint("corpus", identity)
+    sealed = corpus(store.join(place, "corpus", made_of[:16]), shards, made_of)
     for number in range(STEPS):
         step = chain(sealed, number)
         receipts = (made_up(f"{shard:06d}") for shard in range(shards))
-        sealed = put_seal(step_url(place, step, 0), step.name, step.schema, receipts)
+        url, made_of = step_url(place, step, 0), step.fingerprint(0)
+        sealed = put_seal(url, step.name, step.schema, receipts, fingerprint=made_of)
     loaded = Loaded("again", module, Common(recipe="again", out=place, runner="inprocess"), Empty())
     carry_out(loaded, RunProgress())  # writes the report
     read, plain = [], store.read_bytes
@@ -241,9 +259,8 @@ def ray(place: str, shards: int, actors: int = 16, sleep: float = 0.1) -> dict[s
     from gristmill.cluster.ray_runner import RayRunner
 
     session.start(actors)
-    one = seal_tables(f"{place}/one", "one", [pa.table([["a"], ["x"], [1.0]], schema=ROWS)]).shards[0]
-    data = StoredFile(f"../one/{one.path}", one.sha256, one.rows, one.bytes, one.footer)
-    source = corpus(f"{place}/corpus", shards, data)
+    rows = (pa.table([[f"{number:06d}"], ["x"], [1.0]], schema=ROWS) for number in range(shards))
+    source = seal_tables(f"{place}/corpus", "corpus", rows)
     need = Resources(cpus=1.0, min_workers=actors, max_workers=actors)
     where = "benchmarks.fleet_simulation:Sleeper"
     gpu = Stage("gpu", where, params={"seconds": sleep}, batch=BatchLimits(), resources=need)

@@ -39,10 +39,10 @@ class Guard:
     def __init__(self, kill: Callable[[], None]) -> None:
         import ray
 
-        worker: Any = ray._private.worker
-        node = worker._global_node
+        self._worker: Any = ray._private.worker
+        self._of = node = self._worker._global_node
         self._kill = kill
-        self._gcs = worker.global_worker.gcs_client
+        self._gcs = self._worker.global_worker.gcs_client
         self._node = ray.NodeID.from_hex(node.node_id)
         self._processes = {  # of a local Ray; of one that was joined there are none
             kind: found[0].process for kind, found in node.all_processes.items() if kind in PROCESSES
@@ -65,7 +65,7 @@ class Guard:
 
     def check(self, error: BaseException) -> None:
         """Raise :class:`RayGone` if Ray is gone, of which ``error`` may be the consequence."""
-        if self._over.is_set():
+        if self._over.is_set() or self._left():
             return
         self._why = self._why or self._dead_process() or self._dead_raylet()
         if self._why is None and not isinstance(error, KeyboardInterrupt):
@@ -74,9 +74,9 @@ class Guard:
             raise RayGone(self._why)
 
     def _watch(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._over.wait(LOOK_SECONDS) and not self._left():
             why = self._why or self._dead_process() or self._dead_raylet() or self._ask(SILENT_SECONDS)
-            if why is not None and not self._over.is_set():
+            if why is not None and not self._over.is_set() and not self._left():
                 self._why = why
                 self._leave(why)
                 return
@@ -87,6 +87,10 @@ class Guard:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if not self._over.wait(LEAVE_SECONDS):
             leave_now(f"gristmill: {why}", self._kill)
+
+    def _left(self) -> bool:
+        """Return whether this process has itself left Ray, as by ``ray.shutdown()`` or at its exit."""
+        return self._worker._global_node is not self._of or not self._worker.global_worker.connected
 
     def _dead_process(self) -> str | None:
         for kind, process in self._processes.items():

@@ -9,7 +9,7 @@ from gristmill.cluster.training_log import RUN, LogSettings, TrainingLog
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.job import TrainJob
-from gristmill.shards.receipt import Receipt
+from gristmill.shards.receipt import Receipt, check_files
 from gristmill.shards.step import ShardTask
 
 
@@ -27,6 +27,11 @@ class InProcessRunner:
             for worker in workers:
                 work = worker(work)
             yield task.commit(work)
+
+    def verify(self, url: str, receipts: Sequence[Receipt]) -> None:
+        """Compare the files of committed shards with their digests, one shard after the other."""
+        for receipt in receipts:
+            check_files(url, receipt)
 
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
         """Train the jobs one after another; each resumes from its newest checkpoint.

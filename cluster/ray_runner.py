@@ -127,6 +127,16 @@ class RayRunner:
             execution = Execution(_plan(task, specs, pools, cpus, avoid))
         return execution, {task.stages[p].name: pool.most for pool in pools for p in pool.places}
 
+    def verify(self, url: str, receipts: Sequence[Receipt]) -> None:
+        """Compare the files of committed shards with their digests, in tasks; raises as in the worker."""
+        if not receipts:
+            return
+        cpus = session.start(self.workers)
+        from gristmill.cluster.ray_verify import verify_shards
+
+        with session.guarded():
+            verify_shards(url, receipts, cpus)
+
     def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
         """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many in parallel as fit.
 

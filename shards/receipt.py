@@ -154,7 +154,7 @@ def check_files(url: str, receipt: Receipt) -> None:
         Damaged: one is missing or is not what was committed.
     """
     for file in receipt.files:
-        checked.read_file(store.join(url, file.path), file.sha256, file.bytes)
+        checked.check_file(store.join(url, file.path), file.sha256)
 
 
 def check_stored(url: str, files: Iterable[StoredFile]) -> None:

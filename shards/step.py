@@ -15,7 +15,7 @@ from gristmill.shards import canonical
 from gristmill.shards.dataset import SealedSet, row_totals
 from gristmill.shards.index import Cut, Join, ShardSpec, cut_shards, keep_shards
 from gristmill.shards.parquet import StoredFile
-from gristmill.shards.receipt import Receipt, check_files, commit, find_receipt, store_table
+from gristmill.shards.receipt import Receipt, commit, find_receipt, store_table
 from gristmill.shards.stage import Stage, is_numeric
 from gristmill.shards.verify import check_ref
 from gristmill.shards.work import QUARANTINE, REJECTS, StageWorker, Work
@@ -128,14 +128,11 @@ class ShardTask:
     planned: int | None = None  # shards of the whole step
     name: str = ""  # of the step
     totals: tuple[str, ...] = ()  # columns whose sums the receipts keep
-    checks: bool = False  # compare the files of shards that are already committed with their digests
 
     def open(self, spec: ShardSpec) -> Work:
         """Read a shard's rows and join their partners; a shard that is already committed is passed on unchanged."""
         found = find_receipt(self.url, spec.name)
         if found is not None:
-            if self.checks:
-                check_files(self.url, found)
             return Work(spec.name, self.input_schema.empty_table(), 0, receipt=found.to_json())
         table = spec.read()
         work = Work(spec.name, table, table.num_rows, requeue_of=spec.requeue_of)

@@ -15,7 +15,7 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import Progress, run_step
-from gristmill.shards.errors import TooManyQuarantined, UserError
+from gristmill.shards.errors import Damaged, TooManyQuarantined, UserError
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
@@ -73,6 +73,27 @@ def test_killed_actors_are_made_good(tmp_path: Path, source: SealedSet, digest: 
     assert sealed.digest == digest
     again = sum(count > 1 for count in calls_by_shard(note).values())
     assert again <= 4, "two workers hold at most two shards each"
+
+
+class Stop(Progress):
+    """Interrupts the step when its first shard is committed."""
+
+    def advance(self, receipt: Receipt) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_resumed_step_compares_what_was_committed(tmp_path: Path, source: SealedSet, digest: str) -> None:
+    step = law_step(source)
+    with pytest.raises(KeyboardInterrupt):
+        run_step(step, str(tmp_path), RayRunner(2), 1, Stop())
+    kept = sorted(tmp_path.rglob("data/*.parquet"))[0]
+    data = kept.read_bytes()
+    kept.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(Damaged, match=kept.name):
+        run_step(step, str(tmp_path), RayRunner(2), 1)
+    assert not list(tmp_path.rglob("seal.json"))
+    kept.write_bytes(data)
+    assert run_step(step, str(tmp_path), RayRunner(2), 1).digest == digest
 
 
 def test_step_without_stages(tmp_path: Path, source: SealedSet) -> None:
