@@ -30,14 +30,20 @@ _SIGNED = re.compile(
 )
 
 
-def escaped(text: str) -> str:
+def escaped(text: str, keep: str = "") -> str:
     """Return a text with its control characters as JSON writes them, so that JSON stays what it is.
+
+    ``keep`` are those that stay.
 
     Example:
         >>> print(escaped("one\\x1b[2Jtwo\\n"))
         one\\u001b[2Jtwo\\n
     """
-    return _CONTROL.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def _escape(control: str) -> str:
+    return _SHORT.get(control) or f"\\u{ord(control):04x}"
 
 
 def control_in(text: str, allowed: str = "") -> str | None:

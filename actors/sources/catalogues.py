@@ -18,7 +18,7 @@ FUZZY = "fuzzy"
 UNTRANSLATED = "untranslated"
 OBSOLETE = "obsolete"
 
-_PO_BYTES = 16 << 20  # polib holds all messages, at up to 25 times their size
+_PO_BYTES = 8 << 20  # polib holds all messages, at up to 35 times their size
 _MO_BYTES = 64 << 20
 _MESSAGE = 256 << 10  # letters of a message in .po: polib's time grows with the square
 # A line of a catalogue: empty, a comment, or a quoted text, with or without a keyword before it.

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.actors.requests.rerank import WEIGHTS_BYTES, Rerank, file_of, folder_ref, labelled_lists, load_folder
+from gristmill.actors.sources.columns import Parquet
+from gristmill.actors.sources.reading import opened
 from gristmill.models.requests.reranker_fit import Gate, gate
 from gristmill.models.requests.rerankers import DomainReranker
 from gristmill.pipelines.command.export import find_set
@@ -30,8 +32,6 @@ ROWS = 2000  # of a shard
 BATCH_BYTES = 32 << 20  # of a shard of long records
 LINE_BYTES = 8 << 20  # of a list as JSON
 DEPTH = 64  # of brackets in it: Arrow's reader ends the process at some ten thousand
-GROUP_BYTES = 256 << 20  # of a row group of Parquet, decompressed: its pages may be as large
-BLOCK = 1 << 20  # of a file, read together
 EXPECTED = "a sealed set, or a .parquet or .jsonl file, of records with `id` and `hypotheses`"
 
 
@@ -107,24 +107,11 @@ def _source(run: Run, url: str) -> SealedSet:
 
 
 def _parquet(url: str) -> Iterator[pa.Table]:
-    import pyarrow.parquet as pq
-
-    try:
-        # Without a buffer, each column of a row group is read whole.
-        with store.open_read(url) as file, pq.ParquetFile(file, buffer_size=BLOCK) as source:
-            groups = [source.metadata.row_group(place) for place in range(source.num_row_groups)]
-            largest = max((group.total_byte_size for group in groups), default=0)
-            if largest > GROUP_BYTES:
-                raise UserError(
-                    f"{url}: a row group of {largest} bytes; expected at most {GROUP_BYTES}: write smaller row groups"
-                )
-            longest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-            for batch in source.iter_batches(max(1, min(ROWS, BATCH_BYTES // max(1, longest))), use_threads=False):
+    with opened(url) as file:
+        source = Parquet(file)
+        for group in range(len(source.rows)):
+            for batch in source.batches(group, source.schema.names):
                 yield _checked(pa.Table.from_batches([batch]), url)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{url}: cannot be read as Parquet ({str(error).splitlines()[0]}); expected {EXPECTED}"
-        ) from None
 
 
 def _jsonl(url: str) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ from gristmill.cluster.submission import JobServer, check_variables, packed
 from gristmill.pipelines.config import find, load, read
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
+from gristmill.shards.safe_text import escaped
 
 STOPPED_FOLLOWING = 130
 
@@ -71,5 +72,5 @@ def _variable(item: str) -> tuple[str, str]:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(escaped(text, keep="\n\t"))
     sys.stdout.flush()

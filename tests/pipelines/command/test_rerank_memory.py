@@ -11,6 +11,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 import pytest
 
+from gristmill.actors.sources import columns
 from gristmill.pipelines.command import rerank
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
@@ -42,6 +43,7 @@ def test_long_lists_are_read_in_smaller_pieces(tmp_path: Path, monkeypatch: pyte
     rows = [{"id": f"r{i}", "hypotheses": [], "note": "x" * 1000} for i in range(40)]
     monkeypatch.setattr(rerank, "BATCH_BYTES", 10_500)
     assert [len(piece) for piece in rerank._jsonl(write(tmp_path / "lists.jsonl", rows))] == [10] * 4
+    monkeypatch.setattr(columns, "_BATCH_BYTES", 10_500)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "lists.parquet", use_dictionary=False, compression="none")
     assert max(len(piece) for piece in rerank._parquet(str(tmp_path / "lists.parquet"))) <= 10
 
@@ -72,11 +74,13 @@ def test_brackets_in_texts_are_no_depth(tmp_path: Path) -> None:
     assert [len(piece) for piece in rerank._jsonl(write(tmp_path / "lists.jsonl", rows))] == [1]
 
 
-def test_a_row_group_that_does_not_fit_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerank, "GROUP_BYTES", 100)
+def test_a_page_that_does_not_fit_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "PAGE_BYTES", 100)
     table = pa.Table.from_pylist([{"id": f"r{i}", "hypotheses": [], "note": f"{i}"} for i in range(100)])
     pq.write_table(table, tmp_path / "lists.parquet")
-    with pytest.raises(UserError, match=r"a row group of .* bytes; expected at most 100: write smaller row groups"):
+    with pytest.raises(
+        UserError, match=r"a page of .*; expected at most 100: write smaller row groups"
+    ):
         list(rerank._parquet(str(tmp_path / "lists.parquet")))
 
 
