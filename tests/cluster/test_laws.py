@@ -37,7 +37,9 @@ def digest(source: SealedSet, tmp_path_factory: pytest.TempPathFactory) -> str:
     return run_step(law_step(source), str(tmp_path_factory.mktemp("whole")), InProcessRunner(), 1).digest
 
 
-@pytest.mark.parametrize(("workers", "apart"), [(1, True), (2, False), (2, True), (4, True)])
+@pytest.mark.parametrize(
+    ("workers", "apart"), [(1, True), (2, False), pytest.param(2, True, marks=pytest.mark.slow), (4, True)]
+)
 def test_one_digest_whatever_the_workers(
     tmp_path: Path, source: SealedSet, digest: str, workers: int, apart: bool
 ) -> None:

@@ -45,6 +45,7 @@ def test_several_ranks_need_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow
 def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     """Three trainings, two at a time, and a fit; the worker of a training is killed while it runs."""
     note = tmp_path / "note"

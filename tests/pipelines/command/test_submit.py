@@ -154,6 +154,7 @@ def test_the_doctor_checks_each_node(head: Head, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_an_output_on_one_machine_is_refused(head: Head, tiny: Path, tmp_path: Path) -> None:
     hidden = tmp_path / "out"
     hidden.mkdir()

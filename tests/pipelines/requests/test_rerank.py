@@ -85,6 +85,7 @@ def test_run_again_does_nothing(finished: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     assert run(tmp_path, "runner=ray", "workers=2").exit_code == 0
@@ -99,7 +100,7 @@ def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     "point",
     [
         pytest.param("domain_models/*/artifact.json", marks=pytest.mark.slow),
-        "hypotheses_0/*/receipts/*",
+        pytest.param("hypotheses_0/*/receipts/*", marks=pytest.mark.slow),
         pytest.param("weights/*/artifact.json", marks=pytest.mark.slow),
     ],
 )
