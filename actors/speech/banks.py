@@ -373,7 +373,11 @@ class _Samples:
 
 
 def _cached(url: str, name: str, sha: str) -> Path:
-    """Return the copy of a remote file in the node's cache; it is fetched if it is absent or damaged."""
+    """Return the copy of a remote file in the node's cache; it is fetched if it is absent or damaged.
+
+    Raises:
+        Damaged: the remote file is missing, or is not what was committed.
+    """
     default = Path(tempfile.gettempdir()) / f"gristmill-{os.getuid()}"
     folder = Path(os.environ.get("GRISTMILL_CACHE") or default)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -383,6 +387,12 @@ def _cached(url: str, name: str, sha: str) -> Path:
     except Damaged:
         # Two workers may copy concurrently; the name is the digest, so the second to finish changes nothing.
         disk.sweep(str(folder))
-        disk.write(str(path), lambda: read_pieces(url))
-        checked.check_file(str(path), sha)
+        try:
+            disk.write(str(path), lambda: read_pieces(url))
+            checked.check_file(str(path), sha)
+        except FileNotFoundError:
+            raise Damaged(url, "the file is missing") from None
+        except Damaged as error:  # of the copy, but so is what it is a copy of
+            path.unlink(missing_ok=True)
+            raise Damaged(url, error.fault) from None
     return path

@@ -19,8 +19,9 @@ from gristmill.actors.speech.banks import (
     list_noises,
 )
 from gristmill.models.speech.rooms import LEAD
+from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import Damaged, UserError
 
 RATE = 16000
 
@@ -155,3 +156,13 @@ def test_samples_are_mapped_and_cached_once_a_node(tmp_path, monkeypatch):
     held = files[0].stat().st_ino
     RoomBank(far.url)
     assert files[0].stat().st_ino == held
+    files[0].unlink()
+    (sample,) = [place.url for place in store.walk(far.url) if place.url.endswith(files[0].name)]
+    data = store.read_bytes(sample)
+    for there, fault in ((data[:-1] + b"x", "its bytes are not those"), (None, "the file is missing")):
+        store.remove(sample)
+        if there is not None:
+            store.write_bytes(sample, there)
+        with pytest.raises(Damaged, match=rf"^memory://.*{files[0].name}: {fault}"):
+            RoomBank(far.url)[1]
+        assert not files[0].exists()
