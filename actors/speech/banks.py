@@ -388,11 +388,16 @@ def _cached(url: str, name: str, sha: str) -> Path:
         # Two workers may copy concurrently; the name is the digest, so the second to finish changes nothing.
         disk.sweep(str(folder))
         try:
-            disk.write(str(path), lambda: read_pieces(url))
+            disk.write(str(path), lambda: _pieces(url))
             checked.check_file(str(path), sha)
-        except FileNotFoundError:
-            raise Damaged(url, "the file is missing") from None
         except Damaged as error:  # of the copy, but so is what it is a copy of
             path.unlink(missing_ok=True)
             raise Damaged(url, error.fault) from None
     return path
+
+
+def _pieces(url: str) -> Iterator[bytes]:
+    try:
+        yield from read_pieces(url)
+    except FileNotFoundError:
+        raise Damaged(url, "the file is missing") from None
