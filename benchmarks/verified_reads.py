@@ -2,10 +2,13 @@
 
     python benchmarks/verified_reads.py FOLDER --gb 10         # FOLDER: a path or URL; needs twice the room
     python benchmarks/verified_reads.py s3://bucket/x --gb 1
+    python benchmarks/verified_reads.py FOLDER --recipe configs/distill.yaml corpus.records=400
 
 Speech-like FLAC is sealed in shards; log-mel features are made of it, and two of its columns are read. Each is done
 with and without the comparison, in turns; seconds are of this process's CPU. The ratios, with the least and the largest
-of all pairs of turns, are printed as JSON.
+of all pairs of turns, are printed as JSON. With ``--recipe`` a recipe is run in this process instead, and the share of
+its seconds, and of those of its steps, in which bytes are compared is printed (that of pages is Arrow's own, and is in
+the ratio of columns).
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 from unittest import mock
 
 import numpy as np
@@ -26,6 +30,10 @@ import soundfile
 from gristmill.actors.speech.features import LogMel
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.speech.features import FeatureSettings
+from gristmill.pipelines import run
+from gristmill.pipelines.command.launch import carry_out
+from gristmill.pipelines.config import load
+from gristmill.pipelines.progress import LogProgress
 from gristmill.shards import checked, parquet, store
 from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
 from gristmill.shards.engine import run_step
@@ -34,6 +42,7 @@ from gristmill.shards.step import Step
 
 RATE, SECONDS, DISTINCT = 16000, 10.0, 40
 SHARD = 64 << 20  # bytes
+T = TypeVar("T")
 
 
 def voices() -> list[np.ndarray]:
@@ -113,13 +122,60 @@ def measure(work: Callable[[int], None], turns: int) -> dict[str, float]:
     }
 
 
+class Shares:
+    """The seconds of a recipe, of its steps, and of the comparisons in each."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("recipe", "steps", "compared", "compared_in_steps"), 0.0)
+        self._depth = self._in_step = 0
+
+    def _timed(self, work: Callable[..., T], name: str) -> Callable[..., T]:
+        def timed(*args: Any, **kwargs: Any) -> T:
+            compares = name == "compared"
+            outer = not (compares and self._depth)
+            self._depth += compares
+            self._in_step += not compares
+            begun = time.process_time()
+            try:
+                return work(*args, **kwargs)
+            finally:
+                spent = time.process_time() - begun
+                self._depth -= compares
+                self._in_step -= not compares
+                self.seconds[name] += spent if outer else 0.0
+                self.seconds["compared_in_steps"] += spent if compares and outer and self._in_step else 0.0
+
+        return timed
+
+    def measure(self, config: str, settings: Sequence[str]) -> dict[str, float]:
+        """Run a recipe and return the seconds and shares."""
+        with contextlib.ExitStack() as patches:
+            for name in ("compare", "check_file", "decode"):
+                timed = self._timed(getattr(checked, name), "compared")
+                patches.enter_context(mock.patch.object(checked, name, timed))
+            patches.enter_context(mock.patch.object(run, "run_step", self._timed(run.run_step, "steps")))
+            begun = time.process_time()
+            carry_out(load(config, [*settings, "runner=inprocess"]), LogProgress())
+            self.seconds["recipe"] = time.process_time() - begun
+        shares = {
+            "share": self.seconds["compared"] / self.seconds["recipe"],
+            "share_of_steps": self.seconds["compared_in_steps"] / self.seconds["steps"],
+        }
+        return {**self.seconds, **shares}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--gb", type=float, default=1.0)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--recipe", nargs="+", metavar=("CONFIG", "SETTING"))
     given = parser.parse_args()
     folder = store.absolute(given.folder)
+    if given.recipe:
+        config, *settings = given.recipe
+        print(json.dumps(Shares().measure(config, [*settings, f"out={folder}"])))
+        return
     sealed = corpus(store.join(folder, "audio"), given.gb * 1e9)
     settings = FeatureSettings(sampling_rate=RATE)
 
