@@ -15,7 +15,7 @@ from gristmill.shards.dataset import SealedSet, find_made, put_seal
 from gristmill.shards.errors import Damaged, TooManyQuarantined
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.parquet import read_table
-from gristmill.shards.receipt import Receipt, check_stored, committed_shards, read_receipts
+from gristmill.shards.receipt import Receipt, check_place, check_stored, committed_shards, read_receipts
 from gristmill.shards.step import ShardTask, Step, count_by_stage, joined_schema
 
 PLAN = "step.json"
@@ -93,14 +93,20 @@ def run_step(
     task = ShardTask(url, step.stages, schema, given, seed, step.deterministic, len(specs), step.name, step.totals)
     records = sum(spec.rows for spec in specs)
     limit = max(1, int(step.max_quarantine * records))
-    tally = _Tally(step.name, limit, read_receipts(url, names))
+    tally = _Tally(step.name, limit)
+    for receipt in read_receipts(url, names):
+        check_place(url, receipt)
+        tally.add(receipt)
     # An earlier run's work, which may have lain on the disk for long, is sealed only if it is still whole.
     runner.verify(url, list(tally.receipts.values()))
     progress.begin(step.name, len(specs), sum(spec.name in tally.receipts for spec in specs), records)
     if requeue:
         # Before anything else: a step stopped by too many broken records goes on only when they are fixed.
         tried = list(runner.execute(task, list(_quarantined(url, step, specs, tally.receipts))))
-        _Tally(step.name, limit, [*tally.receipts.values(), *tried]).check()
+        whole = _Tally(step.name, limit)
+        for receipt in (*tally.receipts.values(), *tried):
+            whole.add(receipt)
+        whole.check()
         for receipt in tried:
             if receipt.mends:
                 tally.add(receipt)
@@ -130,22 +136,32 @@ def run_step(
 
 def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:
     """Return the shards to make, in order. A cut is planned once, since planning reads the whole input."""
-    place = store.join(url, PLAN)
-    planned = read_plan(url) if step.cut else None
+    planned = read_plan(url)
     if planned is not None:
-        if planned_fingerprint(planned) != step.fingerprint(seed):
-            raise Damaged(place, f"is not the plan of {step.name} {step.fingerprint(seed)[:16]}")
+        check_plan(url, planned, step.fingerprint(seed))
+    if planned is not None and step.cut:
         files = {entry.path: entry for entry in step.input.shards}
         return [ShardSpec.from_json(shard, step.input.url, files) for shard in planned["shards"]]
     specs = step.index()
-    identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
-    store.put_if_absent(place, checked.encode(_KIND, identity))
+    if planned is None:
+        identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
+        store.put_if_absent(store.join(url, PLAN), checked.encode(_KIND, identity))
     return specs
 
 
 def read_plan(url: str) -> dict[str, Any] | None:
     """Return the identity and the shards of the step whose set is at a URL; ``None`` if it was never begun."""
     return checked.read(_KIND, store.join(url, PLAN))
+
+
+def check_plan(url: str, plan: Mapping[str, Any], fingerprint: str) -> None:
+    """Check that the plan found at ``url`` is of the step with this fingerprint, or start of one.
+
+    Raises:
+        Damaged: it is that of another step.
+    """
+    if not planned_fingerprint(plan).startswith(fingerprint):
+        raise Damaged(store.join(url, PLAN), f"is the plan of {plan['step']}, not that of {fingerprint[:16]}")
 
 
 def planned_fingerprint(plan: Mapping[str, Any]) -> str:
@@ -156,13 +172,11 @@ def planned_fingerprint(plan: Mapping[str, Any]) -> str:
 class _Tally:
     """The receipts of a step by shard, and a running count of its broken records, so that a check is cheap."""
 
-    def __init__(self, name: str, limit: int, receipts: Iterable[Receipt] = ()) -> None:
+    def __init__(self, name: str, limit: int) -> None:
         self.name, self.limit = name, limit
         self.receipts: dict[str, Receipt] = {}
         self._newest: dict[str, Receipt] = {}  # of base shards that had broken records
         self._count = 0
-        for receipt in receipts:
-            self.add(receipt)
 
     def add(self, receipt: Receipt) -> None:
         # The attempt (who made it, how fast) is not part of the seal, and half the memory of a receipt.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +39,7 @@ class Receipt:
     errors: dict[str, int] = field(default_factory=dict)  # "stage: error" -> quarantined rows
     totals: dict[str, float] = field(default_factory=dict)  # column -> its sum over the output rows
     requeue_of: str | None = None  # the shard whose quarantined records were requeued here
+    made_in: str = ""  # the name of the folder that it was committed in
     attempt: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -129,6 +130,7 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
     which raises :class:`~gristmill.shards.errors.Alarm` unless a stage of the step declares that it is not
     deterministic.
     """
+    receipt = replace(receipt, made_in=store.last_name(url))
     if store.put_if_absent(receipt_url(url, receipt.shard), checked.encode(_KIND, receipt.to_json())):
         return receipt
     first = find_receipt(url, receipt.shard)
@@ -145,6 +147,18 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
                 f"({first.data.sha256[:12]} is committed, {receipt.data.sha256[:12]} came later)"
             )
     return first
+
+
+def check_place(url: str, receipt: Receipt) -> None:
+    """Check that a receipt was committed for the set at ``url``: shards of all sets have the same names.
+
+    Raises:
+        Damaged: it is that of another set.
+    """
+    if receipt.made_in != store.last_name(url):
+        raise Damaged(
+            receipt_url(url, receipt.shard), f"is the receipt of a shard of {receipt.made_in or 'another set'}"
+        )
 
 
 def check_files(url: str, receipt: Receipt) -> None:

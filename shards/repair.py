@@ -8,18 +8,21 @@ depends on it made anew (law 5).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import MARK, find_made
 from gristmill.shards.dataset import SealedSet, content_digest, read_seal, seal_name
-from gristmill.shards.engine import PLAN, planned_fingerprint, read_plan
+from gristmill.shards.engine import PLAN, check_plan, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged
 from gristmill.shards.finding import find_below
 from gristmill.shards.job import CHECKPOINTS
-from gristmill.shards.receipt import Receipt, committed_shards, find_receipt, receipt_url
+from gristmill.shards.receipt import Receipt, check_place, committed_shards, find_receipt, receipt_url
 
+_FINGERPRINT = re.compile("[0-9a-f]{16}")  # the start of one, as the name of a folder that a run made
 DAMAGED = "damaged"  # folders below OUT that hold what was moved: damaged.1, damaged.2, ...
 
 
@@ -83,11 +86,7 @@ def _set(folder: str, names: list[str], mover: Mover) -> None:
     before = len(mover.moved)
     for shard in committed_shards(folder):
         _shard(folder, shard, sound, mover)
-    plan = None
-    try:
-        plan = read_plan(folder)
-    except Damaged as error:
-        mover.move(error.url, error.fault)
+    plan = _plan(folder, mover)
     versions = [name for name in names if name.startswith("seal")]
     for version, name in enumerate(sorted(versions, key=lambda name: (len(name), name))):
         url = store.join(folder, name)
@@ -98,14 +97,33 @@ def _set(folder: str, names: list[str], mover: Mover) -> None:
             mover.move(url, fault)
 
 
+def _plan(folder: str, mover: Mover) -> dict[str, Any] | None:
+    """Return the plan of a step's set, unless it has none or a damaged one, which is moved."""
+    try:
+        plan = read_plan(folder)
+        if plan is not None and _is_in_place(folder):
+            check_plan(folder, plan, store.last_name(folder))
+    except Damaged as error:
+        mover.move(error.url, error.fault)
+        return None
+    return plan
+
+
+def _is_in_place(folder: str) -> bool:
+    """Return whether a folder has the name that a run gave it; a copy may have another."""
+    return _FINGERPRINT.fullmatch(store.last_name(folder)) is not None
+
+
 def _shard(folder: str, shard: str, sound: dict[str, Receipt], mover: Mover) -> None:
     url = receipt_url(folder, shard)
     try:
         receipt = find_receipt(folder, shard)
+        assert receipt is not None  # it was listed
+        if _is_in_place(folder):
+            check_place(folder, receipt)
     except Damaged as error:
         mover.move(url, error.fault)
         return
-    assert receipt is not None  # it was listed
     faults = checked.find_faults(folder, {file.path: file.sha256 for file in receipt.files})
     if not faults:
         sound[shard] = receipt
