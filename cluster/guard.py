@@ -142,7 +142,7 @@ def check_start() -> None:
 _leaving = threading.Lock()
 
 
-def leave_now(sentence: str, kill: Callable[[], None]) -> None:
+def leave_now(sentence: str, kill: Callable[[], None], code: int = CODE) -> None:
     """End this process at once with a sentence, after the processes of its local Ray.
 
     Returns only if the process is being ended already, by a thread or by what a signal interrupted.
@@ -156,4 +156,4 @@ def leave_now(sentence: str, kill: Callable[[], None]) -> None:
     killing = threading.Thread(target=kill, name="kill", daemon=True)
     killing.start()
     killing.join(KILL_SECONDS)
-    os._exit(CODE)
+    os._exit(code)

@@ -22,6 +22,7 @@ from urllib.request import url2pathname
 import gristmill
 from gristmill.cluster import janitor
 from gristmill.cluster.guard import Guard, check_start
+from gristmill.cluster.joining import answering
 from gristmill.cluster.packing import packed_modules
 from gristmill.shards import owner
 from gristmill.shards.errors import GristmillError, UserError, one_line
@@ -236,7 +237,7 @@ def _join() -> None:
         variables[ADDRESS] = address
     on_path = {os.path.realpath(part) for part in variables["PYTHONPATH"].split(os.pathsep)}
     own = {name: path for name, path in own_modules().items() if os.path.realpath(path.parent) not in on_path}
-    with packed_modules({} if submitted else own) as folder:
+    with answering(address), packed_modules({} if submitted else own) as folder:
         modules = {"py_modules": [str(folder / path.name) for path in own.values()]} if own else {}
         ray.init(
             runtime_env=None if submitted else {"env_vars": variables, **modules},

@@ -1,0 +1,76 @@
+"""Joining a cluster within a deadline: Ray itself waits many minutes for one whose GCS (its state) does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+from gristmill.cluster.guard import leave_now
+
+ANSWER_WITHIN = 20.0  # seconds, before and while Ray joins
+LOOK_SECONDS = 1.0
+CONNECT_SECONDS = 5.0
+CODE = 2  # the exit code of a mistake of the user's: most often the address
+
+
+@contextlib.contextmanager
+def answering(address: str) -> Iterator[None]:
+    """Join a cluster in this context: its GCS must answer, and not fall silent for long while Ray joins.
+
+    ``address`` is that of the GCS, as in ``RAY_ADDRESS``. While Ray joins it cannot be interrupted, so that this
+    process is ended if the GCS is silent for too long.
+
+    Raises:
+        ConnectionError: nothing answers there.
+    """
+    place = _place(address)
+    if place is None:
+        yield
+        return
+    _wait(place)
+    joined = threading.Event()
+    watch = threading.Thread(target=_watch, args=(address, place, joined), name="joining", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        joined.set()
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """Return the host and port of a GCS; ``None`` for an address that Ray finds, or refuses, by itself."""
+    if address == "auto":
+        from ray._private.utils import read_ray_address
+
+        address = read_ray_address() or ""
+    host, _, port = address.rpartition(":")
+    return (host.strip("[]"), int(port)) if host and port.isdigit() and "/" not in host else None
+
+
+def _answers(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait(place: tuple[str, int]) -> None:
+    begun = time.monotonic()
+    while not _answers(place):
+        if time.monotonic() - begun > ANSWER_WITHIN:
+            raise ConnectionError(f"nothing answers at {place[0]}:{place[1]}, {ANSWER_WITHIN:g} s long")
+        time.sleep(LOOK_SECONDS)
+
+
+def _watch(address: str, place: tuple[str, int], joined: threading.Event) -> None:
+    heard = time.monotonic()
+    while not joined.wait(LOOK_SECONDS):
+        if _answers(place):
+            heard = time.monotonic()
+        elif time.monotonic() - heard > ANSWER_WITHIN and not joined.is_set():
+            said = f"the Ray cluster at RAY_ADDRESS={address} cannot be reached: it ended while this process joined it"
+            leave_now(f"gristmill: {said}; is it up?", lambda: None, CODE)
