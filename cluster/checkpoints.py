@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, checked, store
+from gristmill.shards.errors import Damaged
 from gristmill.shards.job import CHECKPOINTS
 
 KEPT = 2
@@ -23,8 +25,9 @@ class Checkpoints:
     def newest(self) -> str | None:
         """Return the name of the newest checkpoint that is whole."""
         for name in reversed(self._names()):
-            if self._whole(name, store.read_if_present(store.join(self.url, name))):
-                return name
+            with contextlib.suppress(Damaged):
+                if self._whole(name, checked.present(store.join(self.url, name))):
+                    return name
             print(
                 f"gristmill: {store.join(self.url, name)}: the checkpoint is damaged; the one before it is taken",
                 file=sys.stderr,

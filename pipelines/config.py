@@ -220,6 +220,7 @@ def _modules_in(values: Any) -> frozenset[str]:
 def save(loaded: Loaded) -> bool:
     """Save the settings under the output, unless only settings changed that no result depends on."""
     url = store.join(loaded.common.out, SAVED)
+    checked.refuse_irregular(url)
     values = loaded.to_json()
     with contextlib.suppress(Damaged):  # then it is written anew
         old = read_saved(loaded.common.out)
@@ -240,7 +241,7 @@ def read_saved(out: str) -> dict[str, Any] | None:
 
 def saved_digest(out: str) -> str:
     """Return the digest of the settings that are saved under an output; "" if there are none."""
-    data = store.read_if_present(store.join(out, SAVED))
+    data = checked.present(store.join(out, SAVED))
     return "" if data is None else canonical.sha256(data)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, checked, dataset, store
@@ -244,10 +246,26 @@ class Run:
         ]
         data = checked.encode(_KIND, {"recipe": recipe, "settings": settings, "made": entries})
         url = store.join(self.out, LEDGER)
-        if store.read_if_present(url) == data:
+        if checked.present(url) == data:
             return False
         store.write_bytes(url, data)
         return True
+
+
+class _Made(TypedDict):
+    name: str
+    kind: str
+    path: str
+    digest: str
+
+
+class _Ledger(TypedDict):
+    recipe: str
+    settings: str
+    made: list[_Made]
+
+
+_SHAPE = TypeAdapter(_Ledger)
 
 
 def read_ledger(out: str) -> dict[str, Any] | None:
@@ -257,7 +275,8 @@ def read_ledger(out: str) -> dict[str, Any] | None:
     Raises:
         Damaged: the file is not as it was written.
     """
-    return checked.read(_KIND, store.join(out, LEDGER))
+    ledger = checked.read_as(_KIND, store.join(out, LEDGER), _SHAPE)
+    return None if ledger is None else dict(ledger)
 
 
 def source_fingerprint(name: str, identity: Mapping[str, Any]) -> str:

@@ -6,7 +6,10 @@ import hashlib
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.errors import Alarm, Damaged
@@ -49,6 +52,22 @@ class Artifact:
         checked.check_file(place, self.sha256[name])
         return place
 
+    def check_stored(self) -> None:
+        """Check that its files are there, by one listing of each folder.
+
+        Raises:
+            Damaged: a file is missing.
+        """
+        there: dict[str, set[str]] = {}
+        for path in self.stored:
+            folder, _, name = path.rpartition("/")
+            place = store.join(self.url, folder) if folder else self.url
+            if folder not in there:
+                there[folder] = set(store.list_names(place))
+            if name not in there[folder]:
+                raise Damaged(store.join(self.url, path), "the file is missing")
+            checked.refuse_irregular(store.join(self.url, path))
+
     @property
     def stored(self) -> dict[str, str]:
         """The SHA-256 of all its files, by path below ``url``."""
@@ -61,6 +80,19 @@ class Artifact:
             )
         return store.join(self.url, self.files[name])
 
+
+class _Body(TypedDict):
+    """What ``artifact.json`` holds."""
+
+    digest: str
+    files: dict[str, str]
+    sha256: dict[str, str]
+    identity: dict[str, Any]
+    made_in: str
+    beside: NotRequired[dict[str, str]]
+
+
+_SHAPE = TypeAdapter(_Body)
 
 Content = bytes | Callable[[], Iterable[bytes]]  # of a file; a large one comes in chunks, the same at each call
 
@@ -132,12 +164,8 @@ def get_artifact(url: str) -> Artifact | None:
     Raises:
         Damaged: its ``artifact.json`` is not what was committed.
     """
-    body = checked.read(_KIND, store.join(url, MARK))
-    if body is None:
-        return None
-    return Artifact(
-        url, body["digest"], body["files"], body["sha256"], body["identity"], body["made_in"], body.get("beside", {})
-    )
+    body = checked.read_as(_KIND, store.join(url, MARK), _SHAPE)
+    return None if body is None else Artifact(url, **body)
 
 
 def find_made(url: str) -> Artifact | None:

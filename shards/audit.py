@@ -15,7 +15,7 @@ from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import SealedSet, ShardEntry, content_digest, row_totals
 from gristmill.shards.engine import PLAN, planned_fingerprint, read_plan
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import COUNTS, UNREADABLE, Found, find_below, seal_versions, why_unreadable
 from gristmill.shards.parquet import decode_table
 from gristmill.shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
@@ -218,7 +218,11 @@ class _Audit:
         stored: StoredFile | None = getattr(receipt, kind)
         if stored is None:
             return None
-        data = store.read_if_present(store.join(self.sealed.url, stored.path))
+        try:
+            data = checked.present(store.join(self.sealed.url, stored.path))
+        except Damaged as error:
+            self.gap(stored.path, error.fault)
+            return None
         if data is None:
             self.gap(stored.path, "the file is missing")
             return None
@@ -284,10 +288,10 @@ class _Audit:
             return None
         ids: list[str] = []
         for url, start, stop in planned[shard]:
-            data = store.read_if_present(url)
             try:
+                data = checked.present(url)
                 table = None if data is None else decode_table(data, ["id"])
-            except (pa.ArrowInvalid, OSError):
+            except (pa.ArrowInvalid, OSError, Damaged):
                 table = None
             if table is None:
                 self.gap(f"shard {shard}", f"its input {url} is missing or cannot be read")
@@ -317,10 +321,10 @@ class _Audit:
             return
         ids: Counter[str] = Counter()
         for entry in self.sealed.shards:
-            data = store.read_if_present(store.join(self.sealed.url, entry.path))
-            if data is None:
-                continue
-            with contextlib.suppress(pa.ArrowInvalid, OSError):  # reported when the shard was read
+            with contextlib.suppress(pa.ArrowInvalid, OSError, Damaged):  # reported when the shard was read
+                data = checked.present(store.join(self.sealed.url, entry.path))
+                if data is None:
+                    continue
                 ids.update(record for record in decode_table(data, ["id"])["id"].to_pylist() if hash(record) in doubled)
         twice = sorted(record for record, count in ids.items() if count > 1)
         if twice:

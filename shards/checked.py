@@ -10,14 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from gristmill.shards import canonical, store
+from pydantic import TypeAdapter, ValidationError
+
+from gristmill.shards import canonical, disk, store
 from gristmill.shards.errors import Damaged
+
+T = TypeVar("T")
 
 _HEAD, _TAIL = b'{"check":"', b'",'
 _HEX = 64  # characters of a SHA-256
 _PIECE = 8 << 20  # bytes
+_OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
 def encode(kind: str, value: Mapping[str, Any]) -> bytes:
@@ -38,13 +43,34 @@ def decode(kind: str, data: bytes, url: str) -> dict[str, Any]:
     Raises:
         Damaged: the bytes are not those that were written, or are of another kind of file.
     """
+    return _shaped(kind, _body(kind, data, url), url, _OBJECT)
+
+
+def decode_as(kind: str, data: bytes, url: str, shape: TypeAdapter[T]) -> T:
+    """Return the value that :func:`encode` wrote, if it has the shape of its kind.
+
+    Raises:
+        Damaged: as :func:`decode`, and for another shape. The checksum has no key: whoever made the file made it fit.
+    """
+    return _shaped(kind, _body(kind, data, url), url, shape)
+
+
+def _body(kind: str, data: bytes, url: str) -> bytes:
     start = len(_HEAD) + _HEX + len(_TAIL)
     body = b"{" + data[start:]
     if data[:start] != _HEAD + _check(kind, body).encode() + _TAIL:
         raise Damaged(url, f"its contents do not match their checksum (a damaged {kind}, or one of an earlier version)")
+    return body
+
+
+def _shaped(kind: str, body: bytes, url: str, shape: TypeAdapter[T]) -> T:
     try:
-        return dict(json.loads(body))
-    except (ValueError, TypeError, RecursionError):  # as no run writes it, though its checksum fits
+        return shape.validate_python(json.loads(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))[:80]
+        raise Damaged(url, f"is no {kind}" + (f" ({place}: {first['msg'].lower()})" if place else "")) from None
+    except (ValueError, RecursionError):
         raise Damaged(url, f"is no {kind}") from None
 
 
@@ -58,8 +84,34 @@ def read(kind: str, url: str) -> dict[str, Any] | None:
     Raises:
         Damaged: as :func:`decode`.
     """
-    data = store.read_if_present(url)
-    return None if data is None else decode(kind, data, url)
+    return read_as(kind, url, _OBJECT)
+
+
+def read_as(kind: str, url: str, shape: TypeAdapter[T]) -> T | None:
+    """Return the value at a URL, or ``None`` if there is no such file.
+
+    Raises:
+        Damaged: as :func:`decode_as`.
+    """
+    data = present(url)
+    return None if data is None else decode_as(kind, data, url, shape)
+
+
+def present(url: str) -> bytes | None:
+    """Return the bytes of a file that a run writes, or ``None`` if there is no such file.
+
+    Raises:
+        Damaged: something else than a file lies in its place, such as a folder, a pipe, or a link to nothing.
+    """
+    refuse_irregular(url)
+    return store.read_if_present(url)
+
+
+def refuse_irregular(url: str) -> None:
+    """Raise :class:`~gristmill.shards.errors.Damaged` if something else than a file lies in a file's place."""
+    fault = disk.irregular(store.filesystem(url)[1]) if store.is_local(url) else None
+    if fault is not None:
+        raise Damaged(url, fault)
 
 
 def compare(data: bytes, sha256: str, url: str, size: int | None = None) -> bytes:
@@ -83,6 +135,7 @@ def _other_bytes(url: str, found: str, expected: str) -> Damaged:
 
 def check_file(url: str, sha256: str) -> None:
     """Compare a committed file of any size with its digest, without holding it; raises as :func:`read_file`."""
+    refuse_irregular(url)
     found = hashlib.sha256()
     try:
         for piece in store.read_pieces(url, _PIECE):
@@ -110,7 +163,7 @@ def read_file(url: str, sha256: str, size: int | None = None) -> bytes:
     Raises:
         Damaged: it is missing, or its bytes are not those that were committed.
     """
-    data = store.read_if_present(url)
+    data = present(url)
     if data is None:
         raise Damaged(url, "the file is missing")
     return compare(data, sha256, url, size)

@@ -7,10 +7,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.errors import Damaged, UserError
@@ -23,12 +25,65 @@ _KIND = "seal"
 ALWAYS = ("duration",)  # columns with a total in every set that has them (seconds of audio)
 
 
+def _schema(text: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(text)))
+
+
+def _checked_schema(text: str) -> str:
+    try:
+        _schema(text)
+    except (ValueError, OSError, pa.ArrowException):
+        raise ValueError("no schema of Arrow's") from None
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardEntry(StoredFile):
     """One shard of a sealed set."""
 
     name: str
     totals: Mapping[str, float] = field(default_factory=dict)
+
+
+class _Stored(TypedDict):
+    path: str
+    sha256: str
+    rows: int
+    bytes: int
+    footer: str
+
+
+class _Shard(_Stored):
+    name: str
+    totals: dict[str, float]
+
+
+class _Side(_Stored):
+    shard: str
+
+
+class _Seal(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    name: str
+    digest: str
+    schema: Annotated[str, AfterValidator(_checked_schema)]
+    shards: list[_Shard]
+    records_in: int
+    records_out: int
+    rejected: int
+    quarantined: int
+    reasons: dict[str, int]
+    errors: dict[str, int]
+    rejects: list[_Side]
+    quarantine: list[_Side]
+    fingerprint: NotRequired[str | None]
+    inputs: NotRequired[list[str]]
+    input_digests: NotRequired[list[str] | None]
+    artifacts: NotRequired[dict[str, str]]
+
+
+_SHAPE = TypeAdapter(_Seal)
 
 
 @dataclass(frozen=True)
@@ -56,7 +111,7 @@ class SealedSet:
     @cached_property
     def schema(self) -> pa.Schema:
         """The columns of its rows."""
-        return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(self.seal["schema"])))
+        return _schema(self.seal["schema"])
 
     @cached_property
     def shards(self) -> list[ShardEntry]:
@@ -126,7 +181,8 @@ def find_sealed(url: str) -> SealedSet | None:
 
 def read_seal(url: str, version: int) -> dict[str, Any] | None:
     """Return one version of the seal of the set at a URL, or ``None`` if there is none."""
-    return checked.read(_KIND, store.join(url, seal_name(version)))
+    seal = checked.read_as(_KIND, store.join(url, seal_name(version)), _SHAPE)
+    return None if seal is None else dict(seal)
 
 
 def seal_name(version: int) -> str:
@@ -177,6 +233,18 @@ def open_sealed(url: str) -> SealedSet:
 def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any) -> SealedSet:
     """Seal a set whose shards are all committed. The digest covers the content only, so sets of equal content have
     equal digests."""
+    seal = {"name": name, **summarised(schema, receipts), **lineage}
+    version = 0
+    while not store.put_if_absent(store.join(url, seal_name(version)), checked.encode(_KIND, seal)):
+        sealed = read_seal(url, version)
+        if sealed is not None and sealed["digest"] == seal["digest"]:
+            return SealedSet(url, sealed)
+        version += 1
+    return SealedSet(url, seal)
+
+
+def summarised(schema: pa.Schema, receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """Return what a seal says of the shards with these receipts."""
     entries: list[dict[str, Any]] = []
     reasons: dict[str, int] = {}
     errors: dict[str, int] = {}
@@ -200,8 +268,7 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
             # A later requeue took over the records of a receipt without errors.
             if stored and (side == "rejects" or receipt.errors):
                 found.append({**asdict(stored), "shard": receipt.shard})
-    seal = {
-        "name": name,
+    return {
         "digest": content_digest(schema, kept),
         "schema": schema.serialize().to_pybytes().hex(),
         "shards": entries,
@@ -209,15 +276,7 @@ def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt]
         "reasons": reasons,
         "errors": errors,
         **sides,
-        **lineage,
     }
-    version = 0
-    while not store.put_if_absent(store.join(url, seal_name(version)), checked.encode(_KIND, seal)):
-        sealed = read_seal(url, version)
-        if sealed is not None and sealed["digest"] == seal["digest"]:
-            return SealedSet(url, sealed)
-        version += 1
-    return SealedSet(url, seal)
 
 
 def content_digest(schema: pa.Schema, receipts: Iterable[Receipt]) -> str:

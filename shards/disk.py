@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -54,6 +55,16 @@ def put(path: str, chunks: Chunks) -> bool:
         UserError: the file cannot be written, or the file system offers neither.
     """
     return _whole(Path(path), chunks, _put)
+
+
+def irregular(path: str) -> str | None:
+    """Return what lies in the place of a file, if it is none; ``None`` for a file, or if there is nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # nothing, or a name that no file can have
+        return "is a link to no file; expected a file" if os.path.islink(path) else None
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+    return None if stat.S_ISREG(mode) else f"is {kind}; expected a file"
 
 
 def _whole(path: Path, chunks: Chunks, place: Callable[[Path, Path], T]) -> T:

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.dataset import SealedSet, find_made, put_seal
@@ -20,6 +22,25 @@ from gristmill.shards.step import ShardTask, Step, count_by_stage, joined_schema
 
 PLAN = "step.json"
 _KIND = "plan of a step"
+
+
+class _PlannedShard(TypedDict):
+    name: str
+    rows: int
+    slices: list[tuple[str, int, int]]
+
+
+class _Plan(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    step: str
+    stages: list[dict[str, Any]]
+    input: str
+    joins: list[tuple[str, list[str], str]]
+    shards: list[_PlannedShard]
+
+
+_SHAPE = TypeAdapter(_Plan)
 
 
 class Runner(Protocol):
@@ -151,7 +172,8 @@ def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:
 
 def read_plan(url: str) -> dict[str, Any] | None:
     """Return the identity and the shards of the step whose set is at a URL; ``None`` if it was never begun."""
-    return checked.read(_KIND, store.join(url, PLAN))
+    plan = checked.read_as(_KIND, store.join(url, PLAN), _SHAPE)
+    return None if plan is None else dict(plan)
 
 
 def check_plan(url: str, plan: Mapping[str, Any], fingerprint: str) -> None:

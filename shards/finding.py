@@ -65,14 +65,9 @@ def find_below(url: str) -> Found:
 
 
 def _sealed(url: str) -> SealedSet:
-    """Return the sealed set at a URL, checked for the keys of the seal that the audit reads."""
     sealed = find_sealed(url)
     if sealed is None:
-        raise ValueError("it is gone")
-    lacking = [key for key in ("name", "digest", "schema", "shards", *COUNTS) if key not in sealed.seal]
-    if lacking:
-        raise ValueError(f"it lacks {', '.join(lacking)}")
-    _ = sealed.schema, sealed.shards  # parsed lazily: do it here, where errors are caught
+        raise Damaged(store.join(url, SEAL), "the file is missing")
     return sealed
 
 

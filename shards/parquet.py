@@ -98,6 +98,7 @@ def read_table(folder: str, file: StoredFile, columns: Sequence[str] | None = No
         return decode_table(checked.read_file(url, file.sha256, file.bytes), columns)
 
     def read() -> pa.Table:
+        checked.refuse_irregular(url)
         with store.open_read(url, exact=True) as source:
             metadata = pq.read_metadata(pa.BufferReader(_checked_footer(source, file, url)))
             opened = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.ahead import AT_ONCE, read_ahead
@@ -17,6 +19,19 @@ RECEIPTS = "receipts"
 SHARD_FILES = ("data", "rejects", "quarantine")
 _KIND = "receipt"
 _TOGETHER = 32  # receipts per thread
+
+
+class _Attempt(TypedDict, total=False):
+    """The parts of an attempt's description that are read again."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    at: float
+    seconds: dict[str, float]
+    measures: dict[str, tuple[float, int]]
+
+
+_ATTEMPT = TypeAdapter(_Attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,7 @@ class Receipt:
     totals: dict[str, float] = field(default_factory=dict)  # column -> its sum over the output rows
     requeue_of: str | None = None  # the shard whose quarantined records were requeued here
     made_in: str = ""  # the name of the folder that it was committed in
-    attempt: dict[str, Any] = field(default_factory=dict)
+    attempt: Annotated[dict[str, Any], AfterValidator(_ATTEMPT.validate_python)] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -78,6 +93,9 @@ class Receipt:
         return Receipt(**{**value, **files})
 
 
+_SHAPE = TypeAdapter(Receipt)
+
+
 def receipt_url(url: str, shard: str) -> str:
     """Return the URL of the receipt of a shard of the set at ``url``."""
     return store.join(url, RECEIPTS, f"{shard}.json")
@@ -85,13 +103,13 @@ def receipt_url(url: str, shard: str) -> str:
 
 def find_receipt(url: str, shard: str) -> Receipt | None:
     """Return the receipt of a shard, or ``None`` if it is not committed; a damaged one raises ``Damaged``."""
-    data = store.read_if_present(receipt_url(url, shard))
+    data = checked.present(receipt_url(url, shard))
     return None if data is None else _decode(url, shard, data)
 
 
 def _decode(url: str, shard: str, data: bytes) -> Receipt:
     place = receipt_url(url, shard)
-    receipt = Receipt.from_json(checked.decode(_KIND, data, place))
+    receipt = checked.decode_as(_KIND, data, place, _SHAPE)
     if receipt.shard != shard:
         raise Damaged(place, f"is the receipt of shard {receipt.shard}")
     return receipt
@@ -107,12 +125,19 @@ def read_receipts(url: str, shards: list[str]) -> Iterator[Receipt]:
     """Yield the receipts of committed shards, in order."""
 
     def read(some: list[str]) -> list[Receipt]:
-        return [_decode(url, shard, store.read_bytes(receipt_url(url, shard))) for shard in some]
+        return [_decode(url, shard, _bytes(url, shard)) for shard in some]
 
     # In groups, since a receipt costs less than a thread's scheduling.
     size = max(1, min(_TOGETHER, len(shards) // (4 * AT_ONCE)))
     for receipts in read_ahead(read, [shards[at : at + size] for at in range(0, len(shards), size)]):
         yield from receipts
+
+
+def _bytes(url: str, shard: str) -> bytes:
+    data = checked.present(receipt_url(url, shard))
+    if data is None:
+        raise Damaged(receipt_url(url, shard), "the file is missing")
+    return data
 
 
 def store_table(url: str, kind: str, shard: str, table: pa.Table) -> StoredFile:

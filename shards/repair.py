@@ -8,6 +8,8 @@ depends on it made anew (law 5).
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +17,15 @@ from typing import Any
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import MARK, find_made
-from gristmill.shards.dataset import SealedSet, content_digest, read_seal, seal_name
+from gristmill.shards.dataset import SealedSet, read_seal, seal_name, summarised
 from gristmill.shards.engine import PLAN, check_plan, planned_fingerprint, read_plan
-from gristmill.shards.errors import Damaged
+from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.job import CHECKPOINTS
 from gristmill.shards.receipt import Receipt, check_place, committed_shards, find_receipt, receipt_url
 
 _FINGERPRINT = re.compile("[0-9a-f]{16}")  # the start of one, as the name of a folder that a run made
+_LATER = {"errors", "quarantine"}  # of a seal: without records that a later requeue took over
 DAMAGED = "damaged"  # folders below OUT that hold what was moved: damaged.1, damaged.2, ...
 
 
@@ -44,9 +47,17 @@ class Mover:
         self.folder = store.join(out, f"{DAMAGED}.{max(taken, default=0) + 1}")
 
     def move(self, url: str, fault: str) -> None:
-        """Move a file, which may be missing, and note what is wrong with it."""
+        """Move a file, which may be missing, and note what is wrong with it.
+
+        Raises:
+            UserError: it lies elsewhere, where a link in the output leads.
+        """
         inner = url.removeprefix(self._out).lstrip("/")
-        if store.exists(url):
+        if store.is_local(url):
+            folder, out = (os.path.realpath(store.filesystem(one)[1]) for one in (posixpath.dirname(url), self._out))
+            if os.path.commonpath([folder, out]) != out:
+                raise UserError(f"{url}: {fault}, and a link leads from {self._out} to it; expected its own output")
+        if store.is_taken(url):
             store.move_file(url, store.join(self.folder, inner))
         self.moved.append(Moved(url, fault))
 
@@ -148,12 +159,16 @@ def _seal_fault(
     if lacking:
         return f"the receipt of its shard {lacking[0]} is missing"
     sealed = SealedSet(folder, seal)
-    if content_digest(sealed.schema, [sound[entry.name] for entry in sealed.shards]) != sealed.digest:
-        return "its digest is not that of its shards"
+    found = summarised(sealed.schema, [sound[entry.name] for entry in sealed.shards])
+    for key in found.keys() - _LATER:
+        if seal[key] != found[key]:
+            return f"its {key} is not that of its shards"
     if seal.get("input_digests") is None:
         return None if plan is None else "it names no input"
     if plan is None:
         return f"{PLAN} is missing"
+    if plan["step"] != seal["name"]:
+        return "its name is not that of its plan"
     return None if planned_fingerprint(plan) == seal["fingerprint"] else "its fingerprint is not that of its plan"
 
 

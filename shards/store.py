@@ -100,6 +100,12 @@ def exists(url: str) -> bool:
     return patiently(url, lambda: bool(fs.exists(path)))
 
 
+def is_taken(url: str) -> bool:
+    """Return whether something lies at a URL, if only a link to nothing."""
+    fs, path = filesystem(url)
+    return os.path.lexists(path) if isinstance(fs, LocalFileSystem) else exists(url)
+
+
 def read_bytes(url: str) -> bytes:
     """Return a file's bytes; a missing file raises :class:`FileNotFoundError`."""
     fs, path = filesystem(url)
@@ -253,7 +259,7 @@ def remove_file(url: str) -> None:
 
 
 def move_file(url: str, to: str) -> None:
-    """Move a file; one that lies at the new place is replaced."""
+    """Move a file, or what lies in its place; a file that lies at the new place is replaced."""
     fs, path = filesystem(url)
     where = filesystem(to)[1]
     if isinstance(fs, LocalFileSystem):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gristmill.pipelines.command.launch import read_plan
 from gristmill.pipelines.config import read_saved
+from gristmill.pipelines.report.write import read_identity
 from gristmill.pipelines.run import LEDGER, read_ledger
 from gristmill.shards import store
 from gristmill.shards.audit import AuditResult, audit_below
@@ -35,9 +36,9 @@ def audit_output(out: str) -> Iterator[AuditResult]:
 
 
 def damaged_files(out: str) -> list[Damaged]:
-    """Return what is wrong with the files that a run keeps beside its sets: its settings, estimate and ledger."""
+    """Return what is wrong with the files that a run keeps beside its sets: settings, estimate, ledger and report."""
     faults = []
-    for read in (read_saved, read_plan, read_ledger):
+    for read in (read_saved, read_plan, read_ledger, read_identity):
         try:
             read(out)
         except Damaged as error:

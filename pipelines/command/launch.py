@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from gristmill.cluster.training_log import check
 from gristmill.pipelines.command.leasing import leased
@@ -187,7 +188,31 @@ def estimate(out: str) -> dict[str, Any]:
 
 def write_plan(out: str, made: Mapping[str, Any]) -> None:
     """Keep the estimate of a run, and the time at which it was made."""
+    checked.refuse_irregular(store.join(out, PLAN))
     store.write_bytes(store.join(out, PLAN), checked.encode("estimate", {**made, "at": time.time()}))
+
+
+class _Part(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    seconds: float
+
+
+def _with_whole(estimate: dict[str, float | _Part]) -> dict[str, float | _Part]:
+    """Check that there are seconds of the whole run, and parts of it only."""
+    if {name for name, value in estimate.items() if not isinstance(value, dict)} != {"seconds"}:
+        raise ValueError("expected the seconds of the run, and its parts")
+    return estimate
+
+
+class _Estimated(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    at: float
+    estimate: Annotated[dict[str, float | _Part], AfterValidator(_with_whole)]
+
+
+_SHAPE = TypeAdapter(_Estimated)
 
 
 def read_plan(out: str) -> dict[str, Any] | None:
@@ -196,4 +221,5 @@ def read_plan(out: str) -> dict[str, Any] | None:
     Raises:
         Damaged: the file is not as it was written.
     """
-    return checked.read("estimate", store.join(out, PLAN))
+    made = checked.read_as("estimate", store.join(out, PLAN), _SHAPE)
+    return None if made is None else dict(made)

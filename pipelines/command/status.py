@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from gristmill.pipelines.command.audit import damaged_files
 from gristmill.pipelines.command.launch import read_plan
 from gristmill.pipelines.config import saved_digest
 from gristmill.pipelines.progress import clock
+from gristmill.pipelines.report.write import read_identity
 from gristmill.pipelines.run import read_ledger
-from gristmill.shards import store
+from gristmill.shards import engine
+from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import SealedSet
-from gristmill.shards.engine import planned_rows
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import Found, find_below
 from gristmill.shards.receipt import check_stored, committed_shards, read_receipts
 from gristmill.shards.safe_text import escaped
 from gristmill.shards.store import join
 
-REPORT = "report.json"  # below OUT
 RECENT = 600.0  # seconds before the newest commit from which the rate is taken
 PATIENCE = 3.0  # multiple of the mean interval between commits after which there is no forecast
 SHORTEST = 60.0  # seconds without a commit that never end the forecast
@@ -44,6 +46,7 @@ class SetStatus:
     planned: int | None = None  # records in all shards
     rate: float | None = None  # recent records per second; None without recent commits
     left: float | None = None  # seconds until the end, at that rate
+    fault: str = ""  # of what is unreadable
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class RunStatus:
     share: float | None = None  # of the estimated time that is done, 0 to 1
     left: float | None = None  # seconds
     over: bool = False  # the run with the settings saved last has ended, and all that it made is there
+    faults: tuple[str, ...] = ()  # of the files that the run keeps beside its sets
 
     @property
     def unreadable(self) -> list[SetStatus]:
@@ -115,40 +119,51 @@ class StatusReader:
             UserError: there is no run.
         """
         found = find_below(self.out)
-        sets = []
-        for sealed in found.sealed:
-            work = self._of(sealed.url)
-            counts = (sealed.records, sealed.seal["rejected"], sealed.seal["quarantined"], work.seconds)
-            number = len(work.base)
-            state = "sealed" if self._is_there(sealed) else "unreadable"
-            sets.append(SetStatus(sealed.name, sealed.url, state, number, number, *counts, work.last))
-        sets += [self._unsealed(found.names[url], url) for url in found.unsealed]
-        for state, urls in (
-            ("artifact", found.artifacts),
-            ("training", found.training),
-            ("unreadable", list(found.unreadable)),
-        ):
-            sets += [SetStatus(found.names[url], url, state) for url in urls]
+        faults = tuple(
+            f"{error.url.removeprefix(self.out).lstrip('/')}: {error.fault}" for error in damaged_files(self.out)
+        )
+        sets = [self._state(one.name, one.url, partial(self._sealed, one)) for one in found.sealed]
+        for urls, read in ((found.unsealed, self._unsealed), (found.artifacts, self._artifact)):
+            sets += [self._state(found.names[url], url, partial(read, found.names[url], url)) for url in urls]
+        sets += [SetStatus(found.names[url], url, "training") for url in found.training]
+        sets += [SetStatus(found.names[url], url, "unreadable", fault=why) for url, why in found.unreadable.items()]
         if not sets:
             raise UserError(f"{self.out}: there is no run here; expected the output of `gristmill run`")
         sets.sort(key=lambda one: (one.last or 0.0, one.name))
-        over = not any(one.state in ("under way", "training", "unreadable") for one in sets) and self._is_over(found)
-        return RunStatus(sets, *self._forecast(sets, over), over)
+        unfinished = faults or any(one.state in ("under way", "training", "unreadable") for one in sets)
+        over = not unfinished and self._is_over(found)
+        return RunStatus(sets, *((None, None) if faults else self._forecast(sets, over)), over, faults)
 
-    def _is_there(self, sealed: SealedSet) -> bool:
-        """Return whether all files of a set are there and as long as they were; they are listed once."""
-        if (sealed.url, sealed.digest) not in self._whole:
-            try:
-                check_stored(sealed.url, sealed.files)
-            except Damaged:
-                return False
+    @staticmethod
+    def _state(name: str, url: str, read: Callable[[], SetStatus]) -> SetStatus:
+        try:
+            return read()
+        except Damaged as error:
+            where = error.url.removeprefix(url).lstrip("/")
+            return SetStatus(name, url, "unreadable", fault=f"{where}: {error.fault}")
+
+    def _sealed(self, sealed: SealedSet) -> SetStatus:
+        work = self._of(sealed.url)
+        if (sealed.url, sealed.digest) not in self._whole:  # looked at once
+            check_stored(sealed.url, sealed.files)
+            if sealed.seal.get("input_digests") is not None and engine.read_plan(sealed.url) is None:
+                raise Damaged(join(sealed.url, engine.PLAN), "the file is missing")
             self._whole.add((sealed.url, sealed.digest))
-        return True
+        counts = (sealed.records, sealed.seal["rejected"], sealed.seal["quarantined"], work.seconds)
+        number = len(work.base)
+        return SetStatus(sealed.name, sealed.url, "sealed", number, number, *counts, work.last)
+
+    @staticmethod
+    def _artifact(name: str, url: str) -> SetStatus:
+        made = get_artifact(url)
+        if made is not None:
+            made.check_stored()
+        return SetStatus(name, url, "artifact")
 
     def _is_over(self, found: Found) -> bool:
         """Return whether the run with the settings saved last has ended, and all that it made is there."""
         ledger = read_ledger(self.out)
-        if ledger is None or ledger["settings"] != saved_digest(self.out) or not store.exists(join(self.out, REPORT)):
+        if ledger is None or ledger["settings"] != saved_digest(self.out) or read_identity(self.out) is None:
             return False
         there = {one.url for one in found.sealed} | set(found.artifacts)
         return all(join(self.out, entry["path"]) in there for entry in ledger["made"])
@@ -161,7 +176,7 @@ class StatusReader:
     def _unsealed(self, name: str, url: str) -> SetStatus:
         work = self._of(url)
         if work.planned is None:
-            work.planned = planned_rows(url)
+            work.planned = engine.planned_rows(url)
         planned = None if work.planned is None else sum(work.planned.values())
         total = None if work.planned is None else len(work.planned)
         records = sum(work.base.values())
@@ -290,10 +305,11 @@ def _whole(status: RunStatus) -> list[str]:
     """Return the lines about the run as a whole."""
     if status.over:
         return ["all steps are finished", "whole run: finished"]
-    if status.unreadable:
+    if status.unreadable or status.faults:
         return [
-            f"{one.name}: damaged; `gristmill audit` tells what, `gristmill repair` moves it aside"
-            for one in status.unreadable
+            *(f"{one.name}: damaged ({escaped(one.fault)})" for one in status.unreadable),
+            *(f"damaged: {escaped(fault)}" for fault in status.faults),
+            "`gristmill audit` tells all of it, `gristmill repair` moves it aside",
         ]
     under = len(status.under_way)
     # A training is visible from its first checkpoint.

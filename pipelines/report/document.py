@@ -68,7 +68,7 @@ def identity(data: bytes, page: bytes) -> str | None:
         if document.pop("checksum") != _checksum(document, page):
             return None
         return document["identity"]
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None
 
 

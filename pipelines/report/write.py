@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from gristmill.pipelines.report.document import identity, to_json
 from gristmill.pipelines.report.html import to_html
 from gristmill.pipelines.report.report import Report
-from gristmill.shards.store import join, read_if_present, write_bytes
+from gristmill.shards import checked
+from gristmill.shards.errors import Damaged
+from gristmill.shards.store import join, write_bytes
+
+REPORT, PAGE = "report.json", "report.html"
+
+
+def read_identity(out: str) -> str | None:
+    """Return the identity of the report below a URL, equal for equal results; ``None`` if there is none.
+
+    Raises:
+        Damaged: it is not as it was written.
+    """
+    data, page = (checked.present(join(out, name)) for name in (REPORT, PAGE))
+    if data is None:
+        return None
+    found = identity(data, page or b"")
+    if found is None:
+        raise Damaged(join(out, REPORT), f"it or {PAGE} is not as it was written")
+    return found
 
 
 def write_report(out: str, report: Report) -> bool:
@@ -14,10 +35,12 @@ def write_report(out: str, report: Report) -> bool:
     A report with the same results as the existing one is not written, so that the measured times and library versions
     stay those of the run that did the work.
     """
-    places = [join(out, name) for name in ("report.json", "report.html")]
-    old = [read_if_present(place) or b"" for place in places]
-    if identity(*old) == identity(to_json(report), b""):
-        return False
+    places = [join(out, name) for name in (REPORT, PAGE)]
+    for place in places:
+        checked.refuse_irregular(place)
+    with contextlib.suppress(Damaged):  # then it is written anew
+        if read_identity(out) == identity(to_json(report), b""):
+            return False
     page = to_html(report).encode()
     # The page first: a run killed between the two rewrites both.
     write_bytes(places[1], page)

@@ -3,6 +3,7 @@ used in silence, and there is a way on."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gristmill.pipelines.command.audit import audit_output
 from gristmill.pipelines.command.launch import carry_out
 from gristmill.pipelines.command.repair import repair_output
+from gristmill.pipelines.command.status import StatusReader
 from gristmill.pipelines.config import load
 from gristmill.pipelines.progress import RunProgress
-from gristmill.shards import parquet
+from gristmill.shards import checked, parquet
 from gristmill.shards.audit import audit_below
 from gristmill.shards.errors import GristmillError
 
@@ -142,3 +145,45 @@ def test_a_thousand_damages(states: dict[str, Path], tmp_path: Path) -> None:
     outcomes = try_damages(states, tmp_path, range(1000))
     print(f"\n{dict(outcomes)}")
     assert outcomes.total() == 1000
+
+
+def in_place_of(path: Path, kind: str) -> None:
+    """Put something else than a file in its place, or a file of the right checksum and the wrong shape."""
+    data = path.read_bytes()
+    path.unlink()
+    if kind == "link":
+        path.symlink_to("/nowhere/at/all")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(checked.encode(FORGED[path.name], {"name": [1], "made": 3}) if path.name in FORGED else data)
+
+
+FORGED = {"seal.json": "seal", "step.json": "plan of a step", "artifact.json": "artifact", "run.json": "ledger"}
+FORGED |= {"000000.json": "receipt"}
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "forged"])
+def test_what_is_no_file_of_ours_is_damage(states: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    shutil.copy(states["finished"].parent / "damage.yaml", tmp_path)
+    wanted = work(shutil.copytree(states["finished"], tmp_path / "undisturbed"))
+    (step,) = (states["finished"] / "tagged").iterdir()
+    artifact = next(iter(states["finished"].glob("*/*/artifact.json"))).parent
+    names = [f"tagged/{step.name}/{name}" for name in ("seal.json", "step.json", "receipts/000000.json")]
+    names += [f"tagged/{step.name}/data/{next(iter((step / 'data').iterdir())).name}"]
+    names += [str(path.relative_to(states["finished"])) for path in artifact.iterdir()]
+    names += ["config.json", "run.json", "report.json", "report.html"]
+    for name in names:
+        if kind == "forged" and name.rpartition("/")[2] not in FORGED:
+            continue
+        out = shutil.copytree(states["finished"], tmp_path / "out")
+        in_place_of(out / name, kind)
+        assert not StatusReader(str(out)).read().over, name
+        assert [gap for result in audit_output(str(out)) for gap in result.gaps], name
+        assert attempt(out, [out / name], wanted, more=False)
+        repair_output(str(out))
+        assert work(out) == wanted, name
+        assert not [gap for result in audit_output(str(out)) for gap in result.gaps], name
+        shutil.rmtree(out)
