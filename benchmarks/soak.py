@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import subprocess
@@ -106,8 +107,9 @@ def title(process: Any) -> str:
 class Soak:
     """The processes under test, and their killer."""
 
-    def __init__(self, kills: int, seed: int, every: float, folder: Path) -> None:
+    def __init__(self, kills: int, seed: int, every: float, minutes: float, folder: Path) -> None:
         self.kills, self.every, self.folder = kills, every, folder
+        self.until = time.monotonic() + 60 * minutes
         self.random = random.Random(seed)
         self.done: list[Kill] = []
         self.log = DriverLog()
@@ -138,9 +140,9 @@ class Soak:
         return patiently(lambda: self.cluster.add_node(**self._node("127.0.0.2")))
 
     def run(self) -> None:
-        """Kill the requested number of times, then let the running recipe finish."""
+        """Kill the requested number of times, or until the time is over, then let the running recipe finish."""
         self._drive()
-        while len(self.done) < self.kills:
+        while len(self.done) < self.kills and time.monotonic() < self.until:
             self._wait()
             kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             recipe = self.log.recipe
@@ -340,6 +342,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=float, default=3.0, help="mean batches (at any time: seconds) between kills")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="kill no longer than that")
     parser.add_argument("--drive", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -356,7 +359,7 @@ def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        soak = Soak(given.kills, given.seed, given.every, Path(name))
+        soak = Soak(given.kills, given.seed, given.every, given.minutes, Path(name))
         try:
             soak.start()
             soak.run()
