@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from gristmill.actors.requests.domain_trainer import train as train_domain
+from gristmill.actors.training.settings import LoopSettings
 from gristmill.shards import canonical
 from tests.actors.ranks import RankContext, Ranks
 from tests.actors.requests.test_domain_trainer import records, settings
@@ -43,14 +44,15 @@ def translator(rank: int, count: int, root: str, url: str, **more: Any) -> dict[
     from gristmill.actors.text.translator_trainer import train
     from tests.actors.text.translators import SMALL
 
-    small = SMALL.but(epochs=3, checkpoint_steps=4, average=2)
+    small = SMALL.but(epochs=3, checkpoint_steps=2, report_steps=1, average=2)
     data, dev = ([(f"{root}/pairs", 1.0)], f"{root}/dev")
     return train(small, RankContext(url, rank, count, **more), data=data, dev=dev, seed=3)
 
 
 def domain(rank: int, count: int, root: str, url: str, **more: Any) -> dict[str, Any]:
     """Train the neural models of a domain."""
-    return train_domain(settings(family="neural"), RankContext(url, rank, count, **more), data=f"{root}/requests")
+    given = settings(family="neural", loop=LoopSettings(checkpoint_steps=2, report_steps=1))
+    return train_domain(given, RankContext(url, rank, count, **more), data=f"{root}/requests")
 
 
 TRAININGS = {"acoustic": acoustic, "translator": translator, "domain": domain}

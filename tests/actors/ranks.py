@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import torch.distributed
+
 from gristmill.cluster.inprocess import InProcessContext
 
 
@@ -21,6 +23,14 @@ class RankContext(InProcessContext):
     def __init__(self, url: str, rank: int = 0, world_size: int = 1, die_at: int | None = None) -> None:
         super().__init__(url)
         self.rank, self.world_size, self.die_at = rank, world_size, die_at
+
+    def resume(self) -> bytes | None:
+        """Return the newest checkpoint; all ranks get the one that rank 0 finds."""
+        if self.world_size == 1:
+            return super().resume()
+        found = [self.checkpoints.newest() if self.rank == 0 else None]
+        torch.distributed.broadcast_object_list(found)
+        return None if found[0] is None else self.checkpoints.read(found[0])
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
         """Store the checkpoint of rank 0."""
@@ -63,14 +73,12 @@ class Ranks:
 
 
 def _serve(rank: int, count: int, store: str, pipe: Any) -> None:
-    import torch.distributed
-
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
     while (asked := pipe.recv()) is not None:
         do, args = asked
         try:
             pipe.send((do(rank, count, *args), None))
-        except Exception as error:
-            pipe.send((None, error))
+        except BaseException as error:  # pytest's own failures too
+            pipe.send((None, RuntimeError(f"rank {rank}: {error!r}")))
     torch.distributed.destroy_process_group()

@@ -71,7 +71,7 @@ def test_the_recipe_runs_with_its_filter_actor_and_training(place: Path) -> None
     assert "nothing to do" in again.stdout
 
     # Another seed is another training; what does not depend on it stays.
-    changed = call("run", place / "domains.yaml", "seeds=[1]", "training.lr=1.0", "-q")
+    changed = call("run", place / "domains.yaml", "seeds=[1]", "training.schedule.lr=0.02", "-q")
     assert changed.exit_code == 0, changed.output
     other = digests(out)
     same = {name for name, digest in other.items() if made[name] == digest}
@@ -105,12 +105,12 @@ def test_a_training_that_resumes_gives_the_same_model(place: Path) -> None:
             return self.saved
 
         def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-            self.saved = checkpoint
+            self.saved = checkpoint or self.saved
             if metrics["step"] == self.stop:
                 raise KeyboardInterrupt
 
     (data,) = map(str, Path("out/domains/vectors").iterdir())
-    settings = LinearTraining(vector="idf", epochs=3)
+    settings = LinearTraining(vector="idf", checkpoint_steps=2, report_steps=1)
     whole = train(settings, Context(), data=data)
     stopped = Context(stop=2)
     with pytest.raises(KeyboardInterrupt):
