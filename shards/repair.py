@@ -17,7 +17,7 @@ from gristmill.shards.dataset import SealedSet, content_digest, read_seal, seal_
 from gristmill.shards.engine import PLAN, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged
 from gristmill.shards.finding import find_below
-from gristmill.shards.job import CHECKPOINTS
+from gristmill.shards.job import CHECKPOINTS, PROGRESS
 from gristmill.shards.receipt import Receipt, committed_shards, find_receipt, receipt_url
 
 DAMAGED = "damaged"  # folders below OUT that hold what was moved: damaged.1, damaged.2, ...
@@ -157,6 +157,6 @@ def _artifact(folder: str, mover: Mover) -> None:
 
 
 def _checkpoints(folder: str, mover: Mover) -> None:
-    shas = {name: name.rpartition("-")[2] for name in store.list_names(folder)}
+    shas = {name: name.rpartition("-")[2] for name in store.list_names(folder) if name != PROGRESS}
     for fault in checked.find_faults(folder, shas):
         mover.move(fault.url, fault.fault)
