@@ -32,11 +32,11 @@ from gristmill.models.requests.neural import NeuralSettings
 root = sys.argv[1]
 sources = {"gold": {"features": f"{root}/speech/gold", "text": "text"}}
 sources["noisy"] = {"features": f"{root}/speech/noisy", "labels": f"{root}/speech/labels"}
-phase = {"soft_weight": 1.0, "ctc_weight": 0.5, "soft": {"k": 2}, "schedule": {"steps": 80}}
+phase = {"soft_weight": 1.0, "ctc_weight": 0.5, "soft": {"k": 2}, "schedule": {"steps": 20}}
 model = {"dim": 96, "layers": 2, "channels": 16, "subsampling": 2}
 acoustic = AcousticTraining(phases=[phase], batch_frames=600, model=model, ema=0.99)
-translator = TranslatorTraining(units=120, epochs=None, steps=60, batch_units=400)
-domain = DomainTraining(domain="alarm", model=NeuralSettings(epochs=60, negatives=None))
+translator = TranslatorTraining(units=120, epochs=None, steps=20, batch_units=400)
+domain = DomainTraining(domain="alarm", model=NeuralSettings(epochs=15, negatives=None))
 trainings = {
     "acoustic": lambda c: train_acoustic(acoustic, c, data=sources, units=f"{root}/speech/units"),
     "translator": lambda c: train_translator(translator, c, data=[(f"{root}/pairs", 1.0)]),
