@@ -71,7 +71,7 @@ def test_the_recipe_runs_with_its_filter_actor_and_training(place: Path) -> None
     assert "nothing to do" in again.stdout
 
     # Another seed is another training; what does not depend on it stays.
-    changed = call("run", place / "domains.yaml", "seeds=[1]", "training.schedule.lr=0.02", "-q")
+    changed = call("run", place / "domains.yaml", "seeds=[1]", "training.batch=8", "-q")
     assert changed.exit_code == 0, changed.output
     other = digests(out)
     same = {name for name, digest in other.items() if made[name] == digest}
@@ -98,7 +98,7 @@ def test_a_training_that_resumes_gives_the_same_model(place: Path) -> None:
     class Context:
         rank, world_size, trial_steps = 0, 1, None
 
-        def __init__(self, stop: int = 99, saved: bytes | None = None) -> None:
+        def __init__(self, stop: int = -1, saved: bytes | None = None) -> None:
             self.stop, self.saved = stop, saved
 
         def resume(self) -> bytes | None:
