@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
+from collections.abc import Mapping
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.errors import Damaged
-from gristmill.shards.job import CHECKPOINTS
+from gristmill.shards.job import CHECKPOINTS, PROGRESS
 
 KEPT = 2
+NOTE_EVERY = 10.0  # seconds between notes
 
 
 class Checkpoints:
@@ -21,6 +24,7 @@ class Checkpoints:
 
     def __init__(self, url: str) -> None:
         self.url = store.join(url, CHECKPOINTS)
+        self.noted = time.monotonic()
 
     def newest(self) -> str | None:
         """Return the name of the newest checkpoint that is whole."""
@@ -52,6 +56,14 @@ class Checkpoints:
         store.write_bytes(store.join(self.url, f"step-{number:06d}-{canonical.sha256(data)}"), data)
         for name in names[: 1 - KEPT]:
             store.remove(store.join(self.url, name))
+
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Write a point of the curves for those who look at the run, unless the last note is fresh."""
+        if time.monotonic() - self.noted >= NOTE_EVERY and "step" in metrics:
+            self.noted = time.monotonic()
+            told = {name: float(metrics[name]) for name in ("step", "steps", "loss") if name in metrics}
+            told |= {"at": time.time(), "steps_per_second": float(metrics.get("steps_per_second", 0.0))}
+            store.write_bytes(store.join(self.url, PROGRESS), canonical.dumps(told))
 
     @staticmethod
     def _whole(name: str, data: bytes | None) -> bool:

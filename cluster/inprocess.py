@@ -8,7 +8,7 @@ from gristmill.cluster.checkpoints import Checkpoints
 from gristmill.cluster.training_log import RUN, LogSettings, TrainingLog
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import ShardSpec
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.receipt import Receipt, check_files
 from gristmill.shards.step import ShardTask
 
@@ -33,7 +33,7 @@ class InProcessRunner:
         for receipt in receipts:
             check_files(url, receipt)
 
-    def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
+    def train(self, jobs: Sequence[tuple[TrainJob, str]], listener: TrainListener | None = None) -> None:
         """Train the jobs one after another; each resumes from its newest checkpoint.
 
         Raises:
@@ -46,7 +46,9 @@ class InProcessRunner:
                     "give runner=ray or 1 rank"
                 )
             with TrainingLog(self.log, self.run, job) as log:
-                job.run(url, InProcessContext(url, log))
+                job.run(url, InProcessContext(url, log, listener))
+            if listener is not None:
+                listener.ended(url)
 
 
 class InProcessContext:
@@ -56,8 +58,8 @@ class InProcessContext:
     world_size = 1
     trial_steps: int | None = None
 
-    def __init__(self, url: str, log: TrainingLog | None = None) -> None:
-        self.checkpoints, self.log = Checkpoints(url), log
+    def __init__(self, url: str, log: TrainingLog | None = None, listener: TrainListener | None = None) -> None:
+        self.url, self.checkpoints, self.log, self.listener = url, Checkpoints(url), log, listener
 
     def resume(self) -> bytes | None:
         """Return the newest checkpoint."""
@@ -65,7 +67,10 @@ class InProcessContext:
         return None if name is None else self.checkpoints.read(name)
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
-        """Store the checkpoint, and log the metrics if there is a log."""
+        """Store the checkpoint; log the metrics, and tell them to those who listen."""
+        self.checkpoints.note(metrics)
+        if self.listener is not None:
+            self.listener.point(self.url, metrics)
         if self.log is not None:
             self.log.point(metrics)
         if checkpoint is not None:

@@ -17,13 +17,15 @@ from gristmill.cluster.metrics import TrainingMetrics
 from gristmill.cluster.ray_train import ATTEMPTS, Jobs, cpu_share, lost, slots
 from gristmill.cluster.shares import Shares
 from gristmill.cluster.training_log import LogSettings, TrainingLog
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.stage import Resources
 
 LOOK = 0.5  # seconds between checks whether a training has freed resources
 
 
-def fit_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tuple[float, Resources]]:
+def fit_jobs(
+    jobs: Jobs, shares: Shares, run: str, log: LogSettings, listener: TrainListener | None = None
+) -> list[tuple[float, Resources]]:
     """Fit jobs in parallel, as many as the resources allow, and commit each one's artifact at its URL.
 
     Returns the seconds that workers were held, and the resources of each. A fit whose worker or node is lost is
@@ -62,7 +64,10 @@ def fit_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tup
             shares.give(resources)
             held[resources] += time.monotonic() - since
             try:
-                error = error or ray.get(ended)
+                found = ray.get(ended)
+                error = error or found
+                if found is None and listener is not None:
+                    listener.ended(jobs[place][1])
             except RayError as gone:
                 if attempts[place] < ATTEMPTS:
                     waiting.insert(0, place)

@@ -28,7 +28,7 @@ from gristmill.cluster.pools import Capacity, Pool, plan_pools
 from gristmill.cluster.training_log import RUN, LogSettings
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.isolation import ATTEMPTS, begin_attempt, end_attempts
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.receipt import Receipt, committed_shards, read_receipts
 from gristmill.shards.step import ShardTask
 from gristmill.shards.work import StageWorker
@@ -137,7 +137,7 @@ class RayRunner:
         with session.guarded():
             verify_shards(url, receipts, cpus)
 
-    def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
+    def train(self, jobs: Sequence[tuple[TrainJob, str]], listener: TrainListener | None = None) -> None:
         """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many in parallel as fit.
 
         Fits and groups of trainings share the cluster, so that no resource is idle while a job of either kind could
@@ -160,9 +160,9 @@ class RayRunner:
         beside = ThreadPoolExecutor(1)
         with session.guarded():
             try:
-                groups = beside.submit(train_jobs, trainings, shares, self.run, self.log)
+                groups = beside.submit(train_jobs, trainings, shares, self.run, self.log, listener)
                 groups.add_done_callback(lambda done: shares.stop() if done.exception() else None)
-                held = fit_jobs(fits, shares, self.run, self.log)
+                held = fit_jobs(fits, shares, self.run, self.log, listener)
                 held += groups.result()
             except BaseException as error:
                 shares.stop()

@@ -6,11 +6,12 @@ many trainers run as fit into the cluster, and each takes jobs until none is lef
 
 from __future__ import annotations
 
+import functools
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from gristmill.cluster import session
@@ -22,16 +23,19 @@ from gristmill.cluster.shares import Shares
 from gristmill.cluster.training_log import LogSettings, TrainingLog
 from gristmill.shards import store
 from gristmill.shards.errors import GristmillError, UserError
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.stage import Resources
 
 ATTEMPTS = 4  # per job whose workers are lost
+LISTEN_EVERY = 2.0  # seconds between questions to the queue about its trainings
 STORAGE = ".ray-train"  # Ray Train's files about a group, beside the first job; removed at the end
 
 Jobs = Sequence[tuple[TrainJob, str]]
 
 
-def train_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[tuple[float, Resources]]:
+def train_jobs(
+    jobs: Jobs, shares: Shares, run: str, log: LogSettings, listener: TrainListener | None = None
+) -> list[tuple[float, Resources]]:
     """Train jobs in parallel and commit each one's artifact at its URL; their curves are logged as well.
 
     A group trains jobs of equal resources, and as many groups run in parallel as fit. Returns the seconds that workers
@@ -55,7 +59,12 @@ def train_jobs(jobs: Jobs, shares: Shares, run: str, log: LogSettings) -> list[t
             for kind in kinds
             for slot in range(kind.most)
         ]
+        while wait([group for _, group in groups], LISTEN_EVERY).not_done:
+            for kind in kinds if listener else ():
+                kind.tell(listener)
         held = [(group.result(), kind.resources) for kind, group in groups]
+    for kind in kinds if listener else ():
+        kind.tell(listener)
     errors = [error for error in (kind.close() for kind in kinds) if error is not None]
     if errors:
         raise pickle.loads(errors[0])
@@ -96,6 +105,18 @@ class _Kind:
 
         self.jobs, self.ranks, self.resources, self.most = jobs, ranks, resources, most
         self.queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
+
+    def tell(self, listener: TrainListener | None) -> None:
+        """Tell a listener what the trainings have told the queue."""
+        import ray
+
+        points, ended = ray.get(self.queue.told.remote())
+        for place, metrics in points.items():
+            if listener is not None:
+                listener.point(self.jobs[place][1], metrics)
+        for place in ended:
+            if listener is not None:
+                listener.ended(self.jobs[place][1])
 
     def close(self) -> bytes | None:
         """End the queue; return the error that ended the trainings, if any."""
@@ -190,6 +211,18 @@ class Queue:
         self.taken: dict[int, int] = {}
         self.attempts: dict[int, int] = defaultdict(int)
         self.failure: bytes | None = None
+        self.points: dict[int, dict[str, float]] = {}
+        self.ended: list[int] = []
+
+    def tell(self, place: int, metrics: dict[str, float]) -> None:
+        """Record a point of a job's curves."""
+        self.points[place] = metrics
+
+    def told(self) -> tuple[dict[int, dict[str, float]], list[int]]:
+        """Return the newest point of each job that has one, and the jobs that have ended, both since the last call."""
+        found = self.points, self.ended
+        self.points, self.ended = {}, []
+        return found
 
     def take(self, slot: int) -> int | None:
         """Return the job for a group: the one it did not finish, or the next."""
@@ -208,7 +241,10 @@ class Queue:
 
     def finish(self, slot: int) -> None:
         """Record that the group's job is done."""
-        self.taken.pop(slot, None)
+        place = self.taken.pop(slot, None)
+        if place is not None:
+            self.points.pop(place, None)
+            self.ended.append(place)
 
     def fail(self, slot: int, error: bytes, final: bool) -> None:
         """Record an error; one that is not final is retried, as it may result from the loss of another worker."""
@@ -233,13 +269,19 @@ class RayTrainContext:
 
     trial_steps: int | None = None
 
-    def __init__(self, url: str, metrics: TrainingMetrics | None = None, log: TrainingLog | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        metrics: TrainingMetrics | None = None,
+        log: TrainingLog | None = None,
+        tell: Callable[[dict[str, float]], object] | None = None,
+    ) -> None:
         import ray.train
 
         here = ray.train.get_context()
         self.rank: int = here.get_world_rank()
         self.world_size: int = here.get_world_size()
-        self.checkpoints, self.metrics, self.log = Checkpoints(url), metrics, log
+        self.checkpoints, self.metrics, self.log, self.tell = Checkpoints(url), metrics, log, tell
 
     def resume(self) -> bytes | None:
         """Return the newest checkpoint; all ranks get the one that rank 0 finds."""
@@ -254,9 +296,14 @@ class RayTrainContext:
         """
         if self.metrics is not None:
             self.metrics.point(metrics)
-        if self.rank == 0 and self.log is not None:
+        if self.rank != 0:
+            return
+        if self.log is not None:
             self.log.point(metrics)
-        if self.rank == 0 and checkpoint is not None:
+        if self.tell is not None:
+            self.tell(dict(metrics))
+        self.checkpoints.note(metrics)
+        if checkpoint is not None:
             self.checkpoints.write(checkpoint)
 
 
@@ -278,7 +325,8 @@ def _work(config: dict[str, Any]) -> None:
             if not _from_first(job.done(url) is not None if first else None, ranks):
                 metrics = TrainingMetrics(config["run"], job.name) if first else None
                 with TrainingLog(config["log"] if first else LogSettings(), config["run"], job) as log:
-                    job.run(url, RayTrainContext(url, metrics, log))
+                    tell = functools.partial(queue.tell.remote, place)  # answers are not waited for
+                    job.run(url, RayTrainContext(url, metrics, log, tell))
         except Exception as error:
             final = ranks == 1 or isinstance(error, GristmillError)
             ray.get(queue.fail.remote(slot, pickled_error(error), final))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from gristmill.shards.dataset import SealedSet
@@ -27,6 +27,12 @@ class RunProgress(Progress):
 
     def worked(self, name: str, activity: str, seconds: float) -> None:
         """Called when that work has succeeded."""
+
+    def training(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Called with points of a training's curves, while :meth:`working` goes on."""
+
+    def trained(self, name: str, done: int, jobs: int) -> None:
+        """Called when a training or fit has ended: ``done`` of so many have."""
 
     def close(self) -> None:
         """Called when the run is over."""
@@ -63,11 +69,52 @@ class Pace:
         return (time.monotonic() - self.begun) / self.fresh * (self.shards - self.done)
 
 
+class TrainingPace:
+    """The rate of a training, over the steps of this run."""
+
+    def __init__(self, metrics: Mapping[str, float]) -> None:
+        self.begun = self.logged = time.monotonic()
+        self.first = metrics["step"]
+        self.take(metrics)
+
+    def take(self, metrics: Mapping[str, float]) -> None:
+        """Take a point of the curves."""
+        self.done, self.steps, self.loss = metrics["step"] + 1, metrics.get("steps"), metrics.get("loss")
+        spent = time.monotonic() - self.begun
+        self.rate = (metrics["step"] - self.first) / spent if metrics["step"] > self.first and spent > 0 else None
+
+    @property
+    def left(self) -> float | None:
+        """Estimated seconds until the end; ``None`` before the second point."""
+        return (self.steps - self.done) / self.rate if self.steps and self.rate else None
+
+    def parts(self) -> tuple[str, str, str]:
+        """Return the step, the loss and rate, and the time to go, in words."""
+        return training_parts(self.done, self.steps, self.loss, self.rate, self.left)
+
+
+def training_parts(
+    done: float, steps: float | None, loss: float | None, rate: float | None, left: float | None
+) -> tuple[str, str, str]:
+    """Return the step of a training, its loss and rate, and the time to go, in words; what is unknown is left out.
+
+    Example:
+        >>> training_parts(1200, 3000, 1.234, 4.1, 439.0)
+        ('step 1,200 of 3,000', 'loss 1.23, 4.1 steps/s', '7 min 19 s to go')
+    """
+    of = f" of {steps:,.0f}" if steps else ""
+    known = [f"loss {loss:.3g}"] if loss is not None else []
+    known += [f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step"] if rate else []
+    return f"step {done:,.0f}{of}", ", ".join(known), f"{clock(left)} to go" if left is not None else ""
+
+
 class LogProgress(RunProgress):
     """Plain lines, for logs."""
 
     def __init__(self, stream: TextIO | None = None, every: float = LOG_EVERY) -> None:
         self.stream, self.every = stream or sys.stderr, every
+        self.paces: dict[str, TrainingPace] = {}
+        self.counted = time.monotonic()
 
     def say(self, text: str) -> None:
         """Write a line."""
@@ -104,6 +151,24 @@ class LogProgress(RunProgress):
     def working(self, name: str, activity: str) -> None:
         """Report the start of other work."""
         self.say(f"{name}: {activity}")
+        self.paces, self.counted, self.activity = {}, time.monotonic(), f"{name}: {activity}"
+
+    def training(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Report the progress of a training, at most every ``every`` seconds."""
+        if "step" not in metrics:
+            return
+        pace = self.paces.setdefault(name, TrainingPace(metrics))
+        pace.take(metrics)
+        if time.monotonic() - pace.logged >= self.every:
+            pace.logged = time.monotonic()
+            self.say(f"{name}: {', '.join(part for part in pace.parts() if part)}")
+
+    def trained(self, name: str, done: int, jobs: int) -> None:
+        """Report how many are done, at most every ``every`` seconds."""
+        self.paces.pop(name, None)
+        if done < jobs and time.monotonic() - self.counted >= self.every:
+            self.counted = time.monotonic()
+            self.say(f"{self.activity}: {done} of {jobs} done")
 
     def worked(self, name: str, activity: str, seconds: float) -> None:
         """Report the end of other work."""
@@ -130,11 +195,14 @@ class TerminalProgress(RunProgress):
         )
         self.bars.start()
         self.task: Any = None
+        self.trainings: dict[str, tuple[TrainingPace, Any]] = {}
 
     def _clear(self) -> None:
         if self.task is not None:
             self.bars.remove_task(self.task)
             self.task = None
+        for name in list(self.trainings):
+            self.bars.remove_task(self.trainings.pop(name)[1])
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
@@ -181,6 +249,24 @@ class TerminalProgress(RunProgress):
         """Replace the bar by a line."""
         self._clear()
         self.say(f"{name}: {activity} done, {clock(seconds)}")
+
+    def training(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Show or move the bar of a training, beside those of others."""
+        if "step" not in metrics:
+            return
+        if name not in self.trainings:
+            task = self.bars.add_task(f"  {safe(name)}", total=metrics.get("steps"), shards="", rate="", left="")
+            self.trainings[name] = TrainingPace(metrics), task
+        pace, task = self.trainings[name]
+        pace.take(metrics)
+        step, rate, left = pace.parts()
+        self.bars.update(task, completed=pace.done, shards=step, rate=rate, left=left)
+
+    def trained(self, name: str, done: int, jobs: int) -> None:
+        """Remove the bar of a training, and count it."""
+        if name in self.trainings:
+            self.bars.remove_task(self.trainings.pop(name)[1])
+        self.bars.update(self.task, total=jobs, completed=done, shards=f"{done} of {jobs} done")
 
     def close(self) -> None:
         """Stop the bars."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from gristmill.shards import canonical, checked, dataset, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import Runner, is_finished, run_step, step_url
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.step import Step
 
 LEDGER = "run.json"
@@ -29,9 +30,43 @@ T = TypeVar("T")
 class Cluster(Runner, Protocol):
     """Makes shards and trains models, in this process or on a cluster."""
 
-    def train(self, jobs: Sequence[tuple[TrainJob, str]]) -> None:
-        """Train each job and commit its artifact at the given URL, as many in parallel as fit."""
+    def train(self, jobs: Sequence[tuple[TrainJob, str]], listener: TrainListener | None = None) -> None:
+        """Train each job and commit its artifact at the given URL, as many in parallel as fit; tell a listener how
+        they go."""
         ...
+
+
+class Listening(TrainListener):
+    """Shows the trainings of one call, by distinct names: those of several seeds or settings are numbered."""
+
+    def __init__(self, jobs: Sequence[tuple[TrainJob, str]], progress: RunProgress) -> None:
+        self.progress, self.all, self.done, self.lock = progress, len(jobs), 0, threading.Lock()
+        self.labels = dict(zip((url for _, url in jobs), _labels([job for job, _ in jobs]), strict=True))
+
+    def point(self, url: str, metrics: Mapping[str, float]) -> None:
+        """Show a point of a training."""
+        with self.lock:
+            self.progress.training(self.labels[url], metrics)
+
+    def ended(self, url: str) -> None:
+        """Show that one more is done."""
+        with self.lock:
+            self.done += 1
+            self.progress.trained(self.labels[url], self.done, self.all)
+
+
+def _labels(jobs: Sequence[TrainJob]) -> list[str]:
+    """Return a distinct name of each job: with its seed, if that tells it from the others of its name."""
+    seeds = [getattr(job.settings, "seed", job.inputs.get("seed")) for job in jobs]
+    named = [f"{job.name}_seed{seed}" for job, seed in zip(jobs, seeds, strict=True)]
+    found = []
+    for place, job in enumerate(jobs):
+        same = [other for other, one in enumerate(jobs) if one.name == job.name]
+        if len(same) > 1 and len({seeds[other] for other in same}) == len(same):
+            found.append(named[place])
+        else:
+            found.append(job.name if len(same) == 1 else f"{job.name} {same.index(place) + 1} of {len(same)}")
+    return found
 
 
 @dataclass
@@ -177,7 +212,7 @@ class Run:
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
             kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
             with self._reported(names, ", ".join(kinds)):
-                self.cluster.train(todo)
+                self.cluster.train(todo, Listening(todo, self.progress))
         made = []
         waiting = {url for _, url in todo}
         fresh = {(job.name, url) for job, url in todo}

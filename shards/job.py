@@ -16,6 +16,17 @@ from gristmill.shards.stage import Resources
 from gristmill.shards.verify import check_ref
 
 CHECKPOINTS = "checkpoints"
+PROGRESS = "progress.json"  # beside the checkpoints: the newest point of the curves, for `gristmill status`
+
+
+class TrainListener:
+    """Hears of trainings while they run, by the URLs of their artifacts, from any thread; does nothing."""
+
+    def point(self, url: str, metrics: Mapping[str, float]) -> None:
+        """Called with points of a training's curves: ``step``, and if known ``steps`` (of all) and ``loss``."""
+
+    def ended(self, url: str) -> None:
+        """Called when a training or fit has committed its artifact."""
 
 
 class TrainContext(Protocol):

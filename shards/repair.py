@@ -21,7 +21,7 @@ from gristmill.shards.dataset import SealedSet, read_seal, seal_name, summarised
 from gristmill.shards.engine import PLAN, check_plan, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import find_below
-from gristmill.shards.job import CHECKPOINTS
+from gristmill.shards.job import CHECKPOINTS, PROGRESS
 from gristmill.shards.receipt import Receipt, check_place, committed_shards, find_receipt, receipt_url
 
 _FINGERPRINT = re.compile("[0-9a-f]{16}")  # the start of one, as the name of a folder that a run made
@@ -190,6 +190,6 @@ def _artifact(folder: str, mover: Mover) -> None:
 
 
 def _checkpoints(folder: str, mover: Mover) -> None:
-    shas = {name: name.rpartition("-")[2] for name in store.list_names(folder)}
+    shas = {name: name.rpartition("-")[2] for name in store.list_names(folder) if name != PROGRESS}
     for fault in checked.find_faults(folder, shas):
         mover.move(fault.url, fault.fault)

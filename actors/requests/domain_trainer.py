@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pydantic import Field, NonNegativeInt, SerializeAsAny
 
 from gristmill.actors.requests.folds import TEST
+from gristmill.actors.training.settings import LoopSettings
 from gristmill.models.requests.domain import Example, FamilySettings, to_iob
-from gristmill.models.requests.families import family_of
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
@@ -36,6 +36,10 @@ class DomainTraining(Settings):
     """Settings of the model; their class selects the family."""
     seed: int = 0
     """With the domain and a request's id, it determines the requests drawn from other domains."""
+    loop: LoopSettings = LoopSettings()
+    """The training loop of a neural model."""
+    device: str = "cpu"
+    """Of a neural model: ``auto`` uses a GPU if there is one, and the network then runs in bfloat16."""
 
 
 def train(settings: DomainTraining, context: TrainContext, *, data: str) -> dict[str, Any]:
@@ -64,10 +68,28 @@ def train(settings: DomainTraining, context: TrainContext, *, data: str) -> dict
             f"{ratio:.3g} per request of the domain, draws none of {others} requests; expected more records, or a "
             "larger `negatives`"
         )
-    fit = family_of(settings.model.family).fit
-    model, metrics = fit(settings.domain, examples, negatives, settings.model, settings.seed, context.report)
     saw = {"domain": settings.domain, "left_out": settings.left_out, "own": len(examples), "others": len(negatives)}
-    return {"files": model.files() if context.rank == 0 else {}, **saw, **metrics}
+    return saw | _fit(settings, context, examples, negatives)
+
+
+def _fit(
+    settings: DomainTraining, context: TrainContext, examples: list[Example], negatives: list[list[str]]
+) -> dict[str, Any]:
+    """Train the family's model; only its own modules are imported: the neural one loads torch."""
+    model = settings.model
+    if model.family == "linear":
+        from gristmill.models.requests.linear import LinearSettings, fit
+
+        assert isinstance(model, LinearSettings)
+        made, metrics = fit(settings.domain, examples, negatives, model, settings.seed, context.report)
+        return {"files": made.files(), **metrics}
+    from gristmill.actors.requests.neural_trainer import NeuralTrainer
+    from gristmill.actors.training.loop import run_training
+    from gristmill.models.requests.neural import NeuralSettings
+
+    assert isinstance(model, NeuralSettings)
+    trainer = NeuralTrainer(settings.domain, examples, negatives, model, settings.seed, settings.device)
+    return run_training(trainer, settings.loop, context)
 
 
 def _seen(settings: DomainTraining, data: str, columns: tuple[str, ...]) -> Iterator[pa.Table]:

@@ -1,45 +1,18 @@
-"""Settings of acoustic training: the loop, and the phases with their schedules and objectives."""
+"""Settings of acoustic training: the network, and the phases with their schedules and objectives."""
 
 from __future__ import annotations
 
-import math
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from gristmill.actors.speech.objectives import Ctc, SoftTargets, SpeechObjective, WordErrors
+from gristmill.actors.training.settings import LoopSettings, Schedule
 from gristmill.models.speech.acoustic import AcousticSettings
 from gristmill.models.speech.losses import ExpectedErrorSettings, SoftTargetSettings
 from gristmill.models.speech.specaugment import SpecAugment
+from gristmill.models.speech.units import Units
 from gristmill.shards.settings import HOW, Settings
-
-
-class Schedule(Settings):
-    """Length of a phase, and its learning rate."""
-
-    epochs: float | None = Field(None, gt=0)
-    """Passes over all sources of the phase."""
-    steps: int | None = Field(None, ge=1)
-    """Optimiser steps, instead of epochs."""
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate."""
-    warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the phase in which the learning rate rises linearly to its peak."""
-    final: float = Field(0.01, ge=0)
-    """Final learning rate after a cosine decay, as a share of the peak."""
-
-    @model_validator(mode="after")
-    def _long(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("the length is not right; expected either epochs or steps")
-        return self
-
-    def rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step of a phase of ``steps`` steps."""
-        warm = max(1, round(self.warmup * steps))
-        if step < warm:
-            return self.lr * (step + 1) / warm
-        way = (step - warm) / max(1, steps - warm)
-        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * way)))
 
 
 class Phase(Settings):
@@ -64,19 +37,19 @@ class Phase(Settings):
 
     @model_validator(mode="after")
     def _aims(self) -> Self:
-        if not self.weights:
+        if not (self.soft_weight or self.ctc_weight or self.mwer_weight):
             raise ValueError("all weights are 0; expected soft_weight, ctc_weight or mwer_weight above 0")
         return self
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights above 0, by objective."""
-        given = {"soft": self.soft_weight, "ctc": self.ctc_weight, "mwer": self.mwer_weight}
-        return {name: weight for name, weight in given.items() if weight}
+    def objectives(self, units: Units) -> list[SpeechObjective]:
+        """Return the objectives with a weight above 0."""
+        soft = SoftTargets(self.soft_weight, self.soft, mixed=bool(self.ctc_weight or self.mwer_weight))
+        made: tuple[SpeechObjective, ...] = (soft, Ctc(self.ctc_weight), WordErrors(self.mwer_weight, self.mwer, units))
+        return [one for one in made if one.weight]
 
 
-class LoopSettings(Settings):
-    """Settings of the network and the training loop, independent of the phases."""
+class AcousticLoopSettings(LoopSettings):
+    """Settings of the network and its training, independent of the phases."""
 
     model: AcousticSettings = AcousticSettings()
     """Sizes of a randomly initialised network; one trained further keeps its own."""
@@ -86,19 +59,11 @@ class LoopSettings(Settings):
     """Shards that are shuffled together."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of matrices; biases and norms do not decay."""
-    grad_clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient."""
-    ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of the averaged weights, which are the result; 0: the last weights."""
-    report_steps: int = Field(20, ge=1)
-    """Steps from one point of the curves to the next."""
-    checkpoint_steps: int = Field(200, ge=1, json_schema_extra=HOW)
-    """Steps from one checkpoint to the next."""
     cache_bytes: int = Field(2 << 30, ge=0, json_schema_extra=HOW)
     """Memory for shards of a source; at least two are kept."""
 
 
-class AcousticTraining(LoopSettings):
+class AcousticTraining(AcousticLoopSettings):
     """One training of an acoustic model."""
 
     phases: tuple[Phase, ...] = Field(min_length=1)

@@ -6,11 +6,10 @@ Batches depend only on the lengths in the sealed set, and an epoch's order comes
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +24,6 @@ from gristmill.shards.random import RecordRandom
 
 if TYPE_CHECKING:
     import torch
-
-Item = TypeVar("Item")
 
 TOPK_COLUMNS = ["topk_ids", "topk_logprobs", "tail_logmass"]
 EDGE_FRAMES = 2  # an external teacher of the same frame rate may differ by this much at the end of an utterance
@@ -221,23 +218,6 @@ class Source:
             ids[i, :expected], scores[i, :expected], tail[i, :expected] = (part[at] for part in label)
         batch.topk_ids, batch.topk_logprobs = torch.from_numpy(ids), torch.from_numpy(scores)
         batch.tail_logmass = torch.from_numpy(tail)
-
-
-def ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, None]:
-    """Yield items in their order while a thread makes the next ``depth`` of them.
-
-    An error while an item is made is raised where the item would have been yielded. Closing the iterator ends the
-    thread.
-    """
-    end = object()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-    try:
-        waiting = deque(pool.submit(next, items, end) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(next, items, end))
-            yield cast("Item", item)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _metadata(sealed: SealedSet, key: str) -> str:

@@ -1,74 +1,59 @@
-"""Training of translators on sealed pairs, from scratch or by fine-tuning.
-
-On a CPU the same settings and inputs give bit-identical files, also after a run was stopped and resumed from its last
-checkpoint: every step seeds its own random draws, the order of an epoch depends only on seed and epoch, and a
-checkpoint holds the weights, the optimiser's moments and the sum of the averaged weights.
-"""
+"""Training of translators on sealed pairs, from scratch or by fine-tuning."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
-from gristmill.actors.text.translator_data import Pairs, Texts, encode, read_pairs
+from gristmill.actors.text.translator_data import Pairs, encode, read_pairs
 from gristmill.actors.text.translator_files import FAST, check_languages, convert, reader
-from gristmill.models.optimisers import load_state_tensors, state_tensors
+from gristmill.actors.training.loop import run_training
+from gristmill.actors.training.settings import LoopSettings, Schedule
+from gristmill.actors.training.training import LoopPhase, Training, TrainingObjective
 from gristmill.models.text.placeholders import Catalogue
 from gristmill.models.text.translator import (
     TranslatorSizes,
     available,
-    cross_entropy,
-    learning_rate,
     load_translator,
+    logits,
     new_model,
     save_translator,
     sizes_of,
 )
 from gristmill.models.text.translator_init import bilingual_start
 from gristmill.models.text.translator_units import TranslatorUnits, TranslatorUnitSettings, fit_units
-from gristmill.models.weights import read_metadata
-from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.settings import HOW
 
-Passes = Annotated[float, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
+Item = tuple[Pairs, np.ndarray]  # pairs, and rows of them
+Padded = tuple[Tensor, Tensor]  # units of source and target
 
 
-class TranslatorSchedule(Settings):
+class TranslatorSchedule(Schedule):
     """Duration and learning rate of a training."""
 
-    epochs: Passes | None = 10
+    epochs: float | None = Field(10, gt=0)
     """Passes over the pairs; ``null`` if ``steps`` is given."""
-    steps: int | None = Field(None, gt=0)
-    """Optimiser steps in place of epochs: equal work whatever the number of pairs."""
-    lr: Rate = 3e-3
-    """The highest learning rate."""
-    warmup: float = Field(0.1, ge=0, le=1)
-    """The share of the steps with linear warmup; cosine decay to 0 follows."""
-
-    @model_validator(mode="after")
-    def _lasts(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("epochs and steps: expected one of them, and null for the other")
-        return self
+    lr: float = Field(3e-3, gt=0)
+    """Peak learning rate."""
+    final: float = Field(0.0, ge=0)
+    """Final learning rate after the decay, as a share of the peak."""
 
 
 class TuneSettings(TranslatorSchedule):
     """Fine-tuning: a few passes at a lower learning rate."""
 
-    epochs: Passes | None = 2
+    epochs: float | None = Field(2, gt=0)
     """Passes over the pairs; ``null`` if ``steps`` is given."""
-    lr: Rate = 5e-4
-    """The highest learning rate."""
+    lr: float = Field(5e-4, gt=0)
+    """Peak learning rate."""
 
 
 class ScratchSettings(TranslatorUnitSettings):
@@ -80,7 +65,7 @@ class ScratchSettings(TranslatorUnitSettings):
     """Whether to initialise it with a lexicon counted from its pairs (:mod:`gristmill.models.text.translator_init`)."""
 
 
-class TranslatorTraining(ScratchSettings, TranslatorSchedule):
+class TranslatorTraining(ScratchSettings, TranslatorSchedule, LoopSettings):
     """A translator and its training."""
 
     source_lang: str = Field("en", min_length=1)
@@ -96,19 +81,11 @@ class TranslatorTraining(ScratchSettings, TranslatorSchedule):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Label smoothing: the share of probability spread over all units."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's weight decay."""
-    grad_clip: float = Field(1.0, gt=0)
-    """The maximum norm of the gradient, for clipping."""
-    average: int = Field(1, ge=1)
-    """The number of last epochs whose weights are averaged."""
-    checkpoint_steps: int = Field(500, ge=1)
-    """Steps between checkpoints."""
-    report_steps: int = Field(50, ge=1)
-    """Steps between reports of the loss."""
+    """Weight decay of matrices; biases and norms do not decay."""
     threads: int = Field(1, ge=1, json_schema_extra=HOW)
     """CPU threads per rank."""
     gpus: float = Field(0.0, ge=0)
-    """GPUs per rank; if not 0, the network runs there in bfloat16."""
+    """GPUs per rank; if not 0, the network runs there, in bfloat16."""
 
 
 def train(
@@ -132,185 +109,115 @@ def train(
         UserError: no pair is left to train on, a set has other languages, or a package is missing.
     """
     available()
-    return _Training(settings, context, data, seed, init, dev, Catalogue(catalogue or {})).work()
+    training = TranslatorTrainer(settings, data, seed, init, dev, Catalogue(catalogue or {}))
+    made = run_training(training, settings, context)
+    return {**made, "model": training.described()} if context.rank == 0 else made
 
 
-class _Loss(nn.Module):
-    """The loss as a module, so that torch sums the gradients of several ranks."""
+class _Logits(nn.Module):
+    """The network up to the scores of the target's real units, so that torch sums the gradients of several ranks."""
 
-    def __init__(self, model: Any, smoothing: float) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self.smoothing = model, smoothing
+        self.model = model
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of a batch."""
-        return cross_entropy(self.model, source, target, self.smoothing if self.training else 0.0)
+    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores and the numbers of the target's units, padding left out."""
+        return logits(self.model, source, target)
 
 
-class _Training:
+class CrossEntropy:
+    """Mean negative log-probability of target units, smoothed (Szegedy et al., CVPR 2016)."""
+
+    name = "cross_entropy"
+
+    def __init__(self, smoothing: float) -> None:
+        self.smoothing = smoothing
+
+    def __call__(self, output: tuple[Tensor, Tensor], batch: object) -> Tensor:
+        """Return the loss of a batch, in nats."""
+        return functional.cross_entropy(*output, label_smoothing=self.smoothing)
+
+
+class TranslatorTrainer(Training[Item, Padded]):
+    """The training of a translator, for the loop."""
+
+    eps = 1e-9  # of Vaswani et al.
+    fused = True
+    smaller = "batch_units"
+
     def __init__(
         self,
         settings: TranslatorTraining,
-        context: TrainContext,
         data: Sequence[tuple[str, float]],
         seed: int,
         init: str | None,
         dev: str | None,
         catalogue: Catalogue,
     ) -> None:
-        self.settings, self.context, self.seed = settings, context, seed
-        torch.set_num_threads(settings.threads)
-        torch.manual_seed(seed)
-        self.device = torch.device("cuda" if settings.gpus and torch.cuda.is_available() else "cpu")
-        langs = (settings.source_lang, settings.target_lang)
-        texts = read_pairs([url for url, _ in data], *langs, [weight for _, weight in data])
-        model, self.units = self._load(init) if init is not None else self._new(texts, catalogue)
-        most = min(settings.most_units, model.config.max_position_embeddings)
-        self.pairs = encode(texts, self.units, catalogue, most)
-        self.dev = None if dev is None else encode(read_pairs([dev], *langs), self.units, catalogue, most)
-        if init is None and settings.bilingual_start:
-            bilingual_start(model, self.pairs.source, self.pairs.target, seed)
-        self.model = model.to(self.device)
-        self.pad = model.config.pad_token_id
-        self.parameters = [value for value in model.parameters() if value.requires_grad]
-        decay = settings.weight_decay
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, betas=(0.9, 0.98), eps=1e-9, weight_decay=decay, fused=True
-        )
-        per_epoch = len(self._order(0))
-        self.epoch_steps = -(-per_epoch // context.world_size)
-        # All steps, and those to run: a trial ends early.
-        self.whole = settings.steps or max(1, math.ceil(self.epoch_steps * (settings.epochs or 0)))
-        self.steps = self.whole if context.trial_steps is None else min(self.whole, context.trial_steps)
-        self.curves: list[dict[str, float]] = []
-        self.done = self.averaged = 0
-        self.sum: dict[str, Tensor] = {}
-        self._resume()
-        self.loss: nn.Module = _Loss(self.model, settings.label_smoothing)
-        if context.world_size > 1:
-            self.loss = nn.parallel.DistributedDataParallel(self.loss)
+        self.settings, self.start, self.catalogue = settings, init, catalogue
+        self.seed, self.threads, self.weight_decay = seed, settings.threads, settings.weight_decay
+        self.device = "auto" if settings.gpus else "cpu"
+        self.langs = (settings.source_lang, settings.target_lang)
+        self.texts = read_pairs([url for url, _ in data], *self.langs, [weight for _, weight in data])
+        self.dev_texts = None if dev is None else read_pairs([dev], *self.langs)
+
+    def build(self, device: torch.device) -> nn.Module:
+        """Return the network, once the pairs are encoded by its units."""
+        settings = self.settings
+        self.model, self.units = self._new() if self.start is None else self._load(self.start)
+        most = min(settings.most_units, self.model.config.max_position_embeddings)
+        self.pairs = encode(self.texts, self.units, self.catalogue, most)
+        self.dev = None if self.dev_texts is None else encode(self.dev_texts, self.units, self.catalogue, most)
+        if self.start is None and settings.bilingual_start:
+            bilingual_start(self.model, self.pairs.source, self.pairs.target, self.seed)
+        del self.texts, self.dev_texts  # encoded now
+        self.pad, self.place = self.model.config.pad_token_id, device
+        return _Logits(self.model.to(device))
 
     def _load(self, init: str) -> tuple[Any, TranslatorUnits]:
         model, units = load_translator(reader(init), init, self.settings.prefix)
-        check_languages(units, init, self.settings.source_lang, self.settings.target_lang)
+        check_languages(units, init, *self.langs)
         return model, units
 
-    def _new(self, texts: Texts, catalogue: Catalogue) -> tuple[Any, TranslatorUnits]:
-        settings = self.settings
-        if settings.placeholders:
-            texts = texts.protected(catalogue)
-        langs = (settings.source_lang, settings.target_lang)
-        units = fit_units(texts.source, texts.target, *langs, settings)
-        return new_model(settings.model, units), units
+    def _new(self) -> tuple[Any, TranslatorUnits]:
+        texts = self.texts.protected(self.catalogue) if self.settings.placeholders else self.texts
+        units = fit_units(texts.source, texts.target, *self.langs, self.settings)
+        return new_model(self.settings.model, units), units
 
-    def work(self) -> dict[str, Any]:
-        for step, epoch, rows in self._batches(self.done):
-            loss = self._step(step, rows)
-            self._report(step, epoch, loss)
-        if self.context.rank != 0:
-            return {"files": {}, "curves": self.curves}
-        if self.averaged > 1:
-            held = self.model.state_dict()
-            self.model.load_state_dict(held | {name: value / self.averaged for name, value in self.sum.items()})
-        files = save_translator(self.model, self.units)
-        files |= {f"{FAST}{name}": data for name, data in convert(self.model, self.units).items()}
-        described = {"pairs": len(self.pairs), "too_long": self.pairs.too_long, **sizes_of(self.model)}
-        return {"files": files, "curves": self.curves, "model": described}
+    def phases(self) -> list[LoopPhase]:
+        """Return the only phase."""
+        objectives: list[TrainingObjective] = [CrossEntropy(self.settings.label_smoothing)]
+        return [LoopPhase(self.settings, objectives, "translator training", "the pairs")]
 
-    def _order(self, epoch: int) -> list[np.ndarray]:
+    def batches(self, phase: int, epoch: int) -> list[Item]:
         """Return the batches of an epoch: rows of similar length, in random order."""
         draw = RecordRandom(self.seed, "translator order")(str(epoch))
-        return self.pairs.batches(self.settings.batch_units, draw)
+        return [(self.pairs, rows) for rows in self.pairs.batches(self.settings.batch_units, draw)]
 
-    def _batches(self, done: int) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Yield (step, epoch, rows) for each step after ``done``."""
-        order: list[np.ndarray] = []
-        held = -1
-        # An epoch for which fewer pairs are drawn has fewer batches, and wraps around.
-        for step in range(done, self.steps):
-            epoch = step // self.epoch_steps
-            if epoch != held:
-                order, held = self._order(epoch), epoch
-            at = (step % self.epoch_steps) * self.context.world_size + self.context.rank
-            yield step, epoch, order[at % len(order)]
+    def load(self, item: Item) -> Padded:
+        """Return source and target units of a batch."""
+        pairs, rows = item
+        return pairs.padded(rows, self.pad)
 
-    def _step(self, step: int, rows: np.ndarray) -> float:
-        torch.manual_seed((self.seed * 1_000_003 + step) * 64 + self.context.rank)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.steps, self.settings.warmup, self.settings.lr)
-        self.loss.train()
-        source, target = (t.to(self.device) for t in self.pairs.padded(rows, self.pad))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = self.loss(source, target)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip)
-        if not torch.isfinite(norm):
-            raise UserError(
-                f"translator training: the gradient of step {step} is not finite; lower lr ({self.settings.lr:g})"
-            )
-        self.optimiser.step()
-        return float(loss.detach())
+    def forward(self, network: nn.Module, batch: Padded, phase: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the scores and the numbers of the target's units."""
+        return network(*(side.to(self.place) for side in batch))
 
-    def _report(self, step: int, epoch: int, loss: float) -> None:
-        self.done = step + 1
-        average = self.settings.average
-        ended = self.done % self.epoch_steps == 0 or self.done == self.steps
-        if ended and average > 1 and (self.steps - self.done) // self.epoch_steps < average:
-            for name, value in self.model.state_dict().items():
-                held = self.sum.get(name)
-                self.sum[name] = value.detach().clone() if held is None else held + value
-            self.averaged += 1
-        due = self.done % self.settings.checkpoint_steps == 0 and self.done < self.steps
-        trial = self.context.trial_steps is not None
-        if not (trial or step % self.settings.report_steps == 0 or ended or due):
-            return
-        rate = self.optimiser.param_groups[0]["lr"]
-        metrics: dict[str, float] = {"step": step, "epoch": epoch, "lr": rate, "loss": loss}
-        if ended and self.dev is not None:
-            metrics["dev_loss"] = self._dev_loss(self.dev)
-        self.curves.append(metrics)
-        data = self._checkpoint() if due and self.context.rank == 0 else None
-        self.context.report({**metrics, "steps": self.steps, **({"phase_steps": self.whole} if trial else {})}, data)
+    def held_out(self) -> list[Item]:
+        """Return the batches of held-out pairs."""
+        return [] if self.dev is None else [(self.dev, rows) for rows in self.dev.batches(self.settings.batch_units)]
 
-    @torch.no_grad()
-    def _dev_loss(self, dev: Pairs) -> float:
-        """Return the mean loss per unit of held-out pairs, without smoothing."""
-        self.model.eval()
-        total = units = 0.0
-        for rows in dev.batches(self.settings.batch_units):
-            source, target = (t.to(self.device) for t in dev.padded(rows, self.pad))
-            count = int((target != self.pad).sum())
-            total += count * float(cross_entropy(self.model, source, target))
-            units += count
-        return total / max(1.0, units)
+    def held_out_loss(self, batch: Padded) -> tuple[float, float]:
+        """Return the mean loss per unit, without smoothing, and the number of units."""
+        scores, units = logits(self.model, *(side.to(self.place) for side in batch))
+        return float(functional.cross_entropy(scores, units)), len(units)
 
-    def _checkpoint(self) -> bytes:
-        from safetensors.torch import save
+    def files(self) -> dict[str, bytes]:
+        """Return the translator's files, and those of CTranslate2."""
+        files = save_translator(self.model, self.units)
+        return files | {f"{FAST}{name}": data for name, data in convert(self.model, self.units).items()}
 
-        tensors = {f"model.{n}": v.detach().cpu().contiguous() for n, v in self._untied().items()}
-        tensors |= {f"sum.{n}": v.cpu().contiguous().clone() for n, v in self.sum.items()}
-        tensors |= state_tensors(self.optimiser)
-        written = {"done": self.done, "averaged": self.averaged, "curves": self.curves, "sizes": sizes_of(self.model)}
-        return save(tensors, metadata={"translator": json.dumps(written)})
-
-    def _untied(self) -> dict[str, Tensor]:
-        """Return each weight once."""
-        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
-
-    def _resume(self) -> None:
-        data = self.context.resume()
-        if data is None:
-            return
-        from safetensors.torch import load
-
-        written = json.loads(read_metadata(data).get("translator", "null"))
-        if written is None or written["sizes"] != sizes_of(self.model):
-            raise UserError("checkpoint to resume from: belongs to another training")
-        tensors = {n: v.to(self.device) for n, v in load(data).items()}
-        with torch.no_grad():
-            for name, value in self._untied().items():
-                value.copy_(tensors[f"model.{name}"])
-        self.sum = {n[4:]: v for n, v in tensors.items() if n.startswith("sum.")}
-        load_state_tensors(self.optimiser, tensors)
-        self.done, self.averaged, self.curves = written["done"], written["averaged"], written["curves"]
+    def described(self) -> dict[str, int]:
+        """Return the numbers of pairs, and sizes of the network."""
+        return {"pairs": len(self.pairs), "too_long": self.pairs.too_long, **sizes_of(self.model)}

@@ -1,21 +1,20 @@
-"""The families of domain models by name: how one is trained, and how a stored one of any family is loaded."""
+"""The families of domain models by name, and how a stored model of any family is loaded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from gristmill.models.requests.domain import FAMILIES, FORMAT, DomainModel, FamilySettings
 from gristmill.shards.errors import UserError
 
 
 class Family(NamedTuple):
-    """A family of domain models: its settings, its model, and ``fit``, which trains one."""
+    """A family of domain models: its settings and its model."""
 
     settings: type[FamilySettings]
     model: type[DomainModel]
-    fit: Callable[..., tuple[DomainModel, dict[str, Any]]]
 
 
 def family_of(name: str) -> Family:
@@ -23,10 +22,10 @@ def family_of(name: str) -> Family:
     if name == "linear":
         from gristmill.models.requests import linear
 
-        return Family(linear.LinearSettings, linear.LinearModel, linear.fit)
+        return Family(linear.LinearSettings, linear.LinearModel)
     from gristmill.models.requests import neural
 
-    return Family(neural.NeuralSettings, neural.NeuralModel, neural.fit)
+    return Family(neural.NeuralSettings, neural.NeuralModel)
 
 
 def load(files: Mapping[str, bytes]) -> DomainModel:

@@ -9,9 +9,9 @@ rounding, on the padding of its batch.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,9 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from gristmill.models.requests.domain import OUTSIDE, Example, FamilySettings, Slot, describe, from_iob, single
-from gristmill.shards.errors import UserError
-from gristmill.shards.random import RecordRandom
+from gristmill.models.requests.domain import FamilySettings, Slot, describe, from_iob, single
 
 CHARACTERS = (3, 4)
 
@@ -70,6 +68,11 @@ class Inputs:
         counts = np.array([0, *(len(grams) for _, grams in flat[:-1])])
         self.offsets = torch.from_numpy(np.cumsum(counts))
 
+    def to(self, device: torch.device) -> Self:
+        """Move it to a device; the lengths stay on the CPU, where torch packs sequences by them."""
+        self.words, self.grams, self.offsets = (x.to(device) for x in (self.words, self.grams, self.offsets))
+        return self
+
 
 class Network(nn.Module):
     """Inputs to (domain logits (B,), intent logits (B, I), tag scores (B, T, K))."""
@@ -91,8 +94,9 @@ class Network(nn.Module):
         rows = nn.utils.rnn.pad_sequence(list(self.drop(embedded).split(inputs.lengths.tolist())), batch_first=True)
         packed = nn.utils.rnn.pack_padded_sequence(rows, inputs.lengths, batch_first=True, enforce_sorted=False)
         hidden, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True)
-        beyond = (torch.arange(hidden.shape[1]) >= inputs.lengths[:, None])[:, :, None]
-        mean = hidden.sum(dim=1) / inputs.lengths[:, None]
+        lengths = inputs.lengths.to(hidden.device)[:, None]
+        beyond = (torch.arange(hidden.shape[1], device=hidden.device) >= lengths)[:, :, None]
+        mean = hidden.sum(dim=1) / lengths
         most = hidden.masked_fill(beyond, -torch.inf).amax(dim=1)
         pooled = self.drop(torch.cat([mean, most], dim=1))
         return self.domain(pooled)[:, 0], self.intents(pooled), self.tags(self.drop(hidden))
@@ -109,7 +113,8 @@ class Crf(nn.Module):
 
     def logprob(self, scores: Tensor, lengths: Tensor, tags: Tensor) -> Tensor:
         """Return the log-probability (B,) of tags (B, T); those beyond a length are ignored."""
-        inside = torch.arange(scores.shape[1]) < lengths[:, None]
+        lengths = lengths.to(scores.device)
+        inside = torch.arange(scores.shape[1], device=scores.device) < lengths[:, None]
         along = scores.gather(2, tags[:, :, None])[:, :, 0].where(inside, scores.new_zeros(()))
         steps = self.steps[tags[:, :-1], tags[:, 1:]].where(inside[:, 1:], scores.new_zeros(()))
         ends = self.last[tags.gather(1, lengths[:, None] - 1)[:, 0]]
@@ -150,7 +155,7 @@ class NeuralModel:
         """Return ``model.json`` and ``weights.safetensors``."""
         from safetensors.torch import save
 
-        tensors = {name: value.detach().contiguous() for name, value in self.network.state_dict().items()}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
         return {
             "model.json": describe(self, tags=self.tags, settings=self.settings.model_dump(mode="json")),
             "weights.safetensors": save(tensors),
@@ -218,72 +223,3 @@ class NeuralScores:
             return (), 0.0
         tags, totals = self._tagged[place]
         return from_iob(tokens, [model.tags[tag] for tag in tags[row][: len(tokens)]]), single(totals[row])
-
-
-def fit(
-    domain: str,
-    examples: Sequence[Example],
-    others: Sequence[Sequence[str]],
-    settings: NeuralSettings | None = None,
-    seed: int = 0,
-    report: Callable[[dict[str, float]], None] = lambda metrics: None,
-) -> tuple[NeuralModel, dict[str, Any]]:
-    """Train on a domain's requests and the tokens of others'; return the model and its training curves.
-
-    On a CPU the same requests in the same order give the same weights. ``report`` is called with the losses of each
-    epoch. Intents and slots are trained on the domain's own requests only.
-    """
-    if not examples or not others:
-        raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
-    settings = settings or NeuralSettings()
-    torch.set_num_threads(1)  # the split of a sum over threads changes its last bits
-    torch.manual_seed(int(RecordRandom(seed, "domain_neural")(domain).integers(1 << 62)))
-    intents = sorted({example.intent for example in examples})
-    tags = [OUTSIDE, *sorted({tag for example in examples for tag in example.tags} - {OUTSIDE})]
-    model = NeuralModel(domain, intents, tags, settings)
-    network = model.network.train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    number = {tag: i for i, tag in enumerate(tags)}
-    which = torch.tensor([intents.index(example.intent) for example in examples])
-    marks = [torch.tensor([number[tag] for tag in example.tags] or [0]) for example in examples]
-    tokens = [*(example.tokens for example in examples), *others]
-    steps = settings.epochs * -(-len(tokens) // settings.batch)
-    warm = max(1, steps // 10)
-    # Up over a tenth of the steps, then down to 0; a tiny domain may have a single step.
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
-    )
-    losses: list[dict[str, float]] = []
-    for epoch in range(settings.epochs):
-        sums = np.zeros(4)
-        for rows in _batches(len(tokens), settings.batch, RecordRandom(seed, "domain_order")(f"{domain}:{epoch}")):
-            domain_logits, intent_logits, scores = network(
-                inputs := Inputs([tokens[i] for i in rows], settings.buckets)
-            )
-            own = torch.tensor([i < len(examples) for i in rows])
-            loss = F.binary_cross_entropy_with_logits(domain_logits, own.float())
-            parts = [float(loss.detach()), 0.0, 0.0]
-            mine = [i for i in rows if i < len(examples)]
-            if mine:
-                padded = nn.utils.rnn.pad_sequence([marks[i] for i in mine], batch_first=True)
-                intent = F.cross_entropy(intent_logits[own], which[mine])
-                slots = -network.crf.logprob(scores[own][:, : padded.shape[1]], inputs.lengths[own], padded).mean()
-                parts[1:] = [float(intent.detach()), float(slots.detach())]
-                loss = loss + (intent + slots) * (len(mine) / len(rows))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            share = len(mine) / len(rows)
-            sums += np.array([parts[0], parts[1] * share, parts[2] * share, 1.0]) * len(rows)
-        mean = dict(zip(("domain", "intent", "slots"), (sums[:3] / sums[3]).tolist(), strict=True))
-        losses.append({"epoch": epoch, **{name: round(value, 6) for name, value in mean.items()}})
-        report({"step": epoch, "loss": sum(mean.values()), **losses[-1]})
-    network.eval()
-    return model, {"curves": losses}
-
-
-def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    order = rng.permutation(count).tolist()
-    return (order[start : start + size] for start in range(0, count, size))

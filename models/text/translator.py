@@ -7,7 +7,6 @@ Vaswani et al., Attention is all you need, 2017, in the form of Junczys-Dowmunt 
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
@@ -112,13 +111,13 @@ def sizes_of(model: Any) -> dict[str, int]:
     }
 
 
-def cross_entropy(model: Any, source: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the mean negative log-probability (nats) of target units, end-of-sentence included.
+def logits(model: Any, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores (units, vocabulary) of the target's units, and the units' numbers; the end of a text is one.
 
     ``source`` and ``target`` are padded unit numbers (rows, units). Only real units reach the output layer, and the pad
-    has no probability: its row stays zero, as decoding expects.
+    has no score: its row stays zero, as decoding expects.
     """
-    from torch.nn.functional import cross_entropy, linear
+    from torch.nn.functional import linear
 
     config = model.config
     pad = config.pad_token_id
@@ -128,8 +127,8 @@ def cross_entropy(model: Any, source: Tensor, target: Tensor, smoothing: float =
         input_ids=source, attention_mask=(source != pad).long(), decoder_input_ids=before, use_cache=False
     )[0]
     real = target != pad
-    logits = linear(states[real], model.lm_head.weight[:pad], model.final_logits_bias[0, :pad])
-    return cross_entropy(logits.float(), target[real], label_smoothing=smoothing)
+    scores = linear(states[real], model.lm_head.weight[:pad], model.final_logits_bias[0, :pad])
+    return scores.float(), target[real]
 
 
 def save_translator(model: Any, units: TranslatorUnits) -> dict[str, bytes]:
@@ -246,11 +245,3 @@ def to_ctranslate2(model: Any, units: TranslatorUnits) -> Any:
     spec.validate()
     spec.optimize()
     return spec
-
-
-def learning_rate(step: int, steps: int, warmup: float, peak: float) -> float:
-    """Return the learning rate: linear warmup over a share of the steps, then cosine decay to 0."""
-    warm = max(1, round(warmup * steps))
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from gristmill.pipelines.command.audit import damaged_files
 from gristmill.pipelines.command.launch import read_plan
 from gristmill.pipelines.config import saved_digest
-from gristmill.pipelines.progress import clock
+from gristmill.pipelines.progress import clock, training_parts
 from gristmill.pipelines.report.write import read_identity
 from gristmill.pipelines.run import read_ledger
 from gristmill.shards import engine
@@ -19,6 +20,7 @@ from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import Found, find_below
+from gristmill.shards.job import CHECKPOINTS, PROGRESS
 from gristmill.shards.receipt import check_stored, committed_shards, read_receipts
 from gristmill.shards.safe_text import escaped
 from gristmill.shards.store import join
@@ -47,6 +49,7 @@ class SetStatus:
     rate: float | None = None  # recent records per second; None without recent commits
     left: float | None = None  # seconds until the end, at that rate
     fault: str = ""  # of what is unreadable
+    loss: float | None = None  # of a training, whose steps are ``done`` of ``total`` and whose rate is in steps
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class StatusReader:
         sets = [self._state(one.name, one.url, partial(self._sealed, one)) for one in found.sealed]
         for urls, read in ((found.unsealed, self._unsealed), (found.artifacts, self._artifact)):
             sets += [self._state(found.names[url], url, partial(read, found.names[url], url)) for url in urls]
-        sets += [SetStatus(found.names[url], url, "training") for url in found.training]
+        sets += [_training(found.names[url], url) for url in found.training]
         sets += [SetStatus(found.names[url], url, "unreadable", fault=why) for url, why in found.unreadable.items()]
         if not sets:
             raise UserError(f"{self.out}: there is no run here; expected the output of `gristmill run`")
@@ -282,7 +285,7 @@ def _table(status: RunStatus, most: int | None = None) -> Any:
     for one in status.sets[-most:] if most else status.sets:
         counts = [_shards(one), *map(str, (one.rows, one.rejected, one.quarantined)), clock(one.seconds)]
         if one.state in ("artifact", "training", "unreadable"):
-            counts = [""] * 5
+            counts = [_shards(one) if one.total and one.state == "training" else ""] + [""] * 4
         pace = [f"{one.rate:.1f}/s" if one.rate else "", clock(one.left) if one.left is not None else ""]
         ago = "" if one.last is None else f"{clock(max(0.0, time.time() - one.last))} ago"
         name = Text(escaped(f"{one.name} {one.url[-16:][:8]}"))  # a plain text may hold Rich's markup
@@ -294,9 +297,23 @@ def _shards(one: SetStatus) -> str:
     return f"{one.done}/{'?' if one.total is None else one.total}"
 
 
+def _training(name: str, url: str) -> SetStatus:
+    """Return the state of a training, by the point of its curves that it wrote last; none in its first seconds."""
+    try:
+        told = json.loads(store.read_if_present(join(url, CHECKPOINTS, PROGRESS)) or b"{}")
+        last, rate = float(told["at"]), float(told["steps_per_second"]) or None
+        done, total, loss = int(told["step"]) + 1, told.get("steps"), told.get("loss")
+    except (KeyError, TypeError, ValueError):
+        return SetStatus(name, url, "training")
+    left = (total - done) / rate if total and rate else None
+    total = None if total is None else int(total)
+    return SetStatus(name, url, "training", done, total, last=last, rate=rate, left=left, loss=loss)
+
+
 def _line(one: SetStatus) -> str:
     if one.state == "training":
-        return f"{one.name}: training"
+        known = training_parts(one.done, one.total, one.loss, one.rate, one.left) if one.total else ()
+        return f"{one.name}: {', '.join(['training', *filter(None, known)])}"
     pace = f"{one.rate:.1f} records/s, {clock(one.left)} to go" if one.rate else "no rate: no recent commits"
     return f"{one.name}: {_shards(one)} shards, {one.rejected} rejected, {one.quarantined} quarantined, {pace}"
 

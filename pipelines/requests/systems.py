@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import Field, PositiveFloat, SerializeAsAny, ValidationInfo, field_serializer, field_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializeAsAny,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from gristmill.actors.requests import domain_trainer, lambdarank, weight_trainer
 from gristmill.actors.requests.domain_trainer import DomainTraining
 from gristmill.actors.requests.lambdarank import LambdarankTraining
 from gristmill.actors.requests.weight_trainer import WeightSettings, WeightTraining
+from gristmill.actors.training.settings import LoopSettings
 from gristmill.models.requests.domain import FamilyName, FamilySettings
 from gristmill.models.requests.families import family_of
 from gristmill.models.requests.rerankers import Loss
@@ -23,6 +32,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Resources
 
 ALONE = "_no_context"  # suffix of a system on the three scores only
 
@@ -39,6 +49,18 @@ class DomainSettings(Settings):
     settings: SerializeAsAny[FamilySettings] = Field(default_factory=FamilySettings)
     """Settings of the family, the same for all domains: :class:`gristmill.models.requests.linear.LinearSettings` or
     :class:`gristmill.models.requests.neural.NeuralSettings`. Values set here are not drawn."""
+    loop: LoopSettings = LoopSettings()
+    """The training loop of neural models."""
+    ranks: int = Field(1, ge=1)
+    """Processes that train a neural model together."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs per rank of a neural model."""
+
+    @model_validator(mode="after")
+    def _of_neural_ones(self) -> Self:
+        if self.family != "neural" and (self.loop != LoopSettings() or self.ranks > 1 or self.gpus):
+            raise ValueError(f"loop, ranks and gpus: the models are {self.family}; expected them with family neural")
+        return self
 
     @field_validator("settings", mode="before")
     @classmethod
@@ -78,9 +100,24 @@ def _domain_job(given: DomainSettings, split: SealedSet, domain: str, fold: int,
     drawn = {"negatives": negatives} | ({"domain_c": c, "intent_c": c} if given.family == "linear" else {})
     model = given.settings
     model = model.but(**{name: value for name, value in drawn.items() if name not in model.model_fields_set})
-    training = DomainTraining(domain=domain, left_out=None if fold < 0 else fold, model=model, seed=seed)
+    neural = given.family == "neural"
+    training = DomainTraining(
+        domain=domain,
+        left_out=None if fold < 0 else fold,
+        model=model,
+        seed=seed,
+        loop=given.loop,
+        device="cuda" if given.gpus else "cpu",
+    )
     return TrainJob(
-        "domain_models", loop=domain_trainer.train, settings=training, inputs={"data": split}, stepwise=False
+        "domain_models",
+        loop=domain_trainer.train,
+        settings=training,
+        inputs={"data": split},
+        version=2 if neural else 1,
+        ranks=given.ranks,
+        resources=Resources(gpus=given.gpus),
+        stepwise=neural,
     )
 
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gristmill.actors.speech.phases import AcousticTraining, LoopSettings, Phase, Schedule
+from gristmill.actors.speech.phases import AcousticLoopSettings, AcousticTraining, Phase
 from gristmill.actors.speech.trainer import train
 from gristmill.actors.speech.training_data import SourceInputs
+from gristmill.actors.training.settings import Schedule
 from gristmill.models.speech.losses import ExpectedErrorSettings, SoftTargetSettings
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.topk import MAX_K
@@ -57,7 +58,7 @@ class SweepSettings(Settings):
     temperature: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 4.0)
 
 
-class SystemSettings(LoopSettings):
+class SystemSettings(AcousticLoopSettings):
     """Sizes and schedules of all systems."""
 
     specaugment: SpecAugment | None = None
@@ -164,7 +165,7 @@ class Systems:
         """Return a training from random weights, or from the weights, units and sizes of a model."""
         given = self.settings
         settings = AcousticTraining(
-            **dict(given.part(LoopSettings)),
+            **dict(given.part(AcousticLoopSettings)),
             phases=tuple(phases),
             seed=self.seed,
             device="cuda" if given.gpus else "cpu",

@@ -79,6 +79,7 @@ def translator_job(
             "dev": dev,
             "catalogue": dict(catalogue or {}),
         },
+        version=2,
         ranks=settings.ranks,
         resources=Resources(cpus=settings.threads, gpus=settings.gpus),
     )

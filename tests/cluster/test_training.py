@@ -12,9 +12,19 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import TrainJob, TrainListener
 from tests.cluster.meetings import meeting
 from tests.fault.train_loops import counting, walking
+
+
+class Heard(TrainListener):
+    """Remembers what has ended."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def ended(self, url: str) -> None:
+        self.done.append(url)
 
 
 def value(url: Path) -> bytes:
@@ -51,7 +61,9 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     note = tmp_path / "note"
     fit = counting("count", tmp_path / "counted")
     jobs = [walking("a"), walking("b", note=str(note), die_at=4), walking("c")]
-    RayRunner(2).train([(job, str(tmp_path / job.name)) for job in (*jobs, fit)])
+    heard = Heard()
+    RayRunner(2).train([(job, str(tmp_path / job.name)) for job in (*jobs, fit)], heard)
+    assert sorted(heard.done) == sorted(str(tmp_path / job.name) for job in (*jobs, fit))
     assert value(tmp_path / "count") == b"6"
     assert note.read_text().split() == ["1", "2", "3", "4", "4", "5", "6"]
     assert [value(tmp_path / job.name) for job in jobs] == [undisturbed(tmp_path)] * 3

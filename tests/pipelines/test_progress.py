@@ -11,6 +11,7 @@ from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import read_receipts
+from gristmill.shards.settings import Settings
 from tests.pipelines.tiny import texts
 
 
@@ -24,6 +25,10 @@ def hear(progress: RunProgress, folder: str) -> None:
         progress.advance(receipt)
     progress.end(sealed)
     progress.working("model", "training 2 models")
+    for step in (0, 20):
+        progress.training("model_seed0", {"step": step, "steps": 3000, "loss": 1.234})
+        progress.training("model_seed1", {"step": step, "loss": 0.5})
+    progress.trained("model_seed0", 1, 2)
     progress.close()
 
 
@@ -40,6 +45,14 @@ def test_lines_in_a_log(tmp_path) -> None:
     assert lines[4].startswith("texts: 2/3 shards, ")
     assert lines[4].endswith(" s to go")
     assert lines[5].startswith("texts: sealed, 5 records, 0 rejected, 0 quarantined, ")
+    assert lines[6:9] == [
+        "model: training 2 models",
+        "model_seed0: step 1 of 3,000, loss 1.23",
+        "model_seed1: step 1, loss 0.5",
+    ]
+    assert lines[9].startswith("model_seed0: step 21 of 3,000, loss 1.23, ")
+    assert lines[9].endswith(" to go")
+    assert lines[11:] == ["model: training 2 models: 1 of 2 done"]
 
 
 def test_bars_on_a_terminal(tmp_path) -> None:
@@ -49,6 +62,9 @@ def test_bars_on_a_terminal(tmp_path) -> None:
     assert "texts: 5 records, 0 rejected, 0 quarantined" in shown
     assert "bank: fitting done, 1.0 s" in shown
     assert "model: training 2 models" in shown
+    assert "1 of 2 done" in shown
+    assert "step 21 " in shown
+    assert "loss 0.5, " in shown
 
 
 @pytest.mark.parametrize(
@@ -60,6 +76,37 @@ def test_spans_of_time(seconds: float | None, text: str) -> None:
 
 def counted(settings, context, **inputs):
     return {"files": {"n.txt": b"1"}}
+
+
+class Walk(Settings):
+    seed: int = 0
+    length: int = 1
+
+
+def walked(settings, context, **inputs):
+    for step in range(3):
+        context.report({"step": step, "steps": 3, "loss": 1.0 / (step + 1)})
+    return {"files": {"n.txt": b"1"}}
+
+
+def test_each_training_says_how_far_it_is(tmp_path) -> None:
+    stream = io.StringIO()
+    run = Run(str(tmp_path), InProcessRunner(), progress=LogProgress(stream, every=0.0))
+    jobs = [TrainJob("student", walked, Walk(seed=seed)) for seed in (0, 1)]
+    jobs += [TrainJob("cell", walked, Walk(length=length)) for length in (1, 2)] + [TrainJob("alone", walked)]
+    run.train(jobs)
+    lines = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
+    assert "student_seed1: step 1 of 3, loss 1" in lines
+    assert any(line.startswith("student_seed0: step 3 of 3, loss 0.333, ") for line in lines)
+    assert {line.partition(":")[0] for line in lines[1:-1]} == {
+        "student_seed0",
+        "student_seed1",
+        "cell 1 of 2",
+        "cell 2 of 2",
+        "alone",
+        "student, cell, alone",
+    }
+    assert "student, cell, alone: training 5 models: 4 of 5 done" in lines
 
 
 def test_fits_are_not_called_trainings(tmp_path) -> None:

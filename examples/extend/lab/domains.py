@@ -17,7 +17,8 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
-from lab.linear import Classify, ClassifySettings, DescentSettings, LinearTraining, train
+from lab.classify import Classify, ClassifySettings
+from lab.linear import LinearTraining, train
 from lab.vectors import Vectors, VectorSettings, WordSettings, fit
 
 SYSTEMS = ("binary", "idf")  # the weightings of words
@@ -30,7 +31,7 @@ class Config(Settings):
     corpus: RequestCorpusSettings = RequestCorpusSettings()
     """The requests: where they come from, and the filters applied to them."""
     words: WordSettings = WordSettings()
-    training: DescentSettings = DescentSettings()
+    training: LinearTraining = LinearTraining()
 
 
 def run(config: Config, run: Run) -> Report:
@@ -45,7 +46,7 @@ def run(config: Config, run: Run) -> Report:
     # All trainings are given at once, so that they run in parallel.
     wanted = [(system, seed) for system in SYSTEMS for seed in run.seeds]
     jobs = [
-        TrainJob(system, train, LinearTraining(**dict(config.training), vector=system, seed=seed), {"data": vectors})
+        TrainJob(system, train, config.training.but(vector=system, seed=seed), {"data": vectors})
         for system, seed in wanted
     ]
     read = []

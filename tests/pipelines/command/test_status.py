@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from gristmill.cluster.checkpoints import Checkpoints
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command import status
 from gristmill.pipelines.command.launch import write_plan
@@ -23,6 +24,8 @@ from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.errors import TooManyQuarantined
 from gristmill.shards.index import Cut
+from gristmill.shards.job import PROGRESS
+from gristmill.shards.repair import Mover, repair
 from gristmill.shards.step import Step
 from tests.pipelines.tiny import texts, upper
 
@@ -174,3 +177,25 @@ def test_what_cannot_be_read_is_not_finished(stopped: Path, damage: str) -> None
     found = StatusReader(str(stopped)).read()
     assert not found.over
     assert [one.name for one in found.unreadable] == ([] if damage == "ledger" else ["upper"])
+
+
+def test_a_training_tells_how_far_it_is(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its newest point is beside its checkpoints; `repair` leaves it there."""
+    checkpoints = Checkpoints(str(stopped / "student" / "0123456789abcdef"))
+    checkpoints.write(b"weights")
+    shown = {one.name: one for one in StatusReader(str(stopped)).read().sets}
+    assert shown["student"].total is None
+    monkeypatch.setattr(checkpoints, "noted", 0.0)
+    checkpoints.note({"step": 1199, "steps": 3000, "loss": 1.234, "steps_per_second": 4.0})
+    checkpoints.note({"step": 1200, "steps": 3000, "loss": 1.2, "steps_per_second": 4.0})  # too soon
+    (one,) = (one for one in StatusReader(str(stopped)).read().sets if one.name == "student")
+    assert (one.state, one.done, one.total, one.rate, one.left, one.loss) == ("training", 1200, 3000, 4.0, 450.0, 1.234)
+    show_status(str(stopped))
+    assert "1200/3000" in capsys.readouterr().out
+    assert status._line(one) == "student: training, step 1,200 of 3,000, loss 1.23, 4.0 steps/s, 7 min 30 s to go"
+    mover = Mover(str(stopped))
+    assert list(repair(str(stopped), mover))
+    assert mover.moved == []
+    assert (stopped / "student" / "0123456789abcdef" / "checkpoints" / PROGRESS).exists()

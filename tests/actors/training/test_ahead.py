@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from gristmill.actors.speech.training_data import ahead
+from gristmill.actors.training.ahead import ahead
 
 
 def made(count: int, log: list[int], wrong: int | None = None) -> Iterator[int]:

@@ -1,0 +1,1 @@
+"""Training by gradient descent: the one loop, and what a subject's training gives to it."""

@@ -1,0 +1,29 @@
+"""Trainings give the bytes that they gave; a version that changes them is kept by `python -m tests.actors.goldens`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("ctranslate2")
+
+from tests.actors.goldens import KEPT, TRAININGS, digests, machine, make_data
+
+KEEP = json.loads(KEPT.read_text())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("data")
+    make_data(made)
+    return made
+
+
+@pytest.mark.parametrize("name", sorted(TRAININGS))
+def test_a_training_gives_the_bytes_it_gave(name: str, root: Path, tmp_path: Path) -> None:
+    if machine() != KEEP["machine"]:
+        pytest.skip("the digests are of another processor, torch or numpy")
+    assert digests(TRAININGS[name](0, 1, str(root), str(tmp_path))) == KEEP["digests"][name]

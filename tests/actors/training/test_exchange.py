@@ -1,0 +1,98 @@
+"""What two ranks exchange: averaged gradients, compressed ones, and blocks, each resumed to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from gristmill.actors.training.loop import run_training
+from gristmill.actors.training.settings import LoopSettings, Schedule
+from gristmill.shards.errors import UserError
+from tests.actors.ranks import Killed, RankContext, Ranks
+from tests.actors.training.toy import Toy, toy
+
+EXCHANGES: dict[str, dict[str, Any]] = {
+    "averaged": {},
+    "accumulated": {"accumulate": 2},
+    "share": {"compression": {"share": 0.1}},
+    "threshold": {"compression": {"share": None, "threshold": 0.3}},
+    "blocks": {"blocks": {"steps": 4}},
+    "plain blocks": {"blocks": {"steps": 4, "nesterov": False, "momentum": 0.0}},
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    with Ranks(2, tmp_path_factory.mktemp("ranks")) as ranks:
+        yield ranks
+
+
+def resumed(rank: int, count: int, url: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Train after three deaths."""
+    for point in (9, 26, 47):
+        with pytest.raises(Killed):
+            toy(rank, count, url, settings, die_at=point)
+    return toy(rank, count, url, settings)
+
+
+@pytest.mark.parametrize("kind", sorted(EXCHANGES))
+def test_two_ranks_learn_and_resume_to_the_bit(kind: str, two: Ranks, tmp_path: Path) -> None:
+    given = {**EXCHANGES[kind], "checkpoint_steps": 7, "report_steps": 1}
+    whole = two(toy, str(tmp_path / "whole"), given)
+    assert whole["curves"][-1]["dev_loss"] < 0.2 * whole["curves"][0]["loss"]
+    again = two(resumed, str(tmp_path / "again"), given)
+    assert again["files"] == whole["files"]
+    assert again["curves"] == whole["curves"]
+
+
+def test_off_changes_no_byte(two: Ranks, tmp_path: Path) -> None:
+    """Off, gradients are averaged as they were; on, other bytes."""
+    kinds = ({}, {"compression": None, "blocks": None}, {"compression": {}}, {"blocks": {}})
+    plain, off, *on = (two(toy, str(tmp_path / str(n)), kind)["files"] for n, kind in enumerate(kinds))
+    assert plain == off
+    assert all(files != plain for files in on)
+
+
+def test_a_block_is_the_mean_of_what_ranks_learnt_apart(two: Ranks, tmp_path: Path) -> None:
+    """Without momentum, after one block."""
+    blocks = {"blocks": {"steps": 4, "nesterov": False, "momentum": 0.0}}
+    made = load(two(toy, str(tmp_path / "together"), blocks, 4)["files"]["toy.safetensors"])
+    apart = [load(one) for one in two(alone, str(tmp_path / "apart"))]
+    for name, value in made.items():
+        if value.is_floating_point():
+            mean = torch.stack([one[name] for one in apart]).mean(0)
+            assert torch.allclose(value, mean, atol=1e-6), name
+
+
+def alone(rank: int, count: int, url: str) -> list[bytes]:
+    """Train as each of two ranks would without the other."""
+    found = []
+    for one in range(count):
+        context = RankContext(f"{url}/{rank}{one}", one, count)
+        training = Toy(Schedule(steps=4, lr=3e-2))
+        # A block that is longer than the training, and no exchange at its end.
+        found.append(_without_exchange(training, context))
+    return found
+
+
+def _without_exchange(training: Toy, context: RankContext) -> bytes:
+    from gristmill.actors.training import exchange
+
+    mean, reduce = exchange.Blocks._mean, torch.distributed.all_reduce
+    exchange.Blocks._mean = lambda self, value: value  # type: ignore[method-assign]
+    torch.distributed.all_reduce = lambda *_: None
+    try:
+        run_training(training, LoopSettings(blocks={"steps": 99, "momentum": 0.0, "nesterov": False}), context)
+    finally:
+        exchange.Blocks._mean, torch.distributed.all_reduce = mean, reduce  # type: ignore[method-assign]
+    return training.files()["toy.safetensors"]
+
+
+def test_one_rank_has_nothing_to_compress(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="compression: one rank exchanges no gradients"):
+        toy(0, 1, str(tmp_path), {"compression": {}})

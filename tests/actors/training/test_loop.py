@@ -1,0 +1,160 @@
+"""The loop: exact resumption, averages, stopping, frozen parameters, accumulated gradients, and what goes wrong."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from gristmill.actors.training.loop import run_training
+from gristmill.actors.training.settings import LoopSettings, Schedule
+from gristmill.pipelines.command.sampling import Trial
+from gristmill.shards.errors import SettingsError, UserError
+from tests.actors.ranks import Killed, RankContext
+from tests.actors.training.toy import SIZE, Toy, toy
+
+
+def weights(made: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return load(made["files"]["toy.safetensors"])
+
+
+def run(folder: Path, settings: dict[str, Any] | None = None, schedule: Schedule | None = None, **more: Any) -> Any:
+    given = LoopSettings(**(settings or {}))
+    return run_training(Toy(schedule or Schedule(steps=60, lr=3e-2), **more), given, RankContext(str(folder)))
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "last": {},
+    "ema": {"ema": 0.9},
+    "average": {"average": 2},
+    "patience": {"patience": 50},
+    "accumulate": {"accumulate": 3},
+    "blocks": {"blocks": {"steps": 5, "momentum": 0.5}},
+    "bfloat16": {"precision": "bfloat16"},
+    "frozen": {"frozen": ["0."]},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_killed_three_times_it_gives_the_bytes_of_one_that_ran_through(kind: str, tmp_path: Path) -> None:
+    given = {**KINDS[kind], "checkpoint_steps": 7, "report_steps": 1}
+    whole = toy(0, 1, str(tmp_path / "whole"), given)
+    for point in (5, 23, 44):
+        with pytest.raises(Killed):
+            toy(0, 1, str(tmp_path / "killed"), given, die_at=point)
+    again = toy(0, 1, str(tmp_path / "killed"), given)
+    assert again["files"] == whole["files"]
+    assert again["curves"] == whole["curves"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_how_it_is_carried_out_changes_no_byte(tmp_path: Path) -> None:
+    whole = run(tmp_path / "a")
+    assert whole["curves"][-1]["dev_loss"] < 0.1 * whole["curves"][0]["loss"]
+    assert run(tmp_path / "b", {"prefetch": 0, "checkpoint_steps": 3})["files"] == whole["files"]
+    assert run(tmp_path / "c", seed=1)["files"] != whole["files"]
+    assert LoopSettings(prefetch=0, checkpoint_steps=3).identity() == {}
+
+
+def test_accumulated_batches_are_a_larger_one(tmp_path: Path) -> None:
+    """Without draws, and but for the statistics of a batch, which are those of each part."""
+
+    class Plain(Toy):
+        def build(self, device: torch.device) -> torch.nn.Module:
+            self.network = torch.nn.Sequential(torch.nn.Linear(6, 3))
+            return self.network
+
+    schedule = Schedule(epochs=2, lr=3e-2)
+    small = run_training(Plain(schedule), LoopSettings(accumulate=3), RankContext(str(tmp_path / "a")))
+    large = run_training(Plain(schedule, size=24), LoopSettings(), RankContext(str(tmp_path / "b")))
+    assert small["curves"][-1]["step"] == large["curves"][-1]["step"] == 2 * SIZE // 24 - 1
+    for name, value in weights(small).items():
+        assert torch.allclose(value, weights(large)[name], atol=1e-6)
+
+
+def test_frozen_parameters_stay(tmp_path: Path) -> None:
+    made = weights(run(tmp_path / "a", {"frozen": ["0."]}))
+    torch.manual_seed(0)
+    begun = Toy(Schedule(steps=1)).build(torch.device("cpu")).state_dict()
+    assert {name for name, value in made.items() if torch.equal(value, begun[name])} == {"0.weight", "0.bias"}
+    with pytest.raises(UserError, match=r"frozen: no parameter begins with 'encoder'.*'0.weight'"):
+        run(tmp_path / "b", {"frozen": ["encoder"]})
+    with pytest.raises(UserError, match="no parameter is left to train"):
+        run(tmp_path / "c", {"frozen": ["0.", "2.", "3."]})
+
+
+def test_it_ends_when_the_held_out_loss_is_no_longer_lower(tmp_path: Path) -> None:
+    class Worse(Toy):
+        """A training whose held-out loss rises from its third epoch on."""
+
+        def held_out_loss(self, batch: Any) -> tuple[float, float]:
+            self.measured = getattr(self, "measured", 0) + 1
+            return abs(self.measured - 5.5), 1.0
+
+    context = RankContext(str(tmp_path / "a"))
+    made = run_training(Worse(Schedule(epochs=20, lr=1e-2)), LoopSettings(patience=2), context)
+    assert [round(row["dev_loss"], 1) for row in made["curves"] if "dev_loss" in row] == [4.0, 2.0, 0.5, 2.0, 4.0]
+    until = run_training(Toy(Schedule(epochs=3, lr=1e-2)), LoopSettings(), RankContext(str(tmp_path / "b")))
+    assert [row["loss"] for row in made["curves"][:1]] == [row["loss"] for row in until["curves"][:1]]
+    assert not torch.equal(weights(made)["3.weight"], weights(until)["3.weight"]), "the schedules differ"
+
+    class Blind(Toy):
+        def held_out(self) -> list[np.ndarray]:
+            return []
+
+    with pytest.raises(UserError, match="patience: there are 0 held-out batches"):
+        run_training(Blind(Schedule(steps=2)), LoopSettings(patience=1), RankContext(str(tmp_path / "c")))
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing(tmp_path: Path) -> None:
+    made = run(tmp_path / "a", {"report_steps": 1}, bad=5)
+    assert [row.get("skipped", 0) for row in made["curves"]] == [0] * 5 + [1] * 55
+    with pytest.raises(UserError, match=r"toy: no finite gradient in 1 of 10 steps, more than 5%.*lower lr"):
+        run(tmp_path / "b", schedule=Schedule(steps=10, lr=3e-2), bad=5)
+
+
+def test_a_lack_of_memory_is_told_in_a_sentence(tmp_path: Path) -> None:
+    class Huge(Toy):
+        def forward(self, network: Any, batch: Any, phase: int, seed: int) -> torch.Tensor:
+            return super().forward(network, batch, phase, seed) + torch.empty(1 << 60)[0]
+
+    with pytest.raises(UserError, match=r"memory of the cpu does not suffice for step 0; .* lower size"):
+        run_training(Huge(Schedule(steps=2)), LoopSettings(), RankContext(str(tmp_path)))
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        toy(0, 1, str(tmp_path), {"checkpoint_steps": 2, "report_steps": 1}, die_at=4)
+
+    class Other(Toy):
+        def build(self, device: torch.device) -> torch.nn.Module:
+            self.network = torch.nn.Sequential(torch.nn.Linear(6, 3))
+            return self.network
+
+    with pytest.raises(UserError, match="belongs to another training"):
+        run_training(Other(Schedule(steps=9)), LoopSettings(), RankContext(str(tmp_path)))
+
+
+def test_a_trial_takes_a_few_steps_of_the_full_number(tmp_path: Path) -> None:
+    trial = Trial()
+    run_training(Toy(Schedule(epochs=50)), LoopSettings(compression={}), trial)
+    assert (len(trial.at[0]), trial.steps) == (6, {0: 50 * SIZE // 8})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ema": 0.9, "average": 2}, "ema, average and patience"),
+        ({"blocks": {}, "compression": {}}, "blocks and compression"),
+        ({"compression": {"threshold": 0.1}}, "share and threshold: expected one"),
+        ({"accumulate": 0}, "accumulate"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        LoopSettings(**wrong)
