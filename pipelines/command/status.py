@@ -15,7 +15,7 @@ from gristmill.pipelines.config import saved_digest
 from gristmill.pipelines.progress import clock, training_parts
 from gristmill.pipelines.report.write import read_identity
 from gristmill.pipelines.run import read_ledger
-from gristmill.shards import engine
+from gristmill.shards import checked, engine
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, UserError
@@ -300,7 +300,7 @@ def _shards(one: SetStatus) -> str:
 def _training(name: str, url: str) -> SetStatus:
     """Return the state of a training, by the point of its curves that it wrote last; none in its first seconds."""
     try:
-        told = json.loads(store.read_if_present(join(url, CHECKPOINTS, PROGRESS)) or b"{}")
+        told = json.loads(checked.present(join(url, CHECKPOINTS, PROGRESS)) or b"{}")
         last, rate = float(told["at"]), float(told["steps_per_second"]) or None
         done, total, loss = int(told["step"]) + 1, told.get("steps"), told.get("loss")
     except (KeyError, TypeError, ValueError):
