@@ -234,6 +234,10 @@ def export(
         made = export_set(url, form, dest, names, settings or [], progress)
     if not made.fresh:
         print("nothing to do: the export was finished earlier")
+    if made.mended:
+        files = "1 file was" if len(made.mended) == 1 else f"{len(made.mended)} files were"
+        first = made.mended[0]
+        print(f"{files} damaged or missing, and written again: {escaped(first.url)}: {escaped(first.fault)}")
     print(f"exported {plural(made.records, 'record')}: {made.manifest}")
     for reason, count in made.left_out.items():
         print(f"{plural(count, 'record')} left out: {escaped(reason)}")
