@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, ValidationError
 from pydantic.fields import FieldInfo
 
 from gristmill.shards.errors import SettingsError
@@ -17,6 +17,17 @@ _HOW = "how"
 HOW: dict[str, Any] = {_HOW: True}
 """``Field(json_schema_extra=HOW)`` marks a setting of execution (memory, threads), on which no result depends."""
 
+
+def _ordered(given: tuple[Any, Any]) -> tuple[Any, Any]:
+    if given[0] > given[1]:
+        raise ValueError(f"expected the smallest value first, got {list(given)}")
+    return given
+
+
+Ordered = AfterValidator(_ordered)
+"""Marks a setting that is a range, (minimum, maximum)."""
+Range = Annotated[tuple[float, float], Ordered]
+PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ordered]
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass

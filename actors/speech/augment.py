@@ -12,10 +12,10 @@ from pydantic import Field, PositiveInt
 from gristmill.actors import audio
 from gristmill.actors.speech.banks import BankRoom, NoiseBank, RoomBank
 from gristmill.models.speech import mixing, rerecord
-from gristmill.models.speech.rooms import LEAD, Ordered, Range
+from gristmill.models.speech.rooms import LEAD
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Ordered, Range, Settings
 from gristmill.shards.stage import Actor
 
 AUGMENT_FIELDS = (

@@ -13,10 +13,10 @@ from gristmill.actors.speech import banks
 from gristmill.actors.speech.augment import AugmentSettings, MixSettings
 from gristmill.actors.speech.banks import GeneratedNoiseSettings, NoiseBankSettings, RoomBankSettings
 from gristmill.models.speech import rerecord
-from gristmill.models.speech.rooms import PositiveRange, Range
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.settings import PositiveRange, Range
 
 _RERECORDED_NOISES = (1, 2)  # minimum and maximum number of noises in the re-recorded test set
 _TALKERS = 160  # utterances for babble, at most
