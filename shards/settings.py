@@ -29,6 +29,23 @@ Ordered = AfterValidator(_ordered)
 Range = Annotated[tuple[float, float], Ordered]
 PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ordered]
 
+
+def _at_most(most: int, why: str) -> AfterValidator:
+    """Mark a number that memory is taken for, so that an absurd one is refused before any work."""
+
+    def check(given: int) -> int:
+        if given > most:
+            raise ValueError(f"expected at most {most} ({why}), got {given}")
+        return given
+
+    return AfterValidator(check)
+
+
+Size = Annotated[int, _at_most(1 << 16, "a matrix of that width takes 16 GiB")]
+"""A size of a model: a width, or a number of layers, heads, units or hypotheses. Lower limits are the field's."""
+Batch = Annotated[int, _at_most(1 << 24, "a batch is held in memory")]
+"""A number of rows, frames or units that are worked on together. Lower limits are the field's."""
+
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
 else:
@@ -67,7 +84,12 @@ class Settings(BaseModel, metaclass=_InSentences):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
     def identity(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What no settings class of any recipe may take: ranges the wrong way round."""
+"""What no settings class of any recipe may take: ranges the wrong way round, infinity, and absurd sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
+from gristmill.actors.speech.augment import MixSettings
 from gristmill.shards.errors import SettingsError
+from gristmill.shards.index import Cut
 from gristmill.shards.settings import Settings
 from tests.fingerprints import settings_classes
 
@@ -44,3 +46,24 @@ def test_the_shortest_recording_is_no_longer_than_the_longest() -> None:
 
     with pytest.raises(SettingsError, match="min_duration=3 is more than max_duration=2"):
         DurationSettings(min_duration=3, max_duration=2)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_no_number_is_infinite(value: float) -> None:
+    tried = 0
+    for kind, name, field in every_field():
+        if field.annotation is float:
+            tried += 1
+            assert f"{name}: {value} is not right" in refusal(kind, name, value), kind
+    assert tried > 50
+    assert "finite" in refusal(MixSettings, "snr", [0, value])
+
+
+def test_no_size_is_beyond_memory() -> None:
+    sizes = {"dim", "layers", "heads", "units", "hidden", "beam", "batch", "batch_frames", "buckets", "rows"}
+    tried = set()
+    for kind, name, field in every_field():
+        if name in sizes and field.annotation is int and kind is not Cut:
+            tried.add(name)
+            assert f"{name}: expected at most" in refusal(kind, name, 1_000_000_000), kind
+    assert tried == sizes
