@@ -38,6 +38,8 @@ Address = Annotated[
         metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The URL of the dashboard, such as http://HOST:8265."
     ),
 ]
+# Commands that commit no work, so that one that was interrupted has nothing to resume.
+_PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
 
 
 def main() -> None:
@@ -58,6 +60,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
+            interruption.begin(resumes=command.__name__ not in _PLAIN)
             command(*args, **kwargs)
         except Interrupted as error:
             interruption.leave(str(error))
@@ -75,6 +78,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
                 raise  # not of a file
             print(f"gristmill: {escaped(os.fsdecode(error.filename))}: {error.strerror.lower()}", file=sys.stderr)
             raise typer.Exit(2) from None
+        finally:
+            interruption.over()
 
     return wrapped
 
