@@ -41,7 +41,7 @@ def decode(kind: str, data: bytes, url: str) -> dict[str, Any]:
     start = len(_HEAD) + _HEX + len(_TAIL)
     body = b"{" + data[start:]
     if data[:start] != _HEAD + _check(kind, body).encode() + _TAIL:
-        raise Damaged(url, f"its contents do not match their checksum (a damaged {kind}, or one of an earlier version)")
+        raise Damaged(url, f"its contents do not match their checksum (damaged {kind}, or of an earlier version)")
     try:
         return dict(json.loads(body))
     except (ValueError, TypeError, RecursionError):  # as no run writes it, though its checksum fits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from gristmill.pipelines.command.audit import damaged_files
+from gristmill.pipelines.progress import plural
 from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.lease import Lease
@@ -34,8 +35,8 @@ def repair_output(out: str) -> int:
         print(f"{moved.url.removeprefix(out).lstrip('/')}: {moved.fault}")
     if mover.moved:
         print(
-            f"moved {len(mover.moved)} files to {mover.folder}; run the recipe again to make what is missing, and "
-            "what depended on it if it comes out otherwise"
+            f"moved {plural(len(mover.moved), 'file')} to {mover.folder}; run the recipe again to make what "
+            "is missing, and what depended on it if it comes out otherwise"
         )
     else:
         print("nothing is damaged")
