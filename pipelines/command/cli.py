@@ -174,8 +174,10 @@ def audit(out: Out) -> None:
     import json
 
     from gristmill.pipelines.command.audit import audit_output
+    from gristmill.pipelines.command.export_check import refuse_export
     from gristmill.shards.store import absolute
 
+    refuse_export(absolute(out))
     gaps = 0
     for result in audit_output(absolute(out)):
         print(escaped(json.dumps(result.to_json(), ensure_ascii=False)), flush=True)
@@ -190,9 +192,11 @@ def audit(out: Out) -> None:
 @reports_errors
 def repair(out: Out) -> None:
     """Move damaged work of OUT aside, so that the next run makes it again."""
+    from gristmill.pipelines.command.export_check import refuse_export
     from gristmill.pipelines.command.repair import repair_output
     from gristmill.shards.store import absolute
 
+    refuse_export(absolute(out))
     repair_output(absolute(out))
 
 

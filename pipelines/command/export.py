@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gristmill.actors.export import ExportSettings, writer
-from gristmill.pipelines.command.export_check import BOOKS, is_written, move_damaged
+from gristmill.pipelines.command.export_check import BOOKS, MARK, is_written, move_damaged
 from gristmill.pipelines.command.export_manifests import Export, manifests
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.progress import RunProgress
@@ -26,8 +26,6 @@ from gristmill.shards.finding import find_below
 from gristmill.shards.repair import Moved, Mover
 from gristmill.shards.step import Step
 from gristmill.shards.store import absolute
-
-_MARK = "export.json"
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def _of_newest_run(url: str) -> set[str]:
 def _claim(dest: str, form: str, source: SealedSet, step: Step) -> None:
     """Claim the destination for this export, or raise a :class:`UserError` if it contains something else."""
     mark = {"format": form, "set": source.name, "digest": source.digest, "step": step.fingerprint(0)}
-    url = store.join(dest, BOOKS, _MARK)
+    url = store.join(dest, BOOKS, MARK)
     held = _held(url)
     if held is None:
         names = [name for name in store.list_names(dest) if name != BOOKS]

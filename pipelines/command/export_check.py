@@ -14,13 +14,14 @@ from gristmill.shards.ahead import read_ahead
 from gristmill.shards.checked import find_faults
 from gristmill.shards.dataset import find_made
 from gristmill.shards.engine import check_plan, read_plan
-from gristmill.shards.errors import Damaged
+from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.lease import Lease
 from gristmill.shards.parquet import read_table
 from gristmill.shards.receipt import committed_shards, find_receipt, receipt_url
 from gristmill.shards.repair import Moved, Mover, repair
 
 BOOKS = ".gristmill"  # below the destination: receipts, and the export's identity
+MARK = "export.json"
 
 
 def move_damaged(dest: str, url: str, fingerprint: str, waiting: Callable[[str], None]) -> list[Moved]:
@@ -79,6 +80,15 @@ def _written(url: str, broken: list[Damaged]) -> Iterator[tuple[str, str, str]]:
                 yield from ((shard, path, sha256) for path, sha256 in files.items())
         except Damaged as error:
             broken.append(error)
+
+
+def refuse_export(dest: str) -> None:
+    """Raise a :class:`UserError` for the destination of an export, given to a command for outputs of runs."""
+    if store.exists(store.join(dest, BOOKS, MARK)):
+        raise UserError(
+            f"{dest}: is an export; the same `gristmill export` compares its files and writes again what is damaged, "
+            f"and `gristmill audit {store.join(dest, BOOKS)}` audits its records"
+        )
 
 
 def is_written(url: str, parts: Iterable[bytes]) -> bool:

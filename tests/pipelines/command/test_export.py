@@ -394,6 +394,10 @@ def test_a_set_is_found_by_its_name_in_a_run(gristmill, recipe: Path, tmp_path: 
     mended = gristmill(*same)
     assert mended.exit_code == 0
     assert "1 file was damaged or missing, and written again" in mended.stdout
+    for verb in ("audit", "repair"):
+        told = gristmill(verb, tmp_path / "hf")
+        assert told.exit_code == 2
+        assert "is an export; the same `gristmill export` compares its files" in told.stderr
     assert "nothing to do" in gristmill(*same).stdout
 
 
