@@ -59,7 +59,7 @@ def _body(kind: str, data: bytes, url: str) -> bytes:
     start = len(_HEAD) + _HEX + len(_TAIL)
     body = b"{" + data[start:]
     if data[:start] != _HEAD + _check(kind, body).encode() + _TAIL:
-        raise Damaged(url, f"its contents do not match their checksum (a damaged {kind}, or one of an earlier version)")
+        raise Damaged(url, f"its contents do not match their checksum (damaged {kind}, or of an earlier version)")
     return body
 
 

@@ -50,7 +50,7 @@ class GeneratedNoiseSettings(NoiseBankSettings):
 
     generated: int = Field(48, ge=4)
     """Noises."""
-    seconds: float = Field(20.0, gt=1)
+    seconds: float = Field(20.0, gt=1, le=3600)
     """Length of a noise, s."""
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from gristmill.models.speech.acoustic import AcousticSettings
 from gristmill.models.speech.losses import ExpectedErrorSettings, SoftTargetSettings
 from gristmill.models.speech.specaugment import SpecAugment
-from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.settings import HOW, Batch, Settings
 
 
 class Schedule(Settings):
@@ -80,9 +80,9 @@ class LoopSettings(Settings):
 
     model: AcousticSettings = AcousticSettings()
     """Sizes of a randomly initialised network; one trained further keeps its own."""
-    batch_frames: int = Field(6000, ge=100)
+    batch_frames: Batch = Field(6000, ge=100)
     """Feature frames in a batch, including padding."""
-    window: int = Field(16, ge=1)
+    window: Batch = Field(16, ge=1)
     """Shards that are shuffled together."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of matrices; biases and norms do not decay."""

@@ -37,7 +37,7 @@ from gristmill.models.weights import read_metadata
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.settings import HOW, Batch, Settings
 
 Passes = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -89,9 +89,9 @@ class TranslatorTraining(ScratchSettings, TranslatorSchedule):
     """The target language."""
     prefix: str = ""
     """The token of the target language, if the initial translator is multilingual."""
-    batch_units: int = Field(1000, ge=1)
+    batch_units: Batch = Field(1000, ge=1)
     """Maximum units of a batch: rows x the longest row of the longer side."""
-    most_units: int = Field(100, ge=2)
+    most_units: Batch = Field(100, ge=2)
     """Maximum units of a side; longer pairs are left out."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Label smoothing: the share of probability spread over all units."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import Field, PositiveFloat, SerializeAsAny, ValidationInfo, field_serializer, field_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_serializer, field_validator
 
 from gristmill.actors.requests import domain_trainer, lambdarank, weight_trainer
 from gristmill.actors.requests.domain_trainer import DomainTraining
@@ -22,7 +22,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import PositiveRange, Settings
 
 ALONE = "_no_context"  # suffix of a system on the three scores only
 
@@ -32,9 +32,9 @@ class DomainSettings(Settings):
 
     family: FamilyName = "linear"
     """Family of the domains' models."""
-    negatives: tuple[PositiveFloat, PositiveFloat] = (2.0, 12.0)
+    negatives: PositiveRange = (2.0, 12.0)
     """Requests of other domains per own request, a range."""
-    c: tuple[PositiveFloat, PositiveFloat] = (3.0, 100.0)
+    c: PositiveRange = (3.0, 100.0)
     """Inverse regularisation of linear classifiers, a range."""
     settings: SerializeAsAny[FamilySettings] = Field(default_factory=FamilySettings)
     """Settings of the family, the same for all domains: :class:`gristmill.models.requests.linear.LinearSettings` or

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,55 @@ def test_a_second_export_does_nothing_and_the_audit_passes(form: str, speech: Se
     assert not export_set(speech.url, form, str(tmp_path / "moved"), settings=HERE).fresh
 
 
+def _cut(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("form", "damage"), [("nemo", Path.unlink), ("webdataset", _cut), *((form, _flip) for form in FORMATS)]
+)
+def test_what_is_damaged_of_a_finished_export_is_written_again(
+    form: str, damage: Callable[[Path], None], speech: SealedSet, tmp_path: Path
+) -> None:
+    dest = tmp_path / form
+    export_set(speech.url, form, str(dest), settings=HERE)
+    whole = tree(dest)
+    victims = {dest / sorted(set(whole) - {LAST[form]})[0], dest / LAST[form]}
+    for path in victims:
+        damage(path)
+    written = [dest / name for name in whole if name.endswith((".flac", ".tar", ".parquet"))]
+    before = {path: path.stat().st_mtime_ns for path in written if path.exists()}
+    again = export_set(speech.url, form, str(dest), settings=HERE)
+    assert again.fresh
+    assert again.mended[0].url in map(str, victims)
+    assert tree(dest) == whole
+    kept = [path for path, time in before.items() if path.stat().st_mtime_ns == time]
+    assert len(kept) == len(written) * (SHARDS - 1) // SHARDS, "just the damaged shard is written again"
+    (audit,) = audit_below(str(dest / BOOKS))
+    assert audit.gaps == []
+    last = export_set(speech.url, form, str(dest), settings=HERE)
+    assert (last.fresh, last.mended) == (False, [])
+
+
+@pytest.mark.parametrize("inner", ["*/*/receipts/*.json", "*/*/seal.json", "*/*/data/*.parquet", "export.json"])
+def test_damaged_books_of_an_export_are_made_again(inner: str, speech: SealedSet, tmp_path: Path) -> None:
+    dest = tmp_path / "nemo"
+    export_set(speech.url, "nemo", str(dest), settings=HERE)
+    whole = tree(dest)
+    _cut(next((dest / BOOKS).glob(inner)))
+    export_set(speech.url, "nemo", str(dest), settings=HERE)
+    assert tree(dest) == whole
+    (audit,) = audit_below(str(dest / BOOKS))
+    assert audit.gaps == []
+    assert not export_set(speech.url, "nemo", str(dest), settings=HERE).fresh
+
+
 DRIVER = """
 import os, signal, sys
 from gristmill.pipelines.command import export
@@ -338,7 +388,17 @@ def test_a_set_is_found_by_its_name_in_a_run(gristmill, recipe: Path, tmp_path: 
     many = gristmill("export", out, "huggingface", tmp_path / "many", *HERE)
     assert many.exit_code == 2
     assert "contains several sets" in many.stderr
-    assert "nothing to do" in gristmill("export", out / "upper", "huggingface", tmp_path / "hf", *HERE, "-q").stdout
+    same = ("export", out / "upper", "huggingface", tmp_path / "hf", *HERE, "-q")
+    assert "nothing to do" in gristmill(*same).stdout
+    _cut(next(tmp_path.glob("hf/data/*")))
+    mended = gristmill(*same)
+    assert mended.exit_code == 0
+    assert "1 file was damaged or missing, and written again" in mended.stdout
+    for verb in ("audit", "repair"):
+        told = gristmill(verb, tmp_path / "hf")
+        assert told.exit_code == 2
+        assert "is an export; the same `gristmill export` compares its files" in told.stderr
+    assert "nothing to do" in gristmill(*same).stdout
 
 
 def test_errors_are_reported_in_a_sentence(gristmill, speech: SealedSet, tmp_path: Path) -> None:
