@@ -202,7 +202,7 @@ class _Tally:
 
     def add(self, receipt: Receipt) -> None:
         # The attempt (who made it, how fast) is not part of the seal, and half the memory of a receipt.
-        receipt = self.receipts[receipt.shard] = replace(receipt, attempt={})
+        receipt = self.receipts[receipt.shard] = replace(receipt, attempt={}, made_in="")
         if receipt.quarantined or receipt.requeue_of:
             before = self._newest.get(receipt.base)
             if before is None or receipt.run >= before.run:
