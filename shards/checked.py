@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from gristmill.shards import canonical, disk, store
+from gristmill.shards import canonical, store
 from gristmill.shards.errors import Damaged
 
 T = TypeVar("T")
@@ -109,8 +109,7 @@ def present(url: str) -> bytes | None:
 
 def refuse_irregular(url: str) -> None:
     """Raise :class:`~gristmill.shards.errors.Damaged` if something else than a file lies in a file's place."""
-    fault = disk.irregular(store.filesystem(url)[1]) if store.is_local(url) else None
-    if fault is not None:
+    if (fault := store.irregular(url)) is not None:
         raise Damaged(url, fault)
 
 

@@ -161,8 +161,8 @@ def _seal_fault(
         return f"the receipt of its shard {lacking[0]} is missing"
     sealed = SealedSet(folder, seal)
     found = summarised(sealed.schema, [sound[entry.name] for entry in sealed.shards])
-    for key in found.keys() - _LATER:
-        if seal[key] != found[key]:
+    for key, value in found.items():
+        if key not in _LATER and seal[key] != value:
             return f"its {key} is not that of its shards"
     if seal.get("input_digests") is None:
         return None if plan is None else "it names no input"
