@@ -12,9 +12,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import TypeAdapter, ValidationError
 
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, disk, store
 from gristmill.shards.errors import Damaged
 
 T = TypeVar("T")
@@ -109,7 +110,8 @@ def present(url: str) -> bytes | None:
 
 def refuse_irregular(url: str) -> None:
     """Raise :class:`~gristmill.shards.errors.Damaged` if something else than a file lies in a file's place."""
-    if (fault := store.irregular(url)) is not None:
+    fs, path = store.filesystem(url)
+    if isinstance(fs, LocalFileSystem) and (fault := disk.irregular(path)) is not None:
         raise Damaged(url, fault)
 
 

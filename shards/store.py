@@ -106,12 +106,6 @@ def is_taken(url: str) -> bool:
     return os.path.lexists(path) if isinstance(fs, LocalFileSystem) else exists(url)
 
 
-def irregular(url: str) -> str | None:
-    """Return what lies in the place of a file on this machine, if it is none; ``None`` elsewhere."""
-    fs, path = filesystem(url)
-    return disk.irregular(path) if isinstance(fs, LocalFileSystem) else None
-
-
 def read_bytes(url: str) -> bytes:
     """Return a file's bytes; a missing file raises :class:`FileNotFoundError`."""
     fs, path = filesystem(url)
