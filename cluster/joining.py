@@ -50,9 +50,10 @@ def _place(address: str) -> tuple[str, int] | None:
     return (host.strip("[]"), int(port)) if host and port.isdigit() and "/" not in host else None
 
 
-def _answers(place: tuple[str, int]) -> bool:
+def answers(place: tuple[str, int], seconds: float = CONNECT_SECONDS) -> bool:
+    """Return whether something accepts connections at a host and port, within some seconds."""
     try:
-        socket.create_connection(place, CONNECT_SECONDS).close()
+        socket.create_connection(place, seconds).close()
     except OSError:
         return False
     return True
@@ -60,7 +61,7 @@ def _answers(place: tuple[str, int]) -> bool:
 
 def _wait(place: tuple[str, int]) -> None:
     begun = time.monotonic()
-    while not _answers(place):
+    while not answers(place):
         if time.monotonic() - begun > ANSWER_WITHIN:
             raise ConnectionError(f"nothing answers at {place[0]}:{place[1]}, {ANSWER_WITHIN:g} s long")
         time.sleep(LOOK_SECONDS)
@@ -69,7 +70,7 @@ def _wait(place: tuple[str, int]) -> None:
 def _watch(address: str, place: tuple[str, int], joined: threading.Event) -> None:
     heard = time.monotonic()
     while not joined.wait(LOOK_SECONDS):
-        if _answers(place):
+        if answers(place):
             heard = time.monotonic()
         elif time.monotonic() - heard > ANSWER_WITHIN and not joined.is_set():
             said = f"the Ray cluster at RAY_ADDRESS={address} cannot be reached: it ended while this process joined it"

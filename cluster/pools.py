@@ -15,6 +15,9 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.stage import Resources, Stage
 
 WORKER_SHARE = 0.95  # of its stage's CPUs that a worker requests
+TASK_CPUS = (
+    0.005  # of a task that reads or commits: ten fit beside one worker per CPU, and no autoscaler adds a machine
+)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from gristmill.cluster.envelope import (
 )
 from gristmill.cluster.metrics import Price, RunMetrics, StepMetrics
 from gristmill.cluster.placement import Placement
-from gristmill.cluster.pools import Capacity, Pool, plan_pools
+from gristmill.cluster.pools import TASK_CPUS, Capacity, Pool, plan_pools
 from gristmill.cluster.training_log import RUN, LogSettings
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.isolation import ATTEMPTS, begin_attempt, end_attempts
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from gristmill.cluster.watch import Execution
 
-TASK_CPUS = 0.005  # of a task that reads or commits: ten fit beside one worker per CPU
 AT_HAND = 8  # shards per worker, running or queued; Ray Data dispatches only ten times a second
 
 

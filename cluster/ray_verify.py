@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gristmill.cluster.envelope import pickled_error
+from gristmill.cluster.pools import TASK_CPUS
 from gristmill.shards.receipt import Receipt, check_files
 
 TOGETHER = 16  # shards per task, at most
-TASK_CPUS = 0.005  # so that an autoscaler adds no machine for reading
 
 
 def verify_shards(url: str, receipts: Sequence[Receipt], cpus: int) -> None:

@@ -25,6 +25,7 @@ from gristmill.shards.errors import UserError, one_line
 from gristmill.shards.names import own_modules
 
 ANSWER_WITHIN = 10.0  # seconds until a cluster must have answered
+_NO_AGENT = "try again later"  # in the answer of a dashboard that knows of no agent yet; it has no class
 LOST_AFTER = 60.0  # seconds without an answer, after which a job is no longer followed
 STOP_WITHIN = "60"  # seconds for a job's orderly end, before Ray kills it
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -89,12 +90,20 @@ class JobServer:
         """Submit ``gristmill`` with arguments and a folder of code, and return the job's id."""
         command = ["python", "-m", "gristmill", *arguments]
         given = session.WORKER | {"RAY_JOB_STOP_WAIT_TIME_S": STOP_WITHIN, "PYTHONUNBUFFERED": "1"} | dict(variables)
+        begun = time.monotonic()
         with self._user_errors(name):
-            return self.client.submit_job(
-                entrypoint=shlex.join(command),
-                submission_id=name,
-                runtime_env={"working_dir": str(folder), "env_vars": given},
-            )
+            while True:
+                try:
+                    return self.client.submit_job(
+                        entrypoint=shlex.join(command),
+                        submission_id=name,
+                        runtime_env={"working_dir": str(folder), "env_vars": given},
+                    )
+                except RuntimeError as error:
+                    # The dashboard answers before the agents do that start jobs, on a busy machine for some time.
+                    if _NO_AGENT not in str(error) or time.monotonic() - begun > LOST_AFTER:
+                        raise
+                    time.sleep(0.5)
 
     def follow(self, job: str, write: Callable[[str], object]) -> int:
         """Pass on a job's log until it ends, and return its exit code.

@@ -9,7 +9,6 @@ on the nodes that answer. Leftover work of the old one does no harm: receipts ar
 from __future__ import annotations
 
 import queue
-import socket
 import statistics
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from gristmill.cluster import session
+from gristmill.cluster.joining import answers
 from gristmill.shards.environment import seconds
 from gristmill.shards.receipt import Receipt
 
@@ -125,11 +125,7 @@ class Nodes:
 
 
 def _answers(node: dict[str, Any]) -> bool:
-    try:
-        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), PROBE_SECONDS).close()
-    except OSError:
-        return False
-    return True
+    return answers((node["NodeManagerAddress"], node["NodeManagerPort"]), PROBE_SECONDS)
 
 
 class Execution:

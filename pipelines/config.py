@@ -125,6 +125,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
 
 def _read_recipe(path: str, overrides: Sequence[str]) -> dict[str, Any]:
     shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
+    if not path.strip():
+        raise UserError(f"CONFIG: nothing is given; expected a YAML file, or the name of a bundled one: {shipped}")
     near = nearest(os.path.basename(path).removesuffix(".yaml"), _shipped())
     return read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}{near}")
 

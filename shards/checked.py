@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import TypeAdapter, ValidationError
 
 from gristmill.shards import canonical, disk, store
@@ -59,7 +60,7 @@ def _body(kind: str, data: bytes, url: str) -> bytes:
     start = len(_HEAD) + _HEX + len(_TAIL)
     body = b"{" + data[start:]
     if data[:start] != _HEAD + _check(kind, body).encode() + _TAIL:
-        raise Damaged(url, f"its contents do not match their checksum (a damaged {kind}, or one of an earlier version)")
+        raise Damaged(url, f"its contents do not match their checksum (damaged {kind}, or of an earlier version)")
     return body
 
 
@@ -109,8 +110,8 @@ def present(url: str) -> bytes | None:
 
 def refuse_irregular(url: str) -> None:
     """Raise :class:`~gristmill.shards.errors.Damaged` if something else than a file lies in a file's place."""
-    fault = disk.irregular(store.filesystem(url)[1]) if store.is_local(url) else None
-    if fault is not None:
+    fs, path = store.filesystem(url)
+    if isinstance(fs, LocalFileSystem) and (fault := disk.irregular(path)) is not None:
         raise Damaged(url, fault)
 
 

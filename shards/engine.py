@@ -114,20 +114,14 @@ def run_step(
     task = ShardTask(url, step.stages, schema, given, seed, step.deterministic, len(specs), step.name, step.totals)
     records = sum(spec.rows for spec in specs)
     limit = max(1, int(step.max_quarantine * records))
-    tally = _Tally(step.name, limit)
-    for receipt in read_receipts(url, names):
-        check_place(url, receipt)
-        tally.add(receipt)
+    tally = _Tally(step.name, limit, (check_place(url, receipt) for receipt in read_receipts(url, names)))
     # An earlier run's work, which may have lain on the disk for long, is sealed only if it is still whole.
     runner.verify(url, list(tally.receipts.values()))
     progress.begin(step.name, len(specs), sum(spec.name in tally.receipts for spec in specs), records)
     if requeue:
         # Before anything else: a step stopped by too many broken records goes on only when they are fixed.
         tried = list(runner.execute(task, list(_quarantined(url, step, specs, tally.receipts))))
-        whole = _Tally(step.name, limit)
-        for receipt in (*tally.receipts.values(), *tried):
-            whole.add(receipt)
-        whole.check()
+        _Tally(step.name, limit, [*tally.receipts.values(), *tried]).check()
         for receipt in tried:
             if receipt.mends:
                 tally.add(receipt)
@@ -194,15 +188,17 @@ def planned_fingerprint(plan: Mapping[str, Any]) -> str:
 class _Tally:
     """The receipts of a step by shard, and a running count of its broken records, so that a check is cheap."""
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, receipts: Iterable[Receipt]) -> None:
         self.name, self.limit = name, limit
         self.receipts: dict[str, Receipt] = {}
         self._newest: dict[str, Receipt] = {}  # of base shards that had broken records
         self._count = 0
+        for receipt in receipts:
+            self.add(receipt)
 
     def add(self, receipt: Receipt) -> None:
         # The attempt (who made it, how fast) is not part of the seal, and half the memory of a receipt.
-        receipt = self.receipts[receipt.shard] = replace(receipt, attempt={})
+        receipt = self.receipts[receipt.shard] = replace(receipt, attempt={}, made_in="")
         if receipt.quarantined or receipt.requeue_of:
             before = self._newest.get(receipt.base)
             if before is None or receipt.run >= before.run:

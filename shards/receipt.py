@@ -107,6 +107,13 @@ def find_receipt(url: str, shard: str) -> Receipt | None:
     return None if data is None else _decode(url, shard, data)
 
 
+def _listed(url: str, shard: str) -> Receipt:
+    receipt = find_receipt(url, shard)
+    if receipt is None:
+        raise Damaged(receipt_url(url, shard), "the file is missing")
+    return receipt
+
+
 def _decode(url: str, shard: str, data: bytes) -> Receipt:
     place = receipt_url(url, shard)
     receipt = checked.decode_as(_KIND, data, place, _SHAPE)
@@ -125,19 +132,12 @@ def read_receipts(url: str, shards: list[str]) -> Iterator[Receipt]:
     """Yield the receipts of committed shards, in order."""
 
     def read(some: list[str]) -> list[Receipt]:
-        return [_decode(url, shard, _bytes(url, shard)) for shard in some]
+        return [_listed(url, shard) for shard in some]
 
     # In groups, since a receipt costs less than a thread's scheduling.
     size = max(1, min(_TOGETHER, len(shards) // (4 * AT_ONCE)))
     for receipts in read_ahead(read, [shards[at : at + size] for at in range(0, len(shards), size)]):
         yield from receipts
-
-
-def _bytes(url: str, shard: str) -> bytes:
-    data = checked.present(receipt_url(url, shard))
-    if data is None:
-        raise Damaged(receipt_url(url, shard), "the file is missing")
-    return data
 
 
 def store_table(url: str, kind: str, shard: str, table: pa.Table) -> StoredFile:
@@ -174,8 +174,8 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
     return first
 
 
-def check_place(url: str, receipt: Receipt) -> None:
-    """Check that a receipt was committed for the set at ``url``: shards of all sets have the same names.
+def check_place(url: str, receipt: Receipt) -> Receipt:
+    """Return a receipt if it was committed for the set at ``url``: shards of all sets have the same names.
 
     Raises:
         Damaged: it is that of another set.
@@ -184,6 +184,7 @@ def check_place(url: str, receipt: Receipt) -> None:
         raise Damaged(
             receipt_url(url, receipt.shard), f"is the receipt of a shard of {receipt.made_in or 'another set'}"
         )
+    return receipt
 
 
 def check_files(url: str, receipt: Receipt) -> None:

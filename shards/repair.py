@@ -38,13 +38,14 @@ class Moved:
 
 
 class Mover:
-    """Moves files of an output into a new folder below it, under the same paths."""
+    """Moves files of an output into a new folder below it (or below a folder in it), under the same paths."""
 
-    def __init__(self, out: str) -> None:
+    def __init__(self, out: str, below: str = "") -> None:
         self.moved: list[Moved] = []
         self._out = out
-        taken = [int(name.rpartition(".")[2]) for name in store.list_names(out) if name.startswith(f"{DAMAGED}.")]
-        self.folder = store.join(out, f"{DAMAGED}.{max(taken, default=0) + 1}")
+        home = store.join(out, below) if below else out
+        taken = [int(name.rpartition(".")[2]) for name in store.list_names(home) if name.startswith(f"{DAMAGED}.")]
+        self.folder = store.join(home, f"{DAMAGED}.{max(taken, default=0) + 1}")
 
     def move(self, url: str, fault: str) -> None:
         """Move a file, which may be missing, and note what is wrong with it.
@@ -160,8 +161,8 @@ def _seal_fault(
         return f"the receipt of its shard {lacking[0]} is missing"
     sealed = SealedSet(folder, seal)
     found = summarised(sealed.schema, [sound[entry.name] for entry in sealed.shards])
-    for key in found.keys() - _LATER:
-        if seal[key] != found[key]:
+    for key, value in found.items():
+        if key not in _LATER and seal[key] != value:
             return f"its {key} is not that of its shards"
     if seal.get("input_digests") is None:
         return None if plan is None else "it names no input"

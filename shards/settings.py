@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, ValidationError
 from pydantic.fields import FieldInfo
 
 from gristmill.shards.errors import SettingsError
@@ -17,6 +17,34 @@ _HOW = "how"
 HOW: dict[str, Any] = {_HOW: True}
 """``Field(json_schema_extra=HOW)`` marks a setting of execution (memory, threads), on which no result depends."""
 
+
+def _ordered(given: tuple[Any, Any]) -> tuple[Any, Any]:
+    if given[0] > given[1]:
+        raise ValueError(f"expected the smallest value first, got {list(given)}")
+    return given
+
+
+Ordered = AfterValidator(_ordered)
+"""Marks a setting that is a range, (minimum, maximum)."""
+Range = Annotated[tuple[float, float], Ordered]
+PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ordered]
+
+
+def _at_most(most: int, why: str) -> AfterValidator:
+    """Mark a number that memory is taken for, so that an absurd one is refused before any work."""
+
+    def check(given: int) -> int:
+        if given > most:
+            raise ValueError(f"expected at most {most} ({why}), got {given}")
+        return given
+
+    return AfterValidator(check)
+
+
+Size = Annotated[int, _at_most(1 << 16, "a matrix of that width takes 16 GiB")]
+"""A size of a model: a width, or a number of layers, heads, units or hypotheses. Lower limits are the field's."""
+Batch = Annotated[int, _at_most(1 << 24, "a batch is held in memory")]
+"""A number of rows, frames or units that are worked on together. Lower limits are the field's."""
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -56,7 +84,12 @@ class Settings(BaseModel, metaclass=_InSentences):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
     def identity(self) -> dict[str, Any]:

@@ -22,16 +22,16 @@ from gristmill.models.requests.families import load
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import HYPOTHESES_FIELDS
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits
 
 
 class ListSettings(Settings):
     """Sizes of the lists of hypotheses."""
 
-    n: int = Field(20, ge=1)
+    n: Size = Field(20, ge=1)
     """Hypotheses per request, at most."""
-    intents: int = Field(2, ge=1)
+    intents: Size = Field(2, ge=1)
     """Hypotheses per domain and request, at most; they differ in their intent."""
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
@@ -37,9 +38,9 @@ class SizedFile(io.RawIOBase):
     size: int
     _place = 0
 
+    @abstractmethod
     def _at(self, place: int, count: int) -> bytes:
         """Return ``count`` bytes from a place; all are there."""
-        raise NotImplementedError
 
     def readable(self) -> bool:
         """Return ``True``."""

@@ -17,12 +17,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import LOOKED_AT, NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
 from gristmill.actors.sources.pointers import DUPLICATE
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, all_lines, lines, read_document
 from gristmill.actors.sources.unlisted import (
+    EMPTY_FILE,
     MISSING,
     OTHER_COLUMNS,
+    OTHER_ENCODING,
     UNREADABLE,
     FileFault,
     begun,
@@ -114,7 +117,9 @@ def _format(file: str, named: bool) -> str | None:
     head = itertools.islice(lines(file), LOOKED_AT)
     _, first = next(head, (0, None))
     if first is None:
-        return None if not named else _unknown(file)
+        if named:
+            raise FileFault(file, EMPTY_FILE, f"is empty; {_EXPECTED}")
+        return None
     columns = first[:LINE_BYTES].decode("utf-8-sig", "replace").strip()
     if low.endswith(".csv") and "answer_annotation" in _columns(file, columns, ";"):
         return "hwu64"
@@ -126,10 +131,12 @@ def _format(file: str, named: bool) -> str | None:
             for key, kind in (("sentence_annotation", "slurp"), ("annot_utt", "massive"), ("text", "jsonl")):
                 if values is not None and key in values:
                     return kind
-    return _unknown(file)
-
-
-def _unknown(file: str) -> str:
+    refuse_wide(file)
+    for _, line in itertools.islice(lines(file), LOOKED_AT):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            raise FileFault(file, OTHER_ENCODING, "its text is not UTF-8; expected UTF-8") from None
     raise FileFault(file, OTHER_COLUMNS, f"its columns are not those of a known corpus; {_EXPECTED}")
 
 

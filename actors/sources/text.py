@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from gristmill.actors.sources.catalogues import list_gettext
 from gristmill.actors.sources.columns import Parquet
+from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, all_lines, lines, opened
 from gristmill.actors.sources.tmx import list_tmx
@@ -25,7 +26,6 @@ from gristmill.actors.sources.unlisted import (
     MISSING,
     NOT_ALIGNED,
     OTHER_COLUMNS,
-    OTHER_ENCODING,
     UNREADABLE,
     FileFault,
     begun,
@@ -57,12 +57,6 @@ _EXPECTED = {
     PAIR_SIDES: "expected .tsv, .csv, .jsonl, .parquet, .tmx, .po or .mo, or two files that end in the two languages",
     TEXT_SIDES: "expected .txt, .tsv, .csv, .jsonl, .parquet, .tmx, .po or .mo, or a file that ends in the language",
 }
-_WIDE = (
-    (b"\xff\xfe\0\0", "UTF-32"),
-    (b"\0\0\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
 _OWN_ID = "id"
 
 
@@ -205,7 +199,7 @@ def _records(
 def _listing(file: str, kind: str, wanted: Wanted, *, named: bool) -> Iterator[dict[str, Any]]:
     """Return the records of a file, with ids without its key."""
     if kind in _BY_LINE:
-        _refuse_wide(file)
+        refuse_wide(file)
     if kind in ("tsv", "csv"):
         return _table(file, kind, wanted)
     if kind == "moses":
@@ -217,14 +211,6 @@ def _listing(file: str, kind: str, wanted: Wanted, *, named: bool) -> Iterator[d
     if kind == "gettext":
         return list_gettext(file, wanted.sides, wanted.langs, named=named)
     return _lines(file, "raw" if kind == "jsonl" else wanted.sides[0])
-
-
-def _refuse_wide(file: str) -> None:
-    with opened(file) as raw:
-        begin = raw.read(4)
-    for mark, name in _WIDE:
-        if begin.startswith(mark):
-            raise FileFault(file, OTHER_ENCODING, f"its text is {name}; expected UTF-8")
 
 
 def _read(line: bytes) -> dict[str, Any]:
@@ -293,7 +279,7 @@ def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], b
 
 def _side_by_side(file: str, other: str) -> Iterator[dict[str, Any]]:
     """List two line-aligned files, including blank lines; with different numbers of lines, all pairs are in doubt."""
-    _refuse_wide(other)
+    refuse_wide(other)
     counts = [sum(1 for _ in all_lines(one)) for one in (file, other)]
     if counts[0] != counts[1]:
         said = f"{file} has {counts[0]} lines and {other} has {counts[1]}; expected line-aligned files of equal length"

@@ -21,6 +21,7 @@ UNLISTED = "unlisted"
 
 # The reasons. They are counted, so they contain no details of a file.
 MISSING = "missing"
+EMPTY_FILE = "empty"
 UNREADABLE = "unreadable"
 TRUNCATED = "truncated"
 TOO_LARGE = "too large"

@@ -12,10 +12,10 @@ from pydantic import Field, PositiveInt
 from gristmill.actors import audio
 from gristmill.actors.speech.banks import BankRoom, NoiseBank, RoomBank
 from gristmill.models.speech import mixing, rerecord
-from gristmill.models.speech.rooms import LEAD, Ordered, Range
+from gristmill.models.speech.rooms import LEAD
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Ordered, Range, Settings, Size
 from gristmill.shards.stage import Actor
 
 AUGMENT_FIELDS = (
@@ -62,7 +62,7 @@ class MixSettings(Settings):
     """Signal-to-noise ratio of each noise, dB: drawn uniformly between the minimum and the maximum."""
     noises: Annotated[tuple[PositiveInt, PositiveInt], Ordered] = (1, 3)
     """Minimum and maximum number of noises per utterance."""
-    copies: int = Field(1, ge=1)
+    copies: Size = Field(1, ge=1)
     """Per utterance. A single copy keeps the id; of several, copy ``n`` is ``<id>~<n>`` and ``parent_id`` is the id."""
 
 

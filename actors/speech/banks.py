@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,18 +19,18 @@ from pydantic import Field
 
 from gristmill.actors import audio
 from gristmill.actors.sources.pointers import SILENT, UNREADABLE
+from gristmill.actors.speech.samples import SAMPLES, Samples
 from gristmill.models.speech import noise as noises
 from gristmill.models.speech import rooms
-from gristmill.shards import canonical, checked, disk
+from gristmill.shards import canonical
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
-from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef
-from gristmill.shards.store import FileInfo, filesystem, is_local, join, open_read, read_pieces, walk, write_bytes
+from gristmill.shards.store import FileInfo, filesystem, join, open_read, walk, write_bytes
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
-SAMPLES = "samples"  # folder of a bank's files
 _CHUNK = 128 << 20  # bytes of samples per file
 SPLITS = ("train", "test")
 
@@ -50,7 +47,7 @@ class GeneratedNoiseSettings(NoiseBankSettings):
 
     generated: int = Field(48, ge=4)
     """Noises."""
-    seconds: float = Field(20.0, gt=1)
+    seconds: float = Field(20.0, gt=1, le=3600)
     """Length of a noise, s."""
 
 
@@ -82,7 +79,7 @@ class NoiseBank:
         if not self._entries:
             raise UserError(f"{url}: the noise bank has no noise of the split '{split}'")
         self.ids = [e.id for e in self._entries]
-        self._files = _Samples(artifact, index["files"], np.int16)
+        self._files = Samples(artifact, index["files"], np.int16)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -125,7 +122,7 @@ class RoomBank:
         self.rate: int = index["sampling_rate"]
         self.sources: int = index["sources"]
         self._entries = index["entries"]
-        self._files = _Samples(artifact, index["files"], np.float32)
+        self._files = Samples(artifact, index["files"], np.float32)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -349,55 +346,3 @@ def _open(url: str, kind: str) -> tuple[dict[str, Any], Artifact]:
     if index.get("kind") != kind:
         raise UserError(f"{url}: expected a bank of {kind}, found '{index.get('kind')}'")
     return index, found
-
-
-class _Samples:
-    """The files of a bank's samples, mapped when first used, after a comparison with their digests."""
-
-    def __init__(self, artifact: Artifact, names: Sequence[str], kind: type[np.generic]) -> None:
-        self._artifact, self._names, self._kind = artifact, names, np.dtype(kind).newbyteorder("<")
-        self._mapped: dict[int, np.ndarray] = {}
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        if number not in self._mapped:
-            path = f"{SAMPLES}/{self._names[number]}"
-            place, sha = join(self._artifact.url, path), self._artifact.beside[path]
-            if is_local(place):
-                checked.check_file(place, sha)
-                local = Path(filesystem(place)[1])
-            else:
-                local = _cached(place, self._names[number], sha)
-            # As a plain array, so that slices are.
-            self._mapped[number] = np.asarray(np.memmap(local, dtype=self._kind, mode="r"))
-        return self._mapped[number]
-
-
-def _cached(url: str, name: str, sha: str) -> Path:
-    """Return the copy of a remote file in the node's cache; it is fetched if it is absent or damaged.
-
-    Raises:
-        Damaged: the remote file is missing, or is not what was committed.
-    """
-    default = Path(tempfile.gettempdir()) / f"gristmill-{os.getuid()}"
-    folder = Path(os.environ.get("GRISTMILL_CACHE") or default)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / name
-    try:
-        checked.check_file(str(path), sha)
-    except Damaged:
-        # Two workers may copy concurrently; the name is the digest, so the second to finish changes nothing.
-        disk.sweep(str(folder))
-        try:
-            disk.write(str(path), lambda: _pieces(url))
-            checked.check_file(str(path), sha)
-        except Damaged as error:  # of the copy, but so is what it is a copy of
-            path.unlink(missing_ok=True)
-            raise Damaged(url, error.fault) from None
-    return path
-
-
-def _pieces(url: str) -> Iterator[bytes]:
-    try:
-        yield from read_pieces(url)
-    except FileNotFoundError:
-        raise Damaged(url, "the file is missing") from None

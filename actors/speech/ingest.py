@@ -11,12 +11,12 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import soundfile
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gristmill.actors.audio import MOST_FRAMES, RateSettings, audio_array, encode, read_mono, resample
 from gristmill.actors.sources.headers import Header, opened, read_header
@@ -69,6 +69,12 @@ class DurationSettings(Settings):
     """Seconds; longer recordings are rejected."""
     min_duration: float = Field(0.1, ge=0)
     """Seconds; shorter recordings are rejected."""
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> Self:
+        if self.min_duration > self.max_duration:
+            raise ValueError(f"min_duration={self.min_duration:g} is more than max_duration={self.max_duration:g}")
+        return self
 
     def check(self, duration: float) -> None:
         """Raise :class:`RejectRecord` for a duration (s) that is too long or too short."""

@@ -12,7 +12,7 @@ from gristmill.models.speech.acoustic import AcousticSettings
 from gristmill.models.speech.losses import ExpectedErrorSettings, SoftTargetSettings
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.units import Units
-from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.settings import HOW, Batch, Settings
 
 
 class Phase(Settings):
@@ -53,9 +53,9 @@ class AcousticLoopSettings(LoopSettings):
 
     model: AcousticSettings = AcousticSettings()
     """Sizes of a randomly initialised network; one trained further keeps its own."""
-    batch_frames: int = Field(6000, ge=100)
+    batch_frames: Batch = Field(6000, ge=100)
     """Feature frames in a batch, including padding."""
-    window: int = Field(16, ge=1)
+    window: Batch = Field(16, ge=1)
     """Shards that are shuffled together."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of matrices; biases and norms do not decay."""

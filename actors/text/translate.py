@@ -25,7 +25,7 @@ from gristmill.models.text.placeholders import (
 )
 from gristmill.models.text.translator import available
 from gristmill.shards.schema import REJECT_REASON, TRANSLATIONS_FIELD
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Batch, Settings, Size
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
 
 UNITS = "source_units"  # the cost by which batches are cut
@@ -46,9 +46,9 @@ class SourceSettings(Settings):
 class BeamSearchSettings(Settings):
     """Settings of decoding."""
 
-    n: int = Field(1, ge=1)
+    n: Size = Field(1, ge=1)
     """The number of best distinct translations of each text."""
-    beam: int = Field(4, ge=1)
+    beam: Size = Field(4, ge=1)
     """The beam width; at least ``n`` is used."""
     protect: Literal["none", "catalogue", "all"] = "all"
     """The slot values that become placeholders: those in the catalogue, all (values outside it are copied), or none,
@@ -59,7 +59,7 @@ class BeamSearchSettings(Settings):
     """CTranslate2's compute type: int8 is faster and slightly worse."""
     gpus: float = Field(0.0, ge=0)
     """GPUs per worker; 0 runs on a CPU."""
-    rows: int = Field(64, ge=1)
+    rows: Batch = Field(64, ge=1)
     """Maximum texts of a batch."""
     max_units: float = Field(2048, gt=0)
     """Maximum units of a batch, padding included."""

@@ -30,7 +30,7 @@ from gristmill.models.text.translator_init import bilingual_start
 from gristmill.models.text.translator_units import TranslatorUnits, TranslatorUnitSettings, fit_units
 from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.settings import HOW
+from gristmill.shards.settings import HOW, Batch
 
 Item = tuple[Pairs, np.ndarray]  # pairs, and rows of them
 Padded = tuple[Tensor, Tensor]  # units of source and target
@@ -74,9 +74,9 @@ class TranslatorTraining(ScratchSettings, TranslatorSchedule, LoopSettings):
     """The target language."""
     prefix: str = ""
     """The token of the target language, if the initial translator is multilingual."""
-    batch_units: int = Field(1000, ge=1)
+    batch_units: Batch = Field(1000, ge=1)
     """Maximum units of a batch: rows x the longest row of the longer side."""
-    most_units: int = Field(100, ge=2)
+    most_units: Batch = Field(100, ge=2)
     """Maximum units of a side; longer pairs are left out."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Label smoothing: the share of probability spread over all units."""

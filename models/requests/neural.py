@@ -20,6 +20,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from gristmill.models.requests.domain import FamilySettings, Slot, describe, from_iob, single
+from gristmill.shards.settings import Batch, Size
 
 CHARACTERS = (3, 4)
 
@@ -29,17 +30,17 @@ class NeuralSettings(FamilySettings):
 
     family: ClassVar[str] = "neural"
 
-    buckets: int = Field(default=4096, ge=16)
+    buckets: Batch = Field(default=4096, ge=16)
     """Rows of each of the two embedding tables, of words and of character n-grams."""
-    dim: PositiveInt = 32
+    dim: Size = Field(32, ge=1)
     """Width of a word's embedding, and of its n-grams'."""
-    hidden: PositiveInt = 48
+    hidden: Size = Field(48, ge=1)
     """Units of the GRU, in each direction."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Dropout of embeddings and of the heads' inputs."""
     epochs: PositiveInt = 10
     """Passes over the domain's requests and the negatives."""
-    batch: PositiveInt = 64
+    batch: Batch = Field(64, ge=1)
     """Requests per optimiser step."""
     lr: PositiveFloat = 5e-3
     """Peak learning rate of AdamW: linear warm-up over a tenth of the steps, then decay to 0."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 
 STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2), 8: (4, 2)}  # of the two convolutions
 
@@ -25,17 +25,17 @@ class AcousticSettings(Settings):
 
     subsampling: Literal[1, 2, 3, 4, 6, 8] = 4
     """Feature frames per output frame."""
-    channels: int = Field(32, ge=1)
+    channels: Size = Field(32, ge=1)
     """Channels of the two subsampling convolutions."""
     encoder: Literal["conformer", "lstm", "gru"] = "conformer"
-    dim: int = Field(144, ge=1)
+    dim: Size = Field(144, ge=1)
     """Width of the encoder."""
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
+    layers: Size = Field(4, ge=1)
+    heads: Size = Field(4, ge=1)
     """Attention heads of a Conformer block."""
-    ff_factor: int = Field(4, ge=1)
+    ff_factor: Size = Field(4, ge=1)
     """Width of a Conformer's feed-forward modules, in multiples of ``dim``."""
-    kernel: int = Field(15, ge=1)
+    kernel: Size = Field(15, ge=1)
     """Width of a Conformer's depthwise convolution in frames, odd."""
     bidirectional: bool = True
     """Directions of a recurrent encoder: both, or forward only."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 
 NEVER = -math.inf
 
@@ -16,7 +16,7 @@ NEVER = -math.inf
 class DecodingSettings(Settings):
     """Settings of the search for an utterance's text."""
 
-    beam: int = Field(0, ge=0)
+    beam: Size = Field(0, ge=0)
     """Prefixes kept by the beam search; 0: best path."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 
 METADATA_KEY = "gristmill.features"  # in the schema metadata of a set that holds features
 
@@ -18,7 +18,7 @@ METADATA_KEY = "gristmill.features"  # in the schema metadata of a set that hold
 class FilterBankSettings(Settings):
     """Log-mel features independent of the sampling rate; :meth:`at` returns the settings for one rate."""
 
-    n_mels: int = Field(64, ge=8)
+    n_mels: Size = Field(64, ge=8)
     """Mel bands."""
     window_s: float = Field(0.025, gt=0)
     """Length of a window, s."""

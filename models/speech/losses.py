@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gristmill.models.speech.topk import MAX_K
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 
 
 class SoftTargetSettings(Settings):
@@ -30,9 +30,9 @@ class SoftTargetSettings(Settings):
 class ExpectedErrorSettings(Settings):
     """The n-best lists over which word errors are expected (Prabhavalkar et al., ICASSP 2018)."""
 
-    nbest: int = Field(4, ge=2)
+    nbest: Size = Field(4, ge=2)
     """Hypotheses in a list."""
-    beam: int = Field(8, ge=2)
+    beam: Size = Field(8, ge=2)
     """Prefixes kept by the beam search for them."""
 
 

@@ -13,30 +13,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, Field, PositiveFloat, field_validator
+from pydantic import Field, field_validator
 
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import PositiveRange, Settings
 
 SPEED = 343.0  # of sound, m/s
 LEAD = 32  # samples before the direct sound: space for the sinc of a reflection shortly after it
 _HALF = 24  # half-length of the windowed sinc
 _PHASES = 1024  # fractional delays in the sinc table
 _CLEARANCE = 0.5  # m from the walls and between source and microphone
-
-
-def _ordered(given: tuple[Any, Any]) -> tuple[Any, Any]:
-    if given[0] > given[1]:
-        raise ValueError(f"expected the smallest value first, got {list(given)}")
-    return given
-
-
-Ordered = AfterValidator(_ordered)  # marks a setting that is a range, (minimum, maximum)
-Range = Annotated[tuple[float, float], Ordered]
-PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ordered]
 
 
 class RoomSettings(Settings):

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from gristmill.models.pieces import fit_pieces
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 
 BLANK = "<blank>"
 KINDS = ("characters", "sentencepiece", "phonemes")
@@ -26,7 +26,7 @@ class UnitSettings(Settings):
     """The units that are fitted to texts."""
 
     kind: Literal["characters", "sentencepiece"] = "characters"
-    size: int = Field(256, ge=8)
+    size: Size = Field(256, ge=8)
     """SentencePiece units, without the blank."""
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 
 # Similar-sounding letters, by script; a letter in no class has distance 1 to every other.
 _CLASSES = (
@@ -33,13 +33,13 @@ _DROPPED = 1.0  # added to the letters' own cost where a whole word is deleted
 class ChannelSettings(Settings):
     """Settings of the channel."""
 
-    candidates: int = Field(12, ge=1)
+    candidates: Size = Field(12, ge=1)
     """Candidates of each word: its nearest words in the vocabulary, itself included."""
     width: float = Field(0.4, gt=0)
     """The distance at which a word is e times less probable than one at distance 0."""
     noise: float = Field(1.5, ge=0)
     """Standard deviation of the Gaussian noise on log-probabilities."""
-    n: int = Field(50, ge=1)
+    n: Size = Field(50, ge=1)
     """Maximum length of an n-best list."""
 
 

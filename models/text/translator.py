@@ -15,7 +15,7 @@ from gristmill.models.text.translator_units import END, UNKNOWN, TranslatorUnits
 from gristmill.models.weights import read_metadata
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,19 +27,19 @@ _TIED = "lm_head.weight"
 class TranslatorSizes(Settings):
     """Sizes of a translator that is trained from scratch."""
 
-    dim: int = Field(192, ge=8)
+    dim: Size = Field(192, ge=8)
     """The width of embeddings and layers."""
-    encoder_layers: int = Field(3, ge=1)
+    encoder_layers: Size = Field(3, ge=1)
     """Layers over the source."""
-    decoder_layers: int = Field(1, ge=1)
+    decoder_layers: Size = Field(1, ge=1)
     """Layers over the target."""
-    ff: int = Field(768, ge=8)
+    ff: Size = Field(768, ge=8)
     """The width inside feed-forward layers."""
-    heads: int = Field(4, ge=1)
+    heads: Size = Field(4, ge=1)
     """Attention heads of a layer."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """The probability of dropout in training."""
-    positions: int = Field(256, ge=8)
+    positions: Size = Field(256, ge=8)
     """Maximum units of a text."""
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from gristmill.models.pieces import fit_pieces
 from gristmill.models.text.placeholders import MARKS
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Settings, Size
 
 END, UNKNOWN, PAD = "</s>", "<unk>", "<pad>"
 SOURCE_SPM, TARGET_SPM, SOURCE_VOCAB, TARGET_VOCAB = "source.spm", "target.spm", "vocab.json", "target_vocab.json"
@@ -32,7 +32,7 @@ MOST_LINES = 400_000  # for fitting pieces: more take longer and change little
 class TranslatorUnitSettings(Settings):
     """The units of a translator that is trained from scratch."""
 
-    units: int = Field(4000, ge=50)
+    units: Size = Field(4000, ge=50)
     """Maximum units of each language."""
     lower: bool = True
     """Whether text is lowercased."""

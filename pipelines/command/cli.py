@@ -38,6 +38,8 @@ Address = Annotated[
         metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The URL of the dashboard, such as http://HOST:8265."
     ),
 ]
+# Commands that commit no work, so that one that was interrupted has nothing to resume.
+_PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
 
 
 def main() -> None:
@@ -58,6 +60,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
+            interruption.begin(resumes=command.__name__ not in _PLAIN)
             command(*args, **kwargs)
         except Interrupted as error:
             interruption.leave(str(error))
@@ -75,6 +78,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
                 raise  # not of a file
             print(f"gristmill: {escaped(os.fsdecode(error.filename))}: {error.strerror.lower()}", file=sys.stderr)
             raise typer.Exit(2) from None
+        finally:
+            interruption.over()
 
     return wrapped
 
@@ -169,8 +174,10 @@ def audit(out: Out) -> None:
     import json
 
     from gristmill.pipelines.command.audit import audit_output
+    from gristmill.pipelines.command.export_check import refuse_export
     from gristmill.shards.store import absolute
 
+    refuse_export(absolute(out))
     gaps = 0
     for result in audit_output(absolute(out)):
         print(escaped(json.dumps(result.to_json(), ensure_ascii=False)), flush=True)
@@ -185,9 +192,11 @@ def audit(out: Out) -> None:
 @reports_errors
 def repair(out: Out) -> None:
     """Move damaged work of OUT aside, so that the next run makes it again."""
+    from gristmill.pipelines.command.export_check import refuse_export
     from gristmill.pipelines.command.repair import repair_output
     from gristmill.shards.store import absolute
 
+    refuse_export(absolute(out))
     repair_output(absolute(out))
 
 
@@ -234,6 +243,10 @@ def export(
         made = export_set(url, form, dest, names, settings or [], progress)
     if not made.fresh:
         print("nothing to do: the export was finished earlier")
+    if made.mended:
+        files = "1 file was" if len(made.mended) == 1 else f"{len(made.mended)} files were"
+        first = made.mended[0]
+        print(f"{files} damaged or missing, and written again: {escaped(first.url)}: {escaped(first.fault)}")
     print(f"exported {plural(made.records, 'record')}: {made.manifest}")
     for reason, count in made.left_out.items():
         print(f"{plural(count, 'record')} left out: {escaped(reason)}")

@@ -2,7 +2,8 @@
 
 The records are written shard by shard as a step of the engine, whose receipts are stored in ``.gristmill`` below the
 destination (readers skip hidden folders; ``gristmill audit DEST/.gristmill`` audits them). The manifest or card is
-written last: an export without it is unfinished, and the same command resumes it.
+written last: an export without it is unfinished, and the same command resumes it. What an earlier export wrote is
+compared with its digests first, and written again if it is damaged or missing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gristmill.actors.export import ExportSettings, writer
+from gristmill.pipelines.command.export_check import BOOKS, MARK, is_written, move_damaged
 from gristmill.pipelines.command.export_manifests import Export, manifests
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.progress import RunProgress
@@ -21,11 +23,9 @@ from gristmill.shards.dataset import SealedSet, find_sealed
 from gristmill.shards.engine import run_step, step_url
 from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
+from gristmill.shards.repair import Moved, Mover
 from gristmill.shards.step import Step
 from gristmill.shards.store import absolute
-
-BOOKS = ".gristmill"  # below the destination: receipts, and the export's identity
-_MARK = "export.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Exported:
     records: int
     left_out: dict[str, int]  # reason or error -> records
     fresh: bool  # whether there was anything to do
+    mended: list[Moved]  # what an earlier export wrote and was damaged or missing
 
 
 def export_set(
@@ -74,18 +75,25 @@ def export_set(
 def _carry_out(
     step: Step, form: str, dest: str, columns: Sequence[str], cluster: Cluster, progress: RunProgress | None
 ) -> Exported:
-    books = store.join(dest, BOOKS)
-    fresh = find_sealed(step_url(books, step, 0)) is None
+    books, progress = store.join(dest, BOOKS), progress or RunProgress()
+    url = step_url(books, step, 0)
+    mended = move_damaged(dest, url, step.fingerprint(0), progress.say)
+    fresh = find_sealed(url) is None
     made = run_step(step, books, cluster, 0, progress)
     export = Export(step.input, made, columns)
+    mover = Mover(dest, BOOKS)
     name = ""
     for name, parts in manifests(form, export).items():
-        if fresh or not store.exists(store.join(dest, name)):
-            fresh = True  # the files below may be from an earlier export
-            store.write_chunks(store.join(dest, name), parts)
+        place = store.join(dest, name)
+        if is_written(place, parts()):
+            continue
+        if store.exists(place):
+            mover.move(place, "its bytes are not those that were written")
+        store.write_chunks(place, parts)
+        fresh = True
     store.sweep(dest)
     left_out = {**made.seal["reasons"], **made.seal["errors"]}
-    return Exported(dest, store.join(dest, name), made.records, left_out, fresh)
+    return Exported(dest, store.join(dest, name), made.records, left_out, fresh, mended + mover.moved)
 
 
 def find_set(url: str) -> SealedSet:
@@ -120,19 +128,29 @@ def _of_newest_run(url: str) -> set[str]:
 def _claim(dest: str, form: str, source: SealedSet, step: Step) -> None:
     """Claim the destination for this export, or raise a :class:`UserError` if it contains something else."""
     mark = {"format": form, "set": source.name, "digest": source.digest, "step": step.fingerprint(0)}
-    url = store.join(dest, BOOKS, _MARK)
-    data = store.read_if_present(url)
-    if data is None:
+    url = store.join(dest, BOOKS, MARK)
+    held = _held(url)
+    if held is None:
         names = [name for name in store.list_names(dest) if name != BOOKS]
-        if names:
+        begun = store.exists(step_url(store.join(dest, BOOKS), step, 0))  # it is this export, and its mark is damaged
+        if names and not begun:
             some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             raise UserError(f"{dest}: contains something else ({some}); expected an unused path, or this export")
+        store.remove(url)
         store.put_if_absent(url, canonical.dumps(mark))
-        data = store.read_bytes(url)
-    held = json.loads(data)
+        held = _held(url) or mark
     if held != mark:
         found = f"{held['format']} export of the set {held['set']} ({held['digest'][:12]})"
         alike = (held["format"], held["digest"]) == (form, source.digest)
         raise UserError(
             f"{dest}: contains the {found}{' with other columns' if alike else ''}; expected an unused path"
         )
+
+
+def _held(url: str) -> dict[str, str] | None:
+    """Return the mark of an export, or ``None`` if there is none that can be read."""
+    try:
+        held = json.loads(store.read_if_present(url) or b"")
+        return {key: str(held[key]) for key in ("format", "set", "digest", "step")}
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -1,39 +1,68 @@
-"""The end of a command by a signal, or because what it runs on is gone: a sentence and exit code 130, always."""
+"""The end of a command by a signal, or because what it runs on is gone: a sentence and exit code 130, always.
+
+It is imported before anything else, so that a signal is heard while the command's own modules are still loaded: nothing
+heavy may be imported here.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import signal
 import sys
 from types import FrameType
 from typing import Any, NoReturn
 
-import typer
-
-from gristmill.cluster.guard import CODE, leave_now
+from gristmill.cluster.guard import CODE, KEPT, leave_now
 from gristmill.shards.errors import Interrupted
 
-SENTENCE = "interrupted; committed work is kept, and the same command resumes it"
+_PLAIN = "interrupted"
 
+_listening = False
+_working = False
 _heard = False
+_left = False
+_sentence = _PLAIN
 
 
 def listen() -> None:
-    """Make signals that end a process interrupt this one: the first in order, any further one at once.
+    """Make signals that end a process interrupt this one.
 
+    While a command works, the first one ends it in order; otherwise, and after the first, a signal ends it at once.
     Signals that are ignored, as in a background process or under ``nohup``, stay so.
     """
+    global _listening
+    if _listening:
+        return
+    _listening = True
+    atexit.register(_end)  # called last, as it is the first
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # there is no SIGHUP on Windows
         if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _hear)
 
 
-def leave(sentence: str = SENTENCE) -> NoReturn:
-    """Leave an interrupted command with a sentence.
+def begin(*, resumes: bool) -> None:
+    """Say that a command begins to work, which leaves in order from now on, and whether it resumes when repeated."""
+    global _working, _sentence
+    _working, _sentence = True, f"{_PLAIN}; {KEPT}" if resumes else _PLAIN
+
+
+def over() -> None:
+    """Say that a command has nothing more to leave in order."""
+    global _working
+    _working = False
+
+
+def leave(sentence: str = "") -> NoReturn:
+    """Leave an interrupted command with a sentence, or the one about its kind.
 
     If it uses Ray, its processes are killed and this one ends at once: Ray's own end takes seconds, or hangs if some of
     it is gone.
     """
+    global _left
+    _left, sentence = True, sentence or _sentence
     session = _session()
     if session is not None and session.started():
         try:
@@ -43,17 +72,26 @@ def leave(sentence: str = SENTENCE) -> NoReturn:
         leave_now(f"gristmill: {sentence}", session.kill)
     else:
         print(f"gristmill: {sentence}", file=sys.stderr)
-    raise typer.Exit(CODE) from None
+    sys.exit(CODE)
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
     global _heard
-    if _heard:
+    if _heard or not _working:
         session = _session()
-        leave_now(f"gristmill: {SENTENCE}", session.kill if session is not None else lambda: None)
+        leave_now(f"gristmill: {_sentence}", session.kill if session is not None else lambda: None)
         return  # it is leaving
     _heard = True
     raise KeyboardInterrupt
+
+
+def _end() -> None:
+    """End an interrupted process here: while Python takes itself down, a further signal would end it as signals do."""
+    if _left:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(CODE)
 
 
 def _session() -> Any:

@@ -70,18 +70,29 @@ def check_storage(loaded: Loaded) -> None:
             raise UserError(f"{url}: there is no such bucket, or it is not accessible")
 
 
+_WEB = "nothing can be written to a web server"
+_NOT_KEPT = {"http": _WEB, "https": _WEB, "memory": "what is kept in the memory of a process is gone at its end"}
+
+
 def check_out(out: str) -> None:
     """Check that the output folder can be written."""
     if store.is_local(out):
         path = Path(store.filesystem(out)[1])
         nearest = next((place for place in (path, *path.parents) if os.path.exists(place)), path)
-        if nearest.is_file():
-            raise UserError(f"out={out}: {nearest} is a file; expected a folder, or an unused path")
+        if not nearest.is_dir():
+            kind = "a file" if nearest.is_file() else "not a folder"
+            raise UserError(f"out={out}: {nearest} is {kind}; expected a folder, or an unused path")
         try:
             disk.try_folder(str(path))
         except UserError as error:
             raise UserError(f"out={error}") from None
         return
+    scheme = out.partition("://")[0]
+    if scheme in _NOT_KEPT:
+        raise UserError(
+            f"out={out}: {_NOT_KEPT[scheme]}; expected a path, or the URL of an object storage, such as "
+            "s3://bucket/folder"
+        )
     bucket = _bucket(out)
     if not answered(bucket, lambda: _reached(bucket)):
         raise UserError(f"out={out}: there is no bucket {bucket}, or it is not accessible; expected one that exists")

@@ -13,10 +13,10 @@ from gristmill.pipelines.command.audit import damaged_files
 from gristmill.pipelines.command.launch import read_plan
 from gristmill.pipelines.config import saved_digest
 from gristmill.pipelines.progress import clock, training_parts
-from gristmill.pipelines.report.write import read_identity
+from gristmill.pipelines.report.write import REPORT
 from gristmill.pipelines.run import read_ledger
-from gristmill.shards import checked, engine
-from gristmill.shards.artifact import get_artifact
+from gristmill.shards import checked, engine, store
+from gristmill.shards.artifact import MARK, get_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import Found, find_below
@@ -113,7 +113,8 @@ class StatusReader:
     def __init__(self, out: str) -> None:
         self.out = out
         self._work: dict[str, _Work] = {}
-        self._whole: set[tuple[str, str]] = set()  # url and digest of sets whose files were found to be there
+        # Sets (by URL and digest) and artifacts whose files were found to be there.
+        self._whole: set[tuple[str, str]] = set()
 
     def read(self) -> RunStatus:
         """Return the state of each set, artifact and training below the output, and of the run as a whole.
@@ -156,17 +157,16 @@ class StatusReader:
         number = len(work.base)
         return SetStatus(sealed.name, sealed.url, "sealed", number, number, *counts, work.last)
 
-    @staticmethod
-    def _artifact(name: str, url: str) -> SetStatus:
-        made = get_artifact(url)
-        if made is not None:
+    def _artifact(self, name: str, url: str) -> SetStatus:
+        if (url, MARK) not in self._whole and (made := get_artifact(url)) is not None:
             made.check_stored()
+            self._whole.add((url, MARK))
         return SetStatus(name, url, "artifact")
 
     def _is_over(self, found: Found) -> bool:
         """Return whether the run with the settings saved last has ended, and all that it made is there."""
         ledger = read_ledger(self.out)
-        if ledger is None or ledger["settings"] != saved_digest(self.out) or read_identity(self.out) is None:
+        if ledger is None or ledger["settings"] != saved_digest(self.out) or not store.exists(join(self.out, REPORT)):
             return False
         there = {one.url for one in found.sealed} | set(found.artifacts)
         return all(join(self.out, entry["path"]) in there for entry in ledger["made"])

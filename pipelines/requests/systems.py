@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 from pydantic import (
     Field,
-    PositiveFloat,
     SerializeAsAny,
     ValidationInfo,
     field_serializer,
@@ -31,7 +30,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import PositiveRange, Settings
 from gristmill.shards.stage import Resources
 
 ALONE = "_no_context"  # suffix of a system on the three scores only
@@ -42,9 +41,9 @@ class DomainSettings(Settings):
 
     family: FamilyName = "linear"
     """Family of the domains' models."""
-    negatives: tuple[PositiveFloat, PositiveFloat] = (2.0, 12.0)
+    negatives: PositiveRange = (2.0, 12.0)
     """Requests of other domains per own request, a range."""
-    c: tuple[PositiveFloat, PositiveFloat] = (3.0, 100.0)
+    c: PositiveRange = (3.0, 100.0)
     """Inverse regularisation of linear classifiers, a range."""
     settings: SerializeAsAny[FamilySettings] = Field(default_factory=FamilySettings)
     """Settings of the family, the same for all domains: :class:`gristmill.models.requests.linear.LinearSettings` or

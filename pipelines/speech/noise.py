@@ -13,10 +13,10 @@ from gristmill.actors.speech import banks
 from gristmill.actors.speech.augment import AugmentSettings, MixSettings
 from gristmill.actors.speech.banks import GeneratedNoiseSettings, NoiseBankSettings, RoomBankSettings
 from gristmill.models.speech import rerecord
-from gristmill.models.speech.rooms import PositiveRange, Range
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.settings import PositiveRange, Range, Size
 
 _RERECORDED_NOISES = (1, 2)  # minimum and maximum number of noises in the re-recorded test set
 _TALKERS = 160  # utterances for babble, at most
@@ -35,7 +35,7 @@ class NoiseSettings(MixSettings, GeneratedNoiseSettings):
 
     folder: str | None = None
     """Folder of noise recordings; without one, noises are generated, including babble from the unlabelled speech."""
-    labelled_copies: int = Field(1, ge=1)
+    labelled_copies: Size = Field(1, ge=1)
     """Copies per annotated utterance, the same for all systems."""
     rooms: RoomBankSettings = RoomBankSettings()
     """Rooms of training and of the noisy test set; those of the re-recorded one are larger and damped."""

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,29 +21,59 @@ from gristmill.shards.lease import FOLDER, SETTING
 ROOT = Path(__file__).resolve().parents[2]
 SHARDS = 10
 SECONDS = 3.0  # after which a run is taken for dead
-Start = Callable[..., subprocess.Popen[str]]
+MET = "another run has been working at"
+
+
+@dataclass
+class Begun:
+    """A run, and the file of what it says."""
+
+    run: subprocess.Popen[bytes]
+    said: Path
+
+    def says(self, words: str) -> bool:
+        return words in self.said.read_text()
+
+    def ended(self) -> tuple[int, str]:
+        self.run.wait(timeout=120)
+        output = self.said.read_text()
+        assert "Traceback" not in output, output
+        return self.run.returncode, output
+
+
+Start = Callable[[str], Begun]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start `gristmill run` on a small recipe in a process of its own; its calls of the slow stage are noted."""
+    """Start `gristmill run` on a small recipe in a process of its own, which notes its batches and what it says."""
     config = tmp_path / "two.yaml"
     config.write_text("recipe: tests.fault.two_runs\nrunner: inprocess\n")
     started = []
 
-    def begin(out: str, pause: float = 0.3) -> subprocess.Popen[str]:
+    def begin(out: str) -> Begun:
+        said = tmp_path / f"said.{len(started)}"
         words = [sys.executable, "-m", "gristmill", "run", str(config), f"out={out}"]
-        words += [f"note={tmp_path}/note", f"pause={pause}"]
+        words += [f"note={tmp_path}/note", f"hold={tmp_path}/hold"]
         env = os.environ | {"PYTHONPATH": str(ROOT), SETTING: str(SECONDS)}
-        run = subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with said.open("w") as output:
+            run = subprocess.Popen(words, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
         started.append(run)
-        return run
+        return Begun(run, said)
 
     yield begin
     for run in started:
         if run.poll() is None:
             run.kill()
             run.wait()
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """A file: while it exists, only the first two batches go through the slow stage."""
+    path = tmp_path / "hold"
+    path.write_text("2")
+    return path
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -70,12 +101,6 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
-    output = "".join(run.communicate(timeout=120))
-    assert "Traceback" not in output, output
-    return run.returncode, output
-
-
 def calls(tmp_path: Path) -> Counter[str]:
     return Counter(path.name.partition("-")[0] for path in (tmp_path / "note").iterdir())
 
@@ -90,51 +115,53 @@ def left(out: str) -> list[str]:
     return [name for name in store.list_names(store.join(out, FOLDER)) if name != FOLDER]
 
 
-def test_the_second_waits_and_finds_all_done(start: Start, out: str, tmp_path: Path) -> None:
+def test_the_second_waits_and_finds_all_done(start: Start, hold: Path, out: str, tmp_path: Path) -> None:
     first = start(out)
     until(lambda: receipts(out))
     second = start(out)
-    assert ended(first)[0] == 0
-    code, output = ended(second)
+    until(lambda: second.says(f"{MET} {out} since"))
+    hold.unlink()
+    assert first.ended()[0] == 0
+    code, output = second.ended()
     assert code == 0, output
-    assert f"another run has been working at {out} since" in output
     assert "nothing to do" in output
     assert sorted(calls(tmp_path).values()) == [1] * SHARDS, "a shard was made twice"
     assert left(out) == []
     whole = digests(out)
-    undisturbed = start(f"{tmp_path}/whole", pause=0.0)
-    assert ended(undisturbed)[0] == 0
+    assert start(f"{tmp_path}/whole").ended()[0] == 0
     assert digests(f"{tmp_path}/whole") == whole
 
 
-def test_the_second_takes_over_from_one_that_was_killed(start: Start, out: str, tmp_path: Path) -> None:
+def test_the_second_takes_over_from_one_that_was_killed(start: Start, hold: Path, out: str, tmp_path: Path) -> None:
     first = start(out)
     until(lambda: len(receipts(out)) >= 2)
     second = start(out)
-    time.sleep(1.0)
-    first.kill()
-    code, output = ended(second)
+    until(lambda: second.says(MET))
+    first.run.kill()
+    hold.unlink()
+    code, output = second.ended()
     assert code == 0, output
     made = calls(tmp_path)
     assert len(made) == SHARDS
     assert sum(made.values()) <= SHARDS + 1, "more than the shard in flight was made again"
     assert left(out) == []
-    assert ended(start(f"{tmp_path}/whole", pause=0.0))[0] == 0
+    assert start(f"{tmp_path}/whole").ended()[0] == 0
     assert digests(f"{tmp_path}/whole") == digests(out)
 
 
-def test_one_that_was_taken_for_dead_stops_when_it_wakes(start: Start, tmp_path: Path) -> None:
+def test_one_that_was_taken_for_dead_stops_when_it_wakes(start: Start, hold: Path, tmp_path: Path) -> None:
     out = f"{tmp_path}/out"
-    first = start(out, pause=1.0)
+    first = start(out)
     until(lambda: receipts(out))
-    first.send_signal(signal.SIGSTOP)
+    first.run.send_signal(signal.SIGSTOP)
     second = start(out)
     until(lambda: "000002.json" in left(out))
-    first.send_signal(signal.SIGCONT)
-    code, output = ended(first)
+    first.run.send_signal(signal.SIGCONT)
+    code, output = first.ended()
     assert code == 1, output
     assert "another one took its place" in output.splitlines()[-1]
-    assert ended(second)[0] == 0
+    hold.unlink()
+    assert second.ended()[0] == 0
     assert left(out) == []
-    assert ended(start(f"{tmp_path}/whole", pause=0.0))[0] == 0
+    assert start(f"{tmp_path}/whole").ended()[0] == 0
     assert digests(f"{tmp_path}/whole") == digests(out)

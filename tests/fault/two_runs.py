@@ -1,4 +1,4 @@
-"""A recipe whose stage takes its time and notes each batch, to be run by two processes at once."""
+"""A recipe whose stage notes each batch and can be held, to be run by two processes at once."""
 
 from __future__ import annotations
 
@@ -20,24 +20,33 @@ from gristmill.shards.step import Step
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
     note: str
-    pause: float
+    hold: str
     records: int = 40
 
 
 class Slow:
     # How it goes is no part of what comes out of it, so it is handed over beside the parameters.
     note = Path()
-    pause = 0.0
+    hold = Path()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         Slow.note.mkdir(parents=True, exist_ok=True)
         (Slow.note / f"{batch['id'][0].as_py()}-{uuid.uuid4().hex}").touch()
-        time.sleep(Slow.pause)
+        while len(list(Slow.note.iterdir())) > held_after(Slow.hold):
+            time.sleep(0.05)
         return batch
 
 
+def held_after(hold: Path) -> float:
+    """How many batches may be noted before the next one waits: all, once the file is gone."""
+    try:
+        return int(hold.read_text())
+    except FileNotFoundError:
+        return float("inf")
+
+
 def run(config: Config, run: Run) -> Report:
-    Slow.note, Slow.pause = Path(config.note), config.pause
+    Slow.note, Slow.hold = Path(config.note), Path(config.hold)
 
     def tables() -> Iterator[pa.Table]:
         yield pa.table({"id": [f"r{number:03d}" for number in range(config.records)]})

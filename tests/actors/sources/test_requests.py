@@ -105,7 +105,7 @@ def test_files_of_snips_that_differ_in_length_lose_no_line(tmp_path: Path) -> No
         ({"notes_txt": "x"}, "notes.txt", r"notes\.txt: not a corpus of requests"),
         ({"a_csv": "text,category\nx,y\n"}, "", r"a\.csv: its columns are not those of a known corpus"),
         ({"a_jsonl": '{"sentence": "x"}\n'}, "", r"a\.jsonl: its columns"),
-        ({"a_jsonl": ""}, "a.jsonl", r"a\.jsonl: its columns"),
+        ({"a_jsonl": ""}, "a.jsonl", r"a\.jsonl: is empty"),
         ({"seq_in": "a\n", "label": "x\n"}, "", r"seq\.out: missing; expected it beside seq\.in"),
         ({"data_json": "{}"}, "data.json", r"data\.json: there is no domains\.json beside it"),
     ],
@@ -131,3 +131,19 @@ def test_clinc150_documents_of_another_shape_are_refused(tmp_path: Path, data: s
     write(tmp_path, data_json=data, domains_json=domains)
     with pytest.raises(UserError, match=message):
         listed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "is empty; expected"),
+        ('{"text": "süß"}\n'.encode("utf-16"), "its text is UTF-16; expected UTF-8"),
+        ('{"sätze": "süß"}\n'.encode("latin-1"), "its text is not UTF-8"),
+        (b'{"satz": "on"}\n', "its columns are not those of a known corpus"),
+    ],
+)
+def test_what_is_wrong_with_a_whole_file_is_told(tmp_path: Path, data: bytes, said: str) -> None:
+    place = tmp_path / "a.jsonl"
+    place.write_bytes(data)
+    with pytest.raises(UserError, match=said):
+        listed(place)

@@ -180,6 +180,10 @@ BAD = {
     "key": (["run", "{recipe}", "recrds=1"], "did you mean 'records'?"),
     "missing path": (["run", "{recipe}", "text=/no/such/file"], "text: /no/such/file is not there"),
     "output is a file": (["run", "{recipe}", "out={recipe}/x"], "is a file; expected a folder"),
+    "recipe without a name": (["run", ""], "CONFIG: nothing is given; expected a YAML file"),
+    "output on the web": (["run", "{recipe}", "out=http://127.0.0.1:1/x"], "nothing can be written to a web server"),
+    "output in memory": (["run", "{recipe}", "out=memory://x/y"], "memory of a process is gone"),
+    "output is a device": (["run", "{recipe}", "out=/dev/null"], "/dev/null is not a folder; expected a folder"),
     "output at a link to nothing": (["run", "{recipe}", "out={links}/dangling/x"], "which does not exist"),
     "output at a circle of links": (["run", "{recipe}", "out={links}/loop"], "cannot be written"),
     "output of a long name": (["run", "{recipe}", f"out={{out}}/{'x' * 300}"], "the name is too long"),
@@ -311,6 +315,10 @@ def test_an_audit_covers_the_files_of_the_run(gristmill, recipe: Path, tmp_path:
     assert found.exit_code == 1
     assert "config.json: its contents do not match their checksum" in found.stderr
     assert "run.json: copies was made in copies/" in found.stderr
+    (tmp_path / "out" / "copies").rename(tmp_path / "copies")
+    mended = gristmill("repair", f"{tmp_path}/out").stdout
+    assert "(damaged settings, or of an earlier version)" in mended
+    assert "moved 1 file to" in mended
 
 
 def test_there_must_be_something_to_repair(gristmill, tmp_path: Path) -> None:

@@ -6,9 +6,6 @@ import hashlib
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,6 @@ from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings, read_audio
 from gristmill.pipelines.command.export import BOOKS, export_set
 from gristmill.shards import store
-from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import SPEECH, TOPK_FIELDS
@@ -87,6 +83,10 @@ def tree(dest: Path | str) -> dict[str, str]:
         for info in store.walk(str(dest))
         if not (name := info.url.removeprefix(str(dest)).lstrip("/")).startswith(BOOKS)
     }
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 100)
 
 
 # --- each format, by its own library
@@ -219,52 +219,6 @@ def test_on_object_storage_it_has_the_same_bytes(
 # --- the laws
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_second_export_does_nothing_and_the_audit_passes(form: str, speech: SealedSet, tmp_path: Path) -> None:
-    dest = tmp_path / form
-    first = export_set(speech.url, form, str(dest), settings=HERE)
-    assert (first.fresh, first.records, first.left_out) == (True, SHARDS * ROWS, {})
-    assert first.manifest == str(dest / LAST[form])
-    before = {path: path.stat().st_mtime_ns for path in dest.rglob("*")}
-    assert not export_set(speech.url, form, str(dest), settings=HERE).fresh
-    assert {path: path.stat().st_mtime_ns for path in dest.rglob("*")} == before
-    (audit,) = audit_below(str(dest / BOOKS))
-    assert (audit.gaps, audit.records_out) == ([], SHARDS * ROWS)
-    dest.rename(tmp_path / "moved")
-    assert not export_set(speech.url, form, str(tmp_path / "moved"), settings=HERE).fresh
-
-
-DRIVER = """
-import os, signal, sys
-from gristmill.pipelines.command import export
-from gristmill.pipelines.progress import RunProgress
-from gristmill.shards import store
-source, form, dest, point = sys.argv[1:]
-die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-class Killer(RunProgress):
-    advance = die
-if point == "manifest":
-    store.write_chunks = die
-export.export_set(source, form, dest, settings=["runner=inprocess"], progress=Killer() if point == "shard" else None)
-"""
-
-
-@pytest.mark.parametrize(("form", "point"), [("lhotse", "shard"), ("webdataset", "shard"), ("huggingface", "manifest")])
-def test_a_killed_export_resumes_to_the_same_bytes(form: str, point: str, speech: SealedSet, tmp_path: Path) -> None:
-    whole, dest = tmp_path / "whole", tmp_path / "dest"
-    export_set(speech.url, form, str(whole), settings=HERE)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", DRIVER, speech.url, form, str(dest), point]
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not (dest / LAST[form]).exists(), "without its manifest it is no finished export"
-    kept = {path: path.stat().st_mtime_ns for path in dest.glob(f"{BOOKS}/*/*/receipts/*")}
-    assert len(kept) == (1 if point == "shard" else SHARDS)
-    assert export_set(speech.url, form, str(dest), settings=HERE).fresh
-    assert tree(dest) == tree(whole)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "a committed shard was written again"
-
-
 @pytest.mark.parametrize(
     "form",
     [pytest.param("huggingface", marks=pytest.mark.slow), pytest.param("nemo", marks=pytest.mark.slow), "webdataset"],
@@ -338,7 +292,17 @@ def test_a_set_is_found_by_its_name_in_a_run(gristmill, recipe: Path, tmp_path: 
     many = gristmill("export", out, "huggingface", tmp_path / "many", *HERE)
     assert many.exit_code == 2
     assert "contains several sets" in many.stderr
-    assert "nothing to do" in gristmill("export", out / "upper", "huggingface", tmp_path / "hf", *HERE, "-q").stdout
+    same = ("export", out / "upper", "huggingface", tmp_path / "hf", *HERE, "-q")
+    assert "nothing to do" in gristmill(*same).stdout
+    cut(next(tmp_path.glob("hf/data/*")))
+    mended = gristmill(*same)
+    assert mended.exit_code == 0
+    assert "1 file was damaged or missing, and written again" in mended.stdout
+    for verb in ("audit", "repair"):
+        told = gristmill(verb, tmp_path / "hf")
+        assert told.exit_code == 2
+        assert "is an export; the same `gristmill export` compares its files" in told.stderr
+    assert "nothing to do" in gristmill(*same).stdout
 
 
 def test_errors_are_reported_in_a_sentence(gristmill, speech: SealedSet, tmp_path: Path) -> None:

@@ -67,6 +67,54 @@ def ends(run: subprocess.Popen[str]) -> None:
     )
 
 
+STARTS = """
+import os, signal, sys
+from gristmill.pipelines.command import interruption
+sys.argv = ["gristmill", *sys.argv[1:]]
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == {point!r}:
+            os.kill(os.getpid(), signal.{number})
+sys.meta_path.insert(0, Stop())
+from gristmill.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("point", ["typer", "gristmill.pipelines.command.cli"])
+def test_a_signal_while_modules_are_loaded_is_heard(number: str, point: str) -> None:
+    code = STARTS.format(point=point, number=number)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, "--help"], env=env, text=True, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "gristmill: interrupted\n")
+
+
+ENDS = """
+import atexit, os, signal, sys, time
+from gristmill.pipelines.command import interruption
+interruption.listen()
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+sys.late = Late()
+from gristmill.pipelines.command import cli
+def {name}():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+cli.reports_errors({name})()
+"""
+
+
+@pytest.mark.parametrize(("name", "resumes"), [("run", True), ("export", True), ("audit", False), ("status", False)])
+def test_a_signal_at_the_very_end_changes_nothing_and_only_what_resumes_says_so(name: str, resumes: bool) -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    code = [sys.executable, "-c", ENDS.format(name=name)]
+    done = subprocess.run(code, env=env, text=True, capture_output=True, timeout=60)
+    kept = "; committed work is kept, and the same command resumes it" if resumes else ""
+    assert (done.returncode, done.stderr) == (130, f"gristmill: interrupted{kept}\n")
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)],

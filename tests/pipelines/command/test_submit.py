@@ -81,7 +81,7 @@ def test_a_job_is_followed_to_its_end_and_its_exit_code_returned(head: Head, tin
 
 
 def test_a_stopped_job_resumes_when_submitted_again(head: Head, tiny: Path, tmp_path: Path) -> None:
-    following = start(head, "submit", tiny, "records=60", "--env", "TINY_PAUSE=0.3", "--address", head.dashboard)
+    following = start(head, "submit", tiny, "records=60", "--env", "TINY_PAUSE=1", "--address", head.dashboard)
     assert following.stdout is not None
     job = following.stdout.readline().split()[1]
     until(lambda: receipts(tmp_path))
