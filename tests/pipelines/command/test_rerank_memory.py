@@ -78,9 +78,7 @@ def test_a_page_that_does_not_fit_is_a_sentence(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(columns, "PAGE_BYTES", 100)
     table = pa.Table.from_pylist([{"id": f"r{i}", "hypotheses": [], "note": f"{i}"} for i in range(100)])
     pq.write_table(table, tmp_path / "lists.parquet")
-    with pytest.raises(
-        UserError, match=r"a page of .*; expected at most 100: write smaller row groups"
-    ):
+    with pytest.raises(UserError, match=r"a page of .*; expected at most 100: write smaller row groups"):
         list(rerank._parquet(str(tmp_path / "lists.parquet")))
 
 
