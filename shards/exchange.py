@@ -197,8 +197,10 @@ def _texts(values: pa.Array, name: str) -> pa.Array:
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         # A tab is between the columns of a key.
+        data = values.buffers()[2]
+        letters = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
         for plain, escaped in (("\\", "\\\\"), ("\t", "\\t")):
-            if pc.any(pc.match_substring(values, plain)).as_py():
+            if (letters == ord(plain)).any():
                 values = pc.replace_substring(values, plain, escaped)
         return values.cast(pa.string())
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_date(kind):

@@ -162,7 +162,8 @@ class StageWorker:
             reason = out["reject_reason"].cast(pa.string())
         else:
             reason = pa.nulls(out.num_rows, pa.string())
-        self._measure(out.filter(pc.is_null(reason)))
+        if self.stage.measures:
+            self._measure(out.filter(pc.is_null(reason)))
         out = out.select(self._expected.names)
         for field_, declared in zip(out.schema, self._expected, strict=True):
             if field_.type != declared.type and not pa.types.is_null(field_.type):

@@ -1,7 +1,7 @@
 """Distributed estimation of n-gram models: units of text are counted, and the counts are processed in parts.
 
-A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.text.ngram_counts.pair_code`). What one
-part or unit has for another is a row with the number of that part, ``to``, by which rows are dealt and merged
+A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.text.ngram_counts.pair_code`). What
+one part or unit has for another is a row with the number of that part, ``to``, by which rows are dealt and merged
 (:mod:`gristmill.shards.exchange`):
 
 1. ``CountUnit``: the n-grams of a unit, a row for each part.
@@ -11,7 +11,8 @@ part or unit has for another is a row with the number of that part, ``to``, by w
 5. ``WriteLines``: a part's n-grams with their probabilities, as lines of the ARPA text.
 6. ``join``: the ARPA text.
 
-What a part has for itself is in the row to itself. A worker holds one part or unit at a time; of the whole, only sums by word.
+What a part has for itself is in the row to itself. A worker holds one part or unit at a time; of the whole, only sums
+by word.
 """
 
 from __future__ import annotations
@@ -120,9 +121,8 @@ class MergeCounts(Reducer):
     def group(self, name: str, tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
         """Yield the rows of a part."""
         order, parts = self.settings.order, self.settings.parts
-        whole = merge(
-            (Counts(*_unpacked(value, (np.uint32, order), (np.int64, 1))) for value in _values(tables)), order
-        )
+        kinds = (np.uint32, order), (np.int64, 1)
+        whole = merge([Counts(*_unpacked(value, *kinds)) for value in _values(tables)], order)
         levels = ngram.adjust(whole, self.settings.thresholds, self.known)
         del whole
         own: dict[str, Any] = {}

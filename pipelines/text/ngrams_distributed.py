@@ -143,12 +143,12 @@ def train_ngrams_distributed(
     counts = _whole(run.step(Step(f"{name}_counts", (counting, deal), given, cut=Cut(rows=1))))
     merged = merged_by(MergeCounts.stage(split, resources=resources, vocabulary=words), counts, deal)
     read = {"merged": merged, "vocabulary": vocabulary}
-    summing = TrainJob(f"{name}_totals", loop=ngram_parts.totals, settings=model, inputs=read, stepwise=False)
-    totals = run.train([summing])[0]
-    made = {"merged": merged.ref, "totals": totals.ref}
-    contexts = merged_by(SumContexts.stage(model, resources=resources, **made), merged, deal)
-    writing = WriteLines.stage(model, resources=resources, contexts=contexts.ref, vocabulary=words, **made)
-    lines = merged_by(writing, contexts)
+    job = TrainJob(f"{name}_totals", loop=ngram_parts.totals, settings=model, inputs=read, stepwise=False)
+    totals = run.train([job])[0]
+    summing = SumContexts.stage(model, resources=resources, merged=merged.ref, totals=totals.ref)
+    contexts = merged_by(summing, merged, deal)
+    refs = {"merged": merged.ref, "totals": totals.ref, "contexts": contexts.ref, "vocabulary": words}
+    lines = merged_by(replace(WriteLines.stage(model, resources=resources), artifacts=refs), contexts)
     read = {"lines": lines, "totals": totals, "vocabulary": vocabulary}
     return run.train([TrainJob(name, loop=ngram_parts.join, settings=model, inputs=read, stepwise=False)])[0]
 
