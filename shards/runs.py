@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from gristmill.shards.stage import GROUP
 
 FAN_IN = 16  # runs merged at once: a batch of each is in memory
+_LEAST = 1 << 12  # bytes of a batch
 
 
 def sorted_rows(tables: Iterable[pa.Table], order: Sequence[str], limit: int, folder: Path) -> Iterator[pa.Table]:
@@ -86,7 +87,7 @@ def _store(tables: Iterable[pa.Table], path: Path, limit: int) -> Path:
     writer = None
     for table in tables:
         writer = writer or pa.ipc.new_file(str(path), table.schema)
-        rows = max(1, limit // FAN_IN * table.num_rows // max(1, table.nbytes))
+        rows = max(1, max(limit // FAN_IN, _LEAST) * table.num_rows // max(1, table.nbytes))
         writer.write_table(table, max_chunksize=rows)
     if writer is not None:
         writer.close()
