@@ -20,7 +20,7 @@ from gristmill.shards.reducers import First, FirstSettings
 from gristmill.shards.stage import Resources
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-SHARDS, ROWS, PARTS = 24, 200, 16
+SHARDS, ROWS, PARTS = 12, 200, 8
 
 
 @pytest.fixture(scope="module")
