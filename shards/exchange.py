@@ -36,6 +36,7 @@ from gristmill.shards.stage import GROUP, PART, PARTS, Actor, BatchLimits, Stage
 from gristmill.shards.step import Step
 
 MOST_PARTS = 4096
+_ADDED = 32  # bytes of a row's group and part
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 _LAST = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)  # masks of a word's first bytes
 
@@ -86,8 +87,10 @@ class Deal(Actor):
         if self.settings.hashed:
             return pa.array(part_of(hashes(groups), self.settings.parts), PART.type)
         given = batch[self.settings.key[0]].cast(PART.type).combine_chunks()
-        if (wrong := given.filter(pc.greater_equal(given, self.settings.parts))) or pc.any(pc.less(given, 0)).as_py():
-            raise UserError(f"deal: {self.settings.key[0]} is {wrong[0] if wrong else 'below 0'}; expected parts")
+        least, most = pc.min_max(given).as_py().values()
+        if most is not None and not 0 <= least <= most < self.settings.parts:
+            wanted = f"expected numbers of {self.settings.parts} parts"
+            raise UserError(f"deal: {self.settings.key[0]} is from {least} to {most}; {wanted}, from 0 on")
         return given
 
 
@@ -174,8 +177,7 @@ def count_parts(data: SealedSet, columns: Sequence[str], memory: int = MEMORY) -
     if entry is None:
         return 1
     first = data.read(entry, list(dict.fromkeys(["id", *columns])))
-    key = 32 * data.records  # the columns that are added
-    size = first.nbytes / first.num_rows * data.records + key
+    size = (first.nbytes / first.num_rows + _ADDED) * data.records
     return min(MOST_PARTS, max(1, math.ceil(size * SHARE / memory)))
 
 
