@@ -31,6 +31,7 @@ COLUMNS = {
     "table": pa.large_binary(),
     "rejects": pa.large_binary(),
     "quarantine": pa.large_binary(),
+    "groups": pa.large_binary(),
     "receipt": pa.string(),
     "error": pa.binary(),
 }
@@ -60,6 +61,7 @@ def pack(work: Work) -> pa.Table:
         table=_wrap(work.table),
         rejects=_wrap(pa.concat_tables([REJECTS.empty_table(), *work.rejects])),
         quarantine=_wrap(pa.concat_tables([QUARANTINE.empty_table(), *work.quarantine])),
+        **({} if work.groups is None else {"groups": _wrap(work.groups)}),
     )
 
 
@@ -71,6 +73,7 @@ def unpack(envelope: pa.Table) -> Work:
         table=_unwrap(envelope["table"]),
         rejects=[rejects] if rejects.num_rows else [],
         quarantine=[quarantine] if quarantine.num_rows else [],
+        groups=None if envelope["groups"].null_count else _unwrap(envelope["groups"]),
         **state,
     )
 

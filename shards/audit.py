@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import get_artifact
@@ -17,8 +18,9 @@ from gristmill.shards.dataset import SealedSet, ShardEntry, content_digest, row_
 from gristmill.shards.engine import PLAN, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import COUNTS, UNREADABLE, Found, find_below, seal_versions, why_unreadable
-from gristmill.shards.parquet import decode_table
+from gristmill.shards.parquet import decode_table, read_rows
 from gristmill.shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
+from gristmill.shards.stage import GROUP, RECORDS
 from gristmill.shards.work import QUARANTINE, REJECTS
 
 _SHOWN = 3  # ids in a sentence
@@ -87,6 +89,7 @@ class _Audit:
         self.result = AuditResult(sealed.name, sealed.url, sealed.digest)
         self.seen: list[np.ndarray] = []  # hashes of ids, 8 bytes a row
         self.origin = "id"
+        self.given = "id"  # the column of the input that says whose origin a row is
         self.inputs: dict[str, SealedSet] = {}
 
     def gap(self, where: str, fault: str) -> None:
@@ -146,6 +149,8 @@ class _Audit:
     def _slices(self, plan: Mapping[str, Any], digest: str) -> dict[str, list[tuple[str, int, int]]]:
         if any(stage.get("fan_out") for stage in plan["stages"]):
             self.origin = "parent_id"
+        if any(stage.get("merges") for stage in plan["stages"]):
+            self.given = GROUP.name
         source = self._input(self.sealed.seal["inputs"][0], digest)
         slices: dict[str, list[tuple[str, int, int]]] = {}
         if source is None:
@@ -246,7 +251,7 @@ class _Audit:
 
     def _audit_chain(self, base: str, chain: Sequence[Receipt], planned: Mapping[str, Any] | None) -> None:
         """Audit a shard, and after it the re-runs of its quarantined records."""
-        given: list[str] | None = None if planned is None else self._given(base, planned)
+        given: Mapping[str, int] | None = None if planned is None else self._given(base, planned)
         for receipt in chain:
             tables = {kind: self._table(receipt, kind) for kind in SHARD_FILES}
             data = tables["data"]
@@ -261,10 +266,14 @@ class _Audit:
             broke = origins["quarantine"] - out
             rejected = origins["rejects"] - out - broke
             if planned is None:
-                given = None if data is None else data[self.origin].to_pylist()
+                given = None if data is None else Counter(data[self.origin].to_pylist())
             if given is not None:
                 self._compare(receipt, given, out | broke | rejected)
-            counted = (len(given) if given is not None else receipt.records_in, len(out), len(rejected), len(broke))
+                if data is not None and self.given == GROUP.name and RECORDS.name in data.column_names:
+                    self._compare_groups(receipt, given, data)
+            records = given or {}
+            fates = [sum(records.get(one, 1) for one in some) for some in (out, rejected, broke)]
+            counted = (receipt.records_in if given is None else sum(records.values()), *fates)
             claimed = (receipt.records_in, receipt.records_out, receipt.rejected, receipt.quarantined)
             if (
                 all(tables[kind] is not None or getattr(receipt, kind) is None for kind in SHARD_FILES)
@@ -276,30 +285,36 @@ class _Audit:
                 )
             result, again = self.result, receipt.requeue_of is not None
             result.records_in += 0 if again else counted[0]
-            result.records_out += len(out)
-            result.rejected += len(rejected)
-            result.quarantined += len(broke) - (counted[0] if again else 0)
-            given = sorted(broke) if planned is not None else None
+            result.records_out += counted[1]
+            result.rejected += counted[2]
+            result.quarantined += counted[3] - (counted[0] if again else 0)
+            given = {one: records.get(one, 1) for one in broke} if planned is not None else None
 
-    def _given(self, shard: str, planned: Mapping[str, Any]) -> list[str] | None:
+    def _given(self, shard: str, planned: Mapping[str, Any]) -> dict[str, int] | None:
+        """Return the records that a shard was given, or its groups, each with its number of rows."""
         if shard not in planned:
             if planned:
                 self.gap(f"receipts/{shard}.json", "is of a shard that was never planned")
             return None
-        ids: list[str] = []
+        found: Counter[str] = Counter()
         for url, start, stop in planned[shard]:
             try:
-                data = checked.present(url)
-                table = None if data is None else decode_table(data, ["id"])
+                rows = read_rows(url, [self.given], start, stop)[self.given]
             except (pa.ArrowInvalid, OSError, Damaged):
-                table = None
-            if table is None:
                 self.gap(f"shard {shard}", f"its input {url} is missing or cannot be read")
                 return None
-            ids += table["id"].slice(start, stop - start).to_pylist()
-        return ids
+            counts = pc.value_counts(rows)
+            found.update(dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)))
+        return found
 
-    def _compare(self, receipt: Receipt, given: Sequence[str], accounted: set[str]) -> None:
+    def _compare_groups(self, receipt: Receipt, given: Mapping[str, int], data: pa.Table) -> None:
+        """Compare the numbers of records that merged rows say their groups have with those of the input."""
+        said = zip(data[self.origin].to_pylist(), data[RECORDS.name].to_pylist(), strict=True)
+        wrong = sorted({group for group, records in said if records != given.get(group, records)})
+        if wrong:
+            self.gap(f"shard {receipt.shard}", f"{len(wrong)} groups have other numbers of records: {_some(wrong)}")
+
+    def _compare(self, receipt: Receipt, given: Mapping[str, int], accounted: set[str]) -> None:
         where = f"shard {receipt.shard}"
         lost = sorted(set(given) - accounted)
         if lost:
@@ -307,8 +322,8 @@ class _Audit:
         new = sorted(accounted - set(given))
         if new:
             self.gap(where, f"{len(new)} records were never given to it: {_some(new)}")
-        twice = sorted(record for record, count in Counter(given).items() if count > 1)
-        if twice:
+        twice = sorted(record for record, count in given.items() if count > 1)
+        if twice and self.given == "id":
             self.gap(where, f"{len(twice)} records were given to it twice: {_some(twice)}")
 
     # The set as a whole.

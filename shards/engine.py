@@ -18,7 +18,7 @@ from gristmill.shards.errors import Damaged, TooManyQuarantined
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.parquet import read_table
 from gristmill.shards.receipt import Receipt, check_place, check_stored, committed_shards, read_receipts
-from gristmill.shards.step import ShardTask, Step, count_by_stage, joined_schema
+from gristmill.shards.step import ShardTask, Step, count_by_stage
 
 PLAN = "step.json"
 _KIND = "plan of a step"
@@ -110,8 +110,7 @@ def run_step(
     schema = step.schema  # refuses what cannot be before anything is written
     names = committed_shards(url)
     specs = _index(url, step, seed)
-    given = joined_schema(step.input.schema, step.joins)
-    task = ShardTask(url, step.stages, schema, given, seed, step.deterministic, len(specs), step.name, step.totals)
+    task = ShardTask(url, step.stages, schema, step.given, seed, step.deterministic, len(specs), step.name, step.totals)
     records = sum(spec.rows for spec in specs)
     limit = max(1, int(step.max_quarantine * records))
     tally = _Tally(step.name, limit, (check_place(url, receipt) for receipt in read_receipts(url, names)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -15,6 +18,7 @@ from gristmill.shards.dataset import SealedSet, ShardEntry
 from gristmill.shards.errors import UserError
 from gristmill.shards.parquet import StoredFile, read_table
 from gristmill.shards.settings import Settings
+from gristmill.shards.stage import PART
 
 
 class Cut(Settings):
@@ -27,6 +31,40 @@ class Cut(Settings):
     bytes: int = Field(256 << 20, gt=0)
     """Bytes of source files: the column ``size``."""
 
+    def shards(self, source: SealedSet) -> Iterator[ShardSpec]:
+        """Plan the shards of a set."""
+        return cut_shards(source, self)
+
+    def number(self, records: float, seconds: float) -> int:
+        """Return about how many shards so many records, with so many seconds of audio, are cut into."""
+        return max(1, math.ceil(max(records / self.rows, seconds / self.seconds)))
+
+
+class ByPart(Settings):
+    """The shards of a dealt set's merge: one for each part, of its rows in all shards (:mod:`shards.exchange`)."""
+
+    parts: int = Field(ge=1)
+    """The number of parts."""
+
+    def shards(self, source: SealedSet) -> Iterator[ShardSpec]:
+        """Plan the shards of a set; reads its column ``part``, a few source shards at a time."""
+        slices: list[list[Slice]] = [[] for _ in range(self.parts)]
+
+        def bounds(entry: ShardEntry) -> tuple[ShardEntry, list[int]]:
+            part = read_table(source.url, entry, [PART.name])[PART.name].to_numpy()
+            return entry, np.searchsorted(part, np.arange(self.parts + 1)).tolist()
+
+        for entry, ends in read_ahead(bounds, source.shards):
+            for part, (start, stop) in enumerate(itertools.pairwise(ends)):
+                if stop > start:
+                    slices[part].append(Slice(source.url, entry, start, stop))
+        for part, own in enumerate(slices):
+            yield ShardSpec(f"{part:06d}", tuple(own), sum(one.rows for one in own))
+
+    def number(self, records: float, seconds: float) -> int:
+        """Return the number of shards."""
+        return self.parts
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:
@@ -37,9 +75,18 @@ class Slice:
     start: int
     stop: int
 
+    @property
+    def rows(self) -> int:
+        """Their number."""
+        return self.stop - self.start
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows."""
-        return read_table(self.folder, self.file, columns).slice(self.start, self.stop - self.start)
+        return read_table(self.folder, self.file, columns).slice(self.start, self.rows)
+
+    def read_apart(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows by reading only their row groups, for slices that are row groups of their own."""
+        return read_table(self.folder, self.file, columns, (self.start, self.stop))
 
 
 @dataclass(frozen=True)
@@ -66,9 +113,9 @@ class ShardSpec:
     only: tuple[str, ...] | None = None
     requeue_of: str | None = None
 
-    def read(self) -> pa.Table:
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the input rows, in order."""
-        parts = [part.read() for part in self.slices]
+        parts = [part.read(columns) for part in self.slices]
         table = pa.concat_tables(parts) if len(parts) > 1 else parts[0]
         if self.only is None:
             return table

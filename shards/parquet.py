@@ -8,6 +8,7 @@ of the footer, which in turn holds that of all pages and so differs between any 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -35,11 +36,14 @@ class StoredFile:
     footer: str  # SHA-256 of the footer
 
 
-def encode_table(table: pa.Table) -> bytes:
-    """Return the Parquet bytes of a table: one row group, zstd, page checksums, metadata in the order of its keys."""
+def encode_table(table: pa.Table, groups: Sequence[int] = ()) -> bytes:
+    """Return the Parquet bytes of a table: zstd, page checksums, metadata in the order of its keys.
+
+    There is one row group, or a further one from each row in ``groups`` on, in ascending order: a reader of some rows
+    reads only the groups that hold them.
+    """
     metadata = dict(table.schema.metadata or {}) | huggingface_metadata(table.schema)
-    # Pages follow chunk boundaries, and chunks depend on how the table was built: use one chunk per column.
-    table = table.replace_schema_metadata(dict(sorted(metadata.items())) or None).combine_chunks()
+    table = table.replace_schema_metadata(dict(sorted(metadata.items())) or None)
     split: dict[str, str] = {}
     dictionary: list[str] = []
     for field in table.schema:
@@ -60,7 +64,10 @@ def encode_table(table: pa.Table) -> bytes:
         column_encoding=split or None,
         write_page_checksum=True,
     )
-    writer.write_table(table, row_group_size=max(1, table.num_rows))
+    for start, stop in itertools.pairwise((0, *groups, table.num_rows)):
+        # Pages follow chunk boundaries, and chunks depend on how the table was built: use one chunk per column.
+        some = table.slice(start, stop - start).combine_chunks()
+        writer.write_table(some, row_group_size=max(1, some.num_rows))
     writer.add_key_value_metadata({PAGES: canonical.sha256(out.getbuffer())})
     writer.close()
     return out.getvalue()
@@ -87,22 +94,29 @@ def describe(data: bytes, rows: int, path: Callable[[str], str]) -> StoredFile:
     return StoredFile(path(sha), sha, rows, len(data), footer)
 
 
-def read_table(folder: str, file: StoredFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the table of a committed file of the set at ``folder``; with ``columns``, only their bytes are fetched.
+def read_table(
+    folder: str, file: StoredFile, columns: Sequence[str] | None = None, rows: tuple[int, int] | None = None
+) -> pa.Table:
+    """Return the table of a committed file of the set at ``folder``, or its ``rows`` from one number up to another.
+
+    With ``columns``, only their bytes are fetched; with ``rows``, only those of the row groups that hold them.
 
     Raises:
         Damaged: the file is missing, or not the one that was committed.
     """
     url = store.join(folder, file.path)
-    if columns is None or file.bytes <= SMALL:
-        return decode_table(checked.read_file(url, file.sha256, file.bytes), columns)
+    whole = rows is None or rows == (0, file.rows)
+    start, stop = rows or (0, file.rows)
+    if (whole and columns is None) or file.bytes <= (SMALL if whole else _TAIL):
+        table = decode_table(checked.read_file(url, file.sha256, file.bytes), columns)
+        return table.slice(start, stop - start)
 
     def read() -> pa.Table:
         checked.refuse_irregular(url)
         with store.open_read(url, exact=True) as source:
             metadata = pq.read_metadata(pa.BufferReader(_checked_footer(source, file, url)))
             opened = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
-            return _plain(opened.read(_list(columns), use_threads=False).select(_list(columns)))
+            return _rows(opened, columns, start, stop)
 
     try:
         return store.patiently(url, read)
@@ -114,6 +128,26 @@ def read_table(folder: str, file: StoredFile, columns: Sequence[str] | None = No
         # Arrow tells damage in many ways; the whole file's digest tells it from a fault of the storage.
         checked.read_file(url, file.sha256, file.bytes)
         raise
+
+
+def read_rows(url: str, columns: Sequence[str], start: int, stop: int) -> pa.Table:
+    """Return rows of a Parquet file that need not be the one committed; raises ``OSError`` or Arrow's errors."""
+
+    def read() -> pa.Table:
+        with store.open_read(url, exact=True) as source:
+            return _rows(pq.ParquetFile(source), columns, start, stop)
+
+    return store.patiently(url, read)
+
+
+def _rows(opened: pq.ParquetFile, columns: Sequence[str] | None, start: int, stop: int) -> pa.Table:
+    """Return the rows from one number up to another; only the row groups that hold them are read."""
+    metadata = opened.metadata
+    ends = list(itertools.accumulate(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)))
+    begins = [0, *ends[:-1]]
+    held = [n for n, (begin, end) in enumerate(zip(begins, ends, strict=True)) if begin < stop and end > start]
+    table = _plain(opened.read_row_groups(held, _list(columns), use_threads=False))
+    return table.select(columns or table.column_names).slice(start - (begins[held[0]] if held else start), stop - start)
 
 
 def _checked_footer(source: BinaryIO, file: StoredFile, url: str) -> bytes:

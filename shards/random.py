@@ -1,4 +1,4 @@
-"""Counter-based randomness: a record's draws depend only on the seed, the stage and the record."""
+"""Counter-based randomness: a record's draws depend only on the seed, the stage and the record; a hash of numbers."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ class RecordRandom:
         text = f"{self.seed}\x1f{self.stage}\x1f{record_id}".encode()
         key = np.frombuffer(hashlib.blake2b(text, digest_size=16).digest(), dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key))
+
+
+def mixed(values: np.ndarray) -> np.ndarray:
+    """Return hashed uint64 numbers: the finaliser of SplitMix64, a bijection (Steele et al., OOPSLA 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

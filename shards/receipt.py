@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
@@ -140,9 +140,12 @@ def read_receipts(url: str, shards: list[str]) -> Iterator[Receipt]:
         yield from receipts
 
 
-def store_table(url: str, kind: str, shard: str, table: pa.Table) -> StoredFile:
-    """Write a shard's table under a name with its digest; it is invisible until the receipt is written."""
-    data = encode_table(table)
+def store_table(url: str, kind: str, shard: str, table: pa.Table, groups: Sequence[int] = ()) -> StoredFile:
+    """Write a shard's table under a name with its digest; it is invisible until the receipt is written.
+
+    ``groups`` are the rows from which further row groups begin.
+    """
+    data = encode_table(table, groups)
     file = describe(data, table.num_rows, lambda sha: f"{kind}/{shard}-{sha[:16]}.parquet")
     store.write_bytes(store.join(url, file.path), data)
     return file

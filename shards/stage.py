@@ -20,6 +20,11 @@ from gristmill.shards.process import prepare
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
+GROUP = pa.field("group", pa.string())  # of a dealt row: the text of its key
+PART = pa.field("part", pa.int32())  # of a dealt row: which of the parts it is in
+PARTS = b"gristmill.parts"  # schema metadata of a dealt set: their number
+RECORDS = pa.field("records", pa.int64())  # of a merged row: how many records its group has
+MERGED = pa.schema([pa.field("id", pa.string()), pa.field("parent_id", pa.string()), RECORDS])
 BatchFunction = Callable[[pa.Table], pa.Table]  # a loaded actor: a function from batch to batch
 
 
@@ -76,7 +81,13 @@ class Stage:
     declared: an input that lacks one is rejected before any work. ``measures`` names numeric columns that the actor
     returns and whose mean is logged while the step runs; those not in ``adds`` are not stored. ``totals`` names numeric
     columns whose sums over a shard's rows are kept in its receipt and in the seal, here and in each later step that
-    still has the column.
+    still has the column. ``keeps`` are the columns of its input that it keeps beside ``id``, if not all; then no others
+    are read than these and ``columns``.
+
+    ``parts`` and ``merges`` are for rows by key (:mod:`gristmill.shards.exchange`). ``parts`` names a numeric column by
+    which a shard's rows are sorted when it is committed, each value a row group. A stage that ``merges`` is called with
+    whole groups of dealt rows, sorted by ``order`` (a column, or ``-column`` for the largest first), and its rows name
+    their group in ``parent_id``.
     """
 
     name: str
@@ -95,8 +106,14 @@ class Stage:
     measures: tuple[str, ...] = ()
     totals: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    keeps: tuple[str, ...] | None = None
+    parts: str = ""
+    merges: bool = False
+    order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.merges and self.resources.gpus:
+            raise UserError(f"stage {self.name}: a reducer has no GPU; expected a step of its own for what needs one")
         if not isinstance(self.params, Settings):
             try:
                 json.dumps(dict(self.params))
@@ -127,23 +144,43 @@ class Stage:
             "batch": self.batch.identity(),
             "fan_out": self.fan_out,
             "metadata": dict(self.metadata),
+            "keeps": self.keeps is not None and ["id", *self.keeps],
+            "parts": self.parts,
+            "merges": self.merges,
+            "order": list(self.order),
         }
         return {"name": self.name} | {key: value for key, value in found.items() if value}
 
+    def input_schema(self, given: pa.Schema) -> pa.Schema:
+        """Return the columns to read of an input: all, unless the stage says what it keeps."""
+        if self.keeps is None:
+            return given
+        record = GROUP.name if self.merges else "id"
+        wanted = {record, *self.keeps, *self.columns, *(name.removeprefix("-") for name in self.order)}
+        return pa.schema([f for f in given if f.name in wanted], given.metadata)
+
     def output_schema(self, given: pa.Schema) -> pa.Schema:
         """Return the schema of this stage's output for an input schema."""
-        missing = [name for name in self.columns if name not in given.names]
+        read = [*self.columns, *(name.removeprefix("-") for name in self.order)]
+        missing = [name for name in read if name not in given.names]
         if missing:
             raise UserError(f"stage {self.name} reads {missing}, which its input lacks: {given.names}")
-        missing = [name for name in self.drops if name not in given.names]
-        if missing:
-            raise UserError(f"stage {self.name} drops {missing}, which its input lacks: {given.names}")
-        fields = [f for f in given if f.name not in self.drops]
+        for verb, names in (("drops", self.drops), ("keeps", self.keeps or ())):
+            missing = [name for name in names if name not in given.names]
+            if missing:
+                raise UserError(f"stage {self.name} {verb} {missing}, which its input lacks: {given.names}")
+        fields = [
+            f for f in given if f.name not in self.drops and (self.keeps is None or f.name in ("id", *self.keeps))
+        ]
+        if self.merges:
+            fields = [*MERGED, *(f for f in fields if f.name not in MERGED.names)]
         added = {f.name: f for f in self.adds}
         fields = [added.pop(f.name, f) for f in fields]
         if self.fan_out and not any(f.name == "parent_id" for f in fields):
             added.setdefault("parent_id", pa.field("parent_id", pa.string()))
         metadata = {k: v for k, v in (given.metadata or {}).items() if k != b"huggingface"}
+        if self.merges:
+            metadata.pop(PARTS, None)
         metadata |= {k.encode(): v.encode() for k, v in self.metadata.items()}
         made = pa.schema([*fields, *added.values()], metadata=metadata or None)
         check_totals(f"stage {self.name}", self.totals, made)
@@ -194,6 +231,10 @@ class Actor:
     measures: ClassVar[tuple[str, ...]] = ()
     totals: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[str, ...]] = ()
+    keeps: ClassVar[tuple[str, ...] | None] = None
+    parts: ClassVar[str] = ""
+    merges: ClassVar[bool] = False
+    order: ClassVar[tuple[str, ...]] = ()
 
     settings: Settings  # a subclass declares its own type, which its constructor and ``stage`` take
 

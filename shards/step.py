@@ -8,17 +8,21 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.shards import canonical
 from gristmill.shards.dataset import SealedSet, row_totals
-from gristmill.shards.index import Cut, Join, ShardSpec, cut_shards, keep_shards
+from gristmill.shards.index import ByPart, Cut, Join, ShardSpec, keep_shards
+from gristmill.shards.merging import MergeWorker
 from gristmill.shards.parquet import StoredFile
 from gristmill.shards.receipt import Receipt, commit, find_receipt, store_table
 from gristmill.shards.stage import Stage, is_numeric
 from gristmill.shards.verify import check_ref
 from gristmill.shards.work import QUARANTINE, REJECTS, StageWorker, Work
+
+GROUP_ROWS = 1 << 20  # of a row group; a shard of more rows, as merging may make, has several
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,15 @@ class Step:
     """A chain of stages over a sealed set.
 
     ``cut`` plans new shards; without it each shard of the input becomes one. ``joins`` add columns of other sets before
-    the first stage; a record without a partner is rejected.
+    the first stage; a record without a partner is rejected. A first stage that merges takes a dealt set, cut by parts
+    (:func:`gristmill.shards.exchange.merge`).
     """
 
     name: str
     stages: tuple[Stage, ...]
     input: SealedSet
     joins: tuple[Join, ...] = ()
-    cut: Cut | None = None
+    cut: Cut | ByPart | None = None
     max_quarantine: float = 0.01
 
     def __post_init__(self) -> None:
@@ -42,6 +47,12 @@ class Step:
             raise ValueError(f"step {self.name}: at most one stage may fan out, so that each row has one origin")
         if self.joins and self.cut:
             raise ValueError(f"step {self.name}: a join needs the input's own shards")
+        if any(
+            stage.merges != (number == 0 and isinstance(self.cut, ByPart)) for number, stage in enumerate(self.stages)
+        ):
+            raise ValueError(
+                f"step {self.name}: a stage merges if, and only if, it is the first of a step cut by parts"
+            )
 
     @property
     def schema(self) -> pa.Schema:
@@ -50,6 +61,12 @@ class Step:
         for stage in self.stages:
             schema = stage.output_schema(schema)
         return schema
+
+    @property
+    def given(self) -> pa.Schema:
+        """The columns that its first stage is given: of its input and of the sets joined, as far as it reads them."""
+        schema = joined_schema(self.input.schema, self.joins)
+        return self.stages[0].input_schema(schema) if self.stages and not self.joins else schema
 
     @property
     def totals(self) -> tuple[str, ...]:
@@ -83,7 +100,7 @@ class Step:
 
     def index(self) -> list[ShardSpec]:
         """Return the shards to make, in order."""
-        return list(cut_shards(self.input, self.cut) if self.cut else keep_shards(self.input, self.joins))
+        return list(self.cut.shards(self.input) if self.cut else keep_shards(self.input, self.joins))
 
 
 def _check_types(step: Step) -> None:
@@ -134,7 +151,11 @@ class ShardTask:
         found = find_receipt(self.url, spec.name)
         if found is not None:
             return Work(spec.name, self.input_schema.empty_table(), 0, receipt=found.to_json())
-        table = spec.read()
+        if self.stages and self.stages[0].merges:
+            made = Work(spec.name, self.input_schema.empty_table(), 0, requeue_of=spec.requeue_of)
+            return replace(made, slices=spec.slices, only=spec.only)
+        pruned = self.stages and self.stages[0].keeps is not None and not spec.joins
+        table = spec.read(self.input_schema.names if pruned else None)
         work = Work(spec.name, table, table.num_rows, requeue_of=spec.requeue_of)
         for slices, columns, on in spec.joins:
             partner = pa.concat_tables([part.read(["id", *columns]) for part in slices])
@@ -150,7 +171,8 @@ class ShardTask:
         """
         for ref in self.stages[place].artifacts.values():
             check_ref(ref)
-        return StageWorker(self.stages[place], self.seed, isolated=isolated)
+        kind = MergeWorker if self.stages[place].merges else StageWorker
+        return kind(self.stages[place], self.seed, isolated=isolated)
 
     def commit(self, work: Work) -> Receipt:
         """Write a finished shard and its receipt.
@@ -163,18 +185,18 @@ class ShardTask:
         table = work.table.select(self.schema.names).cast(self.schema)
         rejects = pa.concat_tables([REJECTS.empty_table(), *work.rejects])
         broken = pa.concat_tables([QUARANTINE.empty_table(), *work.quarantine])
-        out = set(table[work.origin].to_pylist())
-        broke = set(broken["origin"].to_pylist()) - out
-        rejected = set(rejects["origin"].to_pylist()) - out - broke
+        out = pc.unique(table[work.origin])
+        broke = _others(broken["origin"], out)
+        rejected = _others(rejects["origin"], out, broke)
         receipt = Receipt(
             work.shard,
             StoredFile("", "", 0, 0, ""),
             None,
             None,
             records_in=work.records_in,
-            records_out=len(out),
-            rejected=len(rejected),
-            quarantined=len(broke),
+            records_out=work.count(out),
+            rejected=work.count(rejected),
+            quarantined=work.count(broke),
             reasons=count_by_stage(rejects, "reason"),
             errors=count_by_stage(broken, "error"),
             totals=row_totals(table, self.totals),
@@ -182,7 +204,9 @@ class ShardTask:
         )
         if work.requeue_of and not receipt.mends:
             return receipt
-        data = store_table(self.url, "data", work.shard, table)
+        by = next((stage.parts for stage in self.stages if stage.parts), None)
+        table, groups = sorted_by(table, by) if by else (table, range(GROUP_ROWS, table.num_rows, GROUP_ROWS))
+        data = store_table(self.url, "data", work.shard, table, groups)
         down = store_table(self.url, "rejects", work.shard, rejects) if rejects.num_rows else None
         held = store_table(self.url, "quarantine", work.shard, broken) if broken.num_rows else None
         work.seconds["commit"] = time.perf_counter() - begun
@@ -196,6 +220,23 @@ class ShardTask:
         }
         made = replace(receipt, data=data, rejects=down, quarantine=held, attempt=attempt)
         return commit(self.url, made, deterministic=self.deterministic)
+
+
+def _others(origins: pa.ChunkedArray, *before: pa.Array) -> pa.Array:
+    """Return distinct origins that are not among those whose fate is decided already."""
+    origins = pc.unique(origins)
+    for known in before:
+        origins = origins.filter(pc.invert(pc.is_in(origins, value_set=known)))
+    return origins
+
+
+def sorted_by(table: pa.Table, column: str) -> tuple[pa.Table, list[int]]:
+    """Return rows sorted by a column of whole numbers, equal ones in their order, and where a further number begins."""
+    values = table[column].to_numpy()
+    if len(values) and values.min() >= 0 and values.max() < 1 << 15:
+        values = values.astype(np.int16)  # which numpy sorts by radix
+    order = np.argsort(values, kind="stable")
+    return table.combine_chunks().take(order), (np.flatnonzero(np.diff(values[order])) + 1).tolist()
 
 
 def count_by_stage(table: pa.Table, column: str) -> dict[str, int]:

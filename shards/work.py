@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from gristmill.shards.batching import canonical_batches
 from gristmill.shards.errors import BrokenRecords, GristmillError
+from gristmill.shards.index import Slice
 from gristmill.shards.isolation import IsolatedActor
 from gristmill.shards.safe_text import redacted
 from gristmill.shards.stage import BatchFunction, Stage
@@ -43,6 +44,16 @@ class Work:
     measures: dict[str, list[float]] = field(default_factory=dict)  # "stage.column" -> sum and count of values
     requeue_of: str | None = None
     receipt: dict[str, Any] | None = None  # of another attempt that committed the shard: nothing is left to do
+    slices: tuple[Slice, ...] = ()  # of a shard to merge: its rows, which may be more than memory holds
+    only: tuple[str, ...] | None = None  # the groups to merge, if not all
+    groups: pa.Table | None = None  # (group, records) of the merged ones: the records of each origin
+
+    def count(self, origins: pa.Array) -> int:
+        """Return the number of records that some distinct origins are: each one, or a group of several."""
+        if self.groups is None:
+            return len(origins)
+        place = pc.index_in(origins, value_set=self.groups["group"].combine_chunks())
+        return pc.sum(self.groups["records"].take(place)).as_py() or 0
 
 
 class StageWorker:
@@ -66,36 +77,40 @@ class StageWorker:
             return work
         begun = time.perf_counter()
         stage, given = self.stage, work.table
-        self._expected = stage.output_schema(given.schema)
-        self._broken: list[tuple[int, str]] = []
-        self._halved = self._split = 0
-        self._measured: dict[str, list[float]] = {f"{stage.name}.{name}": [0.0, 0] for name in stage.measures}
+        self._reset(given.schema)
         outputs: list[pa.Table] = []
         places: list[np.ndarray] = []
         for rows in canonical_batches(given, stage.batch):
             self._run(given, rows, outputs, places)
         if self._broken:
             broken = given.take([row for row, _ in self._broken])
-            work.quarantine.append(
-                pa.table(
-                    [
-                        broken["id"],
-                        broken[work.origin],
-                        [stage.name] * len(broken),
-                        [e for _, e in self._broken],
-                    ],
-                    schema=QUARANTINE,
-                )
-            )
+            errors = [error for _, error in self._broken]
+            work.quarantine.append(quarantined(broken["id"], broken[work.origin], stage.name, errors))
         if stage.fan_out:
             work.origin = "parent_id"
         table = self._in_order(outputs, places)
         work.table = self._split_rejects(table, work)
+        self._note(work, begun)
+        return work
+
+    def _reset(self, given: pa.Schema) -> None:
+        self._expected = self.stage.output_schema(given)
+        self._broken: list[tuple[int, str]] = []
+        self._halved = self._split = 0
+        self._measured: dict[str, list[float]] = {f"{self.stage.name}.{name}": [0.0, 0] for name in self.stage.measures}
+
+    def _note(self, work: Work, begun: float) -> None:
         work.batches_halved += self._halved
         work.batches_split += self._split
         work.measures |= self._measured
-        work.seconds[stage.name] = work.seconds.get(stage.name, 0.0) + time.perf_counter() - begun
-        return work
+        name = self.stage.name
+        work.seconds[name] = work.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+    def _count_retry(self, error: Exception) -> None:
+        self._halved += is_memory(error)
+        self._split += not is_memory(error)
+        if is_memory(error):
+            _free_device_memory()
 
     def _run(self, given: pa.Table, rows: np.ndarray, outputs: list[pa.Table], places: list[np.ndarray]) -> None:
         batch = given.take(rows)
@@ -111,17 +126,14 @@ class StageWorker:
             return
         except Exception as error:
             if len(rows) == 1:
-                self._broken.append((int(rows[0]), _describe(error)))
+                self._broken.append((int(rows[0]), describe(error)))
                 return
-            self._halved += _is_memory(error)
-            self._split += not _is_memory(error)
-            if _is_memory(error):
-                _free_device_memory()
+            self._count_retry(error)
             middle = len(rows) // 2
             self._run(given, rows[:middle], outputs, places)
             self._run(given, rows[middle:], outputs, places)
             return
-        outputs.append(self._checked(batch, out))
+        outputs.append(self._checked(out))
         places.append(rows[self._parents(batch, out)])
 
     def _parents(self, batch: pa.Table, out: pa.Table) -> np.ndarray:
@@ -140,7 +152,7 @@ class StageWorker:
             raise ContractError(f"stage {name} gave no row for some record; it must set reject_reason instead")
         return parents
 
-    def _checked(self, batch: pa.Table, out: pa.Table) -> pa.Table:
+    def _checked(self, out: pa.Table) -> pa.Table:
         """Return the rows with exactly the declared columns, and the reject reason last."""
         name = self.stage.name
         missing = [f.name for f in self._expected if f.name not in out.column_names]
@@ -150,7 +162,8 @@ class StageWorker:
             reason = out["reject_reason"].cast(pa.string())
         else:
             reason = pa.nulls(out.num_rows, pa.string())
-        self._measure(out.filter(pc.is_null(reason)))
+        if self.stage.measures:
+            self._measure(out.filter(pc.is_null(reason)))
         out = out.select(self._expected.names)
         for field_, declared in zip(out.schema, self._expected, strict=True):
             if field_.type != declared.type and not pa.types.is_null(field_.type):
@@ -194,7 +207,12 @@ class StageWorker:
         return table.drop_columns("reject_reason")
 
 
-def _describe(error: Exception) -> str:
+def quarantined(ids: Any, origins: Any, stage: str, errors: list[str]) -> pa.Table:
+    """Return the quarantine of a stage's broken records."""
+    return pa.table([ids, origins, [stage] * len(errors), errors], schema=QUARANTINE)
+
+
+def describe(error: Exception) -> str:
     """Return an error as one line, without a traceback, which would name a machine's folders."""
     return _steady_line(f"{type(error).__name__}: {error}")
 
@@ -220,7 +238,8 @@ def steady(text: str) -> str:
     return text
 
 
-def _is_memory(error: Exception) -> bool:
+def is_memory(error: Exception) -> bool:
+    """Return whether memory ran out."""
     # By name, since this package does not import torch: device errors arrive as torch's OutOfMemoryError.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 

@@ -1,41 +1,47 @@
 """Actors that find equal and nearly equal records of a whole set and reject all but the first of each.
 
-In the first pass, each part of the hash space (a record's ``key`` and the bands of its ``signature``) is read from all
-shards, and of records that share a hash the first is kept, in the order of the set, which no worker changes. Memory is
-that of one part. In the second pass each shard rejects the duplicates found in it.
+Records meet by key (:mod:`gristmill.shards.exchange`): ``Meet`` makes a row for a record's ``key`` and for each band of
+its ``signature``, and of the rows that meet in a group ``Search`` compares each with the first, in the set's order.
+``RejectFound`` rejects the duplicates found.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from gristmill.actors.text.parsing import KEY, SIGNATURE
 from gristmill.models.text import minhash
 from gristmill.shards.dataset import open_sealed
-from gristmill.shards.schema import ID, PARENT_ID
+from gristmill.shards.exchange import MOST_PARTS
+from gristmill.shards.merging import SHARE
+from gristmill.shards.random import mixed
+from gristmill.shards.reducers import Reducer
+from gristmill.shards.runs import LargeGroup, group_starts
+from gristmill.shards.schema import PARENT_ID
 from gristmill.shards.settings import HOW, Settings
-from gristmill.shards.stage import Actor, BatchLimits
+from gristmill.shards.stage import GROUP, Actor, BatchLimits
 
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near duplicate"
-NONE_HERE = "no duplicates in this part"
+NONE_HERE = "nothing alike"
 
-PARTS = pa.schema([ID, pa.field("part", pa.int32())])
+MEETING = pa.field("meeting", pa.int64())  # a hash: of a record's key, or of a band of its signature
 FOUND_FIELDS = (
     pa.field("record", pa.string()),  # the later one
     pa.field("first", pa.string()),  # the one that it duplicates
     pa.field("similarity", pa.float32()),  # estimated Jaccard similarity; 1: equal words
     pa.field("near", pa.bool_()),
 )
-_BYTES = 400  # memory per record while a part is sorted, if one part holds all
-_BYTES_NEAR = 2600
+_BYTES = 150  # of a dealt row
+_BYTES_NEAR = 250  # of one with a signature
 
 
 class DuplicateSettings(Settings):
@@ -45,126 +51,116 @@ class DuplicateSettings(Settings):
     """The share of character 4-grams in common with an earlier record from which a record is rejected; ``null``: only
     equal records are."""
     memory: int = Field(1 << 30, gt=0, json_schema_extra=HOW)
-    """Memory of one part of the search, in bytes."""
+    """Memory of a worker that searches, in bytes."""
 
     def parts(self, records: int) -> int:
         """Return the number of parts for a search among so many records."""
-        return max(1, math.ceil(records * (_BYTES if self.near is None else _BYTES_NEAR) / self.memory))
+        row = _BYTES if self.near is None else _BYTES + minhash.BANDS * _BYTES_NEAR
+        return min(MOST_PARTS, max(1, math.ceil(records * row * SHARE / self.memory)))
 
 
-class SearchSettings(DuplicateSettings):
-    """A search in parts."""
+class Meet(Actor):
+    """Makes a row for the key of each record and, if ``near`` is given, for each band of its signature.
 
-    number: int = Field(ge=1)
-    """The number of parts."""
-
-
-class Search(Actor):
-    """Returns the records of each ``part`` (:data:`PARTS`) that duplicate an earlier one.
-
-    A record duplicates the first one with the same key or, if ``near`` is given, with an equal band and an estimated
-    similarity of at least ``near``. ``records``: the set to search.
+    The key's row has no ``signature``.
     """
+
+    name = "meet"
+    adds = (PARENT_ID, MEETING, pa.field(SIGNATURE.name, SIGNATURE.type))
+    batch = BatchLimits(4096)
+    fan_out = True
+    settings: DuplicateSettings
+
+    @classmethod
+    def contract(cls, settings: DuplicateSettings) -> Mapping[str, Any]:
+        """Return the columns that are read."""
+        columns = (KEY.name,) if settings.near is None else (KEY.name, SIGNATURE.name)
+        return {"columns": columns, "keeps": ()}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the rows of a batch's records, each record's one after the other."""
+        keys = batch[KEY.name].to_numpy().astype(np.int64).view(np.uint64)
+        meeting = (mixed(keys) & ~np.uint64(1))[:, None]  # even: a key; odd: a band
+        if self.settings.near is not None:
+            own = _signatures(batch[SIGNATURE.name])
+            meeting = np.concatenate([meeting, minhash.bands(own) | np.uint64(1)], axis=1)
+        each = meeting.shape[1]
+        record = np.repeat(np.arange(batch.num_rows), each)
+        place = np.tile(np.arange(each), batch.num_rows)
+        ids = batch["id"].take(record)
+        if self.settings.near is None:
+            signatures = pa.nulls(len(ids), SIGNATURE.type)
+        else:
+            signatures = batch[SIGNATURE.name].take(pa.array(record, mask=place == 0))
+        names = pc.binary_join_element_wise(ids, pa.array(place).cast(pa.string()), "#")
+        values = [names, ids, pa.array(meeting.ravel().view(np.int64)), signatures]
+        return pa.table(values, ["id", "parent_id", MEETING.name, SIGNATURE.name])
+
+
+class Search(Reducer):
+    """Returns the records of each group that duplicate its first one: all with its key and, if ``near`` is given, those
+    with an equal band and an estimated similarity of at least ``near``. Groups may be of any size."""
 
     name = "search"
     adds = FOUND_FIELDS
-    batch = BatchLimits(1)
-    fan_out = True
-    settings: SearchSettings
-
-    def __init__(self, settings: SearchSettings, records: str) -> None:
-        super().__init__(settings)
-        self._near, self._set = settings.near, open_sealed(records)
+    columns = ("id", PARENT_ID.name, SIGNATURE.name)
+    settings: DuplicateSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return a row for each duplicate found in the batch's parts."""
-        found = [self._search(row["id"], row["part"]) for row in batch.to_pylist()]
-        return pa.concat_tables(found)
+        """Return a row for each duplicate."""
+        starts = group_starts(batch)
+        leader = np.repeat(starts, np.diff(np.append(starts, batch.num_rows)))
+        later = np.flatnonzero(leader != np.arange(batch.num_rows))
+        found = self._alike(batch.take(later), batch.take(leader[later]))
+        alone = batch.take(starts).filter(pc.invert(pc.is_in(batch[GROUP.name].take(starts), found["parent_id"])))
+        return pa.concat_tables([found, _rejected(alone[GROUP.name])])
 
-    def _search(self, name: str, part: int) -> pa.Table:
-        meeting, at, signature = self._read(part)
-        order = np.lexsort((at, meeting))
-        meeting, at = meeting[order], at[order]
-        begins = np.flatnonzero(np.concatenate([[True], meeting[1:] != meeting[:-1]])) if len(meeting) else order
-        leader = np.repeat(begins, np.diff(np.append(begins, len(meeting))))
-        later = np.flatnonzero(leader != np.arange(len(meeting)))
-        first = at[leader[later]]
-        exact = meeting[later] % np.uint64(2) == 0
-        alike = np.ones(len(later), np.float32)
-        if signature is not None and len(later):
-            alike[~exact] = minhash.similarity(signature[order[later[~exact]]], signature[order[leader[later[~exact]]]])
-        kept = exact | (alike >= np.float32(self._near or 2.0))
-        later, first, exact, alike = at[later][kept], first[kept], exact[kept], alike[kept]
-        # One row per record: equal before near duplicates, then the most similar.
-        order = np.lexsort((first, -alike, ~exact, later))
-        later, first, exact, alike = later[order], first[order], exact[order], alike[order]
-        once = np.concatenate([[True], later[1:] != later[:-1]]) if len(later) else np.zeros(0, bool)
-        return self._table(name, part, later[once], first[once], exact[once], alike[once])
+    def large(self, group: LargeGroup) -> Iterator[pa.Table]:
+        """Yield the duplicates of a large group."""
+        first: pa.Table | None = None
+        some = False
+        for table in group:
+            if first is None:
+                first, table = table.slice(0, 1).combine_chunks(), table.slice(1)
+            found = self._alike(table, first.take(np.zeros(table.num_rows, np.int64)))
+            some = some or found.num_rows > 0
+            yield found
+        if not some:
+            yield _rejected(pa.array([group.name]))
 
-    def _read(self, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return the hashes of a part (even ones: keys), the position of each one's record, and its signature."""
-        columns = [KEY.name, SIGNATURE.name] if self._near is not None else [KEY.name]
-        meeting: list[np.ndarray] = []
-        at: list[np.ndarray] = []
-        signature: list[np.ndarray] = []
-        start = 0
-        for table in self._set.tables(columns):
-            keys = table[KEY.name].to_numpy().astype(np.int64).view(np.uint64)
-            numbers = (minhash.mixed(keys) & ~np.uint64(1))[:, None]
-            own = None
-            if self._near is not None:
-                whole = b"".join(table[SIGNATURE.name].to_pylist())
-                own = np.frombuffer(whole, np.uint16).reshape(-1, minhash.NUMBERS)
-                numbers = np.concatenate([numbers, minhash.bands(own) | np.uint64(1)], axis=1)
-            rows, columns_ = np.nonzero((numbers >> np.uint64(1)) % np.uint64(self.settings.number) == part)
-            meeting.append(numbers[rows, columns_])
-            at.append(start + rows)
-            if own is not None:
-                signature.append(own[rows])
-            start += table.num_rows
-        if not meeting:
-            return np.zeros(0, np.uint64), np.zeros(0, np.int64), None
-        return np.concatenate(meeting), np.concatenate(at), np.concatenate(signature) if signature else None
+    def _alike(self, later: pa.Table, first: pa.Table) -> pa.Table:
+        """Return those of some rows that duplicate the first one of their group, given beside them."""
+        exact = later[SIGNATURE.name].is_null().to_numpy()
+        alike = np.ones(len(exact), np.float32)
+        if not exact.all():
+            banded = pa.array(~exact)
+            own, other = (_signatures(rows[SIGNATURE.name].filter(banded)) for rows in (later, first))
+            alike[~exact] = minhash.similarity(own, other)
+        kept = pa.array(exact | (alike >= np.float32(self.settings.near or 2.0)))
+        values = [later["id"], later[GROUP.name], later[PARENT_ID.name], first[PARENT_ID.name], alike, ~exact]
+        found = pa.table(values, ["id", "parent_id", *(f.name for f in FOUND_FIELDS)]).filter(kept)
+        return found.append_column(_REASON, pa.nulls(found.num_rows, _REASON.type))
 
-    def _table(
-        self, name: str, part: int, later: np.ndarray, first: np.ndarray, exact: np.ndarray, alike: np.ndarray
-    ) -> pa.Table:
-        schema = pa.schema([ID, PARENT_ID, PARTS.field("part"), *FOUND_FIELDS, pa.field("reject_reason", pa.string())])
-        if not len(later):
-            row = {"id": name, "parent_id": name, "part": part, "reject_reason": NONE_HERE}
-            return pa.Table.from_pylist([row], schema=schema)
-        names = self._names(np.unique(np.concatenate([later, first])))
-        records, firsts = [names[n] for n in later.tolist()], [names[n] for n in first.tolist()]
-        columns: list[Any] = [
-            [f"{name}/{record}" for record in records],
-            [name] * len(records),
-            [part] * len(records),
-            records,
-            firsts,
-            alike,
-            ~exact,
-            pa.nulls(len(records), pa.string()),
-        ]
-        return pa.table([pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)], schema=schema)
 
-    def _names(self, places: np.ndarray) -> dict[int, str]:
-        """Return the ids of the records at these positions, by reading the set once more."""
-        out: dict[int, str] = {}
-        start = 0
-        for number, entry in enumerate(self._set.shards):
-            begin, end = np.searchsorted(places, [start, start + entry.rows])
-            if end > begin:
-                own = places[begin:end]
-                ids = self._set.read(number, ["id"])["id"].take(own - start).to_pylist()
-                out |= dict(zip(own.tolist(), ids, strict=True))
-            start += entry.rows
-        return out
+_REASON = pa.field("reject_reason", pa.string())
+_RESULT = pa.schema([pa.field("id", pa.string()), PARENT_ID, *FOUND_FIELDS, _REASON])
+
+
+def _rejected(groups: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the rows of groups without duplicates."""
+    nulls = [pa.nulls(len(groups), f.type) for f in FOUND_FIELDS]
+    return pa.table([groups, groups, *nulls, pa.array([NONE_HERE] * len(groups), pa.string())], schema=_RESULT)
+
+
+def _signatures(values: pa.ChunkedArray) -> np.ndarray:
+    """Return signatures as (N, 64) uint16."""
+    return np.frombuffer(b"".join(values.to_pylist()), np.uint16).reshape(-1, minhash.NUMBERS)
 
 
 class RejectFound(Actor):
     """Rejects the duplicates of a search (``found``); drops ``key`` and ``signature``.
 
-    Memory is 9 bytes per duplicate: digests of the ids.
+    Memory is 9 bytes for each time that a duplicate is found: digests of the ids.
     """
 
     name = "repeated"
@@ -178,8 +174,10 @@ class RejectFound(Actor):
             keys.append(_digests(table["record"].to_pylist()))
             near.append(np.asarray(table["near"].to_numpy(zero_copy_only=False), bool))
         whole, alike = np.concatenate(keys), np.concatenate(near)
-        order = np.lexsort((alike, whole))  # of a record found twice, its equal duplicate first
-        self._keys, self._near = whole[order], alike[order]
+        order = np.lexsort((alike, whole))  # of a record found several times, its equal duplicate first
+        whole, alike = whole[order], alike[order]
+        once = np.append(True, whole[1:] != whole[:-1])[: len(whole)]
+        self._keys, self._near = whole[once], alike[once]
 
     @classmethod
     def contract(cls, settings: DuplicateSettings) -> Mapping[str, Any]:

@@ -1,23 +1,25 @@
 """Distributed estimation of n-gram models: units of text are counted, and the counts are processed in parts.
 
-A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.text.ngram_counts.pair_code`). The
-data that one part or unit has for another is a column of its own, so that a reader fetches only that:
+A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.text.ngram_counts.pair_code`). What
+one part or unit has for another is a row with the number of that part, ``to``, by which rows are dealt and merged
+(:mod:`gristmill.shards.exchange`):
 
-1. ``CountUnit``: the n-grams of a unit, a column for each part.
+1. ``CountUnit``: the n-grams of a unit, a row for each part.
 2. ``MergeCounts``: a part's n-grams of all units, their adjusted counts, and those whose contexts are in other parts.
 3. ``totals``: discounts, unigrams and contexts of one word, over all parts.
 4. ``SumContexts``: a part's contexts, summed over all parts, and the replies to these.
 5. ``WriteLines``: a part's n-grams with their probabilities, as lines of the ARPA text.
 6. ``join``: the ARPA text.
 
-A worker holds one part or unit at a time; of the whole, only sums by word.
+What a part has for itself is in the row to itself. A worker holds one part or unit at a time; of the whole, only sums
+by word.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +33,16 @@ from gristmill.models.text.ngram import Level, NgramSettings, Summary, Totals
 from gristmill.models.text.ngram_counts import Counts, merge, part_of
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.exchange import MOST_PARTS
 from gristmill.shards.job import TrainContext
+from gristmill.shards.reducers import Reducer
 from gristmill.shards.stage import Actor, BatchLimits
 
 SLICE = pa.struct([(name, pa.int64()) for name in ("texts", "shard", "start", "stop")])
 UNIT_FIELDS = (pa.field("id", pa.string()), pa.field("slices", pa.list_(SLICE)))
-PART_FIELDS = (pa.field("id", pa.string()), pa.field("part", pa.int32()))
+TO = pa.field("to", pa.int32())  # the part that a row is for
 BINARY = pa.large_binary()
+_GRAMS, _REQUESTS, _REPLIES = (pa.field(name, BINARY) for name in ("grams", "requests", "replies"))
 _SUMMARY: dict[str, type[np.generic]] = {
     "seen": np.int64,
     "ends": np.uint32,
@@ -48,7 +53,6 @@ _SUMMARY: dict[str, type[np.generic]] = {
 _LEVEL: dict[str, type[np.generic]] = {"words": np.uint32, "counts": np.int64, "kept": np.bool_, "suffix": np.int64}
 _TOTALS = ("discounts", "probability", "denominator", "gamma")
 WORD_BYTES = 128  # of memory for each word counted
-MOST_PARTS = 4096
 
 
 class PartedNgramSettings(NgramSettings):
@@ -62,11 +66,6 @@ class UnitCountSettings(PartedNgramSettings, CountSettings, UnitTextSettings):
     """A model estimated in parts, the text of its units, and its counting."""
 
 
-def to_part(part: int) -> str:
-    """Return the name of the column of data for a part."""
-    return f"to_{part:04d}"
-
-
 def level_column(name: str, order: int) -> str:
     """Return the name of the column of one array of a part's n-grams of an order."""
     return f"{name}_{order}"
@@ -76,7 +75,11 @@ class CountUnit(Actor):
     """Counts the n-grams of units: slices of the shards of the texts ``texts_0``, ``texts_1``, ..."""
 
     name = "count"
+    columns = ("slices",)
+    keeps = ()
+    adds = (TO, _GRAMS)
     batch = BatchLimits(rows=1)
+    fan_out = True
     settings: UnitCountSettings
 
     def __init__(self, settings: UnitCountSettings, vocabulary: str, **texts: str) -> None:
@@ -84,64 +87,51 @@ class CountUnit(Actor):
         self.vocabulary = read_vocabulary(vocabulary)
         self.texts = UnitTexts(settings, texts)
 
-    @classmethod
-    def contract(cls, settings: PartedNgramSettings) -> Mapping[str, Any]:
-        """Return ``words``, ``sentences``, and the counts for each part."""
-        fields = (pa.field("words", pa.int64()), pa.field("sentences", pa.int64()))
-        return {"adds": (*fields, *(pa.field(to_part(part), BINARY) for part in range(settings.parts)))}
-
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with the counts of each unit."""
-        rows = [self._count(slices) for slices in batch["slices"].to_pylist()]
-        return _with_columns(batch, rows)
+        """Return a row for each part with the counts of each unit."""
+        schema = pa.schema([("id", pa.string()), ("parent_id", pa.string()), TO, _GRAMS])
+        return pa.Table.from_pylist([row for unit in batch.to_pylist() for row in self._count(**unit)], schema)
 
-    def _count(self, slices: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+    def _count(self, id: str, slices: Sequence[Mapping[str, int]]) -> Iterator[dict[str, Any]]:
         order, parts = self.settings.order, self.settings.parts
-        counts, words, sentences = counted(self.texts.read(slices), self.vocabulary, order, self.settings.at_once)
+        counts, _, _ = counted(self.texts.read(slices), self.vocabulary, order, self.settings.at_once)
         bounds = np.searchsorted(part_of(counts.codes, parts), np.arange(parts + 1))
-        row: dict[str, Any] = {"words": words, "sentences": sentences}
         for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            row[to_part(part)] = _packed(counts.grams[start:stop], counts.counts[start:stop])
-        return row
+            grams = _packed(counts.grams[start:stop], counts.counts[start:stop])
+            yield {"id": f"{id}/{part:04d}", "parent_id": id, TO.name: part, _GRAMS.name: grams}
 
 
-class MergeCounts(Actor):
-    """Merges the counts of a part and adjusts them."""
+class MergeCounts(Reducer):
+    """Merges the counts of a part and adjusts them: a row for each part, with the requests to it."""
 
     name = "merged"
-    batch = BatchLimits(rows=1)
+    columns = (_GRAMS.name,)
     settings: PartedNgramSettings
 
-    def __init__(self, settings: PartedNgramSettings, counts: str, vocabulary: str) -> None:
+    def __init__(self, settings: PartedNgramSettings, vocabulary: str) -> None:
         super().__init__(settings)
-        self.counts = open_sealed(counts)
         self.known = read_vocabulary(vocabulary).first_unknown
 
     @classmethod
     def contract(cls, settings: PartedNgramSettings) -> Mapping[str, Any]:
-        """Return the columns of a part's summary, of the requests to each part, and of its n-grams."""
-        names = [*_SUMMARY, *(to_part(part) for part in range(settings.parts))]
-        names += [level_column(name, size) for size in range(2, settings.order + 1) for name in _LEVEL]
-        return {"adds": tuple(pa.field(name, BINARY) for name in names)}
+        """Return the columns of the requests to a part, and of the part's own summary and n-grams."""
+        names = [level_column(name, size) for size in range(2, settings.order + 1) for name in _LEVEL]
+        return {"adds": (TO, _REQUESTS, *(pa.field(name, BINARY) for name in [*_SUMMARY, *names]))}
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with each part's summary, requests and n-grams."""
-        return _with_columns(batch, [self._merge(part) for part in batch["part"].to_pylist()])
-
-    def _merge(self, part: int) -> dict[str, Any]:
+    def group(self, name: str, tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a part."""
         order, parts = self.settings.order, self.settings.parts
-        runs = []
-        for value in _column(self.counts, to_part(part)):
-            grams, counts = _unpacked(value, (np.uint32, order), (np.int64, 1))
-            runs.append(Counts(grams, counts))
-        whole = merge(runs, order)
-        del runs
+        kinds = (np.uint32, order), (np.int64, 1)
+        whole = merge([Counts(*_unpacked(value, *kinds)) for value in _values(tables)], order)
         levels = ngram.adjust(whole, self.settings.thresholds, self.known)
         del whole
-        row: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         summary = ngram.summary(levels, self.known)
-        for name in _SUMMARY:
-            row[name] = _packed(getattr(summary, name))
+        for column in _SUMMARY:
+            own[column] = _packed(getattr(summary, column))
+        for level in levels:
+            for column in _LEVEL:
+                own[level_column(column, level.words.shape[1])] = _packed(getattr(level, column))
         asked = [ngram.requests(level, self.known) for level in levels[1:]]
         bounds = [ngram.bounds(one, parts) for one in asked]
         for owner in range(parts):
@@ -149,11 +139,7 @@ class MergeCounts(Actor):
             for one, at in zip(asked, bounds, strict=True):
                 some = slice(at[owner], at[owner + 1])
                 arrays += [one.words[some, :-1], one.counts[some], one.kept[some]]
-            row[to_part(owner)] = _framed(arrays)
-        for level in levels:
-            for name in _LEVEL:
-                row[level_column(name, level.words.shape[1])] = _packed(getattr(level, name))
-        return row
+            yield _message(name, owner, own) | {_REQUESTS.name: _framed(arrays)}
 
 
 def totals(settings: NgramSettings, context: TrainContext, *, merged: str, vocabulary: str) -> dict[str, Any]:
@@ -161,7 +147,7 @@ def totals(settings: NgramSettings, context: TrainContext, *, merged: str, vocab
 
     ``merged`` is the URL of the set of parts, ``vocabulary`` that of the vocabulary.
     """
-    summaries = (_summary(row) for row in _rows(open_sealed(merged), list(_SUMMARY)))
+    summaries = (_summary(row) for row in _own_rows(open_sealed(merged), list(_SUMMARY)))
     found = ngram.total(summaries, read_vocabulary(vocabulary), settings.order)
     return {"files": {f"{name}.npy": _npy(getattr(found, name)) for name in _TOTALS}}
 
@@ -179,36 +165,32 @@ def read_totals(url: str) -> Totals:
     return Totals(**arrays)
 
 
-class SumContexts(Actor):
+class SumContexts(Reducer):
     """Sums a part's contexts over all parts, and replies to each with the denominator and gamma of its n-grams'
     contexts."""
 
     name = "contexts"
-    batch = BatchLimits(rows=1)
-    settings: PartedNgramSettings
+    columns = (_REQUESTS.name,)
+    settings: NgramSettings
 
-    def __init__(self, settings: PartedNgramSettings, merged: str, totals: str) -> None:
+    def __init__(self, settings: NgramSettings, merged: str, totals: str) -> None:
         super().__init__(settings)
         self.merged = open_sealed(merged)
         self.discounts = read_totals(totals).discounts
 
     @classmethod
-    def contract(cls, settings: PartedNgramSettings) -> Mapping[str, Any]:
-        """Return the columns of a part's own back-offs and of the replies to each part."""
+    def contract(cls, settings: NgramSettings) -> Mapping[str, Any]:
+        """Return the columns of the replies to a part, and of the part's own back-offs."""
         names = [level_column("gamma", size) for size in range(2, settings.order)]
-        names += [to_part(part) for part in range(settings.parts)]
-        return {"adds": tuple(pa.field(name, BINARY) for name in names)}
+        return {"adds": (TO, _REPLIES, *(pa.field(name, BINARY) for name in names))}
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with each part's back-offs and replies."""
-        return _with_columns(batch, [self._sum(part) for part in batch["part"].to_pylist()])
-
-    def _sum(self, part: int) -> dict[str, Any]:
+    def group(self, name: str, tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
+        """Yield a part's replies to each."""
         order = self.settings.order
-        levels = read_levels(self.merged, part, order - 1)
+        levels = read_levels(self.merged, int(name), order - 1)
         sums = [np.zeros((len(level), ngram.SUMS), np.int64) for level in levels]
         places: list[list[np.ndarray]] = []
-        for value in _column(self.merged, to_part(part)):
+        for value in _values(tables):
             arrays, rows = _unframed(value), []
             for size, level in enumerate(levels, start=2):
                 words, counts, kept = arrays[3 * (size - 2) : 3 * (size - 1)]
@@ -217,20 +199,19 @@ class SumContexts(Actor):
                 rows.append(row.astype(np.uint32))
             places.append(rows)
         gammas = [ngram.gammas(sums[size - 2], self.discounts[size]) for size in range(2, order)]
-        made: dict[str, Any] = {level_column("gamma", size): _packed(gammas[size - 2]) for size in range(2, order)}
+        backoffs = {level_column("gamma", size): _packed(gammas[size - 2]) for size in range(2, order)}
         for asker, rows in enumerate(places):
             arrays = []
             for row, own, gamma in zip(rows, sums, gammas, strict=True):
                 arrays += [own[row, 0], gamma[row]]
-            made[to_part(asker)] = _framed(arrays)
-        return made
+            yield _message(name, asker, backoffs) | {_REPLIES.name: _framed(arrays)}
 
 
-class WriteLines(Actor):
+class WriteLines(Reducer):
     """Writes the lines of a part's n-grams."""
 
     name = "lines"
-    batch = BatchLimits(rows=1)
+    columns = (_REPLIES.name,)
     settings: NgramSettings
 
     def __init__(self, settings: NgramSettings, merged: str, contexts: str, totals: str, vocabulary: str) -> None:
@@ -247,16 +228,13 @@ class WriteLines(Actor):
         lines = (pa.field(name, BINARY) for name in names)
         return {"adds": (pa.field("grams", pa.list_(pa.int64())), *lines)}
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with each part's numbers of n-grams and lines."""
-        return _with_columns(batch, [self._write(part) for part in batch["part"].to_pylist()])
-
-    def _write(self, part: int) -> dict[str, Any]:
-        order = self.settings.order
+    def group(self, name: str, tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
+        """Yield a part's numbers of n-grams and lines."""
+        part, order = int(name), self.settings.order
         levels = read_levels(self.merged, part, order)
-        own = _row(self.contexts, part, [level_column("gamma", size) for size in range(2, order)])
+        own = _own_row(self.contexts, part, [level_column("gamma", size) for size in range(2, order)])
         backoffs = [_unpacked(own[name][0].as_buffer(), (np.float64, 1))[0] for name in own.column_names]
-        answers = [_unframed(value) for value in _column(self.contexts, to_part(part))]
+        answers = [_unframed(value) for value in _values(tables)]
         contexts = []
         for place in range(order - 2):
             denominators = [arrays[2 * place].view(np.int64) for arrays in answers]
@@ -266,7 +244,7 @@ class WriteLines(Actor):
         row: dict[str, Any] = {"grams": [len(grams) for grams in found]}
         for size, grams in enumerate(found, start=2):
             row[level_column("lines", size)] = b"".join(arpa.lines(self.names, grams))
-        return row
+        yield row
 
 
 def join(settings: NgramSettings, context: TrainContext, *, lines: str, totals: str, vocabulary: str) -> dict[str, Any]:
@@ -286,7 +264,7 @@ def join(settings: NgramSettings, context: TrainContext, *, lines: str, totals: 
         yield from arpa.lines(names, unigrams)
         for size in range(2, order + 1):
             yield arpa.section(size)
-            for value in _column(written, level_column("lines", size)):
+            for value in _values(_rows(written, [level_column("lines", size)])):
                 yield value.to_pybytes()
         yield arpa.END
 
@@ -297,7 +275,7 @@ def read_levels(merged: SealedSet, part: int, order: int) -> list[Level]:
     """Return a part's n-grams of the orders from 2."""
     levels = []
     for size in range(2, order + 1):
-        table = _row(merged, part, [level_column(name, size) for name in _LEVEL])
+        table = _own_row(merged, part, [level_column(name, size) for name in _LEVEL])
         kinds = [(kind, size if name == "words" else 1) for name, kind in _LEVEL.items()]
         arrays = [
             _unpacked(table[name][0].as_buffer(), kind)[0] for name, kind in zip(table.column_names, kinds, strict=True)
@@ -307,21 +285,35 @@ def read_levels(merged: SealedSet, part: int, order: int) -> list[Level]:
 
 
 def _rows(data: SealedSet, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield the rows of a set of units or parts in order; a requeued one has left an empty shard."""
+    """Yield the rows of each part in order; a requeued one has left an empty shard."""
     for place, shard in enumerate(data.shards):
         if shard.rows:
             yield data.read(place, columns)
 
 
-def _row(data: SealedSet, part: int, columns: list[str]) -> pa.Table:
-    """Return the row of a part."""
-    return data.read([place for place, shard in enumerate(data.shards) if shard.rows][part], columns)
+def _own_rows(data: SealedSet, columns: list[str]) -> Iterator[pa.Table]:
+    """Yield the row to itself of each part."""
+    for part, rows in enumerate(_rows(data, columns)):
+        yield rows.slice(part, 1)
 
 
-def _column(data: SealedSet, name: str) -> Iterator[pa.Buffer]:
-    """Yield the values of a binary column, row by row."""
-    for row in _rows(data, [name]):
-        yield row[name][0].as_buffer()
+def _own_row(data: SealedSet, part: int, columns: list[str]) -> pa.Table:
+    """Return the row to itself of a part; in the others, its columns are null."""
+    place = [place for place, shard in enumerate(data.shards) if shard.rows][part]
+    return data.read(place, columns).slice(part, 1)
+
+
+def _message(part: str, to: int, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part's row to a part; the one to itself has what it keeps."""
+    return {"id": f"{part}/{to:04d}", TO.name: to, **(own if to == int(part) else {})}
+
+
+def _values(tables: Iterable[pa.Table]) -> Iterator[pa.Buffer]:
+    """Yield the values of the tables' binary column, row by row."""
+    for table in tables:
+        (name,) = (f.name for f in table.schema if f.type == BINARY)
+        for value in table[name]:
+            yield value.as_buffer()
 
 
 def _packed(*arrays: np.ndarray) -> bytes:
@@ -357,11 +349,3 @@ def _npy(array: np.ndarray) -> bytes:
     out = io.BytesIO()
     np.save(out, array, allow_pickle=False)
     return out.getvalue()
-
-
-def _with_columns(batch: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        kind = BINARY if isinstance(values[0], bytes) else None
-        batch = batch.append_column(name, pa.array(values, kind))
-    return batch

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gristmill.shards.random import mixed
+
 NUMBERS = 64  # of a signature
 BANDS = 8
 _GRAM = 4  # characters
@@ -60,10 +62,3 @@ def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         (True, False)
     """
     return (one == other).mean(axis=1, dtype=np.float32)
-
-
-def mixed(values: np.ndarray) -> np.ndarray:
-    """Return hashed 64-bit numbers (the finaliser of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from gristmill.models.text.arpa import BOS, EOS, UNK
 from gristmill.shards.errors import UserError
+from gristmill.shards.random import mixed
 
 SPECIALS = (UNK, BOS, EOS)
 UNK_ID, BOS_ID, EOS_ID = range(3)
@@ -172,11 +173,8 @@ def packed(high: np.ndarray, low: np.ndarray) -> np.ndarray:
 
 
 def pair_code(before: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Return an evenly distributed 64-bit code of two words: the finaliser of SplitMix64, a bijection."""
-    x = packed(before, last) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """Return an evenly distributed 64-bit code of two words: a step of SplitMix64, a bijection."""
+    return mixed(packed(before, last) + np.uint64(0x9E3779B97F4A7C15))
 
 
 def part_of(codes: np.ndarray, parts: int) -> np.ndarray:

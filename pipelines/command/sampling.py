@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -314,9 +313,7 @@ class SampledRun(Run):
         """Return the approximate number of shards of a step."""
         if step.cut is None:
             return self.cuts.get(step.input.digest, 1)
-        rows = step.input.records * factor / step.cut.rows
-        seconds = step.input.total("duration") * factor / step.cut.seconds
-        return max(1, math.ceil(max(rows, seconds)))
+        return step.cut.number(step.input.records * factor, step.input.total("duration") * factor)
 
 
 def _content(value: Any) -> str:

@@ -9,14 +9,15 @@ import pyarrow as pa
 from pydantic import model_validator
 
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
-from gristmill.actors.text.near_duplicates import PARTS, DuplicateSettings, RejectFound, Search, SearchSettings
+from gristmill.actors.text.near_duplicates import MEETING, DuplicateSettings, Meet, RejectFound, Search
 from gristmill.actors.text.parsing import CleaningSettings, PairCleaningSettings, ParseText, TextParsingSettings
 from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.exchange import Deal, DealSettings, merge
 from gristmill.shards.index import Cut
-from gristmill.shards.stage import Stage
+from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
 
@@ -148,16 +149,12 @@ def _text_column(test: SealedSet) -> str:
 
 
 def unique(run: Run, parsed: SealedSet, name: str, settings: DuplicateSettings) -> SealedSet:
-    """Keep the first of equal (``key``) and of nearly equal (``signature``) records, in two passes."""
-    number = settings.parts(parsed.records)
-
-    def parts() -> Iterator[pa.Table]:
-        for part in range(number):
-            yield pa.Table.from_pylist([{"id": f"{part:05d}", "part": part}], schema=PARTS)
-
-    listed = run.source(f"parts_{name}", parts, {"parts": number})
-    search = SearchSettings(number=number, **dict(settings))
-    records = parsed.ref
-    found = run.step(Step(f"repeated_{name}", (Search.stage(search, records=records),), listed))
+    """Keep the first of equal (``key``) and of nearly equal (``signature``) records."""
+    dealing = DealSettings(
+        key=(MEETING.name,), parts=settings.parts(parsed.records), columns=("parent_id", "signature")
+    )
+    dealt = run.step(Step(f"dealt_{name}", (Meet.stage(settings), Deal.stage(dealing)), parsed))
+    search = Search.stage(settings, resources=Resources(memory=settings.memory))
+    found = run.step(merge(f"repeated_{name}", dealt, search))
     reject = RejectFound.stage(settings, found=found.ref)
     return run.step(Step(name, (reject,), parsed))

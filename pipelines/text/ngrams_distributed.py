@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from gristmill.actors.text import ngram_parts, ngram_trainer
 from gristmill.actors.text.ngram_parts import (
-    MOST_PARTS,
     WORD_BYTES,
     CountUnit,
     MergeCounts,
@@ -32,6 +31,7 @@ from gristmill.pipelines.text.ngrams import LanguageModelSettings, Texts, check_
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.exchange import MOST_PARTS, Deal, DealSettings, merge
 from gristmill.shards.index import Cut
 from gristmill.shards.job import TrainJob
 from gristmill.shards.stage import Resources, Stage
@@ -125,8 +125,8 @@ def train_ngrams_distributed(
     split = PartedNgramSettings(order=model.order, prune=model.prune, parts=parts)
     words = vocabulary.ref
 
-    def each_part(stage: Stage) -> SealedSet:
-        return _whole(run.step(Step(f"{name}_{stage.name}", (stage,), listed, cut=Cut(rows=1))))
+    def merged_by(stage: Stage, dealt: SealedSet, *then: Stage) -> SealedSet:
+        return _whole(run.step(merge(f"{name}_{stage.name}", dealt, stage, *then, max_quarantine=1.0)))
 
     given = _given_units(run, name, texts, settings.memory)
     wanted = UnitCountSettings(
@@ -138,32 +138,28 @@ def train_ngrams_distributed(
         at_once=max(1, settings.memory // (2 * WORD_BYTES)),
     )
     counting = _reading(CountUnit.stage(wanted, resources=resources, vocabulary=words), texts)
-    counts = _whole(run.step(Step(f"{name}_counts", (counting,), given, cut=Cut(rows=1))))
-    listed = run.source(f"{name}_parts", lambda: _part_tables(parts), {"parts": parts})
-    merged = each_part(MergeCounts.stage(split, resources=resources, counts=counts.ref, vocabulary=words))
+    dealing = DealSettings(key=(ngram_parts.TO.name,), parts=parts, hashed=False)
+    deal = Deal.stage(dealing, resources=resources)
+    counts = _whole(run.step(Step(f"{name}_counts", (counting, deal), given, cut=Cut(rows=1))))
+    merged = merged_by(MergeCounts.stage(split, resources=resources, vocabulary=words), counts, deal)
     read = {"merged": merged, "vocabulary": vocabulary}
-    summing = TrainJob(f"{name}_totals", loop=ngram_parts.totals, settings=model, inputs=read, stepwise=False)
-    totals = run.train([summing])[0]
-    contexts = each_part(SumContexts.stage(split, resources=resources, merged=merged.ref, totals=totals.ref))
-    writing = WriteLines.stage(
-        model,
-        resources=resources,
-        merged=merged.ref,
-        totals=totals.ref,
-        contexts=contexts.ref,
-        vocabulary=words,
-    )
-    lines = each_part(writing)
+    job = TrainJob(f"{name}_totals", loop=ngram_parts.totals, settings=model, inputs=read, stepwise=False)
+    totals = run.train([job])[0]
+    summing = SumContexts.stage(model, resources=resources, merged=merged.ref, totals=totals.ref)
+    contexts = merged_by(summing, merged, deal)
+    refs = {"merged": merged.ref, "totals": totals.ref, "contexts": contexts.ref, "vocabulary": words}
+    lines = merged_by(replace(WriteLines.stage(model, resources=resources), artifacts=refs), contexts)
     read = {"lines": lines, "totals": totals, "vocabulary": vocabulary}
     return run.train([TrainJob(name, loop=ngram_parts.join, settings=model, inputs=read, stepwise=False)])[0]
 
 
 def _whole(made: SealedSet) -> SealedSet:
     """Check that no part is missing, which would change the model."""
-    if made.seal["quarantined"]:
+    failed = sum(file.rows for file in made.side("quarantine"))
+    if failed:
         why = ", ".join(made.seal["errors"])
         raise UserError(
-            f"{made.name}: {made.seal['quarantined']} of {made.seal['records_in']} parts failed ({why}); "
+            f"{made.name}: {failed} of its units or parts failed ({why}); "
             "give n-grams more memory, or run `gristmill requeue` once the cause is fixed"
         )
     return made
@@ -220,8 +216,3 @@ def _units(texts: Texts, size: int) -> Iterator[list[_Slice]]:
 def _unit_tables(units: list[list[_Slice]]) -> Iterator[pa.Table]:
     rows = [{"id": f"unit-{n:06d}", "slices": [vars(one) for one in unit]} for n, unit in enumerate(units)]
     yield pa.Table.from_pylist(rows, pa.schema(ngram_parts.UNIT_FIELDS))
-
-
-def _part_tables(parts: int) -> Iterator[pa.Table]:
-    rows = [{"id": f"part-{part:04d}", "part": part} for part in range(parts)]
-    yield pa.Table.from_pylist(rows, pa.schema(ngram_parts.PART_FIELDS))

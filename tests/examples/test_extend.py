@@ -91,6 +91,16 @@ def test_the_script_uses_them_from_python(
     assert "'text': 'lights on in the hall', 'words': 5}] {'too_short: fewer than 4 words': 1}" in printed
 
 
+def test_rows_are_grouped_by_key(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(place))
+    runpy.run_path(str(place / "sessions.py"), run_name="__main__")
+    dialogues, spoken = capsys.readouterr().out.splitlines()
+    assert dialogues == "[{'id': 's1', 'records': 3, 'dialogue': 'which one? / yes, the lamp / done'}]"
+    assert spoken == "[{'id': 'ann', 'records': 2, 'words': 4}, {'id': 'bob', 'records': 2, 'words': 3}]"
+
+
 def test_a_training_that_resumes_gives_the_same_model(place: Path) -> None:
     assert call("run", place / "domains.yaml", "seeds=[0]", "-q").exit_code == 0
     from lab.linear import LinearTraining, train

@@ -75,8 +75,9 @@ def test_duplicates_are_rejected_and_the_first_is_kept(tmp_path: Path, prepare: 
     assert sources(made) == ["Yes", LONG, "no", "yes"]
     assert made.seal["reasons"] == {"repeated: duplicate": 1, "repeated: near duplicate": 1}
     (found,) = [open_sealed(trace.url) for trace in run.trace if trace.name == "repeated_pairs"]
-    duplicates = [(row["record"], row["first"], row["near"]) for row in rows(found)]
-    assert duplicates == [("a.tsv/a.tsv#4", "a.tsv/a.tsv#1", False), ("a.tsv/a.tsv#5", "a.tsv/a.tsv#2", True)]
+    duplicates = {(row["record"], row["first"], row["near"]) for row in rows(found)}
+    yes, long = ("a.tsv/a.tsv#4", "a.tsv/a.tsv#1"), ("a.tsv/a.tsv#5", "a.tsv/a.tsv#2")
+    assert duplicates == {(*yes, False), (*yes, True), (*long, True)}  # equal words have equal bands too
     assert sources(prepare(places=place, near=None)) == ["Yes", LONG, "no", LONG.replace("old", "oldest"), "yes"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -112,7 +113,7 @@ def test_memory_decides_the_parts(tmp_path: Path, texts: list[tuple[SealedSet, s
     for memory in (1 << 24, 1 << 19):
         settings = SETTINGS.model_copy(update={"memory": memory})
         found[memory] = train_ngrams_distributed(run, "lm", texts, vocabulary, settings).digest
-    parts = [trace.records for trace in run.trace if trace.name == "lm_parts"]
+    parts = [trace.summary["shards"] for trace in run.trace if trace.name == "lm_merged"]
     assert parts[0] < parts[1]
     assert len(set(found.values())) == 1
 
@@ -121,16 +122,16 @@ def test_a_failed_part_is_reported(
     tmp_path: Path, texts: list[tuple[SealedSet, str]], vocabulary: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step continues without one failed record; a model must not."""
-    merge = MergeCounts._merge
+    merge = MergeCounts.group
 
-    def broken(self: MergeCounts, part: int) -> dict:
-        if part == 1:
+    def broken(self: MergeCounts, name: str, tables: Iterator[pa.Table]) -> Iterator[dict]:
+        if name == "1":
             raise MemoryError("no more")
-        return merge(self, part)
+        return merge(self, name, tables)
 
-    monkeypatch.setattr(MergeCounts, "_merge", broken)
+    monkeypatch.setattr(MergeCounts, "group", broken)
     run = Run(str(tmp_path), InProcessRunner())
-    with pytest.raises(UserError, match=r"lm_merged: 1 of 3 parts failed \(merged: MemoryError: no more\)"):
+    with pytest.raises(UserError, match=r"lm_merged: 1 of its units or parts failed \(merged: MemoryError: no more\)"):
         train_ngrams_distributed(run, "lm", texts, vocabulary, SETTINGS, parts=3)
     monkeypatch.undo()
     mended = train_ngrams_distributed(
