@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gristmill.actors.training.ahead import ahead
 from gristmill.actors.training.averages import chosen_by
 from gristmill.actors.training.checkpoint import buffers, pack, unpack
-from gristmill.actors.training.exchange import exchange_of
+from gristmill.actors.training.communication import communication_of
 from gristmill.actors.training.settings import LoopSettings
 from gristmill.actors.training.training import Training, groups
 from gristmill.models.optimisers import load_state_tensors, state_tensors
@@ -81,8 +81,8 @@ class _Loop:
         )
         self.held_out = training.held_out()
         self._check()
-        self.exchange = exchange_of(settings, context, self.module, self.weights, self.optimiser)
-        self.network = self.exchange.network.train()
+        self.communication = communication_of(settings, context, self.module, self.weights, self.optimiser)
+        self.network = self.communication.network.train()
         self.curves: list[dict[str, Any]] = []
         self.done = 0
         self.counts = [0, 0]  # steps without a finite gradient: all, and the last in a row
@@ -153,7 +153,7 @@ class _Loop:
         torch.manual_seed(seed)
         if not place.part:
             self.optimiser.zero_grad(set_to_none=True)
-        with self.exchange.held_back() if place.part + 1 < parts else nullcontext():
+        with self.communication.held_back() if place.part + 1 < parts else nullcontext():
             with self.half:
                 output = self.training.forward(self.network, batch, place.phase, seed)
             made = {one.name: one(output, batch) for one in phase.objectives}
@@ -184,7 +184,7 @@ class _Loop:
         last = step == steps
         ended = last or step % epoch_steps == 0
         evaluated = ended and bool(self.held_out)
-        equal = self.exchange.stepped(self.done, end=evaluated or self.done == self.total, counts=self.counts)
+        equal = self.communication.stepped(self.done, end=evaluated or self.done == self.total, counts=self.counts)
         if equal:
             self._endure(place)
         if ended and phase + 1 == len(self.phases):
@@ -250,7 +250,7 @@ class _Loop:
         parts = {
             "model": {**self.trained, **buffers(self.module)},
             "chosen": self.chosen.held,
-            "exchange": self.exchange.tensors(),
+            "communication": self.communication.tensors(),
         }
         if self.context.rank != 0:
             return None
@@ -261,7 +261,7 @@ class _Loop:
         data = self.context.resume()
         if data is None:
             return
-        parts, state, written = unpack(data, self.device, ("model", "chosen", "exchange"))
+        parts, state, written = unpack(data, self.device, ("model", "chosen", "communication"))
         held = {**self.trained, **buffers(self.module)}
         if {n: v.shape for n, v in held.items()} != {n: v.shape for n, v in parts["model"].items()}:
             raise UserError("checkpoint to resume from: belongs to another training")
@@ -269,7 +269,7 @@ class _Loop:
             for name, value in held.items():
                 value.copy_(parts["model"][name])
         self.chosen.held, self.chosen.state = parts["chosen"], written["chosen"]
-        self.exchange.load(parts["exchange"])
+        self.communication.load(parts["communication"])
         load_state_tensors(self.optimiser, state)
         self.done, self.counts, self.curves = written["done"], written["counts"], written["curves"]
 

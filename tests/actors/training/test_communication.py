@@ -1,4 +1,4 @@
-"""What two ranks exchange: averaged gradients, compressed ones, and blocks, each resumed to the bit."""
+"""Communication of two ranks: averaged gradients, compressed ones, and blocks, each resumed to the bit."""
 
 from __future__ import annotations
 
@@ -75,21 +75,21 @@ def alone(rank: int, count: int, url: str) -> list[bytes]:
     for one in range(count):
         context = RankContext(f"{url}/{rank}{one}", one, count)
         training = Toy(Schedule(steps=4, lr=3e-2))
-        # A block that is longer than the training, and no exchange at its end.
-        found.append(_without_exchange(training, context))
+        # A block that is longer than the training, and no communication at its end.
+        found.append(_without_communication(training, context))
     return found
 
 
-def _without_exchange(training: Toy, context: RankContext) -> bytes:
-    from gristmill.actors.training import exchange
+def _without_communication(training: Toy, context: RankContext) -> bytes:
+    from gristmill.actors.training import communication
 
-    mean, reduce = exchange.Blocks._mean, torch.distributed.all_reduce
-    exchange.Blocks._mean = lambda self, value: value  # type: ignore[method-assign]
+    mean, reduce = communication.Blocks._mean, torch.distributed.all_reduce
+    communication.Blocks._mean = lambda self, value: value  # type: ignore[method-assign]
     torch.distributed.all_reduce = lambda *_: None
     try:
         run_training(training, LoopSettings(blocks={"steps": 99, "momentum": 0.0, "nesterov": False}), context)
     finally:
-        exchange.Blocks._mean, torch.distributed.all_reduce = mean, reduce  # type: ignore[method-assign]
+        communication.Blocks._mean, torch.distributed.all_reduce = mean, reduce  # type: ignore[method-assign]
     return training.files()["toy.safetensors"]
 
 

@@ -182,14 +182,14 @@ class Blocks(Gradients):
                 value.copy_(tensors[f"{kind}.{name}"])
 
 
-def exchange_of(
+def communication_of(
     settings: LoopSettings,
     context: TrainContext,
     module: nn.Module,
     weights: Mapping[str, Tensor],
     optimiser: Optimizer,
 ) -> Gradients:
-    """Return the exchange that the settings choose.
+    """Return the communication that the settings choose.
 
     Raises:
         UserError: it is one of several ranks, and there is one.
