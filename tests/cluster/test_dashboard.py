@@ -72,6 +72,7 @@ def signed_in(watched_cluster: Watched) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_the_job_page(chromium: str, signed_in: str, tmp_path: Path) -> None:
     text = show(chromium, f"{signed_in}/#/jobs", tmp_path, "jobs")
     assert "tests.cluster.watched_driver" in text

@@ -145,6 +145,7 @@ def test_record_that_kills_its_worker_costs_one_record(tmp_path: Path, source: S
     assert not list((tmp_path / "out").rglob("attempts/*")), "marks of work that was done are left"
 
 
+@pytest.mark.slow
 def test_killed_node_is_made_good(tmp_path: Path, source: SealedSet, digest: str) -> None:
     command = [sys.executable, "-m", "tests.fault.node_loss", source.url, str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)

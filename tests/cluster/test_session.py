@@ -51,13 +51,16 @@ print(before == AuthenticationMode.TOKEN, get_authentication_mode() == Authentic
     assert (done.stdout.split(), done.stderr, done.returncode) == (["False", "True"], "", 0)
 
 
-def test_processes_of_a_local_ray_ask_its_own_dashboard_and_take_the_systems_allocator(tmp_path: Path) -> None:
-    """Not the cluster that was last started on the machine, nor the one to which the user submits jobs."""
+def test_a_local_ray_is_its_own_and_listens_on_loopback_only(tmp_path: Path) -> None:
+    """Its processes ask its dashboard (not that of the cluster that was last started on the machine, nor of the one to
+    which the user submits jobs), take the system's allocator, and spill to the given folder."""
     pytest.importorskip("ray")
     code = """
-import os
+import json, os, psutil, sys, threading
 from pathlib import Path
 from gristmill.cluster import session
+from gristmill.cluster.ray_runner import RayRunner
+from tests.fault.train_loops import walking
 session.start(1)
 import ray
 def nodes():
@@ -66,40 +69,7 @@ def nodes():
     return [node.node_id for node in list_nodes(timeout=20)], pyarrow.default_memory_pool().backend_name
 here = ray.get_runtime_context().get_node_id()
 assert Path(os.environ["RAY_TMPDIR"], "ray", "ray_current_cluster").read_text() == "127.0.0.1:1"
-print(ray.get(ray.remote(nodes).remote()) == ([here], "system"), os.environ["RAY_API_SERVER_ADDRESS"])
-session.stop()
-"""
-    folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
-    (folder / "ray").mkdir()
-    (folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder), session.DASHBOARD: "http://127.0.0.1:2"}
-    try:
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    assert done.stdout.split() == ["True", "http://127.0.0.1:2"], done.stderr
-
-
-def test_the_dashboard_takes_the_next_port_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken = server.getsockname()[1]
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            free = other.getsockname()[1]
-        monkeypatch.setattr(session, "DASHBOARD_PORTS", [taken, free])
-        assert session._dashboard_port() == free
-        monkeypatch.setattr(session, "DASHBOARD_PORTS", [taken])
-        assert session._dashboard_port() != taken
-
-
-def test_a_local_ray_listens_on_loopback_only_and_spills_to_the_given_folder(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    code = """
-import json, os, psutil, sys, threading
-from gristmill.cluster import session
-from gristmill.cluster.ray_runner import RayRunner
-from tests.fault.train_loops import walking
-session.start(1)
+asked = ray.get(ray.remote(nodes).remote()) == ([here], "system")
 me = psutil.Process()
 found = set()
 training = threading.Thread(target=RayRunner(1).train, args=([(walking("walk", seconds=0.5), sys.argv[1])],))
@@ -113,18 +83,38 @@ while training.is_alive():
     training.join(1.0)
 assert os.path.exists(sys.argv[1] + "/artifact.json"), "nothing was trained"
 raylet = next(p for p in me.children(recursive=True) if p.name() == "raylet")
-print(json.dumps([sorted(found), " ".join(raylet.cmdline()), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" in os.environ]))
+kept = [os.environ.get(name) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")]
+print(json.dumps([asked, sorted(found), " ".join(raylet.cmdline()), kept]))
 session.stop()
 """
+    folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
+    (folder / "ray").mkdir()
+    (folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"PYTHONPATH": str(session.ROOT), session.SPILL: str(tmp_path / "spill")}
+    env |= {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder), session.DASHBOARD: "http://127.0.0.1:2"}
+    env |= {session.SPILL: str(tmp_path / "spill")}
     command = [sys.executable, "-c", code, str(tmp_path / "model")]
-    made = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+    try:
+        made = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     assert made.returncode == 0, made.stderr
-    found, raylet, leaked = json.loads(made.stdout.splitlines()[-1])
+    asked, found, raylet, kept = json.loads(made.stdout.splitlines()[-1])
+    assert asked
     assert {ip.removeprefix("::ffff:") for ip in found} == {"127.0.0.1"}
     assert str(tmp_path / "spill") in raylet
-    assert not leaked
+    assert kept == ["http://127.0.0.1:2", None], "the environment of this process was changed"
+
+
+def test_the_dashboard_takes_the_next_port_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            free = other.getsockname()[1]
+        monkeypatch.setattr(session, "DASHBOARD_PORTS", [taken, free])
+        assert session._dashboard_port() == free
+        monkeypatch.setattr(session, "DASHBOARD_PORTS", [taken])
+        assert session._dashboard_port() != taken
 
 
 def test_an_invalid_spill_folder_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_in_process(proxy: CountingProxy, bucket: str) -> None:
     check(requests_of_steps(proxy, f"{bucket}/inprocess", InProcessRunner()))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_on_ray(proxy: CountingProxy, bucket: str) -> None:
     """In a process of its own, whose workers go through the proxy too."""

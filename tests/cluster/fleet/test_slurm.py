@@ -142,6 +142,7 @@ def test_a_token_that_others_may_read_is_refused(
     assert "expected a file of mode 0600" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_head_and_a_worker_that_comes_back(settings: dict[str, Any], job: dict[str, str], tmp_path: Path) -> None:
     if shutil.which("bash") is None:
         pytest.skip("bash is not installed")

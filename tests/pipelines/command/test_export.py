@@ -219,10 +219,8 @@ def test_on_object_storage_it_has_the_same_bytes(
 # --- the laws
 
 
-@pytest.mark.parametrize(
-    "form",
-    [pytest.param("huggingface", marks=pytest.mark.slow), pytest.param("nemo", marks=pytest.mark.slow), "webdataset"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
 def test_ray_gives_the_same_bytes(speech: SealedSet, tmp_path: Path, form: str) -> None:
     pytest.importorskip("ray")
     export_set(speech.url, form, str(tmp_path / "here"), settings=HERE)

@@ -32,13 +32,13 @@ def run(config, run):
 
 
 def begun(folder: Path, ignored: tuple[signal.Signals, ...] = ()) -> subprocess.Popen[str]:
-    """Start a run that takes long, and as long again to leave; signals are ignored as under ``nohup``."""
+    """Start a run that takes long, and as long again to leave; ``ignored`` signals are so as under ``nohup``."""
     (folder / "slow.py").write_text(RECIPE)
     (folder / "slow.yaml").write_text(f"recipe: slow\nout: {folder / 'out'}\nrunner: inprocess\n")
 
     def ignore() -> None:
-        for number in ignored:
-            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):  # whatever those of the tests' own process are
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
     run = subprocess.Popen(
         [sys.executable, "-m", "gristmill", "run", str(folder / "slow.yaml")],

@@ -104,6 +104,7 @@ def test_a_stopped_job_resumes_when_submitted_again(head: Head, tiny: Path, tmp_
     assert not list((tmp_path / "out").glob(".lease/*"))
 
 
+@pytest.mark.slow
 def test_the_users_own_code_is_uploaded(head: Head, tmp_path: Path) -> None:
     place, elsewhere = written(tmp_path), tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -83,6 +83,7 @@ def check(counts: Counter[str], out: str) -> None:
     assert counts["GetObject"] + counts["HeadObject"] <= 12 * shards + 10 * sets, (counts, shards, sets)
 
 
+@pytest.mark.slow
 def test_same_bytes_and_few_requests(proxy: CountingProxy, bucket: str, local: set[tuple[str, str]]) -> None:
     out = f"{bucket}/whole"
     begun = len(proxy.requests)
