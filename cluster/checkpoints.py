@@ -61,9 +61,9 @@ class Checkpoints:
         """Write a point of the curves for those who look at the run, unless the last note is fresh."""
         if time.monotonic() - self.noted >= NOTE_EVERY and "step" in metrics:
             self.noted = time.monotonic()
-            told = {name: float(metrics[name]) for name in ("step", "steps", "loss") if name in metrics}
-            told |= {"at": time.time(), "steps_per_second": float(metrics.get("steps_per_second", 0.0))}
-            store.write_bytes(store.join(self.url, PROGRESS), canonical.dumps(told))
+            written = {name: float(metrics[name]) for name in ("step", "steps", "loss") if name in metrics}
+            written |= {"at": time.time(), "steps_per_second": float(metrics.get("steps_per_second", 0.0))}
+            store.write_bytes(store.join(self.url, PROGRESS), canonical.dumps(written))
 
     @staticmethod
     def _whole(name: str, data: bytes | None) -> bool:

@@ -300,9 +300,9 @@ def _shards(one: SetStatus) -> str:
 def _training(name: str, url: str) -> SetStatus:
     """Return the state of a training, by the point of its curves that it wrote last; none in its first seconds."""
     try:
-        told = json.loads(checked.present(join(url, CHECKPOINTS, PROGRESS)) or b"{}")
-        last, rate = float(told["at"]), float(told["steps_per_second"]) or None
-        done, total, loss = int(told["step"]) + 1, told.get("steps"), told.get("loss")
+        written = json.loads(checked.present(join(url, CHECKPOINTS, PROGRESS)) or b"{}")
+        last, rate = float(written["at"]), float(written["steps_per_second"]) or None
+        done, total, loss = int(written["step"]) + 1, written.get("steps"), written.get("loss")
     except (KeyError, TypeError, ValueError):
         return SetStatus(name, url, "training")
     left = (total - done) / rate if total and rate else None
