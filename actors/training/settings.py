@@ -35,7 +35,7 @@ class Schedule(Settings):
     @model_validator(mode="after")
     def _lasts(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("the length is not right; expected either epochs or steps, and null for the other")
+            raise ValueError("epochs and steps: expected one of them, and null for the other")
         return self
 
     def length(self, epoch_steps: int) -> int:

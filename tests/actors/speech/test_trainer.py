@@ -127,8 +127,8 @@ def test_phases_that_the_data_do_not_serve_are_refused(sets, context, given, mes
     ("given", "message"),
     [
         (phase("ctk", steps=1), "ctk_weight"),
-        (phase("ctc"), "either epochs or steps"),
-        (phase("ctc", steps=1, epochs=1), "either epochs or steps"),
+        (phase("ctc"), "epochs and steps: expected one of them"),
+        (phase("ctc", steps=1, epochs=1), "epochs and steps: expected one of them"),
         (phase("ctc", steps=1, rate=1), "rate"),
         (phase("ctc", steps=1) | {"ctc_weight": 0}, "all weights are 0"),
     ],

@@ -211,8 +211,8 @@ def test_values_on_both_sides_are_trained_as_marks(pairs):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"epochs": None}, "either epochs or steps"),
-        ({"steps": 3}, "either epochs or steps"),
+        ({"epochs": None}, "epochs and steps: expected one of them"),
+        ({"steps": 3}, "epochs and steps: expected one of them"),
         ({"lr": -1}, "greater than 0"),
         ({"learning_rate": 1}, "learning_rate"),
         ({"model": {"width": 3}}, "width"),

@@ -30,7 +30,7 @@ WRONG = {
     "share": ("systems.specaugment.time_share=2", "expected less than or equal to 1"),
     "halves": ("systems.model.dim=33", "systems.model: dim 33 is not right; expected an even number"),
     "heads": ("systems.model={encoder: conformer, dim: 20}", "expected a multiple of twice the heads, 8"),
-    "no length": ("systems.student.epochs=null", "systems.student: the length is not right; expected either epochs"),
+    "no length": ("systems.student.epochs=null", "systems.student: epochs and steps: expected one of them"),
     "k of the sweep": ("sweep.k=[1,41]", "expected less than or equal to 40"),
     "kernel": (
         "systems.model={encoder: conformer, dim: 64, kernel: 4}",
@@ -80,8 +80,10 @@ def test_gold_text_comes_last_beside_the_soft_labels(tmp_path: Path) -> None:
     given = training(made.student(data))
     soft, gold = given.phases
     assert given.ema == 0.5
-    assert (soft.weights, soft.sources, soft.schedule.epochs) == ({"soft": 1.0}, None, 3)
-    assert (gold.weights, gold.sources, gold.schedule.lr) == ({"soft": 1.0, "ctc": 0.3}, ("gold",), 1e-5)
+    assert (soft.soft_weight, soft.ctc_weight, soft.mwer_weight) == (1.0, 0.0, 0.0)
+    assert (gold.soft_weight, gold.ctc_weight, gold.mwer_weight) == (1.0, 0.3, 0.0)
+    assert (soft.sources, soft.schedule.epochs) == (None, 3)
+    assert (gold.sources, gold.schedule.lr) == (("gold",), 1e-5)
     assert soft.soft == gold.soft == SoftTargetSettings(k=5, temperature=4.0), "k is at most the vocabulary"
     cells = [made.sweep_cell(data, k, 2.0, 1) for k in (4, 5, 40)]
     assert [training(cell).phases[0].soft.k for cell in cells] == [4, 5, 5]
