@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,6 +24,18 @@ class TrainingObjective(Protocol):
     def __call__(self, output: Any, batch: Any) -> Tensor | None:
         """Return the weighted loss (scalar) of what the network made of a batch; ``None`` if it does not apply."""
         ...
+
+
+@dataclass(frozen=True)
+class PlainObjective:
+    """An objective that is a function of output and batch, without settings and weight."""
+
+    name: str
+    loss: Callable[[Any, Any], Tensor]
+
+    def __call__(self, output: Any, batch: Any) -> Tensor:
+        """Return the loss of a batch."""
+        return self.loss(output, batch)
 
 
 @dataclass(frozen=True)
