@@ -11,8 +11,8 @@ many records the group has. The plan has each dealt row in one part, so an audit
 
 A worker holds about :data:`gristmill.shards.merging.MEMORY` of a part, or the memory that the reducer's stage asks for.
 What is more is sorted on this machine's disk, and one group that is larger is given to its reducer a table at a time.
-Beside that a worker holds its shard's compressed bytes, and a merge's plan, which the driver holds, has an entry for
-each part of each dealt shard.
+Beside that a worker holds its shard's compressed bytes, the rows of its part in one dealt shard, and what its reducer
+rejects; and a merge's plan, which the driver holds, has an entry for each part of each dealt shard.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pydantic import Field
 
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
-from gristmill.shards.index import ByPart
+from gristmill.shards.index import ByPart, Slice
 from gristmill.shards.merging import MEMORY, SHARE
 from gristmill.shards.random import mixed
 from gristmill.shards.settings import Settings
@@ -163,12 +163,18 @@ def parts_of(dealt: SealedSet) -> int:
     return int(number)
 
 
-def read_part(dealt: SealedSet, part: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the rows of a part, shard by shard."""
-    for place, spec in enumerate(ByPart(parts=parts_of(dealt)).shards(dealt)):
-        if place == part:
-            for one in spec.slices:
-                yield one.read_apart(columns)
+class Parts:
+    """The parts of a dealt set, to be read one by one; where each shard's begin is found once."""
+
+    def __init__(self, dealt: SealedSet) -> None:
+        self._url, self._ends = dealt.url, list(ByPart(parts=parts_of(dealt)).ends(dealt))
+
+    def read(self, part: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the rows of a part, shard by shard."""
+        for entry, ends in self._ends:
+            start, stop = ends[part : part + 2].tolist()
+            if stop > start:
+                yield Slice(self._url, entry, start, stop).read_apart(columns)
 
 
 def count_parts(data: SealedSet, columns: Sequence[str], memory: int = MEMORY) -> int:

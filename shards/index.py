@@ -49,17 +49,21 @@ class ByPart(Settings):
     def shards(self, source: SealedSet) -> Iterator[ShardSpec]:
         """Plan the shards of a set; reads its column ``part``, a few source shards at a time."""
         slices: list[list[Slice]] = [[] for _ in range(self.parts)]
-
-        def bounds(entry: ShardEntry) -> tuple[ShardEntry, list[int]]:
-            part = read_table(source.url, entry, [PART.name])[PART.name].to_numpy()
-            return entry, np.searchsorted(part, np.arange(self.parts + 1)).tolist()
-
-        for entry, ends in read_ahead(bounds, source.shards):
-            for part, (start, stop) in enumerate(itertools.pairwise(ends)):
+        for entry, ends in self.ends(source):
+            for part, (start, stop) in enumerate(itertools.pairwise(ends.tolist())):
                 if stop > start:
                     slices[part].append(Slice(source.url, entry, start, stop))
         for part, own in enumerate(slices):
             yield ShardSpec(f"{part:06d}", tuple(own), sum(one.rows for one in own))
+
+    def ends(self, source: SealedSet) -> Iterator[tuple[ShardEntry, np.ndarray]]:
+        """Yield each shard of a set, and the rows where its parts begin and the last one ends, (parts + 1,)."""
+
+        def found(entry: ShardEntry) -> tuple[ShardEntry, np.ndarray]:
+            part = read_table(source.url, entry, [PART.name])[PART.name].to_numpy()
+            return entry, np.searchsorted(part, np.arange(self.parts + 1)).astype(np.int32)
+
+        yield from read_ahead(found, source.shards)
 
     def number(self, records: float, seconds: float) -> int:
         """Return the number of shards."""

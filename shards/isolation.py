@@ -11,12 +11,16 @@ import multiprocessing
 import pickle
 import signal
 import uuid
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from gristmill.shards import store
+from gristmill.shards.runs import LargeGroup
+from gristmill.shards.scratch import scratch
 from gristmill.shards.stage import BatchFunction, Stage
 
 ATTEMPTS = 2  # at a shard, by restarted workers, before its actors are isolated
@@ -41,17 +45,37 @@ class IsolatedActor:
         Raises:
             ProcessDied: the process ended instead of answering.
         """
+        return pa.ipc.open_stream(self._answer(b"", _to_bytes(batch))).read_all()
+
+    def large(self, group: LargeGroup) -> Iterator[pa.Table]:
+        """Yield what a reducer gives for a group that is larger than memory: both go through files.
+
+        Raises:
+            ProcessDied: as above.
+        """
+        with scratch() as folder:
+            with pa.ipc.new_stream(str(folder / "given"), group.schema) as writer:
+                for table in group:
+                    writer.write_table(table)
+            self._answer(b"large", str(folder).encode())
+            if (folder / "made").exists():
+                with pa.ipc.open_stream(pa.OSFile(str(folder / "made"))) as made:
+                    for batch in made:
+                        yield pa.Table.from_batches([batch])
+
+    def _answer(self, kind: bytes, data: bytes) -> bytes:
         pipe = self._pipe or self._start()
         try:
-            pipe.send_bytes(_to_bytes(batch))
-            failed, data = pipe.recv_bytes(), pipe.recv_bytes()
+            for part in (kind, data):
+                pipe.send_bytes(part)
+            failed, answer = pipe.recv_bytes(), pipe.recv_bytes()
         except (EOFError, OSError):
             self._pipe = None
             self._process.join()
             raise ProcessDied(f"this record ended the process ({_ending(self._process.exitcode)})") from None
         if failed == b"1":
-            raise _unpacked(data)
-        return pa.ipc.open_stream(data).read_all()
+            raise _unpacked(answer)
+        return answer
 
     def close(self) -> None:
         """End the process."""
@@ -73,16 +97,31 @@ def _serve(stage: Stage, seed: int, pipe: Connection) -> None:
     actor: BatchFunction | None = None
     while True:
         try:
-            data = pipe.recv_bytes()
+            kind, data = pipe.recv_bytes(), pipe.recv_bytes()
         except EOFError:
             return
         try:
             actor = actor or stage.build(seed)
-            failed, answer = b"0", _to_bytes(actor(pa.ipc.open_stream(data).read_all()))
+            failed, answer = b"0", b""
+            if kind == b"large":
+                _reduce_large(actor, Path(data.decode()))
+            else:
+                answer = _to_bytes(actor(pa.ipc.open_stream(data).read_all()))
         except Exception as error:
             failed, answer = b"1", _packed(error)
         pipe.send_bytes(failed)
         pipe.send_bytes(answer)
+
+
+def _reduce_large(reducer: Any, folder: Path) -> None:
+    with pa.ipc.open_stream(pa.OSFile(str(folder / "given"))) as given:
+        tables = (pa.Table.from_batches([batch]) for batch in given)
+        writer = None
+        for table in reducer.large(LargeGroup(next(tables), tables)):
+            writer = writer or pa.ipc.new_stream(str(folder / "made"), table.schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
 
 
 def _to_bytes(table: pa.Table) -> bytes:

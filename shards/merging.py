@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 
 from gristmill.shards.ahead import read_ahead
 from gristmill.shards.errors import GristmillError
-from gristmill.shards.isolation import IsolatedActor
-from gristmill.shards.runs import LargeGroup, by_group, group_starts, sorted_rows
+from gristmill.shards.runs import GroupTooLarge, LargeGroup, by_group, group_starts, sorted_rows
 from gristmill.shards.scratch import scratch
 from gristmill.shards.stage import GROUP, RECORDS
 from gristmill.shards.work import ContractError, StageWorker, Work, describe, quarantined
@@ -23,10 +22,6 @@ from gristmill.shards.work import ContractError, StageWorker, Work, describe, qu
 MEMORY = 512 << 20  # bytes of a worker, unless its stage says otherwise
 SHARE = 4  # of its memory are rows in order: they are there twice while they are sorted, and their results are made
 GROUPS = pa.schema([GROUP, RECORDS])
-
-
-class GroupTooLarge(Exception):
-    """A group is larger than memory, and its reducer needs it whole."""
 
 
 class Spill:
@@ -109,6 +104,9 @@ class MergeWorker(StageWorker):
             raise  # a fault of the run, not of a group
         except Exception as error:
             if len(starts) == 1:
+                if isinstance(error, GroupTooLarge):
+                    self._reduce_large(LargeGroup(batch, iter(())))
+                    return
                 self._break(names[0].as_py(), batch.num_rows, error)
                 return
             self._count_retry(error)
@@ -134,8 +132,6 @@ class MergeWorker(StageWorker):
         made: list[pa.Table] = []
         spill: Spill | None = None
         try:
-            if isinstance(self.actor, IsolatedActor):
-                raise GroupTooLarge("a group that is larger than memory killed its process")
             for table in self.actor.large(group):  # type: ignore[attr-defined]
                 spill = spill or Spill(self._folder / f"large-{len(self._groups)}", table.schema, self._limit)
                 spill.add(table)

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.exchange import merge, parts_of, read_part
-from gristmill.shards.merging import MEMORY, GroupTooLarge
-from gristmill.shards.runs import LargeGroup, group_starts
+from gristmill.shards.exchange import Parts, merge, parts_of
+from gristmill.shards.merging import MEMORY, SHARE
+from gristmill.shards.runs import GroupTooLarge, LargeGroup, group_starts
 from gristmill.shards.settings import HOW, Settings
 from gristmill.shards.stage import GROUP, MERGED, PART, Actor, ArtifactRef, BatchLimits
 from gristmill.shards.step import Step
@@ -23,6 +23,7 @@ from gristmill.shards.step import Step
 NO_PARTNER = "no partner"
 _REASON = pa.field("reject_reason", pa.string())
 _ROWS = 4096  # of a large group's, made into a table at a time
+_PRODUCT = 1 << 20  # pairs of a join that are made at a time
 
 
 class Reducer(Actor):
@@ -195,7 +196,7 @@ class MatchSettings(Settings):
     unmatched: bool = False
     """Whether a record without a partner is kept, with nulls; otherwise it is rejected."""
     memory: int = Field(MEMORY, gt=0, json_schema_extra=HOW)
-    """Memory of a part of the other set, in bytes."""
+    """Memory for a part of the other set, in bytes; it is there several times while it is sorted."""
 
 
 class Match(Reducer):
@@ -210,6 +211,7 @@ class Match(Reducer):
     def __init__(self, settings: MatchSettings, other: str) -> None:
         super().__init__(settings)
         self._other = open_sealed(other)
+        self._parts = Parts(self._other)
         self._part, self._rows_of_part = -1, pa.table({})
         self._names, self._starts = pa.array([], pa.string()), np.zeros(1, np.int64)
 
@@ -219,12 +221,14 @@ class Match(Reducer):
         return {"columns": ("id", PART.name), "keeps": settings.keeps}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return a row for each pair of partners."""
-        self._load(batch[PART.name][0].as_py())
-        group = pc.index_in(batch[GROUP.name], value_set=self._names)
-        alone = group.is_null().to_numpy()
-        place = pc.fill_null(group, 0).to_numpy()
-        partners = np.where(alone, 1, np.diff(self._starts, append=self._starts[-1])[place])
+        """Return a row for each pair of partners.
+
+        Raises:
+            GroupTooLarge: they are too many to be made at once.
+        """
+        alone, place, partners = self._partners(batch)
+        if partners.sum() > _PRODUCT and batch.num_rows > 1:
+            raise GroupTooLarge(f"and have {partners.sum()} pairs of partners; expected at most {_PRODUCT} at once")
         left = np.repeat(np.arange(batch.num_rows), partners)
         nth = np.arange(len(left)) - np.repeat(np.cumsum(partners) - partners, partners)
         right = pa.array(self._starts[place][left] + nth, mask=alone[left])
@@ -238,19 +242,32 @@ class Match(Reducer):
 
     def large(self, group: LargeGroup) -> Iterator[pa.Table]:
         """Yield the pairs of a large group's records."""
-        yield from map(self, group)
+        for table in group:
+            rows = max(1, _PRODUCT // int(self._partners(table)[2][0]))
+            yield from (self(table.slice(start, rows)) for start in range(0, table.num_rows, rows))
+
+    def _partners(self, batch: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return whether each row has no partner, the number of its key in the other part, and how many rows it
+        gives."""
+        self._load(batch[PART.name][0].as_py())
+        group = pc.index_in(batch[GROUP.name], value_set=self._names)
+        alone = group.is_null().to_numpy()
+        place = pc.fill_null(group, 0).to_numpy()
+        return alone, place, np.where(alone, 1, np.diff(self._starts, append=self._starts[-1])[place])
 
     def _load(self, part: int) -> None:
         if part == self._part:
             return
         tables, size = [], 0
-        for table in read_part(self._other, part, [GROUP.name, *self.settings.columns]):
+        limit = self.settings.memory // SHARE
+        for table in self._parts.read(part, [GROUP.name, *self.settings.columns]):
             tables.append(table)
             size += table.nbytes
-            if size > self.settings.memory:
+            if size > limit:
                 raise UserError(
-                    f"match: part {part} of {self._other.name} has more than {self.settings.memory} bytes; expected "
-                    "more parts or memory, or the larger set as the first of the join"
+                    f"match: part {part} of {self._other.name} has more than {limit} bytes, for which it would need "
+                    f"more than its memory of {self.settings.memory}; expected more parts or memory, or the larger set "
+                    "as the first of the join"
                 )
         names = [*self.settings.columns, GROUP.name]
         whole = pa.concat_tables(tables) if tables else self._other.schema.empty_table().select(names)

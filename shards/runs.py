@@ -53,6 +53,8 @@ def sorted_rows(tables: Iterable[pa.Table], order: Sequence[str], limit: int, fo
         level += 1
         some = [runs[at : at + FAN_IN] for at in range(0, len(runs), FAN_IN)]
         runs = [_store(_merged(own, order), folder / f"run-{level}-{n}", limit) for n, own in enumerate(some)]
+        for path in itertools.chain(*some):
+            path.unlink()
     yield from _merged(runs, order)
 
 
@@ -174,6 +176,10 @@ class _Largest:
 
     def __lt__(self, other: _Largest) -> bool:
         return other.value < self.value
+
+
+class GroupTooLarge(Exception):
+    """A group is too large for its reducer to be given at once; one that needs it whole cannot go on."""
 
 
 class LargeGroup:

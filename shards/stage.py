@@ -173,14 +173,18 @@ class Stage:
             f for f in given if f.name not in self.drops and (self.keeps is None or f.name in ("id", *self.keeps))
         ]
         if self.merges:
+            own = [name for name in (*(f.name for f in self.adds), *(self.keeps or ())) if name in MERGED.names[1:]]
+            if own:
+                raise UserError(
+                    f"stage {self.name}: {' and '.join(own)} is what a merge itself writes of a group; expected other "
+                    "names of columns"
+                )
             fields = [*MERGED, *(f for f in fields if f.name not in MERGED.names)]
         added = {f.name: f for f in self.adds}
         fields = [added.pop(f.name, f) for f in fields]
         if self.fan_out and not any(f.name == "parent_id" for f in fields):
             added.setdefault("parent_id", pa.field("parent_id", pa.string()))
         metadata = {k: v for k, v in (given.metadata or {}).items() if k != b"huggingface"}
-        if self.merges:
-            metadata.pop(PARTS, None)
         metadata |= {k.encode(): v.encode() for k, v in self.metadata.items()}
         made = pa.schema([*fields, *added.values()], metadata=metadata or None)
         check_totals(f"stage {self.name}", self.totals, made)

@@ -18,7 +18,7 @@ from gristmill.shards.index import ByPart, Cut, Join, ShardSpec, keep_shards
 from gristmill.shards.merging import MergeWorker
 from gristmill.shards.parquet import StoredFile
 from gristmill.shards.receipt import Receipt, commit, find_receipt, store_table
-from gristmill.shards.stage import Stage, is_numeric
+from gristmill.shards.stage import PARTS, Stage, is_numeric
 from gristmill.shards.verify import check_ref
 from gristmill.shards.work import QUARANTINE, REJECTS, StageWorker, Work
 
@@ -57,7 +57,7 @@ class Step:
     @property
     def schema(self) -> pa.Schema:
         """The columns of its output rows."""
-        schema = joined_schema(self.input.schema, self.joins)
+        schema = self._read
         for stage in self.stages:
             schema = stage.output_schema(schema)
         return schema
@@ -65,8 +65,14 @@ class Step:
     @property
     def given(self) -> pa.Schema:
         """The columns that its first stage is given: of its input and of the sets joined, as far as it reads them."""
+        return self.stages[0].input_schema(self._read) if self.stages and not self.joins else self._read
+
+    @property
+    def _read(self) -> pa.Schema:
+        """The columns of its input and of the sets joined. What it makes of a dealt set is not dealt any more."""
         schema = joined_schema(self.input.schema, self.joins)
-        return self.stages[0].input_schema(schema) if self.stages and not self.joins else schema
+        metadata = {key: value for key, value in (schema.metadata or {}).items() if key != PARTS}
+        return schema.with_metadata(metadata or None)
 
     @property
     def totals(self) -> tuple[str, ...]:

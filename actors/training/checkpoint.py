@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from gristmill.models.weights import read_metadata
-from gristmill.shards.errors import UserError
 
 _KEY = "training"  # of the metadata
 
@@ -26,17 +25,13 @@ def pack(parts: Mapping[str, Mapping[str, Tensor]], moments: Mapping[str, Tensor
 
 def unpack(
     data: bytes, device: torch.device, parts: Sequence[str]
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], dict[str, Any]]:
-    """Return what :func:`pack` was given, on a device.
-
-    Raises:
-        UserError: the bytes are not a checkpoint of the loop.
-    """
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], dict[str, Any]] | None:
+    """Return what :func:`pack` was given, on a device; ``None`` if the checkpoint was written by an earlier version."""
     from safetensors.torch import load
 
     written = json.loads(read_metadata(data).get(_KEY, "null"))
     if not isinstance(written, dict) or not {"done", "counts", "chosen", "curves"} <= set(written):
-        raise UserError("checkpoint to resume from: belongs to another training")
+        return None
     found: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
     moments = {}
     for name, value in load(data).items():

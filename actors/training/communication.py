@@ -6,6 +6,7 @@ for a checkpoint; between two blocks the ranks have nothing of their own.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -25,7 +26,13 @@ class Gradients:
     """Gradients are averaged in each step, by torch's DistributedDataParallel if there are several ranks."""
 
     def __init__(self, module: nn.Module, ranks: int) -> None:
-        self.network: nn.Module = DistributedDataParallel(module) if ranks > 1 else module
+        self.network: nn.Module = module
+        if ranks > 1:
+            # After its first step DistributedDataParallel buckets the gradients anew, and the place of a value decides
+            # in which order three ranks or more are summed: a resumed training would differ by a bit. It does not where
+            # it must expect parameters without a gradient.
+            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+            self.network = DistributedDataParallel(module, find_unused_parameters=ranks > 2)
 
     def held_back(self) -> AbstractContextManager[Any]:
         """Return a context in which gradients are summed and not exchanged."""
@@ -38,6 +45,9 @@ class Gradients:
         With ``end`` they have. ``counts`` of events are made the largest of all ranks.
         """
         return True
+
+    def go_on(self) -> None:
+        """Called before the step that follows one after which the ranks had equal weights."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of all ranks, on rank 0; all ranks call it."""
@@ -113,11 +123,12 @@ class CompressedGradients(Gradients):
         return [theirs[:length] for theirs, length in zip(self._all(padded), lengths, strict=True)]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what each rank keeps, by rank and name of the parameter."""
+        """Return what each rank keeps, by rank and name of the parameter, in the memory of the CPU."""
         found = {}
         for name, value in self.kept.items():
             for rank, theirs in enumerate(self._all(value)):
-                found[f"{rank}.{name}"] = theirs
+                if self.rank == 0:
+                    found[f"{rank}.{name}"] = theirs.cpu()
         return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -143,28 +154,51 @@ class Blocks(Gradients):
 
     @torch.no_grad()
     def stepped(self, done: int, *, end: bool, counts: list[int]) -> bool:
-        """Average after a block, or at the end."""
+        """End a block after its steps, or at the ``end``: the weights are then W(t)."""
         if done % self.settings.steps and not end:
             return False
         for name, value in self.weights.items():
-            change, before = self.change[name], self.before[name]
-            change.mul_(self.momentum).add_(self._mean(value.detach().clone()) - before, alpha=self.settings.rate)
-            before.add_(change)
-            value.copy_(before)
-            if self.settings.nesterov and not end:
-                value.add_(change, alpha=self.momentum)
+            learnt = self._mean(value.detach().clone()) - self._begin(name)
+            self.change[name].mul_(self.momentum).add_(learnt, alpha=self.settings.rate)
+            value.copy_(self.before[name].add_(self.change[name]))
         for value in self.statistics:
             self._mean(value)
-        states = [self.optimiser.state.get(value, {}) for value in self.weights.values()]
-        most = torch.tensor([*counts, not all(states)], device=next(iter(self.before.values())).device)
+        counts[:] = [int(count) for count in self._most([float(count) for count in counts])]
+        self._share_moments()
+        return True
+
+    @torch.no_grad()
+    def go_on(self) -> None:
+        """Begin a block."""
+        for name, value in self.weights.items():
+            value.copy_(self._begin(name))
+
+    def _begin(self, name: str) -> Tensor:
+        """Return the weights at which a block begins."""
+        before, change = self.before[name], self.change[name]
+        return before.add(change, alpha=self.momentum) if self.settings.nesterov else before
+
+    def _share_moments(self) -> None:
+        """Average the optimiser's moments. Of its steps the most count: ranks leave out some of them by themselves."""
+        states = [self.optimiser.state[value] for value in self.weights.values()]
+        steps = self._most([float(state["step"]) if state else -1.0 for state in states])
+        for value, state, step in zip(self.weights.values(), states, steps, strict=True):
+            if step < 0:  # no rank had a finite gradient yet
+                continue
+            if not state:
+                place = value.device if self.optimiser.defaults.get("fused") else None
+                state["step"] = torch.zeros((), device=place)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(value), torch.zeros_like(value)
+            state["step"].fill_(step)
+            for name in ("exp_avg", "exp_avg_sq"):
+                self._mean(state[name])
+
+    def _most(self, numbers: list[float]) -> list[float]:
+        """Return the largest of all ranks, number by number."""
+        most = torch.tensor(numbers, dtype=torch.float64, device=next(iter(self.before.values())).device)
         if self.ranks > 1:
             dist.all_reduce(most, dist.ReduceOp.MAX)
-        *counts[:], without = most.tolist()
-        if not without:  # else a rank had no finite gradient yet
-            for state in states:  # in one order: that of a loaded state differs from rank to rank
-                for name in sorted(state.keys() - {"step"}):
-                    self._mean(state[name])
-        return True
+        return list(most.tolist())
 
     def _mean(self, value: Tensor) -> Tensor:
         if self.ranks > 1:
@@ -172,7 +206,7 @@ class Blocks(Gradients):
         return value.div_(self.ranks)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the weights at the end of the last block and their change in it, which are those of all ranks."""
+        """Return W(t) and D(t) of the last block, which are those of all ranks."""
         return {f"{kind}.{n}": v for kind in ("before", "change") for n, v in getattr(self, kind).items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ and a checkpoint has the weights, the optimiser's moments, the averages and what
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -55,11 +56,11 @@ class _Loop:
     def __init__(self, training: Training, settings: LoopSettings, context: TrainContext) -> None:
         self.training, self.settings, self.context = training, settings, context
         torch.set_num_threads(training.threads)
-        torch.manual_seed(training.seed)
         wanted = "cuda" if training.device == "auto" and torch.cuda.is_available() else training.device
         self.device = torch.device("cpu" if wanted == "auto" else wanted)
         half = settings.precision == "bfloat16" or (settings.precision == "auto" and self.device.type == "cuda")
         self.half = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
+        _seed(training.seed, self.device)
         self.module = training.build(self.device)
         _freeze(self.module, settings.frozen)
         self.phases = training.phases()
@@ -150,7 +151,7 @@ class _Loop:
         phase, parts = self.phases[place.phase], self.settings.accumulate
         number = (self._before(place.phase) + place.step) * parts + place.part
         seed = (self.training.seed * 1_000_003 + number) * 64 + self.context.rank
-        torch.manual_seed(seed)
+        _seed(seed, self.device)
         if not place.part:
             self.optimiser.zero_grad(set_to_none=True)
         with self.communication.held_back() if place.part + 1 < parts else nullcontext():
@@ -184,7 +185,7 @@ class _Loop:
         last = step == steps
         ended = last or step % epoch_steps == 0
         evaluated = ended and bool(self.held_out)
-        equal = self.communication.stepped(self.done, end=evaluated or self.done == self.total, counts=self.counts)
+        equal = self.communication.stepped(self.done, end=ended, counts=self.counts)
         if equal:
             self._endure(place)
         if ended and phase + 1 == len(self.phases):
@@ -202,12 +203,14 @@ class _Loop:
             self.curves.append(row)
         # Between two blocks the ranks differ: a checkpoint waits for the end of one.
         self.due |= self.done % self.settings.checkpoint_steps == 0 and self.done < self.total
-        stored = self.due and equal
+        stored = self.due and equal and not self.over
         if shown or stored:
             metrics = {**row, "steps": self.total, "steps_per_second": self._pace()}
             metrics |= {"phase_steps": self.whole[phase]} if trial else {}
             self.context.report(metrics, self._checkpoint() if stored else None)
             self.due = self.due and not stored
+        if equal and not self.over and self.done < self.total:
+            self.communication.go_on()
 
     def _before(self, phase: int) -> int:
         return sum(self.steps[:phase])
@@ -261,7 +264,11 @@ class _Loop:
         data = self.context.resume()
         if data is None:
             return
-        parts, state, written = unpack(data, self.device, ("model", "chosen", "communication"))
+        found = unpack(data, self.device, ("model", "chosen", "communication"))
+        if found is None:
+            print("a checkpoint of an earlier version is passed over: the training begins anew", file=sys.stderr)
+            return
+        parts, state, written = found
         held = {**self.trained, **buffers(self.module)}
         if {n: v.shape for n, v in held.items()} != {n: v.shape for n, v in parts["model"].items()}:
             raise UserError("checkpoint to resume from: belongs to another training")
@@ -272,6 +279,14 @@ class _Loop:
         self.communication.load(parts["communication"])
         load_state_tensors(self.optimiser, state)
         self.done, self.counts, self.curves = written["done"], written["counts"], written["curves"]
+        self.communication.go_on()
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    # Not torch.manual_seed, which keeps a stack of calls for each device that is not in use, and grows.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _freeze(module: nn.Module, beginnings: tuple[str, ...]) -> None:

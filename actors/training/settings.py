@@ -55,9 +55,9 @@ class Schedule(Settings):
 class BlockSettings(Settings):
     """Blockwise model-update filtering (Chen & Huo, ICASSP 2016): ranks train apart for a block of steps, then average.
 
-    The average's distance from the weights before the block, W(t-1), is filtered by a momentum:
-    D(t) = momentum D(t-1) + rate (average - W(t-1)), W(t) = W(t-1) + D(t). The moments of the optimiser are averaged
-    at the end of a block too.
+    What a block learnt, the distance of the ranks' average from the weights V(t-1) at which the block began, is
+    filtered by a momentum: D(t) = momentum D(t-1) + rate (average - V(t-1)), W(t) = W(t-1) + D(t). The moments of the
+    optimiser are averaged at the end of a block too. A block ends with its epoch.
     """
 
     steps: int = Field(50, ge=1)
@@ -67,13 +67,14 @@ class BlockSettings(Settings):
     rate: float = Field(1.0, gt=0)
     """Block learning rate."""
     nesterov: bool = True
-    """Whether the next block begins at W(t) + momentum D(t), as in the paper's better variant."""
+    """Whether the next block begins at V(t) = W(t) + momentum D(t), the paper's better variant, or at W(t)."""
 
 
 class CompressionSettings(Settings):
     """Quantised gradients with error feedback (Strom, Interspeech 2015): ranks exchange the largest values only.
 
-    What a rank has not sent yet is kept and added to its next gradient, so that it is late and not lost.
+    What a rank has not sent yet is kept and added to its next gradient, so that it is late and not lost. What was sent
+    in a step that is left out, since some gradient was not finite, is lost with the step.
     """
 
     share: float | None = Field(0.01, gt=0, le=1)
@@ -121,6 +122,8 @@ class LoopSettings(Settings):
     def _agree(self) -> Self:
         if sum((self.ema > 0, self.average > 1, self.patience is not None)) > 1:
             raise ValueError("ema, average and patience: each chooses the resulting weights; expected one of them")
+        if self.blocks is not None and self.ema:
+            raise ValueError("blocks and ema: within a block the ranks differ; expected one of them")
         if self.blocks is not None and self.compression is not None:
             raise ValueError("blocks and compression: within a block no gradients are exchanged; expected one of them")
         return self

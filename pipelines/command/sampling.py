@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from gristmill.pipelines.run import Run, source_fingerprint
 from gristmill.shards import canonical, store
-from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
+from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.engine import step_url
 from gristmill.shards.job import TrainJob
@@ -85,9 +85,9 @@ class Trial:
 
     rank = 0
     world_size = 1
-    trial_steps: int | None = 6
 
-    def __init__(self) -> None:
+    def __init__(self, trial_steps: int = 6) -> None:
+        self.trial_steps: int | None = trial_steps
         self.at: dict[int, list[float]] = {}
         self.steps: dict[int, float] = {}
 
@@ -131,7 +131,7 @@ class SampledRun(Run):
     cuts: dict[str, int] = field(default_factory=dict)  # sample digest -> real shards
     finished: dict[str, SealedSet | Artifact | None] = field(default_factory=dict)  # sample digest -> the real result
     contents: dict[str, Any] = field(default_factory=dict)  # digest of a sample artifact's JSON -> the real one's
-    tried: dict[str, tuple[dict[str, bytes], float]] = field(default_factory=dict)  # job name -> files, seconds
+    tried: dict[str, float] = field(default_factory=dict)  # job name -> seconds
     warm: set[str] = field(default_factory=set)  # loops that have run before
 
     # Finished results.
@@ -255,7 +255,7 @@ class SampledRun(Run):
         return made
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
-        """Run the jobs on the sample; jobs with optimiser steps for a few of them, once per job name."""
+        """Run the jobs on the sample; jobs with optimiser steps for a few of them."""
         made = [self._try(job) for job in jobs]
         lines = self.lines[-len(jobs) :] if jobs else []
         together = max(1, min(sum(line.left > 0 for line in lines), self.workers))
@@ -279,12 +279,10 @@ class SampledRun(Run):
     def _tried(self, job: TrainJob, url: str) -> tuple[Artifact, float]:
         """Return the model of the sample, and the seconds that a full training on the sample would take.
 
-        A loop with optimiser steps runs a few of them, once per job name.
+        A loop with optimiser steps runs a few of them, and only one once a job of this name was tried.
         """
-        if job.name in self.tried:
-            files, seconds = self.tried[job.name]
-            return get_artifact(url) or put_artifact(url, files, job.identity()), seconds
-        trial = Trial()
+        known = self.tried.get(job.name)
+        trial = Trial() if known is None else Trial(1)
         begun = time.perf_counter()
         job.run(url, trial)
         if trial.seconds is None and job.loop not in self.warm:
@@ -295,8 +293,7 @@ class SampledRun(Run):
         made = get_artifact(url)
         assert made is not None
         if trial.seconds is not None:
-            seconds = trial.seconds
-            self.tried[job.name] = ({name: made.read(name) for name in made.files}, seconds)
+            seconds = self.tried.setdefault(job.name, trial.seconds)
         return made, seconds
 
     def _real_job(self, job: TrainJob) -> TrainJob:

@@ -13,17 +13,17 @@ import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
-from gristmill.shards import store
+from gristmill.shards import reducers, store
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.errors import Damaged, RejectRecord, TooManyQuarantined, UserError
-from gristmill.shards.exchange import deal, group_names, hashes, merge, part_of, read_part
-from gristmill.shards.index import ByPart, Slice
+from gristmill.shards.exchange import Parts, deal, group_names, hashes, merge, part_of
+from gristmill.shards.index import ByPart, Cut, Slice
 from gristmill.shards.reducers import First, FirstSettings, Reducer, Sums, SumSettings, join
 from gristmill.shards.runs import group_starts
 from gristmill.shards.stage import Resources, Stage
-from gristmill.shards.step import Step
+from gristmill.shards.step import ShardTask, Step
 from tests.shards.test_engine import StopsAfter
 
 RECORDS, PARTS = 4000, 5
@@ -139,7 +139,8 @@ def test_every_record_is_dealt_once_and_lies_by_part(data: SealedSet, dealt: Sea
             parts[row["group"]].add(row["part"])
     assert all(len(found) == 1 for found in parts.values())
     assert {part for found in parts.values() for part in found} == set(range(PARTS))
-    assert [row["id"] for part in range(PARTS) for t in read_part(dealt, part, ["id"]) for row in t.to_pylist()] == [
+    read = Parts(dealt).read
+    assert [row["id"] for part in range(PARTS) for t in read(part, ["id"]) for row in t.to_pylist()] == [
         row["id"] for part in range(PARTS) for row in rows(dealt) if row["part"] == part
     ]
 
@@ -269,8 +270,36 @@ def test_two_sets_are_joined_by_key(tmp_path: Path, dealt: SealedSet) -> None:
     fewer = run.step(deal("fewer", run.table("towns", pa.Table.from_pylist(shops)), ["shop"], ["city"], parts=2))
     with pytest.raises(UserError, match="dealt has 5 parts and fewer 2; expected sets dealt to the same number"):
         join("joined", dealt, fewer, ["city"])
-    with pytest.raises(UserError, match=r"part 0 of shops has more than 50 bytes; expected more parts or memory"):
-        run.step(join("small", dealt, other, ["city"], memory=50))
+    with pytest.raises(UserError, match=r"part 0 of shops has more than 50 bytes, .* of 200; expected more parts"):
+        run.step(join("small", dealt, other, ["city"], memory=200))
+
+
+def test_a_join_makes_many_pairs_of_one_key_in_pieces(
+    tmp_path: Path, dealt: SealedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path)
+    towns = pa.table({"id": [f"s{n}" for n in range(40)], "shop": ["shop 7"] * 40, "city": list(range(40))})
+    other = run.step(deal("shops", run.table("towns", towns), ["shop"], ["city"], parts=PARTS))
+    whole = run.step(join("joined", dealt, other, ["city"], unmatched=True))
+    monkeypatch.setattr(reducers, "_PRODUCT", 100)
+    pieces = run_of(tmp_path / "pieces").step(join("joined", dealt, other, ["city"], unmatched=True))
+    assert len(rows(audited(run, whole))) == RECORDS - records()["shop"].null_count + 39 * len(
+        by_shop(records())["shop 7"]
+    )
+    assert pieces.digest == whole.digest
+
+
+def test_a_large_group_outlives_a_part_that_killed_its_workers(dealt: SealedSet, merged: dict[str, SealedSet]) -> None:
+    """Its reducer then works in a process of its own, which is given the group in a file."""
+    stage = stages(MEMORIES[2])["basket"]
+    step = merge("basket", dealt, stage)
+    task = ShardTask("unused", step.stages, step.schema, step.given, 0, True, PARTS, step.name, step.totals)
+    worker = task.worker(0, isolated=True)
+    try:
+        found = [worker(task.open(spec)).table for spec in step.index()]
+    finally:
+        worker.close()
+    assert [row for table in found for row in table.to_pylist()] == rows(merged["basket"])
 
 
 def test_parts_follow_from_the_data(tmp_path: Path, data: SealedSet) -> None:
@@ -297,6 +326,13 @@ def test_a_reader_of_a_part_reads_no_other_and_compares_what_it_reads(tmp_path: 
         first.slices[0].read_apart(["blob"])
 
 
+def test_what_is_made_of_a_dealt_set_is_not_dealt(tmp_path: Path, dealt: SealedSet) -> None:
+    """Cut anew, its shards would not lie by part."""
+    made = run_of(tmp_path).step(Step("again", (), dealt, cut=Cut(rows=900)))
+    with pytest.raises(UserError, match="again is not dealt by key"):
+        merge("sums", made, Sums.stage(SumSettings()))
+
+
 def test_hashes_are_the_same_everywhere() -> None:
     texts = ["", "a", "abcdefgh", "abcdefghi", "\0", "शब्द", None]
     found = hashes(pa.array(texts)).tolist()
@@ -317,7 +353,9 @@ def test_different_keys_have_different_names() -> None:
     assert group_names(numbers, ["n"]).equals(group_names(numbers.cast(pa.schema([("n", pa.int64())])), ["n"]))
 
 
-def test_what_cannot_be_is_refused_before_any_work(data: SealedSet, dealt: SealedSet) -> None:
+def test_what_cannot_be_is_refused_before_any_work(
+    data: SealedSet, dealt: SealedSet, merged: dict[str, SealedSet], tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="dealt: sales has no column town; it has id, shop"):
         deal("dealt", data, ["town"])
     with pytest.raises(UserError, match="key weight: its values are double; expected text, whole numbers"):
@@ -326,5 +364,8 @@ def test_what_cannot_be_is_refused_before_any_work(data: SealedSet, dealt: Seale
         merge("sums", data, Sums.stage(SumSettings()))
     with pytest.raises(UserError, match=r"stage sums reads .*town.*, which its input lacks"):
         run_step(merge("sums", dealt, Sums.stage(SumSettings(sums={"town": "int64"}))), "unused", InProcessRunner(), 0)
+    again = run_of(tmp_path).step(deal("again", merged["sums"], ["price"], ["records"], parts=2))
+    with pytest.raises(UserError, match=r"stage sums: records is what a merge itself writes"):
+        merge("sums", again, Sums.stage(SumSettings(sums={"records": "int64"}))).schema  # noqa: B018
     with pytest.raises(ValueError, match="a stage merges if, and only if, it is the first of a step cut by parts"):
         Step("sums", (Sums.stage(SumSettings()),), dealt)

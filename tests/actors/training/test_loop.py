@@ -111,6 +111,35 @@ def test_it_ends_when_the_held_out_loss_is_no_longer_lower(tmp_path: Path) -> No
         run_training(Blind(Schedule(steps=2)), LoopSettings(patience=1), RankContext(str(tmp_path / "c")))
 
 
+def test_a_training_that_stopped_by_patience_does_not_go_on_when_it_is_resumed(tmp_path: Path) -> None:
+    """Killed after its last report, at a step that would store a checkpoint."""
+    given = {"patience": 1, "checkpoint_steps": 12, "report_steps": 1}
+    whole = toy(0, 1, str(tmp_path / "whole"), given, steps=600)
+    last = whole["curves"][-1]["step"]
+    assert last + 1 < 600
+    assert (last + 1) % 12 == 0
+    with pytest.raises(Killed):
+        toy(0, 1, str(tmp_path / "again"), given, steps=600, die_at=last)
+    assert toy(0, 1, str(tmp_path / "again"), given, steps=600) == whole
+
+
+def test_draws_of_steps_keep_nothing(tmp_path: Path) -> None:
+    """torch.manual_seed keeps the stack of each call for devices that are not in use."""
+    before = len(torch.cuda._queued_calls)
+    run(tmp_path, schedule=Schedule(steps=5, lr=3e-2))
+    assert len(torch.cuda._queued_calls) == before
+
+
+def test_a_checkpoint_of_an_earlier_version_is_passed_over(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import save
+
+    context = RankContext(str(tmp_path / "a"))
+    context.checkpoints.write(save({"w": torch.zeros(1)}, metadata={"step": "3"}))
+    made = run_training(Toy(Schedule(steps=5, lr=3e-2)), LoopSettings(), context)
+    assert made == run(tmp_path / "b", schedule=Schedule(steps=5, lr=3e-2))
+    assert "of an earlier version is passed over" in capfd.readouterr().err
+
+
 def test_a_step_without_a_finite_gradient_changes_nothing(tmp_path: Path) -> None:
     made = run(tmp_path / "a", {"report_steps": 1}, bad=5)
     assert [row.get("skipped", 0) for row in made["curves"]] == [0] * 5 + [1] * 55
@@ -151,6 +180,7 @@ def test_a_trial_takes_a_few_steps_of_the_full_number(tmp_path: Path) -> None:
     [
         ({"ema": 0.9, "average": 2}, "ema, average and patience"),
         ({"blocks": {}, "compression": {}}, "blocks and compression"),
+        ({"blocks": {}, "ema": 0.9}, "blocks and ema"),
         ({"compression": {"threshold": 0.1}}, "share and threshold: expected one"),
         ({"accumulate": 0}, "accumulate"),
     ],
