@@ -63,7 +63,8 @@ class Checkpoints:
             self.noted = time.monotonic()
             written = {name: float(metrics[name]) for name in ("step", "steps", "loss") if name in metrics}
             written |= {"at": time.time(), "steps_per_second": float(metrics.get("steps_per_second", 0.0))}
-            store.write_bytes(store.join(self.url, PROGRESS), canonical.dumps(written))
+            with contextlib.suppress(OSError):  # a note for onlookers is worth no training
+                store.write_bytes(store.join(self.url, PROGRESS), canonical.dumps(written))
 
     @staticmethod
     def _whole(name: str, data: bytes | None) -> bool:

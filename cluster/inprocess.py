@@ -68,10 +68,10 @@ class InProcessContext:
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
         """Store the checkpoint; log the metrics, and tell them to those who listen."""
-        self.checkpoints.note(metrics)
         if self.listener is not None:
             self.listener.point(self.url, metrics)
         if self.log is not None:
             self.log.point(metrics)
+        self.checkpoints.note(metrics)
         if checkpoint is not None:
             self.checkpoints.write(checkpoint)

@@ -127,13 +127,25 @@ def deal(
         >>> [(row["id"], row["records"], row["price"]) for row in made.read(0).to_pylist()]
         [('a', 1, 5), ('b', 2, 6)]
     """
+    for what, names in (("key", key), ("columns", columns)):
+        if isinstance(names, str):
+            raise UserError(f"{name}: {what} is {names!r}; expected a list of columns")
+    if memory < 1:
+        raise UserError(f"{name}: memory is {memory}; expected bytes, at least 1")
     missing = [one for one in (*key, *(columns or ())) if one not in data.schema.names]
     if missing:
         raise UserError(
             f"{name}: {data.name} has no column {', '.join(missing)}; it has {', '.join(data.schema.names)}"
         )
     group_names(data.schema.empty_table(), key)  # refuses values that cannot be a key before any work
-    parts = parts or count_parts(data, [*key, *(columns if columns is not None else data.schema.names)], memory)
+    kept = data.schema.names if columns is None else columns
+    own = [one.name for one in (GROUP, PART) if one.name in kept and PARTS not in (data.schema.metadata or {})]
+    if own:
+        raise UserError(
+            f"{name}: {' and '.join(own)} is what dealing itself writes; expected other names, or columns without them"
+        )
+    if parts is None:
+        parts = count_parts(data, [*key, *kept], memory)
     wanted = DealSettings(key=tuple(key), parts=parts, columns=None if columns is None else tuple(columns))
     return Step(name, (Deal.stage(wanted),), data)
 
@@ -146,8 +158,11 @@ def merge(name: str, dealt: SealedSet, *stages: Stage, max_quarantine: float = 0
     has), and what the reducer keeps and adds. An example is at :func:`deal`.
 
     Raises:
-        UserError: the set is not dealt.
+        UserError: the set is not dealt, or the first stage is no reducer's.
     """
+    if not stages or not stages[0].merges:
+        found = f"{stages[0].name} is no reducer" if stages else "there is no stage"
+        raise UserError(f"{name}: {found}; expected that of a reducer (gristmill.shards.reducers) as the first")
     return Step(name, stages, dealt, cut=ByPart(parts=parts_of(dealt)), max_quarantine=max_quarantine)
 
 

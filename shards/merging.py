@@ -122,7 +122,9 @@ class MergeWorker(StageWorker):
             raise ContractError(f"stage {name} gave a row of parent_id {stray}, which is no group of its batch")
         rows = place.to_numpy()
         if len(np.unique(rows)) != len(names):
-            raise ContractError(f"stage {name} gave no row for some group; it must set reject_reason instead")
+            raise ContractError(
+                f"stage {name} gave no row for some group; it must reject it instead (RejectRecord, or reject_reason)"
+            )
         order = np.argsort(rows, kind="stable")
         self._keep(out if np.array_equal(order, np.arange(len(order))) else out.take(order), records[np.sort(rows)])
         self._groups.append(pa.table([names, records], schema=GROUPS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from gristmill.shards.runs import GroupTooLarge, LargeGroup, group_starts
 from gristmill.shards.settings import HOW, Settings
 from gristmill.shards.stage import GROUP, MERGED, PART, Actor, ArtifactRef, BatchLimits
 from gristmill.shards.step import Step
+from gristmill.shards.work import ContractError
 
 NO_PARTNER = "no partner"
 _REASON = pa.field("reject_reason", pa.string())
@@ -87,11 +89,27 @@ class Reducer(Actor):
         yield pa.Table.from_pylist(held, self._schema(group.schema))
 
     def _rows(self, name: str, tables: Iterator[pa.Table]) -> Iterator[Mapping[str, Any]]:
+        kind, number = type(self).__name__, 0
         try:
-            for number, row in enumerate(self.group(name, tables)):
+            for row in self.group(name, tables):
+                if not row.keys() <= self._written.keys():
+                    wrong = ", ".join(sorted(row.keys() - self._written.keys()))
+                    raise ContractError(f"{kind} gave the columns {wrong}; it declares {', '.join(self._written)}")
                 yield {"id": f"{name}\t{number}" if number else name, **row, "parent_id": name}
+                number += 1
         except RejectRecord as rejected:
+            if number:
+                raise ContractError(
+                    f"{kind} rejected the group {name!r} after rows of it; expected it before"
+                ) from None
             yield {"id": name, "parent_id": name, _REASON.name: rejected.reason}
+
+    @cached_property
+    def _written(self) -> dict[str, None]:
+        """The columns of a group's rows, in their order."""
+        stated = self.contract(self.settings)
+        adds, keeps = stated.get("adds", self.adds), stated.get("keeps", self.keeps) or ()
+        return dict.fromkeys(["id", *keeps, *(f.name for f in adds)])
 
     def _schema(self, given: pa.Schema) -> pa.Schema:
         stated = self.contract(self.settings)
@@ -139,6 +157,11 @@ class Sums(Reducer):
         values = pc.fill_null(batch[name].cast(pa.type_for_alias(kind)), 0).to_numpy()
         before = np.zeros(len(starts), kind) if before is None else before
         if kind == "int64":
+            about = np.abs(before.astype(np.float64)) + np.add.reduceat(np.abs(values.astype(np.float64)), starts)
+            if (about >= 2.0**62).any():  # the sum may not fit: add what has no limit
+                ends = np.append(starts[1:], len(values))
+                exact = [int(b) + sum(values[i:j].tolist()) for b, i, j in zip(before, starts, ends, strict=True)]
+                return np.array([_fits(total, name) for total in exact], np.int64)
             return before + np.add.reduceat(values, starts)
         # Added one by one (numpy's sum is pairwise), so that the sum of a large group is that of its pieces.
         groups = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
@@ -299,6 +322,12 @@ def join(
             f"{name}: {dealt.name} has {parts_of(dealt)} parts and {other.name} {parts_of(other)}; expected sets dealt "
             "to the same number of parts"
         )
+    twice = [one for one in columns if one in (*keeps, "id", GROUP.name, PART.name, *MERGED.names)]
+    if twice:
+        raise UserError(
+            f"{name}: {', '.join(twice)} of {other.name} would be there twice; expected columns of other names than "
+            f"those of {dealt.name} that are kept"
+        )
     missing = [one for one in columns if one not in other.schema.names]
     if missing:
         raise UserError(f"{name}: {other.name} has no column {', '.join(missing)}; it has {other.schema.names}")
@@ -306,6 +335,12 @@ def join(
     ref: ArtifactRef = other.ref
     stage = replace(Match.stage(given, other=ref), adds=tuple(other.schema.field(one) for one in columns))
     return merge(name, dealt, stage)
+
+
+def _fits(total: int, name: str) -> int:
+    if not -(1 << 63) <= total < 1 << 63:
+        raise OverflowError(f"the sum of {name} is {total}, which 64 bits do not hold")
+    return total
 
 
 def _under_group(batch: pa.Table) -> pa.Table:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from gristmill.shards import canonical
 from gristmill.shards.dataset import SealedSet, row_totals
+from gristmill.shards.errors import UserError
 from gristmill.shards.index import ByPart, Cut, Join, ShardSpec, keep_shards
 from gristmill.shards.merging import MergeWorker
 from gristmill.shards.parquet import StoredFile
@@ -191,6 +192,10 @@ class ShardTask:
         table = work.table.select(self.schema.names).cast(self.schema)
         rejects = pa.concat_tables([REJECTS.empty_table(), *work.rejects])
         broken = pa.concat_tables([QUARANTINE.empty_table(), *work.quarantine])
+        if work.origin != "id" and pc.count_distinct(table["id"]).as_py() < table.num_rows:
+            counts = pc.value_counts(table["id"]).to_pylist()
+            twice = next(one["values"] for one in counts if one["counts"] > 1)
+            raise UserError(f"{self.name}: the id {twice!r} was given more than once; expected distinct ids")
         out = pc.unique(table[work.origin])
         broke = _others(broken["origin"], out)
         rejected = _others(rejects["origin"], out, broke)

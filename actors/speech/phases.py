@@ -62,6 +62,12 @@ class AcousticLoopSettings(LoopSettings):
     cache_bytes: int = Field(2 << 30, ge=0, json_schema_extra=HOW)
     """Memory for shards of a source; at least two are kept."""
 
+    @model_validator(mode="after")
+    def _to_the_end(self) -> Self:
+        if self.patience is not None:
+            raise ValueError("patience: an acoustic model has no held-out data; expected null")
+        return self
+
 
 class AcousticTraining(AcousticLoopSettings):
     """One training of an acoustic model."""

@@ -28,6 +28,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 
 SKIPPED_IN_A_ROW = 10  # steps without a finite gradient that end a training
+ROW = ("step", "steps", "steps_per_second", "phase", "phase_steps", "epoch", "lr", "skipped", "loss", "dev_loss")
 SKIPPED_SHARE = 0.05  # of all steps, the same
 
 
@@ -93,13 +94,25 @@ class _Loop:
 
     def _epoch_steps(self, phase: int) -> int:
         batches = len(self.training.batches(phase, 0))
+        if not batches:
+            raise UserError(
+                f"{self.phases[phase].where}: there is no batch in {self.phases[phase].data}; expected some"
+            )
         return -(-batches // (self.context.world_size * self.settings.accumulate))
 
     def _check(self) -> None:
+        for phase in self.phases:
+            names = [one.name for one in phase.objectives]
+            wrong = [name for name in names if names.count(name) > 1 or name in ROW]
+            if wrong:
+                raise UserError(
+                    f"{phase.where}: an objective is called {wrong[0]!r}; expected distinct names, and none of "
+                    f"{', '.join(ROW)}"
+                )
         if self.settings.patience is not None and (not self.held_out or len(self.phases) > 1):
             raise UserError(
-                f"patience: there are {len(self.held_out)} held-out batches and {len(self.phases)} phases; expected "
-                "held-out data, and one phase"
+                f"patience: there are {len(self.held_out)} held-out batches, and the phases are {len(self.phases)}; "
+                "expected held-out data, and one phase"
             )
 
     def work(self) -> dict[str, Any]:
@@ -189,7 +202,7 @@ class _Loop:
         if equal:
             self._endure(place)
         if ended and phase + 1 == len(self.phases):
-            self.chosen.ended(self.weights, (steps - step) // epoch_steps)
+            self.chosen.ended(self.weights, -(-(steps - step) // epoch_steps))
         row: dict[str, Any] = {"step": self.done - 1, "phase": phase, "epoch": place.epoch}
         row["lr"] = self.optimiser.param_groups[0]["lr"]
         row |= {"skipped": self.counts[0]} if self.counts[0] else {}

@@ -285,7 +285,8 @@ def _table(status: RunStatus, most: int | None = None) -> Any:
     for one in status.sets[-most:] if most else status.sets:
         counts = [_shards(one), *map(str, (one.rows, one.rejected, one.quarantined)), clock(one.seconds)]
         if one.state in ("artifact", "training", "unreadable"):
-            counts = [_shards(one) if one.total and one.state == "training" else ""] + [""] * 4
+            known = [_shards(one), "" if one.loss is None else f"loss {one.loss:.3g}"] if one.total else ["", ""]
+            counts = [*known, "", "", ""] if one.state == "training" else [""] * 5
         pace = [f"{one.rate:.1f}/s" if one.rate else "", clock(one.left) if one.left is not None else ""]
         ago = "" if one.last is None else f"{clock(max(0.0, time.time() - one.last))} ago"
         name = Text(escaped(f"{one.name} {one.url[-16:][:8]}"))  # a plain text may hold Rich's markup
@@ -298,13 +299,16 @@ def _shards(one: SetStatus) -> str:
 
 
 def _training(name: str, url: str) -> SetStatus:
-    """Return the state of a training, by the point of its curves that it wrote last; none in its first seconds."""
+    """Return the state of a training, by the point of its curves that it wrote last; none in its first seconds, and
+    no rate if that was long ago."""
     try:
         written = json.loads(checked.present(join(url, CHECKPOINTS, PROGRESS)) or b"{}")
         last, rate = float(written["at"]), float(written["steps_per_second"]) or None
         done, total, loss = int(written["step"]) + 1, written.get("steps"), written.get("loss")
     except (KeyError, TypeError, ValueError):
         return SetStatus(name, url, "training")
+    if time.time() - last > RECENT:
+        rate = None  # it was stopped, or stands still
     left = (total - done) / rate if total and rate else None
     total = None if total is None else int(total)
     return SetStatus(name, url, "training", done, total, last=last, rate=rate, left=left, loss=loss)

@@ -59,6 +59,8 @@ class DomainSettings(Settings):
     def _of_neural_ones(self) -> Self:
         if self.family != "neural" and (self.loop != LoopSettings() or self.ranks > 1 or self.gpus):
             raise ValueError(f"loop, ranks and gpus: the models are {self.family}; expected them with family neural")
+        if self.loop.patience is not None:
+            raise ValueError("loop.patience: a domain model has no held-out data; expected null")
         return self
 
     @field_validator("settings", mode="before")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from gristmill.shards.reducers import First, FirstSettings, Reducer, Sums, SumSe
 from gristmill.shards.runs import group_starts
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import ShardTask, Step
+from gristmill.shards.work import ContractError
 from tests.shards.test_engine import StopsAfter
 
 RECORDS, PARTS = 4000, 5
@@ -326,6 +327,52 @@ def test_a_reader_of_a_part_reads_no_other_and_compares_what_it_reads(tmp_path: 
         first.slices[0].read_apart(["blob"])
 
 
+class Faulty(Reducer):
+    """A reducer that breaks its contract in one way or another."""
+
+    columns = ("price",)
+    adds = (pa.field("sum", pa.int64()),)
+    how: ClassVar[str] = ""
+
+    def group(self, name: str, tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
+        if self.how == "misspelt":
+            yield {"smu": 1}
+        elif self.how == "twice":
+            yield from ({"id": "one", "sum": 1}, {"id": "one", "sum": 2})
+        elif self.how == "late":
+            yield {"sum": 1}
+            raise RejectRecord("late")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("misspelt", "Faulty gave the columns smu; it declares id, sum"),
+        ("twice", "faulty: the id 'one' was given more than once"),
+        ("late", "Faulty rejected the group 'shop .*' after rows of it"),
+        ("nothing", r"gave no row for some group; it must reject it instead \(RejectRecord"),
+    ],
+)
+def test_a_reducer_that_breaks_its_contract_is_told(
+    tmp_path: Path, dealt: SealedSet, how: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Faulty, "how", how)
+    with pytest.raises((ContractError, UserError), match=message):
+        run_of(tmp_path).step(merge("faulty", dealt, Faulty.stage()))
+
+
+def test_a_sum_that_64_bits_do_not_hold_costs_its_group(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    most = (1 << 63) - 1
+    given = {"id": list("abcde"), "key": list("xxyyz"), "n": [most, 1, most, -5, 1 << 62]}
+    dealt = run.step(deal("dealt", run.table("numbers", pa.table(given)), ["key"], ["n"], parts=1))
+    made = run.step(merge("sums", dealt, Sums.stage(SumSettings(sums={"n": "int64"})), max_quarantine=1))
+    assert {row["id"]: row["n"] for row in rows(audited(run, made))} == {"y": most - 5, "z": 1 << 62}
+    assert made.seal["errors"] == {
+        "sums: OverflowError: the sum of n is 9223372036854775808, which 64 bits do not hold": 1
+    }
+
+
 def test_what_is_made_of_a_dealt_set_is_not_dealt(tmp_path: Path, dealt: SealedSet) -> None:
     """Cut anew, its shards would not lie by part."""
     made = run_of(tmp_path).step(Step("again", (), dealt, cut=Cut(rows=900)))
@@ -364,6 +411,23 @@ def test_what_cannot_be_is_refused_before_any_work(
         merge("sums", data, Sums.stage(SumSettings()))
     with pytest.raises(UserError, match=r"stage sums reads .*town.*, which its input lacks"):
         run_step(merge("sums", dealt, Sums.stage(SumSettings(sums={"town": "int64"}))), "unused", InProcessRunner(), 0)
+    for wrong, message in (
+        ({"columns": "price"}, "columns is 'price'; expected a list"),
+        ({"memory": 0}, "memory is 0; expected bytes"),
+        ({"parts": 0}, "parts"),
+    ):
+        with pytest.raises(UserError, match=message):
+            deal("dealt", data, ["shop"], **wrong)
+    own = run_of(tmp_path).table("own", records().append_column("part", records()["day"]))
+    with pytest.raises(UserError, match="dealt: part is what dealing itself writes"):
+        deal("dealt", own, ["shop"])
+    with pytest.raises(UserError, match="sums: there is no stage; expected that of a reducer"):
+        merge("sums", dealt)
+    baskets = run_of(tmp_path).step(deal("baskets", merged["basket"], ["id"], ["prices"], parts=2))
+    with pytest.raises(UserError, match=r"stage first sorts by \['prices'\], which are lists"):
+        merge("first", baskets, First.stage(FirstSettings(order=("prices",)))).schema  # noqa: B018
+    with pytest.raises(UserError, match="joined: price, id of dealt would be there twice"):
+        join("joined", dealt, dealt, ["price", "id"], ["price"])
     again = run_of(tmp_path).step(deal("again", merged["sums"], ["price"], ["records"], parts=2))
     with pytest.raises(UserError, match=r"stage sums: records is what a merge itself writes"):
         merge("sums", again, Sums.stage(SumSettings(sums={"records": "int64"}))).schema  # noqa: B018

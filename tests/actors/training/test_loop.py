@@ -13,6 +13,7 @@ from safetensors.torch import load
 
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
+from gristmill.actors.training.training import LoopPhase, PlainObjective
 from gristmill.pipelines.command.sampling import Trial
 from gristmill.shards.errors import SettingsError, UserError
 from tests.actors.ranks import Killed, RankContext
@@ -121,6 +122,41 @@ def test_a_training_that_stopped_by_patience_does_not_go_on_when_it_is_resumed(t
     with pytest.raises(Killed):
         toy(0, 1, str(tmp_path / "again"), given, steps=600, die_at=last)
     assert toy(0, 1, str(tmp_path / "again"), given, steps=600) == whole
+
+
+def test_the_last_epochs_are_averaged_and_a_part_of_one_is_one(tmp_path: Path) -> None:
+    """Of two epochs and a half, an epoch being 12 steps, the states after 24 and 30 steps."""
+    made = weights(run(tmp_path / "a", {"average": 2}, schedule=Schedule(epochs=2.5, lr=3e-2)))
+    held: list[dict[str, torch.Tensor]] = []
+
+    class Watched(Toy):
+        def held_out_loss(self, batch: Any) -> tuple[float, float]:
+            held.append({name: value.clone() for name, value in self.network.state_dict().items()})
+            return super().held_out_loss(batch)
+
+    run_training(Watched(Schedule(epochs=2.5, lr=3e-2)), LoopSettings(), RankContext(str(tmp_path / "b")))
+    expected = (held[2]["0.weight"].double() + held[4]["0.weight"].double()) / 2  # two batches an evaluation
+    assert torch.allclose(made["0.weight"].double(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lr", "square"])
+def test_objectives_have_names_of_their_own(tmp_path: Path, name: str) -> None:
+    class Two(Toy):
+        def phases(self) -> list[LoopPhase]:
+            loss = PlainObjective(name, lambda output, batch: output.sum())
+            return [LoopPhase(self.schedule, [*super().phases()[0].objectives, loss], "toy")]
+
+    with pytest.raises(UserError, match=f"toy: an objective is called '{name}'; expected distinct names"):
+        run_training(Two(Schedule(steps=2)), LoopSettings(), RankContext(str(tmp_path)))
+
+
+def test_no_batch_is_told(tmp_path: Path) -> None:
+    class Empty(Toy):
+        def batches(self, phase: int, epoch: int) -> list[np.ndarray]:
+            return []
+
+    with pytest.raises(UserError, match="toy: there is no batch in the data"):
+        run_training(Empty(Schedule(steps=2)), LoopSettings(), RankContext(str(tmp_path)))
 
 
 def test_draws_of_steps_keep_nothing(tmp_path: Path) -> None:
