@@ -3,7 +3,8 @@
     python benchmarks/training_speed.py OLD [--rounds 5]
 
 Prints, for each training, the ratio of CPU times (old / new: above 1 is faster) of medians over interleaved rounds, one
-process a checkout. Data are made by this checkout, with seeds.
+process a checkout, both on one core: cores differ by what else shares their caches. Data are made by this checkout,
+with seeds.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from tests.actors.goldens import make_data
 
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         make_data(Path(folder))
         workers = {"old": Worker(given.old.resolve(), folder), "new": Worker(ROOT, folder)}

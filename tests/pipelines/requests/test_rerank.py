@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import Result
 
+from gristmill.pipelines.command.plan import make_plan
+from gristmill.pipelines.config import load
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed
 from tests.pipelines.commands import call
@@ -83,6 +85,14 @@ def test_run_again_does_nothing(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert "nothing to do" in run(finished).stdout
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_neural_domain_models_are_planned(tmp_path: Path) -> None:
+    """Each model is of its own domain and fold, also in a trial."""
+    neural = "domains={family: neural, settings: {dim: 4, hidden: 4, buckets: 64}}"
+    plan = make_plan(load(CONFIG, [*SMALL, neural, f"out={tmp_path}"]), 2000)
+    assert {"domain_models", "hypotheses_0"} <= {line.name for line in plan.lines}
 
 
 @pytest.mark.slow
