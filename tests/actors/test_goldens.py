@@ -11,6 +11,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
 from tests.actors.goldens import KEPT, TRAININGS, digests, machine, make_data
+from tests.actors.ranks import Ranks
 
 KEEP = json.loads(KEPT.read_text())
 
@@ -22,8 +23,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+here = pytest.mark.skipif(machine() != KEEP["machine"], reason="the digests are of another processor, torch or numpy")
+
+
+@here
 @pytest.mark.parametrize("name", sorted(TRAININGS))
 def test_a_training_gives_the_bytes_it_gave(name: str, root: Path, tmp_path: Path) -> None:
-    if machine() != KEEP["machine"]:
-        pytest.skip("the digests are of another processor, torch or numpy")
     assert digests(TRAININGS[name](0, 1, str(root), str(tmp_path))) == KEEP["digests"][name]
+
+
+@here
+@pytest.mark.slow
+def test_with_two_ranks_too(root: Path, tmp_path: Path) -> None:
+    with Ranks(2, tmp_path) as two:
+        for name, do in TRAININGS.items():
+            assert digests(two(do, str(root), str(tmp_path / name))) == KEEP["digests"][f"{name} x2"]
