@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from gristmill.shards.ahead import read_ahead
 from gristmill.shards.errors import GristmillError
-from gristmill.shards.runs import GroupTooLarge, LargeGroup, by_group, group_starts, sorted_rows
+from gristmill.shards.runs import GroupTooLarge, LargeGroup, by_group, group_sizes, group_starts, sorted_rows
 from gristmill.shards.scratch import scratch
 from gristmill.shards.stage import GROUP, RECORDS
 from gristmill.shards.work import ContractError, StageWorker, Work, describe, quarantined
@@ -97,7 +97,7 @@ class MergeWorker(StageWorker):
 
     def _reduce(self, batch: pa.Table, starts: np.ndarray) -> None:
         names = batch[GROUP.name].take(starts).combine_chunks()
-        records = np.diff(np.append(starts, batch.num_rows))
+        records = group_sizes(starts, batch.num_rows)
         try:
             out = self.actor(batch)
         except (GristmillError, ContractError):

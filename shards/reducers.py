@@ -16,7 +16,7 @@ from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.exchange import Parts, merge, parts_of
 from gristmill.shards.merging import MEMORY, SHARE
-from gristmill.shards.runs import GroupTooLarge, LargeGroup, group_starts
+from gristmill.shards.runs import GroupTooLarge, LargeGroup, group_sizes, group_starts
 from gristmill.shards.settings import HOW, Settings
 from gristmill.shards.stage import GROUP, MERGED, PART, Actor, ArtifactRef, BatchLimits
 from gristmill.shards.step import Step
@@ -164,7 +164,7 @@ class Sums(Reducer):
                 return np.array([_fits(total, name) for total in exact], np.int64)
             return before + np.add.reduceat(values, starts)
         # Added one by one (numpy's sum is pairwise), so that the sum of a large group is that of its pieces.
-        groups = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+        groups = np.repeat(np.arange(len(starts)), group_sizes(starts, len(values)))
         return np.bincount(np.append(np.arange(len(starts)), groups), np.append(before, values), len(starts))
 
     def _table(self, names: Any, sums: Sequence[Any]) -> pa.Table:
@@ -196,7 +196,7 @@ class First(Reducer):
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the first records of each group."""
         starts = group_starts(batch)
-        place = np.arange(batch.num_rows) - np.repeat(starts, np.diff(np.append(starts, batch.num_rows)))
+        place = np.arange(batch.num_rows) - np.repeat(starts, group_sizes(starts, batch.num_rows))
         return _under_group(batch.filter(pa.array(place < self.settings.n)))
 
     def large(self, group: LargeGroup) -> Iterator[pa.Table]:

@@ -261,3 +261,8 @@ def group_starts(batch: pa.Table) -> np.ndarray:
         return np.zeros(0, np.int64)
     other = pc.not_equal(names.slice(1), names.slice(0, len(names) - 1)).to_numpy(zero_copy_only=False)
     return np.concatenate([[0], np.flatnonzero(other) + 1])
+
+
+def group_sizes(starts: np.ndarray, rows: int) -> np.ndarray:
+    """Return how many of ``rows`` rows each group has, by where they begin: (groups,) int64."""
+    return np.diff(starts, append=rows)

@@ -161,11 +161,12 @@ class Stage:
 
     def output_schema(self, given: pa.Schema) -> pa.Schema:
         """Return the schema of this stage's output for an input schema."""
-        read = [*self.columns, *(name.removeprefix("-") for name in self.order)]
+        order = [name.removeprefix("-") for name in self.order]
+        read = [*self.columns, *order]
         missing = [name for name in read if name not in given.names]
         if missing:
             raise UserError(f"stage {self.name} reads {missing}, which its input lacks: {given.names}")
-        nested = [one for one in (name.removeprefix("-") for name in self.order) if is_nested(given.field(one).type)]
+        nested = [name for name in order if pa.types.is_nested(given.field(name).type)]
         if nested:
             raise UserError(f"stage {self.name} sorts by {nested}, which are lists; expected columns of single values")
         for verb, names in (("drops", self.drops), ("keeps", self.keeps or ())):
@@ -199,11 +200,6 @@ def check_totals(owner: str, totals: Sequence[str], schema: pa.Schema) -> None:
     for name in totals:
         if not is_numeric(schema, name):
             raise UserError(f"{owner}: no total of {name!r}; expected one of its numeric columns ({schema.names})")
-
-
-def is_nested(kind: pa.DataType) -> bool:
-    """Return whether a column's values are lists or structures."""
-    return bool(pa.types.is_nested(kind))
 
 
 def is_numeric(schema: pa.Schema, name: str) -> bool:

@@ -24,7 +24,7 @@ from gristmill.shards.exchange import MOST_PARTS
 from gristmill.shards.merging import SHARE
 from gristmill.shards.random import mixed
 from gristmill.shards.reducers import Reducer
-from gristmill.shards.runs import LargeGroup, group_starts
+from gristmill.shards.runs import LargeGroup, group_sizes, group_starts
 from gristmill.shards.schema import PARENT_ID
 from gristmill.shards.settings import HOW, Settings
 from gristmill.shards.stage import GROUP, Actor, BatchLimits
@@ -109,7 +109,7 @@ class Search(Reducer):
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return a row for each duplicate."""
         starts = group_starts(batch)
-        leader = np.repeat(starts, np.diff(np.append(starts, batch.num_rows)))
+        leader = np.repeat(starts, group_sizes(starts, batch.num_rows))
         later = np.flatnonzero(leader != np.arange(batch.num_rows))
         found = self._alike(batch.take(later), batch.take(leader[later]))
         alone = batch.take(starts).filter(pc.invert(pc.is_in(batch[GROUP.name].take(starts), found["parent_id"])))
