@@ -80,6 +80,7 @@ def test_a_job_is_followed_to_its_end_and_its_exit_code_returned(head: Head, tin
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_job_resumes_when_submitted_again(head: Head, tiny: Path, tmp_path: Path) -> None:
     following = start(head, "submit", tiny, "records=60", "--env", "TINY_PAUSE=1", "--address", head.dashboard)
     assert following.stdout is not None
