@@ -199,6 +199,11 @@ def count_parts(data: SealedSet, columns: Sequence[str], memory: int = MEMORY) -
         return 1
     first = data.read(entry, list(dict.fromkeys(["id", *columns])))
     size = (first.nbytes / first.num_rows + _ADDED) * data.records
+    return parts_for(size, memory)
+
+
+def parts_for(size: float, memory: int) -> int:
+    """Return into how many parts so many bytes of rows are dealt, so that each fits into the memory of a worker."""
     return min(MOST_PARTS, max(1, math.ceil(size * SHARE / memory)))
 
 

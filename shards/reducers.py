@@ -105,15 +105,19 @@ class Reducer(Actor):
             yield {"id": name, "parent_id": name, _REASON.name: rejected.reason}
 
     @cached_property
+    def _declared(self) -> tuple[tuple[str, ...], tuple[pa.Field, ...]]:
+        """The columns of its input that it keeps, and those that it adds."""
+        stated = self.contract(self.settings)
+        return tuple(stated.get("keeps", self.keeps) or ()), tuple(stated.get("adds", self.adds))
+
+    @cached_property
     def _written(self) -> dict[str, None]:
         """The columns of a group's rows, in their order."""
-        stated = self.contract(self.settings)
-        adds, keeps = stated.get("adds", self.adds), stated.get("keeps", self.keeps) or ()
+        keeps, adds = self._declared
         return dict.fromkeys(["id", *keeps, *(f.name for f in adds)])
 
     def _schema(self, given: pa.Schema) -> pa.Schema:
-        stated = self.contract(self.settings)
-        adds, keeps = stated.get("adds", self.adds), stated.get("keeps", self.keeps) or ()
+        keeps, adds = self._declared
         kept = [given.field(name) for name in keeps]
         fields = {f.name: f for f in (MERGED.field("id"), MERGED.field("parent_id"), *kept, *adds, _REASON)}
         return pa.schema(list(fields.values()))

@@ -159,8 +159,8 @@ class ShardTask:
         if found is not None:
             return Work(spec.name, self.input_schema.empty_table(), 0, receipt=found.to_json())
         if self.stages and self.stages[0].merges:
-            made = Work(spec.name, self.input_schema.empty_table(), 0, requeue_of=spec.requeue_of)
-            return replace(made, slices=spec.slices, only=spec.only)
+            nothing = self.input_schema.empty_table()
+            return Work(spec.name, nothing, 0, requeue_of=spec.requeue_of, slices=spec.slices, only=spec.only)
         pruned = self.stages and self.stages[0].keeps is not None and not spec.joins
         table = spec.read(self.input_schema.names if pruned else None)
         work = Work(spec.name, table, table.num_rows, requeue_of=spec.requeue_of)

@@ -8,7 +8,6 @@ its ``signature``, and of the rows that meet in a group ``Search`` compares each
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,8 +19,7 @@ from pydantic import Field
 from gristmill.actors.text.parsing import KEY, SIGNATURE
 from gristmill.models.text import minhash
 from gristmill.shards.dataset import open_sealed
-from gristmill.shards.exchange import MOST_PARTS
-from gristmill.shards.merging import SHARE
+from gristmill.shards.exchange import parts_for
 from gristmill.shards.random import mixed
 from gristmill.shards.reducers import Reducer
 from gristmill.shards.runs import LargeGroup, group_sizes, group_starts
@@ -56,7 +54,7 @@ class DuplicateSettings(Settings):
     def parts(self, records: int) -> int:
         """Return the number of parts for a search among so many records."""
         row = _BYTES if self.near is None else _BYTES + minhash.BANDS * _BYTES_NEAR
-        return min(MOST_PARTS, max(1, math.ceil(records * row * SHARE / self.memory)))
+        return parts_for(records * row, self.memory)
 
 
 class Meet(Actor):
