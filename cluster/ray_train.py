@@ -60,10 +60,10 @@ def train_jobs(
             for slot in range(kind.most)
         ]
         while wait([group for _, group in groups], LISTEN_EVERY).not_done:
-            for kind in kinds if listener else ():
+            for kind in kinds:
                 kind.tell(listener)
         held = [(group.result(), kind.resources) for kind, group in groups]
-    for kind in kinds if listener else ():
+    for kind in kinds:
         kind.tell(listener)
     errors = [error for error in (kind.close() for kind in kinds) if error is not None]
     if errors:
@@ -107,16 +107,16 @@ class _Kind:
         self.queue: Any = ray.remote(num_cpus=0)(Queue).remote([job.name for job, _ in jobs])
 
     def tell(self, listener: TrainListener | None) -> None:
-        """Tell a listener what the trainings have told the queue."""
+        """Tell a listener, if there is one, the news of the trainings."""
+        if listener is None:
+            return
         import ray
 
-        points, ended = ray.get(self.queue.told.remote())
+        points, ended = ray.get(self.queue.news.remote())
         for place, metrics in points.items():
-            if listener is not None:
-                listener.point(self.jobs[place][1], metrics)
+            listener.point(self.jobs[place][1], metrics)
         for place in ended:
-            if listener is not None:
-                listener.ended(self.jobs[place][1])
+            listener.ended(self.jobs[place][1])
 
     def close(self) -> bytes | None:
         """End the queue; return the error that ended the trainings, if any."""
@@ -218,7 +218,7 @@ class Queue:
         """Record a point of a job's curves."""
         self.points[place] = metrics
 
-    def told(self) -> tuple[dict[int, dict[str, float]], list[int]]:
+    def news(self) -> tuple[dict[int, dict[str, float]], list[int]]:
         """Return the newest point of each job that has one, and the jobs that have ended, both since the last call."""
         found = self.points, self.ended
         self.points, self.ended = {}, []
