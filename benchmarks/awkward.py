@@ -27,7 +27,7 @@ from gristmill.actors.speech.banks import NoiseBank, NoiseBankSettings, build_no
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command.audit import audit_output
 from gristmill.pipelines.command.rerank import rerank_lists
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests, split_requests
+from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests, split_requests, without_small_domains
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
 from gristmill.pipelines.text.corpora import PairSettings, TextSettings, prepare_text
@@ -117,31 +117,25 @@ def _texts(out: str, name: str, said: list[str], shown: Callable[[dict[str, Any]
     return _line(taken, _reasons(out, (f"unlisted_{name}", f"parsed_{name}", name)), [], said)
 
 
-def requests(**context: str) -> Callable[[Path, str], str]:
-    """List, parse and split annotated requests."""
+def requests(*, trained: bool = False, **context: str) -> Callable[[Path, str], str]:
+    """List and parse annotated requests; ``trained``: and split them for trainings."""
 
     def how(path: Path, out: str) -> str:
         settings = RequestCorpusSettings(places=str(path), context=context)
 
         def work() -> None:
             run = Run(out, InProcessRunner())
-            split_requests(run, settings, prepare_requests(run, settings))
+            made = prepare_requests(run, settings)
+            if trained:
+                without_small_domains(run, {0: split_requests(run, settings, made)})
 
         said = _said(work)
-        rows = [row for name in ("split_0_trained", "split_0", "requests") for row in _rows(out, name)][:_least(out)]
-        taken = [_request(row) for row in rows]
-        names = ("unlisted_requests", "requests", "split_0", "split_0_trained")
+        last = next((name for name in ("split_0_kept", "split_0", "requests") if _set(out, name)), "")
+        taken = [_request(row) for row in _rows(out, last)]
+        names = ("unlisted_requests", "requests", "split_0", "split_0_kept")
         return _line(taken, _reasons(out, names), [], said)
 
     return how
-
-
-def _least(out: str) -> int:
-    """Return the number of requests of the last set."""
-    for name in ("split_0_trained", "split_0", "requests"):
-        if found := _set(out, name):
-            return found.records
-    return 0
 
 
 def _request(row: dict[str, Any]) -> str:
@@ -301,10 +295,10 @@ CASES = [
     Case("po-two-strings.po", r"[^;]* = .*; 1 x .*", pairs("en", "hi")),
     Case("po-bad-byte.po", r"[^;]* = .*; 1 x .*", pairs("en", "hi")),
     Case("po-formats.po", r"(?!.*\{0:|.*plural,|.*%\{).*complete.*", pairs("en", "hi")),
-    Case("requests-surrogate-id.jsonl", r".* 120 in all; 1 x .*", requests()),
+    Case("requests-surrogate-id.jsonl", r".* 120 in all; 1 x .*", requests(trained=True)),
     Case("clinc-surrogate", r".*1 x .*", requests()),
-    Case("requests-one-stray-label.jsonl", r".* 120 in all; 1 x .*", requests()),
-    Case("requests-domain-of-one-text.jsonl", r".*in all; 12 x .*", requests()),
+    Case("requests-one-stray-label.jsonl", r".* 120 in all; 1 x .*", requests(trained=True)),
+    Case("requests-domain-of-one-text.jsonl", r".*in all; 12 x .*", requests(trained=True)),
     Case("requests-slots-odd.jsonl", r"(?!.*not in the text).*", requests()),
     Case("requests-two-files", r"a b, c d, e f, g h|a b, c d; 2 x .*", requests()),
     Case("hwu64-upstream", r"wake me at nine \[time nine\]; 2 x .*|wake me at nine \[time nine\]; 1 x .*; 1 x .*", requests()),

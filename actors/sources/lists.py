@@ -51,7 +51,7 @@ class RejectListed(Filter):
 
 
 class ListFile:
-    """A file of lists. It is read twice: for its columns and problems, and for :meth:`tables`.
+    """A file of lists. It is read twice: for its columns and problems, and for ``tables``.
 
     Raises:
         UserError: it cannot be read, or holds no list.
@@ -59,28 +59,18 @@ class ListFile:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._read: Callable[[], Iterator[pa.Table]]
+        self.tables: Callable[[], Iterator[pa.Table]]
+        """Yields the lists in their order, with ``problem`` if any of them has one."""
         if url.endswith(".parquet"):
-            self.problems: Problems = _problems_of_rows(url)
-            self._read = partial(_parquet, url, self.problems)
+            self.problems, rows = _problems_of_rows(url)
+            self.tables = partial(_parquet, url, self.problems)
         else:
-            schema, self.problems = _read_whole(url)
-            self._read = partial(_jsonl, url, schema, self.problems)
-
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield the lists in their order, with ``problem`` if any of them has one.
-
-        Raises:
-            UserError: the file cannot be read, or holds no list.
-        """
-        good = 0
-        for table in self._read():
-            good += table.num_rows if PROBLEM.name not in table.column_names else table[PROBLEM.name].null_count
-            yield table
-        if not good:
+            schema, self.problems, rows = _read_whole(url)
+            self.tables = partial(_jsonl, url, schema, self.problems)
+        if rows == len(self.problems):
             first = next(iter(self.problems.items()), None)
-            which = "" if first is None else f" (the first is {_place(self.url, first[0])}: {first[1]})"
-            raise UserError(f"{self.url}: holds no list{which}; expected {EXPECTED}")
+            which = "" if first is None else f" (the first is {_place(url, first[0])}: {first[1]})"
+            raise UserError(f"{url}: holds no list{which}; expected {EXPECTED}")
 
 
 def is_file(url: str) -> bool:
@@ -125,19 +115,22 @@ def _batches(url: str, columns: Sequence[str] | None = None) -> Iterator[pa.Reco
             yield from source.batches(group, columns or source.schema.names)
 
 
-def _problems_of_rows(url: str) -> dict[int, str]:
+def _problems_of_rows(url: str) -> tuple[dict[int, str], int]:
+    """Return the problems of rows that are no lists, and the number of rows."""
     problems: dict[int, str] = {}
     seen, number = Seen(), 0
     for batch in _batches(url):
         broken = set() if _is_valid(batch) else {i for i in range(len(batch)) if not _is_valid(batch.slice(i, 1))}
-        for place, key in enumerate(batch["id"].cast(pa.binary()).to_pylist() if _is_text(batch["id"]) else []):
+        if not _is_text(batch["id"]):
+            raise UserError(f"{url}: the column id holds {batch['id'].type}; expected texts")
+        for place, key in enumerate(batch["id"].cast(pa.binary()).to_pylist()):
             number += 1
             problem = NOT_UTF8 if place in broken else NO_ID if key is None else None
             if problem is None and seen.before(key.decode()):
                 problem = DUPLICATE
             if problem is not None:
                 problems[number] = problem
-    return problems
+    return problems, number
 
 
 def _is_text(column: pa.Array) -> bool:
@@ -165,10 +158,11 @@ def _parquet(url: str, problems: Problems) -> Iterator[pa.Table]:
 # --- JSONL
 
 
-def _read_whole(url: str) -> tuple[pa.Schema, dict[int, str]]:
-    """Return the columns of all lines, and the problems of those that are no lists."""
-    schema, problems, seen = _KNOWN, {}, Seen()
+def _read_whole(url: str) -> tuple[pa.Schema, dict[int, str], int]:
+    """Return the columns of all lines, the problems of those that are no lists, and the number of lines."""
+    schema, problems, seen, count = _KNOWN, dict[int, str](), Seen(), 0
     for piece in _pieces(url):
+        count += len(piece)
         good = {}
         for number, line in piece.items():
             problem = _at_sight(line)
@@ -183,7 +177,7 @@ def _read_whole(url: str) -> tuple[pa.Schema, dict[int, str]]:
                     problems[number] = NO_ID
                 elif seen.before(key):
                     problems[number] = DUPLICATE
-    return schema, problems
+    return schema, problems, count
 
 
 def _at_sight(line: bytes) -> str | None:

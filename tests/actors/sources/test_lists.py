@@ -86,4 +86,4 @@ def test_a_file_without_problems_has_no_column_of_them(tmp_path: Path) -> None:
 def test_a_file_of_bad_lines_says_what_is_wrong_with_the_first(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text("{\n{\n")
     with pytest.raises(UserError, match=r"holds no list \(the first is l\.jsonl#line1: malformed record\); expected a"):
-        list(ListFile(str(tmp_path / "l.jsonl")).tables())
+        ListFile(str(tmp_path / "l.jsonl"))
