@@ -48,7 +48,7 @@ def _read_units(file: str, raw: SourceFile) -> Iterator[dict[str, str] | None]:
     """Yield the texts of each unit, ``None`` for one that cannot be parsed."""
     form = _Form(raw.read(_PIECE))
     raw.seek(0)
-    units, begin, since, number = _Units(file), 0, 0, 0
+    units, begin, since, number, at = _Units(file), 0, 0, 0, -1
     while True:
         piece = raw.read(_PIECE)
         done, fault = units.feed(piece, last=not piece)
@@ -57,15 +57,16 @@ def _read_units(file: str, raw: SourceFile) -> Iterator[dict[str, str] | None]:
             yield found
         if fault is not None:
             # The parser is over: a new one reads on from the next unit.
-            at = form.next_unit(raw, begin + units.place + 1)
-            if at is None and (units.is_at_end or not units.in_unit):
+            after = form.next_unit(raw, max(at, begin + units.place) + 1)
+            if after is None and (units.is_at_end or not units.in_unit):
                 raise FileFault(file, UNREADABLE, f"not a readable TMX file: {fault}")
             number, since = number + 1, 0
             yield None
-            if at is None:
+            if after is None:
                 return
-            units, begin = _Units(file), at - len(form.head)
-            units.feed(form.head)
+            units, at, begin = _Units(file), after, after - len(form.head)
+            if (fault := units.feed(form.head)[1]) is not None:
+                raise FileFault(file, UNREADABLE, f"not a readable TMX file: {fault}")
             raw.seek(at)
             continue
         if not piece:
