@@ -305,7 +305,7 @@ def list_sizes(url: str) -> dict[str, int]:
 
 
 def walk(url: str) -> Iterator[FileInfo]:
-    """Yield every file below a folder, or the file itself, in the order of paths."""
+    """Yield every file below a folder, or the file itself, in the order of paths; links to folders are followed."""
     fs, path = filesystem(url)
     for info in _file_or_below(url, fs, path):
         inner = info["name"]
@@ -334,10 +334,18 @@ def _below(url: str, fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dic
         return
     # Object stores may list a folder's marker object as a file in it.
     inner = sorted((i for i in listed if i["name"].rstrip("/") != folder.rstrip("/")), key=lambda info: info["name"])
-    yield from (info for info in inner if info["type"] != "directory")
-    for info in inner:
-        if info["type"] == "directory":
-            yield from _below(url, fs, info["name"].rstrip("/"))
+    folders = [info for info in inner if info["type"] == "directory" or _is_linked_folder(info)]
+    yield from (info for info in inner if info not in folders)
+    for info in folders:
+        yield from _below(url, fs, info["name"].rstrip("/"))
+
+
+def _is_linked_folder(info: Mapping[str, Any]) -> bool:
+    """Return whether a local listing is of a link to a folder, unless that holds the link itself."""
+    if not info.get("islink") or not os.path.isdir(info["name"]):
+        return False
+    to, here = os.path.realpath(info["name"]), os.path.realpath(os.path.dirname(info["name"]))
+    return os.path.commonpath([to, here]) != to
 
 
 # Keys of a file's version in the listings of each storage: checksums of the content first, then times of writing.

@@ -342,3 +342,21 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         ("row", None),
         ("unlisted", "missing"),
     ]
+
+
+def test_linked_folders_are_walked_and_circles_are_not(tmp_path: Path) -> None:
+    tone(tmp_path / "elsewhere/sub/a.wav")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path / "elsewhere")
+    assert [row["id"] for row in rows(tmp_path / "c")] == ["c/linked/sub/a.wav"]
+
+
+def test_a_name_that_is_not_utf8_costs_its_file(tmp_path: Path) -> None:
+    tone(tmp_path / "c/b.wav")
+    Path(os.fsdecode(os.fsencode(tmp_path / "c") + b"/caf\xe9.wav")).write_bytes((tmp_path / "c/b.wav").read_bytes())
+    (tmp_path / "c/b.txt").write_text("one")
+    assert [(row["id"], row["kind"], row["problem"]) for row in rows(tmp_path / "c")] == [
+        ("c/b.wav", "file", None),
+        ("c/caf\\udce9.wav", "bad", "not UTF-8"),
+    ]
