@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.unlisted import OTHER_ENCODING, FileFault
+from gristmill.shards.errors import RejectRecord
+
+TEXT_ENCODING = "text: other encoding"  # the reject reason of a record whose text is not UTF-8
 
 _WIDE = (
     (b"\xff\xfe\0\0", "UTF-32"),
@@ -11,6 +14,20 @@ _WIDE = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+
+
+def read_text(data: bytes) -> str:
+    """Return the text of a small file, which is UTF-8 with or without a mark.
+
+    Raises:
+        RejectRecord: it is of another encoding.
+    """
+    if any(data.startswith(mark) for mark, _ in _WIDE):
+        raise RejectRecord(TEXT_ENCODING)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RejectRecord(TEXT_ENCODING) from None
 
 
 def refuse_wide(file: str) -> None:

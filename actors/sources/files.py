@@ -27,6 +27,7 @@ SUFFIXES = {
     "tar": (".tar",),
     "folder": AUDIO_SUFFIXES,
 }
+Say = Callable[[str], None]  # tells the user a sentence
 LOOKED_AT = 100  # first lines of a file, of which at least one must be valid
 NOT_UTF8 = "not UTF-8"
 _TABLE_LETTERS = 32 << 20  # of a table's texts: longer ones make smaller tables

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from gristmill.actors.sources.files import LOOKED_AT, Seen, named_or_found, pointers_of
+from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import (
     MALFORMED,
     NOT_IN_FILE,
+    PART_OF_TEXT,
     SEVERAL_CHANNELS,
     UNSUPPORTED_CUT,
     resolve,
@@ -26,8 +29,11 @@ from gristmill.actors.sources.pointers import (
 from gristmill.actors.sources.reading import lines
 from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import list_names
+from gristmill.shards.store import exists, is_local, list_names
 
+_EDGE = 0.05  # s, by which a supervision may lie beyond its cut, or its cut beyond it: times are rounded
+_TRIED = 5  # cuts whose audio is looked for
+_ABOVE = 4  # folders that are looked in for the audio of cuts: theirs and those above
 _CUTS = ("MonoCut", "Cut", "MultiCut", "MixedCut", "PaddingCut")  # "Cut": MonoCut before Lhotse 0.8
 
 
@@ -47,7 +53,7 @@ def cuts_in(folder: str) -> list[str]:
     return [f"{folder}/{n}" for n in names]
 
 
-def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each cut. ``fields`` is ignored: Lhotse's field names are fixed."""
     seen = Seen()
     for file in named_or_found(url, "lhotse", cuts_in):
@@ -55,12 +61,12 @@ def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterat
 
 
 def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
-    _check(file)
-    return pointers_of(file, corpus, lines(file), partial(_read, file=file, corpus=corpus), seen)
+    folder = _check(file)
+    return pointers_of(file, corpus, lines(file), partial(_read, folder=folder, corpus=corpus), seen)
 
 
-def _read(line: bytes, file: str, corpus: str) -> dict[str, Any]:
-    return _pointer(_parse(line), file, corpus)
+def _read(line: bytes, folder: str, corpus: str) -> dict[str, Any]:
+    return _pointer(_parse(line), folder, corpus)
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -73,19 +79,42 @@ def _parse(line: bytes) -> dict[str, Any]:
     return values
 
 
-def _check(url: str) -> None:
+def _check(url: str) -> str:
+    """Return the folder to which the paths of a file of cuts are relative."""
+    known, left = False, _TRIED
     for _, line in itertools.islice(lines(url), LOOKED_AT):
         try:
-            _parse(line)
-            return
-        except RejectRecord:
+            cut = _parse(line)
+            known = True
+            place = _source(cut.get("recording") or {})
+        except (AttributeError, RejectRecord):
             continue
+        if "://" in place or place.startswith("/"):
+            continue
+        if (folder := _base(posixpath.dirname(url), place)) is not None:
+            return folder
+        if not (left := left - 1):
+            break
+    if known:
+        return posixpath.dirname(url)
     raise FileFault(
         url, UNREADABLE, "no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them"
     )
 
 
-def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:
+def _base(folder: str, place: str) -> str | None:
+    """Return the folder to which a path of cuts is relative: theirs, the working folder, or one above theirs.
+
+    Lhotse writes paths as they were given to it, so those of a recipe are relative to where it was run.
+    """
+    above = [folder]
+    while len(above) < _ABOVE and posixpath.dirname(above[-1]) not in ("", "/", above[-1]):
+        above.append(posixpath.dirname(above[-1]))
+    here = [os.getcwd()] if is_local(folder) else []
+    return next((one for one in (folder, *here, *above[1:]) if exists(resolve(one, place))), None)
+
+
+def _pointer(cut: Mapping[str, Any], folder: str, corpus: str) -> dict[str, Any]:
     if cut["type"] not in ("MonoCut", "Cut"):
         raise RejectRecord(SEVERAL_CHANNELS if cut["type"] == "MultiCut" else UNSUPPORTED_CUT)
     recording = cut.get("recording")
@@ -98,10 +127,10 @@ def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:
     pointer = {
         "id": f"{corpus}/{cut['id']}",
         "kind": "file",
-        "url": resolve(posixpath.dirname(file), _source(recording)),
+        "url": resolve(folder, _source(recording)),
         "declared_duration": length,
         "declared_rate": int(min(rate, 2**31 - 1)),
-        **_labels(cut),
+        **_labels(cut, length),
     }
     if start or abs(length - whole) > 1.0 / rate:
         pointer |= {"start": start, "length": length}
@@ -121,12 +150,15 @@ def _source(recording: Mapping[str, Any]) -> str:
     return sources[0]["source"]
 
 
-def _labels(cut: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the labels of a cut's supervisions: texts in order; speaker and language if all of them agree."""
+def _labels(cut: Mapping[str, Any], length: float) -> dict[str, Any]:
+    """Return the labels of a cut of some length (s): texts in order; speaker and language if all of them agree.
+
+    A supervision may lie beyond its cut: windows keep those that they cut, ``trim_to_supervisions`` those that overlap.
+    """
     given = cut.get("supervisions") or []
     if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
         raise RejectRecord(MALFORMED)
-    order = sorted(given, key=_begin)
+    order = _within(sorted(given, key=_begin), length)
     texts = [text.strip() for one in order if isinstance(text := one.get("text"), str) and text.strip()]
     extra: dict[str, Any] = {}
     for custom in (cut.get("custom"), *(one.get("custom") for one in order if len(order) == 1)):
@@ -139,9 +171,57 @@ def _labels(cut: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _within(supervisions: Sequence[Mapping[str, Any]], length: float) -> list[Mapping[str, Any]]:
+    """Return the supervisions that lie in a cut; of one that begins or ends elsewhere, its words that do.
+
+    Without the times of its words, it may only lie where another one does, whole: speech that overlaps.
+
+    Raises:
+        RejectRecord: the cut has speech whose words cannot be told.
+    """
+    whole, parts = [], []
+    for one in supervisions:
+        start, end = _begin(one), _begin(one) + (_number(one.get("duration")) if "duration" in one else length)
+        if min(end, length) - max(start, 0.0) <= _EDGE:
+            continue
+        if start >= -_EDGE and end <= length + _EDGE:
+            whole.append(one)
+        else:
+            parts.append(one)
+    taken = list(whole)
+    for one in parts:
+        words = _words(one)
+        start, end = max(0.0, _begin(one)), min(length, _begin(one) + _number(one.get("duration")))
+        if words is not None:
+            inside = [word for word, begin, last in words if begin >= -_EDGE and last <= length + _EDGE]
+            taken.append({**one, "text": " ".join(inside)})
+        elif str(one.get("text") or "").strip() and not _is_covered(start, end, whole):
+            raise RejectRecord(PART_OF_TEXT)
+    return sorted(taken, key=_begin)
+
+
+def _is_covered(start: float, end: float, whole: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a stretch of time lies within one supervision."""
+    return any(
+        _begin(one) - _EDGE <= start and end <= _begin(one) + _number(one.get("duration")) + _EDGE for one in whole
+    )
+
+
+def _words(supervision: Mapping[str, Any]) -> list[tuple[str, float, float]] | None:
+    """Return the words of a supervision with their begin and end (s) in the cut, if it is aligned."""
+    aligned = supervision.get("alignment")
+    items = aligned.get("word") if isinstance(aligned, Mapping) else None
+    if not isinstance(items, list) or not all(isinstance(item, list) and len(item) >= 3 for item in items):
+        return None
+    return [(str(item[0]), _number(item[1]), _number(item[1]) + _number(item[2])) for item in items]
+
+
 def _begin(supervision: Mapping[str, Any]) -> float:
-    start = supervision.get("start")  # negative if it starts before its cut
-    return float(start) if isinstance(start, (int, float)) else 0.0
+    return _number(supervision.get("start"))  # negative if it starts before its cut
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
 def _common(supervisions: Sequence[Mapping[str, Any]], key: str) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from gristmill.actors.sources.files import LOOKED_AT, Seen, named_or_found, pointers_of
+from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
 from gristmill.actors.sources.reading import lines
 from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
@@ -21,7 +22,7 @@ USUAL = ("manifest.jsonl", "metadata.jsonl")
 
 def manifests_in(folder: str) -> list[str]:
     """Return the manifest of a folder, if it has one."""
-    names = [n for n in list_names(folder) if n.endswith(".jsonl") and not n.startswith(".")]
+    names = [n for n in list_names(folder) if _is_manifest(n)]
     if len(names) > 1:
         usual = [n for n in names if n in USUAL]
         if len(usual) != 1:
@@ -30,7 +31,12 @@ def manifests_in(folder: str) -> list[str]:
     return [f"{folder}/{n}" for n in names]
 
 
-def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+def _is_manifest(name: str) -> bool:
+    """Return whether a file of a folder is a manifest by its name: ``.jsonl``, or ``manifest.json`` as NeMo has it."""
+    return not name.startswith(".") and (name.endswith(".jsonl") or bool(re.search(r"(^|[_.-])manifest\.json$", name)))
+
+
+def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each line; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
     for manifest in named_or_found(url, "manifest", manifests_in):

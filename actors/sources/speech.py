@@ -13,7 +13,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from gristmill.actors.sources.files import SUFFIXES, base_of, in_tables, visible
+from gristmill.actors.sources.files import SUFFIXES, Say, base_of, in_tables, visible
 from gristmill.actors.sources.folder import list_folder
 from gristmill.actors.sources.lhotse import are_cuts, cuts_in, list_cuts
 from gristmill.actors.sources.manifest import USUAL, list_manifest, manifests_in
@@ -49,13 +49,14 @@ def list_sources(
     fields: Mapping[str, str] | None = None,
     rows: int = 2000,
     elsewhere: Sequence[str] = (),
+    say: Say = lambda sentence: None,
 ) -> Iterator[pa.Table]:
     """Yield the records of a corpus in order, as tables of ``pointers.POINTERS`` with at most ``rows`` rows each.
 
     ``url``: a file, a folder or a pattern with ``*``. ``corpus``: the first part of every id; by default the name of
     the folder or file. ``fields``: the source's names for ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
     ``rate``, if they are not among the usual ones. ``elsewhere``: URLs below which entries of another kind may lie
-    (:class:`~gristmill.actors.sources.places.PlaceSettings`). A missing path, a corpus without audio and a file of
+    (:class:`~gristmill.actors.sources.places.PlaceSettings`). ``say`` is told of columns that are not read. A missing path, a corpus without audio and a file of
     unknown kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad",
     and a file that cannot be listed (to its end) one of kind "unlisted", unless there is no other. Hidden files and
     folders (``.name``) are skipped.
@@ -76,7 +77,7 @@ def list_sources(
     if chosen not in KINDS:
         raise UserError(f"{url}: unknown kind of corpus {chosen!r}; expected auto, {', '.join(KINDS)}")
     name = corpus or corpus_name(url)
-    pointers = begun(without_foreign(_LISTINGS[chosen](url, name, fields), url, elsewhere))
+    pointers = begun(without_foreign(_LISTINGS[chosen](url, name, fields, say), url, elsewhere))
     first = next(pointers, None)
     if first is None:
         raise UserError(f"{url}: no audio found; {_EXPECTED}")
