@@ -23,6 +23,7 @@ AUDIO_SUFFIXES = (*_DECODED, ".m4a", ".aac", ".wma", ".webm", ".amr", ".sph")
 SUFFIXES = {
     "manifest": (".jsonl", ".json"),
     "lhotse": (".jsonl", ".jsonl.gz"),
+    "table": (".tsv", ".csv"),
     "parquet": (".parquet",),
     "tar": (".tar",),
     "folder": AUDIO_SUFFIXES,

@@ -6,16 +6,17 @@ would apply on loading) become rows of kind "bad" with a reason.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
-import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from gristmill.actors.sources.bases import base_of_entries, folders_of_recipe
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import (
     MALFORMED,
@@ -29,11 +30,9 @@ from gristmill.actors.sources.pointers import (
 from gristmill.actors.sources.reading import lines
 from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import exists, is_local, list_names
+from gristmill.shards.store import list_names
 
 _EDGE = 0.05  # s, by which a supervision may lie beyond its cut, or its cut beyond it: times are rounded
-_TRIED = 5  # cuts whose audio is looked for
-_ABOVE = 4  # folders that are looked in for the audio of cuts: theirs and those above
 _CUTS = ("MonoCut", "Cut", "MultiCut", "MixedCut", "PaddingCut")  # "Cut": MonoCut before Lhotse 0.8
 
 
@@ -81,37 +80,23 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 def _check(url: str) -> str:
     """Return the folder to which the paths of a file of cuts are relative."""
-    known, left = False, _TRIED
+    cuts = []
     for _, line in itertools.islice(lines(url), LOOKED_AT):
         try:
-            cut = _parse(line)
-            known = True
-            place = _source(cut.get("recording") or {})
-        except (AttributeError, RejectRecord):
+            cuts.append(_parse(line))
+        except RejectRecord:
             continue
-        if "://" in place or place.startswith("/"):
-            continue
-        if (folder := _base(posixpath.dirname(url), place)) is not None:
-            return folder
-        if not (left := left - 1):
-            break
-    if known:
-        return posixpath.dirname(url)
-    raise FileFault(
-        url, UNREADABLE, "no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them"
-    )
+    if not cuts:
+        raise FileFault(
+            url, UNREADABLE, "no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them"
+        )
+    return base_of_entries(_places(cuts), folders_of_recipe(posixpath.dirname(url)))
 
 
-def _base(folder: str, place: str) -> str | None:
-    """Return the folder to which a path of cuts is relative: theirs, the working folder, or one above theirs.
-
-    Lhotse writes paths as they were given to it, so those of a recipe are relative to where it was run.
-    """
-    above = [folder]
-    while len(above) < _ABOVE and posixpath.dirname(above[-1]) not in ("", "/", above[-1]):
-        above.append(posixpath.dirname(above[-1]))
-    here = [os.getcwd()] if is_local(folder) else []
-    return next((one for one in (folder, *here, *above[1:]) if exists(resolve(one, place))), None)
+def _places(cuts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for cut in cuts:
+        with contextlib.suppress(AttributeError, RejectRecord):
+            yield _source(cut.get("recording") or {})
 
 
 def _pointer(cut: Mapping[str, Any], folder: str, corpus: str) -> dict[str, Any]:

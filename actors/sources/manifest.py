@@ -15,9 +15,11 @@ from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolv
 from gristmill.actors.sources.reading import lines
 from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import list_names
+from gristmill.shards.store import exists, list_names
 
-USUAL = ("manifest.jsonl", "metadata.jsonl")
+_METADATA = "metadata.jsonl"
+USUAL = ("manifest.jsonl", _METADATA)
+_SPLITS = 20  # folders that are looked into
 
 
 def manifests_in(folder: str) -> list[str]:
@@ -28,7 +30,14 @@ def manifests_in(folder: str) -> list[str]:
         if len(usual) != 1:
             raise UserError(f"{folder}: holds several manifests ({', '.join(names[:5])}); name one of them")
         names = usual
-    return [f"{folder}/{n}" for n in names]
+    return [f"{folder}/{n}" for n in names] or _of_splits(folder)
+
+
+def _of_splits(folder: str) -> list[str]:
+    """Return the manifests of the folders in a folder, as Hugging Face's AudioFolder has one for each split."""
+    inner = [name for name in list_names(folder) if "." not in name]
+    files = [f"{folder}/{name}/{_METADATA}" for name in inner] if len(inner) <= _SPLITS else []
+    return [file for file in files if exists(file)]
 
 
 def _is_manifest(name: str) -> bool:
@@ -40,8 +49,11 @@ def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None, say: 
     """Yield a pointer for each line; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
     for manifest in named_or_found(url, "manifest", manifests_in):
-        key = f"{corpus}/{posixpath.basename(manifest)}"
-        yield from guarded(manifest, key, partial(_listed, manifest, corpus, fields, seen))
+        folder = posixpath.dirname(manifest)
+        is_split = "*" not in url and url not in (manifest, folder)
+        own = f"{corpus}/{posixpath.basename(folder)}" if is_split else corpus
+        key = f"{own}/{posixpath.basename(manifest)}"
+        yield from guarded(manifest, key, partial(_listed, manifest, own, fields, seen))
 
 
 def _listed(manifest: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Listing of speech corpora as rows that point at audio, without reading any audio.
 
-Folders, NeMo manifests, Lhotse cuts, Parquet and tar shards, a module each. Memory does not grow with the corpus,
+Folders, NeMo manifests, Lhotse cuts, Kaldi data folders, tables, Parquet and tar shards, a module each. Memory does not grow with the corpus,
 except for the names of one folder or the members of one tar.
 """
 
@@ -15,27 +15,31 @@ import pyarrow as pa
 
 from gristmill.actors.sources.files import SUFFIXES, Say, base_of, in_tables, visible
 from gristmill.actors.sources.folder import list_folder
+from gristmill.actors.sources.kaldi import is_data_folder, list_kaldi
 from gristmill.actors.sources.lhotse import are_cuts, cuts_in, list_cuts
 from gristmill.actors.sources.manifest import USUAL, list_manifest, manifests_in
 from gristmill.actors.sources.parquet import list_parquet
 from gristmill.actors.sources.places import without_foreign
 from gristmill.actors.sources.pointers import POINTERS
+from gristmill.actors.sources.tables import list_table, tables_in
 from gristmill.actors.sources.tar import list_tar
 from gristmill.actors.sources.unlisted import begun
 from gristmill.shards.errors import UserError
 from gristmill.shards.store import exists, filesystem, is_local, list_names, walk
 
-Kind = Literal["auto", "folder", "manifest", "lhotse", "parquet", "tar"]
-KINDS = ("folder", "manifest", "lhotse", "parquet", "tar")
+Kind = Literal["auto", "folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar"]
+KINDS = ("folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar")
 
 _EXPECTED = (
-    "expected a folder of audio (.wav, .flac, .ogg, .mp3), a JSONL manifest with audio_filepath, Lhotse cuts, Parquet "
-    "with an audio column, or .tar shards"
+    "expected a folder of audio (.wav, .flac, .ogg, .mp3), a JSONL manifest with audio_filepath, Lhotse cuts, a Kaldi "
+    "data folder, TSV or CSV with a column of paths, Parquet with an audio column, or .tar shards"
 )
 _LISTINGS = {
     "folder": list_folder,
     "manifest": list_manifest,
     "lhotse": list_cuts,
+    "kaldi": list_kaldi,
+    "table": list_table,
     "parquet": list_parquet,
     "tar": list_tar,
 }
@@ -104,10 +108,14 @@ def _detect(url: str) -> str:
         if kind != "lhotse" and url.lower().endswith(suffixes):
             return kind
     if "*" not in url:
+        if is_data_folder(url):
+            return "kaldi"
         if not set(USUAL).intersection(list_names(url)) and cuts_in(url):
             return "lhotse"
         if manifests_in(url):
             return "manifest"
+        if tables_in(url):
+            return "table"
         base = base_of(url)
         for info in walk(url):
             for kind in ("parquet", "tar", "folder"):
