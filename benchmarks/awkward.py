@@ -27,7 +27,12 @@ from gristmill.actors.speech.banks import NoiseBank, NoiseBankSettings, build_no
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command.audit import audit_output
 from gristmill.pipelines.command.rerank import rerank_lists
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests, split_requests, without_small_domains
+from gristmill.pipelines.requests.corpora import (
+    RequestCorpusSettings,
+    prepare_requests,
+    split_requests,
+    without_small_domains,
+)
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
 from gristmill.pipelines.text.corpora import PairSettings, TextSettings, prepare_text
@@ -275,12 +280,16 @@ CASES = [
     Case("tar-key-twice.tar", r"1\.500s first.*(, 2\.000s second.*|; 1 x duplicate)", speech),
     Case("noise-streamed-flac", r"\d.*", noise),
     Case("noise-loud-float", r"\d.*", noise),
-    Case("tmx-control-char.tmx", r"(?!says).*6 in all.*|(turn on light.*, ){5}turn on light.*; 1 x .*", pairs("en", "hi")),
+    Case(
+        "tmx-control-char.tmx", r"(?!says).*6 in all.*|(turn on light.*, ){5}turn on light.*; 1 x .*", pairs("en", "hi")
+    ),
     Case("tmx-bad-byte.tmx", r"(turn on light.*, )+turn on light.*; 1 x .*", pairs("en", "hi")),
     Case("tmx-nbsp-entity.tmx", r"(turn on light.*, )+turn on light.*(; 1 x .*)?", pairs("en", "hi")),
     Case("tmx-inline-codes.tmx", r"turn on the light = .*", pairs("en", "hi")),
     Case("en-zh-requests.tsv", r"(?!.* x ).*", pairs("en", "zh")),
-    Case("en-de-wrong-language.tsv", r"turn on the light please = [^,]*; 2 x target: wrong language", pairs("en", "de")),
+    Case(
+        "en-de-wrong-language.tsv", r"turn on the light please = [^,]*; 2 x target: wrong language", pairs("en", "de")
+    ),
     Case("en-hi-brand-names.tsv", r"(?!.* x target).*YouTube.*", pairs("en", "hi")),
     Case("en-hi-numbers-only.tsv", r"(?!.*wrong language).*", pairs("en", "hi")),
     Case("csv-three-line-record.csv", r"(?i)open the door[^=]*then close it = [^=]*, stop now = .*", pairs("en", "de")),
@@ -301,7 +310,11 @@ CASES = [
     Case("requests-domain-of-one-text.jsonl", r".*in all; 12 x .*", requests(trained=True)),
     Case("requests-slots-odd.jsonl", r"(?!.*not in the text).*", requests()),
     Case("requests-two-files", r"a b, c d, e f, g h|a b, c d; 2 x .*", requests()),
-    Case("hwu64-upstream", r"wake me at nine \[time nine\]; 2 x .*|wake me at nine \[time nine\]; 1 x .*; 1 x .*", requests()),
+    Case(
+        "hwu64-upstream",
+        r"wake me at nine \[time nine\]; 2 x .*|wake me at nine \[time nine\]; 1 x .*; 1 x .*",
+        requests(),
+    ),
     Case("requests-context-nan.jsonl", r"a b, c d, e f; 2 x context: no number", requests(hour="number")),
     Case("topv2", r"wake me at nine.*", requests()),
     Case("lists-dupid.jsonl", r"(?!.*audit).*1 x duplicate", lists),

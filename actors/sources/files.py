@@ -24,7 +24,7 @@ SUFFIXES = {
     "manifest": (".jsonl", ".json"),
     "lhotse": (".jsonl", ".jsonl.gz"),
     "table": (".tsv", ".csv"),
-    "parquet": (".parquet",),
+    "parquet": (".parquet", ".arrow"),
     "tar": (".tar",),
     "folder": AUDIO_SUFFIXES,
 }
@@ -83,7 +83,7 @@ def pointers_of(
     version = version_of(*walk(file))
     for number, line in numbered:
         try:
-            pointer = _read(line, read) | {"version": version}
+            pointer = {"version": version} | _read(line, read)
             if seen.before(pointer["id"]):
                 raise RejectRecord(DUPLICATE)
         except RejectRecord as reject:

@@ -1,6 +1,6 @@
 """Listing of Lhotse cuts: JSONL, compressed or not, of ``MonoCut`` objects whose recordings are files.
 
-Cuts that are not one channel of one file (mixed, padded or multi-channel cuts, audio in memory, transforms that Lhotse
+Of Lhotse Shar, the recordings are in tars beside. Cuts that are not one channel of one file (mixed, padded or multi-channel cuts, audio in memory, transforms that Lhotse
 would apply on loading) become rows of kind "bad" with a reason.
 """
 
@@ -12,7 +12,7 @@ import json
 import math
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,13 +26,17 @@ from gristmill.actors.sources.pointers import (
     UNSUPPORTED_CUT,
     resolve,
     seconds,
+    version_of,
 )
 from gristmill.actors.sources.reading import lines
-from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
+from gristmill.actors.sources.tar import Member, members_of
+from gristmill.actors.sources.unlisted import MISSING, UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import list_names
+from gristmill.shards.store import exists, list_names, walk
 
 _EDGE = 0.05  # s, by which a supervision may lie beyond its cut, or its cut beyond it: times are rounded
+_SHAR = re.compile(r"cuts(\.\d+)?\.jsonl(\.gz)?")  # of Lhotse Shar, beside recording.000000.tar
+_NO_AUDIO = (".json", ".nodata", ".nometa")  # beside the audio in Shar's tars
 _CUTS = ("MonoCut", "Cut", "MultiCut", "MixedCut", "PaddingCut")  # "Cut": MonoCut before Lhotse 0.8
 
 
@@ -47,7 +51,7 @@ def cuts_in(folder: str) -> list[str]:
     """Return the file of cuts of a folder, if it has one; recordings and supervisions beside it are ignored."""
     names = [n for n in list_names(folder) if re.search(r"(^|[^a-z])cuts([^a-z].*)?\.jsonl(\.gz)?$", n.lower())]
     names = [n for n in names if not n.startswith(".")]
-    if len(names) > 1:
+    if len(names) > 1 and not all(map(_SHAR.fullmatch, names)):
         raise UserError(f"{folder}: holds several files of cuts ({', '.join(names[:5])}); name one of them")
     return [f"{folder}/{n}" for n in names]
 
@@ -60,12 +64,40 @@ def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say)
 
 
 def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
-    folder = _check(file)
-    return pointers_of(file, corpus, lines(file), partial(_read, folder=folder, corpus=corpus), seen)
+    folder, tar = _check(file), _shar_tar(file)
+    packed: dict[str, Member] = {}
+    if tar is not None:
+        # A member is named by its cut: the id and, after the last dot, the format.
+        packed = {posixpath.splitext(one.name)[0]: one for one in members_of(tar) if not one.name.endswith(_NO_AUDIO)}
+
+    def place(cut: Mapping[str, Any], recording: Mapping[str, Any]) -> dict[str, Any]:
+        if tar is None or _kind(recording) != "shar":
+            return {"kind": "file", "url": resolve(folder, _source(recording))}
+        if cut["id"] not in packed:
+            raise RejectRecord(MISSING)
+        member = packed[cut["id"]]
+        where = {"member": member.name, "offset": member.offset, "size": member.size, "version": version}
+        return {"kind": "member", "url": tar, **where}
+
+    version = version_of(*walk(file), *(walk(tar) if tar else ()))
+    return pointers_of(file, corpus, lines(file), lambda line: _pointer(_parse(line), corpus, place), seen)
 
 
-def _read(line: bytes, folder: str, corpus: str) -> dict[str, Any]:
-    return _pointer(_parse(line), folder, corpus)
+def _shar_tar(file: str) -> str | None:
+    """Return the tar with the recordings of a file of cuts, if it is one of Lhotse Shar."""
+    folder, name = posixpath.split(file)
+    form = _SHAR.fullmatch(name)
+    tar = f"{folder}/recording{form[1] or ''}.tar" if form else ""
+    return tar if tar and exists(tar) else None
+
+
+def _kind(recording: Mapping[str, Any]) -> str | None:
+    """Return the kind of a recording's first source."""
+    try:
+        kind: str | None = recording["sources"][0]["type"]
+    except (IndexError, KeyError, TypeError):
+        return None
+    return kind
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -99,7 +131,10 @@ def _places(cuts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield _source(cut.get("recording") or {})
 
 
-def _pointer(cut: Mapping[str, Any], folder: str, corpus: str) -> dict[str, Any]:
+Place = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]  # of a cut and its recording
+
+
+def _pointer(cut: Mapping[str, Any], corpus: str, place: Place) -> dict[str, Any]:
     if cut["type"] not in ("MonoCut", "Cut"):
         raise RejectRecord(SEVERAL_CHANNELS if cut["type"] == "MultiCut" else UNSUPPORTED_CUT)
     recording = cut.get("recording")
@@ -111,8 +146,7 @@ def _pointer(cut: Mapping[str, Any], folder: str, corpus: str) -> dict[str, Any]
         raise RejectRecord(MALFORMED)
     pointer = {
         "id": f"{corpus}/{cut['id']}",
-        "kind": "file",
-        "url": resolve(folder, _source(recording)),
+        **place(cut, recording),
         "declared_duration": length,
         "declared_rate": int(min(rate, 2**31 - 1)),
         **_labels(cut, length),

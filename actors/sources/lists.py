@@ -91,7 +91,9 @@ def _with_problems(url: str, table: pa.Table, numbers: Sequence[int], problems: 
     for field in table.schema:
         column = pc.if_else(bad, pa.nulls(len(table), field.type), table[field.name])
         if field.name == ID.name:
-            ids = [name if why is None else _place(url, number) for name, why, number in _zipped(column, found, numbers)]
+            ids = [
+                name if why is None else _place(url, number) for name, why, number in _zipped(column, found, numbers)
+            ]
             column = pa.array(ids, ID.type)
         columns.append(column)
     made = pa.table(columns, schema=table.schema)

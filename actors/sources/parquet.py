@@ -1,4 +1,4 @@
-"""Listing of Parquet files with an audio column: of bytes, paths, or Hugging Face's ``Audio``."""
+"""Listing of Parquet and Arrow files with an audio column: of bytes, paths, or Hugging Face's ``Audio``."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.columns import Parquet
 from gristmill.actors.sources.files import Say, base_of, files_of, key_of
-from gristmill.actors.sources.pointers import named, version_of
+from gristmill.actors.sources.pointers import column_file, named, version_of
 from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
 from gristmill.shards.store import FileInfo
+
+
+_CACHED = ("cache-", "tmp")  # what `datasets` keeps beside a set that it saved
 
 
 def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each row; columns that are not read (lists, further bytes) are told."""
     base = base_of(url)
     for file in files_of(url, "parquet"):
+        if posixpath.basename(file.url).startswith(_CACHED):
+            continue
         key = f"{corpus}/{key_of(file.url, base)}"
         yield from guarded(file.url, key, partial(_listed, file, key, fields, say))
 
 
 def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     with opened(file.url) as raw:
-        parquet = Parquet(raw)
-    groups, schema = parquet.rows, parquet.schema
+        held = column_file(raw)
+    groups, schema = held.rows, held.schema
     audio = _audio_column(schema, fields)
     if audio is None:
         wanted = " or ".join(named(fields, "audio")[:3])

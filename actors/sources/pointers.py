@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from gristmill.actors.sources.arrow import SUFFIX, ArrowColumns
 from gristmill.actors.sources.columns import GroupRows, Parquet
 from gristmill.actors.sources.encoding import TEXT_ENCODING, read_text
 from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
@@ -212,6 +213,11 @@ class Watched(io.RawIOBase):
         return len(data)
 
 
+def column_file(file: SourceFile) -> Parquet | ArrowColumns:
+    """Return an open file of columns, by its name; raises as its class."""
+    return ArrowColumns(file) if file.url.endswith(SUFFIX) else Parquet(file)
+
+
 class Reader:
     """Reads the bytes of pointers. Keeps the last file open, and of a Parquet file the place in the last row group.
 
@@ -222,7 +228,7 @@ class Reader:
     def __init__(self, block: int, is_foreign: Callable[[str, str], bool] = lambda url, home: False) -> None:
         self._block, self._is_foreign = block, is_foreign
         self._file: SourceFile | None = None
-        self._parquet: Parquet | None = None  # of that file
+        self._parquet: Parquet | ArrowColumns | None = None  # of that file
         self._group: tuple[str, int] | None = None
         self._rows: dict[tuple[str, ...], GroupRows] = {}  # of that row group, by columns
 
@@ -256,7 +262,7 @@ class Reader:
         try:
             file = self.file(pointer["url"])
             if self._parquet is None:
-                self._parquet = Parquet(file)
+                self._parquet = column_file(file)
             if wanted not in self._rows:
                 self._rows[wanted] = GroupRows(self._parquet, group[1], wanted)
             return self._rows[wanted].row(pointer["row"])

@@ -96,7 +96,7 @@ def _whole(url: str) -> str:
 def corpus_name(url: str) -> str:
     """Return the default name of a corpus: that of its file or folder."""
     parts = [p for p in _whole(url).split("/") if p and "*" not in p]
-    stem = re.sub(r"\.(jsonl\.gz|jsonl|json|parquet|tar)$", "", parts[-1]) if parts else "corpus"
+    stem = re.sub(r"\.(jsonl\.gz|jsonl|json|parquet|arrow|tar)$", "", parts[-1]) if parts else "corpus"
     return parts[-2] if stem in ("manifest", "cuts") and len(parts) > 1 else stem
 
 

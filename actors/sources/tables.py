@@ -113,9 +113,7 @@ def _places(body: list[bytes], form: _Form, fields: Mapping[str, str] | None) ->
             yield place
 
 
-def _pointer(
-    line: bytes, form: _Form, base: str, corpus: str, fields: Mapping[str, str] | None
-) -> dict[str, Any]:
+def _pointer(line: bytes, form: _Form, base: str, corpus: str, fields: Mapping[str, str] | None) -> dict[str, Any]:
     values: dict[str, Any] = dict(form.values(line))
     place = _audio(values, form, fields)
     if not place:

@@ -68,6 +68,12 @@ def _listed(file: FileInfo, key: str) -> Iterator[dict[str, Any]]:
         raise fault
 
 
+def members_of(url: str) -> list[Member]:
+    """Return the plain files of a tar; raises :class:`FileFault` if it is damaged."""
+    with opened(url) as raw:
+        return [member for member in _members(raw) if member.target is None]
+
+
 def _members(tar: SourceFile) -> Iterator[Member]:
     """Yield the plain files of a tar.
 

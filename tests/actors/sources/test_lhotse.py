@@ -211,3 +211,32 @@ def test_paths_are_found_where_the_recipe_was_run(tmp_path: Path, monkeypatch: p
     cuts = write(tmp_path / "other/cuts.jsonl", [cut("download/gone.wav"), cut("download/long-1.wav", id="d")])
     monkeypatch.chdir(tmp_path / "egs")
     assert listed(cuts)[1]["url"] == str(audio)  # in the working folder
+
+
+def test_shar(tmp_path: Path) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    recording = lhotse.Recording.from_file(recorded(tmp_path / "wav"), recording_id="long")
+    cuts = [
+        lhotse.MonoCut(
+            f"c.{n}",
+            n / 2,
+            0.5,
+            0,
+            [lhotse.SupervisionSegment(f"s{n}", "long", 0.0, 0.5, text=f"t{n}")],
+            recording=recording,
+        )
+        for n in range(4)
+    ]
+    (tmp_path / "shar").mkdir()
+    lhotse.CutSet.from_cuts(cuts).to_shar(tmp_path / "shar", fields={"recording": "flac"}, shard_size=2)
+    rows = listed(tmp_path / "shar")
+    assert [(row["id"], row["text"], row["kind"]) for row in rows] == [
+        (f"shar/c.{n}", f"t{n}", "member") for n in range(4)
+    ]
+    found = loaded(tmp_path / "shar")
+    for n, row in enumerate(found):
+        samples, _ = decode(row["audio"]["bytes"])
+        assert (row["text"], row["duration"]) == (f"t{n}", 0.5)
+        assert np.allclose(samples, (n + 1) / 8, atol=1e-3), "the member is the cut's"
+    (tmp_path / "shar/recording.000001.tar").unlink()
+    assert [row["problem"] for row in listed(tmp_path / "shar")[2:]] == ["audio not in a file"] * 2

@@ -72,7 +72,9 @@ def test_rows_of_parquet_with_one_id_are_duplicates(tmp_path: Path) -> None:
         ("l.parquet#row3", "no id"),
         ("l.parquet#row4", "duplicate"),
     ]
-    broken = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xff")])
+    broken = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xff")]
+    )
     pq.write_table(pa.table({"id": broken, "hypotheses": [[{"domain": "video"}]] * 2}), tmp_path / "l.parquet")
     assert listed(tmp_path / "l.parquet") == [("a", None), ("l.parquet#row2", "not UTF-8")]
 

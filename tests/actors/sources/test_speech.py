@@ -386,7 +386,9 @@ def test_members_of_every_layout_of_tar_lie_where_tarfile_finds_them(tmp_path: P
     found = rows(tmp_path / "t.tar")
     assert [(row["member"], row["offset"], row["size"]) for row in found if row["problem"] is None] == wanted
     assert len(wanted) == len(names)
-    assert [row["member"] for row in found if row["problem"] == "missing"] == [f"link{n}.wav" for n in range(len(names))]
+    assert [row["member"] for row in found if row["problem"] == "missing"] == [
+        f"link{n}.wav" for n in range(len(names))
+    ]
 
 
 def damaged_size(declared: bytes) -> bytes:

@@ -100,7 +100,11 @@ def test_kaldi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("train/wav.scp#line4", "malformed manifest line"),
     ]
     first = found[0]
-    assert (first["url"], first["text"], first["speaker"]) == (str(tmp_path / "s5/download/a.wav"), "hello there", "ann")
+    assert (first["url"], first["text"], first["speaker"]) == (
+        str(tmp_path / "s5/download/a.wav"),
+        "hello there",
+        "ann",
+    )
     write(data / "wav.scp", "a download/a.wav\n")
     write(data / "segments", "a-1 a 0.5 1.25\na-2 a 1.5 -1\na-3 gone 0 1\na-4 a 1 1\n")
     write(data / "text", "a-1 first\na-2 second\n")
@@ -113,3 +117,26 @@ def test_kaldi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     write(data / "segments", "a-1 a 0.5 1.25\na-2 a 1.5 -1\n")
     assert [(row["text"], row["duration"]) for row in loaded(data)] == [("first", 0.75), ("second", 0.5)]
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_a_set_that_datasets_saved_to_disk(tmp_path: Path, form: str) -> None:
+    tone(tmp_path / "a.flac")
+    data = (tmp_path / "a.flac").read_bytes()
+    table = pa.table({"audio": [{"bytes": data, "path": None}] * 5, "text": ["a", "b", "c", "d", "e"], "n": range(5)})
+    for split in ("train", "test"):
+        folder = tmp_path / "set" / split
+        folder.mkdir(parents=True)
+        write(folder / "state.json", "{}")
+        for name in ("data-00000-of-00001.arrow", "cache-1.arrow"):
+            make = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+            with make(str(folder / name), table.schema) as out:
+                out.write_table(table, max_chunksize=2)
+    found = rows(tmp_path / "set")
+    assert [row["id"] for row in found[:2]] == [f"set/test/data-00000-of-00001.arrow#0000000{n}" for n in (0, 1)]
+    assert [row["text"] for row in loaded(tmp_path / "set")] == list("abcde") * 2
+    whole = (folder / "data-00000-of-00001.arrow").read_bytes()
+    (folder / "data-00000-of-00001.arrow").write_bytes(whole[: len(whole) // 2])
+    kinds = [(row["kind"], row["problem"]) for row in rows(tmp_path / "set")]
+    assert ("unlisted", "unreadable") in kinds
+    assert kinds.count(("row", None)) == 5
