@@ -89,6 +89,16 @@ def last_name(url: str) -> str:
     return url.rstrip("/").rpartition("/")[2]
 
 
+def bare(url: str) -> str:
+    """Return a URL without the query of a web server, which may be the signature of a presigned one.
+
+    Example:
+        >>> bare("https://host/a.wav?X-Amz-Signature=1"), bare("s3://bucket/why?.wav")
+        ('https://host/a.wav', 's3://bucket/why?.wav')
+    """
+    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+
+
 def is_local(url: str) -> bool:
     """Return whether a URL is a path on this machine's file system."""
     return isinstance(filesystem(url)[0], LocalFileSystem)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from gristmill.actors.sources.reading import read_document
 from gristmill.actors.sources.unlisted import OTHER_LANGUAGE, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.models.normalise import base_language
+from gristmill.shards import store
 from gristmill.shards.errors import UserError, one_line
 
 FUZZY = "fuzzy"
@@ -55,7 +56,7 @@ def list_gettext(
         FileFault: the catalogue cannot be read, or was named and declares another language.
     """
     faults: dict[int, str] = {}
-    lang, catalogue = _po(file, faults) if file.lower().endswith(".po") else _mo(file)
+    lang, catalogue = _po(file, faults) if store.bare(file).lower().endswith(".po") else _mo(file)
     if lang and base_language(lang) != base_language(langs[-1]):
         if not named:
             return

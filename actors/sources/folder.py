@@ -16,7 +16,7 @@ from gristmill.actors.sources.files import AUDIO_SUFFIXES, Say, base_of, key_of,
 from gristmill.actors.sources.pointers import version_of
 from gristmill.actors.sources.reading import read_document
 from gristmill.actors.sources.unlisted import guarded
-from gristmill.shards.store import walk
+from gristmill.shards.store import bare, walk
 
 _SIDECARS = (".txt", ".lab", ".normalized.txt")
 _TRANSCRIPT_BYTES = 64 << 20  # of all utterances of a folder, which are held in memory
@@ -35,7 +35,7 @@ def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None, say: Sa
             place = f"{folder}/{name}"
             yield from guarded(place, f"{corpus}/{key_of(place, base)}", partial(_transcripts, place, texts))
         for file in listed:
-            name = posixpath.basename(file.url)
+            name = posixpath.basename(bare(file.url))
             stem, suffix = posixpath.splitext(name)
             if suffix.lower() not in AUDIO_SUFFIXES or not matches(file.url, url):
                 continue

@@ -1,7 +1,8 @@
 """Listing of Lhotse cuts: JSONL, compressed or not, of ``MonoCut`` objects whose recordings are files.
 
-Of Lhotse Shar, the recordings are in tars beside. Cuts that are not one channel of one file (mixed, padded or multi-channel cuts, audio in memory, transforms that Lhotse
-would apply on loading) become rows of kind "bad" with a reason.
+Of Lhotse Shar, the recordings are in tars beside. Cuts that are not one channel of one file (mixed, padded or
+multi-channel cuts, audio in memory, transforms that Lhotse would apply on loading), and those whose text is of more
+than their audio, become rows of kind "bad" with a reason.
 """
 
 from __future__ import annotations

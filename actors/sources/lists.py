@@ -61,7 +61,7 @@ class ListFile:
         self.url = url
         self.tables: Callable[[], Iterator[pa.Table]]
         """Yields the lists in their order, with ``problem`` if any of them has one."""
-        if url.endswith(".parquet"):
+        if store.bare(url).endswith(".parquet"):
             self.problems, rows = _problems_of_rows(url)
             self.tables = partial(_parquet, url, self.problems)
         else:
@@ -75,12 +75,12 @@ class ListFile:
 
 def is_file(url: str) -> bool:
     """Return whether a URL is that of a file of lists, by its name."""
-    return url.endswith((".parquet", ".jsonl"))
+    return store.bare(url).endswith((".parquet", ".jsonl"))
 
 
 def _place(url: str, number: int) -> str:
-    what = "row" if url.endswith(".parquet") else "line"
-    return f"{store.last_name(url)}#{what}{number}"
+    what = "row" if store.bare(url).endswith(".parquet") else "line"
+    return f"{store.last_name(store.bare(url))}#{what}{number}"
 
 
 def _with_problems(url: str, table: pa.Table, numbers: Sequence[int], problems: Problems) -> pa.Table:

@@ -13,9 +13,10 @@ from typing import Any
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
 from gristmill.actors.sources.reading import lines
+from gristmill.actors.sources.tarred import KEY, Tarred
 from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import exists, list_names
+from gristmill.shards.store import bare, exists, list_names
 
 _METADATA = "metadata.jsonl"
 USUAL = ("manifest.jsonl", _METADATA)
@@ -58,7 +59,8 @@ def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None, say: 
 
 def _listed(manifest: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen) -> Iterator[dict[str, Any]]:
     _check_manifest(manifest, fields)
-    read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields)
+    tarred = Tarred(manifest)
+    read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields, tarred=tarred)
     return pointers_of(manifest, corpus, lines(manifest), read, seen)
 
 
@@ -88,10 +90,14 @@ def _check_manifest(url: str, fields: Mapping[str, str] | None) -> None:
         raise FileFault(url, UNREADABLE, said)
 
 
-def _manifest_pointer(line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None) -> dict[str, Any]:
+def _manifest_pointer(
+    line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None, tarred: Tarred
+) -> dict[str, Any]:
     path, values = _parse(line, fields)
     pointer = declared(values, fields)
-    pointer |= {"id": f"{corpus}/{path}", "kind": "file", "url": resolve(posixpath.dirname(manifest), path)}
+    pointer |= {"id": f"{corpus}/{bare(path)}", "kind": "file", "url": resolve(posixpath.dirname(manifest), path)}
+    if KEY in values and tarred.numbers:
+        return pointer | tarred.place(values, path)  # an offset is that of the cut into the original
     if values.get("offset") is not None:  # NeMo: the line is a segment that starts there and has its duration
         start, length = seconds(values["offset"]), pointer["declared_duration"]
         end = "" if length is None else f"{start + length:.3f}"

@@ -16,7 +16,6 @@ from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
 from gristmill.shards.store import FileInfo
 
-
 _CACHED = ("cache-", "tmp")  # what `datasets` keeps beside a set that it saved
 
 

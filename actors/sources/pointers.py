@@ -20,7 +20,7 @@ from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import ID
-from gristmill.shards.store import FileInfo, filesystem, is_local
+from gristmill.shards.store import FileInfo, bare, filesystem, is_local
 
 # The reject reasons. They are counted, so they contain no details of a record.
 EMPTY = "empty"
@@ -215,7 +215,7 @@ class Watched(io.RawIOBase):
 
 def column_file(file: SourceFile) -> Parquet | ArrowColumns:
     """Return an open file of columns, by its name; raises as its class."""
-    return ArrowColumns(file) if file.url.endswith(SUFFIX) else Parquet(file)
+    return ArrowColumns(file) if bare(file.url).endswith(SUFFIX) else Parquet(file)
 
 
 class Reader:

@@ -96,7 +96,7 @@ def _files(url: str) -> list[str]:
 
 def _format(file: str, named: bool) -> str | None:
     """Return the format of a file; ``None`` if it is not a corpus, or is listed with another file."""
-    folder, _, name = file.rpartition("/")
+    folder, _, name = store.bare(file).rpartition("/")
     low = name.lower()
     if low == "seq.in":
         for path in _beside(file):

@@ -1,7 +1,7 @@
 """Listing of speech corpora as rows that point at audio, without reading any audio.
 
-Folders, NeMo manifests, Lhotse cuts, Kaldi data folders, tables, Parquet and tar shards, a module each. Memory does not grow with the corpus,
-except for the names of one folder or the members of one tar.
+Folders, NeMo manifests, Lhotse cuts, Kaldi data folders, tables, Parquet and tar shards, a module each. Memory does
+not grow with the corpus, except for the names of one folder, the members of one tar or the labels of a Kaldi folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gristmill.actors.sources.tables import list_table, tables_in
 from gristmill.actors.sources.tar import list_tar
 from gristmill.actors.sources.unlisted import begun
 from gristmill.shards.errors import UserError
-from gristmill.shards.store import exists, filesystem, is_local, list_names, walk
+from gristmill.shards.store import bare, exists, filesystem, is_local, list_names, walk
 
 Kind = Literal["auto", "folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar"]
 KINDS = ("folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar")
@@ -60,10 +60,10 @@ def list_sources(
     ``url``: a file, a folder or a pattern with ``*``. ``corpus``: the first part of every id; by default the name of
     the folder or file. ``fields``: the source's names for ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
     ``rate``, if they are not among the usual ones. ``elsewhere``: URLs below which entries of another kind may lie
-    (:class:`~gristmill.actors.sources.places.PlaceSettings`). ``say`` is told of columns that are not read. A missing path, a corpus without audio and a file of
-    unknown kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad",
-    and a file that cannot be listed (to its end) one of kind "unlisted", unless there is no other. Hidden files and
-    folders (``.name``) are skipped.
+    (:class:`~gristmill.actors.sources.places.PlaceSettings`). ``say`` is told of columns that are not read. A
+    missing path, a corpus without audio and a file of unknown kind raise :class:`UserError` here, not at the first
+    table; a malformed line becomes a row of kind "bad", and a file that cannot be listed (to its end) one of kind
+    "unlisted", unless there is no other. Hidden files and folders (``.name``) are skipped.
 
     ``version`` changes when a file is rewritten, even at the same size: the audio file or the text beside it in a
     folder, the Parquet or tar file itself. Audio named by a manifest or a Parquet of paths has the version of that
@@ -95,17 +95,17 @@ def _whole(url: str) -> str:
 
 def corpus_name(url: str) -> str:
     """Return the default name of a corpus: that of its file or folder."""
-    parts = [p for p in _whole(url).split("/") if p and "*" not in p]
+    parts = [p for p in _whole(bare(url)).split("/") if p and "*" not in p]
     stem = re.sub(r"\.(jsonl\.gz|jsonl|json|parquet|arrow|tar)$", "", parts[-1]) if parts else "corpus"
     return parts[-2] if stem in ("manifest", "cuts") and len(parts) > 1 else stem
 
 
 def _detect(url: str) -> str:
     """Return the kind of a corpus: by file name; in a folder, a manifest first, else the first file of any kind."""
-    if are_cuts(url):
+    if are_cuts(bare(url)):
         return "lhotse"
     for kind, suffixes in SUFFIXES.items():
-        if kind != "lhotse" and url.lower().endswith(suffixes):
+        if kind != "lhotse" and bare(url).lower().endswith(suffixes):
             return kind
     if "*" not in url:
         if is_data_folder(url):

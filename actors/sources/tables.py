@@ -20,7 +20,7 @@ from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolv
 from gristmill.actors.sources.reading import LINE_BYTES, lines
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import list_names
+from gristmill.shards.store import bare, list_names
 
 USUAL = "metadata.csv"  # of Hugging Face's AudioFolder, and of LJSpeech
 _CLIPS, _WAVS = "clips", "wavs"  # of Common Voice, of LJSpeech
@@ -121,4 +121,4 @@ def _pointer(line: bytes, form: _Form, base: str, corpus: str, fields: Mapping[s
     if not form.header:  # the normalised text is the spoken one
         values = {"audio": place, "text": values["normalized_text"] or values["transcript"]}
     found = declared(values, fields if form.header else None)
-    return {**found, "id": f"{corpus}/{place}", "kind": "file", "url": resolve(base, place)}
+    return {**found, "id": f"{corpus}/{bare(place)}", "kind": "file", "url": resolve(base, place)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +142,32 @@ def test_a_set_that_datasets_saved_to_disk(tmp_path: Path, form: str) -> None:
     kinds = [(row["kind"], row["problem"]) for row in rows(tmp_path / "set")]
     assert ("unlisted", "unreadable") in kinds
     assert kinds.count(("row", None)) == 5
+
+
+def test_a_tarred_set_of_nemo(tmp_path: Path) -> None:
+    for number in (0, 1):
+        with tarfile.open(tmp_path / f"audio_{number}.tar", "w") as tar:
+            for name in "ab":
+                tone(tmp_path / "x.wav", 0.5 + number)
+                tar.add(tmp_path / "x.wav", f"{name}{number}.wav")
+    (tmp_path / "x.wav").unlink()
+    lines = [
+        {
+            "audio_filepath": f"{name}{number}.wav",
+            "duration": 0.5 + number,
+            "text": f"{name} {number}",
+            "shard_id": number,
+        }
+        for number in (0, 1, 2)
+        for name in "ab"
+    ] + [{"audio_filepath": "c0.wav", "shard_id": 0}]
+    write(tmp_path / "tarred_audio_manifest.json", "".join(json.dumps(line) + "\n" for line in lines))
+    found = rows(tmp_path)
+    assert [row["problem"] for row in found] == [None] * 4 + ["missing"] * 3
+    write(tmp_path / "tarred_audio_manifest.json", "".join(json.dumps(line) + "\n" for line in lines[:4]))
+    assert [(row["text"], row["duration"]) for row in loaded(tmp_path)] == [
+        ("a 0", 0.5),
+        ("b 0", 0.5),
+        ("a 1", 1.5),
+        ("b 1", 1.5),
+    ]
