@@ -211,44 +211,40 @@ def _side(found: SealedSet, file: Any) -> list[dict[str, Any]]:
 def _line(taken: list[str], reasons: dict[str, int], told: list[str], said: list[str]) -> str:
     shown = ", ".join(taken[:12]) + (f", ... {len(taken)} in all" if len(taken) > 12 else "")
     counts = [f"{number} x {reason}" for reason, number in sorted(reasons.items())]
-    return "; ".join([*([shown] if taken else []), *told, *counts, *([f"says: {one}" for one in said if not taken])])
+    return "; ".join(
+        [*([shown] if taken else []), *told, *counts, *([f"says: {one}" for one in said if not taken and not reasons])]
+    )
 
 
 # --- what is right
 
 
-def _seconds(*lengths: float) -> str:
-    """Return the pattern of recordings of these lengths, each within a twentieth of a second."""
-    return ", ".join(f"({'|'.join(f'{length + step / 100:.2f}' for step in range(-5, 6))})\\d*s" for length in lengths)
-
-
-_NO_TEXT = r"1 x no text"
 CASES = [
-    Case("mp3-vbr-pipe-ffmpeg.mp3", _seconds(3.096), sound),
-    Case("mp3-vbr-pipe-lame.mp3", _seconds(3.03), sound),
-    Case("mp3-cbr-pipe-ffmpeg.mp3", _seconds(3.096), sound),
-    Case("mp3-cbr-pipe-lame.mp3", _seconds(3.03), sound),
-    Case("mp3-cover-no-xing.mp3", _seconds(3.096), sound),
-    Case("mp3-xing-0-frames.mp3", _seconds(3.06), sound),
-    Case("mp3-two-joined.mp3", f"{_seconds(6.1)}|1 x .*", sound),
-    Case("mp3-zeros-after-id3.mp3", _seconds(3.03), sound),
-    Case("mp3-leading-zeros.mp3", _seconds(3.03), sound),
-    Case("wav-holding-mp3.wav", f"{_seconds(1.5)}|1 x unreadable", sound),
-    Case("wav-data-length-0.wav", _seconds(1.5), sound),
-    Case("wav-data-length-44-over.wav", _seconds(1.5), sound),
-    Case("wav-sox-pipe-24bit-mono.wav", _seconds(1.5), sound),
-    Case("wav-sox-pipe-24bit-stereo.wav", _seconds(1.5), sound),
+    Case("mp3-vbr-pipe-ffmpeg.mp3", "<3.096s>", sound),
+    Case("mp3-vbr-pipe-lame.mp3", "<3.03s>", sound),
+    Case("mp3-cbr-pipe-ffmpeg.mp3", "<3.096s>", sound),
+    Case("mp3-cbr-pipe-lame.mp3", "<3.03s>", sound),
+    Case("mp3-cover-no-xing.mp3", "<3.096s>", sound),
+    Case("mp3-xing-0-frames.mp3", "<3.06s>", sound),
+    Case("mp3-two-joined.mp3", "<6.1s>|1 x .*", sound),
+    Case("mp3-zeros-after-id3.mp3", "<3.03s>", sound),
+    Case("mp3-leading-zeros.mp3", "<3.03s>", sound),
+    Case("wav-holding-mp3.wav", "<1.5s>|1 x unreadable", sound),
+    Case("wav-data-length-0.wav", "<1.5s>", sound),
+    Case("wav-data-length-44-over.wav", "<1.5s>", sound),
+    Case("wav-sox-pipe-24bit-mono.wav", "<1.5s>", sound),
+    Case("wav-sox-pipe-24bit-stereo.wav", "<1.5s>", sound),
     Case("wav-rf64-cut-in-half.wav", "1 x truncated", sound),
     Case("wav-rifx-cut-in-half.wav", "1 x truncated", sound),
     Case("w64-cut-in-half.w64", "1 x truncated", sound),
     Case("au-cut-in-half.au", "1 x truncated", sound),
     Case("sphere-cut-in-half.sph", "1 x truncated", sound),
-    Case("flac-pipe-ffmpeg.flac", _seconds(3.0), sound),
-    Case("flac-pipe-flac-raw.flac", _seconds(3.0), sound),
-    Case("opus-no-end-flag.opus", _seconds(3.0), sound),
-    Case("opus-chained.opus", f"{_seconds(5.0)}|1 x .*", sound),
-    Case("vorbis-chained.ogg", f"{_seconds(5.0)}|1 x .*", sound),
-    Case("vorbis-cut-at-page.ogg", f"{_seconds(2.02)}|1 x truncated", sound),
+    Case("flac-pipe-ffmpeg.flac", "<3.0s>", sound),
+    Case("flac-pipe-flac-raw.flac", "<3.0s>", sound),
+    Case("opus-no-end-flag.opus", "<3.0s>", sound),
+    Case("opus-chained.opus", "<5.0s>|1 x .*", sound),
+    Case("vorbis-chained.ogg", "<5.0s>|1 x .*", sound),
+    Case("vorbis-cut-at-page.ogg", "<2.02s>|1 x truncated", sound),
     Case("float-spike-1e29.wav", "1 x unreadable", sound),
     Case("dc-only.wav", "1 x silent", sound),
     Case("manifest-nan-text", r"1\.500s the good one; 1 x no text", speech),
@@ -280,9 +276,7 @@ CASES = [
     Case("tar-key-twice.tar", r"1\.500s first.*(, 2\.000s second.*|; 1 x duplicate)", speech),
     Case("noise-streamed-flac", r"\d.*", noise),
     Case("noise-loud-float", r"\d.*", noise),
-    Case(
-        "tmx-control-char.tmx", r"(?!says).*6 in all.*|(turn on light.*, ){5}turn on light.*; 1 x .*", pairs("en", "hi")
-    ),
+    Case("tmx-control-char.tmx", r"turn on light.*; (3 x duplicate; )?1 x malformed unit", pairs("en", "hi")),
     Case("tmx-bad-byte.tmx", r"(turn on light.*, )+turn on light.*; 1 x .*", pairs("en", "hi")),
     Case("tmx-nbsp-entity.tmx", r"(turn on light.*, )+turn on light.*(; 1 x .*)?", pairs("en", "hi")),
     Case("tmx-inline-codes.tmx", r"turn on the light = .*", pairs("en", "hi")),
@@ -292,7 +286,7 @@ CASES = [
     ),
     Case("en-hi-brand-names.tsv", r"(?!.* x target).*YouTube.*", pairs("en", "hi")),
     Case("en-hi-numbers-only.tsv", r"(?!.*wrong language).*", pairs("en", "hi")),
-    Case("csv-three-line-record.csv", r"(?i)open the door[^=]*then close it = [^=]*, stop now = .*", pairs("en", "de")),
+    Case("csv-three-line-record.csv", r"open the door[^=]*then close it = [^=]*, stop now = .*", pairs("en", "de")),
     Case("zero-width-space.tsv", r".*zero width space.*", pairs("en", "hi")),
     Case("khmer-zwsp.txt", ".* .*", texts("km")),
     Case("persian-zwnj.tsv", ".*\u200c.*\u200c.*", pairs("en", "fa")),
@@ -326,10 +320,20 @@ CASES = [
     Case("lists-pos.jsonl", r"(u\d 0, ){2}u\d 0; 1 x .*", lists),
     Case("make-big-lists.py", r".* 9000 in all; 1 x [^|]* \| .* 9001 in all", made_lists),
     Case("upper-case.TSV.GZ", r".* = .*|says: .*", pairs("en", "hi")),
-    Case("cr-only.tsv", r"turn on the light = .*|.*(?i:line|carriage).*", pairs("en", "hi")),
+    Case("cr-only.tsv", r"turn on the light = .*|.*(line|carriage).*", pairs("en", "hi")),
     Case("utf16-no-bom.tsv", r"turn on = .*|.*UTF-16.*|.*1 x other encoding.*", pairs("en", "hi")),
 ]
 _SPEECH = {case.path for case in CASES if case.how in (speech, sound, noise)}
+
+
+def _pattern(right: str) -> str:
+    """Return the pattern of what is right, in which ``<3.1s>`` is a recording of that length to a twentieth of 1 s."""
+
+    def lengths(found: re.Match[str]) -> str:
+        near = "|".join(f"{float(found[1]) + step / 100:.2f}" for step in range(-5, 6))
+        return f"(?:{near})\\d*s"
+
+    return re.sub(r"<([\d.]+)s>", lengths, right)
 
 
 def cases(folder: Path, only: str) -> Iterator[Case]:
@@ -374,7 +378,9 @@ def main() -> int:
                 line = case.how(path, out)
             except Exception as error:
                 line = f"traceback: {type(error).__name__}: {error}"
-        right = re.fullmatch(case.right, line, re.DOTALL) is not None and not line.startswith("traceback")
+        right = re.fullmatch(_pattern(case.right), line, re.DOTALL | re.IGNORECASE) is not None and not line.startswith(
+            "traceback"
+        )
         total, wrong = total + 1, wrong + (not right)
         cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in (case.right, line)]
         print(f"| {'' if right else 'WRONG'} | {case.path} | `{cells[0]}` | {cells[1][:300]} |", flush=True)

@@ -282,6 +282,14 @@ def test_tags_may_be_nested_to_any_depth(tmp_path: Path) -> None:
     assert sides(found) == [("deep", "deep")]
 
 
+def test_text_that_is_no_lines_of_utf8_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its text is UTF-16 without a mark; expected UTF-8"):
+        pairs(write(tmp_path / "a.tsv", "turn on\tचालू\n".encode("utf-16-le")))
+    with pytest.raises(UserError, match="its lines end in CR alone; expected LF"):
+        pairs(write(tmp_path / "b.tsv", "one\tएक\rtwo\tदो\r"))
+    assert len(pairs(write(tmp_path / "c.TSV.GZ", gzip.compress("one\tएक\n".encode() * 3)))) == 3
+
+
 def test_a_long_line_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("reading", "text"):
         monkeypatch.setattr(f"gristmill.actors.sources.{module}.LINE_BYTES", 1000)
