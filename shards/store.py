@@ -89,6 +89,16 @@ def last_name(url: str) -> str:
     return url.rstrip("/").rpartition("/")[2]
 
 
+def bare(url: str) -> str:
+    """Return a URL without the query of a web server, which may be the signature of a presigned one.
+
+    Example:
+        >>> bare("https://host/a.wav?X-Amz-Signature=1"), bare("s3://bucket/why?.wav")
+        ('https://host/a.wav', 's3://bucket/why?.wav')
+    """
+    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+
+
 def is_local(url: str) -> bool:
     """Return whether a URL is a path on this machine's file system."""
     return isinstance(filesystem(url)[0], LocalFileSystem)
@@ -305,7 +315,7 @@ def list_sizes(url: str) -> dict[str, int]:
 
 
 def walk(url: str) -> Iterator[FileInfo]:
-    """Yield every file below a folder, or the file itself, in the order of paths."""
+    """Yield every file below a folder, or the file itself, in the order of paths; links to folders are followed."""
     fs, path = filesystem(url)
     for info in _file_or_below(url, fs, path):
         inner = info["name"]
@@ -334,10 +344,18 @@ def _below(url: str, fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dic
         return
     # Object stores may list a folder's marker object as a file in it.
     inner = sorted((i for i in listed if i["name"].rstrip("/") != folder.rstrip("/")), key=lambda info: info["name"])
-    yield from (info for info in inner if info["type"] != "directory")
-    for info in inner:
-        if info["type"] == "directory":
-            yield from _below(url, fs, info["name"].rstrip("/"))
+    folders = [info for info in inner if info["type"] == "directory" or _is_linked_folder(info)]
+    yield from (info for info in inner if info not in folders)
+    for info in folders:
+        yield from _below(url, fs, info["name"].rstrip("/"))
+
+
+def _is_linked_folder(info: Mapping[str, Any]) -> bool:
+    """Return whether a local listing is of a link to a folder, unless that holds the link itself."""
+    if not info.get("islink") or not os.path.isdir(info["name"]):
+        return False
+    to, here = os.path.realpath(info["name"]), os.path.realpath(os.path.dirname(info["name"]))
+    return os.path.commonpath([to, here]) != to
 
 
 # Keys of a file's version in the listings of each storage: checksums of the content first, then times of writing.

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from gristmill.actors.records import Filter, Record
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
 TEST = -1  # the fold of the test part
 FOLD = pa.field("fold", pa.int32())
+SMALL_DOMAIN = "domain of too few requests"  # a mistyped name is one
 
 
 def normalised(text: str) -> str:
@@ -71,3 +73,22 @@ class Folds(Actor):
         # The fold is drawn first, so that a change of the test share moves no text between folds.
         fold = int(draw.integers(self.settings.folds))
         return TEST if draw.random() < self.settings.test_share else fold
+
+
+class SmallDomainSettings(Settings):
+    """The domains that no model can be trained for."""
+
+    domains: tuple[str, ...]
+    """Their names."""
+
+
+class RejectSmallDomains(Filter):
+    """Rejects the requests of domains that have too few to train on without each fold."""
+
+    name = "small_domains"
+    columns = ("domain",)
+    settings: SmallDomainSettings
+
+    def reason(self, record: Record) -> str | None:
+        """Return the reason, if the request's domain is one of them."""
+        return SMALL_DOMAIN if record["domain"] in self.settings.domains else None

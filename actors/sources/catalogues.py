@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 from gristmill.actors.sources.reading import read_document
 from gristmill.actors.sources.unlisted import OTHER_LANGUAGE, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.models.normalise import base_language
+from gristmill.shards import store
 from gristmill.shards.errors import UserError, one_line
 
 FUZZY = "fuzzy"
 UNTRANSLATED = "untranslated"
 OBSOLETE = "obsolete"
+MALFORMED = "malformed message"
+NOT_UTF8 = "not of its encoding"
 
 _PO_BYTES = 8 << 20  # polib holds all messages, at up to 35 times their size
 _MO_BYTES = 64 << 20
@@ -44,14 +47,16 @@ def list_gettext(
 ) -> Iterator[dict[str, Any]]:
     """Yield each message of a catalogue with its translation; of plural forms, the singular and the last plural.
 
-    A message that is untranslated, or whose translation is marked fuzzy, is a row with a problem. The first language is
+    A message that is untranslated, or whose translation is marked fuzzy, is a row with a problem; one that cannot be
+    parsed (a stray quote, a byte of another encoding) too, named by its line, after the others. The first language is
     that of the messages; with one language, only translations are yielded. A catalogue that declares another language
     is skipped, unless it was named explicitly.
 
     Raises:
         FileFault: the catalogue cannot be read, or was named and declares another language.
     """
-    lang, catalogue = _po(file) if file.lower().endswith(".po") else _mo(file)
+    faults: dict[int, str] = {}
+    lang, catalogue = _po(file, faults) if store.bare(file).lower().endswith(".po") else _mo(file)
     if lang and base_language(lang) != base_language(langs[-1]):
         if not named:
             return
@@ -66,6 +71,8 @@ def list_gettext(
         for source, target in pairs:
             record: dict[str, Any] = {"id": next(numbers), "problem": _problem(entry, target)}
             yield record | dict(zip(sides, (source, target)[-len(sides) :], strict=True))
+    for line, problem in faults.items():
+        yield {"id": f"line{line}", "problem": problem}
 
 
 def _problem(entry: Any, target: str) -> str | None:
@@ -90,8 +97,8 @@ def _charset(data: bytes) -> str:
         return "utf-8"
 
 
-def _po(file: str) -> tuple[str, Iterable[Any]]:
-    """Return the language of a .po file, and its messages."""
+def _po(file: str, faults: dict[int, str]) -> tuple[str, Iterable[Any]]:
+    """Return the language of a .po file, and its messages; into ``faults`` go those that it has not, by line."""
     try:
         import polib
     except ImportError:
@@ -100,8 +107,8 @@ def _po(file: str) -> tuple[str, Iterable[Any]]:
     try:
         encoding = _charset(data)
         # polib would also break lines at these.
-        text = re.sub("[\v\f\x1c-\x1e\x85\u2028\u2029]", " ", data.decode(encoding).removeprefix("\ufeff"))
-        _refuse_open_quotes(file, text)
+        text = re.sub("[\v\f\x1c-\x1e\x85\u2028\u2029]", " ", data.decode(encoding, "surrogateescape"))
+        text = _whole_messages(file, text.removeprefix("\ufeff"), faults)
         # polib takes a text of one line for a file name.
         catalogue = polib.pofile(text + "\n\n", encoding=encoding)
     except (OSError, ValueError, LookupError) as error:
@@ -109,17 +116,57 @@ def _po(file: str) -> tuple[str, Iterable[Any]]:
     return catalogue.metadata.get("Language", ""), catalogue
 
 
-def _refuse_open_quotes(file: str, text: str) -> None:
-    """Raise :class:`FileFault` for a missing closing quote, with which polib would drop the last letter."""
+def _whole_messages(file: str, text: str, faults: dict[int, str]) -> str:
+    """Return a catalogue without the messages that have a fault: of an open quote polib would drop the last letter.
+
+    Raises:
+        FileFault: there is no other message.
+    """
+    kept: list[str] = []
+    first_fault = ""
+    for begin, message in _split(text.splitlines()):
+        problem, said = _fault(begin, message)
+        if problem is None:
+            kept += [*message, ""]
+        else:
+            faults[begin] = problem
+            first_fault = first_fault or said
+    if faults and not any(line.lstrip().startswith("msgid") for line in kept):
+        raise _refused(file, first_fault, TOO_LARGE if TOO_LARGE in faults.values() else UNREADABLE)
+    return "\n".join(kept)
+
+
+def _split(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the messages of a catalogue, with the numbers of the lines at which they begin."""
+    message: list[str] = []
+    begin, is_over = 1, False
+    for number, line in enumerate(lines, 1):
+        bare = line.strip().removeprefix("#~").lstrip()  # of obsolete messages
+        opens = bare.startswith(("#", "msgid", "msgctxt")) and not bare.startswith("msgid_plural")
+        if message and (not bare or (opens and is_over)):
+            yield begin, message
+            message, is_over = [], False
+        if bare:
+            begin = begin if message else number
+            message.append(line)
+            is_over = is_over or bare.startswith("msgstr")
+    if message:
+        yield begin, message
+
+
+def _fault(begin: int, message: Sequence[str]) -> tuple[str | None, str]:
+    """Return the problem of a message and a sentence about it; no problem if it has none."""
     letters = 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(message, begin):
         found = _ENTRY.fullmatch(line.strip())
         if not found:
-            said = f"line {number} is {line.strip()[:60]!r}; expected a comment or a quoted text"
-            raise _refused(file, said)
+            return MALFORMED, f"line {number} is {line.strip()[:60]!r}; expected a comment or a quoted text"
         letters = 0 if found["key"] else letters + len(line)
         if letters > _MESSAGE:
-            raise _refused(file, f"line {number}: a message of more than {_MESSAGE} letters", TOO_LARGE)
+            return TOO_LARGE, f"line {number}: a message of more than {_MESSAGE} letters"
+        if not line.isascii() and any("\ud800" <= sign <= "\udfff" for sign in line):
+            return NOT_UTF8, f"line {number} has a byte that is not of its encoding"
+    return None, ""
 
 
 def _mo(file: str) -> tuple[str, Iterable[_Message]]:

@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -170,10 +170,22 @@ def _header(file: SourceFile, place: int) -> tuple[dict[int, Any], int]:
             count *= 16  # it holds statistics
 
 
+class ColumnFile(Protocol):
+    """A file of columns, in groups of rows."""
+
+    file: SourceFile
+    rows: list[int]
+    schema: pa.Schema
+
+    def batches(self, group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of a group in batches."""
+        ...
+
+
 class GroupRows:
     """Some columns of the rows of a row group: rows asked for in order are read once."""
 
-    def __init__(self, parquet: Parquet, group: int, columns: Iterable[str]) -> None:
+    def __init__(self, parquet: ColumnFile, group: int, columns: Iterable[str]) -> None:
         self._parquet, self._of = parquet, (group, list(columns))
         self._begin()
 

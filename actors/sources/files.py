@@ -15,7 +15,7 @@ from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED, version_of
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE
 from gristmill.actors.sources.unlisted import printable
 from gristmill.shards.errors import RejectRecord
-from gristmill.shards.store import FileInfo, filesystem, walk
+from gristmill.shards.store import FileInfo, bare, filesystem, walk
 
 # Formats that cannot be decoded (m4a, ...) are listed too, so that they are rejected and counted, not skipped.
 _DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -23,10 +23,12 @@ AUDIO_SUFFIXES = (*_DECODED, ".m4a", ".aac", ".wma", ".webm", ".amr", ".sph")
 SUFFIXES = {
     "manifest": (".jsonl", ".json"),
     "lhotse": (".jsonl", ".jsonl.gz"),
-    "parquet": (".parquet",),
+    "table": (".tsv", ".csv"),
+    "parquet": (".parquet", ".arrow"),
     "tar": (".tar",),
     "folder": AUDIO_SUFFIXES,
 }
+Say = Callable[[str], None]  # tells the user a sentence
 LOOKED_AT = 100  # first lines of a file, of which at least one must be valid
 NOT_UTF8 = "not UTF-8"
 _TABLE_LETTERS = 32 << 20  # of a table's texts: longer ones make smaller tables
@@ -42,7 +44,7 @@ def files_of(url: str, kind: str) -> Iterator[FileInfo]:
     named_file = "*" not in url and filesystem(url)[0].isfile(filesystem(url)[1])
     base = base_of(url)
     for info in walk(base if "*" in url else url):
-        fits = info.url.lower().endswith(SUFFIXES[kind]) and matches(info.url, url) and visible(info.url, base)
+        fits = bare(info.url).lower().endswith(SUFFIXES[kind]) and matches(info.url, url) and visible(info.url, base)
         if named_file or fits:
             yield info
 
@@ -70,7 +72,7 @@ def base_of(url: str) -> str:
 
 def key_of(url: str, base: str) -> str:
     """Return the part of a file's URL below the corpus's folder."""
-    whole, folder = filesystem(url)[1], filesystem(base)[1].rstrip("/") if base else ""
+    whole, folder = bare(filesystem(url)[1]), filesystem(base)[1].rstrip("/") if base else ""
     return whole[len(folder) + 1 :] if folder and whole.startswith(folder + "/") else posixpath.basename(whole)
 
 
@@ -81,7 +83,7 @@ def pointers_of(
     version = version_of(*walk(file))
     for number, line in numbered:
         try:
-            pointer = _read(line, read) | {"version": version}
+            pointer = {"version": version} | _read(line, read)
             if seen.before(pointer["id"]):
                 raise RejectRecord(DUPLICATE)
         except RejectRecord as reject:

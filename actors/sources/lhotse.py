@@ -1,33 +1,43 @@
 """Listing of Lhotse cuts: JSONL, compressed or not, of ``MonoCut`` objects whose recordings are files.
 
-Cuts that are not one channel of one file (mixed, padded or multi-channel cuts, audio in memory, transforms that Lhotse
-would apply on loading) become rows of kind "bad" with a reason.
+Of Lhotse Shar, the recordings are in tars beside. Cuts that are not one channel of one file (mixed, padded or
+multi-channel cuts, audio in memory, transforms that Lhotse would apply on loading), and those whose text is of more
+than their audio, become rows of kind "bad" with a reason.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import math
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from gristmill.actors.sources.files import LOOKED_AT, Seen, named_or_found, pointers_of
+from gristmill.actors.sources.bases import base_of_entries, folders_of_recipe
+from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import (
     MALFORMED,
     NOT_IN_FILE,
+    PART_OF_TEXT,
     SEVERAL_CHANNELS,
     UNSUPPORTED_CUT,
     resolve,
     seconds,
+    version_of,
 )
 from gristmill.actors.sources.reading import lines
-from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
+from gristmill.actors.sources.tar import Member, members_of
+from gristmill.actors.sources.unlisted import MISSING, UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import list_names
+from gristmill.shards.store import exists, list_names, walk
 
+_EDGE = 0.05  # s, by which a supervision may lie beyond its cut, or its cut beyond it: times are rounded
+_SHAR = re.compile(r"cuts(\.\d+)?\.jsonl(\.gz)?")  # of Lhotse Shar, beside recording.000000.tar
+_NO_AUDIO = (".json", ".nodata", ".nometa")  # beside the audio in Shar's tars
 _CUTS = ("MonoCut", "Cut", "MultiCut", "MixedCut", "PaddingCut")  # "Cut": MonoCut before Lhotse 0.8
 
 
@@ -42,12 +52,12 @@ def cuts_in(folder: str) -> list[str]:
     """Return the file of cuts of a folder, if it has one; recordings and supervisions beside it are ignored."""
     names = [n for n in list_names(folder) if re.search(r"(^|[^a-z])cuts([^a-z].*)?\.jsonl(\.gz)?$", n.lower())]
     names = [n for n in names if not n.startswith(".")]
-    if len(names) > 1:
+    if len(names) > 1 and not all(map(_SHAR.fullmatch, names)):
         raise UserError(f"{folder}: holds several files of cuts ({', '.join(names[:5])}); name one of them")
     return [f"{folder}/{n}" for n in names]
 
 
-def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each cut. ``fields`` is ignored: Lhotse's field names are fixed."""
     seen = Seen()
     for file in named_or_found(url, "lhotse", cuts_in):
@@ -55,12 +65,40 @@ def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterat
 
 
 def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
-    _check(file)
-    return pointers_of(file, corpus, lines(file), partial(_read, file=file, corpus=corpus), seen)
+    folder, tar = _check(file), _shar_tar(file)
+    packed: dict[str, Member] = {}
+    if tar is not None:
+        # A member is named by its cut: the id and, after the last dot, the format.
+        packed = {posixpath.splitext(one.name)[0]: one for one in members_of(tar) if not one.name.endswith(_NO_AUDIO)}
+
+    def place(cut: Mapping[str, Any], recording: Mapping[str, Any]) -> dict[str, Any]:
+        if tar is None or _kind(recording) != "shar":
+            return {"kind": "file", "url": resolve(folder, _source(recording))}
+        if cut["id"] not in packed:
+            raise RejectRecord(MISSING)
+        member = packed[cut["id"]]
+        where = {"member": member.name, "offset": member.offset, "size": member.size, "version": version}
+        return {"kind": "member", "url": tar, **where}
+
+    version = version_of(*walk(file), *(walk(tar) if tar else ()))
+    return pointers_of(file, corpus, lines(file), lambda line: _pointer(_parse(line), corpus, place), seen)
 
 
-def _read(line: bytes, file: str, corpus: str) -> dict[str, Any]:
-    return _pointer(_parse(line), file, corpus)
+def _shar_tar(file: str) -> str | None:
+    """Return the tar with the recordings of a file of cuts, if it is one of Lhotse Shar."""
+    folder, name = posixpath.split(file)
+    form = _SHAR.fullmatch(name)
+    tar = f"{folder}/recording{form[1] or ''}.tar" if form else ""
+    return tar if tar and exists(tar) else None
+
+
+def _kind(recording: Mapping[str, Any]) -> str | None:
+    """Return the kind of a recording's first source."""
+    try:
+        kind: str | None = recording["sources"][0]["type"]
+    except (IndexError, KeyError, TypeError):
+        return None
+    return kind
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -73,19 +111,31 @@ def _parse(line: bytes) -> dict[str, Any]:
     return values
 
 
-def _check(url: str) -> None:
+def _check(url: str) -> str:
+    """Return the folder to which the paths of a file of cuts are relative."""
+    cuts = []
     for _, line in itertools.islice(lines(url), LOOKED_AT):
         try:
-            _parse(line)
-            return
+            cuts.append(_parse(line))
         except RejectRecord:
             continue
-    raise FileFault(
-        url, UNREADABLE, "no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them"
-    )
+    if not cuts:
+        raise FileFault(
+            url, UNREADABLE, "no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them"
+        )
+    return base_of_entries(_places(cuts), folders_of_recipe(posixpath.dirname(url)))
 
 
-def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:
+def _places(cuts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for cut in cuts:
+        with contextlib.suppress(AttributeError, RejectRecord):
+            yield _source(cut.get("recording") or {})
+
+
+Place = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]  # of a cut and its recording
+
+
+def _pointer(cut: Mapping[str, Any], corpus: str, place: Place) -> dict[str, Any]:
     if cut["type"] not in ("MonoCut", "Cut"):
         raise RejectRecord(SEVERAL_CHANNELS if cut["type"] == "MultiCut" else UNSUPPORTED_CUT)
     recording = cut.get("recording")
@@ -97,11 +147,10 @@ def _pointer(cut: Mapping[str, Any], file: str, corpus: str) -> dict[str, Any]:
         raise RejectRecord(MALFORMED)
     pointer = {
         "id": f"{corpus}/{cut['id']}",
-        "kind": "file",
-        "url": resolve(posixpath.dirname(file), _source(recording)),
+        **place(cut, recording),
         "declared_duration": length,
         "declared_rate": int(min(rate, 2**31 - 1)),
-        **_labels(cut),
+        **_labels(cut, length),
     }
     if start or abs(length - whole) > 1.0 / rate:
         pointer |= {"start": start, "length": length}
@@ -121,12 +170,15 @@ def _source(recording: Mapping[str, Any]) -> str:
     return sources[0]["source"]
 
 
-def _labels(cut: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the labels of a cut's supervisions: texts in order; speaker and language if all of them agree."""
+def _labels(cut: Mapping[str, Any], length: float) -> dict[str, Any]:
+    """Return the labels of a cut of some length (s): texts in order; speaker and language if all of them agree.
+
+    A supervision may lie beyond its cut: windows keep those that they cut, ``trim_to_supervisions`` those that overlap.
+    """
     given = cut.get("supervisions") or []
     if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
         raise RejectRecord(MALFORMED)
-    order = sorted(given, key=_begin)
+    order = _within(sorted(given, key=_begin), length)
     texts = [text.strip() for one in order if isinstance(text := one.get("text"), str) and text.strip()]
     extra: dict[str, Any] = {}
     for custom in (cut.get("custom"), *(one.get("custom") for one in order if len(order) == 1)):
@@ -139,9 +191,57 @@ def _labels(cut: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _within(supervisions: Sequence[Mapping[str, Any]], length: float) -> list[Mapping[str, Any]]:
+    """Return the supervisions that lie in a cut; of one that begins or ends elsewhere, its words that do.
+
+    Without the times of its words, it may only lie where another one does, whole: speech that overlaps.
+
+    Raises:
+        RejectRecord: the cut has speech whose words cannot be told.
+    """
+    whole, parts = [], []
+    for one in supervisions:
+        start, end = _begin(one), _begin(one) + (_number(one.get("duration")) if "duration" in one else length)
+        if min(end, length) - max(start, 0.0) <= _EDGE:
+            continue
+        if start >= -_EDGE and end <= length + _EDGE:
+            whole.append(one)
+        else:
+            parts.append(one)
+    taken = list(whole)
+    for one in parts:
+        words = _words(one)
+        start, end = max(0.0, _begin(one)), min(length, _begin(one) + _number(one.get("duration")))
+        if words is not None:
+            inside = [word for word, begin, last in words if begin >= -_EDGE and last <= length + _EDGE]
+            taken.append({**one, "text": " ".join(inside)})
+        elif str(one.get("text") or "").strip() and not _is_covered(start, end, whole):
+            raise RejectRecord(PART_OF_TEXT)
+    return sorted(taken, key=_begin)
+
+
+def _is_covered(start: float, end: float, whole: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a stretch of time lies within one supervision."""
+    return any(
+        _begin(one) - _EDGE <= start and end <= _begin(one) + _number(one.get("duration")) + _EDGE for one in whole
+    )
+
+
+def _words(supervision: Mapping[str, Any]) -> list[tuple[str, float, float]] | None:
+    """Return the words of a supervision with their begin and end (s) in the cut, if it is aligned."""
+    aligned = supervision.get("alignment")
+    items = aligned.get("word") if isinstance(aligned, Mapping) else None
+    if not isinstance(items, list) or not all(isinstance(item, list) and len(item) >= 3 for item in items):
+        return None
+    return [(str(item[0]), _number(item[1]), _number(item[1]) + _number(item[2])) for item in items]
+
+
 def _begin(supervision: Mapping[str, Any]) -> float:
-    start = supervision.get("start")  # negative if it starts before its cut
-    return float(start) if isinstance(start, (int, float)) else 0.0
+    return _number(supervision.get("start"))  # negative if it starts before its cut
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
 def _common(supervisions: Sequence[Mapping[str, Any]], key: str) -> str | None:

@@ -5,42 +5,62 @@ from __future__ import annotations
 import itertools
 import json
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from gristmill.actors.sources.files import LOOKED_AT, Seen, named_or_found, pointers_of
+from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
 from gristmill.actors.sources.reading import lines
+from gristmill.actors.sources.tarred import KEY, Tarred
 from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import list_names
+from gristmill.shards.store import bare, exists, list_names
 
-USUAL = ("manifest.jsonl", "metadata.jsonl")
+_METADATA = "metadata.jsonl"
+USUAL = ("manifest.jsonl", _METADATA)
+_SPLITS = 20  # folders that are looked into
 
 
 def manifests_in(folder: str) -> list[str]:
     """Return the manifest of a folder, if it has one."""
-    names = [n for n in list_names(folder) if n.endswith(".jsonl") and not n.startswith(".")]
+    names = [n for n in list_names(folder) if _is_manifest(n)]
     if len(names) > 1:
         usual = [n for n in names if n in USUAL]
         if len(usual) != 1:
             raise UserError(f"{folder}: holds several manifests ({', '.join(names[:5])}); name one of them")
         names = usual
-    return [f"{folder}/{n}" for n in names]
+    return [f"{folder}/{n}" for n in names] or _of_splits(folder)
 
 
-def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+def _of_splits(folder: str) -> list[str]:
+    """Return the manifests of the folders in a folder, as Hugging Face's AudioFolder has one for each split."""
+    inner = [name for name in list_names(folder) if "." not in name]
+    files = [f"{folder}/{name}/{_METADATA}" for name in inner] if len(inner) <= _SPLITS else []
+    return [file for file in files if exists(file)]
+
+
+def _is_manifest(name: str) -> bool:
+    """Return whether a file of a folder is a manifest by its name: ``.jsonl``, or ``manifest.json`` as NeMo has it."""
+    return not name.startswith(".") and (name.endswith(".jsonl") or bool(re.search(r"(^|[_.-])manifest\.json$", name)))
+
+
+def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each line; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
     for manifest in named_or_found(url, "manifest", manifests_in):
-        key = f"{corpus}/{posixpath.basename(manifest)}"
-        yield from guarded(manifest, key, partial(_listed, manifest, corpus, fields, seen))
+        folder = posixpath.dirname(manifest)
+        is_split = "*" not in url and url not in (manifest, folder)
+        own = f"{corpus}/{posixpath.basename(folder)}" if is_split else corpus
+        key = f"{own}/{posixpath.basename(manifest)}"
+        yield from guarded(manifest, key, partial(_listed, manifest, own, fields, seen))
 
 
 def _listed(manifest: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen) -> Iterator[dict[str, Any]]:
     _check_manifest(manifest, fields)
-    read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields)
+    tarred = Tarred(manifest)
+    read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields, tarred=tarred)
     return pointers_of(manifest, corpus, lines(manifest), read, seen)
 
 
@@ -70,10 +90,14 @@ def _check_manifest(url: str, fields: Mapping[str, str] | None) -> None:
         raise FileFault(url, UNREADABLE, said)
 
 
-def _manifest_pointer(line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None) -> dict[str, Any]:
+def _manifest_pointer(
+    line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None, tarred: Tarred
+) -> dict[str, Any]:
     path, values = _parse(line, fields)
     pointer = declared(values, fields)
-    pointer |= {"id": f"{corpus}/{path}", "kind": "file", "url": resolve(posixpath.dirname(manifest), path)}
+    pointer |= {"id": f"{corpus}/{bare(path)}", "kind": "file", "url": resolve(posixpath.dirname(manifest), path)}
+    if KEY in values and tarred.numbers:
+        return pointer | tarred.place(values, path)  # an offset is that of the cut into the original
     if values.get("offset") is not None:  # NeMo: the line is a segment that starts there and has its duration
         start, length = seconds(values["offset"]), pointer["declared_duration"]
         end = "" if length is None else f"{start + length:.3f}"

@@ -1,40 +1,47 @@
-"""Listing of Parquet files with an audio column: of bytes, paths, or Hugging Face's ``Audio``."""
+"""Listing of Parquet and Arrow files with an audio column: of bytes, paths, or Hugging Face's ``Audio``."""
 
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.columns import Parquet
-from gristmill.actors.sources.files import base_of, files_of, key_of
-from gristmill.actors.sources.pointers import named, version_of
+from gristmill.actors.sources.files import Say, base_of, files_of, key_of
+from gristmill.actors.sources.pointers import column_file, named, version_of
 from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
 from gristmill.shards.store import FileInfo
 
+_CACHED = ("cache-", "tmp")  # what `datasets` keeps beside a set that it saved
 
-def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
-    """Yield a pointer for each row."""
+
+def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
+    """Yield a pointer for each row; columns that are not read (lists, further bytes) are told."""
     base = base_of(url)
     for file in files_of(url, "parquet"):
+        if posixpath.basename(file.url).startswith(_CACHED):
+            continue
         key = f"{corpus}/{key_of(file.url, base)}"
-        yield from guarded(file.url, key, partial(_listed, file, key, fields))
+        yield from guarded(file.url, key, partial(_listed, file, key, fields, say))
 
 
-def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     with opened(file.url) as raw:
-        parquet = Parquet(raw)
-    groups, schema = parquet.rows, parquet.schema
+        held = column_file(raw)
+    groups, schema = held.rows, held.schema
     audio = _audio_column(schema, fields)
     if audio is None:
         wanted = " or ".join(named(fields, "audio")[:3])
         said = f"no audio column among {schema.names}; expected {wanted} of bytes or paths"
         raise FileFault(file.url, OTHER_COLUMNS, said)
     plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
+    unread = [f"{f.name} ({f.type})" for f in schema if f.name != audio and f.name not in plain]
+    if unread:
+        say(f"{posixpath.dirname(file.url)}: columns that are not read: {', '.join(unread)[:300]}")
     labels = json.dumps({"columns": plain})
     version, row = version_of(file), 0
     for group, rows in enumerate(groups):
@@ -56,7 +63,8 @@ def _audio_column(schema: pa.Schema, fields: Mapping[str, str] | None) -> str | 
     def holds(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
             return kind.get_field_index("bytes") >= 0
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is_string(kind)
+        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+        return binary or _is_string(kind)
 
     for name in named(fields, "audio"):
         if name in schema.names and holds(schema.field(name).type):
@@ -68,8 +76,11 @@ def _audio_column(schema: pa.Schema, fields: Mapping[str, str] | None) -> str | 
 
 
 def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    return _is_string(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if pa.types.is_dictionary(kind):  # pandas' categories
+        return _is_plain(kind.value_type)
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return _is_string(kind) or numeric or pa.types.is_boolean(kind) or pa.types.is_temporal(kind)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from gristmill.actors.sources.arrow import SUFFIX, ArrowColumns
 from gristmill.actors.sources.columns import GroupRows, Parquet
+from gristmill.actors.sources.encoding import TEXT_ENCODING, read_text
 from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import ID
-from gristmill.shards.store import FileInfo, filesystem, is_local
+from gristmill.shards.store import FileInfo, bare, filesystem, is_local
 
 # The reject reasons. They are counted, so they contain no details of a record.
 EMPTY = "empty"
@@ -32,6 +36,7 @@ NO_TEXT = "no text"  # in an annotated corpus: it would count as silence
 NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory or the output of a command
 SEVERAL_CHANNELS = "several channels"  # records have one, and the choice of it is unclear
 UNSUPPORTED_CUT = "unsupported cut"  # mixed, padded, without a recording, or with transforms
+PART_OF_TEXT = "text of more than its audio"  # a Lhotse cut that cuts a supervision
 FOREIGN = "place of another kind"  # of a manifest's entry: such places are listed in the config
 REASONS = (
     UNREADABLE,
@@ -52,8 +57,11 @@ REASONS = (
     UNSUPPORTED_CUT,
     TOO_LARGE,
     FOREIGN,
+    TEXT_ENCODING,
+    PART_OF_TEXT,
 )
 
+_TIMES = re.compile(r"^0 \d{4,} (?=\D)")
 _LABEL_BYTES = 1 << 20  # of a text, or JSON, beside a recording
 
 LOCATOR_FIELDS = (
@@ -110,13 +118,16 @@ def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dic
 
     def pick(value: str) -> Any:
         for key in named(fields, value):
-            if values.get(key) is not None:
+            found = values.get(key)
+            if found is not None and not (isinstance(found, float) and math.isnan(found)):  # NaN is pandas' nothing
                 used.add(key)
-                return values[key]
+                return found
         return None
 
     def string(value: str) -> str | None:
         found = pick(value)
+        if isinstance(found, float) and found.is_integer():
+            found = int(found)  # pandas makes numbers of a column with gaps floating
         if isinstance(found, (dict, list, bool)):
             raise RejectRecord(MALFORMED)
         return None if found is None else str(found).strip() or None
@@ -202,6 +213,11 @@ class Watched(io.RawIOBase):
         return len(data)
 
 
+def column_file(file: SourceFile) -> Parquet | ArrowColumns:
+    """Return an open file of columns, by its name; raises as its class."""
+    return ArrowColumns(file) if bare(file.url).endswith(SUFFIX) else Parquet(file)
+
+
 class Reader:
     """Reads the bytes of pointers. Keeps the last file open, and of a Parquet file the place in the last row group.
 
@@ -212,7 +228,7 @@ class Reader:
     def __init__(self, block: int, is_foreign: Callable[[str, str], bool] = lambda url, home: False) -> None:
         self._block, self._is_foreign = block, is_foreign
         self._file: SourceFile | None = None
-        self._parquet: Parquet | None = None  # of that file
+        self._parquet: Parquet | ArrowColumns | None = None  # of that file
         self._group: tuple[str, int] | None = None
         self._rows: dict[tuple[str, ...], GroupRows] = {}  # of that row group, by columns
 
@@ -246,7 +262,7 @@ class Reader:
         try:
             file = self.file(pointer["url"])
             if self._parquet is None:
-                self._parquet = Parquet(file)
+                self._parquet = column_file(file)
             if wanted not in self._rows:
                 self._rows[wanted] = GroupRows(self._parquet, group[1], wanted)
             return self._rows[wanted].row(pointer["row"])
@@ -307,11 +323,15 @@ def read_whole(url: str, offset: int | None = None, size: int | None = None) -> 
 
 
 def read_label(url: str, offset: int | None = None, size: int | None = None) -> str:
-    """Return the text of a label, a file or a part of one; one that is too large raises :class:`RejectRecord`."""
+    """Return the text of a label, a file or a part of one, without TIMIT's first and last sample before it.
+
+    Raises:
+        RejectRecord: it is too large, missing, or not UTF-8.
+    """
     data = read_whole(url, offset or 0, min(_LABEL_BYTES + 1, _LABEL_BYTES + 1 if size is None else size))
     if len(data) > _LABEL_BYTES:
         raise RejectRecord(TOO_LARGE)
-    return data.decode("utf-8-sig").strip()
+    return _TIMES.sub("", read_text(data).strip())
 
 
 def refused(url: str, error: PermissionError) -> RejectRecord | UserError:

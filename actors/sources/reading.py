@@ -155,7 +155,7 @@ def all_lines(url: str) -> Iterator[bytes]:
         FileFault: a ``.gz`` file cannot be decompressed to its end, or expands to far more than text would.
     """
     with opened(url) as raw:
-        if not url.endswith(".gz"):
+        if not store.bare(url).lower().endswith(".gz"):
             yield from _cut(io.BufferedReader(raw, BLOCK))
             return
         _check_gzip(raw)

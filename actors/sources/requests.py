@@ -96,7 +96,7 @@ def _files(url: str) -> list[str]:
 
 def _format(file: str, named: bool) -> str | None:
     """Return the format of a file; ``None`` if it is not a corpus, or is listed with another file."""
-    folder, _, name = file.rpartition("/")
+    folder, _, name = store.bare(file).rpartition("/")
     low = name.lower()
     if low == "seq.in":
         for path in _beside(file):
@@ -156,14 +156,17 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def _records(url: str, corpus: str, part: str | None) -> Iterator[dict[str, Any]]:
-    seen, base = Seen(), base_of(url)
+    seen, contents, base = Seen(), Seen(), base_of(url)
     for file in _files(url):
-        key = f"{corpus}/{key_of(file, base)}"
+        key, here = f"{corpus}/{key_of(file, base)}", Seen()
         for record in guarded(file, key, partial(_listing, file, key, corpus, named=file == url)):
             if not is_unlisted(record):
                 place = record.pop("place")  # position of the record in the corpus, independent of its own id
-                if seen.before(record["id"]):
+                again, same = seen.before(record["id"]), contents.before(f"{record['id']}\0{record.get('raw')}")
+                if here.before(record["id"]) or (again and same):
                     record |= {"id": f"{place}~again", "problem": DUPLICATE}
+                elif again:  # each file may number its own records
+                    record |= {"id": place}
             yield {"part": part} | record
 
 

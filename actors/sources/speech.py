@@ -1,7 +1,7 @@
 """Listing of speech corpora as rows that point at audio, without reading any audio.
 
-Folders, NeMo manifests, Lhotse cuts, Parquet and tar shards, a module each. Memory does not grow with the corpus,
-except for the names of one folder or the members of one tar.
+Folders, NeMo manifests, Lhotse cuts, Kaldi data folders, tables, Parquet and tar shards, a module each. Memory does
+not grow with the corpus, except for the names of one folder, the members of one tar or the labels of a Kaldi folder.
 """
 
 from __future__ import annotations
@@ -13,29 +13,33 @@ from typing import Literal
 
 import pyarrow as pa
 
-from gristmill.actors.sources.files import SUFFIXES, base_of, in_tables, visible
+from gristmill.actors.sources.files import SUFFIXES, Say, base_of, in_tables, visible
 from gristmill.actors.sources.folder import list_folder
+from gristmill.actors.sources.kaldi import is_data_folder, list_kaldi
 from gristmill.actors.sources.lhotse import are_cuts, cuts_in, list_cuts
 from gristmill.actors.sources.manifest import USUAL, list_manifest, manifests_in
 from gristmill.actors.sources.parquet import list_parquet
 from gristmill.actors.sources.places import without_foreign
 from gristmill.actors.sources.pointers import POINTERS
+from gristmill.actors.sources.tables import list_table, tables_in
 from gristmill.actors.sources.tar import list_tar
 from gristmill.actors.sources.unlisted import begun
 from gristmill.shards.errors import UserError
-from gristmill.shards.store import exists, filesystem, is_local, list_names, walk
+from gristmill.shards.store import bare, exists, filesystem, is_local, list_names, walk
 
-Kind = Literal["auto", "folder", "manifest", "lhotse", "parquet", "tar"]
-KINDS = ("folder", "manifest", "lhotse", "parquet", "tar")
+Kind = Literal["auto", "folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar"]
+KINDS = ("folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar")
 
 _EXPECTED = (
-    "expected a folder of audio (.wav, .flac, .ogg, .mp3), a JSONL manifest with audio_filepath, Lhotse cuts, Parquet "
-    "with an audio column, or .tar shards"
+    "expected a folder of audio (.wav, .flac, .ogg, .mp3), a JSONL manifest with audio_filepath, Lhotse cuts, a Kaldi "
+    "data folder, TSV or CSV with a column of paths, Parquet with an audio column, or .tar shards"
 )
 _LISTINGS = {
     "folder": list_folder,
     "manifest": list_manifest,
     "lhotse": list_cuts,
+    "kaldi": list_kaldi,
+    "table": list_table,
     "parquet": list_parquet,
     "tar": list_tar,
 }
@@ -49,16 +53,17 @@ def list_sources(
     fields: Mapping[str, str] | None = None,
     rows: int = 2000,
     elsewhere: Sequence[str] = (),
+    say: Say = lambda sentence: None,
 ) -> Iterator[pa.Table]:
     """Yield the records of a corpus in order, as tables of ``pointers.POINTERS`` with at most ``rows`` rows each.
 
     ``url``: a file, a folder or a pattern with ``*``. ``corpus``: the first part of every id; by default the name of
     the folder or file. ``fields``: the source's names for ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
     ``rate``, if they are not among the usual ones. ``elsewhere``: URLs below which entries of another kind may lie
-    (:class:`~gristmill.actors.sources.places.PlaceSettings`). A missing path, a corpus without audio and a file of
-    unknown kind raise :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad",
-    and a file that cannot be listed (to its end) one of kind "unlisted", unless there is no other. Hidden files and
-    folders (``.name``) are skipped.
+    (:class:`~gristmill.actors.sources.places.PlaceSettings`). ``say`` is told of columns that are not read. A
+    missing path, a corpus without audio and a file of unknown kind raise :class:`UserError` here, not at the first
+    table; a malformed line becomes a row of kind "bad", and a file that cannot be listed (to its end) one of kind
+    "unlisted", unless there is no other. Hidden files and folders (``.name``) are skipped.
 
     ``version`` changes when a file is rewritten, even at the same size: the audio file or the text beside it in a
     folder, the Parquet or tar file itself. Audio named by a manifest or a Parquet of paths has the version of that
@@ -76,7 +81,7 @@ def list_sources(
     if chosen not in KINDS:
         raise UserError(f"{url}: unknown kind of corpus {chosen!r}; expected auto, {', '.join(KINDS)}")
     name = corpus or corpus_name(url)
-    pointers = begun(without_foreign(_LISTINGS[chosen](url, name, fields), url, elsewhere))
+    pointers = begun(without_foreign(_LISTINGS[chosen](url, name, fields, say), url, elsewhere))
     first = next(pointers, None)
     if first is None:
         raise UserError(f"{url}: no audio found; {_EXPECTED}")
@@ -90,23 +95,27 @@ def _whole(url: str) -> str:
 
 def corpus_name(url: str) -> str:
     """Return the default name of a corpus: that of its file or folder."""
-    parts = [p for p in _whole(url).split("/") if p and "*" not in p]
-    stem = re.sub(r"\.(jsonl\.gz|jsonl|json|parquet|tar)$", "", parts[-1]) if parts else "corpus"
+    parts = [p for p in _whole(bare(url)).split("/") if p and "*" not in p]
+    stem = re.sub(r"\.(jsonl\.gz|jsonl|json|parquet|arrow|tar)$", "", parts[-1]) if parts else "corpus"
     return parts[-2] if stem in ("manifest", "cuts") and len(parts) > 1 else stem
 
 
 def _detect(url: str) -> str:
     """Return the kind of a corpus: by file name; in a folder, a manifest first, else the first file of any kind."""
-    if are_cuts(url):
+    if are_cuts(bare(url)):
         return "lhotse"
     for kind, suffixes in SUFFIXES.items():
-        if kind != "lhotse" and url.lower().endswith(suffixes):
+        if kind != "lhotse" and bare(url).lower().endswith(suffixes):
             return kind
     if "*" not in url:
+        if is_data_folder(url):
+            return "kaldi"
         if not set(USUAL).intersection(list_names(url)) and cuts_in(url):
             return "lhotse"
         if manifests_in(url):
             return "manifest"
+        if tables_in(url):
+            return "table"
         base = base_of(url)
         for info in walk(url):
             for kind in ("parquet", "tar", "folder"):

@@ -11,12 +11,20 @@ import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from gristmill.actors.sources.files import AUDIO_SUFFIXES, base_of, files_of, key_of
-from gristmill.actors.sources.pointers import version_of
+from gristmill.actors.sources.files import AUDIO_SUFFIXES, Say, base_of, files_of, key_of
+from gristmill.actors.sources.pointers import DUPLICATE, version_of
 from gristmill.actors.sources.reading import SourceFile, opened
-from gristmill.actors.sources.unlisted import TOO_LARGE, TRUNCATED, UNREADABLE, FileFault, guarded, printable
+from gristmill.actors.sources.unlisted import (
+    MISSING,
+    TOO_LARGE,
+    TRUNCATED,
+    UNREADABLE,
+    FileFault,
+    guarded,
+    printable,
+)
 from gristmill.shards.store import FileInfo
 
 _BLOCK = 512
@@ -26,10 +34,20 @@ _PADDING = 64 << 10  # looked at after the end mark
 _LONG_NAME, _LONG_LINK, _SPARSE, _EXTENDED, _GLOBAL = b"L", b"K", b"S", (b"x", b"X"), b"g"
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
-Member = tuple[str, int, int]  # name, offset, size
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 
 
-def list_tar(url: str, corpus: str, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+class Member(NamedTuple):
+    """A file of a tar; a link has a target, and after :func:`_followed` the place of that."""
+
+    name: str
+    offset: int
+    size: int
+    target: str | None = None  # the member that a link names
+    problem: str | None = None
+
+
+def list_tar(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each audio member; of a damaged tar, for those before the damage."""
     base = base_of(url)
     for file in files_of(url, "tar"):
@@ -50,13 +68,19 @@ def _listed(file: FileInfo, key: str) -> Iterator[dict[str, Any]]:
         raise fault
 
 
+def members_of(url: str) -> list[Member]:
+    """Return the plain files of a tar; raises :class:`FileFault` if it is damaged."""
+    with opened(url) as raw:
+        return [member for member in _members(raw) if member.target is None]
+
+
 def _members(tar: SourceFile) -> Iterator[Member]:
     """Yield the plain files of a tar.
 
     Raises:
         FileFault: a header is damaged, a member extends past the end of the file, or the end mark is missing.
     """
-    place, name = 0, None
+    place, name, link = 0, None, None
     extended: dict[str, str] = {}
     common: dict[str, str] = {}
     while (block := _read(tar, place, _BLOCK)) != _END:
@@ -83,11 +107,18 @@ def _members(tar: SourceFile) -> Iterator[Member]:
             extended = _keywords(_header(tar, begin, size), tar)
         elif head.type == _GLOBAL:
             common |= _keywords(_header(tar, begin, size), tar)
-        elif head.type != _LONG_LINK:
+        elif head.type == _LONG_LINK:
+            link = _text(_header(tar, begin, size).partition(b"\0")[0])
+        else:
             sparse = head.type == _SPARSE or any(key.startswith("GNU.sparse.") for key in extended)
+            own = printable(extended.get("path") or name or common.get("path") or head.name)
             if head.type in _FILES and not sparse:
-                yield printable(extended.get("path") or name or common.get("path") or head.name), begin, size
-            name, extended = None, {}
+                yield Member(own, begin, size)
+            elif head.type in _LINKS:
+                target = printable(extended.get("linkpath") or link or head.linkname)
+                folder = posixpath.dirname(own) if head.type == tarfile.SYMTYPE else ""
+                yield Member(own, begin, 0, posixpath.normpath(posixpath.join(folder, target)))
+            name, link, extended = None, None, {}
     after = _read(tar, place + _BLOCK, min(_PADDING, tar.size - place - _BLOCK))
     if after.strip(b"\0"):
         raise FileFault(tar.url, UNREADABLE, f"more follows an end mark at byte {place}; expected one tar, whole")
@@ -128,28 +159,61 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def _followed(members: list[Member]) -> list[Member]:
+    """Return the members with links as the files that they lead to; one that leads to none is missing."""
+    files = {posixpath.normpath(member.name): member for member in members}
+
+    def end(member: Member) -> Member:
+        seen = set()
+        found: Member | None = member
+        while found is not None and found.target is not None and found.name not in seen:
+            seen.add(found.name)
+            found = files.get(found.target)
+        if found is None or found.target is not None:
+            return member._replace(problem=MISSING)
+        return found._replace(name=member.name)
+
+    return [member if member.target is None else end(member) for member in members]
+
+
 def _tar_pointers(tar: FileInfo, key: str, members: list[Member]) -> Iterator[dict[str, Any]]:
-    """Yield the audio members of a tar. In WebDataset, members with equal names up to the first dot are one sample."""
+    """Yield the audio members of a tar, with the labels of their samples.
+
+    Members of a sample have equal names up to the last dot, or up to the first one as in WebDataset. A name that comes
+    again is a duplicate: which labels are whose cannot be told.
+    """
     url, version = tar.url, version_of(tar)
+    members = _followed(members)
     beside: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, offset, size in members:
-        stem, suffix = _sample(name)
-        label = {".txt": "text", ".lab": "text", ".json": "json"}.get(suffix)
-        if label is not None:
-            beside.setdefault(stem, {})[label] = {"url": url, "offset": offset, "size": size}
+    for member in members:
+        stem, suffix = posixpath.splitext(member.name)
+        label = {".txt": "text", ".lab": "text", ".json": "json"}.get(suffix.lower())
+        if label is not None and member.problem is None:
+            place = {"url": url, "offset": member.offset, "size": member.size}
+            beside.setdefault(stem, {}).setdefault(label, place)
     times: dict[str, int] = {}
-    for name, offset, size in members:
-        stem, suffix = _sample(name)
-        if not suffix.endswith(AUDIO_SUFFIXES) or posixpath.basename(name).startswith("."):
+    for member in members:
+        name = member.name
+        if not name.lower().endswith(AUDIO_SUFFIXES) or posixpath.basename(name).startswith("."):
             continue
         times[name] = times.get(name, 0) + 1
-        again = f"#{times[name]}" if times[name] > 1 else ""
-        pointer = {"kind": "member", "url": url, "member": name, "offset": offset, "size": size, "version": version}
-        labels = json.dumps(beside[stem], sort_keys=True) if stem in beside else None
-        yield {"id": f"{key}/{name.removeprefix('./')}{again}", **pointer, "labels": labels}
+        problem, again = member.problem, ""
+        if times[name] > 1:
+            problem, again = DUPLICATE, f"#{times[name]}"
+        place = {"member": name, "offset": member.offset, "size": member.size, "version": version, "problem": problem}
+        found = beside.get(posixpath.splitext(name)[0]) or beside.get(_sample(name))
+        labels = json.dumps(found, sort_keys=True) if found else None
+        yield {
+            "id": f"{key}/{name.removeprefix('./')}{again}",
+            "kind": "member",
+            "url": url,
+            **place,
+            "labels": labels,
+        }
 
 
-def _sample(name: str) -> tuple[str, str]:
+def _sample(name: str) -> str:
+    """Return the key of a WebDataset sample: a name up to the first dot of its last part."""
     folder, _, last = name.rpartition("/")
-    stem, dot, suffix = last.partition(".")
-    return f"{folder}/{stem}", (dot + suffix).lower()
+    stem = last.partition(".")[0]
+    return f"{folder}/{stem}" if folder else stem

@@ -145,7 +145,7 @@ def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
 
 def _kind(file: str, wanted: Wanted) -> str | None:
     """Return the kind of a file by its name; ``None`` if it is not one that is wanted."""
-    low = file.lower()
+    low = store.bare(file).lower()
     packed = low.endswith(".gz")
     suffix = "." + low.removesuffix(".gz").rpartition(".")[2]
     kind = _BY_SUFFIX.get(suffix)

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from gristmill.actors import audio
 from gristmill.actors.sources.pointers import SILENT, UNREADABLE
+from gristmill.actors.sources.unlisted import printable
 from gristmill.actors.speech.samples import SAMPLES, Samples
 from gristmill.models.speech import noise as noises
 from gristmill.models.speech import rooms
@@ -28,7 +29,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef
-from gristmill.shards.store import FileInfo, filesystem, join, open_read, walk, write_bytes
+from gristmill.shards.store import FileInfo, filesystem, join, last_name, open_read, walk, write_bytes
 
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 _CHUNK = 128 << 20  # bytes of samples per file
@@ -172,10 +173,19 @@ def build_room_bank(url: str, settings: RoomBankSettings, *, noises: int, rate: 
 
 
 def list_noises(folder: str) -> list[FileInfo]:
-    """Return the audio files below a folder (any URL); a folder without any is a ``UserError``."""
+    """Return the audio files below a folder (any URL).
+
+    Raises:
+        UserError: there are fewer than two; one is held out for the test sets.
+    """
     files = [f for f in walk(folder) if f.url.lower().endswith(FORMATS)]
     if not files:
         raise UserError(f"noise: {folder}: no audio here; expected a folder of {', '.join(FORMATS)} files")
+    if len(files) == 1:
+        raise UserError(
+            f"noise: {folder}: holds one recording, {last_name(files[0].url)}; expected two or more, as some are for "
+            "training and others for the test sets"
+        )
     return files
 
 
@@ -187,7 +197,7 @@ def build_noise_bank_from_folder(
     Ids are paths below the folder; those for tests are chosen by the hash of the id. Unreadable, empty and silent files
     are left out, and listed with the reason in the bank's index.
     """
-    listing = [[_below(f.url, folder), f.size, f.version] for f in files]
+    listing = [[printable(_below(f.url, folder)), f.size, f.version] for f in files]
     identity = {"kind": "noises", "settings": settings.identity(), "files": listing, "rate": rate}
     there = _already(url, identity)
     if there:
@@ -195,7 +205,7 @@ def build_noise_bank_from_folder(
 
     def read() -> Iterator[tuple[str, np.ndarray | None]]:
         for file in files:
-            name = _below(file.url, folder)
+            name = printable(_below(file.url, folder))
             try:
                 with open_read(file.url) as source, soundfile.SoundFile(source) as sound:
                     samples, given = audio.read_mono(sound, sound.frames), sound.samplerate

@@ -27,6 +27,7 @@ UNWEIGHTED = "R0"
 Loss = Literal["R1", "R2", "R3"]
 LOSSES: tuple[str, ...] = get_args(Loss)
 LOG_FLOOR = -100.0  # logarithm of a probability of 0, and of any below e^-100
+LOG_SLACK = 1e-3  # by which rounding may lift the logarithm of a probability of 1 above 0
 MOST_VALUES = 256  # of a categorical context column
 
 
@@ -77,6 +78,12 @@ class Lists:
         if broken.any():
             name = self.domains[self.domain[np.argmax(broken.any(0))]]
             raise HypothesisError(f"a hypothesis of domain {name!r} has a score that is no number")
+        above = self.logs > LOG_SLACK
+        if above.any():
+            name = self.domains[self.domain[np.argmax(above.any(0))]]
+            raise HypothesisError(
+                f"a hypothesis of domain {name!r} has a log-probability of {self.logs.max():.3g}; expected at most 0"
+            )
         object.__setattr__(self, "logs", np.maximum(self.logs, LOG_FLOOR))
 
     @property

@@ -272,6 +272,8 @@ def rerank(
     if not fresh:
         print("nothing to do: everything was finished by an earlier run")
     print(f"ranked {plural(made.records, 'list')}: {made.url}")
+    if turned_down := made.seal["rejected"]:
+        print(f"{plural(turned_down, 'list')} rejected; `gristmill inspect {made.url} --rejects` shows why")
     if broken := made.seal["quarantined"]:
         print(f"{plural(broken, 'list')} could not be scored; `gristmill inspect {made.url} --quarantine` shows why")
         raise typer.Exit(0 if made.records else 1)

@@ -80,7 +80,7 @@ def _carry_out(
     mended = move_damaged(dest, url, step.fingerprint(0), progress.say)
     fresh = find_sealed(url) is None
     made = run_step(step, books, cluster, 0, progress)
-    export = Export(step.input, made, columns)
+    export = Export(step.input, made, dest, columns)
     mover = Mover(dest, BOOKS)
     name = ""
     for name, parts in manifests(form, export).items():

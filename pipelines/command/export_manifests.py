@@ -7,11 +7,13 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from gristmill.actors.export import PLACE_FIELDS, SOUND_FIELDS, json_values
+from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.schema import AUDIO
 
@@ -38,6 +40,7 @@ class Export:
 
     source: SealedSet
     made: SealedSet
+    dest: str  # URL
     columns: Sequence[str] = ()
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -59,7 +62,11 @@ def manifests(form: str, export: Export) -> dict[str, Callable[[], Part]]:
     if form == "nemo":
         return {"manifest.jsonl": lambda: (_line(nemo_line(row)) for row in export.rows())}
     if form == "lhotse":
-        kinds = {"recordings": lhotse_recording, "supervisions": lhotse_supervision, "cuts": lhotse_cut}
+        kinds = {
+            "recordings": partial(lhotse_recording, dest=export.dest),
+            "supervisions": lhotse_supervision,
+            "cuts": partial(lhotse_cut, dest=export.dest),
+        }
         return {f"{name}.jsonl.gz": _packed(export, make) for name, make in kinds.items()}
     if form == "webdataset":
         return {"index.json": lambda: iter([index(export)])}
@@ -107,11 +114,15 @@ def nemo_line(row: Mapping[str, Any]) -> dict[str, Any]:
 # --- Lhotse
 
 
-def lhotse_recording(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's audio as a Lhotse ``Recording``; the path is relative to the manifest's folder."""
+def lhotse_recording(row: Mapping[str, Any], dest: str) -> dict[str, Any]:
+    """Return a record's audio below ``dest`` as a Lhotse ``Recording``.
+
+    The place is whole, as Lhotse takes a relative one to be below the folder in which a program runs.
+    """
+    kind = "file" if store.is_local(dest) else "url"
     return {
         "id": row["id"],
-        "sources": [{"type": "file", "channels": [0], "source": row["file_path"]}],
+        "sources": [{"type": kind, "channels": [0], "source": store.join(dest, row["file_path"])}],
         "sampling_rate": row["file_rate"],
         "num_samples": row["file_samples"],
         "duration": row["file_samples"] / row["file_rate"],
@@ -135,7 +146,7 @@ def lhotse_supervision(row: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**place, **labels, **({"custom": custom} if custom else {})}
 
 
-def lhotse_cut(row: Mapping[str, Any]) -> dict[str, Any]:
+def lhotse_cut(row: Mapping[str, Any], dest: str) -> dict[str, Any]:
     """Return a record as a Lhotse ``MonoCut`` of its whole recording."""
     supervision = lhotse_supervision(row)
     return {
@@ -144,7 +155,7 @@ def lhotse_cut(row: Mapping[str, Any]) -> dict[str, Any]:
         "duration": row["file_samples"] / row["file_rate"],
         "channel": 0,
         "supervisions": [] if supervision is None else [supervision],
-        "recording": lhotse_recording(row),
+        "recording": lhotse_recording(row, dest),
         "type": "MonoCut",
     }
 

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -76,6 +76,8 @@ _NOT_KEPT = {"http": _WEB, "https": _WEB, "memory": "what is kept in the memory 
 
 def check_out(out: str) -> None:
     """Check that the output folder can be written."""
+    if "::" in out:
+        raise UserError(f"out={out}: holds '::', with which URLs are chained; expected a path or one URL without it")
     if store.is_local(out):
         path = Path(store.filesystem(out)[1])
         nearest = next((place for place in (path, *path.parents) if os.path.exists(place)), path)
@@ -105,6 +107,41 @@ def check_nodes(common: Common) -> None:
     if common.runner == "ray" and session.joined() and store.is_local(common.out):
         session.start(common.workers)
         nodes.check_shared(common.out)
+
+
+def check_gpus(loaded: Loaded) -> None:
+    """Check, before any work, that there are as many GPUs as one training or worker asks for.
+
+    Raises:
+        UserError: this machine, or the cluster that was joined, has fewer.
+    """
+    from gristmill.cluster import nodes, session
+
+    common = loaded.common
+    need, setting = max(_gpus_of(loaded.config.model_dump(mode="json")), default=(0.0, ""))
+    if not need:
+        return
+    if common.runner == "ray" and session.joined():
+        import ray
+
+        session.start(common.workers)
+        where, there = "the cluster", max(ray.cluster_resources().get("GPU", 0.0), common.resources.most.gpus)
+        more = ", or resources.most.gpus set to the number that its autoscaler may add"
+    else:
+        where, there, more = "this machine", float(len(nodes.devices_seen())), ""
+    if need > there:
+        raise UserError(f"{setting}: asks for {need:g} GPU and {where} has {there:g}; expected at most that{more}")
+
+
+def _gpus_of(settings: Any, path: str = "") -> Iterator[tuple[float, str]]:
+    """Yield the GPUs that parts of the settings ask for, with the paths of these settings."""
+    if not isinstance(settings, Mapping):
+        return
+    for name, value in settings.items():
+        where = f"{path}.{name}" if path else name
+        if name == "gpus" and value:
+            yield value * settings.get("ranks", 1), where
+        yield from _gpus_of(value, where)
 
 
 def answered(url: str, ask: Callable[[], T]) -> T:
@@ -170,7 +207,12 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
 
     run.on_first = keep_settings
     begun = time.perf_counter()
-    with leased(run, functools.partial(check_nodes, common)):
+
+    def check_cluster() -> None:
+        check_nodes(common)
+        check_gpus(loaded)
+
+    with leased(run, check_cluster):
         report = loaded.run(loaded.config, run)
         if not isinstance(report, Report):
             given = "None" if report is None else type(report).__name__

@@ -11,12 +11,13 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gristmill.actors.requests.folds import Folds, FoldSettings
+from gristmill.actors.requests.folds import TEST, Folds, FoldSettings, RejectSmallDomains, SmallDomainSettings
 from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import list_requests
 from gristmill.pipelines.filters import ActorSettings, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
 from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
@@ -108,6 +109,31 @@ def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSe
     stage = replace(Folds.stage(settings.part(FoldSettings), name=f"folds_{split}"), drops=drops)
     cut = settings.shard if settings.chosen == "assistant" else None
     return run.step(Step(f"split_{split}", (stage,), requests, cut=cut))
+
+
+def without_small_domains(run: Run, splits: Mapping[int, SealedSet]) -> tuple[dict[int, SealedSet], set[str]]:
+    """Return splits without the requests of domains that are too small in one of them, and the names of those domains.
+
+    A domain is trained without each of the folds in turn, so its requests outside the test part are of two at least.
+    """
+    folds: dict[str, list[set[int]]] = {}
+    for place, split in enumerate(splits.values()):
+        for table in split.tables(["domain", "fold"]):
+            for row in table.group_by(["domain", "fold"]).aggregate([]).to_pylist():
+                found = folds.setdefault(row["domain"], [set() for _ in splits])
+                found[place] |= {row["fold"]} - {TEST}
+    small = {name for name, found in folds.items() if min(map(len, found)) < 2}
+    if not small:
+        return dict(splits), small
+    run.progress.say(
+        f"requests: of {plural(len(small), 'domain')} there are too few to train on, and they are rejected: "
+        f"{', '.join(sorted(small))[:200]}; see `gristmill inspect {run.out} --rejects`"
+    )
+    stage = RejectSmallDomains.stage(SmallDomainSettings(domains=tuple(sorted(small))))
+    kept = {seed: run.step(Step(f"split_{seed}_kept", (stage,), split)) for seed, split in splits.items()}
+    for made in kept.values():
+        refuse_empty(made, "requests")
+    return kept, small
 
 
 def _generated(run: Run, settings: RequestCorpusSettings) -> SealedSet:

@@ -21,7 +21,13 @@ from gristmill.actors.requests.rerank import Rerank, RerankSettings, artifacts_o
 from gristmill.actors.requests.weight_trainer import WeightSettings
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.requests import scores
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
+from gristmill.pipelines.requests.corpora import (
+    RequestCorpusSettings,
+    check_requests,
+    prepare_requests,
+    split_requests,
+    without_small_domains,
+)
 from gristmill.pipelines.requests.files import publish
 from gristmill.pipelines.requests.systems import (
     ALONE,
@@ -72,7 +78,8 @@ def run(config: Config, run: Run) -> Report:
     # Annotated requests, and for each seed another random split into a test part and folds.
     requests = prepare_requests(run, config.corpus)
     splits = {seed: split_requests(run, config.corpus, requests, seed) for seed in run.seeds}
-    domains = _domains(run, requests)
+    splits, small = without_small_domains(run, splits)
+    domains = [name for name in _domains(run, requests) if name not in small]
 
     # Each domain independently: models of all training data, for the test part, and one without each fold.
     models = train_domains(run, config.domains, splits, domains, config.corpus.folds)

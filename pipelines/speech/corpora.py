@@ -167,7 +167,14 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
     """List a corpus and read the headers of its files."""
     names = place_names(urls)
 
-    listed = partial(list_sources, elsewhere=settings.elsewhere)
+    said: set[str] = set()
+
+    def say(sentence: str) -> None:
+        if sentence not in said:  # a listing is read twice
+            run.progress.say(sentence)
+        said.add(sentence)
+
+    listed = partial(list_sources, elsewhere=settings.elsewhere, say=say)
 
     def tables() -> Iterator[pa.Table]:
         return list_places(partial(listed, url, corpus=name) for url, name in zip(urls, names, strict=True))

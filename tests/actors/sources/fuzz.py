@@ -124,6 +124,13 @@ def _parquet(table: pa.Table, **options: Any) -> bytes:
     return out.getvalue()
 
 
+def _arrow(table: pa.Table) -> bytes:
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table, max_chunksize=2)
+    return out.getvalue()
+
+
 def _cut(number: int) -> dict[str, Any]:
     source = {"type": "file", "channels": [0], "source": "a.wav"}
     recording = {"id": "r", "sources": [source], "sampling_rate": 16000, "num_samples": 32000, "duration": 2.0}
@@ -199,6 +206,10 @@ def _formats() -> dict[str, Format]:
         "lhotse": speech({"cuts.jsonl": cuts}, "cuts*.jsonl"),
         "lhotse-gz": speech({"a.jsonl.gz": gzip.compress(cuts, mtime=0)}, "*.jsonl.gz"),
         "audio-parquet": speech({"a.parquet": _parquet(sound)}),
+        "audio-arrow": speech({"a.arrow": _arrow(sound)}, "*.arrow"),
+        "table": speech(
+            {"a.tsv": b"path\tsentence\tclient_id\n" + b"".join(b"%d.wav\tone\tann\n" % n for n in range(4))}, "*.tsv"
+        ),
         "tar": speech({"a.tar": _tar(tarfile.GNU_FORMAT)}),
         "tar-pax": speech({"a.tar": _tar(tarfile.PAX_FORMAT)}),
         "tsv": texts({"a.tsv": tsv}),

@@ -166,3 +166,77 @@ def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
     recorded(tmp_path / ".hidden/corpus/.books")
     rows = listed(tmp_path / ".hidden/corpus")
     assert [row["id"] for row in rows] == ["corpus/long-1.wav"]
+
+
+def said(tmp_path: Path, *supervisions: dict[str, Any], **changes: Any) -> tuple[str | None, str | None]:
+    (row,) = listed(write(tmp_path / "cuts.jsonl", [cut("a.wav", supervisions=list(supervisions), **changes)]))
+    return row["text"], row["problem"]
+
+
+def test_a_cut_has_the_words_that_lie_in_it(tmp_path: Path) -> None:
+    def spoken(text: str, start: float, length: float, **more: Any) -> dict[str, Any]:
+        return {"id": text, "start": start, "duration": length, "text": text, **more}
+
+    first, second = spoken("first", 0.0, 2.0), spoken("second", 2.0, 1.0)
+    assert said(tmp_path, first, second) == ("first", None)  # the second begins where the cut ends
+    assert said(tmp_path, spoken("gone", -1.0, 1.0), first) == ("first", None)
+    assert said(tmp_path, spoken("rounded", -0.02, 2.04)) == ("rounded", None)
+    part = "text of more than its audio"
+    assert said(tmp_path, spoken("begun before", -1.0, 2.0)) == (None, part)
+    assert said(tmp_path, spoken("whole", 0.0, 1.0), spoken("begun", 1.5, 2.0)) == (None, part)
+    assert said(tmp_path, first, spoken("talks over", 1.7, 2.0)) == ("first", None)
+    words = {"word": [["left", -0.5, 0.3, None], ["inside", 0.2, 0.5, None], ["cut", 1.8, 0.6, None]]}
+    assert said(tmp_path, spoken("left inside cut", -0.5, 2.9, alignment=words)) == ("inside", None)
+
+
+def test_windows_and_overlaps_of_lhotse_itself(tmp_path: Path) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    recording = lhotse.Recording.from_file(recorded(tmp_path / "wav"), recording_id="long")
+    speech = [
+        lhotse.SupervisionSegment("a", "long", 0.0, 1.2, text="first"),
+        lhotse.SupervisionSegment("b", "long", 1.0, 1.0, text="second"),
+    ]
+    whole = lhotse.CutSet.from_cuts([lhotse.MonoCut("u", 0.0, 2.0, 0, speech, recording=recording)])
+    whole.cut_into_windows(0.5).to_file(tmp_path / "cuts_windows.jsonl.gz")
+    assert {row["text"] for row in listed(tmp_path / "cuts_windows.jsonl.gz")} == {None}
+    whole.trim_to_supervisions(keep_overlapping=True).to_file(tmp_path / "cuts_trim.jsonl.gz")
+    texts = sorted((row["text"] or "", row["problem"]) for row in listed(tmp_path / "cuts_trim.jsonl.gz"))
+    assert texts == [("first", None), ("second", None)]
+
+
+def test_paths_are_found_where_the_recipe_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = recorded(tmp_path / "egs/download")
+    cuts = write(tmp_path / "egs/data/fbank/cuts.jsonl", [cut("download/long-1.wav")])
+    assert listed(cuts)[0]["url"] == str(audio)  # in a folder above the cuts'
+    cuts = write(tmp_path / "other/cuts.jsonl", [cut("download/gone.wav"), cut("download/long-1.wav", id="d")])
+    monkeypatch.chdir(tmp_path / "egs")
+    assert listed(cuts)[1]["url"] == str(audio)  # in the working folder
+
+
+def test_shar(tmp_path: Path) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    recording = lhotse.Recording.from_file(recorded(tmp_path / "wav"), recording_id="long")
+    cuts = [
+        lhotse.MonoCut(
+            f"c.{n}",
+            n / 2,
+            0.5,
+            0,
+            [lhotse.SupervisionSegment(f"s{n}", "long", 0.0, 0.5, text=f"t{n}")],
+            recording=recording,
+        )
+        for n in range(4)
+    ]
+    (tmp_path / "shar").mkdir()
+    lhotse.CutSet.from_cuts(cuts).to_shar(tmp_path / "shar", fields={"recording": "flac"}, shard_size=2)
+    rows = listed(tmp_path / "shar")
+    assert [(row["id"], row["text"], row["kind"]) for row in rows] == [
+        (f"shar/c.{n}", f"t{n}", "member") for n in range(4)
+    ]
+    found = loaded(tmp_path / "shar")
+    for n, row in enumerate(found):
+        samples, _ = decode(row["audio"]["bytes"])
+        assert (row["text"], row["duration"]) == (f"t{n}", 0.5)
+        assert np.allclose(samples, (n + 1) / 8, atol=1e-3), "the member is the cut's"
+    (tmp_path / "shar/recording.000001.tar").unlink()
+    assert [row["problem"] for row in listed(tmp_path / "shar")[2:]] == ["audio not in a file"] * 2

@@ -138,3 +138,14 @@ def test_a_file_with_a_double_colon_in_its_name_is_that_file(tmp_path: Path) -> 
     (tmp_path / "a::b.wav").write_bytes(sound())
     (tmp_path / "a").write_bytes(b"another")
     assert list(probed(tmp_path).items()) == [("a::b.wav", None)]
+
+
+def test_presigned_urls_are_told_by_their_path(tmp_path: Path, served: tuple[str, list[str]]) -> None:
+    server, asked = served
+    signed = f"{server}/speech/a.wav?X-Amz-Date=1&X-Amz-Signature=abc"
+    (table,) = list_sources(signed)
+    assert table["id"].to_pylist() == ["a.wav/a.wav"]
+    assert Probe(ProbeSettings())(table)["reject_reason"].to_pylist() == [None]
+    assert asked
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio_filepath": signed}) + "\n")
+    assert probed(tmp_path / "m.jsonl", server) == {f"{server}/speech/a.wav": None}

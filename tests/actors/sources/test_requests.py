@@ -147,3 +147,20 @@ def test_what_is_wrong_with_a_whole_file_is_told(tmp_path: Path, data: bytes, sa
     place.write_bytes(data)
     with pytest.raises(UserError, match=said):
         listed(place)
+
+
+def test_files_may_each_number_their_own_requests(tmp_path: Path) -> None:
+    def line(number: int, text: str) -> str:
+        return json.dumps({"id": number, "text": text, "domain": "music", "intent": "play"}) + "\n"
+
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/a.jsonl").write_text(line(1, "one") + line(2, "two") + line(2, "another two"))
+    (tmp_path / "c/b.jsonl").write_text(line(1, "three") + line(2, "two"))
+    found = pa.concat_tables(list_requests(str(tmp_path / "c"), "c")).select(["id", "problem"]).to_pylist()
+    assert [tuple(row.values()) for row in found] == [
+        ("c/1", None),
+        ("c/2", None),
+        ("c/a.jsonl#3~again", "duplicate"),  # twice in one file
+        ("c/b.jsonl#1", None),
+        ("c/b.jsonl#2~again", "duplicate"),  # the same record in two
+    ]

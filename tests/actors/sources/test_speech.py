@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from gristmill.actors.sources.pointers import POINTERS, resolve
+from gristmill.actors.sources.pointers import POINTERS, declared, read_label, resolve
 from gristmill.actors.sources.speech import list_sources
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import RejectRecord, UserError
 
 
 def tone(path: Path, seconds: float = 0.5, rate: int = 16000) -> Path:
@@ -100,7 +100,7 @@ def test_a_manifest_line_becomes_a_pointer_or_a_bad_row(tmp_path: Path) -> None:
     assert found[2]["id"] == "mine/s3://bucket/c.wav@2.000-3.000"
     assert (found[3]["start"], found[3]["length"]) == (3.0, 1.0)
     bad = {row["id"]: row["problem"] for row in found if row["kind"] == "bad"}
-    malformed = {f"mine/manifest.jsonl#line{n}": "malformed manifest line" for n in (6, 7, 8, 9, 11)}
+    malformed = {f"mine/manifest.jsonl#line{n}": "malformed manifest line" for n in (6, 7, 8, 11)}
     assert bad == malformed | {"mine/manifest.jsonl#line10": "duplicate"}
 
 
@@ -159,6 +159,112 @@ def test_tar_members_are_pointed_at_where_they_lie(tmp_path: Path) -> None:
     assert [data[r["offset"] : r["offset"] + r["size"]] for r in found] == [b"AAAA", b"B" * 700, b"CC"]
     assert found[1]["id"] == "shard-0/shard-0.tar/u2.wav"
     assert "json" in json.loads(found[1]["labels"])
+
+
+def test_links_in_a_tar_are_what_they_lead_to(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name, kind, target in (
+            ("d/soft.wav", tarfile.SYMTYPE, "../a.wav"),
+            ("d/hard.wav", tarfile.LNKTYPE, "a.wav"),
+            ("chain.wav", tarfile.SYMTYPE, "d/soft.wav"),
+            ("loop.wav", tarfile.SYMTYPE, "loop.wav"),
+            ("d/soft.txt", tarfile.SYMTYPE, "../a.txt"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            tar.addfile(link)
+        for name in ("a.wav", "a.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 5
+            tar.addfile(info, io.BytesIO(name.encode()))
+    data = (tmp_path / "t.tar").read_bytes()
+    found = {row["member"]: row for row in rows(tmp_path / "t.tar")}
+    assert {name for name, row in found.items() if row["problem"]} == {"loop.wav"}
+    for name in ("d/soft.wav", "d/hard.wav", "chain.wav", "a.wav"):
+        assert data[found[name]["offset"] :][:5] == b"a.wav"
+    assert "text" in json.loads(found["d/soft.wav"]["labels"])
+
+
+def test_members_of_a_tar_pair_by_name_with_and_without_dots(tmp_path: Path) -> None:
+    members = {"s1.u3.wav": b"x", "s1.u3.txt": b"one", "u4.mp3.wav": b"x", "u4.mp3.txt": b"two"}
+    members |= {"k.mic.flac": b"x", "k.json": b"{}", "d.1/v.wav": b"x", "d.1/v.TXT": b"three"}
+    path = write_tar(tmp_path / "t.tar", members)
+    data = path.read_bytes()
+
+    def label(row: dict) -> bytes:
+        (place,) = json.loads(row["labels"]).values()
+        return data[place["offset"] :][: place["size"]]
+
+    assert [label(row) for row in rows(path)] == [b"one", b"two", b"{}", b"three"]
+
+
+def test_a_key_that_comes_again_in_a_tar_is_a_duplicate(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name, data in (("u1.wav", b"a"), ("u1.txt", b"one"), ("u1.wav", b"b"), ("u1.txt", b"two")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    first, second = rows(tmp_path / "t.tar")
+    assert (first["problem"], second["problem"]) == (None, "duplicate")
+    place = json.loads(first["labels"])["text"]
+    assert (tmp_path / "t.tar").read_bytes()[place["offset"] :][:3] == b"one"
+
+
+def test_transcripts_of_other_encodings_are_told_as_such(tmp_path: Path) -> None:
+    for name in ("1-2-0", "1-2-1", "1-2-2"):
+        tone(tmp_path / f"lib/{name}.wav")
+    (tmp_path / "lib/1-2.trans.txt").write_bytes(b"\xef\xbb\xbf1-2-0 with mark\n1-2-1 caf\xe9\n1-2-2 caf\xc3\xa9\n")
+    assert [(row["text"], row["problem"]) for row in rows(tmp_path / "lib")] == [
+        ("with mark", None),
+        (None, "text: other encoding"),
+        ("café", None),
+    ]
+    (tmp_path / "lib/1-2.trans.txt").write_text("1-2-0 wide\n", encoding="utf-16")
+    assert [row["problem"] for row in rows(tmp_path / "lib") if row["kind"] == "unlisted"] == ["other encoding"]
+    for data in ("café".encode("latin-1"), "hi".encode("utf-16")):
+        (tmp_path / "one.txt").write_bytes(data)
+        with pytest.raises(RejectRecord, match="text: other encoding"):
+            read_label(str(tmp_path / "one.txt"))
+
+
+def test_texts_in_the_manner_of_timit(tmp_path: Path) -> None:
+    tone(tmp_path / "SA1.WAV")
+    (tmp_path / "SA1.TXT").write_text("0 46797 She had your dark suit.\n")
+    (row,) = rows(tmp_path)
+    assert read_label(json.loads(row["labels"])["text"]["url"]) == "She had your dark suit."
+
+
+def test_a_folder_with_a_manifest_of_nemo_is_that_manifest(tmp_path: Path) -> None:
+    tone(tmp_path / "c/wavs/a.wav")
+    tone(tmp_path / "c/wavs/b.wav")
+    (tmp_path / "c/train_manifest.json").write_text('{"audio_filepath": "wavs/a.wav", "text": "hello"}\n')
+    (tmp_path / "c/config.json").write_text("{}")
+    assert [(row["id"], row["text"]) for row in rows(tmp_path / "c")] == [("c/wavs/a.wav", "hello")]
+
+
+def test_columns_of_other_tools_are_read_and_others_are_told(tmp_path: Path) -> None:
+    audio = pa.array([{"bytes": b"1", "path": None}] * 2)
+    table = pa.table(
+        {
+            "audio": audio,
+            "text": pa.array(["one", "two"]).dictionary_encode(),
+            "speaker": pa.array(["ann", "bob"], pa.string_view()),
+            "day": pa.array([0, 1], pa.date32()),
+            "vector": pa.array([[1.0], [2.0]]),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    told: list[str] = []
+    found = rows(tmp_path / "a.parquet", say=told.append)
+    assert json.loads(found[0]["labels"]) == {"columns": ["text", "speaker", "day"]}
+    assert told == [f"{tmp_path}: columns that are not read: vector (list<element: double>)"]
+    pq.write_table(pa.table({"wav": pa.array([b"1"], pa.binary_view())}), tmp_path / "b.parquet")
+    assert rows(tmp_path / "b.parquet")[0]["member"] == "wav"
+
+
+def test_nothing_in_a_column_of_numbers_is_nothing() -> None:
+    found = declared({"text": float("nan"), "speaker_id": 7.0, "duration": float("nan"), "x": 1.5}, None)
+    assert (found["text"], found["speaker"], found["declared_duration"]) == (None, "7", None)
 
 
 def test_a_truncated_tar_yields_its_members_and_a_bad_row(tmp_path: Path) -> None:
@@ -277,8 +383,12 @@ def test_members_of_every_layout_of_tar_lie_where_tarfile_finds_them(tmp_path: P
             tar.addfile(info, io.BytesIO(bytes(info.size)))
     with tarfile.open(tmp_path / "t.tar") as tar:
         wanted = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
-    assert [(row["member"], row["offset"], row["size"]) for row in rows(tmp_path / "t.tar")] == wanted
+    found = rows(tmp_path / "t.tar")
+    assert [(row["member"], row["offset"], row["size"]) for row in found if row["problem"] is None] == wanted
     assert len(wanted) == len(names)
+    assert [row["member"] for row in found if row["problem"] == "missing"] == [
+        f"link{n}.wav" for n in range(len(names))
+    ]
 
 
 def damaged_size(declared: bytes) -> bytes:
@@ -341,4 +451,22 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         ("unlisted", "unreadable"),
         ("row", None),
         ("unlisted", "missing"),
+    ]
+
+
+def test_linked_folders_are_walked_and_circles_are_not(tmp_path: Path) -> None:
+    tone(tmp_path / "elsewhere/sub/a.wav")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path / "elsewhere")
+    assert [row["id"] for row in rows(tmp_path / "c")] == ["c/linked/sub/a.wav"]
+
+
+def test_a_name_that_is_not_utf8_costs_its_file(tmp_path: Path) -> None:
+    tone(tmp_path / "c/b.wav")
+    Path(os.fsdecode(os.fsencode(tmp_path / "c") + b"/caf\xe9.wav")).write_bytes((tmp_path / "c/b.wav").read_bytes())
+    (tmp_path / "c/b.txt").write_text("one")
+    assert [(row["id"], row["kind"], row["problem"]) for row in rows(tmp_path / "c")] == [
+        ("c/b.wav", "file", None),
+        ("c/caf\\udce9.wav", "bad", "not UTF-8"),
     ]

@@ -39,7 +39,8 @@ msgid "Open"
 msgstr ""
 
 #~ msgid "Old"
-#~ msgstr "पुराना"
+#~ msgstr ""
+#~ "पुराना"
 """
 
 
@@ -144,6 +145,47 @@ def test_catalogues(tmp_path: Path) -> None:
     assert len(pairs(tmp_path)) == len(found) + 3  # in a folder other languages are passed over
 
 
+@pytest.mark.parametrize("fault", ["&#x3;", "byte", "&nbsp;", "</seg></tuv></tuv>", "<", "<ph>", "]]>"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_bad_unit_of_a_memory_costs_itself(tmp_path: Path, fault: str, encoding: str) -> None:
+    own = encoding.replace("16", "16-le")
+    wrong = {"utf-8": b"\xff", "utf-16": b"\x00\xd8"}[encoding] if fault == "byte" else fault.encode(own)
+
+    def unit(number: int, more: str = "") -> str:
+        sides = "".join(f'<tuv xml:lang="{lang}"><seg>{lang} {number}{more}</seg></tuv>' for lang in ("en", "hi"))
+        return f"<tu>{sides}</tu>\n"
+
+    head = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE tmx SYSTEM "tmx14.dtd"><tmx version="1.4"><body>\n'
+    for bad in (0, 3, 6):
+        units = [unit(number, "FAULT" if number == bad else "") for number in range(7)]
+        data = (head + "".join(units) + "</body></tmx>").encode(encoding)
+        data = data.replace("FAULT".encode(own), wrong)
+        found = pairs(write(tmp_path / "a.tmx", data))
+        assert [row["problem"] for row in found] == ["malformed unit" if n == bad else None for n in range(7)]
+        assert sides(found)[6 - bad] == ((f"en {6 - bad}", f"hi {6 - bad}") if bad != 3 else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [
+        ('msgid "Open the "big" door"\nmsgstr "x"', "malformed message"),
+        ('msgid "a" "b"\nmsgstr "x"', "malformed message"),
+        ('msgid "open\nmsgstr "x"', "malformed message"),
+        ('msgid "caf\udce9"\nmsgstr "x"', "not of its encoding"),
+    ],
+)
+@pytest.mark.parametrize("gap", ["\n\n", "\n"])
+def test_a_bad_message_of_a_catalogue_costs_itself(tmp_path: Path, message: str, problem: str, gap: str) -> None:
+    pytest.importorskip("polib")
+    head = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\nLanguage: hi_IN\\n"\n'
+    good = ['#: a.c\nmsgid "one"\nmsgstr "एक"', 'msgctxt "m"\nmsgid "two"\nmsgstr ""\n"दो"']
+    text = gap.join([head.rstrip(), good[0], message, good[1]])
+    found = pairs(write(tmp_path / "hi.po", text.encode("utf-8", "surrogateescape")))
+    assert sides(found) == [("one", "एक"), ("two", "दो"), (None, None)]
+    line = text[: text.index(message)].count("\n") + 1
+    assert (found[-1]["id"], found[-1]["problem"]) == (f"c/hi.po#line{line}", problem)
+
+
 def test_a_folder_of_many_kinds(tmp_path: Path) -> None:
     write(tmp_path / "notes.md", "no corpus")
     write(tmp_path / ".hidden/a.tsv", "x\tक\n")
@@ -238,6 +280,14 @@ def test_tags_may_be_nested_to_any_depth(tmp_path: Path) -> None:
     tuv = f"<tuv xml:lang='en'><seg>{seg}</seg></tuv><tuv xml:lang='hi'><seg>{seg}</seg></tuv>"
     found = pairs(write(tmp_path / "a.tmx", f"<tmx><body><tu>{tuv}</tu></body></tmx>"))
     assert sides(found) == [("deep", "deep")]
+
+
+def test_text_that_is_no_lines_of_utf8_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its text is UTF-16 without a mark; expected UTF-8"):
+        pairs(write(tmp_path / "a.tsv", "turn on\tचालू\n".encode("utf-16-le")))
+    with pytest.raises(UserError, match="its lines end in CR alone; expected LF"):
+        pairs(write(tmp_path / "b.tsv", "one\tएक\rtwo\tदो\r"))
+    assert len(pairs(write(tmp_path / "c.TSV.GZ", gzip.compress("one\tएक\n".encode() * 3)))) == 3
 
 
 def test_a_long_line_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -93,6 +94,9 @@ def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="no audio"):
         _bank(str(tmp_path / "b"), str(tmp_path / "missing"), rate=RATE)
     (tmp_path / "empty" / "broken.wav").write_bytes(b"RIFFnothing")
+    with pytest.raises(UserError, match=r"holds one recording, broken\.wav; expected two or more"):
+        list_noises(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "also.wav").write_bytes(b"RIFFnothing")
     with pytest.raises(UserError, match=r"can be used: .*broken\.wav \(unreadable\)"):
         _bank(str(tmp_path / "b"), str(tmp_path / "empty"), rate=RATE)
     buffer = io.BytesIO()
@@ -166,3 +170,11 @@ def test_samples_are_mapped_and_cached_once_a_node(tmp_path, monkeypatch):
         with pytest.raises(Damaged, match=rf"^memory://.*{files[0].name}: {fault}"):
             RoomBank(far.url)[1]
         assert not files[0].exists()
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    folder = _folder(tmp_path / "in", names=("x.wav",))
+    os.rename(os.path.join(folder, "x.wav"), os.path.join(os.fsencode(folder), b"caf\xe9.wav"))
+    _folder(tmp_path / "in", names=("y.wav",))
+    ref = _bank(str(tmp_path / "bank"), folder, rate=RATE)
+    assert sorted(NoiseBank(ref.url).ids + NoiseBank(ref.url, "test").ids) == ["caf\\udce9.wav", "y.wav"]

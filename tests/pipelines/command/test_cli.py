@@ -181,6 +181,7 @@ BAD = {
     "missing path": (["run", "{recipe}", "text=/no/such/file"], "text: /no/such/file is not there"),
     "output is a file": (["run", "{recipe}", "out={recipe}/x"], "is a file; expected a folder"),
     "recipe without a name": (["run", ""], "CONFIG: nothing is given; expected a YAML file"),
+    "output in a chain": (["run", "{recipe}", "out={recipe}::s3://b/x"], "holds '::', with which URLs are chained"),
     "output on the web": (["run", "{recipe}", "out=http://127.0.0.1:1/x"], "nothing can be written to a web server"),
     "output in memory": (["run", "{recipe}", "out=memory://x/y"], "memory of a process is gone"),
     "output is a device": (["run", "{recipe}", "out=/dev/null"], "/dev/null is not a folder; expected a folder"),

@@ -12,7 +12,13 @@ import pyarrow as pa
 import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
+from gristmill.pipelines.requests.corpora import (
+    RequestCorpusSettings,
+    check_requests,
+    prepare_requests,
+    split_requests,
+    without_small_domains,
+)
 from gristmill.pipelines.run import Run
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet
@@ -205,3 +211,22 @@ def test_nothing_is_held_out_beside_a_corpus_for_test() -> None:
     assert RequestCorpusSettings(places="a").test_share == 0.2
     assert RequestCorpusSettings(**given).test_share == RequestCorpusSettings(**given, test_share=None).test_share == 0
     assert RequestCorpusSettings(**given, test_share=0.1).test_share == 0.1
+
+
+def test_domains_too_small_to_train_cost_their_own_requests(tmp_path: Path) -> None:
+    good = plays(40) + [{**row, "domain": "video"} for row in plays(40)]
+    odd = [{"text": "play it", "domain": "vidoe", "intent": "play"}]
+    odd += [{"text": "stop now", "domain": "timer", "intent": "stop"}] * 12  # equal texts are in one fold
+    run = Run(str(tmp_path / "out"), InProcessRunner(), 0)
+    corpus = RequestCorpusSettings(places=jsonl(tmp_path / "a.jsonl", [*good, *odd]))
+    made = prepare_requests(run, corpus)
+    kept, small = without_small_domains(run, {seed: split_requests(run, corpus, made, seed) for seed in (0, 1)})
+    assert small == {"vidoe", "timer"}
+    for split in kept.values():
+        assert {row["domain"] for row in rows(split)} == {"music", "video"}
+        assert split.seal["reasons"] == {"small_domains: domain of too few requests": 13}
+    whole = split_requests(run, corpus, made)
+    fine = prepare_requests(run, RequestCorpusSettings(places=jsonl(tmp_path / "b.jsonl", good)))
+    alone = {0: split_requests(run, corpus, fine)}
+    assert without_small_domains(run, alone) == (alone, set())
+    assert whole.records == 93

@@ -173,6 +173,8 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
         (["systems.student.k=99"], "systems.student.k"),
         (["corpus.kind=digits"], "corpus.digits"),
         (["systems.model.encoder=transformer"], "conformer"),
+        (["systems={gpus: 500, ranks: 2}"], "systems.gpus: asks for 1000 GPU and this machine has"),
+        (["teacher.gpus=1000"], "teacher.gpus: asks for 1000 GPU"),
     ],
 )
 def test_mistakes_are_errors_in_a_sentence(overrides: list[str], message: str, tmp_path: Path) -> None:

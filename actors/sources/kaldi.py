@@ -1,0 +1,99 @@
+"""Listing of Kaldi data folders: ``wav.scp``, and ``segments``, ``text``, ``utt2spk`` and ``utt2lang`` beside it."""
+
+from __future__ import annotations
+
+import itertools
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from gristmill.actors.sources.bases import base_of_entries, folders_of_recipe
+from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, pointers_of
+from gristmill.actors.sources.pointers import MALFORMED, NOT_IN_FILE, resolve, seconds
+from gristmill.actors.sources.reading import lines
+from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, FileFault, guarded
+from gristmill.shards import store
+from gristmill.shards.errors import RejectRecord
+
+SCRIPT = "wav.scp"
+_TABLE_BYTES = 256 << 20  # of a file that is held in memory
+_LABELS = {"text": "text", "speaker": "utt2spk", "lang": "utt2lang"}
+
+
+def is_data_folder(url: str) -> bool:
+    """Return whether a URL is a Kaldi data folder, or its ``wav.scp``."""
+    return posixpath.basename(url) == SCRIPT or ("*" not in url and store.exists(f"{url}/{SCRIPT}"))
+
+
+def list_kaldi(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
+    """Yield a pointer for each utterance. ``fields`` is ignored: Kaldi's files have fixed names.
+
+    Recordings that are the output of a command, or lie in an archive, become rows of kind "bad".
+    """
+    folder = posixpath.dirname(url) if posixpath.basename(url) == SCRIPT else url
+    yield from guarded(f"{folder}/{SCRIPT}", f"{corpus}/{SCRIPT}", partial(_listed, folder, corpus))
+
+
+def _listed(folder: str, corpus: str) -> Iterator[dict[str, Any]]:
+    labels = {name: _table(f"{folder}/{file}") for name, file in _LABELS.items()}
+    script, segments = f"{folder}/{SCRIPT}", f"{folder}/segments"
+    places = (_split(line)[1] for _, line in itertools.islice(lines(script), LOOKED_AT))
+    base = base_of_entries((place for place in places if not _is_made(place)), folders_of_recipe(folder))
+    if store.exists(segments):
+        file, read = segments, partial(_segment, recordings=_table(script))
+    else:
+        file, read = script, _split
+
+    def pointer(line: bytes) -> dict[str, Any]:
+        name, place, *times = read(line)
+        if _is_made(place):
+            raise RejectRecord(NOT_IN_FILE)
+        found = {key: table.get(name) for key, table in labels.items()}
+        where = {"id": f"{corpus}/{name}", "kind": "file", "url": resolve(base, place)}
+        return {**found, **where, **dict(zip(("start", "length"), times, strict=False))}
+
+    return pointers_of(file, corpus, lines(file), pointer, Seen())
+
+
+def _segment(line: bytes, recordings: Mapping[str, str]) -> tuple[str, str, float, float | None]:
+    """Return the name of a segment, the place of its recording, its start and its length (s; to the end: ``None``)."""
+    name, rest = _split(line)
+    recording, start, end = rest.split()[:3]
+    if recording not in recordings:
+        raise RejectRecord(MISSING)
+    begin = seconds(start)
+    length = None if float(end) < 0 else seconds(end) - begin
+    if length is not None and length <= 0:
+        raise RejectRecord(MALFORMED)
+    return name, recordings[recording], begin, length
+
+
+def _split(line: bytes) -> tuple[str, str]:
+    """Return the key of a line and the rest of it."""
+    name, _, rest = line.decode("utf-8-sig").strip().replace("\t", " ").partition(" ")
+    if not rest.strip():
+        raise RejectRecord(MALFORMED)
+    return name, rest.strip()
+
+
+def _is_made(place: str) -> bool:
+    """Return whether a recording is the output of a command, or a part of an archive."""
+    return place.endswith("|") or place.startswith("|") or bool(re.search(r"\.ark:\d+$", place))
+
+
+def _table(file: str) -> dict[str, str]:
+    """Return a file of keys and values, empty if there is none; a line that is neither is left out."""
+    found: dict[str, str] = {}
+    size = 0
+    for _, line in lines(file) if store.exists(file) else ():
+        size += len(line)
+        if size > _TABLE_BYTES:
+            raise FileFault(file, TOO_LARGE, f"more than {_TABLE_BYTES} bytes; expected smaller data folders")
+        try:
+            name, value = _split(line)
+        except (RejectRecord, UnicodeDecodeError):
+            continue  # the utterance has no such label
+        found[name] = value
+    return found

@@ -1,0 +1,124 @@
+"""Listing of recordings in tables: TSV and CSV with a column of paths (Common Voice, ``metadata.csv``), and LJSpeech's.
+
+A line is a record. Quotes are those of CSV in ``.csv`` only; LJSpeech has neither a header nor quotes.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gristmill.actors.sources.bases import base_of_entries
+from gristmill.actors.sources.encoding import refuse_wide
+from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
+from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve
+from gristmill.actors.sources.reading import LINE_BYTES, lines
+from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.store import bare, list_names
+
+USUAL = "metadata.csv"  # of Hugging Face's AudioFolder, and of LJSpeech
+_CLIPS, _WAVS = "clips", "wavs"  # of Common Voice, of LJSpeech
+_LJSPEECH = ("id", "transcript", "normalized_text")
+
+
+def tables_in(folder: str) -> list[str]:
+    """Return the table of a folder, if it has one of recordings."""
+    names = [name for name in list_names(folder) if not name.startswith(".")]
+    if USUAL in names:
+        return [f"{folder}/{USUAL}"]
+    tables = [name for name in names if name.endswith(".tsv")] if _CLIPS in names else []
+    if len(tables) > 1:
+        raise UserError(f"{folder}: holds several tables ({', '.join(tables[:9])}); name one of them")
+    return [f"{folder}/{name}" for name in tables]
+
+
+def list_table(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
+    """Yield a pointer for each line below the header; a malformed line becomes a row of kind "bad"."""
+    seen = Seen()
+    for file in named_or_found(url, "table", tables_in):
+        yield from guarded(file, f"{corpus}/{posixpath.basename(file)}", partial(_listed, file, corpus, fields, seen))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the lines of a table are read."""
+
+    delimiter: str
+    names: tuple[str, ...]
+    header: bool
+
+    def values(self, line: bytes) -> dict[str, str | None]:
+        """Return the cells of a line by column; empty ones are ``None``."""
+        quoted = csv.QUOTE_MINIMAL if self.header and self.delimiter != "\t" else csv.QUOTE_NONE
+        try:
+            text = line.decode("utf-8-sig").rstrip("\r\n")
+            (cells,) = csv.reader([text], delimiter=self.delimiter, quoting=quoted, strict=True)
+        except (UnicodeDecodeError, csv.Error, ValueError):
+            raise RejectRecord(MALFORMED) from None
+        if len(cells) > len(self.names) or (self.header and len(cells) < len(self.names)):
+            raise RejectRecord(MALFORMED)
+        return {name: cell.strip() or None for name, cell in itertools.zip_longest(self.names, cells, fillvalue="")}
+
+
+def _listed(file: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen) -> Iterator[dict[str, Any]]:
+    refuse_wide(file)
+    head = [line for _, line in itertools.islice(lines(file), LOOKED_AT)]
+    if not head:
+        return iter(())
+    form = _form(file, head[0][:LINE_BYTES].decode("utf-8-sig", "replace").rstrip("\r\n"), fields)
+    folder = posixpath.dirname(file)
+    body = head[1:] if form.header else head
+    base = base_of_entries(_places(body, form, fields), [folder, f"{folder}/{_CLIPS}", f"{folder}/{_WAVS}"])
+    read = partial(_pointer, form=form, base=base, corpus=corpus, fields=fields)
+    return pointers_of(file, corpus, itertools.islice(lines(file), int(form.header), None), read, seen)
+
+
+def _form(file: str, first: str, fields: Mapping[str, str] | None) -> _Form:
+    wanted = {name.lower() for name in named(fields, "audio")}
+    for delimiter in "\t" if file.lower().endswith(".tsv") else ",;|\t":
+        names = [name.strip().strip('"') for name in first.split(delimiter)]
+        if wanted.intersection(name.lower() for name in names):
+            return _Form(delimiter, tuple(_lowered(names, wanted)), header=True)
+    if posixpath.basename(file) == USUAL and 1 <= first.count("|") < len(_LJSPEECH):
+        return _Form("|", _LJSPEECH, header=False)
+    said = f"no column of audio in its first line, {first[:200]!r}; expected {' or '.join(named(fields, 'audio'))}"
+    raise FileFault(file, OTHER_COLUMNS, said)
+
+
+def _lowered(names: list[str], wanted: set[str]) -> Iterator[str]:
+    """Yield the names of columns, that of the audio as the listing knows it."""
+    return (name.lower() if name.lower() in wanted else name for name in names)
+
+
+def _audio(values: Mapping[str, str | None], form: _Form, fields: Mapping[str, str] | None) -> str:
+    if not form.header:
+        name = values["id"]
+        return "" if name is None else f"{name}.wav"
+    return next((found for key in named(fields, "audio") if (found := values.get(key))), "")
+
+
+def _places(body: list[bytes], form: _Form, fields: Mapping[str, str] | None) -> Iterator[str]:
+    for line in body:
+        try:
+            place = _audio(form.values(line), form, fields)
+        except RejectRecord:
+            continue
+        if place:
+            yield place
+
+
+def _pointer(line: bytes, form: _Form, base: str, corpus: str, fields: Mapping[str, str] | None) -> dict[str, Any]:
+    values: dict[str, Any] = dict(form.values(line))
+    place = _audio(values, form, fields)
+    if not place:
+        raise RejectRecord(MALFORMED)
+    if not form.header:  # the normalised text is the spoken one
+        values = {"audio": place, "text": values["normalized_text"] or values["transcript"]}
+    found = declared(values, fields if form.header else None)
+    return {**found, "id": f"{corpus}/{bare(place)}", "kind": "file", "url": resolve(base, place)}

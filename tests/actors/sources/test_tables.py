@@ -1,0 +1,173 @@
+"""Recordings named in tables: Common Voice, LJSpeech, metadata.csv; and Kaldi's data folders."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
+from gristmill.shards.errors import UserError
+
+RATE = 8000
+
+
+def tone(path: Path, seconds: float = 0.5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(np.arange(round(seconds * RATE)) * 0.1), RATE)
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def rows(url: Path, **options: Any) -> list[dict[str, Any]]:
+    return pa.concat_tables(list_sources(str(url), **options)).to_pylist()
+
+
+def loaded(url: Path) -> list[dict[str, Any]]:
+    (table,) = list_sources(str(url))
+    probed = Probe(ProbeSettings())(table)
+    assert probed["reject_reason"].null_count == len(probed)
+    return Load(LoadSettings(sampling_rate=RATE))(probed.drop_columns(["reject_reason"])).to_pylist()
+
+
+def test_common_voice(tmp_path: Path) -> None:
+    tone(tmp_path / "en/clips/a.mp3")
+    head = "client_id\tpath\tsentence\tup_votes\tlocale\n"
+    write(tmp_path / "en/train.tsv", head + 'x\ta.mp3\tHe said "no\t2\ten\nx\ttorn\ny\tgone.mp3\t\t2\ten\n')
+    first, torn, empty = rows(tmp_path / "en")
+    assert (first["id"], first["url"]) == ("en/a.mp3", str(tmp_path / "en/clips/a.mp3"))
+    assert (first["text"], first["speaker"], first["lang"]) == ('He said "no', "x", "en")
+    assert (torn["id"], torn["problem"]) == ("en/train.tsv#line3", "malformed manifest line")
+    assert (empty["text"], empty["url"]) == (None, str(tmp_path / "en/clips/gone.mp3"))
+    write(tmp_path / "en/test.tsv", head)
+    with pytest.raises(UserError, match=r"holds several tables \(test\.tsv, train\.tsv\); name one of them"):
+        rows(tmp_path / "en")
+    assert len(rows(tmp_path / "en/train.tsv")) == 3
+
+
+def test_ljspeech(tmp_path: Path) -> None:
+    tone(tmp_path / "lj/wavs/LJ001-0001.wav")
+    write(tmp_path / "lj/metadata.csv", 'LJ001-0001|Printing, "in 1455|Printing, "in fourteen fifty-five\n')
+    (row,) = loaded(tmp_path / "lj")
+    assert (row["id"], row["text"]) == ("lj/LJ001-0001.wav", 'Printing, "in fourteen fifty-five')
+
+
+def test_tables_with_a_header(tmp_path: Path) -> None:
+    tone(tmp_path / "c/data/a.wav")
+    tone(tmp_path / "c/data/b.wav")
+    write(tmp_path / "c/metadata.csv", 'file_name,transcription,Mood\ndata/a.wav,"well, yes",glad\n"data/b.wav","no"\n')
+    first, torn = rows(tmp_path / "c")
+    assert (first["text"], first["extra"]) == ("well, yes", '{"Mood": "glad"}')
+    assert torn["problem"] == "malformed manifest line"
+    write(tmp_path / "c/own.csv", "Path;said\ndata/a.wav;yes\n")
+    assert rows(tmp_path / "c/own.csv", fields={"text": "said"})[0]["text"] == "yes"
+    with pytest.raises(UserError, match="no column of audio in its first line, 'one,two'; expected audio_filepath or"):
+        rows(write(tmp_path / "c/other.csv", "one,two\n"))
+
+
+def test_metadata_of_each_split(tmp_path: Path) -> None:
+    for split, text in (("train", "one"), ("test", "two")):
+        tone(tmp_path / f"hf/{split}/a.wav")
+        write(tmp_path / f"hf/{split}/metadata.jsonl", f'{{"file_name": "a.wav", "text": "{text}"}}\n')
+    assert [(row["id"], row["text"]) for row in rows(tmp_path / "hf")] == [
+        ("hf/test/a.wav", "two"),
+        ("hf/train/a.wav", "one"),
+    ]
+
+
+def test_kaldi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tone(tmp_path / "s5/download/a.wav", 2.0)
+    data = tmp_path / "s5/data/train"
+    write(data / "wav.scp", f"a download/a.wav\nb sph2pipe -f wav x.sph |\nc {tmp_path}/x.ark:17\nd\n")
+    write(data / "text", "a hello there\nb two\n")
+    write(data / "utt2spk", "a ann\nb bob\n")
+    monkeypatch.chdir(tmp_path)
+    found = rows(data)
+    assert found == rows(data / "wav.scp", corpus="train")
+    assert [(row["id"], row["problem"]) for row in found] == [
+        ("train/a", None),
+        ("train/wav.scp#line2", "audio not in a file"),
+        ("train/wav.scp#line3", "audio not in a file"),
+        ("train/wav.scp#line4", "malformed manifest line"),
+    ]
+    first = found[0]
+    assert (first["url"], first["text"], first["speaker"]) == (
+        str(tmp_path / "s5/download/a.wav"),
+        "hello there",
+        "ann",
+    )
+    write(data / "wav.scp", "a download/a.wav\n")
+    write(data / "segments", "a-1 a 0.5 1.25\na-2 a 1.5 -1\na-3 gone 0 1\na-4 a 1 1\n")
+    write(data / "text", "a-1 first\na-2 second\n")
+    cut = rows(data)
+    assert [(row["start"], row["length"], row["problem"]) for row in cut] == [
+        (0.5, 0.75, None),
+        (1.5, None, None),
+        (None, None, "missing"),
+        (None, None, "malformed manifest line"),
+    ]
+    write(data / "segments", "a-1 a 0.5 1.25\na-2 a 1.5 -1\n")
+    assert [(row["text"], row["duration"]) for row in loaded(data)] == [("first", 0.75), ("second", 0.5)]
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_a_set_that_datasets_saved_to_disk(tmp_path: Path, form: str) -> None:
+    tone(tmp_path / "a.flac")
+    data = (tmp_path / "a.flac").read_bytes()
+    table = pa.table({"audio": [{"bytes": data, "path": None}] * 5, "text": ["a", "b", "c", "d", "e"], "n": range(5)})
+    for split in ("train", "test"):
+        folder = tmp_path / "set" / split
+        folder.mkdir(parents=True)
+        write(folder / "state.json", "{}")
+        for name in ("data-00000-of-00001.arrow", "cache-1.arrow"):
+            make = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+            with make(str(folder / name), table.schema) as out:
+                out.write_table(table, max_chunksize=2)
+    found = rows(tmp_path / "set")
+    assert [row["id"] for row in found[:2]] == [f"set/test/data-00000-of-00001.arrow#0000000{n}" for n in (0, 1)]
+    assert [row["text"] for row in loaded(tmp_path / "set")] == list("abcde") * 2
+    whole = (folder / "data-00000-of-00001.arrow").read_bytes()
+    (folder / "data-00000-of-00001.arrow").write_bytes(whole[: len(whole) // 2])
+    kinds = [(row["kind"], row["problem"]) for row in rows(tmp_path / "set")]
+    assert ("unlisted", "unreadable") in kinds
+    assert kinds.count(("row", None)) == 5
+
+
+def test_a_tarred_set_of_nemo(tmp_path: Path) -> None:
+    for number in (0, 1):
+        with tarfile.open(tmp_path / f"audio_{number}.tar", "w") as tar:
+            for name in "ab":
+                tone(tmp_path / "x.wav", 0.5 + number)
+                tar.add(tmp_path / "x.wav", f"{name}{number}.wav")
+    (tmp_path / "x.wav").unlink()
+    lines = [
+        {
+            "audio_filepath": f"{name}{number}.wav",
+            "duration": 0.5 + number,
+            "text": f"{name} {number}",
+            "shard_id": number,
+        }
+        for number in (0, 1, 2)
+        for name in "ab"
+    ] + [{"audio_filepath": "c0.wav", "shard_id": 0}]
+    write(tmp_path / "tarred_audio_manifest.json", "".join(json.dumps(line) + "\n" for line in lines))
+    found = rows(tmp_path)
+    assert [row["problem"] for row in found] == [None] * 4 + ["missing"] * 3
+    write(tmp_path / "tarred_audio_manifest.json", "".join(json.dumps(line) + "\n" for line in lines[:4]))
+    assert [(row["text"], row["duration"]) for row in loaded(tmp_path)] == [
+        ("a 0", 0.5),
+        ("b 0", 0.5),
+        ("a 1", 1.5),
+        ("b 1", 1.5),
+    ]
