@@ -2,7 +2,8 @@
 
 import pytest
 
-from gristmill.models.normalise import base_language, is_language, normalise, script_share, words
+from gristmill.models.languages import base_language, is_language, script_share
+from gristmill.models.normalise import normalise, words
 from gristmill.pipelines.generated.assistant import spoken
 
 
@@ -44,7 +45,8 @@ def test_script_of_a_language():
     assert is_language("लाइट चालू", "hi-IN")
     assert not is_language("turn on the light", "hi")
     assert not is_language("लाइट चालू", "en_GB")
-    assert not is_language("123 !", "hi")
+    assert is_language("123 !", "hi")
+    assert not is_language("!", "hi")
     assert is_language("whatever", "tlh")
     assert script_share("whatever", "tlh") is None
     assert script_share("ab लल", "hi") == 0.5
