@@ -19,7 +19,8 @@ _WITHIN = str.maketrans("", "", APOSTROPHES + "°%")  # characters within a word
 _DOTLESS = str.maketrans({"I": "ı", "İ": "i"})
 _ZERO_WIDTH_SPACE = "\u200b"
 _JOINED = re.compile(f"[{JOINERS}]+")
-_NON_JOINER, _VIRAMA = "\u200c", 9  # the canonical combining class of viramas in all scripts
+_NON_JOINER, _JOINER = JOINERS
+_VIRAMA = 9  # the canonical combining class of viramas in all scripts
 _CURSIVE = ("ARABIC", "SYRIAC", "MANDAIC", "MONGOLIAN", "NKO", "ADLAM", "HANIFI")  # letters join to the next one
 # In these languages र् with a joiner is another letter than without one; in Hindi, joiners are noise of keyboards.
 _EYELASH = ("mr", "ne", "kok")
@@ -70,16 +71,18 @@ def _words_apart(text: str) -> str:
 
 
 def _needed(found: re.Match[str], lang: str) -> str:
-    """Return the first of some joiners if the spelling needs it, else nothing."""
-    text, joiner = found.string, found.group()[0]
+    """Return the one of some joiners that the spelling needs, or nothing."""
+    text, joiners = found.string, found.group()
     before, after = text[max(found.start() - 1, 0) : found.start()], text[found.end() : found.end() + 1]
     if not before:
         return ""
     if unicodedata.combining(before) == _VIRAMA or (after and unicodedata.combining(after) == _VIRAMA):
-        return joiner if script_of(before) != "DEVANAGARI" or lang in _EYELASH else ""
-    joined = [bool(sign) and script_of(sign).startswith(_CURSIVE) for sign in (before, after)]
+        return joiners[0] if script_of(before) != "DEVANAGARI" or lang in _EYELASH else ""
+    if not script_of(before).startswith(_CURSIVE):
+        return ""
     # Within a word only a non-joiner shows; at its end only a joiner does (the Persian abbreviation of "hijri").
-    return joiner if joined[0] and joined[1] == (joiner == _NON_JOINER) else ""
+    shown = _NON_JOINER if after and script_of(after).startswith(_CURSIVE) else _JOINER
+    return shown if shown in joiners else ""
 
 
 def plain_apostrophes(text: str) -> str:

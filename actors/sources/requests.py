@@ -1,8 +1,8 @@
 """Listing of annotated requests: each annotation record verbatim, with the metadata of its file.
 
 SNIPS and ATIS folders (``seq.in``, ``seq.out``, ``label``), HWU64 CSV, TOP and TOPv2 parses as TSV, CLINC150 JSON, and
-JSONL of SLURP, MASSIVE or columns text, domain, intent, slots. A file's format is detected from its content. Only CLINC150, one
-JSON document, is held in memory; its size is limited.
+JSONL of SLURP, MASSIVE or columns text, domain, intent, slots. A file's format is detected from its content. Only
+CLINC150, one JSON document, is held in memory; its size is limited.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class CleaningSettings(Settings):
     """Maximum words of a side."""
     least_script: float = Field(0.5, ge=0, le=1)
     """The least share of a text's letters in a script of its language, names left out."""
-    language_odds: float | None = Field(20, gt=1)
+    language_odds: float | None = Field(10, gt=1)
     """How many times as likely another language of the same script must be for a text to be rejected; ``null``:
     languages of one script are not told apart."""
     interface: bool | None = None
