@@ -109,6 +109,7 @@ def is_known(lang: str) -> bool:
     return base_language(lang) in _SCRIPTS
 
 
+@cache
 def shares_script(lang: str) -> bool:
     """Return whether other languages, known or not, are written in the scripts of a known language."""
     own = _SCRIPTS[base_language(lang)]

@@ -13,7 +13,7 @@ _FORMAT = re.compile(
     # After a digit, "%" and the begin of a word are per cent: "50%complete".
     r"%%|(?:(?<!\d)|(?=%.(?![^\W\d_])))"
     r"%(?:\(\w+\))?(?:\d+\$)?[-+0#]*(?:\d+|\*)?(?:\.\d+)?(?:hh|h|ll|l|L|z|j|t)?[diouxXeEfFgGaAcsSpnL@]"
-    r"|%L?\d+|[%$]?\{[\w.\[\]]*(?:![rsa])?(?::[^{}\s]*)?\}|%<\w+>[-+0#]*\d*(?:\.\d+)?[A-Za-z]?|\$\(\w+\)|\$[A-Za-z_]\w*"
+    r"|%L?\d+|[%$]?\{[\w.\[\]]*(?:![rsa])?(?::[^{}\s]*)?\}|%<\w+>[-+0#]*\d*(?:\.\d+)?[A-Za-z]?|\$\(\w+\)|\$[a-z_]\w+"
 )
 # The begin of an ICU argument; a plural or a choice has forms in braces.
 _ARGUMENT = re.compile(r"\{\s*\w+\s*,\s*(\w+)\s*")

@@ -20,7 +20,7 @@ from gristmill.models.text.displayed import as_displayed, unescaped, without_for
         ("{g, select, other {{n, plural, =1 {a lamp} other {all {n} lamps}} there}} now", "all lamps there now"),
         ("At {when, date, short} or {n, number}", "At or"),
         ("open {count, plural, one {", "open {count, plural, one {"),
-        ("costs $5 {a b}", "costs $5 {a b}"),
+        ("costs $5 {a b} in $A$1, US$", "costs $5 {a b} in $A$1, US$"),
     ],
 )
 def test_formats_leave_a_space(text: str, left: str) -> None:
