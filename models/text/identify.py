@@ -1,9 +1,9 @@
 """Identification of a text's language, by its script and, among languages of one script, by a classifier.
 
-The classifier is py3langid's (Lui and Baldwin, ACL 2012, retrained): naive Bayes over byte sequences, of 140 languages,
-inside its wheel. Of 8,280 requests and form texts in 35 languages, at odds of 10, one in a thousand is taken for another
-language. Of texts in a wrong language 47 % (8 to 15 letters), 89 % (16 to 29) and 99 % (more) are found, and of those in
-a close relative (Danish for Norwegian, Ukrainian for Russian) 14, 44 and 50 %.
+The classifier is py3langid's (Lui and Baldwin, ACL 2012, retrained): naive Bayes over byte sequences, of 140
+languages, inside its wheel. Of 8,280 requests and form texts in 35 languages, at odds of 10, one in a thousand is
+taken for another language. Of texts in a wrong language 47 % (8 to 15 letters), 89 % (16 to 29) and 99 % (more) are
+found, and of those in a close relative (Danish for Norwegian, Ukrainian for Russian) 14, 44 and 50 %.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _without_names(text: str, lang: str, beside: frozenset[str]) -> str:
 
 
 def has_rival(text: str, lang: str, odds: float) -> bool:
-    """Return whether another language whose scripts are known is ``odds`` times as likely for a text, and likely at all.
+    """Return whether another language whose scripts are known is ``odds`` times as likely, and likely at all.
 
     Short texts take three times as much; single words, which are often names, and the shortest are not judged. What is
     no language (invented words, codes) has no rival.
