@@ -8,6 +8,8 @@ from typing import Any
 
 from gristmill.shards.errors import UserError
 
+_NON_JOINER = "\u200c"
+
 
 def fit_pieces(texts: Iterable[str], size: int, what: str, **special: Any) -> tuple[bytes, list[str]]:
     """Return a model of about ``size`` pieces, as bytes, and its pieces by number.
@@ -22,6 +24,8 @@ def fit_pieces(texts: Iterable[str], size: int, what: str, **special: Any) -> tu
     lines = [line for line in texts if line]
     if not lines:
         raise UserError(f"{what}: the texts to fit the pieces to are empty")
+    # SentencePiece's own rule would make a space of the non-joiner, with which Persian and others spell words.
+    rule = {"normalization_rule_name": "identity"} if any(_NON_JOINER in line for line in lines) else {}
     out = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
@@ -33,7 +37,7 @@ def fit_pieces(texts: Iterable[str], size: int, what: str, **special: Any) -> tu
             hard_vocab_limit=False,
             num_threads=1,  # with more, the pieces are not always the same
             minloglevel=2,
-            **{"bos_id": -1, "eos_id": -1, **special},
+            **{"bos_id": -1, "eos_id": -1, **rule, **special},
         )
     except RuntimeError as error:
         why = str(error).rpartition("] ")[2].partition(" Increase")[0]  # without the position in the library's code

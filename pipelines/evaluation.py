@@ -9,7 +9,16 @@ import numpy as np
 
 from gristmill.models.measures import significance
 from gristmill.models.measures.wer import WerResult
-from gristmill.pipelines.report.measures import DELETIONS, INSERTIONS, MAPSSWE, MAPSSWE_Z, SUBSTITUTIONS, WER, Measure
+from gristmill.pipelines.report.measures import (
+    CER,
+    DELETIONS,
+    INSERTIONS,
+    MAPSSWE,
+    MAPSSWE_Z,
+    SUBSTITUTIONS,
+    WER,
+    Measure,
+)
 from gristmill.pipelines.report.report import MetricRow, TestSet
 from gristmill.shards.errors import UserError
 
@@ -34,10 +43,11 @@ def evaluate(
     """Return the metrics of scored systems: for each seed, and over all of them (``seed`` None).
 
     Metrics: ``measure`` itself; ``substitutions``, ``deletions``, ``insertions`` as rates over the reference
-    words; ``{measure}_relative`` and ``mapsswe_p``, ``mapsswe_z`` against the baseline (the same with
-    ``:{system}`` appended against each system of ``also_against``). A system trained with seed s is compared with the
-    baseline's seed s, or its first if it has none. Over all seeds ``mapsswe_p`` is the largest of the
-    seeds' (all of them must be significant), with its z. Systems must have been scored on the same utterances.
+    words; beside word error rates ``cer``, that of characters; ``{measure}_relative`` and ``mapsswe_p``,
+    ``mapsswe_z`` against the baseline (the same with ``:{system}`` appended against each system of
+    ``also_against``). A system trained with seed s is compared with the baseline's seed s, or its first if it has
+    none. Over all seeds ``mapsswe_p`` is the largest of the seeds' (all of them must be significant), with its z.
+    Systems must have been scored on the same utterances.
 
     Example:
         >>> from gristmill.models.measures.wer import score
@@ -77,8 +87,9 @@ class _Compared:
     def words(self) -> int:
         return int(next(iter(self.runs.values())).words.sum())
 
-    def row(self, metric: str, got: significance.Interval, seed: int | None) -> MetricRow:
-        return MetricRow(self.system, self.test_set, metric, got.value, got.low, got.high, self.words, seed)
+    def row(self, metric: str, got: significance.Interval, seed: int | None, n: int | None = None) -> MetricRow:
+        n = self.words if n is None else n
+        return MetricRow(self.system, self.test_set, metric, got.value, got.low, got.high, n, seed)
 
     def rates(self) -> list[MetricRow]:
         """Return the rows of the error rate and its parts."""
@@ -89,7 +100,15 @@ class _Compared:
             for name in (self.measure.name, *_PARTS):
                 got = significance.wer_interval(some, _PARTS.get(name), replicates=self.replicates, seed=self.seed)
                 rows.append(self.row(name, got, key))
+            if self.measure == WER and all(run.texts for run in some.values()):
+                rows.append(self.characters(some, key))
         return rows
+
+    def characters(self, runs: significance.Runs, seed: int | None) -> MetricRow:
+        """Return the row of the character error rate."""
+        scored = {key: run.characters for key, run in runs.items()}
+        got = significance.wer_interval(scored, replicates=self.replicates, seed=self.seed)
+        return self.row(CER.name, got, seed, int(next(iter(scored.values())).words.sum()))
 
     def against(self, theirs: significance.Runs, suffix: str) -> list[MetricRow]:
         """Return the rows of the comparison with another system."""

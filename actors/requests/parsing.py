@@ -19,9 +19,12 @@ from gristmill.actors.requests.annotation import (
     read_parse,
     read_slots,
     read_tags,
+    read_text,
+    split,
 )
 from gristmill.actors.sources.reading import read_json
 from gristmill.actors.sources.requests import DELIMITERS, LISTED
+from gristmill.models.normalise import joined
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REQUEST_FIELDS
 from gristmill.shards.settings import Settings
@@ -32,6 +35,7 @@ ContextKind = Literal["string", "number", "boolean"]
 MALFORMED = "malformed record"
 NO_DOMAIN = "annotation: no domain"
 OUT_OF_SCOPE = "out of scope"
+IRRELEVANT = "marked as irrelevant"
 NOT_STRING, NOT_NUMBER, NOT_BOOLEAN = "context: no string", "context: no number", "context: no boolean"
 
 _TYPES = {"string": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
@@ -55,7 +59,7 @@ class AnnotationSettings(Settings):
     domains: dict[str, str] | None = None
     """The domain of each intent of SNIPS and ATIS; without it each intent is a domain of its own."""
     parse: Literal["en_parse", "cs_parse"] = "en_parse"
-    """The column of TOP parses to read."""
+    """The column of TOP parses to read; TOPv2 has one only, ``semantic_parse``."""
     context: dict[str, ContextKind] = Field(default_factory=dict)
     """Columns of the corpus to keep, by name: strings, numbers or booleans."""
 
@@ -83,6 +87,7 @@ class ParseRequest(Actor):
     """
 
     name = "parse"
+    version = 2  # slots beside punctuation, languages without spaces, normalised text, NaN, HWU64's status
     drops = _DROPS
     batch = BatchLimits(512)
     settings: RequestParsingSettings
@@ -128,12 +133,12 @@ class ParseRequest(Actor):
         except RejectRecord as reject:
             return {"id": row["id"], "reject_reason": reject.reason}
         slots = [
-            {"name": name, "value": " ".join(found.tokens[start:end]), "start": start, "end": end}
+            {"name": name, "value": joined(found.tokens[start:end]), "start": start, "end": end}
             for name, start, end in sorted(found.slots, key=lambda slot: slot[1])
         ]
         return {
             "id": row["id"],
-            "text": found.text or " ".join(found.tokens),
+            "text": found.text or joined(found.tokens),
             "tokens": found.tokens,
             "domain": found.domain,
             "intent": found.intent,
@@ -156,7 +161,10 @@ class ParseRequest(Actor):
         return intent if domains is None else domains.get(intent, "")
 
     def _hwu64(self, row: Mapping[str, Any]) -> _Request:
-        return _inline(_cells(row), "answer_annotation", "intent")
+        values = {name: "" if value == "null" else value for name, value in _cells(row).items()}
+        if values.get("status", "").startswith("IRR"):  # by the annotators: IRR, IRR_XR, IRR_XL
+            raise RejectRecord(IRRELEVANT)
+        return _inline(values, "answer_annotation", "intent")
 
     def _slurp(self, row: Mapping[str, Any]) -> _Request:
         return _inline(_values(row), "sentence_annotation", "action")
@@ -169,9 +177,9 @@ class ParseRequest(Actor):
 
     def _top(self, row: Mapping[str, Any]) -> _Request:
         values = _cells(row)
-        column = self.settings.parse
-        if column not in values:
-            raise RejectRecord(f"no column {column}")
+        column = next((name for name in (self.settings.parse, "semantic_parse") if name in values), None)
+        if column is None:
+            raise RejectRecord(f"no column {self.settings.parse}")
         tokens, intent, slots = read_parse(_string(values, column))
         return _Request(tokens, _string(values, "domain"), intent, slots, None, values)
 
@@ -182,18 +190,21 @@ class ParseRequest(Actor):
         text, intent = pair
         if intent == "oos":
             raise RejectRecord(OUT_OF_SCOPE)
-        return _Request(text.split(), row["told_domain"] or "", intent, [], None, {}, text.strip())
+        return _Request(split(text), row["told_domain"] or "", intent, [], None, {}, text.strip())
 
     def _jsonl(self, row: Mapping[str, Any]) -> _Request:
         values = _values(row)
-        text, tokens = _string(values, "text"), values.get("tokens")
+        text, tokens, lang = _string(values, "text"), values.get("tokens"), _string(values, "lang")
+        given = next((values[name] for name in ("slots", "entities") if values.get(name)), None)
         if tokens is None:
-            tokens = text.split()
+            letters = not values.get("slots")
+            text, tokens, slots = read_text(text, given, lang or self.settings.lang, letters=letters)
         elif not isinstance(tokens, list) or not all(isinstance(token, str) and token for token in tokens):
             raise RejectRecord(MALFORMED)
-        slots = read_slots(tokens, values.get("slots"))
+        else:
+            slots = read_slots(tokens, given)
         domain, intent = _string(values, "domain"), _string(values, "intent")
-        return _Request(tokens, domain, intent, slots, _string(values, "lang") or None, values, text)
+        return _Request(tokens, domain, intent, slots, lang or None, values, text)
 
 
 def _inline(values: Mapping[str, Any], annotation: str, action: str) -> _Request:
@@ -236,7 +247,7 @@ def _string(values: Mapping[str, Any], name: str) -> str:
 
 
 def _context(value: Any, kind: ContextKind) -> str | float | None:
-    if value is None or value == "":
+    if value is None or value == "" or value != value:  # the last is NaN, as JSON of tables has it
         return None
     if kind == "boolean":
         if str(value).lower() not in _BOOLEANS:

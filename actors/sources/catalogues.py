@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gristmill.actors.sources.reading import read_document
 from gristmill.actors.sources.unlisted import OTHER_LANGUAGE, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
-from gristmill.models.normalise import base_language
+from gristmill.models.languages import base_language, is_tag
 from gristmill.shards import store
 from gristmill.shards.errors import UserError, one_line
 
@@ -50,17 +50,18 @@ def list_gettext(
     A message that is untranslated, or whose translation is marked fuzzy, is a row with a problem; one that cannot be
     parsed (a stray quote, a byte of another encoding) too, named by its line, after the others. The first language is
     that of the messages; with one language, only translations are yielded. A catalogue that declares another language
-    is skipped, unless it was named explicitly.
+    is skipped, unless it was named explicitly; the language is a tag (``hi_IN``) or an English name (``Hindi``).
 
     Raises:
-        FileFault: the catalogue cannot be read, or was named and declares another language.
+        FileFault: the catalogue cannot be read, or was named and declares another language, or one that is not known.
     """
     faults: dict[int, str] = {}
     lang, catalogue = _po(file, faults) if store.bare(file).lower().endswith(".po") else _mo(file)
     if lang and base_language(lang) != base_language(langs[-1]):
-        if not named:
+        if not named and is_tag(lang):
             return
-        raise FileFault(file, OTHER_LANGUAGE, f"a catalogue of {lang!r}; expected {langs[-1]!r}")
+        expected = repr(langs[-1]) if is_tag(lang) else f"{langs[-1]!r}, or the tag of another language"
+        raise FileFault(file, OTHER_LANGUAGE, f"a catalogue of {lang!r}; expected {expected}")
     numbers = itertools.count(1)
     for entry in catalogue:
         forms = entry.msgstr_plural

@@ -1,8 +1,8 @@
 """Listing of annotated requests: each annotation record verbatim, with the metadata of its file.
 
-SNIPS and ATIS folders (``seq.in``, ``seq.out``, ``label``), HWU64 CSV, TOP parses as TSV, CLINC150 JSON, and JSONL of
-SLURP, MASSIVE or columns text, domain, intent, slots. A file's format is detected from its content. Only CLINC150, one
-JSON document, is held in memory; its size is limited.
+SNIPS and ATIS folders (``seq.in``, ``seq.out``, ``label``), HWU64 CSV, TOP and TOPv2 parses as TSV, CLINC150 JSON, and
+JSONL of SLURP, MASSIVE or columns text, domain, intent, slots. A file's format is detected from its content. Only
+CLINC150, one JSON document, is held in memory; its size is limited.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from gristmill.actors.sources.csv_records import csv_records
 from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import LOOKED_AT, NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
 from gristmill.actors.sources.pointers import DUPLICATE
@@ -49,6 +50,7 @@ LISTED = pa.schema(
 )
 FORMATS = ("snips", "hwu64", "top", "clinc150", "slurp", "massive", "jsonl")
 DELIMITERS = {"hwu64": ";", "top": "\t"}
+PARSES = {"en_parse", "cs_parse", "semantic_parse"}  # columns of TOP, in English and mixed with Hindi, and of TOPv2
 
 _DOCUMENT_BYTES = 16 << 20  # parsed, it takes up to 25 times as many
 _TAGS, _LABELS = "seq.out", "label"  # beside seq.in
@@ -56,8 +58,8 @@ _DOMAINS = "domains.json"
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz")
 _EXPECTED = (
     "expected folders of seq.in, seq.out and label (SNIPS, ATIS), CSV with answer_annotation (HWU64), TSV with "
-    "en_parse or cs_parse (TOP), JSON with domains.json beside it (CLINC150), or JSONL (SLURP, MASSIVE, or text, "
-    "domain, intent, slots)"
+    "en_parse, cs_parse or semantic_parse (TOP, TOPv2), JSON with domains.json beside it (CLINC150), or JSONL (SLURP, "
+    "MASSIVE, or text, domain, intent, slots)"
 )
 
 
@@ -123,7 +125,7 @@ def _format(file: str, named: bool) -> str | None:
     columns = first[:LINE_BYTES].decode("utf-8-sig", "replace").strip()
     if low.endswith(".csv") and "answer_annotation" in _columns(file, columns, ";"):
         return "hwu64"
-    if low.endswith(".tsv") and {"en_parse", "cs_parse"}.intersection(_columns(file, columns, "\t")):
+    if low.endswith(".tsv") and PARSES.intersection(_columns(file, columns, "\t")):
         return "top"
     if low.endswith((".jsonl", ".jsonl.gz")):
         for line in itertools.chain([first], (line for _, line in head)):
@@ -188,8 +190,8 @@ def _text(line: bytes) -> dict[str, Any]:
 
 
 def _table(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
-    """List the lines of a table. A line is a record: an unclosed quote affects its own line only."""
-    numbered = lines(file)
+    """List the records of a table: of TSV the lines, of CSV also those that run over lines, in quotes."""
+    numbered = csv_records(file, ";") if file.lower().endswith(".csv") else lines(file)
     header = next(numbered)[1][:LINE_BYTES].decode("utf-8-sig", "replace").strip()
     for number, line in numbered:
         place = f"{key}#{number}"

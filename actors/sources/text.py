@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from gristmill.actors.sources.catalogues import list_gettext
 from gristmill.actors.sources.columns import Parquet
+from gristmill.actors.sources.csv_records import csv_records
 from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, all_lines, lines, opened
@@ -32,7 +33,7 @@ from gristmill.actors.sources.unlisted import (
     guarded,
     is_unlisted,
 )
-from gristmill.models.normalise import base_language
+from gristmill.models.languages import tags_of
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID
@@ -77,9 +78,8 @@ class Wanted:
         given = self.columns[place]
         if given is not None:
             return [str(given)]
-        lang = self.langs[place]
         more = ["sentence"] if self.sides == TEXT_SIDES else []
-        return list(dict.fromkeys([self.sides[place], *more, lang, base_language(lang)]))
+        return list(dict.fromkeys([self.sides[place], *more, *tags_of(self.langs[place])]))
 
 
 def listed(sides: Sequence[str]) -> pa.Schema:
@@ -149,13 +149,14 @@ def _kind(file: str, wanted: Wanted) -> str | None:
     packed = low.endswith(".gz")
     suffix = "." + low.removesuffix(".gz").rpartition(".")[2]
     kind = _BY_SUFFIX.get(suffix)
-    if kind is None and suffix == f".{wanted.langs[0].lower()}":
+    if kind is None and suffix.removeprefix(".") in map(str.lower, tags_of(wanted.langs[0])):
         kind = "moses" if wanted.sides == PAIR_SIDES else "lines"
     return None if packed and kind not in _BY_LINE else kind
 
 
 def _ends(stem: str, lang: str) -> list[str]:
-    return [f"{stem}.{lang}", f"{stem}.{lang}.gz"]
+    """Return the names that a line-aligned file may have, the most likely first."""
+    return [f"{stem}.{tag}{packed}" for tag in tags_of(lang) for packed in ("", ".gz")]
 
 
 def _is_stem(url: str, wanted: Wanted) -> bool:
@@ -167,9 +168,8 @@ def _is_stem(url: str, wanted: Wanted) -> bool:
 
 def _partner(file: str, wanted: Wanted) -> str:
     """Return the second of two line-aligned files, compressed or not."""
-    stem = file.removesuffix(".gz")[: -len(wanted.langs[0])]
-    plain, packed = f"{stem}{wanted.langs[1]}", f"{stem}{wanted.langs[1]}.gz"
-    return packed if not store.exists(plain) and store.exists(packed) else plain
+    names = _ends(file.removesuffix(".gz").rpartition(".")[0], wanted.langs[1])
+    return next(filter(store.exists, names), names[0])
 
 
 def _other(file: str, wanted: Wanted) -> str:
@@ -230,8 +230,9 @@ def _lines(file: str, into: str) -> Iterator[dict[str, Any]]:
 
 
 def _table(file: str, kind: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
-    """List the lines of a table. A line is a record: an unclosed quote costs only its own line."""
-    first = next((line for _, line in lines(file)), None)
+    """List the records of a table: of TSV the lines, of CSV also those that run over lines, in quotes."""
+    records = csv_records if kind == "csv" else lines
+    first = next((line for _, line in records(file)), None)
     if first is None:
         return
     try:
@@ -239,8 +240,9 @@ def _table(file: str, kind: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
     except csv.Error as error:
         raise FileFault(file, UNREADABLE, f"its first line is not {kind.upper()}: {error}") from None
     places, headed = _columns(file, [cell.strip().lower() for cell in cells], wanted)
-    for record in itertools.islice(_lines(file, "raw"), int(headed), None):
-        yield {**record, "places": places}
+    for number, line in itertools.islice(records(file), int(headed), None):
+        read = _read(line)
+        yield {"id": number, "raw": read.get("text"), "problem": read["problem"], "places": places}
 
 
 def split_line(line: str, kind: str) -> list[str]:

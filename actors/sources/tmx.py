@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.parsers import expat
@@ -9,7 +11,7 @@ from xml.parsers.expat import errors
 
 from gristmill.actors.sources.reading import LINE_BYTES, SourceFile, opened
 from gristmill.actors.sources.unlisted import TOO_LARGE, UNREADABLE, FileFault
-from gristmill.models.normalise import base_language
+from gristmill.models.languages import base_language, is_spaceless
 from gristmill.shards.errors import one_line
 
 NO_LANGUAGE = "no text of the language"
@@ -28,13 +30,20 @@ _AT_END = {
 }
 _XML_LANG = "http://www.w3.org/XML/1998/namespace}lang"
 _CODES = frozenset(("bpt", "ept", "ph", "it", "ut"))  # elements that hold another program's code
+_PAIRED = ("bpt", "ept")
+# Codes that change letters of a word and part none: bold, italics, underlined accelerators, links, in HTML and RTF.
+_LOOKS = re.compile(
+    r"\W*+((a|b|big|cf|code|em|font|g|i|s|small|span|strike|strong|su[bp]|tt|u|ul)(?![^\W_])|$)", re.IGNORECASE
+)
+_CODE_LETTERS = 100  # of a code that are looked at
 
 
 def list_tmx(file: str, sides: Sequence[str], langs: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield each unit of a translation memory: the first text of each language, without inline codes.
 
-    A unit that is not XML (a stray byte, a character that XML does not allow, an unknown entity) is a row with a
-    problem, and reading goes on at the next.
+    Between two words a code leaves a space, unless it only changes how letters look (``<bpt>&lt;b&gt;</bpt>``). A unit
+    that is not XML (a stray byte, a character that XML does not allow, an unknown entity) is a row with a problem, and
+    reading goes on at the next.
 
     Raises:
         FileFault: the file is not XML, is truncated, or has a unit of more than ``LINE_BYTES``.
@@ -111,6 +120,11 @@ def _chosen(found: dict[str, str], sides: Sequence[str], langs: Sequence[str]) -
     return dict(zip(sides, texts, strict=True))
 
 
+def _are_words(before: str, after: str) -> bool:
+    """Return whether two characters that a code parts are of words with spaces between them."""
+    return all(unicodedata.category(sign)[0] in "LMN" and not is_spaceless(sign) for sign in (before, after))
+
+
 class _Units:
     """The texts of each unit by language: tu holds tuv, each of them a seg, whose text runs through other elements."""
 
@@ -131,6 +145,8 @@ class _Units:
         self._parts: list[str] | None = None  # of the text of this tuv, once its seg has begun
         self._seg = 0  # length of the path of the seg that is open, else 0
         self._codes = 0  # elements open that hold code
+        self._code = ""  # the begin of the outermost of them
+        self._parted = False  # whether a code ended here that parts words
 
     @property
     def in_unit(self) -> bool:
@@ -166,22 +182,31 @@ class _Units:
         if len(self._path) > _DEEPEST:
             raise FileFault(self._file, UNREADABLE, f"not a readable TMX file: more than {_DEEPEST} nested tags")
         if self._seg:
-            self._codes += name in _CODES
+            if name in _CODES:
+                self._code = self._code if self._codes else ""
+                self._codes += 1
         elif name == "tu":
             self._unit, self._is_bad = {}, False
         elif name == "tuv" and above == "tu":
             self._lang, self._parts = attributes.get(_XML_LANG) or attributes.get("lang"), None
         elif name == "seg" and above == "tuv" and self._parts is None:
-            self._seg, self._parts = len(self._path), []
+            self._seg, self._parts, self._parted = len(self._path), [], False
 
     def _text(self, text: str) -> None:
-        if self._seg and not self._codes and self._parts is not None:
+        if self._codes:
+            self._code = (self._code + text)[:_CODE_LETTERS]
+        elif self._seg and self._parts is not None:
+            if self._parted and self._parts and _are_words(self._parts[-1][-1], text[0]):
+                text = f" {text}"
             self._parts.append(text)
+            self._parted = False
 
     def _end(self, tag: str) -> None:
         name = self._path.pop()
         if self._seg:
-            self._codes -= name in _CODES
+            if name in _CODES:
+                self._codes -= 1
+                self._parted |= not self._codes and (name not in _PAIRED or not _LOOKS.match(self._code))
             if len(self._path) < self._seg:
                 self._seg = 0
         elif name == "tuv" and self._path and self._path[-1] == "tu":

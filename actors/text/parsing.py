@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,8 +12,10 @@ from pydantic import Field
 
 from gristmill.actors.sources.reading import read_json
 from gristmill.actors.sources.text import PAIR_SIDES, listed, split_line
-from gristmill.models.normalise import base_language, is_language, normalise, words
+from gristmill.models.normalise import length_in_words, normalise, words
 from gristmill.models.text import minhash
+from gristmill.models.text.displayed import as_displayed, unescaped, without_formats
+from gristmill.models.text.identify import is_written_in
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import PAIR_FIELDS, TEXT_FIELDS
@@ -32,18 +33,8 @@ Formats = Literal["keep", "remove", "reject"]
 KEY = pa.field("key", pa.int64())  # equal where the words of all sides are equal
 SIGNATURE = pa.field("signature", pa.binary(2 * minhash.NUMBERS))  # 64 uint16
 
-_SPACELESS = frozenset({"zh", "ja", "th", "lo", "km", "my"})  # written without spaces between words
 _SLACK = 2  # words by which short texts may differ beyond the ratio
 _LETTERS = 12  # maximum letters per word, on average
-_TAG = re.compile(r"<[!/]?[A-Za-z][^<>]*>|&(?:#\d+|#x[0-9A-Fa-f]+|[A-Za-z]+);")
-_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
-_APPENDED = re.compile(r"\s*\([&_~]\w\)")  # an accelerator after a text that lacks its letter: "फ़ाइल (&F)"
-_BEFORE = re.compile(r"[&~](?=\w)")
-_UNDERLINE = re.compile(r"_(?=[^\W_])")
-_FORMAT = re.compile(
-    r"%%|%(?:\(\w+\))?(?:\d+\$)?[-+0#]*(?:\d+|\*)?(?:\.\d+)?(?:hh|h|ll|l|L|z|j|t)?[diouxXeEfFgGaAcsSpnL@]"
-    r"|%L?\d+|\$\{\w+\}|\{\w*\}|\$\(\w+\)"
-)
 
 
 class CleaningSettings(Settings):
@@ -52,12 +43,15 @@ class CleaningSettings(Settings):
     max_words: int = Field(100, ge=1)
     """Maximum words of a side."""
     least_script: float = Field(0.5, ge=0, le=1)
-    """The least share of a text's letters in a script of its language."""
+    """The least share of a text's letters in a script of its language, names left out."""
+    language_odds: float | None = Field(10, gt=1)
+    """How many times as likely another language of the same script must be for a text to be rejected; ``null``:
+    languages of one script are not told apart."""
     interface: bool | None = None
     """Whether text is from user interfaces, whose markup and accelerators are removed; ``null``: only in gettext
     catalogues."""
     formats: Formats = "remove"
-    """The treatment of printf formats (``%s``, ``{name}``) in such text."""
+    """The treatment of formats (``%s``, ``{0:.2f}``) in such text; of ICU plurals, ``remove`` leaves the last form."""
     label_source: str = "gold"
     """The ``label_source`` of each record."""
 
@@ -66,7 +60,8 @@ class PairCleaningSettings(CleaningSettings):
     """Cleaning and rejection of pairs."""
 
     max_ratio: float = Field(3.0, ge=1)
-    """Maximum words of the longer side per word of the shorter one; two more are allowed."""
+    """Maximum words of the longer side per word of the shorter one; two more are allowed. Text that is written without
+    spaces counts by its characters."""
 
 
 class TextParsingSettings(PairCleaningSettings):
@@ -92,7 +87,7 @@ class ParseText(Actor):
     """
 
     name = "parse"
-    version = 3  # quotes of CSV, and missing fields
+    version = 4  # joiners, languages of one script, names, lengths without spaces, formats
     batch = BatchLimits(512)
     settings: TextParsingSettings
 
@@ -135,8 +130,10 @@ class ParseText(Actor):
     def _record(self, row: Mapping[str, Any]) -> dict[str, Any]:
         interface = row["format"] == "gettext" if self.settings.interface is None else self.settings.interface
         texts = []
-        for text in self._texts(row):
-            texts.append(normalise(self._cleaned(text) if interface else text))
+        for text, lang in zip(self._texts(row), self._langs, strict=True):
+            if row["format"] == "moses":
+                text = unescaped(text)
+            texts.append(normalise(self._cleaned(text) if interface else text, lang))
         found = [words(text, lang) for text, lang in zip(texts, self._langs, strict=True)]
         self._judge(texts, found)
         joined = [" ".join(each) for each in found]
@@ -186,31 +183,29 @@ class ParseText(Actor):
 
     def _cleaned(self, text: str) -> str:
         """Return a user interface's text as displayed."""
-        if self.settings.formats == "reject" and _FORMAT.search(text):
+        bare = without_formats(text)
+        if self.settings.formats == "reject" and bare != text:
             raise RejectRecord(HAS_FORMATS)
-        text = _TAG.sub(lambda found: _ENTITIES.get(found[0].lower(), " "), text)
-        text = _UNDERLINE.sub("", _BEFORE.sub("", _APPENDED.sub("", text)))
-        text = text.replace("\\n", " ").replace("\\t", " ").replace("\\'", "'").replace('\\"', '"')
-        return _FORMAT.sub(" ", text) if self.settings.formats == "remove" else text
+        return as_displayed(bare if self.settings.formats == "remove" else text)
 
     def _judge(self, texts: Sequence[str], found: Sequence[Sequence[str]]) -> None:
         """Reject text that is not in its language, or not a translation of the other side."""
         most = self.settings.max_words
-        for side, text, own in zip(self._sides, texts, found, strict=True):
-            if not own:
+        sizes = [length_in_words(own) for own in found]
+        for side, text, size in zip(self._sides, texts, sizes, strict=True):
+            if not size:
                 raise RejectRecord(f"{side}: empty")
-            if len(own) > most or len(text) > _LETTERS * most:
+            if size > most or len(text) > _LETTERS * most:
                 raise RejectRecord(f"{side}: too long")
         if len(found) > 1 and found[0] == found[1]:
             raise RejectRecord(EQUAL_SIDES)
-        for side, text, lang in zip(self._sides, texts, self._langs, strict=True):
-            if not is_language(text, lang, self.settings.least_script):
+        least, odds = self.settings.least_script, self.settings.language_odds
+        for place, (side, text, lang) in enumerate(zip(self._sides, texts, self._langs, strict=True)):
+            beside = [word for other, some in enumerate(found) if other != place for word in some]
+            if not is_written_in(text, lang, least, odds, beside):
                 raise RejectRecord(f"{side}: wrong language")
-        if len(found) > 1:
-            spaceless = any(base_language(lang) in _SPACELESS for lang in self._langs)
-            sizes = sorted(map(len, texts if spaceless else found))
-            if sizes[1] > self.settings.max_ratio * sizes[0] + _SLACK:
-                raise RejectRecord(LENGTH_RATIO)
+        if max(sizes) > self.settings.max_ratio * min(sizes) + _SLACK:
+            raise RejectRecord(LENGTH_RATIO)
 
 
 def key_of(texts: Sequence[str]) -> int:

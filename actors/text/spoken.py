@@ -26,6 +26,7 @@ class Spoken(Actor):
     """Rewrites text columns in spoken form; a record with a column that has no word left is rejected."""
 
     name = "spoken"
+    version = 2  # joiners, zero-width spaces and apostrophes
     batch = BatchLimits(1024)
     settings: SpokenSettings
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from gristmill.models.normalise import base_language, is_known, letters_of
+from gristmill.models.languages import base_language, is_known, letters_of
 from gristmill.models.text.translator import CONFIG, PICKLED, WEIGHTS, load_translator, to_ctranslate2
 from gristmill.models.text.translator_units import (
     DESCRIPTION,

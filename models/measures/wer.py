@@ -1,4 +1,4 @@
-"""Word error rate: alignment with substitutions, deletions and insertions, and named text normalisers.
+"""Word and character error rates: alignment with substitutions, deletions and insertions, and named text normalisers.
 
 The alignment has the fewest errors, and of those the fewest substitutions (the most correct words), so that the
 three counts are a property of the two texts and not of the way a program breaks ties. The same functions give
@@ -11,9 +11,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from gristmill.models.normalise import JOINERS, plain_apostrophes
+from gristmill.models.normalise import normalise as composed
 from gristmill.shards.errors import UserError
 
 CORRECT, SUBSTITUTED, DELETED, INSERTED = "C", "S", "D", "I"
@@ -29,8 +32,8 @@ def _plain(text: str) -> str:
 
 def _basic(text: str) -> str:
     """NFKC, lower case, punctuation to spaces; an apostrophe inside a word stays."""
-    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
-    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    text = unicodedata.normalize("NFKC", plain_apostrophes(composed(text))).casefold()
+    kept = "".join(c if c == "'" or c in JOINERS or unicodedata.category(c)[0] in "LMN" else " " for c in text)
     return " ".join(stripped for word in kept.split() if (stripped := word.strip("'")))
 
 
@@ -120,6 +123,48 @@ def _align_table(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
     return "".join(reversed(letters))
 
 
+def distance(reference: str, hypothesis: str) -> int:
+    """Return the fewest edits of one character each that turn one text into the other.
+
+    By the bit vectors of Myers (JACM 1999), as simplified by Hyyrö (2001): a step for each character of the hypothesis.
+
+    Example:
+        >>> distance("打开客厅的灯", "打开卧室的灯"), distance("", "ab")
+        (2, 2)
+    """
+    if not reference or not hypothesis:
+        return len(reference) + len(hypothesis)
+    places: dict[str, int] = {}
+    for place, character in enumerate(reference):
+        places[character] = places.get(character, 0) | 1 << place
+    all_ones, last = (1 << len(reference)) - 1, 1 << (len(reference) - 1)
+    up, down, found = (
+        all_ones,
+        0,
+        len(reference),
+    )  # bits: whether a row's distance is one above, or below, the row before
+    for character in hypothesis:
+        equal = places.get(character, 0)
+        diagonal = (((equal & up) + up) ^ up) | equal | down
+        right, left = down | ~(diagonal | up), up & diagonal
+        found += bool(right & last) - bool(left & last)
+        right, left = right << 1 | 1, left << 1
+        up, down = (left | ~(diagonal | right)) & all_ones, right & diagonal & all_ones
+    return found
+
+
+@dataclass(frozen=True)
+class CharacterErrors:
+    """The character errors of one system on one test set, without spaces: the measure of languages without words."""
+
+    errors: np.ndarray  # (utterances,) int64
+    words: np.ndarray  # (utterances,) int64, characters of the reference: what the errors are divided by
+    speakers: tuple[str, ...]  # (utterances,)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
 @dataclass(frozen=True)
 class WerResult:
     """The errors of one system on one test set, one entry per utterance, in the order given."""
@@ -130,6 +175,7 @@ class WerResult:
     words: np.ndarray  # (utterances,) int64, words of the reference
     speakers: tuple[str, ...]  # (utterances,); an utterance without one is its own speaker
     alignments: tuple[str, ...]  # (utterances,) letters of :func:`align`
+    texts: tuple[tuple[str, str], ...] = ()  # (utterances,) reference and hypothesis, normalised
 
     @property
     def errors(self) -> np.ndarray:
@@ -140,6 +186,18 @@ class WerResult:
     def wer(self) -> float:
         """All errors over all reference words: a fraction, which may exceed 1."""
         return float(self.errors.sum() / self.words.sum())
+
+    @cached_property
+    def characters(self) -> CharacterErrors:
+        """The errors of the same texts in characters (code points, marks among them); spaces are none."""
+        pairs = [(reference.replace(" ", ""), hypothesis.replace(" ", "")) for reference, hypothesis in self.texts]
+        errors = np.array([distance(*pair) for pair in pairs], np.int64)
+        return CharacterErrors(errors, np.array([len(pair[0]) for pair in pairs], np.int64), self.speakers)
+
+    @property
+    def cer(self) -> float:
+        """All character errors over all reference characters, a fraction."""
+        return float(self.characters.errors.sum() / self.characters.words.sum())
 
     def __len__(self) -> int:
         return len(self.words)
@@ -161,13 +219,16 @@ def score(
         >>> result = score(["turn on the lights", "stop"], ["Turn on lights!", "please stop"])
         >>> round(result.wer, 2), result.deletions.tolist(), result.insertions.tolist()
         (0.4, [1, 0], [0, 1])
+        >>> score(["打开客厅的灯"], ["打开卧室的灯"]).cer
+        0.3333333333333333
     """
     if len(references) != len(hypotheses) or (speakers is not None and len(speakers) != len(references)):
         counts = f"{len(references)} references, {len(hypotheses)} hypotheses"
         raise UserError(f"scoring: {counts}: expected one hypothesis (and speaker) per reference")
     clean = normaliser(normalise)
-    words = [clean(text).split() for text in references]
-    letters = tuple(align(ref, clean(hyp).split()) for ref, hyp in zip(words, hypotheses, strict=True))
+    texts = tuple((clean(reference), clean(given)) for reference, given in zip(references, hypotheses, strict=True))
+    words = [reference.split() for reference, _ in texts]
+    letters = tuple(align(ref, given.split()) for ref, (_, given) in zip(words, texts, strict=True))
     lengths = np.array([len(w) for w in words], np.int64)
     if not lengths.sum():
         raise UserError(f"scoring: no reference word in {len(references)} records after {normalise!r}")
@@ -179,4 +240,4 @@ def score(
         str(name) if name is not None else f"\x00{i}"
         for i, name in enumerate(speakers if speakers is not None else [None] * len(words))
     )
-    return WerResult(count(SUBSTITUTED), count(DELETED), count(INSERTED), lengths, named, letters)
+    return WerResult(count(SUBSTITUTED), count(DELETED), count(INSERTED), lengths, named, letters, texts)

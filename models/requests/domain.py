@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 import numpy as np
 from pydantic import PositiveFloat
 
+from gristmill.models.normalise import joined
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
@@ -202,7 +203,7 @@ def from_iob(tokens: Sequence[str], tags: Sequence[str]) -> tuple[Slot, ...]:
     for place, tag in enumerate([*tags, OUTSIDE]):
         kind, _, now = tag.partition("-")
         if name and (kind != "I" or now != name):
-            slots.append(Slot(name, " ".join(tokens[start:place]), start, place))
+            slots.append(Slot(name, joined(tokens[start:place]), start, place))
             name = ""
         if not name and now:
             name, start = now, place

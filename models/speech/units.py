@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from gristmill.models.normalise import JOINERS, plain_apostrophes
+from gristmill.models.normalise import normalise as composed
 from gristmill.models.pieces import fit_pieces
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings, Size
@@ -96,10 +98,10 @@ class Units:
 def normalise(text: str) -> str:
     """Return a text as the units spell it: lower-case letters with their marks, digits, apostrophes, single spaces."""
     kept: list[str] = []
-    for c in unicodedata.normalize("NFC", text).lower().replace("’", "'"):
+    for c in unicodedata.normalize("NFC", plain_apostrophes(composed(text)).lower()):
         # Many scripts write vowels as marks, which belong to the letter before them; one on punctuation goes with it.
-        mark = unicodedata.category(c)[0] == "M" and kept and kept[-1] != " "
-        kept.append(c if mark or c.isalnum() or c == "'" else " ")
+        inner = (unicodedata.category(c)[0] == "M" or c in JOINERS) and kept and kept[-1] != " "
+        kept.append(c if inner or c.isalnum() or c == "'" else " ")
     return " ".join("".join(kept).split())
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from gristmill.models.normalise import is_language, normalise
+from gristmill.models.languages import is_language
+from gristmill.models.normalise import normalise
 
 MARKS = tuple(f"<v{number}>" for number in range(10))
 _MARK = re.compile(r"<v\d>")
@@ -218,6 +219,6 @@ def _key(value: str) -> str:
 
 def _finder(values: Iterable[str]) -> re.Pattern[str]:
     # re does not count vowel signs as word characters, so a word ends where none of these follows.
-    inside = r"[\w\u0300-\u036f\u0900-\u0963\u0966-\u0dff]"
+    inside = r"[\w\u0300-\u036f\u0900-\u0963\u0966-\u0dff\u200c\u200d]"
     longest = sorted(values, key=lambda value: (-len(value), value))
     return re.compile(rf"(?<!{inside})(?:{'|'.join(map(re.escape, longest))})(?!{inside})", re.IGNORECASE)

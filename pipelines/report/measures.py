@@ -83,6 +83,7 @@ class Measure:
 
 # Recognition.
 WER = Measure("wer", "WER", PERCENT, 1, counts="errors", interval=True)
+CER = Measure("cer", "CER", PERCENT, 1, counts="errors", interval=True)
 PER = Measure("per", "PER", PERCENT, 1, counts="errors", interval=True)
 SUBSTITUTIONS = Measure("substitutions", "Sub.", PERCENT, 1)
 DELETIONS = Measure("deletions", "Del.", PERCENT, 1)

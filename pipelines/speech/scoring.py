@@ -14,7 +14,7 @@ from gristmill.models.measures.significance import wer_interval
 from gristmill.models.measures.wer import WerResult, score
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
-from gristmill.pipelines.report.measures import DELETIONS, INSERTIONS, MAPSSWE, SUBSTITUTIONS, Measure
+from gristmill.pipelines.report.measures import CER, DELETIONS, INSERTIONS, MAPSSWE, SUBSTITUTIONS, WER, Measure
 from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, ExampleTexts, Grid, Spectrogram
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
@@ -39,7 +39,8 @@ LABELS = {
 
 def measures(main: Measure) -> list[Measure]:
     """Return the metrics of the report, an error rate first."""
-    return [main, SUBSTITUTIONS, DELETIONS, INSERTIONS, main.relative(), MAPSSWE]
+    beside = [CER] if main == WER else []
+    return [main, *beside, SUBSTITUTIONS, DELETIONS, INSERTIONS, main.relative(), MAPSSWE]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from gristmill.actors.text.language_model import FILE
 from gristmill.actors.text.ngram_mixer import WEIGHTS
 from gristmill.pipelines.evaluation import evaluate
-from gristmill.pipelines.report.measures import BLEU, CHRF, OOV, PERPLEXITY, WER
+from gristmill.pipelines.report.measures import BLEU, CER, CHRF, OOV, PERPLEXITY, WER
 from gristmill.pipelines.report.report import FilterFlow, MetricRow, Report, TestSet
 from gristmill.pipelines.text import scores, selection
 from gristmill.pipelines.text.systems import Key, Translated
@@ -21,7 +21,7 @@ from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 
 FOLDER = "language_models"  # below OUT
-MEASURES = [PERPLEXITY, OOV, WER, CHRF, BLEU, PERPLEXITY.relative()]
+MEASURES = [PERPLEXITY, OOV, WER, CER, CHRF, BLEU, PERPLEXITY.relative()]
 LABELS = {
     "in_domain": "In-domain only",
     "raw": "Raw translations",
@@ -102,8 +102,8 @@ def make_report(
         notes=[
             "Perplexity is over one closed vocabulary for all models; OOV is the share of test words that none of a "
             "system's texts contains.",
-            "Word error rates are of n-best lists of a confusion channel, rescored with each model; its weight is "
-            "tuned on development lists.",
+            "Word and character error rates are of n-best lists of a confusion channel, rescored with each model; its "
+            "weight is tuned on development lists. Characters are counted without spaces.",
             *(f"{metric.upper()}: {signature}" for metric, signature in signatures.items()),
             *_tuned(translated, models),
         ],

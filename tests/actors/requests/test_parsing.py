@@ -12,6 +12,7 @@ import pytest
 from gristmill.actors.requests.parsing import ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import LISTED, list_requests
 from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.normalise import joined
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
@@ -32,7 +33,7 @@ def parse(*records: dict, **settings: object) -> list[dict]:
     for row in out.to_pylist():
         assert [slot["start"] for slot in row["slots"] or []] == sorted(slot["start"] for slot in row["slots"] or [])
         for slot in row["slots"] or []:
-            assert slot["value"] == " ".join(row["tokens"][slot["start"] : slot["end"]])
+            assert slot["value"] == joined(row["tokens"][slot["start"] : slot["end"]])
     return out.to_pylist()
 
 
@@ -122,6 +123,109 @@ def test_own_schema() -> None:
     assert spans(rows[1]) == [("where", "at home", 2, 4)]
     assert (rows[1]["volume"], rows[1]["device"]) == (None, None)
     assert spans(rows[2]) == [("a", "rome", 1, 2), ("b", "rome", 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "tokens"),
+    [
+        ("play blue river.", "blue river", ["play", "[blue", "river]", "."]),
+        ('play "blue river", please', "blue river", ["play", '"', "[blue", "river]", '",', "please"]),
+        ("play 'blue river'", "blue river", ["play", "'", "[blue", "river]", "'"]),
+        ("blue river's cover", "blue river", ["[blue", "river]", "'s", "cover"]),
+        ("at 6 a.m. now", "6 a.m.", ["at", "[6", "a.m.]", "now"]),
+        ("rivers of river", "river", ["rivers", "of", "[river]"]),
+        ("play (river) river", "river", ["play", "(river)", "[river]"]),  # a word of its own comes first
+        ("  play   blue\u00a0 river ", "blue  river", ["play", "[blue", "river]"]),
+        ("play cafe\u0301", "caf\u00e9", ["play", "[café]"]),
+        ("play caf\u00e9", "cafe\u0301", ["play", "[café]"]),
+        ("क्\u200dष चलाओ", "क्ष", ["[क्ष]", "चलाओ"]),
+        ("关闭客厅的灯", "客厅", ["关", "闭", "[客", "厅]", "的", "灯"]),
+        ("เปิดไฟในห้อง", "ไฟ", ["เ", "ปิ", "ด", "[ไ", "ฟ]", "ใ", "น", "ห้", "อ", "ง"]),
+    ],
+)
+def test_slots_are_found_in_texts_as_people_write_them(text: str, value: str, tokens: list[str]) -> None:
+    row = parse(own(text=text, slots=[{"name": "title", "value": value}]))[0]
+    ((_, found, start, end),) = spans(row)
+    marked = list(row["tokens"])
+    marked[start] = f"[{marked[start]}"
+    marked[end - 1] += "]"
+    assert marked == tokens
+    assert found in row["text"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("playing rivers", "river"), ("caf\u0301es", "caf"), ("می\u200cخواهم", "می")]
+)
+def test_a_part_of_a_word_is_no_value(text: str, value: str) -> None:
+    row = parse(own(text=text, slots=[{"name": "title", "value": value}]))[0]
+    assert row["reject_reason"] == A + "slot value is not in the text"
+
+
+def test_entities_stand_for_slots() -> None:
+    rows = parse(
+        own(entities=[{"name": "who", "value": "mom"}]),
+        own(
+            entities=[{"entity": "who", "value": "mom", "start": 5, "end": 8}]
+        ),  # in letters, as Rasa and spaCy have it
+        own(entities=[{"label": "who", "start": 5, "end": 8}]),
+        own(text="call  mom", entities=[{"label": "who", "start": 6, "end": 9, "value": "mom"}]),
+        own(slots=[], entities=[{"name": "who", "value": "mom", "start": 1, "end": 2}]),
+        own(
+            slots=[{"name": "place", "value": "home", "start": 3, "end": 4}], entities=[{"name": "who", "value": "mom"}]
+        ),
+        own(slots=[{"name": "place", "value": "home", "start": 12, "end": 16}]),
+        own(tokens=["call", "mom"], text="call mom", entities=[{"name": "who", "value": "mom"}]),
+    )
+    assert [spans(row) for row in rows] == [[("who", "mom", 1, 2)]] * 5 + [[("place", "home", 3, 4)]] * 2 + [
+        [("who", "mom", 1, 2)]
+    ]
+    wrong = parse(own(entities=[{"label": "who", "start": 6, "end": 9}]))[0]
+    assert wrong["reject_reason"] == A + "slot value is not in the text"
+
+
+def test_a_corpus_of_chinese() -> None:
+    massive = {"annot_utt": "打开[room : 客厅]的灯", "locale": "zh-CN", "scenario": "iot", "intent": "iot_hue_lighton"}
+    row = parse({"format": "massive", "raw": json.dumps(massive)})[0]
+    assert (row["text"], row["tokens"]) == ("打开客厅的灯", list("打开客厅的灯"))
+    assert spans(row) == [("room", "客厅", 2, 4)]
+
+
+def test_hwu64_as_published() -> None:
+    header = "userid;answerid;scenario;intent;status;answer_annotation;notes"
+    rows = parse(
+        *(
+            {"format": "hwu64", "header": header, "raw": f"1;2;alarm;set;{status};{annotation};null"}
+            for status, annotation in (
+                ("null", "wake me at [time : nine]"),
+                ("MOD", '"wake me,\nplease"'),
+                ("IRR_XL", "this is not about alarms"),
+                ("IRR_XR", "null"),
+                ("IRR", "x"),
+                ("null", "null"),
+            )
+        )
+    )
+    assert [row["reject_reason"] for row in rows] == [None, None, *["marked as irrelevant"] * 3, A + "no text"]
+    assert spans(rows[0]) == [("time", "nine", 3, 4)]
+    assert rows[1]["text"] == "wake me, please"
+
+
+def test_topv2() -> None:
+    raw = "alarm\twake me at nine\t[IN:CREATE_ALARM wake me [SL:DATE_TIME at nine ] ]"
+    row = parse({"format": "top", "header": "domain\tutterance\tsemantic_parse", "raw": raw})[0]
+    assert spans(row) == [("DATE_TIME", "at nine", 2, 4)]
+    assert (row["domain"], row["intent"], row["text"]) == ("alarm", "CREATE_ALARM", "wake me at nine")
+
+
+def test_a_context_that_is_not_a_number_is_missing() -> None:
+    rows = parse(
+        *(
+            {"format": "jsonl", "raw": own()["raw"][:-1] + f', "hour": {hour}, "tv": {hour}}}'}
+            for hour in ("NaN", "null", '""', "9")
+        ),
+        context={"hour": "number", "tv": "string"},
+    )
+    assert [(row["hour"], row["tv"]) for row in rows] == [(None, None)] * 3 + [(9.0, "9")]
 
 
 A = "annotation: "

@@ -67,6 +67,16 @@ def test_each_format_is_detected_from_its_content(tmp_path: Path) -> None:
     assert [row["id"] for row in listed(f"{tmp_path}/*/*.csv")] == ["c/hwu/alarm.csv#2", "c/hwu/alarm.csv#3"]
 
 
+def test_published_tables(tmp_path: Path) -> None:
+    write(tmp_path, alarm_tsv="domain\tutterance\tsemantic_parse\nalarm\tstop\t[IN:STOP stop ]\n")
+    write(tmp_path, nlu_csv='scenario;answer_annotation;notes\nalarm;"stop;\nplease";"x\n"\n"y;stop;z\n')
+    assert [(row["id"], row["format"], row["raw"]) for row in listed(tmp_path)] == [
+        ("c/alarm.tsv#2", "top", "alarm\tstop\t[IN:STOP stop ]"),
+        ("c/nlu.csv#2", "hwu64", 'alarm;"stop;\nplease";"x\n"'),
+        ("c/nlu.csv#5", "hwu64", '"y;stop;z'),
+    ]
+
+
 def test_rows_come_in_tables_and_have_their_part(tmp_path: Path) -> None:
     write(tmp_path, a_jsonl=lines(*(OWN | {"id": n} for n in range(5))))
     tables = list(list_requests(str(tmp_path), "c", part="test", rows=2))

@@ -95,6 +95,30 @@ def test_tables(tmp_path: Path) -> None:
     assert pairs(write(tmp_path / "bytes.tsv", b"x\t\xe9\ny\tz\n"))[0]["problem"] == "not UTF-8"
 
 
+def test_quoted_records_of_csv_run_over_lines(tmp_path: Path) -> None:
+    text = (
+        'source,target\r\n"one,\r\n\r\nthen ""two""","एक,\r\nदो"\r\n5" lamp,दीपक\n"open,क\n\nx,ख\n3" lamp,ग\n"a\nb",घ\n'
+    )
+    found = pairs(write(tmp_path / "a.csv", text))
+    assert [(int(row["id"].partition("#")[2]), row["raw"]) for row in found] == [
+        (2, '"one,\r\n\r\nthen ""two""","एक,\r\nदो"'),
+        (6, '5" lamp,दीपक'),  # quotes that are not closed cost their own lines
+        (7, '"open,क'),
+        (9, "x,ख"),
+        (10, '3" lamp,ग'),
+        (11, '"a\nb",घ'),
+    ]
+    # In TSV quotes are letters.
+    assert [row["raw"] for row in pairs(write(tmp_path / "a.tsv", '"x\tक\ny"\tख\n'))] == ['"x\tक', 'y"\tख']
+
+
+def test_an_open_quote_is_looked_for_in_few_lines(tmp_path: Path) -> None:
+    far = 'en,hi\n"never closed,क\n' + "x,ख\n" * 1500 + '"a\nb",ग\n'
+    found = pairs(write(tmp_path / "a.csv", far))
+    assert len(found) == 1502
+    assert [found[0]["raw"], found[-1]["raw"]] == ['"never closed,क', '"a\nb",ग']
+
+
 def test_pairs_of_files(tmp_path: Path) -> None:
     write(tmp_path / "d/train.en", "one\n\nthree\u2028still three\n")
     packed = gzip.compress("एक\nदो\nतीन".encode())
@@ -129,6 +153,57 @@ def test_translation_memories(tmp_path: Path) -> None:
     assert sides(found) == [("Press OK now!", "अभी OK दबाएँ"), (None, None)]
     assert [row["problem"] for row in found] == [None, "no text of the language"]
     assert texts(tmp_path / "a.tmx")[0]["text"] == "अभी OK दबाएँ"
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("Turn on<ph x='1'>&lt;br/&gt;</ph>the light", "Turn on the light"),
+        ("Stop<it pos='begin'>\\n</it>play<ut>x</ut>it", "Stop play it"),
+        ("one<bpt i='1'>&lt;p&gt;</bpt>two<ept i='1'>&lt;/p&gt;</ept>three", "one two three"),
+        ("<bpt i='1'>&lt;u&gt;</bpt>F<ept i='1'>&lt;/u&gt;</ept>ile <hi>o<hi>p</hi></hi>en", "File open"),
+        ("<bpt i='1'>{\\b </bpt>B<ept i='1'>}</ept>old<bpt i='2'/>er<ept i='2'/>", "Bolder"),
+        ("Go <ph>&lt;img alt='<sub>the <ph>x</ph> map</sub>'/&gt;</ph>home<ph/>.", "Go home."),
+        ("打开<ph/>灯", "打开灯"),
+        ("बत्ती<ph/>जलाओ", "बत्ती जलाओ"),
+    ],
+)
+def test_inline_codes_part_words(tmp_path: Path, code: str, text: str) -> None:
+    tuv = "".join(f"<tuv xml:lang='{lang}'><seg>{code}</seg></tuv>" for lang in ("en", "hi"))
+    found = pairs(write(tmp_path / "a.tmx", f"<tmx><body><tu>{tuv}</tu></body></tmx>"))
+    assert sides(found) == [(text, text)]
+
+
+def norwegian(url: object, lang: str) -> list[dict]:
+    return rows(url, Wanted(PAIR_SIDES, ("en", lang), (None, None)))
+
+
+def test_languages_by_name_and_by_old_tags(tmp_path: Path) -> None:
+    pytest.importorskip("polib")
+    po = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\nLanguage: {}\\n"\n\nmsgid "Open"\nmsgstr "x"\n'
+    for name in ("Hindi", "hindi", "Marathi", "Klingon"):
+        write(tmp_path / f"po/{name}.po", po.format(name))
+    found = {row["id"]: (row["problem"], row["raw"]) for row in pairs(tmp_path / "po")}
+    assert found.keys() == {"c/Hindi.po#1", "c/hindi.po#1", "c/Klingon.po"}, "Marathi is another language"
+    problem, said = found["c/Klingon.po"]
+    assert problem == "other language"
+    assert said.endswith("a catalogue of 'Klingon'; expected 'hi', or the tag of another language")
+    write(tmp_path / "nb.po", po.format("nb"))
+    write(
+        tmp_path / "no.tmx",
+        "<tmx><body><tu><tuv lang='en'><seg>a</seg></tuv><tuv lang='no'><seg>b</seg></tuv></tu></body></tmx>",
+    )
+    write(tmp_path / "m.en", "a\n")
+    write(tmp_path / "m.nb", "b\n")
+    write(tmp_path / "t.csv", "nb,en\nb,a\n")
+    for lang in ("nb", "no"):
+        assert sides(norwegian(tmp_path / "nb.po", lang)) == [("Open", "x")]
+        assert sides(norwegian(tmp_path / "no.tmx", lang)) == [("a", "b")]
+        assert sides(norwegian(tmp_path / "m", lang)) == [("a", "b")]
+        assert sides(norwegian(tmp_path / "m.en", lang)) == [("a", "b")]
+        assert norwegian(tmp_path / "t.csv", lang)[0]["places"] == [1, 0]
+    with pytest.raises(UserError, match="a catalogue of 'nb'; expected 'nn'"):
+        norwegian(tmp_path / "nb.po", "nn")
 
 
 def test_catalogues(tmp_path: Path) -> None:

@@ -86,11 +86,9 @@ def test_reasons() -> None:
     assert reason("यह", "एक") == "source: wrong language"
     assert reason("one", "ein Wort") == "target: wrong language"
     assert reason("Open HTML", "HTML को खोलें") is None
-    assert reason("Open HTML", "HTML खो", least_script=0.6) == "target: wrong language"
+    assert reason("Open it", "html खो", least_script=0.6) == "target: wrong language"
     assert reason("one two three four five six", "एक") == parsing.LENGTH_RATIO
     assert reason("one two three four five", "एक") is None
-    assert parse(pair("你好吗", "how are you now"), langs=("zh", "en"))[0]["reject_reason"] == parsing.LENGTH_RATIO
-    assert parse(pair("你好吗", "how are you now"), langs=("zh", "en"), max_ratio=5)[0]["reject_reason"] is None
     assert parse(pair("ein", "zwei"), langs=("xx", "yy"))[0]["reject_reason"] is None
 
 
@@ -100,7 +98,7 @@ def test_reasons() -> None:
         (("&Open File...", "फ़ाइल खोलें (&O)..."), ("Open File...", "फ़ाइल खोलें...")),
         (("_Close", "बंद करें (_C)"), ("Close", "बंद करें")),
         (("~Table", "सारणी"), ("Table", "सारणी")),
-        (("R&D &amp; <b>more</b>&nbsp;%1$s", "और भी <br/>%s"), ("RD & more", "और भी")),
+        (("R&D &amp; <b>more</b>&nbsp;%1$s", "और भी <br/>%s"), ("R&D & more", "और भी")),
         (
             ("Say \\'hi\\'\\nto %(name)s, {count} times, 100%", "%1 को कहो 100%"),
             ("Say 'hi' to , times, 100%", "को कहो 100%"),
@@ -119,3 +117,57 @@ def test_formats() -> None:
     assert sides(parse(given, formats="keep")[0]) == ("%d files", "%d फ़ाइलें")
     assert sides(parse(given)[0]) == ("files", "फ़ाइलें")
     assert parse(given, formats="reject")[0]["reject_reason"] == parsing.HAS_FORMATS
+
+
+@pytest.mark.parametrize(
+    ("lang", "source", "target"),
+    [
+        ("zh", "how long does it take to drive to the airport", "开车去机场要多久"),
+        ("zh", "turn on the light", "打开灯"),
+        ("zh", "open YouTube please", "请打开 YouTube"),
+        ("ja", "set an alarm for seven in the morning", "朝七時に目覚ましをかけて"),
+        ("th", "turn off the lights in the living room", "ปิดไฟในห้องนั่งเล่น"),
+        ("km", "close the door", "បិទ\u200bទ្វារ"),
+        ("fa", "I want it now", "می\u200cخواهم آن را"),
+        ("de", "open the browser", "Öffne den Browser"),
+        ("hi", "open YouTube", "YouTube खोलो"),
+        ("hi", "open Google Chrome", "Google Chrome खोलें"),
+        ("hi", "7:30", "७:३०"),
+    ],
+)
+def test_good_pairs_of_many_languages_stay(lang: str, source: str, target: str) -> None:
+    row = parse(pair(source, target), langs=("en", lang))[0]
+    assert sides(row) == (source, target.replace("\u200b", " "))
+
+
+@pytest.mark.parametrize(
+    ("lang", "source", "target", "reason"),
+    [
+        ("zh", "turn on", "我们今天晚上要去机场接从北京来的朋友和他的家人", parsing.LENGTH_RATIO),
+        ("zh", "remind me to buy milk on the way home from work this evening", "买", parsing.LENGTH_RATIO),
+        ("zh", "one", "灯" * 400, "target: too long"),
+        ("zh", "turn on the light in the kitchen", "台所の電気をつけてください", "target: wrong language"),
+        ("de", "Close the old window now", "Please close that old window immediately", "target: wrong language"),
+        ("de", "This is a test of it", "Ceci est un essai de cela", "target: wrong language"),
+        ("hi", "turn on the light in the kitchen", "स्वयंपाकघरातील दिवा लाव आणि दार बंद कर", "target: wrong language"),
+        ("hi", "Mach das Licht in der Küche an", "रसोई की बत्ती जलाओ", "source: wrong language"),
+    ],
+)
+def test_bad_pairs_of_many_languages_go(lang: str, source: str, target: str, reason: str) -> None:
+    assert parse(pair(source, target), langs=("en", lang))[0]["reject_reason"] == reason
+
+
+def test_languages_of_one_script_are_not_told_apart_on_request() -> None:
+    given = pair("Close the old window now", "Please close that old window immediately")
+    assert parse(given, langs=("en", "de"), language_odds=None)[0]["reject_reason"] is None
+
+
+def test_lines_of_moses_are_joined_again_and_others_are_not() -> None:
+    given = pair("I don &apos;t know", "मैं नहीं जानता &quot;")
+    assert sides(parse({"format": "moses", **given})[0]) == ("I don't know", 'मैं नहीं जानता "')
+    assert sides(parse(given)[0]) == ("I don &apos;t know", "मैं नहीं जानता &quot;")
+
+
+def test_a_record_of_csv_over_lines_is_one_text() -> None:
+    row = {"format": "csv", "raw": '"Open the door,\r\nthen close it","दरवाज़ा खोलो,\nफिर बंद करो"', "places": [0, 1]}
+    assert sides(parse(row)[0]) == ("Open the door, then close it", "दरवाज़ा खोलो, फिर बंद करो")

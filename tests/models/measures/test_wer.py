@@ -85,3 +85,36 @@ def test_an_empty_reference_among_others_counts_its_insertions():
     result = wer.score(["", "a b"], ["x", "a b"])
     assert result.wer == pytest.approx(0.5)
     np.testing.assert_array_equal(result.insertions, [1, 0])
+
+
+def test_character_errors_against_jiwer():
+    references, hypotheses = zip(*_texts(200, seed=3), strict=True)
+    ours = wer.score(references, hypotheses, normalise="none")
+    whole = [[text.replace(" ", "") for text in texts] for texts in (references, hypotheses)]
+    assert ours.cer == pytest.approx(jiwer.cer(*whole))
+    assert ours.characters.words.tolist() == [len(text) for text in whole[0]]
+    assert ours.characters.speakers == ours.speakers
+
+
+def test_distance_of_long_and_empty_texts():
+    draw = random.Random(4)
+    for _ in range(100):
+        one, other = ("".join(draw.choices("abcd", k=draw.randint(0, 150))) for _ in range(2))
+        letters = wer.align(one, other)
+        assert wer.distance(one, other) == len(letters) - letters.count("C")
+    assert (wer.distance("", ""), wer.distance("a", ""), wer.distance("", "ab")) == (0, 1, 2)
+
+
+def test_chinese_has_a_measure():
+    result = wer.score(["打开客厅的灯。", "关灯"], ["打开 卧室 的灯", "关灯"])
+    assert result.cer == pytest.approx(2 / 8)
+    assert result.wer > 1
+
+
+@pytest.mark.parametrize("name", ["basic", "digits"])
+def test_zero_width_signs_and_apostrophes_make_no_error(name):
+    references = ["don\u2019t co\u00adoperate", "l\u00b4eau", "rock\u2018n\u2019roll", "می\u200cخواهم", "क्\u200dष"]
+    hypotheses = ["don't cooperate", "l'eau", "rock'n'roll", "می\u200cخواهم\ufeff", "क्ष"]
+    result = wer.score(references, hypotheses, normalise=name)
+    assert (result.errors.sum(), result.words.tolist()) == (0, [2, 1, 1, 1, 1])
+    assert wer.score(["می\u200cخواهم"], ["می خواهم"], normalise=name).wer == 2

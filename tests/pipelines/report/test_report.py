@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gristmill.models.measures.calibration import Bin
-from gristmill.models.measures.wer import WerResult
+from gristmill.models.measures.wer import WerResult, score
 from gristmill.pipelines.evaluation import describe_test_set, evaluate
 from gristmill.pipelines.report.document import to_json
 from gristmill.pipelines.report.html import to_html
@@ -168,6 +168,23 @@ def test_evaluate_makes_the_long_table(results):
     assert by_key["student", "noisy", "mapsswe_p", None].value == max(per_seed) < 0.05
     assert by_key["student", "noisy", "mapsswe_z", None].value < 0
     assert ("teacher", "noisy", "wer_relative", None) not in by_key
+
+
+def test_character_errors_are_beside_word_errors():
+    texts = ["打开客厅的灯", "关灯", "打开窗户"] * 10
+    runs = {
+        "teacher": {"noisy": {0: score(texts, ["打开卧室的灯"] * 30)}},
+        "student": {"noisy": {0: score(texts, texts)}},
+    }
+    rows = {(row.system, row.metric): row for row in evaluate(runs, baseline="teacher") if row.seed is None}
+    assert rows["teacher", "cer"].value == pytest.approx((2 + 5 + 4) / 12)
+    assert rows["teacher", "cer"].low <= rows["teacher", "cer"].value <= rows["teacher", "cer"].high
+    assert (rows["teacher", "cer"].n, rows["teacher", "wer"].n) == (120, 30)
+    assert rows["student", "cer"].value == 0
+    phones = evaluate(
+        {"teacher": {"noisy": {0: score(texts, texts, normalise="phones")}}}, measure=PER, baseline="teacher"
+    )
+    assert "cer" not in {row.metric for row in phones}, "phones are no characters"
 
 
 def test_evaluate_with_one_teacher_for_all_seeds_and_under_another_name(results):
