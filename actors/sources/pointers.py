@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
@@ -21,6 +22,8 @@ from gristmill.shards.store import FileInfo, filesystem, is_local
 # The reject reasons. They are counted, so they contain no details of a record.
 EMPTY = "empty"
 SILENT = "silent"
+NO_AUDIO = "no audio stream"  # of a video, or a container of other things
+SEVERAL_RECORDINGS = "several recordings in one file"  # one after the other, of other rates or with headers between
 TOO_LONG = "too long"
 TOO_SHORT = "too short"
 OVERSIZED = "file far larger than its audio"
@@ -39,6 +42,8 @@ REASONS = (
     EMPTY,
     TRUNCATED,
     SILENT,
+    NO_AUDIO,
+    SEVERAL_RECORDINGS,
     TOO_LONG,
     TOO_SHORT,
     OVERSIZED,
@@ -119,6 +124,8 @@ def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dic
         found = pick(value)
         if isinstance(found, (dict, list, bool)):
             raise RejectRecord(MALFORMED)
+        if isinstance(found, float) and math.isnan(found):  # how tables of numbers write that there is none
+            return None
         return None if found is None else str(found).strip() or None
 
     def number(value: str) -> float | None:

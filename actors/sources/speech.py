@@ -29,8 +29,8 @@ Kind = Literal["auto", "folder", "manifest", "lhotse", "parquet", "tar"]
 KINDS = ("folder", "manifest", "lhotse", "parquet", "tar")
 
 _EXPECTED = (
-    "expected a folder of audio (.wav, .flac, .ogg, .mp3), a JSONL manifest with audio_filepath, Lhotse cuts, Parquet "
-    "with an audio column, or .tar shards"
+    "expected a folder of audio (.wav, .flac, .mp3, .m4a, ...), a JSONL manifest with audio_filepath, Lhotse cuts, "
+    "Parquet with an audio column, or .tar shards"
 )
 _LISTINGS = {
     "folder": list_folder,
