@@ -104,7 +104,7 @@ def prove(file: BinaryIO, size: int, found: Container) -> Proof | None:
 
 
 def _read(file: BinaryIO, place: int, count: int) -> bytes:
-    file.seek(place)
+    file.seek(min(place, 1 << 62))  # places are made of what headers declare
     return file.read(count)
 
 
@@ -128,7 +128,7 @@ def _prove(file: BinaryIO, extent: _Extent, size: int) -> Proof | None:
         return None
     if (declared is None or declared > left or (declared == 0 and left > 0)) and extent.field:
         most = (1 << 8 * struct.calcsize(extent.field) - 1) - 1
-        length = struct.pack(extent.field, min(most, left + extent.more))
+        length = struct.pack(extent.field, max(0, min(most, left + extent.more)))
         return Proof(extent.begin - extent.before, length)
     return Proof()
 

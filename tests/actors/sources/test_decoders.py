@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 import soundfile
 
 from gristmill.actors.sources.decoders import FORMATS, open_sound, read_header
-from gristmill.actors.sources.pointers import Reader
+from gristmill.actors.sources.pointers import REASONS, Reader
 from gristmill.actors.sources.sounds import FFmpegSound, SndfileSound
 from gristmill.shards.errors import RejectRecord
 from tests.actors.sources.encode import encoded, tone
+from tests.actors.sources.fuzz import mutated
 
 SECONDS = 1.5
 SNDFILE = [
@@ -242,6 +244,15 @@ def test_what_is_no_audio_is_unreadable() -> None:
         assert reason(data) in ("unreadable", "truncated")
     for _ in range(50):
         assert reason(rng.bytes(20_000)) == "unreadable"
+
+
+def test_damaged_audio_is_read_or_has_a_reason() -> None:
+    rng = random.Random(5)
+    whole = [written(kind, subtype, seconds=0.3) for kind, subtype in SNDFILE]
+    whole += [files(*kind) for kind in FFMPEG] + [pipes(*kind) for kind in PIPES]
+    found = {reason(mutated(data, rng)) for data in whole for _ in range(15)}
+    assert found - {None} <= set(REASONS)
+    assert {"truncated", "unreadable", None} <= found
 
 
 @pytest.mark.parametrize("data", [written("FLAC"), pipes("mp3", "libmp3lame")], ids=["libsndfile", "ffmpeg"])
