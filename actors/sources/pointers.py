@@ -22,6 +22,7 @@ from gristmill.shards.store import FileInfo, filesystem, is_local
 # The reject reasons. They are counted, so they contain no details of a record.
 EMPTY = "empty"
 SILENT = "silent"
+NO_SPEECH = "no speech"  # in a range of a recording that is cut into utterances
 NO_AUDIO = "no audio stream"  # of a video, or a container of other things
 SEVERAL_RECORDINGS = "several recordings in one file"  # one after the other, of other rates or with headers between
 TOO_LONG = "too long"
@@ -42,6 +43,7 @@ REASONS = (
     EMPTY,
     TRUNCATED,
     SILENT,
+    NO_SPEECH,
     NO_AUDIO,
     SEVERAL_RECORDINGS,
     TOO_LONG,

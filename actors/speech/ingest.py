@@ -121,7 +121,7 @@ class Probe(Actor):
         reader = Reader(_HEADER_BLOCK, partial(is_foreign, elsewhere=self.settings.elsewhere))
         self._known: tuple[tuple[Any, ...], Header] | None = None  # of the last file: many segments may be of one
         # In storage order, so that a file is opened, and a row group read, once.
-        for row in sorted(rows, key=_place):
+        for row in sorted(rows, key=place_of):
             row.update(sampling_rate=None, duration=None, channels=None, reject_reason=None)
             try:
                 self._probe(row, reader)
@@ -146,7 +146,7 @@ class Probe(Actor):
 
     def _header(self, row: dict[str, Any], reader: Reader, most: float) -> Header:
         file, row["size"] = reader.open(row)
-        place = (*_place(row), most)
+        place = (*place_of(row), most)
         if self._known is None or self._known[0] != place:
             self._known = place, read_header(file, row["size"], most)
         return self._known[1]
@@ -265,15 +265,15 @@ def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | 
             whole.append(i)
     for i, data in zip(whole, read_many([pointers[i] for i in whole]), strict=True):
         out[i] = data if isinstance(data, str) else _decoded(pointers[i], partial(_whole, data))
-    recordings = _Recordings()
+    recordings = Recordings()
     for places in by_file.values():
-        for i in sorted(places, key=lambda i: (*_place(pointers[i]), pointers[i]["start"] or 0.0)):
+        for i in sorted(places, key=lambda i: (*place_of(pointers[i]), pointers[i]["start"] or 0.0)):
             out[i] = _decoded(pointers[i], partial(recordings.open, pointers[i]))
     recordings.close()
     return out
 
 
-class _Recordings:
+class Recordings:
     """Opens the recordings of pointers. The last one stays open, since its segments follow in their order."""
 
     def __init__(self) -> None:
@@ -282,9 +282,9 @@ class _Recordings:
 
     def open(self, pointer: Mapping[str, Any]) -> Sound:
         """Return a pointer's recording."""
-        if self._last is None or self._last[0] != _place(pointer):
+        if self._last is None or self._last[0] != place_of(pointer):
             self._last = None
-            self._last = _place(pointer), open_sound(*self._reader.open(pointer))
+            self._last = place_of(pointer), open_sound(*self._reader.open(pointer))
         return self._last[1]
 
     def close(self) -> None:
@@ -318,7 +318,8 @@ def _tolerated(duration: float) -> float:
     return max(_TOLERANCE_S, _TOLERANCE * duration)
 
 
-def _place(row: Mapping[str, Any]) -> tuple[str, int, int, int]:
+def place_of(row: Mapping[str, Any]) -> tuple[str, int, int, int]:
+    """Return where a pointer's recording is stored: rows in this order read each file once."""
     return (row["url"] or "", row["row_group"] or 0, row["row"] or 0, row["offset"] or 0)
 
 

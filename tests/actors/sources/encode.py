@@ -48,12 +48,13 @@ def encoded(
     rate: int = 16000,
     channels: int = 1,
     pipe: bool = False,
+    samples: np.ndarray | None = None,
     **how: Any,
 ) -> bytes:
-    """Return a tone as a file of FFmpeg's ``container`` with its ``codec``; ``how`` are options of the container."""
+    """Return samples (n,), or a tone, as a file of a ``container`` with a ``codec``, with options of the container."""
     out = Pipe() if pipe else io.BytesIO()
     place: Any = _WriteOnly(out) if isinstance(out, Pipe) else out
-    samples = np.repeat(tone(seconds, rate)[None], channels, axis=0)
+    samples = np.repeat((tone(seconds, rate) if samples is None else samples)[None], channels, axis=0)
     with av.open(place, "w", format=container, options={key: str(value) for key, value in how.items()}) as box:
         stream = box.add_stream(codec, rate=rate, layout="mono" if channels == 1 else "stereo")
         if codec.startswith("wma"):
