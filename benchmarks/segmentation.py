@@ -2,8 +2,8 @@
 
     python benchmarks/segmentation.py PROMPTS NOISE [--hours 2] [--snr 15] [--method silero]
 
-``PROMPTS`` is a folder of utterances, of which the silence at both ends is cut off by their own level; ``NOISE`` is one
-recording, which is repeated. They are joined with pauses of 0.7 to 3 s and written as one FLAC, which the stage reads as
+``PROMPTS`` is a folder of utterances, of which the silence at both ends is cut off by their own level; ``NOISE`` is a
+recording that is repeated. They are joined with pauses of 0.7 to 3 s and written as one FLAC, which the stage reads as
 in a run. Printed as a JSON line: the share of the boundaries of utterances that are found within 0.3 s, the share of
 speech lost, utterances given and found, times real time of one process, and by how many MB its memory grew meanwhile.
 ``--peer silero`` runs the package's own ``get_speech_timestamps`` on the same samples, with its defaults.
