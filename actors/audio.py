@@ -54,9 +54,9 @@ def read_mono(sound: soundfile.SoundFile, count: int) -> np.ndarray:
         raise ValueError(f"audio of more than {MOST_FRAMES} frames")
     step, parts = max(1, _PIECE // sound.channels), []
     while count > 0 and len(part := sound.read(min(step, count), dtype="float32", always_2d=True)):
-        parts.append(part.mean(axis=1, dtype=np.float32))
+        parts.append(part[:, 0] if sound.channels == 1 else part.mean(axis=1, dtype=np.float32))
         count -= len(part)
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.zeros(0, np.float32)
 
 
 def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:

@@ -8,7 +8,19 @@ from importlib import metadata
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.run import Run
 
-PACKAGES = ("torch", "ray", "pyarrow", "numpy", "scipy", "soundfile", "soxr", "safetensors", "transformers", "hama")
+PACKAGES = (
+    "torch",
+    "ray",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "soundfile",
+    "av",
+    "soxr",
+    "safetensors",
+    "transformers",
+    "hama",
+)
 
 
 def add_provenance(report: Report, run: Run, runner: str) -> None:

@@ -17,9 +17,11 @@ from gristmill.actors.sources.unlisted import printable
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.store import FileInfo, bare, filesystem, walk
 
-# Formats that cannot be decoded (m4a, ...) are listed too, so that they are rejected and counted, not skipped.
-_DECODED = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-AUDIO_SUFFIXES = (*_DECODED, ".m4a", ".aac", ".wma", ".webm", ".amr", ".sph")
+_SNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
+_FFMPEG_SUFFIXES = (".m4a", ".m4b", ".aac", ".wma", ".webm", ".mka", ".amr", ".mp2")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".3gp")
+AUDIO_SUFFIXES = (*_SNDFILE_SUFFIXES, *_FFMPEG_SUFFIXES, *VIDEO_SUFFIXES, ".rf64", ".sph", ".nist")
+"""Of the files that are listed; what they hold is told by their bytes (:mod:`gristmill.actors.sources.decoders`)."""
 SUFFIXES = {
     "manifest": (".jsonl", ".json"),
     "lhotse": (".jsonl", ".jsonl.gz"),

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from gristmill.actors.sources.encoding import TEXT_ENCODING, refuse_wide
-from gristmill.actors.sources.files import AUDIO_SUFFIXES, Say, base_of, key_of, matches, visible
+from gristmill.actors.sources.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Say, base_of, key_of, matches, visible
 from gristmill.actors.sources.pointers import version_of
 from gristmill.actors.sources.reading import read_document
 from gristmill.actors.sources.unlisted import guarded
@@ -39,6 +39,8 @@ def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None, say: Sa
             stem, suffix = posixpath.splitext(name)
             if suffix.lower() not in AUDIO_SUFFIXES or not matches(file.url, url):
                 continue
+            if suffix.lower() in VIDEO_SUFFIXES and _has_sound_beside(stem, names):
+                continue
             pointer = {"id": f"{corpus}/{key_of(file.url, base)}", "kind": "file", "url": file.url, "size": file.size}
             made_from = [file]
             if stem in texts:
@@ -53,6 +55,11 @@ def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None, say: Sa
                     pointer["labels"] = json.dumps({"text": {"url": f"{folder}/{beside}"}})
                     made_from.append(names[beside])
             yield pointer | {"version": version_of(*made_from)}
+
+
+def _has_sound_beside(stem: str, names: Mapping[str, Any]) -> bool:
+    """Return whether the sound of a video lies beside it as a file of its own, and would be a record twice."""
+    return any(stem + suffix in names for suffix in AUDIO_SUFFIXES if suffix not in VIDEO_SUFFIXES)
 
 
 def _transcripts(file: str, texts: dict[str, str | None]) -> Iterator[dict[str, Any]]:

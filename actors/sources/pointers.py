@@ -25,6 +25,9 @@ from gristmill.shards.store import FileInfo, bare, filesystem, is_local
 # The reject reasons. They are counted, so they contain no details of a record.
 EMPTY = "empty"
 SILENT = "silent"
+NO_SPEECH = "no speech"  # in a range of a recording that is cut into utterances
+NO_AUDIO = "no audio stream"  # of a video, or a container of other things
+SEVERAL_RECORDINGS = "several recordings in one file"  # one after the other, of other rates or with headers between
 TOO_LONG = "too long"
 TOO_SHORT = "too short"
 OVERSIZED = "file far larger than its audio"
@@ -44,6 +47,9 @@ REASONS = (
     EMPTY,
     TRUNCATED,
     SILENT,
+    NO_SPEECH,
+    NO_AUDIO,
+    SEVERAL_RECORDINGS,
     TOO_LONG,
     TOO_SHORT,
     OVERSIZED,
@@ -130,6 +136,8 @@ def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dic
             found = int(found)  # pandas makes numbers of a column with gaps floating
         if isinstance(found, (dict, list, bool)):
             raise RejectRecord(MALFORMED)
+        if isinstance(found, float) and math.isnan(found):  # how tables of numbers write that there is none
+            return None
         return None if found is None else str(found).strip() or None
 
     def number(value: str) -> float | None:

@@ -31,8 +31,8 @@ Kind = Literal["auto", "folder", "manifest", "lhotse", "kaldi", "table", "parque
 KINDS = ("folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar")
 
 _EXPECTED = (
-    "expected a folder of audio (.wav, .flac, .ogg, .mp3), a JSONL manifest with audio_filepath, Lhotse cuts, a Kaldi "
-    "data folder, TSV or CSV with a column of paths, Parquet with an audio column, or .tar shards"
+    "expected a folder of audio (.wav, .flac, .mp3, .m4a, ...), a JSONL manifest with audio_filepath, Lhotse cuts, a "
+    "Kaldi data folder, TSV or CSV with a column of paths, Parquet with an audio column, or .tar shards"
 )
 _LISTINGS = {
     "folder": list_folder,

@@ -8,32 +8,36 @@ independent of the number of workers.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import soundfile
 from pydantic import Field
 
 from gristmill.actors import audio
-from gristmill.actors.sources.pointers import SILENT, UNREADABLE
-from gristmill.actors.sources.unlisted import printable
+from gristmill.actors.sources.decoders import open_sound
+from gristmill.actors.sources.files import AUDIO_SUFFIXES
+from gristmill.actors.sources.reading import opened
+from gristmill.actors.sources.unlisted import FileFault, printable
+from gristmill.actors.speech.ingest import check_samples
 from gristmill.actors.speech.samples import SAMPLES, Samples
 from gristmill.models.speech import noise as noises
 from gristmill.models.speech import rooms
 from gristmill.shards import canonical
 from gristmill.shards.artifact import Artifact, get_artifact, put_artifact
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef
-from gristmill.shards.store import FileInfo, filesystem, join, last_name, open_read, walk, write_bytes
+from gristmill.shards.store import FileInfo, filesystem, join, last_name, walk, write_bytes
 
-FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 _CHUNK = 128 << 20  # bytes of samples per file
 SPLITS = ("train", "test")
+NOISES_VERSION = 2
+"""Of how the noises of a folder are read: beyond full scale they are scaled, and no more clipped."""
 
 
 class NoiseBankSettings(Settings):
@@ -178,9 +182,9 @@ def list_noises(folder: str) -> list[FileInfo]:
     Raises:
         UserError: there are fewer than two; one is held out for the test sets.
     """
-    files = [f for f in walk(folder) if f.url.lower().endswith(FORMATS)]
+    files = [f for f in walk(folder) if f.url.lower().endswith(AUDIO_SUFFIXES)]
     if not files:
-        raise UserError(f"noise: {folder}: no audio here; expected a folder of {', '.join(FORMATS)} files")
+        raise UserError(f"noise: {folder}: no audio here; expected a folder of audio (.wav, .flac, .mp3, ...)")
     if len(files) == 1:
         raise UserError(
             f"noise: {folder}: holds one recording, {last_name(files[0].url)}; expected two or more, as some are for "
@@ -194,27 +198,34 @@ def build_noise_bank_from_folder(
 ) -> ArtifactRef:
     """Write a bank of the noises listed below ``folder`` (see :func:`list_noises`), whole, resampled to ``rate`` Hz.
 
-    Ids are paths below the folder; those for tests are chosen by the hash of the id. Unreadable, empty and silent files
-    are left out, and listed with the reason in the bank's index.
+    Ids are paths below the folder; those for tests are chosen by the hash of the id. Noises beyond full scale are
+    scaled to it. Files that cannot be used are left out, and listed with the reason in the bank's index.
     """
     listing = [[printable(_below(f.url, folder)), f.size, f.version] for f in files]
     identity = {"kind": "noises", "settings": settings.identity(), "files": listing, "rate": rate}
+    identity |= {"version": NOISES_VERSION}
     there = _already(url, identity)
     if there:
         return there
 
-    def read() -> Iterator[tuple[str, np.ndarray | None]]:
+    def read() -> Iterator[tuple[str, np.ndarray | str]]:
         for file in files:
             name = printable(_below(file.url, folder))
             try:
-                with open_read(file.url) as source, soundfile.SoundFile(source) as sound:
-                    samples, given = audio.read_mono(sound, sound.frames), sound.samplerate
-            except (soundfile.LibsndfileError, ValueError):
-                yield name, None
-                continue
-            yield name, audio.resample(samples, given, rate)
+                yield name, _read_noise(file.url, rate)
+            except (FileFault, RejectRecord) as fault:
+                yield name, fault.reason
 
     return _write_noises(url, read(), lambda names: _held_out(names, settings.test_share), rate, identity)
+
+
+def _read_noise(url: str, rate: int) -> np.ndarray:
+    with opened(url) as file:
+        sound = open_sound(io.BufferedReader(file), file.size)
+        samples = sound.read()
+        sound.close()
+    samples = audio.resample(samples, sound.rate, rate)
+    return samples / max(1.0, float(np.abs(samples).max(initial=0.0)))
 
 
 def build_noise_bank_generated(
@@ -259,21 +270,22 @@ def build_noise_bank_generated(
 
 def _write_noises(
     url: str,
-    sources: Iterable[tuple[str, np.ndarray | None]],
+    sources: Iterable[tuple[str, np.ndarray | str]],
     held_out: Callable[[list[str]], set[str]],
     rate: int,
     identity: dict[str, Any],
 ) -> ArtifactRef:
-    """Write noises, ``None`` for unreadable ones; ``held_out`` selects those for tests."""
+    """Write noises, or a reason for those that cannot be read; ``held_out`` selects those for tests."""
     writer = _Writer(url, "noises", np.int16)
     entries: dict[str, tuple[int, int, int]] = {}
     left_out = {}
     for name, samples in sources:
-        if samples is None:
-            left_out[name] = UNREADABLE
-            continue
-        if not len(samples) or not np.abs(samples).max() > 0:
-            left_out[name] = SILENT  # it has no signal-to-noise ratio
+        try:
+            if isinstance(samples, str):
+                raise RejectRecord(samples)
+            check_samples(samples, 0.0)  # silence has no signal-to-noise ratio
+        except RejectRecord as reject:
+            left_out[name] = reject.reason
             continue
         pcm = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
         entries[name] = (*writer.add(pcm), len(pcm))

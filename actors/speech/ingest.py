@@ -1,4 +1,4 @@
-"""Ingest: from pointers to records. The probe reads headers and labels, the loader decodes and writes FLAC.
+"""Ingest: from pointers to records. The probe reads labels and lengths, the loader decodes and writes FLAC.
 
 Both reject unusable audio, for the reasons in :mod:`gristmill.actors.sources.pointers`.
 """
@@ -9,17 +9,16 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import soundfile
 from pydantic import Field, model_validator
 
-from gristmill.actors.audio import MOST_FRAMES, RateSettings, audio_array, encode, read_mono, resample
-from gristmill.actors.sources.headers import Header, opened, read_header
+from gristmill.actors.audio import RateSettings, audio_array, encode, resample
+from gristmill.actors.sources.decoders import MOST_SECONDS, Header, open_sound, read_header
 from gristmill.actors.sources.places import PlaceSettings, is_foreign
 from gristmill.actors.sources.pointers import (
     EMPTY,
@@ -30,7 +29,6 @@ from gristmill.actors.sources.pointers import (
     SILENT,
     TOO_LONG,
     TOO_SHORT,
-    TRUNCATED,
     UNREADABLE,
     WRONG_DURATION,
     WRONG_RATE,
@@ -41,6 +39,7 @@ from gristmill.actors.sources.pointers import (
     read_many,
 )
 from gristmill.actors.sources.reading import read_json
+from gristmill.actors.sources.sounds import Sound
 from gristmill.actors.sources.unlisted import UNLISTED
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REJECT_REASON, SPEECH_FIELDS
@@ -60,6 +59,7 @@ _SEGMENT_BLOCK = 1 << 20
 _TOLERANCE, _TOLERANCE_S = 0.05, 0.1  # share of a duration, seconds: the larger applies
 _BEYOND_AUDIO = 64 << 20  # bytes of a file beside its samples (pictures, tags); uncompressed, a sample has 8 at most
 _SILENCE_PEAK = 1e-3  # the largest sample value of a recording that counts as silent
+_LOUD_SHARE = 1e-3  # of the samples of a recording beyond full scale, that are not silent beside its largest
 
 
 class DurationSettings(Settings):
@@ -105,10 +105,12 @@ class LoadSettings(RecordingSettings):
 class Probe(Actor):
     """Reads the header of each pointer's audio, and the labels stored beside it.
 
+    Where a header does not prove the length (:mod:`gristmill.actors.sources.decoders`), the audio is decoded for it.
     Adds ``sampling_rate`` (Hz), ``duration`` (s) and ``channels``, and fills in ``size`` and the declared values.
     """
 
     name = "probe"
+    version = 2  # lengths that headers do not prove are found by decoding
     adds = PROBE_ADDS
     batch = BatchLimits(256)
     settings: ProbeSettings
@@ -117,8 +119,9 @@ class Probe(Actor):
         """Return the pointers with the values of their headers and labels, or with the reject reason."""
         rows = batch.to_pylist()
         reader = Reader(_HEADER_BLOCK, partial(is_foreign, elsewhere=self.settings.elsewhere))
+        self._known: tuple[tuple[Any, ...], Header] | None = None  # of the last file: many segments may be of one
         # In storage order, so that a file is opened, and a row group read, once.
-        for row in sorted(rows, key=_place):
+        for row in sorted(rows, key=place_of):
             row.update(sampling_rate=None, duration=None, channels=None, reject_reason=None)
             try:
                 self._probe(row, reader)
@@ -131,16 +134,22 @@ class Probe(Actor):
         if row["kind"] in ("bad", UNLISTED) or row["problem"]:
             raise RejectRecord(row["problem"] or MALFORMED)
         self._label(row, reader)
-        file, row["size"] = reader.open(row)
-        header = read_header(file, row["size"])
+        is_whole = row["start"] is None and row["length"] is None  # and so is held in memory to be decoded
+        header = self._header(row, reader, self.settings.max_duration if is_whole else MOST_SECONDS)
         row["sampling_rate"], row["channels"] = header.rate, header.channels
         row["duration"] = self._duration(row, header)
         if row["declared_rate"] is not None and row["declared_rate"] != header.rate:
             raise RejectRecord(WRONG_RATE)
         self.settings.check(row["duration"])
-        is_whole = row["start"] is None and row["length"] is None  # and so is held in memory to be decoded
         if is_whole and row["size"] > _BEYOND_AUDIO + 8 * header.frames * header.channels:
             raise RejectRecord(OVERSIZED)
+
+    def _header(self, row: dict[str, Any], reader: Reader, most: float) -> Header:
+        file, row["size"] = reader.open(row)
+        place = (*place_of(row), most)
+        if self._known is None or self._known[0] != place:
+            self._known = place, read_header(file, row["size"], most)
+        return self._known[1]
 
     def _duration(self, row: dict[str, Any], header: Header) -> float:
         start, length = row["start"] or 0.0, row["length"]
@@ -182,7 +191,7 @@ class Load(Actor):
     """
 
     name = "load"
-    version = 2  # rejects recordings without text
+    version = 3  # decodes what headers do not prove; texts without a letter are none; a constant is silent
     adds = _LOAD_ADDS
     drops = LOAD_DROPS
     settings: LoadSettings
@@ -208,7 +217,7 @@ class Load(Actor):
         return out.append_column("audio", audio_array(encoded))
 
     def _is_wanted(self, row: Mapping[str, Any]) -> bool:
-        return not self.settings.annotated or bool((row["text"] or "").strip())
+        return not self.settings.annotated or any(map(str.isalnum, row["text"] or ""))
 
     def _load(self, row: dict[str, Any], found: tuple[np.ndarray, int] | str) -> bytes:
         if isinstance(found, str):
@@ -223,14 +232,21 @@ class Load(Actor):
 
 
 def check_samples(samples: np.ndarray, silence_peak: float) -> None:
-    """Raise :class:`RejectRecord` if samples (n,) are empty, not finite or nowhere above ``silence_peak``."""
+    """Raise :class:`RejectRecord` if samples (n,) cannot be used.
+
+    They may be empty, not finite, nowhere further than ``silence_peak`` from their middle, or beyond full scale so far
+    that nothing but a few of them would be left once they are scaled to it.
+    """
     if not len(samples):
         raise RejectRecord(EMPTY)
-    peak = float(np.abs(samples).max())
-    if not math.isfinite(peak):
+    low, high = float(samples.min()), float(samples.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise RejectRecord(UNREADABLE)
-    if peak <= silence_peak:
+    if (high - low) / 2 <= silence_peak:
         raise RejectRecord(SILENT)
+    peak = max(-low, high)
+    if peak > 1.0 and np.quantile(np.abs(samples), 1.0 - _LOUD_SHARE) <= _SILENCE_PEAK * peak:
+        raise RejectRecord(UNREADABLE)
 
 
 def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | str]:
@@ -248,39 +264,53 @@ def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | 
         else:
             whole.append(i)
     for i, data in zip(whole, read_many([pointers[i] for i in whole]), strict=True):
-        out[i] = data if isinstance(data, str) else _decode(io.BytesIO(data), len(data), pointers[i])
-    reader = Reader(_SEGMENT_BLOCK)
+        out[i] = data if isinstance(data, str) else _decoded(pointers[i], partial(_whole, data))
+    recordings = Recordings()
     for places in by_file.values():
-        for i in sorted(places, key=lambda i: _place(pointers[i])):
-            try:
-                out[i] = _decode(*reader.open(pointers[i]), pointers[i])
-            except RejectRecord as reject:
-                out[i] = reject.reason
-    reader.close()
+        for i in sorted(places, key=lambda i: (*place_of(pointers[i]), pointers[i]["start"] or 0.0)):
+            out[i] = _decoded(pointers[i], partial(recordings.open, pointers[i]))
+    recordings.close()
     return out
 
 
-def _decode(file: Any, size: int, pointer: Mapping[str, Any]) -> tuple[np.ndarray, int] | str:
+class Recordings:
+    """Opens the recordings of pointers. The last one stays open, since its segments follow in their order."""
+
+    def __init__(self) -> None:
+        self._reader = Reader(_SEGMENT_BLOCK)
+        self._last: tuple[tuple[Any, ...], Sound] | None = None
+
+    def open(self, pointer: Mapping[str, Any]) -> Sound:
+        """Return a pointer's recording."""
+        if self._last is None or self._last[0] != place_of(pointer):
+            self._last = None
+            self._last = place_of(pointer), open_sound(*self._reader.open(pointer))
+        return self._last[1]
+
+    def close(self) -> None:
+        """Close the open file."""
+        self._last = None
+        self._reader.close()
+
+
+def _whole(data: bytes) -> Sound:
+    return open_sound(io.BytesIO(data), len(data))
+
+
+def _decoded(pointer: Mapping[str, Any], sound_of: Callable[[], Sound]) -> tuple[np.ndarray, int] | str:
+    """Return the samples of a pointer and their rate (Hz), or the reject reason."""
     try:
-        header = read_header(file, size)
-        first = round((pointer["start"] or 0.0) * header.rate)
-        left = header.frames - first
-        count = left if pointer["length"] is None else min(left, round(pointer["length"] * header.rate))
-        if count <= 0:
-            return WRONG_DURATION
-        if count > MOST_FRAMES:
-            return TOO_LONG
-        with opened(file) as sound:
-            if first:
-                sound.seek(first)
-            samples = read_mono(sound, count)
+        sound = sound_of()
+        count = None if pointer["length"] is None else round(pointer["length"] * sound.rate)
+        if pointer["start"] is not None or count is not None:
+            first = round((pointer["start"] or 0.0) * sound.rate)
+            if count == 0 or (sound.frames is not None and first >= sound.frames):
+                return WRONG_DURATION
+            sound.seek(first)
+        samples = sound.read(count)
     except RejectRecord as reject:
         return reject.reason
-    except soundfile.LibsndfileError:
-        return TRUNCATED  # the header was complete, the data is not
-    if len(samples) < count:
-        return TRUNCATED
-    return samples, header.rate
+    return (samples, sound.rate) if len(samples) else WRONG_DURATION
 
 
 def _tolerated(duration: float) -> float:
@@ -288,7 +318,8 @@ def _tolerated(duration: float) -> float:
     return max(_TOLERANCE_S, _TOLERANCE * duration)
 
 
-def _place(row: Mapping[str, Any]) -> tuple[str, int, int, int]:
+def place_of(row: Mapping[str, Any]) -> tuple[str, int, int, int]:
+    """Return where a pointer's recording is stored: rows in this order read each file once."""
     return (row["url"] or "", row["row_group"] or 0, row["row"] or 0, row["offset"] or 0)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from gristmill.actors.audio import RateSettings
+from gristmill.actors.sources.decoders import MOST_SECONDS
 from gristmill.actors.sources.places import PlaceSettings
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
+from gristmill.actors.speech.segment import Segment, SegmentSettings, load_detector, plan_ranges
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings
 from gristmill.actors.speech.voices import VoiceChoice, voices_of
 from gristmill.pipelines.filters import SpeechFilter, filtered
@@ -26,6 +28,8 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.step import Step
+
+_ANY_SIZE = 1 << 62  # bytes
 
 
 class CorpusSettings(RecordingSettings, PlaceSettings):
@@ -61,10 +65,27 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
     """Digits: share of the recordings outside the test set."""
     test_share: float = Field(0.2, gt=0, lt=1)
     """Share of the recordings (digits) or of the labelled speakers (files)."""
+    segment: SegmentSettings | None = None
+    """Files: how ``unlabelled`` recordings of any length are cut into utterances; ``silero`` or ``energy`` alone sets
+    the method. By default a recording is an utterance."""
     shard: Cut = Cut()
     """Shard sizes of the three parts."""
     filters: tuple[SpeechFilter, ...] = ()
     """The user's own filters, applied to the parts as they are made."""
+
+    @field_validator("segment", mode="before")
+    @classmethod
+    def _method_alone(cls, given: Any) -> Any:
+        return {"method": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _utterances_fit(self) -> Self:
+        if self.segment is not None and self.segment.most > self.max_duration:
+            raise ValueError(
+                f"segment.most={self.segment.most:g} is more than max_duration={self.max_duration:g}; such utterances "
+                "would be rejected"
+            )
+        return self
 
     @property
     def chosen(self) -> str:
@@ -153,14 +174,29 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 def _files(run: Run, settings: CorpusSettings) -> Corpora:
     """Read the user's own files; without a test part, a share of the labelled speakers is held out."""
     probed = {name: _probe(run, name, urls, settings) for name, urls in settings.places().items()}
+    if settings.segment is not None:
+        probed["unlabelled"] = _segment(run, probed["unlabelled"], settings.segment)
     if "test" not in probed:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)
     parts = {}
     for name, source in probed.items():
         recordings = dict(settings.part(RecordingSettings))
         stage = Load.stage(LoadSettings(**recordings, annotated=name != "unlabelled"))
-        parts[name] = run.step(Step(name, (stage,), source, cut=settings.shard))
+        # The size of a pointer is that of its file, of which an utterance is a small part.
+        cut = settings.shard.but(bytes=_ANY_SIZE) if settings.segment and name == "unlabelled" else settings.shard
+        parts[name] = run.step(Step(name, (stage,), source, cut=cut))
     return Corpora(**parts)
+
+
+def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSet:
+    """Cut recordings into utterances: ranges of ten minutes are the units of work."""
+    load_detector(settings.method)  # refuses a missing one before any work
+
+    def ranges() -> Iterator[pa.Table]:
+        return (plan_ranges(table) for table in probed.tables() if table.num_rows)
+
+    planned = run.source("ranges_unlabelled", ranges, {"probed": probed.digest, "version": 1})
+    return run.step(Step("segments_unlabelled", (Segment.stage(settings),), planned, cut=Cut(bytes=_ANY_SIZE)))
 
 
 def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -> SealedSet:
@@ -180,7 +216,10 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
         return list_places(partial(listed, url, corpus=name) for url, name in zip(urls, names, strict=True))
 
     listing = list_source(run, f"listing_{name}", tables, name)
-    stage = Probe.stage(ProbeSettings(**dict(settings.part(DurationSettings)), **dict(settings.part(PlaceSettings))))
+    durations = dict(settings.part(DurationSettings))
+    if settings.segment is not None and name == "unlabelled":
+        durations["max_duration"] = MOST_SECONDS
+    stage = Probe.stage(ProbeSettings(**durations, **dict(settings.part(PlaceSettings))))
     return run.step(Step(f"probed_{name}", (stage,), listing))
 
 

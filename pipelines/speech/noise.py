@@ -101,7 +101,13 @@ def _noise_bank(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int)
         return run.build(
             "noise_bank",
             lambda url: banks.build_noise_bank_from_folder(url, gathered, folder=folder, files=files, rate=rate),
-            {"settings": gathered.identity(), "folder": folder, "listing": listing, "rate": rate},
+            {
+                "settings": gathered.identity(),
+                "folder": folder,
+                "listing": listing,
+                "rate": rate,
+                "version": banks.NOISES_VERSION,
+            },
         )
     made = settings.part(GeneratedNoiseSettings)
     return run.build(

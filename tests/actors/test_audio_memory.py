@@ -14,10 +14,9 @@ import pytest
 import soundfile
 
 from gristmill.actors import audio
-from gristmill.actors.sources import pointers
+from gristmill.actors.sources import pointers, sounds
 from gristmill.actors.sources.pointers import MALFORMED, OVERSIZED, TOO_LARGE, TOO_LONG
 from gristmill.actors.sources.speech import list_sources
-from gristmill.actors.speech import ingest
 from gristmill.actors.speech.ingest import Probe, ProbeSettings, read_audio
 
 FORMATS = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")]
@@ -76,7 +75,7 @@ def test_a_segment_of_more_samples_than_are_decoded_at_once_is_rejected(
 ) -> None:
     (tmp_path / "a.flac").write_bytes(encoded(frames=16000))
     (table,) = list_sources(str(tmp_path))
-    monkeypatch.setattr(ingest, "MOST_FRAMES", 15999)
+    monkeypatch.setattr(sounds, "MOST_FRAMES", 15999)
     assert read_audio([table.to_pylist()[0] | {"size": None}]) == [TOO_LONG]
 
 

@@ -31,6 +31,7 @@ from gristmill.actors.sources.text import PAIR_SIDES, Wanted, list_texts
 from gristmill.actors.sources.unlisted import divided
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
 from gristmill.actors.text.parsing import ParseText, TextParsingSettings
+from tests.actors.sources.encode import encoded
 
 WANTED = Wanted(PAIR_SIDES, ("en", "hi"), (None, None))
 ROWS = [("turn on the light", "बत्ती चालू करो"), ("stop the music", "संगीत बंद करो"), ('say "hello, you"', "नमस्ते कहो")]
@@ -201,6 +202,21 @@ def _formats() -> dict[str, Format]:
         "flac": speech({"a.flac": _audio("flac")}),
         "ogg": speech({"a.ogg": _audio("ogg")}),
         "mp3": speech({"a.mp3": _audio("mp3")}),
+        **{
+            f"audio-{kind}": speech(
+                {f"a.{'wma' if kind == 'asf' else kind}": encoded(kind, codec, 0.5, rate, pipe=kind in ("mp3", "w64"))}
+            )
+            for kind, codec, rate in (
+                ("mp3", "libmp3lame", 16000),
+                ("mp4", "aac", 16000),
+                ("webm", "libopus", 48000),
+                ("asf", "wmav2", 16000),
+                ("amr", "libopencore_amrnb", 8000),
+                ("avi", "libmp3lame", 16000),
+                ("w64", "pcm_s16le", 16000),
+                ("caf", "pcm_s16le", 16000),
+            )
+        },
         "transcripts": speech({"1-1.trans.txt": b"1-1-0 ONE\n1-1-1 TWO\n", "1-1-0.wav": _audio("wav")}),
         "manifest": speech({"a.jsonl": manifest}, "*.jsonl"),
         "lhotse": speech({"cuts.jsonl": cuts}, "cuts*.jsonl"),

@@ -23,6 +23,7 @@ from gristmill.models.speech.rooms import LEAD
 from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import Damaged, UserError
+from tests.actors.sources.encode import encoded
 
 RATE = 16000
 
@@ -84,6 +85,27 @@ def test_bad_noise_is_left_out_and_named(tmp_path):
     assert sorted(kept) == ["a.wav", "c.ogg", "d.wav", "deep/b.flac", "e.wav"]
     found = get_artifact(ref.url)
     assert json.loads(found.read("index.json"))["left_out"] == {"bad.wav": "unreadable"}
+
+
+def test_noises_are_decoded_as_speech_is(tmp_path):
+    """Beyond full scale they are scaled, not clipped; lengths that headers lack are found; cut ones are left out."""
+    (tmp_path / "in").mkdir()
+    wave = 40 * np.sin(np.arange(RATE) * 0.1)
+    soundfile.write(tmp_path / "in" / "loud.wav", wave, RATE, subtype="FLOAT")
+    (tmp_path / "in" / "pipe.flac").write_bytes(encoded("flac", "flac", 1.0, pipe=True))
+    (tmp_path / "in" / "radio.m4a").write_bytes(encoded("ipod", "aac", 1.0))
+    (tmp_path / "in" / "cut.wav").write_bytes((tmp_path / "in" / "loud.wav").read_bytes()[:9000])
+    soundfile.write(tmp_path / "in" / "constant.wav", np.full(RATE, 0.3), RATE)
+    ref = _bank(str(tmp_path / "bank"), str(tmp_path / "in"), rate=RATE)
+    left_out = json.loads(get_artifact(ref.url).read("index.json"))["left_out"]
+    assert left_out == {"cut.wav": "truncated", "constant.wav": "silent"}
+    noises = {
+        name: bank.take(n, 0, RATE)
+        for bank in (NoiseBank(ref.url), NoiseBank(ref.url, "test"))
+        for n, name in enumerate(bank.ids)
+    }
+    assert sorted(noises) == ["loud.wav", "pipe.flac", "radio.m4a"]
+    np.testing.assert_allclose(noises["loud.wav"], wave / 40, atol=1e-3)
 
 
 def test_mistakes(tmp_path):

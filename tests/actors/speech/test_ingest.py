@@ -27,6 +27,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.schema import SPEECH
 from gristmill.shards.step import Step
+from tests.actors.sources import encode as ffmpeg
 
 FORMATS = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
 
@@ -113,6 +114,7 @@ def test_broken_audio_is_rejected_with_its_reason(tmp_path: Path) -> None:
         "cut-header.flac": good["FLAC"][:100],
         "cut.aiff": encoded("AIFF")[:9000],
         "cut.ogg": good["OGG"][: len(good["OGG"]) * 3 // 4],
+        "cut.mp3": good["MP3"][:-2000],
         "long.flac": encoded(seconds=12.0),
         "short.flac": encoded(seconds=0.05),
     }
@@ -125,11 +127,12 @@ def test_broken_audio_is_rejected_with_its_reason(tmp_path: Path) -> None:
         "no-samples.wav": "empty",
         "text.wav": "unreadable",
         "zeros.flac": "unreadable",
-        "song.m4a": "unreadable",
+        "song.m4a": "truncated",
         "cut.wav": "truncated",
         "cut-header.flac": "truncated",
         "cut.aiff": "truncated",
         "cut.ogg": "truncated",
+        "cut.mp3": "truncated",
         "long.flac": "too long",
         "short.flac": "too short",
     }
@@ -141,8 +144,11 @@ def test_errors_found_only_by_decoding_are_rejected_by_the_loader(tmp_path: Path
     soundfile.write(tmp_path / "opposite.wav", speech(channels=2) * [1, -1], 16000)
     soundfile.write(tmp_path / "nan.wav", np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "loud.wav", 4 * speech(), 16000, subtype="FLOAT")
-    for name, kind, sub in [("cut.flac", "FLAC", "PCM_16"), ("cut.mp3", "MP3", "MPEG_LAYER_III")]:
-        (tmp_path / name).write_bytes(encoded(kind, sub)[:-2000])
+    soundfile.write(tmp_path / "constant.wav", np.full(16000, 0.05), 16000)
+    spike = speech()
+    spike[7000] = 1e29  # scaled to it, all else is silence
+    soundfile.write(tmp_path / "spike.wav", spike, 16000, subtype="FLOAT")
+    (tmp_path / "cut.flac").write_bytes(encoded()[:-2000])
     out = ingest(tmp_path)
     assert reasons(out) == {
         "zero.flac": "silent",
@@ -150,8 +156,9 @@ def test_errors_found_only_by_decoding_are_rejected_by_the_loader(tmp_path: Path
         "opposite.wav": "silent",
         "nan.wav": "unreadable",
         "loud.wav": None,
+        "constant.wav": "silent",
+        "spike.wav": "unreadable",
         "cut.flac": "truncated",
-        "cut.mp3": "truncated",
     }
     loud = dict(zip(out["id"].to_pylist(), audio_bytes(out), strict=True))[f"{tmp_path.name}/loud.wav"]
     assert np.abs(decode(loud)[0]).max() == pytest.approx(1.0, abs=1e-3)
@@ -183,17 +190,47 @@ def test_wrong_declarations_are_rejected(tmp_path: Path) -> None:
 
 
 def test_records_without_text_are_not_silence(tmp_path: Path) -> None:
-    texts = {"a": "hello", "b": None, "c": " \n", "d": "there"}
+    texts = {"a": "hello", "b": None, "c": " \n", "d": "there", "e": "...", "f": "\u200b\u200d", "g": "7", "h": "रुको"}
     for name, text in texts.items():
         (tmp_path / f"{name}.flac").write_bytes(encoded())
         if text is not None:
             (tmp_path / f"{name}.txt").write_text(text)
     out = ingest(tmp_path)
-    assert reasons(out) == {"a.flac": None, "b.flac": "no text", "c.flac": "no text", "d.flac": None}
-    assert [data is None for data in audio_bytes(out)] == [False, True, True, False]
+    assert reasons(out) == {"a.flac": None, "b.flac": "no text", "c.flac": "no text", "d.flac": None} | {
+        "e.flac": "no text",
+        "f.flac": "no text",
+        "g.flac": None,
+        "h.flac": None,
+    }
+    assert [data is None for data in audio_bytes(out)] == [False, True, True, False, True, True, False, False]
     table = next(list_sources(str(tmp_path)))
     unlabelled = Load(LoadSettings(annotated=False))(Probe(ProbeSettings())(table).drop_columns("reject_reason"))
     assert unlabelled["reject_reason"].null_count == len(texts)
+
+
+def test_a_text_that_is_not_a_number_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(encoded())
+    lines = ['{"audio_filepath": "a.flac", "text": NaN}', '{"audio_filepath": "./a.flac", "text": "nan"}']
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    assert probe(tmp_path)["text"].to_pylist() == [None, "nan"]
+
+
+def test_a_length_that_the_header_does_not_tell_is_known_before_the_load(tmp_path: Path) -> None:
+    """mp3 and FLAC from a pipe: probed and loaded at their length, cut into segments that overlap, and too long."""
+    for name, codec in (("mp3", "libmp3lame"), ("flac", "flac")):
+        (tmp_path / f"a.{name}").write_bytes(ffmpeg.encoded(name, codec, 3.0, pipe=True))
+    probed = probe(tmp_path)
+    assert probed["duration"].to_pylist() == pytest.approx([3.0, 3.0], abs=0.1)
+    assert ingest(tmp_path)["duration"].to_pylist() == probed["duration"].to_pylist()
+    assert probe(tmp_path, max_duration=2.0)["reject_reason"].to_pylist() == ["too long"] * 2
+    cuts = [(2.0, 0.5), (0.5, 1.0), (1.0, 1.0), (0.5, 0.25)]
+    for name in ("mp3", "flac"):
+        lines = [{"audio_filepath": f"a.{name}", "offset": start, "duration": length} for start, length in cuts]
+        (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        whole = decode(audio_bytes(ingest(f"{tmp_path}/a.{name}"))[0])[0]
+        for (start, length), data in zip(cuts, audio_bytes(ingest(tmp_path / "manifest.jsonl")), strict=True):
+            wanted = whole[round(start * 16000) : round((start + length) * 16000)]
+            np.testing.assert_allclose(decode(data)[0], wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])
@@ -290,8 +327,11 @@ def test_storage_that_refuses_is_no_fault_of_the_record(tmp_path: Path, monkeypa
     memory.pipe_file("/broken/a.flac", encoded())
 
     class Lost(io.BytesIO):
+        reads = 0
+
         def read(self, count: int | None = -1) -> bytes:
-            if self.tell() > 0:
+            self.reads += 1
+            if self.reads > 1:
                 raise ConnectionResetError("the link went down")
             return super().read(count)
 

@@ -21,6 +21,8 @@ from gristmill.pipelines.command.cli import app
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import Corpora, CorpusSettings, prepare_corpora
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
+from gristmill.shards.audit import audit_below
+from gristmill.shards.errors import UserError
 
 RATE = 8000
 
@@ -53,6 +55,35 @@ def test_places_of_one_name_are_numbered(tmp_path: Path, prepare: Callable[..., 
     ids = [key for table in corpora.labelled.tables(["id"]) for key in table["id"].to_pylist()]
     assert ids == ["train-2/x.wav", "train-3/x.wav", "train-1/x.wav", "other/x.wav"]
     assert corpora.unlabelled.read(0)["id"].to_pylist() == ["train/x.wav"]
+
+
+def test_long_recordings_are_cut_into_utterances(tmp_path: Path, prepare: Callable[..., tuple[Corpora, Run]]) -> None:
+    """An hour would be too long: here 12 s are, beside a limit of 5 s; the annotated part stays as it is."""
+    utterance(tmp_path / "labelled" / "a.wav")
+    t = np.arange(12 * RATE) / RATE
+    spoken = np.zeros(len(t), bool)
+    for start, end in ((1, 3), (4, 6.5), (9, 11)):
+        spoken |= (t >= start) & (t < end)
+    samples = 0.1 * np.sign(np.sin(900 * t)) * spoken + 0.001 * np.random.default_rng(1).standard_normal(len(t))
+    (tmp_path / "raw").mkdir()
+    soundfile.write(tmp_path / "raw" / "long.wav", samples, RATE)
+    given = {
+        "labelled": str(tmp_path / "labelled"),
+        "unlabelled": str(tmp_path / "raw"),
+        "test": str(tmp_path / "labelled"),
+    }
+    with pytest.raises(UserError, match=r"corpus.unlabelled"):
+        prepare(**given, max_duration=5.0)
+    corpora, _ = prepare(**given, max_duration=5.0, segment={"method": "energy", "most": 5.0})
+    rows = pa.concat_tables(corpora.unlabelled.tables()).to_pylist()
+    assert [row["recording_start"] for row in rows] == pytest.approx([0.9, 3.9, 8.9], abs=0.1)
+    assert {row["recording"] for row in rows} == {row["parent_id"] for row in rows} == {"raw/long.wav"}
+    assert corpora.labelled.records == 1
+    again, _ = prepare(**given, max_duration=5.0, segment={"method": "energy", "most": 5.0})
+    assert again.unlabelled.digest == corpora.unlabelled.digest
+    assert not any(result.gaps for result in audit_below(str(tmp_path / "out")))
+    with pytest.raises(ValueError, match=r"segment.most=20 is more than max_duration=5"):
+        CorpusSettings(max_duration=5.0, segment="energy")
 
 
 def steps(run: Run) -> dict[str, bool]:

@@ -1,0 +1,179 @@
+"""Long recordings are cut into utterances: ranges of a recording, and the speech that a detector finds in each.
+
+A range is a unit of work of ten minutes: its utterances depend on the recording only, not on who cuts its neighbours.
+Probabilities of speech are computed for blocks on a fixed grid, each with two seconds before it and nothing else; and
+ranges meet at the quietest place near their border, which both find in the same blocks. Audio is read by the block, so
+that memory does not grow with a recording.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from gristmill.actors.audio import resample
+from gristmill.actors.sources.pointers import NO_SPEECH
+from gristmill.actors.sources.sounds import Sound
+from gristmill.actors.speech.ingest import Recordings, place_of
+from gristmill.models.speech.vad import (
+    FRAME,
+    FRAME_S,
+    RATE,
+    SileroVAD,
+    UtteranceSettings,
+    energy_probabilities,
+    find_utterances,
+    quietest,
+)
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.schema import PARENT_ID, REJECT_REASON
+from gristmill.shards.stage import Actor, BatchLimits
+
+_BLOCK, _WARM_UP = 1024, 64  # frames
+_RANGE = 18  # blocks: 9.8 minutes
+_SEAM = 512  # frames around a border in which ranges may meet
+_WEIGHTS = "data/silero_vad.jit"  # in the package silero-vad
+
+RANGE_FIELDS = (
+    pa.field("recording", pa.string()),  # the id of the recording
+    pa.field("part", pa.int32()),  # which of its ranges
+    pa.field("parts", pa.int32()),  # their number
+    pa.field("total", pa.float64()),  # s, of the recording, or of the segment of it that a manifest names
+)
+SEGMENT_FIELDS = (
+    pa.field("recording_start", pa.float64()),  # s, where the utterance begins in its file
+    pa.field("speech_share", pa.float32()),  # of its frames that are speech
+)
+
+
+class SegmentSettings(UtteranceSettings):
+    """How long recordings are cut into utterances."""
+
+    method: Literal["silero", "energy"] = "silero"
+    """What finds speech: Silero's detector (``pip install 'gristmill[vad]'``), or levels above the noise."""
+
+
+def plan_ranges(probed: pa.Table) -> pa.Table:
+    """Return the ranges of probed recordings, a row each; a recording of one range keeps its id."""
+    rows = []
+    for row in probed.to_pylist():
+        parts = max(1, round(row["duration"] / (_RANGE * _BLOCK * FRAME_S)))
+        for part in range(parts):
+            begin, end = (min(p * _RANGE * _BLOCK * FRAME_S, row["duration"]) for p in (part, part + 1))
+            end = row["duration"] if part + 1 == parts else end
+            name = f"{row['id']}@{part:04d}" if parts > 1 else row["id"]
+            more = {"recording": row["id"], "part": part, "parts": parts, "total": row["duration"]}
+            rows.append({**row, **more, "id": name, "duration": end - begin})
+    return pa.Table.from_pylist(rows, schema=pa.schema([*probed.schema, *RANGE_FIELDS]))
+
+
+def load_detector(method: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what gives the probability of speech of each frame (n,) of samples (n * 512,) at 16 kHz.
+
+    Raises:
+        UserError: Silero's weights are not installed.
+    """
+    if method == "energy":
+        return energy_probabilities
+    package = importlib.util.find_spec("silero_vad")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("segment.method=silero: silero-vad is missing; pip install 'gristmill[vad]', or method=energy")
+    path = Path(package.submodule_search_locations[0], _WEIGHTS)
+    weights = torch.jit.load(str(path), map_location="cpu").state_dict()
+    names = {_weight_of(name): value for name, value in weights.items() if "_8k" not in name}
+    model = SileroVAD.of_weights({name: value for name, value in names.items() if name})
+    return lambda samples: model(torch.from_numpy(samples)).numpy()
+
+
+def _weight_of(name: str) -> str:
+    """Return this project's name of a weight of Silero's model."""
+    name = name.replace("_model.stft.forward_basis_buffer", "stft_conv.weight")
+    name = name.replace("_model.decoder.rnn.", "lstm_cell.").replace("_model.decoder.decoder.2.", "final_conv.")
+    encoder = re.match(r"_model\.encoder\.(\d)\.reparam_conv\.(\w+)$", name)
+    return f"conv{int(encoder[1]) + 1}.{encoder[2]}" if encoder else "" if name.startswith("_") else name
+
+
+class Segment(Actor):
+    """Finds the utterances in ranges of recordings: a row of each becomes a pointer for each utterance.
+
+    Runs after :func:`plan_ranges`. A pointer's ``start`` and ``length`` are those of its utterance, which is not named
+    by any manifest: it has no text.
+    """
+
+    name = "segment"
+    adds = (PARENT_ID, *SEGMENT_FIELDS)
+    drops = ("part", "parts", "total")
+    batch = BatchLimits(16)
+    fan_out = True
+    settings: SegmentSettings
+
+    def __init__(self, settings: SegmentSettings) -> None:
+        super().__init__(settings)
+        self._detect = load_detector(settings.method)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the utterances of a batch of ranges."""
+        recordings, out = Recordings(), []
+        for row in sorted(batch.to_pylist(), key=lambda row: (*place_of(row), row["start"] or 0.0, row["part"])):
+            try:
+                out.extend(self._utterances(row, recordings.open(row)))
+            except RejectRecord as reject:
+                nothing = dict.fromkeys((f.name for f in SEGMENT_FIELDS), None)
+                out.append({**row, **nothing, "parent_id": row["id"], REJECT_REASON.name: reject.reason})
+        recordings.close()
+        order = {name: number for number, name in enumerate(batch["id"].to_pylist())}
+        out.sort(key=lambda row: order[row["parent_id"]])
+        kept = [f for f in batch.schema if f.name not in self.drops]
+        fields = {f.name: f for f in [*kept, *self.adds, REJECT_REASON]}
+        return pa.Table.from_pylist(out, schema=pa.schema(list(fields.values())))
+
+    def _utterances(self, row: dict[str, Any], sound: Sound) -> list[dict[str, Any]]:
+        base, frames = row["start"] or 0.0, math.ceil(row["total"] / FRAME_S)
+        first, last = row["part"] * _RANGE, (row["part"] + 1) * _RANGE  # blocks
+        end = math.ceil(frames / _BLOCK)
+        last = end if row["part"] + 1 == row["parts"] else last
+        read = range(max(0, first - 1), min(end, last + 1))
+        found = np.concatenate([self._block(sound, base, row["total"], number) for number in read])
+        offset = read.start * _BLOCK
+        found = found[: frames - offset]
+
+        def seam(block: int) -> int:
+            """Return the frame at which the ranges before and after a block meet."""
+            middle = block * _BLOCK - offset
+            return middle - _SEAM + quietest(found[middle - _SEAM : middle + _SEAM])
+
+        begin = 0 if row["part"] == 0 else seam(first)
+        stop = len(found) if row["part"] + 1 == row["parts"] else seam(last)
+        out = []
+        for start, finish in find_utterances(found[begin:stop], self.settings):
+            speech = found[begin + start : begin + finish] >= self.settings.threshold
+            place = (offset + begin + start) * FRAME_S
+            length = min((finish - start) * FRAME_S, row["total"] - place)
+            name = f"{row['recording']}@{place:.3f}+{length:.3f}"
+            more: Mapping[str, Any] = {"recording_start": base + place, "speech_share": float(speech.mean())}
+            cut = {"start": base + place, "length": length, "duration": length}
+            none = {"text": None, "declared_duration": None, "labels": None, REJECT_REASON.name: None}
+            out.append({**row, **cut, **more, **none, "id": name, "parent_id": row["id"]})
+        if not out:
+            raise RejectRecord(NO_SPEECH)
+        return out
+
+    def _block(self, sound: Sound, base: float, total: float, number: int) -> np.ndarray:
+        """Return the probabilities of speech in a block's frames; they depend on it and the two seconds before it."""
+        zero = round(base * sound.rate)
+        first = zero + round((number * _BLOCK - _WARM_UP) * FRAME_S * sound.rate)
+        after = zero + round(min((number + 1) * _BLOCK * FRAME_S, total) * sound.rate)
+        start = max(zero, first)
+        sound.seek(start)
+        samples = resample(np.pad(sound.read(after - start), (start - first, 0)), sound.rate, RATE)
+        wanted = (_BLOCK + _WARM_UP) * FRAME
+        samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
+        return self._detect(samples)[_WARM_UP:]

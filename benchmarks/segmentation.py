@@ -1,0 +1,122 @@
+"""Utterances found in a long recording whose speech is known: prompts joined with pauses, in noise.
+
+    python benchmarks/segmentation.py PROMPTS NOISE [--hours 2] [--snr 15] [--method silero]
+
+``PROMPTS`` is a folder of utterances, of which the silence at both ends is cut off by their own level; ``NOISE`` is a
+recording that is repeated. They are joined with pauses of 0.7 to 3 s and written as one FLAC, which the stage reads as
+in a run. Printed as a JSON line: the share of the boundaries of utterances that are found within 0.3 s, the share of
+speech lost, utterances given and found, times real time of one process, and by how many MB its memory grew meanwhile.
+``--peer silero`` runs the package's own ``get_speech_timestamps`` on the same samples, with its defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from gristmill.actors.audio import resample
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Probe, ProbeSettings
+from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_ranges
+from gristmill.models.speech.mixing import active_level, power_level
+from gristmill.shards.process import prepare
+
+RATE, NEAR = 16000, 0.3
+Bounds = list[tuple[float, float]]
+
+
+def trimmed(path: Path) -> np.ndarray:
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    samples = resample(samples.mean(axis=1), rate, RATE)
+    frames = samples[: len(samples) // 160 * 160].reshape(-1, 160)
+    loud = np.flatnonzero(np.sqrt((frames**2).mean(axis=1)) > 0.02 * np.abs(samples).max())
+    return samples[loud[0] * 160 : (loud[-1] + 1) * 160]
+
+
+def joined(prompts: Path, noise: Path, hours: float, snr: float, out: Path) -> Bounds:
+    """Write the recording, prompt by prompt; return the bounds of its utterances, s."""
+    rng = np.random.default_rng(0)
+    utterances = [trimmed(path) for path in sorted(prompts.glob("*.flac"))[:400]]
+    background, rate = soundfile.read(noise, dtype="float32", always_2d=True)
+    background = resample(background.mean(axis=1), rate, RATE)
+    level = float(np.median([active_level(samples, RATE) for samples in utterances]))
+    background = background * 10 ** ((level - snr - power_level(background)) / 20)
+    bounds: Bounds = []
+    place = 0
+    with soundfile.SoundFile(out, "w", RATE, 1, "PCM_16", format="FLAC") as sound:
+        while place < hours * 3600 * RATE:
+            pause = np.zeros(round(rng.uniform(0.7, 3.0) * RATE), np.float32)
+            speech = utterances[rng.integers(len(utterances))]
+            start = place + len(pause)
+            part = np.concatenate([pause, speech])
+            part += np.take(background, np.arange(place, place + len(part)), mode="wrap")
+            sound.write(part.clip(-1, 1))
+            place += len(part)
+            bounds.append((start / RATE, place / RATE))
+    return bounds
+
+
+def compared(given: Bounds, found: Bounds) -> dict[str, float]:
+    edges = [np.sort([pair[side] for pair in found]) for side in (0, 1)]
+    near = [np.abs(edges[side] - pair[side]).min() <= NEAR for pair in given for side in (0, 1)] if found else [False]
+    grid = 0.01
+    end = max(pair[1] for pair in [*given, *found])
+    marks = np.zeros((2, int(end / grid) + 2), bool)
+    for row, pairs in enumerate((given, found)):
+        for start, stop in pairs:
+            marks[row, round(start / grid) : round(stop / grid)] = True
+    lost = float((marks[0] & ~marks[1]).sum() / marks[0].sum())
+    return {"boundaries_within_0.3_s": round(float(np.mean(near)), 4), "speech_lost": round(lost, 5)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("prompts", type=Path)
+    parser.add_argument("noise", type=Path)
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--snr", type=float, default=15.0, help="dB, active speech level over the noise")
+    parser.add_argument("--method", default="silero", choices=("silero", "energy"))
+    parser.add_argument("--peer", choices=("silero",))
+    given = parser.parse_args()
+    prepare()  # one thread, as in a worker
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "long.flac")
+        bounds = joined(given.prompts, given.noise, given.hours, given.snr, path)
+        if given.peer:
+            import silero_vad
+            import torch
+
+            model = silero_vad.load_silero_vad()
+            samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+            begin = time.process_time()
+            stamps = silero_vad.get_speech_timestamps(samples, model, sampling_rate=RATE)
+            spent = time.process_time() - begin
+            found = [(stamp["start"] / RATE, stamp["end"] / RATE) for stamp in stamps]
+            grown = 0.0
+        else:
+            table = pa.concat_tables(list_sources(folder))
+            probed = Probe(ProbeSettings(max_duration=1e6))(table).drop_columns("reject_reason")
+            actor = Segment(SegmentSettings(method=given.method))
+            ranges = plan_ranges(probed)
+            actor(plan_ranges(probed).slice(0, 1))
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            begin = time.process_time()
+            rows = pa.concat_tables(actor(ranges.slice(part, 1)) for part in range(len(ranges))).to_pylist()
+            spent = time.process_time() - begin
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            found = [(row["start"], row["start"] + row["length"]) for row in rows if row["reject_reason"] is None]
+    result = {"method": f"{given.peer} alone" if given.peer else given.method, "hours": given.hours, "snr": given.snr}
+    result |= compared(bounds, found) | {"given": len(bounds), "found": len(found)}
+    print(json.dumps(result | {"times_real_time": round(given.hours * 3600 / spent), "grown_mb": round(grown, 1)}))
+
+
+if __name__ == "__main__":
+    main()
