@@ -19,7 +19,7 @@ _WITHIN = str.maketrans("", "", APOSTROPHES + "°%")  # characters within a word
 _DOTLESS = str.maketrans({"I": "ı", "İ": "i"})
 _ZERO_WIDTH_SPACE = "\u200b"
 _JOINED = re.compile(f"[{JOINERS}]+")
-_NON_JOINER, _JOINER = JOINERS
+_NON_JOINER, _JOINER = JOINERS[0], JOINERS[1]
 _VIRAMA = 9  # the canonical combining class of viramas in all scripts
 _CURSIVE = ("ARABIC", "SYRIAC", "MANDAIC", "MONGOLIAN", "NKO", "ADLAM", "HANIFI")  # letters join to the next one
 # In these languages र् with a joiner is another letter than without one; in Hindi, joiners are noise of keyboards.

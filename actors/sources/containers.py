@@ -14,6 +14,8 @@ _HEADER_OVER = 44  # bytes: what writers that count their header in declare too 
 _CHUNKS = 4096  # at most, of a file
 _W64_DATA = b"data" + bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _SNDFILE_CODINGS = (1, 2, 3, 6, 7, 17, 20, 49, 64, 0xFFFE)  # format tags of WAV that libsndfile decodes
+_MP3_FORMAT = struct.Struct("<HHIIHHHHIHHH")  # Windows' MPEGLAYER3WAVEFORMAT, which ends with the delay
+_MP3_IN_WAV = b"\x55\0"
 _SPHERE_BYTES = 1 << 16  # of a header, at most
 _QUICKTIME = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _ASF_PROPERTIES, _ASF_HEADER = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 1 << 16
@@ -101,6 +103,18 @@ def prove(file: BinaryIO, size: int, found: Container) -> Proof | None:
     extent_of = _EXTENTS.get(found.format)
     extent = extent_of(file, size) if extent_of and found.place == 0 else None
     return None if extent is None else _prove(file, extent, size)
+
+
+def codec_delay(file: BinaryIO, size: int, found: Container) -> int:
+    """Return the frames before the first sample that its encoder put there, as the header of mp3 in WAV tells them."""
+    if found.format != "wav":
+        return 0
+    for name, place, length in _chunks(file, size, 12, "<4sI"):
+        if name == b"fmt ":
+            head = _read(file, place, _MP3_FORMAT.size)
+            fits = length >= len(head) == _MP3_FORMAT.size and head.startswith(_MP3_IN_WAV)
+            return int(_MP3_FORMAT.unpack(head)[-1]) if fits else 0
+    return 0
 
 
 def _read(file: BinaryIO, place: int, count: int) -> bytes:

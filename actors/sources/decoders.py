@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from gristmill.actors.sources.containers import identify, prove
-from gristmill.actors.sources.pointers import EMPTY, TRUNCATED, UNREADABLE
+from gristmill.actors.sources.containers import codec_delay, identify, prove
+from gristmill.actors.sources.pointers import EMPTY, TRUNCATED, UNREADABLE, Part
 from gristmill.actors.sources.sounds import FFmpegSound, SndfileSound, Sound
 from gristmill.shards.errors import RejectRecord
 
@@ -97,6 +97,9 @@ def open_sound(file: BinaryIO, size: int) -> Sound:
     found = identify(file, size)
     if found is None:
         raise RejectRecord(UNREADABLE)
+    if found.frame is not None and found.place:
+        # Behind zeros or a tag, neither decoder finds the header that says how much of the first and last frame is sound.
+        file, size, found = Part(file, found.place, size - found.place), size - found.place, found._replace(place=0)
     proof = prove(file, size, found)
     if proof is not None:
         try:
@@ -108,7 +111,7 @@ def open_sound(file: BinaryIO, size: int) -> Sound:
             if not sound.frames or sound.frames < 0 or sound.rate <= 0:
                 raise RejectRecord(EMPTY)
             return sound
-    return FFmpegSound(file, FORMATS[found.format].demuxer)
+    return FFmpegSound(file, FORMATS[found.format].demuxer, codec_delay(file, size, found))
 
 
 def read_header(file: BinaryIO, size: int, most: float = MOST_SECONDS) -> Header:

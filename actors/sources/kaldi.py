@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,7 @@ def _listed(folder: str, corpus: str) -> Iterator[dict[str, Any]]:
     script, segments = f"{folder}/{SCRIPT}", f"{folder}/segments"
     places = (_split(line)[1] for _, line in itertools.islice(lines(script), LOOKED_AT))
     base = base_of_entries((place for place in places if not _is_made(place)), folders_of_recipe(folder))
+    read: Callable[[bytes], tuple[Any, ...]]
     if store.exists(segments):
         file, read = segments, partial(_segment, recordings=_table(script))
     else:

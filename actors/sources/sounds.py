@@ -147,14 +147,14 @@ class FFmpegSound(Sound):
     """The first audio stream of a file that FFmpeg decodes from its begin; only the end tells the length.
 
     ``demuxer`` is FFmpeg's name of the container: none is guessed, and no other file is opened, as some demuxers would
-    (playlists). Going back costs decoding from the begin, unless it is into what was read last.
+    (playlists). The first ``delay`` frames are the encoder's and not read. Going back costs decoding from the begin, unless it is into what was read last.
     """
 
     frames = None
 
-    def __init__(self, file: BinaryIO, demuxer: str) -> None:
+    def __init__(self, file: BinaryIO, demuxer: str, delay: int = 0) -> None:
         super().__init__(file)
-        self._demuxer = demuxer
+        self._demuxer, self._delay = demuxer, delay
         self._container: Any = None
         with self._reading():
             self._open()
@@ -183,6 +183,8 @@ class FFmpegSound(Sound):
         self._decode(1)  # only a frame tells the rate: extensions of AAC double what the header says
         if not self._fifo.samples:
             raise RejectRecord(UNREADABLE if self._damaged else EMPTY)
+        for _ in self._pieces(self._delay):
+            pass
 
     def _read(self, count: int) -> np.ndarray:
         back = self._held[self._place - self._held_at :]

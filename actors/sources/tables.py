@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from gristmill.actors.sources.bases import base_of_entries
 from gristmill.actors.sources.encoding import refuse_wide
@@ -55,10 +55,11 @@ class _Form:
 
     def values(self, line: bytes) -> dict[str, str | None]:
         """Return the cells of a line by column; empty ones are ``None``."""
-        quoted = csv.QUOTE_MINIMAL if self.header and self.delimiter != "\t" else csv.QUOTE_NONE
+        is_quoted = self.header and self.delimiter != "\t"
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
         try:
             text = line.decode("utf-8-sig").rstrip("\r\n")
-            (cells,) = csv.reader([text], delimiter=self.delimiter, quoting=quoted, strict=True)
+            (cells,) = csv.reader([text], delimiter=self.delimiter, quoting=quoting, strict=True)
         except (UnicodeDecodeError, csv.Error, ValueError):
             raise RejectRecord(MALFORMED) from None
         if len(cells) > len(self.names) or (self.header and len(cells) < len(self.names)):

@@ -62,7 +62,7 @@ def manifests(form: str, export: Export) -> dict[str, Callable[[], Part]]:
     if form == "nemo":
         return {"manifest.jsonl": lambda: (_line(nemo_line(row)) for row in export.rows())}
     if form == "lhotse":
-        kinds = {
+        kinds: dict[str, Callable[[Mapping[str, Any]], Any]] = {
             "recordings": partial(lhotse_recording, dest=export.dest),
             "supervisions": lhotse_supervision,
             "cuts": partial(lhotse_cut, dest=export.dest),
