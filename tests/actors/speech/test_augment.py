@@ -17,12 +17,12 @@ from gristmill.actors.speech.banks import (
     build_noise_bank_from_folder,
     build_noise_bank_generated,
     build_room_bank,
-    list_noises,
 )
 from gristmill.models.speech import mixing, rerecord
 from gristmill.models.speech.rooms import LEAD
 from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.stage import Stage
+from gristmill.shards.store import walk
 
 RATE = 8000
 
@@ -162,7 +162,7 @@ def test_records_without_speech_are_rejected(banks, copies):
 def _bank(folder, samples):
     folder.mkdir()
     soundfile.write(folder / "gaps.wav", samples, RATE)
-    given = {"folder": str(folder), "files": list_noises(str(folder)), "rate": RATE}
+    given = {"folder": str(folder), "files": list(walk(str(folder))), "rate": RATE}
     return build_noise_bank_from_folder(f"{folder}-bank", NoiseBankSettings(), **given)
 
 
