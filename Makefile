@@ -13,7 +13,7 @@ demo: $(VENV)/base
 	$(VENV)/bin/gristmill run configs/distill.yaml
 
 test: $(VENV)/dev
-	$(VENV)/bin/python -m pytest -m "not slow" -n 2
+	$(VENV)/bin/python -m pytest -m "not slow" -n 3
 
 test-slow: $(VENV)/dev
 	$(VENV)/bin/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -29,7 +30,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_CLUSTERS = ("tests/cluster/", "tests/fault/")  # share one Ray, and mostly wait
+@functools.cache
+def _shares_ray(module: str) -> bool:
+    return "ray_session" in (ROOT / module).read_text()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -40,8 +43,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByModule(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return "clusters" if module.startswith(_CLUSTERS) else module
+            return "one Ray" if _shares_ray(module) else module
 
+    config.option.loadscopereorder = False  # those with the most tests first: the longest, with a Ray, have few
     return ByModule(config, log)
 
 

@@ -9,7 +9,7 @@ FFmpeg (PyAV) reads all else, from begin to end: only decoding tells the length 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from gristmill.actors.sources.containers import codec_delay, identify, prove
 from gristmill.actors.sources.pointers import EMPTY, TRUNCATED, UNREADABLE, Part
@@ -98,8 +98,9 @@ def open_sound(file: BinaryIO, size: int) -> Sound:
     if found is None:
         raise RejectRecord(UNREADABLE)
     if found.frame is not None and found.place:
-        # Behind zeros or a tag, neither decoder finds the header that says how much of the first and last frame is sound.
-        file, size, found = Part(file, found.place, size - found.place), size - found.place, found._replace(place=0)
+        # Behind zeros neither decoder finds LAME's header, which says how much of the first and last frames is sound.
+        size -= found.place
+        file, found = cast(BinaryIO, Part(file, found.place, size)), found._replace(place=0)
     proof = prove(file, size, found)
     if proof is not None:
         try:

@@ -21,7 +21,7 @@ from gristmill.actors.sources.pointers import (
     UNREADABLE,
     Watched,
 )
-from gristmill.shards.errors import RejectRecord
+from gristmill.shards.errors import RejectRecord, UserError
 
 _PIECE = 1 << 18  # frames that FFmpeg's samples are converted at once
 _DAMAGED, _DAMAGED_SHARE = 2, 0.02  # packets that may be damaged: junk between tags, the first of a cut stream
@@ -147,7 +147,8 @@ class FFmpegSound(Sound):
     """The first audio stream of a file that FFmpeg decodes from its begin; only the end tells the length.
 
     ``demuxer`` is FFmpeg's name of the container: none is guessed, and no other file is opened, as some demuxers would
-    (playlists). The first ``delay`` frames are the encoder's and not read. Going back costs decoding from the begin, unless it is into what was read last.
+    (playlists). The first ``delay`` frames are the encoder's and not read. Going back costs decoding from the begin,
+    unless it is into what was read last.
     """
 
     frames = None
@@ -161,8 +162,10 @@ class FFmpegSound(Sound):
         self.rate, self.channels = int(self._fifo.sample_rate), int(self._fifo.layout.nb_channels)
 
     def _open(self) -> None:
-        import av
-
+        try:
+            import av
+        except ImportError:
+            raise UserError("a recording that only FFmpeg reads surely: PyAV is missing; pip install av") from None
         av.logging.set_level(av.logging.PANIC)  # damage is told by rejects
         self._close()
         self._file.seek(0)

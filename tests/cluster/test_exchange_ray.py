@@ -71,7 +71,14 @@ def alone(source: SealedSet, tmp_path_factory: pytest.TempPathFactory) -> list[s
     return digests(source, tmp_path_factory.mktemp("alone"), InProcessRunner())
 
 
-@pytest.mark.parametrize(("workers", "killed"), [pytest.param(1, False, marks=pytest.mark.slow), (2, True), (4, False)])
+@pytest.mark.parametrize(
+    ("workers", "killed"),
+    [
+        pytest.param(1, False, marks=pytest.mark.slow),
+        (2, True),
+        pytest.param(4, False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_bytes_whatever_the_workers(
     tmp_path: Path, source: SealedSet, alone: list[str], workers: int, killed: bool
 ) -> None:

@@ -38,7 +38,13 @@ def digest(source: SealedSet, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(
-    ("workers", "apart"), [(1, True), (2, False), pytest.param(2, True, marks=pytest.mark.slow), (4, True)]
+    ("workers", "apart"),
+    [
+        (1, True),
+        pytest.param(2, False, marks=pytest.mark.slow),
+        pytest.param(2, True, marks=pytest.mark.slow),
+        (4, True),
+    ],
 )
 def test_one_digest_whatever_the_workers(
     tmp_path: Path, source: SealedSet, digest: str, workers: int, apart: bool

@@ -1,4 +1,4 @@
-"""NOTICE names the licence of everything that is installed, and the plain install has nothing under the GPL."""
+"""NOTICE names the licence of everything that is installed; of the plain install one wheel has parts under the GPL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from tests.packaging.notices import DEVELOPMENT, EXTRAS, PLAIN, Notice, Package,
 # Their metadata says nothing; NOTICE has it from the files of their sources.
 SILENT = {"espeakng-loader": Package("GPL-3.0-or-later"), "kenlm": Package("LGPL-2.1-or-later")}
 # A licence file among hundreds is of a test's helper of a part of a part, none of whose code is in the wheel.
-GPL_TEXTS = {"torch: a licence file has the text of the GPL"}
+# FFmpeg in PyAV's wheel is linked with x264 and x265.
+EXCEPTIONS = {
+    "torch: a licence file has the text of the GPL",
+    "av: BSD-3-Clause AND LGPL-3.0-or-later AND GPL-2.0-or-later in the plain install",
+}
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTICE = Notice.read((ROOT / "NOTICE").read_text())
@@ -26,11 +30,11 @@ def read(names: set[str]) -> dict[str, Package]:
     return {name: Package.of(found) for name in names if (found := installed(name)) is not None} | SILENT
 
 
-def test_every_package_is_named_with_its_licence_and_the_plain_install_has_none_under_the_gpl() -> None:
+def test_every_package_is_named_with_its_licence_and_the_plain_install_has_one_with_parts_under_the_gpl() -> None:
     plain = closure(PROJECT["dependencies"])
     assert len(PINNED) > 150
     assert {"torch", "ray", "hibari-tts"} <= plain
-    assert set(faults(NOTICE, PINNED, plain, read(PINNED | plain))) - GPL_TEXTS == set()
+    assert set(faults(NOTICE, PINNED, plain, read(PINNED | plain))) == EXCEPTIONS
 
 
 def test_extras_are_named_where_they_are_installed() -> None:

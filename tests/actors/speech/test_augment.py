@@ -200,7 +200,7 @@ def test_mistakes(banks, tmp_path):
             AugmentSettings(**mistake)
     with pytest.raises(UserError, match="up to 5 requested"):
         _stage(noise, room, noises=(1, 5)).build(0)
-    alone = _bank(tmp_path / "in", np.full(RATE, 0.1))
+    alone = _bank(tmp_path / "in", np.tile([0.1, -0.1], RATE // 2))
     with pytest.raises(UserError, match="split 'test'"):
         _stage(alone, room, split="test").build(0)
     wide = build_room_bank(str(tmp_path / "r"), RoomBankSettings(count=1), noises=3, rate=16000)

@@ -271,7 +271,7 @@ def test_records_without_audio_are_left_out_and_reported(form: str, tmp_path: Pa
     rows[0]["audio"] = {"bytes": None, "path": "elsewhere.flac"}
     rows[1]["audio"] = {"bytes": b"no audio", "path": None}
     stereo = io.BytesIO()
-    soundfile.write(stereo, np.array([[0.25, 0.75]] * 4000), 8000, format="WAV")
+    soundfile.write(stereo, np.array([[0.25, 0.75], [-0.25, -0.75]] * 2000), 8000, format="WAV")
     rows[2] |= {"audio": {"bytes": stereo.getvalue(), "path": None}, "text": None, "confidence": float("nan")}
     sealed = seal_tables(str(tmp_path / "set"), "speech", [pa.Table.from_pylist(rows, schema=SCHEMA)])
     made = export_set(sealed.url, form, str(tmp_path / form), settings=HERE)

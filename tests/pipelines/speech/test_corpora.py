@@ -167,7 +167,8 @@ def test_a_bank_of_a_noise_folder_depends_on_its_files_alone(
 def test_rooms_have_a_place_for_each_noise_of_every_test_set(
     tmp_path: Path, prepare: Callable[..., tuple[Corpora, Run]]
 ) -> None:
-    utterance(tmp_path / "noise/1.wav", text=None)
+    for number in range(2):
+        utterance(tmp_path / f"noise/{number}.wav", number, text=None)
     for part in ("gold", "raw", "test"):
         utterance(tmp_path / part / "x.wav")
     corpora, run = prepare(**{"labelled": f"{tmp_path}/gold", "unlabelled": f"{tmp_path}/raw"}, test=f"{tmp_path}/test")
