@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from gristmill.actors.sources.containers import codec_delay, identify, prove
-from gristmill.actors.sources.pointers import EMPTY, TRUNCATED, UNREADABLE, Part
+from gristmill.actors.sources.pointers import EMPTY, NO_CHANNEL, TRUNCATED, UNREADABLE, Part
 from gristmill.actors.sources.sounds import FFmpegSound, SndfileSound, Sound
 from gristmill.shards.errors import RejectRecord
 
@@ -86,19 +86,28 @@ class Header:
         return self.frames / self.rate
 
 
-def open_sound(file: BinaryIO, size: int) -> Sound:
-    """Open an audio file of ``size`` bytes with the decoder that reads it surely.
+def open_sound(file: BinaryIO, size: int, channel: int | None = None) -> Sound:
+    """Open an audio file of ``size`` bytes with the decoder that reads it surely, for one channel or their average.
 
     Raises:
-        RejectRecord: it is empty, cut, of an unknown kind, or no decoder reads it.
+        RejectRecord: it is empty, cut, of an unknown kind, no decoder reads it, or it has no such channel.
     """
+    sound = _opened(file, size)
+    if channel is not None and not 0 <= channel < sound.channels:
+        raise RejectRecord(NO_CHANNEL)
+    sound.channel = channel
+    return sound
+
+
+def _opened(file: BinaryIO, size: int) -> Sound:
     if size == 0:
         raise RejectRecord(EMPTY)
     found = identify(file, size)
     if found is None:
         raise RejectRecord(UNREADABLE)
     if found.frame is not None and found.place:
-        # Behind zeros or a tag, neither decoder finds the header that says how much of the first and last frame is sound.
+        # Behind zeros or a tag, neither decoder finds the header that says how much of the first and last frame is
+        # sound.
         file, size, found = Part(file, found.place, size - found.place), size - found.place, found._replace(place=0)
     proof = prove(file, size, found)
     if proof is not None:

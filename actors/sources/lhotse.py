@@ -1,7 +1,7 @@
 """Listing of Lhotse cuts: JSONL, compressed or not, of ``MonoCut`` objects whose recordings are files.
 
-Of Lhotse Shar, the recordings are in tars beside. Cuts that are not one channel of one file (mixed, padded or
-multi-channel cuts, audio in memory, transforms that Lhotse would apply on loading), and those whose text is of more
+Of Lhotse Shar, the recordings are in tars beside. Cuts that are not one channel of a recording in files (mixed, padded
+or multi-channel cuts, audio in memory, transforms that Lhotse would apply on loading), and those whose text is of more
 than their audio, become rows of kind "bad" with a reason.
 """
 
@@ -21,6 +21,7 @@ from gristmill.actors.sources.bases import base_of_entries, folders_of_recipe
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import (
     MALFORMED,
+    NO_CHANNEL,
     NOT_IN_FILE,
     PART_OF_TEXT,
     SEVERAL_CHANNELS,
@@ -68,12 +69,14 @@ def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
     folder, tar = _check(file), _shar_tar(file)
     packed: dict[str, Member] = {}
     if tar is not None:
-        # A member is named by its cut: the id and, after the last dot, the format.
+        # A member is named by its cut: the id and, after the last dot, the format. It holds the cut's channel alone.
         packed = {posixpath.splitext(one.name)[0]: one for one in members_of(tar) if not one.name.endswith(_NO_AUDIO)}
 
     def place(cut: Mapping[str, Any], recording: Mapping[str, Any]) -> dict[str, Any]:
+        channel = _channel(cut)
         if tar is None or _kind(recording) != "shar":
-            return {"kind": "file", "url": resolve(folder, _source(recording))}
+            path, index = _source(recording, channel)
+            return {"kind": "file", "url": resolve(folder, path), "channel": index}
         if cut["id"] not in packed:
             raise RejectRecord(MISSING)
         member = packed[cut["id"]]
@@ -129,15 +132,15 @@ def _check(url: str) -> str:
 def _places(cuts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for cut in cuts:
         with contextlib.suppress(AttributeError, RejectRecord):
-            yield _source(cut.get("recording") or {})
+            yield _source(cut.get("recording") or {}, _channel(cut))[0]
 
 
 Place = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]  # of a cut and its recording
 
 
 def _pointer(cut: Mapping[str, Any], corpus: str, place: Place) -> dict[str, Any]:
-    if cut["type"] not in ("MonoCut", "Cut"):
-        raise RejectRecord(SEVERAL_CHANNELS if cut["type"] == "MultiCut" else UNSUPPORTED_CUT)
+    if cut["type"] not in ("MonoCut", "Cut", "MultiCut"):
+        raise RejectRecord(UNSUPPORTED_CUT)
     recording = cut.get("recording")
     if not isinstance(recording, dict) or recording.get("transforms"):
         raise RejectRecord(UNSUPPORTED_CUT)
@@ -157,17 +160,33 @@ def _pointer(cut: Mapping[str, Any], corpus: str, place: Place) -> dict[str, Any
     return pointer
 
 
-def _source(recording: Mapping[str, Any]) -> str:
-    """Return the path or URL of the audio of a single-channel recording."""
+def _channel(cut: Mapping[str, Any]) -> int:
+    """Return the one channel of a cut."""
+    channel = cut.get("channel", 0)
+    if isinstance(channel, list):
+        if len(channel) != 1:
+            raise RejectRecord(SEVERAL_CHANNELS)
+        (channel,) = channel
+    if type(channel) is not int:
+        raise RejectRecord(MALFORMED)
+    return channel
+
+
+def _source(recording: Mapping[str, Any], channel: int) -> tuple[str, int | None]:
+    """Return the path or URL of the audio of a recording's channel, and its place in there; alone it has none.
+
+    The channels of a recording may be those of several files.
+    """
     sources = recording.get("sources")
     if not isinstance(sources, list) or not sources or not all(isinstance(source, dict) for source in sources):
         raise RejectRecord(MALFORMED)
-    channels = [channel for source in sources for channel in source.get("channels") or [0]]
-    if len(channels) > 1:
-        raise RejectRecord(SEVERAL_CHANNELS)
-    if sources[0].get("type") not in ("file", "url") or not isinstance(sources[0].get("source"), str):
+    held = [source.get("channels") or [0] for source in sources]
+    source, channels = next((pair for pair in zip(sources, held, strict=True) if channel in pair[1]), (None, []))
+    if source is None:
+        raise RejectRecord(NO_CHANNEL)
+    if source.get("type") not in ("file", "url") or not isinstance(source.get("source"), str):
         raise RejectRecord(NOT_IN_FILE)
-    return sources[0]["source"]
+    return source["source"], channels.index(channel) if len(channels) > 1 else None
 
 
 def _labels(cut: Mapping[str, Any], length: float) -> dict[str, Any]:

@@ -37,7 +37,8 @@ MALFORMED = "malformed manifest line"
 DUPLICATE = "duplicate"
 NO_TEXT = "no text"  # in an annotated corpus: it would count as silence
 NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory or the output of a command
-SEVERAL_CHANNELS = "several channels"  # records have one, and the choice of it is unclear
+SEVERAL_CHANNELS = "several channels"  # a Lhotse cut of more than one: records have one
+NO_CHANNEL = "no such channel"  # that a cut or a segment names
 UNSUPPORTED_CUT = "unsupported cut"  # mixed, padded, without a recording, or with transforms
 PART_OF_TEXT = "text of more than its audio"  # a Lhotse cut that cuts a supervision
 FOREIGN = "place of another kind"  # of a manifest's entry: such places are listed in the config
@@ -60,6 +61,7 @@ REASONS = (
     NO_TEXT,
     NOT_IN_FILE,
     SEVERAL_CHANNELS,
+    NO_CHANNEL,
     UNSUPPORTED_CUT,
     TOO_LARGE,
     FOREIGN,
@@ -78,6 +80,7 @@ LOCATOR_FIELDS = (
     pa.field("size", pa.int64()),  # bytes of the encoded audio, if known
     pa.field("row_group", pa.int32()),
     pa.field("row", pa.int64()),  # within the row group
+    pa.field("channel", pa.int32()),  # the one that is meant, from 0; null: the average of all
     pa.field("start", pa.float64()),  # of a segment, seconds; null: the whole file
     pa.field("length", pa.float64()),  # of a segment, seconds; null: to the end
     pa.field(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from gristmill.actors.audio import decode
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
 from gristmill.shards.errors import UserError
@@ -119,6 +120,42 @@ def test_kaldi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     write(data / "segments", "a-1 a 0.5 1.25\na-2 a 1.5 -1\n")
     assert [(row["text"], row["duration"]) for row in loaded(data)] == [("first", 0.75), ("second", 0.5)]
+
+
+def test_labels_of_kaldi_are_read_beside_its_utterances_or_held_if_they_are_not_sorted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    names = sorted(f"{n}" for n in range(300))  # as LC_ALL=C sorts them: 0 1 10 100 101 ...
+    write(data / "wav.scp", "".join(f"{name} /a/{name}.wav\n" for name in names))
+    said = {name: f"text of {name}" for name in names if not name.endswith("7")} | {"5x": "of none"}
+    write(data / "text", "".join(f"{name} {text}\n" for name, text in sorted(said.items())))
+    wanted = [(f"c/{name}", said.get(name)) for name in names]
+    monkeypatch.setattr("gristmill.actors.sources.kaldi._TABLE_BYTES", 100)
+    assert [(row["id"], row["text"]) for row in rows(data, corpus="c")] == wanted, "nothing is held"
+    write(data / "text", "".join(f"{name} {text}\n" for name, text in reversed(said.items())))
+    with pytest.raises(UserError, match="sorted as by LC_ALL=C sort"):
+        rows(data, corpus="c")
+    monkeypatch.undo()
+    assert [(row["id"], row["text"]) for row in rows(data, corpus="c")] == wanted
+    write(data / "wav.scp", "".join(f"{name} /a/{name}.wav\n" for name in reversed(names)))
+    write(data / "text", "".join(f"{name} {text}\n" for name, text in sorted(said.items())))
+    assert [(row["id"], row["text"]) for row in rows(data, corpus="c")] == wanted[::-1]
+
+
+def test_a_segment_of_kaldi_may_name_its_channel(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav", 2.0)
+    samples, rate = soundfile.read(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "a.wav", np.stack([samples, samples / 4], 1), rate)
+    write(tmp_path / "wav.scp", "a a.wav\n")
+    write(tmp_path / "segments", "a-0 a 0.5 1.25 0\na-1 a 0.5 1.25 1\na-2 a 0.5 1.25 -1\n")
+    write(tmp_path / "text", "a-0 one\na-1 two\na-2 three\n")
+    peaks = [np.abs(decode(row["audio"]["bytes"])[0]).max() for row in loaded(tmp_path)]
+    top = np.abs(samples).max()
+    assert peaks == pytest.approx([top, top / 4, top * 5 / 8], rel=0.05)
+    write(tmp_path / "segments", "a-0 a 0.5 1.25 0\na-1 a 0.5 1.25 2\na-2 a 0.5 1.25 x\n")
+    (probed,) = map(Probe(ProbeSettings()), list_sources(str(tmp_path)))
+    assert probed["reject_reason"].to_pylist() == [None, "no such channel", "malformed manifest line"]
 
 
 @pytest.mark.parametrize("form", ["stream", "file"])
