@@ -16,6 +16,7 @@ import pyarrow as pa
 from gristmill.actors.sources.arrow import SUFFIX, ArrowColumns
 from gristmill.actors.sources.columns import GroupRows, Parquet
 from gristmill.actors.sources.encoding import TEXT_ENCODING, read_text
+from gristmill.actors.sources.features import ClassNames
 from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
@@ -266,7 +267,7 @@ class Reader:
         return io.BufferedReader(Part(file, offset, size)), size
 
     def row(self, pointer: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
-        """Return some columns of a pointer's row of a Parquet file."""
+        """Return some columns of a pointer's row of a Parquet file, with the names of classes for their numbers."""
         wanted, group = tuple(columns), (pointer["url"], pointer["row_group"])
         if self._group != group:
             self._group, self._rows = group, {}
@@ -274,9 +275,10 @@ class Reader:
             file = self.file(pointer["url"])
             if self._parquet is None:
                 self._parquet = column_file(file)
+                self._classes = ClassNames(self._parquet.schema, file.url)
             if wanted not in self._rows:
                 self._rows[wanted] = GroupRows(self._parquet, group[1], wanted)
-            return self._rows[wanted].row(pointer["row"])
+            return self._classes.named(self._rows[wanted].row(pointer["row"]))
         except FileFault as fault:
             self._rows.pop(wanted, None)
             raise RejectRecord(fault.reason) from None

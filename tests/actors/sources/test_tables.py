@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -156,6 +157,41 @@ def test_a_segment_of_kaldi_may_name_its_channel(tmp_path: Path) -> None:
     write(tmp_path / "segments", "a-0 a 0.5 1.25 0\na-1 a 0.5 1.25 2\na-2 a 0.5 1.25 x\n")
     (probed,) = map(Probe(ProbeSettings()), list_sources(str(tmp_path)))
     assert probed["reject_reason"].to_pylist() == [None, "no such channel", "malformed manifest line"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "saved", "parquet beside dataset_info.json"])
+def test_numbers_of_classes_become_their_names(tmp_path: Path, form: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    tone(tmp_path / "a.flac")
+    said = datasets.Value("string")
+    label = datasets.ClassLabel(names=["ann", "bob"])
+    audio = {"bytes": datasets.Value("binary"), "path": said}
+    features = datasets.Features(
+        {"audio": audio, "text": said, "speaker": label, "intent": label, "count": datasets.Value("int64")}
+    )
+    audio_rows = [{"bytes": (tmp_path / "a.flac").read_bytes(), "path": None}] * 4
+    columns = {
+        "audio": audio_rows,
+        "text": list("abcd"),
+        "speaker": [1, 0, -1, None],
+        "intent": [0, 1, 0, 1],
+        "count": [1] * 4,
+    }
+    made = datasets.Dataset.from_dict(columns, features=features)
+    folder = tmp_path / "set"
+    if form == "saved":
+        made.save_to_disk(folder)
+    else:
+        folder.mkdir()
+        made.to_parquet(folder / "a.parquet")
+    if "beside" in form:
+        table = pq.read_table(folder / "a.parquet").replace_schema_metadata(None)
+        pq.write_table(table, folder / "a.parquet")
+        write(folder / "dataset_info.json", json.dumps({"features": features.to_dict()}))
+    (table,) = list_sources(str(folder))
+    found = Probe(ProbeSettings())(table).to_pylist()
+    assert [row["speaker"] for row in found] == ["bob", "ann", None, None]
+    assert [json.loads(row["extra"]) for row in found] == [{"intent": name, "count": 1} for name in ("ann", "bob") * 2]
 
 
 @pytest.mark.parametrize("form", ["stream", "file"])
