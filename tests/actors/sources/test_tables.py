@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -13,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from gristmill.actors.audio import decode
+from gristmill.actors.audio import decode, encode
+from gristmill.actors.sources.reading import SourceFile
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
+from gristmill.shards import store
 from gristmill.shards.errors import UserError
 
 RATE = 8000
@@ -215,6 +218,42 @@ def test_a_set_that_datasets_saved_to_disk(tmp_path: Path, form: str) -> None:
     kinds = [(row["kind"], row["problem"]) for row in rows(tmp_path / "set")]
     assert ("unlisted", "unreadable") in kinds
     assert kinds.count(("row", None)) == 5
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_listing_of_arrow_files_elsewhere_reads_no_audio(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, (9, 4 * RATE)).astype(np.float32)
+    table = pa.table(
+        {
+            "audio": [{"bytes": encode(samples, RATE), "path": None} for samples in noise],
+            "text": list("abcdefghi"),
+            "speaker": pa.chunked_array(
+                [pa.array(part).dictionary_encode() for part in (["x"] * 4, ["y", "z"], ["x"] * 3)]
+            ),
+        }
+    )
+    out = io.BytesIO()
+    make = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    with make(out, (table := table.unify_dictionaries() if form == "file" else table).schema) as written:
+        written.write_table(table, max_chunksize=2)
+    url = f"memory://arrow-{form}/a.arrow"
+    store.write_bytes(url, out.getvalue())
+    taken = []
+    read = SourceFile._at
+    monkeypatch.setattr(SourceFile, "_at", lambda file, place, count: taken.append(count) or read(file, place, count))
+    (listed,) = list_sources(url)
+    assert sum(taken) < 20_000 < len(out.getvalue()) / 10
+    taken.clear()
+    probed = Probe(ProbeSettings())(listed)
+    assert sum(taken) < 1.1 * len(out.getvalue()), "a batch is read once, for its audio and its labels"
+    assert [(row["text"], row["speaker"]) for row in probed.to_pylist()] == list(
+        zip("abcdefghi", "xxxxyzxxx", strict=True)
+    )
+    found = Load(LoadSettings(sampling_rate=RATE))(probed.drop_columns(["reject_reason"]))
+    assert [
+        np.abs(decode(row["bytes"])[0] - samples).max() < 1e-3
+        for row, samples in zip(found["audio"].to_pylist(), noise, strict=True)
+    ] == [True] * 9
 
 
 def test_a_tarred_set_of_nemo(tmp_path: Path) -> None:
