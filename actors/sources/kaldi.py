@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from gristmill.actors.sources.bases import base_of_entries, folders_of_recipe
+from gristmill.actors.sources.encoding import TEXT_ENCODING
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, NOT_IN_FILE, resolve, seconds
 from gristmill.actors.sources.reading import lines
@@ -22,6 +23,7 @@ from gristmill.shards.errors import RejectRecord
 
 SCRIPT = "wav.scp"
 _TABLE_BYTES = 256 << 20  # of a file that is held in memory
+_NOT_UTF8 = ""  # stands for a value, of which none is empty
 _LABELS = {"text": "text", "speaker": "utt2spk", "lang": "utt2lang"}
 
 
@@ -56,6 +58,8 @@ def _listed(folder: str, corpus: str) -> Iterator[dict[str, Any]]:
         if _is_made(place):
             raise RejectRecord(NOT_IN_FILE)
         found = {key: table.get(name) for key, table in labels.items()}
+        if _NOT_UTF8 in found.values():
+            raise RejectRecord(TEXT_ENCODING)
         where = {"id": f"{corpus}/{name}", "kind": "file", "url": resolve(base, place)}
         return {**found, **where, **dict(zip(("start", "length", "channel"), more, strict=False))}
 
@@ -128,7 +132,9 @@ def _pairs(file: str) -> Iterator[tuple[str, str]]:
     for _, line in lines(file) if store.exists(file) else ():
         try:
             yield _split(line)
-        except (RejectRecord, UnicodeDecodeError):
+        except UnicodeDecodeError:
+            yield line.split()[0].decode("utf-8", "replace"), _NOT_UTF8
+        except RejectRecord:
             continue  # the utterance has no such label
 
 

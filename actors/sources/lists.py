@@ -186,6 +186,10 @@ def _at_sight(line: bytes) -> str | None:
     """Return the problem of a line that may not be given to a reader."""
     if len(line) > LINE_BYTES:
         return LONG_LINE
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8  # in the name of a column, Arrow would not see it
     return MALFORMED if line.count(b"[") + line.count(b"{") > DEPTH and _is_deep(line) else None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
 from gristmill.actors.sources.reading import lines
@@ -86,6 +87,7 @@ def _check_manifest(url: str, fields: Mapping[str, str] | None) -> None:
         except RejectRecord:
             continue
     if not empty:
+        refuse_wide(url)
         said = f"not a JSONL manifest; expected one JSON object per line, with the key {named(fields, 'audio')[0]}"
         raise FileFault(url, UNREADABLE, said)
 

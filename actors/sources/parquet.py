@@ -40,7 +40,8 @@ def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say
         said = f"no audio column among {schema.names}; expected {wanted} of bytes or paths"
         raise FileFault(file.url, OTHER_COLUMNS, said)
     plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
-    unread = [f"{f.name} ({f.type})" for f in schema if f.name != audio and f.name not in plain]
+    others = [f for f in schema if f.name != audio and not pa.types.is_null(f.type)]
+    unread = [f"{f.name} ({f.type})" for f in others if f.name not in plain]
     if unread:
         say(f"{posixpath.dirname(file.url)}: columns that are not read: {', '.join(unread)[:300]}")
     labels = json.dumps({"columns": plain})

@@ -139,6 +139,10 @@ def _format(file: str, named: bool) -> str | None:
             line.decode()
         except UnicodeDecodeError:
             raise FileFault(file, OTHER_ENCODING, "its text is not UTF-8; expected UTF-8") from None
+    if low.endswith((".jsonl", ".jsonl.gz")) and not any(
+        _object(line) for _, line in itertools.islice(lines(file), LOOKED_AT)
+    ):
+        raise FileFault(file, UNREADABLE, "none of its first lines is a JSON object; expected one on each line")
     raise FileFault(file, OTHER_COLUMNS, f"its columns are not those of a known corpus; {_EXPECTED}")
 
 

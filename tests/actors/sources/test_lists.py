@@ -55,6 +55,12 @@ def test_a_bad_line_costs_itself(
     assert [row for row in found if row[1]] == [("l.jsonl#line9", problem)]
 
 
+@pytest.mark.parametrize("line", [b'{"id": "x", "hypotheses": [], "\x80": 1}', b'{"id": "\xff", "hypotheses": []}'])
+def test_a_line_that_is_not_utf_8_costs_itself(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "l.jsonl").write_bytes(one("a").encode() + b"\n" + line + b"\n")
+    assert listed(tmp_path / "l.jsonl") == [("a", None), ("l.jsonl#line2", "not UTF-8")]
+
+
 def test_a_line_of_megabytes_is_read(tmp_path: Path) -> None:
     lines = [one(f"u{n}") for n in range(20)]
     (tmp_path / "l.jsonl").write_text("\n".join([*lines[:9], one("big", note="x" * (3 << 20)), *lines[9:]]))
