@@ -8,6 +8,7 @@ FFmpeg (PyAV) reads all else, from begin to end: only decoding tells the length 
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -108,7 +109,8 @@ def _opened(file: BinaryIO, size: int) -> Sound:
     if found.frame is not None and found.place:
         # Behind zeros or a tag, neither decoder finds the header that says how much of the first and last frame is
         # sound.
-        file, size, found = Part(file, found.place, size - found.place), size - found.place, found._replace(place=0)
+        size -= found.place
+        file, found = io.BufferedReader(Part(file, found.place, size)), found._replace(place=0)
     proof = prove(file, size, found)
     if proof is not None:
         try:

@@ -34,7 +34,7 @@ from gristmill.actors.sources.reading import lines
 from gristmill.actors.sources.tar import Member, members_of
 from gristmill.actors.sources.unlisted import MISSING, UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import exists, list_names, walk
+from gristmill.shards.store import bare, exists, list_names, walk
 
 _EDGE = 0.05  # s, by which a supervision may lie beyond its cut, or its cut beyond it: times are rounded
 _SHAR = re.compile(r"cuts(\.\d+)?\.jsonl(\.gz)?")  # of Lhotse Shar, beside recording.000000.tar
@@ -62,7 +62,7 @@ def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say)
     """Yield a pointer for each cut. ``fields`` is ignored: Lhotse's field names are fixed."""
     seen = Seen()
     for file in named_or_found(url, "lhotse", cuts_in):
-        yield from guarded(file, f"{corpus}/{posixpath.basename(file)}", partial(_listed, file, corpus, seen))
+        yield from guarded(file, f"{corpus}/{posixpath.basename(bare(file))}", partial(_listed, file, corpus, seen))
 
 
 def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
@@ -89,7 +89,7 @@ def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
 
 def _shar_tar(file: str) -> str | None:
     """Return the tar with the recordings of a file of cuts, if it is one of Lhotse Shar."""
-    folder, name = posixpath.split(file)
+    folder, name = posixpath.split(bare(file))
     form = _SHAR.fullmatch(name)
     tar = f"{folder}/recording{form[1] or ''}.tar" if form else ""
     return tar if tar and exists(tar) else None
@@ -126,7 +126,7 @@ def _check(url: str) -> str:
         raise FileFault(
             url, UNREADABLE, "no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them"
         )
-    return base_of_entries(_places(cuts), folders_of_recipe(posixpath.dirname(url)))
+    return base_of_entries(_places(cuts), folders_of_recipe(posixpath.dirname(bare(url))))
 
 
 def _places(cuts: Sequence[Mapping[str, Any]]) -> Iterator[str]:

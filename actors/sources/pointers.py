@@ -179,7 +179,7 @@ def seconds(value: Any) -> float:
 class Part(SizedFile):
     """A byte range of an open file, as a file."""
 
-    def __init__(self, file: SourceFile, offset: int, size: int) -> None:
+    def __init__(self, file: SourceFile | BinaryIO, offset: int, size: int) -> None:
         self._file, self._offset, self.size = file, offset, size
 
     def _at(self, place: int, count: int) -> bytes:

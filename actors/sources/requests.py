@@ -195,7 +195,7 @@ def _text(line: bytes) -> dict[str, Any]:
 
 def _table(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     """List the records of a table: of TSV the lines, of CSV also those that run over lines, in quotes."""
-    numbered = csv_records(file, ";") if file.lower().endswith(".csv") else lines(file)
+    numbered = csv_records(file, ";") if store.bare(file).lower().endswith(".csv") else lines(file)
     header = next(numbered)[1][:LINE_BYTES].decode("utf-8-sig", "replace").strip()
     for number, line in numbered:
         place = f"{key}#{number}"

@@ -43,7 +43,9 @@ def list_table(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say
     """Yield a pointer for each line below the header; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
     for file in named_or_found(url, "table", tables_in):
-        yield from guarded(file, f"{corpus}/{posixpath.basename(file)}", partial(_listed, file, corpus, fields, seen))
+        yield from guarded(
+            file, f"{corpus}/{posixpath.basename(bare(file))}", partial(_listed, file, corpus, fields, seen)
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def _listed(file: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen
     if not head:
         return iter(())
     form = _form(file, head[0][:LINE_BYTES].decode("utf-8-sig", "replace").rstrip("\r\n"), fields)
-    folder = posixpath.dirname(file)
+    folder = posixpath.dirname(bare(file))
     body = head[1:] if form.header else head
     base = base_of_entries(_places(body, form, fields), [folder, f"{folder}/{_CLIPS}", f"{folder}/{_WAVS}"])
     read = partial(_pointer, form=form, base=base, corpus=corpus, fields=fields)
@@ -85,11 +87,11 @@ def _listed(file: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen
 
 def _form(file: str, first: str, fields: Mapping[str, str] | None) -> _Form:
     wanted = {name.lower() for name in named(fields, "audio")}
-    for delimiter in "\t" if file.lower().endswith(".tsv") else ",;|\t":
+    for delimiter in "\t" if bare(file).lower().endswith(".tsv") else ",;|\t":
         names = [name.strip().strip('"') for name in first.split(delimiter)]
         if wanted.intersection(name.lower() for name in names):
             return _Form(delimiter, tuple(_lowered(names, wanted)), header=True)
-    if posixpath.basename(file) == USUAL and 1 <= first.count("|") < len(_LJSPEECH):
+    if posixpath.basename(bare(file)) == USUAL and 1 <= first.count("|") < len(_LJSPEECH):
         return _Form("|", _LJSPEECH, header=False)
     said = f"no column of audio in its first line, {first[:200]!r}; expected {' or '.join(named(fields, 'audio'))}"
     raise FileFault(file, OTHER_COLUMNS, said)
