@@ -45,16 +45,17 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
         raise ValueError("audio cannot be decoded") from error
 
 
-def read_mono(sound: soundfile.SoundFile, count: int) -> np.ndarray:
-    """Return the next ``count`` frames of an open file (n,), or those to its end; channels are averaged to one.
+def read_mono(sound: soundfile.SoundFile, count: int, channel: int | None = None) -> np.ndarray:
+    """Return the next ``count`` frames of an open file (n,), or those to its end: of a channel, or their average.
 
     The channels are held in memory for a piece at a time. More than ``MOST_FRAMES`` raise :class:`ValueError`.
     """
     if count > MOST_FRAMES:
         raise ValueError(f"audio of more than {MOST_FRAMES} frames")
     step, parts = max(1, _PIECE // sound.channels), []
+    is_one = sound.channels == 1 or channel is not None
     while count > 0 and len(part := sound.read(min(step, count), dtype="float32", always_2d=True)):
-        parts.append(part[:, 0] if sound.channels == 1 else part.mean(axis=1, dtype=np.float32))
+        parts.append(part[:, channel or 0] if is_one else part.mean(axis=1, dtype=np.float32))
         count -= len(part)
     return np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.zeros(0, np.float32)
 

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 
 from gristmill.cluster.guard import leave_now
+from gristmill.shards.errors import UserError
 
-ANSWER_WITHIN = 20.0  # seconds, before and while Ray joins
+ANSWER_WITHIN = 15.0  # seconds, before and while Ray joins
 LOOK_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
 CODE = 2  # the exit code of a mistake of the user's: most often the address
+
+
+def check_address(address: str) -> None:
+    """Refuse what ``RAY_ADDRESS`` may hold for other programs.
+
+    Raises:
+        UserError: it is the address of a dashboard, or of no form that Ray joins.
+    """
+    dashboard = re.match(r"https?://([^/:]*)", address)
+    if dashboard:
+        raise UserError(
+            f"RAY_ADDRESS={address}: the address of a dashboard, to which jobs are submitted (`gristmill submit "
+            f"--address {address}`); expected that of the cluster, such as {dashboard[1] or 'head'}:6379, or none for "
+            "a Ray on this machine"
+        )
+    if "://" not in address and address != "auto" and _place(address) is None:
+        raise UserError(f"RAY_ADDRESS={address}: expected host:port, as in head:6379, or auto")
 
 
 @contextlib.contextmanager
@@ -46,7 +65,7 @@ def _place(address: str) -> tuple[str, int] | None:
         from ray._private.utils import read_ray_address
 
         address = read_ray_address() or ""
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     return (host.strip("[]"), int(port)) if host and port.isdigit() and "/" not in host else None
 
 

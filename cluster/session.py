@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 import gristmill
 from gristmill.cluster import janitor
 from gristmill.cluster.guard import Guard, check_start
-from gristmill.cluster.joining import answering
+from gristmill.cluster.joining import answering, check_address
 from gristmill.cluster.packing import packed_modules
 from gristmill.shards import owner
 from gristmill.shards.errors import GristmillError, UserError, one_line
@@ -77,11 +77,14 @@ def start(workers: int | None = None) -> int:
     :mod:`gristmill.cluster.guard`. What sessions of drivers that have ended left on this machine is removed first.
 
     Raises:
-        UserError: Ray is not installed, the cluster cannot be joined, or token authentication is turned off.
+        UserError: Ray is not installed, ``RAY_ADDRESS`` is none, the cluster cannot be joined, or token authentication
+            is turned off.
     """
     if workers is not None and workers < 1:
         raise UserError(f"workers={workers}: expected 1 or more")
-    address, joins = os.environ.get(ADDRESS), joined()
+    address, joins = os.environ.get(ADDRESS, ""), joined()
+    if joins:
+        check_address(address)
     settings = SETTINGS | WORKER | ({} if joins else LOOPBACK)
     with _environment(settings | {"PYTHONPATH": _python_path(joins)}):
         authenticate(joins)

@@ -64,6 +64,8 @@ class Parquet:
         Raises:
             FileFault: a page is damaged, or larger than ``PAGE_BYTES``.
         """
+        if not self.rows[group]:
+            return  # it has no pages
         try:
             rows = self._rows_at_once(group, columns)
             yield from self._parquet.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False)

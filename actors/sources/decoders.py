@@ -8,11 +8,12 @@ FFmpeg (PyAV) reads all else, from begin to end: only decoding tells the length 
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from gristmill.actors.sources.containers import codec_delay, identify, prove
-from gristmill.actors.sources.pointers import EMPTY, TRUNCATED, UNREADABLE, Part
+from gristmill.actors.sources.pointers import EMPTY, NO_CHANNEL, TRUNCATED, UNREADABLE, Part
 from gristmill.actors.sources.sounds import FFmpegSound, SndfileSound, Sound
 from gristmill.shards.errors import RejectRecord
 
@@ -86,12 +87,20 @@ class Header:
         return self.frames / self.rate
 
 
-def open_sound(file: BinaryIO, size: int) -> Sound:
-    """Open an audio file of ``size`` bytes with the decoder that reads it surely.
+def open_sound(file: BinaryIO, size: int, channel: int | None = None) -> Sound:
+    """Open an audio file of ``size`` bytes with the decoder that reads it surely, for one channel or their average.
 
     Raises:
-        RejectRecord: it is empty, cut, of an unknown kind, or no decoder reads it.
+        RejectRecord: it is empty, cut, of an unknown kind, no decoder reads it, or it has no such channel.
     """
+    sound = _opened(file, size)
+    if channel is not None and not 0 <= channel < sound.channels:
+        raise RejectRecord(NO_CHANNEL)
+    sound.channel = channel
+    return sound
+
+
+def _opened(file: BinaryIO, size: int) -> Sound:
     if size == 0:
         raise RejectRecord(EMPTY)
     found = identify(file, size)
@@ -100,7 +109,7 @@ def open_sound(file: BinaryIO, size: int) -> Sound:
     if found.frame is not None and found.place:
         # Behind zeros neither decoder finds LAME's header, which says how much of the first and last frames is sound.
         size -= found.place
-        file, found = cast(BinaryIO, Part(file, found.place, size)), found._replace(place=0)
+        file, found = io.BufferedReader(Part(file, found.place, size)), found._replace(place=0)
     proof = prove(file, size, found)
     if proof is not None:
         try:

@@ -89,7 +89,7 @@ def pointers_of(
             if seen.before(pointer["id"]):
                 raise RejectRecord(DUPLICATE)
         except RejectRecord as reject:
-            key = f"{corpus}/{posixpath.basename(file)}#line{number}"
+            key = f"{corpus}/{posixpath.basename(bare(file))}#line{number}"
             pointer = {"id": key, "kind": "bad", "url": file, "row": number, "problem": reject.reason}
         yield pointer
 

@@ -1,7 +1,7 @@
 """Listing of Lhotse cuts: JSONL, compressed or not, of ``MonoCut`` objects whose recordings are files.
 
-Of Lhotse Shar, the recordings are in tars beside. Cuts that are not one channel of one file (mixed, padded or
-multi-channel cuts, audio in memory, transforms that Lhotse would apply on loading), and those whose text is of more
+Of Lhotse Shar, the recordings are in tars beside. Cuts that are not one channel of a recording in files (mixed, padded
+or multi-channel cuts, audio in memory, transforms that Lhotse would apply on loading), and those whose text is of more
 than their audio, become rows of kind "bad" with a reason.
 """
 
@@ -21,6 +21,7 @@ from gristmill.actors.sources.bases import base_of_entries, folders_of_recipe
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import (
     MALFORMED,
+    NO_CHANNEL,
     NOT_IN_FILE,
     PART_OF_TEXT,
     SEVERAL_CHANNELS,
@@ -33,7 +34,7 @@ from gristmill.actors.sources.reading import lines
 from gristmill.actors.sources.tar import Member, members_of
 from gristmill.actors.sources.unlisted import MISSING, UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import exists, list_names, walk
+from gristmill.shards.store import bare, exists, list_names, walk
 
 _EDGE = 0.05  # s, by which a supervision may lie beyond its cut, or its cut beyond it: times are rounded
 _SHAR = re.compile(r"cuts(\.\d+)?\.jsonl(\.gz)?")  # of Lhotse Shar, beside recording.000000.tar
@@ -61,19 +62,21 @@ def list_cuts(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say)
     """Yield a pointer for each cut. ``fields`` is ignored: Lhotse's field names are fixed."""
     seen = Seen()
     for file in named_or_found(url, "lhotse", cuts_in):
-        yield from guarded(file, f"{corpus}/{posixpath.basename(file)}", partial(_listed, file, corpus, seen))
+        yield from guarded(file, f"{corpus}/{posixpath.basename(bare(file))}", partial(_listed, file, corpus, seen))
 
 
 def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
     folder, tar = _check(file), _shar_tar(file)
     packed: dict[str, Member] = {}
     if tar is not None:
-        # A member is named by its cut: the id and, after the last dot, the format.
+        # A member is named by its cut: the id and, after the last dot, the format. It holds the cut's channel alone.
         packed = {posixpath.splitext(one.name)[0]: one for one in members_of(tar) if not one.name.endswith(_NO_AUDIO)}
 
     def place(cut: Mapping[str, Any], recording: Mapping[str, Any]) -> dict[str, Any]:
+        channel = _channel(cut)
         if tar is None or _kind(recording) != "shar":
-            return {"kind": "file", "url": resolve(folder, _source(recording))}
+            path, index = _source(recording, channel)
+            return {"kind": "file", "url": resolve(folder, path), "channel": index}
         if cut["id"] not in packed:
             raise RejectRecord(MISSING)
         member = packed[cut["id"]]
@@ -86,7 +89,7 @@ def _listed(file: str, corpus: str, seen: Seen) -> Iterator[dict[str, Any]]:
 
 def _shar_tar(file: str) -> str | None:
     """Return the tar with the recordings of a file of cuts, if it is one of Lhotse Shar."""
-    folder, name = posixpath.split(file)
+    folder, name = posixpath.split(bare(file))
     form = _SHAR.fullmatch(name)
     tar = f"{folder}/recording{form[1] or ''}.tar" if form else ""
     return tar if tar and exists(tar) else None
@@ -123,21 +126,21 @@ def _check(url: str) -> str:
         raise FileFault(
             url, UNREADABLE, "no Lhotse cuts are in it; expected one cut per line, as CutSet.to_file writes them"
         )
-    return base_of_entries(_places(cuts), folders_of_recipe(posixpath.dirname(url)))
+    return base_of_entries(_places(cuts), folders_of_recipe(posixpath.dirname(bare(url))))
 
 
 def _places(cuts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for cut in cuts:
         with contextlib.suppress(AttributeError, RejectRecord):
-            yield _source(cut.get("recording") or {})
+            yield _source(cut.get("recording") or {}, _channel(cut))[0]
 
 
 Place = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]  # of a cut and its recording
 
 
 def _pointer(cut: Mapping[str, Any], corpus: str, place: Place) -> dict[str, Any]:
-    if cut["type"] not in ("MonoCut", "Cut"):
-        raise RejectRecord(SEVERAL_CHANNELS if cut["type"] == "MultiCut" else UNSUPPORTED_CUT)
+    if cut["type"] not in ("MonoCut", "Cut", "MultiCut"):
+        raise RejectRecord(UNSUPPORTED_CUT)
     recording = cut.get("recording")
     if not isinstance(recording, dict) or recording.get("transforms"):
         raise RejectRecord(UNSUPPORTED_CUT)
@@ -157,17 +160,33 @@ def _pointer(cut: Mapping[str, Any], corpus: str, place: Place) -> dict[str, Any
     return pointer
 
 
-def _source(recording: Mapping[str, Any]) -> str:
-    """Return the path or URL of the audio of a single-channel recording."""
+def _channel(cut: Mapping[str, Any]) -> int:
+    """Return the one channel of a cut."""
+    channel = cut.get("channel", 0)
+    if isinstance(channel, list):
+        if len(channel) != 1:
+            raise RejectRecord(SEVERAL_CHANNELS)
+        (channel,) = channel
+    if type(channel) is not int:
+        raise RejectRecord(MALFORMED)
+    return channel
+
+
+def _source(recording: Mapping[str, Any], channel: int) -> tuple[str, int | None]:
+    """Return the path or URL of the audio of a recording's channel, and its place in there; alone it has none.
+
+    The channels of a recording may be those of several files.
+    """
     sources = recording.get("sources")
     if not isinstance(sources, list) or not sources or not all(isinstance(source, dict) for source in sources):
         raise RejectRecord(MALFORMED)
-    channels = [channel for source in sources for channel in source.get("channels") or [0]]
-    if len(channels) > 1:
-        raise RejectRecord(SEVERAL_CHANNELS)
-    if sources[0].get("type") not in ("file", "url") or not isinstance(sources[0].get("source"), str):
+    held = [source.get("channels") or [0] for source in sources]
+    source, channels = next((pair for pair in zip(sources, held, strict=True) if channel in pair[1]), (None, []))
+    if source is None:
+        raise RejectRecord(NO_CHANNEL)
+    if source.get("type") not in ("file", "url") or not isinstance(source.get("source"), str):
         raise RejectRecord(NOT_IN_FILE)
-    return sources[0]["source"]
+    return source["source"], channels.index(channel) if len(channels) > 1 else None
 
 
 def _labels(cut: Mapping[str, Any], length: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ with a ``problem``, named by their file and line, and a stage rejects them (:cla
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from gristmill.actors.records import Filter
 from gristmill.actors.sources.columns import Parquet
+from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import NOT_UTF8, Seen
 from gristmill.actors.sources.pointers import DUPLICATE
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, lines, opened
@@ -68,6 +70,8 @@ class ListFile:
             schema, self.problems, rows = _read_whole(url)
             self.tables = partial(_jsonl, url, schema, self.problems)
         if rows == len(self.problems):
+            if not store.bare(url).endswith(".parquet"):
+                refuse_wide(url)
             first = next(iter(self.problems.items()), None)
             which = "" if first is None else f" (the first is {_place(url, first[0])}: {first[1]})"
             raise UserError(f"{url}: holds no list{which}; expected {EXPECTED}")
@@ -114,7 +118,17 @@ def _batches(url: str, columns: Sequence[str] | None = None) -> Iterator[pa.Reco
         if missing:
             raise UserError(f"{url}: has no column {missing[0]}; expected {EXPECTED}")
         for group in range(len(source.rows)):
-            yield from source.batches(group, columns or source.schema.names)
+            for batch in source.batches(group, columns or source.schema.names):
+                yield _with_plain_ids(batch)
+
+
+def _with_plain_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch with ids as texts where they are categories or views of texts, as of pandas and polars."""
+    kind = batch["id"].type
+    of_texts = pa.types.is_string_view(kind) or (pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type))
+    return (
+        batch.set_column(batch.schema.get_field_index("id"), ID, batch["id"].cast(pa.string())) if of_texts else batch
+    )
 
 
 def _problems_of_rows(url: str) -> tuple[dict[int, str], int]:
@@ -186,6 +200,10 @@ def _at_sight(line: bytes) -> str | None:
     """Return the problem of a line that may not be given to a reader."""
     if len(line) > LINE_BYTES:
         return LONG_LINE
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8  # in the name of a column, Arrow would not see it
     return MALFORMED if line.count(b"[") + line.count(b"{") > DEPTH and _is_deep(line) else None
 
 
@@ -246,7 +264,8 @@ def _pieces(url: str) -> Iterator[dict[int, bytes]]:
     """Yield the lines of a file by number, as many as make a shard and no more than make a batch."""
     piece: dict[int, bytes] = {}
     size = 0
-    for number, line in lines(url):
+    for number, marked in lines(url):
+        line = marked.removeprefix(codecs.BOM_UTF8)  # of each file that was joined to this one
         if piece and (len(piece) == ROWS or size + len(line) > BATCH_BYTES):
             yield piece
             piece, size = {}, 0

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
 from gristmill.actors.sources.reading import lines
@@ -50,10 +51,10 @@ def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None, say: 
     """Yield a pointer for each line; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
     for manifest in named_or_found(url, "manifest", manifests_in):
-        folder = posixpath.dirname(manifest)
+        folder = posixpath.dirname(bare(manifest))
         is_split = "*" not in url and url not in (manifest, folder)
         own = f"{corpus}/{posixpath.basename(folder)}" if is_split else corpus
-        key = f"{own}/{posixpath.basename(manifest)}"
+        key = f"{own}/{posixpath.basename(bare(manifest))}"
         yield from guarded(manifest, key, partial(_listed, manifest, own, fields, seen))
 
 
@@ -86,6 +87,7 @@ def _check_manifest(url: str, fields: Mapping[str, str] | None) -> None:
         except RejectRecord:
             continue
     if not empty:
+        refuse_wide(url)
         said = f"not a JSONL manifest; expected one JSON object per line, with the key {named(fields, 'audio')[0]}"
         raise FileFault(url, UNREADABLE, said)
 
@@ -95,7 +97,7 @@ def _manifest_pointer(
 ) -> dict[str, Any]:
     path, values = _parse(line, fields)
     pointer = declared(values, fields)
-    pointer |= {"id": f"{corpus}/{bare(path)}", "kind": "file", "url": resolve(posixpath.dirname(manifest), path)}
+    pointer |= {"id": f"{corpus}/{bare(path)}", "kind": "file", "url": resolve(posixpath.dirname(bare(manifest)), path)}
     if KEY in values and tarred.numbers:
         return pointer | tarred.place(values, path)  # an offset is that of the cut into the original
     if values.get("offset") is not None:  # NeMo: the line is a segment that starts there and has its duration

@@ -16,6 +16,7 @@ from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
 from gristmill.shards.store import FileInfo
 
+_HEADER_BLOCK = 1 << 16  # bytes per request: footers, and the headers of batches, are small
 _CACHED = ("cache-", "tmp")  # what `datasets` keeps beside a set that it saved
 
 
@@ -30,7 +31,7 @@ def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None, say: S
 
 
 def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
-    with opened(file.url) as raw:
+    with opened(file.url, _HEADER_BLOCK) as raw:
         held = column_file(raw)
     groups, schema = held.rows, held.schema
     audio = _audio_column(schema, fields)
@@ -39,7 +40,8 @@ def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say
         said = f"no audio column among {schema.names}; expected {wanted} of bytes or paths"
         raise FileFault(file.url, OTHER_COLUMNS, said)
     plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
-    unread = [f"{f.name} ({f.type})" for f in schema if f.name != audio and f.name not in plain]
+    others = [f for f in schema if f.name != audio and not pa.types.is_null(f.type)]
+    unread = [f"{f.name} ({f.type})" for f in others if f.name not in plain]
     if unread:
         say(f"{posixpath.dirname(file.url)}: columns that are not read: {', '.join(unread)[:300]}")
     labels = json.dumps({"columns": plain})

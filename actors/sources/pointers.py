@@ -16,6 +16,7 @@ import pyarrow as pa
 from gristmill.actors.sources.arrow import SUFFIX, ArrowColumns
 from gristmill.actors.sources.columns import GroupRows, Parquet
 from gristmill.actors.sources.encoding import TEXT_ENCODING, read_text
+from gristmill.actors.sources.features import ClassNames
 from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
@@ -37,7 +38,8 @@ MALFORMED = "malformed manifest line"
 DUPLICATE = "duplicate"
 NO_TEXT = "no text"  # in an annotated corpus: it would count as silence
 NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory or the output of a command
-SEVERAL_CHANNELS = "several channels"  # records have one, and the choice of it is unclear
+SEVERAL_CHANNELS = "several channels"  # a Lhotse cut of more than one: records have one
+NO_CHANNEL = "no such channel"  # that a cut or a segment names
 UNSUPPORTED_CUT = "unsupported cut"  # mixed, padded, without a recording, or with transforms
 PART_OF_TEXT = "text of more than its audio"  # a Lhotse cut that cuts a supervision
 FOREIGN = "place of another kind"  # of a manifest's entry: such places are listed in the config
@@ -60,6 +62,7 @@ REASONS = (
     NO_TEXT,
     NOT_IN_FILE,
     SEVERAL_CHANNELS,
+    NO_CHANNEL,
     UNSUPPORTED_CUT,
     TOO_LARGE,
     FOREIGN,
@@ -78,6 +81,7 @@ LOCATOR_FIELDS = (
     pa.field("size", pa.int64()),  # bytes of the encoded audio, if known
     pa.field("row_group", pa.int32()),
     pa.field("row", pa.int64()),  # within the row group
+    pa.field("channel", pa.int32()),  # the one that is meant, from 0; null: the average of all
     pa.field("start", pa.float64()),  # of a segment, seconds; null: the whole file
     pa.field("length", pa.float64()),  # of a segment, seconds; null: to the end
     pa.field(
@@ -175,7 +179,7 @@ def seconds(value: Any) -> float:
 class Part(SizedFile):
     """A byte range of an open file, as a file."""
 
-    def __init__(self, file: BinaryIO | SizedFile, offset: int, size: int) -> None:
+    def __init__(self, file: SourceFile | BinaryIO, offset: int, size: int) -> None:
         self._file, self._offset, self.size = file, offset, size
 
     def _at(self, place: int, count: int) -> bytes:
@@ -263,7 +267,7 @@ class Reader:
         return io.BufferedReader(Part(file, offset, size)), size
 
     def row(self, pointer: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
-        """Return some columns of a pointer's row of a Parquet file."""
+        """Return some columns of a pointer's row of a Parquet file, with the names of classes for their numbers."""
         wanted, group = tuple(columns), (pointer["url"], pointer["row_group"])
         if self._group != group:
             self._group, self._rows = group, {}
@@ -271,9 +275,10 @@ class Reader:
             file = self.file(pointer["url"])
             if self._parquet is None:
                 self._parquet = column_file(file)
+                self._classes = ClassNames(self._parquet.schema, file.url)
             if wanted not in self._rows:
                 self._rows[wanted] = GroupRows(self._parquet, group[1], wanted)
-            return self._rows[wanted].row(pointer["row"])
+            return self._classes.named(self._rows[wanted].row(pointer["row"]))
         except FileFault as fault:
             self._rows.pop(wanted, None)
             raise RejectRecord(fault.reason) from None

@@ -139,6 +139,10 @@ def _format(file: str, named: bool) -> str | None:
             line.decode()
         except UnicodeDecodeError:
             raise FileFault(file, OTHER_ENCODING, "its text is not UTF-8; expected UTF-8") from None
+    if low.endswith((".jsonl", ".jsonl.gz")) and not any(
+        _object(line) for _, line in itertools.islice(lines(file), LOOKED_AT)
+    ):
+        raise FileFault(file, UNREADABLE, "none of its first lines is a JSON object; expected one on each line")
     raise FileFault(file, OTHER_COLUMNS, f"its columns are not those of a known corpus; {_EXPECTED}")
 
 
@@ -191,7 +195,7 @@ def _text(line: bytes) -> dict[str, Any]:
 
 def _table(file: str, key: str, corpus: str) -> Iterator[dict[str, Any]]:
     """List the records of a table: of TSV the lines, of CSV also those that run over lines, in quotes."""
-    numbered = csv_records(file, ";") if file.lower().endswith(".csv") else lines(file)
+    numbered = csv_records(file, ";") if store.bare(file).lower().endswith(".csv") else lines(file)
     header = next(numbered)[1][:LINE_BYTES].decode("utf-8-sig", "replace").strip()
     for number, line in numbered:
         place = f"{key}#{number}"

@@ -33,19 +33,22 @@ _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 class Sound(ABC):
     """An open audio file. ``rate`` in Hz; ``frames`` is ``None`` where only decoding tells the length.
 
+    ``channel`` is the one that is read, from 0; ``None``: the average of all.
+
     Errors of the storage are raised as they are; those of the file are :class:`RejectRecord`.
     """
 
     rate: int
     channels: int
     frames: int | None
+    channel: int | None = None
 
     def __init__(self, file: BinaryIO | Watched) -> None:
         self._file = file if isinstance(file, Watched) else Watched(file)
         self._place = 0
 
     def read(self, count: int | None = None) -> np.ndarray:
-        """Return the next ``count`` frames (n,), or those to the end; channels are averaged to one.
+        """Return the next ``count`` frames (n,), or those to the end.
 
         Raises:
             RejectRecord: the file ends before it should, or holds more than one kind of samples; or more than
@@ -109,7 +112,7 @@ class SndfileSound(Sound):
 
     def _read(self, count: int) -> np.ndarray:
         try:
-            samples = read_mono(self._sound, count)
+            samples = read_mono(self._sound, count, self.channel)
         except soundfile.LibsndfileError:
             raise RejectRecord(TRUNCATED) from None  # the header was complete, the data is not
         if len(samples) < count:
@@ -212,7 +215,7 @@ class FFmpegSound(Sound):
             frame = self._fifo.read(min(_PIECE, count), partial=True)
             if frame is None:
                 return
-            samples = _mono(frame)
+            samples = _mono(frame, self.channel)
             count -= len(samples)
             yield samples
 
@@ -269,11 +272,13 @@ def _open_no_other(url: str, flags: int, options: Any) -> Any:
     raise PermissionError(url)
 
 
-def _mono(frame: Any) -> np.ndarray:
-    """Return the samples (n,) of FFmpeg's frame, averaged over its channels."""
+def _mono(frame: Any, channel: int | None) -> np.ndarray:
+    """Return the samples (n,) of a channel of FFmpeg's frame, or of their average."""
     samples, kind = frame.to_ndarray(), frame.format.name.removesuffix("p")
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if channel is not None:
+        samples = samples[channel : channel + 1]
     scale = _FULL_SCALE.get(kind)
     if scale is not None:
         samples = (samples.astype(np.float32) - (scale if kind == "u8" else 0)) / np.float32(scale)

@@ -34,6 +34,8 @@ _EXPECTED = (
     "expected a folder of audio (.wav, .flac, .mp3, .m4a, ...), a JSONL manifest with audio_filepath, Lhotse cuts, a "
     "Kaldi data folder, TSV or CSV with a column of paths, Parquet with an audio column, or .tar shards"
 )
+_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
+_LISTS = tuple(suffix for kind in ("manifest", "lhotse", "table", "parquet", "tar") for suffix in SUFFIXES[kind])
 _LISTINGS = {
     "folder": list_folder,
     "manifest": list_manifest,
@@ -84,7 +86,7 @@ def list_sources(
     pointers = begun(without_foreign(_LISTINGS[chosen](url, name, fields, say), url, elsewhere))
     first = next(pointers, None)
     if first is None:
-        raise UserError(f"{url}: no audio found; {_EXPECTED}")
+        raise _nothing(url)
     return in_tables(itertools.chain([first], pointers), POINTERS, rows)
 
 
@@ -121,4 +123,15 @@ def _detect(url: str) -> str:
             for kind in ("parquet", "tar", "folder"):
                 if info.url.lower().endswith(SUFFIXES[kind]) and visible(info.url, base):
                     return kind
-    raise UserError(f"{url}: no audio found; {_EXPECTED}")
+    raise _nothing(url)
+
+
+def _nothing(url: str) -> UserError:
+    """Return the error for a corpus without a record."""
+    if "*" in url:
+        return UserError(f"{url}: no audio matches this pattern (a * in a name stands for any); {_EXPECTED}")
+    if bare(url).lower().endswith(_ARCHIVES):
+        return UserError(f"{url}: a compressed archive, of which no member can be read alone; unpack it, or write .tar")
+    fs, path = filesystem(url)
+    what = "holds no record" if fs.isfile(path) and bare(url).lower().endswith(_LISTS) else "no audio found"
+    return UserError(f"{url}: {what}; {_EXPECTED}")

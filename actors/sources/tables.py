@@ -1,6 +1,6 @@
 """Listing of recordings in tables: TSV and CSV with a column of paths (Common Voice, ``metadata.csv``), and LJSpeech's.
 
-A line is a record. Quotes are those of CSV in ``.csv`` only; LJSpeech has neither a header nor quotes.
+A line is a record; in CSV, quoted ones may run over several. LJSpeech has neither a header nor quotes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any, Literal
 
 from gristmill.actors.sources.bases import base_of_entries
+from gristmill.actors.sources.csv_records import csv_records
 from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
-from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve
+from gristmill.actors.sources.pointers import MALFORMED, NAMES, declared, named, resolve
 from gristmill.actors.sources.reading import LINE_BYTES, lines
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
@@ -42,7 +43,9 @@ def list_table(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say
     """Yield a pointer for each line below the header; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
     for file in named_or_found(url, "table", tables_in):
-        yield from guarded(file, f"{corpus}/{posixpath.basename(file)}", partial(_listed, file, corpus, fields, seen))
+        yield from guarded(
+            file, f"{corpus}/{posixpath.basename(bare(file))}", partial(_listed, file, corpus, fields, seen)
+        )
 
 
 @dataclass(frozen=True)
@@ -73,34 +76,37 @@ def _listed(file: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen
     if not head:
         return iter(())
     form = _form(file, head[0][:LINE_BYTES].decode("utf-8-sig", "replace").rstrip("\r\n"), fields)
-    folder = posixpath.dirname(file)
+    folder = posixpath.dirname(bare(file))
     body = head[1:] if form.header else head
     base = base_of_entries(_places(body, form, fields), [folder, f"{folder}/{_CLIPS}", f"{folder}/{_WAVS}"])
     read = partial(_pointer, form=form, base=base, corpus=corpus, fields=fields)
-    return pointers_of(file, corpus, itertools.islice(lines(file), int(form.header), None), read, seen)
+    is_csv = form.header and form.delimiter != "\t"
+    records = csv_records(file, form.delimiter) if is_csv else lines(file)
+    return pointers_of(file, corpus, itertools.islice(records, int(form.header), None), read, seen)
 
 
 def _form(file: str, first: str, fields: Mapping[str, str] | None) -> _Form:
     wanted = {name.lower() for name in named(fields, "audio")}
-    for delimiter in "\t" if file.lower().endswith(".tsv") else ",;|\t":
+    for delimiter in "\t" if bare(file).lower().endswith(".tsv") else ",;|\t":
         names = [name.strip().strip('"') for name in first.split(delimiter)]
         if wanted.intersection(name.lower() for name in names):
             return _Form(delimiter, tuple(_lowered(names, wanted)), header=True)
-    if posixpath.basename(file) == USUAL and 1 <= first.count("|") < len(_LJSPEECH):
+    if posixpath.basename(bare(file)) == USUAL and 1 <= first.count("|") < len(_LJSPEECH):
         return _Form("|", _LJSPEECH, header=False)
     said = f"no column of audio in its first line, {first[:200]!r}; expected {' or '.join(named(fields, 'audio'))}"
     raise FileFault(file, OTHER_COLUMNS, said)
 
 
 def _lowered(names: list[str], wanted: set[str]) -> Iterator[str]:
-    """Yield the names of columns, that of the audio as the listing knows it."""
-    return (name.lower() if name.lower() in wanted else name for name in names)
+    """Yield the names of columns, those that the listing knows as it knows them."""
+    known = wanted.union(*NAMES.values())
+    return (name.lower() if name.lower() in known else name for name in names)
 
 
 def _audio(values: Mapping[str, str | None], form: _Form, fields: Mapping[str, str] | None) -> str:
     if not form.header:
         name = values["id"]
-        return "" if name is None else f"{name}.wav"
+        return "" if name is None else f"{name.removesuffix('.wav')}.wav"
     return next((found for key in named(fields, "audio") if (found := values.get(key))), "")
 
 

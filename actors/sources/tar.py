@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from gristmill.actors.sources.encoding import refuse_packed
 from gristmill.actors.sources.files import AUDIO_SUFFIXES, Say, base_of, files_of, key_of
 from gristmill.actors.sources.pointers import DUPLICATE, version_of
 from gristmill.actors.sources.reading import SourceFile, opened
@@ -71,11 +72,11 @@ def _listed(file: FileInfo, key: str) -> Iterator[dict[str, Any]]:
 def members_of(url: str) -> list[Member]:
     """Return the plain files of a tar; raises :class:`FileFault` if it is damaged."""
     with opened(url) as raw:
-        return [member for member in _members(raw) if member.target is None]
+        return [member for member in _members(raw) if member.target is None and member.problem is None]
 
 
 def _members(tar: SourceFile) -> Iterator[Member]:
-    """Yield the plain files of a tar.
+    """Yield the files of a tar, links among them; sparse ones have a problem.
 
     Raises:
         FileFault: a header is damaged, a member extends past the end of the file, or the end mark is missing.
@@ -88,6 +89,8 @@ def _members(tar: SourceFile) -> Iterator[Member]:
             head = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             size = int(extended.get("size") or common.get("size") or head.size)
         except (tarfile.TarError, ValueError) as error:
+            if place == 0:
+                refuse_packed(tar)
             raise FileFault(tar.url, UNREADABLE, f"damaged at byte {place} ({error}); expected a tar header") from None
         begin, place = place + _BLOCK, place + _BLOCK
         if head.type == _SPARSE:
@@ -112,7 +115,9 @@ def _members(tar: SourceFile) -> Iterator[Member]:
         else:
             sparse = head.type == _SPARSE or any(key.startswith("GNU.sparse.") for key in extended)
             own = printable(extended.get("path") or name or common.get("path") or head.name)
-            if head.type in _FILES and not sparse:
+            if sparse:  # it lies in pieces
+                yield Member(printable(extended.get("GNU.sparse.name", own)), begin, 0, problem=UNREADABLE)
+            elif head.type in _FILES:
                 yield Member(own, begin, size)
             elif head.type in _LINKS:
                 target = printable(extended.get("linkpath") or link or head.linkname)
@@ -190,7 +195,7 @@ def _tar_pointers(tar: FileInfo, key: str, members: list[Member]) -> Iterator[di
         label = {".txt": "text", ".lab": "text", ".json": "json"}.get(suffix.lower())
         if label is not None and member.problem is None:
             place = {"url": url, "offset": member.offset, "size": member.size}
-            beside.setdefault(stem, {}).setdefault(label, place)
+            beside.setdefault(posixpath.normpath(stem), {}).setdefault(label, place)
     times: dict[str, int] = {}
     for member in members:
         name = member.name
@@ -201,7 +206,7 @@ def _tar_pointers(tar: FileInfo, key: str, members: list[Member]) -> Iterator[di
         if times[name] > 1:
             problem, again = DUPLICATE, f"#{times[name]}"
         place = {"member": name, "offset": member.offset, "size": member.size, "version": version, "problem": problem}
-        found = beside.get(posixpath.splitext(name)[0]) or beside.get(_sample(name))
+        found = beside.get(posixpath.normpath(posixpath.splitext(name)[0])) or beside.get(_sample(name))
         labels = json.dumps(found, sort_keys=True) if found else None
         yield {
             "id": f"{key}/{name.removeprefix('./')}{again}",
@@ -214,6 +219,6 @@ def _tar_pointers(tar: FileInfo, key: str, members: list[Member]) -> Iterator[di
 
 def _sample(name: str) -> str:
     """Return the key of a WebDataset sample: a name up to the first dot of its last part."""
-    folder, _, last = name.rpartition("/")
+    folder, _, last = posixpath.normpath(name).rpartition("/")
     stem = last.partition(".")[0]
     return f"{folder}/{stem}" if folder else stem

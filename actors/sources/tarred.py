@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from gristmill.actors.sources.pointers import MALFORMED, version_of
 from gristmill.actors.sources.tar import Member, members_of
 from gristmill.actors.sources.unlisted import MISSING, FileFault
 from gristmill.shards.errors import RejectRecord
-from gristmill.shards.store import list_names, walk
+from gristmill.shards.store import bare, list_names, walk
 
 KEY = "shard_id"
 _NUMBERED = re.compile(r"(?:^|[_.-])(\d+)\.tar$")
@@ -21,10 +22,14 @@ class Tarred:
     """The tars beside a manifest. The members of the last one are held: lines come in the order of the shards."""
 
     def __init__(self, manifest: str) -> None:
-        folder = posixpath.dirname(manifest)
-        numbered = ((_NUMBERED.search(name), name) for name in list_names(folder))
-        self._tars = {int(found[1]): f"{folder}/{name}" for found, name in numbered if found}
+        self._folder = posixpath.dirname(bare(manifest))
         self._last: tuple[int, dict[str, Member], str] | None = None
+
+    @functools.cached_property
+    def _tars(self) -> dict[int, str]:
+        """The tars by number; a folder is looked into for the first line that has one: not all can be."""
+        numbered = ((_NUMBERED.search(name), name) for name in list_names(self._folder))
+        return {int(found[1]): f"{self._folder}/{name}" for found, name in numbered if found}
 
     @property
     def numbers(self) -> list[int]:

@@ -112,7 +112,11 @@ def list_texts(url: str, corpus: str, wanted: Wanted, *, rows: int = 2000) -> It
     if not files:
         raise UserError(f"{url}: no text found; {_EXPECTED[wanted.sides]}")
     base = base_of(files[0][0]) if _is_stem(url, wanted) else base_of(url)
-    return in_tables(begun(_records(files, url, base, corpus, wanted)), listed(wanted.sides), rows)
+    records = begun(_records(files, url, base, corpus, wanted))
+    first = next(records, None)
+    if first is None:
+        raise UserError(f"{url}: holds no text; {_EXPECTED[wanted.sides]}")
+    return in_tables(itertools.chain([first], records), listed(wanted.sides), rows)
 
 
 def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
@@ -235,14 +239,28 @@ def _table(file: str, kind: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
     first = next((line for _, line in records(file)), None)
     if first is None:
         return
+    head = first[:LINE_BYTES].decode("utf-8-sig", "replace").rstrip("\r\n")
     try:
-        cells = split_line(first[:LINE_BYTES].decode("utf-8-sig", "replace").rstrip("\r\n"), kind)
+        cells = split_line(head, kind)
     except csv.Error as error:
+        _refuse_other_delimiter(file, head, wanted)
         raise FileFault(file, UNREADABLE, f"its first line is not {kind.upper()}: {error}") from None
+    if len(cells) == 1:
+        _refuse_other_delimiter(file, head, wanted)
     places, headed = _columns(file, [cell.strip().lower() for cell in cells], wanted)
     for number, line in itertools.islice(records(file), int(headed), None):
         read = _read(line)
         yield {"id": number, "raw": read.get("text"), "problem": read["problem"], "places": places}
+
+
+def _refuse_other_delimiter(file: str, head: str, wanted: Wanted) -> None:
+    """Refuse a table whose first line names a wanted column if it is parted by something else."""
+    names = {name.lower() for place in range(len(wanted.sides)) for name in wanted.names(place)}
+    for delimiter in "\t;,|":
+        cells = [cell.strip().strip('"').lower() for cell in head.split(delimiter)]
+        if len(cells) > 1 and names.intersection(cells):
+            said = f"its cells are parted by {delimiter!r}; expected commas in .csv, and tabs in .tsv"
+            raise FileFault(file, OTHER_COLUMNS, said)
 
 
 def split_line(line: str, kind: str) -> list[str]:

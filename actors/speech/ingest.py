@@ -23,6 +23,7 @@ from gristmill.actors.sources.places import PlaceSettings, is_foreign
 from gristmill.actors.sources.pointers import (
     EMPTY,
     MALFORMED,
+    NO_CHANNEL,
     NO_TEXT,
     OVERSIZED,
     POINTER_FIELDS,
@@ -137,6 +138,8 @@ class Probe(Actor):
         is_whole = row["start"] is None and row["length"] is None  # and so is held in memory to be decoded
         header = self._header(row, reader, self.settings.max_duration if is_whole else MOST_SECONDS)
         row["sampling_rate"], row["channels"] = header.rate, header.channels
+        if row["channel"] is not None and not 0 <= row["channel"] < header.channels:
+            raise RejectRecord(NO_CHANNEL)
         row["duration"] = self._duration(row, header)
         if row["declared_rate"] is not None and row["declared_rate"] != header.rate:
             raise RejectRecord(WRONG_RATE)
@@ -264,10 +267,10 @@ def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | 
         else:
             whole.append(i)
     for i, data in zip(whole, read_many([pointers[i] for i in whole]), strict=True):
-        out[i] = data if isinstance(data, str) else _decoded(pointers[i], partial(_whole, data))
+        out[i] = data if isinstance(data, str) else _decoded(pointers[i], partial(_whole, data, pointers[i]["channel"]))
     recordings = Recordings()
     for places in by_file.values():
-        for i in sorted(places, key=lambda i: (*place_of(pointers[i]), pointers[i]["start"] or 0.0)):
+        for i in sorted(places, key=lambda i: order_of(pointers[i])):
             out[i] = _decoded(pointers[i], partial(recordings.open, pointers[i]))
     recordings.close()
     return out
@@ -282,9 +285,10 @@ class Recordings:
 
     def open(self, pointer: Mapping[str, Any]) -> Sound:
         """Return a pointer's recording."""
-        if self._last is None or self._last[0] != place_of(pointer):
+        place = (*place_of(pointer), pointer["channel"])
+        if self._last is None or self._last[0] != place:
             self._last = None
-            self._last = place_of(pointer), open_sound(*self._reader.open(pointer))
+            self._last = place, open_sound(*self._reader.open(pointer), pointer["channel"])
         return self._last[1]
 
     def close(self) -> None:
@@ -293,8 +297,8 @@ class Recordings:
         self._reader.close()
 
 
-def _whole(data: bytes) -> Sound:
-    return open_sound(io.BytesIO(data), len(data))
+def _whole(data: bytes, channel: int | None) -> Sound:
+    return open_sound(io.BytesIO(data), len(data), channel)
 
 
 def _decoded(pointer: Mapping[str, Any], sound_of: Callable[[], Sound]) -> tuple[np.ndarray, int] | str:
@@ -321,6 +325,11 @@ def _tolerated(duration: float) -> float:
 def place_of(row: Mapping[str, Any]) -> tuple[str, int, int, int]:
     """Return where a pointer's recording is stored: rows in this order read each file once."""
     return (row["url"] or "", row["row_group"] or 0, row["row"] or 0, row["offset"] or 0)
+
+
+def order_of(row: Mapping[str, Any]) -> tuple[str, int, int, int, int, float]:
+    """Return what to sort segments by: those of a channel of a recording follow one another, from its begin."""
+    return (*place_of(row), -1 if row["channel"] is None else row["channel"], row["start"] or 0.0)
 
 
 def _fill(row: dict[str, Any], found: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ import torch
 from gristmill.actors.audio import resample
 from gristmill.actors.sources.pointers import NO_SPEECH
 from gristmill.actors.sources.sounds import Sound
-from gristmill.actors.speech.ingest import Recordings, place_of
+from gristmill.actors.speech.ingest import Recordings, order_of
 from gristmill.models.speech.vad import (
     FRAME,
     FRAME_S,
@@ -122,7 +122,7 @@ class Segment(Actor):
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the utterances of a batch of ranges."""
         recordings, out = Recordings(), []
-        for row in sorted(batch.to_pylist(), key=lambda row: (*place_of(row), row["start"] or 0.0, row["part"])):
+        for row in sorted(batch.to_pylist(), key=lambda row: (*order_of(row), row["part"])):
             try:
                 out.extend(self._utterances(row, recordings.open(row)))
             except RejectRecord as reject:

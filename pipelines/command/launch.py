@@ -101,12 +101,13 @@ def check_out(out: str) -> None:
 
 
 def check_nodes(common: Common) -> None:
-    """Check that the output is not on the disk of one machine if the joined cluster has several."""
+    """Check that a cluster to be joined is there, and that the output is not on one disk if it has several machines."""
     from gristmill.cluster import nodes, session
 
-    if common.runner == "ray" and session.joined() and store.is_local(common.out):
+    if common.runner == "ray" and session.joined():
         session.start(common.workers)
-        nodes.check_shared(common.out)
+        if store.is_local(common.out):
+            nodes.check_shared(common.out)
 
 
 def check_gpus(loaded: Loaded) -> None:

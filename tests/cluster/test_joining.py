@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from gristmill.cluster import joining
+from gristmill.cluster import joining, session
+from gristmill.shards.errors import UserError
 
 
 def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +21,21 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
             pass
     with pytest.raises(ConnectionError, match=f"nothing answers at {address}"), joining.answering(address):
         raise AssertionError("it was joined")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("http://head:8265", r"the address of a dashboard.*submit --address http://head:8265.*such as head:6379"),
+        ("https://ray.example.org/", r"such as ray\.example\.org:6379"),
+        ("head", "expected host:port"),
+        ("head:port", "expected host:port"),
+    ],
+)
+def test_an_address_for_other_programs_is_refused(monkeypatch: pytest.MonkeyPatch, address: str, sentence: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=sentence):
+        session.start(1)
 
 
 def test_a_cluster_that_ends_while_it_is_joined() -> None:

@@ -51,10 +51,14 @@ def encoded(
     samples: np.ndarray | None = None,
     **how: Any,
 ) -> bytes:
-    """Return samples (n,), or a tone, as a file of a ``container`` with a ``codec``, with options of the container."""
+    """Return samples, or a tone, as a file of a ``container`` with a ``codec``, with options of the container.
+
+    ``samples``: (n,), which is in all channels, or (channels, n).
+    """
     out = Pipe() if pipe else io.BytesIO()
     place: Any = _WriteOnly(out) if isinstance(out, Pipe) else out
-    samples = np.repeat((tone(seconds, rate) if samples is None else samples)[None], channels, axis=0)
+    samples = tone(seconds, rate) if samples is None else samples
+    samples = np.repeat(samples[None], channels, axis=0) if samples.ndim == 1 else samples
     with av.open(place, "w", format=container, options={key: str(value) for key, value in how.items()}) as box:
         stream = box.add_stream(codec, rate=rate, layout="mono" if channels == 1 else "stereo")
         if codec.startswith("wma"):

@@ -17,6 +17,7 @@ from gristmill.actors.audio import decode
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
 from gristmill.shards.errors import UserError
+from tests.actors.sources.encode import encoded, tone
 
 RATE = 16000
 
@@ -105,7 +106,8 @@ def test_cuts_that_one_file_and_channel_do_not_hold_are_rejects(tmp_path: Path) 
     (tmp_path / "c").mkdir()
     cuts = [
         (good, None),
-        (lhotse.MonoCut("left", 0.0, 2.0, 0, recording=stereo), "several channels"),
+        (lhotse.MonoCut("left", 0.0, 2.0, 0, recording=stereo), None),
+        (lhotse.MonoCut("third", 0.0, 2.0, 2, recording=stereo), "no such channel"),
         (lhotse.MultiCut("both", 0.0, 2.0, [0, 1], recording=stereo), "several channels"),
         (good.append(good).with_id("mixed"), "unsupported cut"),
         (good.pad(duration=3.0).with_id("padded"), "unsupported cut"),
@@ -119,6 +121,50 @@ def test_cuts_that_one_file_and_channel_do_not_hold_are_rejects(tmp_path: Path) 
     (tmp_path / "c/supervisions.jsonl").write_text("{}\n")
     (table,) = list_sources(str(tmp_path / "c"))
     assert Probe(ProbeSettings())(table)["reject_reason"].to_pylist() == [reason for _, reason in cuts]
+
+
+@pytest.mark.parametrize("form", ["wav", "mp4"])
+def test_a_cut_of_one_channel_is_that_channel(tmp_path: Path, form: str) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    levels = np.stack([tone(2.0, RATE), 0.5 * tone(2.0, RATE), np.zeros(2 * RATE, np.float32)])
+    if form == "wav":
+        soundfile.write(tmp_path / "far.wav", levels.T, RATE)
+    else:  # decoded by FFmpeg; its encoder joins nothing of the two channels
+        (tmp_path / "far.mp4").write_bytes(encoded("mp4", "aac", rate=RATE, channels=2, samples=levels[:2]))
+    channels = len(levels) if form == "wav" else 2
+    near = tmp_path / "near.wav"
+    soundfile.write(near, levels[1], RATE)
+    sources = [
+        {"type": "file", "channels": [0, 4, 2][:channels], "source": f"{tmp_path}/far.{form}"},
+        {"type": "file", "channels": [1], "source": str(near)},
+    ]
+    ids = sorted([*[0, 4, 2][:channels], 1])
+    recording = lhotse.Recording.from_dict(
+        {
+            "id": "r",
+            "sources": sources,
+            "sampling_rate": RATE,
+            "num_samples": 2 * RATE,
+            "duration": 2.0,
+            "channel_ids": ids,
+        }
+    )
+    said = [lhotse.SupervisionSegment("s", "r", 0.0, 2.0, text="one")]
+    cuts = [
+        lhotse.MonoCut(f"c{one}", start, 2.0 - start, one, said if not start else [], recording=recording)
+        for one, start in ((4, 0.0), (0, 0.0), (1, 0.0))
+    ]
+    half = lhotse.MonoCut(
+        "half", 0.5, 1.0, 4, [lhotse.SupervisionSegment("s", "r", 0.0, 1.0, text="one")], recording=recording
+    )
+    alone = lhotse.MultiCut("alone", 0.0, 2.0, [4], said, recording=recording)
+    lhotse.CutSet.from_cuts([*cuts, half, alone]).to_file(tmp_path / "cuts.jsonl.gz")
+    peaks = {
+        row["id"].split("/")[1]: np.abs(decode(row["audio"]["bytes"])[0]).max()
+        for row in loaded(tmp_path / "cuts.jsonl.gz")
+    }
+    wanted = {"c4": 0.15, "c0": 0.3, "c1": 0.15, "half": 0.12, "alone": 0.15}
+    assert peaks == pytest.approx(wanted, abs=0.04)
 
 
 def test_a_place_is_relative_to_the_cuts(tmp_path: Path) -> None:

@@ -55,6 +55,38 @@ def test_a_bad_line_costs_itself(
     assert [row for row in found if row[1]] == [("l.jsonl#line9", problem)]
 
 
+@pytest.mark.parametrize("line", [b'{"id": "x", "hypotheses": [], "\x80": 1}', b'{"id": "\xff", "hypotheses": []}'])
+def test_a_line_that_is_not_utf_8_costs_itself(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "l.jsonl").write_bytes(one("a").encode() + b"\n" + line + b"\n")
+    assert listed(tmp_path / "l.jsonl") == [("a", None), ("l.jsonl#line2", "not UTF-8")]
+
+
+def test_joined_files_and_files_of_another_form(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    path.write_text("\ufeff" + one("a") + "\r\n\ufeff" + one("b") + "\r\n")
+    assert listed(path) == [("a", None), ("b", None)]
+    for data, sentence in (
+        (f"[{one('a')},\n{one('b')}]".encode(), "one JSON array"),
+        ((one("a") + "\n").encode("utf-16"), "its text is UTF-16"),
+        (f"{one('a')}\r{one('b')}\r".encode(), "its lines end in CR alone"),
+        (f"{one('a')},\n".encode(), "line1: malformed record"),
+        (b"", "holds no list"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=sentence):
+            ListFile(str(path))
+
+
+def test_ids_of_pandas_and_polars(tmp_path: Path) -> None:
+    path, hypotheses = tmp_path / "l.parquet", [json.loads(one("a"))["hypotheses"]] * 3
+    for ids in (pa.array(["a", "b", "a"]).dictionary_encode(), pa.array(["a", "b", "a"], pa.string_view())):
+        pq.write_table(pa.table({"id": ids, "hypotheses": hypotheses}), path)
+        assert listed(path) == [("a", None), ("b", None), ("l.parquet#row3", "duplicate")]
+    pq.write_table(pa.table({"id": ids, "hypotheses": hypotheses}).slice(0, 0), path)
+    with pytest.raises(UserError, match="holds no list"):
+        ListFile(str(path))
+
+
 def test_a_line_of_megabytes_is_read(tmp_path: Path) -> None:
     lines = [one(f"u{n}") for n in range(20)]
     (tmp_path / "l.jsonl").write_text("\n".join([*lines[:9], one("big", note="x" * (3 << 20)), *lines[9:]]))

@@ -299,11 +299,11 @@ def test_object_storage_lists_alike(tmp_path: Path) -> None:
     [
         ({}, "gone", "gone: no such file or folder; expected a folder of audio"),
         ({"c/readme.md": b"x"}, "c", "c: no audio found"),
-        ({"c/m.jsonl": b""}, "c/m.jsonl", "no audio found"),
+        ({"c/m.jsonl": b""}, "c/m.jsonl", "holds no record"),
         ({"c/m.jsonl": b"a,b\n1,2\n"}, "c/m.jsonl", "not a JSONL manifest; expected one JSON object per line"),
         ({"c/m.json": b"[\n{}\n]"}, "c/m.json", "not a JSONL manifest"),
         ({"c/train.jsonl": b"{}", "c/test.jsonl": b"{}"}, "c", "holds several manifests"),
-        ({"c/a.wav": b""}, "c/*.flac", "no audio found"),
+        ({"c/a.wav": b""}, "c/*.flac", "no audio matches this pattern"),
     ],
 )
 def test_urls_without_a_corpus_are_reported_in_a_sentence(

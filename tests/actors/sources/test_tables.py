@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from gristmill.actors.audio import decode, encode
+from gristmill.actors.sources.reading import SourceFile
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
+from gristmill.shards import store
 from gristmill.shards.errors import UserError
 
 RATE = 8000
@@ -121,6 +126,77 @@ def test_kaldi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(row["text"], row["duration"]) for row in loaded(data)] == [("first", 0.75), ("second", 0.5)]
 
 
+def test_labels_of_kaldi_are_read_beside_its_utterances_or_held_if_they_are_not_sorted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    names = sorted(f"{n}" for n in range(300))  # as LC_ALL=C sorts them: 0 1 10 100 101 ...
+    write(data / "wav.scp", "".join(f"{name} /a/{name}.wav\n" for name in names))
+    said = {name: f"text of {name}" for name in names if not name.endswith("7")} | {"5x": "of none"}
+    write(data / "text", "".join(f"{name} {text}\n" for name, text in sorted(said.items())))
+    wanted = [(f"c/{name}", said.get(name)) for name in names]
+    monkeypatch.setattr("gristmill.actors.sources.kaldi._TABLE_BYTES", 100)
+    assert [(row["id"], row["text"]) for row in rows(data, corpus="c")] == wanted, "nothing is held"
+    write(data / "text", "".join(f"{name} {text}\n" for name, text in reversed(said.items())))
+    with pytest.raises(UserError, match="sorted as by LC_ALL=C sort"):
+        rows(data, corpus="c")
+    monkeypatch.undo()
+    assert [(row["id"], row["text"]) for row in rows(data, corpus="c")] == wanted
+    write(data / "wav.scp", "".join(f"{name} /a/{name}.wav\n" for name in reversed(names)))
+    write(data / "text", "".join(f"{name} {text}\n" for name, text in sorted(said.items())))
+    assert [(row["id"], row["text"]) for row in rows(data, corpus="c")] == wanted[::-1]
+
+
+def test_a_segment_of_kaldi_may_name_its_channel(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav", 2.0)
+    samples, rate = soundfile.read(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "a.wav", np.stack([samples, samples / 4], 1), rate)
+    write(tmp_path / "wav.scp", "a a.wav\n")
+    write(tmp_path / "segments", "a-0 a 0.5 1.25 0\na-1 a 0.5 1.25 1\na-2 a 0.5 1.25 -1\n")
+    write(tmp_path / "text", "a-0 one\na-1 two\na-2 three\n")
+    peaks = [np.abs(decode(row["audio"]["bytes"])[0]).max() for row in loaded(tmp_path)]
+    top = np.abs(samples).max()
+    assert peaks == pytest.approx([top, top / 4, top * 5 / 8], rel=0.05)
+    write(tmp_path / "segments", "a-0 a 0.5 1.25 0\na-1 a 0.5 1.25 2\na-2 a 0.5 1.25 x\n")
+    (probed,) = map(Probe(ProbeSettings()), list_sources(str(tmp_path)))
+    assert probed["reject_reason"].to_pylist() == [None, "no such channel", "malformed manifest line"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "saved", "parquet beside dataset_info.json"])
+def test_numbers_of_classes_become_their_names(tmp_path: Path, form: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    tone(tmp_path / "a.flac")
+    said = datasets.Value("string")
+    label = datasets.ClassLabel(names=["ann", "bob"])
+    audio = {"bytes": datasets.Value("binary"), "path": said}
+    features = datasets.Features(
+        {"audio": audio, "text": said, "speaker": label, "intent": label, "count": datasets.Value("int64")}
+    )
+    audio_rows = [{"bytes": (tmp_path / "a.flac").read_bytes(), "path": None}] * 4
+    columns = {
+        "audio": audio_rows,
+        "text": list("abcd"),
+        "speaker": [1, 0, -1, None],
+        "intent": [0, 1, 0, 1],
+        "count": [1] * 4,
+    }
+    made = datasets.Dataset.from_dict(columns, features=features)
+    folder = tmp_path / "set"
+    if form == "saved":
+        made.save_to_disk(folder)
+    else:
+        folder.mkdir()
+        made.to_parquet(folder / "a.parquet")
+    if "beside" in form:
+        table = pq.read_table(folder / "a.parquet").replace_schema_metadata(None)
+        pq.write_table(table, folder / "a.parquet")
+        write(folder / "dataset_info.json", json.dumps({"features": features.to_dict()}))
+    (table,) = list_sources(str(folder))
+    found = Probe(ProbeSettings())(table).to_pylist()
+    assert [row["speaker"] for row in found] == ["bob", "ann", None, None]
+    assert [json.loads(row["extra"]) for row in found] == [{"intent": name, "count": 1} for name in ("ann", "bob") * 2]
+
+
 @pytest.mark.parametrize("form", ["stream", "file"])
 def test_a_set_that_datasets_saved_to_disk(tmp_path: Path, form: str) -> None:
     tone(tmp_path / "a.flac")
@@ -142,6 +218,42 @@ def test_a_set_that_datasets_saved_to_disk(tmp_path: Path, form: str) -> None:
     kinds = [(row["kind"], row["problem"]) for row in rows(tmp_path / "set")]
     assert ("unlisted", "unreadable") in kinds
     assert kinds.count(("row", None)) == 5
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_listing_of_arrow_files_elsewhere_reads_no_audio(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, (9, 4 * RATE)).astype(np.float32)
+    table = pa.table(
+        {
+            "audio": [{"bytes": encode(samples, RATE), "path": None} for samples in noise],
+            "text": list("abcdefghi"),
+            "speaker": pa.chunked_array(
+                [pa.array(part).dictionary_encode() for part in (["x"] * 4, ["y", "z"], ["x"] * 3)]
+            ),
+        }
+    )
+    out = io.BytesIO()
+    make = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    with make(out, (table := table.unify_dictionaries() if form == "file" else table).schema) as written:
+        written.write_table(table, max_chunksize=2)
+    url = f"memory://arrow-{form}/a.arrow"
+    store.write_bytes(url, out.getvalue())
+    taken = []
+    read = SourceFile._at
+    monkeypatch.setattr(SourceFile, "_at", lambda file, place, count: taken.append(count) or read(file, place, count))
+    (listed,) = list_sources(url)
+    assert sum(taken) < 20_000 < len(out.getvalue()) / 10
+    taken.clear()
+    probed = Probe(ProbeSettings())(listed)
+    assert sum(taken) < 1.1 * len(out.getvalue()), "a batch is read once, for its audio and its labels"
+    assert [(row["text"], row["speaker"]) for row in probed.to_pylist()] == list(
+        zip("abcdefghi", "xxxxyzxxx", strict=True)
+    )
+    found = Load(LoadSettings(sampling_rate=RATE))(probed.drop_columns(["reject_reason"]))
+    assert [
+        np.abs(decode(row["bytes"])[0] - samples).max() < 1e-3
+        for row, samples in zip(found["audio"].to_pylist(), noise, strict=True)
+    ] == [True] * 9
 
 
 def test_a_tarred_set_of_nemo(tmp_path: Path) -> None:
