@@ -109,6 +109,7 @@ class Segment(Actor):
     """
 
     name = "segment"
+    version = 2  # what is nearly speech behind a pause prolongs no utterance; a threshold of 0.8
     adds = (PARENT_ID, *SEGMENT_FIELDS)
     drops = ("part", "parts", "total")
     batch = BatchLimits(16)

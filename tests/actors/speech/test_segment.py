@@ -144,7 +144,7 @@ def frames(*parts: tuple[float, float]) -> np.ndarray:
 
 
 def test_lengths_and_pauses_are_kept() -> None:
-    settings = UtteranceSettings(silence=0.5, least=0.5, most=10.0, padding=0.0)
+    settings = UtteranceSettings(threshold=0.5, silence=0.5, least=0.5, most=10.0, padding=0.0)
 
     def found(*parts: tuple[float, float]) -> list[tuple[float, float]]:
         return [(round(a * FRAME_S, 1), round(b * FRAME_S, 1)) for a, b in find_utterances(frames(*parts), settings)]
@@ -154,6 +154,7 @@ def test_lengths_and_pauses_are_kept() -> None:
     assert found((0, 1), (0.9, 2), (0, 0.6), (0.9, 1)) == [(1.0, 3.0), (3.6, 4.6)]
     assert found((0, 1), (0.9, 0.3), (0, 1)) == []  # so is the speech
     assert found((0.9, 1), (0.4, 2), (0.9, 1), (0, 1)) == [(0.0, 4.0)]  # above the lower threshold
+    assert found((0.9, 1), (0.1, 0.2), (0.4, 2)) == [(0.0, 1.0)]  # but not once it was below
     assert found((0.9, 7), (0.6, 0.3), (0.9, 7)) == [(0.0, 7.1), (7.1, 14.3)]  # parted at the quietest place
     padded = UtteranceSettings(silence=0.3, padding=0.5)
     first, second = find_utterances(frames((0, 0.2), (0.9, 2), (0, 0.6), (0.9, 2)), padded)
