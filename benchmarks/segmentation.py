@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("prompts", type=Path)
     parser.add_argument("noise", type=Path)
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--snr", type=float, nargs="+", default=[20, 15, 10, 5], help="dB, active speech over the noise")
+    parser.add_argument("--snr", type=float, nargs="+", default=[20, 15, 10, 5], help="dB, active speech over noise")
     parser.add_argument("--method", nargs="+", default=["silero", "energy", "package"])
     parser.add_argument("--half", default="final", choices=("tuning", "final"), help="of the prompts")
     parser.add_argument("--set", type=json.loads, default={}, help="settings of the stage, as JSON")

@@ -48,16 +48,18 @@ RANGE_FIELDS = (
     pa.field("parts", pa.int32()),  # their number
     pa.field("total", pa.float64()),  # s, of the recording, or of the segment of it that a manifest names
 )
+SPEECH_SHARE = pa.field("speech_share", pa.float32())  # of an utterance's frames that are speech
 SEGMENT_FIELDS = (
     pa.field("recording_start", pa.float64()),  # s, where the utterance begins in its file
-    pa.field("speech_share", pa.float32()),  # of its frames that are speech
+    SPEECH_SHARE,
 )
+Detector = Literal["silero", "energy"]
 
 
 class SegmentSettings(UtteranceSettings):
     """How long recordings are cut into utterances."""
 
-    method: Literal["silero", "energy"] = "silero"
+    method: Detector = "silero"
     """What finds speech: Silero's detector (``pip install 'gristmill[vad]'``), or levels above the noise."""
 
 
@@ -75,8 +77,10 @@ def plan_ranges(probed: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([*probed.schema, *RANGE_FIELDS]))
 
 
-def load_detector(method: str) -> Callable[[np.ndarray], np.ndarray]:
+def load_detector(method: str, setting: str = "method") -> Callable[[np.ndarray], np.ndarray]:
     """Return what gives the probability of speech of each frame (n,) of samples (n * 512,) at 16 kHz.
+
+    ``setting`` names where the method was set.
 
     Raises:
         UserError: Silero's weights are not installed.
@@ -85,7 +89,7 @@ def load_detector(method: str) -> Callable[[np.ndarray], np.ndarray]:
         return energy_probabilities
     package = importlib.util.find_spec("silero_vad")
     if package is None or not package.submodule_search_locations:
-        raise UserError("segment.method=silero: silero-vad is missing; pip install 'gristmill[vad]', or method=energy")
+        raise UserError(f"{setting}=silero: silero-vad is missing; pip install 'gristmill[vad]', or {setting}=energy")
     path = Path(package.submodule_search_locations[0], _WEIGHTS)
     model = SileroVAD.of_weights(load(path.read_bytes()))
     return lambda samples: model(torch.from_numpy(samples)).numpy()
