@@ -1,19 +1,19 @@
 """Utterances found in a long recording whose speech is known: prompts joined with pauses, in noise.
 
-    python benchmarks/segmentation.py PROMPTS NOISE [--hours 2] [--snr 15] [--method silero]
+    python benchmarks/segmentation.py PROMPTS NOISE [--hours 2] [--snr 20 15 10 5] [--method silero energy package]
 
 ``PROMPTS`` is a folder of utterances, of which the silence at both ends is cut off by their own level; ``NOISE`` is a
 recording that is repeated. They are joined with pauses of 0.7 to 3 s and written as one FLAC, which the stage reads as
-in a run. Printed as a JSON line: the share of the boundaries of utterances that are found within 0.3 s, the share of
-speech lost, utterances given and found, times real time of one process, and by how many MB its memory grew meanwhile.
-``--peer silero`` runs the package's own ``get_speech_timestamps`` on the same samples, with its defaults.
+in a run; defaults were chosen with every second prompt (``--half tuning``), figures are of the others. Printed as JSON
+lines, for each ratio and method: the share of the boundaries of utterances that are found within 0.3 s, the share of
+speech lost, utterances given and found, and times real time of one process. The method ``package`` is Silero's own
+``get_speech_timestamps`` on the same samples, with its defaults.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -41,10 +41,9 @@ def trimmed(path: Path) -> np.ndarray:
     return samples[loud[0] * 160 : (loud[-1] + 1) * 160]
 
 
-def joined(prompts: Path, noise: Path, hours: float, snr: float, out: Path) -> Bounds:
+def joined(utterances: list[np.ndarray], noise: Path, hours: float, snr: float, out: Path) -> Bounds:
     """Write the recording, prompt by prompt; return the bounds of its utterances, s."""
     rng = np.random.default_rng(0)
-    utterances = [trimmed(path) for path in sorted(prompts.glob("*.flac"))[:400]]
     background, rate = soundfile.read(noise, dtype="float32", always_2d=True)
     background = resample(background.mean(axis=1), rate, RATE)
     level = float(np.median([active_level(samples, RATE) for samples in utterances]))
@@ -77,45 +76,50 @@ def compared(given: Bounds, found: Bounds) -> dict[str, float]:
     return {"boundaries_within_0.3_s": round(float(np.mean(near)), 4), "speech_lost": round(lost, 5)}
 
 
+def by_stage(path: Path, settings: SegmentSettings) -> Bounds:
+    table = pa.concat_tables(list_sources(str(path.parent)))
+    ranges = plan_ranges(Probe(ProbeSettings(max_duration=1e6))(table).drop_columns("reject_reason"))
+    actor = Segment(settings)
+    rows = pa.concat_tables(actor(ranges.slice(part, 1)) for part in range(len(ranges))).to_pylist()
+    return [(row["start"], row["start"] + row["length"]) for row in rows if row["reject_reason"] is None]
+
+
+def by_package(path: Path) -> Bounds:
+    import silero_vad
+    import torch
+
+    samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+    stamps = silero_vad.get_speech_timestamps(samples, silero_vad.load_silero_vad(), sampling_rate=RATE)
+    return [(stamp["start"] / RATE, stamp["end"] / RATE) for stamp in stamps]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("prompts", type=Path)
     parser.add_argument("noise", type=Path)
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--snr", type=float, default=15.0, help="dB, active speech level over the noise")
-    parser.add_argument("--method", default="silero", choices=("silero", "energy"))
-    parser.add_argument("--peer", choices=("silero",))
+    parser.add_argument("--snr", type=float, nargs="+", default=[20, 15, 10, 5], help="dB, active speech over noise")
+    parser.add_argument("--method", nargs="+", default=["silero", "energy", "package"])
+    parser.add_argument("--half", default="final", choices=("tuning", "final"), help="of the prompts")
+    parser.add_argument("--set", type=json.loads, default={}, help="settings of the stage, as JSON")
     given = parser.parse_args()
     prepare()  # one thread, as in a worker
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "long.flac")
-        bounds = joined(given.prompts, given.noise, given.hours, given.snr, path)
-        if given.peer:
-            import silero_vad
-            import torch
-
-            model = silero_vad.load_silero_vad()
-            samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
-            begin = time.process_time()
-            stamps = silero_vad.get_speech_timestamps(samples, model, sampling_rate=RATE)
-            spent = time.process_time() - begin
-            found = [(stamp["start"] / RATE, stamp["end"] / RATE) for stamp in stamps]
-            grown = 0.0
-        else:
-            table = pa.concat_tables(list_sources(folder))
-            probed = Probe(ProbeSettings(max_duration=1e6))(table).drop_columns("reject_reason")
-            actor = Segment(SegmentSettings(method=given.method))
-            ranges = plan_ranges(probed)
-            actor(plan_ranges(probed).slice(0, 1))
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            begin = time.process_time()
-            rows = pa.concat_tables(actor(ranges.slice(part, 1)) for part in range(len(ranges))).to_pylist()
-            spent = time.process_time() - begin
-            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-            found = [(row["start"], row["start"] + row["length"]) for row in rows if row["reject_reason"] is None]
-    result = {"method": f"{given.peer} alone" if given.peer else given.method, "hours": given.hours, "snr": given.snr}
-    result |= compared(bounds, found) | {"given": len(bounds), "found": len(found)}
-    print(json.dumps(result | {"times_real_time": round(given.hours * 3600 / spent), "grown_mb": round(grown, 1)}))
+    paths = sorted(given.prompts.glob("*.flac"))[("tuning", "final").index(given.half) :: 2]
+    utterances = [trimmed(path) for path in paths]
+    for snr in given.snr:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "long.flac")
+            bounds = joined(utterances, given.noise, given.hours, snr, path)
+            for method in given.method:
+                begin = time.process_time()
+                if method == "package":
+                    found = by_package(path)
+                else:
+                    found = by_stage(path, SegmentSettings(method=method, **given.set))
+                faster = round(given.hours * 3600 / (time.process_time() - begin))
+                result = {"method": method, "hours": given.hours, "snr": snr, **compared(bounds, found)}
+                result |= {"given": len(bounds), "found": len(found), "times_real_time": faster}
+                print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

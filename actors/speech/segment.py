@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors.torch import load
 
 from gristmill.actors.audio import resample
 from gristmill.actors.sources.pointers import NO_SPEECH
@@ -40,7 +40,7 @@ from gristmill.shards.stage import Actor, BatchLimits
 _BLOCK, _WARM_UP = 1024, 64  # frames
 _RANGE = 18  # blocks: 9.8 minutes
 _SEAM = 512  # frames around a border in which ranges may meet
-_WEIGHTS = "data/silero_vad.jit"  # in the package silero-vad
+_WEIGHTS = "data/silero_vad_16k.safetensors"  # in the package silero-vad
 
 RANGE_FIELDS = (
     pa.field("recording", pa.string()),  # the id of the recording
@@ -48,16 +48,18 @@ RANGE_FIELDS = (
     pa.field("parts", pa.int32()),  # their number
     pa.field("total", pa.float64()),  # s, of the recording, or of the segment of it that a manifest names
 )
+SPEECH_SHARE = pa.field("speech_share", pa.float32())  # of an utterance's frames that are speech
 SEGMENT_FIELDS = (
     pa.field("recording_start", pa.float64()),  # s, where the utterance begins in its file
-    pa.field("speech_share", pa.float32()),  # of its frames that are speech
+    SPEECH_SHARE,
 )
+Detector = Literal["silero", "energy"]
 
 
 class SegmentSettings(UtteranceSettings):
     """How long recordings are cut into utterances."""
 
-    method: Literal["silero", "energy"] = "silero"
+    method: Detector = "silero"
     """What finds speech: Silero's detector (``pip install 'gristmill[vad]'``), or levels above the noise."""
 
 
@@ -75,8 +77,10 @@ def plan_ranges(probed: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([*probed.schema, *RANGE_FIELDS]))
 
 
-def load_detector(method: str) -> Callable[[np.ndarray], np.ndarray]:
+def load_detector(method: str, setting: str = "method") -> Callable[[np.ndarray], np.ndarray]:
     """Return what gives the probability of speech of each frame (n,) of samples (n * 512,) at 16 kHz.
+
+    ``setting`` names where the method was set.
 
     Raises:
         UserError: Silero's weights are not installed.
@@ -85,20 +89,10 @@ def load_detector(method: str) -> Callable[[np.ndarray], np.ndarray]:
         return energy_probabilities
     package = importlib.util.find_spec("silero_vad")
     if package is None or not package.submodule_search_locations:
-        raise UserError("segment.method=silero: silero-vad is missing; pip install 'gristmill[vad]', or method=energy")
+        raise UserError(f"{setting}=silero: silero-vad is missing; pip install 'gristmill[vad]', or {setting}=energy")
     path = Path(package.submodule_search_locations[0], _WEIGHTS)
-    weights = torch.jit.load(str(path), map_location="cpu").state_dict()
-    names = {_weight_of(name): value for name, value in weights.items() if "_8k" not in name}
-    model = SileroVAD.of_weights({name: value for name, value in names.items() if name})
+    model = SileroVAD.of_weights(load(path.read_bytes()))
     return lambda samples: model(torch.from_numpy(samples)).numpy()
-
-
-def _weight_of(name: str) -> str:
-    """Return this project's name of a weight of Silero's model."""
-    name = name.replace("_model.stft.forward_basis_buffer", "stft_conv.weight")
-    name = name.replace("_model.decoder.rnn.", "lstm_cell.").replace("_model.decoder.decoder.2.", "final_conv.")
-    encoder = re.match(r"_model\.encoder\.(\d)\.reparam_conv\.(\w+)$", name)
-    return f"conv{int(encoder[1]) + 1}.{encoder[2]}" if encoder else "" if name.startswith("_") else name
 
 
 class Segment(Actor):
@@ -109,6 +103,7 @@ class Segment(Actor):
     """
 
     name = "segment"
+    version = 2  # weights of another release of Silero; what is nearly speech behind a pause prolongs no utterance
     adds = (PARENT_ID, *SEGMENT_FIELDS)
     drops = ("part", "parts", "total")
     batch = BatchLimits(16)

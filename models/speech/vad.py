@@ -31,8 +31,9 @@ _OVER, _SLOPE = 9.0, 1.5  # dB above the noise that are speech or not, alike; dB
 class UtteranceSettings(Settings):
     """How speech is cut into utterances."""
 
-    threshold: float = Field(0.5, gt=0.15, lt=1)
-    """Probability from which a frame is speech; it stays so until 0.15 below."""
+    threshold: float = Field(0.8, gt=0.15, lt=1)
+    """Probability from which a frame is speech; it goes on until 0.15 below. Lower keeps more speech in noise, and ends
+    utterances later."""
     silence: float = Field(0.5, gt=0)
     """Pause that parts two utterances, s."""
     least: float = Field(0.5, gt=0)
@@ -61,7 +62,7 @@ def find_utterances(probabilities: np.ndarray, settings: UtteranceSettings) -> l
             start = -1
         if value >= settings.threshold:
             start, end = number if start < 0 else start, number + 1
-        elif start >= 0 and value >= settings.threshold - _HYSTERESIS:
+        elif number == end and value >= settings.threshold - _HYSTERESIS:
             end = number + 1
     if start >= 0:
         found.append((start, end))

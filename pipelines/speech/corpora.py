@@ -16,6 +16,7 @@ from gristmill.actors.sources.places import PlaceSettings
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
+from gristmill.actors.speech.quality import Quality, QualitySettings
 from gristmill.actors.speech.segment import Segment, SegmentSettings, load_detector, plan_ranges
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings
 from gristmill.actors.speech.voices import VoiceChoice, voices_of
@@ -27,6 +28,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.random import RecordRandom
+from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 _ANY_SIZE = 1 << 62  # bytes
@@ -68,6 +70,9 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
     segment: SegmentSettings | None = None
     """Files: how ``unlabelled`` recordings of any length are cut into utterances; ``silero`` or ``energy`` alone sets
     the method. By default a recording is an utterance."""
+    quality: QualitySettings | None = None
+    """Measures of each utterance's audio, and limits beyond which it is rejected; the test part is measured only. By
+    default nothing is measured."""
     shard: Cut = Cut()
     """Shard sizes of the three parts."""
     filters: tuple[SpeechFilter, ...] = ()
@@ -83,6 +88,16 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
         if self.segment is not None and self.segment.most > self.max_duration:
             raise ValueError(
                 f"segment.most={self.segment.most:g} is more than max_duration={self.max_duration:g}; such utterances "
+                "would be rejected"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bandwidth_is_possible(self) -> Self:
+        least = self.quality.least_bandwidth if self.quality is not None else None
+        if least is not None and least >= self.sampling_rate / 2:
+            raise ValueError(
+                f"quality.least_bandwidth={least:g} is not below half of sampling_rate={self.sampling_rate}; all speech "
                 "would be rejected"
             )
         return self
@@ -118,8 +133,17 @@ class Corpora:
     test: SealedSet
 
 
+def _measures(settings: CorpusSettings, part: str) -> tuple[Stage, ...]:
+    """Return the stage that measures a part's audio, if it is wanted; a filtered test would be another test."""
+    if settings.quality is None:
+        return ()
+    return (Quality.stage(settings.quality.unlimited() if part == "test" else settings.quality),)
+
+
 def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     """Make the three parts of the corpus."""
+    if settings.quality is not None:
+        load_detector(settings.quality.detector, "corpus.quality.detector")  # refuses a missing one before any work
     make = {"requests": _requests, "digits": _digits, "files": _files}[settings.chosen]
     corpora = make(run, settings)
     for part in ("labelled", "unlabelled", "test"):
@@ -145,7 +169,7 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
             {**identity, "version": 1},
         )
         stage = Speak.stage(SpeakSettings(sampling_rate=settings.sampling_rate, keep_text=part != "unlabelled"))
-        parts[part] = run.step(Step(part, (stage,), texts, cut=settings.shard))
+        parts[part] = run.step(Step(part, (stage, *_measures(settings, part)), texts, cut=settings.shard))
     return Corpora(**parts)
 
 
@@ -167,7 +191,8 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 
         identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
         plans = run.source(f"strings_{name}", plan, identity)
-        made[name] = run.step(Step(name, (JoinDigits.stage(settings.part(RateSettings)),), plans, cut=settings.shard))
+        stages = (JoinDigits.stage(settings.part(RateSettings)), *_measures(settings, name))
+        made[name] = run.step(Step(name, stages, plans, cut=settings.shard))
     return Corpora(**made)
 
 
@@ -184,13 +209,13 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
         stage = Load.stage(LoadSettings(**recordings, annotated=name != "unlabelled"))
         # The size of a pointer is that of its file, of which an utterance is a small part.
         cut = settings.shard.but(bytes=_ANY_SIZE) if settings.segment and name == "unlabelled" else settings.shard
-        parts[name] = run.step(Step(name, (stage,), source, cut=cut))
+        parts[name] = run.step(Step(name, (stage, *_measures(settings, name)), source, cut=cut))
     return Corpora(**parts)
 
 
 def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSet:
     """Cut recordings into utterances: ranges of ten minutes are the units of work."""
-    load_detector(settings.method)  # refuses a missing one before any work
+    load_detector(settings.method, "corpus.segment.method")  # refuses a missing one before any work
 
     def ranges() -> Iterator[pa.Table]:
         return (plan_ranges(table) for table in probed.tables() if table.num_rows)

@@ -85,6 +85,22 @@ def test_long_recordings_are_cut_into_utterances(tmp_path: Path, prepare: Callab
     with pytest.raises(ValueError, match=r"segment.most=20 is more than max_duration=5"):
         CorpusSettings(max_duration=5.0, segment="energy")
 
+    # Measured, and the annotated noise rejected; the test part has the measures and all its records.
+    limits = {"least_speech": 0.3}
+    utterance(tmp_path / "labelled" / "b.wav", seed=3)
+    soundfile.write(tmp_path / "labelled" / "b.wav", samples[: 3 * RATE], RATE)
+    measured, _ = prepare(**given, max_duration=5.0, segment={"method": "energy", "most": 5.0}, quality=limits)
+    assert measured.labelled.read(0)["id"].to_pylist() == ["labelled/b.wav"]
+    assert measured.labelled.seal["reasons"] == {"quality: too little speech": 1}
+    assert measured.test.records == 2
+    assert measured.unlabelled.records == 3
+    shares = pa.concat_tables(measured.unlabelled.tables(["speech_share"]))["speech_share"].to_pylist()
+    assert shares == [row["speech_share"] for row in rows]
+    for part in (measured.labelled, measured.unlabelled, measured.test):
+        assert {"snr_estimate", "clipped_share", "bandwidth", "speech_share"} <= set(part.schema.names)
+    with pytest.raises(ValueError, match=r"quality.least_bandwidth=4000 is not below half of sampling_rate=8000"):
+        CorpusSettings(sampling_rate=RATE, quality={"least_bandwidth": 4000})
+
 
 def steps(run: Run) -> dict[str, bool]:
     return {trace.name: trace.kept for trace in run.trace}
