@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors.torch import load
 
 from gristmill.actors.audio import resample
 from gristmill.actors.sources.pointers import NO_SPEECH
@@ -40,7 +40,7 @@ from gristmill.shards.stage import Actor, BatchLimits
 _BLOCK, _WARM_UP = 1024, 64  # frames
 _RANGE = 18  # blocks: 9.8 minutes
 _SEAM = 512  # frames around a border in which ranges may meet
-_WEIGHTS = "data/silero_vad.jit"  # in the package silero-vad
+_WEIGHTS = "data/silero_vad_16k.safetensors"  # in the package silero-vad
 
 RANGE_FIELDS = (
     pa.field("recording", pa.string()),  # the id of the recording
@@ -87,18 +87,8 @@ def load_detector(method: str) -> Callable[[np.ndarray], np.ndarray]:
     if package is None or not package.submodule_search_locations:
         raise UserError("segment.method=silero: silero-vad is missing; pip install 'gristmill[vad]', or method=energy")
     path = Path(package.submodule_search_locations[0], _WEIGHTS)
-    weights = torch.jit.load(str(path), map_location="cpu").state_dict()
-    names = {_weight_of(name): value for name, value in weights.items() if "_8k" not in name}
-    model = SileroVAD.of_weights({name: value for name, value in names.items() if name})
+    model = SileroVAD.of_weights(load(path.read_bytes()))
     return lambda samples: model(torch.from_numpy(samples)).numpy()
-
-
-def _weight_of(name: str) -> str:
-    """Return this project's name of a weight of Silero's model."""
-    name = name.replace("_model.stft.forward_basis_buffer", "stft_conv.weight")
-    name = name.replace("_model.decoder.rnn.", "lstm_cell.").replace("_model.decoder.decoder.2.", "final_conv.")
-    encoder = re.match(r"_model\.encoder\.(\d)\.reparam_conv\.(\w+)$", name)
-    return f"conv{int(encoder[1]) + 1}.{encoder[2]}" if encoder else "" if name.startswith("_") else name
 
 
 class Segment(Actor):
@@ -109,6 +99,7 @@ class Segment(Actor):
     """
 
     name = "segment"
+    version = 2  # weights from safetensors, which are those of another release of Silero
     adds = (PARENT_ID, *SEGMENT_FIELDS)
     drops = ("part", "parts", "total")
     batch = BatchLimits(16)
