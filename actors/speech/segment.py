@@ -103,7 +103,6 @@ class Segment(Actor):
     """
 
     name = "segment"
-    version = 2  # weights of another release of Silero; what is nearly speech behind a pause prolongs no utterance
     adds = (PARENT_ID, *SEGMENT_FIELDS)
     drops = ("part", "parts", "total")
     batch = BatchLimits(16)

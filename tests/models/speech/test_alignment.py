@@ -1,0 +1,167 @@
+"""Forced alignment: the best of all paths, window by window, past speech without text and text without speech."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from gristmill.models.speech.alignment import Aligner, PathSettings, gap_scores, viterbi
+from gristmill.models.speech.transcript import CutSettings, Transcript, find_cuts
+from gristmill.models.speech.units import characters
+
+UNITS = characters(["abcdefgh"])
+CHEAP = PathSettings(wild=0.5, skip=0.7, skip_unit=0.1)
+
+
+def best_score(log_probs, units, starts, gaps, settings: PathSettings, to_end: bool) -> float:
+    """Return the score of the best of all paths, by trying each."""
+    size = len(units)
+
+    def enter(frame: int, state: int) -> float:
+        """Return the best score of frames from ``frame`` on, of which that one is in ``state``."""
+        unit = state >> 1
+        own = log_probs[frame, units[unit]] if state & 1 else gaps[frame] if unit in starts else log_probs[frame, 0]
+        return own + leave(frame, state)
+
+    @cache
+    def leave(frame: int, state: int) -> float:
+        unit = state >> 1
+        found = [go_on(frame, state)]
+        if not state & 1 and unit in starts:
+            ahead = [start for start in starts if start > unit]
+            found += [go_on(frame, 2 * start) - settings.skip - settings.skip_unit * (start - unit) for start in ahead]
+        return max(found)
+
+    @cache
+    def go_on(frame: int, state: int) -> float:
+        if frame + 1 == len(log_probs):
+            return 0.0 if not to_end or state >= 2 * size - 1 else -np.inf
+        after = [state, state + 1] if state < 2 * size else [state]
+        if state & 1 and state + 2 < 2 * size and units[state >> 1] != units[(state >> 1) + 1]:
+            after.append(state + 2)
+        return max(enter(frame + 1, one) for one in after)
+
+    return max(enter(0, 0), enter(0, 1))
+
+
+def score_of(path, log_probs, units, starts, gaps, settings: PathSettings) -> float:
+    total = 0.0
+    for frame, (state, jump) in enumerate(zip(path.states, path.jumps, strict=True)):
+        unit = state >> 1
+        total += log_probs[frame, units[unit]] if state & 1 else gaps[frame] if unit in starts else log_probs[frame, 0]
+        if jump >= 0:
+            total -= settings.skip + settings.skip_unit * (starts[jump] - unit)
+    return total
+
+
+@pytest.mark.parametrize("to_end", [True, False])
+def test_the_path_is_the_best_of_all(to_end: bool) -> None:
+    rng = np.random.default_rng(4)
+    jumped = 0
+    for _ in range(60):
+        frames, words = rng.integers(3, 8), rng.integers(1, 4)
+        starts = np.concatenate([[0], np.cumsum(rng.integers(1, 3, words))])
+        units = rng.integers(1, 4, starts[-1])
+        log_probs = np.log(rng.dirichlet(np.full(4, 0.4), frames) + 1e-9).astype(np.float32)
+        gaps = gap_scores(log_probs, None, CHEAP.wild)
+        path = viterbi(log_probs, units, starts, gaps, CHEAP, to_end=to_end)
+        wanted = best_score(log_probs, units, starts, gaps, CHEAP, to_end)
+        assert score_of(path, log_probs, units, starts, gaps, CHEAP) == pytest.approx(wanted, abs=1e-3)
+        jumped += (path.jumps >= 0).any()
+    assert jumped > (5 if to_end else 0)
+
+
+def said(text: str, rng: np.random.Generator, sure: float = 0.9) -> np.ndarray:
+    """Return log-probabilities (T, V) in which each letter is heard for two frames, with blanks between."""
+    rows = []
+    for letter in text:
+        unit = UNITS.tokens.index(letter)
+        rows += [unit, unit, 0] if letter != " " else [0, unit, 0, 0]
+    probs = rng.dirichlet(np.ones(len(UNITS)), len(rows)) * (1 - sure)
+    probs[np.arange(len(rows)), rows] += sure
+    return np.log(probs).astype(np.float32)
+
+
+def spelled(rng: np.random.Generator, words: int) -> str:
+    return " ".join("".join(rng.choice(list("abcdefgh"), rng.integers(2, 7))) for _ in range(words))
+
+
+def aligned(text: str, heard: np.ndarray, **more: int):
+    transcript = Transcript.of(text, UNITS)
+    aligner = Aligner(transcript, PathSettings(), **more)
+    for start in range(0, len(heard), 97):
+        aligner.add(heard[start : start + 97])
+    return transcript, aligner.finish()
+
+
+def test_windows_give_what_one_would() -> None:
+    rng = np.random.default_rng(1)
+    text = spelled(rng, 60)
+    heard = said(text, rng)
+    _, whole = aligned(text, heard, window=1 << 14, band=1 << 10)
+    _, pieces = aligned(text, heard, window=256, band=200)
+    assert (whole.begin >= 0).all()
+    np.testing.assert_array_equal(pieces.begin, whole.begin)
+    np.testing.assert_array_equal(pieces.end, whole.end)
+    np.testing.assert_allclose(pieces.loss, whole.loss, atol=1e-4)
+    assert len(whole.loss) == len(heard)
+
+
+def test_speech_without_text_and_text_without_speech_are_passed_over() -> None:
+    rng = np.random.default_rng(2)
+    parts = [spelled(rng, 12) for _ in range(4)]
+    heard = [said(part + " ", rng) for part in parts]
+    lengths = np.cumsum([0, *map(len, heard)])
+    _, found = aligned(" ".join([parts[0], parts[2], parts[3]]), np.concatenate(heard))  # the second is not in the text
+    assert (found.begin >= 0).all()
+    assert found.end[11] <= lengths[1] + 1
+    assert found.begin[12] >= lengths[2] - 1
+    inside = found.loss[lengths[1] + 3 : lengths[2] - 3]
+    assert inside.mean() > 0.3 > 10 * found.loss[: lengths[1] - 3].mean()
+    _, found = aligned(" ".join(parts), np.concatenate([heard[0], heard[2], heard[3]]))  # the second is not said
+    assert (found.begin[12:24] == -1).all()
+    assert (found.begin[:12] >= 0).all()
+    assert (found.begin[24:] >= 0).all()
+
+
+def test_text_that_a_window_cannot_reach_is_not_heard() -> None:
+    rng = np.random.default_rng(3)
+    text = spelled(rng, 40)
+    _, found = aligned(text, said(spelled(rng, 40), rng))  # another text
+    assert (found.begin < 0).sum() > 30 or found.loss.mean() > 0.2
+    transcript, none = aligned(text, np.zeros((0, len(UNITS)), np.float32))
+    assert len(none.begin) == len(transcript) == 40
+    assert (none.begin == -1).all()
+
+
+def test_words_of_texts() -> None:
+    units = characters(["stop it danger trail don't 好的走"])
+    text = Transcript.of("  — Stop it!\n7 danger-trail… don't", units)
+    assert [text.part(word, word + 1) for word in range(len(text))] == ["— Stop", "it! 7", "danger-", "trail…", "don't"]
+    assert text.first.tolist() == [0, 4, 6, 12, 17, 22]
+    assert units.decode(text.units) == "stopitdangertraildon't"
+    assert [text.ends_sentence(word) for word in range(len(text))] == [False, False, False, True, False]
+    assert len(Transcript.of("123 —", units)) == 0
+    spaceless = Transcript.of("好的。走!", units)
+    assert [spaceless.part(word, word + 1) for word in range(len(spaceless))] == ["好", "的。", "走!"]
+    assert spaceless.part(0, 2) == "好的。"
+
+
+def test_utterances_end_with_sentences_at_pauses() -> None:
+    units = characters(["abcdefgh."])
+    text = Transcript.of("a b. c d e. f. g h", units)
+    begin = np.array([0.0, 1, 2.5, 3.5, 4.5, 6, 8, 9])
+    end = begin + np.array([1.0, 1, 1, 1, 1, 0.2, 1, 1])
+
+    def cuts(begin: np.ndarray = begin, **settings: float) -> list[tuple[int, int]]:
+        return find_cuts(text, begin, end + begin - begin, CutSettings(**settings))
+
+    assert cuts() == [(0, 2), (2, 5), (5, 8)]  # "f." alone would be too short
+    assert cuts(least=0.1) == [(0, 2), (2, 5), (5, 6), (6, 8)]
+    assert cuts(pause=0.6) == [(0, 6), (6, 8)]
+    assert cuts(most=2.5) == [(0, 2), (2, 3), (3, 5), (5, 6), (6, 8)]
+    unheard = begin.copy()
+    unheard[2:5] = np.nan
+    assert cuts(unheard) == [(0, 2), (2, 5), (5, 8)]
