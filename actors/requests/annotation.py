@@ -225,20 +225,27 @@ def _spans(word: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 
 def _place(text: str, value: str, words: Sequence[tuple[int, int]], taken: Slots) -> tuple[int, int]:
-    """Return the first place of a value that begins and ends with words, or else beside punctuation."""
+    """Return the first place of a value that begins and ends with words, or else beside punctuation.
+
+    Only a value that is nowhere else may be in letters of another case.
+    """
     starts, ends = {start for start, _ in words}, {end for _, end in words}
-    second = None
-    for found in re.finditer(f"(?={re.escape(value)})", text):
-        start, end = found.start(), found.start() + len(value)
-        if any(start < last and first < end for _, first, last in taken):
-            continue
-        if start in starts and end in ends:
-            return start, end
-        edges = (start in starts or not _is_word(text[start - 1])) and (end in ends or not _is_word(text[end]))
-        second = second or ((start, end) if edges else None)
-    if second is None:
-        raise RejectRecord(NOT_IN_TEXT)
-    return second
+    overlaps = False
+    for form in (str, str.lower):
+        within, second = form(text), None
+        if len(within) != len(text) or len(form(value)) != len(value):
+            break
+        for found in re.finditer(f"(?={re.escape(form(value))})", within):
+            start, end = found.start(), found.start() + len(value)
+            if any(start < last and first < end for _, first, last in taken):
+                overlaps = True
+            elif start in starts and end in ends:
+                return start, end
+            elif (start in starts or not _is_word(text[start - 1])) and (end in ends or not _is_word(text[end])):
+                second = second or (start, end)
+        if second is not None:
+            return second
+    raise RejectRecord(OVERLAP if overlaps else NOT_IN_TEXT)
 
 
 def _is_word(character: str) -> bool:

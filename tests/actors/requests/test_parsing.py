@@ -135,6 +135,9 @@ def test_own_schema() -> None:
         ("at 6 a.m. now", "6 a.m.", ["at", "[6", "a.m.]", "now"]),
         ("rivers of river", "river", ["rivers", "of", "[river]"]),
         ("play (river) river", "river", ["play", "(river)", "[river]"]),  # a word of its own comes first
+        ("Play Blue River", "blue river", ["Play", "[Blue", "River]"]),
+        ("River river", "river", ["River", "[river]"]),  # the same letters come first
+        ("İ River", "river", None),  # "İ" has two small letters
         ("  play   blue\u00a0 river ", "blue  river", ["play", "[blue", "river]"]),
         ("play cafe\u0301", "caf\u00e9", ["play", "[café]"]),
         ("play caf\u00e9", "cafe\u0301", ["play", "[café]"]),
@@ -143,8 +146,11 @@ def test_own_schema() -> None:
         ("เปิดไฟในห้อง", "ไฟ", ["เ", "ปิ", "ด", "[ไ", "ฟ]", "ใ", "น", "ห้", "อ", "ง"]),
     ],
 )
-def test_slots_are_found_in_texts_as_people_write_them(text: str, value: str, tokens: list[str]) -> None:
+def test_slots_are_found_in_texts_as_people_write_them(text: str, value: str, tokens: list[str] | None) -> None:
     row = parse(own(text=text, slots=[{"name": "title", "value": value}]))[0]
+    if tokens is None:
+        assert row["reject_reason"] == A + "slot value is not in the text"
+        return
     ((_, found, start, end),) = spans(row)
     marked = list(row["tokens"])
     marked[start] = f"[{marked[start]}"
@@ -159,6 +165,12 @@ def test_slots_are_found_in_texts_as_people_write_them(text: str, value: str, to
 def test_a_part_of_a_word_is_no_value(text: str, value: str) -> None:
     row = parse(own(text=text, slots=[{"name": "title", "value": value}]))[0]
     assert row["reject_reason"] == A + "slot value is not in the text"
+
+
+def test_values_that_share_words_overlap() -> None:
+    slots = [{"name": "a", "value": "blue river"}, {"name": "b", "value": "river"}]
+    (row,) = parse(own(text="play blue river", slots=slots))
+    assert row["reject_reason"] == A + "slots overlap"
 
 
 def test_entities_stand_for_slots() -> None:
