@@ -98,7 +98,7 @@ def open_sound(file: BinaryIO, size: int) -> Sound:
     if found is None:
         raise RejectRecord(UNREADABLE)
     if found.frame is not None and found.place:
-        # Behind zeros or a tag, neither decoder finds the header that says how much of the first and last frame is sound.
+        # Behind zeros or a tag, no decoder finds the header that says how much of the first and last frame is sound.
         file, size, found = Part(file, found.place, size - found.place), size - found.place, found._replace(place=0)
     proof = prove(file, size, found)
     if proof is not None:

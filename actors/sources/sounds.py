@@ -147,7 +147,8 @@ class FFmpegSound(Sound):
     """The first audio stream of a file that FFmpeg decodes from its begin; only the end tells the length.
 
     ``demuxer`` is FFmpeg's name of the container: none is guessed, and no other file is opened, as some demuxers would
-    (playlists). The first ``delay`` frames are the encoder's and not read. Going back costs decoding from the begin, unless it is into what was read last.
+    (playlists). The first ``delay`` frames are the encoder's and not read. Going back costs decoding from the begin,
+    unless it is into what was read last.
     """
 
     frames = None

@@ -97,8 +97,8 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
         least = self.quality.least_bandwidth if self.quality is not None else None
         if least is not None and least >= self.sampling_rate / 2:
             raise ValueError(
-                f"quality.least_bandwidth={least:g} is not below half of sampling_rate={self.sampling_rate}; all speech "
-                "would be rejected"
+                f"quality.least_bandwidth={least:g} is not below half of sampling_rate={self.sampling_rate}; all "
+                "speech would be rejected"
             )
         return self
 
