@@ -1,10 +1,10 @@
 """Memory while a recording of hours is cut into utterances and these are loaded: FLAC, WAV, mp3 without a header.
 
-    python benchmarks/long_recordings.py PROMPTS NOISE [--hours 6] [--method energy] [--formats flac wav mp3]
+    PYTHONPATH=. python benchmarks/long_recordings.py PROMPTS NOISE [--hours 6] [--method energy] [--formats flac wav mp3]
 
 Ten minutes of prompts with pauses and noise (as in ``segmentation.py``) are repeated to the length; mp3 is repeated
-frame by frame, as from a pipe, so that only decoding tells its length. Each format is probed, cut range by range, and its
-utterances loaded in batches, by one process of its own. Printed as JSON lines: the process's peak (MB) after the first
+frame by frame, as from a pipe, so that only decoding tells its length. Each format is probed, cut range by range, and
+its utterances loaded in batches, by one process of its own. Printed as JSON lines: its peak (MB) after the first
 two ranges, which have all that is loaded once, and by how much it grew until the end (goal: 100 MB), the number of
 utterances, and the times real time of all of it. Each set of utterances is also found in the opposite order of ranges,
 the order of a worker that gets others' (the first two hours of it): their audio's digest must be equal.
