@@ -5,11 +5,12 @@ Both reject unusable audio, for the reasons in :mod:`gristmill.actors.sources.po
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -199,11 +200,15 @@ class Load(Actor):
     drops = LOAD_DROPS
     settings: LoadSettings
 
+    def __init__(self, settings: LoadSettings) -> None:
+        super().__init__(settings)
+        self._recordings = Recordings()
+
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return probed pointers as records."""
         rows = batch.to_pylist()
         encoded: list[bytes | None] = []
-        audio = iter(read_audio([row for row in rows if self._is_wanted(row)]))
+        audio = iter(read_audio([row for row in rows if self._is_wanted(row)], self._recordings))
         for row in rows:
             data = None
             try:
@@ -252,10 +257,13 @@ def check_samples(samples: np.ndarray, silence_peak: float) -> None:
         raise RejectRecord(UNREADABLE)
 
 
-def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | str]:
+def read_audio(
+    pointers: list[dict[str, Any]], recordings: Recordings | None = None
+) -> list[tuple[np.ndarray, int] | str]:
     """Return for each pointer its samples (n,) of one channel and their rate (Hz), or the reject reason.
 
     Whole files and members are requested together; of a long recording only the segments needed are read.
+    ``recordings`` keeps the last one open for the next call: its segments may follow in their order.
     """
     out: list[tuple[np.ndarray, int] | str] = [UNREADABLE] * len(pointers)
     whole: list[int] = []
@@ -268,11 +276,13 @@ def read_audio(pointers: list[dict[str, Any]]) -> list[tuple[np.ndarray, int] | 
             whole.append(i)
     for i, data in zip(whole, read_many([pointers[i] for i in whole]), strict=True):
         out[i] = data if isinstance(data, str) else _decoded(pointers[i], partial(_whole, data, pointers[i]["channel"]))
-    recordings = Recordings()
-    for places in by_file.values():
-        for i in sorted(places, key=lambda i: order_of(pointers[i])):
-            out[i] = _decoded(pointers[i], partial(recordings.open, pointers[i]))
-    recordings.close()
+    used = recordings or Recordings()
+    with used.kept():
+        for places in by_file.values():
+            for i in sorted(places, key=lambda i: order_of(pointers[i])):
+                out[i] = _decoded(pointers[i], partial(used.open, pointers[i]))
+    if recordings is None:
+        used.close()
     return out
 
 
@@ -290,6 +300,15 @@ class Recordings:
             self._last = None
             self._last = place, open_sound(*self._reader.open(pointer), pointer["channel"])
         return self._last[1]
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the last recording open, unless reading failed: it is opened again then."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the open file."""

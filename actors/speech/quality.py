@@ -65,7 +65,8 @@ class Quality(Actor):
         """Return the batch with the measures."""
         names = batch.column_names
         given = batch[SPEECH_SHARE.name].to_pylist() if SPEECH_SHARE.name in names else [None] * len(batch)
-        rows = [self._measured(*decode(data), share) for data, share in zip(audio_bytes(batch), given, strict=True)]
+        audio = [decode(data or b"") for data in audio_bytes(batch)]
+        rows = [self._measured(*sound, share) for sound, share in zip(audio, given, strict=True)]
         for field in self.adds:
             batch = set_column(batch, field.name, pa.array([row[field.name] for row in rows], field.type))
         return batch.append_column("reject_reason", pa.array([self._reason(row) for row in rows], pa.string()))

@@ -3,7 +3,8 @@
 A range is a unit of work of ten minutes: its utterances depend on the recording only, not on who cuts its neighbours.
 Probabilities of speech are computed for blocks on a fixed grid, each with two seconds before it and nothing else; and
 ranges meet at the quietest place near their border, which both find in the same blocks. Audio is read by the block, so
-that memory does not grow with a recording.
+that memory does not grow with a recording. A recording stays open from range to range, which in their order are read on
+from where the last one ended: what cannot seek is decoded once by each worker.
 """
 
 from __future__ import annotations
@@ -112,17 +113,19 @@ class Segment(Actor):
     def __init__(self, settings: SegmentSettings) -> None:
         super().__init__(settings)
         self._detect = load_detector(settings.method)
+        self._recordings = Recordings()
+        self._last: tuple[tuple[Any, ...], dict[int, np.ndarray]] = (), {}  # blocks that the next range has too
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the utterances of a batch of ranges."""
-        recordings, out = Recordings(), []
+        out: list[dict[str, Any]] = []
         for row in sorted(batch.to_pylist(), key=lambda row: (*order_of(row), row["part"])):
             try:
-                out.extend(self._utterances(row, recordings.open(row)))
+                with self._recordings.kept():
+                    out.extend(self._utterances(row, self._recordings.open(row)))
             except RejectRecord as reject:
                 nothing = dict.fromkeys((f.name for f in SEGMENT_FIELDS), None)
                 out.append({**row, **nothing, "parent_id": row["id"], REJECT_REASON.name: reject.reason})
-        recordings.close()
         order = {name: number for number, name in enumerate(batch["id"].to_pylist())}
         out.sort(key=lambda row: order[row["parent_id"]])
         kept = [f for f in batch.schema if f.name not in self.drops]
@@ -135,7 +138,11 @@ class Segment(Actor):
         end = math.ceil(frames / _BLOCK)
         last = end if row["part"] + 1 == row["parts"] else last
         read = range(max(0, first - 1), min(end, last + 1))
-        found = np.concatenate([self._block(sound, base, row["total"], number) for number in read])
+        key, known = (*place_of(row), base, row["total"]), self._last[1]
+        known = known if self._last[0] == key else {}
+        blocks = {n: known[n] if n in known else self._block(sound, base, row["total"], n) for n in read}
+        self._last = key, {number: blocks[number] for number in read[-2:]}
+        found = np.concatenate(list(blocks.values()))
         offset = read.start * _BLOCK
         found = found[: frames - offset]
 

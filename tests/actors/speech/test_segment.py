@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from gristmill.actors.sources import sounds
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech import segment
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
@@ -105,6 +106,40 @@ def test_ranges_meet_as_if_there_was_one(tmp_path: Path, monkeypatch: pytest.Mon
     assert places == [(row["start"], row["length"]) for row in one]
     alone = [actor(ranges.slice(part, 1)) for part in (2, 0, 3, 1)]
     assert pa.concat_tables([alone[1], alone[3], alone[0], alone[2]]).equals(many)
+
+
+def test_what_cannot_seek_is_decoded_once_by_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges, and then their utterances, are read on from where the last ended, also from batch to batch."""
+    for name, value in (("_BLOCK", 256), ("_SEAM", 128), ("_RANGE", 1)):
+        monkeypatch.setattr(segment, name, value)
+    (tmp_path / "a.mp3").write_bytes(encoded("mp3", "libmp3lame", samples=spoken(told(33.0), 33.0), pipe=True))
+    ranges = plan_ranges(probed(tmp_path))
+    opened: list[object] = []
+    first = sounds.FFmpegSound._open
+    monkeypatch.setattr(sounds.FFmpegSound, "_open", lambda sound: opened.append(sound) or first(sound))
+    actor, load = Segment(ENERGY), Load(LoadSettings(annotated=False))
+    found = pa.concat_tables(actor(ranges.slice(part, 1)) for part in range(len(ranges))).drop_columns("reject_reason")
+    assert (len(ranges), len(opened)) == (4, 1)
+    loaded = pa.concat_tables(load(found.slice(row, 1)) for row in range(len(found)))
+    assert len(loaded) > 5
+    assert len(opened) == 2
+    assert loaded.equals(Load(LoadSettings(annotated=False))(found))
+
+
+def test_a_storage_that_failed_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.flac", spoken(told(12.0), 12.0), RATE)
+    ranges, actor = plan_ranges(probed(tmp_path)), Segment(ENERGY)
+    wanted, read = actor(ranges), sounds.Sound.read
+
+    def fails(sound: sounds.Sound, count: int | None = None) -> np.ndarray:
+        raise OSError("gone")
+
+    actor = Segment(ENERGY)
+    monkeypatch.setattr(sounds.Sound, "read", fails)
+    with pytest.raises(OSError, match="gone"):
+        actor(ranges)
+    monkeypatch.setattr(sounds.Sound, "read", read)
+    assert actor(ranges).equals(wanted)
 
 
 def test_turns_of_a_manifest_are_cut_within_themselves(tmp_path: Path) -> None:
