@@ -139,6 +139,16 @@ def test_another_text_loses_much() -> None:
     assert not len(loss)
 
 
+def test_a_word_of_more_than_a_window_costs_itself() -> None:
+    rng = np.random.default_rng(6)
+    text = f"abcd {'abcdefgh' * 20} {spelled(rng, 20)}"
+    begin, _, loss = aligned(text, said(text, rng), window=128, band=400)
+    assert begin[0] >= 0
+    assert begin[1] == -1
+    assert (begin[-10:] >= 0).all()
+    assert len(loss) == len(said(text, rng))
+
+
 def test_no_word_spans_a_pause() -> None:
     rng = np.random.default_rng(5)
     heard = said("abcd efgh", rng)
