@@ -196,6 +196,8 @@ def test_utterances_end_with_sentences_at_pauses() -> None:
     assert cuts() == [(0, 2), (2, 5), (5, 8)]  # "f." alone would be too short
     assert cuts(least=0.1) == [(0, 2), (2, 5), (5, 6), (6, 8)]
     assert cuts(pause=0.6) == [(0, 6), (6, 8)]
+    assert cuts(silence=0.5, least=0.1) == [(0, 2), (2, 5), (5, 6), (6, 8)]
+    assert cuts(pause=9, silence=0.5) == [(0, 2), (2, 5), (5, 8)]  # without sentences
     assert cuts(most=2.5) == [(0, 2), (2, 3), (3, 5), (5, 6), (6, 8)]
     unheard = begin.copy()
     unheard[2:5] = np.nan
