@@ -41,26 +41,28 @@ def trimmed(path: Path) -> np.ndarray:
     return samples[loud[0] * 160 : (loud[-1] + 1) * 160]
 
 
-def joined(utterances: list[np.ndarray], noise: Path, hours: float, snr: float, out: Path) -> Bounds:
-    """Write the recording, prompt by prompt; return the bounds of its utterances, s."""
+def joined(utterances: list[np.ndarray], noise: Path, hours: float, snr: float, out: Path) -> tuple[Bounds, list[int]]:
+    """Write the recording, utterance by utterance; return their bounds, s, and which they are."""
     rng = np.random.default_rng(0)
     background, rate = soundfile.read(noise, dtype="float32", always_2d=True)
     background = resample(background.mean(axis=1), rate, RATE)
     level = float(np.median([active_level(samples, RATE) for samples in utterances]))
     background = background * 10 ** ((level - snr - power_level(background)) / 20)
     bounds: Bounds = []
+    which: list[int] = []
     place = 0
     with soundfile.SoundFile(out, "w", RATE, 1, "PCM_16", format="FLAC") as sound:
         while place < hours * 3600 * RATE:
             pause = np.zeros(round(rng.uniform(0.7, 3.0) * RATE), np.float32)
-            speech = utterances[rng.integers(len(utterances))]
+            which.append(int(rng.integers(len(utterances))))
+            speech = utterances[which[-1]]
             start = place + len(pause)
             part = np.concatenate([pause, speech])
             part += np.take(background, np.arange(place, place + len(part)), mode="wrap")
             sound.write(part.clip(-1, 1))
             place += len(part)
             bounds.append((start / RATE, place / RATE))
-    return bounds
+    return bounds, which
 
 
 def compared(given: Bounds, found: Bounds) -> dict[str, float]:
@@ -109,7 +111,7 @@ def main() -> None:
     for snr in given.snr:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "long.flac")
-            bounds = joined(utterances, given.noise, given.hours, snr, path)
+            bounds, _ = joined(utterances, given.noise, given.hours, snr, path)
             for method in given.method:
                 begin = time.process_time()
                 if method == "package":

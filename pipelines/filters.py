@@ -56,8 +56,8 @@ class ActorSettings(Settings):
 class SpeechFilter(ActorSettings):
     """A filter of utterances."""
 
-    parts: tuple[Literal["labelled", "unlabelled", "test"], ...] | None = None
-    """Parts of the corpus; by default the labelled one and, for a filter that does not read the text, the unlabelled
+    parts: tuple[Literal["labelled", "unlabelled", "transcribed", "test"], ...] | None = None
+    """Parts of the corpus; by default the labelled ones and, for a filter that does not read the text, the unlabelled
     one, which has none. The test part is filtered only if it is named: filtered, it is another test."""
 
     def applies(self, part: str) -> bool:
@@ -65,7 +65,7 @@ class SpeechFilter(ActorSettings):
         if self.parts is not None:
             return part in self.parts
         columns = self.stage().columns
-        return part == "labelled" or (part == "unlabelled" and bool(columns) and "text" not in columns)
+        return part in ("labelled", "transcribed") or (part == "unlabelled" and bool(columns) and "text" not in columns)
 
 
 class DomainFilter(ActorSettings):

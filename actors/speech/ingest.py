@@ -220,7 +220,7 @@ class Load(Actor):
             row["parent_id"] = row.get("parent_id")
             row["text"] = row["text"] if self.settings.annotated else None
             row["label_source"] = None if row["text"] is None else "gold"
-            row["confidence"] = None
+            row["confidence"] = row.get("confidence")  # of an alignment
         out = _table(batch.drop_columns([*LOAD_DROPS]), rows, [f for f in SPEECH_FIELDS if f.name != "audio"])
         return out.append_column("audio", audio_array(encoded))
 

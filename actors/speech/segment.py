@@ -23,7 +23,7 @@ from safetensors.torch import load
 from gristmill.actors.audio import resample
 from gristmill.actors.sources.pointers import NO_SPEECH
 from gristmill.actors.sources.sounds import Sound
-from gristmill.actors.speech.ingest import Recordings, order_of
+from gristmill.actors.speech.ingest import Recordings, order_of, place_of
 from gristmill.models.speech.vad import (
     FRAME,
     FRAME_S,
@@ -38,10 +38,12 @@ from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import PARENT_ID, REJECT_REASON
 from gristmill.shards.stage import Actor, BatchLimits
 
-_BLOCK, _WARM_UP = 1024, 64  # frames
+BLOCK, _WARM_UP = 1024, 64  # frames
 _RANGE = 18  # blocks: 9.8 minutes
 _SEAM = 512  # frames around a border in which ranges may meet
 _WEIGHTS = "data/silero_vad_16k.safetensors"  # in the package silero-vad
+
+DetectSpeech = Callable[[np.ndarray], np.ndarray]  # samples (n * 512,) at 16 kHz to probabilities of speech (n,)
 
 RANGE_FIELDS = (
     pa.field("recording", pa.string()),  # the id of the recording
@@ -68,9 +70,9 @@ def plan_ranges(probed: pa.Table) -> pa.Table:
     """Return the ranges of probed recordings, a row each; a recording of one range keeps its id."""
     rows = []
     for row in probed.to_pylist():
-        parts = max(1, round(row["duration"] / (_RANGE * _BLOCK * FRAME_S)))
+        parts = max(1, round(row["duration"] / (_RANGE * BLOCK * FRAME_S)))
         for part in range(parts):
-            begin, end = (min(p * _RANGE * _BLOCK * FRAME_S, row["duration"]) for p in (part, part + 1))
+            begin, end = (min(p * _RANGE * BLOCK * FRAME_S, row["duration"]) for p in (part, part + 1))
             end = row["duration"] if part + 1 == parts else end
             name = f"{row['id']}@{part:04d}" if parts > 1 else row["id"]
             more = {"recording": row["id"], "part": part, "parts": parts, "total": row["duration"]}
@@ -78,7 +80,7 @@ def plan_ranges(probed: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([*probed.schema, *RANGE_FIELDS]))
 
 
-def load_detector(method: str, setting: str = "method") -> Callable[[np.ndarray], np.ndarray]:
+def load_detector(method: str, setting: str = "method") -> DetectSpeech:
     """Return what gives the probability of speech of each frame (n,) of samples (n * 512,) at 16 kHz.
 
     ``setting`` names where the method was set.
@@ -135,20 +137,20 @@ class Segment(Actor):
     def _utterances(self, row: dict[str, Any], sound: Sound) -> list[dict[str, Any]]:
         base, frames = row["start"] or 0.0, math.ceil(row["total"] / FRAME_S)
         first, last = row["part"] * _RANGE, (row["part"] + 1) * _RANGE  # blocks
-        end = math.ceil(frames / _BLOCK)
+        end = math.ceil(frames / BLOCK)
         last = end if row["part"] + 1 == row["parts"] else last
         read = range(max(0, first - 1), min(end, last + 1))
-        key, known = (*place_of(row), base, row["total"]), self._last[1]
+        key, known = (*place_of(row), row["channel"], base, row["total"]), self._last[1]
         known = known if self._last[0] == key else {}
-        blocks = {n: known[n] if n in known else self._block(sound, base, row["total"], n) for n in read}
+        blocks = {n: known[n] if n in known else block_speech(self._detect, sound, base, row["total"], n) for n in read}
         self._last = key, {number: blocks[number] for number in read[-2:]}
         found = np.concatenate(list(blocks.values()))
-        offset = read.start * _BLOCK
+        offset = read.start * BLOCK
         found = found[: frames - offset]
 
         def seam(block: int) -> int:
             """Return the frame at which the ranges before and after a block meet."""
-            middle = block * _BLOCK - offset
+            middle = block * BLOCK - offset
             return middle - _SEAM + quietest(found[middle - _SEAM : middle + _SEAM])
 
         begin = 0 if row["part"] == 0 else seam(first)
@@ -167,14 +169,18 @@ class Segment(Actor):
             raise RejectRecord(NO_SPEECH)
         return out
 
-    def _block(self, sound: Sound, base: float, total: float, number: int) -> np.ndarray:
-        """Return the probabilities of speech in a block's frames; they depend on it and the two seconds before it."""
-        zero = round(base * sound.rate)
-        first = zero + round((number * _BLOCK - _WARM_UP) * FRAME_S * sound.rate)
-        after = zero + round(min((number + 1) * _BLOCK * FRAME_S, total) * sound.rate)
-        start = max(zero, first)
-        sound.seek(start)
-        samples = resample(np.pad(sound.read(after - start), (start - first, 0)), sound.rate, RATE)
-        wanted = (_BLOCK + _WARM_UP) * FRAME
-        samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
-        return self._detect(samples)[_WARM_UP:]
+
+def block_speech(detect: DetectSpeech, sound: Sound, base: float, total: float, number: int) -> np.ndarray:
+    """Return the probabilities of speech in a block's frames, of ``total`` s of a sound from ``base`` s on.
+
+    They depend on the block and the two seconds before it.
+    """
+    zero = round(base * sound.rate)
+    first = zero + round((number * BLOCK - _WARM_UP) * FRAME_S * sound.rate)
+    after = zero + round(min((number + 1) * BLOCK * FRAME_S, total) * sound.rate)
+    start = max(zero, first)
+    sound.seek(start)
+    samples = resample(np.pad(sound.read(after - start), (start - first, 0)), sound.rate, RATE)
+    wanted = (BLOCK + _WARM_UP) * FRAME
+    samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
+    return detect(samples)[_WARM_UP:]

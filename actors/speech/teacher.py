@@ -101,16 +101,8 @@ class Teacher(Actor):
         return [self._hear(data) for data in audio_bytes(batch)]
 
     def _hear(self, data: bytes | None) -> np.ndarray:
-        info = self.teacher.info
-        samples = np.zeros(0, dtype=np.float32)
-        if data:
-            samples, rate = decode(data)
-            samples = resample(samples, rate, info.sampling_rate) if len(samples) else samples
-        if info.features is None:
-            return samples
-        if not len(samples):
-            return np.zeros((0, info.features.n_mels), dtype=np.float16)
-        return log_mel(samples, info.features)
+        samples, rate = decode(data) if data else (np.zeros(0, np.float32), self.teacher.info.sampling_rate)
+        return heard(samples, rate, self.teacher.info)
 
     def _reason(self, one: np.ndarray) -> str | None:
         if len(one) == 0:
@@ -122,6 +114,14 @@ class Teacher(Actor):
             return None, None
         text = self.teacher.info.units.decode(collapse(labels.ids[:, 0]))
         return text, topk.confidence(labels.logprobs[:, 0])
+
+
+def heard(samples: np.ndarray, rate: int, info: TeacherInfo) -> np.ndarray:
+    """Return a teacher's input for samples (n,) at ``rate`` Hz: samples at its rate, or features (frames, n_mels)."""
+    samples = resample(samples, rate, info.sampling_rate) if len(samples) else samples
+    if info.features is None:
+        return samples
+    return log_mel(samples, info.features) if len(samples) else np.zeros((0, info.features.n_mels), np.float16)
 
 
 def load(
@@ -177,17 +177,24 @@ def labelling(
     digest.
     """
     resources = resources or Resources()
-    place = model.url if isinstance(model, ArtifactRef) else model
-    if settings.source == "huggingface":
-        from gristmill.actors.speech.teacher_huggingface import pinned
-
-        place = pinned(_given(settings.source, place))
-    info = describe(settings.source, place)
-    # The fingerprint covers the teacher's content, not its location.
-    ref = ArtifactRef(place, info.digest) if place and settings.source != "hama" else None
+    info, ref = reference(settings.source, model)
     settings = settings.but(device="cuda" if resources.gpus else "cpu")
     stage = Teacher.stage(settings, name=name, resources=resources, model=ref)
     return replace(stage, metadata={topk.METADATA_KEY: info.labels(settings.k, settings.step).to_json()})
+
+
+def reference(source: TeacherSource, model: ArtifactRef | str | None) -> tuple[TeacherInfo, ArtifactRef | None]:
+    """Return a teacher's description, and the reference to its model by which stages use it.
+
+    Fingerprints cover the teacher's content, not its location.
+    """
+    place = model.url if isinstance(model, ArtifactRef) else model
+    if source == "huggingface":
+        from gristmill.actors.speech.teacher_huggingface import pinned
+
+        place = pinned(_given(source, place))
+    info = describe(source, place)
+    return info, ArtifactRef(place, info.digest) if place and source != "hama" else None
 
 
 def _feature_settings(schema: pa.Schema) -> FeatureSettings | None:

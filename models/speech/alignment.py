@@ -29,11 +29,11 @@ _LEAST = -30.0  # nats: of a probability that is 0
 class PathSettings(Settings):
     """What it costs to pass over speech or text."""
 
-    wild: float = Field(2.0, gt=0)
+    wild: float = Field(5.0, gt=0)
     """Nats a unit that is heard and not in the text."""
-    skip: float = Field(10.0, gt=0)
+    skip: float = Field(50.0, gt=0)
     """Nats each time that words are passed over which are not heard."""
-    skip_unit: float = Field(0.2, ge=0)
+    skip_unit: float = Field(1.0, ge=0)
     """Nats for each of their units."""
 
 
@@ -44,15 +44,17 @@ class Path(NamedTuple):
     jumps: np.ndarray
 
 
-def gap_scores(log_probs: np.ndarray, space: int | None, wild: float) -> np.ndarray:
-    """Return how well each frame (T,) of log-probabilities (T, V) fits between two words: in nats, at most 0.
+def blank_scores(log_probs: np.ndarray, space: int | None, wild: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return how well frames of log-probabilities (T, V) fit within words and between them: (T,) each, nats.
 
-    It is a blank, or the unit ``space``, or speech without text: the likeliest unit, at the price of ``wild`` for as
-    much of it as is neither.
+    Between words a frame is a blank, or the unit ``space``, or speech without text: the likeliest unit, at the price of
+    ``wild`` for as much of it as is neither. In a word it is a blank, at half that price beside: words would else be
+    spread over speech without text.
     """
     silent = log_probs[:, 0] if space is None else np.maximum(log_probs[:, 0], log_probs[:, space])
     quiet = np.exp(log_probs[:, 0]) + (0.0 if space is None else np.exp(log_probs[:, space]))
-    return np.maximum(silent, log_probs.max(axis=1) - wild * np.maximum(1 - quiet, 0.0))
+    price = wild * np.maximum(1 - quiet, 0.0)
+    return log_probs[:, 0] - price / 2, np.maximum(silent, log_probs.max(axis=1) - price)
 
 
 def viterbi(
@@ -67,7 +69,7 @@ def viterbi(
     """Return the best path of frames with log-probabilities (T, V) through a text's units (n,).
 
     ``starts`` (words + 1,) are the first units of words, and n; ``gaps`` (T,) the scores of frames between words
-    (:func:`gap_scores`). The path begins before the first word, and with ``to_end`` ends behind the last.
+    (:func:`blank_scores`). The path begins before the first word, and with ``to_end`` ends behind the last.
 
     Example:
         >>> log_probs = np.log(np.array([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], np.float32))
@@ -129,14 +131,29 @@ def _traced(state: int, starts: np.ndarray, back: np.ndarray, sources: np.ndarra
 
 
 class Alignment(NamedTuple):
-    """Frames of words, from ``begin`` to before ``end`` (words,), -1 if not heard; what each frame (n,) loses, nats.
+    """The first frames of units (n,), -1 if not heard, and what each frame (T,) loses, nats.
 
     ``loss`` is the path's, against the likeliest unit of each frame, with what it pays for passing over words.
     """
 
-    begin: np.ndarray
-    end: np.ndarray
+    frames: np.ndarray
     loss: np.ndarray
+
+    def words(self, first: np.ndarray, leap: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first frames of words, and those after the first frames of their last units; -1 if not heard.
+
+        ``first`` (words + 1,) are the words' first units. A first or last unit that is more than ``leap`` frames from
+        the next one is not counted: a noise that passes for a letter.
+        """
+        if len(first) < 2:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        frames, start, last = self.frames, first[:-1], first[1:] - 1
+        is_long = last - start >= 2
+        second, before = np.minimum(start + 1, last), np.maximum(last - 1, start)
+        begin = np.where(is_long & (frames[second] - frames[start] > leap), frames[second], frames[start])
+        end = np.where(is_long & (frames[last] - frames[before] > leap), frames[before], frames[last]) + 1
+        heard = (frames[start] >= 0) & (frames[last] >= 0)
+        return np.where(heard, begin, -1), np.where(heard, end, -1)
 
 
 class Aligner:
@@ -144,8 +161,7 @@ class Aligner:
 
     def __init__(self, text: Transcript, settings: PathSettings, *, window: int = WINDOW, band: int = BAND) -> None:
         self._text, self._settings, self._size, self._band = text, settings, window, band
-        self._begin = np.full(len(text), -1, np.int64)
-        self._end = np.full(len(text), -1, np.int64)
+        self._frames = np.full(len(text.units), -1, np.int64)
         self._loss: list[np.ndarray] = []
         self._held: list[np.ndarray] = []
         self._word = self._frame = 0  # where the path has got to
@@ -156,17 +172,20 @@ class Aligner:
         while sum(map(len, self._held)) >= self._size:
             self._solve(self._size, to_end=False)
 
+    def pause(self) -> None:
+        """Take a frame of silence, in which no word is."""
+        self._held.append(np.full((1, self._held[-1].shape[1]), np.nan, np.float32))
+
     def finish(self) -> Alignment:
         """Return the alignment of all frames."""
         if left := sum(map(len, self._held)):
             self._solve(left, to_end=True)
         loss = np.concatenate(self._loss) if self._loss else np.zeros(0, np.float32)
-        return Alignment(self._begin, self._end, loss)
+        return Alignment(self._frames, loss)
 
     def _solve(self, count: int, *, to_end: bool) -> None:
         held = np.concatenate(self._held)
-        log_probs = held[:count] - held[:count].max(axis=1, keepdims=True)
-        gaps = gap_scores(held[:count], self._text.space, self._settings.wild) - held[:count].max(axis=1)
+        log_probs, gaps = self._scores(held[:count])
         first, word = self._text.first, self._word
         last = max(word + 1, int(np.searchsorted(first, first[word] + self._band, "right")) - 1)
         last = min(last, len(self._text))
@@ -187,14 +206,20 @@ class Aligner:
         self._frame += taken
         self._held = [held[taken:]]
 
+    def _scores(self, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores of units (T, V) and of gaps (T,), beside the likeliest unit of each frame."""
+        pauses, best = np.isnan(held[:, 0]), held.max(axis=1)
+        blanks, gaps = blank_scores(held, self._text.space, self._settings.wild)
+        log_probs, gaps = held - best[:, None], gaps - best
+        log_probs[:, 0] = blanks - best
+        log_probs[pauses], gaps[pauses] = _LEAST, 0.0
+        return log_probs, gaps
+
     def _keep(self, path: Path, log_probs: np.ndarray, gaps: np.ndarray, units: np.ndarray, starts: np.ndarray) -> None:
         spoken = np.flatnonzero(path.states & 1)
         unit = path.states >> 1
-        words = np.searchsorted(starts, unit[spoken], "right") - 1 + self._word
-        for place, word in zip(spoken.tolist(), words.tolist(), strict=True):
-            if self._begin[word] < 0:
-                self._begin[word] = self._frame + place
-            self._end[word] = self._frame + place + 1
+        fresh = spoken[np.diff(unit[spoken], prepend=-1) > 0]  # the first frame of each unit
+        self._frames[self._text.first[self._word] + unit[fresh]] = self._frame + fresh
         frames = np.arange(len(path.states))
         score = np.where(_word_at(path.states, starts) >= 0, gaps[: len(frames)], log_probs[: len(frames), 0])
         score[spoken] = log_probs[spoken, units[unit[spoken]]]

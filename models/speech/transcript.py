@@ -85,6 +85,8 @@ class CutSettings(Settings):
 
     pause: float = Field(0.3, ge=0)
     """Pause behind a sentence at which an utterance ends, s."""
+    silence: float = Field(1.0, gt=0)
+    """Pause at which an utterance ends anywhere, s."""
     least: float = Field(0.5, gt=0)
     """Length of an utterance, s; a shorter one goes on with the next sentence."""
     most: float = Field(20.0, gt=1)
@@ -116,8 +118,9 @@ def find_cuts(text: Transcript, begin: np.ndarray, end: np.ndarray, settings: Cu
     first = 0
     for last in range(1, len(text) + 1):
         done = last == len(text)
-        is_cut = not done and pauses[last - 1] >= settings.pause and text.ends_sentence(last - 1)
-        if done or (is_cut and (length(first, last) >= settings.least or pauses[last - 1] == np.inf)):
+        pause = np.inf if done else pauses[last - 1]
+        is_cut = settings.silence <= pause < np.inf or (pause >= settings.pause and text.ends_sentence(last - 1))
+        if done or (is_cut and (length(first, last) >= settings.least or pause == np.inf)):
             found += _parted(first, last, pauses, length, settings.most)
             first = last
     return found

@@ -20,7 +20,7 @@ from gristmill.shards.settings import Settings
 RATE = 16000  # Hz
 FRAME = 512  # samples
 FRAME_S = FRAME / RATE
-_HYSTERESIS = 0.15  # by which speech may fall below the threshold and go on, as in Silero's own
+HYSTERESIS = 0.15  # by which speech may fall below the threshold and go on, as in Silero's own
 _SMOOTH = 9  # frames over which the quietest place is sought
 _CONTEXT, _REFLECTED = 64, 64  # samples before a frame, and mirrored after it, that Silero's model sees
 _FLOOR = 10  # percentile of a block's frames that counts as its noise, dB
@@ -62,7 +62,7 @@ def find_utterances(probabilities: np.ndarray, settings: UtteranceSettings) -> l
             start = -1
         if value >= settings.threshold:
             start, end = number if start < 0 else start, number + 1
-        elif number == end and value >= settings.threshold - _HYSTERESIS:
+        elif number == end and value >= settings.threshold - HYSTERESIS:
             end = number + 1
     if start >= 0:
         found.append((start, end))

@@ -14,6 +14,7 @@ from gristmill.actors.audio import RateSettings
 from gristmill.actors.sources.decoders import MOST_SECONDS
 from gristmill.actors.sources.places import PlaceSettings
 from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.align import AlignSettings
 from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
 from gristmill.actors.speech.quality import Quality, QualitySettings
@@ -75,6 +76,11 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
     default nothing is measured."""
     shard: Cut = Cut()
     """Shard sizes of the three parts."""
+    transcribed: Places | None = None
+    """Long recordings, each with the text of the whole: the teacher aligns them, and students learn from the utterances
+    as from ``labelled``."""
+    align: AlignSettings = AlignSettings()
+    """How ``transcribed`` recordings are aligned and cut."""
     filters: tuple[SpeechFilter, ...] = ()
     """The user's own filters, applied to the parts as they are made."""
 
@@ -85,11 +91,13 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
 
     @model_validator(mode="after")
     def _utterances_fit(self) -> Self:
-        if self.segment is not None and self.segment.most > self.max_duration:
-            raise ValueError(
-                f"segment.most={self.segment.most:g} is more than max_duration={self.max_duration:g}; such utterances "
-                "would be rejected"
-            )
+        cuts = {"segment": self.segment, "align": self.align if self.transcribed else None}
+        for name, cut in cuts.items():
+            if cut is not None and cut.most > self.max_duration:
+                raise ValueError(
+                    f"{name}.most={cut.most:g} is more than max_duration={self.max_duration:g}; such utterances would "
+                    "be rejected"
+                )
         return self
 
     @model_validator(mode="after")
@@ -115,11 +123,11 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
         """Return the URLs of the parts to read, by part; a required one that is missing is a ``UserError``."""
         parts = {"requests": (), "digits": ("digits",), "files": ("labelled", "unlabelled", "test")}[self.chosen]
         found = {}
-        for part in parts:
+        for part in (*parts, "transcribed"):
             given = getattr(self, part)
             if given is not None:
                 found[part] = (given,) if isinstance(given, str) else given
-            elif part != "test":
+            elif part not in ("test", "transcribed"):
                 raise UserError(f"corpus.{part}: not given; expected the URL of audio, a manifest, Parquet or tar")
         return found
 
@@ -198,19 +206,33 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 
 def _files(run: Run, settings: CorpusSettings) -> Corpora:
     """Read the user's own files; without a test part, a share of the labelled speakers is held out."""
-    probed = {name: _probe(run, name, urls, settings) for name, urls in settings.places().items()}
+    places = settings.places()
+    probed = {name: _probe(run, name, places[name], settings) for name in places if name != "transcribed"}
     if settings.segment is not None:
         probed["unlabelled"] = _segment(run, probed["unlabelled"], settings.segment)
     if "test" not in probed:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)
     parts = {}
     for name, source in probed.items():
-        recordings = dict(settings.part(RecordingSettings))
-        stage = Load.stage(LoadSettings(**recordings, annotated=name != "unlabelled"))
-        # The size of a pointer is that of its file, of which an utterance is a small part.
-        cut = settings.shard.but(bytes=_ANY_SIZE) if settings.segment and name == "unlabelled" else settings.shard
-        parts[name] = run.step(Step(name, (stage, *_measures(settings, name)), source, cut=cut))
+        parts[name] = _load(run, name, source, settings, in_parts=settings.segment is not None and name == "unlabelled")
     return Corpora(**parts)
+
+
+def prepare_transcribed(run: Run, settings: CorpusSettings, aligned: Stage) -> SealedSet:
+    """Make the utterances of ``transcribed`` recordings by the stage that aligns them."""
+    probed = _probe(run, "transcribed", settings.places()["transcribed"], settings)
+    cuts = run.step(Step("aligned_transcribed", (aligned,), probed, cut=Cut(bytes=_ANY_SIZE)))
+    made = _load(run, "transcribed", cuts, settings, in_parts=True)
+    refuse_empty(made, "corpus.transcribed")
+    return filtered(run, made, settings.filters, "transcribed")
+
+
+def _load(run: Run, name: str, source: SealedSet, settings: CorpusSettings, *, in_parts: bool) -> SealedSet:
+    """Read the audio of utterances, which may be ``in_parts`` of files."""
+    stage = Load.stage(LoadSettings(**dict(settings.part(RecordingSettings)), annotated=name != "unlabelled"))
+    # The size of a pointer is that of its file, of which an utterance is a small part.
+    cut = settings.shard.but(bytes=_ANY_SIZE) if in_parts else settings.shard
+    return run.step(Step(name, (stage, *_measures(settings, name)), source, cut=cut))
 
 
 def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSet:
@@ -242,7 +264,7 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
 
     listing = list_source(run, f"listing_{name}", tables, name)
     durations = dict(settings.part(DurationSettings))
-    if settings.segment is not None and name == "unlabelled":
+    if name == "transcribed" or (settings.segment is not None and name == "unlabelled"):
         durations["max_duration"] = MOST_SECONDS
     stage = Probe.stage(ProbeSettings(**durations, **dict(settings.part(PlaceSettings))))
     return run.step(Step(f"probed_{name}", (stage,), listing))

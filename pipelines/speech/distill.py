@@ -24,7 +24,7 @@ from gristmill.pipelines.report.measures import PER, WER
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
-from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
+from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora, prepare_transcribed
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
 from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
 from gristmill.pipelines.speech.spelling import TeacherChoice, fitted_units, outside_units
@@ -102,8 +102,15 @@ def run(config: Config, run: Run) -> Report:
     jobs += [(("multicondition", seed), system.multicondition(bare)) for seed, system in systems.items()]
     models = dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
 
-    # Soft labels of all clean speech, stored once for every k and temperature.
+    # Long recordings with their texts: the teacher finds the utterances in them, which are annotated speech as any.
     originals = {"labelled": corpora.labelled, "unlabelled": corpora.unlabelled} if outside else heard_clean
+    if config.corpus.transcribed:
+        aligner = config.teacher.aligner(config.corpus.align, models.get(("teacher", run.seeds[0])))
+        found = prepare_transcribed(run, config.corpus, aligner)
+        bare = replace(bare, aligned=featured("noisy_transcribed", found, mixed))
+        originals["transcribed"] = found if outside else featured("transcribed", found)
+
+    # Soft labels of all clean speech, stored once for every k and temperature.
     data = {}
     for seed in run.seeds:
         labels = {}
@@ -117,6 +124,7 @@ def run(config: Config, run: Run) -> Report:
             bare,
             labels=labels["labelled"],
             unlabelled_labels=labels["unlabelled"],
+            aligned_labels=labels.get("transcribed"),
             teacher=models.get(("teacher", seed)),
         )
 
@@ -165,7 +173,7 @@ def run(config: Config, run: Run) -> Report:
 
 def check(config: Config) -> None:
     """Raise a ``UserError`` for mistakes that can be found before anything is made."""
-    check_corpus(config.corpus)
+    check_corpus(config.corpus, config.teacher.source)
     check_noise(config.noise)
     made = config.features.at(config.corpus.sampling_rate)
     if config.teacher.source != "trained":

@@ -6,6 +6,7 @@ from functools import partial
 
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.banks import list_noises
+from gristmill.actors.speech.segment import load_detector
 from gristmill.actors.speech.synthesise import check_voices
 from gristmill.actors.speech.teacher import TeacherSource, describe
 from gristmill.actors.speech.voices import voices_of
@@ -15,10 +16,17 @@ from gristmill.pipelines.speech.noise import NoiseSettings
 from gristmill.shards.errors import UserError
 
 
-def check_corpus(settings: CorpusSettings) -> None:
-    """Raise a ``UserError`` for corpora that are missing, empty or not given, and for voices that are not installed."""
+def check_corpus(settings: CorpusSettings, teacher: str) -> None:
+    """Raise a ``UserError`` for corpora that are missing, empty or not given, and for voices and detectors
+    that are not installed."""
     if settings.chosen == "requests":
         check_voices(voices_of("labelled", settings.voices))
+    if settings.transcribed:
+        if teacher == "hama":
+            raise UserError(
+                "corpus.transcribed: hama's units are phonemes, not letters; expected another teacher.source"
+            )
+        load_detector(settings.align.method)
     for urls in settings.places().values():
         check_listed(partial(list_sources, url) for url in urls)
 

@@ -6,12 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
+from gristmill.actors.speech.align import AlignSettings, alignment
 from gristmill.actors.speech.teacher import TeacherSettings, TeacherSource, describe
 from gristmill.models.speech.topk import TopKSettings
 from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings, fit_units
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.stage import Stage
 
 
 class TeacherChoice(TopKSettings):
@@ -28,6 +30,10 @@ class TeacherChoice(TopKSettings):
         """Return the actor's settings; a teacher trained here is a checkpoint."""
         source: TeacherSource = "checkpoint" if self.source == "trained" else self.source
         return TeacherSettings(source=source, hypothesis=hypothesis, **dict(self.part(TopKSettings)))
+
+    def aligner(self, settings: AlignSettings, trained: Artifact | None) -> Stage:
+        """Return the stage that cuts recordings with their texts into utterances, by this teacher."""
+        return alignment(settings, self.settings(False).source, self.model if trained is None else trained.ref)
 
 
 def fitted_units(run: Run, settings: UnitSettings, labelled: SealedSet) -> Artifact:

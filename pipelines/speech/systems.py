@@ -89,6 +89,14 @@ class Data:
     labels: SealedSet | None = None  # of the annotated part
     unlabelled_labels: SealedSet | None = None
     teacher: Artifact | None = None
+    aligned: SealedSet | None = None  # noisy: utterances of recordings that came with the text of the whole
+    aligned_labels: SealedSet | None = None
+
+    @property
+    def annotated(self) -> dict[str, SourceInputs]:
+        """What students learn gold text from."""
+        more = {} if self.aligned is None else {"aligned": _gold(self.aligned)}
+        return {"gold": _gold(self.noisy), **more}
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class Systems:
             "labels": data.unlabelled_labels,
             "text": "hypothesis",
         }
-        sources = {"gold": _gold(data.noisy), "pseudo": pseudo}
+        sources = {**data.annotated, "pseudo": pseudo}
         return self._job("hard_labels", sources, [self._ctc(self.settings.hard_labels)], self._begin(data))
 
     def student(self, data: Data) -> TrainJob:
@@ -123,7 +131,7 @@ class Systems:
         phases, gold = [self._soft(self.settings.student)], self.settings.gold
         if gold is not None:
             schedule, weights = gold.part(Schedule), {"soft_weight": gold.soft_weight, "ctc_weight": gold.ctc_weight}
-            phases.append(phases[0].but(schedule=schedule, sources=("gold",), **weights))
+            phases.append(phases[0].but(schedule=schedule, sources=tuple(data.annotated), **weights))
         return self._job("student", _soft_sources(data), phases, self._begin(data))
 
     def sweep_cell(self, data: Data, k: int, temperature: float, epochs: float) -> TrainJob:
@@ -140,7 +148,7 @@ class Systems:
             ctc_weight=given.ctc_weight,
             mwer=given.part(ExpectedErrorSettings),
         )
-        return self._job("student_seq", {"gold": _gold(data.noisy)}, [phase], student)
+        return self._job("student_seq", data.annotated, [phase], student)
 
     def _begin(self, data: Data) -> Artifact | None:
         return None if self.settings.init == "random" else data.teacher
@@ -182,7 +190,6 @@ def _gold(features: SealedSet) -> SourceInputs:
 
 
 def _soft_sources(data: Data) -> dict[str, SourceInputs]:
-    return {
-        "gold": {"features": data.noisy, "labels": data.labels, "text": "text"},
-        "soft": {"features": data.unlabelled, "labels": data.unlabelled_labels},
-    }
+    labels = {"gold": data.labels, "aligned": data.aligned_labels}
+    gold: dict[str, SourceInputs] = {name: {**one, "labels": labels[name]} for name, one in data.annotated.items()}
+    return {**gold, "soft": {"features": data.unlabelled, "labels": data.unlabelled_labels}}

@@ -8,6 +8,7 @@ from pathlib import Path
 from gristmill.actors.requests.folds import SMALL_DOMAIN
 from gristmill.actors.sources import catalogues, encoding, files, lists, pointers, reading, tmx
 from gristmill.actors.sources.speech import KINDS
+from gristmill.actors.speech import align
 
 PAGE = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
 
@@ -29,3 +30,9 @@ def test_the_reasons_are_those_of_the_code() -> None:
     told = {name for row in rows for name in re.findall(r"`(.+?)`", row)}
     assert told
     assert told <= own
+
+
+def test_the_reasons_of_long_recordings_are_those_of_the_code() -> None:
+    own = {align.UNSURE, align.UNHEARD, align.UNWRITTEN, pointers.NO_TEXT, pointers.NO_SPEECH}
+    rows = re.findall(r"^\| (`.*?) \| [^|]* \|", section("Long recordings"), re.M)
+    assert {name for row in rows for name in re.findall(r"`(.+?)`", row)} == own

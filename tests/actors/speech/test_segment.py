@@ -88,7 +88,7 @@ def test_the_stage_declares_what_it_returns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["flac", "mp3"])
 def test_ranges_meet_as_if_there_was_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Four ranges give the utterances of one: borders lie in pauses. Which ranges are cut together changes nothing."""
-    for name, value in (("_BLOCK", 256), ("_SEAM", 128), ("_RANGE", 4)):
+    for name, value in (("BLOCK", 256), ("_SEAM", 128), ("_RANGE", 4)):
         monkeypatch.setattr(segment, name, value)
     bounds = told(33.0)
     if kind == "flac":

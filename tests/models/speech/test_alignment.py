@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from gristmill.models.speech.alignment import Aligner, PathSettings, gap_scores, viterbi
+from gristmill.models.speech.alignment import Aligner, Alignment, PathSettings, blank_scores, viterbi
 from gristmill.models.speech.transcript import CutSettings, Transcript, find_cuts
 from gristmill.models.speech.units import characters
 
@@ -65,7 +65,7 @@ def test_the_path_is_the_best_of_all(to_end: bool) -> None:
         starts = np.concatenate([[0], np.cumsum(rng.integers(1, 3, words))])
         units = rng.integers(1, 4, starts[-1])
         log_probs = np.log(rng.dirichlet(np.full(4, 0.4), frames) + 1e-9).astype(np.float32)
-        gaps = gap_scores(log_probs, None, CHEAP.wild)
+        log_probs[:, 0], gaps = blank_scores(log_probs, None, CHEAP.wild)
         path = viterbi(log_probs, units, starts, gaps, CHEAP, to_end=to_end)
         wanted = best_score(log_probs, units, starts, gaps, CHEAP, to_end)
         assert score_of(path, log_probs, units, starts, gaps, CHEAP) == pytest.approx(wanted, abs=1e-3)
@@ -88,25 +88,25 @@ def spelled(rng: np.random.Generator, words: int) -> str:
     return " ".join("".join(rng.choice(list("abcdefgh"), rng.integers(2, 7))) for _ in range(words))
 
 
-def aligned(text: str, heard: np.ndarray, **more: int):
+def aligned(text: str, heard: np.ndarray, **more: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the first frames of words, those after them, and what frames lose."""
     transcript = Transcript.of(text, UNITS)
     aligner = Aligner(transcript, PathSettings(), **more)
     for start in range(0, len(heard), 97):
         aligner.add(heard[start : start + 97])
-    return transcript, aligner.finish()
+    found = aligner.finish()
+    return *found.words(transcript.first, 20), found.loss
 
 
 def test_windows_give_what_one_would() -> None:
     rng = np.random.default_rng(1)
     text = spelled(rng, 60)
     heard = said(text, rng)
-    _, whole = aligned(text, heard, window=1 << 14, band=1 << 10)
-    _, pieces = aligned(text, heard, window=256, band=200)
-    assert (whole.begin >= 0).all()
-    np.testing.assert_array_equal(pieces.begin, whole.begin)
-    np.testing.assert_array_equal(pieces.end, whole.end)
-    np.testing.assert_allclose(pieces.loss, whole.loss, atol=1e-4)
-    assert len(whole.loss) == len(heard)
+    begin, end, loss = aligned(text, heard, window=1 << 14, band=1 << 10)
+    assert (begin >= 0).all()
+    assert len(loss) == len(heard)
+    for one, other in zip((begin, end, loss), aligned(text, heard, window=256, band=200), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-4)
 
 
 def test_speech_without_text_and_text_without_speech_are_passed_over() -> None:
@@ -114,26 +114,61 @@ def test_speech_without_text_and_text_without_speech_are_passed_over() -> None:
     parts = [spelled(rng, 12) for _ in range(4)]
     heard = [said(part + " ", rng) for part in parts]
     lengths = np.cumsum([0, *map(len, heard)])
-    _, found = aligned(" ".join([parts[0], parts[2], parts[3]]), np.concatenate(heard))  # the second is not in the text
-    assert (found.begin >= 0).all()
-    assert found.end[11] <= lengths[1] + 1
-    assert found.begin[12] >= lengths[2] - 1
-    inside = found.loss[lengths[1] + 3 : lengths[2] - 3]
-    assert inside.mean() > 0.3 > 10 * found.loss[: lengths[1] - 3].mean()
-    _, found = aligned(" ".join(parts), np.concatenate([heard[0], heard[2], heard[3]]))  # the second is not said
-    assert (found.begin[12:24] == -1).all()
-    assert (found.begin[:12] >= 0).all()
-    assert (found.begin[24:] >= 0).all()
+    # The second is not in the text.
+    begin, end, loss = aligned(" ".join([parts[0], *parts[2:]]), np.concatenate(heard))
+    assert (begin >= 0).all()
+    assert end[11] <= lengths[1] + 1
+    assert begin[12] >= lengths[2] - 1
+    assert loss[lengths[1] + 3 : lengths[2] - 3].mean() > 0.5 > 10 * loss[: lengths[1] - 3].mean()
+    # The second is not said.
+    begin, _, _ = aligned(" ".join(parts), np.concatenate([heard[0], *heard[2:]]))
+    assert (begin[12:24] == -1).all()
+    assert (begin[:12] >= 0).all()
+    assert (begin[24:] >= 0).all()
 
 
-def test_text_that_a_window_cannot_reach_is_not_heard() -> None:
+def test_another_text_loses_much() -> None:
     rng = np.random.default_rng(3)
     text = spelled(rng, 40)
-    _, found = aligned(text, said(spelled(rng, 40), rng))  # another text
-    assert (found.begin < 0).sum() > 30 or found.loss.mean() > 0.2
-    transcript, none = aligned(text, np.zeros((0, len(UNITS)), np.float32))
-    assert len(none.begin) == len(transcript) == 40
-    assert (none.begin == -1).all()
+    begin, _, loss = aligned(text, said(spelled(rng, 40), rng))
+    assert (begin < 0).sum() > 30 or loss.mean() > 0.5
+    begin, end, loss = aligned(text, np.zeros((0, len(UNITS)), np.float32))
+    assert (begin == -1).all()
+    assert (end == -1).all()
+    assert len(begin) == 40
+    assert not len(loss)
+
+
+def test_a_word_of_more_than_a_window_costs_itself() -> None:
+    rng = np.random.default_rng(6)
+    text = f"abcd {'abcdefgh' * 20} {spelled(rng, 20)}"
+    begin, _, loss = aligned(text, said(text, rng), window=128, band=400)
+    assert begin[0] >= 0
+    assert begin[1] == -1
+    assert (begin[-10:] >= 0).all()
+    assert len(loss) == len(said(text, rng))
+
+
+def test_no_word_spans_a_pause() -> None:
+    rng = np.random.default_rng(5)
+    heard = said("abcd efgh", rng)
+    heard = np.concatenate([heard[:12], np.repeat(heard[2:3], 3, axis=0), heard[12:]])
+    transcript = Transcript.of("abcd efgh", UNITS)
+    aligner = Aligner(transcript, PathSettings())
+    aligner.add(heard[:13])
+    aligner.pause()
+    aligner.add(heard[13:])
+    begin, end = aligner.finish().words(transcript.first, 20)
+    assert end[0] <= 13
+    assert begin[1] >= 14
+
+
+def test_a_noise_that_passes_for_a_letter_is_no_part_of_a_word() -> None:
+    found = Alignment(np.array([0, 30, 33, 40, 43, 80, 90, 130, -1, -1, -1]), np.zeros(0))
+    first = np.array([0, 3, 6, 8, 11])
+    begin, end = found.words(first, 10)
+    assert begin.tolist() == [30, 40, 90, -1]
+    assert end.tolist() == [34, 44, 131, -1]
 
 
 def test_words_of_texts() -> None:
@@ -161,6 +196,8 @@ def test_utterances_end_with_sentences_at_pauses() -> None:
     assert cuts() == [(0, 2), (2, 5), (5, 8)]  # "f." alone would be too short
     assert cuts(least=0.1) == [(0, 2), (2, 5), (5, 6), (6, 8)]
     assert cuts(pause=0.6) == [(0, 6), (6, 8)]
+    assert cuts(silence=0.5, least=0.1) == [(0, 2), (2, 5), (5, 6), (6, 8)]
+    assert cuts(pause=9, silence=0.5) == [(0, 2), (2, 5), (5, 8)]  # without sentences
     assert cuts(most=2.5) == [(0, 2), (2, 3), (3, 5), (5, 6), (6, 8)]
     unheard = begin.copy()
     unheard[2:5] = np.nan

@@ -135,7 +135,7 @@ def test_a_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/*/"))
 
 
-def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
+def test_own_files_with_held_out_speakers_and_a_long_recording(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part, texts in (("labelled", ["go on", "turn it off", "stop", "no"]), ("raw", [None] * 4)):
         folder = tmp_path / part
@@ -148,15 +148,32 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
             lines.append(json.dumps(entry | ({"text": text} if text else {})))
         (folder / "manifest.jsonl").write_text("\n".join(lines))
     (tmp_path / "raw" / "4.wav").write_bytes(b"RIFF not audio")
+    long = tmp_path / "long"
+    long.mkdir()
+    burst = np.concatenate([0.3 * np.sin(np.arange(8000) * 0.06), np.zeros(6000)])
+    soundfile.write(long / "talk.wav", np.tile(burst, 4) + 0.001 * rng.standard_normal(56000), 8000)
+    (long / "talk.txt").write_text("Go on. Turn it off. Stop. No.")
     noises = tmp_path / "noises"
     noises.mkdir()
     for number in range(4):
         soundfile.write(noises / f"{number}.wav", 0.1 * rng.standard_normal(16000), 16000)
     out = tmp_path / "out"
     chosen = [item for item in SMALL if not item.startswith(("corpus", "noise", "sweep"))]
-    corpus = f"corpus={{labelled: {tmp_path / 'labelled'}, unlabelled: {tmp_path / 'raw'}, sampling_rate: 8000}}"
+    # A teacher of one epoch hears nothing, and so every way out of the text is closed.
+    align = "{method: energy, confidence: 0, wild: 100, skip: 10000}"
+    corpus = (
+        f"corpus={{labelled: {tmp_path / 'labelled'}, unlabelled: {tmp_path / 'raw'}, sampling_rate: 8000, "
+        f"transcribed: {long}, align: {align}}}"
+    )
     assert run(*chosen, corpus, f"noise={noises}", "sweep={k: [], temperature: []}", f"out={out}").exit_code == 0
     assert {"split_test", "split_labelled", "noisy_test"} <= {name for name, _ in digests(out)}
+    (folder,) = (out / "transcribed").iterdir()
+    rows = [row for table in open_sealed(str(folder)).tables() for row in table.to_pylist()]
+    assert " ".join(row["text"] for row in rows) == "Go on. Turn it off. Stop. No."
+    assert {(row["recording"], row["label_source"]) for row in rows} == {("long/talk.wav", "gold")}
+    (folder,) = (out / "student").iterdir()
+    sources = json.loads((folder / "artifact.json").read_text())
+    assert "aligned" in json.dumps(sources)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +186,9 @@ def test_own_files_with_held_out_speakers(tmp_path: Path) -> None:
         (["features.high_hz=9000", "corpus.sampling_rate=16000"], "band 60.0 to 9000.0 Hz does not fit"),
         (["features.sampling_rate=8000"], "features.sampling_rate"),
         (["corpus.labelled=/nowhere"], "corpus.unlabelled"),
+        (["corpus.transcribed=/nowhere", "corpus.align={method: energy}"], "/nowhere"),
+        (["corpus.transcribed=/nowhere", "corpus.align={most: 60}"], "align.most=60 is more than max_duration=30"),
+        (["corpus.transcribed=/nowhere", "teacher.source=hama"], "corpus.transcribed: hama's units are phonemes"),
         (["systems.student.temperatur=3"], "temperature"),
         (["systems.student.k=99"], "systems.student.k"),
         (["corpus.kind=digits"], "corpus.digits"),
