@@ -1,6 +1,6 @@
 """Memory while a recording of hours is cut into utterances and these are loaded: FLAC, WAV, mp3 without a header.
 
-    PYTHONPATH=. python benchmarks/long_recordings.py PROMPTS NOISE [--hours 6] [--method energy] [--formats flac ...]
+    python -m benchmarks.long_recordings PROMPTS NOISE [--hours 6] [--method energy] [--formats flac ...]
 
 Ten minutes of prompts with pauses and noise (as in ``segmentation.py``) are repeated to the length; mp3 is repeated
 frame by frame, as from a pipe, so that only decoding tells its length. Each format is probed, cut range by range, and

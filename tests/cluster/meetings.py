@@ -10,7 +10,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext, TrainJob
 from gristmill.shards.settings import Settings
 
-PATIENCE = 120.0  # seconds
+PATIENCE = 240.0  # seconds
 
 
 class Meeting(Settings):

@@ -95,7 +95,7 @@ session.stop()
     env |= {session.SPILL: str(tmp_path / "spill")}
     command = [sys.executable, "-c", code, str(tmp_path / "model")]
     try:
-        made = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+        made = subprocess.run(command, env=env, capture_output=True, text=True, timeout=290)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     assert made.returncode == 0, made.stderr

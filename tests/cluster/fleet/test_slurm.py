@@ -137,7 +137,7 @@ def test_a_token_that_others_may_read_is_refused(
 ) -> None:
     token = Path(settings["token"]["file"])
     token.unlink() if mode is None else token.chmod(mode)
-    done = subprocess.run(["bash", _script(tmp_path, settings)], env=job, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", _script(tmp_path, settings)], env=job, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2
     assert "expected a file of mode 0600" in done.stderr
 

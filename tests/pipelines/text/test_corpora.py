@@ -175,5 +175,5 @@ def test_a_wrong_encoding_and_unequal_files_are_reported(tmp_path: Path, prepare
         prepare(places=str(tmp_path / "x"))
     assert not (tmp_path / "out/listed_x").exists()
     (tmp_path / "empty.tsv").write_text("")
-    with pytest.raises(UserError, match=r"empty\.tsv: no records"):
+    with pytest.raises(UserError, match=r"empty\.tsv: holds no text"):
         prepare(places=str(tmp_path / "empty.tsv"))
