@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -123,10 +124,12 @@ class Align(Actor):
         if not parts:
             raise RejectRecord(NO_SPEECH)
         aligner, places = Aligner(text, self.settings.part(PathSettings)), [0]
+        silences = [after - stop for (_, stop), (after, _) in pairwise([*parts, (total, total)])]
         for place in range(0, len(parts), _TOGETHER):
-            for log_probs in self._heard(sound, base, parts[place : place + _TOGETHER]):
+            together = self._heard(sound, base, parts[place : place + _TOGETHER])
+            for log_probs, silence in zip(together, silences[place:], strict=False):
                 aligner.add(log_probs)
-                aligner.pause()
+                aligner.pause(silence)
                 places.append(places[-1] + len(log_probs) + 1)
         found = aligner.finish()
         clock = _Clock(np.array(places[:-1]), np.array([start for start, _ in parts]), self._teacher.info.frame_rate)

@@ -35,6 +35,9 @@ class PathSettings(Settings):
     """Nats each time that words are passed over which are not heard."""
     skip_unit: float = Field(1.0, ge=0)
     """Nats for each of their units."""
+    broken: float = Field(10.0, ge=0)
+    """Nats for a pause of a second or more within a sentence, and the less the shorter it is: where a weak model hears
+    a pause a word too early or too late, it is the sentence's end."""
 
 
 class Path(NamedTuple):
@@ -42,6 +45,13 @@ class Path(NamedTuple):
 
     states: np.ndarray
     jumps: np.ndarray
+
+
+class Breaks(NamedTuple):
+    """What frames (T,) cost before the words (words + 1,) at which ``inner`` is 1 and not 0: those amid a sentence."""
+
+    prices: np.ndarray
+    inner: np.ndarray
 
 
 def blank_scores(log_probs: np.ndarray, space: int | None, wild: float) -> tuple[np.ndarray, np.ndarray]:
@@ -63,13 +73,14 @@ def viterbi(
     starts: np.ndarray,
     gaps: np.ndarray,
     settings: PathSettings,
+    breaks: Breaks | None = None,
     *,
     to_end: bool = True,
 ) -> Path:
     """Return the best path of frames with log-probabilities (T, V) through a text's units (n,).
 
     ``starts`` (words + 1,) are the first units of words, and n; ``gaps`` (T,) the scores of frames between words
-    (:func:`blank_scores`). The path begins before the first word, and with ``to_end`` ends behind the last.
+    (:func:`blank_scores`); ``breaks`` what pauses cost. The path begins before the first word, and with ``to_end`` ends behind the last.
 
     Example:
         >>> log_probs = np.log(np.array([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], np.float32))
@@ -86,7 +97,8 @@ def viterbi(
     back = np.zeros((count, size + 1), np.uint8)
     sources = np.full((count, words), -1, np.int16)
     follows = np.full(size, NEVER)
-    for frame, gap, pointers, origins in zip(log_probs, gaps, back, sources, strict=True):
+    breaks = breaks or Breaks(np.zeros(count, np.float32), np.zeros(words, np.float32))
+    for frame, gap, price, pointers, origins in zip(log_probs, gaps, breaks.prices, back, sources, strict=True):
         np.copyto(follows[1:], inside[:-1])
         follows[~other] = NEVER
         best = np.maximum(inside, before[:-1])
@@ -94,7 +106,7 @@ def viterbi(
         pointers[1:] += np.where(inside > before[1:], np.uint8(4), np.uint8(0))
         np.maximum(before[1:], inside, out=before[1:])
         before += frame[0]
-        before[starts] += gap - frame[0]
+        before[starts] += gap - frame[0] - price * breaks.inner
         inside = np.maximum(best, follows) + frame[units]
         at = before[starts] + paid
         top = np.maximum.accumulate(at)
@@ -162,6 +174,8 @@ class Aligner:
     def __init__(self, text: Transcript, settings: PathSettings, *, window: int = WINDOW, band: int = BAND) -> None:
         self._text, self._settings, self._size, self._band = text, settings, window, band
         self._frames = np.full(len(text.units), -1, np.int64)
+        ends = [True, *(text.ends_sentence(word) for word in range(len(text) - 1)), True]
+        self._inner = np.logical_not(ends).astype(np.float32)
         self._loss: list[np.ndarray] = []
         self._held: list[np.ndarray] = []
         self._word = self._frame = 0  # where the path has got to
@@ -172,9 +186,11 @@ class Aligner:
         while sum(map(len, self._held)) >= self._size:
             self._solve(self._size, to_end=False)
 
-    def pause(self) -> None:
-        """Take a frame of silence, in which no word is."""
-        self._held.append(np.full((1, self._held[-1].shape[1]), np.nan, np.float32))
+    def pause(self, length: float) -> None:
+        """Take a frame that stands for a silence of so many seconds, in which no word is."""
+        row = np.full((1, self._held[-1].shape[1]), np.nan, np.float32)
+        row[0, 1] = self._settings.broken * min(1.0, length)
+        self._held.append(row)
 
     def finish(self) -> Alignment:
         """Return the alignment of all frames."""
@@ -185,7 +201,7 @@ class Aligner:
 
     def _solve(self, count: int, *, to_end: bool) -> None:
         held = np.concatenate(self._held)
-        log_probs, gaps = self._scores(held[:count])
+        log_probs, gaps, prices = self._scores(held[:count])
         first, word = self._text.first, self._word
         last = max(word + 1, int(np.searchsorted(first, first[word] + self._band, "right")) - 1)
         last = min(last, len(self._text))
@@ -195,7 +211,8 @@ class Aligner:
         else:
             starts = first[word : last + 1] - first[word]
             units = self._text.units[first[word] : first[last]]
-            path = viterbi(log_probs, units, starts, gaps, self._settings, to_end=to_end)
+            breaks = Breaks(prices, self._inner[word : last + 1])
+            path = viterbi(log_probs, units, starts, gaps, self._settings, breaks, to_end=to_end)
             at = np.where(path.jumps >= 0, path.jumps, _word_at(path.states, starts))
             taken = count if to_end else _middle(at)
             self._keep(Path(path.states[:taken], path.jumps[:taken]), log_probs, gaps, units, starts)
@@ -206,14 +223,16 @@ class Aligner:
         self._frame += taken
         self._held = [held[taken:]]
 
-    def _scores(self, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the scores of units (T, V) and of gaps (T,), beside the likeliest unit of each frame."""
+    def _scores(self, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the scores of units (T, V) and of gaps (T,), beside the likeliest unit of each frame, and the prices
+        of pauses (T,)."""
         pauses, best = np.isnan(held[:, 0]), held.max(axis=1)
+        prices = np.where(pauses, held[:, 1], np.float32(0))
         blanks, gaps = blank_scores(held, self._text.space, self._settings.wild)
         log_probs, gaps = held - best[:, None], gaps - best
         log_probs[:, 0] = blanks - best
         log_probs[pauses], gaps[pauses] = _LEAST, 0.0
-        return log_probs, gaps
+        return log_probs, gaps, prices
 
     def _keep(self, path: Path, log_probs: np.ndarray, gaps: np.ndarray, units: np.ndarray, starts: np.ndarray) -> None:
         spoken = np.flatnonzero(path.states & 1)

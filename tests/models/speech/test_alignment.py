@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from gristmill.models.speech.alignment import Aligner, Alignment, PathSettings, blank_scores, viterbi
+from gristmill.models.speech.alignment import Aligner, Alignment, Breaks, PathSettings, blank_scores, viterbi
 from gristmill.models.speech.transcript import CutSettings, Transcript, find_cuts
 from gristmill.models.speech.units import characters
 
@@ -16,13 +16,13 @@ CHEAP = PathSettings(wild=0.5, skip=0.7, skip_unit=0.1)
 
 
 def best_score(log_probs, units, starts, gaps, settings: PathSettings, to_end: bool) -> float:
-    """Return the score of the best of all paths, by trying each."""
+    """Return the score of the best of all paths, by trying each; ``gaps`` (T,) are by the unit that follows."""
     size = len(units)
 
     def enter(frame: int, state: int) -> float:
         """Return the best score of frames from ``frame`` on, of which that one is in ``state``."""
         unit = state >> 1
-        own = log_probs[frame, units[unit]] if state & 1 else gaps[frame] if unit in starts else log_probs[frame, 0]
+        own = log_probs[frame, units[unit]] if state & 1 else gaps[unit][frame] if unit in starts else log_probs[frame, 0]
         return own + leave(frame, state)
 
     @cache
@@ -50,7 +50,7 @@ def score_of(path, log_probs, units, starts, gaps, settings: PathSettings) -> fl
     total = 0.0
     for frame, (state, jump) in enumerate(zip(path.states, path.jumps, strict=True)):
         unit = state >> 1
-        total += log_probs[frame, units[unit]] if state & 1 else gaps[frame] if unit in starts else log_probs[frame, 0]
+        total += log_probs[frame, units[unit]] if state & 1 else gaps[unit][frame] if unit in starts else log_probs[frame, 0]
         if jump >= 0:
             total -= settings.skip + settings.skip_unit * (starts[jump] - unit)
     return total
@@ -66,9 +66,11 @@ def test_the_path_is_the_best_of_all(to_end: bool) -> None:
         units = rng.integers(1, 4, starts[-1])
         log_probs = np.log(rng.dirichlet(np.full(4, 0.4), frames) + 1e-9).astype(np.float32)
         log_probs[:, 0], gaps = blank_scores(log_probs, None, CHEAP.wild)
-        path = viterbi(log_probs, units, starts, gaps, CHEAP, to_end=to_end)
-        wanted = best_score(log_probs, units, starts, gaps, CHEAP, to_end)
-        assert score_of(path, log_probs, units, starts, gaps, CHEAP) == pytest.approx(wanted, abs=1e-3)
+        breaks = Breaks(rng.choice([0, 1], frames).astype(np.float32), rng.choice([0, 1], words + 1).astype(np.float32))
+        path = viterbi(log_probs, units, starts, gaps, CHEAP, breaks, to_end=to_end)
+        paid = {int(start): gaps - breaks.prices * inner for start, inner in zip(starts, breaks.inner, strict=True)}
+        wanted = best_score(log_probs, units, starts, paid, CHEAP, to_end)
+        assert score_of(path, log_probs, units, starts, paid, CHEAP) == pytest.approx(wanted, abs=1e-3)
         jumped += (path.jumps >= 0).any()
     assert jumped > (5 if to_end else 0)
 
@@ -156,11 +158,27 @@ def test_no_word_spans_a_pause() -> None:
     transcript = Transcript.of("abcd efgh", UNITS)
     aligner = Aligner(transcript, PathSettings())
     aligner.add(heard[:13])
-    aligner.pause()
+    aligner.pause(0.5)
     aligner.add(heard[13:])
     begin, end = aligner.finish().words(transcript.first, 20)
     assert end[0] <= 13
     assert begin[1] >= 14
+
+
+@pytest.mark.parametrize(("text", "before"), [("abcd efgh. a bcde", 2), ("abcd efgh a bcde", 3)])
+def test_a_long_pause_is_the_end_of_a_sentence_rather_than_a_word_behind_it(text: str, before: int) -> None:
+    rng = np.random.default_rng(7)
+    transcript = Transcript.of(text, UNITS)
+    aligner = Aligner(transcript, PathSettings())
+    first, second = said("abcd efgh ", rng), said("bcde", rng, 0.99)
+    weak = np.log(np.full(len(UNITS), 1e-3, np.float32))
+    weak[0], weak[UNITS.tokens.index("a")] = np.log(0.45), np.log(0.5)  # some breath that may be the word
+    aligner.add(np.concatenate([first, weak[None]]))
+    aligner.pause(0.8)
+    aligner.add(second)
+    begin, _ = aligner.finish().words(transcript.first, 20)
+    assert (begin <= len(first)).sum() == before
+    assert (begin >= 0).all()
 
 
 def test_a_noise_that_passes_for_a_letter_is_no_part_of_a_word() -> None:
