@@ -80,7 +80,8 @@ def viterbi(
     """Return the best path of frames with log-probabilities (T, V) through a text's units (n,).
 
     ``starts`` (words + 1,) are the first units of words, and n; ``gaps`` (T,) the scores of frames between words
-    (:func:`blank_scores`); ``breaks`` what pauses cost. The path begins before the first word, and with ``to_end`` ends behind the last.
+    (:func:`blank_scores`); ``breaks`` what pauses cost. The path begins before the first word, and with ``to_end`` ends
+    behind the last.
 
     Example:
         >>> log_probs = np.log(np.array([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], np.float32))

@@ -15,15 +15,20 @@ UNITS = characters(["abcdefgh"])
 CHEAP = PathSettings(wild=0.5, skip=0.7, skip_unit=0.1)
 
 
+def score_in(frame: int, state: int, log_probs, units, starts, gaps) -> float:
+    unit = state >> 1
+    if state & 1:
+        return log_probs[frame, units[unit]]
+    return gaps[unit][frame] if unit in starts else log_probs[frame, 0]
+
+
 def best_score(log_probs, units, starts, gaps, settings: PathSettings, to_end: bool) -> float:
     """Return the score of the best of all paths, by trying each; ``gaps`` (T,) are by the unit that follows."""
     size = len(units)
 
     def enter(frame: int, state: int) -> float:
         """Return the best score of frames from ``frame`` on, of which that one is in ``state``."""
-        unit = state >> 1
-        own = log_probs[frame, units[unit]] if state & 1 else gaps[unit][frame] if unit in starts else log_probs[frame, 0]
-        return own + leave(frame, state)
+        return score_in(frame, state, log_probs, units, starts, gaps) + leave(frame, state)
 
     @cache
     def leave(frame: int, state: int) -> float:
@@ -50,7 +55,7 @@ def score_of(path, log_probs, units, starts, gaps, settings: PathSettings) -> fl
     total = 0.0
     for frame, (state, jump) in enumerate(zip(path.states, path.jumps, strict=True)):
         unit = state >> 1
-        total += log_probs[frame, units[unit]] if state & 1 else gaps[unit][frame] if unit in starts else log_probs[frame, 0]
+        total += score_in(frame, state, log_probs, units, starts, gaps)
         if jump >= 0:
             total -= settings.skip + settings.skip_unit * (starts[jump] - unit)
     return total
