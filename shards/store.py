@@ -330,11 +330,15 @@ def _file_or_below(url: str, fs: fsspec.AbstractFileSystem, path: str) -> Iterat
         if info["type"] == "file":
             yield info
             return
-    yield from _below(url, fs, path)
+    yield from _below(url, fs, path, (os.path.realpath(path),) if is_local(url) else ())
 
 
-def _below(url: str, fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dict[str, Any]]:
+def _below(
+    url: str, fs: fsspec.AbstractFileSystem, folder: str, linked: tuple[str, ...] = ()
+) -> Iterator[dict[str, Any]]:
     """Yield the listing of each file below a folder: its own files, then folder by folder.
+
+    ``linked`` are the folder that is walked and those to which links led: none of them is walked again.
 
     Unlike fsspec's walk, which skips folders that cannot be listed and so would silently miss files.
     """
@@ -344,18 +348,18 @@ def _below(url: str, fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dic
         return
     # Object stores may list a folder's marker object as a file in it.
     inner = sorted((i for i in listed if i["name"].rstrip("/") != folder.rstrip("/")), key=lambda info: info["name"])
-    folders = [info for info in inner if info["type"] == "directory" or _is_linked_folder(info)]
-    yield from (info for info in inner if info not in folders)
-    for info in folders:
-        yield from _below(url, fs, info["name"].rstrip("/"))
-
-
-def _is_linked_folder(info: Mapping[str, Any]) -> bool:
-    """Return whether a local listing is of a link to a folder, unless that holds the link itself."""
-    if not info.get("islink") or not os.path.isdir(info["name"]):
-        return False
-    to, here = os.path.realpath(info["name"]), os.path.realpath(os.path.dirname(info["name"]))
-    return os.path.commonpath([to, here]) != to
+    folders: list[tuple[str, tuple[str, ...]]] = []
+    for info in inner:
+        if info["type"] == "directory":
+            folders.append((info["name"].rstrip("/"), linked))
+        elif info.get("islink") and os.path.isdir(info["name"]):
+            to, here = os.path.realpath(info["name"]), os.path.realpath(os.path.dirname(info["name"]))
+            if to not in linked and os.path.commonpath([to, here]) != to:  # else a circle
+                folders.append((info["name"], (*linked, to)))
+        else:
+            yield info
+    for name, links in folders:
+        yield from _below(url, fs, name, links)
 
 
 # Keys of a file's version in the listings of each storage: checksums of the content first, then times of writing.

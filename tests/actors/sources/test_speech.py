@@ -459,6 +459,7 @@ def test_linked_folders_are_walked_and_circles_are_not(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/up").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "c")
     assert [row["id"] for row in rows(tmp_path / "c")] == ["c/linked/sub/a.wav"]
 
 
