@@ -15,7 +15,8 @@ from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED, version_of
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE
 from gristmill.actors.sources.unlisted import printable
 from gristmill.shards.errors import RejectRecord
-from gristmill.shards.store import FileInfo, bare, filesystem, walk
+from gristmill.shards.store import bare, filesystem
+from gristmill.shards.walking import FileInfo, walk
 
 _SNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
 _FFMPEG_SUFFIXES = (".m4a", ".m4b", ".aac", ".wma", ".webm", ".mka", ".amr", ".mp2")

@@ -16,7 +16,8 @@ from gristmill.actors.sources.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Say, 
 from gristmill.actors.sources.pointers import version_of
 from gristmill.actors.sources.reading import read_document
 from gristmill.actors.sources.unlisted import guarded
-from gristmill.shards.store import bare, walk
+from gristmill.shards.store import bare
+from gristmill.shards.walking import walk
 
 _SIDECARS = (".txt", ".lab", ".normalized.txt")
 _TRANSCRIPT_BYTES = 64 << 20  # of all utterances of a folder, which are held in memory

@@ -34,7 +34,8 @@ from gristmill.actors.sources.reading import lines
 from gristmill.actors.sources.tar import Member, members_of
 from gristmill.actors.sources.unlisted import MISSING, UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import bare, exists, list_names, walk
+from gristmill.shards.store import bare, exists, list_names
+from gristmill.shards.walking import walk
 
 _EDGE = 0.05  # s, by which a supervision may lie beyond its cut, or its cut beyond it: times are rounded
 _SHAR = re.compile(r"cuts(\.\d+)?\.jsonl(\.gz)?")  # of Lhotse Shar, beside recording.000000.tar

@@ -14,7 +14,7 @@ from gristmill.actors.sources.files import Say, base_of, files_of, key_of
 from gristmill.actors.sources.pointers import column_file, named, version_of
 from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
-from gristmill.shards.store import FileInfo
+from gristmill.shards.walking import FileInfo
 
 _HEADER_BLOCK = 1 << 16  # bytes per request: footers, and the headers of batches, are small
 _CACHED = ("cache-", "tmp")  # what `datasets` keeps beside a set that it saved

@@ -21,7 +21,8 @@ from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import ID
-from gristmill.shards.store import FileInfo, bare, filesystem, is_local
+from gristmill.shards.store import bare, filesystem, is_local
+from gristmill.shards.walking import FileInfo
 
 # The reject reasons. They are counted, so they contain no details of a record.
 EMPTY = "empty"

@@ -36,6 +36,7 @@ from gristmill.actors.sources.unlisted import (
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID
+from gristmill.shards.walking import walk
 
 LISTED = pa.schema(
     [
@@ -92,7 +93,7 @@ def _files(url: str) -> list[str]:
     if "*" not in url and store.filesystem(url)[0].isfile(store.filesystem(url)[1]):
         return [url]
     base = base_of(url)
-    found = (info.url for info in store.walk(base if "*" in url else url))
+    found = (info.url for info in walk(base if "*" in url else url))
     return [file for file in found if visible(file, base) and matches(file, url)]
 
 

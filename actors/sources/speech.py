@@ -25,7 +25,8 @@ from gristmill.actors.sources.tables import list_table, tables_in
 from gristmill.actors.sources.tar import list_tar
 from gristmill.actors.sources.unlisted import begun
 from gristmill.shards.errors import UserError
-from gristmill.shards.store import bare, exists, filesystem, is_local, list_names, walk
+from gristmill.shards.store import bare, exists, filesystem, is_local, list_names
+from gristmill.shards.walking import walk
 
 Kind = Literal["auto", "folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar"]
 KINDS = ("folder", "manifest", "lhotse", "kaldi", "table", "parquet", "tar")

@@ -26,7 +26,7 @@ from gristmill.actors.sources.unlisted import (
     guarded,
     printable,
 )
-from gristmill.shards.store import FileInfo
+from gristmill.shards.walking import FileInfo
 
 _BLOCK = 512
 _END = bytes(_BLOCK)

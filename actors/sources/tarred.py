@@ -12,7 +12,8 @@ from gristmill.actors.sources.pointers import MALFORMED, version_of
 from gristmill.actors.sources.tar import Member, members_of
 from gristmill.actors.sources.unlisted import MISSING, FileFault
 from gristmill.shards.errors import RejectRecord
-from gristmill.shards.store import bare, list_names, walk
+from gristmill.shards.store import bare, list_names
+from gristmill.shards.walking import walk
 
 KEY = "shard_id"
 _NUMBERED = re.compile(r"(?:^|[_.-])(\d+)\.tar$")

@@ -37,6 +37,7 @@ from gristmill.models.languages import tags_of
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID
+from gristmill.shards.walking import walk
 
 REPEATED = "repeated id"
 PAIR_SIDES = ("source", "target")
@@ -135,7 +136,7 @@ def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
         yield url, kind
         return
     base = base_of(url)
-    for info in store.walk(base if "*" in url else url):
+    for info in walk(base if "*" in url else url):
         if not visible(info.url, base) or not matches(info.url, url):
             continue
         kind = _kind(info.url, wanted)

@@ -32,7 +32,8 @@ from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import ArtifactRef
-from gristmill.shards.store import FileInfo, filesystem, join, last_name, walk, write_bytes
+from gristmill.shards.store import filesystem, join, last_name, write_bytes
+from gristmill.shards.walking import FileInfo, walk
 
 _CHUNK = 128 << 20  # bytes of samples per file
 SPLITS = ("train", "test")

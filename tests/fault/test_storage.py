@@ -20,6 +20,7 @@ from gristmill.shards.engine import Progress, run_step
 from gristmill.shards.errors import UserError
 from gristmill.shards.lease import Lease
 from gristmill.shards.receipt import Receipt
+from gristmill.shards.walking import walk
 from tests.fault.law_actors import corpus, law_step
 from tests.fault.proxy import FAULTS, FaultyProxy
 from tests.weed import Weed, free_ports
@@ -90,8 +91,8 @@ def test_each_fault(bucket: str, s3_endpoint: str, endpoint: Callable[[str], Non
             assert store.read_bytes(f"{root}/again") == data + b"%d" % number
             assert store.read_bytes(url) == data
         assert store.list_names(root) == ["0", "1", "2", "3", "again"]
-        assert {file.size for file in store.walk(f"{root}/0")} == {len(data)}
-        assert len(list(store.walk(root))) == 5
+        assert {file.size for file in walk(f"{root}/0")} == {len(data)}
+        assert len(list(walk(root))) == 5
         store.remove(f"{root}/again")
         assert not store.exists(f"{root}/again")
         assert proxy.done[fault] > 0
@@ -202,7 +203,7 @@ def test_a_versioned_bucket(s3_endpoint: str, endpoint: Callable[[str], None], u
     for data in (b"first", b"second"):
         store.write_bytes(url, data)
         assert store.read_bytes(url) == data
-    assert [file.size for file in store.walk("s3://versioned")] == [6]
+    assert [file.size for file in walk("s3://versioned")] == [6]
     lease = Lease("s3://versioned/out")
     lease.take(lambda text: pytest.fail(text))
     sealed = run_step(law_step(corpus("s3://versioned/corpus", SHARDS)), "s3://versioned/out", InProcessRunner(), 1)

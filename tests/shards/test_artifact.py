@@ -9,10 +9,11 @@ import pytest
 from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact, put_artifact, read_file
 from gristmill.shards.errors import Alarm
+from gristmill.shards.walking import walk
 
 
 def names(url: str) -> list[str]:
-    return [file.url.rsplit("/", 1)[-1] for file in store.walk(url)]
+    return [file.url.rsplit("/", 1)[-1] for file in walk(url)]
 
 
 def test_an_artifact_is_read_by_its_names(root: str) -> None:

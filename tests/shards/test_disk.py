@@ -20,6 +20,7 @@ from gristmill.shards import disk, owner, store
 from gristmill.shards.audit import audit_below
 from gristmill.shards.engine import run_step
 from gristmill.shards.errors import UserError
+from gristmill.shards.walking import walk
 from tests.fault.law_actors import corpus, law_step
 
 
@@ -280,7 +281,7 @@ def test_a_place_that_cannot_be_is_empty_to_readers_and_refused_to_writers(tmp_p
     url = f"{tmp_path}/{inner}"
     assert store.read_if_present(url) is None
     assert not store.exists(url)
-    assert list(store.walk(url)) == []
+    assert list(walk(url)) == []
     assert store.list_names(url) == []
     store.remove(f"{url}/b")
     with pytest.raises(UserError):

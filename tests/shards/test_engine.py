@@ -19,6 +19,7 @@ from gristmill.shards.index import Cut, Join
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
+from gristmill.shards.walking import walk
 from tests.pipelines.tiny import breaks_second, texts, twice, upper
 
 
@@ -50,7 +51,7 @@ def source(root: str, records: int = 12, special: dict[int, str] | None = None) 
 
 
 def sizes(url: str) -> dict[str, int]:
-    return {file.url: file.size for file in store.walk(url)}
+    return {file.url: file.size for file in walk(url)}
 
 
 def test_a_step_end_to_end(root: str) -> None:

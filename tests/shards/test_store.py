@@ -11,6 +11,7 @@ import pytest
 
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
+from gristmill.shards.walking import walk
 
 
 def test_bytes_go_in_and_come_out(root: str) -> None:
@@ -65,27 +66,27 @@ def test_listing_and_walking_are_sorted(root: str) -> None:
     for name in ("b/2", "b/1", "a/1", "c"):
         store.write_bytes(store.join(root, name), b"x" * len(name))
     assert store.list_names(root) == ["a", "b", "c"]
-    found = list(store.walk(root))
+    found = list(walk(root))
     assert sorted(f.url.removeprefix(root).lstrip("/") for f in found) == ["a/1", "b/1", "b/2", "c"]
-    assert [f.url for f in found] == [f.url for f in store.walk(root)]
+    assert [f.url for f in found] == [f.url for f in walk(root)]
     assert {f.size for f in found} == {3, 1}
-    assert [store.read_bytes(f.url) for f in store.walk(store.join(root, "c"))] == [b"x"]
+    assert [store.read_bytes(f.url) for f in walk(store.join(root, "c"))] == [b"x"]
     assert store.list_names(store.join(root, "absent")) == []
 
 
 def test_walking_tells_a_version_that_follows_each_writing(root: str) -> None:
     for name in ("a/1", "b"):
         store.write_bytes(store.join(root, name), b"old")
-    first = {f.url: f.version for f in store.walk(root)}
+    first = {f.url: f.version for f in walk(root)}
     assert all(first.values())
-    assert {f.url: f.version for f in store.walk(root)} == first
+    assert {f.url: f.version for f in walk(root)} == first
     time.sleep(0.02)  # a file system's clock may go in steps
     store.write_bytes(store.join(root, "b"), b"new")
     store.filesystem(root)[0].invalidate_cache()
-    second = {f.url: f.version for f in store.walk(root)}
+    second = {f.url: f.version for f in walk(root)}
     (changed,) = [url for url in first if first[url] != second[url]]
     assert changed.endswith("/b")
-    assert [f.version for f in store.walk(store.join(root, "b"))] == [second[changed]]  # alone as in its folder
+    assert [f.version for f in walk(store.join(root, "b"))] == [second[changed]]  # alone as in its folder
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +102,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(fs, "ls", refuses)
     with pytest.raises(UserError, match="access refused"):
-        list(store.walk(str(tmp_path)))
+        list(walk(str(tmp_path)))
 
 
 def test_remove_takes_a_folder_and_minds_no_absence(root: str) -> None:

@@ -22,7 +22,7 @@ from gristmill.models.speech import mixing, rerecord
 from gristmill.models.speech.rooms import LEAD
 from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.stage import Stage
-from gristmill.shards.store import walk
+from gristmill.shards.walking import walk
 
 RATE = 8000
 

@@ -23,6 +23,7 @@ from gristmill.models.speech.rooms import LEAD
 from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.walking import walk
 from tests.actors.sources.encode import encoded
 
 RATE = 16000
@@ -183,7 +184,7 @@ def test_samples_are_mapped_and_cached_once_a_node(tmp_path, monkeypatch):
     RoomBank(far.url)
     assert files[0].stat().st_ino == held
     files[0].unlink()
-    (sample,) = [place.url for place in store.walk(far.url) if place.url.endswith(files[0].name)]
+    (sample,) = [place.url for place in walk(far.url) if place.url.endswith(files[0].name)]
     data = store.read_bytes(sample)
     for there, fault in ((data[:-1] + b"x", "its bytes are not those"), (None, "the file is missing")):
         store.remove(sample)

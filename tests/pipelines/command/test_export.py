@@ -23,6 +23,7 @@ from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import SPEECH, TOPK_FIELDS
+from gristmill.shards.walking import walk
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no requests: the files are local
 
@@ -88,7 +89,7 @@ def tree(dest: Path | str) -> dict[str, str]:
 
     return {
         name: hashlib.sha256(content(info.url)).hexdigest()
-        for info in store.walk(str(dest))
+        for info in walk(str(dest))
         if not (name := info.url.removeprefix(str(dest)).lstrip("/")).startswith(BOOKS)
     }
 
