@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 
-from gristmill.shards.store import filesystem, is_local, patiently
+from gristmill.shards.store import filesystem, patiently
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def _file_or_below(url: str, fs: fsspec.AbstractFileSystem, path: str) -> Iterat
         if info["type"] == "file":
             yield info
             return
-    yield from _below(url, fs, path, (os.path.realpath(path),) if is_local(url) else ())
+    yield from _below(url, fs, path, (path,))
 
 
 def _below(
@@ -63,7 +63,7 @@ def _below(
             folders.append((info["name"].rstrip("/"), linked))
         elif info.get("islink") and os.path.isdir(info["name"]):
             to, here = os.path.realpath(info["name"]), os.path.realpath(os.path.dirname(info["name"]))
-            if to not in linked and os.path.commonpath([to, here]) != to:  # else a circle
+            if to not in map(os.path.realpath, linked) and os.path.commonpath([to, here]) != to:  # else a circle
                 folders.append((info["name"], (*linked, to)))
         else:
             yield info
