@@ -99,6 +99,10 @@ def _read(line: bytes, read: Callable[[bytes], dict[str, Any]]) -> dict[str, Any
     if len(line) > LINE_BYTES:
         raise RejectRecord(LONG_LINE)
     try:
+        line.decode()
+    except UnicodeDecodeError:
+        raise RejectRecord(NOT_UTF8) from None
+    try:
         return read(line)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         # JSON may hold any type, or any number, in any place.

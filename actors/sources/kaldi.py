@@ -5,6 +5,7 @@ Kaldi sorts its files by their keys, so labels are read beside the utterances; o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import posixpath
 import re
@@ -43,8 +44,7 @@ def list_kaldi(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say
 
 def _listed(folder: str, corpus: str) -> Iterator[dict[str, Any]]:
     script, segments = f"{folder}/{SCRIPT}", f"{folder}/segments"
-    places = (_split(line)[1] for _, line in itertools.islice(lines(script), LOOKED_AT))
-    base = base_of_entries((place for place in places if not _is_made(place)), folders_of_recipe(folder))
+    base = base_of_entries(_places(script), folders_of_recipe(folder))
     read: Callable[[bytes], tuple[Any, ...]]
     if store.exists(segments):
         file, read = segments, partial(_segment, recordings=_table(script))
@@ -64,6 +64,14 @@ def _listed(folder: str, corpus: str) -> Iterator[dict[str, Any]]:
         return {**found, **where, **dict(zip(("start", "length", "channel"), more, strict=False))}
 
     return pointers_of(file, corpus, lines(file), pointer, Seen())
+
+
+def _places(script: str) -> Iterator[str]:
+    """Yield the paths of the first recordings that are files."""
+    for _, line in itertools.islice(lines(script), LOOKED_AT):
+        with contextlib.suppress(RejectRecord, UnicodeDecodeError):
+            if not _is_made(place := _split(line)[1]):
+                yield place
 
 
 def _segment(line: bytes, recordings: Mapping[str, str]) -> tuple[str, str, float, float | None, int | None]:

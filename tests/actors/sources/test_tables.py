@@ -112,7 +112,8 @@ def test_kaldi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "hello there",
         "ann",
     )
-    write(data / "wav.scp", "a download/a.wav\n")
+    (data / "wav.scp").write_bytes(b"torn\n\xff x.wav\na download/a.wav\n")  # the first lines, too, cost themselves
+    assert [row["problem"] for row in rows(data)] == ["malformed manifest line", "not UTF-8", None]
     write(data / "segments", "a-1 a 0.5 1.25\na-2 a 1.5 -1\na-3 gone 0 1\na-4 a 1 1\n")
     write(data / "text", "a-1 first\na-2 second\n")
     cut = rows(data)
