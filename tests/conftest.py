@@ -30,22 +30,42 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Modules outside tests/cluster with a Ray of their own.
+_OWN_RAYS = (
+    "tests/fault/test_driver.py",
+    "tests/fault/test_hang.py",
+    "tests/fault/test_ray_gone.py",
+    "tests/pipelines/command/test_submit.py",
+    "tests/pipelines/test_own_code.py",
+)
+
+
 @functools.cache
-def _shares_ray(module: str) -> bool:
-    return "ray_session" in (ROOT / module).read_text()
+def _process_of(module: str) -> str:
+    """Return which tests run one after the other: those of a module, of all that share a Ray, of all that start one.
+
+    A Ray is a dozen processes; with more than two of them at a time, a small machine is too slow for their time-outs.
+    """
+    if "ray_session" in (ROOT / module).read_text():
+        return "one Ray"
+    return "Rays of their own" if module.startswith("tests/cluster/") or module in _OWN_RAYS else module
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests with a Ray be the first: they are the longest of those that run in one process."""
+    items.sort(key=lambda item: _process_of(item.nodeid.partition("::")[0]).startswith("tests/"))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep each module's tests in one process if several run the tests (``-n``), and all that share one Ray too."""
+    """Deal the tests out to processes if several run them (``-n``)."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByModule(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.partition("::")[0]
-            return "one Ray" if _shares_ray(module) else module
+            return _process_of(nodeid.partition("::")[0])
 
-    config.option.loadscopereorder = False  # those with the most tests first: the longest, with a Ray, have few
+    config.option.loadscopereorder = False  # into those with the most tests first
     return ByModule(config, log)
 
 
