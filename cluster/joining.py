@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from gristmill.cluster.guard import leave_now
 from gristmill.shards.errors import UserError
 
-ANSWER_WITHIN = 15.0  # seconds, before and while Ray joins
+ANSWER_WITHIN = 10.0  # seconds, before and while Ray joins
 LOOK_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
 CODE = 2  # the exit code of a mistake of the user's: most often the address

@@ -30,7 +30,7 @@ def read_text(data: bytes) -> str:
     Raises:
         RejectRecord: it is of another encoding.
     """
-    if any(data.startswith(mark) for mark, _ in _WIDE):
+    if any(data.startswith(mark) for mark, _ in _WIDE) or b"\0" in data:  # of wide letters without a mark, too
         raise RejectRecord(TEXT_ENCODING)
     try:
         return data.decode("utf-8-sig")

@@ -161,5 +161,5 @@ def _table(file: str) -> dict[str, str]:
                 f"more than {_TABLE_BYTES} bytes to be held; expected smaller data folders, sorted as by LC_ALL=C sort"
             )
             raise FileFault(file, TOO_LARGE, said)
-        found[name] = value
+        found.setdefault(name, value)  # of a name given twice, the second record is the duplicate
     return found

@@ -198,7 +198,7 @@ def _labels(cut: Mapping[str, Any], length: float) -> dict[str, Any]:
     given = cut.get("supervisions") or []
     if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
         raise RejectRecord(MALFORMED)
-    order = _within(sorted(given, key=_begin), length)
+    order = _within(sorted(given, key=_begin), length, _number(cut.get("start")))
     texts = [text.strip() for one in order if isinstance(text := one.get("text"), str) and text.strip()]
     extra: dict[str, Any] = {}
     for custom in (cut.get("custom"), *(one.get("custom") for one in order if len(order) == 1)):
@@ -211,8 +211,10 @@ def _labels(cut: Mapping[str, Any], length: float) -> dict[str, Any]:
     }
 
 
-def _within(supervisions: Sequence[Mapping[str, Any]], length: float) -> list[Mapping[str, Any]]:
+def _within(supervisions: Sequence[Mapping[str, Any]], length: float, clock: float) -> list[Mapping[str, Any]]:
     """Return the supervisions that lie in a cut; of one that begins or ends elsewhere, its words that do.
+
+    ``clock``: where the cut begins in its recording, s.
 
     Without the times of its words, it may only lie where another one does, whole: speech that overlaps.
 
@@ -230,11 +232,10 @@ def _within(supervisions: Sequence[Mapping[str, Any]], length: float) -> list[Ma
             parts.append(one)
     taken = list(whole)
     for one in parts:
-        words = _words(one)
+        inside = _words_within(one, length, clock)
         start, end = max(0.0, _begin(one)), min(length, _begin(one) + _number(one.get("duration")))
-        if words is not None:
-            inside = [word for word, begin, last in words if begin >= -_EDGE and last <= length + _EDGE]
-            taken.append({**one, "text": " ".join(inside)})
+        if inside is not None:
+            taken.append({**one, "text": inside})
         elif str(one.get("text") or "").strip() and not _is_covered(start, end, whole):
             raise RejectRecord(PART_OF_TEXT)
     return sorted(taken, key=_begin)
@@ -247,13 +248,24 @@ def _is_covered(start: float, end: float, whole: Sequence[Mapping[str, Any]]) ->
     )
 
 
-def _words(supervision: Mapping[str, Any]) -> list[tuple[str, float, float]] | None:
-    """Return the words of a supervision with their begin and end (s) in the cut, if it is aligned."""
+def _words_within(supervision: Mapping[str, Any], length: float, clock: float) -> str | None:
+    """Return the words of a supervision that lie in its cut, if their times tell.
+
+    Times of words are those of the cut, or still those of the recording, as Lhotse leaves them when it cuts: those that
+    lie within the supervision. Where both do, and the words in the cut would be others, nothing tells.
+    """
     aligned = supervision.get("alignment")
     items = aligned.get("word") if isinstance(aligned, Mapping) else None
     if not isinstance(items, list) or not all(isinstance(item, list) and len(item) >= 3 for item in items):
         return None
-    return [(str(item[0]), _number(item[1]), _number(item[1]) + _number(item[2])) for item in items]
+    first, last = _begin(supervision) - _EDGE, _begin(supervision) + _number(supervision.get("duration")) + _EDGE
+    found = set()
+    for shift in (0.0, clock):
+        times = [(begin := _number(item[1]) - shift, begin + _number(item[2])) for item in items]
+        if all(first <= begin and end <= last for begin, end in times):
+            inside = [begin >= -_EDGE and end <= length + _EDGE for begin, end in times]
+            found.add(" ".join(str(item[0]) for item, is_in in zip(items, inside, strict=True) if is_in))
+    return found.pop() if len(found) == 1 else None
 
 
 def _begin(supervision: Mapping[str, Any]) -> float:

@@ -204,6 +204,8 @@ def _at_sight(line: bytes) -> str | None:
         line.decode()
     except UnicodeDecodeError:
         return NOT_UTF8  # in the name of a column, Arrow would not see it
+    if not line.lstrip().startswith(b"{"):
+        return MALFORMED  # Arrow's reader ends the process at a piece of nothing but `null`
     return MALFORMED if line.count(b"[") + line.count(b"{") > DEPTH and _is_deep(line) else None
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
@@ -71,7 +70,6 @@ REASONS = (
     PART_OF_TEXT,
 )
 
-_TIMES = re.compile(r"^0 \d{4,} (?=\D)")
 _LABEL_BYTES = 1 << 20  # of a text, or JSON, beside a recording
 
 LOCATOR_FIELDS = (
@@ -337,7 +335,7 @@ def read_whole(url: str, offset: int | None = None, size: int | None = None) -> 
 
 
 def read_label(url: str, offset: int | None = None, size: int | None = None) -> str:
-    """Return the text of a label, a file or a part of one, without TIMIT's first and last sample before it.
+    """Return the text of a label, a file or a part of one.
 
     Raises:
         RejectRecord: it is too large, missing, or not UTF-8.
@@ -345,7 +343,7 @@ def read_label(url: str, offset: int | None = None, size: int | None = None) -> 
     data = read_whole(url, offset or 0, min(_LABEL_BYTES + 1, _LABEL_BYTES + 1 if size is None else size))
     if len(data) > _LABEL_BYTES:
         raise RejectRecord(TOO_LARGE)
-    return _TIMES.sub("", read_text(data).strip())
+    return read_text(data).strip()
 
 
 def refused(url: str, error: PermissionError) -> RejectRecord | UserError:

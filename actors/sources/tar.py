@@ -201,10 +201,11 @@ def _tar_pointers(tar: FileInfo, key: str, members: list[Member]) -> Iterator[di
         name = member.name
         if not name.lower().endswith(AUDIO_SUFFIXES) or posixpath.basename(name).startswith("."):
             continue
-        times[name] = times.get(name, 0) + 1
+        plain = posixpath.normpath(name)
+        times[plain] = times.get(plain, 0) + 1
         problem, again = member.problem, ""
-        if times[name] > 1:
-            problem, again = DUPLICATE, f"#{times[name]}"
+        if times[plain] > 1:
+            problem, again = DUPLICATE, f"#{times[plain]}"
         place = {"member": name, "offset": member.offset, "size": member.size, "version": version, "problem": problem}
         found = beside.get(posixpath.normpath(posixpath.splitext(name)[0])) or beside.get(_sample(name))
         labels = json.dumps(found, sort_keys=True) if found else None

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -57,6 +58,7 @@ _POINTER_ONLY = tuple(f.name for f in POINTER_FIELDS if f.name not in {s.name fo
 LOAD_DROPS = (*_POINTER_ONLY, "channels")
 _LOAD_ADDS = SPEECH_FIELDS[1:]
 _HEADER_BLOCK = 1 << 16  # bytes per request: a header seldom needs more
+_TIMIT_OFF = 0.02  # of the audio, by which its length in TIMIT's text may differ
 _SEGMENT_BLOCK = 1 << 20
 _TOLERANCE, _TOLERANCE_S = 0.05, 0.1  # share of a duration, seconds: the larger applies
 _BEYOND_AUDIO = 64 << 20  # bytes of a file beside its samples (pictures, tags); uncompressed, a sample has 8 at most
@@ -135,10 +137,13 @@ class Probe(Actor):
     def _probe(self, row: dict[str, Any], reader: Reader) -> None:
         if row["kind"] in ("bad", UNLISTED) or row["problem"]:
             raise RejectRecord(row["problem"] or MALFORMED)
+        has_text = row["text"] is not None
         self._label(row, reader)
         is_whole = row["start"] is None and row["length"] is None  # and so is held in memory to be decoded
         header = self._header(row, reader, self.settings.max_duration if is_whole else MOST_SECONDS)
         row["sampling_rate"], row["channels"] = header.rate, header.channels
+        if row["text"] is not None and not has_text:
+            row["text"] = _without_times(row["text"], header.frames)
         if row["channel"] is not None and not 0 <= row["channel"] < header.channels:
             raise RejectRecord(NO_CHANNEL)
         row["duration"] = self._duration(row, header)
@@ -186,6 +191,13 @@ class Probe(Actor):
             if not isinstance(values, dict):
                 raise RejectRecord(MALFORMED)
             _fill(row, declared(values, fields))
+
+
+def _without_times(text: str, frames: int) -> str:
+    """Return a text without its first and last sample before it, as TIMIT has them: 0 and the length of the audio."""
+    found = re.match(r"0 (\d+) ", text)
+    is_length = found is not None and abs(int(found[1][:12]) - frames) <= _TIMIT_OFF * frames
+    return text[found.end() :] if found is not None and is_length else text
 
 
 class Load(Actor):

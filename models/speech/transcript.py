@@ -6,9 +6,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gristmill.models.languages import is_spaceless
 from gristmill.models.speech.units import Units
@@ -91,6 +92,12 @@ class CutSettings(Settings):
     """Length of an utterance, s; a shorter one goes on with the next sentence."""
     most: float = Field(20.0, gt=1)
     """Length of an utterance, s; a longer one is parted at its longest pauses."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.least >= self.most:
+            raise ValueError(f"least={self.least:g} is not below most={self.most:g}; no utterance would be left")
+        return self
 
 
 def find_cuts(text: Transcript, begin: np.ndarray, end: np.ndarray, settings: CutSettings) -> list[tuple[int, int]]:

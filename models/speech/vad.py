@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from gristmill.shards.settings import Settings
@@ -42,6 +43,12 @@ class UtteranceSettings(Settings):
     """Length of an utterance with its padding, s; a longer one is parted at its quietest place."""
     padding: float = Field(0.1, ge=0, le=0.5)
     """Silence kept before and after an utterance, s, up to the middle of the pause."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.least >= self.most:
+            raise ValueError(f"least={self.least:g} is not below most={self.most:g}; no utterance would be left")
+        return self
 
 
 def find_utterances(probabilities: np.ndarray, settings: UtteranceSettings) -> list[tuple[int, int]]:

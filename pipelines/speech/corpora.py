@@ -222,6 +222,7 @@ def prepare_transcribed(run: Run, settings: CorpusSettings, aligned: Stage) -> S
     """Make the utterances of ``transcribed`` recordings by the stage that aligns them."""
     probed = _probe(run, "transcribed", settings.places()["transcribed"], settings)
     cuts = run.step(Step("aligned_transcribed", (aligned,), probed, cut=Cut(bytes=_ANY_SIZE)))
+    refuse_empty(cuts, "corpus.transcribed")
     made = _load(run, "transcribed", cuts, settings, in_parts=True)
     refuse_empty(made, "corpus.transcribed")
     return filtered(run, made, settings.filters, "transcribed")
@@ -243,7 +244,9 @@ def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSe
         return (plan_ranges(table) for table in probed.tables() if table.num_rows)
 
     planned = run.source("ranges_unlabelled", ranges, {"probed": probed.digest, "version": 1})
-    return run.step(Step("segments_unlabelled", (Segment.stage(settings),), planned, cut=Cut(bytes=_ANY_SIZE)))
+    made = run.step(Step("segments_unlabelled", (Segment.stage(settings),), planned, cut=Cut(bytes=_ANY_SIZE)))
+    refuse_empty(made, "corpus.unlabelled")
+    return made
 
 
 def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -> SealedSet:
@@ -267,7 +270,9 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
     if name == "transcribed" or (settings.segment is not None and name == "unlabelled"):
         durations["max_duration"] = MOST_SECONDS
     stage = Probe.stage(ProbeSettings(**durations, **dict(settings.part(PlaceSettings))))
-    return run.step(Step(f"probed_{name}", (stage,), listing))
+    made = run.step(Step(f"probed_{name}", (stage,), listing))
+    refuse_empty(made, f"corpus.{name}")
+    return made
 
 
 def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]:

@@ -234,6 +234,8 @@ def test_a_cut_has_the_words_that_lie_in_it(tmp_path: Path) -> None:
     assert said(tmp_path, first, spoken("talks over", 1.7, 2.0)) == ("first", None)
     words = {"word": [["left", -0.5, 0.3, None], ["inside", 0.2, 0.5, None], ["cut", 1.8, 0.6, None]]}
     assert said(tmp_path, spoken("left inside cut", -0.5, 2.9, alignment=words)) == ("inside", None)
+    words = {"word": [["one", 0.5, 0.2, None], ["two", 1.6, 0.2, None]]}  # by the cut's clock or by the recording's
+    assert said(tmp_path, spoken("one two", -1.0, 4.0, alignment=words), start=1.0) == (None, part)
 
 
 def test_windows_and_overlaps_of_lhotse_itself(tmp_path: Path) -> None:
@@ -249,6 +251,16 @@ def test_windows_and_overlaps_of_lhotse_itself(tmp_path: Path) -> None:
     whole.trim_to_supervisions(keep_overlapping=True).to_file(tmp_path / "cuts_trim.jsonl.gz")
     texts = sorted((row["text"] or "", row["problem"]) for row in listed(tmp_path / "cuts_trim.jsonl.gz"))
     assert texts == [("first", None), ("second", None)]
+    words = [lhotse.supervision.AlignmentItem(word, 0.2 + 0.4 * n, 0.3) for n, word in enumerate("abcd")]
+    aligned = lhotse.SupervisionSegment("w", "long", 0.2, 1.6, text="a b c d", alignment={"word": words})
+    whole = lhotse.CutSet.from_cuts([lhotse.MonoCut("u", 0.0, 2.0, 0, [aligned], recording=recording)])
+    for cuts, found in (
+        (whole.cut_into_windows(1.0), ["a b", "c d"]),
+        (whole.cut_into_windows(1.0).cut_into_windows(0.5), ["a", "b", "c", None]),  # "d" is cut in two
+        (lhotse.CutSet.from_cuts([whole[0].truncate(offset=0.55, duration=0.8)]), ["b c"]),
+    ):
+        cuts.to_file(tmp_path / "cuts_aligned.jsonl.gz")
+        assert [row["text"] for row in listed(tmp_path / "cuts_aligned.jsonl.gz")] == found
 
 
 def test_paths_are_found_where_the_recipe_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

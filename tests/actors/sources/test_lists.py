@@ -32,6 +32,7 @@ def listed(path: Path) -> list[tuple[str, str | None]]:
     ("line", "problem"),
     [
         ('{"id": "x", "hypotheses": [', "malformed record"),  # torn
+        ("null", "malformed record"),
         (one(7), "malformed record"),
         (one("x", hypotheses=[{"domain": "video", "domain_logprob": "-0.1"}]), "malformed record"),
         ('{"id": "x", "id": "y", "hypotheses": []}', "malformed record"),

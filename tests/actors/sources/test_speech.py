@@ -18,6 +18,7 @@ import soundfile
 
 from gristmill.actors.sources.pointers import POINTERS, declared, read_label, resolve
 from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Probe, ProbeSettings
 from gristmill.shards.errors import RejectRecord, UserError
 
 
@@ -209,6 +210,13 @@ def test_a_key_that_comes_again_in_a_tar_is_a_duplicate(tmp_path: Path) -> None:
     assert (first["problem"], second["problem"]) == (None, "duplicate")
     place = json.loads(first["labels"])["text"]
     assert (tmp_path / "t.tar").read_bytes()[place["offset"] :][:3] == b"one"
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name in ("./u1.wav", "u1.wav"):  # as `tar -r` adds a file again
+            tar.addfile(tarfile.TarInfo(name))
+    assert [(row["id"], row["problem"]) for row in rows(tmp_path / "t.tar")] == [
+        ("t/t.tar/u1.wav", None),
+        ("t/t.tar/u1.wav#2", "duplicate"),
+    ]
 
 
 def test_transcripts_of_other_encodings_are_told_as_such(tmp_path: Path) -> None:
@@ -222,7 +230,7 @@ def test_transcripts_of_other_encodings_are_told_as_such(tmp_path: Path) -> None
     ]
     (tmp_path / "lib/1-2.trans.txt").write_text("1-2-0 wide\n", encoding="utf-16")
     assert [row["problem"] for row in rows(tmp_path / "lib") if row["kind"] == "unlisted"] == ["other encoding"]
-    for data in ("café".encode("latin-1"), "hi".encode("utf-16")):
+    for data in ("café".encode("latin-1"), "hi".encode("utf-16"), "hello".encode("utf-16-le")):
         (tmp_path / "one.txt").write_bytes(data)
         with pytest.raises(RejectRecord, match="text: other encoding"):
             read_label(str(tmp_path / "one.txt"))
@@ -230,9 +238,15 @@ def test_transcripts_of_other_encodings_are_told_as_such(tmp_path: Path) -> None
 
 def test_texts_in_the_manner_of_timit(tmp_path: Path) -> None:
     tone(tmp_path / "SA1.WAV")
-    (tmp_path / "SA1.TXT").write_text("0 46797 She had your dark suit.\n")
-    (row,) = rows(tmp_path)
-    assert read_label(json.loads(row["labels"])["text"]["url"]) == "She had your dark suit."
+    samples = soundfile.info(tmp_path / "SA1.WAV").frames
+    for text, found in (
+        (f"0 {samples} She had your dark suit.", "She had your dark suit."),
+        (f"0 {samples + 9} 7 suits", "7 suits"),
+        ("0 1234 is the code", "0 1234 is the code"),  # no length of it
+    ):
+        (tmp_path / "SA1.TXT").write_text(text + "\n")
+        (row,) = Probe(ProbeSettings())(pa.concat_tables(list_sources(str(tmp_path)))).to_pylist()
+        assert row["text"] == found
 
 
 def test_a_folder_with_a_manifest_of_nemo_is_that_manifest(tmp_path: Path) -> None:

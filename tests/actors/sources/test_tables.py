@@ -148,6 +148,12 @@ def test_labels_of_kaldi_are_read_beside_its_utterances_or_held_if_they_are_not_
     assert [(row["id"], row["text"]) for row in rows(data, corpus="c")] == wanted[::-1]
 
 
+def test_a_key_of_kaldi_that_comes_again_keeps_the_first_label(tmp_path: Path) -> None:
+    write(tmp_path / "wav.scp", "u1 /a/a.wav\nu1 /a/b.wav\n")
+    write(tmp_path / "text", "u1 one\nu1 two\n")
+    assert [(row["text"], row["problem"]) for row in rows(tmp_path)] == [("one", None), (None, "duplicate")]
+
+
 def test_a_segment_of_kaldi_may_name_its_channel(tmp_path: Path) -> None:
     tone(tmp_path / "a.wav", 2.0)
     samples, rate = soundfile.read(tmp_path / "a.wav")

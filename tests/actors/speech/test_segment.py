@@ -110,7 +110,7 @@ def test_ranges_meet_as_if_there_was_one(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_cannot_seek_is_decoded_once_by_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges, and then their utterances, are read on from where the last ended, also from batch to batch."""
-    for name, value in (("_BLOCK", 256), ("_SEAM", 128), ("_RANGE", 1)):
+    for name, value in (("BLOCK", 256), ("_SEAM", 128), ("_RANGE", 1)):
         monkeypatch.setattr(segment, name, value)
     (tmp_path / "a.mp3").write_bytes(encoded("mp3", "libmp3lame", samples=spoken(told(33.0), 33.0), pipe=True))
     ranges = plan_ranges(probed(tmp_path))
