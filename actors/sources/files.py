@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED, version_of
+from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED, NOT_UTF8, version_of
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE
 from gristmill.actors.sources.unlisted import printable
 from gristmill.shards.errors import RejectRecord
@@ -33,7 +33,6 @@ SUFFIXES = {
 }
 Say = Callable[[str], None]  # tells the user a sentence
 LOOKED_AT = 100  # first lines of a file, of which at least one must be valid
-NOT_UTF8 = "not UTF-8"
 _TABLE_LETTERS = 32 << 20  # of a table's texts: longer ones make smaller tables
 
 

@@ -42,6 +42,11 @@ def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say
     plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
     others = [f for f in schema if f.name != audio and not pa.types.is_null(f.type)]
     unread = [f"{f.name} ({f.type})" for f in others if f.name not in plain]
+    for value in ("text", "speaker", "lang", "duration", "rate"):
+        for name in named(fields, value):
+            if name in schema.names and name not in plain and not pa.types.is_null(schema.field(name).type):
+                kind = schema.field(name).type
+                say(f"{posixpath.dirname(file.url)}: no {value} is read from {name}, of {kind}; expected plain values")
     if unread:
         say(f"{posixpath.dirname(file.url)}: columns that are not read: {', '.join(unread)[:300]}")
     labels = json.dumps({"columns": plain})
@@ -65,7 +70,10 @@ def _audio_column(schema: pa.Schema, fields: Mapping[str, str] | None) -> str | 
     def holds(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
             return kind.get_field_index("bytes") >= 0
+        if pa.types.is_dictionary(kind):
+            return holds(kind.value_type)
         binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+        binary = binary or pa.types.is_fixed_size_binary(kind)
         return binary or _is_string(kind)
 
     for name in named(fields, "audio"):
