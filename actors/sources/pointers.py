@@ -145,8 +145,6 @@ def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dic
             raise RejectRecord(NOT_UTF8)
         if isinstance(found, (dict, list, bool)):
             raise RejectRecord(MALFORMED)
-        if isinstance(found, float) and math.isnan(found):  # how tables of numbers write that there is none
-            return None
         return None if found is None else str(found).strip() or None
 
     def number(value: str) -> float | None:
