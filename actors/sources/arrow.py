@@ -18,6 +18,11 @@ _MAGIC, _PADDED = b"ARROW1", 8  # of a file, before its stream of messages
 _CONTINUED, _END = b"\xff" * 4, bytes(4)
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # kinds of messages
 _HEADER_BYTES = 16 << 20  # of a message
+_STRINGS = (
+    (pa.types.is_string, pa.binary()),
+    (pa.types.is_large_string, pa.large_binary()),
+    (pa.types.is_string_view, pa.binary_view()),
+)
 
 
 class ArrowColumns:
@@ -56,7 +61,9 @@ class ArrowColumns:
         """
         try:
             chosen = self._batch(group).select(list(columns))
-            chosen.validate(full=True)
+            for column in chosen.columns:  # their UTF-8 is a matter of each row
+                kind = _in_bytes(column.type)
+                (column if kind == column.type else column.view(kind)).validate(full=True)
         except Exception as error:
             raise self._fault(error) from None
         yield chosen
@@ -104,6 +111,18 @@ class ArrowColumns:
     def _fault(self, error: Exception) -> FileFault:
         said = f"damaged or not Arrow ({one_line(error)[:200]}); expected an Arrow stream or file that is whole"
         return FileFault(self.file.url, UNREADABLE, said)
+
+
+def _in_bytes(kind: pa.DataType) -> pa.DataType:
+    """Return a type with binary in place of strings."""
+    for is_string, binary in _STRINGS:
+        if is_string(kind):
+            return binary
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _in_bytes(kind.value_type), kind.ordered)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_in_bytes(field.type)) for field in kind])
+    return kind
 
 
 class _Message(NamedTuple):

@@ -184,6 +184,29 @@ class ColumnFile(Protocol):
         ...
 
 
+class OtherEncoding(bytes):
+    """The bytes of a string that is not UTF-8."""
+
+
+def value_of(scalar: pa.Scalar) -> Any:
+    """Return a value of a column, of which only itself is lost where Python cannot hold it.
+
+    A string that is not UTF-8 is :class:`OtherEncoding`, a time beyond the year 9999 its number, and what else cannot
+    be converted is ``None``.
+    """
+    try:
+        return scalar.as_py()
+    except Exception:  # UnicodeDecodeError, OverflowError, Arrow's own, or an unknown time zone
+        if isinstance(scalar, pa.StructScalar):
+            return {name: value_of(scalar[place]) for place, name in enumerate(scalar.type.names)}
+        if isinstance(scalar, pa.DictionaryScalar):
+            return value_of(scalar.value)
+        if isinstance(scalar, pa.StringScalar):  # of any kind
+            return OtherEncoding(scalar.as_buffer().to_pybytes())
+        number = getattr(scalar, "value", None)
+        return number if isinstance(number, int) else None
+
+
 class GroupRows:
     """Some columns of the rows of a row group: rows asked for in order are read once."""
 
@@ -197,7 +220,7 @@ class GroupRows:
         self._start = 0
 
     def row(self, number: int) -> dict[str, Any]:
-        """Return a row of the group.
+        """Return a row of the group, as :func:`value_of` has its values.
 
         Raises:
             FileFault: a page is damaged, or the group has fewer rows.
@@ -210,5 +233,8 @@ class GroupRows:
             self._batch = next(self._batches, None)
             if self._batch is None:
                 raise FileFault(self._parquet.file.url, UNREADABLE, f"has no row {number} in row group {self._of[0]}")
-        row: dict[str, Any] = self._batch.slice(number - self._start, 1).to_pylist()[0]
-        return row
+        place = number - self._start
+        return {
+            name: value_of(column[place])
+            for name, column in zip(self._batch.schema.names, self._batch.columns, strict=True)
+        }

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED, version_of
+from gristmill.actors.sources.pointers import DUPLICATE, MALFORMED, NOT_UTF8, version_of
 from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE
 from gristmill.actors.sources.unlisted import printable
 from gristmill.shards.errors import RejectRecord
@@ -19,10 +19,17 @@ from gristmill.shards.store import bare, filesystem
 from gristmill.shards.walking import FileInfo, walk
 
 _SNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
-_FFMPEG_SUFFIXES = (".m4a", ".m4b", ".aac", ".wma", ".webm", ".mka", ".amr", ".mp2")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".3gp")
-AUDIO_SUFFIXES = (*_SNDFILE_SUFFIXES, *_FFMPEG_SUFFIXES, *VIDEO_SUFFIXES, ".rf64", ".sph", ".nist")
-"""Of the files that are listed; what they hold is told by their bytes (:mod:`gristmill.actors.sources.decoders`)."""
+_FFMPEG_SUFFIXES = (".m4a", ".m4b", ".m4r", ".aac", ".adts", ".wma", ".asf", ".webm", ".mka", ".amr", ".mp2", ".spx")
+_RARE_SUFFIXES = (".wave", ".rf64", ".bw64", ".bwf", ".rifx", ".snd", ".mpga", ".sph", ".nist")
+_READ_VIDEO = (".mp4", ".m4v", ".mov", ".qt", ".mkv", ".avi", ".3gp", ".3g2", ".wmv", ".ogv")
+_UNREAD_VIDEO = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv", ".rm", ".rmvb", ".mxf")
+_UNREAD_AUDIO = (".ac3", ".eac3", ".dts", ".ape", ".wv", ".tta", ".mpc", ".shn", ".ra", ".voc", ".gsm", ".pcm", ".dsf")
+VIDEO_SUFFIXES = (*_READ_VIDEO, *_UNREAD_VIDEO)
+AUDIO_SUFFIXES = (*_SNDFILE_SUFFIXES, *_FFMPEG_SUFFIXES, *_RARE_SUFFIXES, *VIDEO_SUFFIXES, *_UNREAD_AUDIO)
+"""Of the files that are listed; what they hold is told by their bytes (:mod:`gristmill.actors.sources.decoders`).
+
+Those that no decoder reads are listed too: each is a reject, and none is passed over without a word.
+"""
 SUFFIXES = {
     "manifest": (".jsonl", ".json"),
     "lhotse": (".jsonl", ".jsonl.gz"),
@@ -33,7 +40,6 @@ SUFFIXES = {
 }
 Say = Callable[[str], None]  # tells the user a sentence
 LOOKED_AT = 100  # first lines of a file, of which at least one must be valid
-NOT_UTF8 = "not UTF-8"
 _TABLE_LETTERS = 32 << 20  # of a table's texts: longer ones make smaller tables
 
 

@@ -15,6 +15,7 @@ from gristmill.actors.sources.encoding import TEXT_ENCODING, refuse_wide
 from gristmill.actors.sources.files import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Say, base_of, key_of, matches, visible
 from gristmill.actors.sources.pointers import version_of
 from gristmill.actors.sources.reading import read_document
+from gristmill.actors.sources.splits import are_labels, tell_unread
 from gristmill.actors.sources.unlisted import guarded
 from gristmill.shards.store import bare
 from gristmill.shards.walking import walk
@@ -26,6 +27,7 @@ _TRANSCRIPT_BYTES = 64 << 20  # of all utterances of a folder, which are held in
 def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each audio file below a folder, or that matches a pattern."""
     base = base_of(url)
+    unread: list[str] = []
     files = (f for f in walk(base if "*" in url else url) if visible(f.url, base))
     for folder, group in itertools.groupby(files, key=lambda f: posixpath.dirname(f.url)):
         listed = list(group)
@@ -35,6 +37,7 @@ def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None, say: Sa
         for name in sorted(n for n in names if n.endswith(".trans.txt")):
             place = f"{folder}/{name}"
             yield from guarded(place, f"{corpus}/{key_of(place, base)}", partial(_transcripts, place, texts))
+        unread += [key_of(f.url, base) for name, f in names.items() if are_labels(name)]
         for file in listed:
             name = posixpath.basename(bare(file.url))
             stem, suffix = posixpath.splitext(name)
@@ -56,6 +59,8 @@ def list_folder(url: str, corpus: str, fields: Mapping[str, str] | None, say: Sa
                     pointer["labels"] = json.dumps({"text": {"url": f"{folder}/{beside}"}})
                     made_from.append(names[beside])
             yield pointer | {"version": version_of(*made_from)}
+    if "*" not in url:
+        tell_unread(url, unread, say)
 
 
 def _has_sound_beside(stem: str, names: Mapping[str, Any]) -> bool:

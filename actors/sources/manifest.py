@@ -14,32 +14,40 @@ from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
 from gristmill.actors.sources.reading import lines
+from gristmill.actors.sources.splits import corpus_of, of_splits
 from gristmill.actors.sources.tarred import KEY, Tarred
 from gristmill.actors.sources.unlisted import UNREADABLE, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
-from gristmill.shards.store import bare, exists, list_names
+from gristmill.shards.store import bare, list_names
 
-_METADATA = "metadata.jsonl"
-USUAL = ("manifest.jsonl", _METADATA)
-_SPLITS = 20  # folders that are looked into
+USUAL = ("manifest.jsonl", "metadata.jsonl")
+_PACKED = tuple(f"{name}.gz" for name in USUAL)
+_SHARDED = "sharded_manifests"  # NeMo's folder of manifests, one for each tar
+_NUMBERED = re.compile(r"(^|.*[_.-])manifest_?\d+\.jsonl?")
 
 
 def manifests_in(folder: str) -> list[str]:
-    """Return the manifest of a folder, if it has one."""
-    names = [n for n in list_names(folder) if _is_manifest(n)]
+    """Return the manifest of a folder, or those of NeMo's shards, if it has any."""
+    there = list_names(folder)
+    names = [n for n in there if _is_manifest(n)] or [n for n in there if n in _PACKED]
+    numbered = [n for n in there if _NUMBERED.fullmatch(n)]
+    names = [n for n in names if n not in numbered]
     if len(names) > 1:
-        usual = [n for n in names if n in USUAL]
+        usual = [n for n in names if n.removesuffix(".gz") in USUAL]
         if len(usual) != 1:
             raise UserError(f"{folder}: holds several manifests ({', '.join(names[:5])}); name one of them")
         names = usual
-    return [f"{folder}/{n}" for n in names] or _of_splits(folder)
+    if not names and not numbered and _SHARDED in there:
+        return manifests_in(f"{folder}/{_SHARDED}")
+    return [f"{folder}/{n}" for n in names or numbered]
 
 
-def _of_splits(folder: str) -> list[str]:
-    """Return the manifests of the folders in a folder, as Hugging Face's AudioFolder has one for each split."""
-    inner = [name for name in list_names(folder) if "." not in name]
-    files = [f"{folder}/{name}/{_METADATA}" for name in inner] if len(inner) <= _SPLITS else []
-    return [file for file in files if exists(file)]
+def begins_as_manifest(file: str, fields: Mapping[str, str] | None) -> bool:
+    """Return whether a file's first line is one of a manifest: its name may also be that of cuts."""
+    try:
+        return any(_parse(line, fields) for _, line in itertools.islice(lines(file), 1))
+    except (FileFault, RejectRecord):
+        return False
 
 
 def _is_manifest(name: str) -> bool:
@@ -50,10 +58,9 @@ def _is_manifest(name: str) -> bool:
 def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each line; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
-    for manifest in named_or_found(url, "manifest", manifests_in):
-        folder = posixpath.dirname(bare(manifest))
-        is_split = "*" not in url and url not in (manifest, folder)
-        own = f"{corpus}/{posixpath.basename(folder)}" if is_split else corpus
+    found = named_or_found(url, "manifest", lambda folder: manifests_in(folder) or of_splits(folder, "manifest", say))
+    for manifest in found:
+        own = corpus_of(manifest, url, corpus)
         key = f"{own}/{posixpath.basename(bare(manifest))}"
         yield from guarded(manifest, key, partial(_listed, manifest, own, fields, seen))
 

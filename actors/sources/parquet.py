@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.actors.sources.files import Say, base_of, files_of, key_of
-from gristmill.actors.sources.pointers import column_file, named, version_of
+from gristmill.actors.sources.pointers import NAMES, column_file, named, version_of
 from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
 from gristmill.shards.walking import FileInfo
@@ -36,14 +36,19 @@ def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say
     groups, schema = held.rows, held.schema
     audio = _audio_column(schema, fields)
     if audio is None:
-        wanted = " or ".join(named(fields, "audio")[:3])
-        said = f"no audio column among {schema.names}; expected {wanted} of bytes or paths"
+        names = " or ".join(named(fields, "audio")[:3])
+        said = f"no audio column among {schema.names}; expected {names} of bytes or paths"
         raise FileFault(file.url, OTHER_COLUMNS, said)
     plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
-    others = [f for f in schema if f.name != audio and not pa.types.is_null(f.type)]
-    unread = [f"{f.name} ({f.type})" for f in others if f.name not in plain]
-    if unread:
-        say(f"{posixpath.dirname(file.url)}: columns that are not read: {', '.join(unread)[:300]}")
+    unread = [f for f in schema if f.name not in (audio, *plain) and not pa.types.is_null(f.type)]
+    wanted = {name: value for value in NAMES if value != "audio" for name in named(fields, value)}
+    for f in unread:
+        if f.name in wanted:
+            said = f"no {wanted[f.name]} is read from {f.name}, of {str(f.type)[:200]}; expected plain values"
+            say(f"{posixpath.dirname(file.url)}: {said}")
+    others = [f"{f.name} ({f.type})" for f in unread if f.name not in wanted]
+    if others:
+        say(f"{posixpath.dirname(file.url)}: columns that are not read: {', '.join(others)[:300]}")
     labels = json.dumps({"columns": plain})
     version, row = version_of(file), 0
     for group, rows in enumerate(groups):
@@ -65,7 +70,10 @@ def _audio_column(schema: pa.Schema, fields: Mapping[str, str] | None) -> str | 
     def holds(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
             return kind.get_field_index("bytes") >= 0
+        if pa.types.is_dictionary(kind):
+            return holds(kind.value_type)
         binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+        binary = binary or pa.types.is_fixed_size_binary(kind)
         return binary or _is_string(kind)
 
     for name in named(fields, "audio"):

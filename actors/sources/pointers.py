@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from gristmill.actors.sources.arrow import SUFFIX, ArrowColumns
-from gristmill.actors.sources.columns import GroupRows, Parquet
+from gristmill.actors.sources.columns import GroupRows, OtherEncoding, Parquet
 from gristmill.actors.sources.encoding import TEXT_ENCODING, read_text
 from gristmill.actors.sources.features import ClassNames
 from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
@@ -35,6 +35,7 @@ OVERSIZED = "file far larger than its audio"
 WRONG_DURATION = "wrongly declared: duration"
 WRONG_RATE = "wrongly declared: sampling rate"
 MALFORMED = "malformed manifest line"
+NOT_UTF8 = "not UTF-8"
 DUPLICATE = "duplicate"
 NO_TEXT = "no text"  # in an annotated corpus: it would count as silence
 NOT_IN_FILE = "audio not in a file"  # Lhotse cuts whose recording is in memory or the output of a command
@@ -58,6 +59,7 @@ REASONS = (
     WRONG_DURATION,
     WRONG_RATE,
     MALFORMED,
+    NOT_UTF8,
     DUPLICATE,
     NO_TEXT,
     NOT_IN_FILE,
@@ -137,10 +139,10 @@ def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dic
         found = pick(value)
         if isinstance(found, float) and found.is_integer():
             found = int(found)  # pandas makes numbers of a column with gaps floating
+        if isinstance(found, OtherEncoding):
+            raise RejectRecord(NOT_UTF8)
         if isinstance(found, (dict, list, bool)):
             raise RejectRecord(MALFORMED)
-        if isinstance(found, float) and math.isnan(found):  # how tables of numbers write that there is none
-            return None
         return None if found is None else str(found).strip() or None
 
     def number(value: str) -> float | None:
@@ -287,6 +289,8 @@ class Reader:
             cell = cell.get("bytes") or cell.get("path")
         if cell is None:
             raise RejectRecord(EMPTY)
+        if isinstance(cell, OtherEncoding):
+            raise RejectRecord(NOT_UTF8)
         if isinstance(cell, bytes):
             return io.BytesIO(cell), len(cell)
         url = resolve(posixpath.dirname(pointer["url"]), str(cell))

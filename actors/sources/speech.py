@@ -7,6 +7,7 @@ not grow with the corpus, except for the names of one folder, the members of one
 from __future__ import annotations
 
 import itertools
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -17,10 +18,11 @@ from gristmill.actors.sources.files import SUFFIXES, Say, base_of, in_tables, vi
 from gristmill.actors.sources.folder import list_folder
 from gristmill.actors.sources.kaldi import is_data_folder, list_kaldi
 from gristmill.actors.sources.lhotse import are_cuts, cuts_in, list_cuts
-from gristmill.actors.sources.manifest import USUAL, list_manifest, manifests_in
+from gristmill.actors.sources.manifest import USUAL, begins_as_manifest, list_manifest, manifests_in
 from gristmill.actors.sources.parquet import list_parquet
 from gristmill.actors.sources.places import without_foreign
 from gristmill.actors.sources.pointers import POINTERS
+from gristmill.actors.sources.splits import METADATA, metadata_of_splits
 from gristmill.actors.sources.tables import list_table, tables_in
 from gristmill.actors.sources.tar import list_tar
 from gristmill.actors.sources.unlisted import begun
@@ -80,7 +82,7 @@ def list_sources(
         )
     if "*" not in url and not exists(url):
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
-    chosen = _detect(url) if kind == "auto" else kind
+    chosen = _detect(url, fields) if kind == "auto" else kind
     if chosen not in KINDS:
         raise UserError(f"{url}: unknown kind of corpus {chosen!r}; expected auto, {', '.join(KINDS)}")
     name = corpus or corpus_name(url)
@@ -103,10 +105,11 @@ def corpus_name(url: str) -> str:
     return parts[-2] if stem in ("manifest", "cuts") and len(parts) > 1 else stem
 
 
-def _detect(url: str) -> str:
+def _detect(url: str, fields: Mapping[str, str] | None) -> str:
     """Return the kind of a corpus: by file name; in a folder, a manifest first, else the first file of any kind."""
     if are_cuts(bare(url)):
-        return "lhotse"
+        is_other = "*" not in url and "cuts" not in posixpath.basename(bare(url)).lower()
+        return "manifest" if is_other and begins_as_manifest(url, fields) else "lhotse"
     for kind, suffixes in SUFFIXES.items():
         if kind != "lhotse" and bare(url).lower().endswith(suffixes):
             return kind
@@ -119,6 +122,10 @@ def _detect(url: str) -> str:
             return "manifest"
         if tables_in(url):
             return "table"
+        own = [name for name in list_names(url) if name in METADATA]
+        found = {METADATA[posixpath.basename(file)] for file in own or metadata_of_splits(url)}
+        if found:
+            return next(kind for kind in METADATA.values() if kind in found)
         base = base_of(url)
         for info in walk(url):
             for kind in ("parquet", "tar", "folder"):

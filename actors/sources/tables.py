@@ -19,6 +19,7 @@ from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
 from gristmill.actors.sources.pointers import MALFORMED, NAMES, declared, named, resolve
 from gristmill.actors.sources.reading import LINE_BYTES, lines
+from gristmill.actors.sources.splits import corpus_of, of_splits
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.store import bare, list_names
@@ -42,10 +43,9 @@ def tables_in(folder: str) -> list[str]:
 def list_table(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each line below the header; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
-    for file in named_or_found(url, "table", tables_in):
-        yield from guarded(
-            file, f"{corpus}/{posixpath.basename(bare(file))}", partial(_listed, file, corpus, fields, seen)
-        )
+    for file in named_or_found(url, "table", lambda folder: tables_in(folder) or of_splits(folder, "table", say)):
+        own = corpus_of(file, url, corpus)
+        yield from guarded(file, f"{own}/{posixpath.basename(bare(file))}", partial(_listed, file, own, fields, seen))
 
 
 @dataclass(frozen=True)

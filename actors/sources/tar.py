@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from gristmill.actors.sources.encoding import refuse_packed
 from gristmill.actors.sources.files import AUDIO_SUFFIXES, Say, base_of, files_of, key_of
-from gristmill.actors.sources.pointers import DUPLICATE, version_of
+from gristmill.actors.sources.pointers import DUPLICATE, NAMES, version_of
 from gristmill.actors.sources.reading import SourceFile, opened
 from gristmill.actors.sources.unlisted import (
     MISSING,
@@ -35,6 +35,7 @@ _PADDING = 64 << 10  # looked at after the end mark
 _LONG_NAME, _LONG_LINK, _SPARSE, _EXTENDED, _GLOBAL = b"L", b"K", b"S", (b"x", b"X"), b"g"
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
+_TEXTS = (*NAMES["text"], "normalized")  # before the last dot of a text, as in u1.transcript.txt
 _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 
 
@@ -184,18 +185,25 @@ def _followed(members: list[Member]) -> list[Member]:
 def _tar_pointers(tar: FileInfo, key: str, members: list[Member]) -> Iterator[dict[str, Any]]:
     """Yield the audio members of a tar, with the labels of their samples.
 
-    Members of a sample have equal names up to the last dot, or up to the first one as in WebDataset. A name that comes
-    again is a duplicate: which labels are whose cannot be told.
+    Members of a sample have equal names up to the last dot; a recording's may also end at the first one, as in
+    WebDataset, and a text's before ``.transcript.txt`` and the like. A name that comes again is a duplicate: which
+    labels are whose cannot be told.
     """
     url, version = tar.url, version_of(tar)
     members = _followed(members)
     beside: dict[str, dict[str, dict[str, Any]]] = {}
+    transcripts: dict[str, dict[str, Any]] = {}
     for member in members:
         stem, suffix = posixpath.splitext(member.name)
         label = {".txt": "text", ".lab": "text", ".json": "json"}.get(suffix.lower())
         if label is not None and member.problem is None:
             place = {"url": url, "offset": member.offset, "size": member.size}
             beside.setdefault(posixpath.normpath(stem), {}).setdefault(label, place)
+            own, kind = posixpath.splitext(posixpath.normpath(stem))
+            if label == "text" and kind[1:].lower() in _TEXTS:
+                transcripts.setdefault(own, place)
+    for own, place in transcripts.items():
+        beside.setdefault(own, {}).setdefault("text", place)
     times: dict[str, int] = {}
     for member in members:
         name = member.name

@@ -1,4 +1,7 @@
-"""NeMo's tarred sets: a manifest whose lines have a ``shard_id``, and the tars with their audio beside it."""
+"""NeMo's tarred sets: a manifest whose lines have a ``shard_id``, and the tars with their audio beside it.
+
+Sharded manifests have a folder of their own, beside the tars.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _NUMBERED = re.compile(r"(?:^|[_.-])(\d+)\.tar$")
 
 
 class Tarred:
-    """The tars beside a manifest. The members of the last one are held: lines come in the order of the shards."""
+    """The tars beside a manifest, or beside its folder.
+
+    The members of the last one are held: lines come in the order of the shards.
+    """
 
     def __init__(self, manifest: str) -> None:
         self._folder = posixpath.dirname(bare(manifest))
@@ -29,8 +35,12 @@ class Tarred:
     @functools.cached_property
     def _tars(self) -> dict[int, str]:
         """The tars by number; a folder is looked into for the first line that has one: not all can be."""
-        numbered = ((_NUMBERED.search(name), name) for name in list_names(self._folder))
-        return {int(found[1]): f"{self._folder}/{name}" for found, name in numbered if found}
+        for folder in (self._folder, posixpath.dirname(self._folder)):
+            numbered = ((_NUMBERED.search(name), name) for name in list_names(folder))
+            tars = {int(found[1]): f"{folder}/{name}" for found, name in numbered if found}
+            if tars:
+                return tars
+        return {}
 
     @property
     def numbers(self) -> list[int]:

@@ -67,6 +67,15 @@ def test_one_file_is_a_corpus_too(tmp_path: Path) -> None:
     assert [row["url"] for row in rows(tone(tmp_path / "a.wav"))] == [str(tmp_path / "a.wav")]
 
 
+def test_files_that_no_decoder_reads_are_listed(tmp_path: Path) -> None:
+    """They become rejects; a video is left out where its sound lies beside it."""
+    for name in ("a.ts", "b.flv", "c.AC3", "d.mpg", "e.m4v", "f.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    tone(tmp_path / "d.wav")
+    names = [row["id"].partition("/")[2] for row in rows(tmp_path)]
+    assert names == ["a.ts", "b.flv", "c.AC3", "d.wav", "e.m4v"]
+
+
 def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tone(tmp_path / "c/a.wav")
     (tmp_path / "c/manifest.jsonl").write_text('{"audio_filepath": "a.wav"}\n')
@@ -190,6 +199,7 @@ def test_links_in_a_tar_are_what_they_lead_to(tmp_path: Path) -> None:
 def test_members_of_a_tar_pair_by_name_with_and_without_dots(tmp_path: Path) -> None:
     members = {"s1.u3.wav": b"x", "s1.u3.txt": b"one", "u4.mp3.wav": b"x", "u4.mp3.txt": b"two"}
     members |= {"k.mic.flac": b"x", "k.json": b"{}", "d.1/v.wav": b"x", "d.1/v.TXT": b"three"}
+    members |= {"u2.wav": b"x", "u2.transcript.txt": b"four", "u5.text.txt": b"-", "u5.txt": b"five", "u5.wav": b"x"}
     path = write_tar(tmp_path / "t.tar", members)
     data = path.read_bytes()
 
@@ -197,7 +207,7 @@ def test_members_of_a_tar_pair_by_name_with_and_without_dots(tmp_path: Path) -> 
         (place,) = json.loads(row["labels"]).values()
         return data[place["offset"] :][: place["size"]]
 
-    assert [label(row) for row in rows(path)] == [b"one", b"two", b"{}", b"three"]
+    assert [label(row) for row in rows(path)] == [b"one", b"two", b"{}", b"three", b"four", b"five"]
 
 
 def test_a_key_that_comes_again_in_a_tar_is_a_duplicate(tmp_path: Path) -> None:

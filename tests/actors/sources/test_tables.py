@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -89,6 +90,51 @@ def test_metadata_of_each_split(tmp_path: Path) -> None:
         ("hf/test/a.wav", "two"),
         ("hf/train/a.wav", "one"),
     ]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("folder", ["hf", "hf/data"])
+def test_metadata_of_each_split_is_of_any_form(tmp_path: Path, form: str, folder: str) -> None:
+    for split, text in (("train", "one"), ("test", "two")):
+        tone(tmp_path / folder / split / "a.wav")
+        file = tmp_path / folder / split / f"metadata.{form}"
+        if form == "parquet":
+            pq.write_table(pa.table({"file_name": ["a.wav"], "text": [text]}), file)
+        else:
+            line = json.dumps({"file_name": "a.wav", "text": text})
+            write(file, line if form == "jsonl" else f"file_name,text\na.wav,{text}\n")
+    found = loaded(tmp_path / "hf")
+    assert [row["text"] for row in found] == ["two", "one"]
+    begin = "/".join([folder, "test", ""])
+    assert found[0]["id"] == begin + ("a.wav" if form != "parquet" else "metadata.parquet#00000000")
+
+
+def test_metadata_of_parquet_beside_its_audio(tmp_path: Path) -> None:
+    tone(tmp_path / "c/audio/a.wav")
+    pq.write_table(pa.table({"file_name": ["audio/a.wav"], "text": ["one"]}), tmp_path / "c/metadata.parquet")
+    assert [row["text"] for row in loaded(tmp_path / "c")] == ["one"]
+
+
+def test_labels_that_are_not_read_are_told(tmp_path: Path) -> None:
+    tone(tmp_path / "c/a/b/c/x.wav")
+    write(tmp_path / "c/a/b/c/metadata.csv", "file_name,text\nx.wav,one\n")
+    write(tmp_path / "c/a/config.json", "{}")
+    told: list[str] = []
+    assert [row["id"] for row in rows(tmp_path / "c", say=told.append)] == ["c/a/b/c/x.wav"]
+    said = "labels that are not read: a/b/c/metadata.csv; name such a file to read it"
+    assert told == [f"{tmp_path}/c: {said}"]
+    write(tmp_path / "d/train/metadata.jsonl", '{"file_name": "x.wav", "text": "one"}\n')
+    write(tmp_path / "d/test/metadata.csv", "file_name,text\nx.wav,one\n")
+    assert [row["id"] for row in rows(tmp_path / "d", say=told.append)] == ["d/train/x.wav"]
+    assert "not read: test/metadata.csv;" in told[-1]
+
+
+def test_a_compressed_manifest(tmp_path: Path) -> None:
+    tone(tmp_path / "c/a.wav")
+    with gzip.open(tmp_path / "c/manifest.jsonl.gz", "wt") as file:
+        file.write('{"audio_filepath": "a.wav", "text": "one"}\n')
+    for place in ("c", "c/manifest.jsonl.gz"):
+        assert [(row["id"], row["text"]) for row in loaded(tmp_path / place)] == [("c/a.wav", "one")]
 
 
 def test_kaldi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,3 +336,9 @@ def test_a_tarred_set_of_nemo(tmp_path: Path) -> None:
         ("a 1", 1.5),
         ("b 1", 1.5),
     ]
+    (tmp_path / "tarred_audio_manifest.json").unlink()
+    for number in (0, 1):
+        shard = "".join(json.dumps(line) + "\n" for line in lines if line["shard_id"] == number and "text" in line)
+        write(tmp_path / f"sharded_manifests/manifest_{number}.json", shard)
+    for place in ("", "sharded_manifests", "sharded_manifests/manifest_*.json"):
+        assert [row["text"] for row in loaded(tmp_path / place)] == ["a 0", "b 0", "a 1", "b 1"]
