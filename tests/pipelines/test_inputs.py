@@ -45,7 +45,7 @@ def text(run: Run, places: object) -> SealedSet:
 
 def speech(run: Run, places: object) -> SealedSet:
     settings = CorpusSettings(labelled=places, unlabelled=places, test=places, sampling_rate=RATE)
-    check_corpus(settings)
+    check_corpus(settings, "trained")
     return prepare_corpora(run, settings).labelled
 
 
