@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sys
@@ -31,30 +30,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Modules outside tests/cluster with a Ray of their own.
-_OWN_RAYS = (
-    "tests/fault/test_driver.py",
-    "tests/fault/test_hang.py",
-    "tests/fault/test_ray_gone.py",
-    "tests/pipelines/command/test_submit.py",
-    "tests/pipelines/test_own_code.py",
-)
+# Their tests share a Ray, or start one of their own; those of other modules that start one do it for a few tests only.
+_CLUSTERS = ("tests/cluster/", "tests/fault/test_driver.py", "tests/fault/test_hang.py", "tests/fault/test_ray_gone.py")
 
 
-@functools.cache
-def _process_of(module: str) -> str:
-    """Return which tests run one after the other: those of a module, of all that share a Ray, of all that start one.
+def _process_of(nodeid: str) -> str:
+    """Return which tests run one after the other: those of a module, and all that have a Ray.
 
-    A Ray is a dozen processes; with more than two of them at a time, a small machine is too slow for their time-outs.
+    A Ray is a dozen processes: where two start at once, a small machine is too slow for their time-outs.
     """
-    if "ray_session" in (ROOT / module).read_text():
-        return "one Ray"
-    return "Rays of their own" if module.startswith("tests/cluster/") or module in _OWN_RAYS else module
+    return "clusters" if nodeid.startswith(_CLUSTERS) else nodeid.partition("::")[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests with a Ray be the first: they are the longest of those that run in one process."""
-    items.sort(key=lambda item: _process_of(item.nodeid.partition("::")[0]).startswith("tests/"))
+    """Let the tests with a Ray be the first: they are most of what one process has to do."""
+    items.sort(key=lambda item: _process_of(item.nodeid) != "clusters")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -64,9 +54,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByModule(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _process_of(nodeid.partition("::")[0])
+            return _process_of(nodeid)
 
-    config.option.loadscopereorder = False  # into those with the most tests first
+    config.option.loadscopereorder = False  # which would begin with the modules of the most tests
     return ByModule(config, log)
 
 
