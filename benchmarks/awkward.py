@@ -70,6 +70,7 @@ def _spoken(path: Path, out: str, *, annotated: bool) -> str:
     run, part = Run(out, InProcessRunner()), "labelled" if annotated else "unlabelled"
     settings = CorpusSettings(labelled=str(path), unlabelled=str(path), test=str(path), min_duration=0.05)
     said = _said(lambda: prepare_corpora(run, settings))
+    part = part if _set(out, f"probed_{part}") else "labelled"  # which is read first, and may be empty
     taken = [f"{row['duration']:.3f}s {row['text'] or ''}".strip() for row in _rows(out, part)]
     speakers = sorted({row["speaker"] for row in _rows(out, part) if row["speaker"]})
     told = [f"speakers {', '.join(speakers)}"] if annotated and speakers else []
