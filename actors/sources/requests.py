@@ -82,11 +82,8 @@ def list_requests(url: str, corpus: str, *, part: str | None = None, rows: int =
     """
     if "*" not in url and not store.exists(url):
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
-    records = begun(_records(url, corpus, part))
-    first = next(records, None)
-    if first is None:
-        raise UserError(f"{url}: no requests found; {_EXPECTED}")
-    return in_tables(itertools.chain([first], records), LISTED, rows)
+    nothing = UserError(f"{url}: no requests found; {_EXPECTED}")
+    return in_tables(begun(_records(url, corpus, part), lambda: nothing), LISTED, rows)
 
 
 def _files(url: str) -> list[str]:

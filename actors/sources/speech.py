@@ -6,7 +6,6 @@ not grow with the corpus, except for the names of one folder, the members of one
 
 from __future__ import annotations
 
-import itertools
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,11 +85,8 @@ def list_sources(
     if chosen not in KINDS:
         raise UserError(f"{url}: unknown kind of corpus {chosen!r}; expected auto, {', '.join(KINDS)}")
     name = corpus or corpus_name(url)
-    pointers = begun(without_foreign(_LISTINGS[chosen](url, name, fields, say), url, elsewhere))
-    first = next(pointers, None)
-    if first is None:
-        raise _nothing(url)
-    return in_tables(itertools.chain([first], pointers), POINTERS, rows)
+    pointers = without_foreign(_LISTINGS[chosen](url, name, fields, say), url, elsewhere)
+    return in_tables(begun(pointers, lambda: _nothing(url)), POINTERS, rows)
 
 
 def _whole(url: str) -> str:
@@ -116,13 +112,14 @@ def _detect(url: str, fields: Mapping[str, str] | None) -> str:
     if "*" not in url:
         if is_data_folder(url):
             return "kaldi"
-        if not set(USUAL).intersection(list_names(url)) and cuts_in(url):
+        names = list_names(url)
+        if not set(USUAL).intersection(names) and cuts_in(url):
             return "lhotse"
         if manifests_in(url):
             return "manifest"
         if tables_in(url):
             return "table"
-        own = [name for name in list_names(url) if name in METADATA]
+        own = [name for name in names if name in METADATA]
         found = {METADATA[posixpath.basename(file)] for file in own or metadata_of_splits(url)}
         if found:
             return next(kind for kind in METADATA.values() if kind in found)

@@ -113,11 +113,8 @@ def list_texts(url: str, corpus: str, wanted: Wanted, *, rows: int = 2000) -> It
     if not files:
         raise UserError(f"{url}: no text found; {_EXPECTED[wanted.sides]}")
     base = base_of(files[0][0]) if _is_stem(url, wanted) else base_of(url)
-    records = begun(_records(files, url, base, corpus, wanted))
-    first = next(records, None)
-    if first is None:
-        raise UserError(f"{url}: holds no text; {_EXPECTED[wanted.sides]}")
-    return in_tables(itertools.chain([first], records), listed(wanted.sides), rows)
+    nothing = UserError(f"{url}: holds no text; {_EXPECTED[wanted.sides]}")
+    return in_tables(begun(_records(files, url, base, corpus, wanted), lambda: nothing), listed(wanted.sides), rows)
 
 
 def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:

@@ -96,11 +96,12 @@ def is_unlisted(record: Record) -> bool:
     return UNLISTED in (record.get("kind"), record.get("format"))
 
 
-def begun(records: Iterator[Record]) -> Iterator[Record]:
+def begun(records: Iterator[Record], nothing: Callable[[], UserError]) -> Iterator[Record]:
     """Return the records, of which the first is read at once.
 
     Raises:
         NothingListed: none of the files can be listed.
+        UserError: there is no record, nor a file that cannot be listed: what ``nothing`` returns.
     """
     held: list[Record] = []
     for record in records:
@@ -109,7 +110,7 @@ def begun(records: Iterator[Record]) -> Iterator[Record]:
             return itertools.chain(held, records)
     if held:
         raise NothingListed(held)
-    return iter(())
+    raise nothing()
 
 
 class NothingListed(UserError):

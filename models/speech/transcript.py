@@ -6,14 +6,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gristmill.models.languages import is_spaceless
 from gristmill.models.speech.units import Units
-from gristmill.shards.settings import Settings
+from gristmill.models.speech.vad import LengthSettings
 
 _WORD = re.compile(r"[^\s—–-]+[—–-]*|[—–-]+")  # parts of a compound are words
 _SENTENCE_END = re.compile(r"[.!?…。！？।؟][\"'”’»)\]]*$")
@@ -81,7 +80,7 @@ def _words(text: str) -> Iterator[tuple[int, int]]:
         yield start, found.end()
 
 
-class CutSettings(Settings):
+class CutSettings(LengthSettings):
     """How aligned text is cut into utterances."""
 
     pause: float = Field(0.3, ge=0)
@@ -92,12 +91,6 @@ class CutSettings(Settings):
     """Length of an utterance, s; a shorter one goes on with the next sentence."""
     most: float = Field(20.0, gt=1)
     """Length of an utterance, s; a longer one is parted at its longest pauses."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.least >= self.most:
-            raise ValueError(f"least={self.least:g} is not below most={self.most:g}; no utterance would be left")
-        return self
 
 
 def find_cuts(text: Transcript, begin: np.ndarray, end: np.ndarray, settings: CutSettings) -> list[tuple[int, int]]:

@@ -29,7 +29,22 @@ _NOTHING = 1e-10  # power, re full scale, below which a frame is silent
 _OVER, _SLOPE = 9.0, 1.5  # dB above the noise that are speech or not, alike; dB by which that gets surer by a factor e
 
 
-class UtteranceSettings(Settings):
+class LengthSettings(Settings):
+    """The lengths of utterances, s."""
+
+    least: float = Field(0.5, gt=0)
+    """The least."""
+    most: float = Field(20.0, gt=1)
+    """The most."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.least >= self.most:
+            raise ValueError(f"least={self.least:g} is not below most={self.most:g}; no utterance would be left")
+        return self
+
+
+class UtteranceSettings(LengthSettings):
     """How speech is cut into utterances."""
 
     threshold: float = Field(0.8, gt=0.15, lt=1)
@@ -43,12 +58,6 @@ class UtteranceSettings(Settings):
     """Length of an utterance with its padding, s; a longer one is parted at its quietest place."""
     padding: float = Field(0.1, ge=0, le=0.5)
     """Silence kept before and after an utterance, s, up to the middle of the pause."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.least >= self.most:
-            raise ValueError(f"least={self.least:g} is not below most={self.most:g}; no utterance would be left")
-        return self
 
 
 def find_utterances(probabilities: np.ndarray, settings: UtteranceSettings) -> list[tuple[int, int]]:
