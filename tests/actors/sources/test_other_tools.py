@@ -21,6 +21,7 @@ from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
 from gristmill.actors.speech.ingest import Probe, ProbeSettings
 from gristmill.shards.errors import UserError
+from tests.actors.sources.made import write
 
 PAIRS, TEXTS = Wanted(PAIR_SIDES, ("en", "hi"), (None, None)), Wanted(TEXT_SIDES, ("en",), (None,))
 
@@ -32,12 +33,6 @@ def _wav() -> bytes:
 
 
 WAV = _wav()
-
-
-def write(path: Path, data: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    return path
 
 
 def speech(url: Path) -> list[dict[str, Any]]:

@@ -21,19 +21,9 @@ from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
+from tests.actors.sources.made import tone, write
 
 RATE = 8000
-
-
-def tone(path: Path, seconds: float = 0.5) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.3 * np.sin(np.arange(round(seconds * RATE)) * 0.1), RATE)
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
 
 
 def rows(url: Path, **options: Any) -> list[dict[str, Any]]:

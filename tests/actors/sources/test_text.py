@@ -14,6 +14,7 @@ from gristmill.actors.sources.columns import Parquet
 from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
 from gristmill.shards.errors import UserError
+from tests.actors.sources.made import write
 
 TMX = """<?xml version="1.0" encoding="utf-16"?><!DOCTYPE tmx SYSTEM "tmx14.dtd"><tmx version="1.4"><header/><body>
 <tu><tuv xml:lang="en-US"><seg>Press <bpt i="1">&lt;b></bpt>OK<ept i="1">&lt;/b></ept> <hi>now</hi>!</seg></tuv>
@@ -73,12 +74,6 @@ def rows(url: object, wanted: Wanted) -> list[dict]:
 
 def sides(found: list[dict]) -> list[tuple]:
     return [(row["source"], row["target"]) for row in found]
-
-
-def write(path: Path, text: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
 
 
 def test_tables(tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,35 +15,20 @@ import pytest
 import soundfile
 
 from gristmill.actors.audio import audio_bytes, decode
-from gristmill.actors.sources.pointers import POINTERS, REASONS
+from gristmill.actors.sources.pointers import POINTERS
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
-from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.schema import SPEECH
 from gristmill.shards.step import Step
 from tests.actors.sources import encode as ffmpeg
+from tests.actors.sources.made import write_tar
+from tests.actors.speech.recordings import encoded, probe, reasons, speech
 
 FORMATS = [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
-
-
-def speech(seconds: float = 1.0, rate: int = 16000, channels: int = 1) -> np.ndarray:
-    noise = np.random.default_rng(1).normal(size=round(seconds * rate))
-    samples = 0.3 * np.sin(np.arange(len(noise)) * 2 * np.pi * 440 / rate) + 0.01 * noise
-    return np.repeat(samples[:, None], channels, axis=1).astype(np.float32)
-
-
-def encoded(kind: str = "FLAC", subtype: str | None = "PCM_16", rate: int = 16000, **options: object) -> bytes:
-    out = io.BytesIO()
-    soundfile.write(out, speech(rate=rate, **options), rate, format=kind, subtype=subtype)
-    return out.getvalue()
-
-
-def probe(url: object, **options: object) -> pa.Table:
-    return pa.concat_tables([Probe(ProbeSettings(**options))(table) for table in list_sources(str(url))])
 
 
 def ingest(url: object, **options: object) -> pa.Table:
@@ -53,14 +36,6 @@ def ingest(url: object, **options: object) -> pa.Table:
     assert probed["reject_reason"].null_count == len(probed), probed["reject_reason"].to_pylist()
     annotated = probed["text"].null_count < len(probed)
     return Load(LoadSettings(annotated=annotated, **options))(probed.drop_columns("reject_reason"))
-
-
-def reasons(table: pa.Table) -> dict[str, str | None]:
-    found = {
-        row["id"].rpartition("/")[2]: row["reject_reason"] for row in table.select(["id", "reject_reason"]).to_pylist()
-    }
-    assert set(found.values()) <= {None, *REASONS}
-    return found
 
 
 @pytest.mark.parametrize(("kind", "subtype"), FORMATS)
@@ -249,14 +224,6 @@ def test_segments_are_cut_from_their_recording(tmp_path: Path, kind: str) -> Non
     np.testing.assert_allclose(peaks, [0.4, 0.1, 0.3, 0.2], rtol=0.15)
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-
 def corpus_in_each_container(folder: Path) -> dict[str, Path]:
     audio = [encoded(kind, sub, seconds=1.0 + 0.1 * i) for i, (kind, sub) in enumerate(FORMATS)]
     texts = [f"text {i}" for i in range(len(audio))]
@@ -318,77 +285,6 @@ def test_bad_labels_reject_their_record_only(tmp_path: Path) -> None:
     table = pa.table({"audio": pa.array([None, encoded()], pa.binary()), "duration": [1.0, 9.0]})
     pq.write_table(table, tmp_path / "n.parquet")
     assert probe(tmp_path / "n.parquet")["reject_reason"].to_pylist() == ["empty", "wrongly declared: duration"]
-
-
-def test_storage_that_refuses_is_no_fault_of_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.flac").write_bytes(encoded())
-    listed = next(list_sources(str(tmp_path)))
-    memory = fsspec.filesystem("memory")
-    memory.pipe_file("/broken/a.flac", encoded())
-
-    class Lost(io.BytesIO):
-        reads = 0
-
-        def read(self, count: int | None = -1) -> bytes:
-            self.reads += 1
-            if self.reads > 1:
-                raise ConnectionResetError("the link went down")
-            return super().read(count)
-
-    monkeypatch.setattr(type(memory), "open", lambda *_, **__: Lost(encoded()))
-    place = listed.schema.get_field_index("url")
-    remote = listed.set_column(place, listed.schema.field(place), pa.array(["memory://broken/a.flac"]))
-    monkeypatch.setenv("GRISTMILL_STORAGE_SECONDS", "0.1")
-    with pytest.raises(UserError, match=r"the storage cannot be reached: .*the link went down"):
-        Probe(ProbeSettings())(remote)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError("denied")
-
-    monkeypatch.setattr(type(memory), "open", refuse)
-    with pytest.raises(UserError, match="access refused"):
-        Probe(ProbeSettings())(remote)
-    monkeypatch.setattr(type(memory), "cat_file", refuse)
-    with pytest.raises(UserError, match="access refused"):
-        Load(LoadSettings(annotated=False))(
-            Probe(ProbeSettings())(listed).set_column(place, "url", remote["url"]).drop_columns("reject_reason")
-        )
-    monkeypatch.undo()
-    memory.rm("/broken", recursive=True)
-
-
-def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Refuse local files of a name; permissions themselves would not stop a superuser."""
-
-    def guarded(path: str, *arguments: object, **options: object) -> object:
-        if str(path).endswith(name):
-            raise PermissionError(13, "Permission denied", path)
-        return open(path, *arguments, **options)
-
-    monkeypatch.setattr(fsspec.implementations.local, "open", guarded, raising=False)
-
-
-def test_a_local_file_without_permission_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for name in "abc":
-        (corpus / f"{name}.flac").write_bytes(encoded())
-        (corpus / f"{name}.txt").write_text(name)
-    probed = probe(corpus).drop_columns("reject_reason")
-    forbid(monkeypatch, "b.flac")
-    assert reasons(probe(corpus)) == {"a.flac": None, "b.flac": "unreadable", "c.flac": None}
-    assert reasons(Load(LoadSettings())(probed)) == {"a.flac": None, "b.flac": "unreadable", "c.flac": None}
-    forbid(monkeypatch, "c.txt")
-    assert reasons(probe(corpus)) == {"a.flac": None, "b.flac": None, "c.flac": "unreadable"}
-    members = {"a.flac": encoded()}
-    for name in ("1.tar", "2.tar"):
-        write_tar(tmp_path / name, members)
-    forbid(monkeypatch, "2.tar")
-    assert probe(f"{tmp_path}/*.tar")["reject_reason"].to_pylist() == [None, "unreadable"]
-    for name in ("1.parquet", "2.parquet"):
-        pq.write_table(pa.table({"audio": [encoded()]}), tmp_path / name)
-    forbid(monkeypatch, "1.parquet")
-    assert probe(f"{tmp_path}/*.parquet")["reject_reason"].to_pylist() == ["unreadable", None]
 
 
 def test_undecodable_audio_has_the_same_message_each_time() -> None:
