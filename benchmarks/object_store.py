@@ -60,13 +60,14 @@ def requests_of_steps(proxy: CountingProxy, url: str, runner: Runner) -> dict[st
 
 
 def main() -> None:
-    from tests.weed import Weed, free_ports
+    from tests.ports import free_ports
+    from tests.weed import GRPC, Weed
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--ray", action="store_true", help="on Ray, else in-process")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        server = Weed(Path(folder), free_ports(4))
+        server = Weed(Path(folder), free_ports(4, partner=GRPC))
         server.start()
         try:
             os.environ |= server.environment

@@ -38,7 +38,8 @@ import typer
 from gristmill.pipelines.command import interruption
 from gristmill.pipelines.command.cli import reports_errors
 from tests.fault.law_actors import corpus, law_step
-from tests.weed import Weed, free_ports
+from tests.ports import free_ports
+from tests.weed import GRPC, Weed
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = {"actor": 56, "worker": 12, "agent": 4, "raylet": 6, "driver": 6, "storage": 4, "gcs": 6, "head": 6}
@@ -114,7 +115,7 @@ class Soak:
         self.done: list[Kill] = []
         self.log = DriverLog()
         self.driver: subprocess.Popen[str] | None = None
-        self.storage = Weed(folder / "weed", free_ports(4))
+        self.storage = Weed(folder / "weed", free_ports(4, partner=GRPC))
         self.cluster: Any = None
 
     def start(self) -> None:

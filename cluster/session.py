@@ -102,8 +102,9 @@ def start(workers: int | None = None) -> int:
                     _join() if joins else _start_local(workers)
             except (ConnectionError, ray.exceptions.AuthenticationError) as error:
                 where = f"the Ray cluster at RAY_ADDRESS={address}" if joins else "a local Ray"
+                why = one_line(error.__cause__ or error)[:200]
                 raise UserError(
-                    f"{where} cannot be reached ({one_line(error)[:200]}); is it up, and is RAY_AUTH_TOKEN its token?"
+                    f"{where} cannot be reached ({why}); is it up, and is RAY_AUTH_TOKEN its token?"
                 ) from None
             except Exception as error:
                 if not joins:

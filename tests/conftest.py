@@ -23,7 +23,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *(part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != str(ROOT))]
 )
 
-from tests.weed import Weed, free_ports  # noqa: E402
+from tests.ports import free_ports  # noqa: E402
+from tests.weed import GRPC, Weed  # noqa: E402
 
 # A shell that starts the tests in the background has interrupts ignored, and so would be all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -73,7 +74,7 @@ def data_dir() -> Path:
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a real S3-compatible server for the whole session; its keys are in the environment meanwhile."""
     s3fs = pytest.importorskip("s3fs")
-    server = Weed(tmp_path_factory.mktemp("weed"), free_ports(4))
+    server = Weed(tmp_path_factory.mktemp("weed"), free_ports(4, partner=GRPC))
     server.start()
     try:
         server.wait("ready")

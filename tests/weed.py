@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,24 +15,7 @@ from pathlib import Path
 import pytest
 
 KEYS = {"accessKey": "access-key-of-the-tests", "secretKey": "secret-key-of-the-tests"}
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that are free, and whose partner 10,000 above is free too: SeaweedFS takes it for gRPC."""
-    ports: list[int] = []
-    while len(ports) < number:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1] % 10_000 + 20_000
-        try:
-            for taken in (port, port + 10_000):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", taken))
-        except OSError:
-            continue
-        if port not in ports:
-            ports.append(port)
-    return ports
+GRPC = 10_000  # it takes the port so many above each of its own, too
 
 
 def find_weed() -> str:

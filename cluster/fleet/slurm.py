@@ -18,8 +18,9 @@ for file in "$RAY_AUTH_TOKEN_PATH" ${AWS_SHARED_CREDENTIALS_FILE:+"$AWS_SHARED_C
 done
 cd "$CHECKOUT"
 
-# Ports of this job's own, since jobs of several users may share a machine. They repeat after 400 job ids.
-port=$((20000 + SLURM_JOB_ID % 400 * 50))
+# Ports of this job's own, since jobs of several users may share a machine. They repeat after 250 job ids,
+# and are below those that the system gives to connections.
+port=$((20000 + SLURM_JOB_ID % 250 * 50))
 dashboard=$((port + 1))
 scratch=/tmp/gristmill-$SLURM_JOB_ID
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -89,6 +90,7 @@ again=
 trap 'again=1; kill -TERM "$driver" 2>/dev/null || true' TERM
 "${command[@]}" &
 driver=$!
+[ -z "$again" ] || kill -TERM "$driver"  # the signal came before its number was known here
 # A wait that the signal interrupts ends with 143; the last one, after the driver's end, has the driver's own code.
 while kill -0 "$driver" 2>/dev/null; do wait "$driver" || true; done
 code=0

@@ -6,11 +6,9 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "canary" + "0123456789abcdef" * 4
@@ -38,10 +38,15 @@ class Head:
 
     def nodes(self) -> int:
         """Return how many nodes are up."""
-        asked = urllib.request.Request(f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {TOKEN}"})
-        with urllib.request.urlopen(asked, timeout=10) as answer:
-            found = json.load(answer)["data"]["result"]["result"]
-        return sum(node["state"] == "ALIVE" for node in found)
+        return nodes(self.dashboard, TOKEN)
+
+
+def nodes(dashboard: str, token: str) -> int:
+    """Return how many nodes are up, of the cluster of a dashboard."""
+    asked = urllib.request.Request(f"{dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        found = json.load(answer)["data"]["result"]["result"]
+    return sum(node["state"] == "ALIVE" for node in found)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -49,13 +54,6 @@ def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     return kept | given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
-
-
-def free_ports(number: int) -> list[int]:
-    """Return free ports, looked for all at once so that they differ."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @contextlib.contextmanager
@@ -101,18 +99,15 @@ def end(process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
 
 
 def _wait(head: Head) -> None:
-    for _ in range(240):
+    """Wait until its node is up: the dashboard answers before, and who joins then waits for the node for a minute."""
+    for _ in range(600):
         if head.process.poll() is not None:
             pytest.fail(f"the head ended: {(head.folder / 'head.log').read_text()[-2000:]}")
-        try:
-            urllib.request.urlopen(f"{head.dashboard}/api/version", timeout=2)
-        except urllib.error.HTTPError as error:
-            if error.code == 401:
+        with contextlib.suppress(OSError):
+            if head.nodes():
                 return
-            raise
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail("the head's dashboard does not answer")
+        time.sleep(0.5)
+    pytest.fail("the head's node does not come up")
 
 
 def listening(head: Head) -> set[tuple[str, str]]:

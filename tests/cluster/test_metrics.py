@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gristmill.cluster import metrics, panels
 from gristmill.shards.stage import Resources
-from tests.cluster.heads import end, free_ports
+from tests.cluster.heads import end
 from tests.cluster.watched import Watched, answers, wait
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.timeout(900)  # the cluster is started within the first test
 BOARDS = panels.boards()

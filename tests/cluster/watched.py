@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.heads import end, free_ports
+from tests.cluster.heads import end, nodes
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +69,7 @@ def watched() -> Iterator[Watched]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         stack.callback(end, head, 0)  # at once: nothing of it is kept
-        wait(lambda: answers(f"{made.dashboard}/api/version", token), 300, folder / "log", head)
+        wait(lambda: up(made), 300, folder / "log", head)
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.watched_driver", str(made.out)],
             env=environment | {"RAY_ADDRESS": address},
@@ -81,6 +82,14 @@ def watched() -> Iterator[Watched]:
         stack.callback(end, driver, 0)
         wait((made.out / "through").exists, 500, folder / "log", driver)
         yield made
+
+
+def up(made: Watched) -> bool:
+    """Return whether its node is up."""
+    try:
+        return nodes(made.dashboard, made.token) == 1
+    except OSError:
+        return False
 
 
 def answers(url: str, token: str = "") -> bytes | None:

@@ -23,7 +23,8 @@ from gristmill.shards.receipt import Receipt
 from gristmill.shards.walking import walk
 from tests.fault.law_actors import corpus, law_step
 from tests.fault.proxy import FAULTS, FaultyProxy
-from tests.weed import Weed, free_ports
+from tests.ports import free_ports
+from tests.weed import GRPC, Weed
 
 SHARDS = 8
 
@@ -234,7 +235,7 @@ def test_an_upload_that_breaks_off_leaves_no_file(
 def test_a_storage_server_is_killed_and_started_again(
     tmp_path: Path, endpoint: Callable[[str], None], undisturbed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Weed(tmp_path / "weed", free_ports(4))
+    server = Weed(tmp_path / "weed", free_ports(4, partner=GRPC))
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     endpoint(server.endpoint)
