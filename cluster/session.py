@@ -24,6 +24,7 @@ from gristmill.cluster import janitor
 from gristmill.cluster.guard import Guard, check_start
 from gristmill.cluster.joining import answering, check_address
 from gristmill.cluster.packing import packed_modules
+from gristmill.cluster.patience import agents_have_ports, too_slow
 from gristmill.shards import owner
 from gristmill.shards.errors import GristmillError, UserError, one_line
 from gristmill.shards.names import own_modules
@@ -59,6 +60,7 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 DASHBOARD, ADDRESS = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
 DASHBOARD_PORTS = range(8265, 8315)
 SPILL = "GRISTMILL_SPILL"  # environment variable with the folder for objects spilled from the object store
+TRIES = 3  # of starting a local Ray
 OBJECT_STORE_LEAST = 256 << 20
 OBJECT_STORE_MOST = 8 << 30
 
@@ -109,7 +111,7 @@ def start(workers: int | None = None) -> int:
             except Exception as error:
                 if not joins:
                     check_start()
-                if "timed out during startup" not in str(error):  # has no class of its own
+                if not too_slow(error):
                     raise
                 raise GristmillError(
                     "a local Ray did not start in time, which happens on a very busy machine; the same "
@@ -197,22 +199,33 @@ def _start_local(workers: int | None) -> None:
     janitor.clean(temp)
     # Ray reads the variable when it is loaded, which may have happened already.
     ray_constants.ENABLE_RAY_CLUSTER = os.environ[next(iter(LOOPBACK))] == "1"
-    for tries_left in (1, 0):
+    for tries_left in reversed(range(TRIES)):
         port = _dashboard_port()
         spill = spill_folder()
         claim = janitor.claim(temp)
-        with _environment({DASHBOARD: f"http://127.0.0.1:{port}", janitor.MARK: claim.driver}):
-            started: Any = ray.init(
-                address="local",
-                num_cpus=workers,
-                include_dashboard=None,
-                dashboard_host="127.0.0.1",
-                dashboard_port=port,
-                object_store_memory=_object_store(),
-                object_spilling_directory=spill,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+        try:
+            with (
+                _environment({DASHBOARD: f"http://127.0.0.1:{port}", janitor.MARK: claim.driver}),
+                agents_have_ports() as agents,
+            ):
+                started: Any = ray.init(
+                    address="local",
+                    num_cpus=workers,
+                    include_dashboard=None,
+                    dashboard_host="127.0.0.1",
+                    dashboard_port=port,
+                    object_store_memory=_object_store(),
+                    object_spilling_directory=spill,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    **agents,
+                )
+        except Exception as error:
+            if not tries_left or not too_slow(error):
+                raise
+            kill()  # what has started, late
+            ray.shutdown()
+            continue
         spilled = [] if spill is None else [os.path.join(spill, janitor.SPILLED + started.address_info["node_id"])]
         claim.began([started.address_info["session_dir"], *spilled])
         if started.dashboard_url or not tries_left:

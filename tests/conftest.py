@@ -13,7 +13,6 @@ import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # several start at once
 
 ROOT = Path(__file__).resolve().parent.parent
 # Stages of tests are imported by name: here, by processes that tests start, and by Ray's workers, which get this path.

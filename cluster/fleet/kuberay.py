@@ -7,11 +7,21 @@ from typing import Any
 
 import yaml
 
-from gristmill.cluster.fleet.settings import CHECKOUT, ENVIRONMENT, RAY_VERSION, SECRET_KEY, Fleet, Group, Machine
+from gristmill.cluster.fleet.settings import (
+    AGENT_PORTS,
+    CHECKOUT,
+    ENVIRONMENT,
+    RAY_VERSION,
+    SECRET_KEY,
+    Fleet,
+    Group,
+    Machine,
+)
 
 Manifest = dict[str, Any]
 
-_AGENT, _DASHBOARD = 52365, 8265
+_AGENT, _METRICS = int(AGENT_PORTS["dashboard-agent-listen-port"]), int(AGENT_PORTS["metrics-export-port"])
+_DASHBOARD = 8265
 _USER = 1000  # of cluster/Containerfile
 
 
@@ -67,7 +77,12 @@ def cluster_spec(fleet: Fleet) -> Manifest:
         "headGroupSpec": {
             "serviceType": "ClusterIP",  # reachable only inside the cluster; from outside by `kubectl port-forward`
             "enableIngress": False,
-            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0", "disable-usage-stats": "true"},
+            "rayStartParams": {
+                "num-cpus": "0",
+                "dashboard-host": "0.0.0.0",
+                "disable-usage-stats": "true",
+                **AGENT_PORTS,
+            },
             "template": _pod(fleet, "head", fleet.head),
         },
         "workerGroupSpecs": [_workers(fleet, name, group) for name, group in fleet.groups().items()],
@@ -99,7 +114,7 @@ def _workers(fleet: Fleet, name: str, group: Group) -> Manifest:
         "replicas": group.min,
         "minReplicas": group.min,
         "maxReplicas": group.max,
-        "rayStartParams": {"disable-usage-stats": "true"},
+        "rayStartParams": {"disable-usage-stats": "true", **AGENT_PORTS},
         "template": _pod(fleet, name, group),
     }
 
@@ -167,10 +182,10 @@ def _container(fleet: Fleet, name: str, machine: Machine) -> Manifest:
             {"name": "gcs-server", "containerPort": 6379},
             {"name": "dashboard", "containerPort": _DASHBOARD},
             {"name": "client", "containerPort": 10001},
-            {"name": "metrics", "containerPort": 8080},
+            {"name": "metrics", "containerPort": _METRICS},
         ]
     else:
-        container["ports"] = [{"name": "metrics", "containerPort": 8080}]
+        container["ports"] = [{"name": "metrics", "containerPort": _METRICS}]
     if name == "spot":
         container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", _drain(fleet)]}}}
     return container

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gristmill.cluster.patience import AGENTS
 from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,11 +60,12 @@ def environment(**more: str) -> dict[str, str]:
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[Head]:
     """Start a head and end it, and it alone, with all its processes."""
-    gcs, dashboard, client, agent, metrics = free_ports(5)
+    gcs, dashboard, client, *agents = free_ports(3 + len(AGENTS))
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=2"]
-    command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", "--num-gpus=0"]
-    command += [f"--metrics-export-port={metrics}", f"--temp-dir={folder}", "--object-store-memory=100000000"]
+    command += [f"--ray-client-server-port={client}", "--num-gpus=0"]
+    command += [f"--temp-dir={folder}", "--object-store-memory=100000000"]
+    command += [f"{option}={port}" for option, port in zip(AGENTS, agents, strict=True)]
     if not Path(command[0]).exists():
         pytest.skip("Ray's command is not installed")
     surroundings = environment(

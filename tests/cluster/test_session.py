@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gristmill.cluster import session
+from gristmill.cluster.patience import AGENTS, agents_have_ports
 from gristmill.shards.errors import UserError
 
 
@@ -42,6 +43,7 @@ from ray._raylet import AuthenticationMode, get_authentication_mode
 before = get_authentication_mode()
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
 from gristmill.cluster import session
+from gristmill.cluster.patience import AGENTS, agents_have_ports
 session.start(1)
 print(before == AuthenticationMode.TOKEN, get_authentication_mode() == AuthenticationMode.TOKEN)
 """  # which ends without leaving Ray: its guard must not take that for the loss of Ray
@@ -59,6 +61,7 @@ def test_a_local_ray_is_its_own_and_listens_on_loopback_only(tmp_path: Path) -> 
 import json, os, psutil, sys, threading
 from pathlib import Path
 from gristmill.cluster import session
+from gristmill.cluster.patience import AGENTS, agents_have_ports
 from gristmill.cluster.ray_runner import RayRunner
 from tests.fault.train_loops import walking
 session.start(1)
@@ -104,6 +107,47 @@ session.stop()
     assert {ip.removeprefix("::ffff:") for ip in found} == {"127.0.0.1"}
     assert str(tmp_path / "spill") in raylet
     assert kept == ["http://127.0.0.1:2", None], "the environment of this process was changed"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_ray_that_does_not_start_in_time_is_started_again() -> None:
+    code = """
+import threading, time
+import psutil, ray
+from gristmill.cluster import session
+from gristmill.cluster.patience import AGENTS, agents_have_ports
+stopped = []
+def stop():
+    while not stopped:
+        for child in psutil.Process().children(recursive=True):
+            if child.name() == "raylet":
+                child.suspend()
+                stopped.append(child.pid)
+        time.sleep(0.01)
+threading.Thread(target=stop, daemon=True).start()
+session.start(1)
+assert ray.get(ray.remote(lambda: 7).remote()) == 7
+assert not psutil.pid_exists(stopped[0]), "the first raylet is left"
+session.stop()
+"""
+    folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder)}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=350)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_agents_of_a_local_ray_have_ports() -> None:
+    parameter = pytest.importorskip("ray._private.parameter")
+    before = parameter.RayParams
+    with agents_have_ports() as given:
+        made = parameter.RayParams(metrics_export_port=given["_metrics_export_port"])
+        assert len({getattr(made, name) for name in AGENTS.values()} - {None, 0}) == 4
+    assert parameter.RayParams is before
 
 
 def test_the_dashboard_takes_the_next_port_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

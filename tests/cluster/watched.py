@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.cluster.patience import AGENTS
 from tests.cluster.heads import end, nodes
 from tests.ports import free_ports
 
@@ -43,7 +44,8 @@ def watched() -> Iterator[Watched]:
     if ray is None:
         pytest.skip("Ray is not installed")
     folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
-    gcs, board, metrics, agent, grpc, scaler, server, client = free_ports(8)
+    gcs, board, scaler, server, client, *free = free_ports(5 + len(AGENTS))
+    agents = dict(zip(AGENTS, free, strict=True))
     token = secrets.token_hex(16)
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -58,12 +60,12 @@ def watched() -> Iterator[Watched]:
     }
     environment.pop("RAY_ADDRESS", None)
     command = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}"]
-    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={board}", f"--metrics-export-port={metrics}"]
-    command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
+    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={board}"]
+    command += [f"{option}={port}" for option, port in agents.items()]
     command += [f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--num-cpus=4", "--num-gpus=1"]
     command += ["--object-store-memory=100000000", "--disable-usage-stats"]
     address = f"127.0.0.1:{gcs}"
-    pages, series = f"http://127.0.0.1:{board}", f"http://127.0.0.1:{metrics}"
+    pages, series = f"http://127.0.0.1:{board}", f"http://127.0.0.1:{agents['--metrics-export-port']}"
     made = Watched(folder, address, pages, series, token, folder / "watched")
     with (folder / "log").open("wb") as log, contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
