@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import re
 import socket
 import threading
@@ -10,9 +11,10 @@ import time
 from collections.abc import Iterator
 
 from gristmill.cluster.guard import leave_now
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import UserError, one_line
 
 ANSWER_WITHIN = 10.0  # seconds, before and while Ray joins
+_SILENCE = "it accepts connections and is silent"
 LOOK_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
 CODE = 2  # the exit code of a mistake of the user's: most often the address
@@ -43,13 +45,16 @@ def answering(address: str) -> Iterator[None]:
     process is ended if the GCS is silent for too long.
 
     Raises:
-        ConnectionError: nothing answers there.
+        ConnectionError: nothing answers there, or what answers is no GCS.
+        AuthenticationError: of Ray: the GCS knows another token.
     """
     place = _place(address)
     if place is None:
         yield
         return
     _wait(place)
+    if not address.startswith("ray://"):
+        _greet(f"{place[0]}:{place[1]}")
     joined = threading.Event()
     watch = threading.Thread(target=_watch, args=(address, place, joined), name="joining", daemon=True)
     watch.start()
@@ -84,6 +89,41 @@ def _wait(place: tuple[str, int]) -> None:
         if time.monotonic() - begun > ANSWER_WITHIN:
             raise ConnectionError(f"nothing answers at {place[0]}:{place[1]}, {ANSWER_WITHIN:g} s long")
         time.sleep(LOOK_SECONDS)
+
+
+def _greet(place: str) -> None:
+    """Wait until a GCS answers: connections are accepted by proxies and by a GCS that hangs, too.
+
+    Ray itself would ask them twenty times, for up to 40 s each.
+    """
+    from ray.exceptions import RpcError
+
+    end, why = time.monotonic() + ANSWER_WITHIN, _SILENCE
+    while (left := end - time.monotonic()) > 0:
+        answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        threading.Thread(target=_ask, args=(place, answer), name="greeting", daemon=True).start()
+        try:
+            error = answer.get(timeout=left)
+        except queue.Empty:
+            break
+        if error is None:
+            return
+        if not isinstance(error, RpcError):
+            raise error
+        why = one_line(error)
+        time.sleep(LOOK_SECONDS)
+    raise ConnectionError(f"what is at {place} does not answer as a Ray cluster does, {ANSWER_WITHIN:g} s long: {why}")
+
+
+def _ask(place: str, answer: queue.SimpleQueue[Exception | None]) -> None:
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # missing in its stub
+
+    try:
+        GcsClient(address=place)
+    except Exception as error:
+        answer.put(error)
+    else:
+        answer.put(None)
 
 
 def _watch(address: str, place: tuple[str, int], joined: threading.Event) -> None:

@@ -24,7 +24,6 @@ from gristmill.cluster import janitor
 from gristmill.cluster.guard import Guard, check_start
 from gristmill.cluster.joining import answering, check_address
 from gristmill.cluster.packing import packed_modules
-from gristmill.cluster.patience import agents_have_ports, too_slow
 from gristmill.shards import owner
 from gristmill.shards.errors import GristmillError, UserError, one_line
 from gristmill.shards.names import own_modules
@@ -104,14 +103,14 @@ def start(workers: int | None = None) -> int:
                     _join() if joins else _start_local(workers)
             except (ConnectionError, ray.exceptions.AuthenticationError) as error:
                 where = f"the Ray cluster at RAY_ADDRESS={address}" if joins else "a local Ray"
-                why = one_line(error.__cause__ or error)[:200]
+                why = one_line(error.__cause__ or error).partition(" Last connection error: Traceback")[0][:200]
                 raise UserError(
                     f"{where} cannot be reached ({why}); is it up, and is RAY_AUTH_TOKEN its token?"
                 ) from None
             except Exception as error:
                 if not joins:
                     check_start()
-                if not too_slow(error):
+                if not _too_slow(error):
                     raise
                 raise GristmillError(
                     "a local Ray did not start in time, which happens on a very busy machine; the same "
@@ -204,10 +203,7 @@ def _start_local(workers: int | None) -> None:
         spill = spill_folder()
         claim = janitor.claim(temp)
         try:
-            with (
-                _environment({DASHBOARD: f"http://127.0.0.1:{port}", janitor.MARK: claim.driver}),
-                agents_have_ports() as agents,
-            ):
+            with _environment({DASHBOARD: f"http://127.0.0.1:{port}", janitor.MARK: claim.driver}):
                 started: Any = ray.init(
                     address="local",
                     num_cpus=workers,
@@ -218,10 +214,9 @@ def _start_local(workers: int | None) -> None:
                     object_spilling_directory=spill,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
-                    **agents,
                 )
         except Exception as error:
-            if not tries_left or not too_slow(error):
+            if not tries_left or not _too_slow(error):
                 raise
             kill()  # what has started, late
             ray.shutdown()
@@ -231,6 +226,15 @@ def _start_local(workers: int | None) -> None:
         if started.dashboard_url or not tries_left:
             return
         ray.shutdown()  # another process may have taken the port; everything else works without a dashboard
+
+
+def _too_slow(error: BaseException) -> bool:
+    """Return whether Ray gave up waiting for its own processes.
+
+    A raylet aborts when its agent, a Python process, takes over 15 s to start (ray-project/ray#65983), as on a busy
+    machine or from a slow disk.
+    """
+    return "timed out during startup" in str(error)  # has no class of its own
 
 
 def _dashboard_port() -> int:

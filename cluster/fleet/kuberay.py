@@ -7,21 +7,11 @@ from typing import Any
 
 import yaml
 
-from gristmill.cluster.fleet.settings import (
-    AGENT_PORTS,
-    CHECKOUT,
-    ENVIRONMENT,
-    RAY_VERSION,
-    SECRET_KEY,
-    Fleet,
-    Group,
-    Machine,
-)
+from gristmill.cluster.fleet.settings import CHECKOUT, ENVIRONMENT, RAY_VERSION, SECRET_KEY, Fleet, Group, Machine
 
 Manifest = dict[str, Any]
 
-_AGENT, _METRICS = int(AGENT_PORTS["dashboard-agent-listen-port"]), int(AGENT_PORTS["metrics-export-port"])
-_DASHBOARD = 8265
+_AGENT, _DASHBOARD = 52365, 8265
 _USER = 1000  # of cluster/Containerfile
 
 
@@ -77,12 +67,7 @@ def cluster_spec(fleet: Fleet) -> Manifest:
         "headGroupSpec": {
             "serviceType": "ClusterIP",  # reachable only inside the cluster; from outside by `kubectl port-forward`
             "enableIngress": False,
-            "rayStartParams": {
-                "num-cpus": "0",
-                "dashboard-host": "0.0.0.0",
-                "disable-usage-stats": "true",
-                **AGENT_PORTS,
-            },
+            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0", "disable-usage-stats": "true"},
             "template": _pod(fleet, "head", fleet.head),
         },
         "workerGroupSpecs": [_workers(fleet, name, group) for name, group in fleet.groups().items()],
@@ -114,7 +99,7 @@ def _workers(fleet: Fleet, name: str, group: Group) -> Manifest:
         "replicas": group.min,
         "minReplicas": group.min,
         "maxReplicas": group.max,
-        "rayStartParams": {"disable-usage-stats": "true", **AGENT_PORTS},
+        "rayStartParams": {"disable-usage-stats": "true"},
         "template": _pod(fleet, name, group),
     }
 
@@ -182,10 +167,10 @@ def _container(fleet: Fleet, name: str, machine: Machine) -> Manifest:
             {"name": "gcs-server", "containerPort": 6379},
             {"name": "dashboard", "containerPort": _DASHBOARD},
             {"name": "client", "containerPort": 10001},
-            {"name": "metrics", "containerPort": _METRICS},
+            {"name": "metrics", "containerPort": 8080},
         ]
     else:
-        container["ports"] = [{"name": "metrics", "containerPort": _METRICS}]
+        container["ports"] = [{"name": "metrics", "containerPort": 8080}]
     if name == "spot":
         container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", _drain(fleet)]}}}
     return container

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from gristmill.cluster.fleet.settings import AGENT_PORTS, ENVIRONMENT, Aws, Fleet, Gcp, GcpMachine, quantity
+from gristmill.cluster.fleet.settings import ENVIRONMENT, Aws, Fleet, Gcp, GcpMachine, quantity
 from gristmill.shards.errors import UserError
 
 Manifest = dict[str, Any]
 
 _TOKEN = "~/.ray/auth_token"  # in the container: Ray's default
 _HEAD = "head"
-_PORTS = " ".join(f"--{option}={port}" for option, port in AGENT_PORTS.items())
 
 
 def ray_up(fleet: Fleet) -> Manifest:
@@ -58,11 +57,11 @@ def ray_up(fleet: Fleet) -> Manifest:
         "head_start_ray_commands": [
             "ray stop",
             "ulimit -n 65536; ray start --head --port=6379 --num-cpus=0 --dashboard-host=127.0.0.1 "
-            f"--autoscaling-config=~/ray_bootstrap_config.yaml --disable-usage-stats {_PORTS}",
+            "--autoscaling-config=~/ray_bootstrap_config.yaml --disable-usage-stats",
         ],
         "worker_start_ray_commands": [
             "ray stop",
-            f"ulimit -n 65536; ray start --address=$RAY_HEAD_IP:6379 --disable-usage-stats {_PORTS}",
+            "ulimit -n 65536; ray start --address=$RAY_HEAD_IP:6379 --disable-usage-stats",
         ],
     }
 

@@ -21,14 +21,6 @@ ENVIRONMENT = {
     **WORKER,
     **HEALTH,
 }
-# Of the agents of machines that have one Ray: a raylet aborts when an agent that was given none takes longer than 15 s
-# to choose one (ray-project/ray#65983), as where Python is loaded from a slow disk.
-AGENT_PORTS = {
-    "dashboard-agent-listen-port": "52365",
-    "dashboard-agent-grpc-port": "52366",
-    "runtime-env-agent-port": "52367",
-    "metrics-export-port": "8080",
-}
 
 
 class _Settings(BaseModel):

@@ -35,30 +35,24 @@ own_address() {  # the first address that other machines can reach
   echo 127.0.0.1
 }
 
-agents() {  # theirs are given: a raylet aborts when an agent takes 15 s to choose one, as from a busy disk
-  ports=("--dashboard-agent-listen-port=$1" "--dashboard-agent-grpc-port=$(($1 + 1))"
-    "--metrics-export-port=$(($1 + 2))" "--runtime-env-agent-port=$(($1 + 3))")
-}
-
 lead() {  # only its own processes end with it: `ray stop` would end those of other jobs too
-  agents "$((port + 4))"
   ray start --head --block --disable-usage-stats --temp-dir="$scratch" \
     --node-ip-address="$head_address" --port="$port" --num-cpus="$HEAD_CPUS" --num-gpus="$GPUS" \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard" \
-    --ray-client-server-port="$((port + 3))" "${ports[@]}" &
+    --dashboard-agent-listen-port="$((port + 2))" --ray-client-server-port="$((port + 3))" &
   child=$!
   trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; exit 0' TERM INT
   wait "$child"
 }
 
 worker() {
-  agents "$((port + 8 + SLURM_PROCID % 10 * 4))"
   exec python -m gristmill.cluster.supervisor "$RAY_ADDRESS" \
-    --temp-dir="$scratch" --num-cpus="$CPUS" --num-gpus="$GPUS" "${ports[@]}"
+  --temp-dir="$scratch" --num-cpus="$CPUS" --num-gpus="$GPUS" \
+    --dashboard-agent-listen-port="$((port + 4 + SLURM_PROCID))"
 }
 
 export port dashboard scratch
-export -f own_address agents lead worker
+export -f own_address lead worker
 first=${nodes[0]}
 head_address=$(step --nodes=1 --ntasks=1 --nodelist="$first" bash -c own_address)
 export head_address RAY_ADDRESS=$head_address:$port

@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from gristmill.cluster.patience import AGENTS
 from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,12 +59,11 @@ def environment(**more: str) -> dict[str, str]:
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[Head]:
     """Start a head and end it, and it alone, with all its processes."""
-    gcs, dashboard, client, *agents = free_ports(3 + len(AGENTS))
+    gcs, dashboard, client, agent, metrics = free_ports(5)
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=2"]
-    command += [f"--ray-client-server-port={client}", "--num-gpus=0"]
-    command += [f"--temp-dir={folder}", "--object-store-memory=100000000"]
-    command += [f"{option}={port}" for option, port in zip(AGENTS, agents, strict=True)]
+    command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", "--num-gpus=0"]
+    command += [f"--metrics-export-port={metrics}", f"--temp-dir={folder}", "--object-store-memory=100000000"]
     if not Path(command[0]).exists():
         pytest.skip("Ray's command is not installed")
     surroundings = environment(
@@ -74,16 +72,39 @@ def started(folder: Path) -> Iterator[Head]:
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     )
     del surroundings["PYTHONPATH"]  # a job has the code that was uploaded with it
-    with (folder / "head.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=surroundings, stdout=log, stderr=log, cwd=folder, start_new_session=True
-        )
-    head = Head(process, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", folder)
+    url = f"http://127.0.0.1:{dashboard}"
+    process = start(command, surroundings, folder / "head.log", url, TOKEN)
     try:
-        _wait(head)
-        yield head
+        yield Head(process, f"127.0.0.1:{gcs}", url, folder)
     finally:
         end(process)
+
+
+def start(
+    command: Sequence[str], surroundings: Mapping[str, str], log: Path, dashboard: str, token: str
+) -> subprocess.Popen[bytes]:
+    """Start a head by a command and return it once its node is up; the caller ends it.
+
+    Its dashboard answers before, and who joins then waits for the node for a minute. Ray gives up if its processes
+    start too slowly, as on a busy machine; then it is started again.
+    """
+    for _ in range(4):
+        with log.open("wb") as written:
+            head = subprocess.Popen(
+                command, env=surroundings, stdout=written, stderr=written, cwd=log.parent, start_new_session=True
+            )
+        try:
+            while head.poll() is None:
+                with contextlib.suppress(OSError):
+                    if nodes(dashboard, token):
+                        return head
+                time.sleep(0.5)
+        except BaseException:
+            end(head, 0)
+            raise
+        if "timed out during startup" not in log.read_text(errors="replace"):
+            break
+    pytest.fail(f"the head ended: {log.read_text(errors='replace')[-2000:]}")
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
@@ -98,18 +119,6 @@ def end(process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
     process.wait(10)
-
-
-def _wait(head: Head) -> None:
-    """Wait until its node is up: the dashboard answers before, and who joins then waits for the node for a minute."""
-    for _ in range(600):
-        if head.process.poll() is not None:
-            pytest.fail(f"the head ended: {(head.folder / 'head.log').read_text()[-2000:]}")
-        with contextlib.suppress(OSError):
-            if head.nodes():
-                return
-        time.sleep(0.5)
-    pytest.fail("the head's node does not come up")
 
 
 def listening(head: Head) -> set[tuple[str, str]]:

@@ -13,12 +13,15 @@ from gristmill.cluster import joining, session
 from gristmill.shards.errors import UserError
 
 
-def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_where_no_ray_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "ANSWER_WITHIN", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        with joining.answering(address):
+        with joining.answering(f"ray://{address}"):
             pass
+        silent = pytest.raises(ConnectionError, match=f"{address} does not answer as a Ray .* is silent")
+        with silent, joining.answering(address):
+            raise AssertionError("it was joined")
     with pytest.raises(ConnectionError, match=f"nothing answers at {address}"), joining.answering(address):
         raise AssertionError("it was joined")
 
@@ -48,7 +51,7 @@ with joining.answering(sys.argv[1]):
     time.sleep(100)
 """
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+        address = f"ray://127.0.0.1:{server.getsockname()[1]}"
         command = [sys.executable, "-c", code, address]
         driver = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert driver.stdout is not None

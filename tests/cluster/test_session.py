@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from gristmill.cluster import session
-from gristmill.cluster.patience import AGENTS, agents_have_ports
 from gristmill.shards.errors import UserError
 
 
@@ -43,7 +42,6 @@ from ray._raylet import AuthenticationMode, get_authentication_mode
 before = get_authentication_mode()
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
 from gristmill.cluster import session
-from gristmill.cluster.patience import AGENTS, agents_have_ports
 session.start(1)
 print(before == AuthenticationMode.TOKEN, get_authentication_mode() == AuthenticationMode.TOKEN)
 """  # which ends without leaving Ray: its guard must not take that for the loss of Ray
@@ -61,7 +59,6 @@ def test_a_local_ray_is_its_own_and_listens_on_loopback_only(tmp_path: Path) -> 
 import json, os, psutil, sys, threading
 from pathlib import Path
 from gristmill.cluster import session
-from gristmill.cluster.patience import AGENTS, agents_have_ports
 from gristmill.cluster.ray_runner import RayRunner
 from tests.fault.train_loops import walking
 session.start(1)
@@ -116,7 +113,6 @@ def test_a_ray_that_does_not_start_in_time_is_started_again() -> None:
 import threading, time
 import psutil, ray
 from gristmill.cluster import session
-from gristmill.cluster.patience import AGENTS, agents_have_ports
 stopped = []
 def stop():
     while not stopped:
@@ -139,15 +135,6 @@ session.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_agents_of_a_local_ray_have_ports() -> None:
-    parameter = pytest.importorskip("ray._private.parameter")
-    before = parameter.RayParams
-    with agents_have_ports() as given:
-        made = parameter.RayParams(metrics_export_port=given["_metrics_export_port"])
-        assert len({getattr(made, name) for name in AGENTS.values()} - {None, 0}) == 4
-    assert parameter.RayParams is before
 
 
 def test_the_dashboard_takes_the_next_port_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

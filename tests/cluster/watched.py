@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.cluster.patience import AGENTS
-from tests.cluster.heads import end, nodes
+from tests.cluster import heads
 from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +43,7 @@ def watched() -> Iterator[Watched]:
     if ray is None:
         pytest.skip("Ray is not installed")
     folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
-    gcs, board, scaler, server, client, *free = free_ports(5 + len(AGENTS))
-    agents = dict(zip(AGENTS, free, strict=True))
+    gcs, board, metrics, agent, grpc, scaler, server, client = free_ports(8)
     token = secrets.token_hex(16)
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
@@ -60,18 +58,17 @@ def watched() -> Iterator[Watched]:
     }
     environment.pop("RAY_ADDRESS", None)
     command = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}"]
-    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={board}"]
-    command += [f"{option}={port}" for option, port in agents.items()]
+    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={board}", f"--metrics-export-port={metrics}"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
     command += [f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--num-cpus=4", "--num-gpus=1"]
     command += ["--object-store-memory=100000000", "--disable-usage-stats"]
     address = f"127.0.0.1:{gcs}"
-    pages, series = f"http://127.0.0.1:{board}", f"http://127.0.0.1:{agents['--metrics-export-port']}"
+    pages, series = f"http://127.0.0.1:{board}", f"http://127.0.0.1:{metrics}"
     made = Watched(folder, address, pages, series, token, folder / "watched")
     with (folder / "log").open("wb") as log, contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        stack.callback(end, head, 0)  # at once: nothing of it is kept
-        wait(lambda: up(made), 300, folder / "log", head)
+        head = heads.start(command, environment, folder / "head.log", pages, token)
+        stack.callback(heads.end, head, 0)  # at once: nothing of it is kept
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.watched_driver", str(made.out)],
             env=environment | {"RAY_ADDRESS": address},
@@ -81,17 +78,9 @@ def watched() -> Iterator[Watched]:
             cwd=ROOT,
             start_new_session=True,
         )
-        stack.callback(end, driver, 0)
+        stack.callback(heads.end, driver, 0)
         wait((made.out / "through").exists, 500, folder / "log", driver)
         yield made
-
-
-def up(made: Watched) -> bool:
-    """Return whether its node is up."""
-    try:
-        return nodes(made.dashboard, made.token) == 1
-    except OSError:
-        return False
 
 
 def answers(url: str, token: str = "") -> bytes | None:

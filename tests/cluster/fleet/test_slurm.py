@@ -44,7 +44,7 @@ def until(right):
 first = until(lambda nodes: len(nodes) == 2)
 print("cpus:", sorted(int(n["Resources"]["CPU"]) for n in first.values()), flush=True)
 port = int(os.environ["port"])
-for where in (f"{{port + 1}}/api/gcs_healthz", f"{{port + 8}}/api/local_raylet_healthz"):
+for where in (f"{{port + 1}}/api/gcs_healthz", f"{{port + 4}}/api/local_raylet_healthz"):
     for _ in range(100):
         try:
             print("probe:", urllib.request.urlopen(f"http://127.0.0.1:{{where}}", timeout=5).status, flush=True)
