@@ -218,7 +218,7 @@ def _start_local(workers: int | None) -> None:
         except Exception as error:
             if not tries_left or not _too_slow(error):
                 raise
-            kill()  # what has started, late
+            janitor.end_processes({claim.driver})  # what has started, late
             ray.shutdown()
             continue
         spilled = [] if spill is None else [os.path.join(spill, janitor.SPILLED + started.address_info["node_id"])]
