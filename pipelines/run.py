@@ -119,11 +119,13 @@ class Run:
         tables: Callable[[], Iterator[pa.Table]],
         identity: Mapping[str, Any],
         totals: Sequence[str] = (),
+        of: SealedSet | None = None,
     ) -> SealedSet:
         """Seal rows that the driver streams (listings of files, generated requests), or find them sealed.
 
         Each table is a shard, and its column ``id`` has a distinct text for each record. ``totals`` names numeric
-        columns whose sums the seal keeps.
+        columns whose sums the seal keeps. ``of`` is the set whose rows these are (parts of it, or ranges of them), a
+        table for each of its shards: a plan from a sample of that set scales them with it.
         """
         made_of = source_fingerprint(name, identity)
         url = store.join(self.out, name, made_of[:16])

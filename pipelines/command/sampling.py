@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,8 @@ from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
+
+T = TypeVar("T")
 
 _READ_SHARDS = 8  # of a source that is already finished
 
@@ -116,6 +119,20 @@ class Trial:
         return total
 
 
+def _timed(method: Callable[..., T]) -> Callable[..., T]:
+    """Add the seconds of a method of :class:`SampledRun` to its ``inside``."""
+
+    @functools.wraps(method)
+    def timed(self: SampledRun, *args: Any, **kwargs: Any) -> T:
+        begun = time.perf_counter()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.inside += time.perf_counter() - begun
+
+    return timed
+
+
 @dataclass
 class SampledRun(Run):
     """A run on ``sample`` records of each source, with the correspondence of sampled to real sets.
@@ -133,6 +150,8 @@ class SampledRun(Run):
     contents: dict[str, Any] = field(default_factory=dict)  # digest of a sample artifact's JSON -> the real one's
     tried: dict[str, float] = field(default_factory=dict)  # job name -> seconds
     warm: set[str] = field(default_factory=set)  # loops that have run before
+    is_whole: bool = True  # no source had more records than the sample
+    inside: float = 0.0  # seconds in the methods below: the others are the recipe's own
 
     # Finished results.
 
@@ -169,26 +188,32 @@ class SampledRun(Run):
 
     # The interface of a run.
 
+    @_timed
     def source(
         self,
         name: str,
         tables: Callable[[], Iterator[pa.Table]],
         identity: Mapping[str, Any],
         totals: Sequence[str] = (),
+        of: SealedSet | None = None,
     ) -> SealedSet:
-        """Count the whole source, and seal a sample of it."""
+        """Count the whole source, and seal a sample of it; one that is made of a sampled set scales with that set."""
         real = find_sealed(store.join(self.real, name, source_fingerprint(name, self._real(identity))[:16]))
         begun = time.perf_counter()
         spread = Spread(self.sample)
         if real is None:
             for table in tables():
                 spread.add(table)
-            rows, shards, size, seconds = spread.rows, spread.tables, spread.bytes, time.perf_counter() - begun
+            seconds = time.perf_counter() - begun
+            scale = 1.0 if of is None else self.factors.get(of.digest, 1.0)
+            shards = spread.tables if of is None else self.cuts.get(of.digest, spread.tables)
+            rows, size, seconds = spread.rows * scale, spread.bytes * scale, seconds * scale
         else:
             for shard in {round(place) for place in np.linspace(0, len(real.shards) - 1, _READ_SHARDS)}:
                 spread.add(real.read(shard))
             rows, shards, size, seconds = real.records, len(real.shards), sum(s.bytes for s in real.shards), 0.0
         sampled = seal_tables(self._place(name, identity), name, spread.kept(), totals)
+        self.is_whole &= sampled.records == rows
         factor = rows / max(1, sampled.records)
         hours = sampled.total("duration") / 3600 * factor
         self._keep(sampled, factor, shards, real)
@@ -196,6 +221,7 @@ class SampledRun(Run):
         self.lines.append(Line(name, "source", done, shards, rows, hours, size, seconds, seconds))
         return sampled
 
+    @_timed
     def step(self, step: Step) -> SealedSet:
         """Run the step on the sample and price the whole step."""
         begun = time.perf_counter()
@@ -231,6 +257,7 @@ class SampledRun(Run):
         self._keep(sampled, factor, total, sealed)
         return sampled
 
+    @_timed
     def build(
         self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> Artifact:
@@ -254,6 +281,7 @@ class SampledRun(Run):
                 self.contents[_content(json.loads(made.read(file)))] = json.loads(real.read(file))
         return made
 
+    @_timed
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
         """Run the jobs on the sample; jobs with optimiser steps for a few of them."""
         made = [self._try(job) for job in jobs]

@@ -243,7 +243,7 @@ def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSe
     def ranges() -> Iterator[pa.Table]:
         return (plan_ranges(table) for table in probed.tables() if table.num_rows)
 
-    planned = run.source("ranges_unlabelled", ranges, {"probed": probed.digest, "version": 1})
+    planned = run.source("ranges_unlabelled", ranges, {"probed": probed.digest, "version": 1}, of=probed)
     made = run.step(Step("segments_unlabelled", (Segment.stage(settings),), planned, cut=Cut(bytes=_ANY_SIZE)))
     refuse_empty(made, "corpus.unlabelled")
     return made
@@ -294,6 +294,6 @@ def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]
     identity = {"probed": probed.digest, "share": share, "version": 1}
     sides = {"labelled": False, "test": True}
     return {
-        name: run.source(f"split_{name}", partial(side, out), {**identity, "held_out": out})
+        name: run.source(f"split_{name}", partial(side, out), {**identity, "held_out": out}, of=probed)
         for name, out in sides.items()
     }
