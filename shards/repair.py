@@ -121,9 +121,14 @@ def _plan(folder: str, mover: Mover) -> dict[str, Any] | None:
     return plan
 
 
+def is_fingerprint(name: str) -> bool:
+    """Return whether a name is one that a run gives to the folder of a set or artifact: the start of a fingerprint."""
+    return _FINGERPRINT.fullmatch(name) is not None
+
+
 def _is_in_place(folder: str) -> bool:
     """Return whether a folder has the name that a run gave it; a copy may have another."""
-    return _FINGERPRINT.fullmatch(store.last_name(folder)) is not None
+    return is_fingerprint(store.last_name(folder))
 
 
 def _shard(folder: str, shard: str, sound: dict[str, Receipt], mover: Mover) -> None:

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from gristmill.cluster.training_log import check
 from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.command.occupied import PLAN, refuse_occupied
 from gristmill.pipelines.config import Common, Loaded, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run
@@ -22,7 +23,6 @@ from gristmill.shards import checked, disk, store
 from gristmill.shards.errors import UserError
 from gristmill.shards.wording import sentences
 
-PLAN = "plan.json"  # below OUT: the latest estimate
 ANSWER_WITHIN = 20.0  # seconds until a storage must have answered
 
 T = TypeVar("T")
@@ -63,8 +63,9 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
 
 
 def check_storage(loaded: Loaded) -> None:
-    """Check, before any work, that the output can be written and that object storages respond."""
+    """Check, before any work, that the output can be written and is no one else's, and that object storages respond."""
     check_out(loaded.common.out)
+    refuse_occupied(loaded.common.out)
     for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
         if not answered(url, functools.partial(_reached, url)):
             raise UserError(f"{url}: there is no such bucket, or it is not accessible")
