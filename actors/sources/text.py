@@ -38,6 +38,7 @@ from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID
 from gristmill.shards.walking import walk
+from gristmill.shards.wording import nearest
 
 REPEATED = "repeated id"
 PAIR_SIDES = ("source", "target")
@@ -286,6 +287,7 @@ def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], b
             places.append(found)
         elif given is not None:
             said = f"no column {given!r} among {', '.join(header)[:200]}; expected the one of {side}"
+            said += nearest(given.lower(), header)
             raise FileFault(file, OTHER_COLUMNS, said)
     if len(places) == len(wanted.sides):
         return places, not all(isinstance(given, int) for given in wanted.columns)
@@ -331,9 +333,9 @@ def _path(file: str, schema: pa.Schema, wanted: Wanted, place: int) -> str:
         fields = [field.name for field in inner]
         found = next((f"translation.{name}" for name in names if name in fields), None)
     if found is None:
-        said = (
-            f"no column of {wanted.sides[place]} among {', '.join(schema.names)[:200]}; expected {' or '.join(names)}"
-        )
+        there = ", ".join(schema.names)[:200]
+        near = nearest(names[0], schema.names)
+        said = f"no column of {wanted.sides[place]} among {there}; expected {' or '.join(names)}{near}"
         raise FileFault(file, OTHER_COLUMNS, said)
     return found
 

@@ -77,7 +77,7 @@ def check_requests(settings: RequestCorpusSettings) -> None:
     """Raise a ``UserError`` for corpora that are missing or of an unknown kind, and for contradictory settings."""
     if settings.chosen == "assistant":
         assistant.check_languages(settings.languages)
-        for name in ("places", "test", "context", "domains"):
+        for name in ("places", "test", "context", "domains", "fields"):
             if getattr(settings, name):
                 raise UserError(f"{name}: generated requests have none; expected kind: files with it")
         return
@@ -88,7 +88,7 @@ def check_requests(settings: RequestCorpusSettings) -> None:
     if len(settings.languages) != 1:
         raise UserError(f"lang: {list(settings.languages)}; expected one, for the corpora that do not name their own")
     for places in filter(None, (_urls(settings.places), _urls(settings.test))):
-        check_listed(partial(list_requests, url, "corpus") for url in places)
+        check_listed(partial(list_requests, url, "corpus", fields=settings.fields) for url in places)
 
 
 def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
@@ -159,7 +159,9 @@ def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
 
     def tables() -> Iterator[pa.Table]:
         places = zip((*train, *test), names, parts, strict=True)
-        return list_places(partial(list_requests, url, name, part=part) for url, name, part in places)
+        return list_places(
+            partial(list_requests, url, name, part=part, fields=settings.fields) for url, name, part in places
+        )
 
     return list_source(run, "listed_requests", tables, "requests")
 

@@ -15,7 +15,15 @@ from gristmill.actors.sources.decoders import MOST_SECONDS
 from gristmill.actors.sources.places import PlaceSettings
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.align import AlignSettings
-from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
+from gristmill.actors.speech.ingest import (
+    DurationSettings,
+    FieldSettings,
+    Load,
+    LoadSettings,
+    Probe,
+    ProbeSettings,
+    RecordingSettings,
+)
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
 from gristmill.actors.speech.quality import Quality, QualitySettings
 from gristmill.actors.speech.segment import Segment, SegmentSettings, load_detector, plan_ranges
@@ -35,7 +43,7 @@ from gristmill.shards.step import Step
 _ANY_SIZE = 1 << 62  # bytes
 
 
-class CorpusSettings(RecordingSettings, PlaceSettings):
+class CorpusSettings(RecordingSettings, PlaceSettings, FieldSettings):
     """Source of the speech.
 
     ``kind`` ``requests`` synthesises generated requests; ``digits`` joins single spoken digits found at ``digits`` into
@@ -260,7 +268,7 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
             run.progress.say(sentence)
         said.add(sentence)
 
-    listed = partial(list_sources, elsewhere=settings.elsewhere, say=say)
+    listed = partial(list_sources, fields=settings.fields, elsewhere=settings.elsewhere, say=say)
 
     def tables() -> Iterator[pa.Table]:
         return list_places(partial(listed, url, corpus=name) for url, name in zip(urls, names, strict=True))
@@ -269,7 +277,8 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
     durations = dict(settings.part(DurationSettings))
     if name == "transcribed" or (settings.segment is not None and name == "unlabelled"):
         durations["max_duration"] = MOST_SECONDS
-    stage = Probe.stage(ProbeSettings(**durations, **dict(settings.part(PlaceSettings))))
+    how = {**durations, **dict(settings.part(PlaceSettings)), **dict(settings.part(FieldSettings))}
+    stage = Probe.stage(ProbeSettings(**how))
     made = run.step(Step(f"probed_{name}", (stage,), listing))
     refuse_empty(made, f"corpus.{name}")
     return made
