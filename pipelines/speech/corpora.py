@@ -27,11 +27,13 @@ from gristmill.actors.speech.ingest import (
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
 from gristmill.actors.speech.quality import Quality, QualitySettings
 from gristmill.actors.speech.segment import Segment, SegmentSettings, load_detector, plan_ranges
+from gristmill.actors.speech.speakers import RejectSpeakers, SpeakerSettings
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings
 from gristmill.actors.speech.voices import VoiceChoice, voices_of
 from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
 from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
@@ -216,10 +218,12 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
     """Read the user's own files; without a test part, a share of the labelled speakers is held out."""
     places = settings.places()
     probed = {name: _probe(run, name, places[name], settings) for name in places if name != "transcribed"}
-    if settings.segment is not None:
-        probed["unlabelled"] = _segment(run, probed["unlabelled"], settings.segment)
     if "test" not in probed:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)
+        held_out = _speakers(probed["test"]) - _speakers(probed["labelled"]) - {""}
+        probed["unlabelled"] = _without_speakers(run, probed["unlabelled"], held_out)
+    if settings.segment is not None:
+        probed["unlabelled"] = _segment(run, probed["unlabelled"], settings.segment)
     parts = {}
     for name, source in probed.items():
         parts[name] = _load(run, name, source, settings, in_parts=settings.segment is not None and name == "unlabelled")
@@ -286,9 +290,7 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
 
 def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]:
     """Split a labelled corpus into training and test by whole speakers; by record if there is only one speaker."""
-    speakers: set[str] = set()
-    for table in probed.tables(["speaker"]):
-        speakers.update(name or "" for name in table["speaker"].to_pylist())
+    speakers = _speakers(probed)
     order = sorted(speakers, key=lambda name: RecordRandom(0, "hold_out")(name).random())
     chosen = set(order[: max(1, round(share * len(order)))])
 
@@ -306,3 +308,25 @@ def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]
         name: run.source(f"split_{name}", partial(side, out), {**identity, "held_out": out}, of=probed)
         for name, out in sides.items()
     }
+
+
+def _without_speakers(run: Run, probed: SealedSet, held_out: set[str]) -> SealedSet:
+    """Return speech without the speakers who are held out for the test, of whom the corpus may have more."""
+    shared = sorted(_speakers(probed) & held_out) if held_out else []
+    if not shared:
+        return probed
+    run.progress.say(
+        f"corpus.unlabelled: has speech of {plural(len(shared), 'speaker')} held out for the test "
+        f"({', '.join(shared)[:100]}), which is not trained on; expected corpus.test if another test is wanted"
+    )
+    stage = RejectSpeakers.stage(SpeakerSettings(speakers=tuple(shared)))
+    kept = run.step(Step(f"{probed.name}_kept", (stage,), probed))
+    refuse_empty(kept, "corpus.unlabelled")
+    return kept
+
+
+def _speakers(probed: SealedSet) -> set[str]:
+    found: set[str] = set()
+    for table in probed.tables(["speaker"]):
+        found.update(name or "" for name in table["speaker"].to_pylist())
+    return found

@@ -16,7 +16,17 @@ from gristmill.actors.speech.voices import voices_of
 from gristmill.pipelines.inputs import check_listed
 from gristmill.pipelines.speech.corpora import CorpusSettings
 from gristmill.pipelines.speech.noise import NoiseSettings
+from gristmill.pipelines.speech.separation import check_separation
 from gristmill.shards.errors import UserError
+
+
+def check_inputs(corpus: CorpusSettings, noise: NoiseSettings, teacher: str) -> None:
+    """Raise a ``UserError`` for speech or noises that cannot be used, and for speech of the test that would be trained
+    on."""
+    check_corpus(corpus, teacher)
+    if noise.folder is not None:
+        list_noises(noise.folder)
+    check_separation(corpus, noise.folder)
 
 
 def check_corpus(settings: CorpusSettings, teacher: str) -> None:
@@ -55,12 +65,6 @@ def _check_columns(part: str, url: str, fields: Mapping[str, str]) -> None:
         if not set(some).intersection(names):
             expected = expected_column(value, fields, names)
             raise UserError(f"corpus.{part}: {url}: no column of {value} among {', '.join(names)[:200]}{expected}")
-
-
-def check_noise(settings: NoiseSettings) -> None:
-    """Raise a ``UserError`` for a noise folder without audio."""
-    if settings.folder is not None:
-        list_noises(settings.folder)
 
 
 def check_teacher(source: TeacherSource, model: str | None, frame_rate: float) -> None:
