@@ -13,7 +13,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from gristmill.pipelines.progress import plural
 from gristmill.shards.errors import UserError
 from gristmill.shards.store import bare, filesystem, is_local
 
@@ -93,7 +92,7 @@ class _Found:
 
     def refuse(self, said: str, why: str, expected: str) -> None:
         if self.count:
-            more = f" and {plural(self.count - 1, 'other record')}" if self.count > 1 else ""
+            more = f" and {self.count - 1} more" if self.count > 1 else ""
             raise UserError(f"{said} {self.first}{more}: {why}; expected {expected}")
 
 

@@ -7,6 +7,7 @@ CLINC150, one JSON document, is held in memory; its size is limited.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -92,6 +93,14 @@ def list_requests(
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
     nothing = UserError(f"{url}: no requests found; {_EXPECTED}")
     return in_tables(begun(_records(url, corpus, part, fields or {}), lambda: nothing), LISTED, rows)
+
+
+def request_files(url: str, fields: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield the files at a URL whose records :func:`list_requests` lists."""
+    for file in _files(url):
+        with contextlib.suppress(FileFault):
+            if _format(file, fields or {}, file == url) is not None:
+                yield file
 
 
 def _files(url: str) -> list[str]:

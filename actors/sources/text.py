@@ -118,6 +118,14 @@ def list_texts(url: str, corpus: str, wanted: Wanted, *, rows: int = 2000) -> It
     return in_tables(begun(_records(files, url, base, corpus, wanted), lambda: nothing), listed(wanted.sides), rows)
 
 
+def text_files(url: str, wanted: Wanted) -> Iterator[str]:
+    """Yield the files at a URL whose records :func:`list_texts` lists, both of two that are line-aligned."""
+    for file, kind in _files(url, wanted):
+        yield file
+        if kind == "moses":
+            yield _partner(file, wanted)
+
+
 def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
     """Yield the files at a URL with their kinds; of two line-aligned files, the first."""
     if _is_stem(url, wanted):

@@ -13,10 +13,11 @@ from pydantic import Field, model_validator
 
 from gristmill.actors.requests.folds import TEST, Folds, FoldSettings, RejectSmallDomains, SmallDomainSettings
 from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
-from gristmill.actors.sources.requests import list_requests
+from gristmill.actors.sources.requests import list_requests, request_files
 from gristmill.pipelines.filters import ActorSettings, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
 from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.overlap import Item, Place, refuse_shared
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
@@ -89,6 +90,22 @@ def check_requests(settings: RequestCorpusSettings) -> None:
         raise UserError(f"lang: {list(settings.languages)}; expected one, for the corpora that do not name their own")
     for places in filter(None, (_urls(settings.places), _urls(settings.test))):
         check_listed(partial(list_requests, url, "corpus", fields=settings.fields) for url in places)
+    _check_apart(settings)
+
+
+def _check_apart(settings: RequestCorpusSettings) -> None:
+    """Raise a ``UserError`` for requests of the test, or of a fold, that models would be trained on."""
+
+    def files(places: Places | None) -> list[Place]:
+        return [partial(_items, url, settings.fields) for url in _urls(places)]
+
+    parts = {"corpus.places": files(settings.places), "corpus.test": files(settings.test)}
+    why = "requests would be read by models that were trained on them"
+    refuse_shared(parts, why, "each file in one place", divided=True)
+
+
+def _items(url: str, fields: Mapping[str, str]) -> Iterator[Item]:
+    return map(Item, request_files(url, fields))
 
 
 def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:

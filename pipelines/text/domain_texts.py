@@ -20,7 +20,7 @@ from gristmill.pipelines.generated import assistant_pairs
 from gristmill.pipelines.generated.assistant_catalogue import catalogue
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_places, prepare_text
+from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_apart, check_places, prepare_text
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
@@ -119,6 +119,10 @@ def check_domain_texts(pairs: GeneralSettings, domain: InDomainSettings) -> None
     wanted = languages(pairs)
     if domain.files is not None:
         _check_files(domain.files, wanted)
+        tested = {"in_domain.files.references": domain.files.references}
+        trained = {"in_domain.files.target": domain.files.target, "in_domain.files.source": domain.files.source}
+        pairs_given = {} if pairs.files is None else {"pairs.files": pairs.files}
+        check_apart({**tested, **trained, **pairs_given}, "translators would be tested on what was trained on")
         return
     assistant_pairs.check_domains(domain.domains)
     if wanted != (assistant_pairs.SOURCE, assistant_pairs.TARGET):

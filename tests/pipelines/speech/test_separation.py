@@ -80,7 +80,7 @@ def test_annotated_speech_is_not_given_as_unlabelled_too(root: Path, place: str)
 def test_each_part_is_compared(root: Path) -> None:
     gold, raw = str(root / "gold"), str(root / "raw")
     check_separation(CorpusSettings(labelled=gold, unlabelled=raw), None)
-    with pytest.raises(UserError, match=r"corpus.labelled: two of its places hold .*wav and 2 other records: a share"):
+    with pytest.raises(UserError, match=r"corpus.labelled: two of its places hold .*wav and 2 more: a share"):
         check_separation(CorpusSettings(labelled=(gold, str(root / "link")), unlabelled=raw), None)
     with pytest.raises(UserError, match=r"corpus.test and corpus.labelled both hold"):
         check_separation(CorpusSettings(labelled=gold, unlabelled=raw, test=f"{gold}/wav/0.wav"), None)
