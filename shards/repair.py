@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gristmill.shards import canonical, checked, store
-from gristmill.shards.artifact import MARK, find_made
+from gristmill.shards.artifact import MARK, find_made, get_artifact
 from gristmill.shards.dataset import SealedSet, read_seal, seal_name, summarised
 from gristmill.shards.engine import PLAN, check_plan, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged, UserError
@@ -181,7 +181,7 @@ def _seal_fault(
 def _artifact(folder: str, mover: Mover) -> None:
     mark = store.join(folder, MARK)
     try:
-        artifact = find_made(folder)
+        artifact = find_made(folder) if _is_in_place(folder) else get_artifact(folder)
     except Damaged as error:
         mover.move(mark, error.fault)
         return

@@ -109,21 +109,27 @@ def _try(loaded: Loaded, sample: int) -> tuple[SampledRun, float, int]:
                     raise  # a mistake that is found before any work
                 place = run.lines[-1].name, type(error)
                 if run.is_whole or place == failed:
-                    raise _failure(error, place[0], sample) from error
+                    raise _failure(error, place[0], None if run.is_whole else sample) from error
                 failed = place
             else:
                 return run, time.perf_counter() - begun - run.inside, sample
         sample *= LARGER
 
 
-def _failure(error: Exception, last: str, sample: int) -> GristmillError:
-    """Return an error that ended the trial of a recipe as sentences, with the exit code that the run would have."""
-    where = f"so ended the recipe, tried on up to {sample} records of each source, after {last}"
+def _failure(error: Exception, last: str, sample: int | None) -> GristmillError:
+    """Return an error that ended the trial of a recipe as sentences, with the exit code that the run would have.
+
+    ``sample`` is the number of records of each source that it was tried on, ``None`` for all.
+    """
+    where = (
+        f"so ended the recipe, tried on {f'up to {sample}' if sample else 'all'} records of each source, after {last}"
+    )
     if isinstance(error, GristmillError):
         # What a trial made is gone, and cannot be inspected.
         said = [re.sub(r"; see `gristmill inspect [^`]*`", "", sentence) for sentence in error.args]
         kind = UserError if isinstance(error, UserError) else GristmillError
-        return kind(*said, f"{where}; if too few records are the reason, expected --sample N with more")
+        more = "; if too few records are the reason, expected --sample N with more" if sample else ""
+        return kind(*said, where + more)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return GristmillError(f"{with_class(error)} ({frame.filename}, line {frame.lineno}): {where}")
 
