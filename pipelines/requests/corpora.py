@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from gristmill.actors.requests.folds import TEST, Folds, FoldSettings, RejectSmallDomains, SmallDomainSettings
 from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import list_requests, request_files
-from gristmill.pipelines.filters import ActorSettings, filtered
+from gristmill.pipelines.filters import ActorSettings, check_filters, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
 from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
 from gristmill.pipelines.overlap import Item, Place, refuse_shared
@@ -23,6 +23,7 @@ from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
+from gristmill.shards.schema import REQUEST_FIELDS
 from gristmill.shards.step import Step
 
 
@@ -76,6 +77,9 @@ class RequestCorpusSettings(AnnotationSettings, FoldSettings):
 
 def check_requests(settings: RequestCorpusSettings) -> None:
     """Raise a ``UserError`` for corpora that are missing or of an unknown kind, and for contradictory settings."""
+    check_filters(
+        settings.filters, pa.schema([*REQUEST_FIELDS, *(pa.field(name, pa.null()) for name in settings.columns)])
+    )
     if settings.chosen == "assistant":
         assistant.check_languages(settings.languages)
         for name in ("places", "test", "context", "domains", "fields"):
@@ -134,11 +138,18 @@ def without_small_domains(run: Run, splits: Mapping[int, SealedSet]) -> tuple[di
     A domain is trained without each of the folds in turn, so its requests outside the test part are of two at least.
     """
     folds: dict[str, list[set[int]]] = {}
+    tested = False
     for place, split in enumerate(splits.values()):
         for table in split.tables(["domain", "fold"]):
             for row in table.group_by(["domain", "fold"]).aggregate([]).to_pylist():
+                tested |= row["fold"] == TEST
                 found = folds.setdefault(row["domain"], [set() for _ in splits])
                 found[place] |= {row["fold"]} - {TEST}
+    if not tested:
+        raise UserError(
+            "requests: no record is left for the test; expected more of them, another corpus.test_share, or some in "
+            f"corpus.test that can be used; see `gristmill inspect {run.out} --rejects`"
+        )
     small = {name for name, found in folds.items() if min(map(len, found)) < 2}
     if not small:
         return dict(splits), small

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from gristmill.actors.audio import RateSettings
 from gristmill.actors.sources.decoders import MOST_SECONDS
 from gristmill.actors.sources.places import PlaceSettings
+from gristmill.actors.sources.pointers import POINTERS
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.align import AlignSettings
 from gristmill.actors.speech.ingest import (
@@ -26,7 +27,7 @@ from gristmill.actors.speech.ingest import (
 )
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
 from gristmill.actors.speech.quality import Quality, QualitySettings
-from gristmill.actors.speech.segment import Segment, SegmentSettings, load_detector, plan_ranges
+from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_ranges
 from gristmill.actors.speech.speakers import RejectSpeakers, SpeakerSettings
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings
 from gristmill.actors.speech.voices import VoiceChoice, voices_of
@@ -158,10 +159,17 @@ def _measures(settings: CorpusSettings, part: str) -> tuple[Stage, ...]:
     return (Quality.stage(settings.quality.unlimited() if part == "test" else settings.quality),)
 
 
+def loaded_schema(settings: CorpusSettings, part: str) -> pa.Schema:
+    """Return the columns of a part that is read from files and not cut, before the user's filters."""
+    probe, load = Probe.stage(ProbeSettings()), Load.stage(LoadSettings(annotated=part != "unlabelled"))
+    schema = POINTERS
+    for stage in (probe, load, *_measures(settings, part)):
+        schema = stage.output_schema(schema)
+    return schema
+
+
 def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     """Make the three parts of the corpus."""
-    if settings.quality is not None:
-        load_detector(settings.quality.detector, "corpus.quality.detector")  # refuses a missing one before any work
     make = {"requests": _requests, "digits": _digits, "files": _files}[settings.chosen]
     corpora = make(run, settings)
     for part in ("labelled", "unlabelled", "test"):
@@ -250,7 +258,6 @@ def _load(run: Run, name: str, source: SealedSet, settings: CorpusSettings, *, i
 
 def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSet:
     """Cut recordings into utterances: ranges of ten minutes are the units of work."""
-    load_detector(settings.method, "corpus.segment.method")  # refuses a missing one before any work
 
     def ranges() -> Iterator[pa.Table]:
         return (plan_ranges(table) for table in probed.tables() if table.num_rows)

@@ -13,8 +13,10 @@ from gristmill.actors.speech.segment import load_detector
 from gristmill.actors.speech.synthesise import check_voices
 from gristmill.actors.speech.teacher import TeacherSource, describe
 from gristmill.actors.speech.voices import voices_of
+from gristmill.models.speech.rooms import check_exact
+from gristmill.pipelines.filters import check_filters
 from gristmill.pipelines.inputs import check_listed
-from gristmill.pipelines.speech.corpora import CorpusSettings
+from gristmill.pipelines.speech.corpora import CorpusSettings, loaded_schema
 from gristmill.pipelines.speech.noise import NoiseSettings
 from gristmill.pipelines.speech.separation import check_separation
 from gristmill.shards.errors import UserError
@@ -26,6 +28,8 @@ def check_inputs(corpus: CorpusSettings, noise: NoiseSettings, teacher: str) -> 
     check_corpus(corpus, teacher)
     if noise.folder is not None:
         list_noises(noise.folder)
+    if noise.rooms.method == "exact":
+        check_exact()
     check_separation(corpus, noise.folder)
 
 
@@ -40,6 +44,13 @@ def check_corpus(settings: CorpusSettings, teacher: str) -> None:
                 "corpus.transcribed: hama's units are phonemes, not letters; expected another teacher.source"
             )
         load_detector(settings.align.method)
+    if settings.segment is not None:
+        load_detector(settings.segment.method, "corpus.segment.method")
+    if settings.quality is not None:
+        load_detector(settings.quality.detector, "corpus.quality.detector")
+    if settings.chosen == "files":
+        for part in ("labelled", "test", *(["unlabelled"] if settings.segment is None else [])):
+            check_filters(settings.filters, loaded_schema(settings, part), part)
     places = settings.places()
     if settings.fields and not places:
         raise UserError("corpus.fields: generated speech has no columns; expected corpus.labelled, or other recordings")

@@ -15,7 +15,7 @@ from gristmill.actors.text.parts import DEV, TEST, TRAIN, Subset, SubsetSettings
 from gristmill.actors.text.reference_texts import KeptApart, ReferenceTexts
 from gristmill.actors.text.spoken import Spoken, SpokenSettings
 from gristmill.models.normalise import words
-from gristmill.pipelines.filters import ActorSettings, DomainFilter, filtered
+from gristmill.pipelines.filters import ActorSettings, DomainFilter, check_filters, filtered
 from gristmill.pipelines.generated import assistant_pairs
 from gristmill.pipelines.generated.assistant_catalogue import catalogue
 from gristmill.pipelines.inputs import refuse_empty
@@ -25,6 +25,7 @@ from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
+from gristmill.shards.schema import PAIRS, TEXTS
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
@@ -109,7 +110,10 @@ class DomainTexts:
 
 
 def check_domain_texts(pairs: GeneralSettings, domain: InDomainSettings) -> None:
-    """Check that all texts exist and are consistent."""
+    """Check that all texts exist and are consistent, and have the columns that filters read."""
+    check_filters(pairs.filters, PAIRS)
+    for part in ("target", "source"):
+        check_filters(domain.filters, TEXTS, part)
     if pairs.files is None:
         assistant_pairs.check_domains(pairs.domains)
         if domain.files is None and set(pairs.domains) <= set(domain.domains):

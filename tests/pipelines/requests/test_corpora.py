@@ -243,3 +243,12 @@ def test_requests_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
             check_requests(RequestCorpusSettings(places=train, test=test))
     with pytest.raises(UserError, match=r"corpus.places: two of its places hold .*train.jsonl"):
         check_requests(RequestCorpusSettings(places=(train, str(tmp_path / "link"))))
+
+
+def test_a_test_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    train = jsonl(tmp_path / "train.jsonl", [*plays(6), *({**row, "domain": "x"} for row in plays(6))])
+    settings = RequestCorpusSettings(places=train, test=jsonl(tmp_path / "test.jsonl", [{"text": ""}]))
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    split = split_requests(run, settings, prepare_requests(run, settings))
+    with pytest.raises(UserError, match=r"requests: no record is left for the test; expected .* corpus.test"):
+        without_small_domains(run, {0: split})
