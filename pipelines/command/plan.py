@@ -97,6 +97,7 @@ def _try(loaded: Loaded, sample: int) -> tuple[SampledRun, float, int]:
                 real=common.out,
                 sample=sample,
                 workers=at_once(common.runner, common.workers),
+                on_ray=common.runner == "ray",
             )
             print(f"trying the recipe on up to {sample} records of each source ...", file=sys.stderr, flush=True)
             begun = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import time
@@ -25,6 +26,8 @@ from gristmill.shards.step import Step
 
 T = TypeVar("T")
 
+# On Ray, what each takes beside its work, s: the driver's part of a step, and the processes of a training or fit.
+_STEP, _TRAINING, _FIT = 2.0, 15.0, 2.0
 _READ_SHARDS = 8  # of a source that is already finished
 
 
@@ -91,7 +94,7 @@ class Trial:
 
     def __init__(self, trial_steps: int = 6) -> None:
         self.trial_steps: int | None = trial_steps
-        self.at: dict[int, list[float]] = {}
+        self.at: dict[int, list[tuple[float, bool]]] = {}  # times, and whether held-out data were evaluated
         self.steps: dict[int, float] = {}
 
     def resume(self) -> None:
@@ -100,7 +103,7 @@ class Trial:
     def report(self, metrics: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
         """Record the time of a step."""
         phase = int(metrics.get("phase", 0))
-        self.at.setdefault(phase, []).append(time.perf_counter())
+        self.at.setdefault(phase, []).append((time.perf_counter(), "dev_loss" in metrics))
         if "phase_steps" in metrics:
             self.steps[phase] = metrics["phase_steps"]
 
@@ -108,15 +111,26 @@ class Trial:
     def seconds(self) -> float | None:
         """Seconds of all phases extrapolated to their full steps; ``None`` if the loop ran to its end.
 
-        The first step of a phase is left out as warm-up.
+        The first step of a phase is left out as warm-up. Held-out data are evaluated at the end of each epoch, and once
+        more at that of the trial.
         """
         if not self.steps:
             return None
-        total = 0.0
-        for phase, steps in self.steps.items():
-            times = self.at[phase]
-            total += steps * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-        return total
+        return sum(steps * _seconds_a_step(self.at[phase]) for phase, steps in self.steps.items())
+
+
+def _seconds_a_step(at: Sequence[tuple[float, bool]]) -> float:
+    """Return the mean seconds of a step, with its share of the evaluations, from the times of a few; 0 from one."""
+    times = [(after - before, evaluated) for (before, _), (after, evaluated) in itertools.pairwise(at)]
+    plain = [seconds for seconds, evaluated in times if not evaluated] or [seconds for seconds, _ in times]
+    if not plain:
+        return 0.0
+    step = sum(plain) / len(plain)
+    evaluations = [seconds - step for seconds, evaluated in times if evaluated]
+    epoch = next((number for number, (_, evaluated) in enumerate(at, 1) if evaluated), len(at))
+    if epoch == len(at) or not evaluations:
+        return step  # an epoch is longer than the trial, and evaluations are a small part of it
+    return step + max(0.0, sum(evaluations) / len(evaluations)) / epoch
 
 
 def _timed(method: Callable[..., T]) -> Callable[..., T]:
@@ -143,6 +157,7 @@ class SampledRun(Run):
     real: str = ""
     sample: int = 48
     workers: int = 1
+    on_ray: bool = False
     lines: list[Line] = field(default_factory=list)
     factors: dict[str, float] = field(default_factory=dict)  # sample digest -> real rows per sampled row
     cuts: dict[str, int] = field(default_factory=dict)  # sample digest -> real shards
@@ -253,6 +268,7 @@ class SampledRun(Run):
             load = max(0.0, wall - sum(work.values()))  # all workers load their models at the same time
             limits = [stage.resources.max_workers or self.workers for stage in step.stages]
             line.wall = load + scale * sum(work.values()) / max(1, min(self.workers, total - done, *limits))
+            line.wall += _STEP if self.on_ray else 0.0
         self.lines.append(line)
         self._keep(sampled, factor, total, sealed)
         return sampled
@@ -299,6 +315,8 @@ class SampledRun(Run):
         factor = max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
         seconds = tried * factor if real is None else 0.0
         line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks)
+        if self.on_ray and line.left:
+            line.wall += _TRAINING if job.stepwise else _FIT
         line.cpu, line.gpu = seconds * job.resources.cpus, seconds * job.resources.gpus
         self.lines.append(line)
         self.finished[artifact.digest] = real

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from gristmill.pipelines.command.plan import make_plan
-from gristmill.pipelines.command.sampling import Spread
+from gristmill.pipelines.command.sampling import Spread, _seconds_a_step
 from gristmill.pipelines.config import Common, Loaded, load
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
@@ -171,3 +171,19 @@ def test_a_recipe_that_fails_has_no_plan(tmp_path: Path, fail: str, kind: type[G
     assert not (tmp_path / "out").exists()
     with pytest.raises(GristmillError, match="tried on all records"):  # all there are: no more are tried
         make_plan(halves(tmp_path, records=400, fail=fail), 1000)
+
+
+def test_evaluations_count_once_an_epoch() -> None:
+    # Steps of 1 s; after each second one an evaluation of 3 s, and one at the end of the trial.
+    at = [(1.0, False), (5.0, True), (6.0, False), (10.0, True), (11.0, False), (15.0, True)]
+    assert _seconds_a_step(at) == pytest.approx(1 + 3 / 2)
+    # An epoch that is longer than the trial: only its own end has one.
+    assert _seconds_a_step([(1.0, False), (2.0, False), (3.0, False), (7.0, True)]) == pytest.approx(1)
+    assert _seconds_a_step([(1.0, False)]) == 0.0
+
+
+def test_what_ray_takes_beside_the_work_is_in_the_plan(recipe: Path) -> None:
+    found = lines(recipe, "runner=ray", "workers=1", sample=2)
+    assert found["upper"].wall > found["upper"].cpu + 2 - 0.1
+    assert found["copies"].wall > 2 - 0.1
+    assert found["count"].wall < 2  # a fit by the driver
