@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +16,10 @@ from typing_extensions import TypedDict
 
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, checked, dataset, store
-from gristmill.shards.artifact import Artifact, find_made, put_artifact
+from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
+from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
-from gristmill.shards.engine import Runner, is_finished, run_step, step_url
+from gristmill.shards.engine import Runner, is_finished, kept_code, run_step, step_url
 from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.step import Step
 
@@ -88,7 +90,9 @@ class Trace:
 class Run:
     """One run of a recipe under ``out``. Each result is in a folder named by its fingerprint.
 
-    With ``requeue``, steps also run the records that an earlier run quarantined again.
+    With ``requeue``, steps also run the records that an earlier run quarantined again. What is named in ``again`` is
+    made anew, and so, if it comes out otherwise, is what depends on it; an earlier result keeps its place under another
+    name.
 
     Example:
         >>> from gristmill.actors.requests.folds import Folds
@@ -111,7 +115,10 @@ class Run:
     seeds: list[int] = field(default_factory=lambda: [0])  # of trainings
     on_first: Callable[[], None] | None = None  # called after the first set, artifact or model
     on_work: Callable[[], None] | None = None  # called before each result is made; it may wait
+    again: frozenset[str] = frozenset()  # stages, steps, artifacts and trainings to make anew, by name
     trace: list[Trace] = field(default_factory=list)
+    _renewed: set[str] = field(default_factory=set)  # URLs
+    _told: set[str] = field(default_factory=set)  # names of changed code
 
     def source(
         self,
@@ -119,14 +126,17 @@ class Run:
         tables: Callable[[], Iterator[pa.Table]],
         identity: Mapping[str, Any],
         totals: Sequence[str] = (),
+        of: SealedSet | None = None,
     ) -> SealedSet:
         """Seal rows that the driver streams (listings of files, generated requests), or find them sealed.
 
         Each table is a shard, and its column ``id`` has a distinct text for each record. ``totals`` names numeric
-        columns whose sums the seal keeps.
+        columns whose sums the seal keeps. ``of`` is the set whose rows these are (parts of it, or ranges of them), a
+        table for each of its shards: a plan from a sample of that set scales them with it.
         """
         made_of = source_fingerprint(name, identity)
         url = store.join(self.out, name, made_of[:16])
+        self._renew(url, name)
         sealed = self._find(lambda url: dataset.find_made(url, made_of), url)
         begun = time.perf_counter()
         kept = sealed is not None
@@ -155,10 +165,13 @@ class Run:
         """Run a step, or find it done."""
         url = step_url(self.out, step, self.seed)
         fingerprint = step.fingerprint(self.seed)
+        self._renew(url, step.name, *(stage.name for stage in step.stages))
         before = self._find(lambda url: dataset.find_made(url, fingerprint), url)
         if before is not None and not is_finished(before, requeue=self.requeue):
             self._begin_work()
             before = dataset.find_made(url, fingerprint)
+        codes = {stage.name: stage.actor for stage in step.stages}
+        self._tell_changed(changed(kept_code(url, before), codes), f"step {step.name}")
         begun = time.perf_counter()
         if is_finished(before, requeue=self.requeue):
             if all(trace.url != url for trace in self.trace):  # a step that is used twice is reported once
@@ -188,6 +201,7 @@ class Run:
     ) -> Artifact:
         """Like :meth:`artifact`, but ``make`` writes the files itself and commits the artifact at the given URL."""
         url = store.join(self.out, name, canonical.fingerprint([name, identity, list(inputs)])[:16])
+        self._renew(url, name)
         made = self._find(find_made, url)
         begun = time.perf_counter()
         kept = made is not None
@@ -204,6 +218,8 @@ class Run:
         """Train the unfinished jobs, as many in parallel as fit, and return all artifacts in order."""
         urls = [job.url(self.out) for job in jobs]
         by_url = dict(zip(urls, jobs, strict=True))  # equal jobs are one
+        for url, job in by_url.items():
+            self._renew(url, job.name)
         todo = [(job, url) for url, job in by_url.items() if self._find(job.done, url) is None]
         begun = time.perf_counter()
         if todo:
@@ -222,6 +238,7 @@ class Run:
             if artifact is None:
                 raise RuntimeError(f"{url}: the training ended without its artifact")
             made.append(artifact)
+            self._tell_changed(changed(artifact.code, {job.name: str(job.loop)}), f"training {job.name}")
             spent = share if url in waiting else 0.0
             waiting.discard(url)
             kept = (job.name, url) not in fresh
@@ -236,6 +253,32 @@ class Run:
             self._begin_work()
             found = find(url)
         return found
+
+    def _renew(self, url: str, *names: str) -> None:
+        """Give an earlier result another name if one of its names says that it is to be made anew, once a run."""
+        # The stage of a filter that is named by its module too may be named without that.
+        short = [name.rpartition(":")[2] for name in names]
+        if not self.again.intersection([*names, *short]) or url in self._renewed:
+            return
+        self._renewed.add(url)
+        self._begin_work()
+        above, name = url.rsplit("/", 1)
+        there = store.list_names(above)
+        if name in there and {dataset.SEAL, MARK}.intersection(store.list_names(url)):
+            number = next(number for number in itertools.count(1) if f"{name}-{number}" not in there)
+            store.move_folder(url, f"{url}-{number}")
+        elif name in there:
+            store.remove(url)  # it was not finished
+
+    def _tell_changed(self, names: Sequence[str], where: str) -> None:
+        for name in names:
+            if name not in self._told:
+                self._told.add(name)
+                self.progress.say(
+                    f"{where}: the code of {name} is not that which its result was made by, and its version is the "
+                    f"same, so the earlier result is used; expected a raised version, or `gristmill run ... --again "
+                    f"{name}` if results may differ"
+                )
 
     def _begin_work(self) -> None:
         if self.on_work is not None:

@@ -30,6 +30,7 @@ class Artifact:
     identity: Mapping[str, Any] = field(default_factory=dict)
     made_in: str = ""  # the last name of the folder that it was committed in
     beside: Mapping[str, str] = field(default_factory=dict)  # path below url -> SHA-256 of files that came before it
+    code: Mapping[str, Any] | None = None  # what made it, see gristmill.shards.code
 
     @property
     def ref(self) -> ArtifactRef:
@@ -90,6 +91,7 @@ class _Body(TypedDict):
     identity: dict[str, Any]
     made_in: str
     beside: NotRequired[dict[str, str]]
+    code: NotRequired[dict[str, Any] | None]
 
 
 _SHAPE = TypeAdapter(_Body)
@@ -104,6 +106,7 @@ def put_artifact(
     *,
     deterministic: bool = True,
     beside: Mapping[str, str] | None = None,
+    code: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Commit an artifact and return the committed one: this one, or an earlier attempt's.
 
@@ -112,7 +115,7 @@ def put_artifact(
     same URL raises :class:`~gristmill.shards.errors.Alarm`, unless the work is not deterministic.
 
     ``beside`` maps the paths of files that lie at the URL already, because they came to be one by one (the samples of
-    a bank), to their SHA-256. A file of ``files`` must name each by its digest.
+    a bank), to their SHA-256. A file of ``files`` must name each by its digest. ``code`` is kept beside the identity.
 
     Example:
         >>> made = put_artifact("made/words", {"words.txt": b"on off"}, {"version": 1})
@@ -133,8 +136,9 @@ def put_artifact(
         name = store.last_name(url)
         body = {"digest": digest, "files": paths, "sha256": shas, "identity": identity, "made_in": name}
         body |= {"beside": dict(beside)} if beside else {}
+        body |= {"code": dict(code)} if code else {}
         if store.put_if_absent(store.join(url, MARK), checked.encode(_KIND, body)):
-            return Artifact(url, digest, paths, shas, dict(identity), name, dict(beside or {}))
+            return Artifact(url, digest, paths, shas, dict(identity), name, dict(beside or {}), code)
         found = get_artifact(url)
         kept = set(found.files.values()) if found else set(paths.values())
         for path in set(paths.values()) - kept:

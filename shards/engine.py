@@ -143,6 +143,7 @@ def run_step(
         inputs=[step.input.url, *(join.dataset.url for join in step.joins)],
         input_digests=[step.input.digest, *(join.dataset.digest for join in step.joins)],
         artifacts={key: ref.digest for stage in step.stages for key, ref in stage.artifacts.items()},
+        code=step.code(),
     )
     progress.end(sealed)
     return sealed
@@ -158,9 +159,16 @@ def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:
         return [ShardSpec.from_json(shard, step.input.url, files) for shard in planned["shards"]]
     specs = step.index()
     if planned is None:
-        identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
+        identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs], "code": step.code()}
         store.put_if_absent(store.join(url, PLAN), checked.encode(_KIND, identity))
     return specs
+
+
+def kept_code(url: str, sealed: SealedSet | None) -> Any:
+    """Return what was kept of the code of a step's stages (:mod:`gristmill.shards.code`): by its seal, or while it has
+    none by its plan; ``None`` if nothing was."""
+    found = sealed.seal if sealed is not None else read_plan(url) or {}
+    return found.get("code")
 
 
 def read_plan(url: str) -> dict[str, Any] | None:
@@ -181,7 +189,7 @@ def check_plan(url: str, plan: Mapping[str, Any], fingerprint: str) -> None:
 
 def planned_fingerprint(plan: Mapping[str, Any]) -> str:
     """Return the fingerprint of the step that a plan is of."""
-    return canonical.fingerprint({key: value for key, value in plan.items() if key != "shards"})
+    return canonical.fingerprint({key: value for key, value in plan.items() if key not in ("shards", "code")})
 
 
 class _Tally:

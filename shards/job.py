@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
+from gristmill.shards.code import code_of
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.names import name_of, named
 from gristmill.shards.process import prepare
@@ -93,6 +94,10 @@ class TrainJob:
         }
         return {"job": self.name} | {key: value for key, value in found.items() if value}
 
+    def code(self) -> dict[str, Any]:
+        """Return what is kept of the code of its loop, in no fingerprint (:mod:`gristmill.shards.code`)."""
+        return code_of({self.name: str(self.loop)})
+
     def made_of(self) -> list[SealedSet | Artifact]:
         """Return the sets and artifacts that it reads, without duplicates."""
         found: dict[str, SealedSet | Artifact] = {}
@@ -118,7 +123,7 @@ class TrainJob:
         if context.rank == 0:
             files = dict(result.pop("files"))
             files["training.json"] = canonical.dumps(result)
-            put_artifact(url, files, self.identity(), deterministic=self.resources.gpus == 0)
+            put_artifact(url, files, self.identity(), deterministic=self.resources.gpus == 0, code=self.code())
             store.remove(store.join(url, CHECKPOINTS))
 
     def done(self, url: str) -> Artifact | None:

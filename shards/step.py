@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.shards import canonical
+from gristmill.shards.code import code_of
 from gristmill.shards.dataset import SealedSet, row_totals
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import ByPart, Cut, Join, ShardSpec, keep_shards
@@ -104,6 +105,10 @@ class Step:
     def fingerprint(self, seed: int) -> str:
         """Return the fingerprint of :meth:`identity`."""
         return canonical.fingerprint(self.identity(seed))
+
+    def code(self) -> dict[str, Any]:
+        """Return what is kept of the code of its stages, in no fingerprint (:mod:`gristmill.shards.code`)."""
+        return code_of({stage.name: stage.actor for stage in self.stages})
 
     def index(self) -> list[ShardSpec]:
         """Return the shards to make, in order."""

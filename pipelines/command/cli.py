@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -89,12 +89,16 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 def run(
     config: Config,
     overrides: Overrides = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="A stage, step or training to make anew, and what depends on it."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Run or resume a recipe."""
     from gristmill.pipelines.config import load
 
-    _carry_out(load(config, overrides or []), quiet)
+    _carry_out(load(config, overrides or []), quiet, again=again or ())
 
 
 @app.command()
@@ -114,13 +118,13 @@ def requeue(
     _carry_out(load_saved(absolute(out), overrides or [], config), quiet=False, requeue=True)
 
 
-def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
+def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[str] = ()) -> None:
     from gristmill.pipelines.command.launch import carry_out
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
     with shown(quiet) as progress:
-        done, busy = carry_out(loaded, progress, requeue=requeue)
+        done, busy = carry_out(loaded, progress, requeue=requeue, again=again)
     if not busy:
         print("nothing to do: everything was finished by an earlier run")
     records = sum(entry.records for entry in done.trace if not entry.kept)

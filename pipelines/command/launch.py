@@ -15,17 +15,40 @@ from typing_extensions import TypedDict
 
 from gristmill.cluster.training_log import check
 from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.command.occupied import PLAN, refuse_occupied
 from gristmill.pipelines.config import Common, Loaded, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run
 from gristmill.shards import checked, disk, store
+from gristmill.shards.engine import read_plan as read_step
 from gristmill.shards.errors import UserError
-from gristmill.shards.wording import sentences
+from gristmill.shards.finding import find_below
+from gristmill.shards.wording import nearest, or_else, sentences
 
-PLAN = "plan.json"  # below OUT: the latest estimate
 ANSWER_WITHIN = 20.0  # seconds until a storage must have answered
 
 T = TypeVar("T")
+
+
+def check_again(out: str, names: Sequence[str]) -> None:
+    """Check that an output has results of the stages, steps, artifacts and trainings that are to be made anew.
+
+    Raises:
+        UserError: it has none of one of them.
+    """
+    if not names:
+        return
+    found = find_below(out)
+    known = set(found.names.values()) - {out}
+    for folder in [*(sealed.url for sealed in found.sealed), *found.unsealed]:
+        known.update(stage["name"] for stage in (read_step(folder) or {"stages": []})["stages"])
+    for name in names:
+        if name not in known and name not in {one.rpartition(":")[2] for one in known}:
+            some = f"one of {', '.join(sorted(known))}" if known else "one that an earlier run made"
+            raise UserError(
+                f"--again {name}: {out} has no stage, step, artifact or training of that name"
+                + or_else(nearest(name, known), some)
+            )
 
 
 def make_cluster(common: Common) -> Cluster:
@@ -63,8 +86,9 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
 
 
 def check_storage(loaded: Loaded) -> None:
-    """Check, before any work, that the output can be written and that object storages respond."""
+    """Check, before any work, that the output can be written and is no one else's, and that object storages respond."""
     check_out(loaded.common.out)
+    refuse_occupied(loaded.common.out)
     for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
         if not answered(url, functools.partial(_reached, url)):
             raise UserError(f"{url}: there is no such bucket, or it is not accessible")
@@ -191,15 +215,22 @@ def _bucket(url: str) -> str:
     return scheme + sign + rest.partition("/")[0]
 
 
-def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
-    """Run or resume a recipe and write its report; return the run, and whether there was anything to do."""
+def carry_out(
+    loaded: Loaded, progress: RunProgress, *, requeue: bool = False, again: Sequence[str] = ()
+) -> tuple[Run, bool]:
+    """Run or resume a recipe and write its report; return the run, and whether there was anything to do.
+
+    ``again`` names stages, steps, artifacts and trainings to make anew (:class:`~gristmill.pipelines.run.Run`).
+    """
     from gristmill.pipelines.provenance import add_provenance
     from gristmill.pipelines.report.report import Report
     from gristmill.pipelines.report.write import write_report
 
     common = loaded.common
     check_storage(loaded)
+    check_again(common.out, again)
     run = Run(common.out, make_cluster(common), common.seed, progress, requeue, seeds=list(common.seeds))
+    run.again = frozenset(again)
     changed = False
 
     def keep_settings() -> None:

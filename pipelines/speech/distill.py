@@ -26,7 +26,7 @@ from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora, prepare_transcribed
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
-from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
+from gristmill.pipelines.speech.preflight import check_inputs, check_teacher
 from gristmill.pipelines.speech.spelling import TeacherChoice, fitted_units, outside_units
 from gristmill.pipelines.speech.systems import Data, SweepSettings, Systems, SystemSettings
 from gristmill.shards.artifact import Artifact
@@ -173,8 +173,7 @@ def run(config: Config, run: Run) -> Report:
 
 def check(config: Config) -> None:
     """Raise a ``UserError`` for mistakes that can be found before anything is made."""
-    check_corpus(config.corpus, config.teacher.source)
-    check_noise(config.noise)
+    check_inputs(config.corpus, config.noise, config.teacher.source)
     made = config.features.at(config.corpus.sampling_rate)
     if config.teacher.source != "trained":
         if config.systems.init == "teacher":
