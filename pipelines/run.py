@@ -112,6 +112,7 @@ class Run:
     on_first: Callable[[], None] | None = None  # called after the first set, artifact or model
     on_work: Callable[[], None] | None = None  # called before each result is made; it may wait
     trace: list[Trace] = field(default_factory=list)
+    verdict: str = ""  # of its report
 
     def source(
         self,

@@ -132,6 +132,8 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
         results = "1 set, artifact or model" if len(made) == 1 else f"{len(made)} sets, artifacts and models"
         work = f"made {results} ({plural(records, 'record')}) in {clock(seconds)}"
         print(f"{work}; {kept} kept from before")
+    if done.verdict:
+        print(f"verdict: {escaped(done.verdict)}")
 
 
 @app.command()

@@ -213,12 +213,14 @@ class Report:
 
     title: str
     recipe: Mapping[str, Any]  # name and settings
-    summary: str = ""  # one sentence; generated from the metrics if empty
-    measures: Sequence[Measure] = ()  # the first is shown in figures and the summary
-    baseline: str = ""  # the system that the others are compared with
-    headline: tuple[str, str] | None = None  # (system, test set) of the summary
+    summary: str = ""  # one sentence; that of the verdict if empty
+    measures: Sequence[Measure] = ()  # the first is shown in figures and decides the verdict
+    baseline: str = ""  # the system that the others are compared with in figures and tables
+    baselines: Sequence[str] = ()  # what the proposals are to be ahead of; by default the baseline
+    headline: tuple[str, str] | None = None  # (system, test set) that matter most: the verdict begins with the set
+    proposals: Sequence[str] = ()  # the systems of the recipe's method; by default the headline's
     labels: Mapping[str, str] = field(default_factory=dict)  # display names of systems, test sets and curves
-    tested: str = ""  # content of test sets, in the summary: "speech"
+    tested: str = ""  # content of test sets, in the verdict: "speech"
     metrics: Sequence[MetricRow] = ()
     test_sets: Mapping[str, TestSet] = field(default_factory=dict)
     curves: Sequence[CurvePoint] = ()
@@ -238,8 +240,18 @@ class Report:
 
     @property
     def main(self) -> Measure | None:
-        """The measure shown in figures and the summary."""
+        """The measure shown in figures, which decides the verdict."""
         return self.measures[0] if self.measures else None
+
+    @property
+    def proposed(self) -> Sequence[str]:
+        """The systems of the recipe's method."""
+        return self.proposals or ([self.headline[0]] if self.headline else [])
+
+    @property
+    def compared(self) -> Sequence[str]:
+        """The baselines of the verdict."""
+        return self.baselines or ([self.baseline] if self.baseline else [])
 
     def find(self, system: str, test_set: str, metric: str, seed: int | None = None) -> MetricRow | None:
         """Return one row of the metrics."""

@@ -47,6 +47,8 @@ h1 {
 }
 .facts small { display: block; font-size: .78rem; font-weight: 400; color: var(--soft); white-space: nowrap; }
 .facts small { letter-spacing: 0; }
+.verdict { margin: 0 0 1.4rem; padding-left: 1.1rem; max-width: 52rem; font-size: .95rem; }
+.verdict li { margin: 0 0 .3rem; }
 nav {
   border-block: 1px solid var(--line); padding: .55rem 0; font-size: .9rem; display: flex; flex-wrap: wrap;
   gap: .2rem 1.1rem;

@@ -144,20 +144,23 @@ def _domains(run: Run, requests: SealedSet) -> list[str]:
 
 def _report(config: Config, ranked: Mapping[int, SealedSet], systems: Sequence[str]) -> Report:
     tests = {"test": None} | ({config.slice: config.slice} if config.slice else {})
-    also = [CHOSEN + ALONE] if config.weights.context else []
+    alone = [CHOSEN + ALONE] if config.weights.context else []
+    baselines = [UNWEIGHTED, *alone, *(PEERS if config.peer else ())]
     judged = {
         name: {seed: scores.read_lists(made, systems, only) for seed, made in ranked.items()}
         for name, only in tests.items()
     }
+    rows = [scores.metrics(splits, name, UNWEIGHTED, baselines[1:]) for name, splits in judged.items()]
     return Report(
         title="Re-ranking the readings of independent domains",
         recipe={"name": "rerank", **config.model_dump(mode="json")},
         measures=scores.MEASURES,
         baseline=UNWEIGHTED,
+        baselines=baselines,
         headline=(CHOSEN, "test"),
         labels=scores.LABELS,
         tested="requests",
-        metrics=[row for name, splits in judged.items() for row in scores.metrics(splits, name, UNWEIGHTED, also)],
+        metrics=[row for some in rows for row in some],
         test_sets={name: scores.describe(splits) for name, splits in judged.items()},
         reliability=scores.diagrams(judged["test"]),
     )

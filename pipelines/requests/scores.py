@@ -130,6 +130,7 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
     systems = list(next(iter(splits.values())).scores)
     results = {(seed, system): chosen(lists, system) for seed, lists in splits.items() for system in systems}
     rows: list[MetricRow] = []
+    drawn = {seed: _resampled({system: results[seed, system] for system in systems}) for seed in splits}
     for system in systems:
         each = {seed: measures(lists, system, results[seed, system]) for seed, lists in splits.items()}
         for seed, lists in splits.items():
@@ -138,7 +139,7 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
             for other in (baseline, *also):
                 if system != other:
                     name = "semer_relative" if other == baseline else f"semer_relative:{other}"
-                    each[seed][name] = relative(results[seed, system], results[seed, other])
+                    each[seed][name] = _relative(drawn[seed][system], drawn[seed][other])
         for name in next(iter(each.values())):
             parts = {seed: found[name] for seed, found in each.items() if name in found}
             total = sum(len(lists) for lists in splits.values())
@@ -164,17 +165,21 @@ def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float
     return float(mean), float(mean - below), float(mean + above)
 
 
-def relative(mine: SemerResult, theirs: SemerResult) -> tuple[float, float, float]:
-    """Return the relative change of SemER with its interval, by a paired bootstrap over utterances."""
+def _resampled(results: Mapping[str, SemerResult]) -> dict[str, np.ndarray]:
+    """Return each system's errors, of all utterances and of resamples of them: (1 + replicates,), the same for all."""
     rng = np.random.Generator(np.random.Philox(0))
-    n = len(mine)
-    both = np.stack([mine.errors, theirs.errors], 1).astype(float)
-    drawn = np.array([np.bincount(rng.integers(n, size=n), minlength=n) @ both for _ in range(REPLICATES)])
-    sums = both.sum(0)
-    if not sums[1]:
+    n = len(next(iter(results.values())))
+    errors = np.stack([result.errors for result in results.values()], 1).astype(float)
+    drawn = [np.bincount(rng.integers(n, size=n), minlength=n) @ errors for _ in range(REPLICATES)]
+    return dict(zip(results, np.array([errors.sum(0), *drawn]).T, strict=True))
+
+
+def _relative(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
+    """Return the relative change of SemER with its interval, by a paired bootstrap over utterances."""
+    if not theirs[0]:
         return math.nan, math.nan, math.nan
-    low, high = np.percentile(drawn[:, 0] / np.maximum(drawn[:, 1], 1) - 1, [2.5, 97.5])
-    return float(sums[0] / sums[1] - 1), float(low), float(high)
+    low, high = np.percentile(mine[1:] / np.maximum(theirs[1:], 1) - 1, [2.5, 97.5])
+    return float(mine[0] / theirs[0] - 1), float(low), float(high)
 
 
 def _row(

@@ -36,6 +36,7 @@ from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
 TESTS = ("clean", "noisy", "rerecorded")
+PROPOSALS, BASELINES = ("student", "student_seq"), ("teacher", "multicondition", "hard_labels")
 
 
 class Config(DecodingSettings):
@@ -152,8 +153,10 @@ def run(config: Config, run: Run) -> Report:
         title="Distillation for noise-robust speech recognition",
         recipe={"name": "distill", **config.model_dump(mode="json")},
         measures=scoring.measures(measure),
-        baseline="teacher",
-        headline=("student", "noisy"),
+        baseline=BASELINES[0],
+        baselines=BASELINES,
+        headline=(PROPOSALS[0], "noisy"),
+        proposals=PROPOSALS,
         labels=scoring.LABELS,
         tested="speech",
         examples=scoring.examples(written),
@@ -161,7 +164,7 @@ def run(config: Config, run: Run) -> Report:
         curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
     )
     scored = scoring.results(written, normalise, external)
-    report.metrics = evaluate(scored, measure=measure, baseline="teacher", also_against=["multicondition"])
+    report.metrics = evaluate(scored, measure=measure, baseline=BASELINES[0], also_against=BASELINES[1:])
     report.test_sets = {name: describe_test_set(next(iter(scored["student"][name].values()))) for name in TESTS}
     if swept:
         noisy_only = {"noisy": test_features["noisy"]}

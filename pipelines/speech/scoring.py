@@ -14,7 +14,7 @@ from gristmill.models.measures.significance import wer_interval
 from gristmill.models.measures.wer import WerResult, score
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
-from gristmill.pipelines.report.measures import CER, DELETIONS, INSERTIONS, MAPSSWE, SUBSTITUTIONS, WER, Measure
+from gristmill.pipelines.report.measures import CER, DELETIONS, INSERTIONS, SUBSTITUTIONS, WER, Measure
 from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, ExampleTexts, Grid, Spectrogram
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
@@ -40,7 +40,7 @@ LABELS = {
 def measures(main: Measure) -> list[Measure]:
     """Return the metrics of the report, an error rate first."""
     beside = [CER] if main == WER else []
-    return [main, *beside, SUBSTITUTIONS, DELETIONS, INSERTIONS, main.relative(), MAPSSWE]
+    return [main, *beside, SUBSTITUTIONS, DELETIONS, INSERTIONS, main.relative()]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def results(
         references = _texts(table, "text", normalise)
         speakers = table["speaker"].to_pylist()
         for (system, seed), column in columns.items():
-            scored = score(references, _texts(table, column, normalise), speakers, normalise=normalise)
+            texts = _texts(table, column, normalise)
+            scored = score(references, texts, speakers, normalise=normalise, ids=table["id"].to_pylist())
             out.setdefault(system, {}).setdefault(test, {})[seed] = scored
     return out
 

@@ -54,7 +54,7 @@ def publish(out: str, models: Mapping[int, Artifact]) -> None:
 
 def make_report(
     config: BaseModel,
-    baseline: str,
+    baselines: Sequence[str],
     combined: str,
     judged: Mapping[Key, SealedSet],
     models: Mapping[str, Mapping[Key, Artifact]],
@@ -71,14 +71,14 @@ def make_report(
     errors: dict[str, dict[str, dict[int, Any]]] = {system: {} for system in systems}
     for size in sizes:
         sets = {seed: made for (of, seed), made in judged.items() if of == size}
-        rows, found = scores.text_metrics(sets, systems, named(size), baseline)
+        rows, found = scores.text_metrics(sets, systems, named(size), baselines)
         metrics += rows
         for system, runs in found.items():
             errors[system][named(size)] = runs
-        tested_texts = next(iter(found[baseline].values()))
+        tested_texts = next(iter(found[baselines[0]].values()))
         words = int(tested_texts.words.sum())
         test_sets[named(size)] = TestSet({"texts": len(tested_texts), "words": words}, "texts")
-    metrics += evaluate(errors, baseline=baseline)
+    metrics += evaluate(errors, baseline=baselines[0], also_against=baselines[1:])
     signatures: dict[str, str] = {}
     expected = scores.read_references(references)
     for system, by_key in tested.items():
@@ -92,10 +92,11 @@ def make_report(
         title="A language model from another language's text",
         recipe={"name": "bootstrap_lm", **config.model_dump(mode="json")},
         measures=MEASURES,
-        baseline=baseline,
+        baseline=baselines[0],
+        baselines=baselines,
         headline=(combined, named(sizes[-1])),
         labels=LABELS,
-        tested="texts, with that amount of in-domain text",
+        tested="of the in-domain text",
         metrics=metrics,
         test_sets=test_sets,
         filters=_filters(picked, filters),
