@@ -7,7 +7,7 @@ needs a corrected p below :data:`LEVEL`. Where a baseline is best, the verdict b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -52,6 +52,7 @@ class SetVerdict:
     best: str  # of all systems
     proposal: str | None  # the best of them
     baseline: str | None
+    uncertain: Sequence[str] = ()  # the baselines that the proposal is not ahead of beyond chance, the best first
     sentence: str = ""
 
 
@@ -161,7 +162,8 @@ class _Judge:
         proposal = next((name for name in self.values if name in self.report.proposed), None)
         baseline = next((name for name in self.values if name in self.report.compared), None)
         best = next(iter(self.values))
-        made = SetVerdict(self.test_set, self._kind(proposal, baseline), best, proposal, baseline)
+        uncertain = self.not_ahead(proposal) if proposal else []
+        made = SetVerdict(self.test_set, self._kind(proposal, baseline), best, proposal, baseline, uncertain)
         return replace(made, sentence=f"{_begun(shown(self.report, self.test_set))}: {self._sentence(made)}.")
 
     def _kind(self, proposal: str | None, baseline: str | None) -> Kind:
@@ -208,7 +210,7 @@ class _Judge:
             return f"{mine}, is the best proposed system; no baseline has a figure to compare with"
         theirs = f"{self.name(baseline)}, {self.figure(baseline)}"
         moved = self.against(proposal, baseline)
-        ahead = [name for name in self.report.compared if name in self.values and name not in self.not_ahead(proposal)]
+        ahead = [name for name in self.report.compared if name in self.values and name not in made.uncertain]
         also = f"; ahead beyond chance of {_listed([self.name(name) for name in ahead])}" if ahead else ""
         if made.kind in ("lost", "behind"):
             how = "worse beyond chance" if made.kind == "lost" else "the difference may be chance"
@@ -220,9 +222,9 @@ class _Judge:
         elif made.kind == "won":
             text = f"{mine}, is ahead of every baseline beyond chance; the nearest is {theirs} ({moved})"
         else:
-            near = [(name, self.against(proposal, name)) for name in self.not_ahead(proposal)]
+            near = [(name, self.against(proposal, name)) for name in made.uncertain]
             figures = [f"{self.name(name)}, {self.figure(name)} ({moved})" for name, moved in near]
-            text = f"{mine}, is best, but not beyond chance ahead of {_listed(figures)}{also}"
+            text = f"{mine}, is best, but its lead over {_listed(figures)} may be chance{also}"
         missing = [self.name(name) for name in self.report.compared if name not in self.values]
         if missing:
             text += f"; not scored there: {_listed(missing)}"
@@ -231,25 +233,16 @@ class _Judge:
         return text
 
 
+_KINDS: Sequence[Kind] = ("lost", "behind", "tied", "unproven", "won", "alone", "unscored")  # in the order of a verdict
+
+
 def _paragraph(report: Report, measure: Measure, sets: Sequence[SetVerdict]) -> str:
     """Return what holds for the test sets together: those on which a baseline is best come first."""
     groups: dict[tuple[Any, ...], list[SetVerdict]] = {}
-    rank = {kind: place for place, kind in enumerate(_CLAUSES)}
-    for one in sorted(sets, key=lambda one: rank[one.kind]):
-        groups.setdefault((one.kind, one.proposal, one.baseline), []).append(one)
-    label = label_of(report, measure)
-    better = f"{measure.better} {label}"
-    clauses = []
-    for (kind, proposal, baseline), some in groups.items():
-        where = " ".join(filter(None, (_listed([shown(report, one.test_set) for one in some]), report.tested)))
-        names = [shown(report, name) if name else "" for name in (proposal, baseline)]
-        figures = [
-            measure.show(_value(report, measure, name, some[0].test_set)) if name else "–"
-            for name in (proposal, baseline)
-        ]
-        at = f" on {shown(report, some[0].test_set)}" if len(some) > 1 else ""
-        clauses.append(_CLAUSES[kind](where, *names, *figures, better if kind in ("lost", "behind") else label, at))
-    text = " ".join(clauses)
+    for one in sorted(sets, key=lambda one: _KINDS.index(one.kind)):
+        uncertain = tuple(one.uncertain) if one.kind == "unproven" else ()
+        groups.setdefault((one.kind, one.proposal, one.baseline, uncertain), []).append(one)
+    text = " ".join(_clause(report, measure, some) for some in groups.values())
     seeds = {row.seed for row in report.metrics if row.metric == measure.name and row.seed is not None}
     if len(seeds) == 1:
         text += " One seed: another training may order them otherwise."
@@ -258,34 +251,34 @@ def _paragraph(report: Report, measure: Measure, sets: Sequence[SetVerdict]) -> 
     return text
 
 
-# Sentences by kind, in the order of a verdict: where, the proposal, the baseline, their figures, the measure (of the
-# first two, what a better one is), and which of several test sets the figures are of.
-_CLAUSES: dict[Kind, Callable[..., str]] = {
-    "lost": lambda where, mine, theirs, my, their, better, at: (
-        f"A baseline wins on {where}: {theirs} has a {better} than {mine}, {their} against {my}{at}, beyond chance."
-    ),
-    "behind": lambda where, mine, theirs, my, their, better, at: (
-        f"A baseline is best on {where}: {theirs} has a {better} than {mine}, {their} against {my}{at}, which may be "
-        "chance."
-    ),
-    "tied": lambda where, mine, theirs, my, their, label, at: (
-        f"On {where}, {mine} and the baseline {theirs} are equal, {label} {my}{at}."
-    ),
-    "unproven": lambda where, mine, theirs, my, their, label, at: (
-        f"On {where}, {mine} is best, {label} {my}{at} against {their} for {theirs}, but not beyond chance ahead of "
-        "every baseline."
-    ),
-    "won": lambda where, mine, theirs, my, their, label, at: (
-        f"On {where}, {mine} is ahead of every baseline beyond chance, {label} {my}{at} against {their} for {theirs}, "
-        "the nearest."
-    ),
-    "alone": lambda where, mine, theirs, my, their, label, at: (
-        f"On {where}, {mine} has {label} {my}{at}; no baseline was scored to compare it with."
-    ),
-    "unscored": lambda where, mine, theirs, my, their, label, at: (
-        f"On {where}, no proposed system was scored; the best baseline, {theirs}, has {label} {their}{at}."
-    ),
-}
+def _clause(report: Report, measure: Measure, some: Sequence[SetVerdict]) -> str:
+    """Return the sentence on test sets with the same verdict; figures are of the first."""
+    first, label = some[0], label_of(report, measure)
+    where = _listed([shown(report, one.test_set) for one in some]) + (f" {report.tested}" if report.tested else "")
+    at = f" on {shown(report, first.test_set)}" if len(some) > 1 else ""
+    (mine, my), (theirs, their) = (
+        (shown(report, name), measure.show(_value(report, measure, name, first.test_set))) if name else ("", "")
+        for name in (first.proposal, first.baseline)
+    )
+    against = f"{label} {my}{at} against {their} for {theirs}"
+    match first.kind:
+        case "lost" | "behind":
+            begun, end = ("wins", "beyond chance") if first.kind == "lost" else ("is best", "which may be chance")
+            better = f"{theirs} has a {measure.better} {label} than {mine}, {their} against {my}{at}"
+            return f"A baseline {begun} on {where}: {better}, {end}."
+        case "tied":
+            return f"On {where}, {mine} and the baseline {theirs} are equal, {label} {my}{at}."
+        case "unproven":
+            over = _listed([shown(report, name) for name in first.uncertain])
+            return f"On {where}, {mine} is best, {against}, but its lead over {over} may be chance."
+        case "won":
+            return f"On {where}, {mine} is ahead of every baseline beyond chance, {against}, the nearest."
+        case "alone":
+            return f"On {where}, {mine} has {label} {my}{at}; no baseline was scored to compare it with."
+        case "unscored":
+            best = f"{shown(report, first.best)} has {label} "
+            best += measure.show(_value(report, measure, first.best, first.test_set))
+            return f"On {where}, no proposed system was scored; {best}{at}."
 
 
 def _listed(names: Sequence[str]) -> str:
