@@ -58,7 +58,7 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
         "reliability": report.reliability.to_json(),
         "filters": [one.to_json() for one in report.filters],
         "curves": [point.to_json() for point in report.curves],
-        "examples": [asdict(example) for example in report.examples],
+        "examples": [example.to_json() for example in report.examples],
         "spectrograms": [one.to_json() for one in report.spectrograms],
         "notes": report.notes,
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 
+from gristmill.actors.audio import encode_opus
 from gristmill.models.measures.wer import CORRECT, DELETED, align
 from gristmill.pipelines.report import figures
-from gristmill.pipelines.report.report import Diagram, Report
+from gristmill.pipelines.report.report import Diagram, Report, Sound
 from gristmill.pipelines.report.tables import colour_of, count, dot, shown, table
 
 
@@ -115,15 +117,34 @@ def spectrograms_section(report: Report) -> str:
 
 
 def examples_section(report: Report) -> str:
-    """Show the systems' outputs for a few records, with differences from the reference marked."""
-    rows: list[list[str]] = []
-    for example in report.examples:
-        rows.append([f"{escape(example.id)} · {escape(shown(report, example.test_set))}"])
-        rows.append(["Reference", escape(example.reference)])
-        for system, text in example.hypotheses.items():
-            name = dot(colour_of(report, system)) + escape(shown(report, system))
-            rows.append([name, _marked(example.reference, text)])
-    return table(["System", "Text; differences from the reference are underlined"], rows, text=(1,)) if rows else ""
+    """Show a few records of the test sets: their audio, if there is any, and what each system made of them."""
+    players = {(one.id, one.test_set): _player(one.audio) for one in report.examples if one.audio is not None}
+    made = ""
+    for name in dict.fromkeys(example.id for example in report.examples):
+        some = [example for example in report.examples if example.id == name]
+        rows: list[list[str]] = []
+        for example in some:
+            rows.append([escape(shown(report, example.test_set)) + players.get((name, example.test_set), "")])
+            for system, text in example.hypotheses.items():
+                label = dot(colour_of(report, system)) + escape(shown(report, system))
+                rows.append([label, _marked(example.reference, text)])
+        head = ["System", f"<b>{escape(some[0].reference)}</b> · {escape(name)}"]
+        made += table(head, rows, text=(1,))
+    if not made:
+        return ""
+    hint = (
+        "The first records of the test sets, not chosen by their results. Differences from the reference, which heads "
+    )
+    hint += "each table, are underlined."
+    if players:
+        size = sum(map(len, players.values())) / 1000
+        hint += f" {len(players)} clips, {size:,.0f} kB of this page, are lossy: they are for ears only."
+    return f'<p class="hint">{hint}</p>{made}'
+
+
+def _player(sound: Sound) -> str:
+    data = base64.b64encode(encode_opus(sound.samples, sound.rate)).decode()
+    return f'<audio controls preload="metadata" src="data:audio/ogg;base64,{data}"></audio>'
 
 
 def _marked(reference: str, text: str) -> str:

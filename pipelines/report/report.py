@@ -198,13 +198,33 @@ class LineageNode:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """Some seconds of audio to listen to on the page; the JSON has only their number."""
+
+    samples: np.ndarray  # (n,) in -1 to 1
+    rate: int  # Hz
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True)
 class ExampleTexts:
-    """One record of a test set with the systems' outputs."""
+    """One record of a test set with the systems' outputs; a record may be in several test sets."""
 
     id: str
     test_set: str
     reference: str
     hypotheses: Mapping[str, str]  # by system
+    audio: Sound | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the example as JSON values."""
+        texts = {"reference": self.reference, "hypotheses": self.hypotheses}
+        audio = None if self.audio is None else {"seconds": round(self.audio.seconds, 3)}
+        return {"id": self.id, "test_set": self.test_set, **texts, "audio": audio}
 
 
 @dataclass

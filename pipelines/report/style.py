@@ -122,6 +122,7 @@ mark {
   background: none; color: var(--bad); text-decoration: underline; text-decoration-thickness: 2px;
   text-underline-offset: 3px;
 }
+audio { display: block; width: min(100%, 22rem); height: 2.2rem; margin-top: .3rem; }
 .flow { display: grid; gap: .85rem; }
 .flow .name {
   display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; font-size: .9rem;
@@ -157,7 +158,7 @@ footer div { border-top: 1px solid var(--line); padding-top: 1rem; }
   :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc; --grid: #e4e4e4; }
   body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   table { font-size: 8pt; } th, td { padding: .22rem .4rem; } .hint, .legend { break-after: avoid; }
-  nav, details:not([open]) { display: none; } section { margin-top: 1.4rem; }
+  nav, audio, details:not([open]) { display: none; } section { margin-top: 1.4rem; }
   figure, .card, tr, .flow > div { break-inside: avoid; } h2 { break-after: avoid; }
   .scroll { overflow: visible; } tbody th { position: static; }
 }

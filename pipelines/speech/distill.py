@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic import Field
+
 from gristmill.actors.speech.augment import Augment, Rerecord
 from gristmill.actors.speech.features import LogMel
 from gristmill.actors.speech.phonemise import Phonemise
@@ -25,6 +27,7 @@ from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora, prepare_transcribed
+from gristmill.pipelines.speech.examples import examples
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
 from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
 from gristmill.pipelines.speech.spelling import TeacherChoice, fitted_units, outside_units
@@ -49,6 +52,8 @@ class Config(DecodingSettings):
     teacher: TeacherChoice = TeacherChoice()
     systems: SystemSettings = SystemSettings()
     sweep: SweepSettings = SweepSettings()
+    examples: int = Field(3, ge=0, le=20)
+    """Utterances of the test sets in the report, to listen to; 0 leaves their audio and texts out."""
 
 
 def run(config: Config, run: Run) -> Report:
@@ -159,7 +164,7 @@ def run(config: Config, run: Run) -> Report:
         proposals=PROPOSALS,
         labels=scoring.LABELS,
         tested="speech",
-        examples=scoring.examples(written),
+        examples=examples(written, tests, config.examples),
         spectrograms=scoring.spectrograms(test_features),
         curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
     )

@@ -15,7 +15,7 @@ from gristmill.models.measures.wer import WerResult, score
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
 from gristmill.pipelines.report.measures import CER, DELETIONS, INSERTIONS, SUBSTITUTIONS, WER, Measure
-from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, ExampleTexts, Grid, Spectrogram
+from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, Grid, Spectrogram
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -90,17 +90,6 @@ def results(
     return out
 
 
-def examples(transcripts: Transcripts, count: int = 4) -> list[ExampleTexts]:
-    """Return a few utterances of each test set with the transcripts by the systems of the first seed."""
-    first = {system: column for (system, _), column in reversed(list(transcripts.columns.items()))}
-    out = []
-    for test, sealed in transcripts.sets.items():
-        for row in _first(sealed, ["id", "text", *first.values()]).slice(0, count).to_pylist():
-            given = {system: row[column] or "" for system, column in sorted(first.items())}
-            out.append(ExampleTexts(row["id"], test, row["text"] or "", given))
-    return out
-
-
 def _texts(table: pa.Table, column: str, normalise: str) -> list[str]:
     texts = [text or "" for text in table[column].to_pylist()]
     if normalise != "phones":
@@ -112,7 +101,7 @@ def _texts(table: pa.Table, column: str, normalise: str) -> list[str]:
 
 def spectrograms(tests: Mapping[str, SealedSet]) -> list[Spectrogram]:
     """Return the features of one utterance in each of the test sets."""
-    heads = {name: _first(source, ["id", "features"]) for name, source in tests.items()}
+    heads = {name: first_rows(source, ["id", "features"]) for name, source in tests.items()}
     shared = set.intersection(*(set(head["id"].to_pylist()) for head in heads.values()))
     if not shared:
         return []
@@ -126,7 +115,7 @@ def spectrograms(tests: Mapping[str, SealedSet]) -> list[Spectrogram]:
     return out
 
 
-def _first(source: SealedSet, columns: list[str]) -> pa.Table:
+def first_rows(source: SealedSet, columns: list[str]) -> pa.Table:
     """Return the rows of the first shard that has any."""
     place = next((number for number, shard in enumerate(source.shards) if shard.rows), 0)
     return source.read(place, columns)
