@@ -57,6 +57,7 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
         "grids": [grid.to_json() for grid in report.grids],
         "reliability": report.reliability.to_json(),
         "filters": [one.to_json() for one in report.filters],
+        "measured": [asdict(one) for one in report.measured],
         "curves": [point.to_json() for point in report.curves],
         "examples": [example.to_json() for example in report.examples],
         "spectrograms": [one.to_json() for one in report.spectrograms],

@@ -13,6 +13,7 @@ from gristmill.pipelines.report.model_sections import (
 )
 from gristmill.pipelines.report.provenance_sections import (
     lineage_section,
+    measured_section,
     plan_section,
     recipe_section,
     records_section,
@@ -36,6 +37,7 @@ def to_html(report: Report) -> str:
         ("spectrograms", "Spectrograms", spectrograms_section(report)),
         ("filters", "Kept and dropped by filters", filters_section(report)),
         ("examples", "Examples", examples_section(report)),
+        ("data", "Data", measured_section(report)),
         ("records", "Records", records_section(report)),
         ("plan", "Plan and actual", plan_section(report)),
         ("lineage", "Lineage", lineage_section(report)),

@@ -11,7 +11,7 @@ import numpy as np
 from gristmill.actors.audio import encode_opus
 from gristmill.models.measures.wer import CORRECT, DELETED, align
 from gristmill.pipelines.report import figures
-from gristmill.pipelines.report.report import Diagram, Report, Sound
+from gristmill.pipelines.report.report import CurvePoint, Diagram, Report, Sound
 from gristmill.pipelines.report.tables import colour_of, count, dot, shown, table
 
 
@@ -72,7 +72,8 @@ def curves_section(report: Report) -> str:
         return ""
     keys = "".join(f"<li>{dot(colour_of(report, n))}{escape(shown(report, n))}</li>" for n in names)
     return (
-        '<p class="hint">One line per training seed, over steps. Losses of different objectives share no scale.</p>'
+        '<p class="hint">One line per training seed, over steps; a dashed rule is where a later phase begins. '
+        "Losses of different objectives share no scale.</p>"
         f'<ul class="legend">{keys}</ul><div class="grid">{"".join(panels)}</div>'
     )
 
@@ -89,8 +90,23 @@ def _curve_panel(report: Report, value: str, group: Sequence[str]) -> str:
     ]
     title = report.labels.get(value) or " ".join(shown(report, word) for word in value.split("_"))
     title = f"{shown(report, group[0])}: {title}" if len(group) == 1 else title
-    drawn = figures.curves(series, f"{title} over training steps")
-    return f"<figure><h3>{escape(title[:1].upper() + title[1:])}</h3>{drawn}</figure>" if drawn else ""
+    drawn = figures.curves(series, f"{title} over training steps", marks=_phases(report, value, group))
+    caption = f"<figcaption>{escape(report.explained[value])}</figcaption>" if value in report.explained else ""
+    return f"<figure><h3>{escape(title[:1].upper() + title[1:])}</h3>{drawn}{caption}</figure>" if drawn else ""
+
+
+def _phases(report: Report, value: str, group: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Return where later phases of trainings begin: (colour, step, the phase), each once."""
+    made: dict[tuple[int, int, str], None] = {}
+    last: dict[tuple[str, int], CurvePoint] = {}
+    for point in report.curves:
+        if point.system not in group or value not in point.values:
+            continue
+        before = last.get((point.system, point.seed))
+        if before is not None and before.phase != point.phase:
+            made[colour_of(report, point.system), before.step, point.phase] = None
+        last[point.system, point.seed] = point
+    return list(made)
 
 
 def spectrograms_section(report: Report) -> str:

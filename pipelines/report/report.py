@@ -62,10 +62,12 @@ class CurvePoint:
     seed: int
     step: int
     values: Mapping[str, float | None]
+    phase: str = ""  # of a training that has several
 
     def to_json(self) -> dict[str, Any]:
         """Return the point as JSON values."""
-        return {"system": self.system, "seed": self.seed, **self.values, "step": self.step}
+        phase = {"phase": self.phase} if self.phase else {}
+        return {"system": self.system, "seed": self.seed, **phase, **self.values, "step": self.step}
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,15 @@ class Reliability:
             {"system": one.system, self.part: one.part, "bins": [b._asdict() for b in one.bins]}
             for one in self.diagrams
         ]
+
+
+@dataclass(frozen=True)
+class NumberTable:
+    """Numbers that a recipe measured of its sets: a row is a mapping of columns, of which the first names it."""
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -244,10 +255,12 @@ class Report:
     metrics: Sequence[MetricRow] = ()
     test_sets: Mapping[str, TestSet] = field(default_factory=dict)
     curves: Sequence[CurvePoint] = ()
+    explained: Mapping[str, str] = field(default_factory=dict)  # a sentence on a value of the curves, by its name
     spectrograms: Sequence[Spectrogram] = ()
     grids: Sequence[Grid] = ()
     reliability: Reliability = Reliability()
     filters: Sequence[FilterFlow] = ()
+    measured: Sequence[NumberTable] = ()
     records: list[RecordFlow] = field(default_factory=list)
     lineage: list[LineageNode] = field(default_factory=list)  # inputs first
     digests: dict[str, str] = field(default_factory=dict)

@@ -28,6 +28,7 @@ from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora, prepare_transcribed
 from gristmill.pipelines.speech.examples import examples
+from gristmill.pipelines.speech.measured import measured
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
 from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
 from gristmill.pipelines.speech.spelling import TeacherChoice, fitted_units, outside_units
@@ -166,6 +167,8 @@ def run(config: Config, run: Run) -> Report:
         tested="speech",
         examples=examples(written, tests, config.examples),
         spectrograms=scoring.spectrograms(test_features),
+        measured=measured(run),
+        explained=scoring.EXPLAINED,
         curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
     )
     scored = scoring.results(written, normalise, external)

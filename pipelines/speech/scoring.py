@@ -35,6 +35,11 @@ LABELS = {
     "soft": "soft-target loss",
     "mwer": "expected word errors",
 }
+PHASES = {"student": ("all speech", "gold text")}  # of trainings with several
+EXPLAINED = {
+    "mwer": "Word errors of the n-best hypotheses, weighted by their probabilities, less their plain mean, for each "
+    "reference word: below zero where the model prefers the better hypotheses. It is no word error rate."
+}
 
 
 def measures(main: Measure) -> list[Measure]:
@@ -124,8 +129,16 @@ def first_rows(source: SealedSet, columns: list[str]) -> pa.Table:
 def curve(key: Key, model: Artifact) -> list[CurvePoint]:
     """Return the losses of a training for the report's curves."""
     points = json.loads(model.read("training.json"))["curves"]
-    aside = ("epoch", "lr", "phase", "step")
-    return [CurvePoint(*key, p["step"], {name: v for name, v in p.items() if name not in aside}) for p in points]
+    aside, phases = ("epoch", "lr", "phase", "step"), PHASES.get(key[0], ())
+    return [
+        CurvePoint(
+            *key,
+            p["step"],
+            {name: v for name, v in p.items() if name not in aside},
+            phases[p["phase"]] if p["phase"] < len(phases) else "",
+        )
+        for p in points
+    ]
 
 
 def grid(
