@@ -8,7 +8,7 @@ from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.report.tables import change, colour_of, dot, label_of, shown, table
 from gristmill.pipelines.report.verdict import LEVEL, Comparison, Verdict
 
-_CARDS = {"won": "better", "lost": "worse", "behind": "worse"}
+_CARDS = {"won": "better", "lost": "worse"}
 _OUTCOMES = {"ahead": "ahead", "behind": "behind", "open": "may be chance"}
 
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from gristmill.models.measures import calibration
 from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, reference_length, score
+from gristmill.models.measures.wer import UNKNOWN
+from gristmill.pipelines.record_scores import Scores
 from gristmill.pipelines.report.measures import ECE, ICER, IRER, NLL, SEMER, SLOT_F1, Measure
 from gristmill.pipelines.report.report import Diagram, MetricRow, Reliability, TestSet
 from gristmill.shards.dataset import SealedSet
@@ -42,13 +44,14 @@ LABELS = {
     "lambdarank_temperature": "LambdaRank + temperatures",
     "lambdarank_platt": "LambdaRank + Platt",
 }
-COLUMNS = ["domain", "intent", "slots", "fold", "hypotheses", "reference_length", "oracle_errors"]
+COLUMNS = ["id", "domain", "intent", "slots", "fold", "hypotheses", "reference_length", "oracle_errors"]
 
 
 @dataclass(frozen=True)
 class TestLists:
     """The lists of one test set, flattened: the hypotheses of list i are at ``offsets[i]:offsets[i + 1]``."""
 
+    ids: tuple[str, ...]
     references: list[Interpretation]
     readings: list[Interpretation]
     correct: np.ndarray
@@ -77,6 +80,7 @@ def read_lists(ranked: SealedSet, systems: Sequence[str], only: str | None = Non
     lists = table["hypotheses"].to_pylist()
     found = [one for some in lists for one in some]
     return TestLists(
+        tuple(table["id"].to_pylist()),
         [_reading(row) for row in table.select(["domain", "intent", "slots"]).to_pylist()],
         [_reading(one) for one in found],
         np.array([one["correct"] for one in found], bool),
@@ -118,6 +122,18 @@ def measures(lists: TestLists, system: str, result: SemerResult) -> dict[str, tu
 def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]:
     low, high = got.value - NORMAL * got.error, got.value + NORMAL * got.error
     return got.value, max(0.0, low), min(most, high)
+
+
+def record_scores(judged: Mapping[str, Mapping[int, TestLists]]) -> dict[str, dict[str, dict[int, Scores]]]:
+    """Return the errors and labels of each request, by system, test set and split."""
+    made: dict[str, dict[str, dict[int, Scores]]] = {}
+    for test_set, splits in judged.items():
+        for seed, lists in splits.items():
+            for system in lists.scores:
+                result, unknown = chosen(lists, system), tuple(UNKNOWN + name for name in lists.ids)
+                own = Scores(result.errors, result.length, unknown, lists.ids)
+                made.setdefault(system, {}).setdefault(test_set, {})[seed] = own
+    return made
 
 
 def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also: Sequence[str] = ()) -> list[MetricRow]:

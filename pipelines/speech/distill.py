@@ -21,14 +21,12 @@ from gristmill.actors.speech.teacher import labelling
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import FilterBankSettings
 from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings
-from gristmill.pipelines.evaluation import describe_test_set, evaluate
 from gristmill.pipelines.report.measures import PER, WER
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora, prepare_transcribed
-from gristmill.pipelines.speech.examples import examples
-from gristmill.pipelines.speech.measured import measured
+from gristmill.pipelines.speech.distill_report import make_report
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
 from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
 from gristmill.pipelines.speech.spelling import TeacherChoice, fitted_units, outside_units
@@ -40,7 +38,6 @@ from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
 TESTS = ("clean", "noisy", "rerecorded")
-PROPOSALS, BASELINES = ("student", "student_seq"), ("teacher", "multicondition", "hard_labels")
 
 
 class Config(DecodingSettings):
@@ -155,25 +152,9 @@ def run(config: Config, run: Run) -> Report:
     swept = {key: model for key, model in models.items() if key[0].startswith("sweep")}
     decoding = config.part(DecodingSettings)
     written = scoring.transcribe(run, "transcripts", test_features, main, decoding)
-    report = Report(
-        title="Distillation for noise-robust speech recognition",
-        recipe={"name": "distill", **config.model_dump(mode="json")},
-        measures=scoring.measures(measure),
-        baseline=BASELINES[0],
-        baselines=BASELINES,
-        headline=(PROPOSALS[0], "noisy"),
-        proposals=PROPOSALS,
-        labels=scoring.LABELS,
-        tested="speech",
-        examples=examples(written, tests, config.examples),
-        spectrograms=scoring.spectrograms(test_features),
-        measured=measured(run),
-        explained=scoring.EXPLAINED,
-        curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
-    )
     scored = scoring.results(written, normalise, external)
-    report.metrics = evaluate(scored, measure=measure, baseline=BASELINES[0], also_against=BASELINES[1:])
-    report.test_sets = {name: describe_test_set(next(iter(scored["student"][name].values()))) for name in TESTS}
+    settings = config.model_dump(mode="json")
+    report = make_report(run, settings, measure, tests, test_features, main, written, scored)
     if swept:
         noisy_only = {"noisy": test_features["noisy"]}
         cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, decoding), normalise)

@@ -25,7 +25,7 @@ def examples(transcripts: Transcripts, tests: Mapping[str, SealedSet], count: in
     out = []
     for name in chosen:
         for test, rows in texts.items():
-            given = {system: rows[name][column] or "" for system, column in sorted(first.items())}
+            given = {system: rows[name][first[system]] or "" for system, _ in transcripts.columns}
             sound = sounds.get(test, {}).get(name)
             out.append(ExampleTexts(name, test, rows[name]["text"] or "", given, sound))
     return out

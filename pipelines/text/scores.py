@@ -34,7 +34,12 @@ class Losses:
 
     errors: np.ndarray  # (texts,) nats, or numbers of unseen words
     words: np.ndarray  # (texts,) numbers of words, with the end of the text where it is predicted
-    speakers: tuple[str, ...]  # of unknown names: each text is drawn by itself
+    ids: tuple[str, ...]
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Unknown ones: each text is drawn by itself."""
+        return tuple(UNKNOWN + name for name in self.ids)
 
 
 @dataclass(frozen=True)
@@ -87,22 +92,19 @@ def losses(scored: Scored, system: str, *, known: bool = False) -> Losses:
     """Return the model's loss on each text; ``known``: without out-of-vocabulary words."""
     get = {name: scored.columns[f"{system}_{name}"] for name in ("logprob", "words", "oov", "oov_logprob")}
     less = (get["oov_logprob"], get["oov"]) if known else (0.0, 0.0)
-    return Losses(-(get["logprob"] - less[0]), get["words"] - less[1], _unknown(scored))
+    return Losses(-(get["logprob"] - less[0]), get["words"] - less[1], scored.ids)
 
 
 def unseen(scored: Scored, system: str) -> Losses:
     """Return the number of words of each text that do not occur in the system's own texts."""
-    return Losses(scored.columns[f"{system}_unseen"], scored.columns[f"{system}_words"] - 1, _unknown(scored))
-
-
-def _unknown(scored: Scored) -> tuple[str, ...]:
-    return tuple(UNKNOWN + name for name in scored.ids)
+    return Losses(scored.columns[f"{system}_unseen"], scored.columns[f"{system}_words"] - 1, scored.ids)
 
 
 def text_metrics(
     sets: Mapping[int, SealedSet], systems: Sequence[str], test_set: str, baselines: Sequence[str]
-) -> tuple[list[MetricRow], dict[str, dict[int, WerResult]]]:
-    """Return the rows of perplexity and unseen words, and the word errors of rescored lists by system and seed.
+) -> tuple[list[MetricRow], dict[str, dict[int, WerResult]], dict[str, dict[int, Losses]]]:
+    """Return the rows of perplexity and unseen words, and by system and seed the word errors of rescored lists and the
+    losses of the texts.
 
     ``perplexity`` includes out-of-vocabulary words, with the probability of the unknown word; ``perplexity_known``
     leaves them out; ``perplexity_relative`` and ``perplexity_p`` are against the first baseline on the same texts, and
@@ -125,7 +127,7 @@ def text_metrics(
             if other != system:
                 suffix = "" if other == baselines[0] else f":{other}"
                 rows += _changes(system, test_set, mine[system], mine[other], suffix)
-    return rows, errors
+    return rows, errors, mine
 
 
 def _changes(
