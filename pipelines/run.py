@@ -117,6 +117,7 @@ class Run:
     on_work: Callable[[], None] | None = None  # called before each result is made; it may wait
     again: frozenset[str] = frozenset()  # stages, steps, artifacts and trainings to make anew, by name
     trace: list[Trace] = field(default_factory=list)
+    verdict: str = ""  # of its report
     _renewed: set[str] = field(default_factory=set)  # URLs
     _told: set[str] = field(default_factory=set)  # names of changed code
 

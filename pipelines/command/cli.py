@@ -39,7 +39,7 @@ Address = Annotated[
     ),
 ]
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
-_PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
+_PLAIN = {"plan", "status", "compare", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
 
 
 def main() -> None:
@@ -136,6 +136,21 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[
         results = "1 set, artifact or model" if len(made) == 1 else f"{len(made)} sets, artifacts and models"
         work = f"made {results} ({plural(records, 'record')}) in {clock(seconds)}"
         print(f"{work}; {kept} kept from before")
+    if done.verdict:
+        print(f"verdict: {escaped(done.verdict)}")
+
+
+@app.command()
+@reports_errors
+def compare(
+    outs: Annotated[list[str], typer.Argument(metavar="OUT1 OUT2...", help="The outputs of two runs or more.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what changed between runs: settings, data, and figures with paired intervals."""
+    from gristmill.pipelines.command.compare import show_comparison
+    from gristmill.shards.store import absolute
+
+    show_comparison([absolute(out) for out in outs], as_json)
 
 
 @app.command()

@@ -224,6 +224,7 @@ def carry_out(
     """
     from gristmill.pipelines.provenance import add_provenance
     from gristmill.pipelines.report.report import Report
+    from gristmill.pipelines.report.verdict import conclude
     from gristmill.pipelines.report.write import write_report
 
     common = loaded.common
@@ -262,6 +263,8 @@ def carry_out(
         report.plan = {"estimate": estimate(common.out), "actual": actual}
         written = write_report(common.out, report)
         written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished
+        concluded = conclude(report)
+        run.verdict = "" if concluded is None else concluded.sentence
     return run, fresh or changed or written
 
 
