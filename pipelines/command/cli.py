@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gristmill.pipelines.command import interruption
+from gristmill.pipelines.command import interruption, using
 from gristmill.shards import process
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
 from gristmill.shards.safe_text import escaped, safe
@@ -39,7 +39,7 @@ Address = Annotated[
     ),
 ]
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
-_PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
+_PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest", *using.PLAIN}
 
 
 def main() -> None:
@@ -363,6 +363,9 @@ def manifest(
 
     print(render(kind, fleet or []), end="")
 
+
+for verb in using.VERBS:
+    app.command()(reports_errors(verb))
 
 if __name__ == "__main__":
     main()
