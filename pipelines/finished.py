@@ -151,7 +151,7 @@ def open_finished(out: str, verb: str, what: str) -> Finished:
     other = _USES.get(found.recipe, (verb, "", None))
     if other[0] != verb and verb != "translate":
         raise UserError(
-            f"{out}: the output of the recipe {found.recipe}, which makes no {what}; expected "
+            f"{out}: the output of the recipe {found.recipe}, which is not used by `{verb}`; expected "
             f"`gristmill {other[0]} {out} {other[1]}`"
         )
     return found

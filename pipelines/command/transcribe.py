@@ -51,7 +51,7 @@ def print_transcripts(
         if one.problem is not None:
             unread += one.problem not in QUIET
             if one.problem not in QUIET or not quiet:
-                tell(f"{one.audio}: {one.problem}")
+                tell(f"{one.audio}: no text ({one.problem})")
         pace.count(one)
     if isinstance(write, _Folder):
         write.finish()
@@ -147,7 +147,7 @@ def transcribe_corpus(
     lost = {reason: count for trace in run.trace for reason, count in _lost(trace.summary).items()}
     for reason, count in lost.items():
         tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {out} --rejects`")
-    return sum(count for reason, count in lost.items() if reason not in QUIET)
+    return sum(count for reason, count in lost.items() if not reason.endswith(QUIET))
 
 
 def _lost(summary: Any) -> dict[str, int]:
