@@ -61,12 +61,13 @@ def best_system(
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its recipe, its report, and the trained models by name, with the folders of each."""
+    """A finished run: its recipe, its report, and by name the folders of its trained models and sets."""
 
     out: str
     recipe: str
     report: Mapping[str, Any]
     trained: Mapping[str, tuple[str, ...]]  # in the order of the seeds
+    sets: Mapping[str, tuple[str, ...]]
 
     @property
     def usable(self) -> list[str]:
@@ -122,14 +123,16 @@ def read_finished(out: str) -> Finished | None:
         return None
     if read_identity(out) is None:
         raise Damaged(store.join(out, REPORT), "the file is missing")
-    trained: dict[str, list[str]] = {}
-    for entry in ledger["made"]:
-        if entry["kind"] == "training":
-            folders = trained.setdefault(entry["name"], [])
-            folders.append(store.join(out, entry["path"]))
     report = json.loads(store.read_bytes(store.join(out, REPORT)))
-    once = {name: tuple(dict.fromkeys(folders)) for name, folders in trained.items()}
-    return Finished(out, ledger["recipe"], report, once)
+
+    def folders(*kinds: str) -> dict[str, tuple[str, ...]]:
+        found: dict[str, dict[str, None]] = {}
+        for entry in ledger["made"]:
+            if entry["kind"] in kinds:
+                found.setdefault(entry["name"], {})[store.join(out, entry["path"])] = None
+        return {name: tuple(own) for name, own in found.items()}
+
+    return Finished(out, ledger["recipe"], report, folders("training"), folders("source", "step"))
 
 
 def open_finished(out: str, verb: str, what: str) -> Finished:

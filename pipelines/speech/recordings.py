@@ -17,13 +17,13 @@ from gristmill.actors.sources.files import SUFFIXES, in_tables
 from gristmill.actors.sources.pointers import POINTERS, version_of
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.sources.unlisted import FILES
+from gristmill.pipelines.inline import STDIN
 from gristmill.pipelines.inputs import list_places, place_names
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.scratch import scratch
 from gristmill.shards.walking import walk
 
-STDIN = "-"
 AT_ONCE = 32  # recordings of a table
 GIVEN = pa.field("audio_filepath", pa.string())  # a recording as it was given, which its records keep
 _LISTS = tuple(suffix for kind, suffixes in SUFFIXES.items() if kind != "folder" for suffix in suffixes)

@@ -29,6 +29,7 @@ from gristmill.actors.speech.recognise import RecogniserSettings, Transcribe
 from gristmill.actors.speech.segment import Detector, Segment, SegmentSettings, plan_ranges
 from gristmill.actors.speech.teacher_checkpoint import describe
 from gristmill.models.speech.words import Word
+from gristmill.pipelines.inline import STDIN, Inline, lost
 from gristmill.pipelines.inputs import list_source, refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.recognisers import find_recogniser
@@ -37,7 +38,6 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.step import Step
-from gristmill.shards.work import StageWorker, Work
 
 WHOLE = 30.0  # s of a recording that is transcribed as one utterance; a longer one is cut as by corpus.segment
 QUIET = (SILENT, NO_SPEECH)  # why a recording has no text though nothing is wrong with it
@@ -110,7 +110,8 @@ class Transcriber:
         load = LoadSettings(sampling_rate=self.sampling_rate, max_duration=2 * WHOLE, annotated=False)
         cut = SegmentSettings(method=segment or _detector(), whole=WHOLE)
         self._hear = (Segment.stage(cut), Load.stage(load), self._features, self._recognise)
-        self._loaded: dict[str, StageWorker] = {}
+        self._probing, self._hearing = Inline(self._probe), Inline(*self._hear)
+        self._reading = Inline(self._features, self._recognise)
 
     def transcribe(self, *places: str) -> Iterator[Utterance]:
         """Yield the utterances of recordings in their order; one of a recording that cannot be read has a ``problem``.
@@ -135,9 +136,9 @@ class Transcriber:
             UserError: they cannot be used.
         """
         table = pa.table({"id": ["samples"], "audio": audio_array([encode(samples, rate)])})
-        made = self._through(table, (self._features, self._recognise))
-        for lost in (*made.rejects, *made.quarantine):
-            raise UserError(f"samples: {lost[-1][0]}; expected finite samples")
+        made = self._reading(table)
+        for _, _, problem in lost(made):
+            raise UserError(f"samples: {problem}; expected samples of speech")
         return _utterance(made.table.to_pylist()[0] | {GIVEN.name: "", "duration": len(samples) / rate})
 
     def corpus(self, run: Run, name: str, places: Sequence[str]) -> SealedSet:
@@ -149,6 +150,8 @@ class Transcriber:
         Raises:
             UserError: a place does not exist, or no record is left.
         """
+        if STDIN in places:
+            raise UserError("-: standard input can be read once, and a corpus is listed twice; expected a file")
         listing = partial(list_recordings, tuple(places), self._elsewhere, self._say)
         listed = list_source(run, f"listing_{name}", listing, name)
         probed = run.step(Step(f"probed_{name}", (self._probe,), listed, max_quarantine=1.0))
@@ -160,40 +163,32 @@ class Transcriber:
         planned = run.source(f"ranges_{name}", ranges, {"probed": probed.digest, "version": 1})
         return run.step(Step(name, self._hear, planned, cut=Cut(bytes=_ANY_SIZE), max_quarantine=1.0))
 
-    def _through(self, table: pa.Table, stages: Sequence[Any]) -> Work:
-        work = Work("0", table, table.num_rows)
-        for stage in stages:
-            if stage.name not in self._loaded:
-                self._loaded[stage.name] = StageWorker(stage, 0)
-            work = self._loaded[stage.name](work)
-        return work
-
     def _in_order(self, pointers: pa.Table) -> Iterator[Utterance]:
         """Yield the utterances of some recordings, and those of which there are none, in the order of the pointers."""
         names = pointers["id"].to_pylist()
         place = {name: number for number, name in enumerate(names)}
         given = dict(zip(names, pointers[GIVEN.name].to_pylist(), strict=True))
-        work = self._through(pointers, (self._probe,))
-        waiting = sorted(_lost(work), key=lambda lost: place[lost[0]])
+        work = self._probing(pointers)
+        waiting = sorted(lost(work), key=lambda one: place[one[0]])
         ranges = plan_ranges(work.table) if work.table.num_rows else work.table
         for start, end in _parts(ranges["duration"].to_pylist()):
             part = ranges.slice(start, end - start)
             whole = dict(zip(part["id"].to_pylist(), part["recording"].to_pylist(), strict=True))
             for rate in part["sampling_rate"].to_pylist():
                 self._warn(rate)
-            made = self._through(part, self._hear)
+            made = self._hearing(part)
             found = [
                 (place[row["recording"]], row["recording_start"], _utterance(row)) for row in made.table.to_pylist()
             ]
-            for origin, name, problem in _lost(made):
+            for origin, name, problem in lost(made):
                 recording = whole[origin]
                 found.append((place[recording], 0.0, Utterance(given[recording], name, problem=problem)))
             for number, _, one in sorted(found, key=lambda one: one[:2]):
                 while waiting and place[waiting[0][0]] < number:
                     yield _without(waiting.pop(0), given)
                 yield one
-        for lost in waiting:
-            yield _without(lost, given)
+        for one in waiting:
+            yield _without(one, given)
 
     def _warn(self, rate: int) -> None:
         if rate < _NARROW * self.sampling_rate and not self._narrow:
@@ -228,16 +223,8 @@ def _parts(seconds: Sequence[float]) -> Iterator[tuple[int, int]]:
         yield start, len(seconds)
 
 
-def _lost(work: Work) -> Iterator[tuple[str, str, str]]:
-    """Yield the record of the input, the id and the reason of each record that was rejected or quarantined."""
-    for table in work.rejects:
-        yield from zip(*(table[name].to_pylist() for name in ("origin", "id", "reason")), strict=True)
-    for table in work.quarantine:
-        yield from zip(*(table[name].to_pylist() for name in ("origin", "id", "error")), strict=True)
-
-
-def _without(lost: tuple[str, str, str], given: Mapping[str, str]) -> Utterance:
-    return Utterance(given[lost[0]], lost[1], problem=lost[2])
+def _without(one: tuple[str, str, str], given: Mapping[str, str]) -> Utterance:
+    return Utterance(given[one[0]], one[1], problem=one[2])
 
 
 def _utterance(row: Mapping[str, Any]) -> Utterance:

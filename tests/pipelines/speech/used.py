@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import torch
 
+from gristmill.actors.speech.features import ragged
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import save_acoustic
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import characters
 from gristmill.pipelines.report.measures import WER
-from gristmill.pipelines.report.report import MetricRow, Report
+from gristmill.pipelines.report.report import LineageNode, MetricRow, Report, TestSet
 from gristmill.pipelines.report.write import write_report
 from gristmill.pipelines.run import Run, Trace
 from gristmill.shards.artifact import Artifact, put_artifact
@@ -35,6 +38,11 @@ def recogniser(url: Path, seed: int = 0) -> Artifact:
     return put_artifact(str(url), files, {"job": url.parent.name})
 
 
+def spoken(frames: int) -> np.ndarray:
+    """Features (frames, n_mels)."""
+    return np.random.default_rng(frames).normal(size=(frames, FEATURES.n_mels)).astype(np.float16)
+
+
 def finished(out: Path) -> Path:
     """A run of two systems and two seeds, of which ``student`` is the better one on the mean of both test sets."""
     run = Run(str(out), InProcessRunner(), seeds=[0, 1])
@@ -49,7 +57,20 @@ def finished(out: Path) -> Path:
         for test, rate in zip(("clean", "noisy"), own, strict=True)
         for seed in (None, 0, 1)
     ]
-    report = Report(title="T", recipe={"name": "distill"}, measures=[WER], baseline="teacher", metrics=rows)
+    table = pa.table({"id": ["a", "b"], "features": ragged([spoken(40).ravel(), spoken(95).ravel()], pa.float16())})
+    sealed = run.table("features_clean", table)
+    lineage = [LineageNode("features_clean", sealed.digest, (), "source")]
+    lineage += [LineageNode(f"{one.name} {one.url[-2:]}", one.digest, ["features_clean"]) for one in run.trace[:4]]
+    report = Report(
+        title="T",
+        recipe={"name": "distill", "corpus": {"digits": "/home/me/data/digits"}},
+        measures=[WER],
+        baseline="teacher",
+        metrics=rows,
+        test_sets={"clean": TestSet(), "noisy": TestSet()},
+        run={"seeds": [0, 1]},
+        lineage=lineage,
+    )
     write_report(str(out), report)
     run.write_ledger("distill", "")
     return out
