@@ -26,6 +26,7 @@ from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import SLOT
 
 _UNWEIGHTED = "R0"
+_MARKS = " .?!…。？！।؟"  # at the end of a request that is written; those that models are trained on have none
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ class RequestAnnotator:
         read = [read_weights(one.url, domain) for domain, one in weights.items()]
         self.columns = tuple(dict.fromkeys(spec.name for one in read for spec in one.context))
         lists = ListSettings.model_validate(found.report["recipe"].get("lists", {}))
-        self._lang = str(found.report["recipe"].get("corpus", {}).get("lang") or "")
         refs: Any = readers({TEST: models})
         ranking: Any = artifacts_of({domain: one.ref for domain, one in weights.items()})
         self._read = Inline(Hypotheses.stage(lists, **refs), Rerank.stage(**ranking))
@@ -86,7 +86,7 @@ class RequestAnnotator:
         for number, row in enumerate(rows):
             try:
                 text = row.get("text")
-                found = read_text(text, None)[1] if isinstance(text, str) else []
+                found = read_text(text.rstrip(_MARKS), None)[1] if isinstance(text, str) else []
             except RejectRecord as reject:
                 found, problems[str(number)] = [], reject.reason
             tokens.append(found)

@@ -96,22 +96,16 @@ def _figures(run: Finished, model: Described) -> Iterator[str]:
     baseline = report["baseline"]
     seeds = report.get("run", {}).get("seeds", [0])
     yield from ("## Figures", "")
-    over = f"means over seeds {', '.join(map(str, seeds))}, of which this model is of seed {model.seed}; " * (
-        len(seeds) > 1
-    )
-    yield f"{measure['label']} of `{model.system}` ({over}95 % bootstrap intervals):"
-    yield from (
-        "",
-        f"| test set | {measure['label']} | interval | of | `{baseline}` |",
-        "| --- | --- | --- | --- | --- |",
-    )
-    theirs = {row["test_set"]: row["value"] for row in rows if row["system"] == baseline}
+    several = f"means over seeds {', '.join(map(str, seeds))}, of which this model is of {model.seed}; "
+    yield f"{measure['label']} of `{model.system}` ({several if len(seeds) > 1 else ''}95 % bootstrap intervals):"
+    theirs = {row["test_set"]: row["value"] for row in rows if row["system"] == baseline != model.system}
+    beside = f" `{baseline}` |" if theirs else ""
+    yield from ("", f"| test set | {measure['label']} | interval | of |{beside}", "| --- " * (4 + bool(beside)) + "|")
     for row in rows:
         if row["system"] == model.system:
-            low, high = (_shown(row[name], scale, unit) for name in ("low", "high"))
-            values = (_shown(value, scale, unit) for value in (row["value"], theirs.get(row["test_set"])))
-            own, other = values
-            yield f"| {row['test_set']} | {own} | {low} to {high} | {row['n']:,} reference words | {other} |"
+            own, low, high = (_shown(row[name], scale, unit) for name in ("value", "low", "high"))
+            other = f" {_shown(theirs.get(row['test_set']), scale, unit)} |" if theirs else ""
+            yield f"| {row['test_set']} | {own} | {low} to {high} | {row['n']:,} reference words |{other}"
     yield ""
 
 
