@@ -107,6 +107,7 @@ def put_artifact(
     deterministic: bool = True,
     beside: Mapping[str, str] | None = None,
     code: Mapping[str, Any] | None = None,
+    plain: bool = False,
 ) -> Artifact:
     """Commit an artifact and return the committed one: this one, or an earlier attempt's.
 
@@ -117,6 +118,8 @@ def put_artifact(
     ``beside`` maps the paths of files that lie at the URL already, because they came to be one by one (the samples of
     a bank), to their SHA-256. A file of ``files`` must name each by its digest. ``code`` is kept beside the identity.
 
+    ``plain``: the names carry no digest, so that other tools find the files; only one process may write there.
+
     Example:
         >>> made = put_artifact("made/words", {"words.txt": b"on off"}, {"version": 1})
         >>> made.read("words.txt"), get_artifact("made/words").digest == made.digest
@@ -126,7 +129,7 @@ def put_artifact(
     digest = canonical.digest(shas)
     found = get_artifact(url)
     if found is None:
-        paths = {name: _path(name, sha) for name, sha in shas.items()}
+        paths = {name: name if plain else _path(name, sha) for name, sha in shas.items()}
         for name, data in files.items():
             place = store.join(url, paths[name])
             if callable(data):

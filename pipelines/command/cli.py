@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gristmill.pipelines.command import interruption
+from gristmill.pipelines.command import interruption, using
 from gristmill.shards import process
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
 from gristmill.shards.safe_text import escaped, safe
@@ -39,7 +39,10 @@ Address = Annotated[
     ),
 ]
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
-_PLAIN = {"plan", "status", "compare", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
+_PLAIN = {
+    *("plan", "status", "compare", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"),
+    *using.PLAIN,
+}
 
 
 def main() -> None:
@@ -120,6 +123,7 @@ def requeue(
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[str] = ()) -> None:
     from gristmill.pipelines.command.launch import carry_out
+    from gristmill.pipelines.finished import next_steps
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
@@ -138,6 +142,8 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[
         print(f"{work}; {kept} kept from before")
     if done.verdict:
         print(f"verdict: {escaped(done.verdict)}")
+    for line in next_steps(done.out):
+        print(line)
 
 
 @app.command()
@@ -382,6 +388,9 @@ def manifest(
 
     print(render(kind, fleet or []), end="")
 
+
+for verb in using.VERBS:
+    app.command()(reports_errors(verb))
 
 if __name__ == "__main__":
     main()
