@@ -11,35 +11,27 @@ from typing import Annotated, Any
 
 import typer
 
+from gristmill.pipelines.command import completion as shells
 from gristmill.pipelines.command import interruption
+from gristmill.pipelines.command.arguments import Address, Config, Out, Overrides, Recipe, Sections, Version
+from gristmill.pipelines.command.usage import Commands
 from gristmill.shards import process
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
 from gristmill.shards.safe_text import escaped, safe
 
-app = typer.Typer(
+app = Commands(
     name="gristmill",
     help="Turn raw speech and text corpora into training data and trained models.",
+    epilog="To begin: `gristmill config distill` shows the settings of a recipe, `gristmill run distill` runs it. "
+    "`gristmill COMMAND --help` tells of a command.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a bundled one, such as distill.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override those of the file.")
-]
-Out = Annotated[str, typer.Argument(metavar="OUT", help="The output of a run: a path or URL.")]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The URL of the dashboard, such as http://HOST:8265."
-    ),
-]
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
 _PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
+_PLAIN |= {"config", "completion"}
 
 
 def main() -> None:
@@ -47,7 +39,10 @@ def main() -> None:
     interruption.listen()
     process.choose_allocator()
     try:
-        app(prog_name="gristmill")
+        if sys.argv[1:2] == [shells.ANSWER]:
+            shells.answer(typer.main.get_command(app), sys.argv[2:])
+        else:
+            app(prog_name="gristmill")
     except Exception:
         # A bug keeps its traceback, without the secrets of the environment that its message may quote.
         print(*map(safe, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
@@ -82,6 +77,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             interruption.over()
 
     return wrapped
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Hold the options of the command itself."""
 
 
 @app.command()
@@ -132,6 +132,21 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
         results = "1 set, artifact or model" if len(made) == 1 else f"{len(made)} sets, artifacts and models"
         work = f"made {results} ({plural(records, 'record')}) in {clock(seconds)}"
         print(f"{work}; {kept} kept from before")
+
+
+@app.command()
+@reports_errors
+def config(
+    recipe: Recipe,
+    words: Sections = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Show the settings of a recipe: kinds, defaults, meanings, and what the file sets."""
+    from gristmill.pipelines.command.config import recipe_settings, show
+
+    given = words or []
+    found = recipe_settings(recipe, [word for word in given if "=" in word])
+    show(found, [word.rstrip(".") for word in given if "=" not in word], as_json)
 
 
 @app.command()
@@ -347,6 +362,15 @@ def _address(given: str | None) -> str:
             "--address: not given; expected the address of the cluster's dashboard, such as http://127.0.0.1:8265"
         )
     return given
+
+
+@app.command()
+@reports_errors
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> None:
+    """Print the code by which a shell completes commands, settings and files: `source <(gristmill completion bash)`."""
+    print(shells.script(shell), end="")
 
 
 @app.command()
