@@ -154,9 +154,9 @@ def config(
 def plan(
     config: Config,
     overrides: Overrides = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Records of each source to try.")] = None,
-    cpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a CPU hour.")] = None,
-    gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a GPU hour.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, metavar="RECORDS", help="Records of each source to try.")] = None,
+    cpu_hour: Annotated[float | None, typer.Option(min=0, metavar="PRICE", help="Price of a CPU hour.")] = None,
+    gpu_hour: Annotated[float | None, typer.Option(min=0, metavar="PRICE", help="Price of a GPU hour.")] = None,
 ) -> None:
     """Estimate the work, time and cost of a run, without running it."""
     from gristmill.pipelines.command.plan import make_plan, show_plan
@@ -219,15 +219,15 @@ def repair(out: Out) -> None:
 @reports_errors
 def inspect(
     url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set or the output of a run.")],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show of each set.")] = 5,
-    where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE that a record must have.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="N", help="Records to show of each set.")] = 5,
+    where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="What a record must have.")] = None,
     rejects: Annotated[bool, typer.Option("--rejects", help="Show the rejected records.")] = False,
     quarantine: Annotated[bool, typer.Option("--quarantine", help="Show the records that made a stage fail.")] = False,
     save_audio: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write the audio of the records into DIR.")
     ] = None,
 ) -> None:
-    """Show records."""
+    """Show records of a set, those that were rejected and why, or those that broke a stage."""
     from gristmill.pipelines.command.inspect import show_records
     from gristmill.shards.store import absolute
 
@@ -271,7 +271,7 @@ def export(
 @reports_errors
 def rerank(
     lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with DOMAIN.json of each domain.")],
     out: Out,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="runner=ray|inprocess, workers=N.")
@@ -297,7 +297,7 @@ def rerank(
 @app.command()
 @reports_errors
 def swap(
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The new DOMAIN.json.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of the weights in use.")],
     held_out: Annotated[
         str, typer.Argument(metavar="LISTS", help="A sealed set of lists that neither was trained on.")

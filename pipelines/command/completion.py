@@ -12,7 +12,6 @@ from typing import Any
 from gristmill.pipelines.command import known
 from gristmill.pipelines.command.known import Offer
 from gristmill.shards.errors import UserError
-from gristmill.shards.wording import nearest, or_else
 
 ANSWER = "complete"  # the word behind the command's name with which a shell asks
 
@@ -34,15 +33,15 @@ complete -o default -F _gristmill gristmill
 _ZSH = r"""#compdef gristmill
 # source <(gristmill completion zsh)    # behind compinit
 _gristmill() {
-    local one word
+    local one word text
     local -a found open whole
     found=("${(@f)$("${words[1]}" complete zsh "${(@)words[2,CURRENT]}" 2>/dev/null)}")
     for one in $found; do
-        word=${one%%$'\t'*}
+        word=${one%%$'\t'*} text=${one#*$'\t'}
         if [[ $word == *[=./] ]]; then
-            open+=("${word//:/\\:}:${one#*$'\t'}")
+            open+=("${word//:/\\:}${text:+:$text}")
         else
-            whole+=("${word//:/\\:}:${one#*$'\t'}")
+            whole+=("${word//:/\\:}${text:+:$text}")
         fi
     done
     if (( $#open + $#whole )); then
@@ -75,6 +74,8 @@ def script(shell: str) -> str:
         UserError: it is a shell for which there is none.
     """
     if shell not in SCRIPTS:
+        from gristmill.shards.wording import nearest, or_else
+
         raise UserError(
             f"{shell}: no shell that can be completed" + or_else(nearest(shell, SCRIPTS), ", ".join(SCRIPTS))
         )

@@ -90,7 +90,7 @@ def show(found: RecipeSettings, sections: Sequence[str], as_json: bool) -> None:
     chosen = found.below(sections) if sections else [*found.own, *found.common]
     if as_json:
         told = {"recipe": found.recipe, "file": found.file, "settings": [one.to_json() for one in chosen]}
-        print(escaped(json.dumps(told, indent=2, ensure_ascii=False)))
+        print(escaped(json.dumps(told, indent=2, ensure_ascii=False), keep="\n"))
         return
     from rich.console import Console
 

@@ -22,12 +22,13 @@ PAGE, NAMES = _ROOT / "docs" / "settings.md", _ROOT / "configs" / SETTINGS
 
 _HEAD = f"""# Settings
 
-Every setting of Gristmill's recipes, with its kind, default and meaning. A recipe file holds them as YAML; `KEY=VALUE` behind
-`gristmill run CONFIG` overrides those of the file: `gristmill run distill corpus.labelled_records=100`. `gristmill config CONFIG`
-shows them with the values of a file, also for a recipe of your own; `gristmill config CONFIG SECTION` a part of them.
+Every setting of Gristmill's recipes, with its kind, default and meaning. A recipe file holds them as YAML; `KEY=VALUE`
+behind `gristmill run CONFIG` overrides those of the file: `gristmill run distill corpus.labelled_records=100`.
+`gristmill config CONFIG` shows them with the values of a file, also for a recipe of your own; `gristmill config CONFIG
+SECTION` a part of them.
 
-Behind a path, `[]` means of each entry of a list. A setting that may be null is turned off by `null`, or left to the default
-that its text names; the settings of a section that is null by default are those that it has once it is set.
+Behind a path, `[]` means of each entry of a list. A setting that may be null is turned off by `null`, or left to the
+default that its text names; the settings of a section that is null by default are those that it has once it is set.
 
 *This page is made from the classes:* `{COMMAND}` *renews it.*
 """
