@@ -88,6 +88,11 @@ class Loaded:
         """Return all settings, including defaults."""
         return self.config.model_dump(mode="json") | self.common.model_dump(mode="json")
 
+    @property
+    def digest(self) -> str:
+        """The digest of the settings that results depend on."""
+        return settings_digest(self.to_json())
+
 
 @functools.cache
 def recipes() -> dict[str, str]:
@@ -223,13 +228,21 @@ def save(loaded: Loaded) -> bool:
     """Save the settings under the output, unless only settings changed that no result depends on."""
     url = store.join(loaded.common.out, SAVED)
     checked.refuse_irregular(url)
-    values = loaded.to_json()
     with contextlib.suppress(Damaged):  # then it is written anew
-        old = read_saved(loaded.common.out)
-        if old is not None and _matter(old) == _matter(values):
+        if same_as_saved(loaded):
             return False
-    store.write_bytes(url, checked.encode(_KIND, values))
+    store.write_bytes(url, checked.encode(_KIND, loaded.to_json()))
     return True
+
+
+def same_as_saved(loaded: Loaded) -> bool:
+    """Return whether the settings that results depend on are those saved under the output.
+
+    Raises:
+        Damaged: the saved ones are not as they were written.
+    """
+    old = read_saved(loaded.common.out)
+    return old is not None and _matter(old) == _matter(loaded.to_json())
 
 
 def read_saved(out: str) -> dict[str, Any] | None:
@@ -245,6 +258,11 @@ def saved_digest(out: str) -> str:
     """Return the digest of the settings that are saved under an output; "" if there are none."""
     data = checked.present(store.join(out, SAVED))
     return "" if data is None else canonical.sha256(data)
+
+
+def settings_digest(values: Mapping[str, Any]) -> str:
+    """Return the digest of those of a recipe's settings, as they are saved, that results depend on."""
+    return canonical.digest(_matter(values))
 
 
 def _matter(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Plan:
     cost: float
     priced: bool
     notes: list[str] = field(default_factory=list)
+    settings: str = ""  # the digest of those that results depend on
 
     @property
     def seconds(self) -> float:
@@ -44,7 +45,11 @@ class Plan:
         for line in self.lines:
             seconds = by_name.setdefault(line.name, {"seconds": 0.0})
             seconds["seconds"] = round(seconds["seconds"] + line.wall, 3)
-        return {"estimate": by_name, "sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
+        # What a run counts by; equal jobs, and a step that is used twice, are one result.
+        results = {line.url: [line.name, round(line.wall, 3)] for line in reversed(self.lines)}
+        told = {"results": [*reversed(results.values())], "settings": self.settings}
+        told |= {"sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
+        return {"estimate": by_name, **told}
 
 
 def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
@@ -89,7 +94,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     priced = bool(prices.cpu_hour or prices.gpu_hour)
     if not priced:
         notes.append("no prices are set: give --cpu-hour and --gpu-hour, or price.cpu_hour and price.gpu_hour")
-    made = Plan(common.out, sample, workers, run.lines, max(0.0, spent), cost, priced, notes)
+    made = Plan(common.out, sample, workers, run.lines, max(0.0, spent), cost, priced, notes, loaded.digest)
     if not run.lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
     if made.seconds:
