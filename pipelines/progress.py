@@ -203,6 +203,7 @@ class LogProgress(RunProgress):
         if done < jobs and time.monotonic() - self.counted >= self.every:
             self.counted = time.monotonic()
             self.say(f"{self.activity}: {done} of {jobs} done")
+            self.whole()
 
     def worked(self, name: str, activity: str, seconds: float) -> None:
         """Report the end of other work."""
