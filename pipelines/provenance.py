@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
-
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.run import Run
-
-PACKAGES = (
-    "torch",
-    "ray",
-    "pyarrow",
-    "numpy",
-    "scipy",
-    "soundfile",
-    "av",
-    "soxr",
-    "safetensors",
-    "transformers",
-    "hama",
-)
+from gristmill.pipelines.versions import versions
 
 
 def add_provenance(report: Report, run: Run, runner: str) -> None:
@@ -39,14 +23,4 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
         if trace.summary:
             report.records.append(RecordFlow.of_seal(trace.summary))
     report.run = {"seed": run.seed, "seeds": list(run.seeds), "runner": runner}
-    report.versions = {"python": platform.python_version(), **_versions()}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue  # of an extra that is not installed
-    return found
+    report.versions = versions()

@@ -48,12 +48,15 @@ class Listening(TrainListener):
     def point(self, url: str, metrics: Mapping[str, float]) -> None:
         """Show a point of a training."""
         with self.lock:
+            if metrics.get("steps"):
+                self.progress.agenda.at(min(1.0, (metrics["step"] + 1) / metrics["steps"]), url)
             self.progress.training(self.labels[url], metrics)
 
     def ended(self, url: str) -> None:
         """Show that one more is done."""
         with self.lock:
             self.done += 1
+            self.progress.agenda.ended(url)
             self.progress.trained(self.labels[url], self.done, self.all)
 
 
@@ -142,7 +145,7 @@ class Run:
         begun = time.perf_counter()
         kept = sealed is not None
         if sealed is None:
-            with self._reported(name, "listing"):
+            with self._reported(name, "listing", {url: name}):
                 sealed = seal_tables(url, name, tables(), totals, fingerprint=made_of)
         self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
         return sealed
@@ -179,6 +182,7 @@ class Run:
                 self.progress.found(before)
             sealed = before  # the seal may be long: read it only once
         else:
+            self.progress.agenda.begin({url: step.name})
             sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
@@ -207,7 +211,7 @@ class Run:
         begun = time.perf_counter()
         kept = made is not None
         if made is None:
-            with self._reported(name, "fitting"):
+            with self._reported(name, "fitting", {url: name}):
                 make(url)
             made = find_made(url)
         if made is None:
@@ -228,7 +232,7 @@ class Run:
             fits = sum(not job.stepwise for job, _ in todo)
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
             kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
-            with self._reported(names, ", ".join(kinds)):
+            with self._reported(names, ", ".join(kinds), {url: job.name for job, url in todo}):
                 self.cluster.train(todo, Listening(todo, self.progress))
         made = []
         waiting = {url for _, url in todo}
@@ -286,8 +290,9 @@ class Run:
             self.on_work()
 
     @contextlib.contextmanager
-    def _reported(self, name: str, activity: str) -> Iterator[None]:
+    def _reported(self, name: str, activity: str, parts: Mapping[str, str]) -> Iterator[None]:
         begun = time.perf_counter()
+        self.progress.agenda.begin(parts)
         self.progress.working(name, activity)
         yield
         self.progress.worked(name, activity, time.perf_counter() - begun)
@@ -308,6 +313,7 @@ class Run:
         if not self.trace and self.on_first is not None:
             self.on_first()
         self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept, summary or {}))
+        self.progress.made(url, name, seconds, kept)
 
     def write_ledger(self, recipe: str, settings: str) -> bool:
         """Write the list of folders that belong to the run as configured now; return whether it changed.

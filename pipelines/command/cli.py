@@ -11,36 +11,28 @@ from typing import Annotated, Any
 
 import typer
 
+from gristmill.pipelines.command import completion as shells
 from gristmill.pipelines.command import interruption, using
+from gristmill.pipelines.command.arguments import Address, Config, Out, Overrides, Recipe, Sections, Version
+from gristmill.pipelines.command.usage import Commands
 from gristmill.shards import process
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
 from gristmill.shards.safe_text import escaped, safe
 
-app = typer.Typer(
+app = Commands(
     name="gristmill",
     help="Turn raw speech and text corpora into training data and trained models.",
+    epilog="To begin: `gristmill config distill` shows the settings of a recipe, `gristmill run distill` runs it. "
+    "`gristmill COMMAND --help` tells of a command.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a bundled one, such as distill.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override those of the file.")
-]
-Out = Annotated[str, typer.Argument(metavar="OUT", help="The output of a run: a path or URL.")]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The URL of the dashboard, such as http://HOST:8265."
-    ),
-]
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
 _PLAIN = {
     *("plan", "status", "compare", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"),
+    *("config", "completion"),
     *using.PLAIN,
 }
 
@@ -50,7 +42,10 @@ def main() -> None:
     interruption.listen()
     process.choose_allocator()
     try:
-        app(prog_name="gristmill")
+        if sys.argv[1:2] == [shells.ANSWER]:
+            shells.answer(typer.main.get_command(app), sys.argv[2:])
+        else:
+            app(prog_name="gristmill")
     except Exception:
         # A bug keeps its traceback, without the secrets of the environment that its message may quote.
         print(*map(safe, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
@@ -85,6 +80,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             interruption.over()
 
     return wrapped
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Hold the options of the command itself."""
 
 
 @app.command()
@@ -122,12 +122,14 @@ def requeue(
 
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[str] = ()) -> None:
+    from gristmill.pipelines.command.expected import expected
     from gristmill.pipelines.command.launch import carry_out
     from gristmill.pipelines.finished import next_steps
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
     with shown(quiet) as progress:
+        progress.agenda = expected(loaded)
         done, busy = carry_out(loaded, progress, requeue=requeue, again=again)
     if not busy:
         print("nothing to do: everything was finished by an earlier run")
@@ -161,12 +163,27 @@ def compare(
 
 @app.command()
 @reports_errors
+def config(
+    recipe: Recipe,
+    words: Sections = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Show the settings of a recipe: kinds, defaults, meanings, and what the file sets."""
+    from gristmill.pipelines.command.config import recipe_settings, show
+
+    given = words or []
+    found = recipe_settings(recipe, [word for word in given if "=" in word])
+    show(found, [word.rstrip(".") for word in given if "=" not in word], as_json)
+
+
+@app.command()
+@reports_errors
 def plan(
     config: Config,
     overrides: Overrides = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Records of each source to try.")] = None,
-    cpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a CPU hour.")] = None,
-    gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a GPU hour.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, metavar="RECORDS", help="Records of each source to try.")] = None,
+    cpu_hour: Annotated[float | None, typer.Option(min=0, metavar="PRICE", help="Price of a CPU hour.")] = None,
+    gpu_hour: Annotated[float | None, typer.Option(min=0, metavar="PRICE", help="Price of a GPU hour.")] = None,
 ) -> None:
     """Estimate the work, time and cost of a run, without running it."""
     from gristmill.pipelines.command.plan import make_plan, show_plan
@@ -229,15 +246,15 @@ def repair(out: Out) -> None:
 @reports_errors
 def inspect(
     url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set or the output of a run.")],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show of each set.")] = 5,
-    where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE that a record must have.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="N", help="Records to show of each set.")] = 5,
+    where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="What a record must have.")] = None,
     rejects: Annotated[bool, typer.Option("--rejects", help="Show the rejected records.")] = False,
     quarantine: Annotated[bool, typer.Option("--quarantine", help="Show the records that made a stage fail.")] = False,
     save_audio: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write the audio of the records into DIR.")
     ] = None,
 ) -> None:
-    """Show records."""
+    """Show records of a set, those that were rejected and why, or those that broke a stage."""
     from gristmill.pipelines.command.inspect import show_records
     from gristmill.shards.store import absolute
 
@@ -281,7 +298,7 @@ def export(
 @reports_errors
 def rerank(
     lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with DOMAIN.json of each domain.")],
     out: Out,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="runner=ray|inprocess, workers=N.")
@@ -307,7 +324,7 @@ def rerank(
 @app.command()
 @reports_errors
 def swap(
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The new DOMAIN.json.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of the weights in use.")],
     held_out: Annotated[
         str, typer.Argument(metavar="LISTS", help="A sealed set of lists that neither was trained on.")
@@ -372,6 +389,15 @@ def _address(given: str | None) -> str:
             "--address: not given; expected the address of the cluster's dashboard, such as http://127.0.0.1:8265"
         )
     return given
+
+
+@app.command()
+@reports_errors
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> None:
+    """Print the code by which a shell completes commands, settings and files: `source <(gristmill completion bash)`."""
+    print(shells.script(shell), end="")
 
 
 @app.command()

@@ -34,6 +34,7 @@ class Plan:
     cost: float
     priced: bool
     notes: list[str] = field(default_factory=list)
+    settings: str = ""  # the digest of those that results depend on
 
     @property
     def seconds(self) -> float:
@@ -47,7 +48,11 @@ class Plan:
         for line in self.lines:
             seconds = by_name.setdefault(line.name, {"seconds": 0.0})
             seconds["seconds"] = round(seconds["seconds"] + line.wall, 3)
-        return {"estimate": by_name, "sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
+        # What a run counts by; equal jobs, and a step that is used twice, are one result.
+        results = {line.url: [line.name, round(line.wall, 3)] for line in reversed(self.lines)}
+        told = {"results": [*reversed(results.values())], "settings": self.settings}
+        told |= {"sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
+        return {"estimate": by_name, **told}
 
 
 def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
@@ -68,7 +73,8 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in run.lines) / 3600
     priced = bool(prices.cpu_hour or prices.gpu_hour)
     unpriced = "no prices are set: give --cpu-hour and --gpu-hour, or price.cpu_hour and price.gpu_hour"
-    made = Plan(common.out, sample, run.workers, run.lines, rest, cost, priced, [] if priced else [unpriced])
+    notes = [] if priced else [unpriced]
+    made = Plan(common.out, sample, run.workers, run.lines, rest, cost, priced, notes, loaded.digest)
     if not run.lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
     if made.seconds:

@@ -45,6 +45,7 @@ class Line:
     wall: float = 0.0  # seconds
     cpu: float = 0.0  # seconds
     gpu: float = 0.0  # seconds
+    url: str = ""  # of the sampled result, which tells it from others of its name
 
     @property
     def left(self) -> float:
@@ -233,7 +234,7 @@ class SampledRun(Run):
         hours = sampled.total("duration") / 3600 * factor
         self._keep(sampled, factor, shards, real)
         done = shards if real is not None else 0
-        self.lines.append(Line(name, "source", done, shards, rows, hours, size, seconds, seconds))
+        self.lines.append(Line(name, "source", done, shards, rows, hours, size, seconds, seconds, url=sampled.url))
         return sampled
 
     @_timed
@@ -257,7 +258,7 @@ class SampledRun(Run):
         scale = factor
         if sealed is not None:
             factor = sealed.records / max(1, sampled.records)
-        line = Line(step.name, "step", done, total, sampled.records * factor)
+        line = Line(step.name, "step", done, total, sampled.records * factor, url=sampled.url)
         line.hours = sampled.total("duration") / 3600 * factor
         line.bytes = sum(entry.bytes for entry in sampled.shards) * factor
         most = {stage.name: stage.resources for stage in step.stages}
@@ -284,13 +285,13 @@ class SampledRun(Run):
             real = get_artifact(store.join(self.real, name, canonical.fingerprint(whole)[:16]))
         if real is not None and not inputs:
             self.finished[real.digest] = real
-            self.lines.append(Line(name, "artifact", 1))
+            self.lines.append(Line(name, "artifact", 1, url=real.url))
             return real
         begun = time.perf_counter()
         made = super().build(name, make, identity, inputs)
         # Not scaled: reading all records is a step of its own, and a fit merges its results.
         seconds = 0.0 if real is not None else time.perf_counter() - begun
-        self.lines.append(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds))
+        self.lines.append(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds, url=made.url))
         self.finished[made.digest] = real
         if real is not None:
             for file in (file for file in made.files if file.endswith(".json")):
@@ -314,7 +315,7 @@ class SampledRun(Run):
         artifact, tried = self._tried(job, url)
         factor = max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
         seconds = tried * factor if real is None else 0.0
-        line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks)
+        line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks, url=url)
         if self.on_ray and line.left:
             line.wall += _TRAINING if job.stepwise else _FIT
         line.cpu, line.gpu = seconds * job.resources.cpus, seconds * job.resources.gpus

@@ -38,13 +38,16 @@ class GoldSettings(Schedule):
 
     warmup: float = Field(0.15, ge=0, le=1)
     soft_weight: float = Field(1.0, ge=0)
+    """Weight of the soft labels of the annotated part."""
     ctc_weight: float = Field(0.3, gt=0)
+    """Weight of CTC on the gold text."""
 
 
 class SequenceSettings(Schedule, ExpectedErrorSettings):
     """Minimum expected word error over an n-best list (Prabhavalkar et al., ICASSP 2018), with CTC mixed in."""
 
     ctc_weight: float = Field(0.1, ge=0)
+    """Weight of CTC on the gold text, beside the expected errors."""
 
 
 class SweepSettings(Settings):
@@ -54,8 +57,11 @@ class SweepSettings(Settings):
     """
 
     epochs: float = Field(4, gt=0)
+    """Passes over the soft labels, in each cell."""
     k: tuple[Annotated[int, Field(ge=1, le=MAX_K)], ...] = (1, 5, 10, 20, 40)
+    """Numbers of log-probabilities of a frame that a cell learns from."""
     temperature: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 4.0)
+    """Temperatures of the distributions."""
 
 
 class SystemSettings(AcousticLoopSettings):
