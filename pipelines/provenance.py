@@ -7,6 +7,7 @@ from importlib import metadata
 
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.run import Run
+from gristmill.shards import processor
 
 PACKAGES = (
     "torch",
@@ -39,7 +40,7 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
         if trace.summary:
             report.records.append(RecordFlow.of_seal(trace.summary))
     report.run = {"seed": run.seed, "seeds": list(run.seeds), "runner": runner}
-    report.versions = {"python": platform.python_version(), **_versions()}
+    report.versions = {"processor": processor.label(), "python": platform.python_version(), **_versions()}
 
 
 def _versions() -> dict[str, str]:

@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NotRequired, Protocol, TypeVar
 
 import pyarrow as pa
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from gristmill.pipelines.progress import RunProgress, plural
-from gristmill.shards import canonical, checked, dataset, store
+from gristmill.shards import canonical, checked, dataset, processor, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import Runner, is_finished, run_step, step_url
@@ -24,7 +24,7 @@ from gristmill.shards.step import Step
 LEDGER = "run.json"
 _KIND = "ledger"
 
-T = TypeVar("T")
+T = TypeVar("T", SealedSet, Artifact)
 
 
 class Cluster(Runner, Protocol):
@@ -90,6 +90,10 @@ class Run:
 
     With ``requeue``, steps also run the records that an earlier run quarantined again.
 
+    Raises:
+        UserError: this machine or process cannot keep the instruction set to which it is pinned
+            (:mod:`gristmill.shards.processor`).
+
     Example:
         >>> from gristmill.actors.requests.folds import Folds
         >>> from gristmill.cluster.inprocess import InProcessRunner
@@ -112,6 +116,9 @@ class Run:
     on_first: Callable[[], None] | None = None  # called after the first set, artifact or model
     on_work: Callable[[], None] | None = None  # called before each result is made; it may wait
     trace: list[Trace] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        processor.keep(processor.level())
 
     def source(
         self,
@@ -230,11 +237,17 @@ class Run:
         return made
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
-        """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run."""
+        """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run.
+
+        Raises:
+            UserError: it was made with another instruction set than this run has.
+        """
         found = find(url)
         if found is None:
             self._begin_work()
             found = find(url)
+        if found is not None:
+            processor.check_made(url, found.processor)
         return found
 
     def _begin_work(self) -> None:
@@ -279,7 +292,8 @@ class Run:
             }
             for t in self.trace
         ]
-        data = checked.encode(_KIND, {"recipe": recipe, "settings": settings, "made": entries})
+        ledger = {"recipe": recipe, "settings": settings, "processor": processor.label(), "made": entries}
+        data = checked.encode(_KIND, ledger)
         url = store.join(self.out, LEDGER)
         if checked.present(url) == data:
             return False
@@ -297,6 +311,7 @@ class _Made(TypedDict):
 class _Ledger(TypedDict):
     recipe: str
     settings: str
+    processor: NotRequired[str]
     made: list[_Made]
 
 

@@ -7,12 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from gristmill.pipelines.command import interruption
-from gristmill.shards import process
+from gristmill.shards import process, processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
 from gristmill.shards.safe_text import escaped, safe
 
@@ -38,12 +38,15 @@ Address = Annotated[
         metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The URL of the dashboard, such as http://HOST:8265."
     ),
 ]
+_is_program = False  # whether this process is the command, and nothing else
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
 _PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
 
 
 def main() -> None:
     """Run the command line."""
+    global _is_program
+    _is_program = True
     interruption.listen()
     process.choose_allocator()
     try:
@@ -65,6 +68,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except Interrupted as error:
             interruption.leave(str(error))
         except GristmillError as error:
+            if _is_program and isinstance(error, processor.LoadedBefore) and error.level != processor.asked():
+                _begin_again(error.level)
             for sentence in error.args:
                 print(f"gristmill: {sentence}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
@@ -82,6 +87,13 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             interruption.over()
 
     return wrapped
+
+
+def _begin_again(level: str) -> NoReturn:
+    """Replace this process by one that is pinned to a level before its libraries are loaded."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], processor.environment(level))
 
 
 @app.command()

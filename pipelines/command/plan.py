@@ -12,6 +12,7 @@ from gristmill.pipelines.command.launch import check_storage, write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
 from gristmill.pipelines.progress import clock
+from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, UserError, one_line, with_class
 from gristmill.shards.safe_text import escaped
 from gristmill.shards.scratch import scratch
@@ -58,6 +59,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     from gristmill.cluster.inprocess import InProcessRunner
 
     common = loaded.common
+    processor.choose(common.processor)
     sample = getattr(loaded.module, "SAMPLE", SAMPLE) if sample is None else sample
     check_storage(loaded)
     workers = at_once(common.runner, common.workers)
