@@ -35,6 +35,8 @@ _LIMITS = {
     "ATEN_CPU_CAPABILITY": ("default", "avx2", "avx512"),  # torch's own kernels
     "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX2", "AVX512_CORE"),  # of torch and of CTranslate2
     "MKL_ENABLE_INSTRUCTIONS": ("SSE4_2", "AVX2", "AVX512"),  # of torch
+    # The one setting with which Intel's processors and others give the same: it uses no newer instructions.
+    "MKL_CBWR": ("COMPATIBLE", "COMPATIBLE", "COMPATIBLE"),
     "FBGEMM_ENABLE_INSTRUCTIONS": ("AVX2", "AVX2", "AVX512"),  # of torch: it has nothing below
     "OPENBLAS_CORETYPE": ("Nehalem", "Haswell", "SkylakeX"),  # of numpy and of scipy
     "NPY_DISABLE_CPU_FEATURES": (
