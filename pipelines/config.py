@@ -31,6 +31,7 @@ from gristmill.pipelines.reading import overridden, read_values
 from gristmill.pipelines.values import MOST, check_no_secret, check_values
 from gristmill.shards import canonical, checked, names, store
 from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.processor import Level
 from gristmill.shards.safe_text import control_in
 from gristmill.shards.settings import Settings
 from gristmill.shards.wording import nearest, or_else, sentence, sentences
@@ -61,6 +62,9 @@ class Common(Settings):
     resources: Placement = Placement()
     price: Price = Price()
     log: LogSettings = LogSettings()
+    processor: Level | None = None
+    """The instruction set that every process computes with, and so the bytes of results
+    (:mod:`gristmill.shards.processor`). None: that of ``GRISTMILL_PROCESSOR``, otherwise x86-64-v3."""
 
     @field_validator("seeds")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.versions import versions
+from gristmill.shards import processor
 
 
 def add_provenance(report: Report, run: Run, runner: str) -> None:
@@ -23,4 +24,4 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
         if trace.summary:
             report.records.append(RecordFlow.of_seal(trace.summary))
     report.run = {"seed": run.seed, "seeds": list(run.seeds), "runner": runner}
-    report.versions = versions()
+    report.versions = {"processor": processor.label(), **versions()}

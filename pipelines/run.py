@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NotRequired, Protocol, TypeVar
 
 import pyarrow as pa
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from gristmill.pipelines.progress import RunProgress, plural
-from gristmill.shards import canonical, checked, dataset, store
+from gristmill.shards import canonical, checked, dataset, processor, store
 from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
 from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
@@ -26,7 +26,7 @@ from gristmill.shards.step import Step
 LEDGER = "run.json"
 _KIND = "ledger"
 
-T = TypeVar("T")
+T = TypeVar("T", SealedSet, Artifact)
 
 
 class Cluster(Runner, Protocol):
@@ -97,6 +97,10 @@ class Run:
     made anew, and so, if it comes out otherwise, is what depends on it; an earlier result keeps its place under another
     name.
 
+    Raises:
+        UserError: this machine or process cannot keep the instruction set to which it is pinned
+            (:mod:`gristmill.shards.processor`).
+
     Example:
         >>> from gristmill.actors.requests.folds import Folds
         >>> from gristmill.cluster.inprocess import InProcessRunner
@@ -123,6 +127,9 @@ class Run:
     verdict: str = ""  # of its report
     _renewed: set[str] = field(default_factory=set)  # URLs
     _told: set[str] = field(default_factory=set)  # names of changed code
+
+    def __post_init__(self) -> None:
+        processor.keep(processor.level())
 
     def source(
         self,
@@ -252,11 +259,17 @@ class Run:
         return made
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
-        """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run."""
+        """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run.
+
+        Raises:
+            UserError: it was made with another instruction set than this run has.
+        """
         found = find(url)
         if found is None:
             self._begin_work()
             found = find(url)
+        if found is not None:
+            processor.check_made(url, found.processor)
         return found
 
     def _renew(self, url: str, *names: str) -> None:
@@ -329,7 +342,8 @@ class Run:
             }
             for t in self.trace
         ]
-        data = checked.encode(_KIND, {"recipe": recipe, "settings": settings, "made": entries})
+        ledger = {"recipe": recipe, "settings": settings, "processor": processor.label(), "made": entries}
+        data = checked.encode(_KIND, ledger)
         url = store.join(self.out, LEDGER)
         if checked.present(url) == data:
             return False
@@ -347,6 +361,7 @@ class _Made(TypedDict):
 class _Ledger(TypedDict):
     recipe: str
     settings: str
+    processor: NotRequired[str]
     made: list[_Made]
 
 

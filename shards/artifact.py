@@ -11,7 +11,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from gristmill.shards import canonical, checked, store
+from gristmill.shards import canonical, checked, processor, store
 from gristmill.shards.errors import Alarm, Damaged
 from gristmill.shards.stage import ArtifactRef
 
@@ -31,6 +31,7 @@ class Artifact:
     made_in: str = ""  # the last name of the folder that it was committed in
     beside: Mapping[str, str] = field(default_factory=dict)  # path below url -> SHA-256 of files that came before it
     code: Mapping[str, Any] | None = None  # what made it, see gristmill.shards.code
+    processor: str = ""  # the level that it was made at (:mod:`gristmill.shards.processor`), if that was recorded
 
     @property
     def ref(self) -> ArtifactRef:
@@ -92,6 +93,7 @@ class _Body(TypedDict):
     made_in: str
     beside: NotRequired[dict[str, str]]
     code: NotRequired[dict[str, Any] | None]
+    processor: NotRequired[str]
 
 
 _SHAPE = TypeAdapter(_Body)
@@ -138,10 +140,11 @@ def put_artifact(
                 store.write_bytes(place, data)
         name = store.last_name(url)
         body = {"digest": digest, "files": paths, "sha256": shas, "identity": identity, "made_in": name}
+        body |= {"processor": (made_with := processor.label())}
         body |= {"beside": dict(beside)} if beside else {}
         body |= {"code": dict(code)} if code else {}
         if store.put_if_absent(store.join(url, MARK), checked.encode(_KIND, body)):
-            return Artifact(url, digest, paths, shas, dict(identity), name, dict(beside or {}), code)
+            return Artifact(url, digest, paths, shas, dict(identity), name, dict(beside or {}), code, made_with)
         found = get_artifact(url)
         kept = set(found.files.values()) if found else set(paths.values())
         for path in set(paths.values()) - kept:

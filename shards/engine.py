@@ -12,12 +12,19 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from gristmill.shards import canonical, checked, store
+from gristmill.shards import canonical, checked, processor, store
 from gristmill.shards.dataset import SealedSet, find_made, put_seal
 from gristmill.shards.errors import Damaged, TooManyQuarantined
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.parquet import read_table
-from gristmill.shards.receipt import Receipt, check_place, check_stored, committed_shards, read_receipts
+from gristmill.shards.receipt import (
+    Receipt,
+    check_place,
+    check_stored,
+    committed_shards,
+    read_receipts,
+    receipt_url,
+)
 from gristmill.shards.step import ShardTask, Step, count_by_stage
 
 PLAN = "step.json"
@@ -100,6 +107,7 @@ def run_step(
 
     Raises:
         TooManyQuarantined: more than ``step.max_quarantine`` of the records (and more than one) broke a stage.
+        UserError: a shard was made with another instruction set than this process has.
     """
     progress = progress or Progress()
     url = step_url(out, step, seed)
@@ -113,7 +121,7 @@ def run_step(
     task = ShardTask(url, step.stages, schema, step.given, seed, step.deterministic, len(specs), step.name, step.totals)
     records = sum(spec.rows for spec in specs)
     limit = max(1, int(step.max_quarantine * records))
-    tally = _Tally(step.name, limit, (check_place(url, receipt) for receipt in read_receipts(url, names)))
+    tally = _Tally(step.name, limit, (_checked(url, receipt) for receipt in read_receipts(url, names)))
     # An earlier run's work, which may have lain on the disk for long, is sealed only if it is still whole.
     runner.verify(url, list(tally.receipts.values()))
     progress.begin(step.name, len(specs), sum(spec.name in tally.receipts for spec in specs), records)
@@ -147,6 +155,11 @@ def run_step(
     )
     progress.end(sealed)
     return sealed
+
+
+def _checked(url: str, receipt: Receipt) -> Receipt:
+    processor.check_made(receipt_url(url, receipt.shard), receipt.processor)
+    return check_place(url, receipt)
 
 
 def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, processor, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
 from gristmill.shards.code import code_of
 from gristmill.shards.dataset import SealedSet
@@ -76,6 +76,7 @@ class TrainJob:
     ranks: int = 1
     resources: Resources = Resources()
     stepwise: bool = True
+    processor: str = field(default_factory=processor.level)  # the level that workers are to compute at
 
     def __post_init__(self) -> None:
         if callable(self.loop):
@@ -114,7 +115,12 @@ class TrainJob:
         return store.join(out, self.name, self.fingerprint)
 
     def run(self, url: str, context: TrainContext) -> None:
-        """Train on this rank; rank 0 commits the artifact and then removes the checkpoints."""
+        """Train on this rank; rank 0 commits the artifact and then removes the checkpoints.
+
+        Raises:
+            UserError: this machine, or what this process has loaded, is not of the run's level.
+        """
+        processor.keep(self.processor)
         loop: Callable[..., dict[str, Any]] = named(str(self.loop))
         prepare()
         for given in self.made_of():  # the loop opens them by URL

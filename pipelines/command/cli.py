@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -15,7 +15,7 @@ from gristmill.pipelines.command import completion as shells
 from gristmill.pipelines.command import interruption, using
 from gristmill.pipelines.command.arguments import Address, Config, Out, Overrides, Recipe, Sections, Version
 from gristmill.pipelines.command.usage import Commands
-from gristmill.shards import process
+from gristmill.shards import process, processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
 from gristmill.shards.safe_text import escaped, safe
 
@@ -29,6 +29,7 @@ app = Commands(
     rich_markup_mode=None,
 )
 
+_is_program = False  # whether this process is the command, and nothing else
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
 _PLAIN = {
     *("plan", "status", "compare", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"),
@@ -39,6 +40,8 @@ _PLAIN = {
 
 def main() -> None:
     """Run the command line."""
+    global _is_program
+    _is_program = True
     interruption.listen()
     process.choose_allocator()
     try:
@@ -63,6 +66,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except Interrupted as error:
             interruption.leave(str(error))
         except GristmillError as error:
+            if _is_program and isinstance(error, processor.LoadedBefore) and error.level != processor.asked():
+                _begin_again(error.level)
             for sentence in error.args:
                 print(f"gristmill: {sentence}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
@@ -80,6 +85,13 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             interruption.over()
 
     return wrapped
+
+
+def _begin_again(level: str) -> NoReturn:
+    """Replace this process by one that is pinned to a level before its libraries are loaded."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], processor.environment(level))
 
 
 @app.callback()

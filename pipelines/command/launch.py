@@ -19,7 +19,7 @@ from gristmill.pipelines.command.occupied import PLAN, refuse_occupied
 from gristmill.pipelines.config import Common, Loaded, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run
-from gristmill.shards import checked, disk, store
+from gristmill.shards import checked, disk, processor, store
 from gristmill.shards.engine import read_plan as read_step
 from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
@@ -125,11 +125,13 @@ def check_out(out: str) -> None:
 
 
 def check_nodes(common: Common) -> None:
-    """Check that a cluster to be joined is there, and that the output is not on one disk if it has several machines."""
+    """Check that a cluster to be joined is there and computes alike on all machines, and that the output is not on one
+    disk if it has several."""
     from gristmill.cluster import nodes, session
 
     if common.runner == "ray" and session.joined():
         session.start(common.workers)
+        nodes.check_processors()
         if store.is_local(common.out):
             nodes.check_shared(common.out)
 
@@ -228,6 +230,7 @@ def carry_out(
     from gristmill.pipelines.report.write import write_report
 
     common = loaded.common
+    processor.choose(common.processor)
     check_storage(loaded)
     check_again(common.out, again)
     run = Run(common.out, make_cluster(common), common.seed, progress, requeue, seeds=list(common.seeds))

@@ -14,6 +14,7 @@ from gristmill.pipelines.command.launch import check_storage, write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
 from gristmill.pipelines.progress import clock
+from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError, with_class
 from gristmill.shards.safe_text import escaped
 from gristmill.shards.scratch import scratch
@@ -66,6 +67,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
         GristmillError: the recipe comes to its end with no sample.
     """
     common = loaded.common
+    processor.choose(common.processor)
     sample = getattr(loaded.module, "SAMPLE", SAMPLE) if sample is None else sample
     check_storage(loaded)
     run, rest, sample = _try(loaded, sample)
