@@ -1,7 +1,7 @@
 """What decides whether soft labels beat hard ones: variants of a distillation recipe, one setting at a time.
 
-    python benchmarks/distillation_study.py CONFIG OUT [--variants VARIANTS.yaml] [--only NAME ...] [--seeds 0 1 2]
-        [--speakers all|dev|test] [--systems student] [KEY=VALUE ...]
+    python benchmarks/distillation_study.py CONFIG OUT [KEY=VALUE ...] [--variants VARIANTS.yaml] [--only NAME ...]
+        [--seeds 0 1 2] [--speakers all|dev|test] [--systems student]
 
 ``VARIANTS.yaml`` maps the name of a variant to its overrides; ``KEY=VALUE`` are those of all variants. Each variant is
 a run of the recipe in this process under ``OUT``, so that what variants have in common is made once, and a second run
@@ -51,12 +51,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config")
     parser.add_argument("out", type=Path)
+    parser.add_argument("common", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--variants", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--speakers", choices=("all", "dev", "test"), default="dev")
     parser.add_argument("--systems", nargs="*", default=["student"])
-    given, common = parser.parse_known_args()
+    given = parser.parse_args()
     prepare()
     variants: dict[str, list[str]] = {"as it is": []}
     if given.variants:
@@ -66,7 +67,7 @@ def main() -> None:
             continue
         begun = time.process_time()
         seeds = f"seeds={given.seeds}"
-        loaded = load(given.config, [*SHORT, seeds, f"out={given.out.resolve()}", *common, *(overrides or [])])
+        loaded = load(given.config, [*SHORT, seeds, f"out={given.out.resolve()}", *given.common, *(overrides or [])])
         run = Run(loaded.common.out, InProcessRunner(), loaded.common.seed, seeds=given.seeds)
         loaded.run(loaded.config, run)
         sets = {trace.name: open_sealed(trace.url) for trace in run.trace if trace.kind != "artifact" and trace.records}
