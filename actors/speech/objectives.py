@@ -14,6 +14,7 @@ from gristmill.models.speech.losses import (
     SoftTargetSettings,
     ctc_loss,
     expected_errors,
+    smoothed,
     soft_target_loss,
 )
 from gristmill.models.speech.units import Units
@@ -54,17 +55,20 @@ class SoftTargets:
 
 
 class Ctc:
-    """CTC on the text."""
+    """CTC on the text, with label smoothing."""
 
     name = "ctc"
     needs = "text"
 
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
+    def __init__(self, weight: float, smoothing: float = 0.0) -> None:
+        self.weight, self.smoothing = weight, smoothing
 
     def __call__(self, output: Output, batch: Batch) -> Tensor | None:
         """Return the weighted loss of a batch with text."""
-        return None if batch.targets is None else self.weight * ctc_loss(*output, batch.targets)
+        if batch.targets is None:
+            return None
+        loss = ctc_loss(*output, batch.targets)
+        return self.weight * (smoothed(loss, *output, self.smoothing) if self.smoothing else loss)
 
 
 class WordErrors:

@@ -78,7 +78,9 @@ class CorpusSettings(RecordingSettings, PlaceSettings, FieldSettings):
     labelled_share: float = Field(0.1, gt=0, lt=1)
     """Digits: share of the recordings outside the test set."""
     test_share: float = Field(0.2, gt=0, lt=1)
-    """Share of the recordings (digits) or of the labelled speakers (files)."""
+    """Share of the recordings (digits; of the speakers, if they are held out) or of the labelled speakers (files)."""
+    held_out: Literal["recordings", "speakers"] = "recordings"
+    """Digits: what the test set has to itself."""
     segment: SegmentSettings | None = None
     """Files: how ``unlabelled`` recordings of any length are cut into utterances; ``silero`` or ``energy`` alone sets
     the method. By default a recording is an utterance."""
@@ -202,7 +204,7 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
 def _digits(run: Run, settings: CorpusSettings) -> Corpora:
     """Join single recorded digits into strings of 3 to 7; no recording is in two parts."""
     probed = _probe(run, "digits", settings.places()["digits"], settings)
-    rest = 1.0 - settings.test_share
+    rest, by_speaker = 1.0 - settings.test_share, settings.held_out == "speakers"
     parts = {
         "labelled": DigitPart(rest * settings.labelled_share, settings.labelled_records),
         "unlabelled": DigitPart(rest * (1 - settings.labelled_share), settings.unlabelled_records, False),
@@ -213,9 +215,11 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 
         def plan(name: str = name) -> Iterator[pa.Table]:
             # The plan needs all recordings in memory: a few thousand short rows.
-            yield plan_strings(pa.concat_tables(probed.tables()), parts, run.seed)[name]
+            rows = pa.concat_tables(probed.tables())
+            yield plan_strings(rows, parts, run.seed, apart="test" if by_speaker else None)[name]
 
         identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
+        identity |= {"apart": "test"} if by_speaker else {}
         plans = run.source(f"strings_{name}", plan, identity)
         stages = (JoinDigits.stage(settings.part(RateSettings)), *_measures(settings, name))
         made[name] = run.step(Step(name, stages, plans, cut=settings.shard))

@@ -21,12 +21,21 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
 
 
+class TeacherSchedule(Schedule):
+    """Training of the teacher."""
+
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the loss that the uniform distribution has: a teacher that is less sure gives softer labels."""
+
+
 class SoftSettings(Schedule, SoftTargetSettings):
     """Training on stored labels."""
 
     warmup: float = Field(0.15, ge=0, le=1)
     ctc_weight: float = Field(0.0, ge=0)
     """Weight of CTC on gold text, if any."""
+    transcripts: bool = False
+    """Whether ``ctc_weight`` is that of the teacher's transcripts of the unlabelled speech too."""
     specaugment: bool = False
     """Whether to use SpecAugment too: noise and rooms hide enough, while the teacher's labels are of clean speech."""
 
@@ -69,7 +78,7 @@ class SystemSettings(AcousticLoopSettings):
 
     specaugment: SpecAugment | None = None
     """SpecAugment in all phases on text; on soft labels, if ``student.specaugment`` is set."""
-    teacher: Schedule = Schedule(epochs=40)
+    teacher: TeacherSchedule = TeacherSchedule(epochs=40)
     multicondition: Schedule = Schedule(epochs=40)
     hard_labels: Schedule = Schedule(epochs=8)
     student: SoftSettings = SoftSettings(epochs=8)
@@ -116,7 +125,9 @@ class Systems:
 
     def teacher(self, data: Data) -> TrainJob:
         """CTC on the annotated part, without noise."""
-        return self._job("teacher", {"gold": _gold(data.clean)}, [self._ctc(self.settings.teacher)])
+        given = self.settings.teacher
+        phase = self._ctc(given.part(Schedule)).but(smoothing=given.smoothing)
+        return self._job("teacher", {"gold": _gold(data.clean)}, [phase])
 
     def multicondition(self, data: Data) -> TrainJob:
         """CTC on the annotated part alone, with noise: the effect of noise without unlabelled data."""
@@ -138,12 +149,12 @@ class Systems:
         if gold is not None:
             schedule, weights = gold.part(Schedule), {"soft_weight": gold.soft_weight, "ctc_weight": gold.ctc_weight}
             phases.append(phases[0].but(schedule=schedule, sources=tuple(data.annotated), **weights))
-        return self._job("student", _soft_sources(data), phases, self._begin(data))
+        return self._job("student", self._soft_sources(data), phases, self._begin(data))
 
     def sweep_cell(self, data: Data, k: int, temperature: float, epochs: float) -> TrainJob:
         """Soft targets alone, with another k and T."""
         soft = self.settings.student.but(k=k, temperature=temperature, epochs=epochs, steps=None)
-        return self._job("sweep_cell", _soft_sources(data), [self._soft(soft)], self._begin(data))
+        return self._job("sweep_cell", self._soft_sources(data), [self._soft(soft)], self._begin(data))
 
     def student_seq(self, data: Data, student: Artifact) -> TrainJob:
         """The student, trained further for minimum expected word error on the annotated part."""
@@ -170,6 +181,14 @@ class Systems:
             specaugment=self.settings.specaugment if given.specaugment else None,
         )
 
+    def _soft_sources(self, data: Data) -> dict[str, SourceInputs]:
+        labels = {"gold": data.labels, "aligned": data.aligned_labels}
+        gold: dict[str, SourceInputs] = {name: {**one, "labels": labels[name]} for name, one in data.annotated.items()}
+        soft: SourceInputs = {"features": data.unlabelled, "labels": data.unlabelled_labels}
+        if self.settings.student.transcripts:
+            soft["text"] = "hypothesis"
+        return {**gold, "soft": soft}
+
     def _ctc(self, schedule: Schedule) -> Phase:
         return Phase(schedule=schedule, ctc_weight=1.0, specaugment=self.settings.specaugment)
 
@@ -193,9 +212,3 @@ class Systems:
 
 def _gold(features: SealedSet) -> SourceInputs:
     return {"features": features, "text": "text"}
-
-
-def _soft_sources(data: Data) -> dict[str, SourceInputs]:
-    labels = {"gold": data.labels, "aligned": data.aligned_labels}
-    gold: dict[str, SourceInputs] = {name: {**one, "labels": labels[name]} for name, one in data.annotated.items()}
-    return {**gold, "soft": {"features": data.unlabelled, "labels": data.unlabelled_labels}}
