@@ -303,7 +303,7 @@ def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]
     """Split a labelled corpus into training and test by whole speakers; by record if there is only one speaker."""
     speakers = _speakers(probed)
     order = sorted(speakers, key=lambda name: RecordRandom(0, "hold_out")(name).random())
-    chosen = set(order[: max(1, round(share * len(order)))])
+    chosen = set(order[: max(1, min(round(share * len(order)), len(order) - 1))])  # never all
 
     def side(held_out: bool) -> Iterator[pa.Table]:
         for table in probed.tables():

@@ -31,20 +31,25 @@ def check_separation(settings: CorpusSettings, noise: str | None) -> None:
         UserError: one is.
     """
     places = settings.places()
-    parts = {f"corpus.{part}": [partial(_recordings, settings, url) for url in urls] for part, urls in places.items()}
+    parts: dict[str, list[Place]] = {
+        f"corpus.{part}": [partial(_recordings, settings, url) for url in urls] for part, urls in places.items()
+    }
     tested = next((f"corpus.{part}" for part in ("test", "labelled", "digits") if part in places), "")
     divided = tested != "corpus.test"
     if tested and (len(parts) > 1 or (divided and len(parts[tested]) > 1)):
-        ordered: dict[str, list[Place]] = {tested: [*parts[tested]], **parts}
+        ordered = {tested: parts[tested], **parts}
         if divided:
             why = f"a share of {tested} is held out for the test, and would be trained on all the same"
             refuse_shared(ordered, why, "other recordings there, or corpus.test", divided=True)
         else:
             refuse_shared(ordered, "speech of the test would be trained on", "other recordings in one of them")
     if noise is not None and parts:
-        noises: list[Place] = [lambda: (Item(file.url) for file in list_noises(noise))]
         why = "speech would be the noise of speech"
-        refuse_shared({"noise": noises, **parts}, why, "a folder of nothing but noises")
+        refuse_shared({"noise": [partial(_noises, noise)], **parts}, why, "a folder of nothing but noises")
+
+
+def _noises(folder: str) -> Iterator[Item]:
+    return (Item(file.url) for file in list_noises(folder))
 
 
 def _recordings(settings: CorpusSettings, url: str) -> Iterator[Item]:
