@@ -20,7 +20,7 @@ from gristmill.shards.wording import nearest, or_else
 _USES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "distill": ("transcribe", "AUDIO", None),
     "rerank": ("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
-    "bootstrap_lm": ("score", "TEXTS.txt", ("combined",)),
+    "bootstrap_lm": ("score", "TEXTS.txt", ("in_domain", "combined")),
 }
 
 
@@ -189,7 +189,8 @@ def next_steps(out: str) -> list[str]:
     if found is None or best is None:
         return []
     place = f": {found.model}" if found.model else ""
-    lines = [f"best: {best.system} of {best.of} ({found.describe(best)}){place}"]
+    which = f"best: {best.system} of {best.of}" if best.of > 1 else f"model: {best.system}"
+    lines = [f"{which} ({found.describe(best)}){place}"]
     if found.recipe in _USES:
         verb, given, _ = _USES[found.recipe]
         lines.append(f"next: gristmill {verb} {out} {given}")

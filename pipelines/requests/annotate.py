@@ -1,8 +1,10 @@
 """Requests read by the domain models of a run, and ranked by its re-rankers.
 
-from gristmill.pipelines.requests.annotate import RequestAnnotator
-for one in RequestAnnotator("out/rerank").annotate(["wake me at nine"]):
-    print(one.domain, one.intent, one.slots, one.confidence)
+    from gristmill.pipelines.requests.annotate import RequestAnnotator
+    for one in RequestAnnotator("out/rerank").annotate(["wake me at nine"]):
+        print(one.domain, one.intent, one.slots, one.confidence)
+
+Over records the same is done by the actors ``Hypotheses`` and ``Rerank``.
 """
 
 from __future__ import annotations
