@@ -116,7 +116,7 @@ def requeue(
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
     from gristmill.pipelines.command.launch import carry_out
-    from gristmill.pipelines.finished import next_steps
+    from gristmill.pipelines.finished import conclude, read_finished
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
@@ -133,7 +133,8 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
         results = "1 set, artifact or model" if len(made) == 1 else f"{len(made)} sets, artifacts and models"
         work = f"made {results} ({plural(records, 'record')}) in {clock(seconds)}"
         print(f"{work}; {kept} kept from before")
-    for line in next_steps(done.out):
+    finished = read_finished(done.out)
+    for line in conclude(finished) if finished is not None else ():
         print(line)
 
 

@@ -79,7 +79,9 @@ class RequestAnnotator:
         unknown where it is not given.
         """
         for some in in_batches(requests):
-            rows = [{"text": one} if one is None or isinstance(one, str) else dict(one) for one in some]
+            rows: list[dict[str, Any]] = [
+                {"text": one} if one is None or isinstance(one, str) else dict(one) for one in some
+            ]
             yield from self._annotated(rows)
 
     def _annotated(self, rows: list[dict[str, Any]]) -> Iterator[AnnotatedRequest]:
