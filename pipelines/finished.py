@@ -20,7 +20,7 @@ from gristmill.shards.wording import nearest, or_else
 _USES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "distill": ("transcribe", "AUDIO", None),
     "rerank": ("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
-    "bootstrap_lm": ("score", "TEXTS.txt", ("combined",)),
+    "bootstrap_lm": ("score", "TEXTS.txt", ("in_domain", "combined")),
 }
 
 
@@ -182,15 +182,15 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
     return best.system, f"{best.system}, the best of {best.of} systems ({found.describe(best)})"
 
 
-def next_steps(out: str) -> list[str]:
-    """Return what to say at the end of a run: its best system and the path of its model, and the next command."""
-    found = read_finished(out)
-    best = found.best if found is not None else None
-    if found is None or best is None:
+def conclude(found: Finished) -> list[str]:
+    """Return what to say of a run at its end: its best system and the path of its model, and the next command."""
+    best = found.best
+    if best is None:
         return []
     place = f": {found.model}" if found.model else ""
-    lines = [f"best: {best.system} of {best.of} ({found.describe(best)}){place}"]
+    which = f"best: {best.system} of {best.of}" if best.of > 1 else f"model: {best.system}"
+    lines = [f"{which} ({found.describe(best)}){place}"]
     if found.recipe in _USES:
         verb, given, _ = _USES[found.recipe]
-        lines.append(f"next: gristmill {verb} {out} {given}")
+        lines.append(f"next: gristmill {verb} {found.out} {given}")
     return lines

@@ -56,7 +56,7 @@ def read_lines(places: Sequence[str], say: Callable[[str], None]) -> Iterator[st
         if place != STDIN and not store.exists(store.absolute(place)):
             raise UserError(f"{place}: no such file; expected one with a text in each line, or texts on standard input")
     for place in places:
-        lines = sys.stdin.buffer if place == STDIN else all_lines(store.absolute(place))
+        lines: Iterable[bytes] = sys.stdin.buffer if place == STDIN else all_lines(store.absolute(place))
         for number, line in enumerate(lines, 1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

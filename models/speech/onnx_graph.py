@@ -46,7 +46,7 @@ def to_onnx(model: AcousticModel) -> bytes:
         torch.onnx.export(
             model.eval(),
             example,
-            out,
+            out,  # type: ignore[arg-type]  # a file is taken too, which the signature does not say
             dynamo=False,
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),

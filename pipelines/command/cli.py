@@ -136,7 +136,7 @@ def requeue(
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[str] = ()) -> None:
     from gristmill.pipelines.command.expected import expected
     from gristmill.pipelines.command.launch import carry_out
-    from gristmill.pipelines.finished import next_steps
+    from gristmill.pipelines.finished import conclude, read_finished
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
@@ -156,7 +156,8 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[
         print(f"{work}; {kept} kept from before")
     if done.verdict:
         print(f"verdict: {escaped(done.verdict)}")
-    for line in next_steps(done.out):
+    finished = read_finished(done.out)
+    for line in conclude(finished) if finished is not None else ():
         print(line)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from gristmill.pipelines.command import interruption
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased
 from gristmill.pipelines.progress import clock, plural, shown
@@ -130,6 +131,7 @@ def transcribe_corpus(
     Raises:
         UserError: as the Transcriber, or the output cannot be written.
     """
+    interruption.begin(resumes=True)
     out = store.absolute(out)
     common = carried_out("transcribe", out, execution)
     check_out(out)

@@ -100,6 +100,7 @@ def score(
     model: Model,
     texts: Texts = None,
     form: TextForm = "text",
+    system: System = None,
     lang: Annotated[
         str | None, typer.Option(metavar="LANG", help="Write texts in spoken form first [a run's own language].")
     ] = None,
@@ -111,7 +112,7 @@ def score(
     """
     from gristmill.pipelines.command.texts import print_scores
 
-    print_scores(model, texts or ["-"], form, quiet, lang=lang)
+    print_scores(model, texts or ["-"], form, quiet, system=system, lang=lang)
 
 
 def annotate(

@@ -1,8 +1,10 @@
 """Requests read by the domain models of a run, and ranked by its re-rankers.
 
-from gristmill.pipelines.requests.annotate import RequestAnnotator
-for one in RequestAnnotator("out/rerank").annotate(["wake me at nine"]):
-    print(one.domain, one.intent, one.slots, one.confidence)
+    from gristmill.pipelines.requests.annotate import RequestAnnotator
+    for one in RequestAnnotator("out/rerank").annotate(["wake me at nine"]):
+        print(one.domain, one.intent, one.slots, one.confidence)
+
+Over records the same is done by the actors ``Hypotheses`` and ``Rerank``.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ class RequestAnnotator:
         unknown where it is not given.
         """
         for some in in_batches(requests):
-            rows = [{"text": one} if one is None or isinstance(one, str) else dict(one) for one in some]
+            rows: list[dict[str, Any]] = [
+                {"text": one} if one is None or isinstance(one, str) else dict(one) for one in some
+            ]
             yield from self._annotated(rows)
 
     def _annotated(self, rows: list[dict[str, Any]]) -> Iterator[AnnotatedRequest]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.files import SUFFIXES, in_tables
+from gristmill.actors.sources.files import SUFFIXES
 from gristmill.actors.sources.pointers import POINTERS, version_of
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.sources.unlisted import FILES
@@ -51,14 +52,16 @@ def list_recordings(
     names = dict(zip(listed, place_names([store.absolute(place) for place in listed]), strict=True))
     taken: dict[str, int] = {}
     with scratch() as folder:
-        for place in places:
-            if place in names:
+        for listed_ones, group in itertools.groupby(places, key=names.__contains__):
+            if not listed_ones:
+                while some := list(itertools.islice(group, AT_ONCE)):
+                    pointers = [_pointer(place, folder, taken) for place in some]
+                    yield pa.Table.from_pylist(pointers, schema=POINTERS).append_column(GIVEN, pa.array(some))
+                continue
+            for place in group:
                 sources = partial(list_sources, store.absolute(place), corpus=names[place], rows=AT_ONCE)
                 for table in list_places([partial(sources, elsewhere=elsewhere, say=say)]):
                     yield table if table.schema.equals(FILES) else _shown(table, place)
-            else:
-                pointer = _pointer(place, folder, taken)
-                yield from (_shown(table, place) for table in in_tables([pointer], POINTERS, 1))
 
 
 def is_listed(place: str) -> bool:
@@ -90,8 +93,6 @@ def _shown(table: pa.Table, place: str) -> pa.Table:
 
 def _name(row: Mapping[str, Any], place: str) -> str:
     url = row["url"] or place
-    if place == STDIN:
-        return place
     if "://" not in url and not os.path.isabs(os.path.expanduser(place)):
         below = os.path.relpath(url)
         url = url if below.startswith("..") and not place.startswith("..") else below

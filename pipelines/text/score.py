@@ -1,20 +1,21 @@
 """Texts scored by a trained n-gram model.
 
-from gristmill.pipelines.text.score import TextScorer
-for one in TextScorer("out/bootstrap-lm").score(["turn on the light"]):
-    print(one.logprob, one.perplexity, one.text)
+    from gristmill.pipelines.text.score import TextScorer
+    for one in TextScorer("out/bootstrap-lm").score(["turn on the light"]):
+        print(one.logprob, one.perplexity, one.text)
+
+Over records the same is done by the actor :class:`~gristmill.actors.text.language_model.ScoreText`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from gristmill.actors.text.language_model import ScoreText, TextScoreSettings, available
+from gristmill.actors.text.language_model import FILE, ScoreText, TextScoreSettings, available
 from gristmill.models.normalise import words
 from gristmill.pipelines.finished import chosen, open_finished
 from gristmill.pipelines.inline import in_batches
@@ -23,8 +24,8 @@ from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 
+_FIELDS = ("text", "logprob", "words", "oov", "oov_logprob")
 _FILES = (".arpa", ".binary", ".bin", ".klm", ".mmap")
-_PUBLISHED = re.compile(r"1-(\d+)\.arpa")
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,15 @@ def perplexity(logprob: float, count: int) -> float:
         >>> round(perplexity(-4.6052, 2), 2)
         10.0
     """
-    return math.exp(min(-logprob / count, 709.0)) if count else math.nan
+    if not count:
+        return math.nan
+    return math.exp(-logprob / count) if -logprob / count < 709 else math.inf
 
 
 class TextScorer:
     """Scores texts by an n-gram model: a file, its folder, or the output of a run that bootstraps one.
+
+    Of a run it is the best system's, made of all in-domain text, or that of ``system``.
 
     Texts are written as those that the model was made of: in spoken form in ``lang`` (lower case, no punctuation); of a
     run that is its target language. Without ``lang`` they are split at spaces.
@@ -68,9 +73,9 @@ class TextScorer:
         GristmillError: it is damaged.
     """
 
-    def __init__(self, model: str, *, lang: str | None = None) -> None:
+    def __init__(self, model: str, *, system: str | None = None, lang: str | None = None) -> None:
         available()
-        url, self.said, of_run = find_language_model(model)
+        url, self.said, of_run = find_language_model(model, system)
         self.lang = lang if lang is not None else of_run
         try:
             self._scores = ScoreText(TextScoreSettings(), url)
@@ -81,32 +86,30 @@ class TextScorer:
         """Yield the score of each text; ``None`` for ``None`` and for a text without a word."""
         for some in in_batches(texts):
             written = [text if text is None or self.lang is None else " ".join(words(text, self.lang)) for text in some]
-            given = [text or None for text in (None if text is None else text.strip() for text in written)]
-            for text, row in zip(
-                given, self._scores(pa.table({"text": pa.array(given, pa.string())})).to_pylist(), strict=True
-            ):
-                yield (
-                    None
-                    if text is None
-                    else ScoredText(text, row["lm_logprob"], row["lm_words"], row["lm_oov"], row["lm_oov_logprob"])
-                )
+            given = [(text or "").strip() or None for text in written]
+            rows = self._scores(pa.table({"text": pa.array(given, pa.string())})).to_pylist()
+            for text, row in zip(given, rows, strict=True):
+                values = {name.removeprefix("lm_"): value for name, value in row.items()}
+                yield None if text is None else ScoredText(**{name: values[name] for name in _FIELDS})
 
 
-def find_language_model(url: str) -> tuple[str, str, str | None]:
+def find_language_model(url: str, system: str | None = None) -> tuple[str, str, str | None]:
     """Return the URL of a model, which it is in words, and the language of its run, if it is a run's.
 
     Raises:
         UserError: there is none.
     """
     url = store.absolute(url)
-    if url.endswith(_FILES) or get_artifact(url) is not None or store.exists(store.join(url, "lm.arpa")):
+    if url.endswith(_FILES) or get_artifact(url) is not None or store.exists(store.join(url, FILE)):
+        if system is not None:
+            raise UserError(f"{url}: one model; a system can be chosen of the output of a run only")
         return url, url, None
     found = open_finished(url, "score", "an n-gram model (.arpa, KenLM's binary, or a folder with lm.arpa)")
-    _, said = chosen(found, None)
-    sizes = sorted(
-        int(match[1]) for name in store.list_names(store.join(url, FOLDER)) if (match := _PUBLISHED.fullmatch(name))
-    )
-    if not sizes:
-        raise UserError(f"{store.join(url, FOLDER)}: holds no model; run the recipe again, which writes it there")
-    model = store.join(url, FOLDER, f"1-{sizes[0]}.arpa")
-    return model, f"{said}: {model}", found.report["recipe"]["translator"]["target_lang"]
+    name, said = chosen(found, system)
+    recipe = found.report["recipe"]
+    sizes = recipe["in_domain"]["sizes"]
+    if name == "in_domain":
+        model = found.trained["in_domain_lm"][sizes.index(min(sizes))]
+    else:
+        model = store.join(url, FOLDER, f"1-{min(sizes)}.arpa")
+    return model, f"{said}: {model}", recipe["translator"]["target_lang"]

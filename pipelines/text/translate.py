@@ -1,8 +1,10 @@
 """Texts translated by a trained translator.
 
-from gristmill.pipelines.text.translate import TextTranslator
-for one in TextTranslator("out/bootstrap-lm").translate(["turn on the light"]):
-    print(one.text, one.logprob)
+    from gristmill.pipelines.text.translate import TextTranslator
+    for one in TextTranslator("out/bootstrap-lm").translate(["turn on the light"]):
+        print(one.text, one.logprob)
+
+Over records the same is done by the actors of :mod:`gristmill.actors.text.translate`.
 """
 
 from __future__ import annotations

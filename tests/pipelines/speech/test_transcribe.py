@@ -14,7 +14,7 @@ from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.speech.decode import greedy
 from gristmill.models.speech.features import log_mel
-from gristmill.pipelines.finished import next_steps
+from gristmill.pipelines.finished import conclude, read_finished
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.transcribe import Transcriber
 from tests.pipelines.speech import used
@@ -154,7 +154,9 @@ def test_what_is_no_model_is_told(model: str, sentence: str, speech: Path, tmp_p
 
 
 def test_the_end_of_a_run_names_its_best_model_and_the_next_command(out: Path) -> None:
-    assert next_steps(str(out)) == [
+    found = read_finished(str(out))
+    assert found is not None
+    assert conclude(found) == [
         f"best: student of 2 (WER 20.0% clean, 30.0% noisy): {out}/student/01",
         f"next: gristmill transcribe {out} AUDIO",
     ]
