@@ -99,12 +99,7 @@ def level() -> str:
 
 
 def label() -> str:
-    """Return the level of this process as it is recorded: a native one with that of the machine.
-
-    Example:
-        >>> label()
-        'x86-64-v3'
-    """
+    """Return the level of this process as it is recorded: a native one with what the machine offers."""
     return f"{_level} ({offered()})" if _level == NATIVE else _level
 
 
