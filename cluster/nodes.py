@@ -169,7 +169,7 @@ def look(driver: Driver) -> dict[str, Any]:
         found.append(f"Python {python} and packages as the driver's")
     try:
         processor.keep(driver.processor)
-        found.append(f"processor {processor.label()}")
+        found.append(f"processor {processor.label()} ({processor.model()})")
     except UserError as error:
         problems.append(str(error))
     from ray._private.authentication.authentication_utils import is_token_auth_enabled

@@ -30,13 +30,13 @@ _FEATURES = {
     "x86-64-v3": "abm avx avx2 bmi1 bmi2 f16c fma movbe",
     "x86-64-v4": "avx512bw avx512cd avx512dq avx512f avx512vl",
 }
-# Variable of a library -> its value at each level. Without MKL, CTranslate2 computes alike on Intel's and AMD's.
+# Variable of a library -> its value at each level; "" is none. Without MKL, CTranslate2 computes alike on Intel's and
+# AMD's processors.
 _LIMITS = {
     "ATEN_CPU_CAPABILITY": ("default", "avx2", "avx512"),  # torch's own kernels
     "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX2", "AVX512_CORE"),  # of torch and of CTranslate2
     "MKL_ENABLE_INSTRUCTIONS": ("SSE4_2", "AVX2", "AVX512"),  # of torch
-    # The one setting with which Intel's processors and others give the same: it uses no newer instructions.
-    "MKL_CBWR": ("COMPATIBLE", "COMPATIBLE", "COMPATIBLE"),
+    "MKL_CBWR": ("", "", ""),  # of torch; any value changes products: see docs/processors.md
     "FBGEMM_ENABLE_INSTRUCTIONS": ("AVX2", "AVX2", "AVX512"),  # of torch: it has nothing below
     "OPENBLAS_CORETYPE": ("Nehalem", "Haswell", "SkylakeX"),  # of numpy and of scipy
     "NPY_DISABLE_CPU_FEATURES": (
@@ -78,7 +78,7 @@ def variables(level: str) -> dict[str, str]:
         'Haswell'
     """
     place = PINNED.index(level) if level in PINNED else None
-    limits = {} if place is None else {name: values[place] for name, values in _LIMITS.items()}
+    limits = {} if place is None else {name: values[place] for name, values in _LIMITS.items() if values[place]}
     return {VARIABLE: level, **limits}
 
 
@@ -99,12 +99,7 @@ def level() -> str:
 
 
 def label() -> str:
-    """Return the level of this process as it is recorded: a native one with that of the machine.
-
-    Example:
-        >>> label()
-        'x86-64-v3'
-    """
+    """Return the level of this process as it is recorded: a native one with what the machine offers."""
     return f"{_level} ({offered()})" if _level == NATIVE else _level
 
 
@@ -252,9 +247,8 @@ def _others(level: str) -> list[str]:
         if uses != _TORCH[level]:
             found.append(f"torch ({uses})")
     if "numpy" in sys.modules:
-        from numpy._core import _multiarray_umath
-
-        uses = [name for name in _NUMPY[level] if _multiarray_umath.__cpu_features__.get(name)]
+        features = sys.modules["numpy._core._multiarray_umath"].__cpu_features__
+        uses = [name for name in _NUMPY[level] if features.get(name)]
         found += [f"numpy ({', '.join(uses)})"] if uses else []
         found += [f"OpenBLAS ({core})" for core in _cores(level)]
     return found

@@ -17,7 +17,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import read_receipts
 from gristmill.shards.step import Step
-from tests.pipelines.tiny import texts, upper
+from tests.pipelines.tiny import upper
 from tests.shards.test_engine import source
 
 pytestmark = pytest.mark.skipif(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow.compute as pc
-
 from gristmill.models.measures.significance import relative_interval, wer_interval
 from gristmill.pipelines.report.measures import PERCENT, Measure
 from gristmill.pipelines.report.report import MetricRow, Report, TestSet
@@ -17,6 +14,10 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow.compute as pc
+
 from lab.classify import Classify, ClassifySettings
 from lab.linear import LinearTraining, train
 from lab.vectors import Vectors, VectorSettings, WordSettings, fit
