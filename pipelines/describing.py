@@ -56,7 +56,7 @@ class Described:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        found = {"path": self.path, "kind": self.kind, "doc": self.doc}
+        found: dict[str, Any] = {"path": self.path, "kind": self.kind, "doc": self.doc}
         found |= {"required": True} if self.required else {"default": self.default}
         if self.given:
             found["value"] = self.value

@@ -115,13 +115,11 @@ def requeue(
 
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
-    from gristmill.pipelines.command.expected import expected
     from gristmill.pipelines.command.launch import carry_out
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
     with shown(quiet) as progress:
-        progress.agenda = expected(loaded)
         done, busy = carry_out(loaded, progress, requeue=requeue)
     if not busy:
         print("nothing to do: everything was finished by an earlier run")

@@ -111,7 +111,7 @@ def _read(file: str) -> Mapping[str, Any]:
 
 
 def _paths(values: Mapping[str, Any], prefix: str = "") -> Sequence[str]:
-    found = []
+    found: list[str] = []
     for name, value in values.items():
         found += _paths(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
     return found

@@ -47,7 +47,7 @@ class Plan:
             seconds["seconds"] = round(seconds["seconds"] + line.wall, 3)
         # What a run counts by; equal jobs, and a step that is used twice, are one result.
         results = {line.url: [line.name, round(line.wall, 3)] for line in reversed(self.lines)}
-        told = {"results": [*reversed(results.values())], "settings": self.settings}
+        told: dict[str, Any] = {"results": [*reversed(results.values())], "settings": self.settings}
         told |= {"sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
         return {"estimate": by_name, **told}
 
