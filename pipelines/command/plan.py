@@ -94,9 +94,10 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     priced = bool(prices.cpu_hour or prices.gpu_hour)
     if not priced:
         notes.append("no prices are set: give --cpu-hour and --gpu-hour, or price.cpu_hour and price.gpu_hour")
-    made = Plan(common.out, sample, workers, run.lines, max(0.0, spent), cost, priced, notes, loaded.digest)
+    made = Plan(common.out, sample, workers, run.lines, max(0.0, spent), cost, priced, notes)
     if not run.lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
+    made.settings = loaded.digest
     if made.seconds:
         write_plan(common.out, made.to_json())
     return made

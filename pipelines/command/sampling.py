@@ -271,9 +271,10 @@ class SampledRun(Run):
         artifact, tried = self._tried(job, url)
         factor = max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
         seconds = tried * factor if real is None else 0.0
-        line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks, url=url)
+        line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks)
         line.cpu, line.gpu = seconds * job.resources.cpus, seconds * job.resources.gpus
         self.lines.append(line)
+        line.url = url
         self.finished[artifact.digest] = real
         return artifact
 
