@@ -31,7 +31,6 @@ app = Commands(
 
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
 _PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
-_PLAIN |= {"config", "completion"}
 
 
 def main() -> None:
@@ -77,11 +76,6 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             interruption.over()
 
     return wrapped
-
-
-@app.callback()
-def options(version: Version = False) -> None:
-    """Hold the options of the command itself."""
 
 
 @app.command()
@@ -136,21 +130,6 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
 
 @app.command()
 @reports_errors
-def config(
-    recipe: Recipe,
-    words: Sections = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
-) -> None:
-    """Show the settings of a recipe: kinds, defaults, meanings, and what the file sets."""
-    from gristmill.pipelines.command.config import recipe_settings, show
-
-    given = words or []
-    found = recipe_settings(recipe, [word for word in given if "=" in word])
-    show(found, [word.rstrip(".") for word in given if "=" not in word], as_json)
-
-
-@app.command()
-@reports_errors
 def plan(
     config: Config,
     overrides: Overrides = None,
@@ -166,6 +145,29 @@ def plan(
         f"price.{key}={value}" for key, value in (("cpu_hour", cpu_hour), ("gpu_hour", gpu_hour)) if value is not None
     ]
     show_plan(make_plan(load(config, [*(overrides or []), *prices]), sample))
+
+
+_PLAIN |= {"config", "completion"}
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Hold the options of the command itself."""
+
+
+@app.command()
+@reports_errors
+def config(
+    recipe: Recipe,
+    words: Sections = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Show the settings of a recipe: kinds, defaults, meanings, and what the file sets."""
+    from gristmill.pipelines.command.config import recipe_settings, show
+
+    given = words or []
+    found = recipe_settings(recipe, [word for word in given if "=" in word])
+    show(found, [word.rstrip(".") for word in given if "=" not in word], as_json)
 
 
 @app.command()
