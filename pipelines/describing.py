@@ -80,8 +80,8 @@ def describe(
 ) -> tuple[Described, ...]:
     """Return the settings of a class in the order of their declaration, inherited ones first.
 
-    ``values`` are the plain values of such settings, those of a file for instance; ``defaults`` those of the section, if
-    the class that holds it gives it others than its own.
+    ``values`` are the plain values of such settings, those of a file for instance; ``defaults`` those of the section,
+    if the class that holds it gives it others than its own.
 
     Example:
         >>> from gristmill.shards.index import Cut
