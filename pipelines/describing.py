@@ -87,7 +87,7 @@ def describe(
         >>> from gristmill.shards.index import Cut
         >>> rows = describe(Cut, {"rows": 100})[0]
         >>> rows.path, rows.kind, rows.default, rows.value, rows.given
-        ('rows', 'whole number, at least 1; or null', None, 100, True)
+        ('rows', 'whole number, at least 1', 2000, 100, True)
     """
     if model in within or len(within) > _DEEPEST:
         return ()

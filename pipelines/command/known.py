@@ -48,7 +48,7 @@ def settings(config: str | None, incomplete: str, signs: str = "=") -> Offer:
 
     Example:
         >>> settings("distill", "systems.stu")
-        [('systems.student.', 'Training on stored labels.')]
+        [('systems.student.', 'Training on stored labels')]
         >>> [word for word, _ in settings("distill", "systems.student.t")]
         ['systems.student.temperature=', 'systems.student.tail=']
         >>> [word for word, _ in settings("distill", "runner=")]
