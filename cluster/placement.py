@@ -26,7 +26,7 @@ class Workers(Settings):
     max_workers: PositiveInt | None = None
     """Most workers of a stage."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Labels of the nodes that they may run on, in Ray's form: ``value``, ``!value``, ``in(a,b)``, ``!in(a,b)``."""
+    """Labels of the nodes that they may run on, as in Ray: ``value``, ``!value``, ``in(a,b)``, ``!in(a,b)``."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Workers:

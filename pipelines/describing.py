@@ -56,7 +56,7 @@ class Described:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        found = {"path": self.path, "kind": self.kind, "doc": self.doc}
+        found: dict[str, Any] = {"path": self.path, "kind": self.kind, "doc": self.doc}
         found |= {"required": True} if self.required else {"default": self.default}
         if self.given:
             found["value"] = self.value
@@ -72,17 +72,22 @@ class Described:
 
 
 def describe(
-    model: type[BaseModel], values: Mapping[str, Any] | None = None, prefix: str = "", within: Sequence[type] = ()
+    model: type[BaseModel],
+    values: Mapping[str, Any] | None = None,
+    prefix: str = "",
+    within: Sequence[type] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> tuple[Described, ...]:
     """Return the settings of a class in the order of their declaration, inherited ones first.
 
-    ``values`` are the plain values of such settings, those of a file for instance.
+    ``values`` are the plain values of such settings, those of a file for instance; ``defaults`` those of the section,
+    if the class that holds it gives it others than its own.
 
     Example:
         >>> from gristmill.shards.index import Cut
         >>> rows = describe(Cut, {"rows": 100})[0]
         >>> rows.path, rows.kind, rows.default, rows.value, rows.given
-        ('rows', 'whole number, at least 1; or null', None, 100, True)
+        ('rows', 'whole number, at least 1', 2000, 100, True)
     """
     if model in within or len(within) > _DEEPEST:
         return ()
@@ -91,12 +96,14 @@ def describe(
         path = f"{prefix}{name}"
         required = field.is_required()
         default = None if required else _plain(field)
+        default = defaults.get(name, default) if defaults is not None else default
         value = values[name] if values is not None and name in values else default
         sections, each = sections_of(field.annotation)
         inner: tuple[Described, ...] = ()
         for section in sections:
             below = value if isinstance(value, Mapping) and not each else None
-            inner += describe(section, below, f"{path}{'[]' if each else ''}.", (*within, model))
+            own = default if isinstance(default, Mapping) and not each else None
+            inner += describe(section, below, f"{path}{'[]' if each else ''}.", (*within, model), own)
         doc = _meaning(model, name) or (_about(sections[0]) if sections else "")
         kind = _bounded(in_words(field.annotation), field.metadata)
         choices = choices_of(field.annotation)

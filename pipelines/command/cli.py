@@ -94,11 +94,6 @@ def _begin_again(level: str) -> NoReturn:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], processor.environment(level))
 
 
-@app.callback()
-def options(version: Version = False) -> None:
-    """Hold the options of the command itself."""
-
-
 @app.command()
 @reports_errors
 def run(
@@ -134,14 +129,12 @@ def requeue(
 
 
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[str] = ()) -> None:
-    from gristmill.pipelines.command.expected import expected
     from gristmill.pipelines.command.launch import carry_out
     from gristmill.pipelines.finished import conclude, read_finished
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
     with shown(quiet) as progress:
-        progress.agenda = expected(loaded)
         done, busy = carry_out(loaded, progress, requeue=requeue, again=again)
     if not busy:
         print("nothing to do: everything was finished by an earlier run")
@@ -176,21 +169,6 @@ def compare(
 
 @app.command()
 @reports_errors
-def config(
-    recipe: Recipe,
-    words: Sections = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
-) -> None:
-    """Show the settings of a recipe: kinds, defaults, meanings, and what the file sets."""
-    from gristmill.pipelines.command.config import recipe_settings, show
-
-    given = words or []
-    found = recipe_settings(recipe, [word for word in given if "=" in word])
-    show(found, [word.rstrip(".") for word in given if "=" not in word], as_json)
-
-
-@app.command()
-@reports_errors
 def plan(
     config: Config,
     overrides: Overrides = None,
@@ -206,6 +184,26 @@ def plan(
         f"price.{key}={value}" for key, value in (("cpu_hour", cpu_hour), ("gpu_hour", gpu_hour)) if value is not None
     ]
     show_plan(make_plan(load(config, [*(overrides or []), *prices]), sample))
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Hold the options of the command itself."""
+
+
+@app.command()
+@reports_errors
+def config(
+    recipe: Recipe,
+    words: Sections = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Show the settings of a recipe: kinds, defaults, meanings, and what the file sets."""
+    from gristmill.pipelines.command.config import recipe_settings, show
+
+    given = words or []
+    found = recipe_settings(recipe, [word for word in given if "=" in word])
+    show(found, [word.rstrip(".") for word in given if "=" not in word], as_json)
 
 
 @app.command()

@@ -48,7 +48,7 @@ def settings(config: str | None, incomplete: str, signs: str = "=") -> Offer:
 
     Example:
         >>> settings("distill", "systems.stu")
-        [('systems.student.', 'Training on stored labels.')]
+        [('systems.student.', 'Training on stored labels')]
         >>> [word for word, _ in settings("distill", "systems.student.t")]
         ['systems.student.temperature=', 'systems.student.tail=']
         >>> [word for word, _ in settings("distill", "runner=")]
@@ -111,7 +111,7 @@ def _read(file: str) -> Mapping[str, Any]:
 
 
 def _paths(values: Mapping[str, Any], prefix: str = "") -> Sequence[str]:
-    found = []
+    found: list[str] = []
     for name, value in values.items():
         found += _paths(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -14,14 +15,15 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from gristmill.cluster.training_log import check
+from gristmill.pipelines.agenda import Agenda
 from gristmill.pipelines.command.leasing import leased
 from gristmill.pipelines.command.occupied import PLAN, refuse_occupied
-from gristmill.pipelines.config import Common, Loaded, save, saved_digest
+from gristmill.pipelines.config import Common, Loaded, same_as_saved, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
-from gristmill.pipelines.run import Cluster, Run
+from gristmill.pipelines.run import Cluster, Run, read_ledger
 from gristmill.shards import checked, disk, processor, store
 from gristmill.shards.engine import read_plan as read_step
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.wording import nearest, or_else, sentences
 
@@ -233,6 +235,7 @@ def carry_out(
     processor.choose(common.processor)
     check_storage(loaded)
     check_again(common.out, again)
+    progress.agenda = expected(loaded)
     run = Run(common.out, make_cluster(common), common.seed, progress, requeue, seeds=list(common.seeds))
     run.again = frozenset(again)
     changed = False
@@ -269,6 +272,23 @@ def carry_out(
         concluded = conclude(report)
         run.verdict = "" if concluded is None else concluded.sentence
     return run, fresh or changed or written
+
+
+def expected(loaded: Loaded) -> Agenda:
+    """Return the agenda of a run: empty without a plan of it and without an earlier run, since its recipe's lines are
+    run in order, and what a later one makes may depend on data."""
+    out = loaded.common.out
+    with contextlib.suppress(Damaged):  # as if it were not there; `gristmill audit` tells
+        plan = read_plan(out)
+        if plan is not None and plan.get("settings") == loaded.digest:
+            results = [(str(name), float(seconds)) for name, seconds in plan["results"]]
+            return Agenda(results, max(0.0, plan["estimate"]["seconds"] - sum(seconds for _, seconds in results)))
+    with contextlib.suppress(Damaged):
+        ledger = read_ledger(out)
+        if ledger is not None and ledger["settings"] == saved_digest(out) and same_as_saved(loaded):
+            made = {entry["path"]: entry["name"] for entry in ledger["made"]}  # one that is used twice is there twice
+            return Agenda([(name, None) for name in made.values()])
+    return Agenda()
 
 
 def estimate(out: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Plan:
             seconds["seconds"] = round(seconds["seconds"] + line.wall, 3)
         # What a run counts by; equal jobs, and a step that is used twice, are one result.
         results = {line.url: [line.name, round(line.wall, 3)] for line in reversed(self.lines)}
-        told = {"results": [*reversed(results.values())], "settings": self.settings}
+        told: dict[str, Any] = {"results": [*reversed(results.values())], "settings": self.settings}
         told |= {"sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
         return {"estimate": by_name, **told}
 
@@ -75,10 +75,10 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in run.lines) / 3600
     priced = bool(prices.cpu_hour or prices.gpu_hour)
     unpriced = "no prices are set: give --cpu-hour and --gpu-hour, or price.cpu_hour and price.gpu_hour"
-    notes = [] if priced else [unpriced]
-    made = Plan(common.out, sample, run.workers, run.lines, rest, cost, priced, notes, loaded.digest)
+    made = Plan(common.out, sample, run.workers, run.lines, rest, cost, priced, [] if priced else [unpriced])
     if not run.lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
+    made.settings = loaded.digest
     if made.seconds:
         write_plan(common.out, made.to_json())
     return made

@@ -19,12 +19,12 @@ class Verb(TyperCommand):
             if param.param_type_name == "option" and not getattr(param, "is_flag", False) and not param.metavar:
                 param.metavar = (param.name or "").upper()
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the line of usage behind the command's name."""
         arguments = [_shown(param) for param in self.get_params(ctx) if param.param_type_name == "argument"]
         return [self.options_metavar, *arguments] if self.options_metavar else arguments
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections of arguments and options."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for param in self.get_params(ctx):
@@ -51,14 +51,14 @@ def _shown(param: Any) -> str:
 class Verbs(TyperGroup):
     """The commands, each with the whole first sentence of its help."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the section of commands."""
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [(name, verb.get_short_help_str(200)) for name, verb in found if verb is not None and not verb.hidden]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is called; a recipe in place of a command is told how to be run."""
         name = args[0]
         if self.get_command(ctx, name) is None and (name in bundled() or name.endswith((".yaml", ".yml"))):

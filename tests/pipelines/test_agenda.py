@@ -10,8 +10,7 @@ from rich.console import Console
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.agenda import Agenda
-from gristmill.pipelines.command.expected import expected
-from gristmill.pipelines.command.launch import carry_out
+from gristmill.pipelines.command.launch import carry_out, expected
 from gristmill.pipelines.command.plan import make_plan
 from gristmill.pipelines.config import load
 from gristmill.pipelines.progress import LogProgress, RunProgress, TerminalProgress
@@ -58,7 +57,6 @@ def test_the_pace_of_this_run_corrects_the_estimates() -> None:
 def test_without_a_plan_there_is_no_total(recipe: Path) -> None:
     progress = Noting()
     loaded = load(str(recipe))
-    progress.agenda = expected(loaded)
     carry_out(loaded, progress)
     assert progress.counts[-1] == (4,)
     assert "whole run: 4 done\n" in progress.stream.getvalue()
@@ -75,8 +73,7 @@ def test_the_count_goes_from_nothing_to_all(recipe: Path, ahead: str) -> None:
         lost = next(Path(run.out).glob("copies/*"))
         lost.rename(Path(run.out).parent / "lost")
     progress = Noting()
-    progress.agenda = expected(loaded)
-    assert progress.agenda.total == 4
+    assert expected(loaded).total == 4
     carry_out(loaded, progress)
     assert progress.counts == sorted(progress.counts), "it never falls"
     assert {total for _, total in progress.counts} == {4}
@@ -93,7 +90,6 @@ def test_what_a_stopped_run_made_counts(recipe: Path) -> None:
     loaded = load(str(recipe))
     carry_out(loaded, RunProgress())
     progress = Noting()
-    progress.agenda = expected(loaded)
     carry_out(loaded, progress)
     assert progress.counts == [(1, 4), (2, 4), (3, 4), (4, 4)], "all of them kept"
 

@@ -46,7 +46,7 @@ def test_what_a_file_sets_stands_beside_the_default(gristmill) -> None:
 def test_a_section_alone(gristmill) -> None:
     shown = gristmill("config", "distill", "systems.student", "corpus.filters").stdout.splitlines()
     assert "systems.student:" in shown
-    assert "  epochs: 12.0   (number, above 0; or null; default null)" in shown
+    assert "  epochs: 12.0   (number, above 0; or null; default 8.0)" in shown
     assert "corpus.filters: []   (list of sections)" in shown
     assert "  actor: (no default)   (text)" in shown
     assert not any("test_records" in line for line in shown)
