@@ -20,7 +20,7 @@ Scale = Literal["linear", "log"]  # of a measure: errors / words, or the exponen
 _ABOUT = b"scores"  # in the schema's metadata: the measure, its scale, and the columns' systems and seeds
 
 
-class Counted(Protocol):
+class RecordCounts(Protocol):
     """Errors, or other additive counts, of each record."""
 
     @property
@@ -44,7 +44,7 @@ class Counted(Protocol):
         ...
 
 
-Results = Mapping[str, Mapping[str, Mapping[int, Counted]]]  # system, test set, training seed
+Results = Mapping[str, Mapping[str, Mapping[int, RecordCounts]]]  # system, test set, training seed
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_scores(out: str) -> Stored | None:
         return None
     about = json.loads((sealed.schema.metadata or {})[_ABOUT])
     table = pa.concat_tables(sealed.tables())
-    results: dict[str, dict[str, dict[int, Counted]]] = {}
+    results: dict[str, dict[str, dict[int, RecordCounts]]] = {}
     for test_set in table["test_set"].unique().to_pylist():
         part = table.filter(pa.compute.equal(table["test_set"], test_set))
         for place, (system, seed) in enumerate(about["columns"]):
