@@ -48,7 +48,7 @@ Results = Mapping[str, Mapping[str, Mapping[int, RecordCounts]]]  # system, test
 
 
 @dataclass(frozen=True)
-class Scores:
+class RecordScores:
     """One system's counts on the records of one test set, in the order of their ids."""
 
     errors: np.ndarray
@@ -111,5 +111,7 @@ def read_scores(out: str) -> Stored | None:
                 names = zip(own["speaker"].to_pylist(), ids, strict=True)
                 speakers = tuple(UNKNOWN + name if speaker is None else speaker for speaker, name in names)
                 errors, words = (own[name].to_numpy() for name in (str(place), "words"))
-                results.setdefault(system, {}).setdefault(test_set, {})[seed] = Scores(errors, words, speakers, ids)
+                results.setdefault(system, {}).setdefault(test_set, {})[seed] = RecordScores(
+                    errors, words, speakers, ids
+                )
     return Stored(about["measure"], about["scale"], results)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from gristmill.models.measures.significance import paired_change, wer_interval
 from gristmill.models.measures.wer import UNKNOWN
-from gristmill.pipelines.record_scores import Scores, keep_scores
+from gristmill.pipelines.record_scores import RecordScores, keep_scores
 from gristmill.pipelines.report.measures import PERCENT, Measure
 from gristmill.pipelines.report.report import MetricRow, Report, TestSet
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests, split_requests
@@ -60,7 +60,7 @@ def run(config: Config, run: Run) -> Report:
     return _report(config, scores)
 
 
-def _scores(made: SealedSet, system: str, seeds: list[int]) -> dict[int, Scores]:
+def _scores(made: SealedSet, system: str, seeds: list[int]) -> dict[int, RecordScores]:
     """Return the errors of each model on the test part, by request: what intervals are resampled from."""
     tests = [table.filter(pc.field("fold") == -1) for table in made.tables()]
     ids = tuple(one for table in tests for one in table["id"].to_pylist())
@@ -70,10 +70,10 @@ def _scores(made: SealedSet, system: str, seeds: list[int]) -> dict[int, Scores]
     }
     ones = np.ones(len(ids), np.int64)  # what errors are divided by
     speakers = tuple(UNKNOWN + one for one in ids)  # each request is drawn by itself
-    return {seed: Scores(found.astype(np.int64), ones, speakers, ids) for seed, found in wrong.items()}
+    return {seed: RecordScores(found.astype(np.int64), ones, speakers, ids) for seed, found in wrong.items()}
 
 
-def _report(config: Config, scores: Mapping[str, Mapping[int, Scores]]) -> Report:
+def _report(config: Config, scores: Mapping[str, Mapping[int, RecordScores]]) -> Report:
     rows = []
     baseline = scores["binary"]
     size = len(baseline[min(baseline)].words)
