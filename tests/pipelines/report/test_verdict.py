@@ -113,6 +113,9 @@ def test_neither_proposal_nor_baseline_may_be_best():
     report = report_of(rates)
     assert kinds(report) == {"noisy": "won"}
     assert conclude(report).sets[0].sentence.endswith("the best figure is that of oracle, 10.0%, which is neither.")
+    assert conclude(report).sentence.endswith("The best figure is that of oracle, which is neither.")
+    near = report_of({"noisy": {**rates["noisy"], "hard_labels": 0.232}})
+    assert "Student + sequence is the best of those compared, WER 23.0% against" in conclude(near).sentence
 
 
 @pytest.mark.parametrize("change", [{"metrics": []}, {"measures": []}, {"proposals": (), "headline": None}])
