@@ -116,7 +116,8 @@ def _comparison(report: Report, measure: Measure, system: str, baseline: str, te
         found = report.find(system, test_set, name + suffix)
         return None if found is None or found.value is None else found
 
-    moved, p, mapsswe = row(measure.relative().name), row(f"{measure.name}_p"), row(MAPSSWE.name)
+    moved, p = row(measure.relative().name), row(f"{measure.name}_p")
+    mapsswe = row(MAPSSWE.name) if measure.counts else None  # it is of errors, whatever else is measured beside them
     value, low, high = (moved.value, moved.low, moved.high) if moved else (None, None, None)
     chance = p.value if p else None
     if chance is None and value is not None and low is not None and high is not None:

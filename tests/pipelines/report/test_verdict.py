@@ -142,11 +142,13 @@ def test_higher_is_better_and_p_comes_from_the_interval():
             row("base", "bleu", 31.25, 30, 32.5),
             row("big", "bleu", 35.5, 34.25, 36.75),
             row("big", "bleu_relative", 0.136, 0.11, 0.16),
+            row("big", "mapsswe_p", 0.9, None, None),
         ],
     )
     (one,) = conclude(report).comparisons
     assert one.outcome == "ahead"
     assert one.p < 1e-6
+    assert one.mapsswe_p is None, "a test of errors is no test of BLEU"
     assert conclude(report).sentence == (
         "On news, big is ahead of every baseline beyond chance, BLEU 35.5 against 31.2 for base, the nearest."
     )
