@@ -20,7 +20,7 @@ Scale = Literal["linear", "log"]  # of a measure: errors / words, or the exponen
 _ABOUT = b"scores"  # in the schema's metadata: the measure, its scale, and the columns' systems and seeds
 
 
-class Counted(Protocol):
+class RecordCounts(Protocol):
     """Errors, or other additive counts, of each record."""
 
     @property
@@ -44,11 +44,11 @@ class Counted(Protocol):
         ...
 
 
-Results = Mapping[str, Mapping[str, Mapping[int, Counted]]]  # system, test set, training seed
+Results = Mapping[str, Mapping[str, Mapping[int, RecordCounts]]]  # system, test set, training seed
 
 
 @dataclass(frozen=True)
-class Scores:
+class RecordScores:
     """One system's counts on the records of one test set, in the order of their ids."""
 
     errors: np.ndarray
@@ -101,7 +101,7 @@ def read_scores(out: str) -> Stored | None:
         return None
     about = json.loads((sealed.schema.metadata or {})[_ABOUT])
     table = pa.concat_tables(sealed.tables())
-    results: dict[str, dict[str, dict[int, Counted]]] = {}
+    results: dict[str, dict[str, dict[int, RecordCounts]]] = {}
     for test_set in table["test_set"].unique().to_pylist():
         part = table.filter(pa.compute.equal(table["test_set"], test_set))
         for place, (system, seed) in enumerate(about["columns"]):
@@ -111,5 +111,7 @@ def read_scores(out: str) -> Stored | None:
                 names = zip(own["speaker"].to_pylist(), ids, strict=True)
                 speakers = tuple(UNKNOWN + name if speaker is None else speaker for speaker, name in names)
                 errors, words = (own[name].to_numpy() for name in (str(place), "words"))
-                results.setdefault(system, {}).setdefault(test_set, {})[seed] = Scores(errors, words, speakers, ids)
+                results.setdefault(system, {}).setdefault(test_set, {})[seed] = RecordScores(
+                    errors, words, speakers, ids
+                )
     return Stored(about["measure"], about["scale"], results)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.models.measures.significance import holm, interval_p, paired_change
-from gristmill.pipelines.record_scores import SCORES, Counted, Scores, Stored
+from gristmill.pipelines.record_scores import SCORES, RecordCounts, RecordScores, Stored
 from gristmill.pipelines.report.verdict import LEVEL
 
 Measured = tuple[float | None, float | None, float | None]  # value, low, high
@@ -188,7 +188,7 @@ def _records(stored: Stored, test_set: str) -> dict[str, float]:
     return {}
 
 
-def _pooled(runs: Mapping[int, Counted]) -> Scores:
+def _pooled(runs: Mapping[int, RecordCounts]) -> RecordScores:
     """Return the sums of each record's counts over seeds, each of which may have tested other records."""
     found: dict[str, list[Any]] = {}
     for one in runs.values():
@@ -198,7 +198,7 @@ def _pooled(runs: Mapping[int, Counted]) -> Scores:
             row[1] += float(words)
     rows = [found[name] for name in sorted(found)]
     errors, words = (np.array([row[place] for row in rows]) for place in (0, 1))
-    return Scores(errors, words, tuple(row[2] for row in rows), tuple(sorted(found)))
+    return RecordScores(errors, words, tuple(row[2] for row in rows), tuple(sorted(found)))
 
 
 def _pair(first: Output, other: Output, system: str, test_set: str) -> Change | None:
@@ -222,7 +222,7 @@ def _change(before: Measured | None, after: Measured | None, pair: Change | None
     return pair or _unpaired(before, after)
 
 
-def _aligned(runs: Mapping[int, Counted]) -> Mapping[int, Counted]:
+def _aligned(runs: Mapping[int, RecordCounts]) -> Mapping[int, RecordCounts]:
     """Return the runs of seeds that tested the same records; of random splits, their sums as one."""
     return runs if len({one.ids for one in runs.values()}) == 1 else {0: _pooled(runs)}
 

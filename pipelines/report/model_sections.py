@@ -11,7 +11,7 @@ import numpy as np
 from gristmill.actors.audio import encode_opus
 from gristmill.models.measures.wer import CORRECT, DELETED, align
 from gristmill.pipelines.report import figures
-from gristmill.pipelines.report.report import CurvePoint, Diagram, Report, Sound
+from gristmill.pipelines.report.report import Clip, CurvePoint, Diagram, Report
 from gristmill.pipelines.report.tables import colour_of, count, dot, shown, table
 
 
@@ -158,7 +158,7 @@ def examples_section(report: Report) -> str:
     return f'<p class="hint">{hint}</p>{made}'
 
 
-def _player(sound: Sound) -> str:
+def _player(sound: Clip) -> str:
     data = base64.b64encode(encode_opus(sound.samples, sound.rate)).decode()
     return f'<audio controls preload="metadata" src="data:audio/ogg;base64,{data}"></audio>'
 

@@ -209,7 +209,7 @@ class LineageNode:
 
 
 @dataclass(frozen=True)
-class Sound:
+class Clip:
     """Some seconds of audio to listen to on the page; the JSON has only their number."""
 
     samples: np.ndarray  # (n,) in -1 to 1
@@ -229,7 +229,7 @@ class ExampleTexts:
     test_set: str
     reference: str
     hypotheses: Mapping[str, str]  # by system
-    audio: Sound | None = None
+    audio: Clip | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the example as JSON values."""

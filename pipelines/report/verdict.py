@@ -116,7 +116,8 @@ def _comparison(report: Report, measure: Measure, system: str, baseline: str, te
         found = report.find(system, test_set, name + suffix)
         return None if found is None or found.value is None else found
 
-    moved, p, mapsswe = row(measure.relative().name), row(f"{measure.name}_p"), row(MAPSSWE.name)
+    moved, p = row(measure.relative().name), row(f"{measure.name}_p")
+    mapsswe = row(MAPSSWE.name) if measure.counts else None  # it is of errors, whatever else is measured beside them
     value, low, high = (moved.value, moved.low, moved.high) if moved else (None, None, None)
     chance = p.value if p else None
     if chance is None and value is not None and low is not None and high is not None:
@@ -224,11 +225,11 @@ class _Judge:
         else:
             near = [(name, self.against(proposal, name)) for name in made.uncertain]
             figures = [f"{self.name(name)}, {self.figure(name)} ({moved})" for name, moved in near]
-            text = f"{mine}, is best, but its lead over {_listed(figures)} may be chance{also}"
+            text = f"{mine}, {_best(made)}, but its lead over {_listed(figures)} may be chance{also}"
         missing = [self.name(name) for name in self.report.compared if name not in self.values]
         if missing:
             text += f"; not scored there: {_listed(missing)}"
-        if made.best not in (proposal, baseline) and made.kind != "tied":
+        if _third(made):
             text += f"; the best figure is that of {self.name(made.best)}, {self.figure(made.best)}, which is neither"
         return text
 
@@ -241,7 +242,7 @@ def _paragraph(report: Report, measure: Measure, sets: Sequence[SetVerdict]) -> 
     groups: dict[tuple[Any, ...], list[SetVerdict]] = {}
     for one in sorted(sets, key=lambda one: _KINDS.index(one.kind)):
         uncertain = tuple(one.uncertain) if one.kind == "unproven" else ()
-        groups.setdefault((one.kind, one.proposal, one.baseline, uncertain), []).append(one)
+        groups.setdefault((one.kind, one.proposal, one.baseline, uncertain, _third(one)), []).append(one)
     text = " ".join(_clause(report, measure, some) for some in groups.values())
     seeds = {row.seed for row in report.metrics if row.metric == measure.name and row.seed is not None}
     if len(seeds) == 1:
@@ -261,24 +262,36 @@ def _clause(report: Report, measure: Measure, some: Sequence[SetVerdict]) -> str
         for name in (first.proposal, first.baseline)
     )
     against = f"{label} {my}{at} against {their} for {theirs}"
+    third = _third(first)
+    also = f" The best figure is that of {shown(report, third)}, which is neither." if third else ""
     match first.kind:
         case "lost" | "behind":
             begun, end = ("wins", "beyond chance") if first.kind == "lost" else ("is best", "which may be chance")
             better = f"{theirs} has a {measure.better} {label} than {mine}, {their} against {my}{at}"
-            return f"A baseline {begun} on {where}: {better}, {end}."
+            return f"A baseline {begun} on {where}: {better}, {end}.{also}"
         case "tied":
             return f"On {where}, {mine} and the baseline {theirs} are equal, {label} {my}{at}."
         case "unproven":
             over = _listed([shown(report, name) for name in first.uncertain])
-            return f"On {where}, {mine} is best, {against}, but its lead over {over} may be chance."
+            return f"On {where}, {mine} {_best(first)}, {against}, but its lead over {over} may be chance.{also}"
         case "won":
-            return f"On {where}, {mine} is ahead of every baseline beyond chance, {against}, the nearest."
+            return f"On {where}, {mine} is ahead of every baseline beyond chance, {against}, the nearest.{also}"
         case "alone":
             return f"On {where}, {mine} has {label} {my}{at}; no baseline was scored to compare it with."
         case "unscored":
             best = f"{shown(report, first.best)} has {label} "
             best += measure.show(_value(report, measure, first.best, first.test_set))
             return f"On {where}, no proposed system was scored; {best}{at}."
+
+
+def _third(one: SetVerdict) -> str:
+    """Return the best system, if it is neither the proposal nor the baseline of a verdict on both."""
+    told = one.proposal is None or one.baseline is None or one.kind == "tied"
+    return "" if told or one.best in (one.proposal, one.baseline) else one.best
+
+
+def _best(one: SetVerdict) -> str:
+    return "is the best of those compared" if _third(one) else "is best"
 
 
 def _listed(names: Sequence[str]) -> str:

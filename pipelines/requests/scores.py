@@ -12,7 +12,7 @@ import pyarrow as pa
 from gristmill.models.measures import calibration
 from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, reference_length, score
 from gristmill.models.measures.wer import UNKNOWN
-from gristmill.pipelines.record_scores import Scores
+from gristmill.pipelines.record_scores import RecordScores
 from gristmill.pipelines.report.measures import ECE, ICER, IRER, NLL, SEMER, SLOT_F1, Measure
 from gristmill.pipelines.report.report import Diagram, MetricRow, Reliability, TestSet
 from gristmill.shards.dataset import SealedSet
@@ -124,14 +124,14 @@ def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]
     return got.value, max(0.0, low), min(most, high)
 
 
-def record_scores(judged: Mapping[str, Mapping[int, TestLists]]) -> dict[str, dict[str, dict[int, Scores]]]:
+def record_scores(judged: Mapping[str, Mapping[int, TestLists]]) -> dict[str, dict[str, dict[int, RecordScores]]]:
     """Return the errors and labels of each request, by system, test set and split."""
-    made: dict[str, dict[str, dict[int, Scores]]] = {}
+    made: dict[str, dict[str, dict[int, RecordScores]]] = {}
     for test_set, splits in judged.items():
         for seed, lists in splits.items():
             for system in lists.scores:
                 result, unknown = chosen(lists, system), tuple(UNKNOWN + name for name in lists.ids)
-                own = Scores(result.errors, result.length, unknown, lists.ids)
+                own = RecordScores(result.errors, result.length, unknown, lists.ids)
                 made.setdefault(system, {}).setdefault(test_set, {})[seed] = own
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gristmill.actors.audio import audio_bytes, decode
-from gristmill.pipelines.report.report import ExampleTexts, Sound
+from gristmill.pipelines.report.report import Clip, ExampleTexts
 from gristmill.pipelines.speech.scoring import Transcripts, first_rows
 from gristmill.shards.dataset import SealedSet
 
@@ -31,12 +31,12 @@ def examples(transcripts: Transcripts, tests: Mapping[str, SealedSet], count: in
     return out
 
 
-def _sounds(source: SealedSet, chosen: list[str]) -> dict[str, Sound]:
+def _sounds(source: SealedSet, chosen: list[str]) -> dict[str, Clip]:
     """Return the audio of those of the utterances that the first shard has."""
     table = first_rows(source, ["id", "audio"])
     made = {}
     for name, data in zip(table["id"].to_pylist(), audio_bytes(table), strict=True):
         if name in chosen and data is not None:
             samples, rate = decode(data)
-            made[name] = Sound(samples[: int(LONGEST * rate)], rate)
+            made[name] = Clip(samples[: int(LONGEST * rate)], rate)
     return made

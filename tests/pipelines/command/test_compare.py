@@ -16,7 +16,7 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.measures.wer import UNKNOWN
 from gristmill.pipelines.command.compare import compare_outputs
 from gristmill.pipelines.provenance import add_provenance
-from gristmill.pipelines.record_scores import Scale, Scores, keep_scores, read_scores
+from gristmill.pipelines.record_scores import RecordScores, Scale, keep_scores, read_scores
 from gristmill.pipelines.report.measures import PERPLEXITY, WER, Measure
 from gristmill.pipelines.report.report import MetricRow, Report
 from gristmill.pipelines.report.write import write_report
@@ -28,9 +28,9 @@ IDS = tuple(f"u{number:03d}" for number in range(120))
 SPEAKERS = tuple(f"s{number % 20}" for number in range(120))
 
 
-def scores(errors: np.ndarray, ids: tuple[str, ...] = IDS, words: float = 8.0) -> Scores:
+def scores(errors: np.ndarray, ids: tuple[str, ...] = IDS, words: float = 8.0) -> RecordScores:
     known = SPEAKERS if ids == IDS else tuple(UNKNOWN + name for name in ids)
-    return Scores(errors.astype(float), np.full(len(ids), words), known, ids)
+    return RecordScores(errors.astype(float), np.full(len(ids), words), known, ids)
 
 
 def errors(rate: float, seed: int = 0, n: int = len(IDS)) -> np.ndarray:
@@ -39,7 +39,7 @@ def errors(rate: float, seed: int = 0, n: int = len(IDS)) -> np.ndarray:
 
 def output(
     out: Path,
-    results: Mapping[str, Mapping[str, Mapping[int, Scores]]],
+    results: Mapping[str, Mapping[str, Mapping[int, RecordScores]]],
     measure: Measure = WER,
     scale: Scale = "linear",
     texts: str = "on",

@@ -24,6 +24,7 @@ from gristmill.pipelines.report.measures import (
 from gristmill.pipelines.report.report import (
     Axis,
     Cell,
+    Clip,
     CurvePoint,
     Diagram,
     ExampleTexts,
@@ -34,7 +35,6 @@ from gristmill.pipelines.report.report import (
     RecordFlow,
     Reliability,
     Report,
-    Sound,
     Spectrogram,
 )
 from gristmill.pipelines.report.write import write_report
@@ -116,7 +116,7 @@ def report(results):
         },
         versions={"ray": "2.60.0"},
         examples=[
-            ExampleTexts("a/1", name, "one two", {"student": "one too two"}, Sound(np.zeros(800), 8000))
+            ExampleTexts("a/1", name, "one two", {"student": "one too two"}, Clip(np.zeros(800), 8000))
             for name in ("clean", "noisy")
         ],
     )

@@ -113,6 +113,9 @@ def test_neither_proposal_nor_baseline_may_be_best():
     report = report_of(rates)
     assert kinds(report) == {"noisy": "won"}
     assert conclude(report).sets[0].sentence.endswith("the best figure is that of oracle, 10.0%, which is neither.")
+    assert conclude(report).sentence.endswith("The best figure is that of oracle, which is neither.")
+    near = report_of({"noisy": {**rates["noisy"], "hard_labels": 0.232}})
+    assert "Student + sequence is the best of those compared, WER 23.0% against" in conclude(near).sentence
 
 
 @pytest.mark.parametrize("change", [{"metrics": []}, {"measures": []}, {"proposals": (), "headline": None}])
@@ -139,11 +142,13 @@ def test_higher_is_better_and_p_comes_from_the_interval():
             row("base", "bleu", 31.25, 30, 32.5),
             row("big", "bleu", 35.5, 34.25, 36.75),
             row("big", "bleu_relative", 0.136, 0.11, 0.16),
+            row("big", "mapsswe_p", 0.9, None, None),
         ],
     )
     (one,) = conclude(report).comparisons
     assert one.outcome == "ahead"
     assert one.p < 1e-6
+    assert one.mapsswe_p is None, "a test of errors is no test of BLEU"
     assert conclude(report).sentence == (
         "On news, big is ahead of every baseline beyond chance, BLEU 35.5 against 31.2 for base, the nearest."
     )
