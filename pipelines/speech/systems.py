@@ -140,7 +140,9 @@ class Systems:
         return self._job("hard_labels", sources, [phase], self._begin(data))
 
     def student(self, data: Data) -> TrainJob:
-        """Soft targets on all speech with noise, then the gold text of the annotated part (scheduled learning)."""
+        """Soft targets on all speech with noise, with or without the transcripts, then the gold text of the annotated
+        part (scheduled learning).
+        """
         phases, gold = [self._soft(self.settings.student)], self.settings.gold
         if gold is not None:
             schedule, weights = gold.part(Schedule), {"soft_weight": gold.soft_weight, "ctc_weight": gold.ctc_weight}
