@@ -14,7 +14,6 @@ from gristmill.models.speech.losses import (
     SoftTargetSettings,
     ctc_loss,
     expected_errors,
-    smoothed,
     soft_target_loss,
 )
 from gristmill.models.speech.units import Units
@@ -55,20 +54,17 @@ class SoftTargets:
 
 
 class Ctc:
-    """CTC on the text, with label smoothing."""
+    """CTC on the text."""
 
     name = "ctc"
     needs = "text"
 
-    def __init__(self, weight: float, smoothing: float = 0.0) -> None:
-        self.weight, self.smoothing = weight, smoothing
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
 
     def __call__(self, output: Output, batch: Batch) -> Tensor | None:
         """Return the weighted loss of a batch with text."""
-        if batch.targets is None:
-            return None
-        loss = ctc_loss(*output, batch.targets)
-        return self.weight * (smoothed(loss, *output, self.smoothing) if self.smoothing else loss)
+        return None if batch.targets is None else self.weight * ctc_loss(*output, batch.targets)
 
 
 class WordErrors:

@@ -29,8 +29,6 @@ class Phase(Settings):
     """Weight of soft targets, for sources with labels."""
     ctc_weight: float = Field(0.0, ge=0)
     """Weight of CTC, for sources with text."""
-    smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of CTC's loss that the uniform distribution has (label smoothing)."""
     mwer_weight: float = Field(0.0, ge=0)
     """Weight of expected word errors, for sources with text."""
     soft: SoftTargetSettings = SoftTargetSettings()
@@ -46,8 +44,7 @@ class Phase(Settings):
     def objectives(self, units: Units) -> list[SpeechObjective]:
         """Return the objectives with a weight above 0."""
         soft = SoftTargets(self.soft_weight, self.soft, mixed=bool(self.ctc_weight or self.mwer_weight))
-        ctc, errors = Ctc(self.ctc_weight, self.smoothing), WordErrors(self.mwer_weight, self.mwer, units)
-        made: tuple[SpeechObjective, ...] = (soft, ctc, errors)
+        made: tuple[SpeechObjective, ...] = (soft, Ctc(self.ctc_weight), WordErrors(self.mwer_weight, self.mwer, units))
         return [one for one in made if one.weight]
 
 

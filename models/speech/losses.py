@@ -26,8 +26,6 @@ class SoftTargetSettings(Settings):
     """Temperature of the student alone; null: the same."""
     tail: Literal["renormalise", "bucket", "uniform"] = "renormalise"
     """Treatment of the mass that is not kept, see :func:`soft_target_loss`."""
-    blank_weight: float = Field(1.0, gt=0)
-    """Weight of frames in which the teacher's likeliest unit is the blank: most frames of a CTC model."""
 
 
 class ExpectedErrorSettings(Settings):
@@ -70,17 +68,6 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]
     return ctc_nll(log_probs, lengths, targets).sum() / lengths.sum()
 
 
-def smoothed(loss: Tensor, log_probs: Tensor, lengths: Tensor, share: float) -> Tensor:
-    """Return a loss per frame mixed with a ``share`` of the output's cross entropy with the uniform distribution.
-
-    Label smoothing for CTC: it keeps outputs from becoming one-hot (Kim et al., "Improved training for online
-    end-to-end speech recognition systems", Interspeech 2018).
-    """
-    valid = torch.arange(log_probs.shape[1], device=lengths.device)[None] < lengths[:, None]
-    even = torch.where(valid, -log_probs.mean(dim=-1), 0.0).sum() / lengths.sum()
-    return (1 - share) * loss + share * even
-
-
 def soft_target_loss(
     log_probs: Tensor,
     lengths: Tensor,
@@ -89,7 +76,7 @@ def soft_target_loss(
     tail_logmass: Tensor,
     settings: SoftTargetSettings,
 ) -> Tensor:
-    """Return the cross entropy of a student with a teacher's stored top-k, a weighted mean over frames (scalar).
+    """Return the cross entropy of a student with a teacher's stored top-k, the mean over valid frames (scalar).
 
     ``log_probs`` (B, T, V) are the student's; ``topk_ids`` and ``topk_logprobs`` (B, T, K) the teacher's untempered
     log-probabilities in descending order, normalised over all V; ``tail_logmass`` (B, T) the log of the rest's mass.
@@ -131,8 +118,7 @@ def soft_target_loss(
             q_rest = (log_q.sum(dim=-1) - q_kept.sum(dim=-1)) / rest
         frame_loss = -(p[..., :-1] * q_kept).sum(dim=-1) - p[..., -1] * q_rest
     valid = torch.arange(log_probs.shape[1], device=lengths.device)[None] < lengths[:, None]
-    weights = torch.where(ids[..., 0] == 0, settings.blank_weight, 1.0) * valid
-    return torch.where(valid, frame_loss * weights, 0.0).sum() / weights.sum()
+    return torch.where(valid, frame_loss, 0.0).sum() / valid.sum()
 
 
 def expected_errors(

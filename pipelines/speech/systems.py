@@ -21,11 +21,11 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
 
 
-class TeacherSchedule(Schedule):
-    """Training of the teacher."""
+class HardSettings(Schedule):
+    """Training on the teacher's transcripts."""
 
-    smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the loss that the uniform distribution has: a teacher that is less sure gives softer labels."""
+    specaugment: bool = True
+    """Whether to use SpecAugment."""
 
 
 class SoftSettings(Schedule, SoftTargetSettings):
@@ -33,9 +33,10 @@ class SoftSettings(Schedule, SoftTargetSettings):
 
     warmup: float = Field(0.15, ge=0, le=1)
     ctc_weight: float = Field(0.0, ge=0)
-    """Weight of CTC on gold text, if any."""
+    """Weight of CTC on gold text, beside the soft targets times the square of their temperature."""
     transcripts: bool = False
-    """Whether ``ctc_weight`` is that of the teacher's transcripts of the unlabelled speech too."""
+    """Whether CTC is also on the teacher's transcripts of the unlabelled speech: soft and hard targets together
+    (Hinton et al., 2015), of which the latter leave the student its own alignment."""
     specaugment: bool = False
     """Whether to use SpecAugment too: noise and rooms hide enough, while the teacher's labels are of clean speech."""
 
@@ -77,10 +78,11 @@ class SystemSettings(AcousticLoopSettings):
     """Sizes and schedules of all systems."""
 
     specaugment: SpecAugment | None = None
-    """SpecAugment in all phases on text; on soft labels, if ``student.specaugment`` is set."""
-    teacher: TeacherSchedule = TeacherSchedule(epochs=40)
+    """SpecAugment in all phases on text, but for ``hard_labels.specaugment``; on soft labels, if
+    ``student.specaugment`` is set."""
+    teacher: Schedule = Schedule(epochs=40)
     multicondition: Schedule = Schedule(epochs=40)
-    hard_labels: Schedule = Schedule(epochs=8)
+    hard_labels: HardSettings = HardSettings(epochs=8)
     student: SoftSettings = SoftSettings(epochs=8)
     gold: GoldSettings | None = GoldSettings(epochs=1, lr=3e-4)
     """Scheduled learning, after all speech; null leaves it out."""
@@ -125,9 +127,7 @@ class Systems:
 
     def teacher(self, data: Data) -> TrainJob:
         """CTC on the annotated part, without noise."""
-        given = self.settings.teacher
-        phase = self._ctc(given.part(Schedule)).but(smoothing=given.smoothing)
-        return self._job("teacher", {"gold": _gold(data.clean)}, [phase])
+        return self._job("teacher", {"gold": _gold(data.clean)}, [self._ctc(self.settings.teacher)])
 
     def multicondition(self, data: Data) -> TrainJob:
         """CTC on the annotated part alone, with noise: the effect of noise without unlabelled data."""
@@ -141,20 +141,27 @@ class Systems:
             "text": "hypothesis",
         }
         sources = {**data.annotated, "pseudo": pseudo}
-        return self._job("hard_labels", sources, [self._ctc(self.settings.hard_labels)], self._begin(data))
+        given = self.settings.hard_labels
+        phase = self._ctc(given.part(Schedule), masked=given.specaugment)
+        return self._job("hard_labels", sources, [phase], self._begin(data))
 
     def student(self, data: Data) -> TrainJob:
-        """Soft targets on all speech with noise, then the gold text of the annotated part (scheduled learning)."""
+        """Soft targets on all speech with noise, with or without the transcripts, then the gold text of the annotated
+        part (scheduled learning).
+        """
         phases, gold = [self._soft(self.settings.student)], self.settings.gold
         if gold is not None:
             schedule, weights = gold.part(Schedule), {"soft_weight": gold.soft_weight, "ctc_weight": gold.ctc_weight}
             phases.append(phases[0].but(schedule=schedule, sources=tuple(data.annotated), **weights))
-        return self._job("student", self._soft_sources(data), phases, self._begin(data))
+        sources = _soft_sources(data)
+        if self.settings.student.transcripts:
+            sources["soft"] = {**sources["soft"], "text": "hypothesis"}
+        return self._job("student", sources, phases, self._begin(data))
 
     def sweep_cell(self, data: Data, k: int, temperature: float, epochs: float) -> TrainJob:
         """Soft targets alone, with another k and T."""
-        soft = self.settings.student.but(k=k, temperature=temperature, epochs=epochs, steps=None)
-        return self._job("sweep_cell", self._soft_sources(data), [self._soft(soft)], self._begin(data))
+        soft = self.settings.student.but(k=k, temperature=temperature, epochs=epochs, steps=None, ctc_weight=0.0)
+        return self._job("sweep_cell", _soft_sources(data), [self._soft(soft)], self._begin(data))
 
     def student_seq(self, data: Data, student: Artifact) -> TrainJob:
         """The student, trained further for minimum expected word error on the annotated part."""
@@ -181,16 +188,8 @@ class Systems:
             specaugment=self.settings.specaugment if given.specaugment else None,
         )
 
-    def _soft_sources(self, data: Data) -> dict[str, SourceInputs]:
-        labels = {"gold": data.labels, "aligned": data.aligned_labels}
-        gold: dict[str, SourceInputs] = {name: {**one, "labels": labels[name]} for name, one in data.annotated.items()}
-        soft: SourceInputs = {"features": data.unlabelled, "labels": data.unlabelled_labels}
-        if self.settings.student.transcripts:
-            soft["text"] = "hypothesis"
-        return {**gold, "soft": soft}
-
-    def _ctc(self, schedule: Schedule) -> Phase:
-        return Phase(schedule=schedule, ctc_weight=1.0, specaugment=self.settings.specaugment)
+    def _ctc(self, schedule: Schedule, *, masked: bool = True) -> Phase:
+        return Phase(schedule=schedule, ctc_weight=1.0, specaugment=self.settings.specaugment if masked else None)
 
     def _job(
         self, name: str, sources: dict[str, SourceInputs], phases: list[Phase], init: Artifact | None = None
@@ -212,3 +211,9 @@ class Systems:
 
 def _gold(features: SealedSet) -> SourceInputs:
     return {"features": features, "text": "text"}
+
+
+def _soft_sources(data: Data) -> dict[str, SourceInputs]:
+    labels = {"gold": data.labels, "aligned": data.aligned_labels}
+    gold: dict[str, SourceInputs] = {name: {**one, "labels": labels[name]} for name, one in data.annotated.items()}
+    return {**gold, "soft": {"features": data.unlabelled, "labels": data.unlabelled_labels}}

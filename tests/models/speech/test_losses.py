@@ -6,14 +6,7 @@ import math
 import pytest
 import torch
 
-from gristmill.models.speech.losses import (
-    SoftTargetSettings,
-    ctc_loss,
-    ctc_nll,
-    expected_errors,
-    smoothed,
-    soft_target_loss,
-)
+from gristmill.models.speech.losses import SoftTargetSettings, ctc_loss, ctc_nll, expected_errors, soft_target_loss
 from gristmill.shards.errors import UserError
 
 B, T, V = 3, 7, 9
@@ -83,29 +76,6 @@ def test_gradient_is_right_and_stops_at_the_mask(tail):
     changed = student.detach().clone()
     changed[1, 4:] += 5
     assert loss(changed, teacher, lengths, 5, **options) == loss(student.detach(), teacher, lengths, 5, **options)
-
-
-def test_blanks_weigh_less_where_that_is_asked():
-    student, teacher, lengths = draws(5)
-    teacher[:, ::2, 0] += 20
-    teacher = teacher.log_softmax(-1)
-    frames = -(teacher.exp() * student.log_softmax(-1)).sum(-1)
-    weights = torch.where(teacher.argmax(-1) == 0, 0.25, 1.0)
-    total = sum((frames * weights)[b, :n].sum() for b, n in enumerate(lengths.tolist()))
-    expected = total / sum(weights[b, :n].sum() for b, n in enumerate(lengths.tolist()))
-    got = loss(student, teacher, lengths, V, blank_weight=0.25)
-    assert float(got) == pytest.approx(float(expected), abs=1e-5)
-    assert float(got) != pytest.approx(float(loss(student, teacher, lengths, V)), abs=1e-3)
-
-
-def test_smoothing_mixes_in_the_uniform_distribution():
-    student, _, lengths = draws(6)
-    log_probs = student.log_softmax(-1)
-    even = mean_over_valid(-log_probs.mean(-1), lengths)
-    got = smoothed(torch.tensor(3.0), log_probs, lengths, 0.1)
-    assert float(got) == pytest.approx(0.9 * 3.0 + 0.1 * float(even), abs=1e-5)
-    flat = torch.full_like(log_probs, -math.log(V))
-    assert float(smoothed(torch.tensor(0.0), flat, lengths, 1.0)) == pytest.approx(math.log(V), abs=1e-5)
 
 
 def test_more_targets_than_stored_are_refused():
