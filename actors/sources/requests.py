@@ -12,7 +12,7 @@ import csv
 import itertools
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -367,7 +367,7 @@ def _document(file: str) -> dict[str, Any]:
 
 
 _OWN_IDS = ("id", "slurp_id")
-_LISTINGS = {
+_LISTINGS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "snips": _snips,
     "hwu64": _table,
     "top": _table,

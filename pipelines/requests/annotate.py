@@ -138,7 +138,7 @@ def _of_first_seed(found: Finished, training: str, **wanted: Any) -> dict[str, A
     A setting at its default is not in an artifact's identity.
     """
     seed = found.report["run"]["seeds"][0]
-    defaults = {"seed": 0, "left_out": None, "context": [], "loss": "R3"}
+    defaults: dict[str, Any] = {"seed": 0, "left_out": None, "context": [], "loss": "R3"}
     made = {}
     for one in found.artifacts(training):
         settings = defaults | one.identity.get("settings", {})

@@ -187,8 +187,8 @@ class Transcriber:
                 while waiting and place[waiting[0][0]] < number:
                     yield _without(waiting.pop(0), given)
                 yield one
-        for one in waiting:
-            yield _without(one, given)
+        for left in waiting:
+            yield _without(left, given)
 
     def _warn(self, rate: int) -> None:
         if rate < _NARROW * self.sampling_rate and not self._narrow:
