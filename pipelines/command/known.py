@@ -50,7 +50,7 @@ def settings(config: str | None, incomplete: str, signs: str = "=") -> Offer:
         >>> settings("distill", "systems.stu")
         [('systems.student.', 'Training on stored labels')]
         >>> [word for word, _ in settings("distill", "systems.student.t")]
-        ['systems.student.temperature=', 'systems.student.tail=']
+        ['systems.student.temperature=', 'systems.student.tail=', 'systems.student.transcripts=']
         >>> [word for word, _ in settings("distill", "runner=")]
         ['runner=ray', 'runner=inprocess']
     """

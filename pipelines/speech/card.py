@@ -17,7 +17,7 @@ _MIXED = f"{_GENERATED} and by eSpeak NG, a program under the GPL-3.0-or-later"
 
 
 @dataclass(frozen=True)
-class Described:
+class PublishedModel:
     """What a card says of a model beside its run."""
 
     system: str
@@ -34,14 +34,14 @@ class Described:
     """Records and hours of the sets of speech, by name."""
 
 
-def write_card(run: Finished, model: Described) -> str:
+def write_card(run: Finished, model: PublishedModel) -> str:
     """Return ``README.md``."""
     return "\n".join(
         [*_head(run, model), *_loading(model), *_figures(run, model), *_data(run, model), *_rest(run, model)]
     )
 
 
-def _head(run: Finished, model: Described) -> Iterator[str]:
+def _head(run: Finished, model: PublishedModel) -> Iterator[str]:
     rate = model.features.sampling_rate
     yield from ("---", "library_name: gristmill", "pipeline_tag: automatic-speech-recognition", "license: other", "---")
     yield from ("", f"# {model.system}: {run.report['title'].lower()}", "")
@@ -59,7 +59,7 @@ def _head(run: Finished, model: Described) -> Iterator[str]:
     yield "| `artifact.json` | the SHA-256 of each of these, compared when the model is loaded |"
 
 
-def _loading(model: Described) -> Iterator[str]:
+def _loading(model: PublishedModel) -> Iterator[str]:
     yield from ("", "## Use", "", "In a clone of Gristmill, `pip install .`; then, in this folder:", "")
     yield from ("    gristmill transcribe . my.wav", "", "```python")
     yield "from gristmill.pipelines.speech.transcribe import Transcriber"
@@ -88,7 +88,7 @@ def _loading(model: Described) -> Iterator[str]:
     )
 
 
-def _figures(run: Finished, model: Described) -> Iterator[str]:
+def _figures(run: Finished, model: PublishedModel) -> Iterator[str]:
     report = run.report
     measure = next(one for one in report["measures"] if one["name"] == report["metric"])
     scale, unit = (100.0, " %") if measure["unit"] == PERCENT.name else (1.0, "")
@@ -113,7 +113,7 @@ def _shown(value: float | None, scale: float, unit: str) -> str:
     return "–" if value is None else f"{value * scale:.1f}{unit}"
 
 
-def _data(run: Finished, model: Described) -> Iterator[str]:
+def _data(run: Finished, model: PublishedModel) -> Iterator[str]:
     """Yield the sets of speech that the model was made of, or tested on, and where they come from."""
     made_of = _ancestors(run.report["lineage"], model.digest)
     corpus = run.report["recipe"].get("corpus", {})
@@ -176,7 +176,7 @@ def _ancestors(lineage: Sequence[Mapping[str, Any]], digest: str) -> list[str]:
     return [node["name"] for node in lineage if node["name"] in found]
 
 
-def _rest(run: Finished, model: Described) -> Iterator[str]:
+def _rest(run: Finished, model: PublishedModel) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in run.report.get("versions", {}).items())
     yield from (
         "## Where it comes from",

@@ -14,7 +14,7 @@ from gristmill.models.speech.checkpoint import load_acoustic
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.progress import plural
-from gristmill.pipelines.speech.card import Described, write_card
+from gristmill.pipelines.speech.card import PublishedModel, write_card
 from gristmill.pipelines.speech.recognisers import WEIGHTS
 from gristmill.shards import store
 from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
@@ -81,7 +81,7 @@ def publish(out: str, system: str, dest: str, say: Callable[[str], None] = lambd
         )
     else:
         graph = "There is no ONNX graph: `pip install 'gristmill[onnx]'`, and publish again."
-    described = Described(
+    described = PublishedModel(
         system=name,
         seed=run.report.get("run", {}).get("seeds", [0])[0],
         digest=made.digest,
