@@ -33,6 +33,9 @@ class Keys:
         >>> elsewhere = Keys("/home/me", ["/raw/en/1/a.wav", "/raw/en/2/a.wav"])
         >>> elsewhere("/raw/en/1/a.wav"), elsewhere("/raw/en/2/a.wav")
         ('1/a.wav', '2/a.wav')
+        >>> apart = Keys("/home/me", ["s3://raw/a.wav", "https://raw.org/a.wav"])
+        >>> apart("s3://raw/a.wav"), apart("https://raw.org/a.wav")
+        ('s3/a.wav', 'https/a.wav')
     """
 
     def __init__(self, folder: str, places: Iterable[str]) -> None:
@@ -62,6 +65,8 @@ class Keys:
             below = parts[len(common) :]
             if self._mixed:  # with the name of that folder, or it might be the key of one in the list's own
                 below = [*common[-1:], *below]
+            if len(self._common) > 1:  # folders of two protocols may hold a file of one name each
+                below = [protocol or "file", *below]
         return "/".join(below)
 
     def _below(self, protocol: str, parts: list[str]) -> list[str] | None:

@@ -119,6 +119,7 @@ class Heard(RunProgress):
     """Keeps what is said."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.said: list[str] = []
 
     def say(self, text: str) -> None:
