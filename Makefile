@@ -7,18 +7,9 @@ PIP = PYTHONUNBUFFERED=1 $(VENV)/bin/pip --disable-pip-version-check install --n
 
 SHELL = /bin/bash
 
-# Of what pip says, the large files, and how far it is: there are two hundred small ones.
-define TELL
-{ files=0; size=0; while read -r line; do case "$$line" in \
-	*.whl.metadata*) ;; \
-	*Downloading*.whl*|*"Using cached"*.whl*|*Downloading*.tar.gz*|Processing*.whl*) \
-		files=$$((files + 1)); file=$${line##*/}; file=$${file#*Downloading }; file=$${file#*Using cached }; \
-		mb=$${line##*\(}; case "$$mb" in *MB\)) mb=$${mb%%[. ]*};; *) mb=0;; esac; size=$$((size + mb)); \
-		if [ "$$mb" -ge 10 ]; then echo "    $${file%%-*}, $$mb MB"; fi; \
-		if [ $$((files % 25)) -eq 0 ]; then echo "    $$files files so far, $$size MB"; fi;; \
-	"Installing collected packages"*) echo "    $$files files, $$size MB; unpacking them ...";; \
-	esac; done; }
-endef
+# Of what pip says, the files of 10 MB and more, and that it unpacks: there are two hundred small ones.
+TELL = sed -un -E -e 's/^ *(Downloading|Using cached) (.*\/)?([^-]+)-[^ ]* \(([0-9.]{4,} [MG]B)\)/    \3, \4/p' \
+	-e 's/^Installing collected packages.*/    unpacking, a minute or two .../p'
 
 export RAY_USAGE_STATS_ENABLED = 0
 
