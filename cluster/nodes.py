@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gristmill.shards import store
+from gristmill.shards import processor, store
 from gristmill.shards.errors import GristmillError, UserError
 
 ANSWER_WITHIN = 60.0  # seconds for a node to answer: it may have to start a process first
@@ -37,6 +37,7 @@ class Driver:
     versions: Mapping[str, str]  # of packages
     url: str  # of the output
     marker: str  # the name of a file there
+    processor: str  # the level that the run is pinned to
 
 
 @dataclass
@@ -69,11 +70,22 @@ def check_shared(url: str) -> None:
         )
 
 
+def check_processors() -> None:
+    """Reject a cluster with a machine that cannot compute at the level of this process.
+
+    Raises:
+        UserError: names the machines, and what they offer.
+    """
+    found = _ask(alive(), processor.keep, processor.level())
+    if wrong := [str(answer) for _, answer in found if isinstance(answer, UserError)]:
+        raise UserError(*wrong)
+
+
 def look_at_nodes(url: str, versions: Mapping[str, str]) -> list[Node]:
     """Return the facts and problems of each node; ``versions`` are those of the driver's relevant packages."""
     nodes = alive()
     with marked(url) as marker:
-        driver = Driver(sys.version.split()[0], dict(versions), url, marker)
+        driver = Driver(sys.version.split()[0], dict(versions), url, marker, processor.level())
         for node, facts in _ask(nodes, look, driver):
             if isinstance(facts, Exception):
                 node.problems.append(str(facts))
@@ -155,6 +167,11 @@ def look(driver: Driver) -> dict[str, Any]:
     problems += others
     if not others:
         found.append(f"Python {python} and packages as the driver's")
+    try:
+        processor.keep(driver.processor)
+        found.append(f"processor {processor.label()} ({processor.model()})")
+    except UserError as error:
+        problems.append(str(error))
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     if not is_token_auth_enabled():

@@ -17,12 +17,16 @@ Positive = Annotated[float, Field(gt=0)]
 class Workers(Settings):
     """The workers of one kind of stage; fields left unset keep the stage's own values."""
 
-    cpus: Positive | None = None  # per worker; for the scheduler, not a limit
-    memory: PositiveInt | None = None  # bytes per worker
+    cpus: Positive | None = None
+    """Per worker; for the scheduler, not a limit."""
+    memory: PositiveInt | None = None
+    """Bytes per worker."""
     min_workers: PositiveInt | None = None
+    """Workers of a stage that are started at once."""
     max_workers: PositiveInt | None = None
-    # Labels of the nodes that they may run on, as Ray selects them: `value`, `!value`, `in(a,b)`, `!in(a,b)`.
+    """Most workers of a stage."""
     labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the nodes that they may run on, as in Ray: ``value``, ``!value``, ``in(a,b)``, ``!in(a,b)``."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Workers:
@@ -35,6 +39,7 @@ class GpuWorkers(Workers):
     """The workers of stages with a GPU; ``gpus`` below 1 lets several share one."""
 
     gpus: Positive | None = None
+    """Per worker: a part of one, or a whole number."""
 
     @field_validator("gpus")
     @classmethod
@@ -48,14 +53,17 @@ class Most(Settings):
     """Maximum size of the cluster; Ray does not report the limits of its autoscaler."""
 
     cpus: NonNegativeFloat = 0.0
+    """Processors that the cluster may grow to."""
     gpus: NonNegativeFloat = 0.0
+    """GPUs that the cluster may grow to."""
 
 
 class Placement(Settings):
     """Placement of the stages of a run. The default suits a cluster of fixed size."""
 
     most: Most = Most()
-    cpu: Workers = Workers()  # of stages without a GPU
+    cpu: Workers = Workers()
+    """The workers of stages without a GPU; fields left unset keep the stage's own values."""
     gpu: GpuWorkers = GpuWorkers()
 
     def grown(self, now: Capacity, workers: int | None) -> Capacity:

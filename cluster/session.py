@@ -24,7 +24,7 @@ from gristmill.cluster import janitor
 from gristmill.cluster.guard import Guard, check_start
 from gristmill.cluster.joining import answering, check_address
 from gristmill.cluster.packing import packed_modules
-from gristmill.shards import owner
+from gristmill.shards import owner, processor
 from gristmill.shards.errors import GristmillError, UserError, one_line
 from gristmill.shards.names import own_modules
 from gristmill.shards.process import ALLOCATOR, ARROW_POOL
@@ -32,7 +32,8 @@ from gristmill.shards.process import ALLOCATOR, ARROW_POOL
 ROOT = Path(gristmill.__file__).resolve().parent.parent  # of the checkout or of the installation
 
 # One thread per worker: there are many workers, and the order of sums over threads differs between machines (law 1).
-# Arrow chooses its allocator when it is loaded, which Ray may do before a stage is built.
+# Arrow chooses its allocator when it is loaded, which Ray may do before a stage is built. So do numpy and others their
+# instruction set: a local Ray's processes inherit that of this process (shards.processor), others are given it.
 WORKER = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1"),
     ARROW_POOL: ALLOCATOR,
@@ -252,7 +253,8 @@ def _join() -> None:
 
     # A submitted job has its environment from the submission; Ray rejects variables set twice.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    variables = WORKER | {name: os.environ[name] for name in ("PYTHONPATH", ARROW_POOL)}
+    variables = WORKER | processor.variables(processor.level())
+    variables |= {name: os.environ[name] for name in ("PYTHONPATH", ARROW_POOL)}
     address = os.environ[ADDRESS]
     if address != "auto" and "://" not in address:
         variables[ADDRESS] = address

@@ -5,11 +5,11 @@ python examples/filter_table.py
 
 # ruff: noqa: D103, I001
 # fmt: off
-import pyarrow as pa
 from gristmill.actors.records import filter_records
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.shards.step import Step
+import pyarrow as pa
 
 @filter_records
 def too_short(text: str, *, least: int = 3) -> str | None:

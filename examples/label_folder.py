@@ -7,10 +7,6 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import soundfile
-import torch
-
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe
 from gristmill.actors.speech.teacher import TeacherSettings, labelling
@@ -22,6 +18,10 @@ from gristmill.models.speech.units import characters
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import digest_of
 from gristmill.shards.step import Step
+
+import numpy as np
+import soundfile
+import torch
 
 
 def make(folder: Path) -> None:

@@ -5,9 +5,6 @@ python examples/noisy_copies.py
 
 import tempfile
 
-import numpy as np
-import pyarrow as pa
-
 from gristmill.actors.audio import audio_array, encode
 from gristmill.actors.speech.augment import Augment, AugmentSettings
 from gristmill.actors.speech.banks import (
@@ -19,6 +16,9 @@ from gristmill.actors.speech.banks import (
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow as pa
 
 RATE = 16000  # Hz, of speech and banks
 

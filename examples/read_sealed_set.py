@@ -6,13 +6,13 @@ python examples/read_sealed_set.py
 import tempfile
 from collections.abc import Iterator
 
+from gristmill.shards import store
+from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
+
 import datasets
 import pyarrow as pa
 import pyarrow.dataset
 import torch
-
-from gristmill.shards import store
-from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
 
 
 class Rows(torch.utils.data.IterableDataset):

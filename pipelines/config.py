@@ -10,7 +10,6 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -23,14 +22,16 @@ from pydantic import (
     field_validator,
 )
 
-from gristmill import configs, pipelines
+from gristmill import pipelines
 from gristmill.cluster.metrics import Price
 from gristmill.cluster.placement import Placement
 from gristmill.cluster.training_log import LogSettings
+from gristmill.pipelines.bundled import bundled, bundled_recipes
 from gristmill.pipelines.reading import overridden, read_values
 from gristmill.pipelines.values import MOST, check_no_secret, check_values
 from gristmill.shards import canonical, checked, names, store
 from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.processor import Level
 from gristmill.shards.safe_text import control_in
 from gristmill.shards.settings import Settings
 from gristmill.shards.wording import nearest, or_else, sentence, sentences
@@ -47,14 +48,23 @@ class Common(Settings):
     """The settings common to all recipes."""
 
     recipe: str
+    """The recipe that the file configures: one of Gristmill, or a module of your own."""
     out: str = Field(min_length=1)
+    """Where all results are written: a path, or a URL such as ``s3://bucket/folder``; ``runs/RECIPE`` by default."""
     seed: int = 0
+    """Seed of corpora, splits, noises and all else that is drawn, but for trainings."""
     seeds: list[NonNegativeInt] = Field(default=[0], min_length=1)
+    """Seeds of trainings: each system is trained once for each; intervals over trainings need three or more."""
     runner: Literal["ray", "inprocess"] = "ray"
+    """What does the work: a local Ray, or the cluster at ``RAY_ADDRESS``; or this process, faster on little data."""
     workers: PositiveInt | None = None
+    """Most workers at a time; null: as many as there are processors. No result depends on it."""
     resources: Placement = Placement()
     price: Price = Price()
     log: LogSettings = LogSettings()
+    processor: Level | None = None
+    """The instruction set that every process computes with, and so the bytes of results
+    (:mod:`gristmill.shards.processor`). None: that of ``GRISTMILL_PROCESSOR``, otherwise x86-64-v3."""
 
     @field_validator("seeds")
     @classmethod
@@ -81,6 +91,11 @@ class Loaded:
     def to_json(self) -> dict[str, Any]:
         """Return all settings, including defaults."""
         return self.config.model_dump(mode="json") | self.common.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """The digest of the settings that results depend on."""
+        return settings_digest(self.to_json())
 
 
 @functools.cache
@@ -124,10 +139,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> Loaded:
 
 
 def _read_recipe(path: str, overrides: Sequence[str]) -> dict[str, Any]:
-    shipped = ", ".join(sorted(set(_shipped()) - {"fleet"}))
+    shipped = ", ".join(bundled_recipes())
     if not path.strip():
         raise UserError(f"CONFIG: nothing is given; expected a YAML file, or the name of a bundled one: {shipped}")
-    near = nearest(os.path.basename(path).removesuffix(".yaml"), _shipped())
+    near = nearest(os.path.basename(path).removesuffix(".yaml"), bundled())
     return read(path, overrides, "recipe file", f"a YAML file, or the name of a bundled one: {shipped}{near}")
 
 
@@ -136,18 +151,12 @@ def find(path: str) -> str:
     if "://" in path or os.path.isfile(path):
         return path
     folder, name = os.path.split(path)
-    return _shipped().get(name.removesuffix(".yaml"), path) if folder in ("", "configs") else path
-
-
-def _shipped() -> dict[str, str]:
-    """Return the files of the bundled configs, by name."""
-    found = (Path(folder) / name for folder in configs.__path__ for name in os.listdir(folder))
-    return {path.stem: str(path) for path in found if path.suffix == ".yaml"}
+    return bundled().get(name.removesuffix(".yaml"), path) if folder in ("", "configs") else path
 
 
 def _look_beside(path: str) -> None:
     """Make the user's modules beside a config and in the current folder importable."""
-    if "://" not in path and path not in _shipped().values():
+    if "://" not in path and path not in bundled().values():
         names.look_in(os.path.dirname(os.path.abspath(path)))
     names.look_in(".")
 
@@ -223,13 +232,21 @@ def save(loaded: Loaded) -> bool:
     """Save the settings under the output, unless only settings changed that no result depends on."""
     url = store.join(loaded.common.out, SAVED)
     checked.refuse_irregular(url)
-    values = loaded.to_json()
     with contextlib.suppress(Damaged):  # then it is written anew
-        old = read_saved(loaded.common.out)
-        if old is not None and _matter(old) == _matter(values):
+        if same_as_saved(loaded):
             return False
-    store.write_bytes(url, checked.encode(_KIND, values))
+    store.write_bytes(url, checked.encode(_KIND, loaded.to_json()))
     return True
+
+
+def same_as_saved(loaded: Loaded) -> bool:
+    """Return whether the settings that results depend on are those saved under the output.
+
+    Raises:
+        Damaged: the saved ones are not as they were written.
+    """
+    old = read_saved(loaded.common.out)
+    return old is not None and _matter(old) == _matter(loaded.to_json())
 
 
 def read_saved(out: str) -> dict[str, Any] | None:
@@ -247,6 +264,11 @@ def saved_digest(out: str) -> str:
     return "" if data is None else canonical.sha256(data)
 
 
+def settings_digest(values: Mapping[str, Any]) -> str:
+    """Return the digest of those of a recipe's settings, as they are saved, that results depend on."""
+    return canonical.digest(_matter(values))
+
+
 def _matter(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _EXECUTION}
 
@@ -255,7 +277,7 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
     """Return the recipe with plain values; ``origin`` names their source in errors."""
     check_values(values, origin)
     check_no_secret(values, origin)
-    module = _module(values.get("recipe"), origin)
+    module = recipe_module(values.get("recipe"), origin)
     config_type: type[BaseModel] = module.Config
     common = {key: values[key] for key in Common.model_fields if key in values}
     common.setdefault("out", f"runs/{str(values['recipe']).rpartition('.')[2]}")
@@ -279,7 +301,12 @@ def resolve(values: Mapping[str, Any], origin: str) -> Loaded:
     return Loaded(str(values["recipe"]), module, parts[0].model_copy(update=theirs), parts[1])  # type: ignore[arg-type]
 
 
-def _module(name: Any, origin: str) -> ModuleType:
+def recipe_module(name: Any, origin: str) -> ModuleType:
+    """Return the module of a recipe by its name; ``origin`` names the source of the name in errors.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
     known = recipes()
     if not isinstance(name, str) or not name:
         raise UserError(f"{origin}: `recipe` is missing; expected one of {', '.join(known)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gristmill.models.measures import significance
-from gristmill.models.measures.wer import WerResult
+from gristmill.models.measures.wer import UNKNOWN, WerResult
 from gristmill.pipelines.report.measures import (
     CER,
     DELETIONS,
@@ -43,18 +43,19 @@ def evaluate(
     """Return the metrics of scored systems: for each seed, and over all of them (``seed`` None).
 
     Metrics: ``measure`` itself; ``substitutions``, ``deletions``, ``insertions`` as rates over the reference
-    words; beside word error rates ``cer``, that of characters; ``{measure}_relative`` and ``mapsswe_p``,
-    ``mapsswe_z`` against the baseline (the same with ``:{system}`` appended against each system of
-    ``also_against``). A system trained with seed s is compared with the baseline's seed s, or its first if it has
-    none. Over all seeds ``mapsswe_p`` is the largest of the seeds' (all of them must be significant), with its z.
-    Systems must have been scored on the same utterances.
+    words; beside word error rates ``cer``, that of characters; ``{measure}_difference``, ``{measure}_relative`` and
+    ``{measure}_p`` (of the difference, by paired bootstrap), ``mapsswe_p`` and ``mapsswe_z`` against the baseline (the
+    same with ``:{system}`` appended against each system of ``also_against``). A system trained with seed s is compared
+    with the baseline's seed s, or its first if it has none. Over all seeds ``mapsswe_p`` is the largest of the seeds'
+    (all of them must be significant), with its z. Systems must have been scored on the same utterances.
 
     Example:
         >>> from gristmill.models.measures.wer import score
         >>> texts = ["turn on the lights", "play music"]
         >>> base, ours = score(texts, ["turn on lights", "play"]), score(texts, ["turn on the lights", "play"])
+        >>> wanted = ("wer", "wer_relative")
         >>> rows = evaluate({"base": {"test": {0: base}}, "ours": {"test": {0: ours}}}, baseline="base")
-        >>> [(row.system, row.metric, round(row.value, 3)) for row in rows if "wer" in row.metric and row.seed is None]
+        >>> [(row.system, row.metric, round(row.value, 3)) for row in rows if row.metric in wanted and row.seed is None]
         [('base', 'wer', 0.333), ('ours', 'wer', 0.167), ('ours', 'wer_relative', -0.5)]
     """
     missing = [name for name in (baseline, *also_against) if name not in results]
@@ -112,16 +113,12 @@ class _Compared:
 
     def against(self, theirs: significance.Runs, suffix: str) -> list[MetricRow]:
         """Return the rows of the comparison with another system."""
-        name = f"{self.measure.name}_relative{suffix}"
         first = next(iter(theirs))
-        rows, tests = [], {}
+        rows, tests = self.change(self.runs, theirs, suffix, None), {}
         for key, run in self.runs.items():
             partner = theirs[key if key in theirs else first]
             tests[key] = significance.mapsswe(run, partner)
-            if partner.errors.sum():
-                rows.append(self.row(name, self.change({0: run}, {0: partner}), key))
-        if sum(int(run.errors.sum()) for run in theirs.values()):
-            rows.insert(0, self.row(name, self.change(self.runs, theirs), None))
+            rows += self.change({0: run}, {0: partner}, suffix, key)
         weakest = max(tests.values(), key=lambda test: test.p)
         named: list[tuple[int | None, significance.Mapsswe]] = [(None, weakest), *tests.items()]
         for of, test in named:
@@ -130,13 +127,26 @@ class _Compared:
                 rows.append(MetricRow(*own))
         return rows
 
-    def change(self, mine: significance.Runs, theirs: significance.Runs) -> significance.Interval:
-        return significance.relative_interval(mine, theirs, replicates=self.replicates, seed=self.seed)
+    def change(
+        self, mine: significance.Runs, theirs: significance.Runs, suffix: str, seed: int | None
+    ) -> list[MetricRow]:
+        """Return the rows of the difference, of the relative change if there is one, and of the p-value."""
+        found = significance.paired_change(mine, theirs, replicates=self.replicates, seed=self.seed)
+        name = self.measure.name
+        rows = [self.row(f"{name}_difference{suffix}", found.difference, seed)]
+        if found.relative is not None:
+            rows.append(self.row(f"{self.measure.relative().name}{suffix}", found.relative, seed))
+        p = MetricRow(self.system, self.test_set, f"{name}_p{suffix}", found.p, None, None, self.words, seed)
+        return [*rows, p]
 
 
 def describe_test_set(result: WerResult) -> TestSet:
     """Return a test set's size, and the unit resampled for its intervals."""
-    speakers = len(set(result.speakers))
-    few = speakers < significance.MIN_SPEAKERS
-    sizes = {"utterances": len(result), "words": int(result.words.sum()), "speakers": speakers}
+    known = {name for name in result.speakers if not name.startswith(UNKNOWN)}
+    unknown = sum(name.startswith(UNKNOWN) for name in result.speakers)
+    sizes = {"utterances": len(result), "words": int(result.words.sum())}
+    if not known:
+        return TestSet(sizes, "utterances (their speakers are unknown)")
+    sizes |= {"speakers": len(known)} | ({"utterances of unknown speakers": unknown} if unknown else {})
+    few = len(known) + unknown < significance.MIN_SPEAKERS
     return TestSet(sizes, "utterances within speakers" if few else "speakers")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
+import pyarrow as pa
 from pydantic import Field, ValidationError, model_validator
 
 from gristmill.actors.records import PerRecord
@@ -77,6 +78,17 @@ class DomainFilter(ActorSettings):
     def applies(self, part: str) -> bool:
         """Return whether a part is filtered."""
         return part in self.parts
+
+
+def check_filters(filters: Sequence[ActorSettings], schema: pa.Schema, part: str = "") -> None:
+    """Check, before any work, that records of a schema have the columns that filters read.
+
+    Raises:
+        UserError: one is missing.
+    """
+    for one in filters:
+        if one.applies(part):
+            schema = one.stage().output_schema(schema)
 
 
 def filtered(run: Run, made: SealedSet, filters: Sequence[ActorSettings], part: str = "") -> SealedSet:

@@ -8,16 +8,35 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
+from gristmill.pipelines.agenda import Agenda
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import Progress
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.safe_text import safe
 
 LOG_EVERY = 15.0  # seconds between lines of one step
+WHOLE = 2  # as many times as rare are those of the whole run
 
 
 class RunProgress(Progress):
-    """Callbacks for the steps and the other work of a run; these do nothing."""
+    """Callbacks for the steps and the other work of a run; these show nothing, and keep the run's ``agenda``."""
+
+    def __init__(self) -> None:
+        self.agenda = Agenda()
+
+    def begin(self, name: str, shards: int, done: int, records: int) -> None:
+        """Take the share of a step that is done."""
+        self.pace = Pace(shards, done, records)
+        self.agenda.at(done / max(1, shards), first=True)
+
+    def advance(self, receipt: Receipt) -> None:
+        """Take a shard."""
+        self.pace.advance(receipt)
+        self.agenda.at(self.pace.done / max(1, self.pace.shards))
+
+    def made(self, url: str, name: str, seconds: float, kept: bool) -> None:
+        """Called for each result, whether it was made or found."""
+        self.agenda.made(url, name, seconds, kept=kept)
 
     def say(self, text: str) -> None:
         """Show a message about the run as a whole."""
@@ -112,13 +131,25 @@ class LogProgress(RunProgress):
     """Plain lines, for logs."""
 
     def __init__(self, stream: TextIO | None = None, every: float = LOG_EVERY) -> None:
+        super().__init__()
         self.stream, self.every = stream or sys.stderr, every
         self.paces: dict[str, TrainingPace] = {}
-        self.counted = time.monotonic()
+        self.counted = self.summed = time.monotonic()
 
     def say(self, text: str) -> None:
         """Write a line."""
         print(f"{time.strftime('%H:%M:%S')} {safe(text)}", file=self.stream, flush=True)
+
+    def whole(self) -> None:
+        """Report how far the run is, at most every ``WHOLE`` times ``every`` seconds."""
+        if self.agenda.active and time.monotonic() - self.summed >= WHOLE * self.every:
+            self.summed = time.monotonic()
+            self.say(f"whole run: {self.agenda.line()}")
+
+    def made(self, url: str, name: str, seconds: float, kept: bool) -> None:
+        """Report how far the run is."""
+        super().made(url, name, seconds, kept)
+        self.whole()
 
     def found(self, sealed: SealedSet) -> None:
         """Report that a step was finished before."""
@@ -126,19 +157,21 @@ class LogProgress(RunProgress):
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Report the start of a step."""
-        self.name, self.pace = name, Pace(shards, done, records)
+        super().begin(name, shards, done, records)
+        self.name = name
         kept = f", {done} of them kept from before" if done else ""
         self.say(f"{name}: {plural(shards, 'shard')}{kept}, {plural(records, 'record')}")
 
     def advance(self, receipt: Receipt) -> None:
         """Report the progress of the step, at most every ``every`` seconds."""
+        super().advance(receipt)
         pace = self.pace
-        pace.advance(receipt)
         if time.monotonic() - pace.logged >= self.every and pace.done < pace.shards:
             pace.logged = time.monotonic()
             self.say(
                 f"{self.name}: {pace.done}/{pace.shards} shards, {pace.rate:.1f} records/s, {clock(pace.left)} to go"
             )
+            self.whole()
 
     def end(self, sealed: SealedSet) -> None:
         """Report that the step is sealed."""
@@ -162,6 +195,7 @@ class LogProgress(RunProgress):
         if time.monotonic() - pace.logged >= self.every:
             pace.logged = time.monotonic()
             self.say(f"{name}: {', '.join(part for part in pace.parts() if part)}")
+            self.whole()
 
     def trained(self, name: str, done: int, jobs: int) -> None:
         """Report how many are done, at most every ``every`` seconds."""
@@ -169,6 +203,7 @@ class LogProgress(RunProgress):
         if done < jobs and time.monotonic() - self.counted >= self.every:
             self.counted = time.monotonic()
             self.say(f"{self.activity}: {done} of {jobs} done")
+            self.whole()
 
     def worked(self, name: str, activity: str, seconds: float) -> None:
         """Report the end of other work."""
@@ -176,14 +211,26 @@ class LogProgress(RunProgress):
 
 
 class TerminalProgress(RunProgress):
-    """Bars with rate and ETA."""
+    """Bars with rate and ETA, and below them how far the run is as a whole."""
 
     def __init__(self, console: Any = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
+        from rich.text import Text
 
-        self.bars = Bars(
+        super().__init__()
+        progress = self
+
+        class Above(Bars):
+            """Bars above the line of the whole run."""
+
+            def get_renderables(self) -> Iterator[Any]:
+                yield self.make_tasks_table(self.tasks)
+                if progress.agenda.active:
+                    yield Text(f"whole run: {progress.agenda.line()}")
+
+        self.bars = Above(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[shards]}"),
@@ -215,14 +262,14 @@ class TerminalProgress(RunProgress):
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Show a bar."""
         self._clear()
-        self.pace = Pace(shards, done, records)
+        super().begin(name, shards, done, records)
         self.task = self.bars.add_task(
             safe(name), total=shards, completed=done, shards=f"{done}/{shards} shards", rate="", left=""
         )
 
     def advance(self, receipt: Receipt) -> None:
         """Move the bar."""
-        self.pace.advance(receipt)
+        super().advance(receipt)
         self.bars.update(
             self.task,
             completed=self.pace.done,

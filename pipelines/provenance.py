@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
-
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.run import Run
-
-PACKAGES = (
-    "torch",
-    "ray",
-    "pyarrow",
-    "numpy",
-    "scipy",
-    "soundfile",
-    "av",
-    "soxr",
-    "safetensors",
-    "transformers",
-    "hama",
-)
+from gristmill.pipelines.versions import versions
+from gristmill.shards import processor
 
 
 def add_provenance(report: Report, run: Run, runner: str) -> None:
@@ -31,7 +16,7 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
         fingerprint = trace.url.rstrip("/").rsplit("/", 1)[-1]
         shared = sum(other.name == trace.name and other.url != trace.url for other in run.trace)
         name = f"{trace.name} {fingerprint[:6]}" if shared else trace.name
-        inputs = [names[digest] for digest in trace.inputs if digest in names]
+        inputs = list(dict.fromkeys(names[digest] for digest in trace.inputs if digest in names))  # two stages share one
         if name not in report.digests:
             report.lineage.append(LineageNode(name, trace.digest, inputs, trace.kind))
         names.setdefault(trace.digest, name)
@@ -39,14 +24,4 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
         if trace.summary:
             report.records.append(RecordFlow.of_seal(trace.summary))
     report.run = {"seed": run.seed, "seeds": list(run.seeds), "runner": runner}
-    report.versions = {"python": platform.python_version(), **_versions()}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue  # of an extra that is not installed
-    return found
+    report.versions = {"processor": processor.label(), **versions()}

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NotRequired, Protocol, TypeVar
 
 import pyarrow as pa
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from gristmill.pipelines.progress import RunProgress, plural
-from gristmill.shards import canonical, checked, dataset, store
-from gristmill.shards.artifact import Artifact, find_made, put_artifact
+from gristmill.shards import canonical, checked, dataset, processor, store
+from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
+from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
-from gristmill.shards.engine import Runner, is_finished, run_step, step_url
+from gristmill.shards.engine import Runner, is_finished, kept_code, run_step, step_url
 from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.step import Step
 
 LEDGER = "run.json"
 _KIND = "ledger"
 
-T = TypeVar("T")
+T = TypeVar("T", SealedSet, Artifact)
 
 
 class Cluster(Runner, Protocol):
@@ -46,12 +48,15 @@ class Listening(TrainListener):
     def point(self, url: str, metrics: Mapping[str, float]) -> None:
         """Show a point of a training."""
         with self.lock:
+            if metrics.get("steps"):
+                self.progress.agenda.at(min(1.0, (metrics["step"] + 1) / metrics["steps"]), url)
             self.progress.training(self.labels[url], metrics)
 
     def ended(self, url: str) -> None:
         """Show that one more is done."""
         with self.lock:
             self.done += 1
+            self.progress.agenda.ended(url)
             self.progress.trained(self.labels[url], self.done, self.all)
 
 
@@ -88,7 +93,13 @@ class Trace:
 class Run:
     """One run of a recipe under ``out``. Each result is in a folder named by its fingerprint.
 
-    With ``requeue``, steps also run the records that an earlier run quarantined again.
+    With ``requeue``, steps also run the records that an earlier run quarantined again. What is named in ``again`` is
+    made anew, and so, if it comes out otherwise, is what depends on it; an earlier result keeps its place under another
+    name.
+
+    Raises:
+        UserError: this machine or process cannot keep the instruction set to which it is pinned
+            (:mod:`gristmill.shards.processor`).
 
     Example:
         >>> from gristmill.actors.requests.folds import Folds
@@ -111,7 +122,14 @@ class Run:
     seeds: list[int] = field(default_factory=lambda: [0])  # of trainings
     on_first: Callable[[], None] | None = None  # called after the first set, artifact or model
     on_work: Callable[[], None] | None = None  # called before each result is made; it may wait
+    again: frozenset[str] = frozenset()  # stages, steps, artifacts and trainings to make anew, by name
     trace: list[Trace] = field(default_factory=list)
+    verdict: str = ""  # of its report
+    _renewed: set[str] = field(default_factory=set)  # URLs
+    _told: set[str] = field(default_factory=set)  # names of changed code
+
+    def __post_init__(self) -> None:
+        processor.keep(processor.level())
 
     def source(
         self,
@@ -119,19 +137,22 @@ class Run:
         tables: Callable[[], Iterator[pa.Table]],
         identity: Mapping[str, Any],
         totals: Sequence[str] = (),
+        of: SealedSet | None = None,
     ) -> SealedSet:
         """Seal rows that the driver streams (listings of files, generated requests), or find them sealed.
 
         Each table is a shard, and its column ``id`` has a distinct text for each record. ``totals`` names numeric
-        columns whose sums the seal keeps.
+        columns whose sums the seal keeps. ``of`` is the set whose rows these are (parts of it, or ranges of them), a
+        table for each of its shards: a plan from a sample of that set scales them with it.
         """
         made_of = source_fingerprint(name, identity)
         url = store.join(self.out, name, made_of[:16])
+        self._renew(url, name)
         sealed = self._find(lambda url: dataset.find_made(url, made_of), url)
         begun = time.perf_counter()
         kept = sealed is not None
         if sealed is None:
-            with self._reported(name, "listing"):
+            with self._reported(name, "listing", {url: name}):
                 sealed = seal_tables(url, name, tables(), totals, fingerprint=made_of)
         self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
         return sealed
@@ -155,16 +176,20 @@ class Run:
         """Run a step, or find it done."""
         url = step_url(self.out, step, self.seed)
         fingerprint = step.fingerprint(self.seed)
+        self._renew(url, step.name, *(stage.name for stage in step.stages))
         before = self._find(lambda url: dataset.find_made(url, fingerprint), url)
         if before is not None and not is_finished(before, requeue=self.requeue):
             self._begin_work()
             before = dataset.find_made(url, fingerprint)
+        codes = {stage.name: stage.actor for stage in step.stages}
+        self._tell_changed(changed(kept_code(url, before), codes), f"step {step.name}")
         begun = time.perf_counter()
         if is_finished(before, requeue=self.requeue):
             if all(trace.url != url for trace in self.trace):  # a step that is used twice is reported once
                 self.progress.found(before)
             sealed = before  # the seal may be long: read it only once
         else:
+            self.progress.agenda.begin({url: step.name})
             sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
@@ -188,11 +213,12 @@ class Run:
     ) -> Artifact:
         """Like :meth:`artifact`, but ``make`` writes the files itself and commits the artifact at the given URL."""
         url = store.join(self.out, name, canonical.fingerprint([name, identity, list(inputs)])[:16])
+        self._renew(url, name)
         made = self._find(find_made, url)
         begun = time.perf_counter()
         kept = made is not None
         if made is None:
-            with self._reported(name, "fitting"):
+            with self._reported(name, "fitting", {url: name}):
                 make(url)
             made = find_made(url)
         if made is None:
@@ -204,6 +230,8 @@ class Run:
         """Train the unfinished jobs, as many in parallel as fit, and return all artifacts in order."""
         urls = [job.url(self.out) for job in jobs]
         by_url = dict(zip(urls, jobs, strict=True))  # equal jobs are one
+        for url, job in by_url.items():
+            self._renew(url, job.name)
         todo = [(job, url) for url, job in by_url.items() if self._find(job.done, url) is None]
         begun = time.perf_counter()
         if todo:
@@ -211,7 +239,7 @@ class Run:
             fits = sum(not job.stepwise for job, _ in todo)
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
             kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
-            with self._reported(names, ", ".join(kinds)):
+            with self._reported(names, ", ".join(kinds), {url: job.name for job, url in todo}):
                 self.cluster.train(todo, Listening(todo, self.progress))
         made = []
         waiting = {url for _, url in todo}
@@ -222,6 +250,7 @@ class Run:
             if artifact is None:
                 raise RuntimeError(f"{url}: the training ended without its artifact")
             made.append(artifact)
+            self._tell_changed(changed(artifact.code, {job.name: str(job.loop)}), f"training {job.name}")
             spent = share if url in waiting else 0.0
             waiting.discard(url)
             kept = (job.name, url) not in fresh
@@ -230,20 +259,53 @@ class Run:
         return made
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
-        """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run."""
+        """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run.
+
+        Raises:
+            UserError: it was made with another instruction set than this run has.
+        """
         found = find(url)
         if found is None:
             self._begin_work()
             found = find(url)
+        if found is not None:
+            processor.check_made(url, found.processor)
         return found
+
+    def _renew(self, url: str, *names: str) -> None:
+        """Give an earlier result another name if one of its names says that it is to be made anew, once a run."""
+        # The stage of a filter that is named by its module too may be named without that.
+        short = [name.rpartition(":")[2] for name in names]
+        if not self.again.intersection([*names, *short]) or url in self._renewed:
+            return
+        self._renewed.add(url)
+        self._begin_work()
+        above, name = url.rsplit("/", 1)
+        there = store.list_names(above)
+        if name in there and {dataset.SEAL, MARK}.intersection(store.list_names(url)):
+            number = next(number for number in itertools.count(1) if f"{name}-{number}" not in there)
+            store.move_folder(url, f"{url}-{number}")
+        elif name in there:
+            store.remove(url)  # it was not finished
+
+    def _tell_changed(self, names: Sequence[str], where: str) -> None:
+        for name in names:
+            if name not in self._told:
+                self._told.add(name)
+                self.progress.say(
+                    f"{where}: the code of {name} is not that which its result was made by, and its version is the "
+                    f"same, so the earlier result is used; expected a raised version, or `gristmill run ... --again "
+                    f"{name}` if results may differ"
+                )
 
     def _begin_work(self) -> None:
         if self.on_work is not None:
             self.on_work()
 
     @contextlib.contextmanager
-    def _reported(self, name: str, activity: str) -> Iterator[None]:
+    def _reported(self, name: str, activity: str, parts: Mapping[str, str]) -> Iterator[None]:
         begun = time.perf_counter()
+        self.progress.agenda.begin(parts)
         self.progress.working(name, activity)
         yield
         self.progress.worked(name, activity, time.perf_counter() - begun)
@@ -264,6 +326,7 @@ class Run:
         if not self.trace and self.on_first is not None:
             self.on_first()
         self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept, summary or {}))
+        self.progress.made(url, name, seconds, kept)
 
     def write_ledger(self, recipe: str, settings: str) -> bool:
         """Write the list of folders that belong to the run as configured now; return whether it changed.
@@ -279,7 +342,8 @@ class Run:
             }
             for t in self.trace
         ]
-        data = checked.encode(_KIND, {"recipe": recipe, "settings": settings, "made": entries})
+        ledger = {"recipe": recipe, "settings": settings, "processor": processor.label(), "made": entries}
+        data = checked.encode(_KIND, ledger)
         url = store.join(self.out, LEDGER)
         if checked.present(url) == data:
             return False
@@ -297,6 +361,7 @@ class _Made(TypedDict):
 class _Ledger(TypedDict):
     recipe: str
     settings: str
+    processor: NotRequired[str]
     made: list[_Made]
 
 

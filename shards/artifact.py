@@ -11,7 +11,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from gristmill.shards import canonical, checked, store
+from gristmill.shards import canonical, checked, processor, store
 from gristmill.shards.errors import Alarm, Damaged
 from gristmill.shards.stage import ArtifactRef
 
@@ -30,6 +30,8 @@ class Artifact:
     identity: Mapping[str, Any] = field(default_factory=dict)
     made_in: str = ""  # the last name of the folder that it was committed in
     beside: Mapping[str, str] = field(default_factory=dict)  # path below url -> SHA-256 of files that came before it
+    code: Mapping[str, Any] | None = None  # what made it, see gristmill.shards.code
+    processor: str = ""  # the level that it was made at (:mod:`gristmill.shards.processor`), if that was recorded
 
     @property
     def ref(self) -> ArtifactRef:
@@ -90,6 +92,8 @@ class _Body(TypedDict):
     identity: dict[str, Any]
     made_in: str
     beside: NotRequired[dict[str, str]]
+    code: NotRequired[dict[str, Any] | None]
+    processor: NotRequired[str]
 
 
 _SHAPE = TypeAdapter(_Body)
@@ -104,6 +108,8 @@ def put_artifact(
     *,
     deterministic: bool = True,
     beside: Mapping[str, str] | None = None,
+    code: Mapping[str, Any] | None = None,
+    plain: bool = False,
 ) -> Artifact:
     """Commit an artifact and return the committed one: this one, or an earlier attempt's.
 
@@ -112,7 +118,9 @@ def put_artifact(
     same URL raises :class:`~gristmill.shards.errors.Alarm`, unless the work is not deterministic.
 
     ``beside`` maps the paths of files that lie at the URL already, because they came to be one by one (the samples of
-    a bank), to their SHA-256. A file of ``files`` must name each by its digest.
+    a bank), to their SHA-256. A file of ``files`` must name each by its digest. ``code`` is kept beside the identity.
+
+    ``plain``: the names carry no digest, so that other tools find the files; only one process may write there.
 
     Example:
         >>> made = put_artifact("made/words", {"words.txt": b"on off"}, {"version": 1})
@@ -123,7 +131,7 @@ def put_artifact(
     digest = canonical.digest(shas)
     found = get_artifact(url)
     if found is None:
-        paths = {name: _path(name, sha) for name, sha in shas.items()}
+        paths = {name: name if plain else _path(name, sha) for name, sha in shas.items()}
         for name, data in files.items():
             place = store.join(url, paths[name])
             if callable(data):
@@ -132,9 +140,11 @@ def put_artifact(
                 store.write_bytes(place, data)
         name = store.last_name(url)
         body = {"digest": digest, "files": paths, "sha256": shas, "identity": identity, "made_in": name}
+        body |= {"processor": (made_with := processor.label())}
         body |= {"beside": dict(beside)} if beside else {}
+        body |= {"code": dict(code)} if code else {}
         if store.put_if_absent(store.join(url, MARK), checked.encode(_KIND, body)):
-            return Artifact(url, digest, paths, shas, dict(identity), name, dict(beside or {}))
+            return Artifact(url, digest, paths, shas, dict(identity), name, dict(beside or {}), code, made_with)
         found = get_artifact(url)
         kept = set(found.files.values()) if found else set(paths.values())
         for path in set(paths.values()) - kept:

@@ -38,6 +38,11 @@ def encode(kind: str, value: Mapping[str, Any]) -> bytes:
     return _HEAD + _check(kind, body).encode() + _TAIL + body[1:]
 
 
+def is_encoded(data: bytes) -> bool:
+    """Return whether bytes begin as those of :func:`encode`; they may be damaged."""
+    return data.startswith(_HEAD)
+
+
 def decode(kind: str, data: bytes, url: str) -> dict[str, Any]:
     """Return the object that :func:`encode` wrote.
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from gristmill.shards import canonical, checked, store
+from gristmill.shards import canonical, checked, processor, store
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.parquet import StoredFile, read_table
 from gristmill.shards.receipt import Receipt, commit, store_table
@@ -81,6 +81,7 @@ class _Seal(TypedDict):
     inputs: NotRequired[list[str]]
     input_digests: NotRequired[list[str] | None]
     artifacts: NotRequired[dict[str, str]]
+    processor: NotRequired[str]
 
 
 _SHAPE = TypeAdapter(_Seal)
@@ -102,6 +103,11 @@ class SealedSet:
     def digest(self) -> str:
         """The digest of its content: schema, rows, rejects and quarantine, shard by shard."""
         return self.seal["digest"]
+
+    @property
+    def processor(self) -> str:
+        """The level that it was made at (:mod:`gristmill.shards.processor`); "" if that was not recorded."""
+        return self.seal.get("processor", "")
 
     @property
     def ref(self) -> ArtifactRef:
@@ -233,7 +239,7 @@ def open_sealed(url: str) -> SealedSet:
 def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any) -> SealedSet:
     """Seal a set whose shards are all committed. The digest covers the content only, so sets of equal content have
     equal digests."""
-    seal = {"name": name, **summarised(schema, receipts), **lineage}
+    seal = {"name": name, **summarised(schema, receipts), "processor": processor.label(), **lineage}
     version = 0
     while not store.put_if_absent(store.join(url, seal_name(version)), checked.encode(_KIND, seal)):
         sealed = read_seal(url, version)

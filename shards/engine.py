@@ -12,12 +12,19 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from gristmill.shards import canonical, checked, store
+from gristmill.shards import canonical, checked, processor, store
 from gristmill.shards.dataset import SealedSet, find_made, put_seal
 from gristmill.shards.errors import Damaged, TooManyQuarantined
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.parquet import read_table
-from gristmill.shards.receipt import Receipt, check_place, check_stored, committed_shards, read_receipts
+from gristmill.shards.receipt import (
+    Receipt,
+    check_place,
+    check_stored,
+    committed_shards,
+    read_receipts,
+    receipt_url,
+)
 from gristmill.shards.step import ShardTask, Step, count_by_stage
 
 PLAN = "step.json"
@@ -100,6 +107,7 @@ def run_step(
 
     Raises:
         TooManyQuarantined: more than ``step.max_quarantine`` of the records (and more than one) broke a stage.
+        UserError: a shard was made with another instruction set than this process has.
     """
     progress = progress or Progress()
     url = step_url(out, step, seed)
@@ -113,7 +121,7 @@ def run_step(
     task = ShardTask(url, step.stages, schema, step.given, seed, step.deterministic, len(specs), step.name, step.totals)
     records = sum(spec.rows for spec in specs)
     limit = max(1, int(step.max_quarantine * records))
-    tally = _Tally(step.name, limit, (check_place(url, receipt) for receipt in read_receipts(url, names)))
+    tally = _Tally(step.name, limit, (_checked(url, receipt) for receipt in read_receipts(url, names)))
     # An earlier run's work, which may have lain on the disk for long, is sealed only if it is still whole.
     runner.verify(url, list(tally.receipts.values()))
     progress.begin(step.name, len(specs), sum(spec.name in tally.receipts for spec in specs), records)
@@ -143,9 +151,15 @@ def run_step(
         inputs=[step.input.url, *(join.dataset.url for join in step.joins)],
         input_digests=[step.input.digest, *(join.dataset.digest for join in step.joins)],
         artifacts={key: ref.digest for stage in step.stages for key, ref in stage.artifacts.items()},
+        code=step.code(),
     )
     progress.end(sealed)
     return sealed
+
+
+def _checked(url: str, receipt: Receipt) -> Receipt:
+    processor.check_made(receipt_url(url, receipt.shard), receipt.processor)
+    return check_place(url, receipt)
 
 
 def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:
@@ -158,9 +172,16 @@ def _index(url: str, step: Step, seed: int) -> list[ShardSpec]:
         return [ShardSpec.from_json(shard, step.input.url, files) for shard in planned["shards"]]
     specs = step.index()
     if planned is None:
-        identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs]}
+        identity = {**step.identity(seed), "shards": [spec.to_json() for spec in specs], "code": step.code()}
         store.put_if_absent(store.join(url, PLAN), checked.encode(_KIND, identity))
     return specs
+
+
+def kept_code(url: str, sealed: SealedSet | None) -> Any:
+    """Return what was kept of the code of a step's stages (:mod:`gristmill.shards.code`): by its seal, or while it has
+    none by its plan; ``None`` if nothing was."""
+    found = sealed.seal if sealed is not None else read_plan(url) or {}
+    return found.get("code")
 
 
 def read_plan(url: str) -> dict[str, Any] | None:
@@ -181,7 +202,7 @@ def check_plan(url: str, plan: Mapping[str, Any], fingerprint: str) -> None:
 
 def planned_fingerprint(plan: Mapping[str, Any]) -> str:
     """Return the fingerprint of the step that a plan is of."""
-    return canonical.fingerprint({key: value for key, value in plan.items() if key != "shards"})
+    return canonical.fingerprint({key: value for key, value in plan.items() if key not in ("shards", "code")})
 
 
 class _Tally:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, processor, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
+from gristmill.shards.code import code_of
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.names import name_of, named
 from gristmill.shards.process import prepare
@@ -75,6 +76,7 @@ class TrainJob:
     ranks: int = 1
     resources: Resources = Resources()
     stepwise: bool = True
+    processor: str = field(default_factory=processor.level)  # the level that workers are to compute at
 
     def __post_init__(self) -> None:
         if callable(self.loop):
@@ -93,6 +95,10 @@ class TrainJob:
         }
         return {"job": self.name} | {key: value for key, value in found.items() if value}
 
+    def code(self) -> dict[str, Any]:
+        """Return what is kept of the code of its loop, in no fingerprint (:mod:`gristmill.shards.code`)."""
+        return code_of({self.name: str(self.loop)})
+
     def made_of(self) -> list[SealedSet | Artifact]:
         """Return the sets and artifacts that it reads, without duplicates."""
         found: dict[str, SealedSet | Artifact] = {}
@@ -109,7 +115,12 @@ class TrainJob:
         return store.join(out, self.name, self.fingerprint)
 
     def run(self, url: str, context: TrainContext) -> None:
-        """Train on this rank; rank 0 commits the artifact and then removes the checkpoints."""
+        """Train on this rank; rank 0 commits the artifact and then removes the checkpoints.
+
+        Raises:
+            UserError: this machine, or what this process has loaded, is not of the run's level.
+        """
+        processor.keep(self.processor)
         loop: Callable[..., dict[str, Any]] = named(str(self.loop))
         prepare()
         for given in self.made_of():  # the loop opens them by URL
@@ -118,7 +129,7 @@ class TrainJob:
         if context.rank == 0:
             files = dict(result.pop("files"))
             files["training.json"] = canonical.dumps(result)
-            put_artifact(url, files, self.identity(), deterministic=self.resources.gpus == 0)
+            put_artifact(url, files, self.identity(), deterministic=self.resources.gpus == 0, code=self.code())
             store.remove(store.join(url, CHECKPOINTS))
 
     def done(self, url: str) -> Artifact | None:

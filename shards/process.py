@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from gristmill.shards import processor
+
 ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"  # Arrow's own environment variable
 ALLOCATOR = "system"  # Arrow's default allocator retains much freed memory; the system's is as fast and does not
 
@@ -23,7 +25,11 @@ def choose_allocator() -> None:
 def prepare() -> None:
     """Make this process compute sums in one thread and return freed memory to the system.
 
-    How sums of numpy, and of torch if it is loaded, are split among threads changes their last bits (law 1).
+    How sums of numpy, and of torch if it is loaded, are split among threads changes their last bits (law 1), and so
+    does the instruction set, which is checked.
+
+    Raises:
+        LoadedBefore: numpy or torch computes with another instruction set than this process is pinned to.
     """
     import pyarrow as pa
     from threadpoolctl import threadpool_limits
@@ -31,5 +37,6 @@ def prepare() -> None:
     threadpool_limits(1, user_api="blas")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    processor.check_loaded()
     if os.environ.get(ARROW_POOL, ALLOCATOR) == ALLOCATOR:  # Arrow may have been loaded before the choice
         pa.set_memory_pool(pa.system_memory_pool())

@@ -29,6 +29,7 @@ class _Attempt(TypedDict, total=False):
     at: float
     seconds: dict[str, float]
     measures: dict[str, tuple[float, int]]
+    processor: str
 
 
 _ATTEMPT = TypeAdapter(_Attempt)
@@ -39,7 +40,7 @@ class Receipt:
     """The fate of one shard's records.
 
     ``records_in == records_out + rejected + quarantined``, counted in records of the step's input: a record is out if
-    at least one of its rows is. ``attempt`` (worker, seconds) is not part of the shard's digest.
+    at least one of its rows is. ``attempt`` (worker, its instruction set, seconds) is not part of the shard's digest.
     """
 
     shard: str
@@ -71,6 +72,11 @@ class Receipt:
     def base(self) -> str:
         """The shard of the index that it belongs to."""
         return self.requeue_of or self.shard
+
+    @property
+    def processor(self) -> str:
+        """The level that it was computed at (:mod:`gristmill.shards.processor`); "" if that was not recorded."""
+        return str(self.attempt.get("processor", ""))
 
     @property
     def run(self) -> int:
@@ -173,8 +179,13 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
             raise Alarm(
                 f"{url}: shard {receipt.shard} came out twice with different bytes "
                 f"({first.data.sha256[:12]} is committed, {receipt.data.sha256[:12]} came later)"
+                + _levels(first.processor, receipt.processor)
             )
     return first
+
+
+def _levels(first: str, later: str) -> str:
+    return f", computed with processor={first} and with {later}" if "" not in (first, later) and first != later else ""
 
 
 def check_place(url: str, receipt: Receipt) -> Receipt:

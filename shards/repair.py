@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gristmill.shards import canonical, checked, store
-from gristmill.shards.artifact import MARK, find_made
+from gristmill.shards.artifact import MARK, find_made, get_artifact
 from gristmill.shards.dataset import SealedSet, read_seal, seal_name, summarised
 from gristmill.shards.engine import PLAN, check_plan, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged, UserError
@@ -121,9 +121,14 @@ def _plan(folder: str, mover: Mover) -> dict[str, Any] | None:
     return plan
 
 
+def is_fingerprint(name: str) -> bool:
+    """Return whether a name is one that a run gives to the folder of a set or artifact: the start of a fingerprint."""
+    return _FINGERPRINT.fullmatch(name) is not None
+
+
 def _is_in_place(folder: str) -> bool:
     """Return whether a folder has the name that a run gave it; a copy may have another."""
-    return _FINGERPRINT.fullmatch(store.last_name(folder)) is not None
+    return is_fingerprint(store.last_name(folder))
 
 
 def _shard(folder: str, shard: str, sound: dict[str, Receipt], mover: Mover) -> None:
@@ -176,7 +181,7 @@ def _seal_fault(
 def _artifact(folder: str, mover: Mover) -> None:
     mark = store.join(folder, MARK)
     try:
-        artifact = find_made(folder)
+        artifact = find_made(folder) if _is_in_place(folder) else get_artifact(folder)
     except Damaged as error:
         mover.move(mark, error.fault)
         return

@@ -5,14 +5,15 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.shards import canonical
+from gristmill.shards import canonical, processor
+from gristmill.shards.code import code_of
 from gristmill.shards.dataset import SealedSet, row_totals
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import ByPart, Cut, Join, ShardSpec, keep_shards
@@ -105,6 +106,10 @@ class Step:
         """Return the fingerprint of :meth:`identity`."""
         return canonical.fingerprint(self.identity(seed))
 
+    def code(self) -> dict[str, Any]:
+        """Return what is kept of the code of its stages, in no fingerprint (:mod:`gristmill.shards.code`)."""
+        return code_of({stage.name: stage.actor for stage in self.stages})
+
     def index(self) -> list[ShardSpec]:
         """Return the shards to make, in order."""
         return list(self.cut.shards(self.input) if self.cut else keep_shards(self.input, self.joins))
@@ -152,6 +157,7 @@ class ShardTask:
     planned: int | None = None  # shards of the whole step
     name: str = ""  # of the step
     totals: tuple[str, ...] = ()  # columns whose sums the receipts keep
+    processor: str = field(default_factory=processor.level)  # the level that workers are to compute at
 
     def open(self, spec: ShardSpec) -> Work:
         """Read a shard's rows and join their partners; a shard that is already committed is passed on unchanged."""
@@ -174,8 +180,10 @@ class ShardTask:
         """Load a worker of one of the stages; see :class:`StageWorker`.
 
         Raises:
+            UserError: this machine, or what this process has loaded, is not of the run's level.
             Damaged: an artifact or set that the stage uses is not the one that it was given.
         """
+        processor.keep(self.processor)
         for ref in self.stages[place].artifacts.values():
             check_ref(ref)
         kind = MergeWorker if self.stages[place].merges else StageWorker
@@ -223,6 +231,7 @@ class ShardTask:
         work.seconds["commit"] = time.perf_counter() - begun
         attempt = {
             "host": socket.gethostname(),
+            "processor": processor.label(),
             "at": round(time.time(), 3),
             "seconds": {key: round(value, 6) for key, value in work.seconds.items()},
             "batches_halved": work.batches_halved,

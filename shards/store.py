@@ -266,6 +266,12 @@ def move_file(url: str, to: str) -> None:
     patiently(url, lambda: fs.mv(path, where))
 
 
+def move_folder(url: str, to: str) -> None:
+    """Move a folder with its contents to an unused place beside it: on local disk at once."""
+    fs, path = filesystem(url)
+    patiently(url, lambda: fs.mv(path, filesystem(to)[1], recursive=True))
+
+
 def sweep(url: str) -> None:
     """Remove what writers that died left half-written below a folder of this machine; elsewhere nothing is seen of it.
 

@@ -22,6 +22,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *(part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != str(ROOT))]
 )
 
+import gristmill  # noqa: E402, F401  # before numpy and torch, which it pins
 from tests.ports import free_ports  # noqa: E402
 from tests.weed import GRPC, Weed  # noqa: E402
 

@@ -22,8 +22,9 @@ from gristmill.actors.requests.annotation import (
     read_text,
     split,
 )
+from gristmill.actors.sources.fields import check_fields
 from gristmill.actors.sources.reading import read_json
-from gristmill.actors.sources.requests import DELIMITERS, LISTED
+from gristmill.actors.sources.requests import DELIMITERS, FIELDS, LISTED, cells_of, table_form
 from gristmill.models.normalise import joined
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.schema import REQUEST_FIELDS
@@ -62,6 +63,14 @@ class AnnotationSettings(Settings):
     """The column of TOP parses to read; TOPv2 has one only, ``semantic_parse``."""
     context: dict[str, ContextKind] = Field(default_factory=dict)
     """Columns of the corpus to keep, by name: strings, numbers or booleans."""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """The corpus's own names of columns (CSV, TSV) or keys (JSONL), by what they hold: ``text``, ``domain``,
+    ``intent``, ``slots``, ``lang``, ``tokens`` or ``id``. By default they have these names."""
+
+    @field_validator("fields")
+    @classmethod
+    def _are_known(cls, fields: dict[str, str]) -> dict[str, str]:
+        return check_fields(fields, FIELDS)
 
     @field_validator("context")
     @classmethod
@@ -102,6 +111,7 @@ class ParseRequest(Actor):
             "slurp": self._slurp,
             "massive": self._massive,
             "jsonl": self._jsonl,
+            "table": self._table,
         }
 
     @classmethod
@@ -194,6 +204,22 @@ class ParseRequest(Actor):
 
     def _jsonl(self, row: Mapping[str, Any]) -> _Request:
         values = _values(row)
+        return self._columns(values | {v: values.get(name) for v, name in self.settings.fields.items()})
+
+    def _table(self, row: Mapping[str, Any]) -> _Request:
+        form = table_form(row["header"], self.settings.fields)
+        if form is None:
+            raise RejectRecord(MALFORMED)
+        delimiter, names = form
+        cells = cells_of(row["raw"], delimiter)
+        if cells is None or len(cells) != len(names):
+            raise RejectRecord(MALFORMED)
+        values: dict[str, Any] = dict(zip(names, cells, strict=True))
+        for name in ("slots", "tokens"):
+            values[name] = _listed_in(values.get(name))
+        return self._columns(values)
+
+    def _columns(self, values: Mapping[str, Any]) -> _Request:
         text, tokens, lang = _string(values, "text"), values.get("tokens"), _string(values, "lang")
         given = next((values[name] for name in ("slots", "entities") if values.get(name)), None)
         if tokens is None:
@@ -225,6 +251,16 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     if len(names) != len(cells):
         raise RejectRecord(MALFORMED)
     return dict(zip(names, cells, strict=True))
+
+
+def _listed_in(cell: str | None) -> Any:
+    """Return the JSON in a cell of a table; ``None`` of an empty one."""
+    if not cell or not cell.strip():
+        return None
+    try:
+        return read_json(cell)
+    except (ValueError, RecursionError):
+        raise RejectRecord(MALFORMED) from None
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import posixpath
@@ -11,7 +12,9 @@ from functools import partial
 from typing import Any
 
 from gristmill.actors.sources.encoding import refuse_wide
+from gristmill.actors.sources.fields import expected_column, keys_in, own_id
 from gristmill.actors.sources.files import LOOKED_AT, Say, Seen, named_or_found, pointers_of
+from gristmill.actors.sources.keys import Keys, may_be_absolute
 from gristmill.actors.sources.pointers import MALFORMED, declared, named, resolve, seconds
 from gristmill.actors.sources.reading import lines
 from gristmill.actors.sources.splits import corpus_of, of_splits
@@ -55,11 +58,21 @@ def _is_manifest(name: str) -> bool:
     return not name.startswith(".") and (name.endswith(".jsonl") or bool(re.search(r"(^|[_.-])manifest\.json$", name)))
 
 
+def _files(url: str, say: Say) -> list[str]:
+    return named_or_found(url, "manifest", lambda folder: manifests_in(folder) or of_splits(folder, "manifest", say))
+
+
+def manifest_keys(url: str, fields: Mapping[str, str] | None) -> Iterator[list[str]]:
+    """Yield the keys of each line of each manifest, as far as it can be read."""
+    for file in _files(url, lambda sentence: None):
+        with contextlib.suppress(FileFault):
+            yield from (keys_in(line) for _, line in lines(file))
+
+
 def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each line; a malformed line becomes a row of kind "bad"."""
     seen = Seen()
-    found = named_or_found(url, "manifest", lambda folder: manifests_in(folder) or of_splits(folder, "manifest", say))
-    for manifest in found:
+    for manifest in _files(url, say):
         own = corpus_of(manifest, url, corpus)
         key = f"{own}/{posixpath.basename(bare(manifest))}"
         yield from guarded(manifest, key, partial(_listed, manifest, own, fields, seen))
@@ -68,8 +81,19 @@ def list_manifest(url: str, corpus: str, fields: Mapping[str, str] | None, say: 
 def _listed(manifest: str, corpus: str, fields: Mapping[str, str] | None, seen: Seen) -> Iterator[dict[str, Any]]:
     _check_manifest(manifest, fields)
     tarred = Tarred(manifest)
-    read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields, tarred=tarred)
+    keys = Keys(posixpath.dirname(bare(manifest)), _places(manifest, fields))
+    read = partial(_manifest_pointer, manifest=manifest, corpus=corpus, fields=fields, tarred=tarred, keys=keys)
     return pointers_of(manifest, corpus, lines(manifest), read, seen)
+
+
+def _places(manifest: str, fields: Mapping[str, str] | None) -> Iterator[str]:
+    """Yield the places of a manifest's entries, "" for relative ones."""
+    for _, line in lines(manifest):
+        place = ""
+        if may_be_absolute(line):
+            with contextlib.suppress(RejectRecord):
+                place = _parse(line, fields)[0]
+        yield place
 
 
 def _parse(line: bytes, fields: Mapping[str, str] | None) -> tuple[str, dict[str, Any]]:
@@ -85,30 +109,35 @@ def _parse(line: bytes, fields: Mapping[str, str] | None) -> tuple[str, dict[str
 
 
 def _check_manifest(url: str, fields: Mapping[str, str] | None) -> None:
-    empty = True
+    empty, found = True, dict[str, None]()
     for _, line in itertools.islice(lines(url), LOOKED_AT):
         empty = False
         try:
             _parse(line, fields)
             return
         except RejectRecord:
-            continue
+            found |= dict.fromkeys(keys_in(line))
     if not empty:
         refuse_wide(url)
-        said = f"not a JSONL manifest; expected one JSON object per line, with the key {named(fields, 'audio')[0]}"
+        said = "not a JSONL manifest; expected one JSON object per line, with the key " + named(fields, "audio")[0]
+        if found:
+            said = f"no key of audio among {', '.join(found)[:200]}" + expected_column("audio", fields, found)
         raise FileFault(url, UNREADABLE, said)
 
 
 def _manifest_pointer(
-    line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None, tarred: Tarred
+    line: bytes, manifest: str, corpus: str, fields: Mapping[str, str] | None, tarred: Tarred, keys: Keys
 ) -> dict[str, Any]:
     path, values = _parse(line, fields)
     pointer = declared(values, fields)
-    pointer |= {"id": f"{corpus}/{bare(path)}", "kind": "file", "url": resolve(posixpath.dirname(bare(manifest)), path)}
+    own = own_id(values, fields)
+    place = resolve(posixpath.dirname(bare(manifest)), path)
+    pointer |= {"id": f"{corpus}/{own or keys(path)}", "kind": "file", "url": place}
     if KEY in values and tarred.numbers:
         return pointer | tarred.place(values, path)  # an offset is that of the cut into the original
     if values.get("offset") is not None:  # NeMo: the line is a segment that starts there and has its duration
         start, length = seconds(values["offset"]), pointer["declared_duration"]
         end = "" if length is None else f"{start + length:.3f}"
-        pointer |= {"start": start, "length": length, "id": f"{pointer['id']}@{start:.3f}-{end}"}
+        pointer |= {"start": start, "length": length}
+        pointer |= {} if own else {"id": f"{pointer['id']}@{start:.3f}-{end}"}
     return pointer

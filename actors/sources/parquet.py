@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
@@ -10,10 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.sources.files import Say, base_of, files_of, key_of
-from gristmill.actors.sources.pointers import NAMES, column_file, named, version_of
+from gristmill.actors.sources.columns import GroupRows
+from gristmill.actors.sources.fields import expected_column, own_id
+from gristmill.actors.sources.files import Say, Seen, base_of, files_of, key_of
+from gristmill.actors.sources.pointers import DUPLICATE, NAMES, column_file, named, version_of
 from gristmill.actors.sources.reading import opened
 from gristmill.actors.sources.unlisted import OTHER_COLUMNS, FileFault, guarded
+from gristmill.shards.errors import RejectRecord
 from gristmill.shards.walking import FileInfo
 
 _HEADER_BLOCK = 1 << 16  # bytes per request: footers, and the headers of batches, are small
@@ -22,23 +26,35 @@ _CACHED = ("cache-", "tmp")  # what `datasets` keeps beside a set that it saved
 
 def list_parquet(url: str, corpus: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
     """Yield a pointer for each row; columns that are not read (lists, further bytes) are told."""
-    base = base_of(url)
+    base, seen = base_of(url), Seen()
     for file in files_of(url, "parquet"):
         if posixpath.basename(file.url).startswith(_CACHED):
             continue
         key = f"{corpus}/{key_of(file.url, base)}"
-        yield from guarded(file.url, key, partial(_listed, file, key, fields, say))
+        yield from guarded(file.url, key, partial(_listed, file, corpus, key, fields, say, seen))
 
 
-def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say) -> Iterator[dict[str, Any]]:
+def parquet_columns(url: str, fields: Mapping[str, str] | None) -> Iterator[list[str]]:
+    """Yield the columns of each file; none of one that cannot be read."""
+    for file in files_of(url, "parquet"):
+        if not posixpath.basename(file.url).startswith(_CACHED):
+            with contextlib.suppress(FileFault), opened(file.url, _HEADER_BLOCK) as raw:
+                yield column_file(raw).schema.names
+
+
+def _listed(
+    file: FileInfo, corpus: str, key: str, fields: Mapping[str, str] | None, say: Say, seen: Seen
+) -> Iterator[dict[str, Any]]:
     with opened(file.url, _HEADER_BLOCK) as raw:
         held = column_file(raw)
     groups, schema = held.rows, held.schema
     audio = _audio_column(schema, fields)
     if audio is None:
-        names = " or ".join(named(fields, "audio")[:3])
-        said = f"no audio column among {schema.names}; expected {names} of bytes or paths"
+        said = f"no audio column among {schema.names}" + expected_column(
+            "audio", fields, schema.names, "bytes or paths"
+        )
         raise FileFault(file.url, OTHER_COLUMNS, said)
+    ids = _own_ids(file, schema, fields)
     plain = [f.name for f in schema if f.name != audio and _is_plain(f.type)]
     unread = [f for f in schema if f.name not in (audio, *plain) and not pa.types.is_null(f.type)]
     wanted = {name: value for value in NAMES if value != "audio" for name in named(fields, value)}
@@ -53,17 +69,44 @@ def _listed(file: FileInfo, key: str, fields: Mapping[str, str] | None, say: Say
     version, row = version_of(file), 0
     for group, rows in enumerate(groups):
         for place in range(rows):
-            yield {
-                "id": f"{key}#{row:08d}",
-                "kind": "row",
-                "url": file.url,
-                "member": audio,
-                "row_group": group,
-                "row": place,
-                "version": version,
-                "labels": labels,
-            }
+            where = {"url": file.url, "version": version}
+            try:
+                own = own_id(next(ids), fields) if ids is not None else None
+                if own is not None and seen.before(own):
+                    raise RejectRecord(DUPLICATE)
+            except RejectRecord as reject:
+                yield {**where, "id": f"{key}#{row:08d}", "kind": "bad", "row": row, "problem": reject.reason}
+            else:
+                yield {
+                    **where,
+                    "id": f"{key}#{row:08d}" if own is None else f"{corpus}/{own}",
+                    "kind": "row",
+                    "member": audio,
+                    "row_group": group,
+                    "row": place,
+                    "labels": labels,
+                }
             row += 1
+
+
+def _own_ids(file: FileInfo, schema: pa.Schema, fields: Mapping[str, str] | None) -> Iterator[dict[str, Any]] | None:
+    """Return the rows of the column of ids that the user names, if there is one."""
+    if not fields or "id" not in fields:
+        return None
+    name = fields["id"]
+    if name not in schema.names:
+        said = f"no column of ids among {schema.names}" + expected_column("id", fields, schema.names)
+        raise FileFault(file.url, OTHER_COLUMNS, said)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        with opened(file.url) as raw:
+            held = column_file(raw)
+            for group, count in enumerate(held.rows):
+                found = GroupRows(held, group, [name])
+                for place in range(count):
+                    yield found.row(place)
+
+    return rows()
 
 
 def _audio_column(schema: pa.Schema, fields: Mapping[str, str] | None) -> str | None:

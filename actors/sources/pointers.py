@@ -112,6 +112,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "lang": ("lang", "language", "locale"),
     "duration": ("duration",),
     "rate": ("sampling_rate", "sample_rate"),
+    "id": (),  # only if the user names it: by default the place of its audio identifies a record
 }
 
 
@@ -157,7 +158,7 @@ def declared(values: Mapping[str, Any], fields: Mapping[str, str] | None) -> dic
         "declared_duration": number("duration"),
         "declared_rate": None if rate is None else int(min(rate, 2**31 - 1)),
     }
-    pick("audio")
+    pick("audio"), pick("id")
     rest = {
         key: value
         for key, value in values.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -17,12 +17,12 @@ from gristmill.actors.sources.files import SUFFIXES, Say, base_of, in_tables, vi
 from gristmill.actors.sources.folder import list_folder
 from gristmill.actors.sources.kaldi import is_data_folder, list_kaldi
 from gristmill.actors.sources.lhotse import are_cuts, cuts_in, list_cuts
-from gristmill.actors.sources.manifest import USUAL, begins_as_manifest, list_manifest, manifests_in
-from gristmill.actors.sources.parquet import list_parquet
+from gristmill.actors.sources.manifest import USUAL, begins_as_manifest, list_manifest, manifest_keys, manifests_in
+from gristmill.actors.sources.parquet import list_parquet, parquet_columns
 from gristmill.actors.sources.places import without_foreign
-from gristmill.actors.sources.pointers import POINTERS
+from gristmill.actors.sources.pointers import NAMES, POINTERS
 from gristmill.actors.sources.splits import METADATA, metadata_of_splits
-from gristmill.actors.sources.tables import list_table, tables_in
+from gristmill.actors.sources.tables import list_table, table_columns, tables_in
 from gristmill.actors.sources.tar import list_tar
 from gristmill.actors.sources.unlisted import begun
 from gristmill.shards.errors import UserError
@@ -47,6 +47,7 @@ _LISTINGS = {
     "parquet": list_parquet,
     "tar": list_tar,
 }
+_COLUMNS = {"manifest": manifest_keys, "table": table_columns, "parquet": parquet_columns}
 
 
 def list_sources(
@@ -63,22 +64,21 @@ def list_sources(
 
     ``url``: a file, a folder or a pattern with ``*``. ``corpus``: the first part of every id; by default the name of
     the folder or file. ``fields``: the source's names for ``audio``, ``text``, ``speaker``, ``lang``, ``duration`` or
-    ``rate``, if they are not among the usual ones. ``elsewhere``: URLs below which entries of another kind may lie
-    (:class:`~gristmill.actors.sources.places.PlaceSettings`). ``say`` is told of columns that are not read. A
-    missing path, a corpus without audio and a file of unknown kind raise :class:`UserError` here, not at the first
-    table; a malformed line becomes a row of kind "bad", and a file that cannot be listed (to its end) one of kind
-    "unlisted", unless there is no other. Hidden files and folders (``.name``) are skipped.
+    ``rate``, if they are not among the usual ones, and for ``id``, if records have one of their own. ``elsewhere``:
+    URLs below which entries of another kind may lie (:class:`~gristmill.actors.sources.places.PlaceSettings`). ``say``
+    is told of columns that are not read. A missing path, a corpus without audio and a file of unknown kind raise
+    :class:`UserError` here, not at the first table; a malformed line becomes a row of kind "bad", and a file that
+    cannot be listed (to its end) one of kind "unlisted", unless there is no other. Hidden files and folders
+    (``.name``) are skipped.
 
     ``version`` changes when a file is rewritten, even at the same size: the audio file or the text beside it in a
     folder, the Parquet or tar file itself. Audio named by a manifest or a Parquet of paths has the version of that
     file, since checking each audio file costs a request: if such audio changed in place, rewrite the manifest.
     """
     url = _whole(url)
-    unknown = sorted(set(fields or {}) - {"audio", "text", "speaker", "lang", "duration", "rate"})
+    unknown = sorted(set(fields or {}) - set(NAMES))
     if unknown:
-        raise UserError(
-            f"fields: {unknown[0]} is not a field of a record; expected audio, text, speaker, lang, duration, rate"
-        )
+        raise UserError(f"fields: {unknown[0]} is not a field of a record; expected {', '.join(NAMES)}")
     if "*" not in url and not exists(url):
         raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
     chosen = _detect(url, fields) if kind == "auto" else kind
@@ -87,6 +87,25 @@ def list_sources(
     name = corpus or corpus_name(url)
     pointers = without_foreign(_LISTINGS[chosen](url, name, fields, say), url, elsewhere)
     return in_tables(begun(pointers, lambda: _nothing(url)), POINTERS, rows)
+
+
+def columns_of(
+    url: str, fields: Mapping[str, str] | None = None, enough: Callable[[Collection[str]], bool] = lambda names: False
+) -> list[str] | None:
+    """Return the names of the columns of a corpus, in any of its files; ``None`` if files of its kind have none.
+
+    Of a manifest they are the keys of its lines. Once those found are ``enough``, no more is read.
+    """
+    url = _whole(url)
+    find = _COLUMNS.get(_detect(url, fields))
+    if find is None:
+        return None
+    found: dict[str, None] = {}
+    for names in find(url, fields):
+        found |= dict.fromkeys(names)
+        if enough(found):
+            break
+    return list(found) or None
 
 
 def _whole(url: str) -> str:

@@ -38,6 +38,7 @@ from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID
 from gristmill.shards.walking import walk
+from gristmill.shards.wording import nearest
 
 REPEATED = "repeated id"
 PAIR_SIDES = ("source", "target")
@@ -115,6 +116,14 @@ def list_texts(url: str, corpus: str, wanted: Wanted, *, rows: int = 2000) -> It
     base = base_of(files[0][0]) if _is_stem(url, wanted) else base_of(url)
     nothing = UserError(f"{url}: holds no text; {_EXPECTED[wanted.sides]}")
     return in_tables(begun(_records(files, url, base, corpus, wanted), lambda: nothing), listed(wanted.sides), rows)
+
+
+def text_files(url: str, wanted: Wanted) -> Iterator[str]:
+    """Yield the files at a URL whose records :func:`list_texts` lists, both of two that are line-aligned."""
+    for file, kind in _files(url, wanted):
+        yield file
+        if kind == "moses":
+            yield _partner(file, wanted)
 
 
 def _files(url: str, wanted: Wanted) -> Iterator[tuple[str, str]]:
@@ -286,6 +295,7 @@ def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], b
             places.append(found)
         elif given is not None:
             said = f"no column {given!r} among {', '.join(header)[:200]}; expected the one of {side}"
+            said += nearest(given.lower(), header)
             raise FileFault(file, OTHER_COLUMNS, said)
     if len(places) == len(wanted.sides):
         return places, not all(isinstance(given, int) for given in wanted.columns)
@@ -331,9 +341,9 @@ def _path(file: str, schema: pa.Schema, wanted: Wanted, place: int) -> str:
         fields = [field.name for field in inner]
         found = next((f"translation.{name}" for name in names if name in fields), None)
     if found is None:
-        said = (
-            f"no column of {wanted.sides[place]} among {', '.join(schema.names)[:200]}; expected {' or '.join(names)}"
-        )
+        there = ", ".join(schema.names)[:200]
+        near = nearest(names[0], schema.names)
+        said = f"no column of {wanted.sides[place]} among {there}; expected {' or '.join(names)}{near}"
         raise FileFault(file, OTHER_COLUMNS, said)
     return found
 

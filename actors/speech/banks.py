@@ -194,6 +194,11 @@ def list_noises(folder: str) -> list[FileInfo]:
     return files
 
 
+def listing_of(folder: str, files: Sequence[FileInfo]) -> list[list[Any]]:
+    """Return what identifies files below a folder, wherever that lies."""
+    return [[printable(_below(file.url, folder)), file.size, file.version] for file in files]
+
+
 def build_noise_bank_from_folder(
     url: str, settings: NoiseBankSettings, *, folder: str, files: Sequence[FileInfo], rate: int
 ) -> ArtifactRef:
@@ -202,7 +207,7 @@ def build_noise_bank_from_folder(
     Ids are paths below the folder; those for tests are chosen by the hash of the id. Noises beyond full scale are
     scaled to it. Files that cannot be used are left out, and listed with the reason in the bank's index.
     """
-    listing = [[printable(_below(f.url, folder)), f.size, f.version] for f in files]
+    listing = listing_of(folder, files)
     identity = {"kind": "noises", "settings": settings.identity(), "files": listing, "rate": rate}
     identity |= {"version": NOISES_VERSION}
     there = _already(url, identity)

@@ -17,14 +17,16 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gristmill.actors.audio import RateSettings, audio_array, encode, resample
 from gristmill.actors.sources.decoders import MOST_SECONDS, Header, open_sound, read_header
+from gristmill.actors.sources.fields import check_fields
 from gristmill.actors.sources.places import PlaceSettings, is_foreign
 from gristmill.actors.sources.pointers import (
     EMPTY,
     MALFORMED,
+    NAMES,
     NO_CHANNEL,
     NO_TEXT,
     OVERSIZED,
@@ -92,11 +94,22 @@ class RecordingSettings(DurationSettings, RateSettings):
     """Limits on recordings, and their sampling rate."""
 
 
-class ProbeSettings(DurationSettings, PlaceSettings):
-    """Settings of the listing of recordings."""
+class FieldSettings(Settings):
+    """The names of columns."""
 
     fields: dict[str, str] = Field(default_factory=dict)
-    """The names of fields in the user's labels, by their standard names (``text``, ``speaker``, ...)."""
+    """The corpus's own names of columns (of tables and Parquet) or keys (of manifests and JSON), by what they hold:
+    ``audio``, ``text``, ``speaker``, ``lang``, ``duration``, ``rate``, or ``id``, if records have one of their own. By
+    default the usual names are tried, and a record is identified by the place of its audio."""
+
+    @field_validator("fields")
+    @classmethod
+    def _are_known(cls, fields: dict[str, str]) -> dict[str, str]:
+        return check_fields(fields, NAMES)
+
+
+class ProbeSettings(DurationSettings, PlaceSettings, FieldSettings):
+    """Settings of the listing of recordings."""
 
 
 class LoadSettings(RecordingSettings):

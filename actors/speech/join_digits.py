@@ -51,13 +51,15 @@ def plan_strings(
     max_digits: int = 7,
     gap: tuple[float, float] = (0.05, 0.25),
     corpus: str = "digit-strings",
+    apart: str | None = None,
 ) -> dict[str, pa.Table]:
     """Return for each part the plan of its strings (``PLAN``), drawn from probed pointers of single words.
 
     ``rows`` has the columns of :class:`gristmill.actors.speech.ingest.Probe`, including ``text`` and ``speaker``. No
     recording is in two parts. A string has one speaker and ``min_digits`` to ``max_digits`` words. Within a part
     speakers alternate, and each speaker's words, and its recordings of a word, are used equally often. ``gap``: minimum
-    and maximum pause, seconds. Nothing depends on the order of ``rows``.
+    and maximum pause, seconds. Nothing depends on the order of ``rows``. The part named ``apart`` has speakers of its
+    own, all their recordings: its share is that of speakers, at least one.
     """
     given = sorted(rows.to_pylist(), key=lambda row: row["id"])
     if not 1 <= min_digits <= max_digits or not 0 <= gap[0] <= gap[1]:
@@ -69,13 +71,35 @@ def plan_strings(
     bare = next((row["id"] for row in given if not row["text"] or not row["speaker"]), None)
     if bare is not None or not given:
         raise UserError(f"digit strings: {bare or 'no recordings'}; expected recordings with text and speaker")
-    recordings = _split(given, parts, RecordRandom(seed, "split_digits"))
+    recordings = _split_speakers(given, parts, apart, seed) if apart else _split(given, parts, _splitting(seed))
     draw = RecordRandom(seed, "plan_strings")
     plans = {}
     for name, part in parts.items():
         strings = _strings(recordings[name], part, draw(name), (min_digits, max_digits), gap, f"{corpus}/{name}")
         plans[name] = pa.Table.from_pylist(list(strings), schema=PLAN)
     return plans
+
+
+def _splitting(seed: int) -> RecordRandom:
+    return RecordRandom(seed, "split_digits")
+
+
+def _split_speakers(
+    rows: list[dict[str, Any]], parts: Mapping[str, DigitPart], apart: str, seed: int
+) -> dict[str, dict[str, dict[str, list[dict[str, Any]]]]]:
+    """Split recordings as :func:`_split` does, after one part got speakers of its own."""
+    draw = RecordRandom(seed, "speakers_apart")
+    speakers = sorted({row["speaker"] for row in rows}, key=lambda name: draw(name).random())
+    taken = max(1, round(parts[apart].share * len(speakers)))
+    if taken == len(speakers):
+        raise UserError(f"digit strings: {len(speakers)} speakers; expected more, since some are held out for {apart}")
+    held_out = set(speakers[:taken])
+    left = 1 - parts[apart].share
+    others = {name: part._replace(share=part.share / left) for name, part in parts.items() if name != apart}
+    own = [row for row in rows if row["speaker"] in held_out]
+    rest = [row for row in rows if row["speaker"] not in held_out]
+    all_of_it = {apart: parts[apart]._replace(share=1.0)}
+    return _split(own, all_of_it, _splitting(seed)) | _split(rest, others, _splitting(seed))
 
 
 def _split(

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import Field
 from safetensors.torch import load
 
 from gristmill.actors.audio import resample
@@ -64,6 +65,8 @@ class SegmentSettings(UtteranceSettings):
 
     method: Detector = "silero"
     """What finds speech: Silero's detector (``pip install 'gristmill[vad]'``), or levels above the noise."""
+    whole: float = Field(0.0, ge=0)
+    """Length of a recording up to which it is one utterance, whatever is in it, s."""
 
 
 def plan_ranges(probed: pa.Table) -> pa.Table:
@@ -136,6 +139,8 @@ class Segment(Actor):
 
     def _utterances(self, row: dict[str, Any], sound: Sound) -> list[dict[str, Any]]:
         base, frames = row["start"] or 0.0, math.ceil(row["total"] / FRAME_S)
+        if row["total"] <= self.settings.whole:
+            return [{**row, "recording_start": base, "speech_share": None, "parent_id": row["id"]}]
         first, last = row["part"] * _RANGE, (row["part"] + 1) * _RANGE  # blocks
         end = math.ceil(frames / BLOCK)
         last = end if row["part"] + 1 == row["parts"] else last

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gristmill.cluster.fleet.settings import CHECKOUT, ENVIRONMENT, RAY_VERSION, SECRET_KEY, Fleet, Group, Machine
+from gristmill.cluster.fleet.settings import CHECKOUT, RAY_VERSION, SECRET_KEY, Fleet, Group, Machine
 
 Manifest = dict[str, Any]
 
@@ -177,7 +177,7 @@ def _container(fleet: Fleet, name: str, machine: Machine) -> Manifest:
 
 
 def _environment(fleet: Fleet) -> list[Manifest]:
-    plain = ENVIRONMENT | {"PYTHONPATH": CHECKOUT} | fleet.storage.environment()
+    plain = fleet.environment() | {"PYTHONPATH": CHECKOUT}
     entries: list[Manifest] = [{"name": name, "value": value} for name, value in plain.items()]
     entries.append(_secret("RAY_AUTH_TOKEN", fleet.token.secret, SECRET_KEY))
     if fleet.storage.secret is not None:

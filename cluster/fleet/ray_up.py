@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from gristmill.cluster.fleet.settings import ENVIRONMENT, Aws, Fleet, Gcp, GcpMachine, quantity
+from gristmill.cluster.fleet.settings import Aws, Fleet, Gcp, GcpMachine, quantity
 from gristmill.shards.errors import UserError
 
 Manifest = dict[str, Any]
@@ -67,8 +67,7 @@ def ray_up(fleet: Fleet) -> Manifest:
 
 
 def _options(fleet: Fleet) -> list[str]:
-    variables = ENVIRONMENT | fleet.storage.environment()
-    return [f"--env {shlex.quote(f'{name}={value}')}" for name, value in variables.items()]
+    return [f"--env {shlex.quote(f'{name}={value}')}" for name, value in fleet.environment().items()]
 
 
 def _node_type(fleet: Fleet, settings: Aws | Gcp, name: str) -> Manifest:

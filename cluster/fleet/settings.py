@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from gristmill.cluster.session import HEALTH, WORKER
+from gristmill.shards.processor import DEFAULT, Level, variables
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$")]
 Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*[kMGT]i?$", description="bytes as Kubernetes writes them")]
@@ -191,6 +192,7 @@ class Fleet(_Settings):
     """A whole fleet, as ``gristmill manifest`` renders it."""
 
     name: Name = "gristmill"
+    processor: Level = DEFAULT  # the instruction set that all machines share and compute with
     images: Images
     head: Machine
     cpu: Group
@@ -214,6 +216,10 @@ class Fleet(_Settings):
         if self.cpu.gpus:
             raise ValueError("cpu.gpus is not 0; machines with GPUs belong to the groups 'gpu' and 'spot'")
         return self
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of all machines, without secrets."""
+        return ENVIRONMENT | variables(self.processor) | self.storage.environment()
 
     def groups(self) -> dict[str, Group]:
         """Return the fleet's groups of workers, by name."""

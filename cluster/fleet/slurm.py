@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from gristmill.cluster.fleet.settings import ENVIRONMENT, Fleet, Slurm
+from gristmill.cluster.fleet.settings import Fleet, Slurm
 from gristmill.shards.errors import UserError
 
 _BODY = r"""
@@ -110,8 +110,7 @@ def slurm(fleet: Fleet) -> str:
     if fleet.recipe is None:
         raise UserError("recipe is missing: a batch job needs one; expected for example recipe=configs/distill.yaml")
     here = fleet.slurm
-    variables = ENVIRONMENT | fleet.storage.environment()
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in fleet.environment().items()]
     lines += ["unset RAY_AUTH_TOKEN", f"export RAY_AUTH_TOKEN_PATH={_path(fleet.token.file)}"]
     if fleet.storage.credentials_file is not None:
         lines.append(f"export AWS_SHARED_CREDENTIALS_FILE={_path(fleet.storage.credentials_file)}")

@@ -7,12 +7,13 @@ python examples/extend/from_python.py ray      # on a local Ray, or on the clust
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.shards.names import look_in
 from gristmill.shards.step import Step
+
+import pyarrow as pa
+
 from lab.filters import too_short, words
 
 if sys.argv[1:] == ["ray"]:

@@ -3,12 +3,13 @@
 python examples/extend/sessions.py
 """
 
-import pyarrow as pa
-
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.shards.exchange import deal, merge
 from gristmill.shards.reducers import Sums, SumSettings
+
+import pyarrow as pa
+
 from lab.dialogues import Dialogue
 
 TURNS = {

@@ -5,9 +5,13 @@ Bootstrap: utterances of one speaker are not independent, so whole speakers are 
 Ney, ICASSP 2004). With fewer than ``min_speakers`` speakers there are too few blocks for the nominal coverage;
 then utterances are resampled within each speaker, and the interval holds for these speakers only. Several
 training seeds are a second factor, resampled independently of the speakers (Owen, "The pigeonhole bootstrap",
-2007), so that the interval covers both the choice of test speech and the randomness of training.
+2007), so that the interval covers both the choice of test speech and the randomness of training. Utterances of
+unknown speakers are blocks by themselves.
 
 MAPSSWE: Gillick and Cox, ICASSP 1989, segmented as in NIST's SCTK.
+
+Several comparisons are one family: its p-values are corrected by Holm's step-down procedure (Scandinavian Journal of
+Statistics, 1979), which bounds the chance of any false claim, whatever the dependence between the comparisons.
 """
 
 from __future__ import annotations
@@ -15,11 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from gristmill.models.measures.wer import CORRECT, INSERTED, WerResult
+from gristmill.models.measures.wer import CORRECT, INSERTED, UNKNOWN, WerResult
 from gristmill.shards.errors import UserError
 
 
@@ -56,7 +60,16 @@ class Interval:
     value: float
     low: float
     high: float
-    blocks: str  # "speakers", or "utterances within speakers" where there are few speakers
+    blocks: str  # "speakers", "utterances within speakers" where there are few, "utterances" where none is known
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The change of a system's error rate against that of another on the same utterances."""
+
+    difference: Interval  # of the two rates
+    relative: Interval | None  # rate / the other's rate - 1; None where the other makes no error
+    p: float  # two-sided, of no difference: at least 2 / (replicates + 1)
 
 
 @dataclass(frozen=True)
@@ -88,14 +101,14 @@ def wer_interval(
         >>> result = score(["turn on the lights"] * 20, ["turn on lights", "turn on the lights"] * 10)
         >>> found = wer_interval({0: result})
         >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), found.blocks
-        (0.125, 0.075, 0.175, 'speakers')
+        (0.125, 0.075, 0.175, 'utterances')
     """
     boot = _Bootstrap(runs, replicates, seed, min_speakers)
     rates = boot.rates(_counts(runs, measure), _seed_weights(len(runs), replicates, seed))
     return _interval(rates, level, boot.blocks)
 
 
-def relative_interval(
+def paired_change(
     runs: Mapping[int, Counted],
     baseline: Mapping[int, Counted],
     *,
@@ -103,22 +116,74 @@ def relative_interval(
     level: float = 0.95,
     seed: int = 0,
     min_speakers: int = MIN_SPEAKERS,
-) -> Interval:
-    """Return the relative change in error, ``rate / baseline's rate - 1``, by paired bootstrap.
+) -> Paired:
+    """Return the difference and the relative change of two error rates, and its p-value, by paired bootstrap.
 
     Both systems are scored on the same resampled utterances. Where both were trained with the same seeds,
     a seed is drawn for both at once (a student and its own teacher); otherwise seeds are drawn independently.
+
+    Example:
+        >>> from gristmill.models.measures.wer import score
+        >>> texts = ["turn on the lights"] * 20
+        >>> ours, base = score(texts, texts), score(texts, ["turn on lights", "turn on the lights"] * 10)
+        >>> found = paired_change({0: ours}, {0: base})
+        >>> found.difference.value, found.relative.value, round(found.p, 4)
+        (-0.125, -1.0, 0.001)
     """
     _same_test_set(runs, baseline)
     boot = _Bootstrap(runs, replicates, seed, min_speakers)
     paired = list(runs) == list(baseline)
     mine = boot.rates(_counts(runs), _seed_weights(len(runs), replicates, seed))
     theirs = boot.rates(_counts(baseline), _seed_weights(len(baseline), replicates, seed + (not paired)))
-    if theirs[0] == 0:
-        raise UserError("relative change: the baseline makes no error on this test set, so there is none")
+    difference = mine - theirs
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = mine / theirs - 1
-    return _interval(change, level, boot.blocks)
+        relative = mine / theirs - 1
+    drawn = difference[1:][np.isfinite(difference[1:])]
+    fewest = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    return Paired(
+        _interval(difference, level, boot.blocks),
+        _interval(relative, level, boot.blocks) if theirs[0] else None,
+        min(1.0, 2 * (1 + fewest) / (1 + len(drawn))),
+    )
+
+
+def relative_interval(runs: Mapping[int, Counted], baseline: Mapping[int, Counted], **settings: Any) -> Interval:
+    """Return the relative change of :func:`paired_change`, whose ``settings`` it takes.
+
+    Raises:
+        UserError: the baseline makes no error.
+    """
+    change = paired_change(runs, baseline, **settings).relative
+    if change is None:
+        raise UserError("relative change: the baseline makes no error on this test set, so there is none")
+    return change
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values of a family of comparisons corrected for their number, in the order given (Holm, 1979).
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    corrected, most = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        most = max(most, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = most
+    return corrected
+
+
+def interval_p(value: float, low: float, high: float) -> float:
+    """Return the two-sided p-value of a 95 % interval of a change, as of a normal estimate (Altman and Bland, 2011).
+
+    Example:
+        >>> round(interval_p(-0.10, -0.20, 0.0), 3), interval_p(0.0, 0.0, 0.0)
+        (0.05, 1.0)
+    """
+    if value == 0:
+        return 1.0
+    error = (high - low) / (2 * 1.959963984540054)
+    return math.erfc(abs(value) / error / math.sqrt(2)) if error else 0.0
 
 
 def mapsswe(a: WerResult, b: WerResult, min_good: int = 2) -> Mapsswe:
@@ -189,13 +254,16 @@ class _Bootstrap:
     def __init__(self, runs: Mapping[int, Counted], replicates: int, seed: int, min_speakers: int) -> None:
         first = next(iter(runs.values()))
         _same_test_set(runs, runs)
+        unknown = np.array([name.startswith(UNKNOWN) for name in first.speakers])
         names, speaker = np.unique(np.array(first.speakers), return_inverse=True)
-        if len(names) >= min_speakers:
+        if len(names) >= min_speakers and not unknown.all():
             self.blocks = "speakers"
             self._unit = speaker
             start, size = np.zeros(len(names), np.int64), np.full(len(names), len(names))
         else:
-            self.blocks = "utterances within speakers"
+            self.blocks = "utterances" if unknown.all() else "utterances within speakers"
+            # Utterances of unknown speakers are drawn for one another.
+            _, speaker = np.unique(np.where(unknown, -1, speaker), return_inverse=True)
             self._unit = np.argsort(np.argsort(speaker, kind="stable"))
             per_speaker = np.bincount(speaker)
             size = np.repeat(per_speaker, per_speaker)

@@ -20,6 +20,7 @@ from gristmill.models.normalise import normalise as composed
 from gristmill.shards.errors import UserError
 
 CORRECT, SUBSTITUTED, DELETED, INSERTED = "C", "S", "D", "I"
+UNKNOWN = "\x00"  # begins the name of the speaker of an utterance that has none: each is a block by itself
 
 _EDIT = 1 << 20  # cost of an error: outweighs any number of substitutions, which cost one more each
 _DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
@@ -176,6 +177,7 @@ class WerResult:
     speakers: tuple[str, ...]  # (utterances,); an utterance without one is its own speaker
     alignments: tuple[str, ...]  # (utterances,) letters of :func:`align`
     texts: tuple[tuple[str, str], ...] = ()  # (utterances,) reference and hypothesis, normalised
+    ids: tuple[str, ...] = ()  # (utterances,) of the records, if they were given
 
     @property
     def errors(self) -> np.ndarray:
@@ -208,12 +210,13 @@ def score(
     hypotheses: Sequence[str],
     speakers: Sequence[str | None] | None = None,
     normalise: str = "basic",
+    ids: Sequence[str] = (),
 ) -> WerResult:
     """Score a batch of hypotheses against their references, both normalised by the named normaliser.
 
     For phone error rates give phones separated by spaces and ``normalise="phones"`` (or ``"none"``). An utterance
-    without a speaker counts as a speaker of its own. Lists of different lengths, and references without any
-    word, are a :class:`UserError`.
+    whose speaker is ``None`` or empty is one of an unknown speaker. Lists of different lengths, and references without
+    any word, are a :class:`UserError`.
 
     Example:
         >>> result = score(["turn on the lights", "stop"], ["Turn on lights!", "please stop"])
@@ -237,7 +240,7 @@ def score(
         return np.array([a.count(letter) for a in letters], np.int64)
 
     named = tuple(
-        str(name) if name is not None else f"\x00{i}"
+        str(name) if name not in (None, "") else f"{UNKNOWN}{i}"
         for i, name in enumerate(speakers if speakers is not None else [None] * len(words))
     )
-    return WerResult(count(SUBSTITUTED), count(DELETED), count(INSERTED), lengths, named, letters, texts)
+    return WerResult(count(SUBSTITUTED), count(DELETED), count(INSERTED), lengths, named, letters, texts, tuple(ids))

@@ -28,9 +28,11 @@ class AcousticSettings(Settings):
     channels: Size = Field(32, ge=1)
     """Channels of the two subsampling convolutions."""
     encoder: Literal["conformer", "lstm", "gru"] = "conformer"
+    """Conformer blocks, or a recurrent network of that kind."""
     dim: Size = Field(144, ge=1)
     """Width of the encoder."""
     layers: Size = Field(4, ge=1)
+    """Layers of the encoder."""
     heads: Size = Field(4, ge=1)
     """Attention heads of a Conformer block."""
     ff_factor: Size = Field(4, ge=1)
@@ -40,6 +42,7 @@ class AcousticSettings(Settings):
     bidirectional: bool = True
     """Directions of a recurrent encoder: both, or forward only."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of the values between layers that a training step leaves out."""
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

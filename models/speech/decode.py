@@ -30,6 +30,14 @@ def greedy(log_probs: np.ndarray) -> list[int]:
     return collapse(log_probs.argmax(axis=1))
 
 
+def best_units(log_probs: np.ndarray, settings: DecodingSettings) -> list[int]:
+    """Return the units that a search finds in log-probabilities (T, V)."""
+    if settings.beam == 0:
+        return greedy(log_probs)
+    found = prefix_beam_search(log_probs, settings.beam)
+    return list(found[0].units) if found else []
+
+
 def collapse(path: np.ndarray) -> list[int]:
     """Return the units of a path, one id per frame (T,): repeats merged, then blanks (0) removed."""
     if not len(path):

@@ -19,6 +19,7 @@ class SoftTargetSettings(Settings):
     """Training on stored top-k labels: their number per frame, and their temperature."""
 
     k: int = Field(20, ge=1, le=MAX_K)
+    """Log-probabilities of a frame that are learnt from, the largest ones of those stored."""
     temperature: float = Field(2.0, gt=0)
     """Divides the teacher's and the student's logits (Hinton et al., 2015)."""
     student_temperature: float | None = Field(None, gt=0)

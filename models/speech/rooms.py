@@ -10,6 +10,7 @@ so the absorption for a given RT60 has a closed form, without Sabine's bias.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,14 +133,17 @@ def impulse_responses(
     return damp(early, rate, room) if room.damping > 1 else early
 
 
+def check_exact() -> None:
+    """Raise a ``UserError`` if :func:`exact_impulse_responses` has not the package that it needs."""
+    if importlib.util.find_spec("pyroomacoustics") is None:
+        raise UserError("rooms: method 'exact' needs the package pyroomacoustics: pip install gristmill[rooms]")
+
+
 def exact_impulse_responses(room: Room, rate: int) -> np.ndarray:
     """Return the same by ``pyroomacoustics``, with every image: slow, the oracle of this module."""
-    try:
-        import pyroomacoustics
-    except ImportError:
-        raise UserError(
-            "rooms: method 'exact' needs the package pyroomacoustics: pip install gristmill[rooms]"
-        ) from None
+    check_exact()
+    import pyroomacoustics
+
     taps = tap_count(room, rate)
     order = int(np.ceil(SPEED * taps / rate * np.sqrt((1.0 / room.size**2).sum()) * np.sqrt(3.0) / 1.5))
     pyroomacoustics.constants.set("c", SPEED)

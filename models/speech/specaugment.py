@@ -13,9 +13,11 @@ class SpecAugment(Settings):
     """Number of masks per utterance, and their largest widths."""
 
     band_masks: int = Field(1, ge=0)
+    """Masks over mel bands."""
     bands: int = Field(8, ge=0)
     """Mel bands in a mask, at most."""
     time_masks: int = Field(2, ge=0)
+    """Masks over time."""
     frames: int = Field(10, ge=0)
     """Frames in a time mask, at most."""
     time_share: float = Field(0.1, ge=0, le=1)

@@ -28,6 +28,7 @@ class UnitSettings(Settings):
     """The units that are fitted to texts."""
 
     kind: Literal["characters", "sentencepiece"] = "characters"
+    """The characters of the annotated text, or SentencePiece's pieces of it."""
     size: Size = Field(256, ge=8)
     """SentencePiece units, without the blank."""
 

@@ -6,48 +6,49 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gristmill.pipelines.command import interruption
-from gristmill.shards import process
+from gristmill.pipelines.command import clusters, interruption, using
+from gristmill.pipelines.command import completion as shells
+from gristmill.pipelines.command.arguments import Config, Out, Overrides, Recipe, Sections, Version
+from gristmill.pipelines.command.usage import Commands
+from gristmill.shards import process, processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
 from gristmill.shards.safe_text import escaped, safe
 
-app = typer.Typer(
+app = Commands(
     name="gristmill",
     help="Turn raw speech and text corpora into training data and trained models.",
+    epilog="To begin: `gristmill config distill` shows the settings of a recipe, `gristmill run distill` runs it. "
+    "`gristmill COMMAND --help` tells of a command.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a bundled one, such as distill.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that override those of the file.")
-]
-Out = Annotated[str, typer.Argument(metavar="OUT", help="The output of a run: a path or URL.")]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The URL of the dashboard, such as http://HOST:8265."
-    ),
-]
+_is_program = False  # whether this process is the command, and nothing else
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
-_PLAIN = {"plan", "status", "audit", "repair", "inspect", "swap", "doctor", "submit", "stop", "manifest"}
+_PLAIN = {
+    *("plan", "status", "compare", "audit", "repair", "inspect", "swap", "config", "completion"),
+    *using.PLAIN,
+    *clusters.PLAIN,
+}
 
 
 def main() -> None:
     """Run the command line."""
+    global _is_program
+    _is_program = True
     interruption.listen()
     process.choose_allocator()
     try:
-        app(prog_name="gristmill")
+        if sys.argv[1:2] == [shells.ANSWER]:
+            shells.answer(typer.main.get_command(app), sys.argv[2:])
+        else:
+            app(prog_name="gristmill")
     except Exception:
         # A bug keeps its traceback, without the secrets of the environment that its message may quote.
         print(*map(safe, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
@@ -65,6 +66,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except Interrupted as error:
             interruption.leave(str(error))
         except GristmillError as error:
+            if _is_program and isinstance(error, processor.LoadedBefore) and error.level != processor.asked():
+                _begin_again(error.level)
             for sentence in error.args:
                 print(f"gristmill: {sentence}", file=sys.stderr)
             raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
@@ -84,17 +87,28 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _begin_again(level: str) -> NoReturn:
+    """Replace this process by one that is pinned to a level before its libraries are loaded."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], processor.environment(level))
+
+
 @app.command()
 @reports_errors
 def run(
     config: Config,
     overrides: Overrides = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="A stage, step or training to make anew, and what depends on it."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Run or resume a recipe."""
     from gristmill.pipelines.config import load
 
-    _carry_out(load(config, overrides or []), quiet)
+    _carry_out(load(config, overrides or []), quiet, again=again or ())
 
 
 @app.command()
@@ -114,13 +128,14 @@ def requeue(
     _carry_out(load_saved(absolute(out), overrides or [], config), quiet=False, requeue=True)
 
 
-def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
+def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[str] = ()) -> None:
     from gristmill.pipelines.command.launch import carry_out
+    from gristmill.pipelines.finished import conclude, read_finished
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
     with shown(quiet) as progress:
-        done, busy = carry_out(loaded, progress, requeue=requeue)
+        done, busy = carry_out(loaded, progress, requeue=requeue, again=again)
     if not busy:
         print("nothing to do: everything was finished by an earlier run")
     records = sum(entry.records for entry in done.trace if not entry.kept)
@@ -132,6 +147,24 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
         results = "1 set, artifact or model" if len(made) == 1 else f"{len(made)} sets, artifacts and models"
         work = f"made {results} ({plural(records, 'record')}) in {clock(seconds)}"
         print(f"{work}; {kept} kept from before")
+    if done.verdict:
+        print(f"verdict: {escaped(done.verdict)}")
+    finished = read_finished(done.out)
+    for line in conclude(finished) if finished is not None else ():
+        print(line)
+
+
+@app.command()
+@reports_errors
+def compare(
+    outs: Annotated[list[str], typer.Argument(metavar="OUT1 OUT2...", help="The outputs of two runs or more.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what changed between runs: settings, data, and figures with paired intervals."""
+    from gristmill.pipelines.command.compare import show_comparison
+    from gristmill.shards.store import absolute
+
+    show_comparison([absolute(out) for out in outs], as_json)
 
 
 @app.command()
@@ -139,9 +172,9 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False) -> None:
 def plan(
     config: Config,
     overrides: Overrides = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Records of each source to try.")] = None,
-    cpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a CPU hour.")] = None,
-    gpu_hour: Annotated[float | None, typer.Option(min=0, help="Price of a GPU hour.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, metavar="RECORDS", help="Records of each source to try.")] = None,
+    cpu_hour: Annotated[float | None, typer.Option(min=0, metavar="PRICE", help="Price of a CPU hour.")] = None,
+    gpu_hour: Annotated[float | None, typer.Option(min=0, metavar="PRICE", help="Price of a GPU hour.")] = None,
 ) -> None:
     """Estimate the work, time and cost of a run, without running it."""
     from gristmill.pipelines.command.plan import make_plan, show_plan
@@ -151,6 +184,26 @@ def plan(
         f"price.{key}={value}" for key, value in (("cpu_hour", cpu_hour), ("gpu_hour", gpu_hour)) if value is not None
     ]
     show_plan(make_plan(load(config, [*(overrides or []), *prices]), sample))
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Hold the options of the command itself."""
+
+
+@app.command()
+@reports_errors
+def config(
+    recipe: Recipe,
+    words: Sections = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Show the settings of a recipe: kinds, defaults, meanings, and what the file sets."""
+    from gristmill.pipelines.command.config import recipe_settings, show
+
+    given = words or []
+    found = recipe_settings(recipe, [word for word in given if "=" in word])
+    show(found, [word.rstrip(".") for word in given if "=" not in word], as_json)
 
 
 @app.command()
@@ -204,15 +257,15 @@ def repair(out: Out) -> None:
 @reports_errors
 def inspect(
     url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set or the output of a run.")],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Records to show of each set.")] = 5,
-    where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE that a record must have.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="N", help="Records to show of each set.")] = 5,
+    where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="What a record must have.")] = None,
     rejects: Annotated[bool, typer.Option("--rejects", help="Show the rejected records.")] = False,
     quarantine: Annotated[bool, typer.Option("--quarantine", help="Show the records that made a stage fail.")] = False,
     save_audio: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write the audio of the records into DIR.")
     ] = None,
 ) -> None:
-    """Show records."""
+    """Show records of a set, those that were rejected and why, or those that broke a stage."""
     from gristmill.pipelines.command.inspect import show_records
     from gristmill.shards.store import absolute
 
@@ -256,7 +309,7 @@ def export(
 @reports_errors
 def rerank(
     lists: Annotated[str, typer.Argument(metavar="LISTS", help="A sealed set, or a .parquet or .jsonl file.")],
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with <domain>.json of each domain.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A folder with DOMAIN.json of each domain.")],
     out: Out,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="runner=ray|inprocess, workers=N.")
@@ -282,7 +335,7 @@ def rerank(
 @app.command()
 @reports_errors
 def swap(
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The new <domain>.json.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The new DOMAIN.json.")],
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="The folder of the weights in use.")],
     held_out: Annotated[
         str, typer.Argument(metavar="LISTS", help="A sealed set of lists that neither was trained on.")
@@ -295,73 +348,17 @@ def swap(
     print(f"replaced: held-out log loss {gate.new:.4f}, before {gate.old:.4f} ({gate.n} hypotheses)")
 
 
-@app.command()
-@reports_errors
-def doctor(
-    out: Annotated[str, typer.Argument(metavar="[OUT]", help="Where a run would write.")] = "runs",
-    cluster: Annotated[
-        bool, typer.Option("--cluster", help="Check each node as well; implied if RAY_ADDRESS is set.")
-    ] = False,
-) -> None:
-    """Check that this machine, and each node of the cluster, is ready for a run."""
-    from gristmill.pipelines.command.doctor import show_checks
-    from gristmill.shards.store import absolute
-
-    if not show_checks(absolute(out), cluster):
-        raise typer.Exit(1)
+for verb in (*using.VERBS, *clusters.VERBS):
+    app.command()(reports_errors(verb))
 
 
 @app.command()
 @reports_errors
-def submit(
-    config: Config,
-    overrides: Overrides = None,
-    address: Address = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job's log to its end.")] = False,
-    submission_id: Annotated[str | None, typer.Option(metavar="ID", help="A name for the job.")] = None,
-    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
 ) -> None:
-    """Run or resume a recipe as a job of a Ray cluster; the exit code is the run's."""
-    from gristmill.pipelines.command.submit import submit
-
-    code = submit(config, overrides or [], _address(address), submission_id, env or [], wait=not no_wait)
-    if code:
-        raise typer.Exit(code)
-
-
-@app.command()
-@reports_errors
-def stop(
-    job: Annotated[str, typer.Argument(metavar="ID", help="The job's id, as printed by submit.")],
-    address: Address = None,
-) -> None:
-    """End a submitted job; its committed work is kept."""
-    from gristmill.pipelines.command.submit import stop
-
-    stop(job, _address(address))
-
-
-def _address(given: str | None) -> str:
-    if given is None:
-        raise UserError(
-            "--address: not given; expected the address of the cluster's dashboard, such as http://127.0.0.1:8265"
-        )
-    return given
-
-
-@app.command()
-@reports_errors
-def manifest(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="kuberay, ray-up or slurm.")],
-    fleet: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[FLEET] [KEY=VALUE]...", help="A fleet file [configs/fleet.yaml], and settings."),
-    ] = None,
-) -> None:
-    """Print the manifest that starts a fleet on Kubernetes, on a cloud or under Slurm."""
-    from gristmill.pipelines.command.manifest import render
-
-    print(render(kind, fleet or []), end="")
+    """Print the code by which a shell completes commands, settings and files: `source <(gristmill completion bash)`."""
+    print(shells.script(shell), end="")
 
 
 if __name__ == "__main__":

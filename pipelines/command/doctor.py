@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gristmill.cluster import nodes, session
 from gristmill.pipelines.command.launch import answered, check_out
+from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError
 from gristmill.shards.safe_text import safe
 
@@ -27,6 +28,7 @@ def show_checks(out: str, cluster: bool = False) -> bool:
     """
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
+        ("processor", _processor),
         ("packages", _packages),
         ("extras", _extras),
         ("ray", _ray),
@@ -55,6 +57,14 @@ def _shown(name: str, check: Callable[[], str]) -> bool:
 
 def _python() -> str:
     return ".".join(map(str, sys.version_info[:3]))
+
+
+def _processor() -> str:
+    processor.keep(processor.level())
+    here = f"this machine offers {processor.offered()} ({processor.model()})"
+    if processor.level() == processor.NATIVE:
+        return f"not pinned, so that results may differ between machines; {here}"
+    return f"pinned to {processor.level()}; {here}"
 
 
 def _stated() -> tuple[list[str], dict[str, list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -14,18 +15,42 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from gristmill.cluster.training_log import check
+from gristmill.pipelines.agenda import Agenda
 from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.config import Common, Loaded, save, saved_digest
+from gristmill.pipelines.command.occupied import PLAN, refuse_occupied
+from gristmill.pipelines.config import Common, Loaded, same_as_saved, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
-from gristmill.pipelines.run import Cluster, Run
-from gristmill.shards import checked, disk, store
-from gristmill.shards.errors import UserError
-from gristmill.shards.wording import sentences
+from gristmill.pipelines.run import Cluster, Run, read_ledger
+from gristmill.shards import checked, disk, processor, store
+from gristmill.shards.engine import read_plan as read_step
+from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.finding import find_below
+from gristmill.shards.wording import nearest, or_else, sentences
 
-PLAN = "plan.json"  # below OUT: the latest estimate
 ANSWER_WITHIN = 20.0  # seconds until a storage must have answered
 
 T = TypeVar("T")
+
+
+def check_again(out: str, names: Sequence[str]) -> None:
+    """Check that an output has results of the stages, steps, artifacts and trainings that are to be made anew.
+
+    Raises:
+        UserError: it has none of one of them.
+    """
+    if not names:
+        return
+    found = find_below(out)
+    known = set(found.names.values()) - {out}
+    for folder in [*(sealed.url for sealed in found.sealed), *found.unsealed]:
+        known.update(stage["name"] for stage in (read_step(folder) or {"stages": []})["stages"])
+    for name in names:
+        if name not in known and name not in {one.rpartition(":")[2] for one in known}:
+            some = f"one of {', '.join(sorted(known))}" if known else "one that an earlier run made"
+            raise UserError(
+                f"--again {name}: {out} has no stage, step, artifact or training of that name"
+                + or_else(nearest(name, known), some)
+            )
 
 
 def make_cluster(common: Common) -> Cluster:
@@ -63,8 +88,9 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
 
 
 def check_storage(loaded: Loaded) -> None:
-    """Check, before any work, that the output can be written and that object storages respond."""
+    """Check, before any work, that the output can be written and is no one else's, and that object storages respond."""
     check_out(loaded.common.out)
+    refuse_occupied(loaded.common.out)
     for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
         if not answered(url, functools.partial(_reached, url)):
             raise UserError(f"{url}: there is no such bucket, or it is not accessible")
@@ -101,11 +127,13 @@ def check_out(out: str) -> None:
 
 
 def check_nodes(common: Common) -> None:
-    """Check that a cluster to be joined is there, and that the output is not on one disk if it has several machines."""
+    """Check that a cluster to be joined is there and computes alike on all machines, and that the output is not on one
+    disk if it has several."""
     from gristmill.cluster import nodes, session
 
     if common.runner == "ray" and session.joined():
         session.start(common.workers)
+        nodes.check_processors()
         if store.is_local(common.out):
             nodes.check_shared(common.out)
 
@@ -191,15 +219,25 @@ def _bucket(url: str) -> str:
     return scheme + sign + rest.partition("/")[0]
 
 
-def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -> tuple[Run, bool]:
-    """Run or resume a recipe and write its report; return the run, and whether there was anything to do."""
+def carry_out(
+    loaded: Loaded, progress: RunProgress, *, requeue: bool = False, again: Sequence[str] = ()
+) -> tuple[Run, bool]:
+    """Run or resume a recipe and write its report; return the run, and whether there was anything to do.
+
+    ``again`` names stages, steps, artifacts and trainings to make anew (:class:`~gristmill.pipelines.run.Run`).
+    """
     from gristmill.pipelines.provenance import add_provenance
     from gristmill.pipelines.report.report import Report
+    from gristmill.pipelines.report.verdict import conclude
     from gristmill.pipelines.report.write import write_report
 
     common = loaded.common
+    processor.choose(common.processor)
     check_storage(loaded)
+    check_again(common.out, again)
+    progress.agenda = expected(loaded)
     run = Run(common.out, make_cluster(common), common.seed, progress, requeue, seeds=list(common.seeds))
+    run.again = frozenset(again)
     changed = False
 
     def keep_settings() -> None:
@@ -231,7 +269,26 @@ def carry_out(loaded: Loaded, progress: RunProgress, *, requeue: bool = False) -
         report.plan = {"estimate": estimate(common.out), "actual": actual}
         written = write_report(common.out, report)
         written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished
+        concluded = conclude(report)
+        run.verdict = "" if concluded is None else concluded.sentence
     return run, fresh or changed or written
+
+
+def expected(loaded: Loaded) -> Agenda:
+    """Return the agenda of a run: empty without a plan of it and without an earlier run, since its recipe's lines are
+    run in order, and what a later one makes may depend on data."""
+    out = loaded.common.out
+    with contextlib.suppress(Damaged):  # as if it were not there; `gristmill audit` tells
+        plan = read_plan(out)
+        if plan is not None and plan.get("settings") == loaded.digest:
+            results = [(str(name), float(seconds)) for name, seconds in plan["results"]]
+            return Agenda(results, max(0.0, plan["estimate"]["seconds"] - sum(seconds for _, seconds in results)))
+    with contextlib.suppress(Damaged):
+        ledger = read_ledger(out)
+        if ledger is not None and ledger["settings"] == saved_digest(out) and same_as_saved(loaded):
+            made = {entry["path"]: entry["name"] for entry in ledger["made"]}  # one that is used twice is there twice
+            return Agenda([(name, None) for name in made.values()])
+    return Agenda()
 
 
 def estimate(out: str) -> dict[str, Any]:

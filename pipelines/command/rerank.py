@@ -16,6 +16,7 @@ from gristmill.models.requests.rerankers import DomainReranker
 from gristmill.pipelines.command.export import find_set
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.command.occupied import refuse_occupied
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Run
 from gristmill.shards import store
@@ -39,6 +40,7 @@ def rerank_lists(
     stage = Rerank.stage(folder=folder_ref(absolute(weights)))  # checked before any list is read
     common = carried_out("rerank", out, settings)
     check_out(out)
+    refuse_occupied(out)
     run = Run(out, make_cluster(common), progress=progress or RunProgress())
     with leased(run, partial(check_nodes, common)):
         # A list that cannot be scored costs only itself: no recipe's results depend on the number of them.

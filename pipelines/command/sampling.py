@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,10 @@ from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
+T = TypeVar("T")
+
+# On Ray, what each takes beside its work, s: the driver's part of a step, and the processes of a training or fit.
+_STEP, _TRAINING, _FIT = 2.0, 15.0, 2.0
 _READ_SHARDS = 8  # of a source that is already finished
 
 
@@ -39,6 +45,7 @@ class Line:
     wall: float = 0.0  # seconds
     cpu: float = 0.0  # seconds
     gpu: float = 0.0  # seconds
+    url: str = ""  # of the sampled result, which tells it from others of its name
 
     @property
     def left(self) -> float:
@@ -88,7 +95,7 @@ class Trial:
 
     def __init__(self, trial_steps: int = 6) -> None:
         self.trial_steps: int | None = trial_steps
-        self.at: dict[int, list[float]] = {}
+        self.at: dict[int, list[tuple[float, bool]]] = {}  # times, and whether held-out data were evaluated
         self.steps: dict[int, float] = {}
 
     def resume(self) -> None:
@@ -97,7 +104,7 @@ class Trial:
     def report(self, metrics: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
         """Record the time of a step."""
         phase = int(metrics.get("phase", 0))
-        self.at.setdefault(phase, []).append(time.perf_counter())
+        self.at.setdefault(phase, []).append((time.perf_counter(), "dev_loss" in metrics))
         if "phase_steps" in metrics:
             self.steps[phase] = metrics["phase_steps"]
 
@@ -105,15 +112,40 @@ class Trial:
     def seconds(self) -> float | None:
         """Seconds of all phases extrapolated to their full steps; ``None`` if the loop ran to its end.
 
-        The first step of a phase is left out as warm-up.
+        The first step of a phase is left out as warm-up. Held-out data are evaluated at the end of each epoch, and once
+        more at that of the trial.
         """
         if not self.steps:
             return None
-        total = 0.0
-        for phase, steps in self.steps.items():
-            times = self.at[phase]
-            total += steps * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-        return total
+        return sum(steps * _seconds_a_step(self.at[phase]) for phase, steps in self.steps.items())
+
+
+def _seconds_a_step(at: Sequence[tuple[float, bool]]) -> float:
+    """Return the mean seconds of a step, with its share of the evaluations, from the times of a few; 0 from one."""
+    times = [(after - before, evaluated) for (before, _), (after, evaluated) in itertools.pairwise(at)]
+    plain = [seconds for seconds, evaluated in times if not evaluated] or [seconds for seconds, _ in times]
+    if not plain:
+        return 0.0
+    step = sum(plain) / len(plain)
+    evaluations = [seconds - step for seconds, evaluated in times if evaluated]
+    epoch = next((number for number, (_, evaluated) in enumerate(at, 1) if evaluated), len(at))
+    if epoch == len(at) or not evaluations:
+        return step  # an epoch is longer than the trial, and evaluations are a small part of it
+    return step + max(0.0, sum(evaluations) / len(evaluations)) / epoch
+
+
+def _timed(method: Callable[..., T]) -> Callable[..., T]:
+    """Add the seconds of a method of :class:`SampledRun` to its ``inside``."""
+
+    @functools.wraps(method)
+    def timed(self: SampledRun, *args: Any, **kwargs: Any) -> T:
+        begun = time.perf_counter()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.inside += time.perf_counter() - begun
+
+    return timed
 
 
 @dataclass
@@ -126,6 +158,7 @@ class SampledRun(Run):
     real: str = ""
     sample: int = 48
     workers: int = 1
+    on_ray: bool = False
     lines: list[Line] = field(default_factory=list)
     factors: dict[str, float] = field(default_factory=dict)  # sample digest -> real rows per sampled row
     cuts: dict[str, int] = field(default_factory=dict)  # sample digest -> real shards
@@ -133,6 +166,8 @@ class SampledRun(Run):
     contents: dict[str, Any] = field(default_factory=dict)  # digest of a sample artifact's JSON -> the real one's
     tried: dict[str, float] = field(default_factory=dict)  # job name -> seconds
     warm: set[str] = field(default_factory=set)  # loops that have run before
+    is_whole: bool = True  # no source had more records than the sample
+    inside: float = 0.0  # seconds in the methods below: the others are the recipe's own
 
     # Finished results.
 
@@ -169,33 +204,40 @@ class SampledRun(Run):
 
     # The interface of a run.
 
+    @_timed
     def source(
         self,
         name: str,
         tables: Callable[[], Iterator[pa.Table]],
         identity: Mapping[str, Any],
         totals: Sequence[str] = (),
+        of: SealedSet | None = None,
     ) -> SealedSet:
-        """Count the whole source, and seal a sample of it."""
+        """Count the whole source, and seal a sample of it; one that is made of a sampled set scales with that set."""
         real = find_sealed(store.join(self.real, name, source_fingerprint(name, self._real(identity))[:16]))
         begun = time.perf_counter()
         spread = Spread(self.sample)
         if real is None:
             for table in tables():
                 spread.add(table)
-            rows, shards, size, seconds = spread.rows, spread.tables, spread.bytes, time.perf_counter() - begun
+            seconds = time.perf_counter() - begun
+            scale = 1.0 if of is None else self.factors.get(of.digest, 1.0)
+            shards = spread.tables if of is None else self.cuts.get(of.digest, spread.tables)
+            rows, size, seconds = spread.rows * scale, spread.bytes * scale, seconds * scale
         else:
             for shard in {round(place) for place in np.linspace(0, len(real.shards) - 1, _READ_SHARDS)}:
                 spread.add(real.read(shard))
             rows, shards, size, seconds = real.records, len(real.shards), sum(s.bytes for s in real.shards), 0.0
         sampled = seal_tables(self._place(name, identity), name, spread.kept(), totals)
+        self.is_whole &= sampled.records == rows
         factor = rows / max(1, sampled.records)
         hours = sampled.total("duration") / 3600 * factor
         self._keep(sampled, factor, shards, real)
         done = shards if real is not None else 0
-        self.lines.append(Line(name, "source", done, shards, rows, hours, size, seconds, seconds))
+        self.lines.append(Line(name, "source", done, shards, rows, hours, size, seconds, seconds, url=sampled.url))
         return sampled
 
+    @_timed
     def step(self, step: Step) -> SealedSet:
         """Run the step on the sample and price the whole step."""
         begun = time.perf_counter()
@@ -216,7 +258,7 @@ class SampledRun(Run):
         scale = factor
         if sealed is not None:
             factor = sealed.records / max(1, sampled.records)
-        line = Line(step.name, "step", done, total, sampled.records * factor)
+        line = Line(step.name, "step", done, total, sampled.records * factor, url=sampled.url)
         line.hours = sampled.total("duration") / 3600 * factor
         line.bytes = sum(entry.bytes for entry in sampled.shards) * factor
         most = {stage.name: stage.resources for stage in step.stages}
@@ -227,10 +269,12 @@ class SampledRun(Run):
             load = max(0.0, wall - sum(work.values()))  # all workers load their models at the same time
             limits = [stage.resources.max_workers or self.workers for stage in step.stages]
             line.wall = load + scale * sum(work.values()) / max(1, min(self.workers, total - done, *limits))
+            line.wall += _STEP if self.on_ray else 0.0
         self.lines.append(line)
         self._keep(sampled, factor, total, sealed)
         return sampled
 
+    @_timed
     def build(
         self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> Artifact:
@@ -241,19 +285,20 @@ class SampledRun(Run):
             real = get_artifact(store.join(self.real, name, canonical.fingerprint(whole)[:16]))
         if real is not None and not inputs:
             self.finished[real.digest] = real
-            self.lines.append(Line(name, "artifact", 1))
+            self.lines.append(Line(name, "artifact", 1, url=real.url))
             return real
         begun = time.perf_counter()
         made = super().build(name, make, identity, inputs)
         # Not scaled: reading all records is a step of its own, and a fit merges its results.
         seconds = 0.0 if real is not None else time.perf_counter() - begun
-        self.lines.append(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds))
+        self.lines.append(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds, url=made.url))
         self.finished[made.digest] = real
         if real is not None:
             for file in (file for file in made.files if file.endswith(".json")):
                 self.contents[_content(json.loads(made.read(file)))] = json.loads(real.read(file))
         return made
 
+    @_timed
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
         """Run the jobs on the sample; jobs with optimiser steps for a few of them."""
         made = [self._try(job) for job in jobs]
@@ -270,7 +315,9 @@ class SampledRun(Run):
         artifact, tried = self._tried(job, url)
         factor = max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
         seconds = tried * factor if real is None else 0.0
-        line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks)
+        line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks, url=url)
+        if self.on_ray and line.left:
+            line.wall += _TRAINING if job.stepwise else _FIT
         line.cpu, line.gpu = seconds * job.resources.cpus, seconds * job.resources.gpus
         self.lines.append(line)
         self.finished[artifact.digest] = real

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from gristmill.pipelines.agenda import about
 from gristmill.pipelines.command.audit import damaged_files
 from gristmill.pipelines.command.launch import read_plan
-from gristmill.pipelines.config import saved_digest
+from gristmill.pipelines.config import read_saved, saved_digest, settings_digest
 from gristmill.pipelines.progress import clock, training_parts
 from gristmill.pipelines.report.write import REPORT
 from gristmill.pipelines.run import read_ledger
@@ -61,11 +63,18 @@ class RunStatus:
     left: float | None = None  # seconds
     over: bool = False  # the run with the settings saved last has ended, and all that it made is there
     faults: tuple[str, ...] = ()  # of the files that the run keeps beside its sets
+    done: int = 0  # finished sets, artifacts and models
+    total: int | None = None  # that the run makes, by a plan with its settings; of others ``done`` has none then
 
     @property
     def unreadable(self) -> list[SetStatus]:
         """The sets and artifacts that are damaged."""
         return [one for one in self.sets if one.state == "unreadable"]
+
+    @property
+    def count(self) -> str:
+        """How many results there are, and of how many."""
+        return f"{self.done} done" if self.total is None else f"{self.done} of {self.total} done"
 
     @property
     def under_way(self) -> list[SetStatus]:
@@ -136,7 +145,10 @@ class StatusReader:
         sets.sort(key=lambda one: (one.last or 0.0, one.name))
         unfinished = faults or any(one.state in ("under way", "training", "unreadable") for one in sets)
         over = not unfinished and self._is_over(found)
-        return RunStatus(sets, *((None, None) if faults else self._forecast(sets, over)), over, faults)
+        if faults:
+            return RunStatus(sets, over=over, faults=faults)
+        plan = read_plan(self.out)
+        return RunStatus(sets, *self._forecast(plan, sets, over), over, (), *self._count(plan, sets))
 
     @staticmethod
     def _state(name: str, url: str, read: Callable[[], SetStatus]) -> SetStatus:
@@ -188,9 +200,18 @@ class StatusReader:
         counts = (work.rows, work.rejected, work.quarantined, work.seconds, work.last)
         return SetStatus(name, url, "under way", len(work.base), total, *counts, records, planned, rate, left)
 
-    def _forecast(self, sets: list[SetStatus], over: bool) -> tuple[float | None, float | None]:
+    def _count(self, plan: dict[str, Any] | None, sets: list[SetStatus]) -> tuple[int, int | None]:
+        """Return the number of finished results and, by a plan that was made with the run's settings, of all."""
+        made = Counter(one.name for one in sets if one.state in ("sealed", "artifact"))
+        saved = read_saved(self.out)
+        if plan is None or saved is None or plan.get("settings") != settings_digest(saved):
+            return made.total(), None
+        planned = Counter(name for name, _ in plan["results"])
+        return (made & planned).total(), planned.total()
+
+    @staticmethod
+    def _forecast(plan: dict[str, Any] | None, sets: list[SetStatus], over: bool) -> tuple[float | None, float | None]:
         """Return the share done and the seconds left by the plan, corrected by the pace of the steps under way."""
-        plan = read_plan(self.out)
         if plan is None:
             return (1.0, 0.0) if over else (None, None)
         made, estimate = plan["at"], plan["estimate"]
@@ -337,7 +358,8 @@ def _whole(status: RunStatus) -> list[str]:
     idle = "none under way and no report yet: the run is between steps, is starting a training, or was ended"
     lines = [f"{under} under way" if under else idle]
     if status.share is not None:
-        lines.append(f"whole run: {status.share:.0%}, {clock(status.left)} to go by the estimate of `gristmill plan`")
+        share = f"{status.share:.0%}, about {about(status.left or 0.0)} to go"
+        lines.append(f"whole run: {status.count}, {share} by the estimate of `gristmill plan`")
     else:
-        lines.append("whole run: time to go unknown; `gristmill plan` before a run estimates it")
+        lines.append(f"whole run: {status.count}, time to go unknown; `gristmill plan` before a run estimates it")
     return lines

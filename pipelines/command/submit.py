@@ -9,7 +9,7 @@ from typing import Any
 
 from gristmill.cluster.submission import JobServer, check_variables, packed
 from gristmill.pipelines.config import find, load, read
-from gristmill.shards import store
+from gristmill.shards import processor, store
 from gristmill.shards.errors import UserError
 from gristmill.shards.safe_text import escaped
 
@@ -29,15 +29,16 @@ def submit(
     Raises:
         UserError: the recipe is invalid, its output would not outlive the job, or the cluster rejects it.
     """
-    load(config, overrides)  # loads, and so registers, the user's modules that it names
+    loaded = load(config, overrides)  # loads, and so registers, the user's modules that it names
     config = find(config)
     check_out(config, read(config, overrides, "recipe file", "a YAML file"))
     text = store.read_bytes(config)
     given = dict(_variable(item) for item in variables)
     check_variables(given)
+    level = loaded.common.processor or given.get(processor.VARIABLE) or processor.asked()
     cluster = JobServer(address)
     with packed(config, text) as (folder, place):
-        job = cluster.submit(folder, ["run", place, *overrides], given, name)
+        job = cluster.submit(folder, ["run", place, *overrides], processor.variables(level) | given, name)
     stop = f"`gristmill stop {job} --address {address}`"
     print(f"submitted {job} to {cluster.address}; {stop} ends it", flush=True)
     if not wait:

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from gristmill.pipelines.report.report import Report
-from gristmill.pipelines.report.tables import label_of, summary
+from gristmill.pipelines.report.tables import label_of
+from gristmill.pipelines.report.verdict import conclude, summary
+
+FORMAT = 2  # of ``report.json``; 2 added the verdict, phases of curves and audio of examples. None: earlier
 
 # Measured anew by a rerun of the same work; only a change of the rest makes a report be rewritten.
 _VOLATILE = ("plan", "run", "versions", "identity")
@@ -23,12 +26,17 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
 
     Its last key is a checksum over the rest and over the report's page.
     """
+    verdict = conclude(report)
     document: dict[str, Any] = {
+        "format": FORMAT,
         "title": report.title,
         "summary": summary(report),
+        "verdict": None if verdict is None else verdict.to_json(),
         "recipe": report.recipe,
         "metric": None if report.main is None else report.main.name,
         "baseline": report.baseline or None,
+        "baselines": list(report.compared),
+        "proposals": list(report.proposed),
         "metrics": [row.to_json() for row in report.metrics],
         "measures": [
             {
@@ -49,8 +57,9 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
         "grids": [grid.to_json() for grid in report.grids],
         "reliability": report.reliability.to_json(),
         "filters": [one.to_json() for one in report.filters],
+        "measured": [asdict(one) for one in report.measured],
         "curves": [point.to_json() for point in report.curves],
-        "examples": [asdict(example) for example in report.examples],
+        "examples": [example.to_json() for example in report.examples],
         "spectrograms": [one.to_json() for one in report.spectrograms],
         "notes": report.notes,
     }

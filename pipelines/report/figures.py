@@ -120,8 +120,12 @@ def curves(
     series: Sequence[tuple[int, Sequence[float], Sequence[float]]],
     label: str,
     show: Callable[[float], str] = "{:g}".format,
+    marks: Sequence[tuple[int, int, str]] = (),
 ) -> str:
-    """Draw lines ``(colour, steps, values)`` over training steps; long ones are subsampled to 200 points."""
+    """Draw lines ``(colour, steps, values)`` over training steps; long ones are subsampled to 200 points.
+
+    ``marks`` are dashed rules ``(colour, step, name)``.
+    """
     left, right, top, height = 44, 10, 8, 150
     kept = []
     for colour, steps, values in series:
@@ -135,13 +139,13 @@ def curves(
     floor = 0.0 if min(heights) >= 0 else min(heights)
     # An outlier at the first step must not flatten the rest: the axis ends slightly above the 98th percentile.
     ceiling = min(max(heights), 1.15 * float(np.percentile(heights, 98)))
-    marks = ticks(floor, ceiling if ceiling > floor else floor + 1, 4)
+    levels = ticks(floor, ceiling if ceiling > floor else floor + 1, 4)
     furthest = max(s for _, pairs in kept for s, _ in pairs) or 1
     bottom = top + height
     body = []
-    for mark in marks:
-        y = bottom - height * (mark - marks[0]) / (marks[-1] - marks[0])
-        body += [_line(left, y, WIDTH - right, y, "grid"), _text(left - 6, y + 4, show(mark), "tick", "end")]
+    for level in levels:
+        y = bottom - height * (level - levels[0]) / (levels[-1] - levels[0])
+        body += [_line(left, y, WIDTH - right, y, "grid"), _text(left - 6, y + 4, show(level), "tick", "end")]
     for mark in ticks(0, furthest, 4):
         if mark <= furthest:
             x = left + (WIDTH - left - right) * mark / furthest
@@ -150,9 +154,15 @@ def curves(
         path = []
         for step, value in pairs:
             x = left + (WIDTH - left - right) * step / furthest
-            y = bottom - height * (min(value, marks[-1]) - marks[0]) / (marks[-1] - marks[0])
+            y = bottom - height * (min(value, levels[-1]) - levels[0]) / (levels[-1] - levels[0])
             path.append(f"{number(x)},{number(y)}")
         body.append(f'<polyline points="{" ".join(path)}" class="curve" style="stroke:var(--s{colour})"/>')
+    for place, (colour, step, name) in enumerate(marks):
+        x = left + (WIDTH - left - right) * step / furthest
+        y = top + 10 + 13 * (place % 3)
+        anchor = "end" if x > WIDTH / 2 else "start"
+        body.append(_line(x, top, x, bottom, "rule", colour))
+        body.append(_text(x + (-4 if anchor == "end" else 4), y, name, "tick", anchor))
     return _svg(bottom + 20, body, label)
 
 

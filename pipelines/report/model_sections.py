@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 
+from gristmill.actors.audio import encode_opus
 from gristmill.models.measures.wer import CORRECT, DELETED, align
 from gristmill.pipelines.report import figures
-from gristmill.pipelines.report.report import Diagram, Report
+from gristmill.pipelines.report.report import Clip, CurvePoint, Diagram, Report
 from gristmill.pipelines.report.tables import colour_of, count, dot, shown, table
 
 
@@ -70,7 +72,8 @@ def curves_section(report: Report) -> str:
         return ""
     keys = "".join(f"<li>{dot(colour_of(report, n))}{escape(shown(report, n))}</li>" for n in names)
     return (
-        '<p class="hint">One line per training seed, over steps. Losses of different objectives share no scale.</p>'
+        '<p class="hint">One line per training seed, over steps; a dashed rule is where a later phase begins. '
+        "Losses of different objectives share no scale.</p>"
         f'<ul class="legend">{keys}</ul><div class="grid">{"".join(panels)}</div>'
     )
 
@@ -87,8 +90,23 @@ def _curve_panel(report: Report, value: str, group: Sequence[str]) -> str:
     ]
     title = report.labels.get(value) or " ".join(shown(report, word) for word in value.split("_"))
     title = f"{shown(report, group[0])}: {title}" if len(group) == 1 else title
-    drawn = figures.curves(series, f"{title} over training steps")
-    return f"<figure><h3>{escape(title[:1].upper() + title[1:])}</h3>{drawn}</figure>" if drawn else ""
+    drawn = figures.curves(series, f"{title} over training steps", marks=_phases(report, value, group))
+    caption = f"<figcaption>{escape(report.explained[value])}</figcaption>" if value in report.explained else ""
+    return f"<figure><h3>{escape(title[:1].upper() + title[1:])}</h3>{drawn}{caption}</figure>" if drawn else ""
+
+
+def _phases(report: Report, value: str, group: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Return where later phases of trainings begin: (colour, step, the phase), each once."""
+    made: dict[tuple[int, int, str], None] = {}
+    last: dict[tuple[str, int], CurvePoint] = {}
+    for point in report.curves:
+        if point.system not in group or value not in point.values:
+            continue
+        before = last.get((point.system, point.seed))
+        if before is not None and before.phase != point.phase:
+            made[colour_of(report, point.system), before.step, point.phase] = None
+        last[point.system, point.seed] = point
+    return list(made)
 
 
 def spectrograms_section(report: Report) -> str:
@@ -115,15 +133,34 @@ def spectrograms_section(report: Report) -> str:
 
 
 def examples_section(report: Report) -> str:
-    """Show the systems' outputs for a few records, with differences from the reference marked."""
-    rows: list[list[str]] = []
-    for example in report.examples:
-        rows.append([f"{escape(example.id)} · {escape(shown(report, example.test_set))}"])
-        rows.append(["Reference", escape(example.reference)])
-        for system, text in example.hypotheses.items():
-            name = dot(colour_of(report, system)) + escape(shown(report, system))
-            rows.append([name, _marked(example.reference, text)])
-    return table(["System", "Text; differences from the reference are underlined"], rows, text=(1,)) if rows else ""
+    """Show a few records of the test sets: their audio, if there is any, and what each system made of them."""
+    players = {(one.id, one.test_set): _player(one.audio) for one in report.examples if one.audio is not None}
+    made = ""
+    for name in dict.fromkeys(example.id for example in report.examples):
+        some = [example for example in report.examples if example.id == name]
+        rows: list[list[str]] = []
+        for example in some:
+            rows.append([escape(shown(report, example.test_set)) + players.get((name, example.test_set), "")])
+            for system, text in example.hypotheses.items():
+                label = dot(colour_of(report, system)) + escape(shown(report, system))
+                rows.append([label, _marked(example.reference, text)])
+        head = ["System", f"<b>{escape(some[0].reference)}</b> · {escape(name)}"]
+        made += table(head, rows, text=(1,))
+    if not made:
+        return ""
+    hint = (
+        "The first records of the test sets, not chosen by their results. Differences from the reference, which heads "
+    )
+    hint += "each table, are underlined."
+    if players:
+        size = sum(map(len, players.values())) / 1000
+        hint += f" {len(players)} clips, {size:,.0f} kB of this page, are lossy: they are for ears only."
+    return f'<p class="hint">{hint}</p>{made}'
+
+
+def _player(sound: Clip) -> str:
+    data = base64.b64encode(encode_opus(sound.samples, sound.rate)).decode()
+    return f'<audio controls preload="metadata" src="data:audio/ogg;base64,{data}"></audio>'
 
 
 def _marked(reference: str, text: str) -> str:

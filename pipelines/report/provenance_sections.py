@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from gristmill.pipelines.report import figures
-from gristmill.pipelines.report.report import LineageNode, Report
+from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.report.tables import count, table
 
 _NUMBERED = re.compile(r"(_(1-)?\d+)+$")  # the size, seed or round at the end of a name
@@ -20,38 +20,57 @@ _KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"
 
 
 def records_section(report: Report) -> str:
-    """Show the kept, rejected and quarantined records of each step."""
+    """Show where records were rejected or quarantined, and in a table the counts of every step."""
     if not report.records:
         return ""
     bars, rows = [], []
     for step in report.records:
         reasons = dict(sorted(step.reasons.items(), key=lambda pair: -pair[1]))
-        rejected, quarantined = step.rejected, step.quarantined
-        other = rejected - sum(reasons.values())
+        other = step.rejected - sum(reasons.values())
         if other > 0:
             reasons["other reasons" if reasons else "rejected"] = other
-        parts = [("kept", step.records_out, _KEPT)]
-        parts += [(reason, n, _REJECTED[min(i, 4)]) for i, (reason, n) in enumerate(reasons.items())]
-        parts.append(("quarantined", quarantined, _QUARANTINED))
-        total = sum(n for _, n, _ in parts) or 1
-        drawn = "".join(
-            f'<b title="{escape(name)}: {n:,}" style="width:{100 * n / total:.2f}%;background:var({colour})"></b>'
-            for name, n, colour in parts
-            if n
-        )
-        counts = " · ".join(f"{n:,} {escape(name)}" for name, n, _ in parts if n)
-        bars.append(
-            f'<div><div class="name"><span>{escape(step.name)}</span><span>{counts}</span></div>'
-            f'<div class="bar">{drawn}</div></div>'
-        )
+        if step.rejected or step.quarantined:
+            bars.append(_bar(step, reasons))
         why = "<br>".join(f"{escape(reason)}: {n:,}" for reason, n in reasons.items() if n)
-        figures_ = [f"{n:,}" for n in (step.records_in, step.records_out, rejected, quarantined)]
+        figures_ = [f"{n:,}" for n in (step.records_in, step.records_out, step.rejected, step.quarantined)]
         rows.append([escape(step.name), *figures_, count(step.shards), why or "–"])
-    caption = "Every input record was output, rejected with a reason, or quarantined."
+    whole = len(rows) - len(bars)
+    caption = f"{whole} of {len(rows)} sets kept every record."
+    if bars:
+        caption += " In the others, every input record was output, rejected with a reason, or quarantined."
     if any(step.name.startswith("unlisted_") for step in report.records):
         caption += " Those of unlisted sets are files that could not be listed."
     head = ["Step", "In", "Out", "Rejected", "Quarantined", "Shards", "Reasons"]
-    return f'<div class="card flow">{"".join(bars)}</div>{table(head, rows, caption, text=(6,))}'
+    inner = f"<details><summary>All {len(rows)} sets</summary>{table(head, rows, text=(6,))}</details>"
+    drawn = f'<div class="card flow">{"".join(bars)}</div>' if bars else ""
+    return f'<p class="hint">{escape(caption)}</p>{drawn}{inner}'
+
+
+def _bar(step: RecordFlow, reasons: Mapping[str, int]) -> str:
+    parts = [("kept", step.records_out, _KEPT)]
+    parts += [(reason, n, _REJECTED[min(i, 4)]) for i, (reason, n) in enumerate(reasons.items())]
+    parts.append(("quarantined", step.quarantined, _QUARANTINED))
+    total = sum(n for _, n, _ in parts) or 1
+    drawn = "".join(
+        f'<b title="{escape(name)}: {n:,}" style="width:{100 * n / total:.2f}%;background:var({colour})"></b>'
+        for name, n, colour in parts
+        if n
+    )
+    counts = " · ".join(f"{n:,} {escape(name)}" for name, n, _ in parts if n)
+    return (
+        f'<div><div class="name"><span>{escape(step.name)}</span><span>{counts}</span></div>'
+        f'<div class="bar">{drawn}</div></div>'
+    )
+
+
+def measured_section(report: Report) -> str:
+    """Show the tables of numbers that the recipe measured of its sets."""
+    made = ""
+    for one in report.measured:
+        names = list(dict.fromkeys(name for row in one.rows for name in row))
+        rows = [[count(row.get(name)) for name in names] for row in one.rows]
+        made += f"<h3>{escape(one.title)}</h3>" + table([escape(name) for name in names], rows, escape(one.note))
+    return made
 
 
 def _planned(name: str, before: Any, after: Any) -> list[str]:

@@ -62,10 +62,12 @@ class CurvePoint:
     seed: int
     step: int
     values: Mapping[str, float | None]
+    phase: str = ""  # of a training that has several
 
     def to_json(self) -> dict[str, Any]:
         """Return the point as JSON values."""
-        return {"system": self.system, "seed": self.seed, **self.values, "step": self.step}
+        phase = {"phase": self.phase} if self.phase else {}
+        return {"system": self.system, "seed": self.seed, **phase, **self.values, "step": self.step}
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,15 @@ class Reliability:
 
 
 @dataclass(frozen=True)
+class NumberTable:
+    """Numbers that a recipe measured of its sets: a row is a mapping of columns, of which the first names it."""
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class FilterFlow:
     """The numbers of records that a filter kept and dropped, examples (columns by name), and other numbers."""
 
@@ -198,13 +209,33 @@ class LineageNode:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """Some seconds of audio to listen to on the page; the JSON has only their number."""
+
+    samples: np.ndarray  # (n,) in -1 to 1
+    rate: int  # Hz
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True)
 class ExampleTexts:
-    """One record of a test set with the systems' outputs."""
+    """One record of a test set with the systems' outputs; a record may be in several test sets."""
 
     id: str
     test_set: str
     reference: str
     hypotheses: Mapping[str, str]  # by system
+    audio: Clip | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the example as JSON values."""
+        texts = {"reference": self.reference, "hypotheses": self.hypotheses}
+        audio = None if self.audio is None else {"seconds": round(self.audio.seconds, 3)}
+        return {"id": self.id, "test_set": self.test_set, **texts, "audio": audio}
 
 
 @dataclass
@@ -213,19 +244,23 @@ class Report:
 
     title: str
     recipe: Mapping[str, Any]  # name and settings
-    summary: str = ""  # one sentence; generated from the metrics if empty
-    measures: Sequence[Measure] = ()  # the first is shown in figures and the summary
-    baseline: str = ""  # the system that the others are compared with
-    headline: tuple[str, str] | None = None  # (system, test set) of the summary
+    summary: str = ""  # one sentence; that of the verdict if empty
+    measures: Sequence[Measure] = ()  # the first is shown in figures and decides the verdict
+    baseline: str = ""  # the system that the others are compared with in figures and tables
+    baselines: Sequence[str] = ()  # what the proposals are to be ahead of; by default the baseline
+    headline: tuple[str, str] | None = None  # (system, test set) that matter most: the verdict begins with the set
+    proposals: Sequence[str] = ()  # the systems of the recipe's method; by default the headline's
     labels: Mapping[str, str] = field(default_factory=dict)  # display names of systems, test sets and curves
-    tested: str = ""  # content of test sets, in the summary: "speech"
+    tested: str = ""  # content of test sets, in the verdict: "speech"
     metrics: Sequence[MetricRow] = ()
     test_sets: Mapping[str, TestSet] = field(default_factory=dict)
     curves: Sequence[CurvePoint] = ()
+    explained: Mapping[str, str] = field(default_factory=dict)  # a sentence on a value of the curves, by its name
     spectrograms: Sequence[Spectrogram] = ()
     grids: Sequence[Grid] = ()
     reliability: Reliability = Reliability()
     filters: Sequence[FilterFlow] = ()
+    measured: Sequence[NumberTable] = ()
     records: list[RecordFlow] = field(default_factory=list)
     lineage: list[LineageNode] = field(default_factory=list)  # inputs first
     digests: dict[str, str] = field(default_factory=dict)
@@ -238,8 +273,18 @@ class Report:
 
     @property
     def main(self) -> Measure | None:
-        """The measure shown in figures and the summary."""
+        """The measure shown in figures, which decides the verdict."""
         return self.measures[0] if self.measures else None
+
+    @property
+    def proposed(self) -> Sequence[str]:
+        """The systems of the recipe's method."""
+        return self.proposals or ([self.headline[0]] if self.headline else [])
+
+    @property
+    def compared(self) -> Sequence[str]:
+        """The baselines of the verdict."""
+        return self.baselines or ([self.baseline] if self.baseline else [])
 
     def find(self, system: str, test_set: str, metric: str, seed: int | None = None) -> MetricRow | None:
         """Return one row of the metrics."""

@@ -20,25 +20,6 @@ from gristmill.pipelines.report.tables import (
 )
 
 
-def facts(report: Report) -> str:
-    """Show the headline system's change on every test set, as a row of large numbers."""
-    if report.headline is None or report.main is None:
-        return ""
-    system, measure = report.headline[0], report.main
-    cards = []
-    for test_set in test_sets(report):
-        row = report.find(system, test_set, measure.relative().name)
-        if row is None:
-            continue
-        css = measure.verdict(row.low, row.high)
-        cards.append(
-            f"<div><dt>{escape(shown(report, test_set))} {escape(label_of(report, measure))}, "
-            f"against {escape(shown(report, report.baseline))}</dt>"
-            f'<dd class="{css}">{change(row.value)}<small>{change(row.low)} to {change(row.high)}</small></dd></div>'
-        )
-    return f'<dl class="facts">{"".join(cards)}</dl>' if cards else ""
-
-
 def results_section(report: Report) -> str:
     """Show the main measure as a figure, the results table, and the long table."""
     if not report.metrics:

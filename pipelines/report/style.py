@@ -47,6 +47,8 @@ h1 {
 }
 .facts small { display: block; font-size: .78rem; font-weight: 400; color: var(--soft); white-space: nowrap; }
 .facts small { letter-spacing: 0; }
+.verdict { margin: 0 0 1.4rem; padding-left: 1.1rem; max-width: 52rem; font-size: .95rem; }
+.verdict li { margin: 0 0 .3rem; }
 nav {
   border-block: 1px solid var(--line); padding: .55rem 0; font-size: .9rem; display: flex; flex-wrap: wrap;
   gap: .2rem 1.1rem;
@@ -120,6 +122,7 @@ mark {
   background: none; color: var(--bad); text-decoration: underline; text-decoration-thickness: 2px;
   text-underline-offset: 3px;
 }
+audio { display: block; width: min(100%, 22rem); height: 2.2rem; margin-top: .3rem; }
 .flow { display: grid; gap: .85rem; }
 .flow .name {
   display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; font-size: .9rem;
@@ -155,7 +158,7 @@ footer div { border-top: 1px solid var(--line); padding-top: 1rem; }
   :root { --paper: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc; --grid: #e4e4e4; }
   body { font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   table { font-size: 8pt; } th, td { padding: .22rem .4rem; } .hint, .legend { break-after: avoid; }
-  nav, details:not([open]) { display: none; } section { margin-top: 1.4rem; }
+  nav, audio, details:not([open]) { display: none; } section { margin-top: 1.4rem; }
   figure, .card, tr, .flow > div { break-inside: avoid; } h2 { break-after: avoid; }
   .scroll { overflow: visible; } tbody th { position: static; }
 }

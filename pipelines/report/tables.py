@@ -1,4 +1,4 @@
-"""Names, numbers and tables of the report page, and the sentence that summarises a report."""
+"""Names, numbers and tables of the report page."""
 
 from __future__ import annotations
 
@@ -79,30 +79,3 @@ def colour_of(report: Report, system: str) -> int:
 def dot(colour: int) -> str:
     """Return the coloured dot that precedes a name."""
     return f'<i class="key" style="background:var(--s{colour})"></i>'
-
-
-def summary(report: Report) -> str:
-    """Return the report's own sentence, or one generated from the headline comparison."""
-    measure = report.main
-    if report.summary or report.headline is None or measure is None:
-        return report.summary
-    system, test_set = report.headline
-    mine, base = (report.find(name, test_set, measure.name) for name in (system, report.baseline))
-    if mine is None or base is None:
-        return ""
-    where, mine_name, base_name = (shown(report, name) for name in (test_set, system, report.baseline))
-    sentence = (
-        f"On {' '.join(filter(None, (where, report.tested)))}, the {label_of(report, measure)} of {mine_name} "
-        f"is {measure.show(mine.value)} against {measure.show(base.value)} for {base_name}"
-    )
-    moved = report.find(system, test_set, measure.relative().name)
-    if moved is None or moved.value is None or moved.low is None or moved.high is None:
-        return sentence + "."
-    if moved.low <= 0 <= moved.high:
-        return f"{sentence}; the change is not significant (95% interval {change(moved.low)} to {change(moved.high)})."
-    word = "less" if moved.value < 0 else "more"
-    if measure.counts:
-        word = f"{'fewer' if moved.value < 0 else 'more'} {measure.counts}"
-    least, most = sorted((abs(moved.low), abs(moved.high)))
-    size, least_, most_ = (change(value).lstrip("+") for value in (abs(moved.value), least, most))
-    return f"{sentence}: {size} {word} (95% interval {least_} to {most_})."

@@ -13,15 +13,17 @@ from pydantic import Field, model_validator
 
 from gristmill.actors.requests.folds import TEST, Folds, FoldSettings, RejectSmallDomains, SmallDomainSettings
 from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
-from gristmill.actors.sources.requests import list_requests
-from gristmill.pipelines.filters import ActorSettings, filtered
+from gristmill.actors.sources.requests import list_requests, request_files
+from gristmill.pipelines.filters import ActorSettings, check_filters, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
 from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.overlap import Item, Place, refuse_shared
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
+from gristmill.shards.schema import REQUEST_FIELDS
 from gristmill.shards.step import Step
 
 
@@ -75,9 +77,12 @@ class RequestCorpusSettings(AnnotationSettings, FoldSettings):
 
 def check_requests(settings: RequestCorpusSettings) -> None:
     """Raise a ``UserError`` for corpora that are missing or of an unknown kind, and for contradictory settings."""
+    check_filters(
+        settings.filters, pa.schema([*REQUEST_FIELDS, *(pa.field(name, pa.null()) for name in settings.columns)])
+    )
     if settings.chosen == "assistant":
         assistant.check_languages(settings.languages)
-        for name in ("places", "test", "context", "domains"):
+        for name in ("places", "test", "context", "domains", "fields"):
             if getattr(settings, name):
                 raise UserError(f"{name}: generated requests have none; expected kind: files with it")
         return
@@ -88,7 +93,23 @@ def check_requests(settings: RequestCorpusSettings) -> None:
     if len(settings.languages) != 1:
         raise UserError(f"lang: {list(settings.languages)}; expected one, for the corpora that do not name their own")
     for places in filter(None, (_urls(settings.places), _urls(settings.test))):
-        check_listed(partial(list_requests, url, "corpus") for url in places)
+        check_listed(partial(list_requests, url, "corpus", fields=settings.fields) for url in places)
+    _check_apart(settings)
+
+
+def _check_apart(settings: RequestCorpusSettings) -> None:
+    """Raise a ``UserError`` for requests of the test, or of a fold, that models would be trained on."""
+
+    def files(places: Places | None) -> list[Place]:
+        return [partial(_items, url, settings.fields) for url in _urls(places)]
+
+    parts = {"corpus.places": files(settings.places), "corpus.test": files(settings.test)}
+    why = "requests would be read by models that were trained on them"
+    refuse_shared(parts, why, "each file in one place", divided=True)
+
+
+def _items(url: str, fields: Mapping[str, str]) -> Iterator[Item]:
+    return map(Item, request_files(url, fields))
 
 
 def prepare_requests(run: Run, settings: RequestCorpusSettings) -> SealedSet:
@@ -117,11 +138,18 @@ def without_small_domains(run: Run, splits: Mapping[int, SealedSet]) -> tuple[di
     A domain is trained without each of the folds in turn, so its requests outside the test part are of two at least.
     """
     folds: dict[str, list[set[int]]] = {}
+    tested = False
     for place, split in enumerate(splits.values()):
         for table in split.tables(["domain", "fold"]):
             for row in table.group_by(["domain", "fold"]).aggregate([]).to_pylist():
+                tested |= row["fold"] == TEST
                 found = folds.setdefault(row["domain"], [set() for _ in splits])
                 found[place] |= {row["fold"]} - {TEST}
+    if not tested:
+        raise UserError(
+            "requests: no record is left for the test; expected more of them, another corpus.test_share, or some in "
+            f"corpus.test that can be used; see `gristmill inspect {run.out} --rejects`"
+        )
     small = {name for name, found in folds.items() if min(map(len, found)) < 2}
     if not small:
         return dict(splits), small
@@ -159,7 +187,9 @@ def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
 
     def tables() -> Iterator[pa.Table]:
         places = zip((*train, *test), names, parts, strict=True)
-        return list_places(partial(list_requests, url, name, part=part) for url, name, part in places)
+        return list_places(
+            partial(list_requests, url, name, part=part, fields=settings.fields) for url, name, part in places
+        )
 
     return list_source(run, "listed_requests", tables, "requests")
 

@@ -19,6 +19,8 @@ from gristmill.actors.requests.hypotheses import Hypotheses, ListSettings, reade
 from gristmill.actors.requests.lambdarank import Lambdarank, LambdarankSettings, Scaling
 from gristmill.actors.requests.rerank import Rerank, RerankSettings, artifacts_of
 from gristmill.actors.requests.weight_trainer import WeightSettings
+from gristmill.pipelines.record_scores import keep_scores
+from gristmill.pipelines.report.measures import SEMER
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.requests import scores
 from gristmill.pipelines.requests.corpora import (
@@ -106,7 +108,7 @@ def run(config: Config, run: Run) -> Report:
         ranked[seed] = run.step(Step(f"ranked_{seed}", tuple(stages), lists[seed]))
 
     publish(run.out, weights[run.seeds[0]][CHOSEN])
-    return _report(config, ranked, [UNWEIGHTED, *weights[run.seeds[0]], *(PEERS if peers else ())])
+    return _report(run, config, ranked, [UNWEIGHTED, *weights[run.seeds[0]], *(PEERS if peers else ())])
 
 
 def check(config: Config) -> None:
@@ -142,22 +144,26 @@ def _domains(run: Run, requests: SealedSet) -> list[str]:
     return json.loads(run.artifact("domains", found, {"version": 1}, [requests.digest]).read("domains.json"))
 
 
-def _report(config: Config, ranked: Mapping[int, SealedSet], systems: Sequence[str]) -> Report:
+def _report(run: Run, config: Config, ranked: Mapping[int, SealedSet], systems: Sequence[str]) -> Report:
     tests = {"test": None} | ({config.slice: config.slice} if config.slice else {})
-    also = [CHOSEN + ALONE] if config.weights.context else []
+    alone = [CHOSEN + ALONE] if config.weights.context else []
+    baselines = [UNWEIGHTED, *alone, *(PEERS if config.peer else ())]
     judged = {
         name: {seed: scores.read_lists(made, systems, only) for seed, made in ranked.items()}
         for name, only in tests.items()
     }
+    keep_scores(run, SEMER.name, scores.record_scores(judged))
+    rows = [scores.metrics(splits, name, UNWEIGHTED, baselines[1:]) for name, splits in judged.items()]
     return Report(
         title="Re-ranking the readings of independent domains",
         recipe={"name": "rerank", **config.model_dump(mode="json")},
         measures=scores.MEASURES,
         baseline=UNWEIGHTED,
+        baselines=baselines,
         headline=(CHOSEN, "test"),
         labels=scores.LABELS,
         tested="requests",
-        metrics=[row for name, splits in judged.items() for row in scores.metrics(splits, name, UNWEIGHTED, also)],
+        metrics=[row for some in rows for row in some],
         test_sets={name: scores.describe(splits) for name, splits in judged.items()},
         reliability=scores.diagrams(judged["test"]),
     )

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from gristmill.models.measures import calibration
 from gristmill.models.measures.semer import Estimate, Interpretation, SemerResult, ratio, reference_length, score
+from gristmill.models.measures.wer import UNKNOWN
+from gristmill.pipelines.record_scores import RecordScores
 from gristmill.pipelines.report.measures import ECE, ICER, IRER, NLL, SEMER, SLOT_F1, Measure
 from gristmill.pipelines.report.report import Diagram, MetricRow, Reliability, TestSet
 from gristmill.shards.dataset import SealedSet
@@ -42,13 +44,14 @@ LABELS = {
     "lambdarank_temperature": "LambdaRank + temperatures",
     "lambdarank_platt": "LambdaRank + Platt",
 }
-COLUMNS = ["domain", "intent", "slots", "fold", "hypotheses", "reference_length", "oracle_errors"]
+COLUMNS = ["id", "domain", "intent", "slots", "fold", "hypotheses", "reference_length", "oracle_errors"]
 
 
 @dataclass(frozen=True)
 class TestLists:
     """The lists of one test set, flattened: the hypotheses of list i are at ``offsets[i]:offsets[i + 1]``."""
 
+    ids: tuple[str, ...]
     references: list[Interpretation]
     readings: list[Interpretation]
     correct: np.ndarray
@@ -77,6 +80,7 @@ def read_lists(ranked: SealedSet, systems: Sequence[str], only: str | None = Non
     lists = table["hypotheses"].to_pylist()
     found = [one for some in lists for one in some]
     return TestLists(
+        tuple(table["id"].to_pylist()),
         [_reading(row) for row in table.select(["domain", "intent", "slots"]).to_pylist()],
         [_reading(one) for one in found],
         np.array([one["correct"] for one in found], bool),
@@ -120,6 +124,18 @@ def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]
     return got.value, max(0.0, low), min(most, high)
 
 
+def record_scores(judged: Mapping[str, Mapping[int, TestLists]]) -> dict[str, dict[str, dict[int, RecordScores]]]:
+    """Return the errors and labels of each request, by system, test set and split."""
+    made: dict[str, dict[str, dict[int, RecordScores]]] = {}
+    for test_set, splits in judged.items():
+        for seed, lists in splits.items():
+            for system in lists.scores:
+                result, unknown = chosen(lists, system), tuple(UNKNOWN + name for name in lists.ids)
+                own = RecordScores(result.errors, result.length, unknown, lists.ids)
+                made.setdefault(system, {}).setdefault(test_set, {})[seed] = own
+    return made
+
+
 def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also: Sequence[str] = ()) -> list[MetricRow]:
     """Return the metrics in long form: each system on each random split (``seed``), and their mean (``seed`` null).
 
@@ -130,6 +146,7 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
     systems = list(next(iter(splits.values())).scores)
     results = {(seed, system): chosen(lists, system) for seed, lists in splits.items() for system in systems}
     rows: list[MetricRow] = []
+    drawn = {seed: _resampled({system: results[seed, system] for system in systems}) for seed in splits}
     for system in systems:
         each = {seed: measures(lists, system, results[seed, system]) for seed, lists in splits.items()}
         for seed, lists in splits.items():
@@ -138,7 +155,7 @@ def metrics(splits: Mapping[int, TestLists], test_set: str, baseline: str, also:
             for other in (baseline, *also):
                 if system != other:
                     name = "semer_relative" if other == baseline else f"semer_relative:{other}"
-                    each[seed][name] = relative(results[seed, system], results[seed, other])
+                    each[seed][name] = _relative(drawn[seed][system], drawn[seed][other])
         for name in next(iter(each.values())):
             parts = {seed: found[name] for seed, found in each.items() if name in found}
             total = sum(len(lists) for lists in splits.values())
@@ -164,17 +181,21 @@ def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float
     return float(mean), float(mean - below), float(mean + above)
 
 
-def relative(mine: SemerResult, theirs: SemerResult) -> tuple[float, float, float]:
-    """Return the relative change of SemER with its interval, by a paired bootstrap over utterances."""
+def _resampled(results: Mapping[str, SemerResult]) -> dict[str, np.ndarray]:
+    """Return each system's errors, of all utterances and of resamples of them: (1 + replicates,), the same for all."""
     rng = np.random.Generator(np.random.Philox(0))
-    n = len(mine)
-    both = np.stack([mine.errors, theirs.errors], 1).astype(float)
-    drawn = np.array([np.bincount(rng.integers(n, size=n), minlength=n) @ both for _ in range(REPLICATES)])
-    sums = both.sum(0)
-    if not sums[1]:
+    n = len(next(iter(results.values())))
+    errors = np.stack([result.errors for result in results.values()], 1).astype(float)
+    drawn = [np.bincount(rng.integers(n, size=n), minlength=n) @ errors for _ in range(REPLICATES)]
+    return dict(zip(results, np.array([errors.sum(0), *drawn]).T, strict=True))
+
+
+def _relative(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
+    """Return the relative change of SemER with its interval, by a paired bootstrap over utterances."""
+    if not theirs[0]:
         return math.nan, math.nan, math.nan
-    low, high = np.percentile(drawn[:, 0] / np.maximum(drawn[:, 1], 1) - 1, [2.5, 97.5])
-    return float(sums[0] / sums[1] - 1), float(low), float(high)
+    low, high = np.percentile(mine[1:] / np.maximum(theirs[1:], 1) - 1, [2.5, 97.5])
+    return float(mine[0] / theirs[0] - 1), float(low), float(high)
 
 
 def _row(

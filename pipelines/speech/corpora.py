@@ -13,17 +13,28 @@ from pydantic import Field, field_validator, model_validator
 from gristmill.actors.audio import RateSettings
 from gristmill.actors.sources.decoders import MOST_SECONDS
 from gristmill.actors.sources.places import PlaceSettings
+from gristmill.actors.sources.pointers import POINTERS
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.align import AlignSettings
-from gristmill.actors.speech.ingest import DurationSettings, Load, LoadSettings, Probe, ProbeSettings, RecordingSettings
+from gristmill.actors.speech.ingest import (
+    DurationSettings,
+    FieldSettings,
+    Load,
+    LoadSettings,
+    Probe,
+    ProbeSettings,
+    RecordingSettings,
+)
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
 from gristmill.actors.speech.quality import Quality, QualitySettings
-from gristmill.actors.speech.segment import Segment, SegmentSettings, load_detector, plan_ranges
+from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_ranges
+from gristmill.actors.speech.speakers import RejectSpeakers, SpeakerSettings
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings
 from gristmill.actors.speech.voices import VoiceChoice, voices_of
 from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
 from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
@@ -35,7 +46,7 @@ from gristmill.shards.step import Step
 _ANY_SIZE = 1 << 62  # bytes
 
 
-class CorpusSettings(RecordingSettings, PlaceSettings):
+class CorpusSettings(RecordingSettings, PlaceSettings, FieldSettings):
     """Source of the speech.
 
     ``kind`` ``requests`` synthesises generated requests; ``digits`` joins single spoken digits found at ``digits`` into
@@ -67,7 +78,9 @@ class CorpusSettings(RecordingSettings, PlaceSettings):
     labelled_share: float = Field(0.1, gt=0, lt=1)
     """Digits: share of the recordings outside the test set."""
     test_share: float = Field(0.2, gt=0, lt=1)
-    """Share of the recordings (digits) or of the labelled speakers (files)."""
+    """Share of the recordings (digits; of the speakers, if they are held out) or of the labelled speakers (files)."""
+    held_out: Literal["recordings", "speakers"] = "recordings"
+    """Digits: what the test set has to itself."""
     segment: SegmentSettings | None = None
     """Files: how ``unlabelled`` recordings of any length are cut into utterances; ``silero`` or ``energy`` alone sets
     the method. By default a recording is an utterance."""
@@ -148,10 +161,17 @@ def _measures(settings: CorpusSettings, part: str) -> tuple[Stage, ...]:
     return (Quality.stage(settings.quality.unlimited() if part == "test" else settings.quality),)
 
 
+def loaded_schema(settings: CorpusSettings, part: str) -> pa.Schema:
+    """Return the columns of a part that is read from files and not cut, before the user's filters."""
+    probe, load = Probe.stage(ProbeSettings()), Load.stage(LoadSettings(annotated=part != "unlabelled"))
+    schema = POINTERS
+    for stage in (probe, load, *_measures(settings, part)):
+        schema = stage.output_schema(schema)
+    return schema
+
+
 def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     """Make the three parts of the corpus."""
-    if settings.quality is not None:
-        load_detector(settings.quality.detector, "corpus.quality.detector")  # refuses a missing one before any work
     make = {"requests": _requests, "digits": _digits, "files": _files}[settings.chosen]
     corpora = make(run, settings)
     for part in ("labelled", "unlabelled", "test"):
@@ -184,7 +204,7 @@ def _requests(run: Run, settings: CorpusSettings) -> Corpora:
 def _digits(run: Run, settings: CorpusSettings) -> Corpora:
     """Join single recorded digits into strings of 3 to 7; no recording is in two parts."""
     probed = _probe(run, "digits", settings.places()["digits"], settings)
-    rest = 1.0 - settings.test_share
+    rest, by_speaker = 1.0 - settings.test_share, settings.held_out == "speakers"
     parts = {
         "labelled": DigitPart(rest * settings.labelled_share, settings.labelled_records),
         "unlabelled": DigitPart(rest * (1 - settings.labelled_share), settings.unlabelled_records, False),
@@ -195,9 +215,11 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
 
         def plan(name: str = name) -> Iterator[pa.Table]:
             # The plan needs all recordings in memory: a few thousand short rows.
-            yield plan_strings(pa.concat_tables(probed.tables()), parts, run.seed)[name]
+            rows = pa.concat_tables(probed.tables())
+            yield plan_strings(rows, parts, run.seed, apart="test" if by_speaker else None)[name]
 
         identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
+        identity |= {"apart": "test"} if by_speaker else {}
         plans = run.source(f"strings_{name}", plan, identity)
         stages = (JoinDigits.stage(settings.part(RateSettings)), *_measures(settings, name))
         made[name] = run.step(Step(name, stages, plans, cut=settings.shard))
@@ -208,10 +230,12 @@ def _files(run: Run, settings: CorpusSettings) -> Corpora:
     """Read the user's own files; without a test part, a share of the labelled speakers is held out."""
     places = settings.places()
     probed = {name: _probe(run, name, places[name], settings) for name in places if name != "transcribed"}
-    if settings.segment is not None:
-        probed["unlabelled"] = _segment(run, probed["unlabelled"], settings.segment)
     if "test" not in probed:
         probed |= _hold_out(run, probed["labelled"], settings.test_share)
+        held_out = _speakers(probed["test"]) - _speakers(probed["labelled"]) - {""}
+        probed["unlabelled"] = _without_speakers(run, probed["unlabelled"], held_out)
+    if settings.segment is not None:
+        probed["unlabelled"] = _segment(run, probed["unlabelled"], settings.segment)
     parts = {}
     for name, source in probed.items():
         parts[name] = _load(run, name, source, settings, in_parts=settings.segment is not None and name == "unlabelled")
@@ -238,12 +262,11 @@ def _load(run: Run, name: str, source: SealedSet, settings: CorpusSettings, *, i
 
 def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSet:
     """Cut recordings into utterances: ranges of ten minutes are the units of work."""
-    load_detector(settings.method, "corpus.segment.method")  # refuses a missing one before any work
 
     def ranges() -> Iterator[pa.Table]:
         return (plan_ranges(table) for table in probed.tables() if table.num_rows)
 
-    planned = run.source("ranges_unlabelled", ranges, {"probed": probed.digest, "version": 1})
+    planned = run.source("ranges_unlabelled", ranges, {"probed": probed.digest, "version": 1}, of=probed)
     made = run.step(Step("segments_unlabelled", (Segment.stage(settings),), planned, cut=Cut(bytes=_ANY_SIZE)))
     refuse_empty(made, "corpus.unlabelled")
     return made
@@ -260,7 +283,7 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
             run.progress.say(sentence)
         said.add(sentence)
 
-    listed = partial(list_sources, elsewhere=settings.elsewhere, say=say)
+    listed = partial(list_sources, fields=settings.fields, elsewhere=settings.elsewhere, say=say)
 
     def tables() -> Iterator[pa.Table]:
         return list_places(partial(listed, url, corpus=name) for url, name in zip(urls, names, strict=True))
@@ -269,7 +292,8 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
     durations = dict(settings.part(DurationSettings))
     if name == "transcribed" or (settings.segment is not None and name == "unlabelled"):
         durations["max_duration"] = MOST_SECONDS
-    stage = Probe.stage(ProbeSettings(**durations, **dict(settings.part(PlaceSettings))))
+    how = {**durations, **dict(settings.part(PlaceSettings)), **dict(settings.part(FieldSettings))}
+    stage = Probe.stage(ProbeSettings(**how))
     made = run.step(Step(f"probed_{name}", (stage,), listing))
     refuse_empty(made, f"corpus.{name}")
     return made
@@ -277,11 +301,9 @@ def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -
 
 def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]:
     """Split a labelled corpus into training and test by whole speakers; by record if there is only one speaker."""
-    speakers: set[str] = set()
-    for table in probed.tables(["speaker"]):
-        speakers.update(name or "" for name in table["speaker"].to_pylist())
+    speakers = _speakers(probed)
     order = sorted(speakers, key=lambda name: RecordRandom(0, "hold_out")(name).random())
-    chosen = set(order[: max(1, round(share * len(order)))])
+    chosen = set(order[: max(1, min(round(share * len(order)), len(order) - 1))])  # never all
 
     def side(held_out: bool) -> Iterator[pa.Table]:
         for table in probed.tables():
@@ -294,6 +316,28 @@ def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]
     identity = {"probed": probed.digest, "share": share, "version": 1}
     sides = {"labelled": False, "test": True}
     return {
-        name: run.source(f"split_{name}", partial(side, out), {**identity, "held_out": out})
+        name: run.source(f"split_{name}", partial(side, out), {**identity, "held_out": out}, of=probed)
         for name, out in sides.items()
     }
+
+
+def _without_speakers(run: Run, probed: SealedSet, held_out: set[str]) -> SealedSet:
+    """Return speech without the speakers who are held out for the test, of whom the corpus may have more."""
+    shared = sorted(_speakers(probed) & held_out) if held_out else []
+    if not shared:
+        return probed
+    run.progress.say(
+        f"corpus.unlabelled: has speech of {plural(len(shared), 'speaker')} held out for the test "
+        f"({', '.join(shared)[:100]}), which is not trained on; expected corpus.test if another test is wanted"
+    )
+    stage = RejectSpeakers.stage(SpeakerSettings(speakers=tuple(shared)))
+    kept = run.step(Step(f"{probed.name}_kept", (stage,), probed))
+    refuse_empty(kept, "corpus.unlabelled")
+    return kept
+
+
+def _speakers(probed: SealedSet) -> set[str]:
+    found: set[str] = set()
+    for table in probed.tables(["speaker"]):
+        found.update(name or "" for name in table["speaker"].to_pylist())
+    return found

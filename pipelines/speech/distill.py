@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic import Field
+
 from gristmill.actors.speech.augment import Augment, Rerecord
 from gristmill.actors.speech.features import LogMel
 from gristmill.actors.speech.phonemise import Phonemise
@@ -19,14 +21,14 @@ from gristmill.actors.speech.teacher import labelling
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import FilterBankSettings
 from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings
-from gristmill.pipelines.evaluation import describe_test_set, evaluate
 from gristmill.pipelines.report.measures import PER, WER
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import scoring
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora, prepare_transcribed
+from gristmill.pipelines.speech.distill_report import make_report
 from gristmill.pipelines.speech.noise import NoiseSettings, prepare_banks
-from gristmill.pipelines.speech.preflight import check_corpus, check_noise, check_teacher
+from gristmill.pipelines.speech.preflight import check_inputs, check_teacher
 from gristmill.pipelines.speech.spelling import TeacherChoice, fitted_units, outside_units
 from gristmill.pipelines.speech.systems import Data, SweepSettings, Systems, SystemSettings
 from gristmill.shards.artifact import Artifact
@@ -48,6 +50,8 @@ class Config(DecodingSettings):
     teacher: TeacherChoice = TeacherChoice()
     systems: SystemSettings = SystemSettings()
     sweep: SweepSettings = SweepSettings()
+    examples: int = Field(3, ge=0, le=20)
+    """Utterances of the test sets in the report, to listen to; 0 leaves their audio and texts out."""
 
 
 def run(config: Config, run: Run) -> Report:
@@ -148,21 +152,9 @@ def run(config: Config, run: Run) -> Report:
     swept = {key: model for key, model in models.items() if key[0].startswith("sweep")}
     decoding = config.part(DecodingSettings)
     written = scoring.transcribe(run, "transcripts", test_features, main, decoding)
-    report = Report(
-        title="Distillation for noise-robust speech recognition",
-        recipe={"name": "distill", **config.model_dump(mode="json")},
-        measures=scoring.measures(measure),
-        baseline="teacher",
-        headline=("student", "noisy"),
-        labels=scoring.LABELS,
-        tested="speech",
-        examples=scoring.examples(written),
-        spectrograms=scoring.spectrograms(test_features),
-        curves=[point for key, model in main.items() for point in scoring.curve(key, model)],
-    )
     scored = scoring.results(written, normalise, external)
-    report.metrics = evaluate(scored, measure=measure, baseline="teacher", also_against=["multicondition"])
-    report.test_sets = {name: describe_test_set(next(iter(scored["student"][name].values()))) for name in TESTS}
+    settings = config.model_dump(mode="json")
+    report = make_report(run, settings, measure, tests, test_features, main, written, scored)
     if swept:
         noisy_only = {"noisy": test_features["noisy"]}
         cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, decoding), normalise)
@@ -173,8 +165,7 @@ def run(config: Config, run: Run) -> Report:
 
 def check(config: Config) -> None:
     """Raise a ``UserError`` for mistakes that can be found before anything is made."""
-    check_corpus(config.corpus, config.teacher.source)
-    check_noise(config.noise)
+    check_inputs(config.corpus, config.noise, config.teacher.source)
     made = config.features.at(config.corpus.sampling_rate)
     if config.teacher.source != "trained":
         if config.systems.init == "teacher":

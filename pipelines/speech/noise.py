@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gristmill.actors.audio import audio_bytes, decode
-from gristmill.actors.sources.unlisted import printable
 from gristmill.actors.speech import banks
 from gristmill.actors.speech.augment import AugmentSettings, MixSettings
 from gristmill.actors.speech.banks import GeneratedNoiseSettings, NoiseBankSettings, RoomBankSettings
@@ -97,14 +96,12 @@ def _noise_bank(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int)
     """Make the bank of the folder's noises or, without a folder, of generated noises."""
     if settings.folder is not None:
         folder, files, gathered = settings.folder, banks.list_noises(settings.folder), settings.part(NoiseBankSettings)
-        listing = [[printable(file.url), file.size, file.version] for file in files]
         return run.build(
             "noise_bank",
             lambda url: banks.build_noise_bank_from_folder(url, gathered, folder=folder, files=files, rate=rate),
             {
                 "settings": gathered.identity(),
-                "folder": folder,
-                "listing": listing,
+                "listing": banks.listing_of(folder, files),
                 "rate": rate,
                 "version": banks.NOISES_VERSION,
             },

@@ -14,8 +14,8 @@ from gristmill.models.measures.significance import wer_interval
 from gristmill.models.measures.wer import WerResult, score
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
-from gristmill.pipelines.report.measures import CER, DELETIONS, INSERTIONS, MAPSSWE, SUBSTITUTIONS, WER, Measure
-from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, ExampleTexts, Grid, Spectrogram
+from gristmill.pipelines.report.measures import CER, DELETIONS, INSERTIONS, SUBSTITUTIONS, WER, Measure
+from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, Grid, Spectrogram
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -35,12 +35,17 @@ LABELS = {
     "soft": "soft-target loss",
     "mwer": "expected word errors",
 }
+PHASES = {"student": ("all speech", "gold text")}  # of trainings with several
+EXPLAINED = {
+    "mwer": "Word errors of the n-best hypotheses, weighted by their probabilities, less their plain mean, for each "
+    "reference word: below zero where the model prefers the better hypotheses. It is no word error rate."
+}
 
 
 def measures(main: Measure) -> list[Measure]:
     """Return the metrics of the report, an error rate first."""
     beside = [CER] if main == WER else []
-    return [main, *beside, SUBSTITUTIONS, DELETIONS, INSERTIONS, main.relative(), MAPSSWE]
+    return [main, *beside, SUBSTITUTIONS, DELETIONS, INSERTIONS, main.relative()]
 
 
 @dataclass(frozen=True)
@@ -84,19 +89,9 @@ def results(
         references = _texts(table, "text", normalise)
         speakers = table["speaker"].to_pylist()
         for (system, seed), column in columns.items():
-            scored = score(references, _texts(table, column, normalise), speakers, normalise=normalise)
+            texts = _texts(table, column, normalise)
+            scored = score(references, texts, speakers, normalise=normalise, ids=table["id"].to_pylist())
             out.setdefault(system, {}).setdefault(test, {})[seed] = scored
-    return out
-
-
-def examples(transcripts: Transcripts, count: int = 4) -> list[ExampleTexts]:
-    """Return a few utterances of each test set with the transcripts by the systems of the first seed."""
-    first = {system: column for (system, _), column in reversed(list(transcripts.columns.items()))}
-    out = []
-    for test, sealed in transcripts.sets.items():
-        for row in _first(sealed, ["id", "text", *first.values()]).slice(0, count).to_pylist():
-            given = {system: row[column] or "" for system, column in sorted(first.items())}
-            out.append(ExampleTexts(row["id"], test, row["text"] or "", given))
     return out
 
 
@@ -111,7 +106,7 @@ def _texts(table: pa.Table, column: str, normalise: str) -> list[str]:
 
 def spectrograms(tests: Mapping[str, SealedSet]) -> list[Spectrogram]:
     """Return the features of one utterance in each of the test sets."""
-    heads = {name: _first(source, ["id", "features"]) for name, source in tests.items()}
+    heads = {name: first_rows(source, ["id", "features"]) for name, source in tests.items()}
     shared = set.intersection(*(set(head["id"].to_pylist()) for head in heads.values()))
     if not shared:
         return []
@@ -125,7 +120,7 @@ def spectrograms(tests: Mapping[str, SealedSet]) -> list[Spectrogram]:
     return out
 
 
-def _first(source: SealedSet, columns: list[str]) -> pa.Table:
+def first_rows(source: SealedSet, columns: list[str]) -> pa.Table:
     """Return the rows of the first shard that has any."""
     place = next((number for number, shard in enumerate(source.shards) if shard.rows), 0)
     return source.read(place, columns)
@@ -134,8 +129,16 @@ def _first(source: SealedSet, columns: list[str]) -> pa.Table:
 def curve(key: Key, model: Artifact) -> list[CurvePoint]:
     """Return the losses of a training for the report's curves."""
     points = json.loads(model.read("training.json"))["curves"]
-    aside = ("epoch", "lr", "phase", "step")
-    return [CurvePoint(*key, p["step"], {name: v for name, v in p.items() if name not in aside}) for p in points]
+    aside, phases = ("epoch", "lr", "phase", "step"), PHASES.get(key[0], ())
+    return [
+        CurvePoint(
+            *key,
+            p["step"],
+            {name: v for name, v in p.items() if name not in aside},
+            phases[p["phase"]] if p["phase"] < len(phases) else "",
+        )
+        for p in points
+    ]
 
 
 def grid(

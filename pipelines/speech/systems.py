@@ -21,12 +21,22 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
 
 
+class HardSettings(Schedule):
+    """Training on the teacher's transcripts."""
+
+    specaugment: bool = True
+    """Whether to use SpecAugment."""
+
+
 class SoftSettings(Schedule, SoftTargetSettings):
     """Training on stored labels."""
 
     warmup: float = Field(0.15, ge=0, le=1)
     ctc_weight: float = Field(0.0, ge=0)
-    """Weight of CTC on gold text, if any."""
+    """Weight of CTC on gold text, beside the soft targets times the square of their temperature."""
+    transcripts: bool = False
+    """Whether CTC is also on the teacher's transcripts of the unlabelled speech: soft and hard targets together
+    (Hinton et al., 2015), of which the latter leave the student its own alignment."""
     specaugment: bool = False
     """Whether to use SpecAugment too: noise and rooms hide enough, while the teacher's labels are of clean speech."""
 
@@ -38,13 +48,16 @@ class GoldSettings(Schedule):
 
     warmup: float = Field(0.15, ge=0, le=1)
     soft_weight: float = Field(1.0, ge=0)
+    """Weight of the soft labels of the annotated part."""
     ctc_weight: float = Field(0.3, gt=0)
+    """Weight of CTC on the gold text."""
 
 
 class SequenceSettings(Schedule, ExpectedErrorSettings):
     """Minimum expected word error over an n-best list (Prabhavalkar et al., ICASSP 2018), with CTC mixed in."""
 
     ctc_weight: float = Field(0.1, ge=0)
+    """Weight of CTC on the gold text, beside the expected errors."""
 
 
 class SweepSettings(Settings):
@@ -54,18 +67,22 @@ class SweepSettings(Settings):
     """
 
     epochs: float = Field(4, gt=0)
+    """Passes over the soft labels, in each cell."""
     k: tuple[Annotated[int, Field(ge=1, le=MAX_K)], ...] = (1, 5, 10, 20, 40)
+    """Numbers of log-probabilities of a frame that a cell learns from."""
     temperature: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 2.0, 4.0)
+    """Temperatures of the distributions."""
 
 
 class SystemSettings(AcousticLoopSettings):
     """Sizes and schedules of all systems."""
 
     specaugment: SpecAugment | None = None
-    """SpecAugment in all phases on text; on soft labels, if ``student.specaugment`` is set."""
+    """SpecAugment in all phases on text, but for ``hard_labels.specaugment``; on soft labels, if
+    ``student.specaugment`` is set."""
     teacher: Schedule = Schedule(epochs=40)
     multicondition: Schedule = Schedule(epochs=40)
-    hard_labels: Schedule = Schedule(epochs=8)
+    hard_labels: HardSettings = HardSettings(epochs=8)
     student: SoftSettings = SoftSettings(epochs=8)
     gold: GoldSettings | None = GoldSettings(epochs=1, lr=3e-4)
     """Scheduled learning, after all speech; null leaves it out."""
@@ -124,19 +141,26 @@ class Systems:
             "text": "hypothesis",
         }
         sources = {**data.annotated, "pseudo": pseudo}
-        return self._job("hard_labels", sources, [self._ctc(self.settings.hard_labels)], self._begin(data))
+        given = self.settings.hard_labels
+        phase = self._ctc(given.part(Schedule), masked=given.specaugment)
+        return self._job("hard_labels", sources, [phase], self._begin(data))
 
     def student(self, data: Data) -> TrainJob:
-        """Soft targets on all speech with noise, then the gold text of the annotated part (scheduled learning)."""
+        """Soft targets on all speech with noise, with or without the transcripts, then the gold text of the annotated
+        part (scheduled learning).
+        """
         phases, gold = [self._soft(self.settings.student)], self.settings.gold
         if gold is not None:
             schedule, weights = gold.part(Schedule), {"soft_weight": gold.soft_weight, "ctc_weight": gold.ctc_weight}
             phases.append(phases[0].but(schedule=schedule, sources=tuple(data.annotated), **weights))
-        return self._job("student", _soft_sources(data), phases, self._begin(data))
+        sources = _soft_sources(data)
+        if self.settings.student.transcripts:
+            sources["soft"] = {**sources["soft"], "text": "hypothesis"}
+        return self._job("student", sources, phases, self._begin(data))
 
     def sweep_cell(self, data: Data, k: int, temperature: float, epochs: float) -> TrainJob:
         """Soft targets alone, with another k and T."""
-        soft = self.settings.student.but(k=k, temperature=temperature, epochs=epochs, steps=None)
+        soft = self.settings.student.but(k=k, temperature=temperature, epochs=epochs, steps=None, ctc_weight=0.0)
         return self._job("sweep_cell", _soft_sources(data), [self._soft(soft)], self._begin(data))
 
     def student_seq(self, data: Data, student: Artifact) -> TrainJob:
@@ -164,8 +188,8 @@ class Systems:
             specaugment=self.settings.specaugment if given.specaugment else None,
         )
 
-    def _ctc(self, schedule: Schedule) -> Phase:
-        return Phase(schedule=schedule, ctc_weight=1.0, specaugment=self.settings.specaugment)
+    def _ctc(self, schedule: Schedule, *, masked: bool = True) -> Phase:
+        return Phase(schedule=schedule, ctc_weight=1.0, specaugment=self.settings.specaugment if masked else None)
 
     def _job(
         self, name: str, sources: dict[str, SourceInputs], phases: list[Phase], init: Artifact | None = None

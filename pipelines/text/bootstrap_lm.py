@@ -137,9 +137,9 @@ def run(config: Config, run: Run) -> Report:
 
     publish(run.out, {size: models[COMBINED][size, run.seeds[0]] for size in config.in_domain.sizes})
     filters = {name: translations[name] for name in (FILTERED, COMBINED) if on.filtering}
-    return make_report(
-        config, IN_DOMAIN, COMBINED, judged, models, tested, corpora.references, translated, picked, filters
-    )
+    baselines = (IN_DOMAIN, RAW)
+    made = (judged, models, tested, corpora.references, translated, picked, filters)
+    return make_report(run, config, baselines, COMBINED, *made)
 
 
 def check(config: Config) -> None:

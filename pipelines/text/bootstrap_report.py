@@ -12,8 +12,10 @@ from pydantic import BaseModel
 from gristmill.actors.text.language_model import FILE
 from gristmill.actors.text.ngram_mixer import WEIGHTS
 from gristmill.pipelines.evaluation import evaluate
+from gristmill.pipelines.record_scores import keep_scores
 from gristmill.pipelines.report.measures import BLEU, CER, CHRF, OOV, PERPLEXITY, WER
 from gristmill.pipelines.report.report import FilterFlow, MetricRow, Report, TestSet
+from gristmill.pipelines.run import Run
 from gristmill.pipelines.text import scores, selection
 from gristmill.pipelines.text.systems import Key, Translated
 from gristmill.shards import store
@@ -53,8 +55,9 @@ def publish(out: str, models: Mapping[int, Artifact]) -> None:
 
 
 def make_report(
+    run: Run,
     config: BaseModel,
-    baseline: str,
+    baselines: Sequence[str],
     combined: str,
     judged: Mapping[Key, SealedSet],
     models: Mapping[str, Mapping[Key, Artifact]],
@@ -69,16 +72,19 @@ def make_report(
     metrics: list[MetricRow] = []
     test_sets: dict[str, TestSet] = {}
     errors: dict[str, dict[str, dict[int, Any]]] = {system: {} for system in systems}
+    losses: dict[str, dict[str, dict[int, Any]]] = {system: {} for system in systems}
     for size in sizes:
         sets = {seed: made for (of, seed), made in judged.items() if of == size}
-        rows, found = scores.text_metrics(sets, systems, named(size), baseline)
+        rows, found, lost = scores.text_metrics(sets, systems, named(size), baselines)
         metrics += rows
         for system, runs in found.items():
             errors[system][named(size)] = runs
-        tested_texts = next(iter(found[baseline].values()))
+            losses[system][named(size)] = lost[system]
+        tested_texts = next(iter(found[baselines[0]].values()))
         words = int(tested_texts.words.sum())
         test_sets[named(size)] = TestSet({"texts": len(tested_texts), "words": words}, "texts")
-    metrics += evaluate(errors, baseline=baseline)
+    keep_scores(run, PERPLEXITY.name, losses, "log")
+    metrics += evaluate(errors, baseline=baselines[0], also_against=baselines[1:])
     signatures: dict[str, str] = {}
     expected = scores.read_references(references)
     for system, by_key in tested.items():
@@ -92,10 +98,11 @@ def make_report(
         title="A language model from another language's text",
         recipe={"name": "bootstrap_lm", **config.model_dump(mode="json")},
         measures=MEASURES,
-        baseline=baseline,
+        baseline=baselines[0],
+        baselines=baselines,
         headline=(combined, named(sizes[-1])),
         labels=LABELS,
-        tested="texts, with that amount of in-domain text",
+        tested="of the in-domain text",
         metrics=metrics,
         test_sets=test_sets,
         filters=_filters(picked, filters),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import pyarrow as pa
 from pydantic import model_validator
 
-from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts
+from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts, text_files
 from gristmill.actors.text.near_duplicates import MEETING, DuplicateSettings, Meet, RejectFound, Search
 from gristmill.actors.text.parsing import CleaningSettings, PairCleaningSettings, ParseText, TextParsingSettings
 from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.overlap import Item, Place, refuse_shared
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
@@ -98,6 +99,23 @@ def check_places(settings: PairSettings | TextSettings) -> None:
         return tables
 
     check_listed(partial(listed, url) for url in settings.urls)
+
+
+def check_apart(parts: Mapping[str, PairSettings | TextSettings], why: str) -> None:
+    """Check that the text of the first part, by the name of its setting, is in no file of the others.
+
+    Raises:
+        UserError: it is; ``why`` that cannot be.
+    """
+
+    def files(settings: PairSettings | TextSettings) -> list[Place]:
+        return [partial(_items, url, settings.wanted) for url in settings.urls]
+
+    refuse_shared({name: files(settings) for name, settings in parts.items()}, why, "other text in one of them")
+
+
+def _items(url: str, wanted: Wanted) -> Iterator[Item]:
+    return map(Item, text_files(url, wanted))
 
 
 def prepare_text(

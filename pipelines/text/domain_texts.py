@@ -15,16 +15,17 @@ from gristmill.actors.text.parts import DEV, TEST, TRAIN, Subset, SubsetSettings
 from gristmill.actors.text.reference_texts import KeptApart, ReferenceTexts
 from gristmill.actors.text.spoken import Spoken, SpokenSettings
 from gristmill.models.normalise import words
-from gristmill.pipelines.filters import ActorSettings, DomainFilter, filtered
+from gristmill.pipelines.filters import ActorSettings, DomainFilter, check_filters, filtered
 from gristmill.pipelines.generated import assistant_pairs
 from gristmill.pipelines.generated.assistant_catalogue import catalogue
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_places, prepare_text
+from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_apart, check_places, prepare_text
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
+from gristmill.shards.schema import PAIRS, TEXTS
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
@@ -109,7 +110,10 @@ class DomainTexts:
 
 
 def check_domain_texts(pairs: GeneralSettings, domain: InDomainSettings) -> None:
-    """Check that all texts exist and are consistent."""
+    """Check that all texts exist and are consistent, and have the columns that filters read."""
+    check_filters(pairs.filters, PAIRS)
+    for part in ("target", "source"):
+        check_filters(domain.filters, TEXTS, part)
     if pairs.files is None:
         assistant_pairs.check_domains(pairs.domains)
         if domain.files is None and set(pairs.domains) <= set(domain.domains):
@@ -119,6 +123,10 @@ def check_domain_texts(pairs: GeneralSettings, domain: InDomainSettings) -> None
     wanted = languages(pairs)
     if domain.files is not None:
         _check_files(domain.files, wanted)
+        tested = {"in_domain.files.references": domain.files.references}
+        trained = {"in_domain.files.target": domain.files.target, "in_domain.files.source": domain.files.source}
+        pairs_given = {} if pairs.files is None else {"pairs.files": pairs.files}
+        check_apart({**tested, **trained, **pairs_given}, "translators would be tested on what was trained on")
         return
     assistant_pairs.check_domains(domain.domains)
     if wanted != (assistant_pairs.SOURCE, assistant_pairs.TARGET):

@@ -17,7 +17,7 @@ import pyarrow as pa
 from gristmill.actors.text.parts import DEV, TEST
 from gristmill.models.measures import significance
 from gristmill.models.measures.significance import Interval
-from gristmill.models.measures.wer import WerResult
+from gristmill.models.measures.wer import UNKNOWN, WerResult
 from gristmill.models.measures.wer import score as word_errors
 from gristmill.pipelines.report.report import MetricRow
 from gristmill.shards.dataset import SealedSet
@@ -34,7 +34,12 @@ class Losses:
 
     errors: np.ndarray  # (texts,) nats, or numbers of unseen words
     words: np.ndarray  # (texts,) numbers of words, with the end of the text where it is predicted
-    speakers: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Unknown ones: each text is drawn by itself."""
+        return tuple(UNKNOWN + name for name in self.ids)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def rescored(scored: Scored, system: str, weight: float, bonus: float) -> WerRes
     total = scored.channel + weight * scored.language[system] + bonus * lengths
     spans = zip(scored.offsets[:-1], scored.offsets[1:], strict=True)
     chosen = [scored.candidates[start + int(np.argmax(total[start:end]))] for start, end in spans]
-    return word_errors(scored.texts, chosen, scored.ids, normalise="none")
+    return word_errors(scored.texts, chosen, normalise="none", ids=scored.ids)
 
 
 def tuned(dev: Scored, system: str) -> tuple[float, float]:
@@ -96,12 +101,14 @@ def unseen(scored: Scored, system: str) -> Losses:
 
 
 def text_metrics(
-    sets: Mapping[int, SealedSet], systems: Sequence[str], test_set: str, baseline: str
-) -> tuple[list[MetricRow], dict[str, dict[int, WerResult]]]:
-    """Return the rows of perplexity and unseen words, and the word errors of rescored lists by system and seed.
+    sets: Mapping[int, SealedSet], systems: Sequence[str], test_set: str, baselines: Sequence[str]
+) -> tuple[list[MetricRow], dict[str, dict[int, WerResult]], dict[str, dict[int, Losses]]]:
+    """Return the rows of perplexity and unseen words, and by system and seed the word errors of rescored lists and the
+    losses of the texts.
 
     ``perplexity`` includes out-of-vocabulary words, with the probability of the unknown word; ``perplexity_known``
-    leaves them out; ``perplexity_relative`` is against the baseline on the same texts.
+    leaves them out; ``perplexity_relative`` and ``perplexity_p`` are against the first baseline on the same texts, and
+    with ``:X`` appended against each other one.
     """
     tests = {seed: read(made, systems, TEST) for seed, made in sets.items()}
     devs = {seed: read(made, systems, DEV) for seed, made in sets.items()}
@@ -109,20 +116,33 @@ def text_metrics(
         system: {seed: rescored(tests[seed], system, *tuned(devs[seed], system)) for seed in sets} for system in systems
     }
     rows: list[MetricRow] = []
-    theirs = {seed: losses(scored, baseline) for seed, scored in tests.items()}
+    mine = {system: {seed: losses(scored, system) for seed, scored in tests.items()} for system in systems}
     for system in systems:
-        mine = {seed: losses(scored, system) for seed, scored in tests.items()}
         known = {seed: losses(scored, system, known=True) for seed, scored in tests.items()}
         new = {seed: unseen(scored, system) for seed, scored in tests.items()}
-        rows += _rows(system, test_set, "perplexity", mine, math.exp)
+        rows += _rows(system, test_set, "perplexity", mine[system], math.exp)
         rows += _rows(system, test_set, "perplexity_known", known, math.exp)
         rows += _rows(system, test_set, "oov", new)
-        if system != baseline:
-            change = {
-                seed: Losses(one.errors - theirs[seed].errors, one.words, one.speakers) for seed, one in mine.items()
-            }
-            rows += _rows(system, test_set, "perplexity_relative", change, math.expm1)
-    return rows, errors
+        for other in baselines:
+            if other != system:
+                suffix = "" if other == baselines[0] else f":{other}"
+                rows += _changes(system, test_set, mine[system], mine[other], suffix)
+    return rows, errors, mine
+
+
+def _changes(
+    system: str, test_set: str, mine: Mapping[int, Losses], theirs: Mapping[int, Losses], suffix: str
+) -> list[MetricRow]:
+    """Return the rows of a perplexity's relative change, and its p-value, over all seeds and of each."""
+    rows = []
+    for seed in (None, *mine):
+        one, other = ({seed: runs[seed]} if seed is not None else runs for runs in (mine, theirs))
+        found = significance.paired_change(one, other)
+        words = int(next(iter(one.values())).words.sum())
+        value, low, high = map(math.expm1, (found.difference.value, found.difference.low, found.difference.high))
+        rows.append(MetricRow(system, test_set, f"perplexity_relative{suffix}", value, low, high, words, seed))
+        rows.append(MetricRow(system, test_set, f"perplexity_p{suffix}", found.p, None, None, words, seed))
+    return rows
 
 
 def _rows(

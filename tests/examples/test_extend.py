@@ -63,7 +63,8 @@ def test_the_recipe_runs_with_its_filter_actor_and_training(place: Path) -> None
     report = json.loads((out / "report.json").read_text())
     errors = {row["system"]: row["value"] for row in report["metrics"] if row["metric"] == "error"}
     assert 0 < errors["idf"] < errors["binary"] < 0.5
-    assert "the Domain error of Inverse document frequency is" in report["summary"]
+    assert "On test requests, Inverse document frequency is best, Domain error" in report["summary"]
+    assert f"verdict: {report['summary']}" in done.output
     assert call("audit", out).exit_code == 0
 
     again = call("run", place / "domains.yaml")

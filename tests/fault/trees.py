@@ -22,7 +22,8 @@ def calls(note: Path) -> Counter[str]:
     """Return how often each record was given to the actor that notes its calls."""
     found: Counter[str] = Counter()
     for path in note.glob("*"):
-        found.update(path.read_text().split("\n"))
+        # A process that was killed while it noted its call has left an empty note.
+        found.update(record for record in path.read_text().split("\n") if record)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,16 @@ import pytest
 from gristmill.actors.records import filter_records, map_records
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.filters import ActorSettings
+from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
-from gristmill.pipelines.text.domain_texts import GeneralSettings, InDomainSettings, prepare_domain_texts
+from gristmill.pipelines.speech.preflight import check_corpus
+from gristmill.pipelines.text.domain_texts import (
+    GeneralSettings,
+    InDomainSettings,
+    check_domain_texts,
+    prepare_domain_texts,
+)
 from gristmill.shards.errors import UserError
 
 NUMBERS = {"labelled_records": 8, "unlabelled_records": 2, "test_records": 4, "sampling_rate": 8000}
@@ -85,3 +93,19 @@ def test_what_filters_nothing_is_refused(name: str) -> None:
 def test_an_actor_is_given_once() -> None:
     stage = ActorSettings(**own(3)).stage()
     assert (stage.name, stage.params.most, stage.columns) == (f"{__name__}:wordy", 3, ("text",))
+
+
+def test_a_column_that_is_not_there_is_told_before_any_work() -> None:
+    of_pairs = ({"actor": f"{__name__}:long_pair"},)
+    checks: list[Callable[[], None]] = [
+        lambda: check_corpus(CorpusSettings(filters=of_pairs, labelled="/no", unlabelled="/no"), "trained"),
+        lambda: check_requests(RequestCorpusSettings(filters=of_pairs)),
+        lambda: check_domain_texts(GeneralSettings(), InDomainSettings(filters=of_pairs)),
+    ]
+    for check in checks:
+        with pytest.raises(UserError, match=r"long_pair reads \['source', 'target'\], which its input lacks"):
+            check()
+    of_texts = ({"actor": f"{__name__}:wordy", "settings": {"most": 3}},)
+    check_domain_texts(GeneralSettings(filters=of_pairs), InDomainSettings(filters=of_texts))
+    with pytest.raises(UserError, match=r"wordy reads \['text'\], which its input lacks"):
+        check_domain_texts(GeneralSettings(filters=of_texts), InDomainSettings())

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from safetensors.numpy import load
-
 from gristmill.shards.artifact import read_file
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
+
+import numpy as np
+import pyarrow as pa
+from safetensors.numpy import load
 
 
 class ClassifySettings(Settings):

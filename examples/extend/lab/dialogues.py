@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.reducers import Reducer
+
+import pyarrow as pa
 
 
 class Dialogue(Reducer):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import numpy as np
-import pyarrow.compute as pc
-
-from gristmill.models.measures.significance import relative_interval, wer_interval
+from gristmill.models.measures.significance import paired_change, wer_interval
+from gristmill.models.measures.wer import UNKNOWN
+from gristmill.pipelines.record_scores import RecordScores, keep_scores
 from gristmill.pipelines.report.measures import PERCENT, Measure
 from gristmill.pipelines.report.report import MetricRow, Report, TestSet
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests, split_requests
@@ -17,6 +15,10 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
+
+import numpy as np
+import pyarrow.compute as pc
+
 from lab.classify import Classify, ClassifySettings
 from lab.linear import LinearTraining, train
 from lab.vectors import Vectors, VectorSettings, WordSettings, fit
@@ -54,37 +56,38 @@ def run(config: Config, run: Run) -> Report:
         settings = ClassifySettings(vector=system, column=f"{system}_{seed}")
         read.append(Classify.stage(settings, name=settings.column, model=model.ref))
     made = run.step(Step("classified", tuple(read), vectors))
-    return _report(config, {system: _scores(made, system, run.seeds) for system in SYSTEMS})
+    scores = {system: _scores(made, system, run.seeds) for system in SYSTEMS}
+    keep_scores(run, ERROR.name, {system: {"test": by_seed} for system, by_seed in scores.items()})
+    return _report(config, scores)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Errors of one model on the test part, counted by request: what intervals are resampled from."""
-
-    errors: np.ndarray
-    words: np.ndarray  # what errors are divided by: 1 for each request
-    speakers: tuple[str, ...]  # the ids of requests: each is drawn by itself
-
-
-def _scores(made: SealedSet, system: str, seeds: list[int]) -> dict[int, Scores]:
+def _scores(made: SealedSet, system: str, seeds: list[int]) -> dict[int, RecordScores]:
+    """Return the errors of each model on the test part, by request: what intervals are resampled from."""
     tests = [table.filter(pc.field("fold") == -1) for table in made.tables()]
     ids = tuple(one for table in tests for one in table["id"].to_pylist())
     wrong = {
         seed: np.concatenate([pc.not_equal(table["domain"], table[f"{system}_{seed}"]).to_numpy() for table in tests])
         for seed in seeds
     }
-    return {seed: Scores(found.astype(np.int64), np.ones(len(ids), np.int64), ids) for seed, found in wrong.items()}
+    ones = np.ones(len(ids), np.int64)  # what errors are divided by
+    speakers = tuple(UNKNOWN + one for one in ids)  # each request is drawn by itself
+    return {seed: RecordScores(found.astype(np.int64), ones, speakers, ids) for seed, found in wrong.items()}
 
 
-def _report(config: Config, scores: Mapping[str, Mapping[int, Scores]]) -> Report:
+def _report(config: Config, scores: Mapping[str, Mapping[int, RecordScores]]) -> Report:
     rows = []
     baseline = scores["binary"]
     size = len(baseline[min(baseline)].words)
     for system, by_seed in scores.items():
-        found = {ERROR.name: wer_interval(by_seed)}
-        if system != "binary" and any(one.errors.any() for one in baseline.values()):
-            found[ERROR.relative().name] = relative_interval(by_seed, baseline)
-        rows += [MetricRow(system, "test", name, x.value, x.low, x.high, size, None) for name, x in found.items()]
+        found = wer_interval(by_seed)
+        rows.append(MetricRow(system, "test", ERROR.name, found.value, found.low, found.high, size, None))
+        if system == "binary":
+            continue
+        change = paired_change(by_seed, baseline)
+        rows.append(MetricRow(system, "test", f"{ERROR.name}_p", change.p, None, None, size, None))
+        if (moved := change.relative) is not None:
+            name = ERROR.relative().name
+            rows.append(MetricRow(system, "test", name, moved.value, moved.low, moved.high, size, None))
     return Report(
         title="Domains by words",
         recipe={"name": "domains", **config.model_dump(mode="json")},

@@ -1,16 +1,16 @@
 """A training: softmax regression of the domain on a vector."""
 
-import numpy as np
-import torch
-from safetensors.torch import save
-from torch import Tensor, nn
-
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
 from gristmill.actors.training.training import LoopPhase, PlainObjective, Training
 from gristmill.shards import canonical
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.job import TrainContext
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
 
 
 class LinearTraining(LoopSettings):

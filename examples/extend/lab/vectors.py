@@ -8,11 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import Field
-
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import open_sealed
@@ -20,6 +15,11 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
 
 FILE = "idf.json"  # in the artifact
 

@@ -91,7 +91,7 @@ def test_a_manifest_line_becomes_a_pointer_or_a_bad_row(tmp_path: Path) -> None:
     assert (first["text"], first["speaker"], first["declared_duration"]) == ("hello", "7", 1.5)
     assert json.loads(first["extra"]) == {"intent": "x"}
     assert (found[1]["url"], found[1]["declared_rate"], found[1]["lang"]) == ("/elsewhere/b.wav", 8000, "en")
-    assert found[2]["id"] == "mine/s3://bucket/c.wav@2.000-3.000"
+    assert found[2]["id"] == "mine/s3/bucket/c.wav@2.000-3.000"
     assert (found[3]["start"], found[3]["length"]) == (3.0, 1.0)
     bad = {row["id"]: row["problem"] for row in found if row["kind"] == "bad"}
     malformed = {f"mine/manifest.jsonl#line{n}": "malformed manifest line" for n in (6, 7, 8)}

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from gristmill.actors.audio import RateSettings, audio_bytes, decode
+from gristmill.actors.sources.pointers import LOCATOR_FIELDS
 from gristmill.actors.sources.speech import list_sources
 from gristmill.actors.speech.ingest import Probe, ProbeSettings
 from gristmill.actors.speech.join_digits import DigitPart, JoinDigits, plan_strings
@@ -40,6 +41,31 @@ def test_no_recording_is_in_two_parts_and_the_shares_hold(digits: pa.Table) -> N
     assert sum(map(len, used.values())) == len(set().union(*used.values()))
     for name, part in PARTS.items():
         assert len(used[name]) == pytest.approx(part.share * len(digits), abs=5)
+
+
+def made_of(rows: list[tuple[str, str, str]]) -> pa.Table:
+    """Return probed pointers of (id, word, speaker)."""
+    keys, words, speakers = zip(*rows, strict=True)
+    empty = {field.name: pa.nulls(len(rows), field.type) for field in LOCATOR_FIELDS}
+    return pa.table(
+        {**empty, "id": list(keys), "text": list(words), "speaker": list(speakers), "duration": [0.5] * len(rows)}
+    )
+
+
+def test_a_part_may_have_speakers_of_its_own() -> None:
+    rows = made_of([(f"{s}{w}{n}", w, s) for s in "abcde" for w in ("one", "two") for n in range(20)])
+    speakers = {}
+    for seed in (1, 2, 3, 4):
+        plans = plan_strings(rows, PARTS, seed=seed, apart="test")
+        found = {name: set(plan["speaker"].to_pylist()) for name, plan in plans.items()}
+        assert len(found["test"]) == 1
+        assert found["labelled"] == found["unlabelled"] == set("abcde") - found["test"]
+        used = [{s for ids in plans[name]["source_ids"].to_pylist() for s in ids} for name in PARTS]
+        assert [len(one) for one in used] == [16, 144, 40], "the shares of the rest hold, and nothing is left out"
+        speakers[seed] = found["test"]
+    assert len(set(map(tuple, speakers.values()))) > 1, "the seed chooses the speaker"
+    with pytest.raises(UserError, match="1 speakers; expected more"):
+        plan_strings(made_of([("a", "one", "a")] * 5), PARTS, seed=1, apart="test")
 
 
 def test_strings_are_balanced_and_of_one_speaker(digits: pa.Table) -> None:

@@ -135,6 +135,8 @@ def test_every_pod_is_small_in_rights_and_watched(settings: dict[str, Any]) -> N
         variables = {entry["name"]: entry for entry in container["env"]}
         assert variables["RAY_AUTH_MODE"]["value"] == "token"
         assert variables["RAY_USAGE_STATS_ENABLED"]["value"] == "0"
+        assert variables["GRISTMILL_PROCESSOR"]["value"] == "x86-64-v3"  # and what it means, before Ray loads numpy
+        assert variables["OPENBLAS_CORETYPE"]["value"] == "Haswell"
         for secret in ("RAY_AUTH_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             assert "value" not in variables[secret]
             assert variables[secret]["valueFrom"]["secretKeyRef"]["name"]

@@ -150,3 +150,51 @@ def test_mapsswe_of_equal_and_of_uniform_systems():
     right = result([0] * 8, [5] * 8, "abcdefgh")
     assert significance.mapsswe(right, wrong).p == 2.0**-7
     assert significance.mapsswe(right, wrong).z < 0
+
+
+def test_holm_by_hand():
+    """The example of Holm's paper's kind: the smallest times 4, then 3, 2, 1, never falling, at most 1."""
+    assert significance.holm([0.01, 0.02, 0.03, 0.005]) == pytest.approx([0.03, 0.04, 0.04, 0.02])
+    assert significance.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert significance.holm([]) == []
+
+
+def test_p_of_a_paired_change_goes_with_its_interval():
+    words, who = np.full(300, 6), np.arange(300) % 30
+    rng = np.random.default_rng(3)
+    base = result(rng.binomial(words, 0.3), words, who)
+    alike = significance.paired_change({0: base}, {0: base})
+    assert (alike.p, alike.difference.value) == (1.0, 0.0)
+    for fixed in (0.3, 0.02):
+        errors = base.errors - rng.binomial(base.errors, fixed) + rng.binomial(words - base.errors, 0.02)
+        found = significance.paired_change({0: result(errors, words, who)}, {0: base})
+        assert (found.p < 0.05) == (not found.difference.low <= 0 <= found.difference.high)
+        assert found.p == pytest.approx(
+            significance.interval_p(found.difference.value, found.difference.low, found.difference.high), abs=0.03
+        )
+    clean = result(np.zeros(300, int), words, who)
+    worse = significance.paired_change({0: base}, {0: clean})
+    assert worse.relative is None
+    assert worse.p == pytest.approx(2 / 2001)
+
+
+def test_p_is_uniform_where_systems_are_alike():
+    """Two systems of equal rates: about one p in five below 0.2."""
+    below = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        words, who = np.full(200, 6), np.arange(200) % 20
+        one, other = (result(rng.binomial(words, 0.2), words, who) for _ in range(2))
+        below += significance.paired_change({0: one}, {0: other}, replicates=200).p < 0.2
+    assert 15 <= below <= 48
+
+
+def test_unknown_speakers_are_resampled_by_utterance():
+    texts = ["turn on the lights"] * 6
+    wrong = ["turn on lights", "turn on the lights"] * 3
+    unknown = significance.wer_interval({0: score(texts, wrong)})
+    assert unknown.blocks == "utterances"
+    assert unknown.low < unknown.value < unknown.high, "they vary also where they are few"
+    some = significance.wer_interval({0: score(texts, wrong, ["ann", "ann", None, None, "", ""])})
+    assert some.blocks == "utterances within speakers"
+    assert some.low < some.value < some.high

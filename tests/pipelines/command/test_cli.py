@@ -15,6 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from gristmill.pipelines.run import read_ledger
+from gristmill.shards import processor
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
 
@@ -326,3 +328,26 @@ def test_there_must_be_something_to_repair(gristmill, tmp_path: Path) -> None:
     refused = gristmill("repair", str(tmp_path))
     assert refused.exit_code == 2
     assert "there is no run here; expected the output of `gristmill run`" in refused.stderr
+
+
+def test_a_machine_without_the_level_is_refused_by_doctor_and_run(gristmill, recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(processor, "offered", lambda: "x86-64-v2")
+    said = "offers x86-64-v2, and x86-64-v3 was expected"
+    refused = next(line for line in gristmill("doctor", tmp_path).stdout.splitlines() if "processor:" in line)
+    assert refused.startswith("FAIL  ")
+    assert said in refused
+    result = gristmill("run", recipe)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_begins_again_at_the_level_of_its_recipe_and_does_not_mix_two(gristmill, recipe, tmp_path) -> None:
+    """What it has loaded before it knows the recipe is pinned otherwise."""
+    command = [sys.executable, "-m", "gristmill", "run", str(recipe), "--quiet", "processor=x86-64-v2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_ledger(str(tmp_path / "out"))["processor"] == "x86-64-v2"
+    result = gristmill("run", recipe)
+    assert result.exit_code == 2
+    assert "was made with processor=x86-64-v2, and this run has processor=x86-64-v3" in result.stderr

@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 
 from gristmill.pipelines.command.plan import make_plan
-from gristmill.pipelines.command.sampling import Spread
-from gristmill.pipelines.config import load
+from gristmill.pipelines.command.sampling import Spread, _seconds_a_step
+from gristmill.pipelines.config import Common, Loaded, load
+from gristmill.pipelines.report.report import Report
+from gristmill.pipelines.run import Run
+from gristmill.shards.errors import Alarm, GristmillError, UserError
+from gristmill.shards.index import Cut
+from gristmill.shards.step import Step
+from tests.pipelines import tiny
 
 
 def lines(recipe: Path, *overrides: str, sample: int = 10) -> dict:
@@ -87,3 +99,90 @@ def test_a_sample_is_spread_over_all_there_is(rows: int, wanted: int, parts: int
     assert kept == sorted(set(kept))
     if rows > wanted:
         assert max(np.diff([0, *kept, rows])) <= 4 * rows / wanted
+
+
+class Halves(BaseModel):
+    """The settings of a recipe that parts a source in two, and goes on with the first part."""
+
+    records: int = 200
+    fail: str = ""
+    least: int = 0
+
+
+def run_halves(config: Halves, run: Run) -> Report:
+    """Run that recipe."""
+    listed = run.source("texts", lambda: iter([tiny.texts(config.records)]), {"records": config.records})
+    shaped = run.step(Step("upper", (tiny.upper(),), listed, cut=Cut(rows=50)))
+
+    def part(first: int) -> Iterator[pa.Table]:
+        for table in shaped.tables():
+            yield table.take([row for row in range(table.num_rows) if (row % 4 < 3) == bool(first)])
+
+    names = {"split_most": 1, "split_rest": 0}
+    parts = {
+        name: run.source(name, partial(part, first), {"of": shaped.digest, "first": first}, of=shaped)
+        for name, first in names.items()
+    }
+    if config.fail == "UserError" or parts["split_rest"].records < config.least:
+        raise UserError(f"split: {parts['split_rest'].records} records; expected {config.least}")
+    if config.fail:
+        raise {"KeyError": KeyError, "Alarm": Alarm}[config.fail]("not right")
+    run.step(Step("copies", (tiny.twice(),), parts["split_most"]))
+    return Report(title="Halves", recipe={"name": "halves"})
+
+
+def halves(tmp_path: Path, **settings: Any) -> Loaded:
+    module: Any = ModuleType("halves")
+    module.Config, module.run = Halves, run_halves
+    common = Common(recipe="halves", out=str(tmp_path / "out"), runner="inprocess")
+    return Loaded("halves", module, common, Halves(**settings))
+
+
+def test_what_is_made_of_a_sampled_set_is_scaled_with_it(tmp_path: Path) -> None:
+    found = {line.name: line for line in make_plan(halves(tmp_path, records=400), 40).lines}
+    assert found["split_most"].rows == pytest.approx(300)
+    assert found["split_rest"].rows == pytest.approx(100)
+    assert found["split_most"].total == found["upper"].total == 8
+    assert found["copies"].rows == pytest.approx(600)
+
+
+def test_a_sample_that_is_too_small_is_made_larger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(halves(tmp_path, records=400, least=50), 40)
+    assert plan.sample == 320
+    assert plan.lines[-1].name == "copies"
+    assert "up to 40 records" in (said := capsys.readouterr().err)
+    assert "up to 320 records" in said
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind", "said"),
+    [
+        ("UserError", UserError, "split: 77 records"),
+        ("Alarm", GristmillError, "not right"),
+        ("KeyError", GristmillError, r"KeyError: .not right. \(.*test_plan.py, line \d+\): "),
+    ],
+)
+def test_a_recipe_that_fails_has_no_plan(tmp_path: Path, fail: str, kind: type[GristmillError], said: str) -> None:
+    with pytest.raises(GristmillError) as caught:
+        make_plan(halves(tmp_path, records=400, fail=fail), 40)
+    assert type(caught.value) is kind
+    assert re.match(said, caught.value.args[0])
+    assert "tried on up to 320 records of each source, after split_rest" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(GristmillError, match="tried on all records"):  # all there are: no more are tried
+        make_plan(halves(tmp_path, records=400, fail=fail), 1000)
+
+
+def test_evaluations_count_once_an_epoch() -> None:
+    # Steps of 1 s; after each second one an evaluation of 3 s, and one at the end of the trial.
+    at = [(1.0, False), (5.0, True), (6.0, False), (10.0, True), (11.0, False), (15.0, True)]
+    assert _seconds_a_step(at) == pytest.approx(1 + 3 / 2)
+    # An epoch that is longer than the trial: only its own end has one.
+    assert _seconds_a_step([(1.0, False), (2.0, False), (3.0, False), (7.0, True)]) == pytest.approx(1)
+    assert _seconds_a_step([(1.0, False)]) == 0.0
+
+
+def test_what_ray_takes_beside_the_work_is_in_the_plan(recipe: Path) -> None:
+    found = lines(recipe, "runner=ray", "workers=1", sample=2)
+    assert found["upper"].wall > found["upper"].cpu + 2 - 0.1
+    assert found["copies"].wall > 2 - 0.1

@@ -136,7 +136,7 @@ def test_watching_tells_lines_until_the_run_is_over(
     lines = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
     assert lines[0].startswith("upper: 2/3 shards, 0 rejected, 2 quarantined, 0.4 records/s, ")
     assert lines[1].startswith("1 under way")
-    assert lines[2].startswith("whole run: time to go unknown")
+    assert lines[2].startswith("whole run: 1 done, time to go unknown")
     assert lines[3:] == ["all steps are finished", "whole run: finished"]
 
 

@@ -49,7 +49,9 @@ def test_a_metric_that_is_not_a_rate_and_better_when_higher():
     assert "MAPSSWE" not in page
     assert '<span class="better">+13.6%</span>' in page
     text = "".join(parser.text)
-    assert "On news, the BLEU of big is 35.5 against 31.2 for base: 13.6% more (95% interval 11.0% to 16.0%)" in text
+    assert (
+        "News: big, BLEU 35.5, is ahead of every baseline beyond chance; the nearest is base, 31.2 (+13.6%, 95%" in text
+    )
     assert "Best: width = 2, depth = deep with 32.0 (full ring)." in text
 
 

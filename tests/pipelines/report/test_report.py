@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from dataclasses import replace
@@ -6,6 +7,7 @@ from html import unescape
 import numpy as np
 import pytest
 
+from gristmill.actors.audio import decode
 from gristmill.models.measures.calibration import Bin
 from gristmill.models.measures.wer import WerResult, score
 from gristmill.pipelines.evaluation import describe_test_set, evaluate
@@ -22,12 +24,14 @@ from gristmill.pipelines.report.measures import (
 from gristmill.pipelines.report.report import (
     Axis,
     Cell,
+    Clip,
     CurvePoint,
     Diagram,
     ExampleTexts,
     FilterFlow,
     Grid,
     LineageNode,
+    NumberTable,
     RecordFlow,
     Reliability,
     Report,
@@ -73,11 +77,16 @@ def report(results):
         labels={"teacher": "Clean teacher", "wer": "WER"},
         metrics=evaluate(results, baseline="teacher", also_against=["multicondition"], replicates=200),
         headline=("student", "noisy"),
+        baselines=["teacher", "multicondition"],
         test_sets={"noisy": describe_test_set(results["teacher"]["noisy"][0])},
         curves=[
-            CurvePoint(s, 0, step, {"loss": 1 / (step + 1), "valid_wer": 0.5})
+            CurvePoint(s, 0, step, {"loss": 1 / (step + 1), "valid_wer": 0.5}, phase if s == "student" else "")
             for s in ("teacher", "student")
-            for step in range(500)
+            for step, phase in ((n, "all speech" if n < 400 else "gold text") for n in range(500))
+        ],
+        explained={"valid_wer": "Of held-out <speech>."},
+        measured=[
+            NumberTable("Segments", [{"Set": "raw", "hours kept": 1.5}, {"Set": "test", "rejected": "short: 2"}])
         ],
         spectrograms=[Spectrogram("Clean", np.random.default_rng(0).standard_normal((50, 16)), 0.01)],
         grids=[
@@ -91,7 +100,10 @@ def report(results):
             )
         ],
         filters=[FilterFlow("short texts", 9, 1, [{"id": "a", "text": "kept one"}], [{"id": "b", "reason": "long"}])],
-        records=[RecordFlow("speech", "d", 1200, 1180, 15, 5, 3, {"silent & short": 11, "<script>": 4})],
+        records=[
+            RecordFlow("speech", "d", 1200, 1180, 15, 5, 3, {"silent & short": 11, "<script>": 4}),
+            RecordFlow("whole", "e", 77, 77, 0, 0, 1),
+        ],
         lineage=[
             LineageNode("speech", "sha256:" + "ab" * 32),
             LineageNode("teacher", "cd" * 32, ["speech"], "artifact"),
@@ -103,7 +115,10 @@ def report(results):
             "actual": {"labels": {"rows": 1180, "seconds": 25.0}, "cost": 0.30},
         },
         versions={"ray": "2.60.0"},
-        examples=[ExampleTexts("a/1", "noisy", "one two", {"student": "one too two"})],
+        examples=[
+            ExampleTexts("a/1", name, "one two", {"student": "one too two"}, Clip(np.zeros(800), 8000))
+            for name in ("clean", "noisy")
+        ],
     )
 
 
@@ -123,6 +138,10 @@ def test_evaluate_makes_the_long_table(results):
     assert sum(parts) == pytest.approx(runs[0].wer)
     assert by_key["student", "noisy", "wer_relative", None].high < 0
     assert by_key["student", "noisy", "wer_relative:multicondition", 0].value < 0
+    assert by_key["student", "noisy", "wer_difference", None].value == pytest.approx(
+        pooled.value - by_key["teacher", "noisy", "wer", None].value
+    )
+    assert by_key["student", "noisy", "wer_p:multicondition", None].value <= 2 / 100
     per_seed = [by_key["student", "noisy", "mapsswe_p", s].value for s in (0, 1)]
     assert by_key["student", "noisy", "mapsswe_p", None].value == max(per_seed) < 0.05
     assert by_key["student", "noisy", "mapsswe_z", None].value < 0
@@ -159,7 +178,8 @@ def test_json_holds_every_section_in_a_fixed_order(report):
     data = to_json(report)
     assert data == to_json(report)
     document = json.loads(data)
-    assert list(document)[:6] == ["title", "summary", "recipe", "metric", "baseline", "metrics"]
+    heads = "format title summary verdict recipe metric baseline baselines proposals metrics"
+    assert " ".join(document).startswith(heads)
     for key in ("digests", "plan", "versions"):
         assert document[key] == getattr(report, key)
     assert document["records"][0]["reasons"] == {"silent & short": 11, "<script>": 4}
@@ -167,6 +187,9 @@ def test_json_holds_every_section_in_a_fixed_order(report):
     cell = document["grids"][0]["cells"][0]
     assert cell == {"temperature": 1.0, "k": 1, "value": 0.2 + 0.01, "low": None, "high": None}
     assert document["curves"][0] == {"system": "teacher", "seed": 0, "step": 0, "loss": 1.0, "valid_wer": 0.5}
+    assert document["curves"][-1]["phase"] == "gold text"
+    assert document["examples"][1]["audio"] == {"seconds": 0.1}
+    assert document["measured"][0]["rows"][0] == {"Set": "raw", "hours kept": 1.5}
     assert document["test_sets"]["noisy"]["resampled"] == "speakers"
     report.metrics[0] = replace(report.metrics[0], value=float("nan"))
     assert json.loads(to_json(report))["metrics"][0]["value"] is None
@@ -177,7 +200,7 @@ def test_page_is_whole_escaped_and_fetches_nothing(report):
     parser = parse(page)
     for name, value in parser.attributes:
         if name in {"src", "href", "xlink:href", "srcset", "action", "data"}:
-            assert value.startswith(("#", "data:image/png;base64,"))
+            assert value.startswith(("#", "data:image/png;base64,", "data:audio/ogg;base64,"))
     assert not re.search(r"https?://|@import|url\(|<script", page)
     text = "".join(parser.text)
     assert "Digits <in> noise" in text
@@ -189,12 +212,14 @@ def test_page_is_whole_escaped_and_fetches_nothing(report):
 
 def test_page_shows_every_value(report):
     document = json.loads(to_json(report))
-    parser = parse(to_html(report))
+    page = to_html(report)
+    parser = parse(page)
     cells = set(parser.cells)
     for row in document["metrics"]:
         for key in ("value", "low", "high"):
             if row[key] is not None:
                 assert f"{row[key]:.6g}" in cells
+    assert [one["outcome"] for one in document["verdict"]["comparisons"]] == ["ahead"] * 4
     for system in ("teacher", "multicondition", "student"):
         row = report.find(system, "noisy", "wer")
         shown = f"{100 * row.value:.1f}% ({100 * row.low:.1f}% to {100 * row.high:.1f}%)"
@@ -207,18 +232,20 @@ def test_page_shows_every_value(report):
         assert f"{100 * cell['value']:.1f}%" in text
     assert "Best: k = 20, T = 1 with 20.1% (full ring). The recipe's k = 20, T = 2 with 20.1% (dotted)" in text
     assert "kept one" in text
+    assert text.count("gold text") == 2, "marked in the panels of the student's loss and of what both systems have"
+    assert "Of held-out <speech>." in text
+    assert "1 of 2 sets kept every record." in text
+    assert page.count('<div class="bar">') == 1, "a set that kept all has no bar"
+    assert {"hours kept", "1.5", "short: 2"} <= cells
+    clips = [value for name, value in parser.attributes if name == "src" and value.startswith("data:audio")]
+    said = re.search(r"2 clips, (\d+) kB of this page", text)
+    assert int(said[1]) == pytest.approx(sum(map(len, clips)) / 1000, abs=1)
+    for clip in clips:
+        samples, rate = decode(base64.b64decode(clip.partition(",")[2]))
+        assert len(samples) / rate == pytest.approx(0.1, abs=0.02)
     for value in ("1,180", "20", "25", "1.25", "0.25", "0.3", "2.60.0", "ab" * 32):
         assert value in cells
     assert "abababababab" in text
-
-
-def test_summary_states_significance(report):
-    page = "".join(parse(to_html(report)).text)
-    assert re.search(r"On noisy speech, the WER of student is [\d.]+% against [\d.]+% for Clean teacher: ", page)
-    assert "fewer errors (95% interval" in page
-    row = report.find("student", "noisy", "wer_relative")
-    report.metrics[report.metrics.index(row)] = replace(row, high=0.1)
-    assert "not significant" in to_html(report)
 
 
 def test_records_come_from_a_seal_or_its_summary():
@@ -281,3 +308,15 @@ def test_reliability_is_drawn_for_all_parts_and_for_each():
     parsed = parse(page)
     assert "Calibration" in parsed.text
     assert page.count("9 hypotheses, score 0.400, right 0.500") == 3  # two of all, and the baseline's domain
+
+
+def test_unknown_speakers_are_no_speakers():
+    texts = ["one two"] * 4
+    assert describe_test_set(score(texts, texts)).to_json() == {
+        "utterances": 4,
+        "words": 8,
+        "resampled": "utterances (their speakers are unknown)",
+    }
+    some = describe_test_set(score(texts, texts, ["ann", "ann", None, ""]))
+    assert some.sizes == {"utterances": 4, "words": 8, "speakers": 1, "utterances of unknown speakers": 2}
+    assert some.resampled == "utterances within speakers"

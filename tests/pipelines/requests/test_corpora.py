@@ -230,3 +230,25 @@ def test_domains_too_small_to_train_cost_their_own_requests(tmp_path: Path) -> N
     alone = {0: split_requests(run, corpus, fine)}
     assert without_small_domains(run, alone) == (alone, set())
     assert whole.records == 93
+
+
+def test_requests_of_the_test_are_not_trained_on(tmp_path: Path) -> None:
+    train, other = jsonl(tmp_path / "a" / "train.jsonl", plays(3)), jsonl(tmp_path / "b" / "more.jsonl", plays(3))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    check_requests(RequestCorpusSettings(places=train, test=other))
+    for test in (train, str(tmp_path / "a"), str(tmp_path / "link"), str(tmp_path), f"{tmp_path}/b/../a/*.jsonl"):
+        with pytest.raises(
+            UserError, match=r"corpus.places and corpus.test both hold .*train.jsonl.*: requests would be"
+        ):
+            check_requests(RequestCorpusSettings(places=train, test=test))
+    with pytest.raises(UserError, match=r"corpus.places: two of its places hold .*train.jsonl"):
+        check_requests(RequestCorpusSettings(places=(train, str(tmp_path / "link"))))
+
+
+def test_a_test_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    train = jsonl(tmp_path / "train.jsonl", [*plays(6), *({**row, "domain": "x"} for row in plays(6))])
+    settings = RequestCorpusSettings(places=train, test=jsonl(tmp_path / "test.jsonl", [{"text": ""}]))
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    split = split_requests(run, settings, prepare_requests(run, settings))
+    with pytest.raises(UserError, match=r"requests: no record is left for the test; expected .* corpus.test"):
+        without_small_domains(run, {0: split})

@@ -16,6 +16,7 @@ from typer.testing import Result
 
 from gristmill.pipelines.command.plan import make_plan
 from gristmill.pipelines.config import load
+from gristmill.pipelines.requests.annotate import RequestAnnotator
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed
 from tests.pipelines.commands import call
@@ -267,3 +268,31 @@ def test_weights_and_lists_that_do_not_fit_are_refused(finished: Path, tmp_path:
     none = call("rerank", tmp_path / "no.parquet", finished / "rerankers", tmp_path / "out", "runner=inprocess")
     assert (none.exit_code, "no such file" in none.stderr) == (2, True)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("ranked*"))
+
+
+def test_requests_are_annotated_as_the_recipe_reads_them(finished: Path, tmp_path: Path) -> None:
+    rows = [row for table in made(finished, "ranked_0").tables() for row in table.to_pylist() if row["fold"] == -1]
+    annotator = RequestAnnotator(str(finished))
+    assert annotator.said.startswith("R3, the best of 4 systems (SemER ")
+    assert annotator.columns == ("device", "hour")
+    found = annotator.annotate({name: row[name] for name in ("text", "device", "hour")} for row in rows)
+    for row, one in zip(rows, found, strict=True):
+        best = row["hypotheses"][row["best_R3"]]
+        assert (one.domain, one.intent, [slot._asdict() for slot in one.slots]) == (
+            best["domain"],
+            best["intent"],
+            best["slots"],
+        )
+        assert one.confidence == pytest.approx(row["scores_R3"][row["best_R3"]])
+    # As lines: without context, with a mark at the end, blank, and as JSON.
+    text, device = rows[0]["text"], rows[0]["device"]
+    lines = [f"{text}?", "", json.dumps({"text": text, "device": device, "hour": rows[0]["hour"]})]
+    (tmp_path / "requests.txt").write_text("\n".join(lines))
+    result = call("annotate", finished, tmp_path / "requests.txt")
+    assert result.exit_code == 0
+    plain, blank, known = result.stdout.splitlines()
+    (one,) = annotator.annotate([text])
+    assert (plain.split("\t")[:3], blank) == ([one.domain, one.intent, f"{one.confidence:.3f}"], "")
+    assert known.split("\t")[2] == f"{rows[0]['scores_R3'][rows[0]['best_R3']]:.3f}"
+    wrong = call("transcribe", finished, tmp_path / "requests.txt")
+    assert (wrong.exit_code, f"gristmill annotate {finished} REQUESTS.txt" in wrong.stderr) == (2, True)

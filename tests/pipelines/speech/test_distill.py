@@ -91,7 +91,7 @@ def test_ray_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     assert run(*SMALL, f"out={finished}").exit_code == 0
     assert run(*SMALL, f"out={tmp_path}", "runner=ray", "workers=2").exit_code == 0
     made = digests(tmp_path)
-    assert len(made) == 23
+    assert len(made) == 24
     assert made <= digests(finished)
 
 

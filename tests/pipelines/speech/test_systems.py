@@ -90,6 +90,24 @@ def test_gold_text_comes_last_beside_the_soft_labels(tmp_path: Path) -> None:
     assert cells[1].identity() == cells[2].identity() != cells[0].identity()
 
 
+def test_a_student_may_learn_the_teachers_transcripts_too(tmp_path: Path) -> None:
+    given = {"specaugment": {}, "student": {"epochs": 1, "ctc_weight": 0.5, "transcripts": True}}
+    made, data = systems(tmp_path, SystemSettings.model_validate(given))
+    job = made.student(data)
+    assert job.inputs["data"]["soft"]["text"] == "hypothesis"
+    assert [phase.ctc_weight for phase in training(job).phases] == [0.5, 0.3]
+    cell = made.sweep_cell(data, 1, 1.0, 2)
+    assert "text" not in cell.inputs["data"]["soft"]
+    assert training(cell).phases[0].ctc_weight == 0, "cells are trained on soft labels alone"
+    assert training(made.hard_labels(data)).phases[0].specaugment is not None
+    plain, _ = systems(
+        tmp_path, SystemSettings.model_validate({"specaugment": {}, "hard_labels": {"epochs": 1, "specaugment": False}})
+    )
+    assert "text" not in plain.student(data).inputs["data"]["soft"]
+    assert training(plain.hard_labels(data)).phases[0].specaugment is None
+    assert training(plain.multicondition(data)).phases[0].specaugment is not None
+
+
 def test_learners_of_labels_begin_with_the_teacher_where_that_is_asked(tmp_path: Path) -> None:
     for init in ("random", "teacher", "auto"):
         made, data = systems(tmp_path, SystemSettings.model_validate({"init": init}))

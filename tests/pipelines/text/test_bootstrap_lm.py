@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,11 @@ from typer.testing import Result
 from gristmill.actors.text.language_model import LanguageModel
 from gristmill.actors.text.translator_files import FAST
 from gristmill.pipelines.text.bootstrap_report import publish
+from gristmill.pipelines.text.score import TextScorer
+from gristmill.pipelines.text.translate import find_translator
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.audit import audit_below
+from gristmill.shards.dataset import open_sealed
 from tests.pipelines.commands import call
 
 pytest.importorskip("ctranslate2")
@@ -299,3 +303,28 @@ def test_a_radius_that_keeps_nothing_is_reported(tmp_path: Path) -> None:
     result = run(tmp_path, "runner=inprocess", "selection={method: moore_lewis, radius: -50, share: null}")
     assert result.exit_code == 2
     assert "-50" in result.stderr
+
+
+def test_lines_are_scored_and_translated_by_the_models_of_the_run(finished: Path, tmp_path: Path) -> None:
+    (folder,) = (finished / "judged_1-1_0").iterdir()
+    rows = [row for table in open_sealed(str(folder)).tables() for row in table.to_pylist()]
+    for system in ("combined", "in_domain"):
+        found = TextScorer(str(finished), system=system).score(f"{row['text'].upper()}!" for row in rows)
+        assert [one.logprob for one in found] == [row[f"{system}_logprob"] for row in rows]
+    lines = tmp_path / "texts.txt"
+    lines.write_text(f"{rows[0]['text']}\n\n")
+    scored = call("score", finished, lines, "--system", "combined").stdout.splitlines()
+    assert scored[0].startswith(f"{rows[0]['combined_logprob']:.4f}\t")
+    assert scored[1] == "nan\tnan\t0\t"
+
+    report = json.loads((finished / "report.json").read_text())
+    made_of = {node["name"].split(" ")[0]: node["inputs"] for node in report["lineage"]}
+    for system, training in (("raw", "translator"), ("fine_tuned", "fine_tuned_translator")):
+        ref, _ = find_translator(str(finished), system)
+        names = [name for name in made_of[f"tested_{system}_1-1_0"] if report["digests"][name] == ref.digest]
+        assert [name.split(" ")[0] for name in names] == [training]
+    lines.write_text("turn on the light\n\nset a timer for 5 minutes\n")
+    made = call("translate", finished, lines)
+    assert made.exit_code == 0
+    assert [bool(line) for line in made.stdout.splitlines()] == [True, False, True]
+    assert re.search(r"the best of 3 systems \(chrF .*\): .*, from en into hi", made.stderr)

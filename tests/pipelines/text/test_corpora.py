@@ -11,7 +11,7 @@ import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_places, prepare_text
+from gristmill.pipelines.text.corpora import PairSettings, TextSettings, check_apart, check_places, prepare_text
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed, seal_tables
 from gristmill.shards.errors import SettingsError, UserError
@@ -177,3 +177,17 @@ def test_a_wrong_encoding_and_unequal_files_are_reported(tmp_path: Path, prepare
     (tmp_path / "empty.tsv").write_text("")
     with pytest.raises(UserError, match=r"empty\.tsv: holds no text"):
         prepare(places=str(tmp_path / "empty.tsv"))
+
+
+def test_references_are_in_no_other_text(tmp_path: Path) -> None:
+    (tmp_path / "t.en").write_text("turn it on\n")
+    (tmp_path / "t.hi").write_text("बत्ती जलाओ\n")
+    (tmp_path / "link.hi").symlink_to(tmp_path / "t.hi")
+    (tmp_path / "own.hi").write_text("बत्ती\n")
+    references = PairSettings(places=str(tmp_path / "t"))
+    for target in (str(tmp_path / "link.hi"), str(tmp_path / "t.hi")):
+        with pytest.raises(UserError, match=r"references and target both hold .*hi: why; expected other text"):
+            check_apart({"references": references, "target": TextSettings(places=target)}, "why")
+    check_apart({"references": references, "target": TextSettings(places=str(tmp_path / "own.hi"))}, "why")
+    with pytest.raises(UserError, match=r"references and pairs both hold .*t.en and 1 more"):
+        check_apart({"references": references, "pairs": PairSettings(places=str(tmp_path))}, "why")

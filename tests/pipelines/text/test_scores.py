@@ -43,13 +43,15 @@ def test_perplexity_with_and_without_unknown_words_and_unseen_words(tmp_path) ->
         both = {**base, **{key: value for key, value in scored(shift=2.0).items() if key.startswith("s_")}}
         tables.append(pa.table({**both, "id": [f"{part}{n}" for n in "ab"], "part": [part, part]}))
     made = seal_tables(str(tmp_path), "judged", iter([pa.concat_tables(tables)]))
-    metrics, errors = scores.text_metrics({0: made}, ["b", "s"], "1/1", "b")
+    metrics, errors, losses = scores.text_metrics({0: made}, ["b", "s"], "1/1", ["b"])
     found = rows_of(metrics)
     assert found["b", "perplexity", None].value == pytest.approx(math.exp(10 / 6))
     assert found["b", "perplexity_known", 0].value == pytest.approx(math.exp(5 / 5))
     assert found["b", "oov", None].value == pytest.approx(2 / 4)
     assert found["s", "perplexity_relative", None].value == pytest.approx(math.exp(-2 / 6) - 1)
+    assert found["s", "perplexity_p", 0].value == found["s", "perplexity_p", None].value <= 1
     assert ("b", "perplexity_relative", None) not in found
+    assert losses["s"][0].ids == ("testa", "testb")
     assert errors["b"][0].errors.tolist() == [0, 0]  # the language model corrects the channel
 
 

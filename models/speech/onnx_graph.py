@@ -1,0 +1,75 @@
+"""Acoustic models as ONNX graphs, for runtimes without torch, and how far their outputs are from torch's."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gristmill.models.speech.acoustic import AcousticModel
+from gristmill.shards.errors import UserError
+
+OPSET = 17
+INPUTS, OUTPUTS = ("features", "lengths"), ("log_probs", "frames")
+
+
+def available() -> bool:
+    """Return whether the packages are installed that write a graph and run it."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def to_onnx(model: AcousticModel) -> bytes:
+    """Return the graph of a model: its inputs and outputs are those of its ``forward``, for batches of any size.
+
+    Raises:
+        UserError: the package ``onnx`` is not installed.
+    """
+    if not available():
+        raise UserError("onnx: not installed; pip install 'gristmill[onnx]'")
+    time = 24 * model.subsampling
+    example = torch.zeros(2, time, model.n_mels), torch.tensor([time, time // 2])
+    axes = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    axes |= {"log_probs": {0: "batch", 1: "frame"}, "frames": {0: "batch"}}
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        # Not by torch.export (dynamo=True): it takes minutes to unroll a recurrent network, whose graph then fails for
+        # batches of another size.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model.eval(),
+            example,
+            out,  # type: ignore[arg-type]  # a file is taken too, which the signature does not say
+            dynamo=False,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+        )
+    return out.getvalue()
+
+
+def difference(graph: bytes, model: AcousticModel, utterances: Sequence[np.ndarray]) -> float:
+    """Return the largest difference of a log-probability of utterances (frames, n_mels), each run alone by both."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for features in utterances:
+        given = features[None].astype(np.float32), np.array([len(features)], np.int64)
+        with torch.inference_mode():
+            expected, frames = (out.numpy() for out in model(*map(torch.from_numpy, given)))
+        found, counted = session.run(list(OUTPUTS), dict(zip(INPUTS, given, strict=True)))
+        if found.shape != expected.shape or not np.array_equal(counted, frames):
+            return float("inf")
+        worst = max(worst, float(np.abs(found - expected).max(initial=0.0)))
+    return worst

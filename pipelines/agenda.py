@@ -1,0 +1,140 @@
+"""How far a run is as a whole: how many of its results are there, of how many, and the time to go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+LEAST_MEASURED = 10.0  # estimated seconds of work behind which the estimates are corrected by the time that it took
+
+
+@dataclass
+class _Part:
+    """A result that is being made: of so many estimated seconds; ``share`` of it is done, ``first`` at its start."""
+
+    name: str
+    seconds: float | None
+    first: float = 0.0
+    share: float = 0.0
+
+
+@dataclass
+class Agenda:
+    """The results of a run: sets, artifacts and models, told as they are begun and made.
+
+    A recipe's lines are run in order, so that what it will make is not known from the recipe, but from its plan or an
+    earlier run with the same settings: ``expected`` has the name of each result and the seconds that it is estimated to
+    take, of which only those of missing results matter, and ``rest`` those outside all results. A result that was not
+    expected is counted as it comes. So neither number ever falls. Without expectation there is no total.
+
+    Example:
+        >>> agenda = Agenda([("texts", 1.0), ("kept", 60.0), ("model", 540.0)])
+        >>> agenda.made("out/texts/0", "texts", 1.0, kept=True)
+        >>> agenda.begin({"out/kept/0": "kept"})
+        >>> agenda.made("out/kept/0", "kept", 30.0)
+        >>> agenda.line()
+        '2 of 3 done, about 4 min 30 s to go'
+    """
+
+    expected: Sequence[tuple[str, float | None]] = ()
+    rest: float = 0.0
+    _waiting: dict[str, list[float | None]] = field(default_factory=dict)
+    _under: dict[str, _Part] = field(default_factory=dict)
+    _done: set[str] = field(default_factory=set)  # URLs
+    _begun: float = 0.0
+    _estimated: float = 0.0  # seconds of what this run has made
+    _spent: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, seconds in self.expected:
+            self._waiting.setdefault(name, []).append(seconds)
+
+    def begin(self, parts: Mapping[str, str]) -> None:
+        """Take the results whose work begins, side by side: their names by URL."""
+        self._begun = time.monotonic()
+        for url, name in parts.items():
+            if url not in self._under and url not in self._done:
+                self._under[url] = self._take(name)
+
+    def at(self, share: float, url: str = "", *, first: bool = False) -> None:
+        """Take the share of a result that is done, of the one begun last if no URL is given; ``first`` at its start."""
+        part = self._under.get(url or next(reversed(self._under), ""))
+        if part is not None:
+            part.share = min(1.0, share)
+            part.first = share if first else part.first
+
+    def ended(self, url: str) -> None:
+        """Count a result whose time is not known yet, as others go on beside it."""
+        self.at(1.0, url)
+        if url in self._under:
+            self._done.add(url)
+
+    def made(self, url: str, name: str, seconds: float, *, kept: bool = False) -> None:
+        """Count a result that took so many seconds, or was kept from before."""
+        part = self._under.pop(url, None)
+        if part is None:
+            if url in self._done:
+                return  # used twice
+            part = self._take(name)
+        self._done.add(url)
+        if not kept and part.seconds is not None:
+            self._estimated += part.seconds * (1 - part.first)
+            self._spent += seconds
+
+    def _take(self, name: str) -> _Part:
+        waiting = self._waiting.get(name)
+        return _Part(name, waiting.pop(0) if waiting else None)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything was begun or made."""
+        return bool(self._under or self._done)
+
+    @property
+    def done(self) -> int:
+        """The number of results that are there."""
+        return len(self._done)
+
+    @property
+    def total(self) -> int | None:
+        """The number of results, as far as it is known; ``None`` without expectation."""
+        if not self.expected:
+            return None
+        return len(self._done | self._under.keys()) + sum(map(len, self._waiting.values()))
+
+    @property
+    def left(self) -> float | None:
+        """Estimated seconds to go, by the pace of this run so far; ``None`` if they are unknown."""
+        waiting = [seconds for of_name in self._waiting.values() for seconds in of_name]
+        under = [(part, part.seconds) for part in self._under.values() if part.seconds is not None]
+        if not self.expected or any(seconds is None for seconds in waiting):
+            return None
+        estimated = self._estimated + sum(seconds * (part.share - part.first) for part, seconds in under)
+        spent = self._spent + (time.monotonic() - self._begun if under else 0.0)
+        pace = spent / estimated if estimated >= LEAST_MEASURED else 1.0
+        left = sum(seconds * (1 - part.share) for part, seconds in under) + sum(filter(None, waiting)) + self.rest
+        return left * pace
+
+    def line(self) -> str:
+        """Return it in words."""
+        total, left = self.total, self.left
+        if total is None:
+            return f"{self.done} done"
+        return f"{self.done} of {total} done" + (f", about {about(left)} to go" if left is not None else "")
+
+
+def about(seconds: float) -> str:
+    """Return a duration that is an estimate in readable form.
+
+    Example:
+        >>> about(7), about(42), about(135), about(1530), about(8000)
+        ('10 s', '40 s', '2 min 15 s', '26 min', '2 h 15 min')
+    """
+    if seconds < 55:
+        return f"{max(1, round(seconds / 10)) * 10} s"
+    if seconds < 300:
+        minutes, rest = divmod(round(seconds / 15) * 15, 60)
+        return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {round(minutes % 60 / 5) * 5 % 60:02d} min"

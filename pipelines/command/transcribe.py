@@ -1,0 +1,156 @@
+"""The command ``transcribe``: transcripts on standard output or in files, or a corpus as a run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from gristmill.pipelines.command import interruption
+from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
+from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.progress import clock, plural, shown
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.recordings import is_listed
+from gristmill.pipelines.speech.transcribe import QUIET, Transcriber, Utterance
+from gristmill.pipelines.speech.transcripts import SUFFIXES, Form, Writer
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
+from gristmill.shards.safe_text import safe
+
+_EVERY = 10.0  # s between two lines of progress
+
+
+def tell(sentence: str) -> None:
+    """Say something on standard error."""
+    print(f"gristmill: {safe(sentence)}", file=sys.stderr, flush=True)
+
+
+def print_transcripts(
+    model: str, places: Sequence[str], form: Form, into: str | None, *, quiet: bool, **settings: Any
+) -> int:
+    """Print the transcripts of recordings, or write a file of each into a folder; return how many cannot be read.
+
+    ``settings`` are those of a :class:`~gristmill.pipelines.speech.transcribe.Transcriber`.
+
+    Raises:
+        UserError: as the Transcriber, or subtitles of several recordings would go to standard output.
+    """
+    several = len(places) > 1 or is_listed(places[0])
+    if form == "srt" and several and into is None:
+        raise UserError("--format srt: subtitles are a file for each recording; expected one recording, or --into DIR")
+    transcriber = Transcriber(model, say=(lambda sentence: None) if quiet else tell, **settings)
+    if not quiet:
+        tell(f"{transcriber.said} (speech at {transcriber.sampling_rate:,} Hz)")
+    write = _Folder(store.absolute(into), form) if into is not None else _print(Writer(form, named=several))
+    unread, pace = 0, _Pace(quiet)
+    for one in transcriber.transcribe(*places):
+        write(one)
+        if one.problem is not None:
+            unread += one.problem not in QUIET
+            if one.problem not in QUIET or not quiet:
+                tell(f"{one.audio}: no text ({one.problem})")
+        pace.count(one)
+    if isinstance(write, _Folder):
+        write.finish()
+        if not quiet:
+            tell(f"{plural(write.files, 'file')} in {into}")
+    if unread:
+        tell(f"{plural(unread, 'recording')} could not be transcribed")
+    return unread
+
+
+def _print(writer: Writer) -> Callable[[Utterance], None]:
+    def write(one: Utterance) -> None:
+        for line in writer.lines(one):
+            print(line, flush=True)  # who reads them may be waiting, or gone
+
+    return write
+
+
+class _Folder:
+    """Writes a file for each recording, named after it."""
+
+    def __init__(self, folder: str, form: Form) -> None:
+        self.folder, self.form, self.files = folder, form, 0
+        self._audio, self._lines, self._taken = "", list[str](), set[str]()
+        self._writer, self._name = Writer(form), ""
+
+    def __call__(self, one: Utterance) -> None:
+        """Take the next utterance; those of a recording follow one another."""
+        if one.audio != self._audio or not self._name:
+            self.finish()
+            self._audio, self._name, self._writer = one.audio, self._free(one), Writer(self.form)
+        self._lines += self._writer.lines(one)
+
+    def finish(self) -> None:
+        """Write the file of the last recording."""
+        if self._name:
+            text = "".join(f"{line}\n" for line in self._lines)
+            store.write_bytes(store.join(self.folder, self._name), text.encode())
+            self.files += 1
+        self._lines, self._name = [], ""
+
+    def _free(self, one: Utterance) -> str:
+        """Return the file's name: the recording's, without its suffix unless that is taken."""
+        path = PurePosixPath(one.id.partition("@")[0].lstrip("/"))
+        names = (f"{path.with_suffix('')}{SUFFIXES[self.form]}", f"{path}{SUFFIXES[self.form]}")
+        name = next((name for name in names if name not in self._taken), names[1])
+        self._taken.add(name)
+        return name
+
+
+class _Pace:
+    """Says how far it is, every ten seconds."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._begun = self._said = time.monotonic()
+        self._quiet, self._recordings, self._seconds, self._last = quiet, 0, 0.0, ""
+
+    def count(self, one: Utterance) -> None:
+        """Count an utterance."""
+        self._recordings += one.audio != self._last
+        self._last, self._seconds = one.audio, self._seconds + one.duration
+        now = time.monotonic()
+        if not self._quiet and now - self._said >= _EVERY:
+            self._said = now
+            speed = self._seconds / (now - self._begun)
+            tell(f"{plural(self._recordings, 'recording')}, {clock(self._seconds)} of speech, {speed:.0f} x real time")
+
+
+def transcribe_corpus(
+    model: str, places: Sequence[str], out: str, execution: Sequence[str], *, quiet: bool, **settings: Any
+) -> int:
+    """Transcribe a corpus as a run that resumes; return how many records of it could not be transcribed.
+
+    ``execution`` are ``runner=ray|inprocess`` and ``workers=N``.
+
+    Raises:
+        UserError: as the Transcriber, or the output cannot be written.
+    """
+    interruption.begin(resumes=True)
+    out = store.absolute(out)
+    common = carried_out("transcribe", out, execution)
+    check_out(out)
+    transcriber = Transcriber(model, say=tell, **settings)
+    tell(f"{transcriber.said} (speech at {transcriber.sampling_rate:,} Hz)")
+    with shown(quiet) as progress:
+        run = Run(out, make_cluster(common), progress=progress)
+        with leased(run, partial(check_nodes, common)):
+            made = transcriber.corpus(run, "transcripts", places)
+            fresh = any(not trace.kept for trace in run.trace)
+            run.write_ledger("transcribe", "")
+    if not fresh:
+        print("nothing to do: everything was finished by an earlier run")
+    print(f"transcribed {plural(made.records, 'utterance')}: {made.url}")
+    lost = {reason: count for trace in run.trace for reason, count in _lost(trace.summary).items()}
+    for reason, count in lost.items():
+        tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {out} --rejects`")
+    return sum(count for reason, count in lost.items() if not reason.endswith(QUIET))
+
+
+def _lost(summary: Any) -> dict[str, int]:
+    return {**summary.get("reasons", {}), **summary.get("errors", {})}

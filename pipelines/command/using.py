@@ -1,0 +1,163 @@
+"""The commands that use what a run made. Each writes to standard output what it finds, in the order of its input."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL-or-OUT", help="The folder of a model, or the output of a run: its best system.")
+]
+System = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A system of the run's report, in place of the best one.")
+]
+
+
+def transcribe(
+    model: Model,
+    audio: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="AUDIO...", help="Files, folders, manifests, Parquet or tar shards; - is audio from standard input."
+        ),
+    ],
+    form: Annotated[
+        Literal["text", "jsonl", "ctm", "srt"],
+        typer.Option("--format", "-f", help="jsonl has times and confidences, and is a NeMo manifest."),
+    ] = "text",
+    system: System = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU if there is one.")] = "auto",
+    beam: Annotated[int, typer.Option(min=0, help="Width of the search; 0: the best path.")] = 0,
+    segment: Annotated[
+        Literal["silero", "energy"] | None,
+        typer.Option(help="What finds speech in recordings of over 30 s [silero if it is installed]."),
+    ] = None,
+    elsewhere: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Where entries of a list may lie that are not beside it.")
+    ] = None,
+    into: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Write a file for each recording into DIR, not standard output.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUT", help="Transcribe a corpus as a run that commits shard by shard, and resumes, on Ray."
+        ),
+    ] = None,
+    runner: Annotated[Literal["ray", "inprocess"], typer.Option(help="With --out.")] = "ray",
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="With --out.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what could not be transcribed.")] = False,
+) -> None:
+    """Transcribe recordings, in their order, by a model or by the best system of a run.
+
+    One recording gives its text, a line an utterance; several, a folder or a list give the recording, a tab and the
+    text. What cannot be read is told on standard error, and the others go on.
+
+    Exit code 0: all are transcribed (of silence the text is empty); 1: some could not be read; 2: nothing was done.
+    """
+    from gristmill.pipelines.command.transcribe import print_transcripts, transcribe_corpus
+
+    settings = {"system": system, "device": device, "beam": beam, "segment": segment, "elsewhere": elsewhere or ()}
+    if out is None:
+        unread = print_transcripts(model, audio, form, into, quiet=quiet, **settings)
+    else:
+        execution = [f"runner={runner}"] + ([f"workers={workers}"] if workers else [])
+        unread = transcribe_corpus(model, audio, out, execution, quiet=quiet, **settings)
+    if unread:
+        raise typer.Exit(1)
+
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TEXTS]...", help="Files with a text in each line, .gz too [-, standard input]."),
+]
+TextForm = Annotated[Literal["text", "jsonl"], typer.Option("--format", "-f", help="jsonl has all that is known.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
+
+
+def translate(
+    model: Model,
+    texts: Texts = None,
+    form: TextForm = "text",
+    system: System = None,
+    beam: Annotated[int, typer.Option(min=1, help="Width of the search.")] = 4,
+    n: Annotated[int, typer.Option("-n", min=1, help="Translations of each text, in jsonl.")] = 1,
+    prefix: Annotated[str, typer.Option(help="The token of the target language, of multilingual translators.")] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Translate texts by a translator, or by the best one of a run: a line for each line.
+
+    Exit code 1: some could not be translated, and their lines are empty.
+    """
+    from gristmill.pipelines.command.texts import print_translations
+
+    if print_translations(model, texts or ["-"], form, quiet, system=system, beam=beam, n=n, prefix=prefix):
+        raise typer.Exit(1)
+
+
+def score(
+    model: Model,
+    texts: Texts = None,
+    form: TextForm = "text",
+    system: System = None,
+    lang: Annotated[
+        str | None, typer.Option(metavar="LANG", help="Write texts in spoken form first [a run's own language].")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score texts by a language model: log-probability (nats), perplexity, unknown words and the text, a line each.
+
+    The perplexity of all is told on standard error.
+    """
+    from gristmill.pipelines.command.texts import print_scores
+
+    print_scores(model, texts or ["-"], form, quiet, system=system, lang=lang)
+
+
+def annotate(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The output of a run of the recipe rerank.")],
+    requests: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[REQUESTS]...",
+            help='Files with a request in each line, or in .jsonl {"text": ...} with its context [-, standard input].',
+        ),
+    ] = None,
+    form: TextForm = "text",
+    system: System = None,
+    quiet: Quiet = False,
+) -> None:
+    """Read requests: domain, intent, confidence, slots and the text, a line each.
+
+    Exit code 1: some have no reading, and their lines are empty.
+    """
+    from gristmill.pipelines.command.texts import print_annotations
+
+    if print_annotations(out, requests or ["-"], form, quiet, system=system):
+        raise typer.Exit(1)
+
+
+def publish(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The output of a finished run.")],
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A system of its report; best: the best one.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="An unused path or URL.")],
+) -> None:
+    """Write a recogniser of a run as a folder to pass on: weights, units, settings, a card and an ONNX graph.
+
+    The folder is a MODEL for transcribe. The graph needs the package onnx; its outputs are compared with torch's.
+    """
+    from gristmill.pipelines.command.transcribe import tell
+    from gristmill.pipelines.speech.publish import publish
+
+    made = publish(out, system, dest, tell)
+    if not made.fresh:
+        print("nothing to do: it was published earlier")
+    elif "model.onnx" not in made.files:
+        tell(made.graph.replace("`", ""))
+    print(f"published: {made.url} ({', '.join(made.files)})")
+    print(f"next: gristmill transcribe {made.url} AUDIO")
+
+
+VERBS = (transcribe, translate, annotate, score, publish)
+PLAIN = {verb.__name__ for verb in VERBS}  # they commit no work, so that one that was interrupted has nothing to resume

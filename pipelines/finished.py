@@ -1,0 +1,196 @@
+"""What a finished run left to use: its best system, where the models are, and the command that uses them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gristmill.pipelines.report.measures import PERCENT
+from gristmill.pipelines.report.write import REPORT, read_identity
+from gristmill.pipelines.run import LEDGER, read_ledger
+from gristmill.shards import store
+from gristmill.shards.artifact import Artifact, get_artifact
+from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.wording import nearest, or_else
+
+# The recipes of Gristmill: the command that uses what they make, what it is given, and the systems it can use; None:
+# those that were trained under their own names.
+_USES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
+    "distill": ("transcribe", "AUDIO", None),
+    "rerank": ("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
+    "bootstrap_lm": ("score", "TEXTS.txt", ("in_domain", "combined")),
+}
+
+
+class Best(NamedTuple):
+    """The best system of a report, and its values of the report's measure by test set."""
+
+    system: str
+    values: dict[str, float]
+    of: int  # systems that were compared
+
+
+def best_system(
+    rows: Iterable[Mapping[str, Any]], metric: str, better: str | None, among: Collection[str]
+) -> Best | None:
+    """Return the system with the best mean of a metric over the test sets; ``None`` if none was measured on all.
+
+    ``rows`` are those of the report's long table. No system is said to be better than another beyond chance by it: that
+    is for the intervals to say.
+
+    Example:
+        >>> rows = [{"system": s, "test_set": "t", "metric": "wer", "value": v, "seed": None} for s, v in
+        ...         (("teacher", 0.3), ("student", 0.2))]
+        >>> best_system(rows, "wer", "lower", ["teacher", "student"])
+        Best(system='student', values={'t': 0.2}, of=2)
+    """
+    values: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["metric"] == metric and row["seed"] is None and row["value"] is not None and row["system"] in among:
+            values.setdefault(row["system"], {})[row["test_set"]] = row["value"]
+    whole = max(map(len, values.values()), default=0)
+    found = {name: own for name, own in values.items() if len(own) == whole}
+    if not found or better is None:
+        return None
+    sign = 1 if better == "lower" else -1
+    system = min(found, key=lambda name: sign * sum(found[name].values()) / whole)
+    return Best(system, found[system], len(found))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its recipe, its report, and by name the folders of its trained models and sets."""
+
+    out: str
+    recipe: str
+    report: Mapping[str, Any]
+    trained: Mapping[str, tuple[str, ...]]  # in the order of the seeds
+    sets: Mapping[str, tuple[str, ...]]
+
+    @property
+    def usable(self) -> list[str]:
+        """The systems of the report that a command of Gristmill can use."""
+        named = _USES.get(self.recipe, ("", "", None))[2]
+        systems = dict.fromkeys(row["system"] for row in self.report["metrics"])
+        return [name for name in systems if name in (self.trained if named is None else named)]
+
+    @property
+    def best(self) -> Best | None:
+        """The best of these."""
+        measures = {one["name"]: one["better"] for one in self.report["measures"]}
+        metric = self.report["metric"]
+        return best_system(self.report["metrics"], metric, measures.get(metric), self.usable)
+
+    @property
+    def model(self) -> str | None:
+        """The folder of the best system's model (of the first seed), if it has one of its own name."""
+        best = self.best
+        folders = self.trained.get(best.system) if best else None
+        return folders[0] if folders else None
+
+    def describe(self, best: Best) -> str:
+        """Return the values of the best system, in words."""
+        measure = next(one for one in self.report["measures"] if one["name"] == self.report["metric"])
+        percent = measure["unit"] == PERCENT.name
+        values = ", ".join(f"{v:.1%} {name}" if percent else f"{v:.2f} {name}" for name, v in best.values.items())
+        return f"{measure['label']} {values}"
+
+    def artifacts(self, name: str) -> list[Artifact]:
+        """Return the artifacts of the trainings of a name.
+
+        Raises:
+            Damaged: one of them is missing, or not as it was committed.
+        """
+        found = []
+        for url in self.trained.get(name, ()):
+            made = get_artifact(url)
+            if made is None:
+                raise Damaged(url, "the artifact is missing")
+            found.append(made)
+        return found
+
+
+def read_finished(out: str) -> Finished | None:
+    """Return the newest finished run below a URL, or ``None`` if none was finished there.
+
+    Raises:
+        Damaged: its ledger or report is not as it was written.
+    """
+    ledger = read_ledger(out)
+    if ledger is None:
+        return None
+    if read_identity(out) is None:
+        raise Damaged(store.join(out, REPORT), "the file is missing")
+    report = json.loads(store.read_bytes(store.join(out, REPORT)))
+
+    def folders(*kinds: str) -> dict[str, tuple[str, ...]]:
+        found: dict[str, dict[str, None]] = {}
+        for entry in ledger["made"]:
+            if entry["kind"] in kinds:
+                found.setdefault(entry["name"], {})[store.join(out, entry["path"])] = None
+        return {name: tuple(own) for name, own in found.items()}
+
+    return Finished(out, ledger["recipe"], report, folders("training"), folders("source", "step"))
+
+
+def open_finished(out: str, verb: str, what: str) -> Finished:
+    """Return the finished run that a command is to use; ``what`` are the models that it needs.
+
+    Raises:
+        UserError: nothing is there, no run was finished there, or it made other things.
+    """
+    found = read_finished(out)
+    if found is None:
+        if not store.exists(out):
+            raise UserError(f"{out}: nothing is there; expected {what}, or the output of a finished run")
+        if not store.exists(store.join(out, "config.json")):
+            raise UserError(f"{out}: neither {what} nor the output of a run; expected one of them (it has no {LEDGER})")
+        raise UserError(
+            f"{out}: no run was finished here, and the best model is known at the end; `gristmill status {out}` says "
+            "how far it is. A folder of a model that it has trained can be given instead"
+        )
+    other = _USES.get(found.recipe, (verb, "", None))
+    if other[0] != verb and verb != "translate":
+        raise UserError(
+            f"{out}: the output of the recipe {found.recipe}, which is not used by `{verb}`; expected "
+            f"`gristmill {other[0]} {out} {other[1]}`"
+        )
+    return found
+
+
+def chosen(found: Finished, system: str | None) -> tuple[str, str]:
+    """Return the system to use, the best one or that of a name, and a sentence that says which and why.
+
+    Raises:
+        UserError: there is no such system, or none was measured.
+    """
+    usable, best = found.usable, found.best
+    if system is not None:
+        if system not in usable:
+            expected = f"one of {', '.join(usable)}" if usable else "the folder of a model: its report has none to use"
+            raise UserError(f"{found.out}: has no system {system!r}{or_else(nearest(system, usable), expected)}")
+        return system, f"{system}, as asked for"
+    if best is None:
+        raise UserError(
+            f"{found.out}: no system of its report can be used (it has {', '.join(found.trained) or 'no models'}); "
+            "expected the folder of a model"
+        )
+    if best.of == 1:
+        return best.system, f"{best.system} ({found.describe(best)})"
+    return best.system, f"{best.system}, the best of {best.of} systems ({found.describe(best)})"
+
+
+def conclude(found: Finished) -> list[str]:
+    """Return what to say of a run at its end: its best system and the path of its model, and the next command."""
+    best = found.best
+    if best is None:
+        return []
+    place = f": {found.model}" if found.model else ""
+    which = f"best: {best.system} of {best.of}" if best.of > 1 else f"model: {best.system}"
+    lines = [f"{which} ({found.describe(best)}){place}"]
+    if found.recipe in _USES:
+        verb, given, _ = _USES[found.recipe]
+        lines.append(f"next: gristmill {verb} {found.out} {given}")
+    return lines

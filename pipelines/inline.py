@@ -1,0 +1,75 @@
+"""Stages run on rows at hand, in this process, and lines of text as such rows."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+
+from gristmill.actors.sources.reading import LINE_BYTES, all_lines
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
+from gristmill.shards.stage import Stage
+from gristmill.shards.work import StageWorker, Work
+
+STDIN = "-"
+_AT_ONCE = 64  # lines
+
+T = TypeVar("T")
+
+
+class Inline:
+    """Stages whose actors are loaded once, at their first rows."""
+
+    def __init__(self, *stages: Stage) -> None:
+        self._stages, self._workers = stages, list[StageWorker]()
+
+    def __call__(self, table: pa.Table) -> Work:
+        """Return what the stages make of rows, which have an ``id``, with those that were rejected or broke one."""
+        if not self._workers:
+            self._workers = [StageWorker(stage, 0) for stage in self._stages]
+        work = Work("inline", table, table.num_rows)
+        for worker in self._workers:
+            work = worker(work)
+        return work
+
+
+def lost(work: Work) -> Iterator[tuple[str, str, str]]:
+    """Yield the input record, the id and the reason of each record that was rejected or quarantined."""
+    for reason, tables in (("reason", work.rejects), ("error", work.quarantine)):
+        for table in tables:
+            yield from zip(*(table[name].to_pylist() for name in ("origin", "id", reason)), strict=True)
+
+
+def read_lines(places: Sequence[str], say: Callable[[str], None]) -> Iterator[str | None]:
+    """Yield the lines of files, ``.gz`` too, and of standard input (``-``), in order and blank ones too.
+
+    ``None`` stands for a line that is not UTF-8 or too long, which ``say`` is told.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    for place in places:
+        if place != STDIN and not store.exists(store.absolute(place)):
+            raise UserError(f"{place}: no such file; expected one with a text in each line, or texts on standard input")
+    for place in places:
+        lines: Iterable[bytes] = sys.stdin.buffer if place == STDIN else all_lines(store.absolute(place))
+        for number, line in enumerate(lines, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                continue
+            except UnicodeDecodeError:
+                why = "not UTF-8"
+            say(f"{place}:{number}: {why if len(line) <= LINE_BYTES else 'longer than a text'}; passed over")
+            yield None
+
+
+def in_batches(items: Iterable[T], size: int = _AT_ONCE) -> Iterator[list[T]]:
+    """Yield items in batches; one by one where somebody types them."""
+    rest = iter(items)
+    size = 1 if sys.stdin is not None and sys.stdin.isatty() else size
+    while batch := list(itertools.islice(rest, size)):
+        yield batch

@@ -1,0 +1,147 @@
+"""Requests read by the domain models of a run, and ranked by its re-rankers.
+
+    from gristmill.pipelines.requests.annotate import RequestAnnotator
+    for one in RequestAnnotator("out/rerank").annotate(["wake me at nine"]):
+        print(one.domain, one.intent, one.slots, one.confidence)
+
+Over records the same is done by the actors ``Hypotheses`` and ``Rerank``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.actors.requests.annotation import read_text
+from gristmill.actors.requests.folds import TEST
+from gristmill.actors.requests.hypotheses import Hypotheses, ListSettings, readers
+from gristmill.actors.requests.rerank import Rerank, artifacts_of, read_weights
+from gristmill.models.requests.domain import Slot
+from gristmill.pipelines.finished import Finished, chosen, open_finished
+from gristmill.pipelines.inline import Inline, in_batches, lost
+from gristmill.shards import store
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.schema import SLOT
+
+_UNWEIGHTED = "R0"
+_MARKS = " .?!…。？！।؟"  # at the end of a request that is written; those that models are trained on have none
+
+
+@dataclass(frozen=True)
+class AnnotatedRequest:
+    """A request with its best reading."""
+
+    text: str
+    domain: str = ""
+    intent: str = ""
+    slots: tuple[Slot, ...] = ()
+    confidence: float | None = None
+    """The re-ranker's, 0 to 1."""
+    readings: tuple[dict[str, Any], ...] = ()
+    """All of them, best first: domain, intent, slots and confidence."""
+    problem: str | None = None
+    """Why there is no reading."""
+
+
+class RequestAnnotator:
+    """Reads requests with the domain models of a run, ranked by the re-rankers of its best system or of ``system``.
+
+    Its models are those of all training data, of the first seed.
+
+    Raises:
+        UserError: there is no such run or system.
+        Damaged: a model is not as it was trained.
+    """
+
+    def __init__(self, out: str, *, system: str | None = None) -> None:
+        found = open_finished(store.absolute(out), "annotate", "the output of a run that trains domain models")
+        name, self.said = chosen(found, system)
+        models = _of_first_seed(found, "domain_models", left_out=None)
+        if not models:
+            raise UserError(f"{found.out}: the recipe {found.recipe} trained no domain models; expected that of rerank")
+        weights = {} if name == _UNWEIGHTED else _of_first_seed(found, "weights", loss=name, context=_context(found))
+        self.domains = tuple(models)
+        read = [read_weights(one.url, domain) for domain, one in weights.items()]
+        self.columns = tuple(dict.fromkeys(spec.name for one in read for spec in one.context))
+        lists = ListSettings.model_validate(found.report["recipe"].get("lists", {}))
+        refs: Any = readers({TEST: models})
+        ranking: Any = artifacts_of({domain: one.ref for domain, one in weights.items()})
+        self._read = Inline(Hypotheses.stage(lists, **refs), Rerank.stage(**ranking))
+
+    def annotate(self, requests: Iterable[str | Mapping[str, Any] | None]) -> Iterator[AnnotatedRequest]:
+        """Yield the best reading of each request, in their order.
+
+        A request is a text, or a mapping with ``text`` and the context that the re-rankers use (``columns``), which is
+        unknown where it is not given.
+        """
+        for some in in_batches(requests):
+            rows: list[dict[str, Any]] = [
+                {"text": one} if one is None or isinstance(one, str) else dict(one) for one in some
+            ]
+            yield from self._annotated(rows)
+
+    def _annotated(self, rows: list[dict[str, Any]]) -> Iterator[AnnotatedRequest]:
+        tokens: list[list[str]] = []
+        problems: dict[str, str] = {}
+        for number, row in enumerate(rows):
+            try:
+                text = row.get("text")
+                found = read_text(text.rstrip(_MARKS), None)[1] if isinstance(text, str) else []
+            except RejectRecord as reject:
+                found, problems[str(number)] = [], reject.reason
+            tokens.append(found)
+        columns: dict[str, Any] = {
+            "id": [str(number) for number in range(len(rows))],
+            "tokens": pa.array(tokens, pa.list_(pa.string())),
+            "fold": pa.array([TEST] * len(rows), pa.int32()),
+            "domain": pa.nulls(len(rows), pa.string()),
+            "intent": pa.nulls(len(rows), pa.string()),
+            "slots": pa.nulls(len(rows), pa.list_(SLOT)),
+        }
+        columns |= {name: pa.array([row.get(name) for row in rows]) for name in self.columns}
+        table = pa.table(columns)
+        known = table.filter(pa.array([bool(one) for one in tokens]))
+        made = self._read(known)
+        problems |= {name: problem for _, name, problem in lost(made)}
+        read = {row["id"]: row for row in made.table.to_pylist()}
+        for number, row in enumerate(rows):
+            text, name = str(row.get("text") or ""), str(number)
+            if name not in read or read[name]["best"] < 0:
+                yield AnnotatedRequest(text, problem=problems.get(name, "no text"))
+            else:
+                yield _best(text, read[name])
+
+
+def _best(text: str, row: Mapping[str, Any]) -> AnnotatedRequest:
+    kept = ("domain", "intent", "slots")
+    readings = [
+        {**{name: one[name] for name in kept}, "confidence": score}
+        for one, score in zip(row["hypotheses"], row["scores"], strict=True)
+    ]
+    first = readings[row["best"]]
+    readings.sort(key=lambda one: (one is not first, -one["confidence"]))
+    slots = tuple(Slot(**slot) for slot in first["slots"])
+    return AnnotatedRequest(text, first["domain"], first["intent"], slots, first["confidence"], tuple(readings))
+
+
+def _context(found: Finished) -> list[str]:
+    return list(found.report["recipe"].get("weights", {}).get("context", []))
+
+
+def _of_first_seed(found: Finished, training: str, **wanted: Any) -> dict[str, Artifact]:
+    """Return the artifacts of a training by domain: those of the first seed whose settings are the ``wanted`` ones.
+
+    A setting at its default is not in an artifact's identity.
+    """
+    seed = found.report["run"]["seeds"][0]
+    defaults: dict[str, Any] = {"seed": 0, "left_out": None, "context": [], "loss": "R3"}
+    made = {}
+    for one in found.artifacts(training):
+        settings = defaults | one.identity.get("settings", {})
+        if settings["seed"] == seed and all(settings[name] == value for name, value in wanted.items()):
+            made[settings["domain"]] = one
+    return dict(sorted(made.items()))

@@ -1,0 +1,144 @@
+"""Publication of a run's recogniser: a folder that is a model by itself, with a card, and an ONNX graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gristmill.actors.speech.features import rows_of
+from gristmill.models.speech import onnx_graph
+from gristmill.models.speech.checkpoint import load_acoustic
+from gristmill.models.speech.features import FeatureSettings
+from gristmill.pipelines.finished import Finished, chosen, open_finished
+from gristmill.pipelines.progress import plural
+from gristmill.pipelines.speech.card import PublishedModel, write_card
+from gristmill.pipelines.speech.recognisers import WEIGHTS
+from gristmill.shards import store
+from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
+from gristmill.shards.dataset import SealedSet, find_sealed
+from gristmill.shards.errors import GristmillError, UserError
+from gristmill.shards.safe_text import redacted
+
+CARD, GRAPH = "README.md", "model.onnx"
+BOUND = 1e-3
+"""Nats by which a log-probability of the graph may differ from torch's."""
+COMPARED = 100  # utterances of the test sets
+_SPEECH = ("labelled", "unlabelled", "transcribed", "test")  # sets of the recipe
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published."""
+
+    url: str
+    files: tuple[str, ...]
+    graph: str
+    """A sentence on the ONNX graph, or why there is none."""
+    fresh: bool
+
+
+def publish(out: str, system: str, dest: str, say: Callable[[str], None] = lambda sentence: None) -> Published:
+    """Write a system of a finished run (``best``: its best one) to a folder, which is a model to transcribe with.
+
+    Raises:
+        UserError: there is no such run or system, or the folder contains something else.
+        GristmillError: the outputs of the ONNX graph are not within ``BOUND`` of torch's.
+        Damaged: the model is not as it was trained.
+    """
+    run = open_finished(store.absolute(out), "transcribe", "the output of a run that trains recognisers")
+    name, _ = chosen(run, None if system == BEST else system)
+    made, dest = run.artifacts(name)[0], store.absolute(dest)
+    _claim(dest, made)
+    data = made.read(WEIGHTS)
+    network, units, features = load_acoustic(data)
+    identity = {"published": name, "of": made.digest, "graph": onnx_graph.available()}
+    files = {
+        WEIGHTS: data,
+        "units.json": units.to_json().encode(),
+        "features.json": features.to_json().encode(),
+        "settings.json": _settings(run, made),
+    }
+    held = get_artifact(dest)
+    if held is not None and held.identity == identity:
+        return Published(dest, tuple(held.files), "", fresh=False)
+    if onnx_graph.available():
+        utterances = _utterances(run, features)
+        say(f"exporting to ONNX, and comparing {plural(len(utterances), 'utterance')} with torch")
+        files[GRAPH] = onnx_graph.to_onnx(network)
+        worst = onnx_graph.difference(files[GRAPH], network, utterances)
+        if not worst <= BOUND:
+            raise GristmillError(
+                f"{dest}: a log-probability of the ONNX graph differs from torch's by {worst:.2g} nats, and at most "
+                f"{BOUND:g} is allowed; nothing was published"
+            )
+        graph = (
+            f"`{GRAPH}` (opset {onnx_graph.OPSET}) gives the same within {BOUND:g} nats of each log-probability: on "
+            f"{plural(len(utterances), 'utterance')} of the test sets the largest difference was {worst:.1e}."
+        )
+    else:
+        graph = "There is no ONNX graph: `pip install 'gristmill[onnx]'`, and publish again."
+    described = PublishedModel(
+        system=name,
+        seed=run.report.get("run", {}).get("seeds", [0])[0],
+        digest=made.digest,
+        parameters=sum(value.numel() for value in network.parameters()),
+        units=f"{len(units):,} {units.kind} with the blank",
+        features=features,
+        onnx=graph,
+        has_onnx=GRAPH in files,
+        sizes={one: _size(made_of) for one in _SPEECH if (made_of := _set(run, one)) is not None},
+    )
+    store.write_bytes(store.join(dest, CARD), write_card(run, described).encode())
+    if held is not None:  # of the same model, with or without a graph
+        store.remove_file(store.join(dest, MARK))
+    published = put_artifact(dest, files, identity, plain=True)
+    return Published(dest, (CARD, *published.files), graph, fresh=True)
+
+
+def _claim(dest: str, made: Artifact) -> None:
+    """Raise a :class:`UserError` if a folder contains something else than this model."""
+    held = get_artifact(dest)
+    if held is not None and held.identity.get("of") == made.digest:
+        return
+    names = store.list_names(dest)
+    begun = {CARD, GRAPH, WEIGHTS, "units.json", "features.json", "settings.json"}
+    if held is not None or not set(names) <= begun:
+        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise UserError(f"{dest}: contains something else ({some}); expected an unused path, or this model")
+
+
+def _settings(run: Finished, made: Artifact) -> bytes:
+    settings = {"recipe": run.report["recipe"], "training": made.identity.get("settings", {})}
+    return redacted(json.dumps(settings, indent=1, sort_keys=True)).encode() + b"\n"
+
+
+def _utterances(run: Finished, features: FeatureSettings) -> list[np.ndarray]:
+    """Return features of the first utterances of each test set, (frames, n_mels) each."""
+    found: list[np.ndarray] = []
+    sets = [_set(run, f"features_{name}") for name in run.report["test_sets"]]
+    present = [one for one in sets if one is not None]
+    for number, sealed in enumerate(present, 1):
+        wanted = COMPARED * number // len(present)
+        for table in sealed.tables(["features"]):
+            found += [row.reshape(-1, features.n_mels) for row in rows_of(table["features"]) if len(row)]
+            if len(found) >= wanted:
+                break
+        del found[wanted:]
+    if not found:
+        raise UserError(f"{run.out}: holds no features of its test sets to compare an ONNX graph on; run it again")
+    return found
+
+
+def _set(run: Finished, name: str) -> SealedSet | None:
+    """Return a set of the run, or ``None`` if it made none of that name, or it was removed since."""
+    return find_sealed(run.sets[name][0]) if name in run.sets else None
+
+
+def _size(sealed: SealedSet) -> tuple[int, float]:
+    """Return the records and hours of a set of speech."""
+    seconds = sum(sum(table["duration"].to_pylist()) for table in sealed.tables(["duration"]))
+    return sealed.records, seconds / 3600

@@ -1,0 +1,115 @@
+"""Texts scored by a trained n-gram model.
+
+    from gristmill.pipelines.text.score import TextScorer
+    for one in TextScorer("out/bootstrap-lm").score(["turn on the light"]):
+        print(one.logprob, one.perplexity, one.text)
+
+Over records the same is done by the actor :class:`~gristmill.actors.text.language_model.ScoreText`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from gristmill.actors.text.language_model import FILE, ScoreText, TextScoreSettings, available
+from gristmill.models.normalise import words
+from gristmill.pipelines.finished import chosen, open_finished
+from gristmill.pipelines.inline import in_batches
+from gristmill.pipelines.text.bootstrap_report import FOLDER
+from gristmill.shards import store
+from gristmill.shards.artifact import get_artifact
+from gristmill.shards.errors import Damaged, GristmillError, UserError
+
+_FIELDS = ("text", "logprob", "words", "oov", "oov_logprob")
+_FILES = (".arpa", ".binary", ".bin", ".klm", ".mmap")
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text with the natural logarithm of its probability, its end included."""
+
+    text: str
+    """As it was scored."""
+    logprob: float
+    words: int
+    """Of the text, and 1 for its end."""
+    oov: int
+    """Words that the model does not know."""
+    oov_logprob: float
+    """The share of ``logprob`` that these have."""
+
+    @property
+    def perplexity(self) -> float:
+        """The perplexity of a word."""
+        return perplexity(self.logprob, self.words)
+
+
+def perplexity(logprob: float, count: int) -> float:
+    """Return the perplexity of ``count`` words; infinite where no double holds it.
+
+    Example:
+        >>> round(perplexity(-4.6052, 2), 2)
+        10.0
+    """
+    if not count:
+        return math.nan
+    return math.exp(-logprob / count) if -logprob / count < 709 else math.inf
+
+
+class TextScorer:
+    """Scores texts by an n-gram model: a file, its folder, or the output of a run that bootstraps one.
+
+    Of a run it is the best system's, made of all in-domain text, or that of ``system``.
+
+    Texts are written as those that the model was made of: in spoken form in ``lang`` (lower case, no punctuation); of a
+    run that is its target language. Without ``lang`` they are split at spaces.
+
+    Raises:
+        UserError: there is no such model, or KenLM is not installed.
+        GristmillError: it is damaged.
+    """
+
+    def __init__(self, model: str, *, system: str | None = None, lang: str | None = None) -> None:
+        available()
+        url, self.said, of_run = find_language_model(model, system)
+        self.lang = lang if lang is not None else of_run
+        try:
+            self._scores = ScoreText(TextScoreSettings(), url)
+        except Damaged as error:
+            raise GristmillError(f"{error.url}: {error.fault}; expected the model as it was written") from None
+
+    def score(self, texts: Iterable[str | None]) -> Iterator[ScoredText | None]:
+        """Yield the score of each text; ``None`` for ``None`` and for a text without a word."""
+        for some in in_batches(texts):
+            written = [text if text is None or self.lang is None else " ".join(words(text, self.lang)) for text in some]
+            given = [(text or "").strip() or None for text in written]
+            rows = self._scores(pa.table({"text": pa.array(given, pa.string())})).to_pylist()
+            for text, row in zip(given, rows, strict=True):
+                values = {name.removeprefix("lm_"): value for name, value in row.items()}
+                yield None if text is None else ScoredText(**{name: values[name] for name in _FIELDS})
+
+
+def find_language_model(url: str, system: str | None = None) -> tuple[str, str, str | None]:
+    """Return the URL of a model, which it is in words, and the language of its run, if it is a run's.
+
+    Raises:
+        UserError: there is none.
+    """
+    url = store.absolute(url)
+    if url.endswith(_FILES) or get_artifact(url) is not None or store.exists(store.join(url, FILE)):
+        if system is not None:
+            raise UserError(f"{url}: one model; a system can be chosen of the output of a run only")
+        return url, url, None
+    found = open_finished(url, "score", "an n-gram model (.arpa, KenLM's binary, or a folder with lm.arpa)")
+    name, said = chosen(found, system)
+    recipe = found.report["recipe"]
+    sizes = recipe["in_domain"]["sizes"]
+    if name == "in_domain":
+        model = found.trained["in_domain_lm"][sizes.index(min(sizes))]
+    else:
+        model = store.join(url, FOLDER, f"1-{min(sizes)}.arpa")
+    return model, f"{said}: {model}", recipe["translator"]["target_lang"]

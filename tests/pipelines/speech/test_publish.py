@@ -1,0 +1,93 @@
+"""A published recogniser: it is a model by itself, its card is true, and its ONNX graph gives what torch gives."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from gristmill.models.speech import onnx_graph
+from gristmill.models.speech.checkpoint import load_acoustic
+from gristmill.pipelines.speech import publish
+from tests.pipelines.speech import used
+
+LENGTHS = (1, 30, 31, 200)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return used.finished(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    pitch = np.repeat(np.random.default_rng(0).uniform(100, 3500, 10), 800)
+    soundfile.write(tmp_path / "my.wav", 0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / 8000), 8000)
+    return tmp_path / "my.wav"
+
+
+def test_a_published_folder_is_a_model_and_is_not_written_over(
+    out: Path, speech: Path, tmp_path: Path, gristmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "available", lambda: False)
+    made = gristmill("publish", out, "best", tmp_path / "model")
+    assert made.exit_code == 0
+    assert "pip install 'gristmill[onnx]'" in made.stderr
+    of_run = gristmill("transcribe", out, speech)
+    assert gristmill("transcribe", tmp_path / "model", speech).stdout == of_run.stdout
+    assert "nothing to do" in gristmill("publish", out, "student", tmp_path / "model").stdout
+    other = gristmill("publish", out, "teacher", tmp_path / "model")
+    assert (other.exit_code, "contains something else" in other.stderr) == (2, True)
+    weights = tmp_path / "model" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    damaged = gristmill("transcribe", tmp_path / "model", speech)
+    assert (damaged.exit_code, damaged.stdout) == (1, "")
+    assert f"{weights}: its bytes are not those that were committed" in damaged.stderr
+
+
+def test_the_lines_of_the_card_work_and_its_figures_are_the_reports(
+    out: Path, speech: Path, tmp_path: Path, gristmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gristmill("publish", out, "student", tmp_path / "model").exit_code == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| noisy | 30.0 % | 30.0 % to 30.0 % | 9 reference words | 70.0 % |" in card
+    assert "/home/me" not in card
+    assert "made of: `features_clean`." in card
+    monkeypatch.chdir(tmp_path / "model")
+    speech.rename(tmp_path / "model" / "my.wav")
+    text = gristmill("transcribe", ".", "my.wav").stdout.strip()
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == 1 + onnx_graph.available()
+    for block in blocks:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(block, {})
+        assert text in said.getvalue()
+
+
+@pytest.mark.parametrize("encoder", ["conformer", "gru"])
+def test_a_graph_gives_what_torch_gives(encoder: str) -> None:
+    pytest.importorskip("onnx")
+    model, _, _ = load_acoustic(used.weights(0, encoder))
+    utterances = [used.spoken(frames) for frames in LENGTHS]
+    graph = onnx_graph.to_onnx(model)
+    assert onnx_graph.difference(graph, model, utterances) < 1e-4
+    other, _, _ = load_acoustic(used.weights(1, encoder))
+    assert onnx_graph.difference(graph, other, utterances) > publish.BOUND
+
+
+def test_a_graph_that_is_not_within_the_bound_is_not_published(
+    out: Path, tmp_path: Path, gristmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(publish, "BOUND", -1.0)
+    made = gristmill("publish", out, "student", tmp_path / "model")
+    assert (made.exit_code, "differs from torch's by" in made.stderr) == (1, True)
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,162 @@
+"""Transcription by a finished run's model, of files, lists and standard input, in every form."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from gristmill.actors.speech.teacher_checkpoint import Checkpoint
+from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.speech.decode import greedy
+from gristmill.models.speech.features import log_mel
+from gristmill.pipelines.finished import conclude, read_finished
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.transcribe import Transcriber
+from tests.pipelines.speech import used
+
+ENERGY = ("--segment", "energy")
+
+
+def tones(rng: np.random.Generator) -> np.ndarray:
+    """A second at 8 kHz, of ten tones."""
+    pitch = np.repeat(rng.uniform(100, 3500, 10), 800)
+    return (0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / 8000)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return used.finished(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a short recording, a long one, a silent one and one that no decoder reads."""
+    folder = tmp_path_factory.mktemp("speech")
+    rng = np.random.default_rng(0)
+    short = tones(rng)
+    pause = (0.001 * rng.normal(size=12000)).astype(np.float32)
+    long = np.concatenate([part for _ in range(10) for part in (tones(rng), tones(rng), pause)])
+    for name, samples in {"a.flac": short, "b.wav": 0.9 * long, "d.wav": np.zeros(8000, np.float32)}.items():
+        soundfile.write(folder / name, samples, 8000)
+    (folder / "c.mp3").write_bytes(b"no audio")
+    return folder
+
+
+def heard(out: Path, samples: np.ndarray) -> str:
+    """The text by the network itself, of the best system's first seed."""
+    model = Checkpoint(str(out / "student" / "01"))
+    log_probs, _ = model([log_mel(samples, used.FEATURES)])
+    return used.UNITS.decode(greedy(log_probs[0].numpy()))
+
+
+def test_a_recording_gives_the_text_of_the_best_system(out: Path, speech: Path, gristmill) -> None:
+    made = gristmill("transcribe", out, speech / "a.flac")
+    expected = heard(out, soundfile.read(speech / "a.flac", dtype="float32")[0])
+    assert (made.exit_code, made.stdout) == (0, f"{expected}\n")
+    assert len(expected) > 3
+    assert f"student, the best of 2 systems (WER 20.0% clean, 30.0% noisy): {out}/student/01" in made.stderr
+    other = gristmill("transcribe", out, speech / "a.flac", "--system", "teacher", "--quiet")
+    assert other.stderr == ""
+    assert other.stdout != made.stdout
+    assert gristmill("transcribe", out / "teacher" / "00", speech / "a.flac").stdout == other.stdout
+
+
+def test_a_folder_is_in_order_and_what_cannot_be_read_costs_itself(out: Path, speech: Path, gristmill) -> None:
+    made = gristmill("transcribe", out, speech, "-f", "jsonl", *ENERGY)
+    rows = [json.loads(line) for line in made.stdout.splitlines()]
+    assert made.exit_code == 1
+    assert [Path(row["audio_filepath"]).name for row in rows] == ["a.flac", *["b.wav"] * 10, "c.mp3", "d.wav"]
+    assert (rows[-2]["text"], rows[-2]["error"], rows[-1]["text"], rows[-1]["reason"]) == (
+        None,
+        "unreadable",
+        "",
+        "silent",
+    )
+    assert f"{speech}/c.mp3: no text (unreadable)" in made.stderr
+    # The long recording is cut where it is silent, and each part is heard by itself.
+    long, _ = soundfile.read(speech / "b.wav", dtype="float32")
+    for number, row in enumerate(rows[1:11]):
+        assert row["offset"] == pytest.approx(3.5 * number, abs=0.2)
+        first = round(row["offset"] * 8000)
+        part = long[first : first + round(row["duration"] * 8000)]
+        assert row["text"] == heard(out, np.rint(part * 32767).astype(np.float32) / 32768)
+        assert " ".join(word["word"] for word in row["words"]) == row["text"]
+        times = [time for word in row["words"] for time in (word["start"], word["end"])]
+        assert times == sorted(times)
+        assert row["offset"] <= times[0] <= times[-1] <= row["offset"] + row["duration"] + 0.03
+        assert all(0 < word["confidence"] <= 1 for word in row["words"])
+
+
+def test_standard_input_and_python_give_the_same(out: Path, speech: Path, gristmill, monkeypatch) -> None:
+    (one,) = Transcriber(str(out)).transcribe(str(speech / "a.flac"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((speech / "a.flac").read_bytes())))
+    piped = list(Transcriber(str(out)).transcribe("-"))
+    assert [(p.audio, p.text, p.words) for p in piped] == [("-", one.text, one.words)]
+    samples, rate = soundfile.read(speech / "a.flac", dtype="float32")
+    assert Transcriber(str(out)).hear(samples, rate).text == one.text
+    assert [Transcriber(str(out), beam=4).hear(samples, rate).text] != [""]
+
+
+def test_subtitles_and_ctm(out: Path, speech: Path, tmp_path: Path, gristmill) -> None:
+    several = gristmill("transcribe", out, speech, "-f", "srt")
+    assert (several.exit_code, several.stdout) == (2, "")
+    assert "--into DIR" in several.stderr
+    assert gristmill("transcribe", out, speech, "-f", "srt", "--into", tmp_path / "subs", *ENERGY).exit_code == 1
+    cues = next((tmp_path / "subs").rglob("b.srt")).read_text().split("\n\n")
+    assert cues[1].splitlines()[0] == "2"
+    assert cues[1].splitlines()[1].startswith("00:00:03,")
+    ctm = gristmill("transcribe", out, speech / "b.wav", "-f", "ctm", *ENERGY).stdout.splitlines()
+    name, channel, start, length, _, sure = ctm[-1].split()
+    assert (name, channel) == (f"{speech}/b.wav", "1")
+    assert 31 < float(start) < 34
+    assert float(length) > 0
+    assert 0 < float(sure) <= 1
+
+
+def test_a_corpus_is_a_run_with_the_same_texts(out: Path, speech: Path, tmp_path: Path) -> None:
+    transcriber = Transcriber(str(out), segment="energy")
+    made = transcriber.corpus(Run(str(tmp_path), InProcessRunner()), "transcripts", [str(speech)])
+    rows = [row for number in range(len(made.shards)) for row in made.read(number).to_pylist()]
+    alone = [one for one in transcriber.transcribe(str(speech)) if one.problem is None]
+    assert [(row["hypothesis"], row["audio_filepath"]) for row in rows] == [(one.text, one.audio) for one in alone]
+    assert made.seal["reasons"] == {"load: silent": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("nowhere", "nothing is there; expected a model"),
+        ("unfinished", "no run was finished here"),
+        ("other", "the output of the recipe rerank, which is not used by `transcribe`"),
+        ("damaged", "its bytes are not those that were committed"),
+    ],
+)
+def test_what_is_no_model_is_told(model: str, sentence: str, speech: Path, tmp_path: Path, gristmill) -> None:
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.json").write_text("{}")
+    if model == "other":
+        used.finished(tmp_path / "other")
+        Run(str(tmp_path / "other"), InProcessRunner()).write_ledger("rerank", "")
+    if model == "damaged":
+        made = used.recogniser(tmp_path / "damaged")
+        path = Path(made.checked_url("model.safetensors"))
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    result = gristmill("transcribe", tmp_path / model, speech / "a.flac")
+    assert sentence in result.stderr
+    assert (result.exit_code, result.stdout) == (1 if model == "damaged" else 2, "")
+
+
+def test_the_end_of_a_run_names_its_best_model_and_the_next_command(out: Path) -> None:
+    found = read_finished(str(out))
+    assert found is not None
+    assert conclude(found) == [
+        f"best: student of 2 (WER 20.0% clean, 30.0% noisy): {out}/student/01",
+        f"next: gristmill transcribe {out} AUDIO",
+    ]
