@@ -16,7 +16,9 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
         fingerprint = trace.url.rstrip("/").rsplit("/", 1)[-1]
         shared = sum(other.name == trace.name and other.url != trace.url for other in run.trace)
         name = f"{trace.name} {fingerprint[:6]}" if shared else trace.name
-        inputs = list(dict.fromkeys(names[digest] for digest in trace.inputs if digest in names))  # two stages share one
+        inputs = list(
+            dict.fromkeys(names[digest] for digest in trace.inputs if digest in names)
+        )  # two stages share one
         if name not in report.digests:
             report.lineage.append(LineageNode(name, trace.digest, inputs, trace.kind))
         names.setdefault(trace.digest, name)

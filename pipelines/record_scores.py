@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -66,12 +66,22 @@ class Stored:
     results: Results
 
 
-def keep_scores(run: Run, measure: str, results: Results, scale: Scale = "linear") -> SealedSet:
+def keep_scores(
+    run: Run, measure: str, results: Results, made_of: Mapping[str, Any], scale: Scale = "linear"
+) -> SealedSet:
     """Seal the counts of the main measure: a row for each record of a test set, a column for each system and seed.
 
-    A record may be in the test part of some seeds only (random splits); the other columns are null.
+    A record may be in the test part of some seeds only (random splits); the other columns are null. ``made_of`` tells
+    what the counts depend on: digests of the sets that were scored, and settings of scoring.
     """
     columns = list(dict.fromkeys((s, seed) for s, sets in results.items() for runs in sets.values() for seed in runs))
+    about = {"measure": measure, "scale": scale, "columns": columns}
+    identity = {**about, "made_of": made_of, "version": 1}
+    return run.source(SCORES, lambda: _rows(results, about), identity)
+
+
+def _rows(results: Results, about: Mapping[str, Any]) -> Iterator[pa.Table]:
+    columns = about["columns"]
     rows: dict[tuple[str, str], dict[str, object]] = {}
     for system, by_set in results.items():
         for test_set, runs in by_set.items():
@@ -82,7 +92,6 @@ def keep_scores(run: Run, measure: str, results: Results, scale: Scale = "linear
                     known = None if speaker.startswith(UNKNOWN) else speaker
                     row = rows.setdefault((test_set, record), {"speaker": known, "words": float(words)})
                     row[place] = float(errors)
-    about = {"measure": measure, "scale": scale, "columns": columns}
     texts = [pa.field(name, pa.string()) for name in ("id", "test_set", "record", "speaker")]
     numbers = [pa.field(name, pa.float64()) for name in ("words", *map(str, range(len(columns))))]
     schema = pa.schema([*texts, *numbers], {_ABOUT: json.dumps(about).encode()})
@@ -90,7 +99,7 @@ def keep_scores(run: Run, measure: str, results: Results, scale: Scale = "linear
         {"id": f"{test_set}/{record}", "test_set": test_set, "record": record, **row}
         for (test_set, record), row in sorted(rows.items(), key=lambda one: one[0])
     ]
-    return run.table(SCORES, pa.Table.from_pylist(made, schema=schema))
+    yield pa.Table.from_pylist(made, schema=schema)
 
 
 def read_scores(out: str) -> Stored | None:

@@ -152,7 +152,8 @@ def _report(run: Run, config: Config, ranked: Mapping[int, SealedSet], systems: 
         name: {seed: scores.read_lists(made, systems, only) for seed, made in ranked.items()}
         for name, only in tests.items()
     }
-    keep_scores(run, SEMER.name, scores.record_scores(judged))
+    made_of = {"lists": {str(seed): made.digest for seed, made in ranked.items()}, "tests": tests}
+    keep_scores(run, SEMER.name, scores.record_scores(judged), made_of)
     rows = [scores.metrics(splits, name, UNWEIGHTED, baselines[1:]) for name, splits in judged.items()]
     return Report(
         title="Re-ranking the readings of independent domains",

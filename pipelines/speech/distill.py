@@ -21,6 +21,7 @@ from gristmill.actors.speech.teacher import labelling
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import FilterBankSettings
 from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings
+from gristmill.pipelines.record_scores import keep_scores
 from gristmill.pipelines.report.measures import PER, WER
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
@@ -153,6 +154,8 @@ def run(config: Config, run: Run) -> Report:
     decoding = config.part(DecodingSettings)
     written = scoring.transcribe(run, "transcripts", test_features, main, decoding)
     scored = scoring.results(written, normalise, external)
+    sets = [*written.sets.values(), *(made for by_key in external.values() for made in by_key.values())]
+    keep_scores(run, measure.name, scored, {"sets": [made.digest for made in sets], "normalise": normalise})
     settings = config.model_dump(mode="json")
     report = make_report(run, settings, measure, tests, test_features, main, written, scored)
     if swept:

@@ -7,7 +7,6 @@ from typing import Any
 
 from gristmill.models.measures.wer import WerResult
 from gristmill.pipelines.evaluation import describe_test_set, evaluate
-from gristmill.pipelines.record_scores import keep_scores
 from gristmill.pipelines.report.measures import Measure
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
@@ -30,8 +29,7 @@ def make_report(
     written: scoring.Transcripts,
     scored: Mapping[str, Mapping[str, Mapping[int, WerResult]]],
 ) -> Report:
-    """Return the report of all systems, and keep their scores of each utterance."""
-    keep_scores(run, measure.name, scored)
+    """Return the report of all systems."""
     return Report(
         title="Distillation for noise-robust speech recognition",
         recipe={"name": "distill", **settings},

@@ -83,7 +83,7 @@ def make_report(
         tested_texts = next(iter(found[baselines[0]].values()))
         words = int(tested_texts.words.sum())
         test_sets[named(size)] = TestSet({"texts": len(tested_texts), "words": words}, "texts")
-    keep_scores(run, PERPLEXITY.name, losses, "log")
+    keep_scores(run, PERPLEXITY.name, losses, {"sets": [made.digest for made in judged.values()]}, "log")
     metrics += evaluate(errors, baseline=baselines[0], also_against=baselines[1:])
     signatures: dict[str, str] = {}
     expected = scores.read_references(references)

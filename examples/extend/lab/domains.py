@@ -57,7 +57,8 @@ def run(config: Config, run: Run) -> Report:
         read.append(Classify.stage(settings, name=settings.column, model=model.ref))
     made = run.step(Step("classified", tuple(read), vectors))
     scores = {system: _scores(made, system, run.seeds) for system in SYSTEMS}
-    keep_scores(run, ERROR.name, {system: {"test": by_seed} for system, by_seed in scores.items()})
+    by_test = {system: {"test": by_seed} for system, by_seed in scores.items()}
+    keep_scores(run, ERROR.name, by_test, {"sets": [made.digest]})
     return _report(config, scores)
 
 
