@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gristmill.pipelines.report.measures import PERCENT
+from gristmill.pipelines.report.report import Report, Use
 from gristmill.pipelines.report.write import REPORT, read_identity
-from gristmill.pipelines.run import LEDGER, read_ledger
+from gristmill.pipelines.run import LEDGER, Run, read_ledger
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import Damaged, UserError
@@ -89,6 +90,11 @@ class Finished:
         best = self.best
         folders = self.trained.get(best.system) if best else None
         return folders[0] if folders else None
+
+    def command(self, out: str) -> str:
+        """Return the command that uses the best system of the run below ``out``."""
+        verb, given, _ = _USES[self.recipe]
+        return f"gristmill {verb} {out} {given}"
 
     def describe(self, best: Best) -> str:
         """Return the values of the best system, in words."""
@@ -182,6 +188,24 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
     return best.system, f"{best.system}, the best of {best.of} systems ({found.describe(best)})"
 
 
+def use_of(recipe: str, report: Report, run: Run) -> Use | None:
+    """Return the best system of a run that is over, for its report; ``None`` if no command can use one."""
+    trained: dict[str, tuple[str, ...]] = {}
+    for trace in run.trace:
+        if trace.kind == "training":
+            trained[trace.name] = (*trained.get(trace.name, ()), trace.url)
+    shown = {
+        "metric": report.main.name if report.main else None,
+        "measures": [{"name": one.name, "better": one.better} for one in report.measures],
+        "metrics": [row.to_json() for row in report.metrics],
+    }
+    found = Finished(run.out, recipe, shown, trained, {})
+    if found.best is None or recipe not in _USES:
+        return None
+    model = found.model.removeprefix(run.out).strip("/") if found.model else None
+    return Use(found.best.system, model, found.command("OUT"))
+
+
 def conclude(found: Finished) -> list[str]:
     """Return what to say of a run at its end: its best system and the path of its model, and the next command."""
     best = found.best
@@ -191,6 +215,5 @@ def conclude(found: Finished) -> list[str]:
     which = f"best: {best.system} of {best.of}" if best.of > 1 else f"model: {best.system}"
     lines = [f"{which} ({found.describe(best)}){place}"]
     if found.recipe in _USES:
-        verb, given, _ = _USES[found.recipe]
-        lines.append(f"next: gristmill {verb} {found.out} {given}")
+        lines.append(f"next: {found.command(found.out)}")
     return lines

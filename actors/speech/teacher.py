@@ -186,7 +186,7 @@ def labelling(
 def reference(source: TeacherSource, model: ArtifactRef | str | None) -> tuple[TeacherInfo, ArtifactRef | None]:
     """Return a teacher's description, and the reference to its model by which stages use it.
 
-    Fingerprints cover the teacher's content, not its location.
+    Fingerprints cover the teacher's content, not its location: the digest of an artifact, or that of a checkpoint.
     """
     place = model.url if isinstance(model, ArtifactRef) else model
     if source == "huggingface":
@@ -194,6 +194,8 @@ def reference(source: TeacherSource, model: ArtifactRef | str | None) -> tuple[T
 
         place = pinned(_given(source, place))
     info = describe(source, place)
+    if isinstance(model, ArtifactRef):
+        return replace(info, digest=model.digest), model
     return info, ArtifactRef(place, info.digest) if place and source != "hama" else None
 
 

@@ -226,6 +226,7 @@ def carry_out(
 
     ``again`` names stages, steps, artifacts and trainings to make anew (:class:`~gristmill.pipelines.run.Run`).
     """
+    from gristmill.pipelines.finished import use_of
     from gristmill.pipelines.provenance import add_provenance
     from gristmill.pipelines.report.report import Report
     from gristmill.pipelines.report.verdict import conclude
@@ -266,6 +267,7 @@ def carry_out(
                 part = actual.setdefault(entry.name, {"seconds": 0.0})
                 part["seconds"] = round(part["seconds"] + entry.seconds, 3)
         add_provenance(report, run, common.runner)
+        report.use = use_of(loaded.recipe, report, run)
         report.plan = {"estimate": estimate(common.out), "actual": actual}
         written = write_report(common.out, report)
         written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished

@@ -190,6 +190,13 @@ class SampledRun(Run):
             return value.but(**self._real(dict(value)))
         return value
 
+    def _real_text(self, text: str) -> str:
+        """Return a text, such as the description of a set, with the digests of sampled results replaced."""
+        for digest, found in self.finished.items():
+            if found is not None:
+                text = text.replace(digest, found.digest)
+        return text
+
     def _real_step(self, step: Step) -> Step | None:
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
         refs = [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
@@ -198,7 +205,8 @@ class SampledRun(Run):
         stages = []
         for stage in step.stages:
             artifacts = {key: self.finished[ref.digest].ref for key, ref in stage.artifacts.items()}  # type: ignore[union-attr]
-            stages.append(replace(stage, artifacts=artifacts, params=self._real(stage.params)))
+            metadata = {key: self._real_text(text) for key, text in stage.metadata.items()}
+            stages.append(replace(stage, artifacts=artifacts, params=self._real(stage.params), metadata=metadata))
         joins = tuple(replace(join, dataset=self._real(join.dataset)) for join in step.joins)
         return replace(step, input=self._real(step.input), stages=tuple(stages), joins=joins)
 

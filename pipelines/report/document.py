@@ -32,6 +32,7 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
         "title": report.title,
         "summary": summary(report),
         "verdict": None if verdict is None else verdict.to_json(),
+        "use": None if report.use is None else asdict(report.use),
         "recipe": report.recipe,
         "metric": None if report.main is None else report.main.name,
         "baseline": report.baseline or None,

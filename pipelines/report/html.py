@@ -22,7 +22,7 @@ from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.report.results import grids_section, results_section
 from gristmill.pipelines.report.style import CSS
 from gristmill.pipelines.report.verdict import conclude, summary
-from gristmill.pipelines.report.verdict_section import comparisons_section, facts
+from gristmill.pipelines.report.verdict_section import comparisons_section, facts, use
 
 
 def to_html(report: Report) -> str:
@@ -56,7 +56,7 @@ def to_html(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(report.title)}</title><style>{CSS}</style></head><body>"
         f'<header><p class="kicker">{escape(kicker)}</p><h1>{escape(report.title)}</h1>'
-        f'<p class="lead">{escape(summary(report))}</p>{facts(report, verdict)}'
+        f'<p class="lead">{escape(summary(report))}</p>{facts(report, verdict)}{use(report)}'
         f'<nav aria-label="Sections">{links}</nav></header><main>{sections}</main>'
         f"<footer><div>{''.join(f'<p>{escape(note)}</p>' for note in report.notes)}"
         "<p>All numbers of this page are in <code>report.json</code>, beside it.</p></div></footer></body></html>\n"

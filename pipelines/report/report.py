@@ -239,6 +239,15 @@ class ExampleTexts:
 
 
 @dataclass
+class Use:
+    """The best system that a command can use."""
+
+    system: str
+    model: str | None  # the folder of its model below the output, if it has one of its own
+    command: str  # with OUT for the output
+
+
+@dataclass
 class Report:
     """The content of the two files; empty sections are left out of the page."""
 
@@ -269,6 +278,7 @@ class Report:
     run: Mapping[str, Any] = field(default_factory=dict)  # seed, seeds and runner of the run that made it
     versions: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[ExampleTexts] = ()
+    use: Use | None = None  # filled in when the run is over
     notes: Sequence[str] = ()
 
     @property

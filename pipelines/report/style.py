@@ -49,6 +49,7 @@ h1 {
 .facts small { letter-spacing: 0; }
 .verdict { margin: 0 0 1.4rem; padding-left: 1.1rem; max-width: 52rem; font-size: .95rem; }
 .verdict li { margin: 0 0 .3rem; }
+.use { margin: 0 0 1.4rem; max-width: 52rem; font-size: .95rem; }
 nav {
   border-block: 1px solid var(--line); padding: .55rem 0; font-size: .9rem; display: flex; flex-wrap: wrap;
   gap: .2rem 1.1rem;

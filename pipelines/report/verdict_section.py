@@ -29,6 +29,18 @@ def facts(report: Report, verdict: Verdict | None) -> str:
     return f'<dl class="facts">{"".join(cards)}</dl><ul class="verdict">{lines}</ul>'
 
 
+def use(report: Report) -> str:
+    """Show where the model of the best usable system is, and the commands that use it."""
+    if report.use is None:
+        return ""
+    given = report.use
+    model = f": <code>{escape(given.model)}</code>, beside this page" if given.model else ""
+    return (
+        f'<p class="use">To use: {escape(shown(report, given.system))}{model}. Next: <code>{escape(given.command)}'
+        "</code>, where OUT is the folder of this page.</p>"
+    )
+
+
 def comparisons_section(report: Report, verdict: Verdict | None) -> str:
     """Show each proposal against each baseline: changes with intervals, and p-values corrected for their number."""
     if verdict is None or report.main is None or not verdict.comparisons:

@@ -38,7 +38,7 @@ def measured(run: Run) -> list[NumberTable]:
 
 def _kept(run: Run, trace: Trace) -> list[dict[str, Any]]:
     """Return the row of a set that was made of recordings or utterances of known length; none of others."""
-    before = next((one for one in run.trace if one.digest in trace.inputs), None)
+    before = next((one for one in run.trace if one.digest in trace.inputs[:1]), None)  # not its model
     made, source = open_sealed(trace.url), None if before is None else open_sealed(before.url)
     given = 0.0 if source is None else source.total("duration")
     if not given:

@@ -64,6 +64,20 @@ def test_every_system_is_scored_on_every_test_set(finished: Path) -> None:
     assert "<svg" in (finished / "report.html").read_text()
 
 
+def test_the_report_names_the_model_to_use(finished: Path) -> None:
+    use = json.loads((finished / "report.json").read_text())["use"]
+    assert use["command"] == "gristmill transcribe OUT AUDIO"
+    assert use["model"].split("/")[0] == use["system"]
+    assert (finished / use["model"] / "artifact.json").exists()
+    assert f"<code>{use['model']}</code>" in (finished / "report.html").read_text()
+
+
+def test_the_plan_of_a_finished_run_has_nothing_to_do(finished: Path) -> None:
+    planned = CliRunner().invoke(app, ["plan", CONFIG, *SMALL, f"out={finished}", "--sample", "48"])
+    assert planned.exit_code == 0, planned.output
+    assert "nothing to do: everything was finished by an earlier run" in planned.stdout
+
+
 def test_unlabelled_speech_carries_no_text(finished: Path) -> None:
     for name in ("unlabelled", "noisy_unlabelled", "features_unlabelled"):
         (folder,) = (finished / name).iterdir()
@@ -165,7 +179,8 @@ def test_own_files_with_held_out_speakers_and_a_long_recording(tmp_path: Path) -
         f"corpus={{labelled: {tmp_path / 'labelled'}, unlabelled: {tmp_path / 'raw'}, sampling_rate: 8000, "
         f"transcribed: {long}, align: {align}}}"
     )
-    assert run(*chosen, corpus, f"noise={noises}", "sweep={k: [], temperature: []}", f"out={out}").exit_code == 0
+    made = run(*chosen, corpus, f"noise={noises}", "sweep={k: [], temperature: []}", f"out={out}")
+    assert made.exit_code == 0, made.stderr
     assert {"split_test", "split_labelled", "noisy_test"} <= {name for name, _ in digests(out)}
     (folder,) = (out / "transcribed").iterdir()
     rows = [row for table in open_sealed(str(folder)).tables() for row in table.to_pylist()]
