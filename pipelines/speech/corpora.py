@@ -248,7 +248,6 @@ def prepare_transcribed(run: Run, settings: CorpusSettings, aligned: Stage) -> S
     cuts = run.step(Step("aligned_transcribed", (aligned,), probed, cut=Cut(bytes=_ANY_SIZE)))
     refuse_empty(cuts, "corpus.transcribed")
     made = _load(run, "transcribed", cuts, settings, in_parts=True)
-    refuse_empty(made, "corpus.transcribed")
     return filtered(run, made, settings.filters, "transcribed")
 
 
@@ -257,7 +256,9 @@ def _load(run: Run, name: str, source: SealedSet, settings: CorpusSettings, *, i
     stage = Load.stage(LoadSettings(**dict(settings.part(RecordingSettings)), annotated=name != "unlabelled"))
     # The size of a pointer is that of its file, of which an utterance is a small part.
     cut = settings.shard.but(bytes=_ANY_SIZE) if in_parts else settings.shard
-    return run.step(Step(name, (stage, *_measures(settings, name)), source, cut=cut))
+    made = run.step(Step(name, (stage, *_measures(settings, name)), source, cut=cut))
+    refuse_empty(made, f"corpus.{name}")  # before the next part, which may take hours, is read
+    return made
 
 
 def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSet:

@@ -149,6 +149,22 @@ def test_a_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/*/"))
 
 
+def test_an_annotated_part_without_texts_is_told_before_the_next_part_is_read(tmp_path: Path) -> None:
+    tone = 0.3 * np.sin(np.arange(12000) * 0.05)
+    lines = [json.dumps({"audio_filepath": f"{n}.wav", "text": " ", "speaker": f"s{n}"}) for n in range(4)]
+    for part in ("labelled", "raw"):
+        (tmp_path / part).mkdir()
+        for number in range(4):
+            soundfile.write(tmp_path / part / f"{number}.wav", tone, 8000)
+    (tmp_path / "labelled" / "manifest.jsonl").write_text("\n".join(lines))
+    chosen = [item for item in SMALL if not item.startswith("corpus")]
+    corpus = f"corpus={{labelled: {tmp_path / 'labelled'}, unlabelled: {tmp_path / 'raw'}, sampling_rate: 8000}}"
+    made = run(*chosen, corpus, f"out={tmp_path / 'out'}")
+    assert made.exit_code == 2
+    assert "corpus.labelled: no record is left" in made.stderr
+    assert not (tmp_path / "out" / "unlabelled").exists()
+
+
 def test_own_files_with_held_out_speakers_and_a_long_recording(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part, texts in (("labelled", ["go on", "turn it off", "stop", "no"]), ("raw", [None] * 4)):
