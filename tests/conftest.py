@@ -13,7 +13,7 @@ import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray's workers give way to all else on the machine unless told otherwise: here to the tests of the other processes.
+# As those that tests start: see tests/environment.py
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 ROOT = Path(__file__).resolve().parent.parent
