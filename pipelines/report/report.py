@@ -15,6 +15,10 @@ import numpy as np
 from gristmill.models.measures.calibration import Bin
 from gristmill.pipelines.report.measures import Measure
 
+# What intervals of a test set resample if there are few speakers, or none is known.
+FEW_SPEAKERS = "utterances within speakers"
+UNKNOWN_SPEAKERS = "utterances (their speakers are unknown)"
+OF_UNKNOWN = "utterances of unknown speakers"  # a size
 _COUNTS = ("records_in", "records_out", "rejected", "quarantined")
 
 
@@ -245,6 +249,7 @@ class Use:
     system: str
     model: str | None  # the folder of its model below the output, if it has one of its own
     command: str  # with OUT for the output
+    why: str = ""  # how it stands to the other systems that could be used
 
 
 @dataclass
