@@ -278,7 +278,8 @@ class Report:
     records: list[RecordFlow] = field(default_factory=list)
     lineage: list[LineageNode] = field(default_factory=list)  # inputs first
     digests: dict[str, str] = field(default_factory=dict)
-    # {"estimate": {...}, "actual": {...}}: numbers by name, or by step and then name.
+    # {"estimate": {...}, "actual": {...}}: numbers by name, or by step and then name; "results": how many the call that
+    # was measured has made, of all.
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)  # seed, seeds and runner of the run that made it
     versions: Mapping[str, str] = field(default_factory=dict)
