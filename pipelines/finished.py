@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gristmill.pipelines.report.measures import PERCENT
+from gristmill.pipelines.report.measures import PER, PERCENT, WER
 from gristmill.pipelines.report.report import Report, Use
+from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.report.write import REPORT, read_identity
 from gristmill.pipelines.run import LEDGER, Run, read_ledger
 from gristmill.shards import store
@@ -23,6 +25,7 @@ _USES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "rerank": ("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
     "bootstrap_lm": ("score", "TEXTS.txt", ("in_domain", "combined")),
 }
+_HEARING, _DEAF = (WER.name, PER.name), 0.95  # measures of what a model hears, and the rate from which it is nothing
 
 
 class Best(NamedTuple):
@@ -31,6 +34,26 @@ class Best(NamedTuple):
     system: str
     values: dict[str, float]
     of: int  # systems that were compared
+    equal: tuple[str, ...] = ()  # others with the same mean
+    deaf: bool = False  # all of them have errors of 95 % and more on all test sets
+
+    @property
+    def average(self) -> str:
+        """What it is the best by, after a noun; empty for one test set."""
+        return " on average over the test sets" if len(self.values) > 1 else ""
+
+    @property
+    def standing(self) -> str:
+        """How it stands to the others; empty if there are none."""
+        if self.of == 1:
+            return "which hears nothing yet (more data or epochs are needed)" if self.deaf else ""
+        if self.deaf:
+            return f"one of {self.of} systems that hear nothing yet (more data or epochs are needed)"
+        if len(self.equal) + 1 == self.of:
+            return f"one of {self.of} systems that are equal{self.average}"
+        if self.equal:
+            return f"one of {len(self.equal) + 1} equal ones, the best of {self.of} systems{self.average}"
+        return f"the best of {self.of} systems{self.average}"
 
 
 def best_system(
@@ -45,7 +68,7 @@ def best_system(
         >>> rows = [{"system": s, "test_set": "t", "metric": "wer", "value": v, "seed": None} for s, v in
         ...         (("teacher", 0.3), ("student", 0.2))]
         >>> best_system(rows, "wer", "lower", ["teacher", "student"])
-        Best(system='student', values={'t': 0.2}, of=2)
+        Best(system='student', values={'t': 0.2}, of=2, equal=(), deaf=False)
     """
     values: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -56,8 +79,11 @@ def best_system(
     if not found or better is None:
         return None
     sign = 1 if better == "lower" else -1
-    system = min(found, key=lambda name: sign * sum(found[name].values()) / whole)
-    return Best(system, found[system], len(found))
+    means = {name: sum(own.values()) / whole for name, own in found.items()}
+    system = min(means, key=lambda name: sign * means[name])
+    equal = tuple(name for name in means if name != system and math.isclose(means[name], means[system]))
+    deaf = metric in _HEARING and all(value >= _DEAF for own in found.values() for value in own.values())
+    return Best(system, found[system], len(found), equal, deaf)
 
 
 @dataclass(frozen=True)
@@ -167,7 +193,7 @@ def open_finished(out: str, verb: str, what: str) -> Finished:
 
 
 def chosen(found: Finished, system: str | None) -> tuple[str, str]:
-    """Return the system to use, the best one or that of a name, and a sentence that says which and why.
+    """Return the system to use, the best one or that of a name, and words that say which and why.
 
     Raises:
         UserError: there is no such system, or none was measured.
@@ -183,9 +209,8 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
             f"{found.out}: no system of its report can be used (it has {', '.join(found.trained) or 'no models'}); "
             "expected the folder of a model"
         )
-    if best.of == 1:
-        return best.system, f"{best.system} ({found.describe(best)})"
-    return best.system, f"{best.system}, the best of {best.of} systems ({found.describe(best)})"
+    why = f", {best.standing}" if best.standing else ""
+    return best.system, f"{best.system}{why} ({found.describe(best)})"
 
 
 def use_of(recipe: str, report: Report, run: Run) -> Use | None:
@@ -203,17 +228,30 @@ def use_of(recipe: str, report: Report, run: Run) -> Use | None:
     if found.best is None or recipe not in _USES:
         return None
     model = found.model.removeprefix(run.out).strip("/") if found.model else None
-    return Use(found.best.system, model, found.command("OUT"))
+    return Use(found.best.system, model, found.command("OUT"), found.best.standing)
 
 
 def conclude(found: Finished) -> list[str]:
-    """Return what to say of a run at its end: its best system and the path of its model, and the next command."""
+    """Return what to say of a run at its end: its best system and the path of its model, and the next command.
+
+    Of systems that are all equal, none is called the best.
+    """
     best = found.best
     if best is None:
         return []
-    place = f": {found.model}" if found.model else ""
-    which = f"best: {best.system} of {best.of}" if best.of > 1 else f"model: {best.system}"
-    lines = [f"{which} ({found.describe(best)}){place}"]
+    lines, every = [], len(best.equal) + 1 == best.of
+    if best.deaf:
+        lines.append("no model hears anything yet: all have errors of 95% and more; expected more data or more epochs")
+    if best.of == 1:
+        which = f"model: {best.system}"
+    elif every:
+        which = f"equal{best.average}: all {best.of} systems; the first is {best.system}"
+    elif best.deaf:
+        which = f"model: {best.system} of {best.of}"
+    else:
+        also = f", equal with {listed(best.equal)}" if best.equal else ""
+        which = f"best{best.average}: {best.system} of {best.of}{also}"
+    lines.append(f"{which} ({found.describe(best)})" + (f": {found.model}" if found.model else ""))
     if found.recipe in _USES:
         lines.append(f"next: {found.command(found.out)}")
     return lines

@@ -9,7 +9,8 @@ from gristmill.shards import processor
 
 
 def add_provenance(report: Report, run: Run, runner: str) -> None:
-    """Fill the report's records, lineage, digests, seeds and versions from what the run did."""
+    """Fill the report's records, lineage, digests, seeds and versions from what the run did; note results of code that
+    has changed since."""
     names: dict[str, str] = {}
     for trace in run.trace:
         # Trainings of several seeds or grid points share a name; the fingerprint tells them apart.
@@ -27,3 +28,11 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
             report.records.append(RecordFlow.of_seal(trace.summary))
     report.run = {"seed": run.seed, "seeds": list(run.seeds), "runner": runner}
     report.versions = {"processor": processor.label(), **versions()}
+    report.notes = [*report.notes, *(_changed(name, places) for name, places in run.changed_code.items())]
+
+
+def _changed(name: str, places: list[str]) -> str:
+    return (
+        f"The code of {name} is not that which its results were made by ({', '.join(places)}), and its version is the "
+        f"same: the numbers here are of the earlier code. `gristmill run ... --again {name}` makes them anew."
+    )

@@ -125,8 +125,8 @@ class Run:
     again: frozenset[str] = frozenset()  # stages, steps, artifacts and trainings to make anew, by name
     trace: list[Trace] = field(default_factory=list)
     verdict: str = ""  # of its report
+    changed_code: dict[str, list[str]] = field(default_factory=dict)  # by name: the results made by the code before
     _renewed: set[str] = field(default_factory=set)  # URLs
-    _told: set[str] = field(default_factory=set)  # names of changed code
 
     def __post_init__(self) -> None:
         processor.keep(processor.level())
@@ -290,13 +290,15 @@ class Run:
 
     def _tell_changed(self, names: Sequence[str], where: str) -> None:
         for name in names:
-            if name not in self._told:
-                self._told.add(name)
+            places = self.changed_code.setdefault(name, [])
+            if not places:
                 self.progress.say(
                     f"{where}: the code of {name} is not that which its result was made by, and its version is the "
                     f"same, so the earlier result is used; expected a raised version, or `gristmill run ... --again "
                     f"{name}` if results may differ"
                 )
+            if where not in places:
+                places.append(where)
 
     def _begin_work(self) -> None:
         if self.on_work is not None:

@@ -268,7 +268,9 @@ def carry_out(
                 part["seconds"] = round(part["seconds"] + entry.seconds, 3)
         add_provenance(report, run, common.runner)
         report.use = use_of(loaded.recipe, report, run)
-        report.plan = {"estimate": estimate(common.out), "actual": actual}
+        counts = {"made": len({one.url for one in run.trace if not one.kept}),
+                  "of": len({one.url for one in run.trace})}  # fmt: skip
+        report.plan = {"estimate": estimate(common.out), "actual": actual, "results": counts}
         written = write_report(common.out, report)
         written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished
         concluded = conclude(report)

@@ -108,7 +108,7 @@ def find_translator(url: str, system: str | None = None) -> tuple[ArtifactRef, s
     if system is not None:
         return tested[system].ref, f"{system}, as asked for: {tested[system].url}"
     values = ", ".join(f"{value:.1f} {name}" for name, value in best.values.items())
-    why = f", the best of {best.of} systems" if best.of > 1 else ""
+    why = f", {best.standing}" if best.standing else ""
     return tested[best.system].ref, f"{best.system}{why} (chrF {values}): {tested[best.system].url}"
 
 

@@ -59,7 +59,8 @@ def test_a_recording_gives_the_text_of_the_best_system(out: Path, speech: Path, 
     expected = heard(out, soundfile.read(speech / "a.flac", dtype="float32")[0])
     assert (made.exit_code, made.stdout) == (0, f"{expected}\n")
     assert len(expected) > 3
-    assert f"student, the best of 2 systems (WER 20.0% clean, 30.0% noisy): {out}/student/01" in made.stderr
+    standing = "student, the best of 2 systems on average over the test sets"
+    assert f"{standing} (WER 20.0% clean, 30.0% noisy): {out}/student/01" in made.stderr
     other = gristmill("transcribe", out, speech / "a.flac", "--system", "teacher", "--quiet")
     assert other.stderr == ""
     assert other.stdout != made.stdout
@@ -157,6 +158,6 @@ def test_the_end_of_a_run_names_its_best_model_and_the_next_command(out: Path) -
     found = read_finished(str(out))
     assert found is not None
     assert conclude(found) == [
-        f"best: student of 2 (WER 20.0% clean, 30.0% noisy): {out}/student/01",
+        f"best on average over the test sets: student of 2 (WER 20.0% clean, 30.0% noisy): {out}/student/01",
         f"next: gristmill transcribe {out} AUDIO",
     ]
