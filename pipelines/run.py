@@ -129,7 +129,7 @@ class Run:
     _told: set[str] = field(default_factory=set)  # names of changed code
 
     def __post_init__(self) -> None:
-        processor.keep(processor.level())
+        processor.check()
 
     def source(
         self,
