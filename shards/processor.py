@@ -12,7 +12,7 @@ import functools
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from gristmill.shards.errors import UserError
 Level = Literal["x86-64-v2", "x86-64-v3", "x86-64-v4", "native"]
 LEVELS: tuple[str, ...] = get_args(Level)
 PINNED, NATIVE = LEVELS[:3], LEVELS[3]
+NOT_RECORDED = "not recorded"
 DEFAULT: Level = "x86-64-v3"
 VARIABLE = "GRISTMILL_PROCESSOR"
 
@@ -101,6 +102,17 @@ def level() -> str:
 def label() -> str:
     """Return the level of this process as it is recorded: a native one with what the machine offers."""
     return f"{_level} ({offered()})" if _level == NATIVE else _level
+
+
+def recorded(labels: Iterable[str]) -> str:
+    """Return the levels of results by their labels, "" of those from before levels were recorded, as one text.
+
+    Example:
+        >>> recorded(["x86-64-v3", "", "x86-64-v3"])
+        'x86-64-v3, not recorded'
+    """
+    found = set(labels) or {""}
+    return ", ".join([*sorted(found - {""}), *([NOT_RECORDED] if "" in found else [])])
 
 
 @functools.cache

@@ -158,6 +158,16 @@ def test_receipts_name_the_level_and_work_of_another_is_not_resumed(
         run_step(step, root, InProcessRunner(), 0)
 
 
+def test_a_set_of_which_a_shard_has_no_level_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    step = Step("upper", (upper(2),), source(root))
+    with monkeypatch.context() as patch:
+        patch.setattr(processor, "label", lambda: "")  # as before levels were recorded
+        run_step(step, root, InProcessRunner(), 0)
+    store.remove(store.join(step_url(root, step, 0), "seal.json"))
+    assert run_step(step, root, InProcessRunner(), 0).processor == ""
+
+
 def test_an_artifact_of_another_level_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(str(tmp_path), InProcessRunner())
     with monkeypatch.context() as patch:
