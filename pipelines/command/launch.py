@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from gristmill.cluster.training_log import check
 from gristmill.pipelines.agenda import Agenda
 from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.command.occupied import PLAN, refuse_occupied
+from gristmill.pipelines.command.occupied import PLAN, Maker, refuse_occupied
 from gristmill.pipelines.config import Common, Loaded, same_as_saved, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run, read_ledger
@@ -90,7 +90,7 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
 def check_storage(loaded: Loaded) -> None:
     """Check, before any work, that the output can be written and is no one else's, and that object storages respond."""
     check_out(loaded.common.out)
-    refuse_occupied(loaded.common.out)
+    refuse_occupied(loaded.common.out, Maker(loaded.recipe))
     for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
         if not answered(url, functools.partial(_reached, url)):
             raise UserError(f"{url}: there is no such bucket, or it is not accessible")
