@@ -25,7 +25,7 @@ from gristmill.shards import checked, disk, processor, store
 from gristmill.shards.engine import read_plan as read_step
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import find_below
-from gristmill.shards.wording import nearest, or_else, sentences
+from gristmill.shards.wording import nearest, or_else, sentences, some_of
 
 ANSWER_WITHIN = 20.0  # seconds until a storage must have answered
 
@@ -41,15 +41,18 @@ def check_again(out: str, names: Sequence[str]) -> None:
     if not names:
         return
     found = find_below(out)
-    known = set(found.names.values()) - {out}
-    for folder in [*(sealed.url for sealed in found.sealed), *found.unsealed]:
+    steps = [*(sealed.url for sealed in found.sealed), *found.unsealed]
+    made = (*steps, *found.artifacts, *found.training, *found.unreadable)
+    known = {name for url in made if (name := found.names[url]) != url}  # a folder that is in none has its URL
+    for folder in steps:
         known.update(stage["name"] for stage in (read_step(folder) or {"stages": []})["stages"])
+    short = sorted({one.rpartition(":")[2] for one in known})
     for name in names:
-        if name not in known and name not in {one.rpartition(":")[2] for one in known}:
-            some = f"one of {', '.join(sorted(known))}" if known else "one that an earlier run made"
+        if name not in known and name not in short:
+            some = some_of(name, short) if short else "one that an earlier run made"
             raise UserError(
                 f"--again {name}: {out} has no stage, step, artifact or training of that name"
-                + or_else(nearest(name, known), some)
+                + or_else(nearest(name, short), some)
             )
 
 
