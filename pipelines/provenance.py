@@ -5,7 +5,6 @@ from __future__ import annotations
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.versions import versions
-from gristmill.shards import processor
 
 
 def add_provenance(report: Report, run: Run, runner: str) -> None:
@@ -27,7 +26,7 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
         if trace.summary:
             report.records.append(RecordFlow.of_seal(trace.summary))
     report.run = {"seed": run.seed, "seeds": list(run.seeds), "runner": runner}
-    report.versions = {"processor": processor.label(), **versions()}
+    report.versions = {"processor": run.processors, **versions()}
     report.notes = [*report.notes, *(_changed(name, places) for name, places in run.changed_code.items())]
 
 

@@ -87,6 +87,7 @@ class Trace:
     seconds: float = 0.0  # wall
     kept: bool = False  # finished by an earlier run
     summary: Mapping[str, Any] = field(default_factory=dict)  # the set-level part of a set's seal
+    processor: str = ""  # the level that it was made at, if that was recorded
 
 
 @dataclass
@@ -129,7 +130,7 @@ class Run:
     _renewed: set[str] = field(default_factory=set)  # URLs
 
     def __post_init__(self) -> None:
-        processor.keep(processor.level())
+        processor.check()
 
     def source(
         self,
@@ -154,7 +155,7 @@ class Run:
         if sealed is None:
             with self._reported(name, "listing", {url: name}):
                 sealed = seal_tables(url, name, tables(), totals, fingerprint=made_of)
-        self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
+        self._note(name, "source", sealed, [], begun, kept)
         return sealed
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
@@ -194,7 +195,7 @@ class Run:
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
         inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
-        self._note(step.name, "step", sealed.url, sealed.digest, inputs, sealed.records, begun, kept, _summary(sealed))
+        self._note(step.name, "step", sealed, inputs, begun, kept)
         return sealed
 
     def artifact(
@@ -223,7 +224,7 @@ class Run:
             made = find_made(url)
         if made is None:
             raise RuntimeError(f"{url}: the artifact {name} was made but is missing")
-        self._note(name, "artifact", url, made.digest, list(inputs), 0, begun, kept)
+        self._note(name, "artifact", made, list(inputs), begun, kept)
         return made
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
@@ -255,7 +256,7 @@ class Run:
             waiting.discard(url)
             kept = (job.name, url) not in fresh
             inputs = [one.digest for one in job.made_of()]
-            self._note(job.name, "training", url, artifact.digest, inputs, 0, time.perf_counter() - spent, kept)
+            self._note(job.name, "training", artifact, inputs, time.perf_counter() - spent, kept)
         return made
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
@@ -316,19 +317,23 @@ class Run:
         self,
         name: str,
         kind: str,
-        url: str,
-        digest: str,
+        made: SealedSet | Artifact,
         inputs: list[str],
-        records: int,
         begun: float,
-        kept: bool = False,
-        summary: Mapping[str, Any] | None = None,
+        kept: bool,
     ) -> None:
         seconds = time.perf_counter() - begun
         if not self.trace and self.on_first is not None:
             self.on_first()
-        self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept, summary or {}))
-        self.progress.made(url, name, seconds, kept)
+        records, summary = (made.records, _summary(made)) if isinstance(made, SealedSet) else (0, {})
+        one = Trace(name, kind, made.url, made.digest, inputs, records, seconds, kept, summary, made.processor)
+        self.trace.append(one)
+        self.progress.made(made.url, name, seconds, kept)
+
+    @property
+    def processors(self) -> str:
+        """The levels that its results were made at, as their seals and artifacts say."""
+        return processor.recorded(trace.processor for trace in self.trace)
 
     def write_ledger(self, recipe: str, settings: str) -> bool:
         """Write the list of folders that belong to the run as configured now; return whether it changed.
@@ -344,7 +349,7 @@ class Run:
             }
             for t in self.trace
         ]
-        ledger = {"recipe": recipe, "settings": settings, "processor": processor.label(), "made": entries}
+        ledger = {"recipe": recipe, "settings": settings, "processor": self.processors, "made": entries}
         data = checked.encode(_KIND, ledger)
         url = store.join(self.out, LEDGER)
         if checked.present(url) == data:

@@ -238,7 +238,11 @@ def open_sealed(url: str) -> SealedSet:
 
 def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any) -> SealedSet:
     """Seal a set whose shards are all committed. The digest covers the content only, so sets of equal content have
-    equal digests."""
+    equal digests.
+
+    ``lineage`` is kept beside that. Its ``processor`` is the level that the shards were made at; by default that of
+    this process, which has made them all.
+    """
     seal = {"name": name, **summarised(schema, receipts), "processor": processor.label(), **lineage}
     version = 0
     while not store.put_if_absent(store.join(url, seal_name(version)), checked.encode(_KIND, seal)):

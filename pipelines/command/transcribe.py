@@ -12,6 +12,7 @@ from typing import Any
 from gristmill.pipelines.command import interruption
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.command.occupied import Maker, refuse_occupied
 from gristmill.pipelines.progress import clock, plural, shown
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.recordings import is_listed
@@ -129,12 +130,13 @@ def transcribe_corpus(
     ``execution`` are ``runner=ray|inprocess`` and ``workers=N``.
 
     Raises:
-        UserError: as the Transcriber, or the output cannot be written.
+        UserError: as the Transcriber, or the output cannot be written, or holds other things.
     """
     interruption.begin(resumes=True)
     out = store.absolute(out)
     common = carried_out("transcribe", out, execution)
     check_out(out)
+    refuse_occupied(out, Maker("transcribe", command=True))
     transcriber = Transcriber(model, say=tell, **settings)
     tell(f"{transcriber.said} (speech at {transcriber.sampling_rate:,} Hz)")
     with shown(quiet) as progress:

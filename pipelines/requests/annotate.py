@@ -22,7 +22,7 @@ from gristmill.actors.requests.rerank import Rerank, artifacts_of, read_weights
 from gristmill.models.requests.domain import Slot
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.inline import Inline, in_batches, lost
-from gristmill.shards import store
+from gristmill.shards import processor, store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import SLOT
@@ -53,11 +53,12 @@ class RequestAnnotator:
     Its models are those of all training data, of the first seed.
 
     Raises:
-        UserError: there is no such run or system.
+        UserError: there is no such run or system, or this machine does not offer the instruction set.
         Damaged: a model is not as it was trained.
     """
 
     def __init__(self, out: str, *, system: str | None = None) -> None:
+        processor.check()
         found = open_finished(store.absolute(out), "annotate", "the output of a run that trains domain models")
         name, self.said = chosen(found, system)
         models = _of_first_seed(found, "domain_models", left_out=None)

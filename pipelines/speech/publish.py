@@ -16,7 +16,7 @@ from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.speech.card import PublishedModel, write_card
 from gristmill.pipelines.speech.recognisers import WEIGHTS
-from gristmill.shards import store
+from gristmill.shards import processor, store
 from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed
 from gristmill.shards.errors import GristmillError, UserError
@@ -45,10 +45,12 @@ def publish(out: str, system: str, dest: str, say: Callable[[str], None] = lambd
     """Write a system of a finished run (``best``: its best one) to a folder, which is a model to transcribe with.
 
     Raises:
-        UserError: there is no such run or system, or the folder contains something else.
+        UserError: there is no such run or system, the folder contains something else, or this machine does not offer
+            the instruction set.
         GristmillError: the outputs of the ONNX graph are not within ``BOUND`` of torch's.
         Damaged: the model is not as it was trained.
     """
+    processor.check()
     run = open_finished(store.absolute(out), "transcribe", "the output of a run that trains recognisers")
     name, _ = chosen(run, None if system == BEST else system)
     made, dest = run.artifacts(name)[0], store.absolute(dest)

@@ -34,6 +34,7 @@ from gristmill.pipelines.inputs import list_source, refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.recognisers import find_recogniser
 from gristmill.pipelines.speech.recordings import GIVEN, list_recordings
+from gristmill.shards import processor
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.index import Cut
@@ -78,7 +79,7 @@ class Transcriber:
     know.
 
     Raises:
-        UserError: there is no such model or system, or no GPU.
+        UserError: there is no such model or system, no GPU, or this machine does not offer the instruction set.
         GristmillError: the model is damaged.
     """
 
@@ -93,6 +94,7 @@ class Transcriber:
         elsewhere: Sequence[str] = (),
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
+        processor.check()
         self.model, self.said = find_recogniser(model, system)
         try:
             info = describe(self.model.url)

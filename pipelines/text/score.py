@@ -20,7 +20,7 @@ from gristmill.models.normalise import words
 from gristmill.pipelines.finished import chosen, open_finished
 from gristmill.pipelines.inline import in_batches
 from gristmill.pipelines.text.bootstrap_report import FOLDER
-from gristmill.shards import store
+from gristmill.shards import processor, store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 
@@ -69,11 +69,12 @@ class TextScorer:
     run that is its target language. Without ``lang`` they are split at spaces.
 
     Raises:
-        UserError: there is no such model, or KenLM is not installed.
+        UserError: there is no such model, KenLM is not installed, or this machine does not offer the instruction set.
         GristmillError: it is damaged.
     """
 
     def __init__(self, model: str, *, system: str | None = None, lang: str | None = None) -> None:
+        processor.check()
         available()
         url, self.said, of_run = find_language_model(model, system)
         self.lang = lang if lang is not None else of_run

@@ -22,7 +22,7 @@ from gristmill.models.text.translator_units import SOURCE_SPM
 from gristmill.pipelines.finished import Finished, best_system, open_finished
 from gristmill.pipelines.inline import Inline, in_batches, lost
 from gristmill.pipelines.report.measures import CHRF
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, processor, store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.stage import ArtifactRef
@@ -51,11 +51,13 @@ class TextTranslator:
     language, for multilingual translators.
 
     Raises:
-        UserError: there is no such translator, or a package is missing.
+        UserError: there is no such translator, a package is missing, or this machine does not offer the instruction
+            set.
         GristmillError: it is damaged.
     """
 
     def __init__(self, model: str, *, system: str | None = None, beam: int = 4, n: int = 1, prefix: str = "") -> None:
+        processor.check()
         available()
         ref, self.said = find_translator(model, system)
         settings = TranslationSettings(column="source", prefix=prefix, decoding=BeamSearchSettings(beam=beam, n=n))

@@ -134,6 +134,8 @@ def test_names_are_checked_before_any_work(gristmill, recipe: Path, tmp_path: Pa
     assert result.exit_code == 2
     assert "did you mean 'upper'?" in result.stderr
     assert "nothing to do" in gristmill("run", recipe).stdout
+    assert "(expected one of upper, " in result.stderr
+    assert str(tmp_path) not in result.stderr.partition("(expected ")[2]
     result = gristmill("run", recipe, "--again", "twice", "--again", "count")
     assert result.exit_code == 0
     # Of the same bytes, so nothing else is.
