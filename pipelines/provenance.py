@@ -16,9 +16,8 @@ def add_provenance(report: Report, run: Run, runner: str) -> None:
         fingerprint = trace.url.rstrip("/").rsplit("/", 1)[-1]
         shared = sum(other.name == trace.name and other.url != trace.url for other in run.trace)
         name = f"{trace.name} {fingerprint[:6]}" if shared else trace.name
-        inputs = list(
-            dict.fromkeys(names[digest] for digest in trace.inputs if digest in names)
-        )  # two stages share one
+        known = (names[digest] for digest in trace.inputs if digest in names)
+        inputs = list(dict.fromkeys(known))  # that of two stages once
         if name not in report.digests:
             report.lineage.append(LineageNode(name, trace.digest, inputs, trace.kind))
         names.setdefault(trace.digest, name)
