@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,15 +12,20 @@ from typing import Any
 from gristmill.pipelines.command import interruption
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.command.occupied import PLAN, refuse_occupied
+from gristmill.pipelines.config import SAVED
 from gristmill.pipelines.progress import clock, plural, shown
-from gristmill.pipelines.run import Run
+from gristmill.pipelines.run import Run, read_ledger
 from gristmill.pipelines.speech.recordings import is_listed
 from gristmill.pipelines.speech.transcribe import QUIET, Transcriber, Utterance
 from gristmill.pipelines.speech.transcripts import SUFFIXES, Form, Writer
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
+from gristmill.shards.repair import is_fingerprint
 from gristmill.shards.safe_text import safe
 
+_RECIPE, _SET = "transcribe", "transcripts"  # in the ledger of an output, and its last set
+_SETS = {_SET, *(f"{made}_{_SET}" for made in ("listing", "probed", "ranges"))}
 _EVERY = 10.0  # s between two lines of progress
 
 
@@ -129,20 +134,21 @@ def transcribe_corpus(
     ``execution`` are ``runner=ray|inprocess`` and ``workers=N``.
 
     Raises:
-        UserError: as the Transcriber, or the output cannot be written.
+        UserError: as the Transcriber, or the output cannot be written, or is something else.
     """
     interruption.begin(resumes=True)
     out = store.absolute(out)
-    common = carried_out("transcribe", out, execution)
+    common = carried_out(_RECIPE, out, execution)
+    _refuse_others(out, places)
     check_out(out)
     transcriber = Transcriber(model, say=tell, **settings)
     tell(f"{transcriber.said} (speech at {transcriber.sampling_rate:,} Hz)")
     with shown(quiet) as progress:
         run = Run(out, make_cluster(common), progress=progress)
         with leased(run, partial(check_nodes, common)):
-            made = transcriber.corpus(run, "transcripts", places)
+            made = transcriber.corpus(run, _SET, places)
             fresh = any(not trace.kept for trace in run.trace)
-            run.write_ledger("transcribe", "")
+            run.write_ledger(_RECIPE, "")
     if not fresh:
         print("nothing to do: everything was finished by an earlier run")
     print(f"transcribed {plural(made.records, 'utterance')}: {made.url}")
@@ -150,6 +156,31 @@ def transcribe_corpus(
     for reason, count in lost.items():
         tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {out} --rejects`")
     return sum(count for reason, count in lost.items() if not reason.endswith(QUIET))
+
+
+def _refuse_others(out: str, places: Sequence[str]) -> None:
+    """Check that an output is new, empty or an earlier output of this command, and apart from what is transcribed.
+
+    Raises:
+        UserError: it is not. The ledger of another run, by which its models are found, would be written over.
+    """
+    for place in places:
+        if store.is_within(out, store.absolute(place)):
+            raise UserError(f"--out {out}: lies in {place}, which is transcribed; expected a folder outside of it")
+    refuse_occupied(out)
+    ledger, names = read_ledger(out), set(store.list_names(out))
+    if ledger is not None:
+        what = "" if ledger["recipe"] == _RECIPE else f"the output of the recipe {ledger['recipe']}"
+    elif names & {SAVED, PLAN} or (not names & _SETS and any(map(is_fingerprint, _below(out, names)))):
+        what = "the output of another run"
+    else:
+        what = ""  # an interrupted one has no ledger yet
+    if what:
+        raise UserError(f"--out {out}: {what}; expected a new or an empty folder, or an earlier output of transcribe")
+
+
+def _below(out: str, names: Iterable[str]) -> Iterator[str]:
+    return (inner for name in names for inner in store.list_names(store.join(out, name)))
 
 
 def _lost(summary: Any) -> dict[str, int]:
