@@ -109,10 +109,13 @@ def score(
     """Score texts by a language model: log-probability (nats), perplexity, unknown words and the text, a line each.
 
     The perplexity of all is told on standard error.
+
+    Exit code 1: some lines could not be read, and theirs are empty.
     """
     from gristmill.pipelines.command.texts import print_scores
 
-    print_scores(model, texts or ["-"], form, quiet, system=system, lang=lang)
+    if print_scores(model, texts or ["-"], form, quiet, system=system, lang=lang):
+        raise typer.Exit(1)
 
 
 def annotate(
