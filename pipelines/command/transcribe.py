@@ -77,27 +77,28 @@ def _print(writer: Writer) -> Callable[[Utterance], None]:
 
 
 class _Folder:
-    """Writes a file for each recording, named after it."""
+    """Writes a file for each recording that can be read, named after it."""
 
     def __init__(self, folder: str, form: Form) -> None:
         self.folder, self.form, self.files = folder, form, 0
-        self._audio, self._lines, self._taken = "", list[str](), set[str]()
-        self._writer, self._name = Writer(form), ""
+        self._taken = set[str]()
+        self._recording: list[Utterance] = []
 
     def __call__(self, one: Utterance) -> None:
         """Take the next utterance; those of a recording follow one another."""
-        if one.audio != self._audio or not self._name:
+        if self._recording and one.audio != self._recording[-1].audio:
             self.finish()
-            self._audio, self._name, self._writer = one.audio, self._free(one), Writer(self.form)
-        self._lines += self._writer.lines(one)
+        self._recording.append(one)
 
     def finish(self) -> None:
         """Write the file of the last recording."""
-        if self._name:
-            text = "".join(f"{line}\n" for line in self._lines)
-            store.write_bytes(store.join(self.folder, self._name), text.encode())
-            self.files += 1
-        self._lines, self._name = [], ""
+        utterances, self._recording = self._recording, []
+        if all(one.problem is not None and one.problem not in QUIET for one in utterances):
+            return  # an empty file would say that nothing was spoken
+        writer = Writer(self.form)
+        text = "".join(f"{line}\n" for one in utterances for line in writer.lines(one))
+        store.write_bytes(store.join(self.folder, self._free(utterances[0])), text.encode())
+        self.files += 1
 
     def _free(self, one: Utterance) -> str:
         """Return the file's name: the recording's, without its suffix unless that is taken."""
