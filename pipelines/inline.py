@@ -44,7 +44,7 @@ def lost(work: Work) -> Iterator[tuple[str, str, str]]:
             yield from zip(*(table[name].to_pylist() for name in ("origin", "id", reason)), strict=True)
 
 
-class Line(NamedTuple):
+class InputLine(NamedTuple):
     """A line of a file."""
 
     place: str
@@ -60,7 +60,7 @@ class Line(NamedTuple):
         return f"{self.place}:{self.number}"
 
 
-def read_lines(places: Sequence[str]) -> Iterator[Line]:
+def read_lines(places: Sequence[str]) -> Iterator[InputLine]:
     """Yield the lines of files, ``.gz`` too, and of standard input (``-``), in order and blank ones too.
 
     One that is not UTF-8 or too long has no text.
@@ -75,14 +75,14 @@ def read_lines(places: Sequence[str]) -> Iterator[Line]:
         lines: Iterable[bytes] = sys.stdin.buffer if place == STDIN else all_lines(store.absolute(place))
         for number, line in enumerate(lines, 1):
             if len(line) > LINE_BYTES:
-                yield Line(place, number, None, "longer than a text")
+                yield InputLine(place, number, None, "longer than a text")
                 continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError:
-                yield Line(place, number, None, "not UTF-8")
+                yield InputLine(place, number, None, "not UTF-8")
             else:
-                yield Line(place, number, text)
+                yield InputLine(place, number, text)
 
 
 def in_batches(items: Iterable[T], size: int = _AT_ONCE) -> Iterator[list[T]]:

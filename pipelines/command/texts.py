@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from gristmill.actors.sources.reading import read_json
 from gristmill.pipelines.command.transcribe import tell
-from gristmill.pipelines.inline import Line, read_lines
+from gristmill.pipelines.inline import InputLine, read_lines
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.requests.annotate import NO_TEXT, AnnotatedRequest, RequestAnnotator
 from gristmill.pipelines.requests.context import type_of
@@ -93,7 +93,7 @@ def _reading(one: AnnotatedRequest) -> str:
     return "\t".join([one.domain, one.intent, f"{one.confidence:.3f}", slots, one.text])
 
 
-def _requests(places: Sequence[str]) -> Iterator[tuple[Line, str | dict[str, Any] | None]]:
+def _requests(places: Sequence[str]) -> Iterator[tuple[InputLine, str | dict[str, Any] | None]]:
     """Yield the lines of files with their requests: texts, or JSON in a ``.jsonl`` file and where a line is JSON."""
     for line in read_lines(places):
         listed = store.bare(line.place).lower().removesuffix(".gz").endswith(".jsonl")
