@@ -12,7 +12,7 @@ from gristmill.pipelines.report.measures import PER, PERCENT, WER
 from gristmill.pipelines.report.report import Report, Use
 from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.report.write import REPORT, read_identity
-from gristmill.pipelines.run import LEDGER, Run, read_ledger
+from gristmill.pipelines.run import LEDGER, Run, has_report, read_ledger
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import Damaged, UserError
@@ -145,7 +145,7 @@ class Finished:
 
 
 def read_finished(out: str) -> Finished | None:
-    """Return the newest finished run below a URL, or ``None`` if none was finished there.
+    """Return the newest finished run below a URL, or ``None`` if none that has a report was finished there.
 
     Raises:
         Damaged: its ledger or report is not as it was written.
@@ -154,6 +154,8 @@ def read_finished(out: str) -> Finished | None:
     if ledger is None:
         return None
     if read_identity(out) is None:
+        if not has_report(ledger):
+            return None
         raise Damaged(store.join(out, REPORT), "the file is missing")
     report = json.loads(store.read_bytes(store.join(out, REPORT)))
 
@@ -167,8 +169,10 @@ def read_finished(out: str) -> Finished | None:
     return Finished(out, ledger["recipe"], report, folders("training"), folders("source", "step"))
 
 
-def open_finished(out: str, verb: str, what: str) -> Finished:
+def open_finished(out: str, verb: str, what: str, command: str = "") -> Finished:
     """Return the finished run that a command is to use; ``what`` are the models that it needs.
+
+    ``command`` is the command if it is another than ``verb``, which uses such runs.
 
     Raises:
         UserError: nothing is there, no run was finished there, or it made other things.
@@ -177,6 +181,11 @@ def open_finished(out: str, verb: str, what: str) -> Finished:
     if found is None:
         if not store.exists(out):
             raise UserError(f"{out}: nothing is there; expected {what}, or the output of a finished run")
+        if (ledger := read_ledger(out)) is not None:
+            raise UserError(
+                f"{out}: the output of {ledger['recipe']}, which has sets and neither models nor a report; expected "
+                f"{what}, or the output of a finished run that trained some"
+            )
         if not store.exists(store.join(out, "config.json")):
             raise UserError(f"{out}: neither {what} nor the output of a run; expected one of them (it has no {LEDGER})")
         raise UserError(
@@ -186,7 +195,7 @@ def open_finished(out: str, verb: str, what: str) -> Finished:
     other = _USES.get(found.recipe, (verb, "", None))
     if other[0] != verb and verb != "translate":
         raise UserError(
-            f"{out}: the output of the recipe {found.recipe}, which is not used by `{verb}`; expected "
+            f"{out}: the output of the recipe {found.recipe}, which is not used by `{command or verb}`; expected "
             f"`gristmill {other[0]} {out} {other[1]}`"
         )
     return found

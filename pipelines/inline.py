@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -44,10 +44,26 @@ def lost(work: Work) -> Iterator[tuple[str, str, str]]:
             yield from zip(*(table[name].to_pylist() for name in ("origin", "id", reason)), strict=True)
 
 
-def read_lines(places: Sequence[str], say: Callable[[str], None]) -> Iterator[str | None]:
+class InputLine(NamedTuple):
+    """A line of a file."""
+
+    place: str
+    """The file, as it was given."""
+    number: int
+    text: str | None
+    problem: str | None = None
+    """Why there is no text."""
+
+    @property
+    def where(self) -> str:
+        """Its file and number."""
+        return f"{self.place}:{self.number}"
+
+
+def read_lines(places: Sequence[str]) -> Iterator[InputLine]:
     """Yield the lines of files, ``.gz`` too, and of standard input (``-``), in order and blank ones too.
 
-    ``None`` stands for a line that is not UTF-8 or too long, which ``say`` is told.
+    One that is not UTF-8 or too long has no text.
 
     Raises:
         UserError: there is no such file.
@@ -58,13 +74,15 @@ def read_lines(places: Sequence[str], say: Callable[[str], None]) -> Iterator[st
     for place in places:
         lines: Iterable[bytes] = sys.stdin.buffer if place == STDIN else all_lines(store.absolute(place))
         for number, line in enumerate(lines, 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            if len(line) > LINE_BYTES:
+                yield InputLine(place, number, None, "longer than a text")
                 continue
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError:
-                why = "not UTF-8"
-            say(f"{place}:{number}: {why if len(line) <= LINE_BYTES else 'longer than a text'}; passed over")
-            yield None
+                yield InputLine(place, number, None, "not UTF-8")
+            else:
+                yield InputLine(place, number, text)
 
 
 def in_batches(items: Iterable[T], size: int = _AT_ONCE) -> Iterator[list[T]]:

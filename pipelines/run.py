@@ -386,6 +386,12 @@ def read_ledger(out: str) -> dict[str, Any] | None:
     return None if ledger is None else dict(ledger)
 
 
+def has_report(ledger: Mapping[str, Any]) -> bool:
+    """Return whether a finished run has a report: one that no saved settings belong to is of a command without one
+    (``transcribe``, ``rerank``) or of a script."""
+    return ledger["settings"] != ""
+
+
 def source_fingerprint(name: str, identity: Mapping[str, Any]) -> str:
     """Return the fingerprint of a source, which names its folder."""
     return canonical.fingerprint([name, identity])
