@@ -40,7 +40,7 @@ def test_a_published_folder_is_a_model_and_is_not_written_over(
     made = gristmill("publish", out, "best", tmp_path / "model")
     assert made.exit_code == 0
     assert "pip install 'gristmill[onnx]'" in made.stderr
-    assert "student, the best of 2 systems (WER 20.0% clean, 30.0% noisy)" in made.stderr
+    assert "student, the best of 2 systems on average over the test sets (WER 20.0% clean, 30.0% noisy)" in made.stderr
     of_run = gristmill("transcribe", out, speech)
     assert gristmill("transcribe", tmp_path / "model", speech).stdout == of_run.stdout
     assert "nothing to do" in gristmill("publish", out, "student", tmp_path / "model").stdout

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import soundfile
 
@@ -160,9 +159,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("place", "sentence"),
     [
-        ("run", "the output of the recipe distill; expected a new or an empty folder, or an earlier output of transc"),
-        ("begun", "the output of another run"),
-        ("script", "the output of another run"),
+        ("run", "holds results of the recipe distill, and those of `gristmill transcribe` were to be written there"),
+        ("begun", "holds results of the recipe"),
         ("other", "holds other things (notes.txt)"),
         ("calls", "which is transcribed; expected a folder outside of it"),
         ("calls/heard", "which is transcribed; expected a folder outside of it"),
@@ -177,7 +175,6 @@ def test_a_corpus_is_not_transcribed_into_other_things(
     for name, data in {"begun/config.json": checked.encode("settings", {}), "other/notes.txt": b"mine"}.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(data)
-    Run(str(tmp_path / "script"), InProcessRunner()).table("words", pa.table({"id": ["a"]}))
     (tmp_path / "link").symlink_to(tmp_path / "calls")
     before = contents(tmp_path)
     made = gristmill("transcribe", out, tmp_path / "calls", "--out", tmp_path / place, "--runner", "inprocess", *ENERGY)
