@@ -78,6 +78,7 @@ class Align(Actor):
     """
 
     name = "align"
+    version = 2  # energy: the floor of pauses of digital silence
     adds = ALIGNED_FIELDS
     batch = BatchLimits(1)
     fan_out = True

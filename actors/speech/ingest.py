@@ -317,10 +317,14 @@ class Recordings:
     def __init__(self) -> None:
         self._reader = Reader(_SEGMENT_BLOCK)
         self._last: tuple[tuple[Any, ...], Sound] | None = None
+        self._version: str | None = None
 
     def open(self, pointer: Mapping[str, Any]) -> Sound:
         """Return a pointer's recording."""
         place = (*place_of(pointer), pointer["channel"])
+        if self._version != pointer["version"]:
+            self.close()  # it may have been written anew
+            self._version = pointer["version"]
         if self._last is None or self._last[0] != place:
             self._last = None
             self._last = place, open_sound(*self._reader.open(pointer), pointer["channel"])

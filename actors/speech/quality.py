@@ -53,6 +53,7 @@ class Quality(Actor):
     """
 
     name = "quality"
+    version = 2  # energy: the floor of pauses of digital silence
     columns = ("audio",)
     adds = (*_FIELDS, SPEECH_SHARE)
     settings: QualitySettings

@@ -109,6 +109,7 @@ class Segment(Actor):
     """
 
     name = "segment"
+    version = 2  # energy: the floor of pauses of digital silence
     adds = (PARENT_ID, *SEGMENT_FIELDS)
     drops = ("part", "parts", "total")
     batch = BatchLimits(16)
@@ -145,7 +146,7 @@ class Segment(Actor):
         end = math.ceil(frames / BLOCK)
         last = end if row["part"] + 1 == row["parts"] else last
         read = range(max(0, first - 1), min(end, last + 1))
-        key, known = (*place_of(row), row["channel"], base, row["total"]), self._last[1]
+        key, known = (*place_of(row), row["version"], row["channel"], base, row["total"]), self._last[1]
         known = known if self._last[0] == key else {}
         blocks = {n: known[n] if n in known else block_speech(self._detect, sound, base, row["total"], n) for n in read}
         self._last = key, {number: blocks[number] for number in read[-2:]}
@@ -180,12 +181,13 @@ def block_speech(detect: DetectSpeech, sound: Sound, base: float, total: float, 
 
     They depend on the block and the two seconds before it.
     """
+    before = min(number * BLOCK, _WARM_UP)
+    frames = min(BLOCK, math.ceil(total / FRAME_S) - number * BLOCK)
     zero = round(base * sound.rate)
-    first = zero + round((number * BLOCK - _WARM_UP) * FRAME_S * sound.rate)
+    start = zero + round((number * BLOCK - before) * FRAME_S * sound.rate)
     after = zero + round(min((number + 1) * BLOCK * FRAME_S, total) * sound.rate)
-    start = max(zero, first)
     sound.seek(start)
-    samples = resample(np.pad(sound.read(after - start), (start - first, 0)), sound.rate, RATE)
-    wanted = (BLOCK + _WARM_UP) * FRAME
+    samples = resample(sound.read(after - start), sound.rate, RATE)
+    wanted = (before + frames) * FRAME
     samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
-    return detect(samples)[_WARM_UP:]
+    return detect(samples)[before:]

@@ -26,6 +26,7 @@ _SMOOTH = 9  # frames over which the quietest place is sought
 _CONTEXT, _REFLECTED = 64, 64  # samples before a frame, and mirrored after it, that Silero's model sees
 _FLOOR = 10  # percentile of a block's frames that counts as its noise, dB
 _NOTHING = 1e-10  # power, re full scale, below which a frame is silent
+_PAUSE = 10  # frames that noise, or digital silence, lasts at least in a pause
 _OVER, _SLOPE = 9.0, 1.5  # dB above the noise that are speech or not, alike; dB by which that gets surer by a factor e
 
 
@@ -110,13 +111,36 @@ def _smoothed(probabilities: np.ndarray) -> np.ndarray:
 
 
 def energy_probabilities(samples: np.ndarray) -> np.ndarray:
-    """Return how probably each frame of samples (n * 512,) is speech, by its level above the block's noise."""
+    """Return how probably each frame of samples (n * 512,) is speech, by its level above the block's noise.
+
+    Where a recording's pauses are digital silence, as of gated telephony or of files that were joined, all that is not
+    silent is speech.
+    """
     frames = samples.reshape(-1, FRAME).astype(np.float64)
     frames = frames - frames.mean(axis=1, keepdims=True)
     level = 10 * np.log10(np.mean(frames**2, axis=1) + _NOTHING)
-    heard = level[level > 10 * np.log10(2 * _NOTHING)]  # digital silence is no measure of a noise
-    over = level - (np.percentile(heard, _FLOOR) if len(heard) else 0.0)
+    over = level - _noise(level)
     return (1 / (1 + np.exp((_OVER - over) / _SLOPE))).astype(np.float32)
+
+
+def _noise(level: np.ndarray) -> float:
+    """Return the level of the noise in frames of levels (n,), dB."""
+    heard = level > 10 * np.log10(2 * _NOTHING)
+    if not heard.any():
+        return 0.0
+    noise = float(np.percentile(level[heard], _FLOOR))
+    # The quietest tenth of speech without noise is speech, but does not last: noise does, in pauses, and so does the
+    # silence of a gate.
+    lasting = _lasting(heard & (level < noise + _OVER))
+    gated = lasting < _FLOOR / 100 * heard.sum() and lasting < _lasting(~heard)
+    return 10 * np.log10(_NOTHING) if gated else noise
+
+
+def _lasting(marks: np.ndarray) -> int:
+    """Return how many frames (n,) are marked together with their neighbours, for as long as a pause."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]]).astype(np.int8)))
+    runs = edges[1::2] - edges[::2]
+    return int(runs[runs >= _PAUSE].sum())
 
 
 class SileroVAD(nn.Module):

@@ -52,7 +52,10 @@ def transcribe(
     beam: Annotated[int, typer.Option(min=0, help="Width of the search; 0: the best path.")] = 0,
     segment: Annotated[
         Literal["silero", "energy"] | None,
-        typer.Option(help="What finds speech in recordings of over 30 s [silero if it is installed]."),
+        typer.Option(
+            help="What finds speech where recordings are cut: those of over twice the mean length of what the model "
+            "was trained on, or of 10 s if that is unknown [silero if it is installed]."
+        ),
     ] = None,
     elsewhere: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Where entries of a list may lie that are not beside it.")

@@ -9,6 +9,7 @@ from typing import Any
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.pipelines.finished import Finished
 from gristmill.pipelines.report.measures import PERCENT
+from gristmill.pipelines.speech.lengths import Lengths
 from gristmill.shards.safe_text import redacted
 
 _UNKNOWN = "not known to Gristmill: state it before you pass the model on"
@@ -32,6 +33,7 @@ class PublishedModel:
     has_onnx: bool
     sizes: Mapping[str, tuple[int, float]]
     """Records and hours of the sets of speech, by name."""
+    lengths: Lengths
 
 
 def write_card(run: Finished, model: PublishedModel) -> str:
@@ -48,12 +50,12 @@ def _head(run: Finished, model: PublishedModel) -> Iterator[str]:
     yield (
         f"A recogniser of speech at {rate:,} Hz, trained by the recipe `{run.recipe}` of Gristmill, a data system on "
         f"Ray. It is a CTC model of {model.parameters:,} parameters over log-mel features, whose outputs are "
-        f"{model.units}; it writes lower case without punctuation."
+        f"{model.units}; it writes lower case without punctuation. Of long recordings: {model.lengths.describe()}."
     )
     yield from ("", "| file | what it holds |", "| --- | --- |")
     yield "| `model.safetensors` | the weights; sizes, units and features in its metadata |"
     yield "| `units.json`, `features.json` | the same units and settings of features, for other tools |"
-    yield "| `settings.json` | all settings of the recipe, and those of the training |"
+    yield "| `settings.json` | all settings of the recipe, those of the training, and how long its utterances were |"
     if model.has_onnx:
         yield "| `model.onnx` | the network as a graph |"
     yield "| `artifact.json` | the SHA-256 of each of these |"

@@ -15,6 +15,7 @@ from gristmill.models.speech.features import FeatureSettings
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.speech.card import PublishedModel, write_card
+from gristmill.pipelines.speech.lengths import MEAN_LENGTH, SETTINGS, Lengths, mean_length
 from gristmill.pipelines.speech.recognisers import GRAPH, WEIGHTS
 from gristmill.shards import checked, processor, store
 from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
@@ -63,12 +64,14 @@ def publish(out: str, system: str, dest: str, say: Callable[[str], None] = lambd
     held = _held(dest, made)
     data = made.read(WEIGHTS)
     network, units, features = load_acoustic(data)
+    sizes = {one: _size(made_of) for one in _SPEECH if (made_of := _set(run, one)) is not None}
+    mean = mean_length(sizes)
     identity = {"published": name, "of": made.digest, "graph": onnx_graph.available()}
     files = {
         WEIGHTS: data,
         "units.json": units.to_json().encode(),
         "features.json": features.to_json().encode(),
-        "settings.json": _settings(run, made),
+        SETTINGS: _settings(run, made, mean),
     }
     faults = [] if held is None else checked.find_faults(dest, held.stored)
     described_there = store.exists(store.join(dest, CARD))
@@ -101,7 +104,8 @@ def publish(out: str, system: str, dest: str, say: Callable[[str], None] = lambd
         features=features,
         onnx=graph,
         has_onnx=GRAPH in files,
-        sizes={one: _size(made_of) for one in _SPEECH if (made_of := _set(run, one)) is not None},
+        sizes=sizes,
+        lengths=Lengths(mean),
     )
     if held is None or held.identity != identity or not described_there:  # else it may have been added to
         store.write_bytes(store.join(dest, CARD), write_card(run, described).encode())
@@ -122,15 +126,15 @@ def _held(dest: str, made: Artifact) -> Artifact | None:
     if held is not None and held.identity.get("of") == made.digest:
         return held
     names = store.list_names(dest)
-    begun = {CARD, GRAPH, WEIGHTS, "units.json", "features.json", "settings.json"}
+    begun = {CARD, GRAPH, WEIGHTS, "units.json", "features.json", SETTINGS}
     if held is not None or not set(names) <= begun:
         some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise UserError(f"{dest}: contains something else ({some}); expected an unused path, or this model")
     return None
 
 
-def _settings(run: Finished, made: Artifact) -> bytes:
-    settings = {"recipe": run.report["recipe"], "training": made.identity.get("settings", {})}
+def _settings(run: Finished, made: Artifact, mean: float | None) -> bytes:
+    settings = {"recipe": run.report["recipe"], "training": made.identity.get("settings", {}), MEAN_LENGTH: mean}
     return redacted(json.dumps(settings, indent=1, sort_keys=True)).encode() + b"\n"
 
 

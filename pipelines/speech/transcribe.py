@@ -4,7 +4,7 @@
     for one in Transcriber("out/distill").transcribe("my.wav", "a/folder"):
         print(one.audio, one.start, one.text)
 
-Recordings go through the actors of a corpus: the probe, the segmenter (of what is longer than ``WHOLE``), the loader,
+Recordings go through the actors of a corpus: the probe, the segmenter (of what is long for the model), the loader,
 the features and the recogniser.
 """
 
@@ -32,6 +32,7 @@ from gristmill.models.speech.words import Word
 from gristmill.pipelines.inline import STDIN, Inline, lost
 from gristmill.pipelines.inputs import list_source, refuse_empty
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.lengths import lengths_of
 from gristmill.pipelines.speech.recognisers import find_recogniser
 from gristmill.pipelines.speech.recordings import GIVEN, list_recordings
 from gristmill.shards import processor
@@ -40,7 +41,10 @@ from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.step import Step
 
-WHOLE = 30.0  # s of a recording that is transcribed as one utterance; a longer one is cut as by corpus.segment
+# The defaults of corpus.segment are for close boundaries. Here a lost consonant is a wrong word and kept silence is
+# none, and a pause of 0.3 s parts sentences that a model of short ones would hear as one.
+PAUSE, PADDING, LEAST_SPEECH = 0.3, 0.25, 0.2  # s
+THRESHOLDS: Mapping[Detector, float] = {"silero": 0.8, "energy": 0.2}
 QUIET = (SILENT, NO_SPEECH)  # why a recording has no text though nothing is wrong with it
 _ANY_SIZE = 1 << 62  # bytes
 _SECONDS = 600.0  # of recordings that are worked on together
@@ -74,9 +78,9 @@ class Transcriber:
     """Transcribes recordings by a model: its folder, a published one, or the output of a run, whose best system it is.
 
     ``system`` chooses another of the run's. ``device`` ``auto`` is a GPU if torch sees one. ``beam`` is the width of
-    the search, 0 for the best path. ``segment`` is what finds speech in long recordings: ``silero`` if it is installed,
-    else ``energy``. ``elsewhere``: URLs below which a manifest's entries may lie. ``say`` is told what a user should
-    know.
+    the search, 0 for the best path. ``segment`` is what finds speech in recordings of over ``lengths.whole`` s, which
+    are long for the model: ``silero`` if it is installed, else ``energy``. ``elsewhere``: URLs below which a manifest's
+    entries may lie. ``say`` is told what a user should know.
 
     Raises:
         UserError: there is no such model or system, no GPU, or this machine does not offer the instruction set.
@@ -109,8 +113,19 @@ class Transcriber:
         self._probe = Probe.stage(ProbeSettings(max_duration=MOST_SECONDS, elsewhere=self._elsewhere))
         self._features = LogMel.stage(info.features)
         self._recognise = Transcribe.stage(RecogniserSettings(beam=beam, device=_device(device)), model=self.model)
-        load = LoadSettings(sampling_rate=self.sampling_rate, max_duration=2 * WHOLE, annotated=False)
-        cut = SegmentSettings(method=segment or _detector(), whole=WHOLE)
+        self.lengths, self._cuts = lengths_of(self.model.url), False
+        whole = self.lengths.whole
+        load = LoadSettings(sampling_rate=self.sampling_rate, max_duration=2 * whole, annotated=False)
+        method = segment or _detector()
+        cut = SegmentSettings(
+            method=method,
+            threshold=THRESHOLDS[method],
+            silence=PAUSE,
+            padding=PADDING,
+            least=LEAST_SPEECH,
+            most=min(whole, SegmentSettings().most),
+            whole=whole,
+        )
         self._hear = (Segment.stage(cut), Load.stage(load), self._features, self._recognise)
         self._probing, self._hearing = Inline(self._probe), Inline(*self._hear)
         self._reading = Inline(self._features, self._recognise)
@@ -176,8 +191,8 @@ class Transcriber:
         for start, end in _parts(ranges["duration"].to_pylist()):
             part = ranges.slice(start, end - start)
             whole = dict(zip(part["id"].to_pylist(), part["recording"].to_pylist(), strict=True))
-            for rate in part["sampling_rate"].to_pylist():
-                self._warn(rate)
+            for rate, total in zip(part["sampling_rate"].to_pylist(), part["total"].to_pylist(), strict=True):
+                self._warn(rate, total)
             made = self._hearing(part)
             found = [
                 (place[row["recording"]], row["recording_start"], _utterance(row)) for row in made.table.to_pylist()
@@ -192,7 +207,10 @@ class Transcriber:
         for left in waiting:
             yield _without(left, given)
 
-    def _warn(self, rate: int) -> None:
+    def _warn(self, rate: int, total: float) -> None:
+        if total > self.lengths.whole and not self._cuts:
+            self._cuts = True
+            self._say(self.lengths.describe())
         if rate < _NARROW * self.sampling_rate and not self._narrow:
             self._narrow = True
             self._say(

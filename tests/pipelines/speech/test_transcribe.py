@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
@@ -84,7 +85,7 @@ def test_a_folder_is_in_order_and_what_cannot_be_read_costs_itself(out: Path, sp
     # The long recording is cut where it is silent, and each part is heard by itself.
     long, _ = soundfile.read(speech / "b.wav", dtype="float32")
     for number, row in enumerate(rows[1:11]):
-        assert row["offset"] == pytest.approx(3.5 * number, abs=0.2)
+        assert row["offset"] == pytest.approx(max(0, 3.5 * number - 0.25), abs=0.1)
         first = round(row["offset"] * 8000)
         part = long[first : first + round(row["duration"] * 8000)]
         assert row["text"] == heard(out, np.rint(part * 32767).astype(np.float32) / 32768)
@@ -103,6 +104,52 @@ def test_standard_input_and_python_give_the_same(out: Path, speech: Path, gristm
     samples, rate = soundfile.read(speech / "a.flac", dtype="float32")
     assert Transcriber(str(out)).hear(samples, rate).text == one.text
     assert [Transcriber(str(out), beam=4).hear(samples, rate).text] != [""]
+
+
+def test_recordings_that_are_long_for_the_model_are_cut_and_it_is_told(tmp_path: Path, gristmill) -> None:
+    """Of a model trained on utterances of 2.5 s, three of 2 s in one recording of 8 s are three, joined by silence."""
+    heard_of = {"labelled": pa.table({"id": ["a", "b"], "duration": [2.0, 3.0]})}
+    model = used.finished(tmp_path / "run", heard_of)
+    rng, pause = np.random.default_rng(0), np.zeros(8000, np.float32)
+    fade = 10 ** (np.linspace(0, -2, 16000))
+    parts = [np.concatenate([tones(rng), tones(rng)]) * fade for _ in range(3)]
+    soundfile.write(tmp_path / "long.wav", np.concatenate([one for part in parts for one in (part, pause)][:-1]), 8000)
+    soundfile.write(tmp_path / "short.wav", np.concatenate([parts[0], pause, parts[1][:12000]]), 8000)
+    made = gristmill("transcribe", model, tmp_path / "long.wav", "-f", "srt", *ENERGY)
+    assert made.stdout.count(" --> ") == 3
+    told = "recordings of over 5.0 s are cut into utterances: the model was trained on utterances of 2.5 s on average"
+    assert made.stderr.count(told) == 1
+    made = gristmill("transcribe", model, tmp_path / "short.wav", "-f", "jsonl", *ENERGY)
+    assert len(made.stdout.splitlines()) == 1
+    assert told not in made.stderr
+
+
+def test_no_begin_or_end_of_a_word_is_cut(out: Path, tmp_path: Path) -> None:
+    """Utterances that begin and end 40 dB below their middle are kept whole, whatever fills the pauses."""
+    rng = np.random.default_rng(0)
+    fade = np.concatenate([np.linspace(-40, 0, 4000), np.zeros(8000), np.linspace(0, -40, 4000)])
+    one, pause = np.concatenate([tones(rng), tones(rng)]) * 10 ** (fade / 20), np.zeros(4800)
+    samples = np.concatenate([pause, *[part for _ in range(8) for part in (one, pause)]])
+    for name, noise in (("silent", 0.0), ("noisy", 1e-3)):
+        soundfile.write(tmp_path / f"{name}.wav", samples + noise * rng.normal(size=len(samples)), 8000)
+        found = list(Transcriber(str(out), segment="energy").transcribe(str(tmp_path / f"{name}.wav")))
+        assert len(found) == 8
+        for number, utterance in enumerate(found):
+            assert utterance.start <= 0.6 + 2.6 * number + 0.05
+            assert utterance.start + utterance.duration >= 2.6 * (number + 1) - 0.05
+
+
+def test_a_recording_that_is_written_anew_is_heard_anew(out: Path, tmp_path: Path) -> None:
+    rng, transcriber = np.random.default_rng(0), Transcriber(str(out), segment="energy")
+    texts = []
+    for _ in range(2):
+        parts = [one for _ in range(5) for one in (tones(rng), tones(rng), 0.001 * rng.normal(size=8000))]
+        soundfile.write(tmp_path / "a.wav", np.concatenate(parts), 8000)
+        texts.append([one.text for one in transcriber.transcribe(str(tmp_path / "a.wav"))])
+        assert texts[-1] == [
+            one.text for one in Transcriber(str(out), segment="energy").transcribe(str(tmp_path / "a.wav"))
+        ]
+    assert texts[0] != texts[1]
 
 
 def test_subtitles_and_ctm(out: Path, speech: Path, tmp_path: Path, gristmill) -> None:
