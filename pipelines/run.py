@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,6 +130,7 @@ class Run:
     _told: set[str] = field(default_factory=set)  # names of changed code
 
     def __post_init__(self) -> None:
+        self.out = os.fspath(self.out)  # a script may give a Path
         processor.keep(processor.level())
 
     def source(
