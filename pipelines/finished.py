@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -91,10 +92,15 @@ class Finished:
         folders = self.trained.get(best.system) if best else None
         return folders[0] if folders else None
 
+    def without_model(self, words: str) -> str:
+        """Return words with the number of systems in the report that no command can use; "" if there are none."""
+        others = {row["system"] for row in self.report["metrics"]}.difference(self.usable)
+        return words.format(len(others)) if others else ""
+
     def command(self, out: str) -> str:
         """Return the command that uses the best system of the run below ``out``."""
         verb, given, _ = _USES[self.recipe]
-        return f"gristmill {verb} {out} {given}"
+        return f"gristmill {verb} {shlex.quote(out)} {given}"
 
     def describe(self, best: Best) -> str:
         """Return the values of the best system, in words."""
@@ -154,14 +160,15 @@ def open_finished(out: str, verb: str, what: str) -> Finished:
         if not store.exists(store.join(out, "config.json")):
             raise UserError(f"{out}: neither {what} nor the output of a run; expected one of them (it has no {LEDGER})")
         raise UserError(
-            f"{out}: no run was finished here, and the best model is known at the end; `gristmill status {out}` says "
-            "how far it is. A folder of a model that it has trained can be given instead"
+            f"{out}: no run was finished here, and the best model is known at the end; "
+            f"`gristmill status {shlex.quote(out)}` says how far it is. A folder of a "
+            "model that it has trained can be given instead"
         )
     other = _USES.get(found.recipe, (verb, "", None))
     if other[0] != verb and verb != "translate":
         raise UserError(
             f"{out}: the output of the recipe {found.recipe}, which is not used by `{verb}`; expected "
-            f"`gristmill {other[0]} {out} {other[1]}`"
+            f"`gristmill {other[0]} {shlex.quote(out)} {other[1]}`"
         )
     return found
 
@@ -185,7 +192,8 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
         )
     if best.of == 1:
         return best.system, f"{best.system} ({found.describe(best)})"
-    return best.system, f"{best.system}, the best of {best.of} systems ({found.describe(best)})"
+    systems = f"{best.of} systems" + found.without_model(" that have a model to use; {} more have none")
+    return best.system, f"{best.system}, the best of {systems} ({found.describe(best)})"
 
 
 def use_of(recipe: str, report: Report, run: Run) -> Use | None:
@@ -213,6 +221,7 @@ def conclude(found: Finished) -> list[str]:
         return []
     place = f": {found.model}" if found.model else ""
     which = f"best: {best.system} of {best.of}" if best.of > 1 else f"model: {best.system}"
+    which += found.without_model(" with a model to use, beside {} without")
     lines = [f"{which} ({found.describe(best)}){place}"]
     if found.recipe in _USES:
         lines.append(f"next: {found.command(found.out)}")

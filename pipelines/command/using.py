@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Literal
 
 import typer
@@ -102,7 +103,11 @@ def score(
     form: TextForm = "text",
     system: System = None,
     lang: Annotated[
-        str | None, typer.Option(metavar="LANG", help="Write texts in spoken form first [a run's own language].")
+        str | None,
+        typer.Option(
+            metavar="LANG",
+            help="Write texts in lower case without punctuation first, as LANG has it [a run's own language].",
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -156,7 +161,7 @@ def publish(
     elif "model.onnx" not in made.files:
         tell(made.graph.replace("`", ""))
     print(f"published: {made.url} ({', '.join(made.files)})")
-    print(f"next: gristmill transcribe {made.url} AUDIO")
+    print(f"next: gristmill transcribe {shlex.quote(made.url)} AUDIO")
 
 
 VERBS = (transcribe, translate, annotate, score, publish)
