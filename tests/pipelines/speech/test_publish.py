@@ -37,7 +37,7 @@ def test_a_published_folder_is_a_model_and_is_not_written_over(
     monkeypatch.setattr(onnx_graph, "available", lambda: False)
     made = gristmill("publish", out, "best", tmp_path / "model")
     assert made.exit_code == 0
-    assert "pip install 'gristmill[onnx]'" in made.stderr
+    assert "pip install '.[onnx]'" in made.stderr
     of_run = gristmill("transcribe", out, speech)
     assert gristmill("transcribe", tmp_path / "model", speech).stdout == of_run.stdout
     assert "nothing to do" in gristmill("publish", out, "student", tmp_path / "model").stdout
