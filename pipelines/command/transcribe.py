@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +59,8 @@ def print_transcripts(
     if isinstance(write, _Folder):
         write.finish()
         if not quiet:
-            tell(f"{plural(write.files, 'file')} in {into}")
+            corpus = f"; as a corpus: {shlex.quote(f'{into}/*.jsonl')}" if form == "jsonl" else ""
+            tell(f"{plural(write.files, 'file')} in {into}{corpus}")
     if unread:
         tell(f"{plural(unread, 'recording')} could not be transcribed")
     return unread
@@ -83,7 +86,8 @@ class _Folder:
         """Take the next utterance; those of a recording follow one another."""
         if one.audio != self._audio or not self._name:
             self.finish()
-            self._audio, self._name, self._writer = one.audio, self._free(one), Writer(self.form)
+            self._audio, self._name = one.audio, self._free(one)
+            self._writer = Writer(self.form, folder=posixpath.dirname(store.join(self.folder, self._name)))
         self._lines += self._writer.lines(one)
 
     def finish(self) -> None:
@@ -148,7 +152,7 @@ def transcribe_corpus(
     print(f"transcribed {plural(made.records, 'utterance')}: {made.url}")
     lost = {reason: count for trace in run.trace for reason, count in _lost(trace.summary).items()}
     for reason, count in lost.items():
-        tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {out} --rejects`")
+        tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {shlex.quote(out)} --rejects`")
     return sum(count for reason, count in lost.items() if not reason.endswith(QUIET))
 
 
