@@ -54,8 +54,8 @@ def _plain(message: str) -> str:
     """Return what pydantic says of a value in words that need no Python.
 
     Example:
-        >>> _plain("Value error, 'x' is not one of 'a', 'b'."), _plain("Input should be a valid integer, unable to")
-        ("'x' is not one of 'a', 'b'.", 'expected a whole number')
+        >>> _plain("Value error, 'x' is not one of 'a'."), _plain("Input should be a valid integer, unable to parse")
+        ("'x' is not one of 'a'.", 'expected a whole number')
     """
     plain = message.removeprefix("Value error, ").replace("a valid integer", "a whole number")
     plain = re.sub(r", unable to .*", "", plain.replace("a valid number", "a number"))
