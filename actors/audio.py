@@ -10,6 +10,7 @@ import pyarrow as pa
 import soundfile
 from pydantic import Field
 
+from gristmill.shards.interrupts import held
 from gristmill.shards.schema import AUDIO
 from gristmill.shards.settings import Settings
 
@@ -38,7 +39,7 @@ def decode(data: bytes) -> tuple[np.ndarray, int]:
         ([0.0, 0.5, -0.5], 16000)
     """
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+        with held(), soundfile.SoundFile(io.BytesIO(data)) as sound:
             return read_mono(sound, sound.frames), int(sound.samplerate)
     except soundfile.LibsndfileError as error:
         # The original message contains a memory address; errors are counted by their message.
@@ -54,7 +55,11 @@ def read_mono(sound: soundfile.SoundFile, count: int, channel: int | None = None
         raise ValueError(f"audio of more than {MOST_FRAMES} frames")
     step, parts = max(1, _PIECE // sound.channels), []
     is_one = sound.channels == 1 or channel is not None
-    while count > 0 and len(part := sound.read(min(step, count), dtype="float32", always_2d=True)):
+    while count > 0:
+        with held():
+            part = sound.read(min(step, count), dtype="float32", always_2d=True)
+        if not len(part):
+            break
         parts.append(part[:, channel or 0] if is_one else part.mean(axis=1, dtype=np.float32))
         count -= len(part)
     return np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.zeros(0, np.float32)
@@ -73,7 +78,8 @@ def encode(samples: np.ndarray, rate: int) -> bytes:
     """Return samples (n,) as 16-bit FLAC; the caller keeps them within [-1, 1]."""
     out = io.BytesIO()
     pcm = np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
-    soundfile.write(out, pcm, rate, format="FLAC", subtype="PCM_16")
+    with held():
+        soundfile.write(out, pcm, rate, format="FLAC", subtype="PCM_16")
     return out.getvalue()
 
 
@@ -81,7 +87,9 @@ def encode_opus(samples: np.ndarray, rate: int) -> bytes:
     """Return samples (n,) in -1 to 1 as Opus in Ogg at 16 kHz: about 2 kB a second, lossy, for ears only."""
     out = io.BytesIO()
     low = 0.95  # of libsndfile's compression levels: about 18 kbit/s
-    soundfile.write(out, resample(samples, rate, 16000), 16000, format="OGG", subtype="OPUS", compression_level=low)
+    samples = resample(samples, rate, 16000)
+    with held():
+        soundfile.write(out, samples, 16000, format="OGG", subtype="OPUS", compression_level=low)
     return out.getvalue()
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 from gristmill.actors.sources.pointers import EMPTY, UNREADABLE
 from gristmill.shards import canonical, store
 from gristmill.shards.errors import GristmillError, RejectRecord, UserError, with_class
+from gristmill.shards.interrupts import held
 from gristmill.shards.parquet import encode_table
 from gristmill.shards.schema import AUDIO, REJECT_REASON
 from gristmill.shards.settings import Settings
@@ -233,11 +234,13 @@ def as_flac(data: bytes | None) -> tuple[bytes, int, int]:
     if not data:
         raise RejectRecord(EMPTY)
     try:
-        info = soundfile.info(io.BytesIO(data))
+        with held():
+            info = soundfile.info(io.BytesIO(data))
         if info.format != "FLAC" or info.channels != 1:
             samples, rate = decode(data)
             data = encode(samples, rate)
-            info = soundfile.info(io.BytesIO(data))
+            with held():
+                info = soundfile.info(io.BytesIO(data))
     except (soundfile.LibsndfileError, ValueError):
         raise RejectRecord(UNREADABLE) from None
     if info.frames <= 0:

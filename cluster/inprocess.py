@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gristmill.cluster.checkpoints import Checkpoints
 from gristmill.cluster.training_log import RUN, LogSettings, TrainingLog
+from gristmill.shards import interrupts
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.job import TrainJob, TrainListener
@@ -68,6 +69,7 @@ class InProcessContext:
 
     def report(self, metrics: Mapping[str, float], checkpoint: bytes | None = None) -> None:
         """Store the checkpoint; log the metrics, and tell them to those who listen."""
+        interrupts.check()
         if self.listener is not None:
             self.listener.point(self.url, metrics)
         if self.log is not None:

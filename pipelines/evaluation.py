@@ -19,7 +19,7 @@ from gristmill.pipelines.report.measures import (
     WER,
     Measure,
 )
-from gristmill.pipelines.report.report import MetricRow, TestSet
+from gristmill.pipelines.report.report import FEW_SPEAKERS, OF_UNKNOWN, UNKNOWN_SPEAKERS, MetricRow, TestSet
 from gristmill.shards.errors import UserError
 
 Results = Mapping[str, Mapping[str, Mapping[int, WerResult]]]  # system, test set, training seed
@@ -146,7 +146,7 @@ def describe_test_set(result: WerResult) -> TestSet:
     unknown = sum(name.startswith(UNKNOWN) for name in result.speakers)
     sizes = {"utterances": len(result), "words": int(result.words.sum())}
     if not known:
-        return TestSet(sizes, "utterances (their speakers are unknown)")
-    sizes |= {"speakers": len(known)} | ({"utterances of unknown speakers": unknown} if unknown else {})
+        return TestSet(sizes, UNKNOWN_SPEAKERS)
+    sizes |= {"speakers": len(known)} | ({OF_UNKNOWN: unknown} if unknown else {})
     few = len(known) + unknown < significance.MIN_SPEAKERS
-    return TestSet(sizes, "utterances within speakers" if few else "speakers")
+    return TestSet(sizes, FEW_SPEAKERS if few else "speakers")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gristmill.pipelines.report.measures import PERCENT
+from gristmill.pipelines.report.measures import PER, PERCENT, WER
 from gristmill.pipelines.report.report import Report, Use
+from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.report.write import REPORT, read_identity
-from gristmill.pipelines.run import LEDGER, Run, read_ledger
+from gristmill.pipelines.run import LEDGER, Run, has_report, read_ledger
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import Damaged, UserError
@@ -24,6 +26,7 @@ _USES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "rerank": ("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
     "bootstrap_lm": ("score", "TEXTS.txt", ("in_domain", "combined")),
 }
+_HEARING, _DEAF = (WER.name, PER.name), 0.95  # measures of what a model hears, and the rate from which it is nothing
 
 
 class Best(NamedTuple):
@@ -32,6 +35,26 @@ class Best(NamedTuple):
     system: str
     values: dict[str, float]
     of: int  # systems that were compared
+    equal: tuple[str, ...] = ()  # others with the same mean
+    deaf: bool = False  # all of them have errors of 95 % and more on all test sets
+
+    @property
+    def average(self) -> str:
+        """What it is the best by, after a noun; empty for one test set."""
+        return " on average over the test sets" if len(self.values) > 1 else ""
+
+    @property
+    def standing(self) -> str:
+        """How it stands to the others; empty if there are none."""
+        if self.of == 1:
+            return "which hears nothing yet (more data or epochs are needed)" if self.deaf else ""
+        if self.deaf:
+            return f"one of {self.of} systems that hear nothing yet (more data or epochs are needed)"
+        if len(self.equal) + 1 == self.of:
+            return f"one of {self.of} systems that are equal{self.average}"
+        if self.equal:
+            return f"one of {len(self.equal) + 1} equal ones, the best of {self.of} systems{self.average}"
+        return f"the best of {self.of} systems{self.average}"
 
 
 def best_system(
@@ -46,7 +69,7 @@ def best_system(
         >>> rows = [{"system": s, "test_set": "t", "metric": "wer", "value": v, "seed": None} for s, v in
         ...         (("teacher", 0.3), ("student", 0.2))]
         >>> best_system(rows, "wer", "lower", ["teacher", "student"])
-        Best(system='student', values={'t': 0.2}, of=2)
+        Best(system='student', values={'t': 0.2}, of=2, equal=(), deaf=False)
     """
     values: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -57,8 +80,11 @@ def best_system(
     if not found or better is None:
         return None
     sign = 1 if better == "lower" else -1
-    system = min(found, key=lambda name: sign * sum(found[name].values()) / whole)
-    return Best(system, found[system], len(found))
+    means = {name: sum(own.values()) / whole for name, own in found.items()}
+    system = min(means, key=lambda name: sign * means[name])
+    equal = tuple(name for name in means if name != system and math.isclose(means[name], means[system]))
+    deaf = metric in _HEARING and all(value >= _DEAF for own in found.values() for value in own.values())
+    return Best(system, found[system], len(found), equal, deaf)
 
 
 @dataclass(frozen=True)
@@ -92,10 +118,11 @@ class Finished:
         folders = self.trained.get(best.system) if best else None
         return folders[0] if folders else None
 
-    def without_model(self, words: str) -> str:
-        """Return words with the number of systems in the report that no command can use; "" if there are none."""
+    @property
+    def beside(self) -> str:
+        """The number of systems in the report that no command can use, to follow a system; "" if there are none."""
         others = {row["system"] for row in self.report["metrics"]}.difference(self.usable)
-        return words.format(len(others)) if others else ""
+        return f", beside {len(others)} without a model to use" if others else ""
 
     def command(self, out: str) -> str:
         """Return the command that uses the best system of the run below ``out``."""
@@ -125,7 +152,7 @@ class Finished:
 
 
 def read_finished(out: str) -> Finished | None:
-    """Return the newest finished run below a URL, or ``None`` if none was finished there.
+    """Return the newest finished run below a URL, or ``None`` if none that has a report was finished there.
 
     Raises:
         Damaged: its ledger or report is not as it was written.
@@ -134,6 +161,8 @@ def read_finished(out: str) -> Finished | None:
     if ledger is None:
         return None
     if read_identity(out) is None:
+        if not has_report(ledger):
+            return None
         raise Damaged(store.join(out, REPORT), "the file is missing")
     report = json.loads(store.read_bytes(store.join(out, REPORT)))
 
@@ -147,8 +176,10 @@ def read_finished(out: str) -> Finished | None:
     return Finished(out, ledger["recipe"], report, folders("training"), folders("source", "step"))
 
 
-def open_finished(out: str, verb: str, what: str) -> Finished:
+def open_finished(out: str, verb: str, what: str, command: str = "") -> Finished:
     """Return the finished run that a command is to use; ``what`` are the models that it needs.
+
+    ``command`` is the command if it is another than ``verb``, which uses such runs.
 
     Raises:
         UserError: nothing is there, no run was finished there, or it made other things.
@@ -157,6 +188,11 @@ def open_finished(out: str, verb: str, what: str) -> Finished:
     if found is None:
         if not store.exists(out):
             raise UserError(f"{out}: nothing is there; expected {what}, or the output of a finished run")
+        if (ledger := read_ledger(out)) is not None:
+            raise UserError(
+                f"{out}: the output of {ledger['recipe']}, which has sets and neither models nor a report; expected "
+                f"{what}, or the output of a finished run that trained some"
+            )
         if not store.exists(store.join(out, "config.json")):
             raise UserError(f"{out}: neither {what} nor the output of a run; expected one of them (it has no {LEDGER})")
         raise UserError(
@@ -167,14 +203,14 @@ def open_finished(out: str, verb: str, what: str) -> Finished:
     other = _USES.get(found.recipe, (verb, "", None))
     if other[0] != verb and verb != "translate":
         raise UserError(
-            f"{out}: the output of the recipe {found.recipe}, which is not used by `{verb}`; expected "
+            f"{out}: the output of the recipe {found.recipe}, which is not used by `{command or verb}`; expected "
             f"`gristmill {other[0]} {shlex.quote(out)} {other[1]}`"
         )
     return found
 
 
 def chosen(found: Finished, system: str | None) -> tuple[str, str]:
-    """Return the system to use, the best one or that of a name, and a sentence that says which and why.
+    """Return the system to use, the best one or that of a name, and words that say which and why.
 
     Raises:
         UserError: there is no such system, or none was measured.
@@ -190,10 +226,8 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
             f"{found.out}: no system of its report can be used (it has {', '.join(found.trained) or 'no models'}); "
             "expected the folder of a model"
         )
-    if best.of == 1:
-        return best.system, f"{best.system} ({found.describe(best)})"
-    systems = f"{best.of} systems" + found.without_model(" that have a model to use; {} more have none")
-    return best.system, f"{best.system}, the best of {systems} ({found.describe(best)})"
+    why = f", {best.standing}{found.beside}" if best.standing else ""
+    return best.system, f"{best.system}{why} ({found.describe(best)})"
 
 
 def use_of(recipe: str, report: Report, run: Run) -> Use | None:
@@ -211,18 +245,30 @@ def use_of(recipe: str, report: Report, run: Run) -> Use | None:
     if found.best is None or recipe not in _USES:
         return None
     model = found.model.removeprefix(run.out).strip("/") if found.model else None
-    return Use(found.best.system, model, found.command("OUT"))
+    return Use(found.best.system, model, found.command("OUT"), found.best.standing)
 
 
 def conclude(found: Finished) -> list[str]:
-    """Return what to say of a run at its end: its best system and the path of its model, and the next command."""
+    """Return what to say of a run at its end: its best system and the path of its model, and the next command.
+
+    Of systems that are all equal, none is called the best.
+    """
     best = found.best
     if best is None:
         return []
-    place = f": {found.model}" if found.model else ""
-    which = f"best: {best.system} of {best.of}" if best.of > 1 else f"model: {best.system}"
-    which += found.without_model(" with a model to use, beside {} without")
-    lines = [f"{which} ({found.describe(best)}){place}"]
+    lines, every = [], len(best.equal) + 1 == best.of
+    if best.deaf:
+        lines.append("no model hears anything yet: all have errors of 95% and more; expected more data or more epochs")
+    if best.of == 1:
+        which = f"model: {best.system}"
+    elif every:
+        which = f"equal{best.average}: all {best.of} systems; the first is {best.system}"
+    elif best.deaf:
+        which = f"model: {best.system} of {best.of}"
+    else:
+        also = f", equal with {listed(best.equal)}" if best.equal else ""
+        which = f"best{best.average}: {best.system} of {best.of}{also}"
+    lines.append(f"{which}{found.beside} ({found.describe(best)})" + (f": {found.model}" if found.model else ""))
     if found.recipe in _USES:
         lines.append(f"next: {found.command(found.out)}")
     return lines

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -46,10 +46,26 @@ def lost(work: Work) -> Iterator[tuple[str, str, str]]:
             yield from zip(*(table[name].to_pylist() for name in ("origin", "id", reason)), strict=True)
 
 
-def read_lines(places: Sequence[str], say: Callable[[str], None]) -> Iterator[str | None]:
+class InputLine(NamedTuple):
+    """A line of a file."""
+
+    place: str
+    """The file, as it was given."""
+    number: int
+    text: str | None
+    problem: str | None = None
+    """Why there is no text."""
+
+    @property
+    def where(self) -> str:
+        """Its file and number."""
+        return f"{self.place}:{self.number}"
+
+
+def read_lines(places: Sequence[str]) -> Iterator[InputLine]:
     """Yield the lines of files, ``.gz`` too, of pipes and of standard input (``-``), in order and blank ones too.
 
-    ``None`` stands for a line that is not UTF-8 or too long, which ``say`` is told.
+    One that is not UTF-8 or too long has no text.
 
     Raises:
         UserError: there is no such file.
@@ -59,13 +75,15 @@ def read_lines(places: Sequence[str], say: Callable[[str], None]) -> Iterator[st
             raise UserError(f"{place}: no such file; expected one with a text in each line, or texts on standard input")
     for place in places:
         for number, line in enumerate(_lines(place), 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            if len(line) > LINE_BYTES:
+                yield InputLine(place, number, None, "longer than a text")
                 continue
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError:
-                why = "not UTF-8"
-            say(f"{place}:{number}: {why if len(line) <= LINE_BYTES else 'longer than a text'}; passed over")
-            yield None
+                yield InputLine(place, number, None, "not UTF-8")
+            else:
+                yield InputLine(place, number, text)
 
 
 def _lines(place: str) -> Iterator[bytes]:

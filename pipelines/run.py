@@ -88,6 +88,7 @@ class Trace:
     seconds: float = 0.0  # wall
     kept: bool = False  # finished by an earlier run
     summary: Mapping[str, Any] = field(default_factory=dict)  # the set-level part of a set's seal
+    processor: str = ""  # the level that it was made at, if that was recorded
 
 
 @dataclass
@@ -126,12 +127,12 @@ class Run:
     again: frozenset[str] = frozenset()  # stages, steps, artifacts and trainings to make anew, by name
     trace: list[Trace] = field(default_factory=list)
     verdict: str = ""  # of its report
+    changed_code: dict[str, list[str]] = field(default_factory=dict)  # by name: the results made by the code before
     _renewed: set[str] = field(default_factory=set)  # URLs
-    _told: set[str] = field(default_factory=set)  # names of changed code
 
     def __post_init__(self) -> None:
         self.out = os.fspath(self.out)  # a script may give a Path
-        processor.keep(processor.level())
+        processor.check()
 
     def source(
         self,
@@ -156,7 +157,7 @@ class Run:
         if sealed is None:
             with self._reported(name, "listing", {url: name}):
                 sealed = seal_tables(url, name, tables(), totals, fingerprint=made_of)
-        self._note(name, "source", sealed.url, sealed.digest, [], sealed.records, begun, kept, _summary(sealed))
+        self._note(name, "source", sealed, [], begun, kept)
         return sealed
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
@@ -196,7 +197,7 @@ class Run:
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
         inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
-        self._note(step.name, "step", sealed.url, sealed.digest, inputs, sealed.records, begun, kept, _summary(sealed))
+        self._note(step.name, "step", sealed, inputs, begun, kept)
         return sealed
 
     def artifact(
@@ -225,7 +226,7 @@ class Run:
             made = find_made(url)
         if made is None:
             raise RuntimeError(f"{url}: the artifact {name} was made but is missing")
-        self._note(name, "artifact", url, made.digest, list(inputs), 0, begun, kept)
+        self._note(name, "artifact", made, list(inputs), begun, kept)
         return made
 
     def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
@@ -257,7 +258,7 @@ class Run:
             waiting.discard(url)
             kept = (job.name, url) not in fresh
             inputs = [one.digest for one in job.made_of()]
-            self._note(job.name, "training", url, artifact.digest, inputs, 0, time.perf_counter() - spent, kept)
+            self._note(job.name, "training", artifact, inputs, time.perf_counter() - spent, kept)
         return made
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
@@ -292,13 +293,15 @@ class Run:
 
     def _tell_changed(self, names: Sequence[str], where: str) -> None:
         for name in names:
-            if name not in self._told:
-                self._told.add(name)
+            places = self.changed_code.setdefault(name, [])
+            if not places:
                 self.progress.say(
                     f"{where}: the code of {name} is not that which its result was made by, and its version is the "
                     f"same, so the earlier result is used; expected a raised version, or `gristmill run ... --again "
                     f"{name}` if results may differ"
                 )
+            if where not in places:
+                places.append(where)
 
     def _begin_work(self) -> None:
         if self.on_work is not None:
@@ -316,19 +319,23 @@ class Run:
         self,
         name: str,
         kind: str,
-        url: str,
-        digest: str,
+        made: SealedSet | Artifact,
         inputs: list[str],
-        records: int,
         begun: float,
-        kept: bool = False,
-        summary: Mapping[str, Any] | None = None,
+        kept: bool,
     ) -> None:
         seconds = time.perf_counter() - begun
         if not self.trace and self.on_first is not None:
             self.on_first()
-        self.trace.append(Trace(name, kind, url, digest, inputs, records, seconds, kept, summary or {}))
-        self.progress.made(url, name, seconds, kept)
+        records, summary = (made.records, _summary(made)) if isinstance(made, SealedSet) else (0, {})
+        one = Trace(name, kind, made.url, made.digest, inputs, records, seconds, kept, summary, made.processor)
+        self.trace.append(one)
+        self.progress.made(made.url, name, seconds, kept)
+
+    @property
+    def processors(self) -> str:
+        """The levels that its results were made at, as their seals and artifacts say."""
+        return processor.recorded(trace.processor for trace in self.trace)
 
     def write_ledger(self, recipe: str, settings: str) -> bool:
         """Write the list of folders that belong to the run as configured now; return whether it changed.
@@ -344,7 +351,7 @@ class Run:
             }
             for t in self.trace
         ]
-        ledger = {"recipe": recipe, "settings": settings, "processor": processor.label(), "made": entries}
+        ledger = {"recipe": recipe, "settings": settings, "processor": self.processors, "made": entries}
         data = checked.encode(_KIND, ledger)
         url = store.join(self.out, LEDGER)
         if checked.present(url) == data:
@@ -379,6 +386,12 @@ def read_ledger(out: str) -> dict[str, Any] | None:
     """
     ledger = checked.read_as(_KIND, store.join(out, LEDGER), _SHAPE)
     return None if ledger is None else dict(ledger)
+
+
+def has_report(ledger: Mapping[str, Any]) -> bool:
+    """Return whether a finished run has a report: one that no saved settings belong to is of a command without one
+    (``transcribe``, ``rerank``) or of a script."""
+    return ledger["settings"] != ""
 
 
 def source_fingerprint(name: str, identity: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from gristmill.shards import canonical, checked, processor, store
+from gristmill.shards import canonical, checked, interrupts, processor, store
 from gristmill.shards.errors import Alarm, Damaged
 from gristmill.shards.stage import ArtifactRef
 
@@ -143,6 +143,7 @@ def put_artifact(
         body |= {"processor": (made_with := processor.label())}
         body |= {"beside": dict(beside)} if beside else {}
         body |= {"code": dict(code)} if code else {}
+        interrupts.check()
         if store.put_if_absent(store.join(url, MARK), checked.encode(_KIND, body)):
             return Artifact(url, digest, paths, shas, dict(identity), name, dict(beside or {}), code, made_with)
         found = get_artifact(url)

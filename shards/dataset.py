@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from gristmill.shards import canonical, checked, processor, store
+from gristmill.shards import canonical, checked, interrupts, processor, store
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.parquet import StoredFile, read_table
 from gristmill.shards.receipt import Receipt, commit, store_table
@@ -239,7 +239,12 @@ def open_sealed(url: store.Place) -> SealedSet:
 
 def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any) -> SealedSet:
     """Seal a set whose shards are all committed. The digest covers the content only, so sets of equal content have
-    equal digests."""
+    equal digests.
+
+    ``lineage`` is kept beside that. Its ``processor`` is the level that the shards were made at; by default that of
+    this process, which has made them all.
+    """
+    interrupts.check()
     seal = {"name": name, **summarised(schema, receipts), "processor": processor.label(), **lineage}
     version = 0
     while not store.put_if_absent(store.join(url, seal_name(version)), checked.encode(_KIND, seal)):

@@ -152,6 +152,7 @@ def run_step(
         input_digests=[step.input.digest, *(join.dataset.digest for join in step.joins)],
         artifacts={key: ref.digest for stage in step.stages for key, ref in stage.artifacts.items()},
         code=step.code(),
+        processor=tally.level,
     )
     progress.end(sealed)
     return sealed
@@ -211,12 +212,14 @@ class _Tally:
     def __init__(self, name: str, limit: int, receipts: Iterable[Receipt]) -> None:
         self.name, self.limit = name, limit
         self.receipts: dict[str, Receipt] = {}
+        self._unknown = False  # whether there is a receipt from before levels were recorded
         self._newest: dict[str, Receipt] = {}  # of base shards that had broken records
         self._count = 0
         for receipt in receipts:
             self.add(receipt)
 
     def add(self, receipt: Receipt) -> None:
+        self._unknown |= not receipt.processor
         # The attempt (who made it, how fast) is not part of the seal, and half the memory of a receipt.
         receipt = self.receipts[receipt.shard] = replace(receipt, attempt={}, made_in="")
         if receipt.quarantined or receipt.requeue_of:
@@ -224,6 +227,11 @@ class _Tally:
             if before is None or receipt.run >= before.run:
                 self._newest[receipt.base] = receipt
                 self._count += receipt.quarantined - (before.quarantined if before else 0)
+
+    @property
+    def level(self) -> str:
+        """The level that all shards were made at, which has been checked; "" if that is not known of one."""
+        return "" if self._unknown else processor.label()
 
     def check(self, *, earlier: bool = False) -> None:
         """Raise :class:`TooManyQuarantined` if more records are in quarantine than the limit allows.

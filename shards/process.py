@@ -29,7 +29,8 @@ def prepare() -> None:
     does the instruction set, which is checked.
 
     Raises:
-        LoadedBefore: numpy or torch computes with another instruction set than this process is pinned to.
+        UserError: this machine does not offer the instruction set that this process is pinned to.
+        LoadedBefore: numpy or torch computes with another one.
     """
     import pyarrow as pa
     from threadpoolctl import threadpool_limits
@@ -37,6 +38,6 @@ def prepare() -> None:
     threadpool_limits(1, user_api="blas")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    processor.check_loaded()
+    processor.check()
     if os.environ.get(ARROW_POOL, ALLOCATOR) == ALLOCATOR:  # Arrow may have been loaded before the choice
         pa.set_memory_pool(pa.system_memory_pool())

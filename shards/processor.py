@@ -12,7 +12,7 @@ import functools
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from gristmill.shards.errors import UserError
 Level = Literal["x86-64-v2", "x86-64-v3", "x86-64-v4", "native"]
 LEVELS: tuple[str, ...] = get_args(Level)
 PINNED, NATIVE = LEVELS[:3], LEVELS[3]
+NOT_RECORDED = "not recorded"
 DEFAULT: Level = "x86-64-v3"
 VARIABLE = "GRISTMILL_PROCESSOR"
 
@@ -101,6 +102,17 @@ def level() -> str:
 def label() -> str:
     """Return the level of this process as it is recorded: a native one with what the machine offers."""
     return f"{_level} ({offered()})" if _level == NATIVE else _level
+
+
+def recorded(labels: Iterable[str]) -> str:
+    """Return the levels of results by their labels, "" of those from before levels were recorded, as one text.
+
+    Example:
+        >>> recorded(["x86-64-v3", "", "x86-64-v3"])
+        'x86-64-v3, not recorded'
+    """
+    found = set(labels) or {""}
+    return ", ".join([*sorted(found - {""}), *([NOT_RECORDED] if "" in found else [])])
 
 
 @functools.cache
@@ -185,10 +197,11 @@ def keep(level: str) -> None:
     if level not in LEVELS:
         raise UserError(f"{VARIABLE}={level}: expected one of {', '.join(LEVELS)}")
     if level in PINNED and not _offers(level):
+        lower = offered() if offered() in PINNED else NATIVE
         raise UserError(
             f"{platform.node()}: its processor ({model()}) offers {offered()}, and {level} was expected, to which "
             f"this run is pinned so that all machines give the same bytes; expected another machine, or for the whole "
-            f"run processor={offered() if offered() in PINNED else NATIVE}"
+            f"run {VARIABLE}={lower} in the environment or processor={lower}"
         )
     if level != _level:
         if level == NATIVE and (loaded := [name for name in _LOADED if name in sys.modules]):
@@ -196,11 +209,16 @@ def keep(level: str) -> None:
         before = _level
         pin(level)
         try:
-            check_loaded()
+            _check_loaded()
         except LoadedBefore:
             pin(before)
             raise
-    check_loaded()
+    _check_loaded()
+
+
+def check() -> None:
+    """Check that this process computes at its level; raises as :func:`keep`."""
+    keep(_level)
 
 
 def check_made(url: str, made: str) -> None:
@@ -209,22 +227,18 @@ def check_made(url: str, made: str) -> None:
     Results from before levels were recorded ("") are taken as they are.
 
     Raises:
-        UserError: it was made at another level: its bytes are not those that this run would make.
+        UserError: it was made at another level: its bytes may not be those that this run would make.
     """
     name = made.partition(" ")[0]
     if name and name != _level:
         raise UserError(
             f"{url}: was made with processor={name}, and this run has processor={_level}, with which the same recipe "
-            f"gives other bytes; expected processor={name}, or another output"
+            f"may give other bytes; expected processor={name}, or another output"
         )
 
 
-def check_loaded() -> None:
-    """Check that the libraries that are loaded use the kernels of this process's level.
-
-    Raises:
-        LoadedBefore: one was loaded, or called, before it was pinned.
-    """
+def _check_loaded() -> None:
+    """Check that the libraries that are loaded use the kernels of this process's level."""
     if _level in PINNED and (found := _others(_level)):
         raise _loaded_before(_level, " and ".join(found))
 

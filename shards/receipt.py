@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from gristmill.shards import canonical, checked, store
+from gristmill.shards import canonical, checked, interrupts, store
 from gristmill.shards.ahead import AT_ONCE, read_ahead
 from gristmill.shards.errors import Alarm, Damaged
 from gristmill.shards.parquet import StoredFile, describe, encode_table
@@ -164,6 +164,7 @@ def commit(url: str, receipt: Receipt, *, deterministic: bool = True) -> Receipt
     which raises :class:`~gristmill.shards.errors.Alarm` unless a stage of the step declares that it is not
     deterministic.
     """
+    interrupts.check()
     receipt = replace(receipt, made_in=store.last_name(url))
     if store.put_if_absent(receipt_url(url, receipt.shard), checked.encode(_KIND, receipt.to_json())):
         return receipt

@@ -97,6 +97,17 @@ def is_local(url: str) -> bool:
     return isinstance(filesystem(url)[0], LocalFileSystem)
 
 
+def is_within(url: str, folder: str) -> bool:
+    """Return whether a URL is that of a folder, or lies below it; local links are followed.
+
+    Example:
+        >>> is_within("s3://bucket/calls/heard", "s3://bucket/calls"), is_within("s3://bucket/calls2", "s3://bucket/calls")
+        (True, False)
+    """
+    inner, outer = (os.path.realpath(filesystem(one)[1]) if is_local(one) else one for one in (url, folder))
+    return f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/")
+
+
 def exists(url: str) -> bool:
     """Return whether there is a file or folder at a URL."""
     fs, path = filesystem(url)

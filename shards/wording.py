@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+_NEAR = 0.65  # likeness, 0 to 1, from which a name may be what was meant; 0.57: transcription and duration
+_LEAST = 3  # characters of a name with which another begins
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -88,10 +91,40 @@ def _elsewhere(name: str, model: Any) -> str:
     return f", did you mean {paths[close[0]]!r}?" if close else ""
 
 
-def nearest(name: str, names: Any) -> str:
-    """Return a hint with the most similar name, as part of a sentence; empty if there is none."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a hint with the most similar name, as part of a sentence; empty if none is near enough to be meant.
+
+    Example:
+        >>> nearest("recrds", ["records", "seed"]), nearest("transcription", ["duration"])
+        (", did you mean 'records'?", '')
+    """
+    for one in by_nearness(name, names):
+        begins = min(len(name), len(one)) >= _LEAST and (name.startswith(one) or one.startswith(name))
+        if begins or _likeness(name, one) >= _NEAR:
+            return f", did you mean {one!r}?"
+    return ""
+
+
+def some_of(name: str, names: Iterable[str], most: int = 10) -> str:
+    """Return the choices in place of a wrong name, as part of a sentence: the nearest first, and not more than a reader
+    looks through.
+
+    Example:
+        >>> some_of("cont", ["upper", "twice", "count"], 2)
+        'one of count, twice, or 1 more'
+    """
+    near = by_nearness(name, names)
+    more = f", or {len(near) - most} more" if len(near) > most else ""
+    return f"one of {', '.join(near[:most])}{more}"
+
+
+def by_nearness(name: str, names: Iterable[str]) -> list[str]:
+    """Return distinct names, those that are most like a name first."""
+    return sorted(dict.fromkeys(names), key=lambda one: -_likeness(name, one))
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other.lower(), name.lower()).ratio()
 
 
 def or_else(near: str, expected: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.shards import interrupts
 from gristmill.shards.batching import canonical_batches
 from gristmill.shards.errors import BrokenRecords, GristmillError
 from gristmill.shards.index import Slice
@@ -82,6 +83,7 @@ class StageWorker:
         places: list[np.ndarray] = []
         for rows in canonical_batches(given, stage.batch):
             self._run(given, rows, outputs, places)
+            interrupts.check()
         if self._broken:
             broken = given.take([row for row, _ in self._broken])
             errors = [error for _, error in self._broken]

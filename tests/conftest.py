@@ -13,7 +13,7 @@ import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray's workers give way to all else on the machine unless told otherwise: here to the tests of the other processes.
+# As those that tests start: see tests/environment.py
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,21 +33,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Their tests share a Ray, or start one of their own; those of other modules that start one do it for a few tests only.
-_CLUSTERS = ("tests/cluster/", "tests/fault/test_driver.py", "tests/fault/test_hang.py", "tests/fault/test_ray_gone.py")
+# Tests that share a Ray, or start one each after the other; other modules start one for a few tests only.
+_CHAINS = {
+    "clusters": ("tests/cluster/",),
+    "faults": ("tests/fault/test_driver.py", "tests/fault/test_hang.py", "tests/fault/test_ray_gone.py"),
+}
 
 
 def _process_of(nodeid: str) -> str:
-    """Return which tests run one after the other: those of a module, and all that have a Ray.
+    """Return which tests run one after the other: those of a module, and those of a chain.
 
-    A Ray is a dozen processes: where two start at once, a small machine is too slow for their time-outs.
+    A Ray is a dozen processes: where more than two start at once, a small machine is too slow for their time-outs.
     """
-    return "clusters" if nodeid.startswith(_CLUSTERS) else nodeid.partition("::")[0]
+    chain = next((name for name, begun in _CHAINS.items() if nodeid.startswith(begun)), None)
+    return chain or nodeid.partition("::")[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests with a Ray be the first: they are most of what one process has to do."""
-    items.sort(key=lambda item: _process_of(item.nodeid) != "clusters")
+    """Let the chains be the first: they are most of what a process has to do."""
+    items.sort(key=lambda item: _process_of(item.nodeid) not in _CHAINS)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,6 +19,7 @@ from gristmill.actors.sources.features import ClassNames
 from gristmill.actors.sources.reading import SizedFile, SourceFile, opened
 from gristmill.actors.sources.unlisted import MISSING, TOO_LARGE, TRUNCATED, UNREADABLE, FileFault
 from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.interrupts import let_in
 from gristmill.shards.schema import ID
 from gristmill.shards.store import bare, filesystem, is_local
 from gristmill.shards.walking import FileInfo
@@ -190,11 +191,11 @@ class Part(SizedFile):
 
 
 class Watched(io.RawIOBase):
-    """A file that keeps the error of a failed read: libsndfile's callbacks swallow exceptions."""
+    """A file that keeps the error of a failed read, or an interrupt: libsndfile's callbacks swallow exceptions."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def readable(self) -> bool:
         """Return ``True``."""
@@ -215,8 +216,9 @@ class Watched(io.RawIOBase):
     def read(self, count: int = -1) -> bytes:
         """Read bytes; after a failure return none and keep the error in ``error``."""
         try:
-            return b"" if self.error else self._file.read(count)
-        except Exception as error:
+            with let_in():  # the storage may take long
+                return b"" if self.error else self._file.read(count)
+        except BaseException as error:
             self.error = error
             return b""
 

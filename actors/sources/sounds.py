@@ -22,6 +22,7 @@ from gristmill.actors.sources.pointers import (
     Watched,
 )
 from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.interrupts import held
 
 _PIECE = 1 << 18  # frames that FFmpeg's samples are converted at once
 _DAMAGED, _DAMAGED_SHARE = 2, 0.02  # packets that may be damaged: junk between tags, the first of a cut stream
@@ -74,7 +75,7 @@ class Sound(ABC):
 
     def close(self) -> None:
         """Close the decoder, and not the file."""
-        with contextlib.suppress(Exception):
+        with held(), contextlib.suppress(Exception):
             self._close()
 
     @abstractmethod
@@ -104,7 +105,8 @@ class SndfileSound(Sound):
         self._file.seek(0)
         with self._reading():
             try:
-                self._sound = soundfile.SoundFile(self._file)
+                with held():
+                    self._sound = soundfile.SoundFile(self._file)
             except soundfile.LibsndfileError:
                 raise RejectRecord(UNREADABLE) from None
         self.rate, self.channels = int(self._sound.samplerate), int(self._sound.channels)
@@ -121,7 +123,8 @@ class SndfileSound(Sound):
 
     def _seek(self, first: int) -> None:
         try:
-            self._sound.seek(first)
+            with held():
+                self._sound.seek(first)
         except soundfile.LibsndfileError:
             raise RejectRecord(TRUNCATED) from None
 
@@ -173,9 +176,10 @@ class FFmpegSound(Sound):
         self._close()
         self._file.seek(0)
         try:
-            self._container = av.open(
-                self._file, "r", format=self._demuxer, io_open=_open_no_other, metadata_errors="replace"
-            )
+            with held():
+                self._container = av.open(
+                    self._file, "r", format=self._demuxer, io_open=_open_no_other, metadata_errors="replace"
+                )
         except Exception as error:  # PyAV's are of many classes
             raise RejectRecord(TRUNCATED if isinstance(error, EOFError) else UNREADABLE) from None
         if not self._container.streams.audio:
@@ -186,7 +190,8 @@ class FFmpegSound(Sound):
         self._good, self._damaged, self._last_is_good = 0, 0, True
         self._last: Any = None  # the last packet that holds data
         self._held, self._held_at = np.zeros(0, np.float32), 0  # what was read last; the stream goes on at its end
-        self._decode(1)  # only a frame tells the rate: extensions of AAC double what the header says
+        with held():
+            self._decode(1)  # only a frame tells the rate: extensions of AAC double what the header says
         if not self._fifo.samples:
             raise RejectRecord(UNREADABLE if self._damaged else EMPTY)
         for _ in self._pieces(self._delay):
@@ -211,7 +216,8 @@ class FFmpegSound(Sound):
     def _pieces(self, count: int) -> Iterator[np.ndarray]:
         """Yield the next ``count`` frames of the stream, or those to its end."""
         while count > 0:
-            self._decode(min(_PIECE, count))
+            with held():
+                self._decode(min(_PIECE, count))
             frame = self._fifo.read(min(_PIECE, count), partial=True)
             if frame is None:
                 return

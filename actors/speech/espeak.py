@@ -16,6 +16,7 @@ import numpy as np
 
 from gristmill.actors.speech.voices import Voice
 from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.interrupts import held
 
 
 class Espeak:
@@ -67,7 +68,7 @@ class Espeak:
         pitch = (50.0 if voice.pitch is None else voice.pitch) + 10.0 * lift
         # rate, volume (low enough that no voice clips), pitch, range, no gap between words
         settings = {1: 140 * pace, 2: 55, 3: pitch, 4: 50 + 25 * spread, 7: 0}
-        with self._lock:
+        with self._lock, held():
             return self._speak(text.encode(), voice.name.encode(), settings, seed)
 
     def _speak(self, text: bytes, name: bytes, settings: dict[int, float], seed: int) -> np.ndarray:

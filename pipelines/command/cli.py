@@ -16,7 +16,7 @@ from gristmill.pipelines.command import clusters, interruption, using
 from gristmill.pipelines.command import completion as shells
 from gristmill.pipelines.command.arguments import Config, Out, Overrides, Recipe, Sections, Version
 from gristmill.pipelines.command.usage import Commands
-from gristmill.shards import process, processor
+from gristmill.shards import interrupts, process, processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError
 from gristmill.shards.safe_text import escaped, safe
 
@@ -64,6 +64,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             interruption.begin(resumes=command.__name__ not in _PLAIN)
             command(*args, **kwargs)
+            interrupts.check()
         except Interrupted as error:
             interruption.leave(str(error))
         except GristmillError as error:

@@ -7,11 +7,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gristmill.pipelines.record_scores import read_scores
-from gristmill.pipelines.report.comparison import PAIRED, Change, Compared, Difference, Figure, Output, compare
+from gristmill.pipelines.report.comparison import (
+    LEVEL_OF,
+    PAIRED,
+    Change,
+    Compared,
+    Difference,
+    Figure,
+    Output,
+    compare,
+)
 from gristmill.pipelines.report.measures import PERCENT
 from gristmill.pipelines.report.read import read_report
 from gristmill.pipelines.report.tables import change as signed
 from gristmill.shards.errors import UserError
+from gristmill.shards.processor import NOT_RECORDED
 from gristmill.shards.safe_text import escaped
 
 _MOST = 60  # characters of a setting's value
@@ -56,8 +66,13 @@ def _lines(made: Compared, outputs: Sequence[Output]) -> Iterator[str]:
         if verdict:
             yield f"   {verdict['sentence']}"
     yield ""
-    yield from _differences("settings", made.settings, letters)
+    yield from _differences("settings", [row for row in made.settings if not row.unknown], letters)
+    if unknown := [row for row in made.settings if row.unknown]:
+        yield "settings that not all have (– where a report has none: of an earlier version, or not given):"
+        yield from _rows(unknown, letters)
     yield from _differences("versions", made.versions, letters)
+    if not made.versions and NOT_RECORDED in outputs[0].report["versions"].get(LEVEL_OF, NOT_RECORDED):
+        yield f"  but for the processor's level, which is {NOT_RECORDED}"
     yield from _data(made, letters)
     yield from _figures(made, outputs, letters)
 
@@ -67,6 +82,10 @@ def _differences(title: str, rows: Sequence[Difference], letters: Sequence[str])
         yield f"{title}: the same"
         return
     yield f"{title} (– where there is none):"
+    yield from _rows(rows, letters)
+
+
+def _rows(rows: Sequence[Difference], letters: Sequence[str]) -> Iterator[str]:
     table = [["", *letters], *([row.name, *map(_written, row.values)] for row in rows)]
     yield from _aligned(table, left=len(letters) + 1)
 
@@ -106,18 +125,18 @@ def _figures(made: Compared, outputs: Sequence[Output], letters: Sequence[str]) 
         table = [["", letters[0], *heads]]
         for figure in made.figures:
             if figure.test_set == test_set:
-                table.append([figure.system, *_cells(figure, percent)])
+                table.append([figure.system, *_cells(figure, percent, measure.get("better"))])
         yield from _aligned(table)
     family = sum(one is not None and one.p is not None for figure in made.figures for one in figure.changes)
     if family:
         yield f"beyond chance: p below 0.05 after Holm's correction for {family} changes; intervals are of single ones"
 
 
-def _cells(figure: Figure, percent: bool) -> Iterator[str]:
+def _cells(figure: Figure, percent: bool, better: str | None) -> Iterator[str]:
     shown = ["–" if one is None or one[0] is None else _value(one[0], percent) for one in figure.values]
     yield shown[0]
     for value, change in zip(shown[1:], figure.changes, strict=True):
-        yield from (value, _moved(change), _outcome(change))
+        yield from (value, _moved(change), _outcome(change, better))
 
 
 def _value(value: float, percent: bool) -> str:
@@ -132,10 +151,14 @@ def _moved(change: Change | None) -> str:
     return f"{signed(change.change)} ({signed(change.low)} to {signed(change.high)})"
 
 
-def _outcome(change: Change | None) -> str:
+def _outcome(change: Change | None, better: str | None) -> str:
     if change is None or change.p is None:
         return ""
-    return "beyond chance" if change.beyond_chance else "may be chance"
+    if not change.beyond_chance:
+        return "may be chance"
+    if better is None or not change.change:
+        return "beyond chance"
+    return f"{'better' if (change.change < 0) == (better == 'lower') else 'worse'} beyond chance"
 
 
 def _aligned(table: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shlex
 from collections.abc import Iterator, Sequence
@@ -44,7 +43,7 @@ class RecipeSettings:
         for path in sections:
             if path not in known:
                 last = {one.path.rpartition(".")[2]: one.path for one in known.values()}
-                near = nearest(path, known) if difflib.get_close_matches(path, known, 1, 0.5) else ""
+                near = nearest(path, known)
                 if path in last:
                     near = f", did you mean {last[path]!r}?"
                 raise UserError(

@@ -60,7 +60,7 @@ def _python() -> str:
 
 
 def _processor() -> str:
-    processor.keep(processor.level())
+    processor.check()
     here = f"this machine offers {processor.offered()} ({processor.model()})"
     if processor.level() == processor.NATIVE:
         return f"not pinned, so that results may differ between machines; {here}"

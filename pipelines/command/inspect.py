@@ -17,6 +17,7 @@ from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.finding import find_below
+from gristmill.shards.interrupts import held
 from gristmill.shards.parquet import read_table
 from gristmill.shards.safe_text import escaped
 
@@ -130,7 +131,8 @@ def _audio(value: Mapping[str, Any]) -> str:
     import soundfile
 
     try:
-        info = soundfile.info(io.BytesIO(value["bytes"]))
+        with held():
+            info = soundfile.info(io.BytesIO(value["bytes"]))
     except soundfile.LibsndfileError as error:
         return f"{len(value['bytes'])} bytes that are not audio ({error})"
     kind = "mono" if info.channels == 1 else f"{info.channels} channels"
@@ -149,7 +151,7 @@ def _save(folder: str, row: Mapping[str, Any]) -> None:
 
         out = io.BytesIO()
         try:
-            with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            with held(), soundfile.SoundFile(io.BytesIO(data)) as sound:
                 given = sound.samplerate, sound.channels
                 with soundfile.SoundFile(out, "w", *given, format="FLAC") as copy:
                     for block in sound.blocks(1 << 16, dtype="int16"):

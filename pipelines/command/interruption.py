@@ -6,22 +6,28 @@ heavy may be imported here.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import os
 import signal
 import sys
+import threading
+import time
 from types import FrameType
 from typing import Any, NoReturn
 
 from gristmill.cluster.guard import CODE, KEPT, leave_now
+from gristmill.shards import interrupts
 from gristmill.shards.errors import Interrupted
 
+_AGAIN_SECONDS = 0.05  # after which an interrupt that was swallowed is raised again
 _PLAIN = "interrupted"
 
 _listening = False
 _working = False
-_heard = False
+_heard = 0  # the signal
+_again = False  # whether the next signal only raises again what was swallowed
 _left = False
 _sentence = _PLAIN
 
@@ -41,6 +47,7 @@ def listen() -> None:
         number = getattr(signal, name, None)  # there is no SIGHUP on Windows
         if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _hear)
+    sys.unraisablehook = _see
 
 
 def begin(*, resumes: bool) -> None:
@@ -76,13 +83,36 @@ def leave(sentence: str = "") -> NoReturn:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    global _heard
+    global _heard, _again
+    if _again:
+        _again = False
+        if interrupts.regain() and _working and not _left:
+            raise KeyboardInterrupt
+        return
     if _heard or not _working:
         session = _session()
         leave_now(f"gristmill: {_sentence}", session.kill if session is not None else lambda: None)
         return  # it is leaving
-    _heard = True
+    _heard = number
+    interrupts.note()
     raise KeyboardInterrupt
+
+
+def _see(lost: sys.UnraisableHookArgs) -> None:
+    """Raise an interrupt again that was raised where nothing can be: in a callback of C code, or a ``__del__``."""
+    global _again
+    if not _heard or not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    interrupts.lose()
+    if not _again:
+        _again = True
+        _thread.start_new_thread(_raise_again, ())  # threading's own would take locks, which the main thread may hold
+
+
+def _raise_again() -> None:
+    time.sleep(_AGAIN_SECONDS)
+    signal.pthread_kill(threading.main_thread().ident or 0, _heard)
 
 
 def _end() -> None:

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from gristmill.cluster.training_log import check
 from gristmill.pipelines.agenda import Agenda
 from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.command.occupied import PLAN, refuse_occupied
+from gristmill.pipelines.command.occupied import PLAN, Maker, refuse_occupied
 from gristmill.pipelines.config import Common, Loaded, same_as_saved, save, saved_digest
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Cluster, Run, read_ledger
@@ -25,7 +25,7 @@ from gristmill.shards import checked, disk, processor, store
 from gristmill.shards.engine import read_plan as read_step
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import find_below
-from gristmill.shards.wording import nearest, or_else, sentences
+from gristmill.shards.wording import nearest, or_else, sentences, some_of
 
 ANSWER_WITHIN = 20.0  # seconds until a storage must have answered
 
@@ -41,15 +41,18 @@ def check_again(out: str, names: Sequence[str]) -> None:
     if not names:
         return
     found = find_below(out)
-    known = set(found.names.values()) - {out}
-    for folder in [*(sealed.url for sealed in found.sealed), *found.unsealed]:
+    steps = [*(sealed.url for sealed in found.sealed), *found.unsealed]
+    made = (*steps, *found.artifacts, *found.training, *found.unreadable)
+    known = {name for url in made if (name := found.names[url]) != url}  # a folder that is in none has its URL
+    for folder in steps:
         known.update(stage["name"] for stage in (read_step(folder) or {"stages": []})["stages"])
+    short = sorted({one.rpartition(":")[2] for one in known})
     for name in names:
-        if name not in known and name not in {one.rpartition(":")[2] for one in known}:
-            some = f"one of {', '.join(sorted(known))}" if known else "one that an earlier run made"
+        if name not in known and name not in short:
+            some = some_of(name, short) if short else "one that an earlier run made"
             raise UserError(
                 f"--again {name}: {out} has no stage, step, artifact or training of that name"
-                + or_else(nearest(name, known), some)
+                + or_else(nearest(name, short), some)
             )
 
 
@@ -90,7 +93,7 @@ def carried_out(command: str, out: str, settings: Sequence[str]) -> Common:
 def check_storage(loaded: Loaded) -> None:
     """Check, before any work, that the output can be written and is no one else's, and that object storages respond."""
     check_out(loaded.common.out)
-    refuse_occupied(loaded.common.out)
+    refuse_occupied(loaded.common.out, Maker(loaded.recipe))
     for url in {_bucket(url) for url in _urls(loaded.to_json()) if url != loaded.common.out}:
         if not answered(url, functools.partial(_reached, url)):
             raise UserError(f"{url}: there is no such bucket, or it is not accessible")
@@ -268,7 +271,9 @@ def carry_out(
                 part["seconds"] = round(part["seconds"] + entry.seconds, 3)
         add_provenance(report, run, common.runner)
         report.use = use_of(loaded.recipe, report, run)
-        report.plan = {"estimate": estimate(common.out), "actual": actual}
+        counts = {"made": len({one.url for one in run.trace if not one.kept}),
+                  "of": len({one.url for one in run.trace})}  # fmt: skip
+        report.plan = {"estimate": estimate(common.out), "actual": actual, "results": counts}
         written = write_report(common.out, report)
         written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished
         concluded = conclude(report)

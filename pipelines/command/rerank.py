@@ -16,7 +16,7 @@ from gristmill.models.requests.rerankers import DomainReranker
 from gristmill.pipelines.command.export import find_set
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.command.occupied import refuse_occupied
+from gristmill.pipelines.command.occupied import Maker, refuse_occupied
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Run
 from gristmill.shards import store
@@ -34,13 +34,14 @@ def rerank_lists(
     ``settings`` are ``runner=ray|inprocess`` and ``workers=N``. Returns the set, and whether anything was done.
 
     Raises:
-        UserError: the lists or the weights are missing, or a list needs a domain or a column that does not exist.
+        UserError: the lists or the weights are missing, a list needs a domain or a column that does not exist, or the
+            output holds other things.
     """
     out = absolute(out)
     stage = Rerank.stage(folder=folder_ref(absolute(weights)))  # checked before any list is read
     common = carried_out("rerank", out, settings)
     check_out(out)
-    refuse_occupied(out)
+    refuse_occupied(out, Maker("rerank", command=True))
     run = Run(out, make_cluster(common), progress=progress or RunProgress())
     with leased(run, partial(check_nodes, common)):
         # A list that cannot be scored costs only itself: no recipe's results depend on the number of them.

@@ -16,7 +16,7 @@ from gristmill.pipelines.command.launch import read_plan
 from gristmill.pipelines.config import read_saved, saved_digest, settings_digest
 from gristmill.pipelines.progress import clock, training_parts
 from gristmill.pipelines.report.write import REPORT
-from gristmill.pipelines.run import read_ledger
+from gristmill.pipelines.run import has_report, read_ledger
 from gristmill.shards import checked, engine, store
 from gristmill.shards.artifact import MARK, get_artifact
 from gristmill.shards.dataset import SealedSet
@@ -178,7 +178,9 @@ class StatusReader:
     def _is_over(self, found: Found) -> bool:
         """Return whether the run with the settings saved last has ended, and all that it made is there."""
         ledger = read_ledger(self.out)
-        if ledger is None or ledger["settings"] != saved_digest(self.out) or not store.exists(join(self.out, REPORT)):
+        if ledger is None or ledger["settings"] != saved_digest(self.out):
+            return False
+        if has_report(ledger) and not store.exists(join(self.out, REPORT)):
             return False
         there = {one.url for one in found.sealed} | set(found.artifacts)
         return all(join(self.out, entry["path"]) in there for entry in ledger["made"])

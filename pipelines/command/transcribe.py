@@ -14,6 +14,7 @@ from typing import Any
 from gristmill.pipelines.command import interruption
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased
+from gristmill.pipelines.command.occupied import Maker, refuse_occupied
 from gristmill.pipelines.progress import clock, plural, shown
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.recordings import is_listed
@@ -23,6 +24,7 @@ from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.safe_text import safe
 
+_RECIPE, _SET = "transcribe", "transcripts"  # in the ledger of an output, and its last set
 _EVERY = 10.0  # s between two lines of progress
 
 
@@ -75,28 +77,29 @@ def _print(writer: Writer) -> Callable[[Utterance], None]:
 
 
 class _Folder:
-    """Writes a file for each recording, named after it."""
+    """Writes a file for each recording that can be read, named after it."""
 
     def __init__(self, folder: str, form: Form) -> None:
         self.folder, self.form, self.files = folder, form, 0
-        self._audio, self._lines, self._taken = "", list[str](), set[str]()
-        self._writer, self._name = Writer(form), ""
+        self._taken = set[str]()
+        self._recording: list[Utterance] = []
 
     def __call__(self, one: Utterance) -> None:
         """Take the next utterance; those of a recording follow one another."""
-        if one.audio != self._audio or not self._name:
+        if self._recording and one.audio != self._recording[-1].audio:
             self.finish()
-            self._audio, self._name = one.audio, self._free(one)
-            self._writer = Writer(self.form, folder=posixpath.dirname(store.join(self.folder, self._name)))
-        self._lines += self._writer.lines(one)
+        self._recording.append(one)
 
     def finish(self) -> None:
         """Write the file of the last recording."""
-        if self._name:
-            text = "".join(f"{line}\n" for line in self._lines)
-            store.write_bytes(store.join(self.folder, self._name), text.encode())
-            self.files += 1
-        self._lines, self._name = [], ""
+        utterances, self._recording = self._recording, []
+        if all(one.problem is not None and one.problem not in QUIET for one in utterances):
+            return  # an empty file would say that nothing was spoken
+        url = store.join(self.folder, self._free(utterances[0]))
+        writer = Writer(self.form, folder=posixpath.dirname(url))
+        text = "".join(f"{line}\n" for one in utterances for line in writer.lines(one))
+        store.write_bytes(url, text.encode())
+        self.files += 1
 
     def _free(self, one: Utterance) -> str:
         """Return the file's name: the recording's, without its suffix unless that is taken."""
@@ -133,20 +136,21 @@ def transcribe_corpus(
     ``execution`` are ``runner=ray|inprocess`` and ``workers=N``.
 
     Raises:
-        UserError: as the Transcriber, or the output cannot be written.
+        UserError: as the Transcriber, or the output cannot be written, or is something else.
     """
     interruption.begin(resumes=True)
     out = store.absolute(out)
-    common = carried_out("transcribe", out, execution)
+    common = carried_out(_RECIPE, out, execution)
+    _refuse_others(out, places)
     check_out(out)
     transcriber = Transcriber(model, say=tell, **settings)
     tell(f"{transcriber.said} (speech at {transcriber.sampling_rate:,} Hz)")
     with shown(quiet) as progress:
         run = Run(out, make_cluster(common), progress=progress)
         with leased(run, partial(check_nodes, common)):
-            made = transcriber.corpus(run, "transcripts", places)
+            made = transcriber.corpus(run, _SET, places)
             fresh = any(not trace.kept for trace in run.trace)
-            run.write_ledger("transcribe", "")
+            run.write_ledger(_RECIPE, "")
     if not fresh:
         print("nothing to do: everything was finished by an earlier run")
     print(f"transcribed {plural(made.records, 'utterance')}: {made.url}")
@@ -154,6 +158,14 @@ def transcribe_corpus(
     for reason, count in lost.items():
         tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {shlex.quote(out)} --rejects`")
     return sum(count for reason, count in lost.items() if not reason.endswith(QUIET))
+
+
+def _refuse_others(out: str, places: Sequence[str]) -> None:
+    """Check that an output is new, empty or an earlier output of this command, and apart from what is transcribed."""
+    for place in places:
+        if store.is_within(out, store.absolute(place)):
+            raise UserError(f"--out {out}: lies in {place}, which is transcribed; expected a folder outside of it")
+    refuse_occupied(out, Maker(_RECIPE, command=True))
 
 
 def _lost(summary: Any) -> dict[str, int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import typer
+
+from gristmill.shards.errors import UserError
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL-or-OUT", help="The folder of a model, or the output of a run: its best system.")
@@ -13,6 +16,24 @@ Model = Annotated[
 System = Annotated[
     str | None, typer.Option(metavar="NAME", help="A system of the run's report, in place of the best one.")
 ]
+
+
+def _refuse_empty(what: str, *given: str | None) -> None:
+    """Refuse an empty path, which is mostly a shell's variable that is not set; as a path it would be this folder."""
+    if "" in given:
+        raise UserError(f"{what}: an empty text; expected a path or URL")
+
+
+def _refuse_together(out: str | None, without: Mapping[str, object], with_it: Mapping[str, object]) -> None:
+    """Refuse the options that say nothing beside ``--out``, or beside its lack."""
+    for option, value in (without if out is not None else with_it).items():
+        if value is not None and out is None:
+            raise UserError(f"{option}: is for a corpus that is transcribed as a run; expected --out OUT beside it")
+        if value is not None:
+            raise UserError(
+                f"{option}: is for transcripts that are printed, and with --out they are a set of the run; expected "
+                "one of the two (`gristmill export` writes a set in other forms)"
+            )
 
 
 def transcribe(
@@ -24,9 +45,9 @@ def transcribe(
         ),
     ],
     form: Annotated[
-        Literal["text", "jsonl", "ctm", "srt"],
-        typer.Option("--format", "-f", help="jsonl has times and confidences, and is a NeMo manifest."),
-    ] = "text",
+        Literal["text", "jsonl", "ctm", "srt"] | None,
+        typer.Option("--format", "-f", help="jsonl has times and confidences, and is a NeMo manifest [text]."),
+    ] = None,
     system: System = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU if there is one.")] = "auto",
     beam: Annotated[int, typer.Option(min=0, help="Width of the search; 0: the best path.")] = 0,
@@ -46,7 +67,7 @@ def transcribe(
             metavar="OUT", help="Transcribe a corpus as a run that commits shard by shard, and resumes, on Ray."
         ),
     ] = None,
-    runner: Annotated[Literal["ray", "inprocess"], typer.Option(help="With --out.")] = "ray",
+    runner: Annotated[Literal["ray", "inprocess"] | None, typer.Option(help="With --out [ray].")] = None,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="With --out.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what could not be transcribed.")] = False,
 ) -> None:
@@ -59,11 +80,16 @@ def transcribe(
     """
     from gristmill.pipelines.command.transcribe import print_transcripts, transcribe_corpus
 
+    _refuse_empty("MODEL", model)
+    _refuse_empty("AUDIO", *audio)
+    _refuse_empty("--into", into)
+    _refuse_empty("--out", out)
+    _refuse_together(out, {"--format": form, "--into": into}, {"--runner": runner, "--workers": workers})
     settings = {"system": system, "device": device, "beam": beam, "segment": segment, "elsewhere": elsewhere or ()}
     if out is None:
-        unread = print_transcripts(model, audio, form, into, quiet=quiet, **settings)
+        unread = print_transcripts(model, audio, form or "text", into, quiet=quiet, **settings)
     else:
-        execution = [f"runner={runner}"] + ([f"workers={workers}"] if workers else [])
+        execution = [f"{key}={value}" for key, value in (("runner", runner), ("workers", workers)) if value]
         unread = transcribe_corpus(model, audio, out, execution, quiet=quiet, **settings)
     if unread:
         raise typer.Exit(1)
@@ -93,6 +119,8 @@ def translate(
     """
     from gristmill.pipelines.command.texts import print_translations
 
+    _refuse_empty("MODEL", model)
+    _refuse_empty("TEXTS", *texts or ())
     if print_translations(model, texts or ["-"], form, quiet, system=system, beam=beam, n=n, prefix=prefix):
         raise typer.Exit(1)
 
@@ -114,10 +142,15 @@ def score(
     """Score texts by a language model: log-probability (nats), perplexity, unknown words and the text, a line each.
 
     The perplexity of all is told on standard error.
+
+    Exit code 1: some lines could not be read, and theirs are empty.
     """
     from gristmill.pipelines.command.texts import print_scores
 
-    print_scores(model, texts or ["-"], form, quiet, system=system, lang=lang)
+    _refuse_empty("MODEL", model)
+    _refuse_empty("TEXTS", *texts or ())
+    if print_scores(model, texts or ["-"], form, quiet, system=system, lang=lang):
+        raise typer.Exit(1)
 
 
 def annotate(
@@ -139,6 +172,8 @@ def annotate(
     """
     from gristmill.pipelines.command.texts import print_annotations
 
+    _refuse_empty("OUT", out)
+    _refuse_empty("REQUESTS", *requests or ())
     if print_annotations(out, requests or ["-"], form, quiet, system=system):
         raise typer.Exit(1)
 
@@ -146,7 +181,7 @@ def annotate(
 def publish(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The output of a finished run.")],
     system: Annotated[str, typer.Argument(metavar="SYSTEM", help="A system of its report; best: the best one.")],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="An unused path or URL.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="An unused path or URL outside of OUT.")],
 ) -> None:
     """Write a recogniser of a run as a folder to pass on: weights, units, settings, a card and an ONNX graph.
 
@@ -155,6 +190,8 @@ def publish(
     from gristmill.pipelines.command.transcribe import tell
     from gristmill.pipelines.speech.publish import publish
 
+    _refuse_empty("OUT", out)
+    _refuse_empty("DEST", dest)
     made = publish(out, system, dest, tell)
     if not made.fresh:
         print("nothing to do: it was published earlier")

@@ -17,7 +17,9 @@ import numpy as np
 from gristmill.models.measures.significance import holm, interval_p, paired_change
 from gristmill.pipelines.record_scores import SCORES, RecordCounts, RecordScores, Stored
 from gristmill.pipelines.report.verdict import LEVEL
+from gristmill.shards.processor import NOT_RECORDED
 
+LEVEL_OF = "processor"  # the version that is the level of the instruction set
 Measured = tuple[float | None, float | None, float | None]  # value, low, high
 
 
@@ -32,10 +34,14 @@ class Output:
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting, a version or a set: its values in the outputs, ``None`` where one has none."""
+    """A setting, a version or a set: its values in the outputs, ``None`` where one has none.
+
+    ``unknown``: not all of the reports name the setting. One of an earlier version has no value of a later setting.
+    """
 
     name: str
     values: Sequence[Any]
+    unknown: bool = False
     caused: bool = False  # a set that differs because a set or model that it was made of does
 
 
@@ -88,8 +94,10 @@ class Compared:
 def compare(outputs: Sequence[Output]) -> Compared:
     """Return what differs between the first of the outputs and each of the others."""
     reports = [one.report for one in outputs]
-    settings = _differences([_flat(one["recipe"]) | _flat(one.get("run") or {}, "run") for one in reports])
-    versions = _differences([one.get("versions", {}) for one in reports])
+    # The settings of the run are those that all recipes have: their names have no section.
+    settings = _settings([_flat(one.get("run") or {}) | _flat(one["recipe"]) for one in reports])
+    # Reports from before levels were recorded name none.
+    versions = _differences([{LEVEL_OF: NOT_RECORDED} | one.get("versions", {}) for one in reports])
     sets, same = _sets(reports)
     figures, pairing = _figures(outputs)
     metric = str(reports[0]["metric"])
@@ -112,6 +120,21 @@ def _differences(tables: Sequence[Mapping[str, Any]]) -> list[Difference]:
     return [row for row in rows if any(value != row.values[0] for value in row.values)]
 
 
+def _settings(tables: Sequence[Mapping[str, Any]]) -> list[Difference]:
+    """Return the settings that differ, and those that a table does not know: neither as a value, nor as a section, nor
+    as a part of what is a value there."""
+
+    def knows(table: Mapping[str, Any], name: str) -> bool:
+        parts = name.split(".")
+        above = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        return any(one in table for one in above) or any(one.startswith(f"{name}.") for one in table)
+
+    names = dict.fromkeys(name for table in tables for name in table)
+    unknown = {name for name in names if not all(knows(table, name) for table in tables)}
+    found = [replace(row, unknown=row.name in unknown) for row in _differences(tables)]
+    return sorted(found, key=lambda row: row.unknown)
+
+
 def _sets(reports: Sequence[Mapping[str, Any]]) -> tuple[list[Difference], int]:
     """Return the sets that differ, and how many are the same in all outputs."""
     digests = [one["digests"] for one in reports]
@@ -128,7 +151,7 @@ def _sets(reports: Sequence[Mapping[str, Any]]) -> tuple[list[Difference], int]:
                 (found.get(name), counts.get(name)) if name in found else None
                 for found, counts in zip(digests, records, strict=True)
             ]
-            rows.append(Difference(name, values, any(one in changed for one in inputs.get(name, ()))))
+            rows.append(Difference(name, values, caused=any(one in changed for one in inputs.get(name, ()))))
     return rows, len(names) - len(rows)
 
 

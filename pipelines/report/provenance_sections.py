@@ -91,8 +91,21 @@ def plan_section(report: Report) -> str:
             inner, outer = before or {}, after or {}
             rows += [_planned(key, inner.get(key), outer.get(key)) for key in dict.fromkeys([*inner, *outer])]
         else:
-            rows.append(_planned(name, before, after))
-    return table(["", "Estimate", "Actual", "Actual / estimate"], rows) if rows else ""
+            rows.append(_planned("seconds in all" if name == "seconds" else name, before, after))
+    if not rows:
+        return ""
+    return table(["", "Estimate", "Actual", "Actual / estimate"], rows, _measured_call(report.plan.get("results", {})))
+
+
+def _measured_call(results: Mapping[str, Any]) -> str:
+    """Say that actual times are of a part of the work, if an earlier call did the rest."""
+    if not results or results["made"] == results["of"]:
+        return ""
+    made, of = results["made"], results["of"]
+    return (
+        f"Actual times are those of the last call only, which made {made} of {of} results (sets, artifacts and "
+        "models); the others were kept from earlier calls, and their times are not here."
+    )
 
 
 def _drawn(nodes: Sequence[LineageNode]) -> list[LineageNode]:

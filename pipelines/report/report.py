@@ -15,6 +15,10 @@ import numpy as np
 from gristmill.models.measures.calibration import Bin
 from gristmill.pipelines.report.measures import Measure
 
+# What intervals of a test set resample if there are few speakers, or none is known.
+FEW_SPEAKERS = "utterances within speakers"
+UNKNOWN_SPEAKERS = "utterances (their speakers are unknown)"
+OF_UNKNOWN = "utterances of unknown speakers"  # a size
 _COUNTS = ("records_in", "records_out", "rejected", "quarantined")
 
 
@@ -245,6 +249,7 @@ class Use:
     system: str
     model: str | None  # the folder of its model below the output, if it has one of its own
     command: str  # with OUT for the output
+    why: str = ""  # how it stands to the other systems that could be used
 
 
 @dataclass
@@ -273,7 +278,8 @@ class Report:
     records: list[RecordFlow] = field(default_factory=list)
     lineage: list[LineageNode] = field(default_factory=list)  # inputs first
     digests: dict[str, str] = field(default_factory=dict)
-    # {"estimate": {...}, "actual": {...}}: numbers by name, or by step and then name.
+    # {"estimate": {...}, "actual": {...}}: numbers by name, or by step and then name; "results": how many the call that
+    # was measured has made, of all.
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)  # seed, seeds and runner of the run that made it
     versions: Mapping[str, str] = field(default_factory=dict)

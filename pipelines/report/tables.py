@@ -21,6 +21,16 @@ def label_of(report: Report, measure: Measure) -> str:
     return measure.label.replace("{baseline}", shown(report, report.baseline))
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return names in words.
+
+    Example:
+        >>> listed(["a"]), listed(["a", "b", "c"])
+        ('a', 'a, b and c')
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1] if names else ""]))
+
+
 def change(value: float | None) -> str:
     """Return a relative change as a signed percentage."""
     return _CHANGE.show(value)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from html import escape
 
 from gristmill.pipelines.report.report import Report
-from gristmill.pipelines.report.tables import change, colour_of, dot, label_of, shown, table
-from gristmill.pipelines.report.verdict import LEVEL, Comparison, Verdict
+from gristmill.pipelines.report.standing import Comparison, SetVerdict
+from gristmill.pipelines.report.tables import change, colour_of, dot, label_of, listed, shown, table
+from gristmill.pipelines.report.verdict import LEVEL, Verdict
 
+_MOST_NAMED = 2  # systems of a card
 _CARDS = {"won": "better", "lost": "worse"}
 _OUTCOMES = {"ahead": "ahead", "behind": "behind", "open": "may be chance"}
 
@@ -19,14 +21,21 @@ def facts(report: Report, verdict: Verdict | None) -> str:
     cards, label = [], escape(label_of(report, report.main))
     for one in verdict.sets:
         row = report.find(one.best, one.test_set, report.main.name)
-        role = " (baseline)" if one.best == one.baseline else ""
         cards.append(
             f"<div><dt>{escape(shown(report, one.test_set))}, best {label}</dt>"
             f'<dd class="{_CARDS.get(one.kind, "")}">{escape(report.main.show(row.value if row else None))}'
-            f"<small>{escape(shown(report, one.best))}{role}</small></dd></div>"
+            f"<small>{escape(_best(report, one))}</small></dd></div>"
         )
     lines = "".join(f"<li>{escape(one.sentence)}</li>" for one in verdict.sets)
     return f'<dl class="facts">{"".join(cards)}</dl><ul class="verdict">{lines}</ul>'
+
+
+def _best(report: Report, one: SetVerdict) -> str:
+    """Return the system with the best figure, or those that share it."""
+    if len(one.equal) > _MOST_NAMED:
+        return f"{len(one.equal)} systems, equal"
+    names = [shown(report, name) + (" (baseline)" if name in report.compared else "") for name in one.equal]
+    return listed(names) + (", equal" if len(names) > 1 else "")
 
 
 def use(report: Report) -> str:
@@ -35,8 +44,9 @@ def use(report: Report) -> str:
         return ""
     given = report.use
     model = f": <code>{escape(given.model)}</code>, beside this page" if given.model else ""
+    why = f", {escape(given.why)}" if given.why else ""
     return (
-        f'<p class="use">To use: {escape(shown(report, given.system))}{model}. Next: <code>{escape(given.command)}'
+        f'<p class="use">To use: {escape(shown(report, given.system))}{why}{model}. Next: <code>{escape(given.command)}'
         "</code>, where OUT is the folder of this page.</p>"
     )
 

@@ -22,13 +22,15 @@ from gristmill.actors.requests.rerank import Rerank, artifacts_of, read_weights
 from gristmill.models.requests.domain import Slot
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.inline import Inline, in_batches, lost, one_by_one
-from gristmill.shards import store
+from gristmill.pipelines.requests.context import contexts, type_of, whole
+from gristmill.shards import processor, store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import SLOT
 
 Request = str | Mapping[str, Any] | None  # a text, or one with its context
 
+NO_TEXT = "no text"  # the problem of a blank request
 _UNWEIGHTED = "R0"
 _MARKS = " .?!…。？！।؟"  # at the end of a request that is written; those that models are trained on have none
 
@@ -55,11 +57,12 @@ class RequestAnnotator:
     Its models are those of all training data, of the first seed.
 
     Raises:
-        UserError: there is no such run or system.
+        UserError: there is no such run or system, or this machine does not offer the instruction set.
         Damaged: a model is not as it was trained.
     """
 
     def __init__(self, out: store.Place, *, system: str | None = None) -> None:
+        processor.check()
         found = open_finished(store.absolute(out), "annotate", "the output of a run that trains domain models")
         name, self.said = chosen(found, system)
         models = _of_first_seed(found, "domain_models", left_out=None)
@@ -68,7 +71,8 @@ class RequestAnnotator:
         weights = {} if name == _UNWEIGHTED else _of_first_seed(found, "weights", loss=name, context=_context(found))
         self.domains = tuple(models)
         read = [read_weights(one.url, domain) for domain, one in weights.items()]
-        self.columns = tuple(dict.fromkeys(spec.name for one in read for spec in one.context))
+        self._context = contexts(read)
+        self.columns = tuple(self._context)
         lists = ListSettings.model_validate(found.report["recipe"].get("lists", {}))
         refs: Any = readers({TEST: models})
         ranking: Any = artifacts_of({domain: one.ref for domain, one in weights.items()})
@@ -78,24 +82,25 @@ class RequestAnnotator:
         """Yield the best reading of each request, in their order: of single ones, and of those of iterables.
 
         A request is a text, or a mapping with ``text`` and the context that the re-rankers use (``columns``), which is
-        unknown where it is not given.
+        unknown where it is not given. One whose text or context is of another type has a ``problem``.
         """
         for some in in_batches(one_by_one(requests, _is_request, "requests, or an iterable of them")):
-            rows: list[dict[str, Any]] = [
-                {"text": one} if one is None or isinstance(one, str) else dict(one) for one in some
-            ]
-            yield from self._annotated(rows)
+            yield from self._annotated(
+                [{"text": one or ""} if one is None or isinstance(one, str) else one for one in some]
+            )
 
-    def _annotated(self, rows: list[dict[str, Any]]) -> Iterator[AnnotatedRequest]:
+    def _annotated(self, rows: list[Mapping[str, Any]]) -> Iterator[AnnotatedRequest]:
         tokens: list[list[str]] = []
+        given: list[dict[str, Any]] = []
         problems: dict[str, str] = {}
         for number, row in enumerate(rows):
             try:
-                text = row.get("text")
-                found = read_text(text.rstrip(_MARKS), None)[1] if isinstance(text, str) else []
+                found = _tokens(row)
+                own = {name: column.value(row.get(name)) for name, column in self._context.items()}
             except RejectRecord as reject:
-                found, problems[str(number)] = [], reject.reason
+                found, own, problems[str(number)] = [], {}, reject.reason
             tokens.append(found)
+            given.append(own)
         columns: dict[str, Any] = {
             "id": [str(number) for number in range(len(rows))],
             "tokens": pa.array(tokens, pa.list_(pa.string())),
@@ -104,22 +109,34 @@ class RequestAnnotator:
             "intent": pa.nulls(len(rows), pa.string()),
             "slots": pa.nulls(len(rows), pa.list_(SLOT)),
         }
-        columns |= {name: pa.array([row.get(name) for row in rows]) for name in self.columns}
+        for name, column in self._context.items():
+            columns[name] = pa.array([own.get(name) for own in given], column.type)
         table = pa.table(columns)
         known = table.filter(pa.array([bool(one) for one in tokens]))
         made = self._read(known)
         problems |= {name: problem for _, name, problem in lost(made)}
         read = {row["id"]: row for row in made.table.to_pylist()}
         for number, row in enumerate(rows):
-            text, name = str(row.get("text") or ""), str(number)
+            text, name = row.get("text"), str(number)
+            text = text if isinstance(text, str) else ""
             if name not in read or read[name]["best"] < 0:
-                yield AnnotatedRequest(text, problem=problems.get(name, "no text"))
+                yield AnnotatedRequest(text, problem=problems.get(name, NO_TEXT))
             else:
                 yield _best(text, read[name])
 
 
 def _is_request(one: Any) -> bool:
     return one is None or isinstance(one, str | Mapping)
+
+
+def _tokens(row: Mapping[str, Any]) -> list[str]:
+    """Return the tokens of a request's text; raises :class:`~gristmill.shards.errors.RejectRecord` without one."""
+    if "text" not in row:
+        raise RejectRecord('has no "text"')
+    text = row["text"]
+    if not isinstance(text, str):
+        raise RejectRecord(f'"text" is {type_of(text)}; expected a text')
+    return read_text(whole(text, "text").rstrip(_MARKS), None)[1]
 
 
 def _best(text: str, row: Mapping[str, Any]) -> AnnotatedRequest:

@@ -56,7 +56,15 @@ def _head(run: Finished, model: PublishedModel) -> Iterator[str]:
     yield "| `settings.json` | all settings of the recipe, and those of the training |"
     if model.has_onnx:
         yield "| `model.onnx` | the network as a graph |"
-    yield "| `artifact.json` | the SHA-256 of each of these, compared when the model is loaded |"
+    yield "| `artifact.json` | the SHA-256 of each of these |"
+    not_graph = (
+        "; that of the graph, which Gristmill does not load, when it is published again" if model.has_onnx else ""
+    )
+    yield ""
+    yield (
+        "The SHA-256 of the weights, the units and the settings are compared when Gristmill loads the model"
+        f"{not_graph}. This card has none: add to it."
+    )
 
 
 def _loading(model: PublishedModel) -> Iterator[str]:

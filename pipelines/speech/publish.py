@@ -15,14 +15,14 @@ from gristmill.models.speech.features import FeatureSettings
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.speech.card import PublishedModel, write_card
-from gristmill.pipelines.speech.recognisers import WEIGHTS
-from gristmill.shards import store
+from gristmill.pipelines.speech.recognisers import GRAPH, WEIGHTS
+from gristmill.shards import checked, processor, store
 from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed
-from gristmill.shards.errors import GristmillError, UserError
+from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.safe_text import redacted
 
-CARD, GRAPH = "README.md", "model.onnx"
+CARD = "README.md"
 BOUND = 1e-3
 """Nats by which a log-probability of the graph may differ from torch's."""
 COMPARED = 100  # utterances of the test sets
@@ -46,15 +46,23 @@ def publish(
 ) -> Published:
     """Write a system of a finished run (``best``: its best one) to a folder, which is a model to transcribe with.
 
+    What an earlier publication wrote is compared with its digests, and written again if it is damaged or missing.
+
     Raises:
-        UserError: there is no such run or system, or the folder contains something else.
+        UserError: there is no such run or system, the folder contains something else or lies in the run's output, or
+            this machine does not offer the instruction set.
         GristmillError: the outputs of the ONNX graph are not within ``BOUND`` of torch's.
         Damaged: the model is not as it was trained.
     """
-    run = open_finished(store.absolute(out), "transcribe", "the output of a run that trains recognisers")
-    name, _ = chosen(run, None if system == BEST else system)
-    made, dest = run.artifacts(name)[0], store.absolute(dest)
-    _claim(dest, made)
+    processor.check()
+    out, dest = store.absolute(out), store.absolute(dest)
+    run = open_finished(out, "transcribe", "the output of a run that trains recognisers", "publish")
+    name, said = chosen(run, None if system == BEST else system)
+    if store.is_within(dest, out):
+        raise UserError(f"{dest}: lies in the output of the run; expected a folder outside of it, which is passed on")
+    say(said)
+    made = run.artifacts(name)[0]
+    held = _held(dest, made)
     data = made.read(WEIGHTS)
     network, units, features = load_acoustic(data)
     identity = {"published": name, "of": made.digest, "graph": onnx_graph.available()}
@@ -64,9 +72,12 @@ def publish(
         "features.json": features.to_json().encode(),
         "settings.json": _settings(run, made),
     }
-    held = get_artifact(dest)
-    if held is not None and held.identity == identity:
+    faults = [] if held is None else checked.find_faults(dest, held.stored)
+    described_there = store.exists(store.join(dest, CARD))
+    if held is not None and held.identity == identity and not faults and described_there:
         return Published(dest, tuple(held.files), "", fresh=False)
+    for fault in faults:
+        say(f"{fault.url}: {fault.fault}; written again")
     if onnx_graph.available():
         utterances = _utterances(run, features)
         say(f"exporting to ONNX, and comparing {plural(len(utterances), 'utterance')} with torch")
@@ -94,23 +105,30 @@ def publish(
         has_onnx=GRAPH in files,
         sizes={one: _size(made_of) for one in _SPEECH if (made_of := _set(run, one)) is not None},
     )
-    store.write_bytes(store.join(dest, CARD), write_card(run, described).encode())
+    if held is None or held.identity != identity or not described_there:  # else it may have been added to
+        store.write_bytes(store.join(dest, CARD), write_card(run, described).encode())
     if held is not None:  # of the same model, with or without a graph
         store.remove_file(store.join(dest, MARK))
     published = put_artifact(dest, files, identity, plain=True)
     return Published(dest, (CARD, *published.files), graph, fresh=True)
 
 
-def _claim(dest: str, made: Artifact) -> None:
-    """Raise a :class:`UserError` if a folder contains something else than this model."""
-    held = get_artifact(dest)
+def _held(dest: str, made: Artifact) -> Artifact | None:
+    """Return what was published in a folder earlier; raise a :class:`UserError` if it is not this model."""
+    try:
+        held = get_artifact(dest)
+    except Damaged as error:
+        raise UserError(
+            f"{error.url}: {error.fault}; expected an unused path, or this model as it was written"
+        ) from None
     if held is not None and held.identity.get("of") == made.digest:
-        return
+        return held
     names = store.list_names(dest)
     begun = {CARD, GRAPH, WEIGHTS, "units.json", "features.json", "settings.json"}
     if held is not None or not set(names) <= begun:
         some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise UserError(f"{dest}: contains something else ({some}); expected an unused path, or this model")
+    return None
 
 
 def _settings(run: Finished, made: Artifact) -> bytes:

@@ -43,7 +43,7 @@ from gristmill.pipelines.speech.recordings import (
     is_samples,
     list_recordings,
 )
-from gristmill.shards import store
+from gristmill.shards import processor, store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.index import Cut
@@ -88,7 +88,7 @@ class Transcriber:
     know.
 
     Raises:
-        UserError: there is no such model or system, or no GPU.
+        UserError: there is no such model or system, no GPU, or this machine does not offer the instruction set.
         GristmillError: the model is damaged.
     """
 
@@ -103,6 +103,7 @@ class Transcriber:
         elsewhere: Sequence[store.Place] = (),
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
+        processor.check()
         self.model, self.said = find_recogniser(model, system)
         try:
             info = describe(self.model.url)

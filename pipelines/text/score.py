@@ -21,7 +21,7 @@ from gristmill.models.normalise import words
 from gristmill.pipelines.finished import chosen, open_finished
 from gristmill.pipelines.inline import in_batches, texts_of
 from gristmill.pipelines.text.bootstrap_report import FOLDER
-from gristmill.shards import store
+from gristmill.shards import processor, store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 
@@ -73,11 +73,13 @@ class TextScorer:
     texts are split at spaces.
 
     Raises:
-        UserError: there is no such model or language, or KenLM is not installed.
+        UserError: there is no such model or language, KenLM is not installed, or this machine does not offer the
+            instruction set.
         GristmillError: it is damaged.
     """
 
     def __init__(self, model: store.Place, *, system: str | None = None, lang: str | None = None) -> None:
+        processor.check()
         available()
         if lang is not None and not language_exists(lang):
             raise UserError(f"lang={lang}: there is no such language; expected a tag, such as hi or en")

@@ -22,7 +22,7 @@ from gristmill.models.text.translator_units import SOURCE_SPM
 from gristmill.pipelines.finished import Finished, best_system, open_finished
 from gristmill.pipelines.inline import Inline, in_batches, lost, texts_of
 from gristmill.pipelines.report.measures import CHRF
-from gristmill.shards import canonical, store
+from gristmill.shards import canonical, processor, store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.stage import ArtifactRef
@@ -51,13 +51,15 @@ class TextTranslator:
     language, for multilingual translators.
 
     Raises:
-        UserError: there is no such translator, or a package is missing.
+        UserError: there is no such translator, a package is missing, or this machine does not offer the instruction
+            set.
         GristmillError: it is damaged.
     """
 
     def __init__(
         self, model: store.Place, *, system: str | None = None, beam: int = 4, n: int = 1, prefix: str = ""
     ) -> None:
+        processor.check()
         available()
         ref, self.said = find_translator(model, system)
         settings = TranslationSettings(column="source", prefix=prefix, decoding=BeamSearchSettings(beam=beam, n=n))
@@ -110,7 +112,7 @@ def find_translator(place: store.Place, system: str | None = None) -> tuple[Arti
     if system is not None:
         return tested[system].ref, f"{system}, as asked for: {tested[system].url}"
     values = ", ".join(f"{value:.1f} {name}" for name, value in best.values.items())
-    why = f", the best of {best.of} systems" if best.of > 1 else ""
+    why = f", {best.standing}" if best.standing else ""
     return tested[best.system].ref, f"{best.system}{why} (chrF {values}): {tested[best.system].url}"
 
 

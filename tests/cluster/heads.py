@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.environment import without_ray
 from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,9 +52,8 @@ def nodes(dashboard: str, token: str) -> int:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of the tests with the cluster's token, and nothing else of Ray."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
-    return kept | given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+    return without_ray() | given | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
 
 
 @contextlib.contextmanager

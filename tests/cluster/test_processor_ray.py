@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def pinned() -> dict[str, str | None]:
     import numpy  # noqa: F401
 
-    processor.keep(processor.level())
+    processor.check()
     return {name: os.environ.get(name) for name in processor.variables(processor.DEFAULT)}
 
 

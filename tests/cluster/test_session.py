@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from gristmill.cluster import session
 from gristmill.shards.errors import UserError
+from tests.environment import without_ray
 
 
 @pytest.mark.parametrize("mode", ["disabled", "none", ""])
@@ -45,7 +45,7 @@ from gristmill.cluster import session
 session.start(1)
 print(before == AuthenticationMode.TOKEN, get_authentication_mode() == AuthenticationMode.TOKEN)
 """  # which ends without leaving Ray: its guard must not take that for the loss of Ray
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env = without_ray()
     env |= {"PYTHONPATH": str(session.ROOT), "HOME": str(tmp_path)}  # else a token file in it enables the mode
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert (done.stdout.split(), done.stderr, done.returncode) == (["False", "True"], "", 0)
@@ -90,7 +90,7 @@ session.stop()
     folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
     (folder / "ray").mkdir()
     (folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env = without_ray()
     env |= {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder), session.DASHBOARD: "http://127.0.0.1:2"}
     env |= {session.SPILL: str(tmp_path / "spill")}
     command = [sys.executable, "-c", code, str(tmp_path / "model")]
@@ -128,7 +128,7 @@ assert not psutil.pid_exists(stopped[0]), "the first raylet is left"
 session.stop()
 """
     folder = Path(tempfile.mkdtemp(prefix="gm"))  # short: Ray makes sockets below it
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env = without_ray()
     env |= {"PYTHONPATH": str(session.ROOT), "RAY_TMPDIR": str(folder)}
     try:
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=350)

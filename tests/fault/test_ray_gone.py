@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 from gristmill.cluster import janitor
 from gristmill.shards import owner
 from tests.cluster.heads import started
+from tests.environment import without_ray
 
 pytest.importorskip("ray")
 
@@ -75,7 +75,7 @@ def begun(tmp_path: Path) -> Iterator[object]:
             f"shards: {shards}\n"
         )
         shutil.rmtree(note.parent, ignore_errors=True)
-        env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        env = without_ray()
         env |= {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(temp), "RAY_USAGE_STATS_ENABLED": "0"} | environment
         command = [sys.executable, "-m", "gristmill", "run", str(config)]
         command += [] if "RAY_ADDRESS" in environment else ["workers=1"]

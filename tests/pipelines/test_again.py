@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.progress import RunProgress
+from gristmill.pipelines.provenance import add_provenance
+from gristmill.pipelines.report.document import to_json
+from gristmill.pipelines.report.html import to_html
+from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet
@@ -78,6 +83,14 @@ def test_changed_code_is_told_and_made_anew_on_demand(made: Made, tmp_path: Path
         "training count: the code of count is not that which its result was made by",
     ]
     assert "`gristmill run ... --again keep`" in said[0]
+    add_provenance(report := Report(title="T", recipe={}, notes=["Before."]), run, "inprocess")
+    assert [note.partition(", and its")[0] for note in report.notes] == [
+        "Before.",
+        "The code of keep is not that which its results were made by (step kept)",
+        "The code of count is not that which its results were made by (training count)",
+    ]
+    assert "`gristmill run ... --again keep`" in to_html(report)
+    assert json.loads(to_json(report))["notes"] == report.notes
 
     run, anew, said = made(changed, "keep")
     assert {trace.name: trace.kept for trace in run.trace} == {
@@ -87,6 +100,8 @@ def test_changed_code_is_told_and_made_anew_on_demand(made: Made, tmp_path: Path
         "copies": False,
     }
     assert (anew.records, said) == (0, [])
+    add_provenance(report := Report(title="T", recipe={}), run, "inprocess")
+    assert report.notes == []
     assert made(changed)[2] == []
     # The earlier results are kept, and whole.
     assert len(list((tmp_path / "out" / "kept").iterdir())) == 2
@@ -119,6 +134,8 @@ def test_names_are_checked_before_any_work(gristmill, recipe: Path, tmp_path: Pa
     assert result.exit_code == 2
     assert "did you mean 'upper'?" in result.stderr
     assert "nothing to do" in gristmill("run", recipe).stdout
+    assert "(expected one of upper, " in result.stderr
+    assert str(tmp_path) not in result.stderr.partition("(expected ")[2]
     result = gristmill("run", recipe, "--again", "twice", "--again", "count")
     assert result.exit_code == 0
     # Of the same bytes, so nothing else is.

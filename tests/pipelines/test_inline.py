@@ -24,5 +24,6 @@ def test_lines_of_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     writer = threading.Thread(target=Path(pipe).write_text, args=("on\n\noff",))
     writer.start()
-    assert list(read_lines([pipe], lambda sentence: None)) == ["on", "", "off"]
+    lines = list(read_lines([pipe]))
+    assert [(line.where, line.text) for line in lines] == [(f"{pipe}:1", "on"), (f"{pipe}:2", ""), (f"{pipe}:3", "off")]
     writer.join()

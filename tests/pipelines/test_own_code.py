@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from gristmill.shards import names
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from tests.conftest import ROOT
+from tests.environment import without_ray
 from tests.pipelines.own_code import written
 
 
@@ -27,7 +27,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def call(cwd: Path, *words: str, command: str = "run") -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env = without_ray()
     env |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     line = [sys.executable, "-P", "-m", "gristmill", command, *words]
     return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=280)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.requests.annotate import RequestAnnotator
 from gristmill.pipelines.run import Run
-from gristmill.shards import processor, store
+from gristmill.pipelines.speech.publish import publish
+from gristmill.pipelines.speech.transcribe import Transcriber
+from gristmill.pipelines.text.score import TextScorer
+from gristmill.pipelines.text.translate import TextTranslator
+from gristmill.shards import process, processor, store
 from gristmill.shards.engine import run_step, step_url
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
@@ -95,17 +101,34 @@ def old_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "offered", lambda: "x86-64-v2")
 
 
+LACKS = (
+    r"its processor \(.+\) offers x86-64-v2, and x86-64-v3 was expected.*"
+    r"GRISTMILL_PROCESSOR=x86-64-v2 in the environment or processor=x86-64-v2$"
+)
+
+
 @pytest.mark.usefixtures("old_machine")
 def test_a_machine_that_lacks_the_level_is_refused(tmp_path: Path) -> None:
-    said = r"its processor \(.+\) offers x86-64-v2, and x86-64-v3 was expected.*processor=x86-64-v2$"
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=LACKS):
         Run(str(tmp_path), InProcessRunner())
     step = Step("upper", (upper(2),), source(str(tmp_path)))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=LACKS):
         run_step(step, str(tmp_path), InProcessRunner(), 0)
     job = TrainJob("count", "no.such:loop")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=LACKS):
         job.run(str(tmp_path / "job"), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("old_machine")
+@pytest.mark.parametrize(
+    "use",
+    [Transcriber, TextScorer, TextTranslator, RequestAnnotator, lambda out: publish(out, "best", f"{out}-published")],
+)
+def test_models_are_not_used_by_a_machine_that_lacks_the_level(tmp_path: Path, use: Callable[[str], object]) -> None:
+    with pytest.raises(UserError, match=LACKS):
+        use(str(tmp_path))
+    with pytest.raises(UserError, match=LACKS):
+        process.prepare()
 
 
 def test_what_a_machine_lacks_is_never_set(monkeypatch: pytest.MonkeyPatch, old_machine: None) -> None:
@@ -127,12 +150,22 @@ def test_receipts_name_the_level_and_work_of_another_is_not_resumed(
     url = step_url(root, step, 0)
     (receipt,) = read_receipts(url, ["000000"])
     assert (made.processor, receipt.processor) == ("x86-64-v2", "x86-64-v2")
-    said = "was made with processor=x86-64-v2, and this run has processor=x86-64-v3"
+    said = "was made with processor=x86-64-v2, and this run has processor=x86-64-v3, .* may give other bytes"
     with pytest.raises(UserError, match=said):
         Run(root, InProcessRunner()).step(step)
     store.remove(store.join(url, "seal.json"))
     with pytest.raises(UserError, match=f"000000.json: {said}"):
         run_step(step, root, InProcessRunner(), 0)
+
+
+def test_a_set_of_which_a_shard_has_no_level_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    step = Step("upper", (upper(2),), source(root))
+    with monkeypatch.context() as patch:
+        patch.setattr(processor, "label", lambda: "")  # as before levels were recorded
+        run_step(step, root, InProcessRunner(), 0)
+    store.remove(store.join(step_url(root, step, 0), "seal.json"))
+    assert run_step(step, root, InProcessRunner(), 0).processor == ""
 
 
 def test_an_artifact_of_another_level_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

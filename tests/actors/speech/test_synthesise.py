@@ -1,5 +1,8 @@
+import ctypes
 import hashlib
 import itertools
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -174,3 +177,17 @@ def test_voice_specs() -> None:
     with pytest.raises(SettingsError, match="sampling_rate"):
         SpeakSettings(sampling_rate=100)
     assert isinstance(Speak.stage().build(0), Speak)
+
+
+def test_an_interrupt_within_espeak_arrives_and_no_sound_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle, speak = ctypes.string_at, Speak.stage().build(1)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupted(*given: int) -> bytes:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return handle(*given)
+
+    monkeypatch.setattr(ctypes, "string_at", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        speak(one("lights on", "espeak:en-us"))
+    signal.signal(signal.SIGTERM, before)

@@ -18,6 +18,7 @@ import yaml
 from gristmill.cluster.fleet.settings import Fleet
 from gristmill.cluster.fleet.slurm import slurm
 from gristmill.shards.errors import UserError
+from tests.environment import without_ray
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -100,8 +101,7 @@ def job(tmp_path: Path) -> dict[str, str]:
         (programs / name).chmod(0o755)
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     number = str(100_000 + secrets.randbelow(100_000))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {
+    return without_ray() | {
         "PATH": path,
         "SLURM_JOB_ID": number,
         "SLURM_JOB_NODELIST": "[one-two]",

@@ -65,11 +65,15 @@ def test_a_finished_run_writes_nothing_and_reports_it(gristmill, recipe, tmp_pat
     assert files(tmp_path / "out") == before
 
 
-def test_a_change_redoes_only_dependent_work(gristmill, recipe) -> None:
+def test_a_change_redoes_only_dependent_work(gristmill, recipe, tmp_path) -> None:
     gristmill("run", recipe)
+    assert "of the last call only" not in (tmp_path / "out" / "report.html").read_text()
     result = gristmill("run", recipe, "shape.width=2")
     assert "made 3 sets, artifacts and models" in result.stdout
     assert "1 kept from before" in result.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert report["plan"]["results"] == {"made": 3, "of": 4}
+    assert "of the last call only, which made 3 of 4 results" in (tmp_path / "out" / "report.html").read_text()
     assert "0 kept" not in gristmill("run", recipe, "records=20").stdout
 
 

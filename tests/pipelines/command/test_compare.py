@@ -89,9 +89,42 @@ def test_the_same_records_are_paired(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     assert "WER on noisy (A-B paired, the same records):" in shown.stdout
     assert "A baseline wins" not in shown.stdout.splitlines()[1]
+    assert "better beyond chance" in shown.stdout
+    assert "worse beyond chance" in call("compare", second, first).stdout
     document = json.loads(call("compare", first, second, "--json").stdout)
     assert document["outs"] == [first, second]
     assert document["figures"][1]["changes"][0]["paired"] is True
+
+
+def test_settings_that_an_earlier_version_did_not_have_are_told_apart(tmp_path: Path) -> None:
+    results = {"ours": {"noisy": {0: scores(errors(0.3))}}}
+    first = output(tmp_path / "a", results, corpus={"rows": 4}, gold=None)
+    second = output(tmp_path / "b", results, corpus={"rows": 4, "held_out": "recordings"}, gold={"epochs": 1})
+    made, _ = compare_outputs([first, second])
+    assert [(row.name, row.values, row.unknown) for row in made.settings] == [
+        ("gold.epochs", [None, 1], False),
+        ("corpus.held_out", [None, "recordings"], True),
+    ]
+    lines = call("compare", first, second).stdout.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("settings that not all have"))
+    assert lines[place + 2].split() == ["corpus.held_out", "–", "recordings"]
+    assert "versions: the same" in lines
+
+
+def test_common_settings_have_their_own_names_and_an_unknown_level_is_not_the_same(tmp_path: Path) -> None:
+    results = {"ours": {"noisy": {0: scores(errors(0.3))}}}
+    first, second = (output(tmp_path / name, results) for name in "ab")
+    path = tmp_path / "b" / "report.json"
+    document = json.loads(path.read_text())
+    document["run"]["seed"] = 7
+    old = {key: document[key] for key in document if key not in ("format", "verdict", "checksum", "identity")}
+    del old["versions"]["processor"]
+    path.write_text(json.dumps(old))
+    made, _ = compare_outputs([first, second])
+    assert [(row.name, row.values) for row in made.settings] == [("seed", [0, 7])]
+    assert [row.name for row in made.versions] == ["processor"]
+    (tmp_path / "a" / "report.json").write_text(json.dumps(old))
+    assert "but for the processor's level, which is not recorded" in call("compare", first, second).stdout
 
 
 def test_other_records_are_not_paired_and_it_is_said(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gristmill.models.measures.significance import interval_p
 from gristmill.pipelines.report.measures import MAPSSWE, WER
 from gristmill.pipelines.report.report import MetricRow, Report, TestSet
@@ -59,3 +61,36 @@ def report_of(rates, *, spread=0.05, seeds=(0, 1, 2), resampled="speakers", **mo
         "test_sets": {name: TestSet({"utterances": 240, "words": 1000}, resampled) for name in rates},
     }
     return Report(**{**given, "metrics": metrics, **more})
+
+
+# What a baseline is to a proposal with an error rate of 30 %: its own rate, and the p of their difference.
+STANDINGS = {
+    "behind": (0.20, 1e-9),  # the proposal is, beyond chance
+    "above": (0.25, 0.5),
+    "equal": (0.30, 0.9),
+    "below": (0.35, 0.5),
+    "ahead": (0.45, 1e-9),
+}
+NAMES = ("alpha", "beta", "gamma")
+
+
+def against(*standings, test_set="noisy", **more):
+    """Return a report of a proposal that stands to each of some baselines as is said."""
+    names = NAMES[: len(standings)]
+    metrics = [MetricRow("ours", test_set, "wer", 0.3, None, None, 1000, None)]
+    for place, (name, standing) in enumerate(zip(names, standings, strict=True)):
+        rate, p = STANDINGS[standing]
+        rate += 0.0 if standing == "equal" else 0.002 * place
+        suffix = "" if name == names[0] else f":{name}"
+        metrics.append(MetricRow(name, test_set, "wer", rate, None, None, 1000, None))
+        moved = 0.3 / rate - 1
+        for metric, value in (("wer_relative", moved), ("wer_p", p)):
+            metrics.append(MetricRow("ours", test_set, metric + suffix, value, None, None, 1000, None))
+    given = {"title": "T", "recipe": {}, "measures": [WER, WER.relative()], "baseline": names[0], "baselines": names,
+             "proposals": ["ours"], "metrics": metrics}  # fmt: skip
+    return Report(**{**given, **more})
+
+
+def together(*reports):
+    """Return a report of the test sets of several."""
+    return replace(reports[0], metrics=[row for one in reports for row in one.metrics])

@@ -178,7 +178,7 @@ def test_json_holds_every_section_in_a_fixed_order(report):
     data = to_json(report)
     assert data == to_json(report)
     document = json.loads(data)
-    heads = "format title summary verdict recipe metric baseline baselines proposals metrics"
+    heads = "format title summary verdict use recipe metric baseline baselines proposals metrics"
     assert " ".join(document).startswith(heads)
     for key in ("digests", "plan", "versions"):
         assert document[key] == getattr(report, key)

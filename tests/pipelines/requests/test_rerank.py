@@ -297,3 +297,55 @@ def test_requests_are_annotated_as_the_recipe_reads_them(finished: Path, tmp_pat
     assert known.split("\t")[2] == f"{rows[0]['scores_R3'][rows[0]['best_R3']]:.3f}"
     wrong = call("transcribe", finished, tmp_path / "requests.txt")
     assert (wrong.exit_code, f"gristmill annotate {finished} REQUESTS.txt" in wrong.stderr) == (2, True)
+
+
+def test_a_request_that_cannot_be_read_costs_itself(finished: Path, tmp_path: Path) -> None:
+    good = {"text": "play blue river", "device": "tv", "hour": 20}
+    bad = {
+        2: ({**good, "hour": "20"}, '"hour" is a text; expected a number'),
+        3: ({**good, "device": 3}, '"device" is a number; expected a text'),
+        4: ({**good, "device": ["tv"]}, '"device" is a list; expected a text'),
+        5: ({**good, "hour": True}, '"hour" is true or false; expected a number'),
+        6: ({**good, "hour": 10**400}, '"hour" is too large a number'),
+        7: ({"device": "tv"}, 'has no "text"'),
+        8: ({**good, "text": None}, '"text" is null; expected a text'),
+        9: ({**good, "text": 3}, '"text" is a number; expected a text'),
+        10: ([good], 'a list; expected an object, as {"text": ...}'),
+        11: (b"{", "no JSON"),
+        12: (b'{"text": "play \\ud800"}', "no JSON"),
+        13: (b"\xff", "not UTF-8"),
+    }
+    lines = [json.dumps(good).encode()]
+    lines += [line if isinstance(line, bytes) else json.dumps(line).encode() for line, _ in bad.values()]
+    lines += [b"", json.dumps({**good, "device": None}).encode()]
+    path = tmp_path / "requests.txt"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    result = call("annotate", finished, path)
+    assert result.exit_code == 1
+    told = [line for line in result.stderr.splitlines() if str(path) in line]
+    assert told == [f"gristmill: {path}:{number}: {problem}" for number, (_, problem) in bad.items()]
+    assert f"{len(bad)} requests without a reading" in result.stderr
+    read = result.stdout.splitlines()
+    assert [number for number, line in enumerate(read, 1) if line] == [1, 15]
+    (alone,) = RequestAnnotator(str(finished)).annotate([good])
+    assert read[0].split("\t")[:3] == [alone.domain, alone.intent, f"{alone.confidence:.3f}"]
+    rows = [json.loads(line) for line in call("annotate", finished, path, "-f", "jsonl").stdout.splitlines()]
+    assert [row["problem"] for row in rows[1:13]] == [problem for _, problem in bad.values()]
+
+    # In .jsonl each line is an object; the same fault is told ten times.
+    path = tmp_path / "requests.jsonl"
+    path.write_text("play\n" * 30 + json.dumps(good) + "\n")
+    result = call("annotate", finished, path, "-q")
+    assert (result.exit_code, result.stdout.splitlines()) == (1, [""] * 30 + read[:1])
+    assert result.stderr.count("no JSON") == 11
+    assert "and 20 more as: no JSON" in result.stderr
+
+
+def test_a_half_of_a_surrogate_pair_is_the_problem_of_its_request(finished: Path) -> None:
+    given = [{"text": "play \ud800"}, {"text": "play", "device": "\ud800"}, "play blue river"]
+    first, second, third = RequestAnnotator(str(finished)).annotate(given)
+    assert (first.problem, second.problem) == (
+        '"text" has half of a surrogate pair',
+        '"device" has half of a surrogate pair',
+    )
+    assert third.problem is None

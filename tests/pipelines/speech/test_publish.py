@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.speech import onnx_graph
 from gristmill.models.speech.checkpoint import load_acoustic
+from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import publish
 from tests.pipelines.speech import used
 
@@ -38,6 +40,7 @@ def test_a_published_folder_is_a_model_and_is_not_written_over(
     made = gristmill("publish", out, "best", tmp_path / "model")
     assert made.exit_code == 0
     assert "pip install '.[onnx]'" in made.stderr
+    assert "student, the best of 2 systems on average over the test sets (WER 20.0% clean, 30.0% noisy)" in made.stderr
     of_run = gristmill("transcribe", out, speech)
     assert gristmill("transcribe", tmp_path / "model", speech).stdout == of_run.stdout
     assert "nothing to do" in gristmill("publish", out, "student", tmp_path / "model").stdout
@@ -70,6 +73,44 @@ def test_the_lines_of_the_card_work_and_its_figures_are_the_reports(
         with contextlib.redirect_stdout(said):
             exec(block, {})
         assert text in said.getvalue()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "units.json", "settings.json"])
+def test_a_damaged_publication_is_not_loaded_and_is_written_again(
+    name: str, out: Path, speech: Path, tmp_path: Path, gristmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "available", lambda: False)
+    model = tmp_path / "model"
+    assert gristmill("publish", out, "best", model).exit_code == 0
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    with (model / "README.md").open("a") as card:
+        card.write("Licence: mine.\n")
+    (model / name).write_bytes(before[name][:-1] + bytes([before[name][-1] ^ 1]))
+    loaded = gristmill("transcribe", model, speech)
+    assert (loaded.exit_code, loaded.stdout) == (1, "")
+    assert f"{model / name}: its bytes are not those that were committed" in loaded.stderr
+    again = gristmill("publish", out, "best", model)
+    assert (again.exit_code, "nothing to do" in again.stdout) == (0, False)
+    assert f"{model / name}: its bytes are not those that were committed" in again.stderr
+    after = {path.name: path.read_bytes() for path in model.iterdir()}
+    assert after.pop("README.md") == before.pop("README.md") + b"Licence: mine.\n"
+    assert after == before
+    (model / "README.md").unlink()
+    assert gristmill("publish", out, "best", model).exit_code == 0
+    assert (model / "README.md").exists()
+    (model / "artifact.json").write_bytes(b"{}")
+    torn = gristmill("publish", out, "best", model)
+    assert (torn.exit_code, "expected an unused path, or this model as it was written" in torn.stderr) == (2, True)
+
+
+def test_what_is_not_published(out: Path, tmp_path: Path, gristmill) -> None:
+    inner = gristmill("publish", out, "best", out / "model")
+    assert (inner.exit_code, "lies in the output of the run" in inner.stderr) == (2, True)
+    assert not (out / "model").exists()
+    used.finished(tmp_path / "other")
+    Run(str(tmp_path / "other"), InProcessRunner()).write_ledger("rerank", "")
+    other = gristmill("publish", tmp_path / "other", "best", tmp_path / "model")
+    assert (other.exit_code, "the recipe rerank, which is not used by `publish`" in other.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("encoder", ["conformer", "gru"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from gristmill.pipelines.finished import chosen, conclude, read_finished
 from gristmill.pipelines.inline import Inline
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.transcribe import Transcriber
+from gristmill.shards import checked
 from gristmill.shards.errors import UserError
 from tests.pipelines.speech import used
 
@@ -65,7 +67,8 @@ def test_a_recording_gives_the_text_of_the_best_system(out: Path, speech: Path, 
     expected = heard(out, soundfile.read(speech / "a.flac", dtype="float32")[0])
     assert (made.exit_code, made.stdout) == (0, f"{expected}\n")
     assert len(expected) > 3
-    assert f"student, the best of 2 systems (WER 20.0% clean, 30.0% noisy): {out}/student/01" in made.stderr
+    standing = "student, the best of 2 systems on average over the test sets"
+    assert f"{standing} (WER 20.0% clean, 30.0% noisy): {out}/student/01" in made.stderr
     other = gristmill("transcribe", out, speech / "a.flac", "--system", "teacher", "--quiet")
     assert other.stderr == ""
     assert other.stdout != made.stdout
@@ -161,6 +164,7 @@ def test_subtitles_and_ctm(out: Path, speech: Path, tmp_path: Path, gristmill) -
     assert (several.exit_code, several.stdout) == (2, "")
     assert "--into DIR" in several.stderr
     assert gristmill("transcribe", out, speech, "-f", "srt", "--into", tmp_path / "subs", *ENERGY).exit_code == 1
+    assert {path.stem for path in (tmp_path / "subs").rglob("*.srt")} == {"a", "b", "d"}  # c cannot be read
     cues = next((tmp_path / "subs").rglob("b.srt")).read_text().split("\n\n")
     assert cues[1].splitlines()[0] == "2"
     assert cues[1].splitlines()[1].startswith("00:00:03,")
@@ -179,6 +183,74 @@ def test_a_corpus_is_a_run_with_the_same_texts(out: Path, speech: Path, tmp_path
     alone = [one for one in transcriber.transcribe(str(speech)) if one.problem is None]
     assert [(row["hypothesis"], row["audio_filepath"]) for row in rows] == [(one.text, one.audio) for one in alone]
     assert made.seal["reasons"] == {"load: silent": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--out", "heard", "-f", "text"], "--format: is for transcripts that are printed"),
+        (["--out", "heard", "--into", "texts"], "--into: is for transcripts that are printed"),
+        (["--workers", "2"], "--workers: is for a corpus that is transcribed as a run; expected --out OUT"),
+        (["--runner", "ray"], "--runner: is for a corpus that is transcribed as a run; expected --out OUT"),
+        (["--out", ""], "--out: an empty text"),
+        ([""], "AUDIO: an empty text; expected a path or URL"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    options: list[str], sentence: str, out: Path, speech: Path, tmp_path: Path, gristmill, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = gristmill("transcribe", out, speech / "a.flac", *options)
+    assert (made.exit_code, made.stdout) == (2, "")
+    assert sentence in made.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("run", "holds results of the recipe distill, and those of `gristmill transcribe` were to be written there"),
+        ("begun", "holds results of the recipe"),
+        ("other", "holds other things (notes.txt)"),
+        ("calls", "which is transcribed; expected a folder outside of it"),
+        ("calls/heard", "which is transcribed; expected a folder outside of it"),
+        ("link/heard", "which is transcribed; expected a folder outside of it"),
+    ],
+)
+def test_a_corpus_is_not_transcribed_into_other_things(
+    place: str, sentence: str, out: Path, speech: Path, tmp_path: Path, gristmill
+) -> None:
+    shutil.copytree(out, tmp_path / "run")
+    shutil.copytree(speech, tmp_path / "calls")
+    for name, data in {"begun/config.json": checked.encode("settings", {}), "other/notes.txt": b"mine"}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "link").symlink_to(tmp_path / "calls")
+    before = contents(tmp_path)
+    made = gristmill("transcribe", out, tmp_path / "calls", "--out", tmp_path / place, "--runner", "inprocess", *ENERGY)
+    assert (made.exit_code, made.stdout) == (2, "")
+    assert sentence in made.stderr
+    assert contents(tmp_path) == before
+
+
+def test_a_corpus_is_transcribed_into_its_earlier_output(out: Path, speech: Path, tmp_path: Path, gristmill) -> None:
+    heard = tmp_path / "heard"
+    heard.mkdir()
+    command = ("transcribe", out, speech, "--out", heard, "--runner", "inprocess", "-q", *ENERGY)
+    first = gristmill(*command)
+    assert (first.exit_code, "transcribed 11 utterances" in first.stdout) == (1, True)
+    assert "nothing to do" in gristmill(*command).stdout
+    assert "whole run: finished" in gristmill("status", heard).stdout
+    as_model = gristmill("transcribe", heard, speech)
+    assert as_model.exit_code == 2
+    assert f"{heard}: the output of transcribe, which has sets and neither models nor a report" in as_model.stderr
+    (heard / "run.json").unlink()  # as if it had been interrupted
+    assert "nothing to do" in gristmill(*command).stdout
+    assert (heard / "run.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -211,11 +283,12 @@ def test_the_end_of_a_run_names_its_best_model_and_the_next_command(out: Path) -
     found = read_finished(str(out))
     assert found is not None
     assert conclude(found) == [
-        f"best: student of 2 (WER 20.0% clean, 30.0% noisy): {out}/student/01",
+        f"best on average over the test sets: student of 2 (WER 20.0% clean, 30.0% noisy): {out}/student/01",
         f"next: gristmill transcribe {out} AUDIO",
     ]
     assert found.command("sp ace") == "gristmill transcribe 'sp ace' AUDIO"
     rows = [{**row, "system": "selected"} for row in found.report["metrics"] if row["system"] == "teacher"]
     more = replace(found, report={**found.report, "metrics": [*found.report["metrics"], *rows]})
-    assert conclude(more)[0].startswith("best: student of 2 with a model to use, beside 1 without (")
-    assert "the best of 2 systems that have a model to use; 1 more have none (" in chosen(more, None)[1]
+    standing, beside = "on average over the test sets", "beside 1 without a model to use (WER 20.0% clean, 30.0% noisy)"
+    assert conclude(more)[0].startswith(f"best {standing}: student of 2, {beside}")
+    assert f"the best of 2 systems {standing}, {beside}" in chosen(more, None)[1]

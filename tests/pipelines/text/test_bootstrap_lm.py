@@ -327,4 +327,13 @@ def test_lines_are_scored_and_translated_by_the_models_of_the_run(finished: Path
     made = call("translate", finished, lines)
     assert made.exit_code == 0
     assert [bool(line) for line in made.stdout.splitlines()] == [True, False, True]
-    assert re.search(r"the best of 3 systems \(chrF .*\): .*, from en into hi", made.stderr)
+    standing = "the best of 3 systems on average over the test sets"
+    assert re.search(rf"{standing} \(chrF .*\): .*, from en into hi", made.stderr)
+    lines.write_bytes(b"turn on the light\n\xff\nset a timer for 5 minutes\n")
+    for verb in ("translate", "score"):
+        made = call(verb, finished, lines)
+        assert made.exit_code == 1
+        assert [bool(line) for line in made.stdout.splitlines()] == [True, False, True]
+        assert f"{lines}:2: not UTF-8" in made.stderr
+        rows = [json.loads(line) for line in call(verb, finished, lines, "-f", "jsonl").stdout.splitlines()]
+        assert [row.get("problem") for row in rows] == [None, "not UTF-8", None]
