@@ -93,6 +93,16 @@ def is_tag(lang: str) -> bool:
     return bool(re.fullmatch("[a-z]{2,3}", base))
 
 
+def exists(lang: str) -> bool:
+    """Return whether a tag or an English name is that of a language there is.
+
+    Example:
+        >>> exists("hi-IN"), exists("Hindi"), exists("xx"), exists("klingonese")
+        (True, True, False, False)
+    """
+    return is_tag(lang) and langcodes.Language.get(base_language(lang)).is_valid()
+
+
 def tags_of(lang: str) -> list[str]:
     """Return the tags under which text of a language may be found, as given first.
 

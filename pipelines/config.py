@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pkgutil
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -213,7 +214,9 @@ def load_saved(out: str, overrides: Sequence[str] = (), config: str | None = Non
         _look_beside(find(config))
     elif named:
         names.look_in(".")
-    with names.only(named, f"expected `gristmill requeue {out} --config FILE` with the recipe file of the run"):
+    with names.only(
+        named, f"expected `gristmill requeue {shlex.quote(out)} --config FILE` with the recipe file of the run"
+    ):
         return resolve(values, url)
 
 

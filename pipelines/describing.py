@@ -22,6 +22,8 @@ _KINDS = {
     Any: "any value",
 }
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+ALONE = "alone"
+"""In a field's ``json_schema_extra``: the setting of its section that is meant by a value in the section's place."""
 _DEEPEST = 8  # levels; a class that holds itself is described once
 
 
@@ -106,7 +108,7 @@ def describe(
             inner += describe(section, below, f"{path}{'[]' if each else ''}.", (*within, model), own)
         doc = _meaning(model, name) or (_about(sections[0]) if sections else "")
         kind = _bounded(in_words(field.annotation), field.metadata)
-        choices = choices_of(field.annotation)
+        choices = _alone(field, sections[0]) if sections and not each else choices_of(field.annotation)
         found.append(Described(path, kind, doc, default, required, value, value != default, choices, each, inner))
     return tuple(found)
 
@@ -156,6 +158,14 @@ def choices_of(kind: Any) -> tuple[str, ...]:
         each = [choices_of(one) for one in typing.get_args(kind)]
         return tuple(word for one in each for word in one) if all(each) else ()
     return ()
+
+
+def _alone(field: FieldInfo, section: type[BaseModel]) -> tuple[str, ...]:
+    """Return the words that may stand in the place of a section: those of its setting ``ALONE``, and null."""
+    extra = field.json_schema_extra
+    name = extra.get(ALONE) if isinstance(extra, dict) else None
+    words = choices_of(section.model_fields[name].annotation) if isinstance(name, str) else ()
+    return words + (("null",) if type(None) in typing.get_args(field.annotation) else ())
 
 
 def _alternatives(kinds: Sequence[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -117,10 +118,16 @@ class Finished:
         folders = self.trained.get(best.system) if best else None
         return folders[0] if folders else None
 
+    @property
+    def beside(self) -> str:
+        """The number of systems in the report that no command can use, to follow a system; "" if there are none."""
+        others = {row["system"] for row in self.report["metrics"]}.difference(self.usable)
+        return f", beside {len(others)} without a model to use" if others else ""
+
     def command(self, out: str) -> str:
         """Return the command that uses the best system of the run below ``out``."""
         verb, given, _ = _USES[self.recipe]
-        return f"gristmill {verb} {out} {given}"
+        return f"gristmill {verb} {shlex.quote(out)} {given}"
 
     def describe(self, best: Best) -> str:
         """Return the values of the best system, in words."""
@@ -189,14 +196,15 @@ def open_finished(out: str, verb: str, what: str, command: str = "") -> Finished
         if not store.exists(store.join(out, "config.json")):
             raise UserError(f"{out}: neither {what} nor the output of a run; expected one of them (it has no {LEDGER})")
         raise UserError(
-            f"{out}: no run was finished here, and the best model is known at the end; `gristmill status {out}` says "
-            "how far it is. A folder of a model that it has trained can be given instead"
+            f"{out}: no run was finished here, and the best model is known at the end; "
+            f"`gristmill status {shlex.quote(out)}` says how far it is. A folder of a "
+            "model that it has trained can be given instead"
         )
     other = _USES.get(found.recipe, (verb, "", None))
     if other[0] != verb and verb != "translate":
         raise UserError(
             f"{out}: the output of the recipe {found.recipe}, which is not used by `{command or verb}`; expected "
-            f"`gristmill {other[0]} {out} {other[1]}`"
+            f"`gristmill {other[0]} {shlex.quote(out)} {other[1]}`"
         )
     return found
 
@@ -218,7 +226,7 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
             f"{found.out}: no system of its report can be used (it has {', '.join(found.trained) or 'no models'}); "
             "expected the folder of a model"
         )
-    why = f", {best.standing}" if best.standing else ""
+    why = f", {best.standing}{found.beside}" if best.standing else ""
     return best.system, f"{best.system}{why} ({found.describe(best)})"
 
 
@@ -260,7 +268,7 @@ def conclude(found: Finished) -> list[str]:
     else:
         also = f", equal with {listed(best.equal)}" if best.equal else ""
         which = f"best{best.average}: {best.system} of {best.of}{also}"
-    lines.append(f"{which} ({found.describe(best)})" + (f": {found.model}" if found.model else ""))
+    lines.append(f"{which}{found.beside} ({found.describe(best)})" + (f": {found.model}" if found.model else ""))
     if found.recipe in _USES:
         lines.append(f"next: {found.command(found.out)}")
     return lines

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -61,7 +63,7 @@ class InputLine(NamedTuple):
 
 
 def read_lines(places: Sequence[str]) -> Iterator[InputLine]:
-    """Yield the lines of files, ``.gz`` too, and of standard input (``-``), in order and blank ones too.
+    """Yield the lines of files, ``.gz`` too, of pipes and of standard input (``-``), in order and blank ones too.
 
     One that is not UTF-8 or too long has no text.
 
@@ -72,8 +74,7 @@ def read_lines(places: Sequence[str]) -> Iterator[InputLine]:
         if place != STDIN and not store.exists(store.absolute(place)):
             raise UserError(f"{place}: no such file; expected one with a text in each line, or texts on standard input")
     for place in places:
-        lines: Iterable[bytes] = sys.stdin.buffer if place == STDIN else all_lines(store.absolute(place))
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(_lines(place), 1):
             if len(line) > LINE_BYTES:
                 yield InputLine(place, number, None, "longer than a text")
                 continue
@@ -83,6 +84,52 @@ def read_lines(places: Sequence[str]) -> Iterator[InputLine]:
                 yield InputLine(place, number, None, "not UTF-8")
             else:
                 yield InputLine(place, number, text)
+
+
+def _lines(place: str) -> Iterator[bytes]:
+    if place == STDIN:
+        yield from sys.stdin.buffer
+    elif is_pipe(place):
+        with open(store.absolute(place), "rb") as pipe:
+            yield from pipe
+    else:
+        yield from all_lines(store.absolute(place))
+
+
+def is_pipe(place: str) -> bool:
+    """Return whether a place is a named pipe, or a process that the shell substitutes (``<(...)``): read once."""
+    try:
+        return "://" not in place and stat.S_ISFIFO(os.stat(store.absolute(place)).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def one_by_one(given: Iterable[Any], is_one: Callable[[Any], bool], expected: str) -> Iterator[Any]:
+    """Yield what a caller gives, one by one: each is a single thing by ``is_one``, or an iterable of such.
+
+    Raises:
+        TypeError: something is neither.
+
+    Example:
+        >>> list(one_by_one(["on", ["off", "up"]], lambda one: isinstance(one, str), "texts"))
+        ['on', 'off', 'up']
+    """
+    for some in given:
+        if not is_one(some) and not isinstance(some, Iterable):
+            raise TypeError(f"{some!r:.80} is given; expected {expected}")
+        for one in [some] if is_one(some) else some:
+            if not is_one(one):
+                raise TypeError(f"{one!r:.80} is given; expected {expected}")
+            yield one
+
+
+def texts_of(given: Iterable[Any]) -> Iterator[str | None]:
+    """Yield texts that are given alone or in iterables.
+
+    Raises:
+        TypeError: something else is given.
+    """
+    return one_by_one(given, lambda one: one is None or isinstance(one, str), "texts, or an iterable of them")
 
 
 def in_batches(items: Iterable[T], size: int = _AT_ONCE) -> Iterator[list[T]]:

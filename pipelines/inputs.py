@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
@@ -53,6 +54,18 @@ def list_places(listings: Iterable[Listing]) -> Iterator[pa.Table]:
             yield nothing.files
 
 
+def once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what says each sentence once: a listing is read twice, and its files may have the same to be said."""
+    said: set[str] = set()
+
+    def say_once(sentence: str) -> None:
+        if sentence not in said:
+            said.add(sentence)
+            say(sentence)
+
+    return say_once
+
+
 def check_listed(listings: Iterable[Listing]) -> None:
     """Check that the places exist, and that a file of one of them can be listed.
 
@@ -78,7 +91,8 @@ def _reject_files(run: Run, of: str, files: pa.Table) -> None:
     )
     run.progress.say(
         f"{of}: {plural(files.num_rows, 'file')} cannot be listed, or not to the end ({counts}), and the others go on; "
-        f"see `gristmill inspect {made.url} --rejects`, and for what is wrong `gristmill inspect {listing.url}`. "
+        f"see `gristmill inspect {shlex.quote(made.url)} --rejects`, and for what is wrong "
+        f"`gristmill inspect {shlex.quote(listing.url)}`. "
         f"The first is {files['message'][0]}"
     )
 
@@ -90,7 +104,8 @@ def refuse_empty(made: SealedSet, name: str) -> None:
     counts = {**made.seal["reasons"], **made.seal["errors"]}
     reasons = ", ".join(f"{count} x {why}" for why, count in counts.items())
     raise UserError(
-        f"{name}: no record is left ({reasons or 'it is empty'}); see `gristmill inspect {made.url} --rejects`"
+        f"{name}: no record is left ({reasons or 'it is empty'}); "
+        f"see `gristmill inspect {shlex.quote(made.url)} --rejects`"
     )
 
 

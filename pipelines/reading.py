@@ -29,9 +29,10 @@ def read_values(text: str, overrides: Sequence[str], origin: str, *, stored: boo
     if base is None:
         base = {}
     if not isinstance(base, dict):
-        raise UserError(
-            f"{origin}: expected `key: value` lines, found {'a list' if isinstance(base, list) else base!r}"
-        )
+        # What it holds is not shown: it may be anything, with secrets.
+        found = "a list" if isinstance(base, list) else "text" if isinstance(base, str) else "a single value"
+        lines = (number for number, line in enumerate(text.splitlines(), 1) if line.strip() and line.lstrip()[0] != "#")
+        raise UserError(f"{origin}: line {next(lines, 1)}: {found}; expected `key: value` lines")
     return interpolated(overridden(base, overrides), origin, stored=stored)
 
 
@@ -195,5 +196,5 @@ def _named(value: Any, origin: str) -> Any:
         return value
     for key in value:
         if not isinstance(key, str | int) or isinstance(key, bool):
-            raise UserError(f"{origin}: {key!r} is not the name of a setting; expected a word")
+            raise UserError(f"{origin}: {key!r:.80} is not the name of a setting; expected a word")
     return {str(key): _named(inner, origin) for key, inner in value.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,6 +131,7 @@ class Run:
     _renewed: set[str] = field(default_factory=set)  # URLs
 
     def __post_init__(self) -> None:
+        self.out = os.fspath(self.out)  # a script may give a Path
         processor.check()
 
     def source(

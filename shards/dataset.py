@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -218,7 +219,7 @@ def find_made(url: str, fingerprint: str) -> SealedSet | None:
     raise Damaged(store.join(url, SEAL), f"is the seal of {found}, and {fingerprint[:16]} was expected")
 
 
-def open_sealed(url: str) -> SealedSet:
+def open_sealed(url: store.Place) -> SealedSet:
     """Return the sealed set at a URL, or raise a :class:`UserError` if it is missing or unfinished.
 
     Example:
@@ -230,7 +231,7 @@ def open_sealed(url: str) -> SealedSet:
         >>> [table["text"].to_pylist() for table in sealed.tables(["text"])]
         [['on', 'off']]
     """
-    found = find_sealed(url)
+    found = find_sealed(os.fspath(url))
     if found is None:
         raise UserError(f"{url}: no sealed set is here (no seal.json); expected the folder of a finished step")
     return found

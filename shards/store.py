@@ -30,6 +30,9 @@ PART_BYTES = 32 << 20  # of a multipart upload to S3, which accepts no part belo
 _S3 = {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 1, "mode": "standard"}}
 
 
+Place = str | os.PathLike[str]  # a path or URL, as a user gives it
+
+
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a URL and the path in it."""
     try:
@@ -62,12 +65,13 @@ def join(url: str, *parts: str) -> str:
     return posixpath.join(url, *parts)
 
 
-def absolute(url: str) -> str:
+def absolute(url: Place) -> str:
     """Return an absolute path, valid in any worker's directory; URLs stay as they are.
 
     Raises:
         UserError: the path or URL has a control character.
     """
+    url = os.fspath(url)
     if found := control_in(url):
         raise UserError(f"{url}: holds the control character {found}; expected a path or URL without it")
     return url.rstrip("/") if "://" in url else os.path.abspath(os.path.expanduser(url))

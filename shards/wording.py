@@ -36,6 +36,7 @@ def sentence(error: Any, model: type[BaseModel], beside: type[BaseModel] | None 
     if error["type"] == "too_short":
         return f"{path}: nothing is given; expected at least {error['ctx']['min_length']}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = re.sub(r"a valid dictionary or (instance|object) .*", "a section of settings", message)
     expected = message.removeprefix("Input should be ").replace("a valid tuple", "a list")
     if expected == message:
         return f"{path}: {message}" if path else message

@@ -49,7 +49,7 @@ def available() -> None:
     try:
         import lightgbm  # noqa: F401
     except ImportError:
-        raise UserError("LightGBM is not installed: run `pip install 'gristmill[peers]'`, or set peer: null") from None
+        raise UserError("LightGBM is not installed: run `pip install '.[peers]'`, or set peer: null") from None
 
 
 class LambdarankTraining(Settings):

@@ -103,7 +103,7 @@ def _po(file: str, faults: dict[int, str]) -> tuple[str, Iterable[Any]]:
     try:
         import polib
     except ImportError:
-        raise UserError(f"{file}: .po catalogues need polib; expected pip install 'gristmill[translation]'") from None
+        raise UserError(f"{file}: .po catalogues need polib; expected pip install '.[translation]'") from None
     data = read_document(file, _PO_BYTES)
     try:
         encoding = _charset(data)

@@ -146,7 +146,8 @@ def _one(record: dict[str, Any], schema: pa.Schema) -> pa.Table:
     try:
         return pa.Table.from_pylist([record], schema=schema)
     except _UNSTORABLE:
-        kept = {"id": printable(record["id"]), "kind": "bad", "format": record.get("format"), "problem": NOT_UTF8}
+        kept: dict[str, Any] = {name: printable(record[name]) for name in ("id", "url") if name in record}
+        kept |= {"kind": "bad", "format": record.get("format"), "problem": NOT_UTF8}
         return pa.Table.from_pylist([kept], schema=schema)
 
 

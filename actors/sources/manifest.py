@@ -38,7 +38,10 @@ def manifests_in(folder: str) -> list[str]:
     if len(names) > 1:
         usual = [n for n in names if n.removesuffix(".gz") in USUAL]
         if len(usual) != 1:
-            raise UserError(f"{folder}: holds several manifests ({', '.join(names[:5])}); name one of them")
+            raise UserError(
+                f"{folder}: holds several manifests ({', '.join(names[:5])}); name one of them, or all: "
+                f"{folder}/*.jsonl"
+            )
         names = usual
     if not names and not numbered and _SHARDED in there:
         return manifests_in(f"{folder}/{_SHARDED}")

@@ -39,7 +39,7 @@ class Espeak:
         """
         if find_spec("espeakng_loader") is None:
             raise UserError(
-                "espeak voices need eSpeak NG, which is not installed: run `pip install 'gristmill[espeak]'` (it is "
+                "espeak voices need eSpeak NG, which is not installed: run `pip install '.[espeak]'` (it is "
                 "under the GPL), or give other voices (corpus.voices=neural)"
             )
         if not hasattr(os, "memfd_create"):

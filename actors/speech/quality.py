@@ -38,7 +38,7 @@ class QualitySettings(Settings):
     """Share of the frames that are speech."""
     detector: Detector = "energy"
     """What finds speech, where segmentation has not told its share: ``energy``, or ``silero``
-    (``pip install 'gristmill[vad]'``)."""
+    (``pip install '.[vad]'``)."""
 
     def unlimited(self) -> QualitySettings:
         """Return settings that measure the same and reject nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -86,11 +87,14 @@ WORDS = pa.field(
 class Transcribe(Actor):
     """Adds ``hypothesis``, its ``words`` with their times, and ``hypothesis_confidence``; drops the features.
 
+    No time is beyond the record's ``duration`` (s): the last frame may be longer than what is left of it.
+
     A word's confidence is the least, over its units, of the unit's highest probability; the hypothesis's is the mean of
     its words', null without one.
     """
 
     name = "transcribe"
+    version = 2  # times within the duration
     adds = (pa.field("hypothesis", pa.string()), pa.field("hypothesis_confidence", pa.float32()), WORDS)
     drops = ("features",)
     batch = BatchLimits(rows=32, cost="feature_frames", max_cost=48000)
@@ -111,10 +115,14 @@ class Transcribe(Actor):
         info = self.model.info
         texts = [""] * batch.num_rows
         words: list[list[Word]] = [[] for _ in texts]
+        lengths = batch["duration"].to_pylist() if "duration" in batch.column_names else [math.inf] * len(texts)
         for place, scores in outputs(self.model, "the model", batch):
             units = best_units(scores, self.settings)
             texts[place] = info.units.decode(units)
-            words[place] = spoken_words(scores, units, info.units, 1 / info.frame_rate)
+            words[place] = [
+                one._replace(start=min(one.start, lengths[place]), end=min(one.end, lengths[place]))
+                for one in spoken_words(scores, units, info.units, 1 / info.frame_rate)
+            ]
         sure = [float(np.mean([word.confidence for word in one])) if one else None for one in words]
         columns = (texts, sure, [[word._asdict() for word in one] for one in words])
         for field, values in zip(self.adds, columns, strict=True):

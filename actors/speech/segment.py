@@ -64,7 +64,7 @@ class SegmentSettings(UtteranceSettings):
     """How long recordings are cut into utterances."""
 
     method: Detector = "silero"
-    """What finds speech: Silero's detector (``pip install 'gristmill[vad]'``), or levels above the noise."""
+    """What finds speech: Silero's detector (``pip install '.[vad]'``), or levels above the noise."""
     whole: float = Field(0.0, ge=0)
     """Length of a recording up to which it is one utterance, whatever is in it, s."""
 
@@ -95,7 +95,7 @@ def load_detector(method: str, setting: str = "method") -> DetectSpeech:
         return energy_probabilities
     package = importlib.util.find_spec("silero_vad")
     if package is None or not package.submodule_search_locations:
-        raise UserError(f"{setting}=silero: silero-vad is missing; pip install 'gristmill[vad]', or {setting}=energy")
+        raise UserError(f"{setting}=silero: silero-vad is missing; pip install '.[vad]', or {setting}=energy")
     path = Path(package.submodule_search_locations[0], _WEIGHTS)
     model = SileroVAD.of_weights(load(path.read_bytes()))
     return lambda samples: model(torch.from_numpy(samples)).numpy()

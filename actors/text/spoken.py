@@ -1,4 +1,7 @@
-"""Text in spoken form: lower case without punctuation, so that all texts and models share their words."""
+"""Text in spoken form: lower case without punctuation, so that all texts and models share their words.
+
+Digits stay as they are: no number is spelled out.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def to_onnx(model: AcousticModel) -> bytes:
         UserError: the package ``onnx`` is not installed.
     """
     if not available():
-        raise UserError("onnx: not installed; pip install 'gristmill[onnx]'")
+        raise UserError("onnx: not installed; pip install '.[onnx]'")
     time = 24 * model.subsampling
     example = torch.zeros(2, time, model.n_mels), torch.tensor([time, time // 2])
     axes = {"features": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}

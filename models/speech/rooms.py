@@ -136,7 +136,7 @@ def impulse_responses(
 def check_exact() -> None:
     """Raise a ``UserError`` if :func:`exact_impulse_responses` has not the package that it needs."""
     if importlib.util.find_spec("pyroomacoustics") is None:
-        raise UserError("rooms: method 'exact' needs the package pyroomacoustics: pip install gristmill[rooms]")
+        raise UserError("rooms: method 'exact' needs the package pyroomacoustics: pip install '.[rooms]'")
 
 
 def exact_impulse_responses(room: Room, rate: int) -> np.ndarray:

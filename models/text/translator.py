@@ -57,7 +57,7 @@ def available() -> None:
         import ctranslate2  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed: run `pip install 'gristmill[translation]'`") from None
+        raise UserError(f"{error.name} is not installed: run `pip install '.[translation]'`") from None
 
 
 def new_model(sizes: TranslatorSizes, units: TranslatorUnits) -> Any:

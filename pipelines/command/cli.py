@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -326,10 +327,11 @@ def rerank(
     if not fresh:
         print("nothing to do: everything was finished by an earlier run")
     print(f"ranked {plural(made.records, 'list')}: {made.url}")
+    url = shlex.quote(made.url)
     if turned_down := made.seal["rejected"]:
-        print(f"{plural(turned_down, 'list')} rejected; `gristmill inspect {made.url} --rejects` shows why")
+        print(f"{plural(turned_down, 'list')} rejected; `gristmill inspect {url} --rejects` shows why")
     if broken := made.seal["quarantined"]:
-        print(f"{plural(broken, 'list')} could not be scored; `gristmill inspect {made.url} --quarantine` shows why")
+        print(f"{plural(broken, 'list')} could not be scored; `gristmill inspect {url} --quarantine` shows why")
         raise typer.Exit(0 if made.records else 1)
 
 

@@ -6,6 +6,7 @@ The answer needs the commands' declarations and a few files, so that it comes at
 from __future__ import annotations
 
 import sys
+import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -103,7 +104,7 @@ def offers(group: Any, before: Sequence[str], begun: str) -> Offer:
         return []
     arguments, open_option = _parted(verb, before[1:])
     if open_option is not None:
-        return _completed(open_option.metavar, "", [], begun)
+        return _completed(open_option.metavar, "", [], begun) or _starting(begun, _choices(open_option))
     if begun.startswith("-"):
         return _options(verb, begun)
     declared = [param for param in verb.params if param.param_type_name == "argument"]
@@ -125,6 +126,13 @@ def _parted(verb: Any, words: Sequence[str]) -> tuple[list[str], Any]:
         elif not word.startswith("-"):
             arguments.append(word)
     return arguments, open_option
+
+
+def _choices(option: Any) -> Offer:
+    """Return the words that the value of an option may be, if it may be no other."""
+    kind = option.type_descriptor.annotation
+    kinds = [kind, *typing.get_args(kind)]  # it may be ``Literal[...] | None``
+    return [(word, "") for one in kinds if typing.get_origin(one) is typing.Literal for word in typing.get_args(one)]
 
 
 def _options_of(verb: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,11 @@ class RecipeSettings:
                     + or_else(near, "the path of a section or setting, such as those that `gristmill config` shows")
                 )
         return [known[path] for path in sections]
+
+    def unset_above(self, one: Described) -> Described | None:
+        """Return the section around a setting that is null, so that the setting has no value."""
+        around = (other for other in self.walk() if one.path.startswith(f"{other.path}."))
+        return next((other for other in around if other.inner and not other.required and other.value is None), None)
 
 
 def recipe_settings(config: str, overrides: Sequence[str] = ()) -> RecipeSettings:
@@ -100,12 +106,15 @@ def show(found: RecipeSettings, sections: Sequence[str], as_json: bool) -> None:
     if not sections:
         leaf = next((one.path for one in found.own if not one.inner), "seed")
         where = "or the same key in the file" if found.file else f"in a file with `recipe: {found.recipe}`"
-        print(f"To change one: `gristmill run {found.config if found.file else 'FILE'} {leaf}=VALUE`, {where}.")
-        print(f"To see a section alone: `gristmill config {found.config} SECTION`.")
+        config = shlex.quote(found.config)
+        print(f"To change one: `gristmill run {config if found.file else 'FILE'} {leaf}=VALUE`, {where}.")
+        print(f"To see a section alone: `gristmill config {config} SECTION`.")
     for title, rows in (("", chosen),) if sections else (("", found.own), ("Of all recipes", found.common)):
         if title:
             print(f"\n{title}")
         for one in rows:
+            if sections and (above := found.unset_above(one)) is not None:
+                print(f"\n{above.path} is null; if it is set:")
             for line in _lines(one, 0 if not sections else one.path.count("."), width, full=bool(sections)):
                 if console.is_terminal:
                     console.print(line, soft_wrap=True)

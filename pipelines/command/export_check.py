@@ -7,6 +7,7 @@ seal, so that the export makes just those shards again. All that is moved is kep
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 
 from gristmill.shards import store
@@ -87,7 +88,7 @@ def refuse_export(dest: str) -> None:
     if store.exists(store.join(dest, BOOKS, MARK)):
         raise UserError(
             f"{dest}: is an export; the same `gristmill export` compares its files and writes again what is damaged, "
-            f"and `gristmill audit {store.join(dest, BOOKS)}` audits its records"
+            f"and `gristmill audit {shlex.quote(store.join(dest, BOOKS))}` audits its records"
         )
 
 

@@ -44,7 +44,7 @@ def recipe_files(incomplete: str) -> Offer:
 def settings(config: str | None, incomplete: str, signs: str = "=") -> Offer:
     """Return what a word about a setting may become: the next part of its key, or one of its values.
 
-    A key that is whole ends in ``signs``, a section in ``.``.
+    A key that is whole ends in ``signs``, a section in ``.``; without ``signs`` a section is also whole by itself.
 
     Example:
         >>> settings("distill", "systems.stu")
@@ -70,6 +70,8 @@ def settings(config: str | None, incomplete: str, signs: str = "=") -> Offer:
         elif not about.get("section"):
             found[f"{whole}{signs}"] = about.get("doc", "")
         else:
+            if not signs:
+                found[whole] = about.get("doc", "")
             found.setdefault(f"{whole}.", about.get("doc", ""))
     return list(found.items())
 

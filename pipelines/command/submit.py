@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def submit(
     cluster = JobServer(address)
     with packed(config, text) as (folder, place):
         job = cluster.submit(folder, ["run", place, *overrides], processor.variables(level) | given, name)
-    stop = f"`gristmill stop {job} --address {address}`"
+    stop = f"`gristmill stop {shlex.quote(job)} --address {shlex.quote(address)}`"
     print(f"submitted {job} to {cluster.address}; {stop} ends it", flush=True)
     if not wait:
         return 0

@@ -45,7 +45,7 @@ def print_scores(model: str, places: Sequence[str], form: str, quiet: bool, **se
     """Print the scores of lines, and tell the perplexity of all; return how many could not be read."""
     scorer = TextScorer(model, **settings)
     if not quiet:
-        tell(scorer.said + (f", texts in spoken form ({scorer.lang})" if scorer.lang else ""))
+        tell(scorer.said + (f", texts in lower case without punctuation ({scorer.lang})" if scorer.lang else ""))
     problems = _Problems("text", "not scored")
     total = known = 0.0
     lines = count = oov = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -59,7 +61,8 @@ def print_transcripts(
     if isinstance(write, _Folder):
         write.finish()
         if not quiet:
-            tell(f"{plural(write.files, 'file')} in {into}")
+            corpus = f"; as a corpus: {shlex.quote(f'{into}/*.jsonl')}" if form == "jsonl" else ""
+            tell(f"{plural(write.files, 'file')} in {into}{corpus}")
     if unread:
         tell(f"{plural(unread, 'recording')} could not be transcribed")
     return unread
@@ -92,9 +95,10 @@ class _Folder:
         utterances, self._recording = self._recording, []
         if all(one.problem is not None and one.problem not in QUIET for one in utterances):
             return  # an empty file would say that nothing was spoken
-        writer = Writer(self.form)
+        url = store.join(self.folder, self._free(utterances[0]))
+        writer = Writer(self.form, folder=posixpath.dirname(url))
         text = "".join(f"{line}\n" for one in utterances for line in writer.lines(one))
-        store.write_bytes(store.join(self.folder, self._free(utterances[0])), text.encode())
+        store.write_bytes(url, text.encode())
         self.files += 1
 
     def _free(self, one: Utterance) -> str:
@@ -152,7 +156,7 @@ def transcribe_corpus(
     print(f"transcribed {plural(made.records, 'utterance')}: {made.url}")
     lost = {reason: count for trace in run.trace for reason, count in _lost(trace.summary).items()}
     for reason, count in lost.items():
-        tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {out} --rejects`")
+        tell(f"{plural(count, 'record')} without text: {reason}; see `gristmill inspect {shlex.quote(out)} --rejects`")
     return sum(count for reason, count in lost.items() if not reason.endswith(QUIET))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any
 
 import typer
@@ -18,6 +20,14 @@ class Verb(TyperCommand):
         for param in self.params:
             if param.param_type_name == "option" and not getattr(param, "is_flag", False) and not param.metavar:
                 param.metavar = (param.name or "").upper()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words behind the command; what is wrong with a value is told without Python's terms."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = _plain(error.message)
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the line of usage behind the command's name."""
@@ -38,6 +48,18 @@ class Verb(TyperCommand):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def _plain(message: str) -> str:
+    """Return what pydantic says of a value in words that need no Python.
+
+    Example:
+        >>> _plain("Value error, 'x' is not one of 'a'."), _plain("Input should be a valid integer, unable to parse")
+        ("'x' is not one of 'a'.", 'expected a whole number')
+    """
+    plain = message.removeprefix("Value error, ").replace("a valid integer", "a whole number")
+    plain = re.sub(r", unable to .*", "", plain.replace("a valid number", "a number"))
+    return re.sub("^Input should be ", "expected ", plain)
 
 
 def _shown(param: Any) -> str:
@@ -62,7 +84,7 @@ class Verbs(TyperGroup):
         """Return the command that is called; a recipe in place of a command is told how to be run."""
         name = args[0]
         if self.get_command(ctx, name) is None and (name in bundled() or name.endswith((".yaml", ".yml"))):
-            ctx.fail(f"No such command '{name}'. Did you mean `gristmill run {name}`?")
+            ctx.fail(f"No such command '{name}'. Did you mean `gristmill run {shlex.quote(name)}`?")
         return super().resolve_command(ctx, args)
 
 

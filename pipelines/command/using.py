@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -133,7 +134,11 @@ def score(
     form: TextForm = "text",
     system: System = None,
     lang: Annotated[
-        str | None, typer.Option(metavar="LANG", help="Write texts in spoken form first [a run's own language].")
+        str | None,
+        typer.Option(
+            metavar="LANG",
+            help="Write texts in lower case without punctuation first, as LANG has it [a run's own language].",
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -196,7 +201,7 @@ def publish(
     elif "model.onnx" not in made.files:
         tell(made.graph.replace("`", ""))
     print(f"published: {made.url} ({', '.join(made.files)})")
-    print(f"next: gristmill transcribe {made.url} AUDIO")
+    print(f"next: gristmill transcribe {shlex.quote(made.url)} AUDIO")
 
 
 VERBS = (transcribe, translate, annotate, score, publish)

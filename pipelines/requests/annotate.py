@@ -1,7 +1,7 @@
 """Requests read by the domain models of a run, and ranked by its re-rankers.
 
     from gristmill.pipelines.requests.annotate import RequestAnnotator
-    for one in RequestAnnotator("out/rerank").annotate(["wake me at nine"]):
+    for one in RequestAnnotator("out/rerank").annotate("wake me at nine"):
         print(one.domain, one.intent, one.slots, one.confidence)
 
 Over records the same is done by the actors ``Hypotheses`` and ``Rerank``.
@@ -21,12 +21,14 @@ from gristmill.actors.requests.hypotheses import Hypotheses, ListSettings, reade
 from gristmill.actors.requests.rerank import Rerank, artifacts_of, read_weights
 from gristmill.models.requests.domain import Slot
 from gristmill.pipelines.finished import Finished, chosen, open_finished
-from gristmill.pipelines.inline import Inline, in_batches, lost
+from gristmill.pipelines.inline import Inline, in_batches, lost, one_by_one
 from gristmill.pipelines.requests.context import contexts, type_of, whole
 from gristmill.shards import processor, store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.errors import RejectRecord, UserError
 from gristmill.shards.schema import SLOT
+
+Request = str | Mapping[str, Any] | None  # a text, or one with its context
 
 NO_TEXT = "no text"  # the problem of a blank request
 _UNWEIGHTED = "R0"
@@ -59,7 +61,7 @@ class RequestAnnotator:
         Damaged: a model is not as it was trained.
     """
 
-    def __init__(self, out: str, *, system: str | None = None) -> None:
+    def __init__(self, out: store.Place, *, system: str | None = None) -> None:
         processor.check()
         found = open_finished(store.absolute(out), "annotate", "the output of a run that trains domain models")
         name, self.said = chosen(found, system)
@@ -76,13 +78,13 @@ class RequestAnnotator:
         ranking: Any = artifacts_of({domain: one.ref for domain, one in weights.items()})
         self._read = Inline(Hypotheses.stage(lists, **refs), Rerank.stage(**ranking))
 
-    def annotate(self, requests: Iterable[str | Mapping[str, Any] | None]) -> Iterator[AnnotatedRequest]:
-        """Yield the best reading of each request, in their order.
+    def annotate(self, *requests: Request | Iterable[Request]) -> Iterator[AnnotatedRequest]:
+        """Yield the best reading of each request, in their order: of single ones, and of those of iterables.
 
         A request is a text, or a mapping with ``text`` and the context that the re-rankers use (``columns``), which is
         unknown where it is not given. One whose text or context is of another type has a ``problem``.
         """
-        for some in in_batches(requests):
+        for some in in_batches(one_by_one(requests, _is_request, "requests, or an iterable of them")):
             yield from self._annotated(
                 [{"text": one or ""} if one is None or isinstance(one, str) else one for one in some]
             )
@@ -121,6 +123,10 @@ class RequestAnnotator:
                 yield AnnotatedRequest(text, problem=problems.get(name, NO_TEXT))
             else:
                 yield _best(text, read[name])
+
+
+def _is_request(one: Any) -> bool:
+    return one is None or isinstance(one, str | Mapping)
 
 
 def _tokens(row: Mapping[str, Any]) -> list[str]:

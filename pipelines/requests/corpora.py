@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -148,14 +149,14 @@ def without_small_domains(run: Run, splits: Mapping[int, SealedSet]) -> tuple[di
     if not tested:
         raise UserError(
             "requests: no record is left for the test; expected more of them, another corpus.test_share, or some in "
-            f"corpus.test that can be used; see `gristmill inspect {run.out} --rejects`"
+            f"corpus.test that can be used; see `gristmill inspect {shlex.quote(run.out)} --rejects`"
         )
     small = {name for name, found in folds.items() if min(map(len, found)) < 2}
     if not small:
         return dict(splits), small
     run.progress.say(
         f"requests: of {plural(len(small), 'domain')} there are too few to train on, and they are rejected: "
-        f"{', '.join(sorted(small))[:200]}; see `gristmill inspect {run.out} --rejects`"
+        f"{', '.join(sorted(small))[:200]}; see `gristmill inspect {shlex.quote(run.out)} --rejects`"
     )
     stage = RejectSmallDomains.stage(SmallDomainSettings(domains=tuple(sorted(small))))
     kept = {seed: run.step(Step(f"split_{seed}_kept", (stage,), split)) for seed, split in splits.items()}

@@ -31,9 +31,10 @@ from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_range
 from gristmill.actors.speech.speakers import RejectSpeakers, SpeakerSettings
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings
 from gristmill.actors.speech.voices import VoiceChoice, voices_of
+from gristmill.pipelines.describing import ALONE
 from gristmill.pipelines.filters import SpeechFilter, filtered
 from gristmill.pipelines.generated.spoken_requests import DOMAINS, requests
-from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.inputs import Places, list_places, list_source, once, place_names, refuse_empty
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
@@ -68,7 +69,7 @@ class CorpusSettings(RecordingSettings, PlaceSettings, FieldSettings):
     """Requests: their domains."""
     voices: VoiceChoice = "neural"
     """Requests: who speaks. ``neural`` is one voice with 30 vocal tracts and pitches, and eight others for the test;
-    ``mixed`` is 40 voices, most of them eSpeak NG's, and ten others (``pip install 'gristmill[espeak]'``, GPL)."""
+    ``mixed`` is 40 voices, most of them eSpeak NG's, and ten others (``pip install '.[espeak]'``, GPL)."""
     labelled_records: int = Field(400, ge=1)
     """Requests and digits: number of utterances in the annotated part."""
     unlabelled_records: int = Field(2400, ge=1)
@@ -81,7 +82,7 @@ class CorpusSettings(RecordingSettings, PlaceSettings, FieldSettings):
     """Share of the recordings (digits; of the speakers, if they are held out) or of the labelled speakers (files)."""
     held_out: Literal["recordings", "speakers"] = "recordings"
     """Digits: what the test set has to itself."""
-    segment: SegmentSettings | None = None
+    segment: SegmentSettings | None = Field(None, json_schema_extra={ALONE: "method"})
     """Files: how ``unlabelled`` recordings of any length are cut into utterances; ``silero`` or ``energy`` alone sets
     the method. By default a recording is an utterance."""
     quality: QualitySettings | None = None
@@ -276,14 +277,7 @@ def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSe
 def _probe(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -> SealedSet:
     """List a corpus and read the headers of its files."""
     names = place_names(urls)
-
-    said: set[str] = set()
-
-    def say(sentence: str) -> None:
-        if sentence not in said:  # a listing is read twice
-            run.progress.say(sentence)
-        said.add(sentence)
-
+    say = once(run.progress.say)
     listed = partial(list_sources, fields=settings.fields, elsewhere=settings.elsewhere, say=say)
 
     def tables() -> Iterator[pa.Table]:

@@ -42,7 +42,9 @@ class Published:
     fresh: bool
 
 
-def publish(out: str, system: str, dest: str, say: Callable[[str], None] = lambda sentence: None) -> Published:
+def publish(
+    out: store.Place, system: str, dest: store.Place, say: Callable[[str], None] = lambda sentence: None
+) -> Published:
     """Write a system of a finished run (``best``: its best one) to a folder, which is a model to transcribe with.
 
     What an earlier publication wrote is compared with its digests, and written again if it is damaged or missing.
@@ -94,7 +96,7 @@ def publish(out: str, system: str, dest: str, say: Callable[[str], None] = lambd
             f"{plural(len(utterances), 'utterance')} of the test sets the largest difference was {worst:.1e}."
         )
     else:
-        graph = "There is no ONNX graph: `pip install 'gristmill[onnx]'`, and publish again."
+        graph = "There is no ONNX graph: `pip install '.[onnx]'`, and publish again."
     described = PublishedModel(
         system=name,
         seed=run.report.get("run", {}).get("seeds", [0])[0],

@@ -12,7 +12,7 @@ WEIGHTS = "model.safetensors"  # of a recogniser, in an artifact or a folder
 GRAPH = "model.onnx"  # of one that was published, for other tools
 
 
-def find_recogniser(url: str, system: str | None = None) -> tuple[ArtifactRef, str]:
+def find_recogniser(place: store.Place, system: str | None = None) -> tuple[ArtifactRef, str]:
     """Return a trained model, and which it is in words, from its folder or from the output of a run.
 
     Of a run it is the best system of the report, or ``system``; of several seeds, the first.
@@ -21,7 +21,7 @@ def find_recogniser(url: str, system: str | None = None) -> tuple[ArtifactRef, s
         UserError: there is no model, or no such system.
         GristmillError: it is damaged.
     """
-    url = store.absolute(url)
+    url = store.absolute(place)
     try:
         made = get_artifact(url)
     except Damaged as error:

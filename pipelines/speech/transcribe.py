@@ -11,7 +11,8 @@ the features and the recogniser.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -29,13 +30,21 @@ from gristmill.actors.speech.recognise import RecogniserSettings, Transcribe
 from gristmill.actors.speech.segment import Detector, Segment, SegmentSettings, plan_ranges
 from gristmill.actors.speech.teacher_checkpoint import describe
 from gristmill.models.speech.words import Word
-from gristmill.pipelines.inline import STDIN, Inline, lost
-from gristmill.pipelines.inputs import list_source, refuse_empty
+from gristmill.pipelines.inline import Inline, lost
+from gristmill.pipelines.inputs import list_source, once, refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.lengths import lengths_of
 from gristmill.pipelines.speech.recognisers import find_recogniser
-from gristmill.pipelines.speech.recordings import GIVEN, list_recordings
-from gristmill.shards import processor
+from gristmill.pipelines.speech.recordings import (
+    GIVEN,
+    Heard,
+    audio_of,
+    check_samples,
+    given_once,
+    is_samples,
+    list_recordings,
+)
+from gristmill.shards import processor, store
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.index import Cut
@@ -58,7 +67,7 @@ class Utterance:
     """What was heard in a recording, or in a part of a long one."""
 
     audio: str
-    """The recording, as it was given."""
+    """The recording, as it was given; of samples, their number among what was given: ``samples 1``."""
     id: str
     """The record's id: the corpus and the recording's path in it, for a part with its place."""
     start: float = 0.0
@@ -89,13 +98,13 @@ class Transcriber:
 
     def __init__(
         self,
-        model: str,
+        model: store.Place,
         *,
         system: str | None = None,
         device: Device = "auto",
         beam: int = 0,
         segment: Detector | None = None,
-        elsewhere: Sequence[str] = (),
+        elsewhere: Sequence[store.Place] = (),
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         processor.check()
@@ -109,7 +118,7 @@ class Transcriber:
         if info.features is None:
             raise UserError(f"{self.model.url}: has no settings of features; expected a recogniser trained here")
         self.sampling_rate = info.sampling_rate
-        self._say, self._elsewhere, self._narrow = say, tuple(elsewhere), False
+        self._say, self._elsewhere, self._narrow = say, tuple(os.fspath(one) for one in elsewhere), False
         self._probe = Probe.stage(ProbeSettings(max_duration=MOST_SECONDS, elsewhere=self._elsewhere))
         self._features = LogMel.stage(info.features)
         self._recognise = Transcribe.stage(RecogniserSettings(beam=beam, device=_device(device)), model=self.model)
@@ -130,35 +139,41 @@ class Transcriber:
         self._probing, self._hearing = Inline(self._probe), Inline(*self._hear)
         self._reading = Inline(self._features, self._recognise)
 
-    def transcribe(self, *places: str) -> Iterator[Utterance]:
+    def transcribe(self, *audio: Heard | Iterable[Heard]) -> Iterator[Utterance]:
         """Yield the utterances of recordings in their order; one of a recording that cannot be read has a ``problem``.
 
-        A place is a file of audio, anything that a corpus is read from (a folder, a manifest, Parquet, ...), or ``-``
-        for audio from standard input.
+        What is given, alone or in iterables, is a file of audio, anything that a corpus is read from (a folder, a
+        manifest, Parquet, ...), ``-`` for audio from standard input, or samples in memory: ``(samples, rate)`` with
+        floats (n,) in [-1, 1] of one channel, and their rate, Hz. The third thing that is given is called
+        ``samples 3``, if it is samples.
 
         Raises:
-            UserError: a place does not exist, or has no audio.
+            UserError: a place does not exist or has no audio, or samples cannot be used.
         """
-        for table in list_recordings(places, self._elsewhere, self._say):
+        for table in list_recordings(audio_of(audio), self._elsewhere, once(self._say)):
             kept, files = divided(table)
             for file in files.to_pylist():
-                yield Utterance(file["id"], file["id"], problem=f"{file['reason']}: {file['message']}")
+                place, _, fault = file["message"].partition(": ")
+                yield Utterance(place, file["id"], problem=f"{file['reason']}: {fault}")
             if kept.num_rows:
                 yield from self._in_order(kept)
 
-    def hear(self, samples: np.ndarray, rate: int) -> Utterance:
+    def hear(self, samples: np.ndarray, rate: float) -> Utterance:
         """Transcribe samples (n,) in [-1, 1] at ``rate`` Hz as one utterance.
 
         Raises:
             UserError: they cannot be used.
         """
-        table = pa.table({"id": ["samples"], "audio": audio_array([encode(samples, rate)])})
+        check_samples(samples, rate)
+        seconds = len(samples) / rate
+        audio = audio_array([encode(samples, int(rate))])
+        table = pa.table({"id": ["samples"], "audio": audio, "duration": [seconds]})
         made = self._reading(table)
         for _, _, problem in lost(made):
             raise UserError(f"samples: {problem}; expected samples of speech")
-        return _utterance(made.table.to_pylist()[0] | {GIVEN.name: "", "duration": len(samples) / rate})
+        return _utterance(made.table.to_pylist()[0] | {GIVEN.name: ""})
 
-    def corpus(self, run: Run, name: str, places: Sequence[str]) -> SealedSet:
+    def corpus(self, run: Run, name: str, places: store.Place | Iterable[store.Place]) -> SealedSet:
         """Transcribe a corpus as steps of a run, and return the set ``<name>``: a record an utterance, in order.
 
         Beside ``id``, ``duration``, ``audio_filepath`` and ``recording_start`` its columns are those of
@@ -167,9 +182,11 @@ class Transcriber:
         Raises:
             UserError: a place does not exist, or no record is left.
         """
-        if STDIN in places:
-            raise UserError("-: standard input can be read once, and a corpus is listed twice; expected a file")
-        listing = partial(list_recordings, tuple(places), self._elsewhere, self._say)
+        found = audio_of([places])
+        if streamed := next((one for one in found if given_once(one)), None):
+            what = "samples" if is_samples(streamed) else f"{streamed}: standard input or a pipe"
+            raise UserError(f"{what} can be read once, and a corpus is listed twice; expected a file")
+        listing = partial(list_recordings, found, self._elsewhere, once(self._say))
         listed = list_source(run, f"listing_{name}", listing, name)
         probed = run.step(Step(f"probed_{name}", (self._probe,), listed, max_quarantine=1.0))
         refuse_empty(probed, name)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 from gristmill.models.speech.words import Word
+from gristmill.pipelines.inline import STDIN
 from gristmill.pipelines.speech.transcribe import QUIET, Utterance
+from gristmill.shards import store
 from gristmill.shards.safe_text import escaped
 
 Form = Literal["text", "jsonl", "ctm", "srt"]
@@ -19,16 +22,17 @@ _CUE_S, _CUE_LETTERS, _LINE_LETTERS = 7.0, 84, 42  # of a subtitle: two lines th
 class Writer:
     """Gives the lines of utterances in a form; ``named``: lines of text begin with the recording and a tab.
 
-    Of recordings that cannot be read only JSON lines have a line, with ``error``.
+    JSON lines name the recording by its path from ``folder``, where they are written, or by its absolute path. Of
+    recordings that cannot be read only they have a line, with ``error``.
     """
 
-    def __init__(self, form: Form, *, named: bool = False) -> None:
-        self.form, self.named, self._cues = form, named, 0
+    def __init__(self, form: Form, *, named: bool = False, folder: str | None = None) -> None:
+        self.form, self.named, self.folder, self._cues = form, named, folder, 0
 
     def lines(self, one: Utterance) -> Iterator[str]:
         """Yield the lines of an utterance."""
         if self.form == "jsonl":
-            yield _json(one)
+            yield _json(one, entry(one.audio, self.folder))
         elif one.problem is not None and one.problem not in QUIET:
             return
         elif self.form == "text":
@@ -48,8 +52,23 @@ class Writer:
                 yield f"{self._cues}\n{_clock(start)} --> {_clock(end)}\n{text}\n"
 
 
-def _json(one: Utterance) -> str:
-    row: dict[str, object] = {"audio_filepath": one.audio, "offset": round(one.start, 3)}
+def entry(audio: str, folder: str | None = None) -> str:
+    """Return how a manifest in a folder names a recording, so that it is found from there.
+
+    It is a path from the folder if both lie on this machine, else absolute; what is no file keeps its name.
+
+    Example:
+        >>> entry("/data/wav/a.wav", "/data/lists"), entry("/data/wav/a.wav"), entry("s3://raw/a.wav", "/data")
+        ('../wav/a.wav', '/data/wav/a.wav', 's3://raw/a.wav')
+    """
+    if "://" in audio or not audio or audio == STDIN:
+        return audio
+    place = store.absolute(audio)
+    return place if folder is None or "://" in folder else os.path.relpath(place, store.absolute(folder))
+
+
+def _json(one: Utterance, audio: str) -> str:
+    row: dict[str, object] = {"audio_filepath": audio, "offset": round(one.start, 3)}
     row |= {"duration": round(one.duration, 3), "text": one.text}
     row["confidence"] = None if one.confidence is None else round(one.confidence, 4)
     row["words"] = [
@@ -64,7 +83,7 @@ def _json(one: Utterance) -> str:
     if one.problem is not None:
         silent = one.problem in QUIET
         row = {
-            "audio_filepath": one.audio,
+            "audio_filepath": audio,
             "text": "" if silent else None,
             "reason" if silent else "error": one.problem,
         }

@@ -236,7 +236,7 @@ def available() -> None:
     try:
         import sacrebleu  # noqa: F401
     except ImportError:
-        raise UserError("sacrebleu is not installed: run `pip install 'gristmill[translation]'`") from None
+        raise UserError("sacrebleu is not installed: run `pip install '.[translation]'`") from None
 
 
 def _together(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:

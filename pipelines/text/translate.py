@@ -1,7 +1,7 @@
 """Texts translated by a trained translator.
 
     from gristmill.pipelines.text.translate import TextTranslator
-    for one in TextTranslator("out/bootstrap-lm").translate(["turn on the light"]):
+    for one in TextTranslator("out/bootstrap-lm").translate("turn on the light"):
         print(one.text, one.logprob)
 
 Over records the same is done by the actors of :mod:`gristmill.actors.text.translate`.
@@ -20,7 +20,7 @@ from gristmill.actors.text.translator_files import read_units
 from gristmill.models.text.translator import WEIGHTS, available
 from gristmill.models.text.translator_units import SOURCE_SPM
 from gristmill.pipelines.finished import Finished, best_system, open_finished
-from gristmill.pipelines.inline import Inline, in_batches, lost
+from gristmill.pipelines.inline import Inline, in_batches, lost, texts_of
 from gristmill.pipelines.report.measures import CHRF
 from gristmill.shards import canonical, processor, store
 from gristmill.shards.artifact import Artifact, get_artifact
@@ -56,7 +56,9 @@ class TextTranslator:
         GristmillError: it is damaged.
     """
 
-    def __init__(self, model: str, *, system: str | None = None, beam: int = 4, n: int = 1, prefix: str = "") -> None:
+    def __init__(
+        self, model: store.Place, *, system: str | None = None, beam: int = 4, n: int = 1, prefix: str = ""
+    ) -> None:
         processor.check()
         available()
         ref, self.said = find_translator(model, system)
@@ -69,9 +71,9 @@ class TextTranslator:
         except Damaged as error:
             raise GristmillError(f"{error.url}: {error.fault}; expected the translator as it was written") from None
 
-    def translate(self, texts: Iterable[str | None]) -> Iterator[TranslatedText]:
-        """Yield the translation of each text, in their order."""
-        for some in in_batches(texts):
+    def translate(self, *texts: str | Iterable[str | None] | None) -> Iterator[TranslatedText]:
+        """Yield the translation of each text, in their order: of single ones, and of those of iterables."""
+        for some in in_batches(texts_of(texts)):
             ids = [str(number) for number in range(len(some))]
             made = self._translates(pa.table({"id": ids, "source": pa.array(some, pa.string())}))
             problems = {name: problem for _, name, problem in lost(made)}
@@ -85,13 +87,13 @@ class TextTranslator:
                     yield TranslatedText(text or "", first["text"], first["logprob"], others)
 
 
-def find_translator(url: str, system: str | None = None) -> tuple[ArtifactRef, str]:
+def find_translator(place: store.Place, system: str | None = None) -> tuple[ArtifactRef, str]:
     """Return a translator, and which it is in words, from its folder or from the output of a run.
 
     Raises:
         UserError: there is none.
     """
-    url = store.absolute(url)
+    url = store.absolute(place)
     made = get_artifact(url)
     if made is not None or store.exists(store.join(url, SOURCE_SPM)):
         if system is not None:

@@ -39,6 +39,7 @@ WRONG = {
     "common key": (["wrkers=3"], "wrkers: there is no such setting, did you mean 'workers'?"),
     "type": (["records=many"], "records: 'many' is not right; expected a valid integer"),
     "range": (["shape.width=0"], "shape.width: 0 is not right; expected greater than or equal to 1"),
+    "section": (["shape=null"], "shape: nothing is given; expected a section of settings"),
     "choice": (["shape.mode=loudly"], "shape.mode: 'loudly' is not right, did you mean 'loud'?"),
     "common value": (["runner=spark"], "runner: 'spark' is not right; expected 'ray' or 'inprocess'"),
     "item": (["seeds=[1,x]"], "seeds[1]: 'x' is not right; expected a valid integer"),

@@ -146,6 +146,16 @@ def test_an_override_that_cannot_be_is_refused_in_a_sentence(override: str, mess
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize(
+    ("text", "found"), [("# a\n\nroot:x:0:0\nmy secret", "line 3: text"), ("- a", "line 1: a list"), ("5", "a single")]
+)
+def test_a_file_without_settings_is_told_and_not_shown(text: str, found: str) -> None:
+    with pytest.raises(UserError, match=f"a.yaml: .*{found}.*; expected `key: value` lines") as caught:
+        read_values(text, [], "a.yaml")
+    assert "secret" not in str(caught.value)
+    assert "root" not in str(caught.value)
+
+
 def test_the_environment_gives_places_and_numbers_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     canary = "canary-of-the-tests"
     for name in ("MY_API_KEY", "NAMELESS", "aws_secret_access_key"):

@@ -130,5 +130,5 @@ def test_the_noise_of_less_than_a_second_is_not_judged() -> None:
 
 def test_a_detector_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"detector=silero: silero-vad is missing; pip install 'gristmill\[vad\]'"):
+    with pytest.raises(UserError, match=r"detector=silero: silero-vad is missing; pip install '\.\[vad\]'"):
         Quality(QualitySettings(detector="silero"))

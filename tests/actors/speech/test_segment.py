@@ -214,7 +214,7 @@ def test_silero_is_silero(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [theirs(torch.from_numpy(samples[at : at + FRAME]), RATE).item() for at in range(0, len(samples), FRAME)]
     np.testing.assert_allclose(load_detector("silero")(samples), wanted, atol=1e-4)
     monkeypatch.setattr(segment.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"silero-vad is missing; pip install 'gristmill\[vad\]'"):
+    with pytest.raises(UserError, match=r"silero-vad is missing; pip install '\.\[vad\]'"):
         load_detector("silero")
 
 

@@ -16,6 +16,7 @@ from gristmill.pipelines.command.completion import offers, script
 from tests.conftest import ROOT
 
 STUDENT = "systems.student."
+SEGMENT = ("silero", "energy")
 
 
 def offered(*words: str) -> list[str]:
@@ -37,6 +38,14 @@ def test_words_by_their_place() -> None:
     assert offered("plan", "distill", "--sample", "") == [], "the number is not known"
     assert "seed=" in offered("plan", "distill", "--sample", "5", "se")
     assert offered("config", "bootstrap_lm", "ngrams.ord") == ["ngrams.order"]
+    assert offered("config", "rerank", "lists") == ["lists.", "lists"], "a section is whole, or goes on"
+    assert offered("run", "rerank", "lists") == ["lists."]
+    assert offered("run", "distill", "corpus.segment=") == [f"corpus.segment={one}" for one in (*SEGMENT, "null")]
+    assert offered("run", "distill", "systems.gold=") == ["systems.gold=null"]
+    assert offered("transcribe", "m", "--format", "") == ["text", "jsonl", "ctm", "srt"]
+    assert offered("transcribe", "m", "--device", "c") == ["cpu", "cuda"]
+    assert offered("transcribe", "m", "--segment", "") == list(SEGMENT)
+    assert offered("transcribe", "m", "--runner", "in") == ["inprocess"]
     assert offered("export", "out/x", "n") == ["nemo"]
     assert offered("export", "out/x", "nemo", "dest", "runner=r") == ["runner=ray"]
     assert offered("status", "out", "") == [], "there is no second argument"

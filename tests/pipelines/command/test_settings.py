@@ -56,6 +56,13 @@ def test_a_section_alone(gristmill) -> None:
     assert "did you mean 'systems.ranks'?" in gristmill("config", "distill", "ranks").stderr
 
 
+def test_a_setting_of_a_section_that_is_null_has_no_value(gristmill) -> None:
+    shown = gristmill("config", "distill", "systems.gold=null", "systems.gold.epochs").stdout.splitlines()
+    place = shown.index("systems.gold is null; if it is set:")
+    assert shown[place + 2].startswith("systems.gold.epochs: 1.0")
+    assert "is null" not in gristmill("config", "distill", "systems.student.epochs").stdout
+
+
 def test_as_json(gristmill) -> None:
     told = json.loads(gristmill("config", "rerank", "--json").stdout)
     assert told["recipe"] == "rerank"

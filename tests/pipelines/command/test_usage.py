@@ -53,6 +53,12 @@ MISTYPED = {
     "near option": (["run", "distill", "--quite"], "--quiet"),
     "version": (["--verion"], "--version"),
     "config": (["run", "distil"], "did you mean 'distill'?"),
+    "choice": (
+        ["transcribe", "m", "a.wav", "--device", "tpu"],
+        "'--device': 'tpu' is not one of 'auto', 'cpu'",
+    ),
+    "number": (["transcribe", "m", "a.wav", "--beam", "x"], "'--beam': expected a whole number"),
+    "quoted": (["my config.yaml"], "Did you mean `gristmill run 'my config.yaml'`?"),
     "shell": (["completion", "bsh"], "did you mean 'bash'?"),
 }
 

@@ -291,7 +291,8 @@ def test_requests_are_annotated_as_the_recipe_reads_them(finished: Path, tmp_pat
     result = call("annotate", finished, tmp_path / "requests.txt")
     assert result.exit_code == 0
     plain, blank, known = result.stdout.splitlines()
-    (one,) = annotator.annotate([text])
+    (one,) = annotator.annotate(text)
+    assert list(annotator.annotate({"text": text}, [text])) == [one, one]
     assert (plain.split("\t")[:3], blank) == ([one.domain, one.intent, f"{one.confidence:.3f}"], "")
     assert known.split("\t")[2] == f"{rows[0]['scores_R3'][rows[0]['best_R3']]:.3f}"
     wrong = call("transcribe", finished, tmp_path / "requests.txt")

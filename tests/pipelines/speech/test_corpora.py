@@ -236,5 +236,5 @@ def test_voices_that_are_not_installed_end_the_run_before_anything_is_made(
     command = ["run", "distill", "runner=inprocess", "corpus.voices=mixed", f"out={tmp_path / 'out'}"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2
-    assert "pip install 'gristmill[espeak]'" in " ".join(done.output.split())
+    assert "pip install '.[espeak]'" in " ".join(done.output.split())
     assert not list(tmp_path.glob("out/*/seal.json"))

@@ -39,7 +39,7 @@ def test_a_published_folder_is_a_model_and_is_not_written_over(
     monkeypatch.setattr(onnx_graph, "available", lambda: False)
     made = gristmill("publish", out, "best", tmp_path / "model")
     assert made.exit_code == 0
-    assert "pip install 'gristmill[onnx]'" in made.stderr
+    assert "pip install '.[onnx]'" in made.stderr
     assert "student, the best of 2 systems on average over the test sets (WER 20.0% clean, 30.0% noisy)" in made.stderr
     of_run = gristmill("transcribe", out, speech)
     assert gristmill("transcribe", tmp_path / "model", speech).stdout == of_run.stdout

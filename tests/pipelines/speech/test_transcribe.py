@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,18 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from gristmill.actors.sources.speech import list_sources
+from gristmill.actors.speech.ingest import Probe, ProbeSettings
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.speech.decode import greedy
 from gristmill.models.speech.features import log_mel
-from gristmill.pipelines.finished import conclude, read_finished
+from gristmill.pipelines.finished import chosen, conclude, read_finished
+from gristmill.pipelines.inline import Inline
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.transcribe import Transcriber
 from gristmill.shards import checked
+from gristmill.shards.errors import UserError
 from tests.pipelines.speech import used
 
 ENERGY = ("--segment", "energy")
@@ -92,7 +97,7 @@ def test_a_folder_is_in_order_and_what_cannot_be_read_costs_itself(out: Path, sp
         assert " ".join(word["word"] for word in row["words"]) == row["text"]
         times = [time for word in row["words"] for time in (word["start"], word["end"])]
         assert times == sorted(times)
-        assert row["offset"] <= times[0] <= times[-1] <= row["offset"] + row["duration"] + 0.03
+        assert row["offset"] <= times[0] <= times[-1] <= row["offset"] + row["duration"] + 0.0011, "rounded"
         assert all(0 < word["confidence"] <= 1 for word in row["words"])
 
 
@@ -150,6 +155,54 @@ def test_a_recording_that_is_written_anew_is_heard_anew(out: Path, tmp_path: Pat
             one.text for one in Transcriber(str(out), segment="energy").transcribe(str(tmp_path / "a.wav"))
         ]
     assert texts[0] != texts[1]
+
+
+def test_json_lines_are_a_corpus_from_where_they_are_written(
+    out: Path, speech: Path, tmp_path: Path, gristmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(speech.parent)
+    here = speech.name
+    printed = gristmill("transcribe", out, here, "-f", "jsonl", *ENERGY).stdout
+    told = gristmill("transcribe", out, here, "-f", "jsonl", "--into", tmp_path / "X", *ENERGY).stderr
+    assert f"as a corpus: '{tmp_path}/X/*.jsonl'" in told
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heard.jsonl").write_text(printed)
+    for url in (tmp_path / "heard.jsonl", tmp_path / "X/*.jsonl"):
+        pointers = pa.concat_tables(list_sources(str(url)))
+        probed = Inline(Probe.stage(ProbeSettings()))(pointers).table.to_pylist()
+        texts = [row["text"] for row in map(json.loads, printed.splitlines()) if row.get("text")]
+        assert [row["text"] for row in probed if row["text"]] == texts
+        assert {row["url"] for row in probed if row["text"]} == {f"{speech}/a.flac", f"{speech}/b.wav"}
+
+
+def test_times_are_within_the_recording(out: Path) -> None:
+    samples = tones(np.random.default_rng(3))
+    transcriber = Transcriber(out)
+    for cut in range(0, 240, 20):  # of a frame, 240 samples
+        one = transcriber.hear(samples[: len(samples) - cut], 8000)
+        assert one.words
+        assert all(word.start <= word.end <= one.duration + 1e-6 for word in one.words)
+
+
+def test_places_and_samples_alone_and_in_iterables(out: Path, speech: Path) -> None:
+    transcriber = Transcriber(out, segment="energy")
+    (one,) = transcriber.transcribe(speech / "a.flac")
+    samples, _ = soundfile.read(speech / "a.flac", dtype="float32")
+    doubled = np.repeat(samples, 2)
+    long, _ = soundfile.read(speech / "b.wav", dtype="float32")
+    found = list(transcriber.transcribe((samples, 8000), [str(speech / "a.flac"), (doubled, 16000)], (long, 8000)))
+    assert [each.audio for each in found[:3]] == ["samples 1", str(speech / "a.flac"), "samples 3"]
+    assert found[0].text == found[1].text == one.text
+    assert found[2].duration == pytest.approx(one.duration)
+    assert [each.audio for each in found[3:]] == ["samples 4"] * 10, "it is cut as a file is"
+    whole = samples.astype(np.int16)
+    for wrong in (whole, 8000), (samples[None], 8000), (samples * 32768, 8000), (samples * np.nan, 8000), (samples, 0):
+        with pytest.raises(UserError, match="samples: "):
+            list(transcriber.transcribe(wrong))
+        with pytest.raises(UserError, match="samples: "):
+            transcriber.hear(*wrong)
+    with pytest.raises(TypeError, match=r"5 is given; expected paths"):
+        list(transcriber.transcribe(5))
 
 
 def test_subtitles_and_ctm(out: Path, speech: Path, tmp_path: Path, gristmill) -> None:
@@ -279,3 +332,9 @@ def test_the_end_of_a_run_names_its_best_model_and_the_next_command(out: Path) -
         f"best on average over the test sets: student of 2 (WER 20.0% clean, 30.0% noisy): {out}/student/01",
         f"next: gristmill transcribe {out} AUDIO",
     ]
+    assert found.command("sp ace") == "gristmill transcribe 'sp ace' AUDIO"
+    rows = [{**row, "system": "selected"} for row in found.report["metrics"] if row["system"] == "teacher"]
+    more = replace(found, report={**found.report, "metrics": [*found.report["metrics"], *rows]})
+    standing, beside = "on average over the test sets", "beside 1 without a model to use (WER 20.0% clean, 30.0% noisy)"
+    assert conclude(more)[0].startswith(f"best {standing}: student of 2, {beside}")
+    assert f"the best of 2 systems {standing}, {beside}" in chosen(more, None)[1]
