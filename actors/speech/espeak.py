@@ -1,7 +1,7 @@
 """eSpeak NG, a formant synthesiser with accents and voice variants: the only code here that loads it.
 
 It is under the GPL, version 3 or later. The package ``espeakng-loader`` that brings it is therefore in an extra of its
-own, ``gristmill[espeak]``, and nothing else needs it.
+own, ``pip install '.[espeak]'``, and nothing else needs it.
 """
 
 from __future__ import annotations

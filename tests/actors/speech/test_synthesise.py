@@ -148,7 +148,7 @@ def test_unspeakable_texts_are_rejected(text: str | None, voice: str | None, rea
 
 @pytest.mark.parametrize(
     ("module", "voice", "package"),
-    [("espeakng_loader", "espeak:en-us", "gristmill.espeak"), ("hibari", "hibari:heart", "hibari-tts")],
+    [("espeakng_loader", "espeak:en-us", r"'\.\[espeak\]"), ("hibari", "hibari:heart", "hibari-tts")],
 )
 def test_a_missing_package_stops_the_run_and_is_named(
     module: str, voice: str, package: str, monkeypatch: pytest.MonkeyPatch
