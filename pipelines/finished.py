@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from gristmill.pipelines.ledger import LEDGER, has_report, read_ledger
 from gristmill.pipelines.report.measures import PER, PERCENT, WER
 from gristmill.pipelines.report.report import Report, Use
 from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.report.write import REPORT, read_identity
-from gristmill.pipelines.run import LEDGER, Run, has_report, read_ledger
+from gristmill.pipelines.run import Run
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import Damaged, UserError
@@ -167,13 +168,18 @@ def read_finished(out: str) -> Finished | None:
     report = json.loads(store.read_bytes(store.join(out, REPORT)))
 
     def folders(*kinds: str) -> dict[str, tuple[str, ...]]:
-        found: dict[str, dict[str, None]] = {}
-        for entry in ledger["made"]:
-            if entry["kind"] in kinds:
-                found.setdefault(entry["name"], {})[store.join(out, entry["path"])] = None
-        return {name: tuple(own) for name, own in found.items()}
+        made = [entry for entry in ledger["made"] if entry["kind"] in kinds]
+        return _by_name((entry["name"], store.join(out, entry["path"])) for entry in made)
 
     return Finished(out, ledger["recipe"], report, folders("training"), folders("source", "step"))
+
+
+def _by_name(made: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Return the folders of results by name, each once, in their order."""
+    found: dict[str, dict[str, None]] = {}
+    for name, url in made:
+        found.setdefault(name, {})[url] = None
+    return {name: tuple(own) for name, own in found.items()}
 
 
 def open_finished(out: str, verb: str, what: str, command: str = "") -> Finished:
@@ -232,10 +238,7 @@ def chosen(found: Finished, system: str | None) -> tuple[str, str]:
 
 def use_of(recipe: str, report: Report, run: Run) -> Use | None:
     """Return the best system of a run that is over, for its report; ``None`` if no command can use one."""
-    trained: dict[str, tuple[str, ...]] = {}
-    for trace in run.trace:
-        if trace.kind == "training":
-            trained[trace.name] = (*trained.get(trace.name, ()), trace.url)
+    trained = _by_name((trace.name, trace.url) for trace in run.trace if trace.kind == "training")
     shown = {
         "metric": report.main.name if report.main else None,
         "measures": [{"name": one.name, "better": one.better} for one in report.measures],

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.models.measures.wer import UNKNOWN
-from gristmill.pipelines.run import Run, read_ledger
+from gristmill.pipelines.ledger import read_ledger
+from gristmill.pipelines.run import Run
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet, find_sealed
 

@@ -9,23 +9,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict
 
+from gristmill.pipelines.ledger import Entry, write_ledger
 from gristmill.pipelines.progress import RunProgress, plural
-from gristmill.shards import canonical, checked, dataset, processor, store
+from gristmill.shards import canonical, dataset, processor, store
 from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
 from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import Runner, is_finished, kept_code, run_step, step_url
 from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.step import Step
-
-LEDGER = "run.json"
-_KIND = "ledger"
 
 T = TypeVar("T", SealedSet, Artifact)
 
@@ -342,7 +338,7 @@ class Run:
 
         ``settings`` is the digest of the saved settings: a run of others has begun since if they have changed.
         """
-        entries = [
+        entries: list[Entry] = [
             {
                 "name": t.name,
                 "kind": t.kind,
@@ -351,47 +347,7 @@ class Run:
             }
             for t in self.trace
         ]
-        ledger = {"recipe": recipe, "settings": settings, "processor": self.processors, "made": entries}
-        data = checked.encode(_KIND, ledger)
-        url = store.join(self.out, LEDGER)
-        if checked.present(url) == data:
-            return False
-        store.write_bytes(url, data)
-        return True
-
-
-class _Made(TypedDict):
-    name: str
-    kind: str
-    path: str
-    digest: str
-
-
-class _Ledger(TypedDict):
-    recipe: str
-    settings: str
-    processor: NotRequired[str]
-    made: list[_Made]
-
-
-_SHAPE = TypeAdapter(_Ledger)
-
-
-def read_ledger(out: str) -> dict[str, Any] | None:
-    """Return the recipe, the digest of the settings, and the sets, artifacts and models of the newest finished run
-    under ``out``; ``None`` if no run was finished.
-
-    Raises:
-        Damaged: the file is not as it was written.
-    """
-    ledger = checked.read_as(_KIND, store.join(out, LEDGER), _SHAPE)
-    return None if ledger is None else dict(ledger)
-
-
-def has_report(ledger: Mapping[str, Any]) -> bool:
-    """Return whether a finished run has a report: one that no saved settings belong to is of a command without one
-    (``transcribe``, ``rerank``) or of a script."""
-    return ledger["settings"] != ""
+        return write_ledger(self.out, recipe, settings, self.processors, entries)
 
 
 def source_fingerprint(name: str, identity: Mapping[str, Any]) -> str:

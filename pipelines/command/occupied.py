@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from gristmill.pipelines.config import SAVED, read_saved, recipes
-from gristmill.pipelines.run import LEDGER, read_ledger
+from gristmill.pipelines.ledger import LEDGER, has_report, read_ledger
 from gristmill.shards import checked, store
 from gristmill.shards.artifact import MARK
 from gristmill.shards.dataset import SEAL
@@ -83,7 +83,7 @@ def _makers(out: str) -> list[Maker]:
     with contextlib.suppress(Damaged):
         if (ledger := read_ledger(out)) is not None:
             name = ledger["recipe"]
-            found.append(Maker(name, command=name in COMMANDS and not ledger["settings"]))
+            found.append(Maker(name, command=name in COMMANDS and not has_report(ledger)))
     return found
 
 

@@ -14,9 +14,9 @@ from gristmill.pipelines.agenda import about
 from gristmill.pipelines.command.audit import damaged_files
 from gristmill.pipelines.command.launch import read_plan
 from gristmill.pipelines.config import read_saved, saved_digest, settings_digest
+from gristmill.pipelines.ledger import has_report, read_ledger
 from gristmill.pipelines.progress import clock, training_parts
 from gristmill.pipelines.report.write import REPORT
-from gristmill.pipelines.run import has_report, read_ledger
 from gristmill.shards import checked, engine, store
 from gristmill.shards.artifact import MARK, get_artifact
 from gristmill.shards.dataset import SealedSet

@@ -192,13 +192,14 @@ def publish(
     """
     from gristmill.pipelines.command.transcribe import tell
     from gristmill.pipelines.speech.publish import publish
+    from gristmill.pipelines.speech.recognisers import GRAPH
 
     _refuse_empty("OUT", out)
     _refuse_empty("DEST", dest)
     made = publish(out, system, dest, tell)
     if not made.fresh:
         print("nothing to do: it was published earlier")
-    elif "model.onnx" not in made.files:
+    elif GRAPH not in made.files:
         tell(made.graph.replace("`", ""))
     print(f"published: {made.url} ({', '.join(made.files)})")
     print(f"next: gristmill transcribe {shlex.quote(made.url)} AUDIO")

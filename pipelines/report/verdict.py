@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gristmill.models.measures.significance import holm, interval_p
 from gristmill.pipelines.report.measures import MAPSSWE, Measure
@@ -19,7 +19,7 @@ from gristmill.pipelines.report.tables import test_sets
 from gristmill.pipelines.report.wording import Wording, paragraph
 
 LEVEL = 0.05
-_KINDS: Sequence[Kind] = ("lost", "behind", "tied", "unproven", "won", "alone", "unscored")  # in the order of a verdict
+_KINDS: Sequence[Kind] = get_args(Kind)  # in the order of a verdict
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,12 @@ def _value(report: Report, measure: Measure, system: str, test_set: str) -> floa
 
 
 def _standing(report: Report, measure: Measure, comparisons: Sequence[Comparison], test_set: str) -> Standing:
-    found = {row.system: row.value for row in report.metrics if (row.test_set, row.seed) == (test_set, None)
-             and row.metric == measure.name and row.value is not None}  # fmt: skip
+    wanted = (test_set, measure.name, None)
+    found = {
+        row.system: row.value
+        for row in report.metrics
+        if (row.test_set, row.metric, row.seed) == wanted and row.value is not None
+    }
     sign = 1 if measure.better == "lower" else -1
     values = dict(sorted(found.items(), key=lambda one: sign * one[1]))
     return Standing(report, measure, test_set, values, [one for one in comparisons if one.test_set == test_set])

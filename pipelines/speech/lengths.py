@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gristmill.pipelines.finished import Finished, read_finished
@@ -54,7 +54,7 @@ def lengths_of(model: str) -> Lengths:
     try:
         run = read_finished(posixpath.dirname(posixpath.dirname(model)))
         if run is not None and any(model in urls for urls in run.trained.values()):
-            return Lengths(mean_length(_sizes(run)))
+            return Lengths(mean_length(sizes_of(run, TRAINED_ON)))
     except Damaged:  # the model is told of by what is beside it, and can be used without
         pass
     return Lengths(None)
@@ -81,7 +81,7 @@ def mean_length(sizes: Mapping[str, tuple[int, float]]) -> float | None:
     return round(hours * 3600 / records, 3) if records and hours else None
 
 
-def _sizes(run: Finished) -> dict[str, tuple[int, float]]:
-    """Return the records and hours of the sets that a run has trained on, by their seals."""
-    sealed = {name: find_sealed(run.sets[name][0]) for name in TRAINED_ON if name in run.sets}
+def sizes_of(run: Finished, names: Iterable[str]) -> dict[str, tuple[int, float]]:
+    """Return the records and hours of sets of speech of a run, by their seals; of those that are there."""
+    sealed = {name: find_sealed(run.sets[name][0]) for name in names if name in run.sets}
     return {name: (one.records, one.total("duration") / 3600) for name, one in sealed.items() if one is not None}

@@ -15,7 +15,7 @@ from gristmill.models.speech.features import FeatureSettings
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.speech.card import PublishedModel, write_card
-from gristmill.pipelines.speech.lengths import MEAN_LENGTH, SETTINGS, Lengths, mean_length
+from gristmill.pipelines.speech.lengths import MEAN_LENGTH, SETTINGS, Lengths, mean_length, sizes_of
 from gristmill.pipelines.speech.recognisers import GRAPH, WEIGHTS
 from gristmill.shards import checked, processor, store
 from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
@@ -66,7 +66,7 @@ def publish(
     held = _held(dest, made)
     data = made.read(WEIGHTS)
     network, units, features = load_acoustic(data)
-    sizes = {one: _size(made_of) for one in _SPEECH if (made_of := _set(run, one)) is not None}
+    sizes = sizes_of(run, _SPEECH)
     mean = mean_length(sizes)
     identity = {"published": name, "of": made.digest, "graph": onnx_graph.available()}
     files = {
@@ -160,9 +160,3 @@ def _utterances(run: Finished, features: FeatureSettings) -> list[np.ndarray]:
 def _set(run: Finished, name: str) -> SealedSet | None:
     """Return a set of the run, or ``None`` if it made none of that name, or it was removed since."""
     return find_sealed(run.sets[name][0]) if name in run.sets else None
-
-
-def _size(sealed: SealedSet) -> tuple[int, float]:
-    """Return the records and hours of a set of speech."""
-    seconds = sum(sum(table["duration"].to_pylist()) for table in sealed.tables(["duration"]))
-    return sealed.records, seconds / 3600

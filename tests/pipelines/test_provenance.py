@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.pipelines.run import read_ledger
+from gristmill.pipelines.ledger import read_ledger
 from gristmill.shards import processor
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gristmill.pipelines.run import read_ledger
+from gristmill.pipelines.ledger import read_ledger
 from gristmill.shards import processor
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
