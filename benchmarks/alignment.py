@@ -59,7 +59,7 @@ def trained(prompts: Path, lines: Sequence[dict[str, Any]], out: Path) -> str:
     units = fitted_units(run, config.units, features)
     vocabulary = len(Units.from_json(units.read(UNITS_FILE).decode()))
     job = Systems(config.systems, units, vocabulary, 0).teacher(Data(features, features, features))
-    return run.train([job])[0].url
+    return run.train(job).url
 
 
 def spoilt(texts: Sequence[str], share: float) -> tuple[str, list[bool]]:

@@ -70,6 +70,7 @@ def main() -> None:
         loaded = load(given.config, [*SHORT, seeds, f"out={given.out.resolve()}", *given.common, *(overrides or [])])
         run = Run(loaded.common.out, InProcessRunner(), loaded.common.seed, seeds=given.seeds)
         loaded.run(loaded.config, run)
+        run.finish()
         sets = {trace.name: open_sealed(trace.url) for trace in run.trace if trace.kind != "artifact" and trace.records}
         row: dict[str, Any] = {"variant": name, "seeds": given.seeds, **teacher(sets, given.seeds)}
         for test in TESTS:

@@ -99,7 +99,7 @@ def estimate(
     result: dict[str, object] = {}
     run = Run(f"{folder}/{how}-{workers}", RayRunner(workers) if workers else InProcessRunner())
     if how == "job":
-        made = run.train([ngram_job("lm", texts, listed, settings)])[0]
+        made = run.train(ngram_job("lm", texts, listed, settings))
     else:
         made = train_ngrams_distributed(run, "lm", texts, listed, settings)
         result["parts"] = next(trace.records for trace in run.trace if trace.name == "lm_parts")

@@ -36,7 +36,7 @@ def fit_jobs(
 
     for job, url in jobs:
         slots([(job, url)], job.resources, shares.capacity)  # raises for jobs that can never start
-    fit: Any = ray.remote(_fit)
+    task: Any = ray.remote(fit)
     waiting, attempts = list(range(len(jobs))), Counter[int]()
     held: dict[Resources, float] = defaultdict(float)
     running: dict[Any, tuple[int, float]] = {}
@@ -51,7 +51,7 @@ def fit_jobs(
                 "memory": job.resources.memory,
                 "max_retries": 0,  # attempts are counted here: Ray would retry a fit that runs out of memory for ever
             }
-            begun = fit.options(name=job.name, **options).remote(job, url, run, log)
+            begun = task.options(name=job.name, **options).remote(job, url, run, log)
             running[begun] = place, time.monotonic()
         if shares.stopped:
             waiting.clear()
@@ -109,7 +109,7 @@ class FitContext(InProcessContext):
         super().report(metrics, checkpoint)
 
 
-def _fit(job: TrainJob, url: str, run: str, log: LogSettings) -> bytes | None:
+def fit(job: TrainJob, url: str, run: str, log: LogSettings) -> bytes | None:
     """Fit a job in this process; return its error, if any."""
     try:
         if job.done(url) is None:  # its worker may have been lost after the commit

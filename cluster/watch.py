@@ -8,24 +8,17 @@ on the nodes that answer. Leftover work of the old one does no harm: receipts ar
 
 from __future__ import annotations
 
-import queue
 import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
-from ray.data._internal.execution.execution_callback import ExecutionCallback
-
-from gristmill.cluster import session
 from gristmill.cluster.joining import answers
 from gristmill.shards.environment import seconds
 from gristmill.shards.receipt import Receipt
-
-if TYPE_CHECKING:
-    from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 SETTING = "GRISTMILL_STALL_SECONDS"  # environment variable that overrides SECONDS
 SECONDS = 60.0  # minimum without a shard before an execution is restarted, once some have arrived
@@ -35,7 +28,6 @@ BY_LOSS = (20.0, 2)  # SECONDS and MEDIANS when a node of the execution does not
 PROBE_SECONDS = 3.0  # between probes of the nodes, and time-out of each
 SILENT = 4  # failed probes in a row
 KNOWN = 3  # shards that must have arrived before their median is used
-END_SECONDS = 15.0  # for an execution to end
 
 
 class Stalled(Exception):
@@ -126,70 +118,6 @@ class Nodes:
 
 def _answers(node: dict[str, Any]) -> bool:
     return answers((node["NodeManagerAddress"], node["NodeManagerPort"]), PROBE_SECONDS)
-
-
-class Execution:
-    """The blocks of a dataset, fetched in a thread, so that the driver can check for stalls while it waits."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._executors = Started.take()
-        self._thread = threading.Thread(target=self._take, name="execution", daemon=True)
-        self._thread.start()
-
-    def blocks(self, look: Callable[[], None]) -> Iterator[Any]:
-        """Yield the blocks as they arrive; ``look`` is called each second in which none does, and may raise."""
-        while True:
-            try:
-                block = self._came.get(timeout=1.0)
-            except queue.Empty:
-                look()
-                continue
-            if block is None:
-                return
-            if isinstance(block, BaseException):
-                raise block
-            yield block
-
-    def end(self) -> None:
-        """End the workers at once if the run stops early; an execution that hangs is abandoned."""
-        if session.gone() or not self._thread.is_alive():
-            return
-        for executor in self._executors:
-            ending = threading.Thread(target=executor.shutdown, args=(True,), name="end of an execution", daemon=True)
-            ending.start()
-            ending.join(END_SECONDS)
-            if ending.is_alive():
-                # It waits for each task in turn, even on a lost machine, before it ends the workers of later pools,
-                # which would keep their CPUs.
-                for operator in executor._topology or ():
-                    if hasattr(operator, "_actor_pool"):
-                        operator._actor_pool.shutdown(force=True)
-
-    def _take(self) -> None:
-        try:
-            for block in self._blocks:
-                self._came.put(block)
-            self._came.put(None)
-        except BaseException as error:
-            self._came.put(error)
-
-
-class Started(ExecutionCallback):
-    """Keeps references to executors as they start: Ray Data exposes them only with the first block."""
-
-    _held: ClassVar[list[StreamingExecutor]] = []
-
-    @classmethod
-    def take(cls) -> list[StreamingExecutor]:
-        """Return the list for the executors that start from now on."""
-        cls._held = []
-        return cls._held
-
-    def before_execution_starts(self, executor: StreamingExecutor) -> None:
-        """Keep the executor."""
-        self._held.append(executor)
 
 
 def say(stall: Stalled, step: str, left: int) -> None:

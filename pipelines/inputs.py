@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet, digest_of
 from gristmill.shards.errors import UserError
+from gristmill.shards.plan import expect
 from gristmill.shards.step import Step
 
 Listing = Callable[[], Iterator[pa.Table]]
@@ -98,7 +100,12 @@ def _reject_files(run: Run, of: str, files: pa.Table) -> None:
 
 
 def refuse_empty(made: SealedSet, name: str) -> None:
-    """Raise :class:`UserError` for an empty set, with the counts of its reject reasons and errors."""
+    """Raise :class:`UserError` for an empty set, with the counts of its reject reasons and errors; for one that is not
+    made yet as soon as it is."""
+    expect(made, partial(_refuse_empty, name=name))
+
+
+def _refuse_empty(made: SealedSet, name: str) -> None:
     if made.records:
         return
     counts = {**made.seal["reasons"], **made.seal["errors"]}

@@ -1,11 +1,10 @@
-"""A recipe's run: the interface that makes sets, artifacts and models, and the trace of its results."""
+"""A recipe's run: the interface by which it declares sets, artifacts and models, and the trace of its results."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from gristmill.pipelines.ledger import Entry, write_ledger
+from gristmill.pipelines.listening import Listening
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.shards import canonical, dataset, processor, store
 from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
@@ -21,6 +21,7 @@ from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import Runner, is_finished, kept_code, run_step, step_url
 from gristmill.shards.job import TrainJob, TrainListener
+from gristmill.shards.plan import Plan, Result, digests, resolved, using
 from gristmill.shards.step import Step
 
 T = TypeVar("T", SealedSet, Artifact)
@@ -33,42 +34,6 @@ class Cluster(Runner, Protocol):
         """Train each job and commit its artifact at the given URL, as many in parallel as fit; tell a listener how
         they go."""
         ...
-
-
-class Listening(TrainListener):
-    """Shows the trainings of one call, by distinct names: those of several seeds or settings are numbered."""
-
-    def __init__(self, jobs: Sequence[tuple[TrainJob, str]], progress: RunProgress) -> None:
-        self.progress, self.all, self.done, self.lock = progress, len(jobs), 0, threading.Lock()
-        self.labels = dict(zip((url for _, url in jobs), _labels([job for job, _ in jobs]), strict=True))
-
-    def point(self, url: str, metrics: Mapping[str, float]) -> None:
-        """Show a point of a training."""
-        with self.lock:
-            if metrics.get("steps"):
-                self.progress.agenda.at(min(1.0, (metrics["step"] + 1) / metrics["steps"]), url)
-            self.progress.training(self.labels[url], metrics)
-
-    def ended(self, url: str) -> None:
-        """Show that one more is done."""
-        with self.lock:
-            self.done += 1
-            self.progress.agenda.ended(url)
-            self.progress.trained(self.labels[url], self.done, self.all)
-
-
-def _labels(jobs: Sequence[TrainJob]) -> list[str]:
-    """Return a distinct name of each job: with its seed, if that tells it from the others of its name."""
-    seeds = [getattr(job.settings, "seed", job.inputs.get("seed")) for job in jobs]
-    named = [f"{job.name}_seed{seed}" for job, seed in zip(jobs, seeds, strict=True)]
-    found = []
-    for place, job in enumerate(jobs):
-        same = [other for other, one in enumerate(jobs) if one.name == job.name]
-        if len(same) > 1 and len({seeds[other] for other in same}) == len(same):
-            found.append(named[place])
-        else:
-            found.append(job.name if len(same) == 1 else f"{job.name} {same.index(place) + 1} of {len(same)}")
-    return found
 
 
 @dataclass
@@ -87,9 +52,53 @@ class Trace:
     processor: str = ""  # the level that it was made at, if that was recorded
 
 
+@dataclass(frozen=True)
+class SourceWork:
+    """Rows that the driver streams; see :meth:`Run.source`."""
+
+    name: str
+    tables: Callable[[], Iterator[pa.Table]]
+    identity: Mapping[str, Any]
+    totals: tuple[str, ...]
+    of: SealedSet | None
+
+    @property
+    def fingerprint(self) -> str:
+        """What names its folder."""
+        return canonical.fingerprint([self.name, digests(self.identity)])
+
+
+@dataclass(frozen=True)
+class BuiltWork:
+    """An artifact that the driver makes; see :meth:`Run.build`."""
+
+    name: str
+    make: Callable[[str, Mapping[str, Any]], object]
+    identity: Mapping[str, Any]
+    inputs: tuple[SealedSet | Artifact, ...]
+
+    @property
+    def digests(self) -> list[str]:
+        """The digests of what it is made of."""
+        return [one.digest for one in self.inputs]
+
+    @property
+    def fingerprint(self) -> str:
+        """What names its folder."""
+        return canonical.fingerprint([self.name, digests(self.identity), self.digests])
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """The identity that is kept with it."""
+        return {"artifact": self.name, "inputs": self.digests, **digests(self.identity)}
+
+
 @dataclass
 class Run:
     """One run of a recipe under ``out``. Each result is in a folder named by its fingerprint.
+
+    A method that declares a result returns its handle at once (:mod:`gristmill.shards.plan`): the result is made when a
+    value of it is read, with what it needs, or by :meth:`finish`, with all that was declared.
 
     With ``requeue``, steps also run the records that an earlier run quarantined again. What is named in ``again`` is
     made anew, and so, if it comes out otherwise, is what depends on it; an earlier result keeps its place under another
@@ -107,7 +116,8 @@ class Run:
         >>> dealt = run.step(Step("dealt", (Folds.stage(),), texts))
         >>> dealt.schema.names, dealt.records
         (['id', 'text', 'fold'], 2)
-        >>> count = run.artifact("count", lambda: {"n.txt": b"2"}, {"version": 1}, [dealt.digest])
+        >>> count = run.artifact("count", lambda: {"n.txt": str(dealt.records).encode()}, {"version": 1}, [dealt])
+        >>> run.finish()
         >>> [(one.name, one.kind) for one in run.trace]
         [('texts', 'source'), ('dealt', 'step'), ('count', 'artifact')]
     """
@@ -121,13 +131,14 @@ class Run:
     on_first: Callable[[], None] | None = None  # called after the first set, artifact or model
     on_work: Callable[[], None] | None = None  # called before each result is made; it may wait
     again: frozenset[str] = frozenset()  # stages, steps, artifacts and trainings to make anew, by name
-    trace: list[Trace] = field(default_factory=list)
     verdict: str = ""  # of its report
     changed_code: dict[str, list[str]] = field(default_factory=dict)  # by name: the results made by the code before
+    _traces: dict[int, Trace] = field(default_factory=dict)  # by the number of the node
     _renewed: set[str] = field(default_factory=set)  # URLs
 
     def __post_init__(self) -> None:
         self.out = os.fspath(self.out)  # a script may give a Path
+        self.plan = Plan(self._make)
         processor.check()
 
     def source(
@@ -138,26 +149,17 @@ class Run:
         totals: Sequence[str] = (),
         of: SealedSet | None = None,
     ) -> SealedSet:
-        """Seal rows that the driver streams (listings of files, generated requests), or find them sealed.
+        """Declare rows that the driver streams (listings of files, generated requests), to be sealed unless they are.
 
-        Each table is a shard, and its column ``id`` has a distinct text for each record. ``totals`` names numeric
+        Each table is a shard, and its column ``id`` has a distinct text for each record. The source is identified by
+        ``identity``, which names sets and artifacts that ``tables`` reads by their handles. ``totals`` names numeric
         columns whose sums the seal keeps. ``of`` is the set whose rows these are (parts of it, or ranges of them), a
         table for each of its shards: a plan from a sample of that set scales them with it.
         """
-        made_of = source_fingerprint(name, identity)
-        url = store.join(self.out, name, made_of[:16])
-        self._renew(url, name)
-        sealed = self._find(lambda url: dataset.find_made(url, made_of), url)
-        begun = time.perf_counter()
-        kept = sealed is not None
-        if sealed is None:
-            with self._reported(name, "listing", {url: name}):
-                sealed = seal_tables(url, name, tables(), totals, fingerprint=made_of)
-        self._note(name, "source", sealed, [], begun, kept)
-        return sealed
+        return self.plan.set(name, "source", SourceWork(name, tables, identity, tuple(totals), of))
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
-        """Seal a table that is at hand, or find it sealed: it is identified by its rows.
+        """Declare a table that is at hand, to be sealed unless it is: it is identified by its rows.
 
         Its column ``id`` has a distinct text for each record.
 
@@ -172,6 +174,78 @@ class Run:
         return self.source(name, lambda: iter([table]), identity, totals)
 
     def step(self, step: Step) -> SealedSet:
+        """Declare a step, to be run unless it is done."""
+        return self.plan.set(step.name, "step", step, schema=lambda: step.schema)
+
+    def artifact(
+        self,
+        name: str,
+        make: Callable[[], dict[str, bytes]],
+        identity: Mapping[str, Any],
+        inputs: Sequence[SealedSet | Artifact] = (),
+    ) -> Artifact:
+        """Declare a fitted artifact, to be committed unless it is. ``inputs`` are what ``make`` reads."""
+        made = BuiltWork(name, lambda url, whole: put_artifact(url, make(), whole), identity, tuple(inputs))
+        return self.plan.artifact(name, "artifact", made)
+
+    def build(
+        self,
+        name: str,
+        make: Callable[[str], object],
+        identity: Mapping[str, Any],
+        inputs: Sequence[SealedSet | Artifact] = (),
+    ) -> Artifact:
+        """Like :meth:`artifact`, but ``make`` writes the files itself and commits the artifact at the given URL."""
+        made = BuiltWork(name, lambda url, _: make(url), identity, tuple(inputs))
+        return self.plan.artifact(name, "artifact", made)
+
+    def train(self, job: TrainJob) -> Artifact:
+        """Declare a training or fit, to be run unless it is done; those that can are run in parallel."""
+        return self.plan.artifact(job.name, "training", job)
+
+    def finish(self) -> None:
+        """Make what is declared and not made yet."""
+        missing = self.plan.missing()
+        if missing:
+            self._make(missing)
+
+    def _make(self, nodes: Sequence[Result]) -> None:
+        """Make results, given in the order of their declaration with all that they need."""
+        waiting = list(nodes)
+        while waiting:
+            batch = [waiting[0]]
+            if waiting[0].kind == "training":
+                batch = [node for node in waiting if node.kind == "training" and node.is_ready]
+            with using(batch[0]):
+                work = [resolved(node.work) for node in batch]
+                self._make_alike(batch, work)
+            waiting = [node for node in waiting if node not in batch]
+
+    def _make_alike(self, nodes: Sequence[Result], work: Sequence[Any]) -> None:
+        kind = nodes[0].kind
+        if kind == "training":
+            self.make_trainings(nodes, work)
+        elif kind == "source":
+            self.make_source(nodes[0], work[0])
+        elif kind == "step":
+            self.make_step(nodes[0], work[0])
+        else:
+            self.make_built(nodes[0], work[0])
+
+    def make_source(self, node: Result, source: SourceWork) -> None:
+        """Seal a source, or find it sealed."""
+        made_of = source.fingerprint
+        url = store.join(self.out, source.name, made_of[:16])
+        self._renew(url, source.name)
+        sealed = self._find(lambda url: dataset.find_made(url, made_of), url)
+        begun = time.perf_counter()
+        kept = sealed is not None
+        if sealed is None:
+            with self._reported(source.name, "listing", {url: source.name}):
+                sealed = seal_tables(url, source.name, source.tables(), source.totals, fingerprint=made_of)
+        self._note(node, sealed, begun, kept)
+
+    def make_step(self, node: Result, step: Step) -> None:
         """Run a step, or find it done."""
         url = step_url(self.out, step, self.seed)
         fingerprint = step.fingerprint(self.seed)
@@ -193,40 +267,25 @@ class Run:
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
         inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
-        self._note(step.name, "step", sealed, inputs, begun, kept)
-        return sealed
+        self._note(node, sealed, begun, kept, inputs)
 
-    def artifact(
-        self,
-        name: str,
-        make: Callable[[], dict[str, bytes]],
-        identity: Mapping[str, Any],
-        inputs: Sequence[str] = (),
-    ) -> Artifact:
-        """Commit a fitted artifact, or find it done. ``inputs`` are the digests of its inputs."""
-        whole = {"artifact": name, "inputs": list(inputs), **identity}
-        return self.build(name, lambda url: put_artifact(url, make(), whole), identity, inputs)
-
-    def build(
-        self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
-    ) -> Artifact:
-        """Like :meth:`artifact`, but ``make`` writes the files itself and commits the artifact at the given URL."""
-        url = store.join(self.out, name, canonical.fingerprint([name, identity, list(inputs)])[:16])
-        self._renew(url, name)
+    def make_built(self, node: Result, built: BuiltWork) -> None:
+        """Commit an artifact, or find it done."""
+        url = store.join(self.out, built.name, built.fingerprint[:16])
+        self._renew(url, built.name)
         made = self._find(find_made, url)
         begun = time.perf_counter()
         kept = made is not None
         if made is None:
-            with self._reported(name, "fitting", {url: name}):
-                make(url)
+            with self._reported(built.name, "fitting", {url: built.name}):
+                built.make(url, built.whole)
             made = find_made(url)
         if made is None:
-            raise RuntimeError(f"{url}: the artifact {name} was made but is missing")
-        self._note(name, "artifact", made, list(inputs), begun, kept)
-        return made
+            raise RuntimeError(f"{url}: the artifact {built.name} was made but is missing")
+        self._note(node, made, begun, kept, built.digests)
 
-    def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
-        """Train the unfinished jobs, as many in parallel as fit, and return all artifacts in order."""
+    def make_trainings(self, nodes: Sequence[Result], jobs: Sequence[TrainJob]) -> None:
+        """Train the unfinished jobs, as many in parallel as fit."""
         urls = [job.url(self.out) for job in jobs]
         by_url = dict(zip(urls, jobs, strict=True))  # equal jobs are one
         for url, job in by_url.items():
@@ -240,22 +299,19 @@ class Run:
             kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
             with self._reported(names, ", ".join(kinds), {url: job.name for job, url in todo}):
                 self.cluster.train(todo, Listening(todo, self.progress))
-        made = []
         waiting = {url for _, url in todo}
         fresh = {(job.name, url) for job, url in todo}
         share = (time.perf_counter() - begun) / max(1, len(waiting))  # of each: they ran in parallel
-        for job, url in zip(jobs, urls, strict=True):
+        for node, job, url in zip(nodes, jobs, urls, strict=True):
             artifact = job.done(url)
             if artifact is None:
                 raise RuntimeError(f"{url}: the training ended without its artifact")
-            made.append(artifact)
             self._tell_changed(changed(artifact.code, {job.name: str(job.loop)}), f"training {job.name}")
             spent = share if url in waiting else 0.0
             waiting.discard(url)
             kept = (job.name, url) not in fresh
             inputs = [one.digest for one in job.made_of()]
-            self._note(job.name, "training", artifact, inputs, time.perf_counter() - spent, kept)
-        return made
+            self._note(node, artifact, time.perf_counter() - spent, kept, inputs)
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
         """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run.
@@ -312,21 +368,33 @@ class Run:
         self.progress.worked(name, activity, time.perf_counter() - begun)
 
     def _note(
-        self,
-        name: str,
-        kind: str,
-        made: SealedSet | Artifact,
-        inputs: list[str],
-        begun: float,
-        kept: bool,
+        self, node: Result, made: SealedSet | Artifact, begun: float, kept: bool, inputs: Sequence[str] = ()
     ) -> None:
+        """Keep what was made, and what it was made of: the digests of ``inputs`` first."""
+        self.plan.finish(node, made)
         seconds = time.perf_counter() - begun
-        if not self.trace and self.on_first is not None:
+        if not self._traces and self.on_first is not None:
             self.on_first()
         records, summary = (made.records, _summary(made)) if isinstance(made, SealedSet) else (0, {})
-        one = Trace(name, kind, made.url, made.digest, inputs, records, seconds, kept, summary, made.processor)
-        self.trace.append(one)
-        self.progress.made(made.url, name, seconds, kept)
+        used = [one.made.digest for one in self.plan.used_by(node) if one.made is not None]
+        self._traces[node.number] = Trace(
+            node.name,
+            node.kind,
+            made.url,
+            made.digest,
+            list(dict.fromkeys([*inputs, *used])),
+            records,
+            seconds,
+            kept,
+            summary,
+            made.processor,
+        )
+        self.progress.made(made.url, node.name, seconds, kept)
+
+    @property
+    def trace(self) -> list[Trace]:
+        """What was made so far, in the order of declaration."""
+        return [self._traces[number] for number in sorted(self._traces)]
 
     @property
     def processors(self) -> str:
@@ -338,6 +406,7 @@ class Run:
 
         ``settings`` is the digest of the saved settings: a run of others has begun since if they have changed.
         """
+        self.finish()
         entries: list[Entry] = [
             {
                 "name": t.name,
@@ -348,11 +417,6 @@ class Run:
             for t in self.trace
         ]
         return write_ledger(self.out, recipe, settings, self.processors, entries)
-
-
-def source_fingerprint(name: str, identity: Mapping[str, Any]) -> str:
-    """Return the fingerprint of a source, which names its folder."""
-    return canonical.fingerprint([name, identity])
 
 
 def _summary(sealed: SealedSet) -> dict[str, Any]:

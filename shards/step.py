@@ -19,6 +19,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.index import ByPart, Cut, Join, ShardSpec, keep_shards
 from gristmill.shards.merging import MergeWorker
 from gristmill.shards.parquet import StoredFile
+from gristmill.shards.plan import holds_later
 from gristmill.shards.receipt import Receipt, commit, find_receipt, store_table
 from gristmill.shards.stage import PARTS, Stage, is_numeric
 from gristmill.shards.verify import check_ref
@@ -45,6 +46,8 @@ class Step:
 
     def __post_init__(self) -> None:
         _check_types(self)
+        if holds_later(self.stages):
+            return  # checked with the stages that it will have
         if sum(stage.fan_out for stage in self.stages) > 1:
             raise ValueError(f"step {self.name}: at most one stage may fan out, so that each row has one origin")
         if self.joins and self.cut:
@@ -117,13 +120,13 @@ class Step:
 
 def _check_types(step: Step) -> None:
     """Check what a slip in Python gets wrong, and would be an error far from it."""
-    stages: Any = step.stages
+    stages: Any = () if holds_later([step.stages]) else step.stages
     if isinstance(stages, Stage):
         raise TypeError(f"step {step.name}: stages are one stage, {stages.name}; expected a tuple: (stage,)")
     if not isinstance(stages, tuple | list):
         raise TypeError(f"step {step.name}: stages are {stages!r}; expected a tuple of stages")
     for stage in stages:
-        if not isinstance(stage, Stage):
+        if not isinstance(stage, Stage) and not holds_later([stage]):
             shown = getattr(stage, "__name__", None)
             hint = f"{shown}.stage()" if hasattr(stage, "stage") else "what an actor's stage() returns"
             raise TypeError(f"step {step.name}: {shown or repr(stage)} is not a stage; expected {hint}")

@@ -14,7 +14,7 @@ import os
 import pkgutil
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,12 @@ from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import characters
 from gristmill.models.text.translator_units import TranslatorUnitSettings, fit_units
 from gristmill.pipelines.config import load
-from gristmill.pipelines.run import Run
+from gristmill.pipelines.run import BuiltWork, Run, SourceWork
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, ShardEntry
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import Result
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
@@ -116,39 +117,31 @@ class Paper(Run):
     def _note_identity(self, name: str, identity: Any) -> None:
         self.noted.setdefault(name, []).append(canonical.digest(identity)[:12])
 
-    def source(
-        self,
-        name: str,
-        tables: Callable[[], Iterator[pa.Table]],
-        identity: Mapping[str, Any],
-        totals: Sequence[str] = (),
-    ) -> SealedSet:
+    def make_source(self, node: Result, source: SourceWork) -> None:
         """Look at the first table for its schema."""
-        return self._set(name, next(iter(tables())).schema)
+        self.plan.finish(node, self._set(source.name, next(iter(source.tables())).schema))
 
-    def step(self, step: Step) -> SealedSet:
+    def make_step(self, node: Result, step: Step) -> None:
         """Note a step."""
         self._note_identity(step.name, step.identity(self.seed))
-        return self._set(step.name, step.schema)
+        self.plan.finish(node, self._set(step.name, step.schema))
 
-    def build(
-        self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
-    ) -> Artifact:
+    def make_built(self, node: Result, built: BuiltWork) -> None:
         """Stand in for an artifact."""
-        return StandArtifact(store.join(self.out, name), name, {"model.safetensors": ""}, {})
+        place = store.join(self.out, built.name)
+        self.plan.finish(node, StandArtifact(place, built.name, {"model.safetensors": ""}, {}))
 
-    def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
+    def make_trainings(self, nodes: Sequence[Result], jobs: Sequence[TrainJob]) -> None:
         """Note the trainings; equal ones are one."""
-        made: list[Artifact] = []
-        for job in jobs:
+        for node, job in zip(nodes, jobs, strict=True):
             self._note_identity(job.name, job.identity())
             digest = f"{job.name}/{self.noted[job.name][-1]}"
-            made.append(StandArtifact(store.join(self.out, digest), digest, {"model.safetensors": ""}, {}))
+            made = StandArtifact(store.join(self.out, digest), digest, {"model.safetensors": ""}, {})
             files = translator_files() if "translator" in job.name else {}
             files = acoustic_files() if job.name == "teacher" else files
             for file, data in files.items():  # stages that use the model look into them
-                store.write_bytes(store.join(made[-1].url, file), data)
-        return made
+                store.write_bytes(store.join(made.url, file), data)
+            self.plan.finish(node, made)
 
 
 @functools.cache
@@ -199,6 +192,7 @@ def of_config(path: Path, out: str, overrides: Sequence[str] = ()) -> dict[str, 
     except Exception as error:
         # Rows that stand in may carry no evaluation; what is missing of the plan is seen beside what is kept.
         print(f"{path.stem}: on paper up to {list(paper.noted)[-1:]} ({type(error).__name__}: {error})")
+    paper.finish()
     alike: dict[str, set[str]] = {}
     for name, noted in paper.noted.items():
         alike.setdefault(_NUMBERED.sub("", name), set()).update(f"{name} {one}" for one in noted)

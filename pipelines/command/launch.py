@@ -258,6 +258,7 @@ def carry_out(
 
     with leased(run, check_cluster):
         report = loaded.run(loaded.config, run)
+        run.finish()
         if not isinstance(report, Report):
             given = "None" if report is None else type(report).__name__
             raise UserError(

@@ -24,7 +24,7 @@ LARGER = 8  # times as many are tried if so few do not carry a recipe to its end
 
 
 @dataclass
-class Plan:
+class PricedPlan:
     """The lines of a plan, and their totals."""
 
     out: str
@@ -56,7 +56,7 @@ class Plan:
         return {"estimate": by_name, **told}
 
 
-def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
+def make_plan(loaded: Loaded, sample: int | None = None) -> PricedPlan:
     """Estimate a run from a sample of each source, and write the estimate to ``plan.json`` under the output.
 
     ``sample`` is the number of records per source; the default is the recipe's ``SAMPLE``, or 48. A recipe that does
@@ -75,7 +75,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> Plan:
     cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in run.lines) / 3600
     priced = bool(prices.cpu_hour or prices.gpu_hour)
     unpriced = "no prices are set: give --cpu-hour and --gpu-hour, or price.cpu_hour and price.gpu_hour"
-    made = Plan(common.out, sample, run.workers, run.lines, rest, cost, priced, [] if priced else [unpriced])
+    made = PricedPlan(common.out, sample, run.workers, run.lines, rest, cost, priced, [] if priced else [unpriced])
     if not run.lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
     made.settings = loaded.digest
@@ -111,6 +111,7 @@ def _try(loaded: Loaded, sample: int) -> tuple[SampledRun, float, int]:
             begun = time.perf_counter()
             try:
                 loaded.run(loaded.config, run)
+                run.finish()
             except (Interrupted, OSError):
                 raise
             except Exception as error:
@@ -143,7 +144,7 @@ def _failure(error: Exception, last: str, sample: int | None) -> GristmillError:
     return GristmillError(f"{with_class(error)} ({frame.filename}, line {frame.lineno}): {where}")
 
 
-def show_plan(plan: Plan) -> None:
+def show_plan(plan: PricedPlan) -> None:
     """Print the plan."""
     from rich.console import Console
     from rich.table import Table

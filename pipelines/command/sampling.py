@@ -7,19 +7,20 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.pipelines.run import Run, source_fingerprint
+from gristmill.pipelines.run import BuiltWork, Run, SourceWork
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.engine import step_url
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import Result
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
@@ -213,20 +214,15 @@ class SampledRun(Run):
     # The interface of a run.
 
     @_timed
-    def source(
-        self,
-        name: str,
-        tables: Callable[[], Iterator[pa.Table]],
-        identity: Mapping[str, Any],
-        totals: Sequence[str] = (),
-        of: SealedSet | None = None,
-    ) -> SealedSet:
+    def make_source(self, node: Result, source: SourceWork) -> None:
         """Count the whole source, and seal a sample of it; one that is made of a sampled set scales with that set."""
-        real = find_sealed(store.join(self.real, name, source_fingerprint(name, self._real(identity))[:16]))
+        name, of = source.name, source.of
+        whole = replace(source, identity=self._real(source.identity))
+        real = find_sealed(store.join(self.real, name, whole.fingerprint[:16]))
         begun = time.perf_counter()
         spread = Spread(self.sample)
         if real is None:
-            for table in tables():
+            for table in source.tables():
                 spread.add(table)
             seconds = time.perf_counter() - begun
             scale = 1.0 if of is None else self.factors.get(of.digest, 1.0)
@@ -236,20 +232,22 @@ class SampledRun(Run):
             for shard in {round(place) for place in np.linspace(0, len(real.shards) - 1, _READ_SHARDS)}:
                 spread.add(real.read(shard))
             rows, shards, size, seconds = real.records, len(real.shards), sum(s.bytes for s in real.shards), 0.0
-        sampled = seal_tables(self._place(name, identity), name, spread.kept(), totals)
+        place = store.join(self.out, name, source.fingerprint[:16])
+        sampled = seal_tables(place, name, spread.kept(), source.totals)
         self.is_whole &= sampled.records == rows
         factor = rows / max(1, sampled.records)
         hours = sampled.total("duration") / 3600 * factor
         self._keep(sampled, factor, shards, real)
         done = shards if real is not None else 0
         self.lines.append(Line(name, "source", done, shards, rows, hours, size, seconds, seconds, url=sampled.url))
-        return sampled
+        self.plan.finish(node, sampled)
 
     @_timed
-    def step(self, step: Step) -> SealedSet:
+    def make_step(self, node: Result, step: Step) -> None:
         """Run the step on the sample and price the whole step."""
         begun = time.perf_counter()
-        sampled = super().step(step)
+        super().make_step(node, step)
+        sampled = cast(SealedSet, node.made)
         wall = time.perf_counter() - begun
         factor = self.factors.get(step.input.digest, 1.0)
         work: dict[str, float] = {}
@@ -280,23 +278,22 @@ class SampledRun(Run):
             line.wall += _STEP if self.on_ray else 0.0
         self.lines.append(line)
         self._keep(sampled, factor, total, sealed)
-        return sampled
 
     @_timed
-    def build(
-        self, name: str, make: Callable[[str], object], identity: Mapping[str, Any], inputs: Sequence[str] = ()
-    ) -> Artifact:
+    def make_built(self, node: Result, built: BuiltWork) -> None:
         """Fit on the sample; an artifact without inputs is taken from the whole run if it is finished."""
-        real = None
-        if self._known(inputs):
-            whole = [name, self._real(identity), self._real(list(inputs))]
-            real = get_artifact(store.join(self.real, name, canonical.fingerprint(whole)[:16]))
-        if real is not None and not inputs:
+        name, real = built.name, None
+        if self._known(built.digests):
+            whole = replace(built, identity=self._real(built.identity), inputs=self._real(built.inputs))
+            real = get_artifact(store.join(self.real, name, whole.fingerprint[:16]))
+        if real is not None and not built.inputs:
             self.finished[real.digest] = real
             self.lines.append(Line(name, "artifact", 1, url=real.url))
-            return real
+            self.plan.finish(node, real)
+            return
         begun = time.perf_counter()
-        made = super().build(name, make, identity, inputs)
+        super().make_built(node, built)
+        made = cast(Artifact, node.made)
         # Not scaled: reading all records is a step of its own, and a fit merges its results.
         seconds = 0.0 if real is not None else time.perf_counter() - begun
         self.lines.append(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds, url=made.url))
@@ -304,17 +301,16 @@ class SampledRun(Run):
         if real is not None:
             for file in (file for file in made.files if file.endswith(".json")):
                 self.contents[_content(json.loads(made.read(file)))] = json.loads(real.read(file))
-        return made
 
     @_timed
-    def train(self, jobs: Sequence[TrainJob]) -> list[Artifact]:
+    def make_trainings(self, nodes: Sequence[Result], jobs: Sequence[TrainJob]) -> None:
         """Run the jobs on the sample; jobs with optimiser steps for a few of them."""
-        made = [self._try(job) for job in jobs]
-        lines = self.lines[-len(jobs) :] if jobs else []
+        for node, job in zip(nodes, jobs, strict=True):
+            self.plan.finish(node, self._try(job))
+        lines = self.lines[-len(jobs) :]
         together = max(1, min(sum(line.left > 0 for line in lines), self.workers))
         for line in lines:
             line.wall /= together  # they run in parallel
-        return made
 
     def _try(self, job: TrainJob) -> Artifact:
         url = job.url(self.out)
@@ -353,9 +349,6 @@ class SampledRun(Run):
 
     def _real_job(self, job: TrainJob) -> TrainJob:
         return replace(job, settings=self._real(job.settings), inputs=self._real(job.inputs))
-
-    def _place(self, name: str, identity: Mapping[str, Any]) -> str:
-        return store.join(self.out, name, source_fingerprint(name, identity)[:16])
 
     def _keep(self, sampled: SealedSet, factor: float, shards: int, real: SealedSet | None) -> None:
         self.factors[sampled.digest], self.cuts[sampled.digest] = factor, shards

@@ -141,7 +141,7 @@ def _domains(run: Run, requests: SealedSet) -> list[str]:
             names.update(table["domain"].unique().to_pylist())
         return {"domains.json": canonical.dumps(sorted(names))}
 
-    return json.loads(run.artifact("domains", found, {"version": 1}, [requests.digest]).read("domains.json"))
+    return json.loads(run.artifact("domains", found, {"version": 1}, [requests]).read("domains.json"))
 
 
 def _report(run: Run, config: Config, ranked: Mapping[int, SealedSet], systems: Sequence[str]) -> Report:
@@ -152,7 +152,7 @@ def _report(run: Run, config: Config, ranked: Mapping[int, SealedSet], systems: 
         name: {seed: scores.read_lists(made, systems, only) for seed, made in ranked.items()}
         for name, only in tests.items()
     }
-    made_of = {"lists": {str(seed): made.digest for seed, made in ranked.items()}, "tests": tests}
+    made_of = {"lists": {str(seed): made for seed, made in ranked.items()}, "tests": tests}
     keep_scores(run, SEMER.name, scores.record_scores(judged), made_of)
     rows = [scores.metrics(splits, name, UNWEIGHTED, baselines[1:]) for name, splits in judged.items()]
     return Report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, Self
 
 import numpy as np
@@ -34,6 +35,7 @@ from gristmill.shards.settings import PositiveRange, Settings
 from gristmill.shards.stage import Resources
 
 ALONE = "_no_context"  # suffix of a system on the three scores only
+_ROUNDS: tuple[tuple[Loss, ...], ...] = (("R1", "R2"), ("R3",))  # of trainings of weights
 
 
 class DomainSettings(Settings):
@@ -87,12 +89,14 @@ class DomainSettings(Settings):
 def train_domains(
     run: Run, given: DomainSettings, splits: Mapping[int, SealedSet], domains: Sequence[str], folds: int
 ) -> dict[int, dict[int, dict[str, Artifact]]]:
-    """Return the domains' models by seed and fold: of all training data (-1), and without each fold; trained in one
-    group."""
-    left_out = [-1, *range(folds)]
-    keys = [(seed, fold, domain) for seed in splits for fold in left_out for domain in domains]
-    made = iter(run.train([_domain_job(given, splits[seed], domain, fold, seed) for seed, fold, domain in keys]))
-    return {seed: {fold: {domain: next(made) for domain in domains} for fold in left_out} for seed in splits}
+    """Return the domains' models by seed and fold: of all training data (-1), and without each fold."""
+    return {
+        seed: {
+            fold: {domain: run.train(_domain_job(given, split, domain, fold, seed)) for domain in domains}
+            for fold in (-1, *range(folds))
+        }
+        for seed, split in splits.items()
+    }
 
 
 def _domain_job(given: DomainSettings, split: SealedSet, domain: str, fold: int, seed: int) -> TrainJob:
@@ -132,19 +136,15 @@ def train_weights(
     """
     views = {"": given.context} | ({ALONE: ()} if given.context else {})
     found: dict[int, dict[str, dict[str, Artifact]]] = {seed: {} for seed in lists}
-    rounds: tuple[tuple[Loss, ...], ...] = (("R1", "R2"), ("R3",))
-    for losses in rounds:
-        keys = [(seed, loss, view) for seed in lists for view in views for loss in losses]
-        jobs = []
-        for seed, loss, view in keys:
+    for losses in _ROUNDS:
+        for seed, view, loss in product(lists, views, losses):
             rivals = found[seed][f"R2{view}"] if loss == "R3" else {}
-            jobs += [
-                _weights_job(given, loss, views[view], lists[seed], domain, seed, _without(rivals, domain))
+            found[seed][f"{loss}{view}"] = {
+                domain: run.train(
+                    _weights_job(given, loss, views[view], lists[seed], domain, seed, _without(rivals, domain))
+                )
                 for domain in domains
-            ]
-        made = iter(run.train(jobs))
-        for seed, loss, view in keys:
-            found[seed][f"{loss}{view}"] = {domain: next(made) for domain in domains}
+            }
     return found
 
 
@@ -169,10 +169,10 @@ def _weights_job(
 def train_peers(run: Run, context: Sequence[str], lists: Mapping[int, SealedSet]) -> dict[int, Artifact]:
     """Return one lambdarank over all domains per seed."""
     training = LambdarankTraining(context=tuple(context))
-    jobs = [
-        TrainJob(
+
+    def job(data: SealedSet) -> TrainJob:
+        return TrainJob(
             "lambdarank", loop=lambdarank.train, settings=training, inputs={"data": data}, version=2, stepwise=False
         )
-        for data in lists.values()
-    ]
-    return dict(zip(lists, run.train(jobs), strict=True))
+
+    return {seed: run.train(job(data)) for seed, data in lists.items()}

@@ -219,7 +219,7 @@ def _digits(run: Run, settings: CorpusSettings) -> Corpora:
             rows = pa.concat_tables(probed.tables())
             yield plan_strings(rows, parts, run.seed, apart="test" if by_speaker else None)[name]
 
-        identity = {"probed": probed.digest, "parts": parts, "seed": run.seed, "part": part, "version": 1}
+        identity = {"probed": probed, "parts": parts, "seed": run.seed, "part": part, "version": 1}
         identity |= {"apart": "test"} if by_speaker else {}
         plans = run.source(f"strings_{name}", plan, identity)
         stages = (JoinDigits.stage(settings.part(RateSettings)), *_measures(settings, name))
@@ -268,7 +268,7 @@ def _segment(run: Run, probed: SealedSet, settings: SegmentSettings) -> SealedSe
     def ranges() -> Iterator[pa.Table]:
         return (plan_ranges(table) for table in probed.tables() if table.num_rows)
 
-    planned = run.source("ranges_unlabelled", ranges, {"probed": probed.digest, "version": 1}, of=probed)
+    planned = run.source("ranges_unlabelled", ranges, {"probed": probed, "version": 1}, of=probed)
     made = run.step(Step("segments_unlabelled", (Segment.stage(settings),), planned, cut=Cut(bytes=_ANY_SIZE)))
     refuse_empty(made, "corpus.unlabelled")
     return made
@@ -308,7 +308,7 @@ def _hold_out(run: Run, probed: SealedSet, share: float) -> dict[str, SealedSet]
                 taken = [RecordRandom(0, "hold_out")(key).random() < share for key in table["id"].to_pylist()]
             yield table.filter(pa.array([out is held_out for out in taken]))
 
-    identity = {"probed": probed.digest, "share": share, "version": 1}
+    identity = {"probed": probed, "share": share, "version": 1}
     sides = {"labelled": False, "test": True}
     return {
         name: run.source(f"split_{name}", partial(side, out), {**identity, "held_out": out}, of=probed)

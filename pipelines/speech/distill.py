@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 from pydantic import Field
@@ -20,7 +22,7 @@ from gristmill.actors.speech.phonemise import Phonemise
 from gristmill.actors.speech.teacher import labelling
 from gristmill.models.speech.decode import DecodingSettings
 from gristmill.models.speech.features import FilterBankSettings
-from gristmill.models.speech.units import UNITS_FILE, Units, UnitSettings
+from gristmill.models.speech.units import UnitSettings
 from gristmill.pipelines.record_scores import keep_scores
 from gristmill.pipelines.report.measures import PER, WER
 from gristmill.pipelines.report.report import Report
@@ -35,6 +37,7 @@ from gristmill.pipelines.speech.systems import Data, SweepSettings, Systems, Sys
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
+from gristmill.shards.plan import later
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
@@ -100,68 +103,63 @@ def run(config: Config, run: Run) -> Report:
     units = outside_units(run, config.teacher) if outside else fitted_units(run, config.units, clean)
 
     # The teacher, and the baseline trained on the annotated part only.
-    vocabulary = len(Units.from_json(units.read(UNITS_FILE).decode()))
-    systems = {seed: Systems(config.systems, units, vocabulary, seed) for seed in run.seeds}
+    systems = {seed: Systems(config.systems, units, seed) for seed in run.seeds}
     bare = Data(clean, gold, heard)
-    jobs = [] if outside else [(("teacher", seed), system.teacher(bare)) for seed, system in systems.items()]
-    jobs += [(("multicondition", seed), system.multicondition(bare)) for seed, system in systems.items()]
-    models = dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
+    teachers = {} if outside else {seed: run.train(system.teacher(bare)) for seed, system in systems.items()}
+    models: dict[scoring.Key, Artifact] = {("teacher", seed): teacher for seed, teacher in teachers.items()}
+    for seed, system in systems.items():
+        models["multicondition", seed] = run.train(system.multicondition(bare))
 
     # Long recordings with their texts: the teacher finds the utterances in them, which are annotated speech as any.
     originals = {"labelled": corpora.labelled, "unlabelled": corpora.unlabelled} if outside else heard_clean
     if config.corpus.transcribed:
-        aligner = config.teacher.aligner(config.corpus.align, models.get(("teacher", run.seeds[0])))
+        aligner = later(config.teacher.aligner, config.corpus.align, teachers.get(run.seeds[0]))
         found = prepare_transcribed(run, config.corpus, aligner)
         bare = replace(bare, aligned=featured("noisy_transcribed", found, mixed))
         originals["transcribed"] = found if outside else featured("transcribed", found)
 
-    # Soft labels of all clean speech, stored once for every k and temperature.
     data = {}
-    for seed in run.seeds:
-        labels = {}
-        for part, source in originals.items():
-            stage = _teacher(config, models.get(("teacher", seed)), hypothesis=part == "unlabelled")
-            # Labels are joined to features by id: audio and features need not be stored twice.
-            stage = replace(stage, drops=("audio",) if outside else ("features",))
-            suffix = "" if outside else f"_seed{seed}"
-            labels[part] = run.step(Step(f"labels_{part}{suffix}", (stage,), source))
+    for seed, system in systems.items():
+        # Soft labels of all clean speech, stored once for every k and temperature.
+        teacher, suffix = teachers.get(seed), "" if outside else f"_seed{seed}"
+        labels = {
+            part: run.step(Step(f"labels_{part}{suffix}", (_labels(config, teacher, part),), source))
+            for part, source in originals.items()
+        }
         data[seed] = replace(
             bare,
             labels=labels["labelled"],
             unlabelled_labels=labels["unlabelled"],
             aligned_labels=labels.get("transcribed"),
-            teacher=models.get(("teacher", seed)),
+            teacher=teacher,
         )
 
-    # The students: hard labels, soft labels over the grid of k and T, and sequence training of the chosen one.
-    jobs = []
+        # The students: hard labels, and soft labels.
+        models["hard_labels", seed] = run.train(system.hard_labels(data[seed]))
+        models["student", seed] = run.train(system.student(data[seed]))
+
+    # Soft labels over the grid of k and T, and sequence training of the student.
+    swept = {
+        (f"sweep_{k}_{t:g}", seed): run.train(systems[seed].sweep_cell(data[seed], k, t, config.sweep.epochs))
+        for k, t, seed in product(config.sweep.k, config.sweep.temperature, run.seeds)
+    }
     for seed, system in systems.items():
-        jobs += [(("hard_labels", seed), system.hard_labels(data[seed]))]
-        jobs += [(("student", seed), system.student(data[seed]))]
-    grid = [(k, t, seed) for k in config.sweep.k for t in config.sweep.temperature for seed in run.seeds]
-    jobs += [
-        ((f"sweep_{k}_{t:g}", seed), systems[seed].sweep_cell(data[seed], k, t, config.sweep.epochs))
-        for k, t, seed in grid
-    ]
-    models |= dict(zip([key for key, _ in jobs], run.train([job for _, job in jobs]), strict=True))
-    finals = [systems[seed].student_seq(data[seed], models["student", seed]) for seed in run.seeds]
-    models |= {("student_seq", seed): made for seed, made in zip(run.seeds, run.train(finals), strict=True)}
+        models["student_seq", seed] = run.train(system.student_seq(data[seed], models["student", seed]))
 
     # Transcription and scoring by every system.
     external = _external_transcripts(run, config, tests) if outside else {}
-    main = {key: model for key, model in models.items() if not key[0].startswith("sweep")}
-    swept = {key: model for key, model in models.items() if key[0].startswith("sweep")}
     decoding = config.part(DecodingSettings)
-    written = scoring.transcribe(run, "transcripts", test_features, main, decoding)
+    written = scoring.transcribe(run, "transcripts", test_features, models, decoding)
     scored = scoring.results(written, normalise, external)
     sets = [*written.sets.values(), *(made for by_key in external.values() for made in by_key.values())]
-    keep_scores(run, measure.name, scored, {"sets": [made.digest for made in sets], "normalise": normalise})
+    keep_scores(run, measure.name, scored, {"sets": sets, "normalise": normalise})
     settings = config.model_dump(mode="json")
-    report = make_report(run, settings, measure, tests, test_features, main, written, scored)
+    report = make_report(run, settings, measure, tests, test_features, models, written, scored)
     if swept:
         noisy_only = {"noisy": test_features["noisy"]}
         cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, decoding), normalise)
-        runs = {(k, t): cells[f"sweep_{k}_{t:g}"]["noisy"] for k, t, _ in grid}
+        grid = product(config.sweep.k, config.sweep.temperature)
+        runs = {(k, t): cells[f"sweep_{k}_{t:g}"]["noisy"] for k, t in grid}
         report.grids = [scoring.grid(runs, measure, config.systems.student.k, config.systems.student.temperature)]
     return report
 
@@ -180,9 +178,18 @@ def check(config: Config) -> None:
 
 
 def _teacher(config: Config, trained: Artifact | None, *, hypothesis: bool) -> Stage:
+    """Return the stage of a teacher, whose model describes the labels."""
     given = config.teacher
     resources = Resources(gpus=config.systems.gpus if given.gpus is None else given.gpus)
-    return labelling(given.settings(hypothesis), given.model if trained is None else trained.ref, resources=resources)
+    model = given.model if trained is None else trained.ref
+    return later(partial(labelling, resources=resources), given.settings(hypothesis), model)
+
+
+def _labels(config: Config, trained: Artifact | None, part: str) -> Stage:
+    """Return the stage that labels a part of the speech."""
+    # Labels are joined to features by id: audio and features need not be stored twice.
+    stored = ("features",) if trained is not None else ("audio",)
+    return later(partial(replace, drops=stored), _teacher(config, trained, hypothesis=part == "unlabelled"))
 
 
 def _external_transcripts(run: Run, config: Config, tests: Mapping[str, SealedSet]) -> dict[str, Any]:

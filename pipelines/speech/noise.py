@@ -112,8 +112,8 @@ def _noise_bank(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int)
         lambda url: banks.build_noise_bank_generated(
             url, made, rate=rate, seed=run.seed, speech=_talkers(speech), speech_digest=speech.digest
         ),
-        {"settings": made.identity(), "rate": rate, "seed": run.seed, "speech": speech.digest},
-        [speech.digest],
+        {"settings": made.identity(), "rate": rate, "seed": run.seed, "speech": speech},
+        [speech],
     )
 
 

@@ -19,6 +19,8 @@ from gristmill.pipelines.report.report import Axis, Cell, CurvePoint, Grid, Spec
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.plan import later
+from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 Key = tuple[str, int]  # system, training seed
@@ -53,21 +55,32 @@ class Transcripts:
     """Transcripts of models: for each test set a sealed set with a column per key."""
 
     sets: Mapping[str, SealedSet]
-    columns: Mapping[Key, str]
+    models: Mapping[Key, Artifact]
+
+    @property
+    def columns(self) -> dict[Key, str]:
+        """The column of each key."""
+        return {key: "hypothesis_{}_{}".format(*first) for key, first in _firsts(self.models).items()}
+
+
+def _firsts(models: Mapping[Key, Artifact]) -> dict[Key, Key]:
+    """Return for each key the first of an equal model."""
+    first: dict[str, Key] = {}
+    return {key: first.setdefault(artifact.digest, key) for key, artifact in models.items()}
 
 
 def transcribe(
     run: Run, name: str, tests: Mapping[str, SealedSet], models: Mapping[Key, Artifact], decoding: DecodingSettings
 ) -> Transcripts:
     """Transcribe each test set by each model. Equal models (a k above the vocabulary) are run once."""
-    first: dict[str, Key] = {}
-    for key, artifact in models.items():
-        first.setdefault(artifact.digest, key)
-    columns = {key: "hypothesis_{}_{}".format(*first[artifact.digest]) for key, artifact in models.items()}
-    refs = {"{}_{}".format(*key): models[key].ref for key in first.values()}
-    stage = recognition(refs, RecogniserSettings(**dict(decoding)))
+
+    def recognised(models: Mapping[Key, Artifact]) -> Stage:
+        refs = {"{}_{}".format(*key): models[key].ref for key in dict.fromkeys(_firsts(models).values())}
+        return recognition(refs, RecogniserSettings(**dict(decoding)))
+
+    stage = later(recognised, models)
     sets = {test: run.step(Step(f"{name}_{test}", (stage,), features)) for test, features in tests.items()}
-    return Transcripts(sets, columns)
+    return Transcripts(sets, models)
 
 
 def results(

@@ -43,7 +43,7 @@ def fitted_units(run: Run, settings: UnitSettings, labelled: SealedSet) -> Artif
         texts = (text or "" for table in labelled.tables(["text"]) for text in table["text"].to_pylist())
         return _files(fit_units(settings, texts))
 
-    return run.artifact("units", fit, {"version": 3, **settings.identity()}, [labelled.digest])
+    return run.artifact("units", fit, {"version": 3, **settings.identity()}, [labelled])
 
 
 def outside_units(run: Run, teacher: TeacherChoice) -> Artifact:

@@ -14,9 +14,11 @@ from gristmill.actors.training.settings import Schedule
 from gristmill.models.speech.losses import ExpectedErrorSettings, SoftTargetSettings
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.topk import MAX_K
+from gristmill.models.speech.units import UNITS_FILE, Units
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import later
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
 
@@ -118,11 +120,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Systems:
-    """Makes the jobs of one seed; ``vocabulary`` is the number of units."""
+    """Makes the jobs of one seed."""
 
     settings: SystemSettings
     units: Artifact
-    vocabulary: int
     seed: int
 
     def teacher(self, data: Data) -> TrainJob:
@@ -178,13 +179,11 @@ class Systems:
         return None if self.settings.init == "random" else data.teacher
 
     def _soft(self, given: SoftSettings) -> Phase:
-        # A frame has no more labels than the vocabulary: a larger k is the same training.
-        soft = given.part(SoftTargetSettings).but(k=min(given.k, self.vocabulary))
         return Phase(
             schedule=given.part(Schedule),
             soft_weight=1.0,
             ctc_weight=given.ctc_weight,
-            soft=soft,
+            soft=given.part(SoftTargetSettings),
             specaugment=self.settings.specaugment if given.specaugment else None,
         )
 
@@ -205,8 +204,25 @@ class Systems:
         inputs: dict[str, Any] = {"data": sources} | ({"units": self.units} if init is None else {"init": init})
         resources = Resources(gpus=given.gpus)
         return TrainJob(
-            name, loop=train, settings=settings, inputs=inputs, version=2, ranks=given.ranks, resources=resources
+            name,
+            loop=train,
+            settings=later(_within_vocabulary, settings, self.units),
+            inputs=inputs,
+            version=2,
+            ranks=given.ranks,
+            resources=resources,
         )
+
+
+def _within_vocabulary(settings: AcousticTraining, units: Artifact) -> AcousticTraining:
+    """Return a training whose soft targets have at most as many labels a frame as there are units: a larger k is the
+    same training."""
+    most = len(Units.from_json(units.read(UNITS_FILE).decode()))
+    phases = [
+        phase.but(soft=phase.soft.but(k=min(phase.soft.k, most))) if "soft" in phase.model_fields_set else phase
+        for phase in settings.phases
+    ]
+    return settings.but(phases=tuple(phases))
 
 
 def _gold(features: SealedSet) -> SourceInputs:

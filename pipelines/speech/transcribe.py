@@ -194,7 +194,7 @@ class Transcriber:
         def ranges() -> Iterator[pa.Table]:
             return (plan_ranges(table) for table in probed.tables() if table.num_rows)
 
-        planned = run.source(f"ranges_{name}", ranges, {"probed": probed.digest, "version": 1})
+        planned = run.source(f"ranges_{name}", ranges, {"probed": probed, "version": 1})
         return run.step(Step(name, self._hear, planned, cut=Cut(bytes=_ANY_SIZE), max_quarantine=1.0))
 
     def _in_order(self, pointers: pa.Table) -> Iterator[Utterance]:

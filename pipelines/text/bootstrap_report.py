@@ -17,7 +17,7 @@ from gristmill.pipelines.report.measures import BLEU, CER, CHRF, OOV, PERPLEXITY
 from gristmill.pipelines.report.report import FilterFlow, MetricRow, Report, TestSet
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text import scores, selection
-from gristmill.pipelines.text.systems import Key, Translated
+from gristmill.pipelines.text.systems import Key, Translated, read_choice
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -145,7 +145,7 @@ def _tuned(translated: Mapping[str, Translated], models: Mapping[str, Mapping[Ke
             continue
         rules = [
             f"{named(size)} seed {seed}: weight {found['together']['weight']:g}, kept {found['keep_together']:.0%}"
-            for (size, seed), found in one.tuned.items()
+            for (size, seed), found in ((key, read_choice(made)) for key, made in one.tuned.items())
         ]
         notes.append(f"Rescoring and filtering of {name.replace('_', ' ')}: {'; '.join(rules)}.")
     for name, by_key in models.items():

@@ -225,7 +225,7 @@ def _generated(run: Run, domain: InDomainSettings) -> tuple[SealedSet, SealedSet
             tested = {text for table in references.tables(["text"]) for text in table["text"].to_pylist()}
             return assistant_pairs.texts(records, lang, chosen, run.seed, tested, rows=domain.shard.rows)
 
-        made.append(run.source(name, tables, {"records": records, "without": references.digest, **shared}))
+        made.append(run.source(name, tables, {"records": records, "without": references, **shared}))
     return made[0], made[1], references
 
 
@@ -270,7 +270,7 @@ def _pairs(
             yield from assistant_pairs.dictionary_pairs(pairs.words)
 
         identity = {"records": pairs.records, "near": near, "domains": [chosen, sorted(domains)], "words": pairs.words}
-        return run.source("pairs", tables, {**identity, "without": without.digest, **_made(run)})
+        return run.source("pairs", tables, {**identity, "without": without, **_made(run)})
     found = prepare_text(run, pairs.files, "listed_pairs", without=without)
     apart = () if references is None else (KeptApart.stage(references=references.ref),)
     made = run.step(Step("pairs", (_spoken(source=langs[0], target=langs[1]), *apart), found))

@@ -34,6 +34,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.exchange import MOST_PARTS, Deal, DealSettings, merge
 from gristmill.shards.index import Cut
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import expect, make
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
@@ -74,7 +75,7 @@ def build_vocabulary(
         job = TrainJob(name, loop=ngram_trainer.collect, settings=wanted, inputs=inputs, stepwise=False)
     else:
         job = TrainJob(name, loop=ngram_trainer.collect, settings=wanted, inputs={"texts": texts}, stepwise=False)
-    return run.train([job])[0]
+    return run.train(job)
 
 
 def train_ngrams(
@@ -90,12 +91,12 @@ def train_ngrams(
     the other by all workers; the bytes are the same.
     """
     settings = settings or LanguageModelSettings()
-    large = [_is_large(texts, settings.memory) for texts in many]
-    jobs = [ngram_job(name, texts, vocabulary, settings) for texts, big in zip(many, large, strict=True) if not big]
-    small = iter(run.train(jobs))
+    make(many)  # their sizes are read one by one
     return [
-        train_ngrams_distributed(run, name, texts, vocabulary, settings) if big else next(small)
-        for texts, big in zip(many, large, strict=True)
+        train_ngrams_distributed(run, name, texts, vocabulary, settings)
+        if _is_large(texts, settings.memory)
+        else run.train(ngram_job(name, texts, vocabulary, settings))
+        for texts in many
     ]
 
 
@@ -144,17 +145,22 @@ def train_ngrams_distributed(
     merged = merged_by(MergeCounts.stage(split, resources=resources, vocabulary=words), counts, deal)
     read = {"merged": merged, "vocabulary": vocabulary}
     job = TrainJob(f"{name}_totals", loop=ngram_parts.totals, settings=model, inputs=read, stepwise=False)
-    totals = run.train([job])[0]
+    totals = run.train(job)
     summing = SumContexts.stage(model, resources=resources, merged=merged.ref, totals=totals.ref)
     contexts = merged_by(summing, merged, deal)
     refs = {"merged": merged.ref, "totals": totals.ref, "contexts": contexts.ref, "vocabulary": words}
     lines = merged_by(replace(WriteLines.stage(model, resources=resources), artifacts=refs), contexts)
     read = {"lines": lines, "totals": totals, "vocabulary": vocabulary}
-    return run.train([TrainJob(name, loop=ngram_parts.join, settings=model, inputs=read, stepwise=False)])[0]
+    return run.train(TrainJob(name, loop=ngram_parts.join, settings=model, inputs=read, stepwise=False))
 
 
 def _whole(made: SealedSet) -> SealedSet:
-    """Check that no part is missing, which would change the model."""
+    """Return a set of which no part may be missing, as that would change the model."""
+    expect(made, _refuse_failed)
+    return made
+
+
+def _refuse_failed(made: SealedSet) -> None:
     failed = sum(file.rows for file in made.side("quarantine"))
     if failed:
         why = ", ".join(made.seal["errors"])
@@ -162,7 +168,6 @@ def _whole(made: SealedSet) -> SealedSet:
             f"{made.name}: {failed} of its units or parts failed ({why}); "
             "give n-grams more memory, or run `gristmill requeue` once the cause is fixed"
         )
-    return made
 
 
 def _columns(texts: Texts) -> tuple[str, ...]:
@@ -185,7 +190,7 @@ def _given_units(run: Run, name: str, texts: Texts, memory: int) -> SealedSet:
     units = list(_units(texts, size))
     if not units:
         raise UserError(f"{name}: the text is empty; expected at least one sentence")
-    identity = {"texts": [data.digest for data, _ in texts], "size": size}
+    identity = {"texts": [data for data, _ in texts], "size": size}
     return run.source(f"{name}_units", lambda: _unit_tables(units), identity)
 
 

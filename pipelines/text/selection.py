@@ -16,7 +16,6 @@ from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary
-from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
@@ -103,7 +102,7 @@ def select_pairs(
     else:
         limit = ThresholdSettings(count=round((settings.share or SHARE) * pairs.records) if count is None else count)
     job = TrainJob(f"{name}_threshold", loop=select.threshold, settings=limit, inputs={"data": scored}, stepwise=False)
-    keep = select.Keep.stage(threshold=_trained(run, job).ref)
+    keep = select.Keep.stage(threshold=run.train(job).ref)
     return run.step(Step(name, (keep,), scored))
 
 
@@ -118,7 +117,7 @@ def _by_centroid(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, se
         inputs={"data": in_domain},
         stepwise=False,
     )
-    distance = select.Distance.stage(centroid=_trained(run, job).ref)
+    distance = select.Distance.stage(centroid=run.train(job).ref)
     return run.step(Step(f"{name}_distance", (distance,), pairs))
 
 
@@ -135,9 +134,9 @@ def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, set
     samples = [field.name for field in select.SAMPLES]
     jobs += [ngram_job(f"{name}_{only}_lm", [whole], vocabulary, settings.ngrams, only=only) for only in samples]
     stages, drops = [], samples[:]
-    for prefix, lm in zip(("in", *samples), run.train(jobs), strict=True):
+    for prefix, job in zip(("in", *samples), jobs, strict=True):
         score = TextScoreSettings(column=whole[1], prefix=prefix)
-        stages.append(ScoreText.stage(score, name=f"{prefix}_lm", model=lm.ref))
+        stages.append(ScoreText.stage(score, name=f"{prefix}_lm", model=run.train(job).ref))
         drops += [field.name for field in language_model.fields(prefix)]
     compare = replace(select.EntropyDistance.stage(), drops=(*drops, *_embedding(pairs)))
     return run.step(Step(f"{name}_distance", (*stages, compare), sampled))
@@ -146,10 +145,6 @@ def _by_entropy(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, set
 def _embedding(given: SealedSet) -> tuple[str, ...]:
     """Return the columns of vectors of a set, which are dropped once its distances are computed."""
     return (EMBEDDING,) if EMBEDDING in given.schema.names else ()
-
-
-def _trained(run: Run, job: TrainJob) -> Artifact:
-    return run.train([job])[0]
 
 
 def text_column(given: SealedSet) -> str:

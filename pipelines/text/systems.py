@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import Field
 
@@ -35,6 +36,7 @@ from gristmill.pipelines.text.translators import (
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import later
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
@@ -63,7 +65,7 @@ class Translated:
 
     translators: Mapping[Key, Artifact]
     lists: Mapping[Key, SealedSet]
-    tuned: Mapping[Key, Choice]
+    tuned: Mapping[Key, Artifact]
 
 
 class Bootstrap:
@@ -102,7 +104,8 @@ class Bootstrap:
         """Return the translator of all pairs for each key, or the user's ``own``, unchanged."""
         if own is not None:
             return dict.fromkeys(self.keys, own)
-        return self.translators(name, {key: [self._corpora.pairs] for key in self.keys})
+        made = self.translators(name, {(1, seed): [self._corpora.pairs] for seed in self._run.seeds})
+        return {(size, seed): made[1, seed] for size, seed in self.keys}
 
     def translators(
         self,
@@ -112,30 +115,30 @@ class Bootstrap:
         weights: Mapping[Key, Sequence[float]] | None = None,
         tune: TuneSettings | None = None,
     ) -> dict[Key, Artifact]:
-        """Train a translator for each key, ``init`` being the initial ones; equal trainings are done once."""
+        """Train a translator for each key, ``init`` being the initial ones."""
         own = self._translator if tune is None else self._translator.model_copy(update={"tune": tune})
-        jobs = [
-            translator_job(
-                name,
-                sets,
-                own,
-                key[1],
-                init=init[key] if init else None,
-                weights=weights[key] if weights else None,
-                catalogue=self._corpora.catalogue,
+        return {
+            key: self._run.train(
+                translator_job(
+                    name,
+                    sets,
+                    own,
+                    key[1],
+                    init=init[key] if init else None,
+                    weights=weights[key] if weights else None,
+                    catalogue=self._corpora.catalogue,
+                )
             )
             for key, sets in data.items()
-        ]
-        return dict(zip(data, self._run.train(jobs), strict=True))
+        }
 
     def _lists(self, name: str, translators: Mapping[Key, Artifact]) -> dict[Key, SealedSet]:
         """Translate the in-domain source text: n-best, in spoken form; once per distinct translator."""
-        by_digest: dict[str, SealedSet] = {}
+        made: dict[Artifact, SealedSet] = {}
         for key, translator in translators.items():
-            if translator.digest not in by_digest:
-                made = self._translate(f"translated_{name}_{_of(key)}", self._corpora.source, translator)
-                by_digest[translator.digest] = made
-        return {key: by_digest[translator.digest] for key, translator in translators.items()}
+            if translator not in made:
+                made[translator] = self._translate(f"translated_{name}_{_of(key)}", self._corpora.source, translator)
+        return {key: made[translator] for key, translator in translators.items()}
 
     def _translate(self, name: str, texts: SealedSet, translator: Artifact, *then: Stage) -> SealedSet:
         source, target = self._langs
@@ -170,8 +173,9 @@ class Bootstrap:
             keeps=self._tuning.keeps,
             ngrams=NgramSettings(order=self._ngrams.order),
         )
-        jobs = [
-            TrainJob(
+
+        def job(size: int, given: SealedSet) -> TrainJob:
+            return TrainJob(
                 "tuned",
                 loop=lm_tuning.tune,
                 settings=settings,
@@ -183,20 +187,22 @@ class Bootstrap:
                 },
                 stepwise=False,
             )
-            for (size, _), given in lists.items()
-        ]
-        tuned: list[Choice] = [json.loads(made.read(CHOICE)) for made in self._run.train(jobs)]
-        return Translated(translators, lists, dict(zip(lists, tuned, strict=True)))
+
+        tuned = {(size, seed): self._run.train(job(size, given)) for (size, seed), given in lists.items()}
+        return Translated(translators, lists, tuned)
 
     def chosen(
-        self, name: str, lists: Mapping[Key, SealedSet], tuned: Mapping[Key, Choice], way: Way | None = None
+        self, name: str, lists: Mapping[Key, SealedSet], tuned: Mapping[Key, Artifact], way: Way | None = None
     ) -> dict[Key, SealedSet]:
         """Choose one translation of each list: the translator's best, or by the tuned rule."""
         made = {}
         for key, given in lists.items():
-            rule = tuned[key][way] if way else NO_RULE
-            made[key] = self._run.step(Step(f"{name}_{_of(key)}", (self._choose(rule),), given))
+            stage = later(self._chosen, tuned[key], way) if way else self._choose(NO_RULE)
+            made[key] = self._run.step(Step(f"{name}_{_of(key)}", (stage,), given))
         return made
+
+    def _chosen(self, tuned: Artifact, way: Way) -> Stage:
+        return self._choose(read_choice(tuned)[way])
 
     def _choose(self, rule: Rule) -> Stage:
         source, target = self._langs
@@ -210,23 +216,25 @@ class Bootstrap:
             for key, synthetic in pairs.items():
                 refuse_empty(synthetic, f"{name}: kept translations")
                 data[key] = [synthetic, self._corpora.pairs]
-                weights[key] = [1.0, min(1.0, settings.replay * synthetic.records / self._corpora.pairs.records)]
+                weights[key] = later(partial(_replay, settings.replay), synthetic, self._corpora.pairs)
             made = self.translators("fine_tuned_translator", data, given.translators, weights, settings.tune)
             given = self.translated(f"{name}_{number}", made)
         return given
 
     def tested(
-        self, name: str, given: Mapping[Key, Artifact], tuned: Mapping[Key, Choice] | None = None
+        self, name: str, given: Mapping[Key, Artifact], tuned: Mapping[Key, Artifact] | None = None
     ) -> dict[Key, SealedSet]:
         """Translate the references' texts: the translator's best, or rescored by the tuned rule."""
         made = {}
         for key, translator in given.items():
-            weight = tuned[key]["together"]["weight"] if tuned else 0.0
             score = ScoreLists.stage(ListScoreSettings(), name="in_domain_lm", model=self.in_domain[key[0]].ref)
-            pick = self._choose(Rule(weight=weight, least=None))
+            pick = later(self._rescored, tuned[key]) if tuned else self._choose(NO_RULE)
             texts = self._corpora.references
             made[key] = self._translate(f"tested_{name}_{_of(key)}", texts, translator, score, pick)
         return made
+
+    def _rescored(self, tuned: Artifact) -> Stage:
+        return self._choose(Rule(weight=read_choice(tuned)["together"]["weight"], least=None))
 
     def language_models(
         self, texts: Mapping[str, Mapping[Key, SealedSet]], beside: Mapping[str, Sequence[str]]
@@ -239,15 +247,11 @@ class Bootstrap:
         sets = [[(texts[system][key], "target")] for system, key in keys]
         trained = train_ngrams(self._run, "translations_lm", sets, self.vocabulary, self._ngrams)
         alone = dict(zip(keys, trained, strict=True))
-        mixing = []
-        for system, key in keys:
-            parts = [alone[name, key] for name in (system, *beside.get(system, ()))]
-            own = {model.digest: model for model in (self.in_domain[key[0]], *parts)}
-            mixing.append(mix_job("bootstrapped_lm", list(own.values()), (self._dev, "text")))
-        mixed = iter(self._run.train(mixing))
         found: dict[str, dict[Key, Artifact]] = {system: {} for system in texts}
         for system, key in keys:
-            found[system][key] = next(mixed)
+            parts = [alone[name, key] for name in (system, *beside.get(system, ()))]
+            own = later(_distinct, [self.in_domain[key[0]], *parts])
+            found[system][key] = self._run.train(mix_job("bootstrapped_lm", own, (self._dev, "text")))
         return found
 
     def judged(self, channel: ChannelSettings, models: Mapping[str, Mapping[Key, Artifact]]) -> dict[Key, SealedSet]:
@@ -263,6 +267,21 @@ class Bootstrap:
                 stages.append(ScoreLists.stage(lists, name=f"lists_{system}", model=own[key].ref))
             made[key] = self._run.step(Step(f"judged_{_of(key)}", tuple(stages), confused))
         return made
+
+
+def read_choice(tuned: Artifact) -> Choice:
+    """Return the tuned rules of choosing a translation."""
+    found: Choice = json.loads(tuned.read(CHOICE))
+    return found
+
+
+def _replay(share: float, synthetic: SealedSet, pairs: SealedSet) -> list[float]:
+    """Return the weights of synthetic pairs and of general ones, ``share`` of these for each of those."""
+    return [1.0, min(1.0, share * synthetic.records / pairs.records)]
+
+
+def _distinct(models: Sequence[Artifact]) -> list[Artifact]:
+    return list({model.digest: model for model in models}.values())
 
 
 def _of(key: Key) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import expect, later
 from gristmill.shards.stage import Resources, Stage
 from gristmill.shards.step import Step
 
@@ -56,11 +58,10 @@ def translator_job(
     With ``init`` it is fine-tuned (``settings.tune``) and keeps its units and text normalisation. Values of the
     catalogue (source to target) become placeholders in pairs that contain both.
 
-    Raises:
-        UserError: there are no pairs.
+    A set without pairs is refused once it is made (:class:`UserError`) if it is the only one.
     """
-    if not any(sealed.records for sealed in pairs):
-        raise UserError(f"{name}: there are no pairs to train a translator on; expected at least one record")
+    if len(pairs) == 1:
+        expect(pairs[0], partial(_refuse_no_pairs, name=name))
     own = settings.part(TranslatorTraining)
     if init is not None:
         own = own.but(**dict(settings.tune))
@@ -73,7 +74,7 @@ def translator_job(
         loop=train,
         settings=own,
         inputs={
-            "data": list(zip(pairs, weights or [1.0] * len(pairs), strict=True)),
+            "data": later(_weighted, pairs, weights),
             "seed": seed,
             "init": start,
             "dev": dev,
@@ -83,6 +84,15 @@ def translator_job(
         ranks=settings.ranks,
         resources=Resources(cpus=settings.threads, gpus=settings.gpus),
     )
+
+
+def _weighted(pairs: Sequence[SealedSet], weights: Sequence[float] | None) -> list[tuple[SealedSet, float]]:
+    return list(zip(pairs, weights or [1.0] * len(pairs), strict=True))
+
+
+def _refuse_no_pairs(pairs: SealedSet, name: str) -> None:
+    if not pairs.records:
+        raise UserError(f"{name}: there are no pairs to train a translator on; expected at least one record")
 
 
 def check_translator(settings: TranslatorSettings) -> None:
@@ -138,5 +148,8 @@ def translate(
     wanted = TranslationSettings(
         column=column, decoding=settings.part(BeamSearchSettings), catalogue=dict(catalogue or {})
     )
-    chain = stages(translator.ref, wanted, source_lang=source_lang, target_lang=target_lang)
-    return run.step(Step(name, (*chain, *then), texts, cut=settings.shard))
+
+    def chain(translator: Artifact, then: Sequence[Stage]) -> tuple[Stage, ...]:
+        return (*stages(translator.ref, wanted, source_lang=source_lang, target_lang=target_lang), *then)
+
+    return run.step(Step(name, later(chain, translator, then), texts, cut=settings.shard))

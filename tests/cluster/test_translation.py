@@ -40,7 +40,7 @@ def test_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
     how = TranslateSettings(n=3, rows=7, shard={"rows": 16})
 
     def trained(cluster: Cluster, name: str) -> Artifact:
-        return Run(str(tmp_path / name), cluster).train([translator_job("translator", [pairs], SETTINGS)])[0]
+        return Run(str(tmp_path / name), cluster).train(translator_job("translator", [pairs], SETTINGS))
 
     def translated(cluster: Cluster, name: str, translator: Artifact) -> str:
         run = Run(str(tmp_path / name), cluster)
@@ -61,7 +61,7 @@ def test_two_ranks_train_together(tmp_path: Path) -> None:
     pairs = sealed(tmp_path, "pairs", sentences(120))
     settings = SETTINGS.but(ranks=2)
     made = [
-        Run(str(tmp_path / name), RayRunner(2)).train([translator_job("translator", [pairs], settings)])[0]
+        Run(str(tmp_path / name), RayRunner(2)).train(translator_job("translator", [pairs], settings))
         for name in ("one", "other")
     ]
     assert made[0].digest == made[1].digest

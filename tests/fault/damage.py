@@ -68,15 +68,17 @@ def run(config: Config, run: Run) -> Report:
     made = run.step(Step("upper", (upper(),), dealt, max_quarantine=0.1))
     copies = run.step(Step("copies", (twice(),), dealt))
     joined = run.step(Step("joined", (), copies, (Join(made, ("upper",), on="parent_id"),)))
-    count = run.artifact("count", lambda: {"n.txt": str(joined.records).encode()}, {}, [joined.digest])
+    count = run.artifact("count", lambda: {"n.txt": str(joined.records).encode()}, {}, [joined])
     tagged = run.step(Step("tagged", (tag("tag", count),), joined))
-    (model,) = run.train([_job("learn", tagged, count)])
+    model = run.train(_job("learn", tagged, count))
     if config.more:
         again = run.step(Step("again", (tag("again", model_count(run, model)),), tagged))
         read = [again, copies, made, listed]
-        run.train([_job(f"learn_{one.name}", one, count) for one in read])
+        for one in read:
+            run.train(_job(f"learn_{one.name}", one, count))
         for one in (*read, joined):
-            run.artifact(f"ids_{one.name}", lambda one=one: {"ids.json": _ids(one)}, {}, [one.digest])
+            run.artifact(f"ids_{one.name}", lambda one=one: {"ids.json": _ids(one)}, {}, [one])
+    run.finish()
     return Report(
         title="Damage",
         recipe={"name": "damage", **config.model_dump()},
@@ -87,7 +89,7 @@ def run(config: Config, run: Run) -> Report:
 
 def model_count(run: Run, model: Artifact) -> Artifact:
     return run.artifact(
-        "sum", lambda: {"n.txt": str(json.loads(model.read("model.json"))["sum"]).encode()}, {}, [model.digest]
+        "sum", lambda: {"n.txt": str(json.loads(model.read("model.json"))["sum"]).encode()}, {}, [model]
     )
 
 

@@ -33,6 +33,6 @@ def run(config: Config, run: Run) -> Report:
         run.step(law_step(listed, config.note, config.pause))
     else:
         settings = Walk(steps=config.shards, seconds=config.pause, note=config.note)
-        run.train([TrainJob("walk", walk, settings, stepwise=config.work == "training")])
+        run.train(TrainJob("walk", walk, settings, stepwise=config.work == "training"))
     digests: dict[str, Any] = {trace.name: trace.digest for trace in run.trace}
     return Report(title="Long", recipe={"name": "long"}, digests=digests)

@@ -63,8 +63,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
         lab: Any = importlib.reload(importlib.import_module("again_lab"))
         run = Run(str(tmp_path / "out"), InProcessRunner(), progress=(heard := Heard()), again=frozenset(again))
         kept = run.step(Step("kept", (lab.keep.stage(),), run.table("texts", texts)))
-        run.train([TrainJob("count", lab.count, inputs={"data": kept}, stepwise=False)])
+        run.train(TrainJob("count", lab.count, inputs={"data": kept}, stepwise=False))
         last = run.step(Step("copies", (tiny.twice(),), kept))
+        run.finish()
         return run, last, heard.said
 
     return run

@@ -120,7 +120,9 @@ def test_trainings_of_several_seeds_count_one_by_one(tmp_path: Path) -> None:
     run = Run(str(tmp_path), InProcessRunner(), progress=progress)
     made = run.table("texts", texts(4))
     run.step(Step("upper", (upper(),), made))
-    run.train([TrainJob("model", walked, Walk(seed=seed)) for seed in (0, 1, 2, 2)])
+    for seed in (0, 1, 2, 2):
+        run.train(TrainJob("model", walked, Walk(seed=seed)))
+    run.finish()
     assert progress.counts[-1] == (5, 5)
     assert progress.counts == sorted(progress.counts)
     assert (3, 5) in progress.counts, "the first of the three has ended, and the others go on"
@@ -132,6 +134,7 @@ def test_the_line_stays_below_the_bars(tmp_path: Path) -> None:
     progress.agenda = Agenda([("texts", 1.0), ("upper", 500.0)])
     run = Run(str(tmp_path), InProcessRunner(), progress=progress)
     run.table("texts", texts(4))
+    run.finish()
     progress.bars.refresh()
     progress.close()
     assert "whole run: 1 of 2 done, about 8 min to go" in stream.getvalue()

@@ -94,7 +94,9 @@ def test_each_training_says_how_far_it_is(tmp_path) -> None:
     run = Run(str(tmp_path), InProcessRunner(), progress=LogProgress(stream, every=0.0))
     jobs = [TrainJob("student", walked, Walk(seed=seed)) for seed in (0, 1)]
     jobs += [TrainJob("cell", walked, Walk(length=length)) for length in (1, 2)] + [TrainJob("alone", walked)]
-    run.train(jobs)
+    for job in jobs:
+        run.train(job)
+    run.finish()
     lines = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
     assert "student_seed1: step 1 of 3, loss 1" in lines
     assert any(line.startswith("student_seed0: step 3 of 3, loss 0.333, ") for line in lines)
@@ -112,7 +114,10 @@ def test_each_training_says_how_far_it_is(tmp_path) -> None:
 def test_fits_are_not_called_trainings(tmp_path) -> None:
     stream = io.StringIO()
     run = Run(str(tmp_path), InProcessRunner(), progress=LogProgress(stream))
-    run.train([TrainJob("count", counted, stepwise=False)])
-    run.train([TrainJob("again", counted, stepwise=False), TrainJob("model", counted)])
+    run.train(TrainJob("count", counted, stepwise=False))
+    run.finish()
+    run.train(TrainJob("again", counted, stepwise=False))
+    run.train(TrainJob("model", counted))
+    run.finish()
     assert "count: fitting 1 artifact done" in stream.getvalue()
     assert "again, model: fitting 1 artifact, training 1 model done" in stream.getvalue()

@@ -100,10 +100,11 @@ def run(config: Config, run: Run) -> Report:
     listed = run.source("texts", tables, {"records": config.records, "broken": config.broken})
     made = run.step(Step("upper", (upper(config.shape.width),), listed, cut=Cut(rows=4), max_quarantine=0.1))
     copies = run.step(Step("copies", (twice(),), made))
-    count = run.artifact("count", lambda: {"n.txt": str(copies.records).encode()}, {}, [copies.digest])
+    count = run.artifact("count", lambda: {"n.txt": str(copies.records).encode()}, {}, [copies])
+    summary = f"{count.read('n.txt').decode()} copies."
     return Report(
         title="Tiny",
         recipe={"name": "tiny", **config.model_dump()},
-        summary=f"{count.read('n.txt').decode()} copies.",
+        summary=summary,
         digests={t.name: t.digest for t in run.trace},
     )

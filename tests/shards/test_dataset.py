@@ -96,7 +96,7 @@ def test_records_that_cannot_be_told_apart_are_refused(tmp_path, columns, messag
         lambda: run.source("texts", lambda: iter([pa.table({"id": ["z"]}), pa.table(columns)]), {"v": 2}),
     ):
         with pytest.raises(UserError, match=f"^texts: {message}; expected a column `id` with a distinct text for each"):
-            make()
+            _ = make().digest
     ids = pa.chunked_array([["a"], ["b"]], pa.large_string())
     assert run.table("large", pa.table({"id": ids})).records == 2
     assert run.table("none", pa.table({"id": pa.array([], pa.string())})).records == 0
@@ -107,7 +107,7 @@ def test_slips_in_python_are_sentences(tmp_path) -> None:
     with pytest.raises(TypeError, match=r"^texts: list is not a table; expected a pyarrow.Table, as of pa.Table.fr"):
         run.table("texts", [{"id": "a"}])
     with pytest.raises(TypeError, match=r"^texts: dict is not a table"):
-        run.source("texts", lambda: iter([{"id": ["a"]}]), {})
+        _ = run.source("texts", lambda: iter([{"id": ["a"]}]), {}).digest
     texts = run.table("texts", pa.table({"id": ["a"], "text": ["on"]}))
     slips = {
         "stages are one stage, folds; expected a tuple": (Folds.stage(), texts),

@@ -103,9 +103,11 @@ def test_a_finished_step_costs_one_read(root: str, monkeypatch: pytest.MonkeyPat
     step = Step("upper", (upper(),), source(root), cut=Cut(rows=4))
     run = Run(root, InProcessRunner())
     run.step(step)
+    run.finish()
     read, plain = [], store.read_bytes
     monkeypatch.setattr(store, "read_bytes", lambda url: read.append(url) or plain(url))
     sealed = run.step(step)
+    run.finish()
     assert read == [store.join(sealed.url, "seal.json")]
     assert run.trace[1].summary["shards"] == 3
 

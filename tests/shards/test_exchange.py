@@ -207,14 +207,16 @@ def test_a_group_beyond_memory_is_refused_by_a_reducer_of_whole_groups(tmp_path:
     )
     assert made.seal["quarantined"] == large
     with pytest.raises(TooManyQuarantined, match="GroupTooLarge"):
-        run_of(tmp_path / "strict").step(merge("whole", dealt, Whole.stage(resources=Resources(memory=1 << 14))))
+        run_step(
+            merge("whole", dealt, Whole.stage(resources=Resources(memory=1 << 14))), "unused", InProcessRunner(), 0
+        )
 
 
 def test_a_group_that_broke_is_run_again(
     tmp_path: Path, dealt: SealedSet, merged: dict[str, SealedSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = merge("basket", dealt, Basket.stage(), max_quarantine=1)
-    run_of(tmp_path).step(step)
+    run_step(step, str(tmp_path), InProcessRunner(), 0)
     broken = Basket.group
 
     def mended(self: Basket, name: str, tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
@@ -272,7 +274,7 @@ def test_two_sets_are_joined_by_key(tmp_path: Path, dealt: SealedSet) -> None:
     with pytest.raises(UserError, match="dealt has 5 parts and fewer 2; expected sets dealt to the same number"):
         join("joined", dealt, fewer, ["city"])
     with pytest.raises(UserError, match=r"part 0 of shops has more than 50 bytes, .* of 200; expected more parts"):
-        run.step(join("small", dealt, other, ["city"], memory=200))
+        run_step(join("small", dealt, other, ["city"], memory=200), str(tmp_path), InProcessRunner(), 0)
 
 
 def test_a_join_makes_many_pairs_of_one_key_in_pieces(
@@ -282,6 +284,7 @@ def test_a_join_makes_many_pairs_of_one_key_in_pieces(
     towns = pa.table({"id": [f"s{n}" for n in range(40)], "shop": ["shop 7"] * 40, "city": list(range(40))})
     other = run.step(deal("shops", run.table("towns", towns), ["shop"], ["city"], parts=PARTS))
     whole = run.step(join("joined", dealt, other, ["city"], unmatched=True))
+    run.finish()
     monkeypatch.setattr(reducers, "_PRODUCT", 100)
     pieces = run_of(tmp_path / "pieces").step(join("joined", dealt, other, ["city"], unmatched=True))
     assert len(rows(audited(run, whole))) == RECORDS - records()["shop"].null_count + 39 * len(
@@ -342,7 +345,7 @@ def test_a_reducer_that_breaks_its_contract_is_told(
 ) -> None:
     monkeypatch.setattr(Faulty, "how", how)
     with pytest.raises((ContractError, UserError), match=message):
-        run_of(tmp_path).step(merge("faulty", dealt, Faulty.stage()))
+        run_step(merge("faulty", dealt, Faulty.stage()), str(tmp_path), InProcessRunner(), 0)
 
 
 def test_a_sum_that_64_bits_do_not_hold_costs_its_group(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 
 from gristmill.models.measures.significance import paired_change, wer_interval
 from gristmill.models.measures.wer import UNKNOWN
@@ -41,24 +42,21 @@ def run(config: Config, run: Run) -> Report:
     requests = split_requests(run, config.corpus, prepare_requests(run, config.corpus))
 
     # A fit is done in one go (stepwise=False); it and the trainings lie in folders by what they depend on.
-    (words,) = run.train([TrainJob("words", fit, config.words, {"data": requests}, stepwise=False)])
+    words = run.train(TrainJob("words", fit, config.words, {"data": requests}, stepwise=False))
     weigh = [Vectors.stage(VectorSettings(weighting=one, column=one), name=one, words=words.ref) for one in SYSTEMS]
     vectors = run.step(Step("vectors", tuple(weigh), requests))
 
-    # All trainings are given at once, so that they run in parallel.
-    wanted = [(system, seed) for system in SYSTEMS for seed in run.seeds]
-    jobs = [
-        TrainJob(system, train, config.training.but(vector=system, seed=seed), {"data": vectors})
-        for system, seed in wanted
-    ]
+    # Each result is a handle, made when it is needed: the trainings run in parallel.
     read = []
-    for (system, seed), model in zip(wanted, run.train(jobs), strict=True):
+    for system, seed in product(SYSTEMS, run.seeds):
+        training = config.training.but(vector=system, seed=seed)
+        model = run.train(TrainJob(system, train, training, {"data": vectors}))
         settings = ClassifySettings(vector=system, column=f"{system}_{seed}")
         read.append(Classify.stage(settings, name=settings.column, model=model.ref))
     made = run.step(Step("classified", tuple(read), vectors))
     scores = {system: _scores(made, system, run.seeds) for system in SYSTEMS}
     by_test = {system: {"test": by_seed} for system, by_seed in scores.items()}
-    keep_scores(run, ERROR.name, by_test, {"sets": [made.digest]})
+    keep_scores(run, ERROR.name, by_test, {"sets": [made]})
     return _report(config, scores)
 
 

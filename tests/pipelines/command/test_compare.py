@@ -49,7 +49,7 @@ def output(
     run = Run(str(out), InProcessRunner(), seeds=[0])
     listed = run.table("texts", pa.table({"id": ["a", "b"], "text": ["stop", texts]}))
     run.step(Step("dealt", (Folds.stage(),), listed))
-    keep_scores(run, measure.name, results, {"sets": [listed.digest]}, scale)
+    keep_scores(run, measure.name, results, {"sets": [listed]}, scale)
     rows = []
     for system, by_set in results.items():
         for test_set, runs in by_set.items():

@@ -120,7 +120,7 @@ def run_halves(config: Halves, run: Run) -> Report:
 
     names = {"split_most": 1, "split_rest": 0}
     parts = {
-        name: run.source(name, partial(part, first), {"of": shaped.digest, "first": first}, of=shaped)
+        name: run.source(name, partial(part, first), {"of": shaped, "first": first}, of=shaped)
         for name, first in names.items()
     }
     if config.fail == "UserError" or parts["split_rest"].records < config.least:

@@ -48,11 +48,12 @@ def test_models_of_sets(run: Run, sets: dict[str, SealedSet]) -> None:
     everything = TEXTS["own"] + TEXTS["other"]
     assert listed == sorted({"zero", *(word for sentence in everything for word in sentence)})
     settings = NgramSettings(order=3, prune=(0, 0, 1))
-    made = run.train([ngram_job("lm", both, vocabulary, settings), ngram_job("lm", both[:1], vocabulary, settings)])
+    made = [run.train(ngram_job("lm", some, vocabulary, settings)) for some in (both, both[:1])]
     assert made[0].read("lm.arpa") == estimate(everything, settings, listed).to_bytes()
     assert made[1].read("lm.arpa") == estimate(TEXTS["own"], settings, listed).to_bytes()
     again = Run(run.out, InProcessRunner())
-    again.train([ngram_job("lm", both, build_vocabulary(again, "vocabulary", both, words=["zero"]), settings)])
+    again.train(ngram_job("lm", both, build_vocabulary(again, "vocabulary", both, words=["zero"]), settings))
+    again.finish()
     assert all(trace.kept for trace in again.trace)
 
 
@@ -60,7 +61,7 @@ def test_rows_are_chosen_by_a_column(run: Run, sets: dict[str, SealedSet]) -> No
     own = [(sets["own"], "text")]
     chosen = [sentence for n, sentence in enumerate(TEXTS["own"]) if n % 3 > 0]
     vocabulary = build_vocabulary(run, "vocabulary", own, 2)
-    made = run.train([ngram_job("lm", own, vocabulary, only="chosen")])[0]
+    made = run.train(ngram_job("lm", own, vocabulary, only="chosen"))
     words = vocabulary.read("vocabulary.txt").decode().split()
     assert made.read("lm.arpa") == estimate(chosen, vocabulary=words).to_bytes()
 
@@ -77,9 +78,9 @@ def scored(run: Run, name: str, lm: Artifact, texts: SealedSet) -> dict[str, flo
 def test_mixture_is_better_than_each(run: Run, sets: dict[str, SealedSet]) -> None:
     both = [(sets["own"], "text"), (sets["other"], "text")]
     vocabulary = build_vocabulary(run, "vocabulary", both)
-    models = run.train([ngram_job("lm", [one], vocabulary, NgramSettings(order=3)) for one in both])
+    models = [run.train(ngram_job("lm", [one], vocabulary, NgramSettings(order=3))) for one in both]
     dev = (sets["dev"], "text")
-    mixed = run.train([mix_job("mixed", models, dev)])[0]
+    mixed = run.train(mix_job("mixed", models, dev))
     mixture = json.loads(mixed.read("weights.json"))
     assert sum(mixture["weights"]) == pytest.approx(1.0)
     assert mixture["weights"][0] > 0.5
@@ -89,14 +90,14 @@ def test_mixture_is_better_than_each(run: Run, sets: dict[str, SealedSet]) -> No
     assert found["mixed"] <= min(found["own"], found["other"]) * 1.001
     assert found["mixed"] == pytest.approx(mixture["perplexity"], rel=0.02)
     assert [found["own"], found["other"]] == pytest.approx(mixture["perplexities"], rel=1e-3)
-    given = run.train([mix_job("given", models, None, weights=mixture["weights"])])[0]
+    given = run.train(mix_job("given", models, None, weights=mixture["weights"]))
     assert given.read("lm.arpa") == mixed.read("lm.arpa")
 
 
 def test_unknown_words_are_counted_separately(run: Run, sets: dict[str, SealedSet]) -> None:
     own = [(sets["own"], "text")]
     vocabulary = build_vocabulary(run, "vocabulary", own, 40)
-    lm = run.train([ngram_job("lm", own, vocabulary, NgramSettings(order=3))])[0]
+    lm = run.train(ngram_job("lm", own, vocabulary, NgramSettings(order=3)))
     found = scored(run, "scored", lm, sets["dev"])
     model = LanguageModel(lm.url)
     details = [model.detail(sentence) for sentence in TEXTS["dev"]]

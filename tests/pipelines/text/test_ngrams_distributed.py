@@ -79,7 +79,7 @@ def test_bytes_of_one_process(
     )  # units of 2 kB: several, and cut shards
     settings = LanguageModelSettings(order=order, prune=SETTINGS.prune[:order], memory=SETTINGS.memory)
     run = Run(str(tmp_path), InProcessRunner())
-    alone = run.train([ngram_job("alone", texts, vocabulary, settings, only)])[0]
+    alone = run.train(ngram_job("alone", texts, vocabulary, settings, only))
     spread = train_ngrams_distributed(run, "lm", texts, vocabulary, settings, only, parts)
     assert spread.read("lm.arpa") == alone.read("lm.arpa")
     counts = next(trace for trace in run.trace if trace.name == "lm_counts")
@@ -137,7 +137,7 @@ def test_a_failed_part_is_reported(
     mended = train_ngrams_distributed(
         Run(str(tmp_path), InProcessRunner(), requeue=True), "lm", texts, vocabulary, SETTINGS, parts=3
     )
-    whole = run.train([ngram_job("alone", texts, vocabulary, SETTINGS)])[0]
+    whole = run.train(ngram_job("alone", texts, vocabulary, SETTINGS))
     assert mended.read("lm.arpa") == whole.read("lm.arpa")
 
 

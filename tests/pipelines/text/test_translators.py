@@ -59,7 +59,7 @@ def texts(folder: Path) -> SealedSet:
 
 
 def work(run: Run, pairs: SealedSet, texts: SealedSet) -> tuple[Artifact, SealedSet]:
-    (translator,) = run.train([translator_job("translator", [pairs], SETTINGS, catalogue={"fan": "पंखा"})])
+    translator = run.train(translator_job("translator", [pairs], SETTINGS, catalogue={"fan": "पंखा"}))
     return translator, translate(run, "translations", texts, translator, HOW, **LANGUAGES)
 
 

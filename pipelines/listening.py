@@ -1,0 +1,45 @@
+"""Shows the trainings of a run while they go on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from gristmill.pipelines.progress import RunProgress
+from gristmill.shards.job import TrainJob, TrainListener
+
+
+class Listening(TrainListener):
+    """Shows the trainings of one call, by distinct names: those of several seeds or settings are numbered."""
+
+    def __init__(self, jobs: Sequence[tuple[TrainJob, str]], progress: RunProgress) -> None:
+        self.progress, self.all, self.done, self.lock = progress, len(jobs), 0, threading.Lock()
+        self.labels = dict(zip((url for _, url in jobs), _labels([job for job, _ in jobs]), strict=True))
+
+    def point(self, url: str, metrics: Mapping[str, float]) -> None:
+        """Show a point of a training."""
+        with self.lock:
+            if metrics.get("steps"):
+                self.progress.agenda.at(min(1.0, (metrics["step"] + 1) / metrics["steps"]), url)
+            self.progress.training(self.labels[url], metrics)
+
+    def ended(self, url: str) -> None:
+        """Show that one more is done."""
+        with self.lock:
+            self.done += 1
+            self.progress.agenda.ended(url)
+            self.progress.trained(self.labels[url], self.done, self.all)
+
+
+def _labels(jobs: Sequence[TrainJob]) -> list[str]:
+    """Return a distinct name of each job: with its seed, if that tells it from the others of its name."""
+    seeds = [getattr(job.settings, "seed", job.inputs.get("seed")) for job in jobs]
+    named = [f"{job.name}_seed{seed}" for job, seed in zip(jobs, seeds, strict=True)]
+    found = []
+    for place, job in enumerate(jobs):
+        same = [other for other, one in enumerate(jobs) if one.name == job.name]
+        if len(same) > 1 and len({seeds[other] for other in same}) == len(same):
+            found.append(named[place])
+        else:
+            found.append(job.name if len(same) == 1 else f"{job.name} {same.index(place) + 1} of {len(same)}")
+    return found
