@@ -59,7 +59,12 @@ def translator_job(
     catalogue (source to target) become placeholders in pairs that contain both.
 
     A set without pairs is refused once it is made (:class:`UserError`) if it is the only one.
+
+    Raises:
+        UserError: no set is given.
     """
+    if not pairs:
+        raise UserError(f"{name}: there are no pairs to train a translator on; expected at least one set")
     if len(pairs) == 1:
         expect(pairs[0], partial(_refuse_no_pairs, name=name))
     own = settings.part(TranslatorTraining)

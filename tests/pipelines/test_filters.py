@@ -52,6 +52,7 @@ def own(most: int, **more: object) -> dict[str, object]:
 def test_speech_is_filtered_by_part(tmp_path: Path) -> None:
     run = Run(str(tmp_path), InProcessRunner())
     plain = prepare_corpora(run, CorpusSettings(**NUMBERS))
+    run.finish()
     assert [entry.name for entry in run.trace if entry.kind == "step"] == ["labelled", "unlabelled", "test"]
     texts = [text for table in plain.labelled.tables(["text"]) for text in table["text"].to_pylist()]
     most = min(len(text.split()) for text in texts)
@@ -67,9 +68,9 @@ def test_speech_is_filtered_by_part(tmp_path: Path) -> None:
     assert [made.labelled.name, made.unlabelled.name, made.test.name] == ["labelled_kept", "unlabelled_kept", "test"]
     of_another = {"actor": f"{__name__}:long_pair"}
     with pytest.raises(UserError, match=r"long_pair reads \['source', 'target'\], which its input lacks"):
-        prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[of_another]))
+        _ = prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[of_another])).labelled.digest
     with pytest.raises(UserError, match=r"^test_kept: no record is left"):
-        prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(0, parts=["test"])]))
+        _ = prepare_corpora(run, CorpusSettings(**NUMBERS, filters=[own(0, parts=["test"])])).test.digest
 
 
 def test_pairs_and_texts_of_the_domain_are_filtered(tmp_path: Path) -> None:

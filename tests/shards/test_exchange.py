@@ -247,7 +247,7 @@ def test_the_audit_finds_a_record_that_was_lost_in_its_group(
 ) -> None:
     read = Slice.read_apart
     monkeypatch.setattr(Slice, "read_apart", lambda self, columns: read(self, columns).slice(1))
-    made = run_of(tmp_path).step(merge("sums", dealt, Sums.stage(SumSettings())))
+    made = run_step(merge("sums", dealt, Sums.stage(SumSettings())), str(tmp_path), InProcessRunner(), 0)
     monkeypatch.undo()
     gaps = " ".join(gap for result in audit_below(made.url) for gap in result.gaps)
     assert "groups have other numbers of records: shop" in gaps

@@ -118,7 +118,7 @@ def test_wrong_input_is_refused(run: Run, sets: dict[str, SealedSet]) -> None:
     with pytest.raises(UserError, match="at least one sealed set"):
         build_vocabulary(run, "v", [])
     with pytest.raises(UserError, match="at least 10000 times"):
-        build_vocabulary(run, "v", own, 10_000)
+        _ = build_vocabulary(run, "v", own, 10_000).digest
     vocabulary = build_vocabulary(run, "v", own)
     with pytest.raises(UserError, match="either a development text or weights"):
         mix_job("m", [vocabulary], None)

@@ -102,6 +102,7 @@ def test_only_text_beyond_memory_is_distributed(
     sizes = [sum(shard.bytes for data, _ in some for shard in data.shards) * PART_BYTES for some in many]
     between = SETTINGS.model_copy(update={"memory": (sizes[0] + sizes[1]) // 2})
     made = train_ngrams(run, "lm", many, vocabulary, between)
+    run.finish()
     assert [trace.name for trace in run.trace].count("lm_merged") == 1
     fits = train_ngrams(run, "lm", many, vocabulary, SETTINGS.model_copy(update={"memory": 1 << 30}))
     assert [one.read("lm.arpa") for one in made] == [one.read("lm.arpa") for one in fits]
@@ -132,7 +133,7 @@ def test_a_failed_part_is_reported(
     monkeypatch.setattr(MergeCounts, "group", broken)
     run = Run(str(tmp_path), InProcessRunner())
     with pytest.raises(UserError, match=r"lm_merged: 1 of its units or parts failed \(merged: MemoryError: no more\)"):
-        train_ngrams_distributed(run, "lm", texts, vocabulary, SETTINGS, parts=3)
+        _ = train_ngrams_distributed(run, "lm", texts, vocabulary, SETTINGS, parts=3).digest
     monkeypatch.undo()
     mended = train_ngrams_distributed(
         Run(str(tmp_path), InProcessRunner(), requeue=True), "lm", texts, vocabulary, SETTINGS, parts=3
@@ -145,7 +146,7 @@ def test_no_text_is_refused(tmp_path: Path, vocabulary: Artifact) -> None:
     run = Run(str(tmp_path / "out"), InProcessRunner())
     empty = seal_tables(str(tmp_path / "none"), "none", [pa.table({"id": ["a"], "text": pa.nulls(1, pa.string())})])
     with pytest.raises(UserError, match="the text is empty"):
-        train_ngrams_distributed(run, "lm", [(empty, "text")], vocabulary, SETTINGS)
+        _ = train_ngrams_distributed(run, "lm", [(empty, "text")], vocabulary, SETTINGS).digest
 
 
 def test_memory_is_not_in_the_fingerprint() -> None:

@@ -105,7 +105,7 @@ def test_a_radius(run: Run) -> None:
     exactly = SelectionSettings(radius=1.0)
     assert ids(select_pairs(run, "chosen", pairs, inside, exactly)) == ["p/0000", "p/0001", "p/0002"]
     with pytest.raises(UserError, match=r"a radius of -0\.1 keeps nothing of"):
-        select_pairs(run, "chosen", pairs, inside, SelectionSettings(radius=-0.1))
+        _ = select_pairs(run, "chosen", pairs, inside, SelectionSettings(radius=-0.1)).digest
 
 
 def test_zero_vectors_are_never_near(run: Run) -> None:
@@ -171,15 +171,15 @@ def test_mistakes(run: Run, tmp_path: Path) -> None:
     plain = run.source("plain", lambda: iter([pairs.read(0).drop_columns("embedding")]), {"v": 1})
     settings = SelectionSettings()
     with pytest.raises(UserError, match="chosen: the in-domain set none is empty; expected text"):
-        select_pairs(run, "chosen", pairs, none, settings)
+        _ = select_pairs(run, "chosen", pairs, none, settings).digest
     with pytest.raises(UserError, match="none: no record is left"):
-        select_pairs(run, "chosen", none, pairs, settings)
+        _ = select_pairs(run, "chosen", none, pairs, settings).digest
     with pytest.raises(UserError, match="plain is not embedded; expected a column embedding"):
-        select_pairs(run, "chosen", plain, pairs, settings)
+        _ = select_pairs(run, "chosen", plain, pairs, settings).digest
     with pytest.raises(UserError, match="0 of 20 records keeps nothing"):
-        select_pairs(run, "chosen", pairs, pairs, SelectionSettings(share=0.01))
+        _ = select_pairs(run, "chosen", pairs, pairs, SelectionSettings(share=0.01)).digest
     with pytest.raises(UserError, match="has 0 vectors; expected text to compare with"):
-        select_pairs(run, "chosen", pairs, pairs_of(run, np.zeros((2, DIM)), name="zero"), settings)
+        _ = select_pairs(run, "chosen", pairs, pairs_of(run, np.zeros((2, DIM)), name="zero"), settings).digest
     with pytest.raises(SettingsError, match="radius and share: expected one"):
         SelectionSettings(share=0.1, radius=0.1)
     with pytest.raises(SettingsError, match="radius: undefined for random selection"):

@@ -27,6 +27,7 @@ from gristmill.shards.artifact import Artifact
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.errors import SettingsError, UserError
+from gristmill.shards.plan import resolved
 from gristmill.shards.schema import PAIRS
 from tests.actors.text.translators import sealed, sentences
 
@@ -97,14 +98,14 @@ def test_a_round_of_self_training(
     rows = [{**row, "target": row["translations"][0]["text"], "label_source": "synthetic"} for row in table.to_pylist()]
     synthetic = seal_tables(str(tmp_path / "synthetic"), "synthetic", [pa.Table.from_pylist(rows, schema=PAIRS)])
     job = translator_job("tuned", [synthetic, pairs], SETTINGS, init=translator, weights=[1.0, 0.5])
-    assert {one.digest for one in job.made_of()} == {synthetic.digest, pairs.digest, translator.digest}
+    assert {one.digest for one in resolved(job).made_of()} == {synthetic.digest, pairs.digest, translator.digest}
     assert job.settings is not None
     assert job.settings.identity() == {
         "epochs": 1.0,
         "lr": 1e-3,
         "batch_units": 200,
     }  # no settings of training from scratch
-    (tuned,) = Run(str(folder / "out"), InProcessRunner()).train([job])
+    tuned = Run(str(folder / "out"), InProcessRunner()).train(job)
     assert tuned.digest != translator.digest
     assert tuned.read("vocab.json") == translator.read("vocab.json")
 
@@ -135,7 +136,7 @@ def test_invalid_inputs_are_rejected(made: tuple[Artifact, SealedSet], texts: Se
     with pytest.raises(UserError, match="no column 'text'; they have id, source"):
         translate(run, "translations", texts, made[0], HOW, column="text", **LANGUAGES)
     with pytest.raises(UserError, match="expected from 'en' into 'ta'"):
-        translate(run, "translations", texts, made[0], HOW, source_lang="en", target_lang="ta")
+        _ = translate(run, "translations", texts, made[0], HOW, source_lang="en", target_lang="ta").digest
     with pytest.raises(UserError, match="no pairs to train a translator on"):
         translator_job("translator", [], SETTINGS)
     with pytest.raises(SettingsError, match="epochs and steps: expected one of them"):
