@@ -182,7 +182,7 @@ class Crew:
         avoid: frozenset[str],
         look: Callable[[], None],
     ) -> Generator[tuple[_Unit, Any], None, None]:
-        """Yield units of work with their answers as they are done, by at most ``most`` workers, with ``at_hand`` each."""
+        """Yield units of work with their answers as they are done; each worker has ``at_hand`` at most."""
         import ray
         from ray.exceptions import RayError
 
