@@ -16,7 +16,7 @@ from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet, digest_of
 from gristmill.shards.errors import UserError
-from gristmill.shards.plan import expect
+from gristmill.shards.plan import expect, make
 from gristmill.shards.step import Step
 
 Listing = Callable[[], Iterator[pa.Table]]
@@ -44,7 +44,9 @@ def list_source(run: Run, name: str, tables: Listing, of: str) -> SealedSet:
     identity = {"rows": digest_of(records(unlisted))}
     if unlisted:
         _reject_files(run, of, pa.concat_tables(unlisted))
-    return run.source(name, lambda: records([]), identity)
+    listed = run.source(name, lambda: records([]), identity)
+    make(listed)  # at once, as the files may change
+    return listed
 
 
 def list_places(listings: Iterable[Listing]) -> Iterator[pa.Table]:

@@ -67,7 +67,7 @@ def test_an_empty_folder_and_an_earlier_output_are_taken(gristmill, recipe: Path
         (out / name).unlink()
     assert "report:" in gristmill("run", recipe).stdout
     # Of a script.
-    Run(str(tmp_path / "script"), InProcessRunner()).table("words", tiny.texts(3))
+    _ = Run(str(tmp_path / "script"), InProcessRunner()).table("words", tiny.texts(3)).digest
     assert gristmill("run", recipe, f"out={tmp_path}/script").exit_code == 0
 
 

@@ -42,7 +42,9 @@ def prepare(tmp_path: Path) -> Callable[..., tuple[Corpora, Run]]:
 
     def prepared(**settings: object) -> tuple[Corpora, Run]:
         run = Run(str(tmp_path / "out"), InProcessRunner())
-        return prepare_corpora(run, CorpusSettings(sampling_rate=RATE, **settings)), run
+        corpora = prepare_corpora(run, CorpusSettings(sampling_rate=RATE, **settings))
+        run.finish()
+        return corpora, run
 
     return prepared
 
@@ -173,6 +175,7 @@ def test_a_bank_of_a_noise_folder_depends_on_its_files_alone(
     corpora, run = prepare(**given)
     first = prepare_banks(run, settings, corpora.unlabelled, RATE).noise
     other_speech = prepare_banks(run, settings, corpora.labelled, RATE).noise
+    run.finish()
     assert other_speech.url == first.url
     assert [trace.inputs for trace in run.trace if trace.name == "noise_bank"] == [[], []]
     later(utterance(tmp_path / "noise/1.wav", 7, text=None))

@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 
 from gristmill.actors.speech.phases import AcousticTraining
 from gristmill.models.speech.losses import SoftTargetSettings
+from gristmill.models.speech.units import Units
 from gristmill.pipelines import config
 from gristmill.pipelines.command.cli import app
 from gristmill.pipelines.speech.systems import Data, Systems, SystemSettings
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import resolved
 
 RECIPE = str(Path(config.__file__).parent.parent / "configs" / "distill.yaml")
 
@@ -50,13 +52,15 @@ def test_mistakes_are_errors_when_the_recipe_is_read(tmp_path: Path, override: s
 def systems(tmp_path: Path, settings: SystemSettings, vocabulary: int = 2) -> tuple[Systems, Data]:
     sealed = seal_tables(str(tmp_path / "set"), "set", [pa.table({"id": ["a"]})])
     teacher = put_artifact(str(tmp_path / "teacher"), {"model.safetensors": b"weights"}, {})
-    units = put_artifact(str(tmp_path / "units"), {"units.json": b"units"}, {})
-    return Systems(settings, units, vocabulary, 0), Data(sealed, sealed, sealed, sealed, sealed, teacher)
+    letters = Units("characters", ("<blank>", *"abcdefgh"[: vocabulary - 1]))
+    units = put_artifact(str(tmp_path / f"units{vocabulary}"), {"units.json": letters.to_json().encode()}, {})
+    return Systems(settings, units, 0), Data(sealed, sealed, sealed, sealed, sealed, teacher)
 
 
 def training(job: TrainJob) -> AcousticTraining:
-    assert isinstance(job.settings, AcousticTraining)
-    return job.settings
+    settings = resolved(job).settings
+    assert isinstance(settings, AcousticTraining)
+    return settings
 
 
 def test_saved_settings_make_the_same_job(tmp_path: Path) -> None:
@@ -67,7 +71,7 @@ def test_saved_settings_make_the_same_job(tmp_path: Path) -> None:
     for given in (settings, again):
         made, data = systems(tmp_path, given)
         jobs.append(made.teacher(data))
-    assert jobs[0].identity() == jobs[1].identity()
+    assert resolved(jobs[0]).identity() == resolved(jobs[1]).identity()
     assert training(jobs[0]).model.encoder == "gru"
     masks = training(jobs[0]).phases[0].specaugment
     assert masks is not None
@@ -87,7 +91,8 @@ def test_gold_text_comes_last_beside_the_soft_labels(tmp_path: Path) -> None:
     assert soft.soft == gold.soft == SoftTargetSettings(k=5, temperature=4.0), "k is at most the vocabulary"
     cells = [made.sweep_cell(data, k, 2.0, 1) for k in (4, 5, 40)]
     assert [training(cell).phases[0].soft.k for cell in cells] == [4, 5, 5]
-    assert cells[1].identity() == cells[2].identity() != cells[0].identity()
+    identities = [resolved(cell).identity() for cell in cells]
+    assert identities[1] == identities[2] != identities[0]
 
 
 def test_a_student_may_learn_the_teachers_transcripts_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gristmill.models.speech.units import characters
 from gristmill.pipelines.report.measures import WER
 from gristmill.pipelines.report.report import LineageNode, MetricRow, Report, TestSet
 from gristmill.pipelines.report.write import write_report
-from gristmill.pipelines.run import Run, Trace
+from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact, put_artifact
 
 UNITS = characters(["ab cd"])
@@ -54,7 +55,7 @@ def finished(out: Path, sets: Mapping[str, pa.Table] | None = None) -> Path:
     for seed in (0, 1):
         for number, system in enumerate(rates):
             made = recogniser(out / system / f"{seed}{number}", 2 * seed + number)
-            run.trace.append(Trace(system, "training", made.url, made.digest, []))
+            run._note(run.plan.artifact(system, "training", None).node, made, time.perf_counter(), kept=False)
     rows = [
         MetricRow(system, test, "wer", rate + 0.1 * (seed == 1), rate, rate, 9, seed)
         for system, own in rates.items()
