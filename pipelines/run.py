@@ -15,8 +15,10 @@ import pyarrow as pa
 
 from gristmill.pipelines.ledger import Entry, write_ledger
 from gristmill.pipelines.progress import RunProgress, plural
+from gristmill.pipelines.remaking import Remaking
 from gristmill.shards import canonical, dataset, processor, store
 from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
+from gristmill.shards.cleaning import settle
 from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import Runner, is_finished, kept_code, run_step, step_url
@@ -129,6 +131,7 @@ class Run:
     def __post_init__(self) -> None:
         self.out = os.fspath(self.out)  # a script may give a Path
         processor.check()
+        self._sets = Remaking(self._begin_work, lambda text: self.progress.say(text), self._note_again)
 
     def source(
         self,
@@ -150,11 +153,16 @@ class Run:
         sealed = self._find(lambda url: dataset.find_made(url, made_of), url)
         begun = time.perf_counter()
         kept = sealed is not None
-        if sealed is None:
+
+        def make(again: SealedSet | None = None) -> SealedSet:
             with self._reported(name, "listing", {url: name}):
-                sealed = seal_tables(url, name, tables(), totals, fingerprint=made_of)
+                expected = None if again is None else again.digest
+                return seal_tables(url, name, tables(), totals, expected=expected, fingerprint=made_of)
+
+        if sealed is None:
+            sealed = make()
         self._note(name, "source", sealed, [], begun, kept)
-        return sealed
+        return self._sets.hold(sealed, make)
 
     def table(self, name: str, table: pa.Table, totals: Sequence[str] = ()) -> SealedSet:
         """Seal a table that is at hand, or find it sealed: it is identified by its rows.
@@ -183,18 +191,29 @@ class Run:
         codes = {stage.name: stage.actor for stage in step.stages}
         self._tell_changed(changed(kept_code(url, before), codes), f"step {step.name}")
         begun = time.perf_counter()
+        refs = [ref for stage in step.stages for ref in stage.artifacts.values()]
+        needed = [step.input.url, *(join.dataset.url for join in step.joins), *(ref.url for ref in refs)]
+
+        def make(again: SealedSet | None = None) -> SealedSet:
+            self._sets.need(needed)
+            self.progress.agenda.begin({url: step.name})
+            requeue = self.requeue and again is None
+            with self._sets.making():
+                return run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=requeue, again=again)
+
         if is_finished(before, requeue=self.requeue):
             if all(trace.url != url for trace in self.trace):  # a step that is used twice is reported once
                 self.progress.found(before)
             sealed = before  # the seal may be long: read it only once
         else:
-            self.progress.agenda.begin({url: step.name})
-            sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
+            if before is not None:  # with records to requeue, which lie in its own files
+                self._sets.hold(before, make)
+                self._sets.need([url])
+            sealed = make()
         kept = before is not None and before.digest == sealed.digest
-        inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
-        inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
+        inputs = [step.input.digest, *(join.dataset.digest for join in step.joins), *(ref.digest for ref in refs)]
         self._note(step.name, "step", sealed, inputs, begun, kept)
-        return sealed
+        return self._sets.hold(sealed, make)
 
     def artifact(
         self,
@@ -234,6 +253,7 @@ class Run:
         todo = [(job, url) for url, job in by_url.items() if self._find(job.done, url) is None]
         begun = time.perf_counter()
         if todo:
+            self._sets.need(one.url for job, _ in todo for one in job.made_of())
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
             fits = sum(not job.stepwise for job, _ in todo)
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
@@ -267,6 +287,8 @@ class Run:
         if found is None:
             self._begin_work()
             found = find(url)
+            if found is None:
+                settle(url, self._begin_work)
         if found is not None:
             processor.check_made(url, found.processor)
         return found
@@ -308,7 +330,8 @@ class Run:
         begun = time.perf_counter()
         self.progress.agenda.begin(parts)
         self.progress.working(name, activity)
-        yield
+        with self._sets.making():
+            yield
         self.progress.worked(name, activity, time.perf_counter() - begun)
 
     def _note(
@@ -328,6 +351,11 @@ class Run:
         self.trace.append(one)
         self.progress.made(made.url, name, seconds, kept)
 
+    def _note_again(self, url: str) -> None:
+        for one in self.trace:
+            if one.url == url:
+                one.kept = False
+
     @property
     def processors(self) -> str:
         """The levels that its results were made at, as their seals and artifacts say."""
@@ -344,6 +372,8 @@ class Run:
                 "kind": t.kind,
                 "path": t.url.removeprefix(self.out).strip("/"),
                 "digest": t.digest,
+                "inputs": t.inputs,
+                "read": t.url in self._sets.read,
             }
             for t in self.trace
         ]

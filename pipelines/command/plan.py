@@ -13,7 +13,7 @@ from typing import Any
 from gristmill.pipelines.command.launch import check_storage, write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
-from gristmill.pipelines.progress import clock
+from gristmill.pipelines.progress import clock, told_size
 from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError, with_class
 from gristmill.shards.safe_text import escaped
@@ -162,7 +162,7 @@ def show_plan(plan: Plan) -> None:
             str(line.total - line.done),
             f"{line.rows:,.0f}" if line.rows else "",
             f"{line.hours:.2f} h" if line.hours else "",
-            _size(line.bytes) if line.bytes else "",
+            told_size(line.bytes) if line.bytes else "",
             clock(line.wall) if line.left else "finished",
             f"{line.cpu / 3600:.2f}",
             f"{line.gpu / 3600:.2f}",
@@ -190,11 +190,3 @@ def _joined(lines: Sequence[Line]) -> list[Line]:
         for key in ("done", "total", "rows", "hours", "bytes", "wall", "cpu", "gpu"):
             setattr(whole, key, getattr(whole, key) + getattr(line, key))
     return list(joined.values())
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
