@@ -186,7 +186,7 @@ def settle(url: str, check: Check) -> None:
 
 
 def begin_again(url: str, check: Check) -> bool:
-    """Begin to make a cleaned set again, with the shards that an earlier attempt made; return whether it was cleaned."""
+    """Begin to make a cleaned set again; return whether it was cleaned. What an earlier attempt made is kept."""
     found = find_tombstone(url)
     if found is None:
         return False

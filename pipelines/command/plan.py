@@ -174,7 +174,7 @@ def show_plan(plan: Plan) -> None:
         print("nothing to do: everything was finished by an earlier run")
     else:
         scope = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
-        size = _size(sum(line.bytes * line.left for line in plan.lines))
+        size = told_size(sum(line.bytes * line.left for line in plan.lines))
         print(f"in total about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
         print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
     print(f"priced from up to {plan.sample} records of each source; writes go to {plan.out}")
