@@ -29,7 +29,7 @@ _OTHER = {SAVED, LEDGER, ".gristmill"}  # in a folder that is an output, or an e
 
 
 @dataclass(frozen=True)
-class Choice:
+class CleaningChoice:
     """What is to be deleted beside what no run uses, and what not. ``keep`` has names of sets, artifacts and models."""
 
     intermediate: bool = False
@@ -79,7 +79,7 @@ class Survey:
         return self.files + files, self.bytes + sum(one.marks[1] - one.bytes for one in self.unused)
 
 
-def read_newest(out: str, choice: Choice) -> dict[str, Any]:
+def read_newest(out: str, choice: CleaningChoice) -> dict[str, Any]:
     """Return the ledger of the newest finished run below a URL.
 
     Raises:
@@ -113,7 +113,7 @@ def half_written(out: str) -> tuple[int, int]:
     return sizes(entry for entry in walk_entries(out) if _is_dead_part(entry))
 
 
-def survey(out: str, choice: Choice, parts: tuple[int, int]) -> Survey:
+def survey(out: str, choice: CleaningChoice, parts: tuple[int, int]) -> Survey:
     """Look through an output and return what may be deleted, with what is kept; nothing is changed.
 
     ``parts`` is what :func:`half_written` returned, before the lease was taken.
@@ -125,7 +125,7 @@ def survey(out: str, choice: Choice, parts: tuple[int, int]) -> Survey:
 
 
 class _Survey:
-    def __init__(self, out: str, choice: Choice, ledger: Mapping[str, Any]) -> None:
+    def __init__(self, out: str, choice: CleaningChoice, ledger: Mapping[str, Any]) -> None:
         self.out, self.choice = out, choice
         self.found = Survey()
         self.used: dict[str, Entry] = {entry["path"]: entry for entry in ledger["made"]}

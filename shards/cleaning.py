@@ -37,7 +37,6 @@ _SEALS = re.compile(r"seal(-\d+)?\.json")
 _SHARD = re.compile(r"(?P<shard>.+)-[0-9a-f]{16}\.parquet")
 _CHECKPOINT = re.compile(r"step-\d+-[0-9a-f]{64}")
 _DIGESTED = re.compile(r"[^.].*-[0-9a-f]{16}([0-9a-f]{16}|[0-9a-f]{48})?(\.\w+)*")  # files of artifacts and of banks
-_TOGETHER = 256  # files between two looks at the lease
 
 Check = Callable[[], None]  # raises if the lease is lost
 
@@ -164,16 +163,14 @@ def finish(url: str, tombstone: Tombstone, check: Check) -> None:
 
 
 def remove_entries(url: str, entries: Sequence[FolderEntry], check: Check) -> None:
-    """Delete files below a folder, several at once on an object storage."""
-    places = [store.join(url, entry.name) for entry in entries]
-    for at in range(0, len(places), _TOGETHER):
+    """Delete files below a folder, several at once on an object storage, each after a look at the lease."""
+
+    def remove(entry: FolderEntry) -> None:
         check()
-        if store.is_local(url):
-            for place in places[at : at + _TOGETHER]:
-                store.remove_file(place)
-        else:
-            for _ in read_ahead(store.remove_file, places[at : at + _TOGETHER]):
-                pass
+        store.remove_file(store.join(url, entry.name))
+
+    for _ in map(remove, entries) if store.is_local(url) else read_ahead(remove, entries):
+        pass
 
 
 def settle(url: str, check: Check) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gristmill.pipelines.config import saved_digest
 from gristmill.pipelines.progress import plural, told_size
-from gristmill.pipelines.unused import Choice, Survey, Unused, half_written, read_newest, survey
+from gristmill.pipelines.unused import CleaningChoice, Survey, Unused, half_written, read_newest, survey
 from gristmill.shards import store
 from gristmill.shards.cleaning import clean, remove_entries
 from gristmill.shards.entries import remove_empty
@@ -15,7 +15,7 @@ from gristmill.shards.lease import Lease
 from gristmill.shards.safe_text import escaped
 
 
-def clean_output(out: str, choice: Choice, *, dry_run: bool = False) -> Survey:
+def clean_output(out: str, choice: CleaningChoice, *, dry_run: bool = False) -> Survey:
     """Print what of an output is not used, delete it unless it is a dry run, and return what was found.
 
     Raises:

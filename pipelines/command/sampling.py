@@ -23,6 +23,7 @@ from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
+from gristmill.shards.tombstone import find_tombstone
 
 T = TypeVar("T")
 
@@ -223,6 +224,8 @@ class SampledRun(Run):
     ) -> SealedSet:
         """Count the whole source, and seal a sample of it; one that is made of a sampled set scales with that set."""
         real = find_sealed(store.join(self.real, name, source_fingerprint(name, self._real(identity))[:16]))
+        if real is not None and find_tombstone(real.url) is not None:
+            real = None  # its rows were deleted: they are listed again, as the run would
         begun = time.perf_counter()
         spread = Spread(self.sample)
         if real is None:
@@ -261,7 +264,10 @@ class SampledRun(Run):
         if real is not None:
             url = step_url(self.real, real, self.seed)
             sealed = find_sealed(url)
-            total = len(sealed.shards) if sealed is not None else len(real.index())
+            if sealed is not None:
+                total = len(sealed.shards)
+            elif find_tombstone(real.input.url) is None:
+                total = len(real.index())  # otherwise the rows that it is cut by were deleted
             done = total if sealed is not None else min(total, len(committed_shards(url)))
         scale = factor
         if sealed is not None:

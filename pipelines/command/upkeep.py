@@ -56,11 +56,11 @@ def clean(
     """
     from gristmill.pipelines.command.clean import clean_output
     from gristmill.pipelines.command.export_check import refuse_export
-    from gristmill.pipelines.unused import Choice
+    from gristmill.pipelines.unused import CleaningChoice
     from gristmill.shards.store import absolute
 
     refuse_export(absolute(out))
-    choice = Choice(intermediate, frozenset(keep or ()), quarantined, unfinished)
+    choice = CleaningChoice(intermediate, frozenset(keep or ()), quarantined, unfinished)
     clean_output(absolute(out), choice, dry_run=dry_run)
 
 

@@ -10,7 +10,7 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.command.clean import clean_output
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.unused import Choice
+from gristmill.pipelines.unused import CleaningChoice
 from gristmill.shards.audit import audit_below
 from tests.pipelines.cleaned import make
 
@@ -22,7 +22,7 @@ def test_a_cleaned_set_is_made_again_on_ray(tmp_path: Path) -> None:
     first = Run(out, InProcessRunner())
     make(first)
     first.write_ledger("cleaned", "")
-    found = clean_output(out, Choice(intermediate=True))
+    found = clean_output(out, CleaningChoice(intermediate=True))
     assert [one.path.partition("/")[0] for one in found.unused] == ["noisy"]
     changed = Run(out, RayRunner(2))
     make(changed, 2)

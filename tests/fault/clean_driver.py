@@ -21,7 +21,7 @@ from gristmill.pipelines.command.clean import clean_output
 from gristmill.pipelines.command.launch import carry_out
 from gristmill.pipelines.config import load
 from gristmill.pipelines.progress import RunProgress
-from gristmill.pipelines.unused import Choice
+from gristmill.pipelines.unused import CleaningChoice
 from gristmill.shards import store
 from tests.pipelines.cleaned import NOTE
 
@@ -45,7 +45,7 @@ def work(given: dict[str, Any]) -> None:
     """Clean an output or run a recipe; ``allowed`` deletions, or commits of shards, are done."""
     if given["verb"] == "clean":
         store.remove_file = limited(store.remove_file, given["allowed"])
-        clean_output(given["out"], Choice(intermediate=given["intermediate"]))
+        clean_output(given["out"], CleaningChoice(intermediate=given["intermediate"]))
     else:
         os.environ[NOTE] = given["note"]
         gristmill.shards.step.commit = limited(gristmill.shards.step.commit, given["allowed"])

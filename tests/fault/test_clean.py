@@ -20,7 +20,7 @@ from gristmill.pipelines.command.launch import carry_out
 from gristmill.pipelines.command.status import StatusReader
 from gristmill.pipelines.config import load
 from gristmill.pipelines.progress import RunProgress
-from gristmill.pipelines.unused import Choice
+from gristmill.pipelines.unused import CleaningChoice
 from gristmill.shards import store
 from gristmill.shards.entries import walk_entries
 from gristmill.shards.lease import FOLDER
@@ -105,7 +105,7 @@ def test_a_clean_that_is_killed_at_any_deletion_is_finished_by_the_next(
             shutil.rmtree(copied)
     assert code == 0
     assert len(deleted) > 10 / each
-    found = clean_output(out, Choice(intermediate=True))
+    found = clean_output(out, CleaningChoice(intermediate=True))
     assert found.unused == []
     assert found.before == (len(files(out)), sum(files(out).values()))
     check(out)
@@ -118,7 +118,7 @@ def test_a_run_that_is_killed_while_it_makes_a_set_again_continues(
     drive: Drive, config: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = work(config, out, 1)
-    clean_output(out, Choice(intermediate=True))
+    clean_output(out, CleaningChoice(intermediate=True))
     note = tmp_path / "note"
     note.mkdir()
     monkeypatch.setenv(NOTE, str(note))
@@ -133,9 +133,9 @@ def test_a_run_that_is_killed_while_it_makes_a_set_again_continues(
     assert sorted(calls.values()) == [1, 2]
     check(out)
     # A clean after such a kill deletes what was made, to be made again.
-    clean_output(out, Choice(intermediate=True))
+    clean_output(out, CleaningChoice(intermediate=True))
     assert drive(**killed, settings=[f"out={out}", "width=3"]) == KILLED
-    clean_output(out, Choice(intermediate=True, unfinished=True))
+    clean_output(out, CleaningChoice(intermediate=True, unfinished=True))
     check_gaps(out)
     assert work(config, out, 3)[0]["noisy"] == first["noisy"]
     check(out)
@@ -149,7 +149,7 @@ def test_of_the_files_of_an_output_none_but_the_deleted_changes(config: str, out
     work(config, out, 1)
     work(config, out, 2)
     before = {name: store.read_bytes(store.join(out, name)) for name in files(out)}
-    found = clean_output(out, Choice(intermediate=True))
+    found = clean_output(out, CleaningChoice(intermediate=True))
     after = files(out)
     assert {name: before[name] for name in after if name in before} == {
         name: store.read_bytes(store.join(out, name)) for name in after if name in before

@@ -17,7 +17,7 @@ from gristmill.pipelines.config import load, save
 from gristmill.pipelines.ledger import read_ledger, write_ledger
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.unused import Choice
+from gristmill.pipelines.unused import CleaningChoice
 from gristmill.shards import store
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.errors import UserError
@@ -74,7 +74,7 @@ def test_results_of_other_settings_go_and_are_made_again(gristmill, recipe: Path
     first, _ = work(recipe)
     work(recipe, "width=2")
     kept = listing(out)
-    found = clean_output(str(out), Choice())
+    found = clean_output(str(out), CleaningChoice())
     assert found.after == amount(out)
     assert {one.path.partition("/")[0] for one in found.unused} == {"features", "model", "scored"}
     for path, data in listing(out).items():
@@ -107,7 +107,7 @@ def test_an_intermediate_set_is_made_again_only_if_something_needs_it(
     gristmill, recipe: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = work(recipe)
-    found = clean_output(str(out), Choice(intermediate=True))
+    found = clean_output(str(out), CleaningChoice(intermediate=True))
     # A model is trained on the features, and the recipe reads the scores.
     assert [one.path.partition("/")[0] for one in found.unused] == ["noisy"]
     assert [line["name"] for line in audited(gristmill, out) if "cleaned" in line] == ["noisy"]
@@ -139,7 +139,7 @@ def test_what_is_named_or_could_be_requeued_is_kept(gristmill, recipe: Path, out
     gristmill("clean", out)
     work(recipe, "broken=true")
     # The input of the records that are requeued was deleted.
-    clean_output(str(out), Choice(intermediate=True))
+    clean_output(str(out), CleaningChoice(intermediate=True))
     monkeypatch.setenv("TINY_MENDED", "1")
     assert gristmill("requeue", out).exit_code == 0
     assert {(line["name"], line["quarantined"]) for line in audited(gristmill, out)} >= {("features", 0)}
@@ -148,7 +148,7 @@ def test_what_is_named_or_could_be_requeued_is_kept(gristmill, recipe: Path, out
 def test_a_set_that_would_come_out_otherwise_keeps_no_seal(gristmill, recipe: Path, out: Path, monkeypatch) -> None:
     first, _ = work(recipe, "broken=true")
     work(recipe, "width=2")
-    clean_output(str(out), Choice(quarantined=True))
+    clean_output(str(out), CleaningChoice(quarantined=True))
     path = next(trace.url for trace in first.trace if trace.name == "features")
     assert os.listdir(path) == [TOMBSTONE]
     audited(gristmill, out)
@@ -171,7 +171,7 @@ def test_results_put_aside_and_what_was_not_finished(gristmill, recipe: Path, ou
     (folder / "data" / f"000000-{'0' * 16}.parquet").write_bytes(b"late")
     (out / "model" / "0123456789abcdef" / "checkpoints").mkdir(parents=True)
     (out / "model" / "0123456789abcdef" / "checkpoints" / f"step-000001-{'a' * 64}").write_bytes(b"weights")
-    found = clean_output(str(out), Choice())
+    found = clean_output(str(out), CleaningChoice())
     why = {one.path: one.why for one in found.unused}
     assert [text for path, text in why.items() if path.endswith("-1")] == ["put aside by --again"]
     assert why["features/0123456789abcdef"] == why["model/0123456789abcdef"] == "not finished"
@@ -334,7 +334,7 @@ def test_a_run_that_begins_meanwhile_waits_and_finds_what_is_left(
 
     def work_on() -> None:
         try:
-            clean_output(str(out), Choice(intermediate=True))
+            clean_output(str(out), CleaningChoice(intermediate=True))
         except UserError as error:
             said.append(str(error))
 
@@ -366,7 +366,7 @@ def test_a_run_of_other_settings_that_begins_meanwhile_ends_it(
 
     monkeypatch.setattr(store, "remove_file", begin)
     with pytest.raises(UserError, match="has begun meanwhile"):
-        clean_output(str(out), Choice())
+        clean_output(str(out), CleaningChoice())
     before, _ = work(recipe)
     assert digests(before) == digests(first)
     assert made(before) == set(), "the features were deleted already, and nothing needs them"
@@ -376,5 +376,5 @@ def test_files_of_an_artifact_with_other_names_go_too(recipe: Path, out: Path) -
     work(recipe)
     old = put_artifact(f"{out}/bank/0123456789abcdef", {"i.json": b"{}"}, {}, beside={"all/samples": "0" * 64})
     store.write_bytes(f"{old.url}/all/samples", b"1")
-    clean_output(str(out), Choice())
+    clean_output(str(out), CleaningChoice())
     assert os.listdir(old.url) == [TOMBSTONE]
