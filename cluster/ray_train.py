@@ -23,12 +23,11 @@ from gristmill.cluster.shares import Shares
 from gristmill.cluster.training_log import LogSettings, TrainingLog
 from gristmill.shards import store
 from gristmill.shards.errors import GristmillError, UserError
-from gristmill.shards.job import TrainJob, TrainListener
+from gristmill.shards.job import STORAGE, TrainJob, TrainListener
 from gristmill.shards.stage import Resources
 
 ATTEMPTS = 4  # per job whose workers are lost
 LISTEN_EVERY = 2.0  # seconds between questions to the queue about its trainings
-STORAGE = ".ray-train"  # Ray Train's files about a group, beside the first job; removed at the end
 
 Jobs = Sequence[tuple[TrainJob, str]]
 

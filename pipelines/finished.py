@@ -18,6 +18,7 @@ from gristmill.pipelines.run import Run
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.tombstone import refuse_cleaned
 from gristmill.shards.wording import nearest, or_else
 
 # The recipes of Gristmill: the command that uses what they make, what it is given, and the systems it can use; None:
@@ -142,11 +143,13 @@ class Finished:
 
         Raises:
             Damaged: one of them is missing, or not as it was committed.
+            Cleaned: `gristmill clean` has deleted one.
         """
         found = []
         for url in self.trained.get(name, ()):
             made = get_artifact(url)
             if made is None:
+                refuse_cleaned(url)
                 raise Damaged(url, "the artifact is missing")
             found.append(made)
         return found
@@ -189,9 +192,11 @@ def open_finished(out: str, verb: str, what: str, command: str = "") -> Finished
 
     Raises:
         UserError: nothing is there, no run was finished there, or it made other things.
+        Cleaned: it is the folder of a model that `gristmill clean` has deleted.
     """
     found = read_finished(out)
     if found is None:
+        refuse_cleaned(out)
         if not store.exists(out):
             raise UserError(f"{out}: nothing is there; expected {what}, or the output of a finished run")
         if (ledger := read_ledger(out)) is not None:

@@ -21,6 +21,8 @@ class Entry(TypedDict):
     kind: str  # source, step, artifact, training
     path: str
     digest: str
+    inputs: NotRequired[list[str]]  # digests
+    read: NotRequired[bool]  # by the recipe itself, each time it is run: for its report, or to choose by
 
 
 class _Ledger(TypedDict):

@@ -62,6 +62,20 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def told_size(size: float) -> str:
+    """Return a number of bytes, in the unit that it has three digits of.
+
+    Example:
+        >>> told_size(999), told_size(2048), told_size(5 * 2**30)
+        ('999 B', '2.0 KiB', '5.0 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} TiB"
+
+
 class Pace:
     """The rate of a step, over the shards that this run made itself."""
 

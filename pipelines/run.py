@@ -15,13 +15,16 @@ import pyarrow as pa
 from gristmill.pipelines.ledger import Entry, write_ledger
 from gristmill.pipelines.listening import Listening
 from gristmill.pipelines.progress import RunProgress, plural
-from gristmill.shards import canonical, dataset, processor, store
+from gristmill.pipelines.remaking import Remaking
+from gristmill.pipelines.results import BuiltWork, SourceWork, Trace, summary
+from gristmill.shards import dataset, processor, store
 from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
+from gristmill.shards.cleaning import settle
 from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import Runner, is_finished, kept_code, run_step, step_url
 from gristmill.shards.job import TrainJob, TrainListener
-from gristmill.shards.plan import Plan, Result, digests, resolved, using
+from gristmill.shards.plan import Plan, Result, resolved, using
 from gristmill.shards.step import Step
 
 T = TypeVar("T", SealedSet, Artifact)
@@ -34,63 +37,6 @@ class Cluster(Runner, Protocol):
         """Train each job and commit its artifact at the given URL, as many in parallel as fit; tell a listener how
         they go."""
         ...
-
-
-@dataclass
-class Trace:
-    """One set, artifact or model of a run."""
-
-    name: str
-    kind: str  # source, step, artifact, training
-    url: str
-    digest: str
-    inputs: list[str]  # digests
-    records: int = 0
-    seconds: float = 0.0  # wall
-    kept: bool = False  # finished by an earlier run
-    summary: Mapping[str, Any] = field(default_factory=dict)  # the set-level part of a set's seal
-    processor: str = ""  # the level that it was made at, if that was recorded
-
-
-@dataclass(frozen=True)
-class SourceWork:
-    """Rows that the driver streams; see :meth:`Run.source`."""
-
-    name: str
-    tables: Callable[[], Iterator[pa.Table]]
-    identity: Mapping[str, Any]
-    totals: tuple[str, ...]
-    of: SealedSet | None
-
-    @property
-    def fingerprint(self) -> str:
-        """What names its folder."""
-        return canonical.fingerprint([self.name, digests(self.identity)])
-
-
-@dataclass(frozen=True)
-class BuiltWork:
-    """An artifact that the driver makes; see :meth:`Run.build`."""
-
-    name: str
-    make: Callable[[str, Mapping[str, Any]], object]
-    identity: Mapping[str, Any]
-    inputs: tuple[SealedSet | Artifact, ...]
-
-    @property
-    def digests(self) -> list[str]:
-        """The digests of what it is made of."""
-        return [one.digest for one in self.inputs]
-
-    @property
-    def fingerprint(self) -> str:
-        """What names its folder."""
-        return canonical.fingerprint([self.name, digests(self.identity), self.digests])
-
-    @property
-    def whole(self) -> dict[str, Any]:
-        """The identity that is kept with it."""
-        return {"artifact": self.name, "inputs": self.digests, **digests(self.identity)}
 
 
 @dataclass
@@ -139,6 +85,7 @@ class Run:
     def __post_init__(self) -> None:
         self.out = os.fspath(self.out)  # a script may give a Path
         self.plan = Plan(self._make)
+        self._sets = Remaking(self._begin_work, lambda text: self.progress.say(text), self._note_again)
         processor.check()
 
     def source(
@@ -216,7 +163,7 @@ class Run:
             batch = [waiting[0]]
             if waiting[0].kind == "training":
                 batch = [node for node in waiting if node.kind == "training" and node.is_ready]
-            with using(batch[0]):
+            with using(batch[0]), self._sets.making():
                 work = [resolved(node.work) for node in batch]
                 self._make_alike(batch, work)
             waiting = [node for node in waiting if node not in batch]
@@ -240,10 +187,17 @@ class Run:
         sealed = self._find(lambda url: dataset.find_made(url, made_of), url)
         begun = time.perf_counter()
         kept = sealed is not None
-        if sealed is None:
+
+        def make(again: SealedSet | None = None) -> SealedSet:
+            expected = None if again is None else again.digest
             with self._reported(source.name, "listing", {url: source.name}):
-                sealed = seal_tables(url, source.name, source.tables(), source.totals, fingerprint=made_of)
-        self._note(node, sealed, begun, kept)
+                return seal_tables(
+                    url, source.name, source.tables(), source.totals, expected=expected, fingerprint=made_of
+                )
+
+        if sealed is None:
+            sealed = make()
+        self._note(node, self._sets.hold(sealed, make), begun, kept)
 
     def make_step(self, node: Result, step: Step) -> None:
         """Run a step, or find it done."""
@@ -257,17 +211,27 @@ class Run:
         codes = {stage.name: stage.actor for stage in step.stages}
         self._tell_changed(changed(kept_code(url, before), codes), f"step {step.name}")
         begun = time.perf_counter()
+        refs = [ref for stage in step.stages for ref in stage.artifacts.values()]
+        needed = [step.input.url, *(join.dataset.url for join in step.joins), *(ref.url for ref in refs)]
+
+        def make(again: SealedSet | None = None) -> SealedSet:
+            self._sets.need(needed)
+            self.progress.agenda.begin({url: step.name})
+            requeue = self.requeue and again is None
+            return run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=requeue, again=again)
+
         if is_finished(before, requeue=self.requeue):
             if all(trace.url != url for trace in self.trace):  # a step that is used twice is reported once
                 self.progress.found(before)
             sealed = before  # the seal may be long: read it only once
         else:
-            self.progress.agenda.begin({url: step.name})
-            sealed = run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=self.requeue)
+            if before is not None:  # with records to requeue, which lie in its own files
+                self._sets.hold(before, make)
+                self._sets.need([url])
+            sealed = make()
         kept = before is not None and before.digest == sealed.digest
-        inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
-        inputs += [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
-        self._note(node, sealed, begun, kept, inputs)
+        inputs = [step.input.digest, *(join.dataset.digest for join in step.joins), *(ref.digest for ref in refs)]
+        self._note(node, self._sets.hold(sealed, make), begun, kept, inputs)
 
     def make_built(self, node: Result, built: BuiltWork) -> None:
         """Commit an artifact, or find it done."""
@@ -293,6 +257,7 @@ class Run:
         todo = [(job, url) for url, job in by_url.items() if self._find(job.done, url) is None]
         begun = time.perf_counter()
         if todo:
+            self._sets.need(one.url for job, _ in todo for one in job.made_of())
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
             fits = sum(not job.stepwise for job, _ in todo)
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
@@ -323,6 +288,8 @@ class Run:
         if found is None:
             self._begin_work()
             found = find(url)
+            if found is None:
+                settle(url, self._begin_work)
         if found is not None:
             processor.check_made(url, found.processor)
         return found
@@ -375,7 +342,7 @@ class Run:
         seconds = time.perf_counter() - begun
         if not self._traces and self.on_first is not None:
             self.on_first()
-        records, summary = (made.records, _summary(made)) if isinstance(made, SealedSet) else (0, {})
+        records, told = (made.records, summary(made)) if isinstance(made, SealedSet) else (0, {})
         used = [one.made.digest for one in self.plan.used_by(node) if one.made is not None]
         self._traces[node.number] = Trace(
             node.name,
@@ -386,10 +353,15 @@ class Run:
             records,
             seconds,
             kept,
-            summary,
+            told,
             made.processor,
         )
         self.progress.made(made.url, node.name, seconds, kept)
+
+    def _note_again(self, url: str) -> None:
+        for one in self._traces.values():
+            if one.url == url:
+                one.kept = False
 
     @property
     def trace(self) -> list[Trace]:
@@ -413,14 +385,9 @@ class Run:
                 "kind": t.kind,
                 "path": t.url.removeprefix(self.out).strip("/"),
                 "digest": t.digest,
+                "inputs": t.inputs,
+                "read": t.url in self._sets.read,
             }
             for t in self.trace
         ]
         return write_ledger(self.out, recipe, settings, self.processors, entries)
-
-
-def _summary(sealed: SealedSet) -> dict[str, Any]:
-    """Return the set-level part of a seal, whose size does not depend on the number of shards."""
-    seal = sealed.seal
-    short = {key: value for key, value in seal.items() if key not in ("shards", "schema", "rejects", "quarantine")}
-    return {**short, "shards": len(seal["shards"])}

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from gristmill.shards import canonical, checked, interrupts, processor, store
 from gristmill.shards.errors import Alarm, Damaged
 from gristmill.shards.stage import ArtifactRef
+from gristmill.shards.tombstone import refuse_cleaned
 
 MARK = "artifact.json"
 _KIND = "artifact"
@@ -44,8 +45,14 @@ class Artifact:
         Raises:
             FileNotFoundError: it holds no file of that name.
             Damaged: the file is missing, or its bytes are not those that were committed.
+            Cleaned: `gristmill clean` has deleted it since it was found.
         """
-        return checked.read_file(self._place(name), self.sha256[name])
+        place = self._place(name)
+        try:
+            return checked.read_file(place, self.sha256[name])
+        except Damaged:
+            refuse_cleaned(self.url)
+            raise
 
     def checked_url(self, name: str) -> str:
         """Return the URL of one of its files, for a library that reads it by itself, after a check of its bytes; raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.shards import canonical, checked, store
-from gristmill.shards.artifact import get_artifact
+from gristmill.shards.audit_marks import artifact_gaps, number_fault, seal_faults
 from gristmill.shards.dataset import SealedSet, ShardEntry, content_digest, row_totals
 from gristmill.shards.engine import PLAN, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged, UserError
@@ -21,6 +21,7 @@ from gristmill.shards.finding import COUNTS, UNREADABLE, Found, find_below, seal
 from gristmill.shards.parquet import decode_table, read_rows
 from gristmill.shards.receipt import SHARD_FILES, Receipt, StoredFile, committed_shards, find_receipt
 from gristmill.shards.stage import GROUP, RECORDS
+from gristmill.shards.tombstone import Tombstone, to_json
 from gristmill.shards.work import QUARANTINE, REJECTS
 
 _SHOWN = 3  # ids in a sentence
@@ -28,7 +29,10 @@ _SHOWN = 3  # ids in a sentence
 
 @dataclass
 class AuditResult:
-    """The audit of one sealed set; counts are recomputed, in records of the step's input."""
+    """The audit of one sealed set; counts are recomputed, in records of the step's input.
+
+    Those of a set that was ``cleaned`` are its seal's, which is checked against itself and its plan.
+    """
 
     name: str
     url: str
@@ -39,11 +43,13 @@ class AuditResult:
     quarantined: int = 0
     shards: int = 0
     gaps: list[str] = field(default_factory=list)
+    cleaned: Tombstone | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit as JSON values."""
         whole = {"name": self.name, "digest": self.digest, **{key: getattr(self, key) for key in (*COUNTS, "shards")}}
-        return {**whole, "url": self.url, "gaps": self.gaps}
+        more = {} if self.cleaned is None else {"cleaned": to_json(self.cleaned)}
+        return {**whole, "url": self.url, "gaps": self.gaps, **more}
 
 
 def audit_below(url: str, found: Found | None = None) -> Iterator[AuditResult]:
@@ -61,16 +67,22 @@ def audit_below(url: str, found: Found | None = None) -> Iterator[AuditResult]:
         [('texts', 2, [])]
     """
     found = found or find_below(url)
-    if not found.sealed and not found.unreadable:
+    if not found.sealed and not found.unreadable and not found.cleaned:
         raise UserError(
             f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
         )
     # By digest, so that an output that was moved is audited at its new place.
-    near = {digest: sealed.url for sealed in found.sealed for digest in seal_versions(sealed.url)}
+    cleaned = {one.tombstone.digest: one for one in found.cleaned.values()}
+    kept = [one.sealed for one in cleaned.values() if one.sealed is not None]
+    near = {digest: sealed.url for sealed in (*kept, *found.sealed) for digest in seal_versions(sealed.url)}
+    gone = {digest for digest in cleaned if near.get(digest, "") not in {sealed.url for sealed in found.sealed}}
     for sealed in found.sealed:
-        yield audit_set(sealed, near)
+        yield _Audit(sealed, near, gone).work()
+    for one in found.cleaned.values():
+        if one.sealed is not None:
+            yield _Audit(one.sealed, near, gone).of_seal(one.tombstone)
     for artifact in found.artifacts:
-        gaps = _audit_artifact(artifact)
+        gaps = artifact_gaps(artifact)
         if gaps:
             yield AuditResult(found.names[artifact], artifact, "", gaps=gaps)
     for place, fault in found.unreadable.items():
@@ -84,8 +96,9 @@ def audit_set(sealed: SealedSet, near: Mapping[str, str] | None = None) -> Audit
 
 
 class _Audit:
-    def __init__(self, sealed: SealedSet, near: Mapping[str, str]) -> None:
-        self.sealed, self.near = sealed, near
+    def __init__(self, sealed: SealedSet, near: Mapping[str, str], gone: Collection[str] = ()) -> None:
+        self.sealed, self.near, self.gone = sealed, near, gone
+        self.blind = False  # the rows of its input were deleted: their number is known, and not which they were
         self.result = AuditResult(sealed.name, sealed.url, sealed.digest)
         self.seen: list[np.ndarray] = []  # hashes of ids, 8 bytes a row
         self.origin = "id"
@@ -112,6 +125,18 @@ class _Audit:
             self._audit_chain(base, sorted(chain, key=lambda receipt: receipt.run), planned)
         self._check_unique()
         self._check_seal(receipts)
+        return result
+
+    def of_seal(self, tombstone: Tombstone) -> AuditResult:
+        """Audit a set whose data were deleted."""
+        result, seal = self.result, self.sealed.seal
+        result.cleaned, result.shards = tombstone, len(self.sealed.shards)
+        for key in COUNTS:
+            setattr(result, key, seal[key])
+        planned = self._plan()
+        self._check_names(planned)
+        for fault in seal_faults(self.sealed, planned):
+            self.gap("seal.json", fault)
         return result
 
     # The plan.
@@ -151,6 +176,9 @@ class _Audit:
             self.origin = "parent_id"
         if any(stage.get("merges") for stage in plan["stages"]):
             self.given = GROUP.name
+        self.blind = digest in self.gone
+        if self.blind and digest not in self.near:  # without its seal too
+            return {shard["name"]: [tuple(one) for one in shard["slices"]] for shard in plan["shards"]}
         source = self._input(self.sealed.seal["inputs"][0], digest)
         slices: dict[str, list[tuple[str, int, int]]] = {}
         if source is None:
@@ -271,10 +299,14 @@ class _Audit:
                 self._compare(receipt, given, out | broke | rejected)
                 if data is not None and self.given == GROUP.name and RECORDS.name in data.column_names:
                     self._compare_groups(receipt, given, data)
+            elif self.blind and planned and (fault := number_fault(receipt, planned)):
+                self.gap(f"receipts/{receipt.shard}.json", fault)
             records = given or {}
             fates = [sum(records.get(one, 1) for one in some) for some in (out, rejected, broke)]
             counted = (receipt.records_in if given is None else sum(records.values()), *fates)
             claimed = (receipt.records_in, receipt.records_out, receipt.rejected, receipt.quarantined)
+            if self.blind and self.given == GROUP.name:
+                counted = claimed  # how many records a group had is not known without them
             if (
                 all(tables[kind] is not None or getattr(receipt, kind) is None for kind in SHARD_FILES)
                 and counted != claimed
@@ -295,6 +327,8 @@ class _Audit:
         if shard not in planned:
             if planned:
                 self.gap(f"receipts/{shard}.json", "is of a shard that was never planned")
+            return None
+        if self.blind:
             return None
         found: Counter[str] = Counter()
         for url, start, stop in planned[shard]:
@@ -362,13 +396,3 @@ def _origins(table: pa.Table | None, column: str) -> set[str]:
 
 def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
-
-
-def _audit_artifact(url: str) -> list[str]:
-    artifact = get_artifact(url)
-    assert artifact is not None  # it was read when it was found
-    gaps = []
-    if canonical.digest(artifact.sha256) != artifact.digest:
-        gaps.append(f"{url}: artifact.json: its digest is not that of its files")
-    faults = checked.find_faults(url, artifact.stored)
-    return gaps + [f"{url}: {error.url.removeprefix(url).lstrip('/')}: {error.fault}" for error in faults]

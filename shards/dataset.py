@@ -16,10 +16,11 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from gristmill.shards import canonical, checked, interrupts, processor, store
-from gristmill.shards.errors import Damaged, UserError
+from gristmill.shards.errors import Alarm, Damaged, UserError
 from gristmill.shards.parquet import StoredFile, read_table
 from gristmill.shards.receipt import Receipt, commit, store_table
 from gristmill.shards.stage import ArtifactRef, check_totals
+from gristmill.shards.tombstone import refuse_cleaned
 
 SEAL = "seal.json"
 _KIND = "seal"
@@ -83,6 +84,7 @@ class _Seal(TypedDict):
     input_digests: NotRequired[list[str] | None]
     artifacts: NotRequired[dict[str, str]]
     processor: NotRequired[str]
+    deterministic: NotRequired[bool]
 
 
 _SHAPE = TypeAdapter(_Seal)
@@ -150,8 +152,12 @@ class SealedSet:
             yield from self.side(kind)
 
     def read(self, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the rows of one shard; a damaged one raises :class:`~gristmill.shards.errors.Damaged`."""
-        return read_table(self.url, self.shards[shard], columns)
+        """Return the rows of one shard; raises ``Damaged``, or ``Cleaned`` if `gristmill clean` has deleted them."""
+        try:
+            return read_table(self.url, self.shards[shard], columns)
+        except Damaged:
+            refuse_cleaned(self.url)
+            raise
 
     def side(self, kind: str) -> list[StoredFile]:
         """Return the files of its ``rejects`` or ``quarantine``, in the order of the shards."""
@@ -237,15 +243,26 @@ def open_sealed(url: store.Place) -> SealedSet:
     return found
 
 
-def put_seal(url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], **lineage: Any) -> SealedSet:
+def put_seal(
+    url: str, name: str, schema: pa.Schema, receipts: Iterable[Receipt], *, expected: str | None = None, **lineage: Any
+) -> SealedSet:
     """Seal a set whose shards are all committed. The digest covers the content only, so sets of equal content have
     equal digests.
 
     ``lineage`` is kept beside that. Its ``processor`` is the level that the shards were made at; by default that of
-    this process, which has made them all.
+    this process, which has made them all. ``expected`` is the digest of a set that is made again, and has its seal.
+
+    Raises:
+        Alarm: another digest was expected.
     """
     interrupts.check()
     seal = {"name": name, **summarised(schema, receipts), "processor": processor.label(), **lineage}
+    if expected is not None and seal["digest"] != expected:
+        raise Alarm(
+            f"{url}: the set {name} came out otherwise than before `gristmill clean` deleted it "
+            f"({expected[:12]} was sealed, {seal['digest'][:12]} came now); `gristmill run CONFIG --again {name}` "
+            "makes it anew, and what depends on it"
+        )
     version = 0
     while not store.put_if_absent(store.join(url, seal_name(version)), checked.encode(_KIND, seal)):
         sealed = read_seal(url, version)
@@ -306,13 +323,20 @@ def row_totals(table: pa.Table, names: Iterable[str] = ()) -> dict[str, float]:
 
 
 def seal_tables(
-    url: str, name: str, tables: Iterable[pa.Table], totals: Sequence[str] = (), **lineage: Any
+    url: str,
+    name: str,
+    tables: Iterable[pa.Table],
+    totals: Sequence[str] = (),
+    *,
+    expected: str | None = None,
+    **lineage: Any,
 ) -> SealedSet:
     """Write tables, at least one, as a sealed set with one shard per table.
 
-    ``totals`` names numeric columns whose sums the receipts and the seal keep.
+    ``totals`` names numeric columns whose sums the receipts and the seal keep; for ``expected`` see :func:`put_seal`.
 
     Raises:
+        Alarm: the set has not the digest that is expected.
         UserError: there is no table, or one has no column ``id`` with a distinct text for each record.
     """
     receipts: list[Receipt] = []
@@ -337,7 +361,7 @@ def seal_tables(
         receipts.append(commit(url, made))
     if schema is None:
         raise UserError(f"{name}: there is nothing to seal; expected at least one record")
-    return put_seal(url, name, schema, receipts, **lineage)
+    return put_seal(url, name, schema, receipts, expected=expected, **lineage)
 
 
 def check_ids(name: str, table: pa.Table) -> None:

@@ -100,19 +100,22 @@ def run_step(
     progress: Progress | None = None,
     *,
     requeue: bool = False,
+    again: SealedSet | None = None,
 ) -> SealedSet:
     """Run the missing shards of a step and return its sealed set.
 
-    A sealed step costs one read. ``requeue`` re-runs the records in quarantine and seals a new version.
+    A sealed step costs one read. ``requeue`` re-runs the records in quarantine and seals a new version. ``again`` is
+    the step's set, whose data were deleted (:mod:`gristmill.shards.cleaning`): its shards are made again.
 
     Raises:
+        Alarm: the set that is made again has another digest.
         TooManyQuarantined: more than ``step.max_quarantine`` of the records (and more than one) broke a stage.
         UserError: a shard was made with another instruction set than this process has.
     """
     progress = progress or Progress()
     url = step_url(out, step, seed)
     sealed = find_made(url, step.fingerprint(seed))
-    if is_finished(sealed, requeue=requeue):
+    if again is None and is_finished(sealed, requeue=requeue):
         progress.found(sealed)
         return sealed
     schema = step.schema  # refuses what cannot be before anything is written
@@ -147,12 +150,14 @@ def run_step(
         step.name,
         step.schema,
         _with_open_errors(url, step, order),
+        expected=None if again is None else again.digest,
         fingerprint=step.fingerprint(seed),
         inputs=[step.input.url, *(join.dataset.url for join in step.joins)],
         input_digests=[step.input.digest, *(join.dataset.digest for join in step.joins)],
         artifacts={key: ref.digest for stage in step.stages for key, ref in stage.artifacts.items()},
         code=step.code(),
         processor=tally.level,
+        **({} if step.deterministic else {"deterministic": False}),
     )
     progress.end(sealed)
     return sealed

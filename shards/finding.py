@@ -13,11 +13,21 @@ from gristmill.shards.engine import PLAN
 from gristmill.shards.errors import Damaged, UserError, with_class
 from gristmill.shards.job import CHECKPOINTS
 from gristmill.shards.receipt import RECEIPTS
+from gristmill.shards.tombstone import TOMBSTONE, Tombstone, find_tombstone
 
 _DEPTH = 4  # levels of folders below an output that are searched
 COUNTS = ("records_in", "records_out", "rejected", "quarantined")
 # Raised when a damaged or edited JSON file of ours is read (Arrow's schema errors are ValueErrors).
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, UserError, Damaged)
+
+
+@dataclass(frozen=True)
+class CleanedResult:
+    """A result whose data were deleted, and the set that its seal describes if that was kept."""
+
+    url: str
+    tombstone: Tombstone
+    sealed: SealedSet | None
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Found:
     training: list[str]  # trainings in progress, found by their checkpoints
     unreadable: dict[str, str] = field(default_factory=dict)  # url of a set or artifact -> the fault
     names: dict[str, str] = field(default_factory=dict)  # url -> name of the step, artifact or training
+    cleaned: dict[str, CleanedResult] = field(default_factory=dict)  # by url: they are in none of the lists above
 
 
 def find_below(url: str) -> Found:
@@ -39,6 +50,8 @@ def find_below(url: str) -> Found:
     def look(folder: str, depth: int, above: str, here: str) -> None:
         names = store.list_names(folder)
         found.names[folder] = above or folder  # OUT/name/fingerprint
+        if TOMBSTONE in names and _is_cleaned(folder, names, found):
+            return
         if SEAL in names:
             try:
                 found.sealed.append(_sealed(folder))
@@ -62,6 +75,22 @@ def find_below(url: str) -> Found:
 
     look(url, _DEPTH, "", "")
     return found
+
+
+def _is_cleaned(folder: str, names: list[str], found: Found) -> bool:
+    """Note a result that was cleaned, or whose tombstone cannot be read; return whether it is one of them."""
+    try:
+        tombstone = find_tombstone(folder)
+        if tombstone is None or (tombstone.kind == "made" and {SEAL, MARK}.intersection(names)):
+            return False  # it is whole again, or yet: what makes it count as finished is the first to be deleted
+        sealed = _sealed(folder) if tombstone.kind == "set" and SEAL in names else None
+        if sealed is not None and sealed.digest != tombstone.digest:
+            raise Damaged(store.join(folder, TOMBSTONE), f"is of the set {tombstone.digest[:12]}")
+    except UNREADABLE as error:
+        found.unreadable[folder] = f"{TOMBSTONE}: cannot be read ({why_unreadable(error)})"
+    else:
+        found.cleaned[folder] = CleanedResult(folder, tombstone, sealed)
+    return True
 
 
 def _sealed(url: str) -> SealedSet:

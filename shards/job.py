@@ -17,6 +17,7 @@ from gristmill.shards.stage import Resources
 from gristmill.shards.verify import check_ref
 
 CHECKPOINTS = "checkpoints"
+STORAGE = ".ray-train"  # Ray Train's files about a group, beside the first job; removed at the end
 PROGRESS = "progress.json"  # beside the checkpoints: the newest point of the curves, for `gristmill status`
 
 

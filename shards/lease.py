@@ -27,7 +27,7 @@ from pathlib import Path
 
 from gristmill.shards import owner, store
 from gristmill.shards.environment import seconds
-from gristmill.shards.errors import GristmillError
+from gristmill.shards.errors import GristmillError, UserError
 
 FOLDER = ".lease"  # below OUT
 SECONDS = 30.0  # without a heartbeat before a holder is presumed dead
@@ -67,33 +67,60 @@ class Lease:
         self._beating: threading.Thread | None = None
         self._claim = ""
         self._holder = Holder("", "", "", "", "", 0.0)
+        self._beaten = 0.0  # when it was last seen that the lease is this run's, by its own clock
 
     def take(self, waiting: Callable[[str], None]) -> None:
         """Take the lease as soon as no live run holds it; ``waiting`` is called with a sentence about each holder."""
+        while not self._put(*self._free(waiting)):
+            time.sleep(random.uniform(0.05, 0.5))  # two claims at the same moment both back off
+
+    def take_at_once(self) -> None:
+        """Take the lease unless a live run holds it.
+
+        Raises:
+            UserError: one does. Of a run on another machine that is seen by its next heartbeat.
+        """
+        while not self._put(*self._free(None)):
+            time.sleep(random.uniform(0.05, 0.5))
+
+    def refuse_held(self) -> None:
+        """Raise as :meth:`take_at_once` if a live run holds the lease, and write nothing."""
+        self._free(None)
+
+    def _free(self, waiting: Callable[[str], None] | None) -> tuple[list[str], str | None]:
+        """Return the claims there are, and the dead one to be followed, once no live run holds the lease; with nobody
+        to tell of waiting, it is refused to wait for one that is seen to live."""
         watched: Watched | None = None
         begun = time.monotonic()
         announced = ""
-        while True:
-            claims = self._claims()
-            dead = None
-            if claims:
-                holder, now = self._look(claims[-1])
-                if now != watched:
-                    watched, begun = now, time.monotonic()
-                limit = max(self.seconds, _BEATS * holder.every if holder else 0.0)
-                if not (holder and owner.ended(holder.machine, holder.process)) and time.monotonic() - begun < limit:
-                    if holder and holder.token != announced:
-                        announced = holder.token
-                        waiting(
-                            f"another run has been working at {self.out} since {holder.since} (process "
-                            f"{holder.process.partition('@')[0]} on {holder.host}), waiting"
-                        )
-                    time.sleep(min(1.0, self.seconds / (2 * _BEATS)))
-                    continue
-                dead = claims[-1]
-            if self._put(claims, dead):
-                return
-            time.sleep(random.uniform(0.05, 0.5))  # two claims at the same moment both back off
+        while claims := self._claims():
+            holder, now = self._look(claims[-1])
+            beats = watched is not None and watched[0] == now[0]  # it is known, and has beaten since
+            if now != watched:
+                watched, begun = now, time.monotonic()
+                lives = holder is not None and (beats or holder.machine == owner.machine() != "")
+            limit = max(self.seconds, _BEATS * holder.every if holder else 0.0)
+            if (holder and owner.ended(holder.machine, holder.process)) or time.monotonic() - begun >= limit:
+                return claims, claims[-1]
+            if holder and waiting is None and lives:
+                raise UserError(
+                    f"{_at_work(self.out, holder)}; expected an output at which none works, so run this again later"
+                )
+            if holder and waiting is not None and holder.token != announced:
+                announced = holder.token
+                waiting(f"{_at_work(self.out, holder)}, waiting")
+            time.sleep(min(1.0, self.seconds / (2 * _BEATS)))
+        return [], None
+
+    def confirm(self) -> None:
+        """Raise as :meth:`check` before what cannot be undone: after a while without a heartbeat of its own, as when
+        the process was stopped, it is looked whether the claim is still there."""
+        self.check()
+        if time.monotonic() - self._beaten > self._holder.every * 2:
+            if not self._is_mine():
+                self._lost.set()
+            self._beaten = time.monotonic()
+            self.check()
 
     def check(self) -> None:
         """Raise :class:`LeaseLost` if another run took the lease over."""
@@ -148,7 +175,7 @@ class Lease:
             if name in seen or (not _NUMBERED.fullmatch(name) and name != _beat_name(claim)):
                 store.remove(store.join(self.url, name))  # of dead holders, and what they left half-written
         store.sweep(self.out)
-        self.held = True
+        self.held, self._beaten = True, time.monotonic()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._beating.start()
         return True
@@ -164,6 +191,7 @@ class Lease:
                 if not self._is_mine():
                     break
                 store.write_bytes(self._beat_url(), f"{self._holder.token} {count}".encode())
+                self._beaten = time.monotonic()
             if self._ended.wait(self._holder.every):
                 return
         self._lost.set()
@@ -176,6 +204,11 @@ class Lease:
 
     def _beat_url(self) -> str:
         return store.join(self.url, _beat_name(self._claim))
+
+
+def _at_work(out: str, holder: Holder) -> str:
+    process = holder.process.partition("@")[0]
+    return f"another run has been working at {out} since {holder.since} (process {process} on {holder.host})"
 
 
 def _beat_name(claim: str) -> str:

@@ -17,12 +17,13 @@ from typing import Any
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.artifact import MARK, find_made, get_artifact
-from gristmill.shards.dataset import SealedSet, read_seal, seal_name, summarised
+from gristmill.shards.dataset import SealedSet, find_sealed, read_seal, seal_name, summarised
 from gristmill.shards.engine import PLAN, check_plan, planned_fingerprint, read_plan
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import find_below
 from gristmill.shards.job import CHECKPOINTS, PROGRESS
 from gristmill.shards.receipt import Receipt, check_place, committed_shards, find_receipt, receipt_url
+from gristmill.shards.tombstone import TOMBSTONE, find_tombstone, tombstone_url
 
 _FINGERPRINT = re.compile("[0-9a-f]{16}")  # the start of one, as the name of a folder that a run made
 _LATER = {"errors", "quarantine"}  # of a seal: without records that a later requeue took over
@@ -83,6 +84,8 @@ def repair(out: str, mover: Mover) -> Iterator[str]:
     folders = [sealed.url for sealed in found.sealed] + found.unsealed + found.artifacts + list(found.unreadable)
     for folder in folders:
         names = store.list_names(folder)
+        if TOMBSTONE in names and folder in found.unreadable:
+            _tombstone(folder, mover)
         if MARK in names:
             _artifact(folder, mover)
         else:
@@ -91,6 +94,19 @@ def repair(out: str, mover: Mover) -> Iterator[str]:
     for folder in found.training:
         _checkpoints(store.join(folder, CHECKPOINTS), mover)
         yield folder
+
+
+def _tombstone(folder: str, mover: Mover) -> None:
+    """Move a damaged tombstone aside; without its data a set then counts as damaged too, and is made again."""
+    try:
+        found = find_tombstone(folder)
+        sealed = find_sealed(folder) if found is not None and found.kind == "set" else None
+    except Damaged as error:
+        if store.last_name(error.url) == TOMBSTONE:
+            mover.move(error.url, error.fault)
+        return
+    if found is not None and sealed is not None and sealed.digest != found.digest:
+        mover.move(tombstone_url(folder), "is of another set")
 
 
 def _set(folder: str, names: list[str], mover: Mover) -> None:

@@ -7,6 +7,7 @@ from gristmill.shards.artifact import MARK, get_artifact
 from gristmill.shards.dataset import SEAL, read_seals
 from gristmill.shards.errors import Damaged
 from gristmill.shards.stage import ArtifactRef
+from gristmill.shards.tombstone import refuse_cleaned
 
 
 def check_ref(ref: ArtifactRef) -> None:
@@ -14,6 +15,7 @@ def check_ref(ref: ArtifactRef) -> None:
 
     Raises:
         Damaged: it is missing or is another one.
+        Cleaned: it is missing, since `gristmill clean` has deleted it.
     """
     if ref.commit == MARK:
         artifact = get_artifact(ref.url)
@@ -23,5 +25,7 @@ def check_ref(ref: ArtifactRef) -> None:
     else:
         return
     if ref.digest not in found:
+        if not found:
+            refuse_cleaned(ref.url)
         there = f"holds {found[-1][:12]}" if found else "is missing"
         raise Damaged(store.join(ref.url, ref.commit), f"{there}, {ref.digest[:12]} was expected")

@@ -33,7 +33,8 @@ from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import characters
 from gristmill.models.text.translator_units import TranslatorUnitSettings, fit_units
 from gristmill.pipelines.config import load
-from gristmill.pipelines.run import BuiltWork, Run, SourceWork
+from gristmill.pipelines.results import BuiltWork, SourceWork
+from gristmill.pipelines.run import Run
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, ShardEntry

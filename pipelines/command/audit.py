@@ -25,7 +25,7 @@ def audit_output(out: str) -> Iterator[AuditResult]:
     faults = damaged_files(out)
     gaps = [f"{error.url}: {error.fault}" for error in faults]
     if not any(store.last_name(error.url) == LEDGER for error in faults):
-        there = {*(sealed.url for sealed in found.sealed), *found.artifacts, *found.unreadable}
+        there = {*(sealed.url for sealed in found.sealed), *found.artifacts, *found.unreadable, *found.cleaned}
         gaps += [
             f"{LEDGER}: {entry['name']} was made in {entry['path']}, and is not there"
             for entry in (read_ledger(out) or {"made": ()})["made"]

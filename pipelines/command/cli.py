@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gristmill.pipelines.command import clusters, interruption, using
+from gristmill.pipelines.command import clusters, interruption, upkeep, using
 from gristmill.pipelines.command import completion as shells
 from gristmill.pipelines.command.arguments import Config, Out, Overrides, Recipe, Sections, Version
 from gristmill.pipelines.command.usage import Commands
@@ -33,7 +33,8 @@ app = Commands(
 _is_program = False  # whether this process is the command, and nothing else
 # Commands that commit no work, so that one that was interrupted has nothing to resume.
 _PLAIN = {
-    *("plan", "status", "compare", "audit", "repair", "inspect", "swap", "config", "completion"),
+    *("plan", "status", "compare", "inspect", "swap", "config", "completion"),
+    *upkeep.PLAIN,
     *using.PLAIN,
     *clusters.PLAIN,
 }
@@ -224,39 +225,6 @@ def status(
 
 @app.command()
 @reports_errors
-def audit(out: Out) -> None:
-    """Check every record and byte of the sealed sets below OUT: one JSON line a set; exit code 1 on a gap."""
-    import json
-
-    from gristmill.pipelines.command.audit import audit_output
-    from gristmill.pipelines.command.export_check import refuse_export
-    from gristmill.shards.store import absolute
-
-    refuse_export(absolute(out))
-    gaps = 0
-    for result in audit_output(absolute(out)):
-        print(escaped(json.dumps(result.to_json(), ensure_ascii=False)), flush=True)
-        for gap in result.gaps:
-            print(f"gristmill: gap: {escaped(gap)}", file=sys.stderr)
-        gaps += len(result.gaps)
-    if gaps:
-        raise typer.Exit(1)
-
-
-@app.command()
-@reports_errors
-def repair(out: Out) -> None:
-    """Move damaged work of OUT aside, so that the next run makes it again."""
-    from gristmill.pipelines.command.export_check import refuse_export
-    from gristmill.pipelines.command.repair import repair_output
-    from gristmill.shards.store import absolute
-
-    refuse_export(absolute(out))
-    repair_output(absolute(out))
-
-
-@app.command()
-@reports_errors
 def inspect(
     url: Annotated[str, typer.Argument(metavar="SET_OR_OUT", help="A sealed set or the output of a run.")],
     n: Annotated[int, typer.Option("--n", "-n", min=1, metavar="N", help="Records to show of each set.")] = 5,
@@ -351,7 +319,7 @@ def swap(
     print(f"replaced: held-out log loss {gate.new:.4f}, before {gate.old:.4f} ({gate.n} hypotheses)")
 
 
-for verb in (*using.VERBS, *clusters.VERBS):
+for verb in (*upkeep.VERBS, *using.VERBS, *clusters.VERBS):
     app.command()(reports_errors(verb))
 
 

@@ -27,6 +27,7 @@ from gristmill.shards.finding import find_below
 from gristmill.shards.repair import Moved, Mover
 from gristmill.shards.step import Step
 from gristmill.shards.store import absolute
+from gristmill.shards.tombstone import refuse_cleaned
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,15 @@ def find_set(url: str) -> SealedSet:
     """Return the sealed set at a URL: the set itself, or the only one of that name in the newest run around it."""
     found = find_below(url)
     sealed = found.sealed
+    newest = _of_newest_run(url) if found.cleaned or len(sealed) > 1 else set()
+    for place in found.cleaned:
+        # Another version of it, which is there, is not what is asked for.
+        if not sealed or (place.rstrip("/") in newest and store.last_name(url) == found.names[place]):
+            refuse_cleaned(place)
     if not sealed:
         torn = "".join(f"; {place}: {what}" for place, what in found.unreadable.items())
         raise UserError(f"{url}: no sealed set is here or below; expected the folder of a finished step{torn}")
     if len(sealed) > 1:
-        newest = _of_newest_run(url)
         sealed = [one for one in sealed if one.url.rstrip("/") in newest] or sealed
     if len(sealed) > 1:
         names = [one.url.removeprefix(url).strip("/") for one in sealed]

@@ -20,6 +20,7 @@ from gristmill.shards.finding import find_below
 from gristmill.shards.interrupts import held
 from gristmill.shards.parquet import read_table
 from gristmill.shards.safe_text import escaped
+from gristmill.shards.tombstone import again, refuse_cleaned
 
 _LIST = 6  # values shown of a list
 _TEXT = 200  # characters shown of a text
@@ -34,6 +35,8 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
     for place, fault in below.unreadable.items():
         print(escaped(f"{place}: {fault}"), file=sys.stderr)
     found = below.sealed
+    for one in below.cleaned.values() if found or below.artifacts else ():
+        print(f"gristmill: {escaped(one.url)}: {one.tombstone.said}; {again(one.tombstone)}", file=sys.stderr)
     if not found and below.artifacts:
         for place in below.artifacts:
             print(f"{below.names[place]}  {place}  this is an artifact and has no records; its files:")
@@ -41,6 +44,8 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
             print("".join(f"  {name}\n" for name in sorted(artifact.files if artifact else ())))
         return
     if not found:
+        for place in below.cleaned:
+            refuse_cleaned(place)
         raise UserError(
             f"{url}: no sealed set is here or below; expected the output of `gristmill run` or one of its sets"
         )

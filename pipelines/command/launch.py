@@ -42,7 +42,7 @@ def check_again(out: str, names: Sequence[str]) -> None:
     if not names:
         return
     found = find_below(out)
-    steps = [*(sealed.url for sealed in found.sealed), *found.unsealed]
+    steps = [*(sealed.url for sealed in found.sealed), *found.unsealed, *found.cleaned]
     made = (*steps, *found.artifacts, *found.training, *found.unreadable)
     known = {name for url in made if (name := found.names[url]) != url}  # a folder that is in none has its URL
     for folder in steps:

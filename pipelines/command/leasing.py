@@ -33,7 +33,7 @@ def leased(run: Run, check: Callable[[], None]) -> Iterator[None]:
             check()
             lease.take(run.progress.say)
             new = store.list_names(run.out) == [FOLDER]
-        lease.check()
+        lease.confirm()
 
     run.on_work = begin
     try:

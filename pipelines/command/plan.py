@@ -13,7 +13,7 @@ from typing import Any
 from gristmill.pipelines.command.launch import check_storage, write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
-from gristmill.pipelines.progress import clock
+from gristmill.pipelines.progress import clock, told_size
 from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError, with_class
 from gristmill.shards.safe_text import escaped
@@ -163,7 +163,7 @@ def show_plan(plan: PricedPlan) -> None:
             str(line.total - line.done),
             f"{line.rows:,.0f}" if line.rows else "",
             f"{line.hours:.2f} h" if line.hours else "",
-            _size(line.bytes) if line.bytes else "",
+            told_size(line.bytes) if line.bytes else "",
             clock(line.wall) if line.left else "finished",
             f"{line.cpu / 3600:.2f}",
             f"{line.gpu / 3600:.2f}",
@@ -175,7 +175,7 @@ def show_plan(plan: PricedPlan) -> None:
         print("nothing to do: everything was finished by an earlier run")
     else:
         scope = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
-        size = _size(sum(line.bytes * line.left for line in plan.lines))
+        size = told_size(sum(line.bytes * line.left for line in plan.lines))
         print(f"in total about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
         print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
     print(f"priced from up to {plan.sample} records of each source; writes go to {plan.out}")
@@ -191,11 +191,3 @@ def _joined(lines: Sequence[Line]) -> list[Line]:
         for key in ("done", "total", "rows", "hours", "bytes", "wall", "cpu", "gpu"):
             setattr(whole, key, getattr(whole, key) + getattr(line, key))
     return list(joined.values())
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -14,7 +14,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 
-from gristmill.pipelines.run import BuiltWork, Run, SourceWork
+from gristmill.pipelines.results import BuiltWork, SourceWork
+from gristmill.pipelines.run import Run
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
@@ -24,6 +25,7 @@ from gristmill.shards.plan import Result
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
+from gristmill.shards.tombstone import find_tombstone
 
 T = TypeVar("T")
 
@@ -219,6 +221,8 @@ class SampledRun(Run):
         name, of = source.name, source.of
         whole = replace(source, identity=self._real(source.identity))
         real = find_sealed(store.join(self.real, name, whole.fingerprint[:16]))
+        if real is not None and find_tombstone(real.url) is not None:
+            real = None  # its rows were deleted: they are listed again, as the run would
         begun = time.perf_counter()
         spread = Spread(self.sample)
         if real is None:
@@ -259,7 +263,10 @@ class SampledRun(Run):
         if real is not None:
             url = step_url(self.real, real, self.seed)
             sealed = find_sealed(url)
-            total = len(sealed.shards) if sealed is not None else len(real.index())
+            if sealed is not None:
+                total = len(sealed.shards)
+            elif find_tombstone(real.input.url) is None:
+                total = len(real.index())  # otherwise the rows that it is cut by were deleted
             done = total if sealed is not None else min(total, len(committed_shards(url)))
         scale = factor
         if sealed is not None:

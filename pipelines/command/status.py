@@ -15,7 +15,7 @@ from gristmill.pipelines.command.audit import damaged_files
 from gristmill.pipelines.command.launch import read_plan
 from gristmill.pipelines.config import read_saved, saved_digest, settings_digest
 from gristmill.pipelines.ledger import has_report, read_ledger
-from gristmill.pipelines.progress import clock, training_parts
+from gristmill.pipelines.progress import clock, plural, training_parts
 from gristmill.pipelines.report.write import REPORT
 from gristmill.shards import checked, engine, store
 from gristmill.shards.artifact import MARK, get_artifact
@@ -38,7 +38,7 @@ class SetStatus:
 
     name: str
     url: str
-    state: str  # sealed, under way, artifact, training, unreadable
+    state: str  # sealed, under way, artifact, training, cleaned, unreadable
     done: int = 0  # shards of the index, without re-runs of quarantined records
     total: int | None = None
     rows: int = 0
@@ -51,6 +51,7 @@ class SetStatus:
     rate: float | None = None  # recent records per second; None without recent commits
     left: float | None = None  # seconds until the end, at that rate
     fault: str = ""  # of what is unreadable
+    used: bool = False  # of what was cleaned: by the newest finished run, to which it counts
     loss: float | None = None  # of a training, whose steps are ``done`` of ``total`` and whose rate is in steps
 
 
@@ -139,6 +140,7 @@ class StatusReader:
         for urls, read in ((found.unsealed, self._unsealed), (found.artifacts, self._artifact)):
             sets += [self._state(found.names[url], url, partial(read, found.names[url], url)) for url in urls]
         sets += [_training(found.names[url], url) for url in found.training]
+        sets += self._cleaned(found)
         sets += [SetStatus(found.names[url], url, "unreadable", fault=why) for url, why in found.unreadable.items()]
         if not sets:
             raise UserError(f"{self.out}: there is no run here; expected the output of `gristmill run`")
@@ -182,8 +184,21 @@ class StatusReader:
             return False
         if has_report(ledger) and not store.exists(join(self.out, REPORT)):
             return False
-        there = {one.url for one in found.sealed} | set(found.artifacts)
+        there = {one.url for one in found.sealed} | {*found.artifacts, *found.cleaned}
         return all(join(self.out, entry["path"]) in there for entry in ledger["made"])
+
+    def _cleaned(self, found: Found) -> Iterator[SetStatus]:
+        """Yield the state of what was cleaned, by its seal if that was kept."""
+        ledger = read_ledger(self.out) if found.cleaned else None
+        used = {join(self.out, entry["path"]) for entry in (ledger or {"made": []})["made"]}
+        for one in found.cleaned.values():
+            sealed, named = one.sealed, (one.tombstone.name, one.url, "cleaned")
+            if sealed is not None:
+                number, seal = len(sealed.shards), sealed.seal
+                counts = (sealed.records, seal["rejected"], seal["quarantined"])
+                yield SetStatus(*named, number, number, *counts, used=one.url in used)
+            elif one.tombstone.kind != "unfinished":
+                yield SetStatus(*named)
 
     def _of(self, url: str) -> _Work:
         work = self._work.setdefault(url, _Work())
@@ -204,7 +219,7 @@ class StatusReader:
 
     def _count(self, plan: dict[str, Any] | None, sets: list[SetStatus]) -> tuple[int, int | None]:
         """Return the number of finished results and, by a plan that was made with the run's settings, of all."""
-        made = Counter(one.name for one in sets if one.state in ("sealed", "artifact"))
+        made = Counter(one.name for one in sets if one.state in ("sealed", "artifact") or one.used)
         saved = read_saved(self.out)
         if plan is None or saved is None or plan.get("settings") != settings_digest(saved):
             return made.total(), None
@@ -307,7 +322,7 @@ def _table(status: RunStatus, most: int | None = None) -> Any:
         table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
     for one in status.sets[-most:] if most else status.sets:
         counts = [_shards(one), *map(str, (one.rows, one.rejected, one.quarantined)), clock(one.seconds)]
-        if one.state in ("artifact", "training", "unreadable"):
+        if one.state in ("artifact", "training", "unreadable") or (one.state == "cleaned" and one.total is None):
             known = [_shards(one), "" if one.loss is None else f"loss {one.loss:.3g}"] if one.total else ["", ""]
             counts = [*known, "", "", ""] if one.state == "training" else [""] * 5
         pace = [f"{one.rate:.1f}/s" if one.rate else "", clock(one.left) if one.left is not None else ""]
@@ -347,6 +362,12 @@ def _line(one: SetStatus) -> str:
 
 def _whole(status: RunStatus) -> list[str]:
     """Return the lines about the run as a whole."""
+    cleaned = sum(one.state == "cleaned" for one in status.sets)
+    told = f"{plural(cleaned, 'result')} deleted by `gristmill clean`; a run makes again what it needs"
+    return [*([told] if cleaned else []), *_of_run(status)]
+
+
+def _of_run(status: RunStatus) -> list[str]:
     if status.over:
         return ["all steps are finished", "whole run: finished"]
     if status.unreadable or status.faults:

@@ -8,7 +8,8 @@ import numpy as np
 
 from gristmill.actors.speech.quality import Quality
 from gristmill.pipelines.report.report import NumberTable
-from gristmill.pipelines.run import Run, Trace
+from gristmill.pipelines.results import Trace
+from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet, open_sealed
 
 PARTS = ("labelled", "unlabelled", "test", "transcribed")

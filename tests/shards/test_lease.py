@@ -154,3 +154,33 @@ def test_a_time_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(SETTING, "soon")
     with pytest.raises(UserError, match="expected a number of seconds"):
         Lease("out")
+
+
+def test_it_is_refused_to_wait_for_one_that_lives(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = store.join(root, "out")
+    holder, other = Lease(out), Lease(out)
+    other.refuse_held()
+    holder.take(silent)
+    with pytest.raises(UserError, match="another run has been working at"):
+        other.refuse_held()
+    # On another machine it is known to live by its next heartbeat.
+    monkeypatch.setattr(owner, "machine", lambda: "another machine")
+    with pytest.raises(UserError, match="another run has been working at"):
+        other.take_at_once()
+    assert not other.held
+    holder.release()
+    other.take_at_once()
+    other.release()
+    assert left(out) == []
+
+
+def test_before_what_cannot_be_undone_a_claim_is_looked_for_again(root: str) -> None:
+    out = store.join(root, "out")
+    lease = Lease(out)
+    lease.take(silent)
+    lease.confirm()
+    store.remove_file(store.join(lease.url, "000001.json"))
+    lease._beaten -= 60.0  # as if the process had been stopped for so long
+    with pytest.raises(LeaseLost):
+        lease.confirm()
+    lease.release()
