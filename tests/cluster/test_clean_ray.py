@@ -26,8 +26,10 @@ def test_a_cleaned_set_is_made_again_on_ray(tmp_path: Path) -> None:
     assert [one.path.partition("/")[0] for one in found.unused] == ["noisy"]
     changed = Run(out, RayRunner(2))
     make(changed, 2)
+    changed.finish()
     assert [one.name for one in changed.trace if one.kept] == ["texts"]
     undisturbed = Run(str(tmp_path / "whole"), InProcessRunner())
     make(undisturbed, 2)
+    undisturbed.finish()
     assert [(one.name, one.digest) for one in changed.trace] == [(one.name, one.digest) for one in undisturbed.trace]
     assert not [gap for result in audit_below(out) for gap in result.gaps]

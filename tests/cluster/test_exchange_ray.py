@@ -51,7 +51,9 @@ class Killer(Progress):
 
     def advance(self, receipt: Receipt) -> None:
         if self.current not in self.killed:
-            workers = [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::MapWorker")]
+            workers = [
+                p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::WarmStageActor")
+            ]
             for worker in workers:
                 worker.kill()
             self.killed[self.current] = len(workers)

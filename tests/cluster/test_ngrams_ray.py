@@ -51,7 +51,9 @@ class Killer(RunProgress):
     def advance(self, receipt: Receipt) -> None:
         super().advance(receipt)
         if self.current == self.name and not self.killed:
-            workers = [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::MapWorker")]
+            workers = [
+                p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::WarmStageActor")
+            ]
             for worker in workers:
                 worker.kill()
             self.killed = len(workers)
@@ -68,7 +70,7 @@ class Killer(RunProgress):
 def test_one_model_whatever_the_workers(
     tmp_path: Path, texts: list[tuple[SealedSet, str]], vocabulary: Artifact, workers: int, killed: str | None
 ) -> None:
-    alone = Run(str(tmp_path / "alone"), InProcessRunner()).train([ngram_job("lm", texts, vocabulary, SETTINGS)])[0]
+    alone = Run(str(tmp_path / "alone"), InProcessRunner()).train(ngram_job("lm", texts, vocabulary, SETTINGS))
     killer = Killer(killed or "none")
     run = Run(str(tmp_path / "out"), RayRunner(workers), progress=killer)
     spread = train_ngrams_distributed(run, "lm", texts, vocabulary, SETTINGS, parts=PARTS)

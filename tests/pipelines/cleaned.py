@@ -59,7 +59,7 @@ def make(run: Run, width: int = 1, *, broken: bool = False) -> SealedSet:
     listed = run.source("texts", lambda: iter([texts(6, special), texts(6, None, 6)]), {"broken": broken})
     noisy = run.step(Step("noisy", (noted(),), listed))
     features = run.step(Step("features", (upper(width),), noisy, max_quarantine=0.5))
-    (model,) = run.train([TrainJob("model", learn, inputs={"data": features}, stepwise=False)])
+    model = run.train(TrainJob("model", learn, inputs={"data": features}, stepwise=False))
     added = (pa.field("letters", pa.int64()),)
     stage = Stage("scored", "tests.pipelines.cleaned:Scored", added, artifacts={"model": model.ref})
     return run.step(Step("scored", (stage,), features))
