@@ -118,7 +118,8 @@ class Run:
         """
         check_ids(name, table)
         identity = {"schema": str(table.schema), "rows": digest_of(iter([table]))}
-        return self.source(name, lambda: iter([table]), identity, totals)
+        work = SourceWork(name, lambda: iter([table]), identity, tuple(totals), None)
+        return self.plan.set(name, "source", work, schema=lambda: table.schema)
 
     def step(self, step: Step) -> SealedSet:
         """Declare a step, to be run unless it is done."""

@@ -174,7 +174,11 @@ class _Planned:
         return f"<{self.node.kind} {self.node.name}{'' if self.node.made else ', not made yet'}>"
 
     def __reduce__(self) -> Any:
-        return self.plan.made(self.node).__reduce_ex__(4)  # another process is given what was made
+        return _itself, (self.plan.made(self.node),)  # another process is given what was made
+
+
+def _itself(made: Made) -> Made:
+    return made
 
 
 def _reading(name: str) -> property:
