@@ -24,7 +24,7 @@ from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import Runner, is_finished, kept_code, run_step, step_url
 from gristmill.shards.job import TrainJob, TrainListener
-from gristmill.shards.plan import Plan, Result, resolved, using
+from gristmill.shards.plan import Plan, PlanNode, resolved, using
 from gristmill.shards.step import Step
 
 T = TypeVar("T", SealedSet, Artifact)
@@ -157,7 +157,7 @@ class Run:
         if missing:
             self._make(missing)
 
-    def _make(self, nodes: Sequence[Result]) -> None:
+    def _make(self, nodes: Sequence[PlanNode]) -> None:
         """Make results, given in the order of their declaration with all that they need."""
         waiting = list(nodes)
         while waiting:
@@ -169,7 +169,7 @@ class Run:
                 self._make_alike(batch, work)
             waiting = [node for node in waiting if node not in batch]
 
-    def _make_alike(self, nodes: Sequence[Result], work: Sequence[Any]) -> None:
+    def _make_alike(self, nodes: Sequence[PlanNode], work: Sequence[Any]) -> None:
         kind = nodes[0].kind
         if kind == "training":
             self.make_trainings(nodes, work)
@@ -180,7 +180,7 @@ class Run:
         else:
             self.make_built(nodes[0], work[0])
 
-    def make_source(self, node: Result, source: SourceWork) -> None:
+    def make_source(self, node: PlanNode, source: SourceWork) -> None:
         """Seal a source, or find it sealed."""
         made_of = source.fingerprint
         url = store.join(self.out, source.name, made_of[:16])
@@ -200,7 +200,7 @@ class Run:
             sealed = make()
         self._note(node, self._sets.hold(sealed, make), begun, kept)
 
-    def make_step(self, node: Result, step: Step) -> None:
+    def make_step(self, node: PlanNode, step: Step) -> None:
         """Run a step, or find it done."""
         url = step_url(self.out, step, self.seed)
         fingerprint = step.fingerprint(self.seed)
@@ -234,7 +234,7 @@ class Run:
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins), *(ref.digest for ref in refs)]
         self._note(node, self._sets.hold(sealed, make), begun, kept, inputs)
 
-    def make_built(self, node: Result, built: BuiltWork) -> None:
+    def make_built(self, node: PlanNode, built: BuiltWork) -> None:
         """Commit an artifact, or find it done."""
         url = store.join(self.out, built.name, built.fingerprint[:16])
         self._renew(url, built.name)
@@ -249,7 +249,7 @@ class Run:
             raise RuntimeError(f"{url}: the artifact {built.name} was made but is missing")
         self._note(node, made, begun, kept, built.digests)
 
-    def make_trainings(self, nodes: Sequence[Result], jobs: Sequence[TrainJob]) -> None:
+    def make_trainings(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob]) -> None:
         """Train the unfinished jobs, as many in parallel as fit."""
         urls = [job.url(self.out) for job in jobs]
         by_url = dict(zip(urls, jobs, strict=True))  # equal jobs are one
@@ -336,7 +336,7 @@ class Run:
         self.progress.worked(name, activity, time.perf_counter() - begun)
 
     def _note(
-        self, node: Result, made: SealedSet | Artifact, begun: float, kept: bool, inputs: Sequence[str] = ()
+        self, node: PlanNode, made: SealedSet | Artifact, begun: float, kept: bool, inputs: Sequence[str] = ()
     ) -> None:
         """Keep what was made, and what it was made of: the digests of ``inputs`` first."""
         self.plan.finish(node, made)

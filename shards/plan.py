@@ -7,7 +7,7 @@ made before its turn, and the plan knows who uses what.
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -24,13 +24,13 @@ Made = SealedSet | Artifact
 
 
 @dataclass(eq=False)
-class Result:
+class PlanNode:
     """One result of a plan, made or not."""
 
     number: int  # in the order of declaration
     name: str
     kind: str  # source, step, artifact, training
-    inputs: tuple[Result, ...]  # what must be made before
+    inputs: tuple[PlanNode, ...]  # what must be made before
     work: Any  # what makes it, for the run
     schema: Callable[[], pa.Schema] | None = None  # of a set, where it is known before the set is made
     checks: list[Callable[[Any], object]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Result:
         return all(node.made is not None for node in self.inputs)
 
 
-_current: ContextVar[Result | None] = ContextVar("node", default=None)
+_current: ContextVar[PlanNode | None] = ContextVar("node", default=None)
 
 
 class Plan:
@@ -64,38 +64,35 @@ class Plan:
         (b'1', ['two'])
     """
 
-    def __init__(self, make: Callable[[list[Result]], None]) -> None:
+    def __init__(self, make: Callable[[list[PlanNode]], None]) -> None:
         self._make = make
-        self.nodes: list[Result] = []
-        self._lock = threading.RLock()
+        self.nodes: list[PlanNode] = []
 
-    def set(
-        self, name: str, kind: str, work: Any, given: Any = None, schema: Callable[[], pa.Schema] | None = None
-    ) -> SealedSet:
-        """Declare a set and return its handle; it is made of what ``work`` and ``given`` hold."""
-        return PlannedSet(self, self._declare(name, kind, work, given, schema))
+    def set(self, name: str, kind: str, work: Any, schema: Callable[[], pa.Schema] | None = None) -> SealedSet:
+        """Declare a set and return its handle; it is made of what ``work`` holds. ``schema`` returns its columns, where
+        they are known before it is made."""
+        return PlannedSet(self, self._declare(name, kind, work, schema))
 
-    def artifact(self, name: str, kind: str, work: Any, given: Any = None) -> Artifact:
-        """Declare an artifact and return its handle."""
-        return PlannedArtifact(self, self._declare(name, kind, work, given, None))
+    def artifact(self, name: str, kind: str, work: Any) -> Artifact:
+        """Declare an artifact and return its handle; it is made of what ``work`` holds."""
+        return PlannedArtifact(self, self._declare(name, kind, work))
 
-    def _declare(self, name: str, kind: str, work: Any, given: Any, schema: Callable[[], pa.Schema] | None) -> Result:
-        with self._lock:
-            used = {node.number: node for node in nodes_in([work, given])}
-            node = Result(len(self.nodes), name, kind, tuple(used[number] for number in sorted(used)), work, schema)
-            for one in node.inputs:
-                one.users.add(node.number)
-            self.nodes.append(node)
-            return node
+    def _declare(self, name: str, kind: str, work: Any, schema: Callable[[], pa.Schema] | None = None) -> PlanNode:
+        used = {node.number: node for node in nodes_in(work)}
+        node = PlanNode(len(self.nodes), name, kind, tuple(used[number] for number in sorted(used)), work, schema)
+        for one in node.inputs:
+            one.users.add(node.number)
+        self.nodes.append(node)
+        return node
 
-    def make(self, *nodes: Result) -> None:
+    def make(self, *nodes: PlanNode) -> None:
         """Make some results, with what they need."""
         if needed := self.needed(*nodes):
             self._make(needed)
 
-    def needed(self, *nodes: Result) -> list[Result]:
+    def needed(self, *nodes: PlanNode) -> list[PlanNode]:
         """Return what must be made for some results, themselves included, in the order of declaration."""
-        found: dict[int, Result] = {}
+        found: dict[int, PlanNode] = {}
         waiting = list(nodes)
         while waiting:
             one = waiting.pop()
@@ -104,11 +101,11 @@ class Plan:
                 waiting += one.inputs
         return [found[number] for number in sorted(found)]
 
-    def missing(self) -> list[Result]:
+    def missing(self) -> list[PlanNode]:
         """Return what is declared and not made, in the order of declaration."""
         return [node for node in self.nodes if node.made is None]
 
-    def made(self, node: Result) -> Made:
+    def made(self, node: PlanNode) -> Made:
         """Return the result of a node that is read by the recipe or by what is being made, making what it needs."""
         user = _current.get()
         if user is None:
@@ -120,47 +117,41 @@ class Plan:
             raise RuntimeError(f"{node.name} was not made")
         return node.made
 
-    def used_by(self, node: Result) -> list[Result]:
+    def used_by(self, node: PlanNode) -> list[PlanNode]:
         """Return what a node uses, also what was only found out while it was made, in the order of declaration."""
         return [one for one in self.nodes if node.number in one.users]
 
-    def finish(self, node: Result, made: Made) -> None:
+    def finish(self, node: PlanNode, made: Made) -> None:
         """Keep the result of a node, after its checks."""
         for check in node.checks:
             check(made)
         node.made = made
 
 
-def using(node: Result) -> Any:
-    """Return a context in which what is read is read by a node, not by the recipe.
+@contextlib.contextmanager
+def using(node: PlanNode) -> Iterator[None]:
+    """Enter a context in which what is read is read by a node, not by the recipe.
 
     Example:
-        >>> node = Result(0, "count", "artifact", (), None)
+        >>> node = PlanNode(0, "count", "artifact", (), None)
         >>> with using(node):
         ...     _current.get().name
         'count'
     """
-    return _Using(node)
-
-
-class _Using:
-    def __init__(self, node: Result) -> None:
-        self.node = node
-
-    def __enter__(self) -> None:
-        self.token = _current.set(self.node)
-
-    def __exit__(self, *_: object) -> None:
-        _current.reset(self.token)
+    before = _current.set(node)
+    try:
+        yield
+    finally:
+        _current.reset(before)
 
 
 class _Planned:
     """What handles of sets and of artifacts have in common."""
 
     plan: Plan
-    node: Result
+    node: PlanNode
 
-    def __init__(self, plan: Plan, node: Result) -> None:
+    def __init__(self, plan: Plan, node: PlanNode) -> None:
         object.__setattr__(self, "plan", plan)
         object.__setattr__(self, "node", node)
 
@@ -306,12 +297,12 @@ def digests(value: Any) -> Any:
     return value
 
 
-def nodes_in(value: Any) -> Iterator[Result]:
+def nodes_in(value: Any) -> Iterator[PlanNode]:
     """Yield the results whose handles, or references to them, a value holds."""
     return (node for _, node in _planned_in(value))
 
 
-def _planned_in(value: Any) -> Iterator[tuple[Plan, Result]]:
+def _planned_in(value: Any) -> Iterator[tuple[Plan, PlanNode]]:
     if isinstance(value, _Planned):
         yield value.plan, value.node
     elif isinstance(value, _PlannedRef):

@@ -39,7 +39,7 @@ from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, ShardEntry
 from gristmill.shards.job import TrainJob
-from gristmill.shards.plan import Result
+from gristmill.shards.plan import PlanNode
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
@@ -118,21 +118,21 @@ class Paper(Run):
     def _note_identity(self, name: str, identity: Any) -> None:
         self.noted.setdefault(name, []).append(canonical.digest(identity)[:12])
 
-    def make_source(self, node: Result, source: SourceWork) -> None:
+    def make_source(self, node: PlanNode, source: SourceWork) -> None:
         """Look at the first table for its schema."""
         self.plan.finish(node, self._set(source.name, next(iter(source.tables())).schema))
 
-    def make_step(self, node: Result, step: Step) -> None:
+    def make_step(self, node: PlanNode, step: Step) -> None:
         """Note a step."""
         self._note_identity(step.name, step.identity(self.seed))
         self.plan.finish(node, self._set(step.name, step.schema))
 
-    def make_built(self, node: Result, built: BuiltWork) -> None:
+    def make_built(self, node: PlanNode, built: BuiltWork) -> None:
         """Stand in for an artifact."""
         place = store.join(self.out, built.name)
         self.plan.finish(node, StandArtifact(place, built.name, {"model.safetensors": ""}, {}))
 
-    def make_trainings(self, nodes: Sequence[Result], jobs: Sequence[TrainJob]) -> None:
+    def make_trainings(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob]) -> None:
         """Note the trainings; equal ones are one."""
         for node, job in zip(nodes, jobs, strict=True):
             self._note_identity(job.name, job.identity())

@@ -21,7 +21,7 @@ from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.engine import step_url
 from gristmill.shards.job import TrainJob
-from gristmill.shards.plan import Result
+from gristmill.shards.plan import PlanNode
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
@@ -216,7 +216,7 @@ class SampledRun(Run):
     # The interface of a run.
 
     @_timed
-    def make_source(self, node: Result, source: SourceWork) -> None:
+    def make_source(self, node: PlanNode, source: SourceWork) -> None:
         """Count the whole source, and seal a sample of it; one that is made of a sampled set scales with that set."""
         name, of = source.name, source.of
         whole = replace(source, identity=self._real(source.identity))
@@ -247,7 +247,7 @@ class SampledRun(Run):
         self.plan.finish(node, sampled)
 
     @_timed
-    def make_step(self, node: Result, step: Step) -> None:
+    def make_step(self, node: PlanNode, step: Step) -> None:
         """Run the step on the sample and price the whole step."""
         begun = time.perf_counter()
         super().make_step(node, step)
@@ -287,7 +287,7 @@ class SampledRun(Run):
         self._keep(sampled, factor, total, sealed)
 
     @_timed
-    def make_built(self, node: Result, built: BuiltWork) -> None:
+    def make_built(self, node: PlanNode, built: BuiltWork) -> None:
         """Fit on the sample; an artifact without inputs is taken from the whole run if it is finished."""
         name, real = built.name, None
         if self._known(built.digests):
@@ -310,7 +310,7 @@ class SampledRun(Run):
                 self.contents[_content(json.loads(made.read(file)))] = json.loads(real.read(file))
 
     @_timed
-    def make_trainings(self, nodes: Sequence[Result], jobs: Sequence[TrainJob]) -> None:
+    def make_trainings(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob]) -> None:
         """Run the jobs on the sample; jobs with optimiser steps for a few of them."""
         for node, job in zip(nodes, jobs, strict=True):
             self.plan.finish(node, self._try(job))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from tests.environment import without_ray
 from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
+_TOO_SLOW = ("timed out during startup", "exited unexpectedly")  # in the log of a head
 TOKEN = "canary" + "0123456789abcdef" * 4
 
 
@@ -83,11 +85,12 @@ def started(folder: Path) -> Iterator[Head]:
 def start(
     command: Sequence[str], surroundings: Mapping[str, str], log: Path, dashboard: str, token: str
 ) -> subprocess.Popen[bytes]:
-    """Start a head by a command and return it once its node is up; the caller ends it.
+    """Start a head by a command and return it once its node and the node's agent are up; the caller ends it.
 
     Its dashboard answers before, and who joins then waits for the node for a minute. Ray gives up if its processes
-    start too slowly, as on a busy machine; then it is started again.
+    start too slowly, as on a busy machine, and a node that is up ends if its agent does; then it is started again.
     """
+    agent = next(word.partition("=")[2] for word in command if word.startswith("--dashboard-agent-listen-port="))
     for _ in range(4):
         with log.open("wb") as written:
             head = subprocess.Popen(
@@ -97,12 +100,14 @@ def start(
             while head.poll() is None:
                 with contextlib.suppress(OSError):
                     if nodes(dashboard, token):
+                        socket.create_connection(("127.0.0.1", int(agent)), 10).close()
                         return head
                 time.sleep(0.5)
         except BaseException:
             end(head, 0)
             raise
-        if "timed out during startup" not in log.read_text(errors="replace"):
+        end(head, 0)
+        if not any(sign in log.read_text(errors="replace") for sign in _TOO_SLOW):
             break
     pytest.fail(f"the head ended: {log.read_text(errors='replace')[-2000:]}")
 
