@@ -78,7 +78,12 @@ class Plan:
         return PlannedArtifact(self, self._declare(name, kind, work))
 
     def _declare(self, name: str, kind: str, work: Any, schema: Callable[[], pa.Schema] | None = None) -> PlanNode:
-        used = {node.number: node for node in nodes_in(work)}
+        used = {}
+        for plan, node in _planned_in(work):
+            if plan is self:
+                used[node.number] = node
+            else:
+                plan.make(node)  # of another run, which this one cannot make
         node = PlanNode(len(self.nodes), name, kind, tuple(used[number] for number in sorted(used)), work, schema)
         for one in node.inputs:
             one.users.add(node.number)

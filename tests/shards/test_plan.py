@@ -129,6 +129,14 @@ def test_a_handle_is_sent_as_what_it_stands_for(run: Run) -> None:
     assert resolved(plain) is plain
 
 
+def test_a_handle_of_another_run_is_made_by_that(run: Run, tmp_path: Path) -> None:
+    other = Run(str(tmp_path / "other"), InProcessRunner())
+    listed = other.table("texts", texts(4))
+    loud = run.step(Step("upper", (upper(),), listed))
+    assert made(other) == ["texts"]
+    assert (loud.records, made(run)) == (4, ["upper"])
+
+
 def test_every_result_of_a_recipe_has_a_user(tmp_path: Path) -> None:
     from gristmill.pipelines.command.launch import carry_out
     from gristmill.pipelines.config import load
