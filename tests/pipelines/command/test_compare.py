@@ -50,6 +50,7 @@ def output(
     listed = run.table("texts", pa.table({"id": ["a", "b"], "text": ["stop", texts]}))
     run.step(Step("dealt", (Folds.stage(),), listed))
     keep_scores(run, measure.name, results, {"sets": [listed]}, scale)
+    run.finish()
     rows = []
     for system, by_set in results.items():
         for test_set, runs in by_set.items():
