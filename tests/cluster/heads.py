@@ -22,7 +22,6 @@ from tests.environment import without_ray
 from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
-_TOO_SLOW = ("timed out during startup", "exited unexpectedly")  # in the log of a head
 TOKEN = "canary" + "0123456789abcdef" * 4
 
 
@@ -107,8 +106,6 @@ def start(
             end(head, 0)
             raise
         end(head, 0)
-        if not any(sign in log.read_text(errors="replace") for sign in _TOO_SLOW):
-            break
     pytest.fail(f"the head ended: {log.read_text(errors='replace')[-2000:]}")
 
 
