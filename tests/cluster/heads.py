@@ -22,6 +22,7 @@ from tests.environment import without_ray
 from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
+_LAST = ("--dashboard-agent-listen-port=", "--ray-client-server-port=")  # what opens its port last
 TOKEN = "canary" + "0123456789abcdef" * 4
 
 
@@ -84,12 +85,14 @@ def started(folder: Path) -> Iterator[Head]:
 def start(
     command: Sequence[str], surroundings: Mapping[str, str], log: Path, dashboard: str, token: str
 ) -> subprocess.Popen[bytes]:
-    """Start a head by a command and return it once its node and the node's agent are up; the caller ends it.
+    """Start a head by a command and return it once its node, the node's agent and the server for Ray clients are up; the
+    caller ends it.
 
     Its dashboard answers before, and who joins then waits for the node for a minute. Ray gives up if its processes
-    start too slowly, as on a busy machine, and a node that is up ends if its agent does; then it is started again.
+    start too slowly, as on a busy machine, and a head that is up ends with any of them, such as the server for clients,
+    which gives up early; then it is started again.
     """
-    agent = next(word.partition("=")[2] for word in command if word.startswith("--dashboard-agent-listen-port="))
+    ports = [int(word.partition("=")[2]) for word in command if word.startswith(_LAST)]
     for _ in range(4):
         with log.open("wb") as written:
             head = subprocess.Popen(
@@ -99,7 +102,8 @@ def start(
             while head.poll() is None:
                 with contextlib.suppress(OSError):
                     if nodes(dashboard, token):
-                        socket.create_connection(("127.0.0.1", int(agent)), 10).close()
+                        for port in ports:
+                            socket.create_connection(("127.0.0.1", port), 10).close()
                         return head
                 time.sleep(0.5)
         except BaseException:
