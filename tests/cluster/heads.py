@@ -85,7 +85,7 @@ def started(folder: Path) -> Iterator[Head]:
 def start(
     command: Sequence[str], surroundings: Mapping[str, str], log: Path, dashboard: str, token: str
 ) -> subprocess.Popen[bytes]:
-    """Start a head by a command and return it once its node, the node's agent and the server for Ray clients are up; the
+    """Start a head by a command and return it once its node, agent and server for Ray clients are up; the
     caller ends it.
 
     Its dashboard answers before, and who joins then waits for the node for a minute. Ray gives up if its processes
