@@ -33,7 +33,7 @@ from gristmill.actors.speech.features import LogMel
 from gristmill.actors.speech.ingest import Load, LoadSettings, Probe, ProbeSettings
 from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_ranges
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.models.speech.units import UNITS_FILE, Units, normalise
+from gristmill.models.speech.units import normalise
 from gristmill.pipelines.config import load
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.spelling import fitted_units
@@ -57,8 +57,7 @@ def trained(prompts: Path, lines: Sequence[dict[str, Any]], out: Path) -> str:
     stages = (Probe.stage(), Load.stage(LoadSettings(sampling_rate=rate)), LogMel.stage(config.features.at(rate)))
     features = run.step(Step("features", stages, pointers, cut=config.corpus.shard))
     units = fitted_units(run, config.units, features)
-    vocabulary = len(Units.from_json(units.read(UNITS_FILE).decode()))
-    job = Systems(config.systems, units, vocabulary, 0).teacher(Data(features, features, features))
+    job = Systems(config.systems, units, 0).teacher(Data(features, features, features))
     return run.train(job).url
 
 

@@ -225,11 +225,7 @@ class Soak:
             for process in psutil.Process(raylet).children(recursive=True):
                 name = title(process)
                 # A raylet ends with its agents, which are a kind of their own.
-                if (
-                    name.startswith("ray::")
-                    and "Agent" not in name
-                    and ("StageActor" in name or "MapWorker" in name) == actors
-                ):
+                if name.startswith("ray::") and "Agent" not in name and ("StageActor" in name) == actors:
                     found.append(process)
         if not found:
             return False

@@ -206,10 +206,9 @@ def test_a_group_beyond_memory_is_refused_by_a_reducer_of_whole_groups(tmp_path:
         "memory, or a reducer with a method group"
     )
     assert made.seal["quarantined"] == large
+    strict = merge("whole", dealt, Whole.stage(resources=Resources(memory=1 << 14)))
     with pytest.raises(TooManyQuarantined, match="GroupTooLarge"):
-        run_step(
-            merge("whole", dealt, Whole.stage(resources=Resources(memory=1 << 14))), "unused", InProcessRunner(), 0
-        )
+        run_step(strict, str(tmp_path / "strict"), InProcessRunner(), 0)
 
 
 def test_a_group_that_broke_is_run_again(
@@ -283,8 +282,7 @@ def test_a_join_makes_many_pairs_of_one_key_in_pieces(
     run = run_of(tmp_path)
     towns = pa.table({"id": [f"s{n}" for n in range(40)], "shop": ["shop 7"] * 40, "city": list(range(40))})
     other = run.step(deal("shops", run.table("towns", towns), ["shop"], ["city"], parts=PARTS))
-    whole = run.step(join("joined", dealt, other, ["city"], unmatched=True))
-    run.finish()
+    whole = run_step(join("joined", dealt, other, ["city"], unmatched=True), run.out, run.cluster, 0)
     monkeypatch.setattr(reducers, "_PRODUCT", 100)
     pieces = run_of(tmp_path / "pieces").step(join("joined", dealt, other, ["city"], unmatched=True))
     assert len(rows(audited(run, whole))) == RECORDS - records()["shop"].null_count + 39 * len(
