@@ -15,18 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gristmill.cluster import session
 from gristmill.cluster.draining import DrainWatch
 from gristmill.cluster.envelope import pickled_error
-from gristmill.cluster.pools import WORKER_SHARE, Pool
+from gristmill.cluster.pools import WORKER_SHARE, Pool, selector
 from gristmill.cluster.ray_fit import fit
 from gristmill.cluster.ray_train import ATTEMPTS as LOSSES
 from gristmill.cluster.ray_train import lost
 from gristmill.cluster.training_log import LogSettings
 from gristmill.shards.index import ShardSpec
-from gristmill.shards.isolation import ATTEMPTS, begin_attempt, end_attempts
+from gristmill.shards.isolation import careful
 from gristmill.shards.job import TrainJob
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.step import ShardTask
@@ -43,7 +44,7 @@ class WarmStageActor:
 
     def __init__(self) -> None:
         self.drain = DrainWatch()
-        self.loaded: tuple[str, list[StageWorker]] | None = None
+        self.loaded: tuple[str, Sequence[StageWorker]] | None = None
 
     def node(self) -> str:
         """Return the node that it runs on."""
@@ -57,42 +58,27 @@ class WarmStageActor:
         error = fit(job, url, run, log)
         return time.monotonic() - begun, error
 
-    def make(self, key: str, task: ShardTask, spec: ShardSpec, careful: bool) -> str | bytes:
+    def make(self, key: str, task: ShardTask, spec: ShardSpec, suspect: bool) -> str | bytes:
         """Make a shard and return its receipt as JSON, or the pickled error.
 
-        ``key`` tells tasks apart: stages are loaded once for each. ``careful``: the shard may have ended a process.
+        ``key`` tells tasks apart: stages are loaded once for each. ``suspect``: the shard may have ended a process.
         """
         self.drain.leave_if_due()
         try:
             if self.loaded is None or self.loaded[0] != key:
                 self.loaded = None  # what the last step had loaded
-                self.loaded = key, [task.worker(place) for place in range(len(task.stages))]
-            receipt = _carefully(task, spec, self.loaded[1]) if careful else _made(task, spec, self.loaded[1])
-            return json.dumps(receipt.to_json())
+                self.loaded = key, self._workers(task)
+            ready = self.loaded[1]
+            with contextlib.ExitStack() as stack:
+                if suspect:
+                    alone = partial(self._workers, task, isolated=True)
+                    ready = stack.enter_context(careful(task.url, f"{spec.name}-0", ready, alone))
+                return json.dumps(task.make(spec, ready).to_json())
         except Exception as error:
             return pickled_error(error)
 
-
-def _made(task: ShardTask, spec: ShardSpec, workers: Sequence[StageWorker]) -> Receipt:
-    work = task.open(spec)
-    for worker in workers:
-        work = worker(work)
-    return task.commit(work)
-
-
-def _carefully(task: ShardTask, spec: ShardSpec, workers: Sequence[StageWorker]) -> Receipt:
-    """Make a shard that may have killed other workers: in a process of its own if it was begun too often."""
-    shard = f"{spec.name}-0"
-    marks = begin_attempt(task.url, shard)
-    isolated = marks > ATTEMPTS
-    if isolated:
-        workers = [task.worker(place, isolated=True) for place in range(len(task.stages))]
-    try:
-        return _made(task, spec, workers)
-    finally:
-        end_attempts(task.url, shard, marks)
-        for worker in workers if isolated else ():
-            worker.close()
+    def _workers(self, task: ShardTask, *, isolated: bool = False) -> Sequence[StageWorker]:
+        return [task.worker(place, isolated=isolated) for place in range(len(task.stages))]
 
 
 @dataclass(frozen=True)
@@ -223,10 +209,10 @@ class Crew:
                     try:
                         answer = ray.get(ref)
                     except RayError:
-                        lost = [unit, *(busy.pop(one)[1] for one in [one for one in busy if busy[one][0] is worker])]
-                        for unit in reversed(lost):
-                            unit.losses += 1
-                            waiting.appendleft(unit)
+                        others = [one for one in busy if busy[one][0] is worker]
+                        for again in reversed([unit, *(busy.pop(one)[1] for one in others)]):
+                            again.losses += 1
+                            waiting.appendleft(again)
                         del load[worker], nodes[worker]
                         _kill(worker)  # it may only be unreachable
                         continue
@@ -266,11 +252,9 @@ class Crew:
     def _hire(self, kind: _Kind, avoid: frozenset[str]) -> Any:
         import ray
 
-        where = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else {}
-        labels = {**dict(kind.labels), **where}
         actor: Any = ray.remote(WarmStageActor)
         options = {"num_cpus": kind.cpus, "memory": kind.memory, "max_restarts": 0}
-        return actor.options(**options, **({"label_selector": labels} if labels else {})).remote()
+        return actor.options(**options, label_selector=selector(avoid, kind.labels)).remote()
 
     def _rest(self, idle: dict[Any, str]) -> None:
         """Keep idle workers for a while: then others who share the cluster get their CPUs."""

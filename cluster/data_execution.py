@@ -28,9 +28,9 @@ from gristmill.cluster.envelope import (
     shard_name,
     unpack,
 )
-from gristmill.cluster.pools import TASK_CPUS, Pool
+from gristmill.cluster.pools import TASK_CPUS, Pool, selector
 from gristmill.shards.index import ShardSpec
-from gristmill.shards.isolation import ATTEMPTS, begin_attempt, end_attempts
+from gristmill.shards.isolation import careful
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.step import ShardTask
 from gristmill.shards.work import StageWorker
@@ -154,7 +154,6 @@ def _plan(
     Workers without a GPU read and commit themselves, which saves a process and a copy of each shard. Around stages with
     GPUs tasks do this, so that no GPU waits for the storage.
     """
-    where = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else None
 
     def carry(dataset: Any, commits: bool) -> Any:
         return dataset.map_batches(
@@ -164,7 +163,7 @@ def _plan(
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
             concurrency=max(2, cpus),
-            label_selector=where,
+            label_selector=selector(avoid),
         )
 
     # Not from_arrow, which inspects each shard in a task that requests a whole CPU, which an autoscaler would add.
@@ -188,7 +187,7 @@ def _plan(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory,
-            label_selector={**dict(pool.labels), **(where or {})} or None,
+            label_selector=selector(avoid, pool.labels),
         )  # Ray Data restarts lost workers and their shards without limit
         if last and pool.gpus:
             dataset = carry(dataset, commits=True)
@@ -229,17 +228,11 @@ class StageActor:
         if is_error(envelope):
             return envelope
         shard = f"{shard_name(envelope)}-{self.places[0]}"
-        marks = begin_attempt(self.task.url, shard)
-        workers = self.workers
-        if marks > ATTEMPTS:
-            workers = [self.task.worker(place, isolated=True) for place in self.places]
-        try:
+        with careful(self.task.url, shard, self.workers, self._isolated) as workers:
             return _handled(envelope, self.task, workers, self.commits)
-        finally:
-            end_attempts(self.task.url, shard, marks)
-            if workers is not self.workers:
-                for worker in workers:
-                    worker.close()
+
+    def _isolated(self) -> list[StageWorker]:
+        return [self.task.worker(place, isolated=True) for place in self.places]
 
 
 def _carry(block: pa.Table, task: ShardTask, commits: bool) -> Iterator[pa.Table]:

@@ -24,10 +24,7 @@ class InProcessRunner:
         """Make the shards in order; actors are loaded once, when the first shard needs them."""
         workers = [task.worker(place) for place in range(len(task.stages))] if specs else []
         for spec in specs:
-            work = task.open(spec)
-            for worker in workers:
-                work = worker(work)
-            yield task.commit(work)
+            yield task.make(spec, workers)
 
     def verify(self, url: str, receipts: Sequence[Receipt]) -> None:
         """Compare the files of committed shards with their digests, one shard after the other."""

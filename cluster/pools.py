@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gristmill.shards.errors import UserError
 from gristmill.shards.stage import Resources, Stage
 
+Labels = tuple[tuple[str, str], ...]
 WORKER_SHARE = 0.95  # of its stage's CPUs that a worker requests
 TASK_CPUS = (
     0.005  # of a task that reads or commits: ten fit beside one worker per CPU, and no autoscaler adds a machine
@@ -39,7 +40,13 @@ class Pool:
     least: int
     most: int
     initial: int
-    labels: tuple[tuple[str, str], ...] = ()
+    labels: Labels = ()
+
+
+def selector(avoid: frozenset[str], labels: Labels = ()) -> dict[str, str] | None:
+    """Return Ray's label selector of nodes with these labels that are not to be avoided; ``None`` for any node."""
+    where = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else {}
+    return {**dict(labels), **where} or None
 
 
 def plan_pools(stages: Sequence[Stage], capacity: Capacity, shards: int, now: Capacity | None = None) -> list[Pool]:

@@ -7,9 +7,7 @@ requests for it. What the recipe itself reads, with all results there, is noted:
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +15,8 @@ import pyarrow as pa
 
 from gristmill.shards.cleaning import begin_again, end_again
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.plan import PlanNode, is_making, using
 from gristmill.shards.tombstone import Cleaned
-
-_making: contextvars.ContextVar[bool] = contextvars.ContextVar("making", default=False)
 
 
 class Remaking:
@@ -32,22 +29,13 @@ class Remaking:
     def __init__(self, begin: Callable[[], None], say: Callable[[str], None], note: Callable[[str], None]) -> None:
         self.read: dict[str, None] = {}  # URLs of the sets that the recipe itself reads
         self._begin, self._say, self._note = begin, say, note
-        self._makers: dict[str, tuple[SealedSet, Callable[[SealedSet], object]]] = {}
+        self._makers: dict[str, tuple[PlanNode, SealedSet, Callable[[SealedSet], object]]] = {}
         self._whole: set[str] = set()  # found so since this run holds the lease
 
-    def hold(self, sealed: SealedSet, make: Callable[[SealedSet], object]) -> SealedSet:
-        """Return a set of the run for its recipe; ``make`` makes its shards again, to the same digest."""
-        self._makers.setdefault(sealed.url, (sealed, make))
+    def hold(self, node: PlanNode, sealed: SealedSet, make: Callable[[SealedSet], object]) -> SealedSet:
+        """Return the set of a node for its recipe; ``make`` makes its shards again, to the same digest."""
+        self._makers.setdefault(sealed.url, (node, sealed, make))
         return HeldSet(sealed.url, sealed.seal, self)
-
-    @contextlib.contextmanager
-    def making(self) -> Iterator[None]:
-        """Note no reads meanwhile, in this thread: they are of the work on one result, and not of the recipe."""
-        before = _making.set(True)
-        try:
-            yield
-        finally:
-            _making.reset(before)
 
     def need(self, urls: Iterable[str]) -> None:
         """Make those of the sets again that were cleaned; the run holds the lease."""
@@ -55,17 +43,17 @@ class Remaking:
             if url not in self._makers or url in self._whole:
                 continue
             if begin_again(url, self._begin):
-                sealed, make = self._makers[url]
+                node, sealed, make = self._makers[url]
                 self._say(f"{sealed.name}: was deleted by `gristmill clean`, and is needed: it is made again")
-                with self.making():
+                with using(node):
                     make(sealed)
                 end_again(url)
                 self._note(url)
             self._whole.add(url)
 
     def opened(self, sealed: SealedSet) -> None:
-        """Note that the rows of a set are read."""
-        if not _making.get():
+        """Note that the rows of a set are read, unless that is of the work on one result, and not of the recipe."""
+        if not is_making():
             self.read.setdefault(sealed.url)
 
     def renew(self, sealed: SealedSet) -> None:

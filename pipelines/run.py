@@ -164,7 +164,7 @@ class Run:
             batch = [waiting[0]]
             if waiting[0].kind == "training":
                 batch = [node for node in waiting if node.kind == "training" and node.is_ready]
-            with using(batch[0]), self._sets.making():
+            with using(batch[0]):
                 work = [resolved(node.work) for node in batch]
                 self._make_alike(batch, work)
             waiting = [node for node in waiting if node not in batch]
@@ -198,7 +198,7 @@ class Run:
 
         if sealed is None:
             sealed = make()
-        self._note(node, self._sets.hold(sealed, make), begun, kept)
+        self._note(node, self._sets.hold(node, sealed, make), begun, kept)
 
     def make_step(self, node: PlanNode, step: Step) -> None:
         """Run a step, or find it done."""
@@ -227,12 +227,12 @@ class Run:
             sealed = before  # the seal may be long: read it only once
         else:
             if before is not None:  # with records to requeue, which lie in its own files
-                self._sets.hold(before, make)
+                self._sets.hold(node, before, make)
                 self._sets.need([url])
             sealed = make()
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins), *(ref.digest for ref in refs)]
-        self._note(node, self._sets.hold(sealed, make), begun, kept, inputs)
+        self._note(node, self._sets.hold(node, sealed, make), begun, kept, inputs)
 
     def make_built(self, node: PlanNode, built: BuiltWork) -> None:
         """Commit an artifact, or find it done."""

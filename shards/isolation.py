@@ -7,14 +7,15 @@ the batch is bisected, and the record is quarantined.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import pickle
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -25,6 +26,17 @@ from gristmill.shards.stage import BatchFunction, Stage
 
 ATTEMPTS = 2  # at a shard, by restarted workers, before its actors are isolated
 _MARKS = "attempts"
+
+
+class Closing(Protocol):
+    """What is closed after use."""
+
+    def close(self) -> None:
+        """End what it holds."""
+        ...
+
+
+W = TypeVar("W", bound=Closing)
 
 
 class ProcessDied(Exception):
@@ -158,6 +170,20 @@ def begin_attempt(url: str, shard: str) -> int:
     while not store.put_if_absent(store.join(url, _MARKS, f"{shard}.{number}"), uuid.uuid4().bytes):
         number += 1
     return number + 1
+
+
+@contextlib.contextmanager
+def careful(url: str, shard: str, workers: Sequence[W], isolated: Callable[[], Sequence[W]]) -> Iterator[Sequence[W]]:
+    """Yield the workers for a shard of the set at a URL that may have ended a process: the given ones, or, if the shard
+    was begun too often, ones whose actors have processes of their own."""
+    marks = begin_attempt(url, shard)
+    apart = isolated() if marks > ATTEMPTS else ()
+    try:
+        yield apart or workers
+    finally:
+        end_attempts(url, shard, marks)
+        for worker in apart:
+            worker.close()
 
 
 def end_attempts(url: str, shard: str, marks: int) -> None:

@@ -150,7 +150,22 @@ def using(node: PlanNode) -> Iterator[None]:
         _current.reset(before)
 
 
-class _Planned:
+def is_making() -> bool:
+    """Return whether a result is being made here, so that what is read is not read by the recipe."""
+    return _current.get() is not None
+
+
+class _Itself:
+    """What is equal to itself only: to compare what it stands for would make that."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class _Planned(_Itself):
     """What handles of sets and of artifacts have in common."""
 
     plan: Plan
@@ -159,12 +174,6 @@ class _Planned:
     def __init__(self, plan: Plan, node: PlanNode) -> None:
         object.__setattr__(self, "plan", plan)
         object.__setattr__(self, "node", node)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
 
     def __repr__(self) -> str:
         return f"<{self.node.kind} {self.node.name}{'' if self.node.made else ', not made yet'}>"
@@ -208,7 +217,7 @@ class PlannedArtifact(_Planned, Artifact):
         return _PlannedRef(self, MARK)
 
 
-class _PlannedRef(ArtifactRef):
+class _PlannedRef(_Itself, ArtifactRef):
     """A reference to a set or artifact that is made when it is needed."""
 
     to: PlannedSet | PlannedArtifact
@@ -219,12 +228,6 @@ class _PlannedRef(ArtifactRef):
 
     url = property(lambda self: self.to.url)
     digest = property(lambda self: self.to.digest)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
 
     def __repr__(self) -> str:
         return f"<reference to {self.to!r}>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -191,6 +192,13 @@ class ShardTask:
             check_ref(ref)
         kind = MergeWorker if self.stages[place].merges else StageWorker
         return kind(self.stages[place], self.seed, isolated=isolated)
+
+    def make(self, spec: ShardSpec, workers: Sequence[StageWorker]) -> Receipt:
+        """Make a shard by workers of all stages, in this process."""
+        work = self.open(spec)
+        for worker in workers:
+            work = worker(work)
+        return self.commit(work)
 
     def commit(self, work: Work) -> Receipt:
         """Write a finished shard and its receipt.
