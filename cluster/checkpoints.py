@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -65,6 +66,13 @@ class Checkpoints:
             written |= {"at": time.time(), "steps_per_second": float(metrics.get("steps_per_second", 0.0))}
             with contextlib.suppress(OSError):  # a note for onlookers is worth no training
                 store.write_bytes(store.join(self.url, PROGRESS), canonical.dumps(written))
+
+    def noted_point(self) -> dict[str, float]:
+        """Return the point that was noted last; empty if there is none."""
+        try:
+            return dict(json.loads(checked.present(store.join(self.url, PROGRESS)) or b"{}"))
+        except (OSError, ValueError, TypeError):  # as is one that is being replaced
+            return {}
 
     @staticmethod
     def _whole(name: str, data: bytes | None) -> bool:

@@ -19,16 +19,17 @@ from functools import partial
 from typing import Any
 
 from gristmill.cluster import session
+from gristmill.cluster.checkpoints import NOTE_EVERY, Checkpoints
 from gristmill.cluster.draining import DrainWatch
 from gristmill.cluster.envelope import pickled_error
-from gristmill.cluster.pools import WORKER_SHARE, Pool, selector
+from gristmill.cluster.pools import WORKER_SHARE, Labels, Pool, selector
 from gristmill.cluster.ray_fit import fit
-from gristmill.cluster.ray_train import ATTEMPTS as LOSSES
-from gristmill.cluster.ray_train import lost
+from gristmill.cluster.ray_train import ATTEMPTS, cpu_share, lost, slots
+from gristmill.cluster.shares import Shares, Tenant, Urgency
 from gristmill.cluster.training_log import LogSettings
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.isolation import careful
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import TrainJob, TrainListener
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.step import ShardTask
 from gristmill.shards.work import StageWorker
@@ -37,6 +38,7 @@ AT_HAND = 2  # shards of a worker, running or queued, while there are more than 
 LOOK = 1.0  # seconds between looks for stalls
 KEPT = 10.0  # seconds that an idle worker keeps its CPUs
 MOST_FAILURES = 4  # of workers to start, in a row
+_SLACK = 1e-6  # rounding error of summed CPUs
 
 
 class WarmStageActor:
@@ -83,11 +85,13 @@ class WarmStageActor:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a worker requests of the scheduler."""
+    """What a worker requests of the scheduler, and its share of the cluster: CPUs and GPUs."""
 
     cpus: float
+    gpus: float
     memory: int | None
-    labels: tuple[tuple[str, str], ...]
+    labels: Labels
+    need: tuple[float, float]
 
 
 @dataclass(eq=False)
@@ -99,15 +103,25 @@ class _Unit:
     losses: int = 0
 
 
-ONE = _Kind(WORKER_SHARE, None, ())  # CPU
+@dataclass
+class _Idle:
+    """A worker that waits for work: where it is, what it has loaded, and since when it is idle."""
+
+    kind: _Kind
+    node: str
+    loaded: str
+    since: float
 
 
 class Crew:
-    """The workers of this process's Ray. One step, or one round of fits, has them at a time."""
+    """The workers of this process's Ray, for all executions, which may run side by side.
+
+    An idle worker has no share any more, and ends when others take its CPUs, or after a while.
+    """
 
     def __init__(self) -> None:
-        self._kind: _Kind | None = None
-        self._idle: dict[Any, str] = {}  # the node of each
+        self.shares = Shares(self._make_way)
+        self._idle: dict[Any, _Idle] = {}
         self._lock = threading.RLock()
         self._resting: threading.Timer | None = None
 
@@ -117,93 +131,140 @@ class Crew:
         specs: Sequence[ShardSpec],
         pool: Pool,
         avoid: frozenset[str],
-        look: Callable[[], None],
-    ) -> Iterator[Receipt]:
-        """Make shards and yield the receipt of each; ``look`` is called each second without one, and may raise.
+        urgency: Urgency,
+        watch: Looks,
+    ) -> Generator[Receipt, None, None]:
+        """Make shards and yield the receipt of each.
 
         A shard whose worker is lost is made again by another, carefully. However this ends, no worker goes on.
         """
         import ray
 
-        given, key = ray.put(task), f"{task.url} {time.monotonic()}"
+        given, key = ray.put(task), task.loading
 
         def unit(spec: ShardSpec) -> _Unit:
             return _Unit(spec.name, lambda worker, losses: worker.make.remote(key, given, spec, losses > 0))
 
-        kind = _Kind(pool.cpus, pool.memory, pool.labels)
-        with contextlib.closing(
-            self._done(kind, [unit(spec) for spec in specs], pool.most, AT_HAND, avoid, look)
-        ) as done:
-            for _, answer in done:
-                if isinstance(answer, bytes):
-                    raise pickle.loads(answer)
-                yield Receipt.from_json(json.loads(answer))
+        need = min(pool.cpus / WORKER_SHARE, self.shares.capacity.cpus), pool.gpus
+        kind = _Kind(pool.cpus, pool.gpus, pool.memory, pool.labels, need)
+        units = deque(unit(spec) for spec in specs)
+        with self.shares.tenant(urgency, yields=True) as tenant:
+            done = self._done(kind, units, pool.most, AT_HAND, avoid, tenant, watch, key)
+            with contextlib.closing(done):
+                for _, answer in done:
+                    if isinstance(answer, bytes):
+                        raise pickle.loads(answer)
+                    yield Receipt.from_json(json.loads(answer))
+                    self.shares.check()
 
     def fit(
-        self, jobs: Sequence[tuple[TrainJob, str]], most: int, run: str, log: LogSettings
-    ) -> Iterator[tuple[str, float]]:
-        """Fit jobs and commit each one's artifact at its URL; yield it, and the seconds that a worker was held.
+        self,
+        jobs: Sequence[tuple[TrainJob, str]],
+        tenant: Tenant,
+        run: str,
+        log: LogSettings,
+        listener: TrainListener | None = None,
+    ) -> Iterator[float]:
+        """Fit or train jobs of equal resources, each in one process, and commit each one's artifact at its URL; yield
+        the seconds that a worker was held.
 
-        A fit whose worker is lost is restarted. An error is raised as in the worker, once the running fits have ended.
+        One whose worker is lost is started again, from its last checkpoint if it has some. An error is raised as in the
+        worker, once those that run have ended.
         """
+        resources, capacity = jobs[0][0].resources, self.shares.capacity
+        slots(jobs, resources, capacity)  # raises if they can never start
+        need = self.shares.need(resources)
+        kind = _Kind(cpu_share(resources, capacity), resources.gpus, resources.memory, resources.labels, need)
         units = {_Unit(job.name, _sent(job, url, run, log)): url for job, url in jobs}
-        waiting = deque(units)
+        waiting, news = deque(units), News([url for job, url in jobs if job.stepwise], listener)
         error: bytes | None = None
-        with contextlib.closing(self._done(ONE, waiting, most, 1, frozenset(), lambda: None)) as done:
+        with contextlib.closing(
+            self._done(kind, waiting, len(jobs), 1, frozenset(), tenant, Looks(news.tell, news.tell))
+        ) as done:
             for unit, (seconds, failed) in done:
-                if failed is None:
-                    yield units[unit], seconds
-                elif error is None:
-                    error = failed
-                    waiting.clear()
+                if failed is not None:
+                    error = error or failed
+                    tenant.stop()
+                    continue
+                news.ended(units[unit])
+                yield seconds
         if error is not None:
             raise pickle.loads(error)
+        self.shares.check()
 
     def _done(
         self,
         kind: _Kind,
-        units: Sequence[_Unit],
+        waiting: deque[_Unit],
         most: int,
         at_hand: int,
         avoid: frozenset[str],
-        look: Callable[[], None],
+        tenant: Tenant,
+        watch: Looks,
+        loads: str = "",
     ) -> Generator[tuple[_Unit, Any], None, None]:
         """Yield units of work with their answers as they are done; each worker has ``at_hand`` at most."""
         import ray
         from ray.exceptions import RayError
 
-        waiting = units if isinstance(units, deque) else deque(units)  # a caller may empty it
-        nodes = self._take(kind, avoid)
-        idle_since = dict.fromkeys(nodes, time.monotonic())
-        load = dict.fromkeys(nodes, 0)
+        nodes: dict[Any, str] = {}
+        load: dict[Any, int] = {}
         busy: dict[Any, tuple[Any, _Unit]] = {}
         starting: dict[Any, Any] = {}
         failures = 0  # of workers to start, in a row
+
+        def release(worker: Any) -> None:
+            del load[worker]
+            self._rest(worker, _Idle(kind, nodes.pop(worker), loads, time.monotonic()))
+            tenant.give(kind.need)
+
         try:
             while waiting or busy:
+                if tenant.stopped:
+                    if tenant.yields or self.shares.halts_now:
+                        self.shares.check()
+                    waiting.clear()
+                    if not busy:
+                        return
                 while len(load) + len(starting) < min(most, len(waiting) + len(busy)):
-                    worker = self._hire(kind, avoid)
-                    starting[worker.node.remote()] = worker
+                    if not tenant.take(kind.need, timeout=0 if load or starting else LOOK, trims=False):
+                        break
+                    worker, node = self._take(kind, avoid, loads)
+                    if node is None:
+                        starting[worker.node.remote()] = worker
+                    else:
+                        load[worker], nodes[worker] = 0, node
+                else:
+                    tenant.content()
+                if not load and not starting:
+                    watch.waits()
+                    continue
+                leaving = min(load, key=lambda worker: load[worker]) if tenant.is_due() and load else None
                 depth = at_hand if len(waiting) > len(load) else 1
                 for worker in sorted(load, key=lambda worker: load[worker]):
-                    while waiting and load[worker] < depth:
+                    while waiting and load[worker] < depth and worker is not leaving:
                         unit = waiting.popleft()
                         busy[unit.send(worker, unit.losses)] = worker, unit
                         load[worker] += 1
+                for worker in [one for one in load if not load[one] and (one is leaving or not waiting)]:
+                    release(worker)
+                if not busy and not starting:
+                    continue
                 ended, _ = ray.wait([*busy, *starting], num_returns=1, timeout=LOOK)
                 if not ended:
-                    look()
+                    watch.look()
                 for ref in ended:
                     if ref in starting:
                         worker = starting.pop(ref)
                         try:
                             nodes[worker] = ray.get(ref)
                         except RayError:
+                            tenant.give(kind.need)
                             failures += 1
                             if failures >= MOST_FAILURES:
                                 raise
                             continue
-                        load[worker], idle_since[worker], failures = 0, time.monotonic(), 0
+                        load[worker], failures = 0, 0
                         continue
                     worker, unit = busy.pop(ref)
                     try:
@@ -215,64 +276,113 @@ class Crew:
                             waiting.appendleft(again)
                         del load[worker], nodes[worker]
                         _kill(worker)  # it may only be unreachable
+                        tenant.give(kind.need)
                         continue
-                    load[worker], idle_since[worker] = load[worker] - 1, time.monotonic()
+                    load[worker] -= 1
                     yield unit, answer
-                if not waiting:
-                    for worker in [one for one in load if not load[one] and time.monotonic() - idle_since[one] > KEPT]:
-                        del load[worker], nodes[worker]
-                        _kill(worker)
         finally:
             at_work = {worker for worker, _ in busy.values()}
             for worker in {*at_work, *starting.values()}:
                 _kill(worker)
-            self._rest({worker: node for worker, node in nodes.items() if worker not in at_work})
+            for worker in [one for one in load if one not in at_work]:
+                release(worker)
 
     def end(self) -> None:
-        """End the workers, which gives their CPUs back."""
+        """End the idle workers, which gives their CPUs back."""
         with self._lock:
             if self._resting is not None:
                 self._resting.cancel()
+                self._resting = None
             for worker in self._idle:
                 _kill(worker)
             self._idle = {}
 
-    def _take(self, kind: _Kind, avoid: frozenset[str]) -> dict[Any, str]:
-        """Return the idle workers that request what is needed, on nodes that are not to be avoided; end the others."""
+    def _make_way(self, cpus: float, gpus: float) -> None:
+        """End idle workers, those idle for longest first, until what they hold is not more than is free."""
         with self._lock:
-            if self._resting is not None:
-                self._resting.cancel()
-            kept = {one: node for one, node in self._idle.items() if kind == self._kind and node not in avoid}
-            for worker in self._idle:
-                if worker not in kept:
+            for worker, idle in list(self._idle.items()):
+                held = [sum(one.kind.need[place] for one in self._idle.values()) for place in (0, 1)]
+                if (held[0] > cpus + _SLACK and idle.kind.need[0]) or (held[1] > gpus + _SLACK and idle.kind.need[1]):
+                    del self._idle[worker]
                     _kill(worker)
-            self._kind, self._idle = kind, {}
-            return kept
 
-    def _hire(self, kind: _Kind, avoid: frozenset[str]) -> Any:
+    def _take(self, kind: _Kind, avoid: frozenset[str], loads: str) -> tuple[Any, str | None]:
+        """Return an idle worker that requests what is needed, on a node that is not to be avoided, and that node; or a
+        new worker, and ``None``. One that has loaded the stages is preferred."""
         import ray
 
+        with self._lock:
+            alike = [one for one, idle in self._idle.items() if idle.kind == kind and idle.node not in avoid]
+            ready = next((one for one in alike if self._idle[one].loaded == loads), *alike[:1] or (None,))
+            node = None if ready is None else self._idle.pop(ready).node
+            self._make_way(*self.shares.free)
+        if ready is not None:
+            return ready, node
         actor: Any = ray.remote(WarmStageActor)
-        options = {"num_cpus": kind.cpus, "memory": kind.memory, "max_restarts": 0}
-        return actor.options(**options, label_selector=selector(avoid, kind.labels)).remote()
+        options = {"num_cpus": kind.cpus, "num_gpus": kind.gpus or None, "memory": kind.memory, "max_restarts": 0}
+        return actor.options(**options, label_selector=selector(avoid, kind.labels)).remote(), None
 
-    def _rest(self, idle: dict[Any, str]) -> None:
-        """Keep idle workers for a while: then others who share the cluster get their CPUs."""
+    def _rest(self, worker: Any, idle: _Idle) -> None:
+        """Keep an idle worker for a while: then others who share the cluster get its CPUs. A GPU is given back."""
+        if idle.kind.gpus:
+            _kill(worker)
+            return
         with self._lock:
-            self._idle = idle
-            self._resting = threading.Timer(KEPT, self._end_resting)
-            self._resting.daemon = True
-            self._resting.start()
+            self._idle[worker] = idle
+            if self._resting is None:
+                self._rest_for(KEPT)
 
-    def _end_resting(self) -> None:
+    def _rest_for(self, seconds: float) -> None:
+        self._resting = threading.Timer(seconds, self._end_rested)
+        self._resting.daemon = True
+        self._resting.start()
+
+    def _end_rested(self) -> None:
         with self._lock:
-            if threading.current_thread() is self._resting:
-                self.end()
+            now = time.monotonic()
+            for worker, idle in list(self._idle.items()):
+                if now - idle.since >= KEPT:
+                    del self._idle[worker]
+                    _kill(worker)
+            self._resting = None
+            if self._idle:
+                self._rest_for(max(0.1, KEPT + min(idle.since for idle in self._idle.values()) - now))
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is called each second without an answer of a worker: ``look``, which may raise, or ``waits`` while there is
+    no share for any worker."""
+
+    look: Callable[[], object]
+    waits: Callable[[], object]
+
+
+class News:
+    """Tells a listener of trainings what they note beside their checkpoints."""
+
+    def __init__(self, urls: Sequence[str], listener: TrainListener | None) -> None:
+        self.urls, self.listener, self._told = set(urls), listener, time.monotonic()
+
+    def tell(self) -> None:
+        """Tell the newest notes, unless that was a short while ago."""
+        if self.listener is None or time.monotonic() - self._told < NOTE_EVERY / 2:
+            return
+        for url in sorted(self.urls):
+            if note := Checkpoints(url).noted_point():
+                self.listener.point(url, note)
+        self._told = time.monotonic()
+
+    def ended(self, url: str) -> None:
+        """Tell that one has ended."""
+        self.urls.discard(url)
+        if self.listener is not None:
+            self.listener.ended(url)
 
 
 def _sent(job: TrainJob, url: str, run: str, log: LogSettings) -> Callable[[Any, int], Any]:
     def send(worker: Any, losses: int) -> Any:
-        if losses >= LOSSES:
+        if losses >= ATTEMPTS:
             raise lost(job.name)
         return worker.fit.remote(job, url, run, log)
 

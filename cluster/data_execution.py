@@ -46,9 +46,9 @@ def execute(
     task: ShardTask,
     specs: Sequence[ShardSpec],
     pools: Sequence[Pool],
-    cpus: int,
+    cpus: float,
     avoid: frozenset[str],
-    look: Callable[[], None],
+    look: Callable[[], object],
     *,
     limited: bool,
 ) -> Iterator[Receipt]:
@@ -57,7 +57,7 @@ def execute(
     ``limited``: the execution uses no more than ``cpus``. However this ends, no worker goes on.
     """
     with DataContext.current(_context(DataContext.get_current(), cpus, limited=limited)):
-        execution = Execution(_plan(task, specs, pools, cpus, avoid))
+        execution = Execution(_plan(task, specs, pools, int(cpus), avoid))
     try:
         for block in execution.blocks(look):
             for row in range(block.num_rows):
@@ -76,7 +76,7 @@ class Execution:
         self._thread = threading.Thread(target=self._take, name="execution", daemon=True)
         self._thread.start()
 
-    def blocks(self, look: Callable[[], None]) -> Iterator[Any]:
+    def blocks(self, look: Callable[[], object]) -> Iterator[Any]:
         """Yield the blocks as they arrive; ``look`` is called each second in which none does, and may raise."""
         while True:
             try:
@@ -130,7 +130,7 @@ class Started(ExecutionCallback):
         self._held.append(executor)
 
 
-def _context(context: DataContext, cpus: int, *, limited: bool) -> DataContext:
+def _context(context: DataContext, cpus: float, *, limited: bool) -> DataContext:
     """Return the context of one execution; the caller's is not changed."""
     context = context.copy()
     context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Started]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from gristmill.cluster.checkpoints import Checkpoints
@@ -47,6 +48,14 @@ class InProcessRunner:
                 job.run(url, InProcessContext(url, log, listener))
             if listener is not None:
                 listener.ended(url)
+
+    def at(self, urgency: tuple[float, ...]) -> InProcessRunner:
+        """Return itself: one thing is done at a time."""
+        return self
+
+    def side_by_side(self) -> contextlib.AbstractContextManager[None]:
+        """Enter nothing: one thing is done at a time."""
+        return contextlib.nullcontext()
 
 
 class InProcessContext:

@@ -125,6 +125,7 @@ class RunMetrics:
     def __init__(self, run: str, price: Price) -> None:
         self.run, self.price = run, price
         self.cost = 0.0
+        self._lock = threading.Lock()  # steps and trainings run side by side
 
     def step(self, task: ShardTask, shards: int, workers: Mapping[str, int]) -> StepMetrics:
         """Return the metrics of a step; ``workers`` is the full size of each stage's pool."""
@@ -132,8 +133,9 @@ class RunMetrics:
 
     def spend(self, seconds: float, resources: Resources) -> None:
         """Add the cost of a worker that was busy for so many seconds."""
-        self.cost += self.price.of(seconds, resources)
-        series().set("cost", self.cost, run=self.run)
+        with self._lock:
+            self.cost += self.price.of(seconds, resources)
+            series().set("cost", self.cost, run=self.run)
 
 
 class StepMetrics:

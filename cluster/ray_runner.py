@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from gristmill.cluster import session
-from gristmill.cluster.crew import crew
+from gristmill.cluster.crew import LOOK, Looks, crew
 from gristmill.cluster.metrics import Price, RunMetrics, StepMetrics
 from gristmill.cluster.placement import Placement
 from gristmill.cluster.pools import WORKER_SHARE, Capacity, Pool, plan_pools
+from gristmill.cluster.shares import Halted, Shares, Tenant, Urgency
 from gristmill.cluster.training_log import RUN, LogSettings
 from gristmill.shards.index import ShardSpec
 from gristmill.shards.job import TrainJob, TrainListener
@@ -34,6 +39,7 @@ class RayRunner:
         self.workers, self.run, self.log = workers, run, log or LogSettings()
         self.placement = placement or Placement()
         self.metrics = RunMetrics(run, price or Price())
+        self.urgency: Urgency = ()
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards and yield each one's receipt as soon as it is committed.
@@ -58,7 +64,8 @@ class RayRunner:
                 progress = progress or self.metrics.step(task, len(specs), workers)
                 watch.begin()
                 nodes.begin()
-                made = self._made(task, list(left.values()), pools, cpus, avoid, lambda: watch.check(nodes))
+                looks = Looks(lambda: watch.check(nodes), watch.begin)
+                made = self._made(task, list(left.values()), pools, cpus, avoid, looks)
                 try:
                     with session.guarded(), contextlib.closing(made):
                         for receipt in made:
@@ -91,6 +98,7 @@ class RayRunner:
         }
         now = Capacity(min(max(1, int(there["CPU"])), self.workers or sys.maxsize), there["GPU"])
         capacity = self.placement.grown(now, self.workers)
+        self._shares()
         pools = plan_pools([self.placement.placed(stage) for stage in task.stages], capacity, shards, now)
         return pools, int(capacity.cpus)
 
@@ -101,19 +109,45 @@ class RayRunner:
         pools: Sequence[Pool],
         cpus: int,
         avoid: frozenset[str],
-        look: Callable[[], None],
+        watch: Looks,
     ) -> Generator[Receipt, None, None]:
-        """Yield the receipts of shards, made by the crew or, if one process cannot run all stages, on Ray Data."""
+        """Return the receipts of shards, made by the crew or, if one process cannot run all stages, on Ray Data."""
         if len(pools) > 1 or any(pool.gpus for pool in pools):
-            crew().end()
-            from gristmill.cluster import data_execution
+            return self._streamed(task, specs, pools, avoid, watch)
+        most = min(cpus, len(specs))
+        alone = Pool((), WORKER_SHARE, 0.0, None, 1, most, most)  # reads and commits
+        return crew().execute(task, specs, pools[0] if pools else alone, avoid, (0, *self.urgency), watch)
 
-            limited = self.workers is not None
-            yield from data_execution.execute(task, specs, pools, cpus, avoid, look, limited=limited)
-        else:
-            most = min(cpus, len(specs))
-            alone = Pool((), WORKER_SHARE, 0.0, None, 1, most, most)  # reads and commits
-            yield from crew().execute(task, specs, pools[0] if pools else alone, avoid, look)
+    def _streamed(
+        self, task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], avoid: frozenset[str], watch: Looks
+    ) -> Generator[Receipt, None, None]:
+        """Yield the receipts of shards made on Ray Data, whose context is process-wide: one execution at a time."""
+        from gristmill.cluster import data_execution
+
+        shares = crew().shares
+        while not _streaming.acquire(timeout=LOOK):
+            shares.check()
+            watch.waits()
+        try:
+            there = shares.capacity
+            gpus = min(sum(pool.gpus * pool.most for pool in pools), there.gpus)
+            least = sum(pool.cpus * (pool.initial if pool.gpus else pool.least) for pool in pools) / WORKER_SHARE
+            most = sum(pool.cpus * pool.most for pool in pools) / WORKER_SHARE
+            # GPUs are what a fleet is paid for: what feeds them is more urgent than all that needs none.
+            with shares.tenant((bool(gpus), *self.urgency)) as tenant:
+                while not tenant.take((min(least, there.cpus), gpus), timeout=LOOK):
+                    shares.check()
+                    watch.waits()
+                while tenant.held[0] + 1 <= min(most, there.cpus) and tenant.take((1.0, 0.0), timeout=0):
+                    pass
+                tenant.content()
+                cpus = max(1.0, tenant.held[0])
+                limited = self.workers is not None or cpus < there.cpus
+                for receipt in data_execution.execute(task, specs, pools, cpus, avoid, watch.look, limited=limited):
+                    yield receipt
+                    shares.check()
+        finally:
+            _streaming.release()
 
     def verify(self, url: str, receipts: Sequence[Receipt]) -> None:
         """Compare the files of committed shards with their digests, in tasks; raises as in the worker."""
@@ -134,37 +168,73 @@ class RayRunner:
         Raises:
             RayGone: the raylet of this machine or the GCS is gone, and so is the run (:mod:`gristmill.cluster.guard`).
         """
-        from gristmill.cluster.ray_fit import fit_jobs
         from gristmill.cluster.ray_train import train_jobs
-        from gristmill.cluster.shares import Shares
 
-        cpus = session.start(self.workers)
-        import ray
+        session.start(self.workers)
+        shares = self._shares()
+        alone = [(job, url) for job, url in jobs if job.ranks == 1 and not (job.stepwise and job.resources.gpus)]
+        groups = [(job, url) for job, url in jobs if (job, url) not in alone]
+        alike: dict[Resources, list[tuple[TrainJob, str]]] = defaultdict(list)
+        for job, url in alone:
+            alike[job.resources].append((job, url))
 
-        if all(not job.stepwise and job.resources == Resources() for job, _ in jobs):
-            with session.guarded():
-                for url, seconds in crew().fit(jobs, cpus, self.run, self.log):
-                    self.metrics.spend(seconds, Resources())
-                    if listener is not None:
-                        listener.ended(url)
-            return
-        crew().end()
-        capacity = self.placement.grown(Capacity(cpus, ray.cluster_resources().get("GPU", 0.0)), self.workers)
-        fits = [(job, url) for job, url in jobs if not job.stepwise]
-        trainings = [(job, url) for job, url in jobs if job.stepwise]
-        shares = Shares(capacity)
-        beside = ThreadPoolExecutor(1)
+        def fitted(resources: Resources) -> None:
+            for seconds in crew().fit(alike[resources], tenant, self.run, self.log, listener):
+                self.metrics.spend(seconds, resources)
+
+        def trained() -> None:
+            for seconds, resources in train_jobs(groups, tenant, self.run, self.log, listener):
+                self.metrics.spend(seconds, resources)
+
+        urgency = any(job.resources.gpus for job, _ in jobs), *self.urgency
+        with session.guarded(), shares.tenant(urgency) as tenant:
+            calls: list[Callable[[], None]] = [partial(fitted, resources) for resources in alike]
+            _together([*calls, trained] if groups else calls, tenant)
+
+    def at(self, urgency: Urgency) -> RayRunner:
+        """Return it for work that is so urgent beside other work."""
+        other = copy.copy(self)
+        other.urgency = urgency
+        return other
+
+    @contextlib.contextmanager
+    def side_by_side(self) -> Iterator[Callable[[bool], None]]:
+        """Enter work whose parts run in threads; yields what halts those that run, with ``True`` also trainings."""
+
+        def halt(now: bool) -> None:
+            if session.started():
+                crew().shares.halt(now=now)
+
         with session.guarded():
             try:
-                groups = beside.submit(train_jobs, trainings, shares, self.run, self.log, listener)
-                groups.add_done_callback(lambda done: shares.stop() if done.exception() else None)
-                held = fit_jobs(fits, shares, self.run, self.log, listener)
-                held += groups.result()
-            except BaseException as error:
-                shares.stop()
-                # An error waits for the trainings beside it, which keep their work; an interruption for nothing.
-                beside.shutdown(wait=not isinstance(error, KeyboardInterrupt))
-                raise
-            beside.shutdown()
-        for seconds, resources in held:
-            self.metrics.spend(seconds, resources)
+                yield halt
+            finally:
+                if session.started():
+                    crew().shares.reopen()
+
+    def _shares(self) -> Shares:
+        """Return the shares of the cluster, as large as it is now or may grow to be."""
+        import ray
+
+        there = ray.cluster_resources()
+        cpus = min(max(1, int(there.get("CPU", 0.0))), self.workers or sys.maxsize)
+        shares = crew().shares
+        shares.resize(self.placement.grown(Capacity(cpus, there.get("GPU", 0.0)), self.workers))
+        return shares
+
+
+_streaming = threading.Lock()
+
+
+def _together(calls: Sequence[Callable[[], None]], tenant: Tenant) -> None:
+    """Call functions side by side; an error waits for those beside it, which keep their work."""
+    if len(calls) == 1:
+        calls[0]()
+        return
+    with ThreadPoolExecutor(len(calls)) as pool:
+        running = [pool.submit(call) for call in calls]
+        for one in running:
+            one.add_done_callback(lambda done: tenant.stop() if done.exception() else None)
+    errors = [error for one in running if (error := one.exception()) is not None]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, Halted)), errors[0])

@@ -19,7 +19,7 @@ from gristmill.cluster.checkpoints import Checkpoints
 from gristmill.cluster.envelope import pickled_error
 from gristmill.cluster.metrics import TrainingMetrics
 from gristmill.cluster.pools import WORKER_SHARE, Capacity
-from gristmill.cluster.shares import Shares
+from gristmill.cluster.shares import Tenant
 from gristmill.cluster.training_log import LogSettings, TrainingLog
 from gristmill.shards import store
 from gristmill.shards.errors import GristmillError, UserError
@@ -33,7 +33,7 @@ Jobs = Sequence[tuple[TrainJob, str]]
 
 
 def train_jobs(
-    jobs: Jobs, shares: Shares, run: str, log: LogSettings, listener: TrainListener | None = None
+    jobs: Jobs, tenant: Tenant, run: str, log: LogSettings, listener: TrainListener | None = None
 ) -> list[tuple[float, Resources]]:
     """Train jobs in parallel and commit each one's artifact at its URL; their curves are logged as well.
 
@@ -45,16 +45,16 @@ def train_jobs(
     for job, url in jobs:
         alike[job.ranks, job.resources].append((job, url))
     kinds = [
-        _Kind(group, ranks, resources, slots(group, resources, shares.capacity, ranks))
+        _Kind(group, ranks, resources, slots(group, resources, tenant.shares.capacity, ranks))
         for (ranks, resources), group in alike.items()
     ]
     if not kinds:
         return []
     for kind in kinds:
-        shares.on_stop(kind.queue.end.remote)
+        tenant.on_stop(kind.queue.end.remote)
     with ThreadPoolExecutor(sum(kind.most for kind in kinds)) as pool:
         groups = [
-            (kind, pool.submit(_train_group, kind, slot, shares, run, log))
+            (kind, pool.submit(_train_group, kind, slot, tenant, run, log))
             for kind in kinds
             for slot in range(kind.most)
         ]
@@ -67,6 +67,7 @@ def train_jobs(
     errors = [error for error in (kind.close() for kind in kinds) if error is not None]
     if errors:
         raise pickle.loads(errors[0])
+    tenant.shares.check()
     return held
 
 
@@ -126,25 +127,26 @@ class _Kind:
         return error
 
 
-def _train_group(kind: _Kind, slot: int, shares: Shares, run: str, log: LogSettings) -> float:
+def _train_group(kind: _Kind, slot: int, tenant: Tenant, run: str, log: LogSettings) -> float:
     """Train jobs of a kind, once resources are free, until none is left; return the seconds that ranks were held."""
     import ray
 
-    if not shares.take(kind.resources, kind.ranks):
+    need = tenant.shares.need(kind.resources, kind.ranks)
+    if not tenant.take(need):
         return 0.0
     begun = time.monotonic()
     try:
-        if shares.stopped or not ray.get(kind.queue.left.remote()):
+        if tenant.stopped or not ray.get(kind.queue.left.remote()):
             return 0.0  # other groups finished all jobs before resources were free
-        share = cpu_share(kind.resources, shares.capacity, kind.ranks)
+        share = cpu_share(kind.resources, tenant.shares.capacity, kind.ranks)
         _train(kind.jobs, kind.queue, slot, kind.ranks, share, kind.resources.gpus, run, log)
         if ray.get(kind.queue.error.remote()) is not None:
-            shares.stop()
+            tenant.stop()
     except BaseException:
-        shares.stop()
+        tenant.stop()
         raise
     finally:
-        shares.give(kind.resources, kind.ranks)
+        tenant.give(need)
     return (time.monotonic() - begun) * kind.ranks
 
 

@@ -64,6 +64,7 @@ TRIES = 3  # of starting a local Ray
 OBJECT_STORE_LEAST = 256 << 20
 OBJECT_STORE_MOST = 8 << 30
 
+_starting = threading.RLock()  # results are made side by side
 _guard: Guard | None = None  # of the Ray that this process started or joined
 
 
@@ -88,7 +89,7 @@ def start(workers: int | None = None) -> int:
     if joins:
         check_address(address)
     settings = SETTINGS | WORKER | ({} if joins else LOOPBACK)
-    with _environment(settings | {"PYTHONPATH": _python_path(joins)}):
+    with _starting, _environment(settings | {"PYTHONPATH": _python_path(joins)}):
         authenticate(joins)
         try:
             import ray

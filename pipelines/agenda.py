@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ class _Part:
     seconds: float | None
     first: float = 0.0
     share: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Agenda:
     _waiting: dict[str, list[float | None]] = field(default_factory=dict)
     _under: dict[str, _Part] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)  # URLs
-    _begun: float = 0.0
+    _here: threading.local = field(default_factory=threading.local)  # the URL that each thread began last
     _estimated: float = 0.0  # seconds of what this run has made
     _spent: float = 0.0
 
@@ -52,14 +54,15 @@ class Agenda:
 
     def begin(self, parts: Mapping[str, str]) -> None:
         """Take the results whose work begins, side by side: their names by URL."""
-        self._begun = time.monotonic()
         for url, name in parts.items():
+            self._here.url = url
             if url not in self._under and url not in self._done:
                 self._under[url] = self._take(name)
 
     def at(self, share: float, url: str = "", *, first: bool = False) -> None:
-        """Take the share of a result that is done, of the one begun last if no URL is given; ``first`` at its start."""
-        part = self._under.get(url or next(reversed(self._under), ""))
+        """Take the share of a result that is done, of the one that this thread began last if no URL is given;
+        ``first`` at its start."""
+        part = self._under.get(url or getattr(self._here, "url", ""))
         if part is not None:
             part.share = min(1.0, share)
             part.first = share if first else part.first
@@ -107,11 +110,13 @@ class Agenda:
     def left(self) -> float | None:
         """Estimated seconds to go, by the pace of this run so far; ``None`` if they are unknown."""
         waiting = [seconds for of_name in self._waiting.values() for seconds in of_name]
-        under = [(part, part.seconds) for part in self._under.values() if part.seconds is not None]
+        under = [(part, part.seconds) for part in list(self._under.values()) if part.seconds is not None]
         if not self.expected or any(seconds is None for seconds in waiting):
             return None
         estimated = self._estimated + sum(seconds * (part.share - part.first) for part, seconds in under)
-        spent = self._spent + (time.monotonic() - self._begun if under else 0.0)
+        # Of trainings that are begun together some may wait for room.
+        going = [time.monotonic() - part.begun for part, _ in under if part.share > part.first]
+        spent = self._spent + sum(going)
         pace = spent / estimated if estimated >= LEAST_MEASURED else 1.0
         left = sum(seconds * (1 - part.share) for part, seconds in under) + sum(filter(None, waiting)) + self.rest
         return left * pace

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gristmill.pipelines.progress import RunProgress
 from gristmill.shards.job import TrainJob, TrainListener
 
 
 class Listening(TrainListener):
-    """Shows the trainings of one call, by distinct names: those of several seeds or settings are numbered."""
+    """Shows the trainings of one call, by distinct names: those of several seeds or settings are numbered.
 
-    def __init__(self, jobs: Sequence[tuple[TrainJob, str]], progress: RunProgress) -> None:
+    ``name`` is that of the whole work, and ``made`` is called with the URL of each as it ends.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[tuple[TrainJob, str]],
+        progress: RunProgress,
+        name: str,
+        made: Callable[[str], object],
+    ) -> None:
         self.progress, self.all, self.done, self.lock = progress, len(jobs), 0, threading.Lock()
+        self.name, self.made = name, made
         self.labels = dict(zip((url for _, url in jobs), _labels([job for job, _ in jobs]), strict=True))
 
     def point(self, url: str, metrics: Mapping[str, float]) -> None:
@@ -28,7 +38,8 @@ class Listening(TrainListener):
         with self.lock:
             self.done += 1
             self.progress.agenda.ended(url)
-            self.progress.trained(self.labels[url], self.done, self.all)
+            self.progress.trained(self.labels[url], self.name, self.done, self.all)
+        self.made(url)
 
 
 def _labels(jobs: Sequence[TrainJob]) -> list[str]:

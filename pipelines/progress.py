@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -19,20 +21,26 @@ WHOLE = 2  # as many times as rare are those of the whole run
 
 
 class RunProgress(Progress):
-    """Callbacks for the steps and the other work of a run; these show nothing, and keep the run's ``agenda``."""
+    """Callbacks for the steps and the other work of a run; these show nothing, and keep the run's ``agenda``.
+
+    They are called from several threads, since results are made side by side: a step is begun, advanced and ended by
+    one of them.
+    """
 
     def __init__(self) -> None:
         self.agenda = Agenda()
+        self.here = _OfThread()
 
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Take the share of a step that is done."""
-        self.pace = Pace(shards, done, records)
+        self.here.name, self.here.pace = name, Pace(shards, done, records)
         self.agenda.at(done / max(1, shards), first=True)
 
     def advance(self, receipt: Receipt) -> None:
         """Take a shard."""
-        self.pace.advance(receipt)
-        self.agenda.at(self.pace.done / max(1, self.pace.shards))
+        pace = self.here.pace
+        pace.advance(receipt)
+        self.agenda.at(pace.done / max(1, pace.shards))
 
     def made(self, url: str, name: str, seconds: float, kept: bool) -> None:
         """Called for each result, whether it was made or found."""
@@ -50,11 +58,19 @@ class RunProgress(Progress):
     def training(self, name: str, metrics: Mapping[str, float]) -> None:
         """Called with points of a training's curves, while :meth:`working` goes on."""
 
-    def trained(self, name: str, done: int, jobs: int) -> None:
-        """Called when a training or fit has ended: ``done`` of so many have."""
+    def trained(self, name: str, of: str, done: int, jobs: int) -> None:
+        """Called when a training or fit has ended: ``done`` of so many of the work named ``of`` have."""
 
     def close(self) -> None:
         """Called when the run is over."""
+
+
+class _OfThread(threading.local):
+    """The step, or other work, that a thread tells of."""
+
+    name: str
+    pace: Pace
+    bar: Any = None  # on a terminal
 
 
 def plural(number: int, noun: str) -> str:
@@ -148,6 +164,7 @@ class LogProgress(RunProgress):
         super().__init__()
         self.stream, self.every = stream or sys.stderr, every
         self.paces: dict[str, TrainingPace] = {}
+        self.activities: dict[str, str] = {}  # by name
         self.counted = self.summed = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -172,19 +189,17 @@ class LogProgress(RunProgress):
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Report the start of a step."""
         super().begin(name, shards, done, records)
-        self.name = name
         kept = f", {done} of them kept from before" if done else ""
         self.say(f"{name}: {plural(shards, 'shard')}{kept}, {plural(records, 'record')}")
 
     def advance(self, receipt: Receipt) -> None:
         """Report the progress of the step, at most every ``every`` seconds."""
         super().advance(receipt)
-        pace = self.pace
+        pace = self.here.pace
         if time.monotonic() - pace.logged >= self.every and pace.done < pace.shards:
             pace.logged = time.monotonic()
-            self.say(
-                f"{self.name}: {pace.done}/{pace.shards} shards, {pace.rate:.1f} records/s, {clock(pace.left)} to go"
-            )
+            rate = f"{pace.rate:.1f} records/s, {clock(pace.left)} to go"
+            self.say(f"{self.here.name}: {pace.done}/{pace.shards} shards, {rate}")
             self.whole()
 
     def end(self, sealed: SealedSet) -> None:
@@ -192,13 +207,13 @@ class LogProgress(RunProgress):
         seal = sealed.seal
         self.say(
             f"{sealed.name}: sealed, {plural(sealed.records, 'record')}, {seal['rejected']} rejected, "
-            f"{seal['quarantined']} quarantined, {clock(time.monotonic() - self.pace.begun)}"
+            f"{seal['quarantined']} quarantined, {clock(time.monotonic() - self.here.pace.begun)}"
         )
 
     def working(self, name: str, activity: str) -> None:
         """Report the start of other work."""
         self.say(f"{name}: {activity}")
-        self.paces, self.counted, self.activity = {}, time.monotonic(), f"{name}: {activity}"
+        self.counted, self.activities[name] = time.monotonic(), activity
 
     def training(self, name: str, metrics: Mapping[str, float]) -> None:
         """Report the progress of a training, at most every ``every`` seconds."""
@@ -211,12 +226,12 @@ class LogProgress(RunProgress):
             self.say(f"{name}: {', '.join(part for part in pace.parts() if part)}")
             self.whole()
 
-    def trained(self, name: str, done: int, jobs: int) -> None:
+    def trained(self, name: str, of: str, done: int, jobs: int) -> None:
         """Report how many are done, at most every ``every`` seconds."""
         self.paces.pop(name, None)
         if done < jobs and time.monotonic() - self.counted >= self.every:
             self.counted = time.monotonic()
-            self.say(f"{self.activity}: {done} of {jobs} done")
+            self.say(f"{of}: {self.activities[of]}: {done} of {jobs} done")
             self.whole()
 
     def worked(self, name: str, activity: str, seconds: float) -> None:
@@ -255,15 +270,13 @@ class TerminalProgress(RunProgress):
             transient=True,
         )
         self.bars.start()
-        self.task: Any = None
+        self.works: dict[str, Any] = {}  # the bar of each work but steps, by name
         self.trainings: dict[str, tuple[TrainingPace, Any]] = {}
 
     def _clear(self) -> None:
-        if self.task is not None:
-            self.bars.remove_task(self.task)
-            self.task = None
-        for name in list(self.trainings):
-            self.bars.remove_task(self.trainings.pop(name)[1])
+        if self.here.bar is not None:
+            self.bars.remove_task(self.here.bar)
+            self.here.bar = None
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
@@ -277,19 +290,20 @@ class TerminalProgress(RunProgress):
         """Show a bar."""
         self._clear()
         super().begin(name, shards, done, records)
-        self.task = self.bars.add_task(
+        self.here.bar = self.bars.add_task(
             safe(name), total=shards, completed=done, shards=f"{done}/{shards} shards", rate="", left=""
         )
 
     def advance(self, receipt: Receipt) -> None:
         """Move the bar."""
         super().advance(receipt)
+        pace = self.here.pace
         self.bars.update(
-            self.task,
-            completed=self.pace.done,
-            shards=f"{self.pace.done}/{self.pace.shards} shards",
-            rate=f"{self.pace.rate:.1f} records/s",
-            left=f"ETA {clock(self.pace.left)}",
+            self.here.bar,
+            completed=pace.done,
+            shards=f"{pace.done}/{pace.shards} shards",
+            rate=f"{pace.rate:.1f} records/s",
+            left=f"ETA {clock(pace.left)}",
         )
 
     def end(self, sealed: SealedSet) -> None:
@@ -298,17 +312,16 @@ class TerminalProgress(RunProgress):
         seal = sealed.seal
         self.say(
             f"{sealed.name}: {plural(sealed.records, 'record')}, {seal['rejected']} rejected, "
-            f"{seal['quarantined']} quarantined, {clock(time.monotonic() - self.pace.begun)}"
+            f"{seal['quarantined']} quarantined, {clock(time.monotonic() - self.here.pace.begun)}"
         )
 
     def working(self, name: str, activity: str) -> None:
         """Show a bar of unknown length."""
-        self._clear()
-        self.task = self.bars.add_task(safe(f"{name}: {activity}"), total=None, shards="", rate="", left="")
+        self.works[name] = self.bars.add_task(safe(f"{name}: {activity}"), total=None, shards="", rate="", left="")
 
     def worked(self, name: str, activity: str, seconds: float) -> None:
         """Replace the bar by a line."""
-        self._clear()
+        self.bars.remove_task(self.works.pop(name))
         self.say(f"{name}: {activity} done, {clock(seconds)}")
 
     def training(self, name: str, metrics: Mapping[str, float]) -> None:
@@ -323,11 +336,11 @@ class TerminalProgress(RunProgress):
         step, rate, left = pace.parts()
         self.bars.update(task, completed=pace.done, shards=step, rate=rate, left=left)
 
-    def trained(self, name: str, done: int, jobs: int) -> None:
+    def trained(self, name: str, of: str, done: int, jobs: int) -> None:
         """Remove the bar of a training, and count it."""
         if name in self.trainings:
             self.bars.remove_task(self.trainings.pop(name)[1])
-        self.bars.update(self.task, total=jobs, completed=done, shards=f"{done} of {jobs} done")
+        self.bars.update(self.works[of], total=jobs, completed=done, shards=f"{done} of {jobs} done")
 
     def close(self) -> None:
         """Stop the bars."""
@@ -338,16 +351,29 @@ class TerminalProgress(RunProgress):
 def shown(quiet: bool = False) -> Iterator[RunProgress]:
     """Yield bars if standard error is a terminal, else log lines; close the progress at the end in any case."""
     progress: RunProgress
+    stream = _own_stderr()
     if quiet:
         progress = RunProgress()
     elif sys.stderr.isatty():
-        progress = TerminalProgress()
+        from rich.console import Console
+
+        progress = TerminalProgress(Console(file=stream))
     else:
-        progress = LogProgress()
+        progress = LogProgress(stream)
     try:
         yield progress
     finally:
         progress.close()
+        if stream is not sys.stderr:
+            stream.close()
+
+
+def _own_stderr() -> TextIO:
+    """Return standard error by a descriptor of its own: a Ray that starts meanwhile mutes the other for a while."""
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
+    except (OSError, ValueError):  # it was replaced, as by tests, or is closed
+        return sys.stderr
 
 
 def clock(seconds: float | None) -> str:

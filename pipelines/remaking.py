@@ -7,6 +7,7 @@ requests for it. What the recipe itself reads, with all results there, is noted:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ class Remaking:
         self.read: dict[str, None] = {}  # URLs of the sets that the recipe itself reads
         self._begin, self._say, self._note = begin, say, note
         self._makers: dict[str, tuple[PlanNode, SealedSet, Callable[[SealedSet], object]]] = {}
+        self._lock = threading.RLock()
         self._whole: set[str] = set()  # found so since this run holds the lease
 
     def hold(self, node: PlanNode, sealed: SealedSet, make: Callable[[SealedSet], object]) -> SealedSet:
@@ -39,6 +41,10 @@ class Remaking:
 
     def need(self, urls: Iterable[str]) -> None:
         """Make those of the sets again that were cleaned; the run holds the lease."""
+        with self._lock:  # results are made side by side, and a set once
+            self._need(urls)
+
+    def _need(self, urls: Iterable[str]) -> None:
         for url in urls:
             if url not in self._makers or url in self._whole:
                 continue

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -17,26 +18,18 @@ from gristmill.pipelines.listening import Listening
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.pipelines.remaking import Remaking
 from gristmill.pipelines.results import BuiltWork, SourceWork, Trace, summary
+from gristmill.pipelines.scheduler import Alone, Cluster, Scheduler
 from gristmill.shards import dataset, processor, store
 from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
 from gristmill.shards.cleaning import settle
 from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
-from gristmill.shards.engine import Runner, is_finished, kept_code, run_step, step_url
-from gristmill.shards.job import TrainJob, TrainListener
+from gristmill.shards.engine import is_finished, kept_code, run_step, step_url
+from gristmill.shards.job import TrainJob
 from gristmill.shards.plan import Plan, PlanNode, resolved, using
 from gristmill.shards.step import Step
 
 T = TypeVar("T", SealedSet, Artifact)
-
-
-class Cluster(Runner, Protocol):
-    """Makes shards and trains models, in this process or on a cluster."""
-
-    def train(self, jobs: Sequence[tuple[TrainJob, str]], listener: TrainListener | None = None) -> None:
-        """Train each job and commit its artifact at the given URL, as many in parallel as fit; tell a listener how
-        they go."""
-        ...
 
 
 @dataclass
@@ -81,10 +74,15 @@ class Run:
     changed_code: dict[str, list[str]] = field(default_factory=dict)  # by name: the results made by the code before
     _traces: dict[int, Trace] = field(default_factory=dict)  # by the number of the node
     _renewed: set[str] = field(default_factory=set)  # URLs
+    _alone: Alone = field(default_factory=Alone)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         self.out = os.fspath(self.out)  # a script may give a Path
-        self.plan = Plan(self._make)
+        self.plan = Plan(lambda nodes: self._scheduler.make(nodes))
+        self._scheduler = Scheduler(
+            self.plan, self._make, self.cluster.side_by_side, lambda text: self.progress.say(text)
+        )
         self._sets = Remaking(self._begin_work, lambda text: self.progress.say(text), self._note_again)
         processor.check()
 
@@ -155,30 +153,26 @@ class Run:
         """Make what is declared and not made yet."""
         missing = self.plan.missing()
         if missing:
-            self._make(missing)
+            self._scheduler.make(missing)
 
     def _make(self, nodes: Sequence[PlanNode]) -> None:
-        """Make results, given in the order of their declaration with all that they need."""
-        waiting = list(nodes)
-        while waiting:
-            batch = [waiting[0]]
-            if waiting[0].kind == "training":
-                batch = [node for node in waiting if node.kind == "training" and node.is_ready]
-            with using(batch[0]):
-                work = [resolved(node.work) for node in batch]
-                self._make_alike(batch, work)
-            waiting = [node for node in waiting if node not in batch]
+        """Make a result that is ready, or several trainings."""
+        kind, work = nodes[0].kind, []
+        for node in nodes:
+            with using(node):
+                work.append(resolved(node.work))
+        with using(nodes[0]):
+            if kind == "training":
+                self.make_trainings(nodes, work)
+            elif kind == "source":
+                self.make_source(nodes[0], work[0])
+            elif kind == "step":
+                self.make_step(nodes[0], work[0])
+            else:
+                self.make_built(nodes[0], work[0])
 
-    def _make_alike(self, nodes: Sequence[PlanNode], work: Sequence[Any]) -> None:
-        kind = nodes[0].kind
-        if kind == "training":
-            self.make_trainings(nodes, work)
-        elif kind == "source":
-            self.make_source(nodes[0], work[0])
-        elif kind == "step":
-            self.make_step(nodes[0], work[0])
-        else:
-            self.make_built(nodes[0], work[0])
+    def _cluster(self, node: PlanNode) -> Cluster:
+        return self.cluster.at(self._scheduler.urgency(node))
 
     def make_source(self, node: PlanNode, source: SourceWork) -> None:
         """Seal a source, or find it sealed."""
@@ -203,6 +197,10 @@ class Run:
     def make_step(self, node: PlanNode, step: Step) -> None:
         """Run a step, or find it done."""
         url = step_url(self.out, step, self.seed)
+        with self._alone.on(url):  # an equal one may run beside
+            self._make_step(node, step, url)
+
+    def _make_step(self, node: PlanNode, step: Step, url: str) -> None:
         fingerprint = step.fingerprint(self.seed)
         self._renew(url, step.name, *(stage.name for stage in step.stages))
         before = self._find(lambda url: dataset.find_made(url, fingerprint), url)
@@ -218,8 +216,8 @@ class Run:
         def make(again: SealedSet | None = None) -> SealedSet:
             self._sets.need(needed)
             self.progress.agenda.begin({url: step.name})
-            requeue = self.requeue and again is None
-            return run_step(step, self.out, self.cluster, self.seed, self.progress, requeue=requeue, again=again)
+            requeue, runner = self.requeue and again is None, self._cluster(node)
+            return run_step(step, self.out, runner, self.seed, self.progress, requeue=requeue, again=again)
 
         if is_finished(before, requeue=self.requeue):
             if all(trace.url != url for trace in self.trace):  # a step that is used twice is reported once
@@ -252,32 +250,41 @@ class Run:
     def make_trainings(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob]) -> None:
         """Train the unfinished jobs, as many in parallel as fit."""
         urls = [job.url(self.out) for job in jobs]
+        with self._alone.on(*urls):
+            self._train(nodes, jobs, urls)
+
+    def _train(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob], urls: Sequence[str]) -> None:
         by_url = dict(zip(urls, jobs, strict=True))  # equal jobs are one
         for url, job in by_url.items():
             self._renew(url, job.name)
         todo = [(job, url) for url, job in by_url.items() if self._find(job.done, url) is None]
-        begun = time.perf_counter()
+        fresh, last = {url for _, url in todo}, time.perf_counter()
+
+        def made(url: str) -> None:
+            """Note what was trained or found as soon as it is there, as others may wait for it."""
+            nonlocal last
+            job = by_url[url]
+            artifact = job.done(url)
+            if artifact is None:
+                raise RuntimeError(f"{url}: the training ended without its artifact")
+            self._tell_changed(changed(artifact.code, {job.name: str(job.loop)}), f"training {job.name}")
+            begun, last = last, time.perf_counter()  # they ran in parallel, or one after the other
+            inputs = [one.digest for one in job.made_of()]
+            for node in (node for node, its in zip(nodes, urls, strict=True) if its == url):
+                self._note(node, artifact, begun, url not in fresh, inputs)
+                begun = last
+
+        for url in by_url.keys() - fresh:
+            made(url)
         if todo:
             self._sets.need(one.url for job, _ in todo for one in job.made_of())
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
             fits = sum(not job.stepwise for job, _ in todo)
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
             kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
+            last = time.perf_counter()
             with self._reported(names, ", ".join(kinds), {url: job.name for job, url in todo}):
-                self.cluster.train(todo, Listening(todo, self.progress))
-        waiting = {url for _, url in todo}
-        fresh = {(job.name, url) for job, url in todo}
-        share = (time.perf_counter() - begun) / max(1, len(waiting))  # of each: they ran in parallel
-        for node, job, url in zip(nodes, jobs, urls, strict=True):
-            artifact = job.done(url)
-            if artifact is None:
-                raise RuntimeError(f"{url}: the training ended without its artifact")
-            self._tell_changed(changed(artifact.code, {job.name: str(job.loop)}), f"training {job.name}")
-            spent = share if url in waiting else 0.0
-            waiting.discard(url)
-            kept = (job.name, url) not in fresh
-            inputs = [one.digest for one in job.made_of()]
-            self._note(node, artifact, time.perf_counter() - spent, kept, inputs)
+                self._cluster(nodes[0]).train(todo, Listening(todo, self.progress, names, made))
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
         """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run.
@@ -324,8 +331,9 @@ class Run:
                 places.append(where)
 
     def _begin_work(self) -> None:
-        if self.on_work is not None:
-            self.on_work()
+        with self._lock:  # the first takes the output's lease, and others wait for it
+            if self.on_work is not None:
+                self.on_work()
 
     @contextlib.contextmanager
     def _reported(self, name: str, activity: str, parts: Mapping[str, str]) -> Iterator[None]:
@@ -339,25 +347,18 @@ class Run:
         self, node: PlanNode, made: SealedSet | Artifact, begun: float, kept: bool, inputs: Sequence[str] = ()
     ) -> None:
         """Keep what was made, and what it was made of: the digests of ``inputs`` first."""
-        self.plan.finish(node, made)
         seconds = time.perf_counter() - begun
-        if not self._traces and self.on_first is not None:
-            self.on_first()
+        self.plan.finish(node, made)
         records, told = (made.records, summary(made)) if isinstance(made, SealedSet) else (0, {})
         used = [one.made.digest for one in self.plan.used_by(node) if one.made is not None]
-        self._traces[node.number] = Trace(
-            node.name,
-            node.kind,
-            made.url,
-            made.digest,
-            list(dict.fromkeys([*inputs, *used])),
-            records,
-            seconds,
-            kept,
-            told,
-            made.processor,
-        )
-        self.progress.made(made.url, node.name, seconds, kept)
+        inputs = list(dict.fromkeys([*inputs, *used]))
+        trace = Trace(node.name, node.kind, made.url, made.digest, inputs, records, seconds, kept, told, made.processor)
+        with self._lock:
+            if not self._traces and self.on_first is not None:
+                self.on_first()
+            self._traces[node.number] = trace
+            self.progress.made(made.url, node.name, seconds, kept)
+        self._scheduler.look()
 
     def _note_again(self, url: str) -> None:
         for one in self._traces.values():

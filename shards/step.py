@@ -163,6 +163,11 @@ class ShardTask:
     totals: tuple[str, ...] = ()  # columns whose sums the receipts keep
     processor: str = field(default_factory=processor.level)  # the level that workers are to compute at
 
+    @property
+    def loading(self) -> str:
+        """What workers of its stages are made of: tasks of which it is equal can share them."""
+        return canonical.fingerprint([[stage.identity() for stage in self.stages], self.seed])
+
     def open(self, spec: ShardSpec) -> Work:
         """Read a shard's rows and join their partners; a shard that is already committed is passed on unchanged."""
         found = find_receipt(self.url, spec.name)

@@ -18,7 +18,7 @@ from gristmill.pipelines.command.export_manifests import Export, manifests
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.ledger import read_ledger
 from gristmill.pipelines.progress import RunProgress
-from gristmill.pipelines.run import Cluster
+from gristmill.pipelines.scheduler import Cluster
 from gristmill.shards import canonical, store
 from gristmill.shards.dataset import SealedSet, find_sealed
 from gristmill.shards.engine import run_step, step_url

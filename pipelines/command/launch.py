@@ -21,7 +21,8 @@ from gristmill.pipelines.command.occupied import PLAN, Maker, refuse_occupied
 from gristmill.pipelines.config import Common, Loaded, same_as_saved, save, saved_digest
 from gristmill.pipelines.ledger import read_ledger
 from gristmill.pipelines.progress import RunProgress
-from gristmill.pipelines.run import Cluster, Run
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.scheduler import Cluster
 from gristmill.shards import checked, disk, processor, store
 from gristmill.shards.engine import read_plan as read_step
 from gristmill.shards.errors import Damaged, UserError

@@ -12,7 +12,8 @@ from gristmill.actors.speech.quality import Quality
 from gristmill.actors.speech.segment import Segment, SegmentSettings, plan_ranges
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
-from gristmill.pipelines.run import Cluster, Run
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.scheduler import Cluster
 from gristmill.shards.audit import audit_below
 from gristmill.shards.index import Cut
 from gristmill.shards.step import Step

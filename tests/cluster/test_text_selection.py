@@ -9,7 +9,8 @@ import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
-from gristmill.pipelines.run import Cluster, Run
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.scheduler import Cluster
 from gristmill.pipelines.text.corpora import PairSettings, prepare_text
 from gristmill.pipelines.text.selection import SelectionSettings, embed, select_pairs
 from gristmill.shards.audit import audit_below

@@ -13,7 +13,8 @@ pytest.importorskip("ctranslate2")
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.models.text.translator import TranslatorSizes
-from gristmill.pipelines.run import Cluster, Run
+from gristmill.pipelines.run import Run
+from gristmill.pipelines.scheduler import Cluster
 from gristmill.pipelines.text.translators import (
     TranslateSettings,
     TranslatorSettings,

@@ -28,7 +28,7 @@ def hear(progress: RunProgress, folder: str) -> None:
     for step in (0, 20):
         progress.training("model_seed0", {"step": step, "steps": 3000, "loss": 1.234})
         progress.training("model_seed1", {"step": step, "loss": 0.5})
-    progress.trained("model_seed0", 1, 2)
+    progress.trained("model_seed0", "model", 1, 2)
     progress.close()
 
 
