@@ -15,72 +15,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from gristmill.cluster import session
 from gristmill.cluster.checkpoints import NOTE_EVERY, Checkpoints
-from gristmill.cluster.draining import DrainWatch
-from gristmill.cluster.envelope import pickled_error
 from gristmill.cluster.pools import WORKER_SHARE, Labels, Pool, selector
-from gristmill.cluster.ray_fit import fit
 from gristmill.cluster.ray_train import ATTEMPTS, cpu_share, lost, slots
 from gristmill.cluster.shares import Shares, Tenant, Urgency
 from gristmill.cluster.training_log import LogSettings
+from gristmill.cluster.warm import WarmStageActor
+from gristmill.shards.errors import UserError, one_line
 from gristmill.shards.index import ShardSpec
-from gristmill.shards.isolation import careful
-from gristmill.shards.job import TrainJob, TrainListener
+from gristmill.shards.job import Job, TrainListener
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.step import ShardTask
-from gristmill.shards.work import StageWorker
 
 AT_HAND = 2  # shards of a worker, running or queued, while there are more than all have
 LOOK = 1.0  # seconds between looks for stalls
 KEPT = 10.0  # seconds that an idle worker keeps its CPUs
 MOST_FAILURES = 4  # of workers to start, in a row
 _SLACK = 1e-6  # rounding error of summed CPUs
-
-
-class WarmStageActor:
-    """One worker process. Errors travel as bytes, so that Ray does not wrap them."""
-
-    def __init__(self) -> None:
-        self.drain = DrainWatch()
-        self.loaded: tuple[str, Sequence[StageWorker]] | None = None
-
-    def node(self) -> str:
-        """Return the node that it runs on."""
-        return self.drain.node
-
-    def fit(self, job: TrainJob, url: str, run: str, log: LogSettings) -> tuple[float, bytes | None]:
-        """Fit a job; return the seconds that it took, and its pickled error if it has one."""
-        self.drain.leave_if_due()
-        self.loaded = None
-        begun = time.monotonic()
-        error = fit(job, url, run, log)
-        return time.monotonic() - begun, error
-
-    def make(self, key: str, task: ShardTask, spec: ShardSpec, suspect: bool) -> str | bytes:
-        """Make a shard and return its receipt as JSON, or the pickled error.
-
-        ``key`` tells tasks apart: stages are loaded once for each. ``suspect``: the shard may have ended a process.
-        """
-        self.drain.leave_if_due()
-        try:
-            if self.loaded is None or self.loaded[0] != key:
-                self.loaded = None  # what the last step had loaded
-                self.loaded = key, self._workers(task)
-            ready = self.loaded[1]
-            with contextlib.ExitStack() as stack:
-                if suspect:
-                    alone = partial(self._workers, task, isolated=True)
-                    ready = stack.enter_context(careful(task.url, f"{spec.name}-0", ready, alone))
-                return json.dumps(task.make(spec, ready).to_json())
-        except Exception as error:
-            return pickled_error(error)
-
-    def _workers(self, task: ShardTask, *, isolated: bool = False) -> Sequence[StageWorker]:
-        return [task.worker(place, isolated=isolated) for place in range(len(task.stages))]
 
 
 @dataclass(frozen=True)
@@ -159,7 +113,7 @@ class Crew:
 
     def fit(
         self,
-        jobs: Sequence[tuple[TrainJob, str]],
+        jobs: Sequence[tuple[Job, str]],
         tenant: Tenant,
         run: str,
         log: LogSettings,
@@ -380,11 +334,17 @@ class News:
             self.listener.ended(url)
 
 
-def _sent(job: TrainJob, url: str, run: str, log: LogSettings) -> Callable[[Any, int], Any]:
+def _sent(job: Job, url: str, run: str, log: LogSettings) -> Callable[[Any, int], Any]:
     def send(worker: Any, losses: int) -> Any:
         if losses >= ATTEMPTS:
             raise lost(job.name)
-        return worker.fit.remote(job, url, run, log)
+        try:
+            return worker.fit.remote(job, url, run, log)
+        except (TypeError, pickle.PicklingError) as error:
+            raise UserError(
+                f"{job.name}: what it is made by cannot be sent to a worker ({one_line(error)[:200]}); expected a "
+                "function that holds handles and plain values, and not the run"
+            ) from None
 
     return send
 

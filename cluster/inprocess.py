@@ -10,7 +10,7 @@ from gristmill.cluster.training_log import RUN, LogSettings, TrainingLog
 from gristmill.shards import interrupts
 from gristmill.shards.errors import UserError
 from gristmill.shards.index import ShardSpec
-from gristmill.shards.job import TrainJob, TrainListener
+from gristmill.shards.job import Job, TrainListener
 from gristmill.shards.receipt import Receipt, check_files
 from gristmill.shards.step import ShardTask
 
@@ -32,7 +32,7 @@ class InProcessRunner:
         for receipt in receipts:
             check_files(url, receipt)
 
-    def train(self, jobs: Sequence[tuple[TrainJob, str]], listener: TrainListener | None = None) -> None:
+    def train(self, jobs: Sequence[tuple[Job, str]], listener: TrainListener | None = None) -> None:
         """Train the jobs one after another; each resumes from its newest checkpoint.
 
         Raises:

@@ -9,7 +9,7 @@ from gristmill.cluster.envelope import pickled_error
 from gristmill.cluster.inprocess import InProcessContext
 from gristmill.cluster.metrics import TrainingMetrics
 from gristmill.cluster.training_log import LogSettings, TrainingLog
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import Job
 
 
 class FitContext(InProcessContext):
@@ -25,7 +25,7 @@ class FitContext(InProcessContext):
         super().report(metrics, checkpoint)
 
 
-def fit(job: TrainJob, url: str, run: str, log: LogSettings) -> bytes | None:
+def fit(job: Job, url: str, run: str, log: LogSettings) -> bytes | None:
     """Fit or train a job in this process, from its newest checkpoint; return its error, if any."""
     try:
         if job.done(url) is None:  # its worker may have been lost after the commit

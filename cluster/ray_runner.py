@@ -19,7 +19,7 @@ from gristmill.cluster.pools import WORKER_SHARE, Capacity, Pool, plan_pools
 from gristmill.cluster.shares import Halted, Shares, Tenant, Urgency
 from gristmill.cluster.training_log import RUN, LogSettings
 from gristmill.shards.index import ShardSpec
-from gristmill.shards.job import TrainJob, TrainListener
+from gristmill.shards.job import Job, TrainListener
 from gristmill.shards.receipt import Receipt, committed_shards, read_receipts
 from gristmill.shards.stage import Resources
 from gristmill.shards.step import ShardTask
@@ -143,7 +143,12 @@ class RayRunner:
                 tenant.content()
                 cpus = max(1.0, tenant.held[0])
                 limited = self.workers is not None or cpus < there.cpus
-                for receipt in data_execution.execute(task, specs, pools, cpus, avoid, watch.look, limited=limited):
+
+                def look() -> None:
+                    shares.check()
+                    watch.look()
+
+                for receipt in data_execution.execute(task, specs, pools, cpus, avoid, look, limited=limited):
                     yield receipt
                     shares.check()
         finally:
@@ -159,11 +164,10 @@ class RayRunner:
         with session.guarded():
             verify_shards(url, receipts, cpus)
 
-    def train(self, jobs: Sequence[tuple[TrainJob, str]], listener: TrainListener | None = None) -> None:
-        """Train each job on Ray Train, or fit it in a task, and commit its artifact; as many in parallel as fit.
+    def train(self, jobs: Sequence[tuple[Job, str]], listener: TrainListener | None = None) -> None:
+        """Train or fit each job and commit its artifact; as many in parallel as fit.
 
-        Fits and groups of trainings share the cluster, so that no resource is idle while a job of either kind could
-        start.
+        Trainings of several ranks, or with a GPU, run in groups of Ray Train; others, and fits, in workers of the crew.
 
         Raises:
             RayGone: the raylet of this machine or the GCS is gone, and so is the run (:mod:`gristmill.cluster.guard`).
@@ -174,7 +178,7 @@ class RayRunner:
         shares = self._shares()
         alone = [(job, url) for job, url in jobs if job.ranks == 1 and not (job.stepwise and job.resources.gpus)]
         groups = [(job, url) for job, url in jobs if (job, url) not in alone]
-        alike: dict[Resources, list[tuple[TrainJob, str]]] = defaultdict(list)
+        alike: dict[Resources, list[tuple[Job, str]]] = defaultdict(list)
         for job, url in alone:
             alike[job.resources].append((job, url))
 

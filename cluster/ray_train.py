@@ -23,13 +23,13 @@ from gristmill.cluster.shares import Tenant
 from gristmill.cluster.training_log import LogSettings, TrainingLog
 from gristmill.shards import store
 from gristmill.shards.errors import GristmillError, UserError
-from gristmill.shards.job import STORAGE, TrainJob, TrainListener
+from gristmill.shards.job import STORAGE, Job, TrainListener
 from gristmill.shards.stage import Resources
 
 ATTEMPTS = 4  # per job whose workers are lost
 LISTEN_EVERY = 2.0  # seconds between questions to the queue about its trainings
 
-Jobs = Sequence[tuple[TrainJob, str]]
+Jobs = Sequence[tuple[Job, str]]
 
 
 def train_jobs(
@@ -41,7 +41,7 @@ def train_jobs(
     were held, and the resources of each. A lost worker or node costs the time since the job's last checkpoint. An error
     of a training is raised as in the worker, once the other running trainings have ended.
     """
-    alike: dict[tuple[int, Resources], list[tuple[TrainJob, str]]] = defaultdict(list)
+    alike: dict[tuple[int, Resources], list[tuple[Job, str]]] = defaultdict(list)
     for job, url in jobs:
         alike[job.ranks, job.resources].append((job, url))
     kinds = [

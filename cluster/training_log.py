@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from gristmill.shards import store
 from gristmill.shards.errors import UserError, one_line, with_class
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import Job
 from gristmill.shards.settings import Settings
 
 FLUSH_EVERY = 10.0  # seconds
@@ -59,7 +59,7 @@ class Sink(Protocol):
 class TrainingLog:
     """The log of one training of a run, on its first rank."""
 
-    def __init__(self, settings: LogSettings, run: str, job: TrainJob) -> None:
+    def __init__(self, settings: LogSettings, run: str, job: Job) -> None:
         self.points: list[Point] = []
         self.flushed = time.monotonic()
         self.sinks: list[Sink] = []

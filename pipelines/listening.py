@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from gristmill.pipelines.progress import RunProgress
-from gristmill.shards.job import TrainJob, TrainListener
+from gristmill.shards.job import Job, TrainJob, TrainListener
 
 
 class Listening(TrainListener):
@@ -17,7 +18,7 @@ class Listening(TrainListener):
 
     def __init__(
         self,
-        jobs: Sequence[tuple[TrainJob, str]],
+        jobs: Sequence[tuple[Job, str]],
         progress: RunProgress,
         name: str,
         made: Callable[[str], object],
@@ -42,9 +43,9 @@ class Listening(TrainListener):
         self.made(url)
 
 
-def _labels(jobs: Sequence[TrainJob]) -> list[str]:
+def _labels(jobs: Sequence[Job]) -> list[str]:
     """Return a distinct name of each job: with its seed, if that tells it from the others of its name."""
-    seeds = [getattr(job.settings, "seed", job.inputs.get("seed")) for job in jobs]
+    seeds = [_seed(job) for job in jobs]
     named = [f"{job.name}_seed{seed}" for job, seed in zip(jobs, seeds, strict=True)]
     found = []
     for place, job in enumerate(jobs):
@@ -54,3 +55,7 @@ def _labels(jobs: Sequence[TrainJob]) -> list[str]:
         else:
             found.append(job.name if len(same) == 1 else f"{job.name} {same.index(place) + 1} of {len(same)}")
     return found
+
+
+def _seed(job: Job) -> Any:
+    return getattr(job.settings, "seed", job.inputs.get("seed")) if isinstance(job, TrainJob) else None

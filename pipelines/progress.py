@@ -166,10 +166,12 @@ class LogProgress(RunProgress):
         self.paces: dict[str, TrainingPace] = {}
         self.activities: dict[str, str] = {}  # by name
         self.counted = self.summed = time.monotonic()
+        self.lock = threading.Lock()  # of the stream
 
     def say(self, text: str) -> None:
         """Write a line."""
-        print(f"{time.strftime('%H:%M:%S')} {safe(text)}", file=self.stream, flush=True)
+        with self.lock:
+            print(f"{time.strftime('%H:%M:%S')} {safe(text)}", file=self.stream, flush=True)
 
     def whole(self) -> None:
         """Report how far the run is, at most every ``WHOLE`` times ``every`` seconds."""

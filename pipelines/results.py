@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.shards import canonical
-from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.plan import digests
 
@@ -44,31 +43,6 @@ class SourceWork:
     def fingerprint(self) -> str:
         """What names its folder."""
         return canonical.fingerprint([self.name, digests(self.identity)])
-
-
-@dataclass(frozen=True)
-class BuiltWork:
-    """An artifact that the driver makes; see :meth:`Run.build`."""
-
-    name: str
-    make: Callable[[str, Mapping[str, Any]], object]
-    identity: Mapping[str, Any]
-    inputs: tuple[SealedSet | Artifact, ...]
-
-    @property
-    def digests(self) -> list[str]:
-        """The digests of what it is made of."""
-        return [one.digest for one in self.inputs]
-
-    @property
-    def fingerprint(self) -> str:
-        """What names its folder."""
-        return canonical.fingerprint([self.name, digests(self.identity), self.digests])
-
-    @property
-    def whole(self) -> dict[str, Any]:
-        """The identity that is kept with it."""
-        return {"artifact": self.name, "inputs": self.digests, **digests(self.identity)}
 
 
 def summary(sealed: SealedSet) -> dict[str, Any]:

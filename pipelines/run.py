@@ -13,19 +13,20 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.ledger import Entry, write_ledger
 from gristmill.pipelines.listening import Listening
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.pipelines.remaking import Remaking
-from gristmill.pipelines.results import BuiltWork, SourceWork, Trace, summary
+from gristmill.pipelines.results import SourceWork, Trace, summary
 from gristmill.pipelines.scheduler import Alone, Cluster, Scheduler
 from gristmill.shards import dataset, processor, store
-from gristmill.shards.artifact import MARK, Artifact, find_made, put_artifact
+from gristmill.shards.artifact import MARK, Artifact
 from gristmill.shards.cleaning import settle
 from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import is_finished, kept_code, run_step, step_url
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import BuildJob, Job, TrainJob
 from gristmill.shards.plan import Plan, PlanNode, resolved, using
 from gristmill.shards.step import Step
 
@@ -55,7 +56,7 @@ class Run:
         >>> dealt = run.step(Step("dealt", (Folds.stage(),), texts))
         >>> dealt.schema.names, dealt.records
         (['id', 'text', 'fold'], 2)
-        >>> count = run.artifact("count", lambda: {"n.txt": str(dealt.records).encode()}, {"version": 1}, [dealt])
+        >>> count = run.artifact("count", lambda url: {"n.txt": str(dealt.records).encode()}, {"version": 1}, [dealt])
         >>> run.finish()
         >>> [(one.name, one.kind) for one in run.trace]
         [('texts', 'source'), ('dealt', 'step'), ('count', 'artifact')]
@@ -81,7 +82,11 @@ class Run:
         self.out = os.fspath(self.out)  # a script may give a Path
         self.plan = Plan(lambda nodes: self._scheduler.make(nodes))
         self._scheduler = Scheduler(
-            self.plan, self._make, self.cluster.side_by_side, lambda text: self.progress.say(text)
+            self.plan,
+            self._make,
+            self.cluster.side_by_side,
+            _is_on_driver,
+            lambda text: self.progress.say(text),
         )
         self._sets = Remaking(self._begin_work, lambda text: self.progress.say(text), self._note_again)
         processor.check()
@@ -126,24 +131,19 @@ class Run:
     def artifact(
         self,
         name: str,
-        make: Callable[[], dict[str, bytes]],
+        make: Callable[[str], Mapping[str, bytes] | object],
         identity: Mapping[str, Any],
         inputs: Sequence[SealedSet | Artifact] = (),
+        *,
+        on_driver: bool = False,
     ) -> Artifact:
-        """Declare a fitted artifact, to be committed unless it is. ``inputs`` are what ``make`` reads."""
-        made = BuiltWork(name, lambda url, whole: put_artifact(url, make(), whole), identity, tuple(inputs))
-        return self.plan.artifact(name, "artifact", made)
+        """Declare an artifact that a function makes, to be committed unless it is.
 
-    def build(
-        self,
-        name: str,
-        make: Callable[[str], object],
-        identity: Mapping[str, Any],
-        inputs: Sequence[SealedSet | Artifact] = (),
-    ) -> Artifact:
-        """Like :meth:`artifact`, but ``make`` writes the files itself and commits the artifact at the given URL."""
-        made = BuiltWork(name, lambda url, _: make(url), identity, tuple(inputs))
-        return self.plan.artifact(name, "artifact", made)
+        ``make`` is given the URL of the artifact, and returns its files by name, or commits them there itself. It runs
+        on a worker, unless it needs what only the machine of the driver has (``on_driver``): it holds handles and plain
+        values, not the run. ``inputs`` are what it reads.
+        """
+        return self.plan.artifact(name, "artifact", BuildJob(name, make, identity, tuple(inputs), on_driver))
 
     def train(self, job: TrainJob) -> Artifact:
         """Declare a training or fit, to be run unless it is done; those that can are run in parallel."""
@@ -232,28 +232,20 @@ class Run:
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins), *(ref.digest for ref in refs)]
         self._note(node, self._sets.hold(node, sealed, make), begun, kept, inputs)
 
-    def make_built(self, node: PlanNode, built: BuiltWork) -> None:
+    def make_built(self, node: PlanNode, job: BuildJob) -> None:
         """Commit an artifact, or find it done."""
-        url = store.join(self.out, built.name, built.fingerprint[:16])
-        self._renew(url, built.name)
-        made = self._find(find_made, url)
-        begun = time.perf_counter()
-        kept = made is not None
-        if made is None:
-            with self._reported(built.name, "fitting", {url: built.name}):
-                built.make(url, built.whole)
-            made = find_made(url)
-        if made is None:
-            raise RuntimeError(f"{url}: the artifact {built.name} was made but is missing")
-        self._note(node, made, begun, kept, built.digests)
+        self._make_jobs([node], [job])
 
     def make_trainings(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob]) -> None:
         """Train the unfinished jobs, as many in parallel as fit."""
+        self._make_jobs(nodes, jobs)
+
+    def _make_jobs(self, nodes: Sequence[PlanNode], jobs: Sequence[Job]) -> None:
         urls = [job.url(self.out) for job in jobs]
         with self._alone.on(*urls):
-            self._train(nodes, jobs, urls)
+            self._make_alone(nodes, jobs, urls)
 
-    def _train(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob], urls: Sequence[str]) -> None:
+    def _make_alone(self, nodes: Sequence[PlanNode], jobs: Sequence[Job], urls: Sequence[str]) -> None:
         by_url = dict(zip(urls, jobs, strict=True))  # equal jobs are one
         for url, job in by_url.items():
             self._renew(url, job.name)
@@ -266,8 +258,9 @@ class Run:
             job = by_url[url]
             artifact = job.done(url)
             if artifact is None:
-                raise RuntimeError(f"{url}: the training ended without its artifact")
-            self._tell_changed(changed(artifact.code, {job.name: str(job.loop)}), f"training {job.name}")
+                raise RuntimeError(f"{url}: {job.name} ended without its artifact")
+            if isinstance(job, TrainJob):
+                self._tell_changed(changed(artifact.code, {job.name: str(job.loop)}), f"training {job.name}")
             begun, last = last, time.perf_counter()  # they ran in parallel, or one after the other
             inputs = [one.digest for one in job.made_of()]
             for node in (node for node, its in zip(nodes, urls, strict=True) if its == url):
@@ -283,8 +276,9 @@ class Run:
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
             kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
             last = time.perf_counter()
+            cluster: Cluster = InProcessRunner() if _is_on_driver(nodes[0]) else self._cluster(nodes[0])
             with self._reported(names, ", ".join(kinds), {url: job.name for job, url in todo}):
-                self._cluster(nodes[0]).train(todo, Listening(todo, self.progress, names, made))
+                cluster.train(todo, Listening(todo, self.progress, names, made))
 
     def _find(self, find: Callable[[str], T | None], url: str) -> T | None:
         """Return the result at a URL. ``None`` is returned only after waiting for the lease of any other run.
@@ -393,3 +387,8 @@ class Run:
             for t in self.trace
         ]
         return write_ledger(self.out, recipe, settings, self.processors, entries)
+
+
+def _is_on_driver(node: PlanNode) -> bool:
+    """Return whether the driver makes a result itself: what only its machine has, or what the recipe streams."""
+    return node.kind == "source" or (isinstance(node.work, BuildJob) and node.work.on_driver)

@@ -1,7 +1,7 @@
 """The schedule of a run: what is ready is made side by side, or one thing at a time, whatever the recipe's order.
 
-Steps and trainings each have a thread of the driver, which waits for workers; what the driver makes itself (sources and
-artifacts) is made by the thread that asks, one after the other. What is most urgent comes first: sources, as bad input
+What workers make has a thread of the driver that waits for them; what the driver makes itself, such as sources, is made
+by the thread that asks, one after the other. What is most urgent comes first: sources, as bad input
 is told before hours of work, and then what the longest path to the end begins with.
 """
 
@@ -15,10 +15,9 @@ from typing import Protocol
 
 from gristmill.shards.engine import Runner
 from gristmill.shards.errors import one_line
-from gristmill.shards.job import TrainJob, TrainListener
+from gristmill.shards.job import Job, TrainListener
 from gristmill.shards.plan import Plan, PlanNode
 
-BESIDE = ("step", "training")  # kinds that workers make
 _WEIGHT = {"training": 10.0}  # of a result in the length of a path: how long each takes is not known before
 LEAVE_SECONDS = 2.0  # for what runs beside to end at an interruption
 
@@ -28,9 +27,9 @@ Halt = Callable[[bool], None]
 class Cluster(Runner, Protocol):
     """Makes shards and trains models, in this process or on a cluster."""
 
-    def train(self, jobs: Sequence[tuple[TrainJob, str]], listener: TrainListener | None = None) -> None:
-        """Train each job and commit its artifact at the given URL, as many in parallel as fit; tell a listener how
-        they go."""
+    def train(self, jobs: Sequence[tuple[Job, str]], listener: TrainListener | None = None) -> None:
+        """Train, fit or build each job and commit its artifact at the given URL, as many in parallel as fit; tell a
+        listener how they go."""
         ...
 
     def at(self, urgency: tuple[float, ...]) -> Cluster:
@@ -47,7 +46,8 @@ class Scheduler:
     """Makes results of a plan by ``work``, which is given results that are ready: one, or trainings.
 
     ``beside`` enters the work on all that is made, and yields what halts work in other threads, with ``True`` also
-    trainings; or ``None`` if there are to be none. ``say`` is told of an error while other work still goes on.
+    trainings; or ``None`` if there are to be none. What ``is_here`` is made by the thread that asks. ``say`` is told of
+    an error while other work still goes on.
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class Scheduler:
         plan: Plan,
         work: Callable[[Sequence[PlanNode]], None],
         beside: Callable[[], AbstractContextManager[Halt | None]],
+        is_here: Callable[[PlanNode], bool],
         say: Callable[[str], None],
     ) -> None:
-        self._plan, self._work, self._beside, self._say = plan, work, beside, say
+        self._plan, self._work, self._beside, self._is_here, self._say = plan, work, beside, is_here, say
         self._changed = threading.Condition(threading.RLock())
         self._todo: dict[int, PlanNode] = {}
         self._running: dict[threading.Thread, list[PlanNode]] = {}
@@ -138,9 +139,10 @@ class Scheduler:
                 self._todo.setdefault(node.number, node)
         self._changed.notify_all()
 
-    def _ready(self, kinds: Sequence[str] | None) -> list[PlanNode]:
-        """Return what is ready of some kinds, or of all, the most urgent first."""
-        found = [node for node in self._todo.values() if node.is_ready and (kinds is None or node.kind in kinds)]
+    def _ready(self, *, here: bool) -> list[PlanNode]:
+        """Return what is ready for the thread that asks or for others, the most urgent first."""
+        all_here = self._halt is None
+        found = [node for node in self._todo.values() if node.is_ready and (all_here or self._is_here(node)) == here]
         return sorted(found, key=self._urgencies(), reverse=True)
 
     def _taken(self, batch: list[PlanNode]) -> list[PlanNode]:
@@ -150,7 +152,7 @@ class Scheduler:
 
     def _next_here(self) -> list[PlanNode]:
         """Take what this thread makes next: a result, or all trainings that are ready."""
-        ready = self._ready(None if self._halt is None else ("source", "artifact"))
+        ready = self._ready(here=True)
         if ready and ready[0].kind == "training":
             return self._taken([node for node in ready if node.kind == "training"])
         return self._taken(ready[:1])
@@ -159,9 +161,9 @@ class Scheduler:
         """Start what is ready and runs beside: each step, and the trainings together."""
         if self._halt is None or self._error is not None:
             return
-        ready = self._ready(BESIDE)
+        ready = self._ready(here=False)
         trainings = [node for node in ready if node.kind == "training"]
-        for batch in ([trainings] if trainings else []) + [[node] for node in ready if node.kind == "step"]:
+        for batch in ([trainings] if trainings else []) + [[node] for node in ready if node.kind != "training"]:
             name = ", ".join(dict.fromkeys(node.name for node in batch))
             thread = threading.Thread(target=self._run, args=(batch,), name=name, daemon=True)
             self._running[thread] = self._taken(batch)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from gristmill.shards import canonical, processor, store
 from gristmill.shards.artifact import Artifact, find_made, put_artifact
 from gristmill.shards.code import code_of
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.names import name_of, named
+from gristmill.shards.plan import digests
 from gristmill.shards.process import prepare
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Resources
@@ -136,6 +137,62 @@ class TrainJob:
     def done(self, url: str) -> Artifact | None:
         """Return the artifact if the training is finished; raises as :func:`find_made`."""
         return find_made(url)
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """The making of an artifact by a function, like a fit; see :meth:`gristmill.pipelines.run.Run.artifact`."""
+
+    name: str
+    make: Callable[[str], Mapping[str, bytes] | object]
+    given: Mapping[str, Any]  # its identity, but for the name and the inputs
+    inputs: tuple[SealedSet | Artifact, ...] = ()
+    on_driver: bool = False
+    processor: str = field(default_factory=processor.level)
+
+    ranks: ClassVar[int] = 1
+    stepwise: ClassVar[bool] = False
+    resources: ClassVar[Resources] = Resources()
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that the artifact depends on."""
+        return {"artifact": self.name, "inputs": [one.digest for one in self.inputs], **digests(self.given)}
+
+    @property
+    def fingerprint(self) -> str:
+        """The prefix of the fingerprint that names its folder."""
+        return canonical.fingerprint([self.name, digests(self.given), [one.digest for one in self.inputs]])[:16]
+
+    def url(self, out: str) -> str:
+        """Return the folder of its artifact, by name and fingerprint."""
+        return store.join(out, self.name, self.fingerprint)
+
+    def made_of(self) -> list[SealedSet | Artifact]:
+        """Return the sets and artifacts that it reads."""
+        return list(self.inputs)
+
+    def code(self) -> dict[str, Any]:
+        """Return nothing: the code of the function is not looked at."""
+        return {}
+
+    def done(self, url: str) -> Artifact | None:
+        """Return the artifact if it is committed; raises as :func:`find_made`."""
+        return find_made(url)
+
+    def run(self, url: str, context: TrainContext | None = None) -> None:
+        """Make the artifact and commit it.
+
+        Raises:
+            UserError: this machine, or what this process has loaded, is not of the run's level.
+        """
+        processor.keep(self.processor)
+        prepare()
+        made = self.make(url)
+        if isinstance(made, Mapping):
+            put_artifact(url, made, self.identity())
+
+
+Job = TrainJob | BuildJob
 
 
 def _replaced(value: Any, by: Callable[[SealedSet | Artifact], Any]) -> Any:

@@ -33,12 +33,12 @@ from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import characters
 from gristmill.models.text.translator_units import TranslatorUnitSettings, fit_units
 from gristmill.pipelines.config import load
-from gristmill.pipelines.results import BuiltWork, SourceWork
+from gristmill.pipelines.results import SourceWork
 from gristmill.pipelines.run import Run
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, ShardEntry
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import BuildJob, TrainJob
 from gristmill.shards.plan import PlanNode
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
@@ -127,10 +127,10 @@ class Paper(Run):
         self._note_identity(step.name, step.identity(self.seed))
         self.plan.finish(node, self._set(step.name, step.schema))
 
-    def make_built(self, node: PlanNode, built: BuiltWork) -> None:
+    def make_built(self, node: PlanNode, job: BuildJob) -> None:
         """Stand in for an artifact."""
-        place = store.join(self.out, built.name)
-        self.plan.finish(node, StandArtifact(place, built.name, {"model.safetensors": ""}, {}))
+        place = store.join(self.out, job.name)
+        self.plan.finish(node, StandArtifact(place, job.name, {"model.safetensors": ""}, {}))
 
     def make_trainings(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob]) -> None:
         """Note the trainings; equal ones are one."""

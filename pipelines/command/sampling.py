@@ -14,13 +14,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 
-from gristmill.pipelines.results import BuiltWork, SourceWork
+from gristmill.pipelines.results import SourceWork
 from gristmill.pipelines.run import Run
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.engine import step_url
-from gristmill.shards.job import TrainJob
+from gristmill.shards.job import BuildJob, TrainJob
 from gristmill.shards.plan import PlanNode
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
@@ -29,8 +29,9 @@ from gristmill.shards.tombstone import find_tombstone
 
 T = TypeVar("T")
 
-# On Ray, what each takes beside its work, s: the driver's part of a step, and the processes of a training or fit.
-_STEP, _TRAINING, _FIT = 2.0, 15.0, 2.0
+# On Ray, what each takes beside its work, s: a step, training or fit of warm workers, and the start of processes of
+# Ray Data and Ray Train.
+_WARM, _DATA, _TRAIN = 0.5, 5.0, 15.0
 _READ_SHARDS = 8  # of a source that is already finished
 
 
@@ -282,24 +283,25 @@ class SampledRun(Run):
             load = max(0.0, wall - sum(work.values()))  # all workers load their models at the same time
             limits = [stage.resources.max_workers or self.workers for stage in step.stages]
             line.wall = load + scale * sum(work.values()) / max(1, min(self.workers, total - done, *limits))
-            line.wall += _STEP if self.on_ray else 0.0
+            alike = len({stage.resources for stage in step.stages}) < 2 and not line.gpu
+            line.wall += (_WARM if alike else _DATA) if self.on_ray else 0.0
         self.lines.append(line)
         self._keep(sampled, factor, total, sealed)
 
     @_timed
-    def make_built(self, node: PlanNode, built: BuiltWork) -> None:
+    def make_built(self, node: PlanNode, job: BuildJob) -> None:
         """Fit on the sample; an artifact without inputs is taken from the whole run if it is finished."""
-        name, real = built.name, None
-        if self._known(built.digests):
-            whole = replace(built, identity=self._real(built.identity), inputs=self._real(built.inputs))
-            real = get_artifact(store.join(self.real, name, whole.fingerprint[:16]))
-        if real is not None and not built.inputs:
+        name, real = job.name, None
+        if self._known([one.digest for one in job.inputs]):
+            whole = replace(job, given=self._real(job.given), inputs=self._real(job.inputs))
+            real = get_artifact(store.join(self.real, name, whole.fingerprint))
+        if real is not None and not job.inputs:
             self.finished[real.digest] = real
             self.lines.append(Line(name, "artifact", 1, url=real.url))
             self.plan.finish(node, real)
             return
         begun = time.perf_counter()
-        super().make_built(node, built)
+        super().make_built(node, job)
         made = cast(Artifact, node.made)
         # Not scaled: reading all records is a step of its own, and a fit merges its results.
         seconds = 0.0 if real is not None else time.perf_counter() - begun
@@ -328,7 +330,7 @@ class SampledRun(Run):
         seconds = tried * factor if real is None else 0.0
         line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks, url=url)
         if self.on_ray and line.left:
-            line.wall += _TRAINING if job.stepwise else _FIT
+            line.wall += _TRAIN if job.stepwise and (job.ranks > 1 or job.resources.gpus) else _WARM
         line.cpu, line.gpu = seconds * job.resources.cpus, seconds * job.resources.gpus
         self.lines.append(line)
         self.finished[artifact.digest] = real

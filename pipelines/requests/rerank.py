@@ -135,7 +135,7 @@ def _ranking(system: str, weights: Mapping[str, Artifact]) -> Stage:
 def _domains(run: Run, requests: SealedSet) -> list[str]:
     """Return the domains of the requests; stored as an artifact."""
 
-    def found() -> dict[str, bytes]:
+    def found(url: str) -> dict[str, bytes]:
         names: set[str] = set()
         for table in requests.tables(["domain"]):
             names.update(table["domain"].unique().to_pylist())

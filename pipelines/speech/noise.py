@@ -79,7 +79,7 @@ def prepare_banks(run: Run, settings: NoiseSettings, speech: SealedSet, rate: in
 
     def rooms(name: str, wanted: RoomBankSettings, seed: int) -> Artifact:
         identity = {"settings": wanted.identity(), "noises": noises, "rate": rate, "seed": seed}
-        return run.build(
+        return run.artifact(
             name, lambda url: banks.build_room_bank(url, wanted, noises=noises, rate=rate, seed=seed), identity
         )
 
@@ -96,7 +96,7 @@ def _noise_bank(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int)
     """Make the bank of the folder's noises or, without a folder, of generated noises."""
     if settings.folder is not None:
         folder, files, gathered = settings.folder, banks.list_noises(settings.folder), settings.part(NoiseBankSettings)
-        return run.build(
+        return run.artifact(
             "noise_bank",
             lambda url: banks.build_noise_bank_from_folder(url, gathered, folder=folder, files=files, rate=rate),
             {
@@ -105,14 +105,15 @@ def _noise_bank(run: Run, settings: NoiseSettings, speech: SealedSet, rate: int)
                 "rate": rate,
                 "version": banks.NOISES_VERSION,
             },
+            on_driver=True,
         )
-    made = settings.part(GeneratedNoiseSettings)
-    return run.build(
+    made, seed = settings.part(GeneratedNoiseSettings), run.seed
+    return run.artifact(
         "noise_bank",
         lambda url: banks.build_noise_bank_generated(
-            url, made, rate=rate, seed=run.seed, speech=_talkers(speech), speech_digest=speech.digest
+            url, made, rate=rate, seed=seed, speech=_talkers(speech), speech_digest=speech.digest
         ),
-        {"settings": made.identity(), "rate": rate, "seed": run.seed, "speech": speech},
+        {"settings": made.identity(), "rate": rate, "seed": seed, "speech": speech},
         [speech],
     )
 

@@ -39,7 +39,7 @@ class TeacherChoice(TopKSettings):
 def fitted_units(run: Run, settings: UnitSettings, labelled: SealedSet) -> Artifact:
     """Return the artifact of units fitted to the annotated text."""
 
-    def fit() -> dict[str, bytes]:
+    def fit(url: str) -> dict[str, bytes]:
         texts = (text or "" for table in labelled.tables(["text"]) for text in table["text"].to_pylist())
         return _files(fit_units(settings, texts))
 
@@ -50,7 +50,7 @@ def outside_units(run: Run, teacher: TeacherChoice) -> Artifact:
     """Return the artifact of the units of an external teacher."""
     assert teacher.source != "trained"
     units = describe(teacher.source, teacher.model).units
-    return run.artifact("units", lambda: _files(units), {"vocabulary": units.digest})
+    return run.artifact("units", lambda url: _files(units), {"vocabulary": units.digest})
 
 
 def _files(units: Units) -> dict[str, bytes]:

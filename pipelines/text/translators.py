@@ -119,13 +119,14 @@ def own_translator(run: Run, name: str, settings: TranslatorSettings) -> Artifac
     check_translator(settings.but(train=False))
     folder = str(settings.checkpoint)
 
-    def make() -> dict[str, bytes]:
+    def make(url: str) -> dict[str, bytes]:
         model, units = load_translator(reader(folder), folder, settings.prefix)
         fast = {f"{FAST}{file}": data for file, data in convert(model, units).items()}
         return save_translator(model, units) | fast
 
     languages = [settings.source_lang, settings.target_lang, settings.prefix]
-    return run.artifact(name, make, {"files": checkpoint_digest(folder), "languages": languages, "version": 1})
+    identity = {"files": checkpoint_digest(folder), "languages": languages, "version": 1}
+    return run.artifact(name, make, identity, on_driver=True)
 
 
 def translate(

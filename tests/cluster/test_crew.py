@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,117 @@ def test_pools_of_stages_have_the_cpus_to_themselves(run: Run, rows: SealedSet) 
     apart = run.step(step("apart", rows, process(), process("half", "other", cpus=0.5)))
     assert not made_in(apart) & alone
     assert apart.records == ROWS
+
+
+class Loaded:
+    """Notes that it was loaded."""
+
+    def __init__(self, note: str) -> None:
+        with Path(note).open("a") as file:
+            file.write("loaded\n")
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return batch
+
+
+def test_steps_of_one_stage_load_it_once(run: Run, rows: SealedSet, tmp_path: Path) -> None:
+    run.cluster = RayRunner(1)
+    note = tmp_path / "note"
+    stage = Stage("same", "tests.cluster.test_crew:Loaded", params={"note": str(note)})
+    for number in range(4):
+        run.step(Step(f"step{number}", (stage,), rows, cut=Cut(rows=8)))
+    run.finish()
+    assert note.read_text().split() == ["loaded"]
+
+
+class Meets:
+    """Waits until the others of its kind, in other steps and trainings, have begun as well."""
+
+    def __init__(self, folder: str, name: str, others: list[str]) -> None:
+        self.folder, self.name, self.others = folder, name, others
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        meet(self.folder, self.name, self.others)
+        return batch
+
+
+def meet(folder: str, name: str, others: list[str]) -> None:
+    Path(folder, name).touch()
+    begun = time.monotonic()
+    while not all(Path(folder, other).exists() for other in others):
+        if time.monotonic() - begun > 300:
+            raise UserError(f"{name} met nobody")
+        time.sleep(0.05)
+
+
+def meets(settings, context, *, folder, name, others):
+    meet(folder, name, others)
+    return {"files": {"name.txt": name.encode()}}
+
+
+@pytest.mark.parametrize("cpus", [1.0, 0.5])
+def test_steps_and_trainings_run_side_by_side(run: Run, rows: SealedSet, tmp_path: Path, cpus: float) -> None:
+    """Two steps, of equal resources or not, and a training; they end only if all of them have begun."""
+    run.cluster = RayRunner(3)
+    names = ["one", "two", "model"]
+    for name, share in (("one", 1.0), ("two", cpus)):
+        stage = Stage(
+            name,
+            "tests.cluster.test_crew:Meets",
+            params={"folder": str(tmp_path), "name": name, "others": names},
+            resources=Resources(cpus=share),
+        )
+        run.step(Step(name, (stage,), rows, cut=Cut(rows=ROWS)))
+    inputs = {"folder": str(tmp_path), "name": "model", "others": names}
+    model = run.train(TrainJob("model", meets, inputs=inputs))
+    run.finish()
+    assert model.read("name.txt") == b"model"
+
+
+def test_an_error_ends_what_runs_beside_and_the_rest_is_made_by_the_next_run(run: Run, rows: SealedSet) -> None:
+    good = run.step(step("good", rows, process()))
+    run.step(step("broken", rows, process("bad", fail="gone")))
+    after = run.step(step("after", good, process("again", "twice")))
+    with pytest.raises(UserError, match="the model gone is not there"):
+        run.finish()
+    again = Run(run.out, RayRunner(2))
+    rows = again.table("rows", pa.table({"id": [f"r{n:02d}" for n in range(ROWS)]}))
+    good = again.step(step("good", rows, process()))
+    after = again.step(step("after", good, process("again", "twice")))
+    again.finish()
+    assert (good.records, after.records) == (ROWS, ROWS)
+
+
+class Slow:
+    """Takes its time for each batch, and notes its step."""
+
+    def __init__(self, note: str, name: str) -> None:
+        self.note, self.name = note, name
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        time.sleep(0.2)
+        with Path(self.note).open("a") as file:
+            file.write(self.name + "\n")
+        return batch
+
+
+def test_the_more_urgent_step_gets_the_workers_of_another(run: Run, rows: SealedSet, tmp_path: Path) -> None:
+    """A long step has both workers; one that becomes ready with more behind it is over before the long one is."""
+    note = tmp_path / "note"
+
+    def slow(name: str, given: SealedSet, size: int) -> SealedSet:
+        stage = Stage(name, "tests.cluster.test_crew:Slow", params={"note": str(note), "name": name})
+        return run.step(Step(name, (stage,), given, cut=Cut(rows=size)))
+
+    first = slow("first", rows, ROWS)
+    many = run.table("many", pa.table({"id": [f"m{n:03d}" for n in range(100)]}))
+    slow("long", many, 1)
+    urgent = slow("urgent", first, 3)
+    run.train(TrainJob("model", here, inputs={"words": [urgent]}))
+    run.finish()
+    order = note.read_text().split()
+    last = max(place for place, name in enumerate(order) if name == "urgent")
+    assert order[last + 1 :].count("long") > 10, order
 
 
 def test_an_idle_crew_gives_its_cpus_back(run: Run, rows: SealedSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def run(config: Config, run: Run) -> Report:
     made = run.step(Step("upper", (upper(),), dealt, max_quarantine=0.1))
     copies = run.step(Step("copies", (twice(),), dealt))
     joined = run.step(Step("joined", (), copies, (Join(made, ("upper",), on="parent_id"),)))
-    count = run.artifact("count", lambda: {"n.txt": str(joined.records).encode()}, {}, [joined])
+    count = run.artifact("count", lambda url: {"n.txt": str(joined.records).encode()}, {}, [joined])
     tagged = run.step(Step("tagged", (tag("tag", count),), joined))
     model = run.train(_job("learn", tagged, count))
     if config.more:
@@ -77,7 +77,7 @@ def run(config: Config, run: Run) -> Report:
         for one in read:
             run.train(_job(f"learn_{one.name}", one, count))
         for one in (*read, joined):
-            run.artifact(f"ids_{one.name}", lambda one=one: {"ids.json": _ids(one)}, {}, [one])
+            run.artifact(f"ids_{one.name}", lambda url, one=one: {"ids.json": _ids(one)}, {}, [one])
     run.finish()
     return Report(
         title="Damage",
@@ -89,7 +89,7 @@ def run(config: Config, run: Run) -> Report:
 
 def model_count(run: Run, model: Artifact) -> Artifact:
     return run.artifact(
-        "sum", lambda: {"n.txt": str(json.loads(model.read("model.json"))["sum"]).encode()}, {}, [model]
+        "sum", lambda url: {"n.txt": str(json.loads(model.read("model.json"))["sum"]).encode()}, {}, [model]
     )
 
 

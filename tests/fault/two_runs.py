@@ -53,5 +53,5 @@ def run(config: Config, run: Run) -> Report:
 
     listed = run.source("rows", tables, {"records": config.records})
     made = run.step(Step("slow", (Stage("slow", "tests.fault.two_runs:Slow"),), listed, cut=Cut(rows=4)))
-    run.artifact("count", lambda: {"n.txt": str(made.records).encode()}, {}, [made])
+    run.artifact("count", lambda url: {"n.txt": str(made.records).encode()}, {}, [made])
     return Report(title="Two", recipe={"name": "two"}, digests={trace.name: trace.digest for trace in run.trace})

@@ -15,6 +15,10 @@ from gristmill.shards.plan import Plan, PlanNode, resolved, using
 WAIT = 20.0
 
 
+def is_source(node: PlanNode) -> bool:
+    return node.kind == "source"
+
+
 class Made:
     """A plan whose results are made by functions; those that are called by several threads may meet."""
 
@@ -24,7 +28,7 @@ class Made:
         self.said: list[str] = []
         self.is_beside = beside
         self.plan = Plan(lambda nodes: self.scheduler.make(nodes))
-        self.scheduler = Scheduler(self.plan, self.make, self.beside, self.said.append)
+        self.scheduler = Scheduler(self.plan, self.make, self.beside, is_source, self.said.append)
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[Halt | None]:
@@ -77,10 +81,11 @@ def test_what_is_ready_is_made_side_by_side() -> None:
 
 def test_what_the_driver_makes_is_made_by_one_thread() -> None:
     made, threads = Made(beside=True), set()
-    for kind in ("source", "artifact"):
-        made(f"one {kind}", kind=kind, work=lambda: threads.add(threading.current_thread()))
+    for name in ("one", "two"):
+        made(name, kind="source", work=lambda: threads.add(threading.current_thread()))
+    made("other", kind="artifact", work=lambda: threads.add(None))
     made.finish()
-    assert threads == {threading.current_thread()}
+    assert threads == {threading.current_thread(), None}
 
 
 def test_what_needs_one_of_several_trainings_does_not_wait_for_the_others() -> None:

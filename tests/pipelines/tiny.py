@@ -100,7 +100,7 @@ def run(config: Config, run: Run) -> Report:
     listed = run.source("texts", tables, {"records": config.records, "broken": config.broken})
     made = run.step(Step("upper", (upper(config.shape.width),), listed, cut=Cut(rows=4), max_quarantine=0.1))
     copies = run.step(Step("copies", (twice(),), made))
-    count = run.artifact("count", lambda: {"n.txt": str(copies.records).encode()}, {}, [copies])
+    count = run.artifact("count", lambda url: {"n.txt": str(copies.records).encode()}, {}, [copies])
     summary = f"{count.read('n.txt').decode()} copies."
     return Report(
         title="Tiny",

@@ -73,7 +73,7 @@ def test_a_value_that_comes_later_is_an_edge(run: Run) -> None:
 def test_what_is_read_while_a_result_is_made_is_an_edge(run: Run) -> None:
     listed = run.table("texts", texts(6))
     hidden = run.step(Step("upper", (upper(),), listed))
-    count = run.artifact("count", lambda: {"n.txt": str(hidden.records).encode()}, {"version": 1})
+    count = run.artifact("count", lambda url: {"n.txt": str(hidden.records).encode()}, {"version": 1})
     assert count.read("n.txt") == b"6"
     (trace,) = [one for one in run.trace if one.name == "count"]
     assert trace.inputs == [hidden.digest]
@@ -105,7 +105,7 @@ def test_an_error_leaves_what_was_made(run: Run) -> None:
     listed = run.table("texts", texts(4))
     tries = []
 
-    def fail() -> dict[str, bytes]:
+    def fail(url: str) -> dict[str, bytes]:
         tries.append(1)
         raise UserError("count: not now")
 
@@ -119,7 +119,7 @@ def test_an_error_leaves_what_was_made(run: Run) -> None:
 
 def test_a_handle_is_sent_as_what_it_stands_for(run: Run) -> None:
     listed = run.table("texts", texts(4))
-    count = run.artifact("count", lambda: {"n.txt": b"4"}, {"version": 1}, [listed])
+    count = run.artifact("count", lambda url: {"n.txt": b"4"}, {"version": 1}, [listed])
     found, artifact, ref = pickle.loads(pickle.dumps((listed, count, count.ref)))
     assert type(found) is SealedSet
     assert type(artifact) is Artifact

@@ -172,9 +172,9 @@ def test_an_artifact_of_another_level_is_not_taken(tmp_path: Path, monkeypatch: 
     run = Run(str(tmp_path), InProcessRunner())
     with monkeypatch.context() as patch:
         patch.setattr(processor, "label", lambda: "native (x86-64-v4)")
-        assert run.artifact("count", lambda: {"n": b"1"}, {}).processor == "native (x86-64-v4)"
+        assert run.artifact("count", lambda url: {"n": b"1"}, {}).processor == "native (x86-64-v4)"
     with pytest.raises(UserError, match=r"count/\w+: was made with processor=native, and .* or another output"):
-        _ = Run(str(tmp_path), InProcessRunner()).artifact("count", lambda: {"n": b"1"}, {}).digest
+        _ = Run(str(tmp_path), InProcessRunner()).artifact("count", lambda url: {"n": b"1"}, {}).digest
 
 
 def test_a_level_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,5 +184,5 @@ def test_evaluations_count_once_an_epoch() -> None:
 
 def test_what_ray_takes_beside_the_work_is_in_the_plan(recipe: Path) -> None:
     found = lines(recipe, "runner=ray", "workers=1", sample=2)
-    assert found["upper"].wall > found["upper"].cpu + 2 - 0.1
-    assert found["copies"].wall > 2 - 0.1
+    assert found["upper"].wall > found["upper"].cpu + 0.5 - 0.1
+    assert found["copies"].wall > 0.5 - 0.1
