@@ -169,8 +169,8 @@ class Crew:
 
         def release(worker: Any) -> None:
             del load[worker]
-            self._rest(worker, _Idle(kind, nodes.pop(worker), loads, time.monotonic()))
             tenant.give(kind.need)
+            self._rest(worker, _Idle(kind, nodes.pop(worker), loads, time.monotonic()))
 
         try:
             while waiting or busy:
@@ -283,6 +283,7 @@ class Crew:
             return
         with self._lock:
             self._idle[worker] = idle
+            self._make_way(*self.shares.free)
             if self._resting is None:
                 self._rest_for(KEPT)
 

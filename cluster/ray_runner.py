@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 
 from gristmill.cluster import session
@@ -235,10 +235,15 @@ def _together(calls: Sequence[Callable[[], None]], tenant: Tenant) -> None:
     if len(calls) == 1:
         calls[0]()
         return
-    with ThreadPoolExecutor(len(calls)) as pool:
-        running = [pool.submit(call) for call in calls]
-        for one in running:
-            one.add_done_callback(lambda done: tenant.stop() if done.exception() else None)
+    pool = ThreadPoolExecutor(len(calls))
+    running = [pool.submit(call) for call in calls]
+    for one in running:
+        one.add_done_callback(lambda done: tenant.stop() if done.exception() else None)
+    try:
+        wait(running)
+    finally:  # an interruption waits for nothing
+        tenant.stop()
+        pool.shutdown(wait=False)
     errors = [error for one in running if (error := one.exception()) is not None]
     if errors:
         raise next((error for error in errors if not isinstance(error, Halted)), errors[0])

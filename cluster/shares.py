@@ -102,9 +102,9 @@ class Shares:
                 return False
             del self._wants[key]
             self._give(tenant, (-need[0], -need[1]))
-            if trims:
-                self._make_way(self._cpus, self._gpus)
-            return True
+        if trims:
+            self._make_way(*self.free)
+        return True
 
     def _give(self, tenant: Tenant, given: _Need) -> None:
         with self._changed:
