@@ -8,9 +8,9 @@ checkout, each in a process of its own with a new output. The critical path is t
 seconds that each took in-process. Prints a JSON line for each way.
 
 ``fleet`` runs three corpora through a stage on CPUs (features) and one on GPUs (labels), with six more steps on CPUs
-that nothing waits for, by actors that sleep; once side by side and once one result after the other, as runs were before.
-Prints for each way the seconds, and the share of the GPUs that was busy in each tenth of the time from the first labelled
-shard to the last, by the receipts.
+that nothing waits for, by actors that sleep; once side by side and once one result after the other, as runs were
+before. Prints for each way the seconds, and the share of the GPUs that was busy in each tenth of the time from the
+first labelled shard to the last, by the receipts.
 """
 
 from __future__ import annotations
