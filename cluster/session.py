@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import threading
@@ -24,6 +23,7 @@ from gristmill.cluster import janitor
 from gristmill.cluster.guard import Guard, check_start
 from gristmill.cluster.joining import answering, check_address
 from gristmill.cluster.packing import packed_modules
+from gristmill.cluster.starting import lastingly, muted, signals_kept
 from gristmill.shards import owner, processor
 from gristmill.shards.errors import GristmillError, UserError, one_line
 from gristmill.shards.names import own_modules
@@ -101,8 +101,8 @@ def start(workers: int | None = None) -> int:
         if not ray.is_initialized():
             quiet()
             try:
-                with _muted(), _signals_kept():
-                    _join() if joins else _start_local(workers)
+                with muted(), signals_kept():
+                    _join() if joins else lastingly(lambda: _start_local(workers))
             except (ConnectionError, ray.exceptions.AuthenticationError) as error:
                 where = f"the Ray cluster at RAY_ADDRESS={address}" if joins else "a local Ray"
                 why = one_line(error.__cause__ or error).partition(" Last connection error: Traceback")[0][:200]
@@ -178,17 +178,6 @@ def _watch() -> None:
     if _guard is not None:
         _guard.end()
     _guard = Guard(kill)
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM, which Ray replaces by one of its own, and that by one that aborts with a dump."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if callable(before) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _start_local(workers: int | None) -> None:
@@ -367,17 +356,3 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         for name in variables.keys() & {"PYTHONPATH", DASHBOARD, janitor.MARK, *LOOPBACK}:
             del os.environ[name]
             os.environ |= {name: old} if (old := before[name]) is not None else {}
-
-
-@contextlib.contextmanager
-def _muted() -> Iterator[None]:
-    """Discard what Ray's C++ code writes to standard error while starting; errors are raised as exceptions."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
