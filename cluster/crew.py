@@ -1,4 +1,4 @@
-"""The crew: warm worker processes that outlive steps, for shards whose stages need no GPU, and for fits.
+"""The crew: warm worker processes that outlive steps, for shards whose stages need the same resources, and for jobs.
 
 The start of a worker process takes longer than many a step. So the processes of the crew are kept between steps, and
 give way when they are not needed for a while or something else needs their CPUs. A shard goes through all its stages
@@ -31,6 +31,7 @@ from gristmill.shards.receipt import Receipt
 from gristmill.shards.step import ShardTask
 
 AT_HAND = 2  # shards of a worker, running or queued, while there are more than all have
+BESIDE_GPU = 3  # the same of one with a GPU: one is read and one committed beside the one that it works on
 LOOK = 1.0  # seconds between looks for stalls
 KEPT = 10.0  # seconds that an idle worker keeps its CPUs
 MOST_FAILURES = 4  # of workers to start, in a row
@@ -103,7 +104,8 @@ class Crew:
         kind = _Kind(pool.cpus, pool.gpus, pool.memory, pool.labels, need)
         units = deque(unit(spec) for spec in specs)
         with self.shares.tenant(urgency, yields=True) as tenant:
-            done = self._done(kind, units, pool.most, AT_HAND, avoid, tenant, watch, key)
+            at_hand = BESIDE_GPU if kind.gpus else AT_HAND
+            done = self._done(kind, units, pool.most, at_hand, avoid, tenant, watch, key)
             with contextlib.closing(done):
                 for _, answer in done:
                     if isinstance(answer, bytes):
@@ -274,13 +276,11 @@ class Crew:
             return ready, node
         actor: Any = ray.remote(WarmStageActor)
         options = {"num_cpus": kind.cpus, "num_gpus": kind.gpus or None, "memory": kind.memory, "max_restarts": 0}
+        options["max_concurrency"] = BESIDE_GPU if kind.gpus else 1
         return actor.options(**options, label_selector=selector(avoid, kind.labels)).remote(), None
 
     def _rest(self, worker: Any, idle: _Idle) -> None:
-        """Keep an idle worker for a while: then others who share the cluster get its CPUs. A GPU is given back."""
-        if idle.kind.gpus:
-            _kill(worker)
-            return
+        """Keep an idle worker for a while: then others who share the cluster get its CPUs and GPU."""
         with self._lock:
             self._idle[worker] = idle
             self._make_way(*self.shares.free)

@@ -1,6 +1,6 @@
 """Steps on Ray Data: shards stream through pools of actors, one block per shard from end to end.
 
-For steps whose stages do not all run in one process: those with GPUs, and those whose stages need other resources.
+For steps whose stages do not all run in one process, as they need different resources.
 """
 
 from __future__ import annotations

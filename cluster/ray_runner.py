@@ -112,14 +112,22 @@ class RayRunner:
         watch: Looks,
     ) -> Generator[Receipt, None, None]:
         """Return the receipts of shards, made by the crew or, if one process cannot run all stages, on Ray Data."""
-        if len(pools) > 1 or any(pool.gpus for pool in pools):
-            return self._streamed(task, specs, pools, avoid, watch)
+        # GPUs are what a fleet is paid for: what feeds them is more urgent than all that needs none.
+        urgency = (float(any(pool.gpus for pool in pools)), *self.urgency)
+        if len(pools) > 1:
+            return self._streamed(task, specs, pools, avoid, urgency, watch)
         most = min(cpus, len(specs))
         alone = Pool((), WORKER_SHARE, 0.0, None, 1, most, most)  # reads and commits
-        return crew().execute(task, specs, pools[0] if pools else alone, avoid, (0, *self.urgency), watch)
+        return crew().execute(task, specs, pools[0] if pools else alone, avoid, urgency, watch)
 
     def _streamed(
-        self, task: ShardTask, specs: Sequence[ShardSpec], pools: Sequence[Pool], avoid: frozenset[str], watch: Looks
+        self,
+        task: ShardTask,
+        specs: Sequence[ShardSpec],
+        pools: Sequence[Pool],
+        avoid: frozenset[str],
+        urgency: Urgency,
+        watch: Looks,
     ) -> Generator[Receipt, None, None]:
         """Yield the receipts of shards made on Ray Data, whose context is process-wide: one execution at a time."""
         from gristmill.cluster import data_execution
@@ -133,8 +141,7 @@ class RayRunner:
             gpus = min(sum(pool.gpus * pool.most for pool in pools), there.gpus)
             least = sum(pool.cpus * (pool.initial if pool.gpus else pool.least) for pool in pools) / WORKER_SHARE
             most = sum(pool.cpus * pool.most for pool in pools) / WORKER_SHARE
-            # GPUs are what a fleet is paid for: what feeds them is more urgent than all that needs none.
-            with shares.tenant((bool(gpus), *self.urgency)) as tenant:
+            with shares.tenant(urgency) as tenant:
                 while not tenant.take((min(least, there.cpus), gpus), timeout=LOOK):
                     shares.check()
                     watch.waits()

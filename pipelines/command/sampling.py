@@ -283,7 +283,7 @@ class SampledRun(Run):
             load = max(0.0, wall - sum(work.values()))  # all workers load their models at the same time
             limits = [stage.resources.max_workers or self.workers for stage in step.stages]
             line.wall = load + scale * sum(work.values()) / max(1, min(self.workers, total - done, *limits))
-            alike = len({stage.resources for stage in step.stages}) < 2 and not line.gpu
+            alike = len({stage.resources for stage in step.stages}) < 2
             line.wall += (_WARM if alike else _DATA) if self.on_ray else 0.0
         self.lines.append(line)
         self._keep(sampled, factor, total, sealed)

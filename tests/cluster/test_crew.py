@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,17 @@ pytest.importorskip("ray")
 from gristmill.cluster import crew as module
 from gristmill.cluster.crew import crew
 from gristmill.cluster.ray_runner import RayRunner
+from gristmill.cluster.warm import WarmStageActor
 from gristmill.pipelines.run import Run
-from gristmill.shards.dataset import SealedSet
+from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.errors import UserError
-from gristmill.shards.index import Cut
+from gristmill.shards.index import Cut, ShardSpec
 from gristmill.shards.job import TrainJob
+from gristmill.shards.parquet import read_table
+from gristmill.shards.receipt import Receipt
 from gristmill.shards.stage import Resources, Stage
-from gristmill.shards.step import Step
+from gristmill.shards.step import ShardTask, Step
+from gristmill.shards.work import Work
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 ROWS = 24
@@ -118,6 +125,41 @@ def test_steps_of_one_stage_load_it_once(run: Run, rows: SealedSet, tmp_path: Pa
         run.step(Step(f"step{number}", (stage,), rows, cut=Cut(rows=8)))
     run.finish()
     assert note.read_text().split() == ["loaded"]
+
+
+class Alone:
+    """Notes if two batches are in it at once."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        self.inside += 1
+        time.sleep(0.01)
+        alone = self.inside == 1
+        self.inside -= 1
+        return batch.append_column("alone", pa.array([alone] * batch.num_rows))
+
+
+def test_threads_of_a_worker_with_a_gpu_share_its_stages_and_not_its_storage(run: Run, tmp_path: Path) -> None:
+    """As it is called by Ray: a shard is read while the stages have another."""
+    rows = seal_tables(str(tmp_path / "rows"), "rows", [pa.table({"id": [f"r{n}"]}) for n in range(12)])
+    stage = Stage("alone", "tests.cluster.test_crew:Alone", (pa.field("alone", pa.bool_()),))
+    step = Step("alone", (stage,), rows)
+    task = ShardTask(str(tmp_path / "made"), step.stages, step.schema, step.given, 0, True)
+    read, opened = threading.Barrier(3), ShardTask.open
+
+    def open_beside(self: ShardTask, spec: ShardSpec) -> Work:
+        read.wait(60)
+        return opened(self, spec)
+
+    worker = WarmStageActor()
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
+        patch.setattr(ShardTask, "open", open_beside)
+        answers = list(pool.map(lambda spec: worker.make(task.loading, task, spec, False), step.index()))
+    receipts = [Receipt.from_json(json.loads(answer)) for answer in answers]
+    assert sum(receipt.records_out for receipt in receipts) == 12
+    assert all(read_table(task.url, receipt.data)["alone"].to_pylist() == [True] for receipt in receipts)
 
 
 class Meets:
