@@ -231,7 +231,7 @@ def carry_out(
     ``again`` names stages, steps, artifacts and trainings to make anew (:class:`~gristmill.pipelines.run.Run`).
     """
     from gristmill.pipelines.finished import use_of
-    from gristmill.pipelines.provenance import add_provenance
+    from gristmill.pipelines.provenance import add_provenance, add_sizes
     from gristmill.pipelines.report.report import Report
     from gristmill.pipelines.report.verdict import conclude
     from gristmill.pipelines.report.write import write_report
@@ -276,7 +276,7 @@ def carry_out(
         counts = {"made": len({one.url for one in run.trace if not one.kept}),
                   "of": len({one.url for one in run.trace})}  # fmt: skip
         report.plan = {"estimate": estimate(common.out), "actual": actual, "results": counts}
-        written = write_report(common.out, report)
+        written = write_report(common.out, report, lambda: add_sizes(report, run))
         written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished
         concluded = conclude(report)
         run.verdict = "" if concluded is None else concluded.sentence
