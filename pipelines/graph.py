@@ -155,7 +155,7 @@ def text_lines(nodes: Sequence[GraphNode], width: int = 200) -> list[str]:
         texts   source  done     20  2.0 KiB
         kept    step    to do                       texts
     """
-    further = list(dict.fromkeys(name for node in nodes for name in node.more))
+    further = list(dict.fromkeys(name for node in nodes for name, told in node.more.items() if told))
     left = {"result", "kind", "state"}
     rows = [["result", "kind", "state", "rows", "size", "time", *further]]
     for node in nodes:
