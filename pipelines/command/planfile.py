@@ -1,0 +1,159 @@
+"""``plan.json`` below an output: the estimate of ``gristmill plan``, and the plan of the run as far as it is declared.
+
+A run that works writes what it has declared and how far it is, when that changes and every ten seconds; so another
+process (``gristmill status``) knows the whole run and not only what is committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NotRequired
+
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
+
+from gristmill.pipelines.command.occupied import PLAN
+from gristmill.pipelines.outline import Outline, OutlineNode
+from gristmill.pipelines.run import Run
+from gristmill.shards import checked, store
+from gristmill.shards.errors import Damaged, GristmillError
+
+EVERY = 10.0  # seconds after which it is written again while the run works
+_PAUSE = 1.0  # seconds between two writes
+_KIND = "estimate"
+
+
+class _Part(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    seconds: float
+
+
+def _with_whole(estimate: dict[str, float | _Part]) -> dict[str, float | _Part]:
+    """Check that there are seconds of the whole run, and parts of it only."""
+    if {name for name, value in estimate.items() if not isinstance(value, dict)} != {"seconds"}:
+        raise ValueError("expected the seconds of the run, and its parts")
+    return estimate
+
+
+class _Kept(TypedDict):
+    """The plan of a run while it works; times are of its own clock."""
+
+    settings: str  # the digest of those that results depend on
+    begun: float
+    at: float  # when this was written
+    over: bool
+    nodes: list[OutlineNode]
+
+
+class _Planned(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    at: NotRequired[float]  # when the estimate was made
+    estimate: NotRequired[Annotated[dict[str, float | _Part], AfterValidator(_with_whole)]]
+    run: NotRequired[_Kept]
+
+
+_SHAPE = TypeAdapter(_Planned)
+
+
+def read_plan(out: str) -> dict[str, Any] | None:
+    """Return the newest plan of the run under ``out``, or ``None``. It may lack the ``estimate``, or the ``run``.
+
+    Raises:
+        Damaged: the file is not as it was written.
+    """
+    made = checked.read_as(_KIND, store.join(out, PLAN), _SHAPE)
+    return None if made is None else dict(made)
+
+
+def estimate(out: str) -> dict[str, Any]:
+    """Return the estimate of ``gristmill plan`` for the run under ``out``; empty if there is none."""
+    return (read_plan(out) or {}).get("estimate", {})
+
+
+def write_plan(out: str, made: Mapping[str, Any]) -> None:
+    """Keep the estimate of a run, and the time at which it was made."""
+    _write(out, {**made, "at": time.time()}, "run")
+
+
+def _write(out: str, made: Mapping[str, Any], *kept: str) -> None:
+    """Write a part of the plan, and keep other parts."""
+    checked.refuse_irregular(store.join(out, PLAN))
+    before: Mapping[str, Any] = {}
+    with contextlib.suppress(Damaged):
+        before = read_plan(out) or {}
+    there = {name: value for name, value in before.items() if name in kept}
+    store.write_bytes(store.join(out, PLAN), checked.encode(_KIND, {**there, **made}))
+
+
+class PlanKeeper:
+    """Keeps the plan of a run that works, in a thread of its own; ``settings`` is the digest of its settings.
+
+    It costs the run no time, and what fails here ends no run: only what is told of it.
+    """
+
+    def __init__(self, run: Run, settings: str = "", every: float = EVERY) -> None:
+        self.run, self.settings, self.every = run, settings, every
+        self._outline: Outline | None = None
+        self._changed, self._over = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def earlier(self) -> Mapping[str, float]:
+        """The seconds that earlier calls took for results, by URL."""
+        if self._outline is None:
+            return earlier_seconds(self.run.out)
+        return self._outline.earlier
+
+    def begin(self, allowed: Callable[[], bool]) -> None:
+        """Begin to write; ``allowed`` says whether the output is still this run's."""
+        self._allowed = allowed
+        self._outline = Outline(self.run.plan, self.run.out, earlier_seconds(self.run.out))
+        self.run.progress.agenda.changed = self._changed.set
+        self._begun = time.time()
+        self._changed.set()
+        self._thread = threading.Thread(target=self._work, name="plan", daemon=True)
+        self._thread.start()
+
+    def end(self, *, over: bool, write: bool = True) -> None:
+        """Write for the last time; ``over`` says that all is made. Nothing is written of a run that made nothing."""
+        if self._thread is None:
+            return
+        self.run.progress.agenda.changed = None
+        self._over.set()
+        self._changed.set()
+        self._thread.join()
+        self._thread = None
+        if write:
+            self._put(over=over)
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            self._changed.wait(self.every)
+            self._changed.clear()
+            if self._over.is_set():
+                return
+            self._put(over=False)
+            self._over.wait(_PAUSE)
+
+    def _put(self, *, over: bool) -> None:
+        if self._outline is None or not self._allowed():
+            return
+        with contextlib.suppress(OSError, GristmillError):
+            made = {trace.url: trace for trace in reversed(self.run.trace)}  # the first of those used twice
+            nodes = self._outline.nodes(made, self.run.progress.agenda.parts)
+            kept = {"settings": self.settings, "begun": self._begun, "at": time.time(), "over": over, "nodes": nodes}
+            _write(self.run.out, {"run": kept}, "at", "estimate", "results", "settings", "sample", "workers", "cost")
+
+
+def earlier_seconds(out: str) -> dict[str, float]:
+    """Return the seconds that results of an output took when they were made, by URL, as far as they are known."""
+    kept: Mapping[str, Any] = {}
+    with contextlib.suppress(Damaged):
+        kept = (read_plan(out) or {}).get("run", {})
+    known = (node for node in kept.get("nodes", ()) if node["state"] == "done" and node.get("seconds") is not None)
+    return {store.join(out, node["path"]): node["seconds"] for node in known}
