@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from gristmill.actors.training.settings import Schedule
 from gristmill.pipelines.agenda import AgendaPart
+from gristmill.pipelines.forecast import Effort
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, base_name
 from gristmill.pipelines.results import BuiltWork, SourceWork, Trace
 from gristmill.shards.dataset import SealedSet
@@ -147,3 +148,27 @@ def _epochs(value: Any) -> Iterator[float]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _epochs(one)
+
+
+def effort(
+    node: OutlineNode,
+    state: str,
+    seconds: float | None = None,
+    share: float | None = None,
+    left: float | None = None,
+) -> Effort:
+    """Return what the forecast is to know of a result that is in some state, on which ``seconds`` were spent."""
+    return Effort(
+        name=node["name"],
+        kind=node["kind"],
+        state=state,
+        of=node["of"],
+        passes=node["passes"],
+        like=node["like"],
+        stages=node["stages"],
+        rows=node.get("rows"),
+        seconds=seconds,
+        share=share,
+        left=left,
+        kept=bool(node.get("kept")) and state == DONE,
+    )

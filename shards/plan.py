@@ -35,7 +35,7 @@ class PlanNode:
     schema: Callable[[], pa.Schema] | None = None  # of a set, where it is known before the set is made
     checks: list[Callable[[Any], object]] = field(default_factory=list)
     users: set[int] = field(default_factory=set)  # numbers of the nodes that use it
-    is_read: bool = False  # by the recipe itself
+    is_read: bool = False  # by the recipe itself, or by a command afterwards
     after: int = 0  # how many results the recipe had read when it declared this one
     made: Made | None = None
 

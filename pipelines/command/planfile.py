@@ -15,8 +15,11 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
+from gristmill.cluster.metrics import tell_progress
 from gristmill.pipelines.command.occupied import PLAN
-from gristmill.pipelines.outline import Outline, OutlineNode
+from gristmill.pipelines.forecast import forecast, priced
+from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
+from gristmill.pipelines.outline import Outline, OutlineNode, effort
 from gristmill.pipelines.run import Run
 from gristmill.shards import checked, store
 from gristmill.shards.errors import Damaged, GristmillError
@@ -24,6 +27,7 @@ from gristmill.shards.errors import Damaged, GristmillError
 EVERY = 10.0  # seconds after which it is written again while the run works
 _PAUSE = 1.0  # seconds between two writes
 _KIND = "estimate"
+_ABOUT = ("sample", "workers", "cost")  # of the estimate
 
 
 class _Part(TypedDict):
@@ -80,14 +84,26 @@ def write_plan(out: str, made: Mapping[str, Any]) -> None:
     _write(out, {**made, "at": time.time()}, "run")
 
 
-def _write(out: str, made: Mapping[str, Any], *kept: str) -> None:
-    """Write a part of the plan, and keep other parts."""
+def _write(out: str, made: Mapping[str, Any], *kept: str) -> dict[str, Any]:
+    """Write a part of the plan, keep other parts, and return the whole."""
     checked.refuse_irregular(store.join(out, PLAN))
     before: Mapping[str, Any] = {}
     with contextlib.suppress(Damaged):
         before = read_plan(out) or {}
     there = {name: value for name, value in before.items() if name in kept}
-    store.write_bytes(store.join(out, PLAN), checked.encode(_KIND, {**there, **made}))
+    whole = {**there, **made}
+    store.write_bytes(store.join(out, PLAN), checked.encode(_KIND, whole))
+    return whole
+
+
+def prices_of(plan: Mapping[str, Any], settings: str | None) -> tuple[list[tuple[str, float]], float]:
+    """Return the estimated seconds of the results of a run with these settings, by name, and those of the rest; none if
+    the plan has no estimate of it."""
+    if "estimate" not in plan or plan.get("settings") not in (None, settings):
+        return [], 0.0
+    parts = [(name, part["seconds"]) for name, part in plan["estimate"].items() if name != "seconds"]
+    prices = [(str(name), float(seconds)) for name, seconds in plan.get("results", parts)]
+    return prices, max(0.0, plan["estimate"]["seconds"] - sum(seconds for _, seconds in prices))
 
 
 class PlanKeeper:
@@ -147,7 +163,21 @@ class PlanKeeper:
             made = {trace.url: trace for trace in reversed(self.run.trace)}  # the first of those used twice
             nodes = self._outline.nodes(made, self.run.progress.agenda.parts)
             kept = {"settings": self.settings, "begun": self._begun, "at": time.time(), "over": over, "nodes": nodes}
-            _write(self.run.out, {"run": kept}, "at", "estimate", "results", "settings", "sample", "workers", "cost")
+            plan = _write(self.run.out, {"run": kept}, "at", "estimate", "results", "settings", *_ABOUT)
+            share = 1.0 if over else self._share(nodes, *prices_of(plan, self.settings))
+            if share is not None:
+                tell_progress(store.last_name(self.run.out), share)
+
+    def _share(self, nodes: list[OutlineNode], prices: list[tuple[str, float]], rest: float) -> float | None:
+        """Return the share of the run that is done, by what is known in this process."""
+        now, parts, work = time.time(), self.run.progress.agenda.parts, []
+        for node in nodes:
+            part = parts.get(store.join(self.run.out, node.get("path", "")))
+            if node["state"] == UNDER_WAY and part is not None and part.share:
+                work.append(effort(node, UNDER_WAY, now - node["since"], part.share))
+            else:
+                work.append(effort(node, DONE if node["state"] == DONE else TO_DO, node.get("seconds")))
+        return forecast(priced(work, prices), now - self._begun, rest).share
 
 
 def earlier_seconds(out: str) -> dict[str, float]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gristmill.pipelines.agenda import about
-from gristmill.pipelines.command.planfile import EVERY
+from gristmill.pipelines.command.planfile import EVERY, prices_of
 from gristmill.pipelines.forecast import Effort, Forecast, forecast, priced
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
-from gristmill.pipelines.outline import OutlineNode
+from gristmill.pipelines.outline import OutlineNode, effort
 from gristmill.pipelines.report.tables import listed
 from gristmill.shards.store import join
 
@@ -89,8 +89,7 @@ def whole_run(
     plan = plan or {}
     run = plan.get("run")
     settings = saved if run is None else run["settings"]
-    prices = _prices(plan) if plan.get("settings") in (None, settings) else []
-    rest = max(0.0, plan["estimate"]["seconds"] - sum(seconds for _, seconds in prices)) if prices else 0.0
+    prices, rest = prices_of(plan, settings)
     if run is None:
         work = _without_run(plan, sets, [name for name, _ in prices])
         if not prices:
@@ -113,13 +112,6 @@ def whole_run(
 
 def _is_there(one: SetStatus) -> bool:
     return one.state in ("sealed", "artifact") or one.used
-
-
-def _prices(plan: Mapping[str, Any]) -> list[tuple[str, float]]:
-    if "results" in plan:
-        return [(str(name), float(seconds)) for name, seconds in plan["results"]]
-    parts = plan.get("estimate", {}).items()
-    return [(name, part["seconds"]) for name, part in parts if name != "seconds"]
 
 
 def _without_run(plan: Mapping[str, Any], sets: Sequence[SetStatus], names: Sequence[str]) -> list[Effort]:
@@ -159,11 +151,5 @@ def _work(out: str, nodes: Sequence[OutlineNode], sets: Sequence[SetStatus], now
         if state == DONE and node["path"] in known:
             seconds = 0.0  # used twice
         known.add(node.get("path", ""))
-        kept, rows = bool(node.get("kept")), node.get("rows")
-        found.append(
-            Effort(
-                node["name"], node["kind"], state, node["of"], node["passes"], node["like"], node["stages"],
-                rows, seconds, share, left, None, kept and state == DONE,
-            )
-        )  # fmt: skip
+        found.append(effort(node, state, seconds, share, left))
     return found

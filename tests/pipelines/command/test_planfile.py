@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.command import planfile
 from gristmill.pipelines.command.launch import carry_out
 from gristmill.pipelines.command.leasing import leased
 from gristmill.pipelines.command.plan import make_plan
@@ -106,6 +107,17 @@ def test_all_that_is_declared_is_in_it_before_it_is_made(tmp_path: Path) -> None
         assert count.files
     assert seen == [[("texts", "done"), ("count", "under way"), ("model", "to do"), ("model", "to do")]]
     assert threading.active_count() == len([one for one in threading.enumerate() if one.name != "plan"])
+
+
+def test_the_share_is_told_to_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, float]] = []
+    monkeypatch.setattr(planfile, "tell_progress", lambda run, share: heard.append((run, share)))
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    with leased(run, lambda: None):
+        declare(run, fail=False)
+        run.finish()
+    assert heard[-1] == ("out", 1.0)
+    assert all(0 <= share <= 1 for _, share in heard)
 
 
 def test_seconds_of_earlier_calls_are_kept(stopped: Path) -> None:
