@@ -109,7 +109,7 @@ def _described(node: PlanNode) -> dict[str, Any]:
     like, stages, of, passes = [f"{node.kind} {base}"], [], [[one.number] for one in node.inputs], 1.0
     if isinstance(work, Step):
         of = [[one.number for one in nodes_in(work.input)]]
-        stages = [] if holds_later([work.stages, *work.stages]) else [base_name(stage.name) for stage in work.stages]
+        stages = [] if holds_later(work.stages) else [base_name(stage.name) for stage in work.stages]
     elif isinstance(work, SourceWork | BuiltWork):
         of = of if isinstance(work, BuiltWork) else [[one.number for one in nodes_in(work.of)]]
     elif isinstance(work, TrainJob):

@@ -22,7 +22,7 @@ from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
 from gristmill.pipelines.outline import Outline, OutlineNode, effort
 from gristmill.pipelines.run import Run
 from gristmill.shards import checked, store
-from gristmill.shards.errors import Damaged, GristmillError
+from gristmill.shards.errors import Damaged, GristmillError, with_class
 
 EVERY = 10.0  # seconds after which it is written again while the run works
 _PAUSE = 1.0  # seconds between two writes
@@ -117,6 +117,7 @@ class PlanKeeper:
         self._outline: Outline | None = None
         self._changed, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._failed = False
 
     @property
     def earlier(self) -> Mapping[str, float]:
@@ -157,9 +158,9 @@ class PlanKeeper:
             self._over.wait(_PAUSE)
 
     def _put(self, *, over: bool) -> None:
-        if self._outline is None or not self._allowed():
+        if self._outline is None or not self._allowed() or self._failed:
             return
-        with contextlib.suppress(OSError, GristmillError):
+        try:
             made = {trace.url: trace for trace in reversed(self.run.trace)}  # the first of those used twice
             nodes = self._outline.nodes(made, self.run.progress.agenda.parts)
             kept = {"settings": self.settings, "begun": self._begun, "at": time.time(), "over": over, "nodes": nodes}
@@ -167,6 +168,11 @@ class PlanKeeper:
             share = 1.0 if over else self._share(nodes, *prices_of(plan, self.settings))
             if share is not None:
                 tell_progress(store.last_name(self.run.out), share)
+        except (OSError, GristmillError):
+            pass  # the storage does not answer: the run itself will say so if that lasts
+        except Exception as error:  # ours; what is told of a run is worth no run
+            self._failed = True
+            self.run.progress.say(f"{PLAN}: how far the run is cannot be kept ({with_class(error)}); the run goes on")
 
     def _share(self, nodes: list[OutlineNode], prices: list[tuple[str, float]], rest: float) -> float | None:
         """Return the share of the run that is done, by what is known in this process."""

@@ -23,6 +23,7 @@ from gristmill.pipelines.run import Run
 from gristmill.shards import checked
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import later
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 from tests.pipelines.tiny import texts, twice, upper
@@ -107,6 +108,32 @@ def test_all_that_is_declared_is_in_it_before_it_is_made(tmp_path: Path) -> None
         assert count.files
     assert seen == [[("texts", "done"), ("count", "under way"), ("model", "to do"), ("model", "to do")]]
     assert threading.active_count() == len([one for one in threading.enumerate() if one.name != "plan"])
+
+
+def test_a_fault_of_what_is_told_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    monkeypatch.setattr(run.progress, "say", said.append)
+    monkeypatch.setattr(planfile.Outline, "nodes", lambda *_: 1 / 0)
+    with leased(run, lambda: None):
+        declare(run, fail=False)
+        run.finish()
+    assert len(run.trace) == 6
+    assert said == [
+        "plan.json: how far the run is cannot be kept (ZeroDivisionError: division by zero); the run goes on"
+    ]
+
+
+def test_what_comes_later_is_in_it(tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    listed = run.table("texts", texts(6))
+    loud = run.step(Step("upper", later(lambda listed: (upper(listed.records),), listed), listed))
+    again = run.step(Step("again", (later(lambda loud: upper(loud.records), loud),), listed))
+    run.train(TrainJob("model", walked, later(lambda one: Seeded(seed=one.records), again), {"data": loud}))
+    found = planfile.Outline(run.plan, run.out, {}).nodes({}, {})
+    assert [one["inputs"] for one in found] == [[], [0], [0, 1], [1, 2]]
+    assert [one["of"] for one in found] == [[], [[0]], [[0]], [[1]]]
+    assert [one["stages"] for one in found] == [[]] * 4
 
 
 def test_the_share_is_told_to_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
