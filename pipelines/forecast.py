@@ -49,23 +49,27 @@ class Forecast:
 
 @dataclass
 class _Rates:
-    """Seconds by size of what was made, by what the results have in common."""
+    """What results took that were made, by what they have in common with others: their seconds and sizes."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    sizes: dict[str, float] = field(default_factory=dict)
-    plain: dict[str, list[float]] = field(default_factory=dict)  # of each result, whatever its size
+    made: dict[str, list[tuple[float, float | None]]] = field(default_factory=dict)
 
-    def add(self, key: str, seconds: float, size: float | None) -> None:
-        self.plain.setdefault(key, []).append(seconds)
-        if size:
-            self.seconds[key] = self.seconds.get(key, 0.0) + seconds
-            self.sizes[key] = self.sizes.get(key, 0.0) + size
+    def nearest(self, key: str, size: float | None) -> float | None:
+        """Return what one of the same name takes: the mean for its size."""
+        known = self.made.get(key, [])
+        sized = [(seconds, of) for seconds, of in known if of]
+        if size and sized:
+            return sum(seconds for seconds, _ in sized) / sum(of for _, of in sized) * size
+        return sum(seconds for seconds, _ in known) / len(known) if known else None
 
-    def find(self, key: str, size: float | None) -> float | None:
-        if size and key in self.sizes:
-            return self.seconds[key] / self.sizes[key] * size
-        known = self.plain.get(key)
-        return sum(known) / len(known) if known else None
+    def common(self, key: str, size: float | None) -> float | None:
+        """Return what one of like work takes: the lower median, as the first of a kind loads libraries too, and a few
+        take far longer than the others."""
+        known = self.made.get(key, [])
+        rates = sorted(seconds / of for seconds, of in known if of)
+        if size and rates:
+            return rates[(len(rates) - 1) // 2] * size
+        plain = sorted(seconds for seconds, _ in known)
+        return plain[(len(plain) - 1) // 2] if plain else None
 
 
 def forecast(
@@ -127,13 +131,16 @@ def _spent(one: Effort) -> float:
 
 def _sizes(work: Sequence[Effort]) -> list[float | None]:
     """Return the size of each result's work: the rows of what it is made of, times the passes over them."""
+    known = [one.rows for one in work if one.kind == "source" and one.rows is not None]
+    like_others = sum(known) / len(known) if known else None  # rows of a source that is to come
     rows: list[float | None] = []
     sizes: list[float | None] = []
     for one in work:
         parts = [max((rows[place] or 0.0 for place in part if place < len(rows)), default=0.0) for part in one.of]
         size = sum(parts) * one.passes or None
         sizes.append(size)
-        expected = size if one.kind == "step" else None  # a step that fans out or rejects has other rows: nearly known
+        # A step that fans out or rejects has other rows than its input: nearly known.
+        expected = {"step": size, "source": size or like_others}.get(one.kind)
         rows.append(one.rows if one.rows is not None else expected)
     return sizes
 
@@ -151,13 +158,21 @@ def _rates(work: Sequence[Effort], sizes: Sequence[float | None]) -> _Rates:
     for one, size in zip(work, sizes, strict=True):
         seconds = one.seconds
         if one.state == UNDER_WAY:
-            seconds = None if seconds is None or one.left is None else seconds + one.left
+            seconds = _by_pace(one)
         elif one.state != DONE:
             seconds = None
         if seconds is not None:
             for key in [*one.like, one.kind]:
-                rates.add(key, seconds, size)
+                rates.made.setdefault(key, []).append((seconds, size))
     return rates
+
+
+def _by_pace(one: Effort) -> float | None:
+    """Return the seconds that a result under way takes from begin to end at its pace; what came before it had one, such
+    as the loading of libraries, is not in it."""
+    if one.left is None or one.seconds is None:
+        return None
+    return one.left / (1 - one.share) if one.share is not None and one.share < 1 else one.seconds + one.left
 
 
 def _by_stage(work: Sequence[Effort], sizes: Sequence[float | None], a_record: Mapping[str, float]) -> dict[str, float]:
@@ -173,11 +188,11 @@ def _by_stage(work: Sequence[Effort], sizes: Sequence[float | None], a_record: M
 def _estimated(one: Effort, size: float | None, rates: _Rates, by_stage: Mapping[str, float]) -> float | None:
     """Return the seconds that a result will take, by what is most like it; ``None`` if nothing is."""
     nearest, *others = one.like or [""]
-    found = rates.find(nearest, size)
+    found = rates.nearest(nearest, size)
     if found is None and one.stages and size and all(name in by_stage for name in one.stages):
         found = sum(by_stage[name] for name in one.stages) * size
     for key in [*others, *_ALIKE.get(one.kind, ())]:
-        found = rates.find(key, size) if found is None else found
+        found = rates.common(key, size) if found is None else found
     return found
 
 
