@@ -131,8 +131,8 @@ def _spent(one: Effort) -> float:
 
 def _sizes(work: Sequence[Effort]) -> list[float | None]:
     """Return the size of each result's work: the rows of what it is made of, times the passes over them."""
-    known = [one.rows for one in work if one.kind == "source" and one.rows is not None]
-    like_others = sum(known) / len(known) if known else None  # rows of a source that is to come
+    known = sorted(one.rows for one in work if one.kind == "source" and one.rows is not None)
+    like_others = known[(len(known) - 1) // 2] if known else None  # rows of a source that is to come
     rows: list[float | None] = []
     sizes: list[float | None] = []
     for one in work:

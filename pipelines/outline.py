@@ -70,10 +70,14 @@ class Outline:
                 if user < len(inputs):
                     inputs[user].append(node.number)
         found: list[OutlineNode] = []
+        told_of: set[str] = set()  # URLs
         for node, own, told in zip(known, inputs, self._described, strict=True):
             one: OutlineNode = {"name": node.name, "kind": node.kind, "inputs": own, **told, "state": TO_DO}  # type: ignore[typeddict-item]
             if node.made is not None and (trace := made.get(node.made.url)) is not None:
                 one |= self._of_trace(trace)
+                if trace.url in told_of:
+                    one |= {"seconds": 0.0, "kept": True}  # it is used twice
+                told_of.add(trace.url)
             found.append(one)
         self._place(found, under)
         return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
+from gristmill.pipelines.results import Trace
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.versions import versions
 from gristmill.shards import store
@@ -22,7 +23,7 @@ def add_provenance(report: Report, run: Run, runner: str, earlier: Mapping[str, 
     ``earlier`` has the seconds of results that were kept from earlier calls, by URL, as far as they are known.
     """
     names = _names(run)
-    traces = {trace.url: trace for trace in reversed(run.trace)}
+    traces = first_made(run.trace)
     made_as: dict[str, str] = {}  # name by digest
     inputs: dict[str, dict[str, None]] = {name: {} for name in names.values()}  # a result that is used twice is one
     for node in run.plan.nodes:
@@ -46,6 +47,11 @@ def add_provenance(report: Report, run: Run, runner: str, earlier: Mapping[str, 
     report.run = {"seed": run.seed, "seeds": list(run.seeds), "runner": runner}
     report.versions = {"processor": run.processors, **versions()}
     report.notes = [*report.notes, *(_changed(name, places) for name, places in run.changed_code.items())]
+
+
+def first_made(traces: Iterable[Trace]) -> dict[str, Trace]:
+    """Return the trace of each result by its URL: of those that are used twice, the one that tells of its making."""
+    return {trace.url: trace for trace in sorted(traces, key=lambda trace: trace.kept, reverse=True)}
 
 
 def add_sizes(report: Report, run: Run) -> None:

@@ -20,6 +20,7 @@ from gristmill.pipelines.command.occupied import PLAN
 from gristmill.pipelines.forecast import forecast, priced
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
 from gristmill.pipelines.outline import Outline, OutlineNode, effort
+from gristmill.pipelines.provenance import first_made
 from gristmill.pipelines.run import Run
 from gristmill.shards import checked, store
 from gristmill.shards.errors import Damaged, GristmillError, with_class
@@ -161,8 +162,7 @@ class PlanKeeper:
         if self._outline is None or not self._allowed() or self._failed:
             return
         try:
-            made = {trace.url: trace for trace in reversed(self.run.trace)}  # the first of those used twice
-            nodes = self._outline.nodes(made, self.run.progress.agenda.parts)
+            nodes = self._outline.nodes(first_made(self.run.trace), self.run.progress.agenda.parts)
             kept = {"settings": self.settings, "begun": self._begun, "at": time.time(), "over": over, "nodes": nodes}
             plan = _write(self.run.out, {"run": kept}, "at", "estimate", "results", "settings", *_ABOUT)
             share = 1.0 if over else self._share(nodes, *prices_of(plan, self.settings))

@@ -131,7 +131,7 @@ def _work(out: str, nodes: Sequence[OutlineNode], sets: Sequence[SetStatus], now
     """Return the work of a run by the plan that it kept, as far as what is seen below its output bears it out."""
     by_url = {one.url: one for one in sets}
     begun = Counter(node["since"] for node in nodes if node["state"] == UNDER_WAY and "since" in node)
-    found, known = [], set()
+    found = []
     for node in nodes:
         seen = by_url.get(join(out, node["path"])) if "path" in node else None
         there = seen is not None and seen.state in _FINISHED
@@ -148,8 +148,5 @@ def _work(out: str, nodes: Sequence[OutlineNode], sets: Sequence[SetStatus], now
                 share = seen.records / seen.planned if seen.planned else None
         elif node["state"] == UNDER_WAY and begun[node["since"]] == 1:  # of several, it is not known which has begun
             state, seconds = UNDER_WAY, max(0.0, now - node["since"])
-        if state == DONE and node["path"] in known:
-            seconds = 0.0  # used twice
-        known.add(node.get("path", ""))
         found.append(effort(node, state, seconds, share, left))
     return found

@@ -124,6 +124,17 @@ def test_a_fault_of_what_is_told_ends_no_run(tmp_path: Path, monkeypatch: pytest
     ]
 
 
+def test_equal_results_are_told_once(tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    with leased(run, lambda: None):
+        listed = run.table("texts", texts(6))
+        first, second = (run.step(Step("upper", (upper(),), listed)) for _ in range(2))
+        assert second.records == first.records  # the one declared last is made first
+        run.finish()
+    told = [(one["kept"], one["seconds"] > 0) for one in nodes(tmp_path / "out")]
+    assert told == [(False, True), (False, True), (True, False)]
+
+
 def test_what_comes_later_is_in_it(tmp_path: Path) -> None:
     run = Run(str(tmp_path / "out"), InProcessRunner())
     listed = run.table("texts", texts(6))
