@@ -13,8 +13,15 @@ from dataclasses import dataclass, field, replace
 from gristmill.pipelines.agenda import LEAST_MEASURED
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
 
-# Kinds of results that are taken to be like each other, if nothing nearer was made: the driver makes two of them.
-_ALIKE = {"step": ("step",), "source": ("source", "artifact"), "artifact": ("artifact", "source")}
+# What a result is guessed by if nothing like it was made: those of its kind; the driver itself makes two of these.
+_ALIKE = {
+    "step": ("step",),
+    "source": ("source", "artifact"),
+    "artifact": ("artifact", "source"),
+    "training": ("training",),
+    "fit": ("fit",),
+}
+_MUCH = 0.1  # of the time to go: a guess that is told
 _SEEN = 0.05  # least share of a result from which its own pace is taken
 _MOST = 4.0  # times by which a run may be slower than the sum of its results
 
@@ -24,7 +31,7 @@ class Effort:
     """What is known of the work on one result."""
 
     name: str
-    kind: str = "step"  # source, step, artifact, training
+    kind: str = "step"  # source, step, artifact, training, fit
     state: str = TO_DO  # done, under way, to do
     of: Sequence[Sequence[int]] = ()  # places of what its size is the sum of: of each part the largest
     passes: float = 1.0  # over them
@@ -40,11 +47,11 @@ class Effort:
 
 @dataclass(frozen=True)
 class Forecast:
-    """How far a run is: ``share`` and ``left`` are ``None`` if the work on some results, named in ``unknown``, is."""
+    """How far a run is; ``share`` and ``left`` are ``None`` if the work on some results is unknown."""
 
     share: float | None = None  # 0 to 1
     left: float | None = None  # seconds
-    unknown: Sequence[str] = ()
+    unlike: Sequence[str] = ()  # names of results to come that are like nothing that was made: unknown, or a guess
 
 
 @dataclass
@@ -97,6 +104,7 @@ def forecast(
     is_priced = any(one.price is not None for one in work)
     kept = mine = left = 0.0  # seconds of earlier calls, of this one, and to go
     unknown: dict[str, None] = {}
+    guessed: dict[str, float] = {}  # seconds
     for one, size in zip(work, sizes, strict=True):
         seconds = _spent(one)
         if one.kept:
@@ -106,18 +114,22 @@ def forecast(
         if one.state == DONE:
             continue
         whole = one.price * pace if one.price is not None else _estimated(one, size, rates, by_stage)
-        to_go = _to_go(one, seconds, whole)
+        guess = _guessed(one, size, rates) if whole is None else whole
+        to_go = _to_go(one, seconds, guess)
         if to_go is not None:
             left += to_go
+            if whole is None and one.left is None:
+                guessed[one.name] = guessed.get(one.name, 0.0) + to_go
         elif not is_priced:
             unknown[one.name] = None
     if unknown:
-        return Forecast(unknown=tuple(unknown))
+        return Forecast(unlike=tuple(unknown))
+    much = () if is_priced else tuple(name for name, seconds in guessed.items() if seconds > _MUCH * left)
     if elapsed is not None and mine >= LEAST_MEASURED:
         # Results that are made side by side take less than their sum; what lies between them takes time too.
         left *= min(1.0 if is_priced else _MOST, elapsed / mine)
     spent, left = kept + (mine if elapsed is None else elapsed), left + rest
-    return Forecast(spent / (spent + left), left) if left > 0 else Forecast(1.0, 0.0)
+    return Forecast(spent / (spent + left), left, much) if left > 0 else Forecast(1.0, 0.0)
 
 
 def _spent(one: Effort) -> float:
@@ -191,7 +203,15 @@ def _estimated(one: Effort, size: float | None, rates: _Rates, by_stage: Mapping
     found = rates.nearest(nearest, size)
     if found is None and one.stages and size and all(name in by_stage for name in one.stages):
         found = sum(by_stage[name] for name in one.stages) * size
-    for key in [*others, *_ALIKE.get(one.kind, ())]:
+    for key in others:
+        found = rates.common(key, size) if found is None else found
+    return found
+
+
+def _guessed(one: Effort, size: float | None, rates: _Rates) -> float | None:
+    """Return what a result may take that is like nothing that was made: as others of its kind."""
+    found: float | None = None
+    for key in _ALIKE.get(one.kind, ()):
         found = rates.common(key, size) if found is None else found
     return found
 

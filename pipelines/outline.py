@@ -118,7 +118,7 @@ def _described(node: PlanNode) -> dict[str, Any]:
         of = of if isinstance(work, BuiltWork) else [[one.number for one in nodes_in(work.of)]]
     elif isinstance(work, TrainJob):
         kind = "training" if work.stepwise else "fit"
-        like += [f"{kind} by {work.loop}", *([kind] if work.stepwise else [])]
+        like.append(f"{kind} by {work.loop}")
         of, passes = list(_parts(work.inputs)), sum(_epochs(work.settings)) or 1.0
     return {"of": [part for part in of if part], "passes": passes, "like": like, "stages": stages}
 
@@ -162,9 +162,10 @@ def effort(
     left: float | None = None,
 ) -> Effort:
     """Return what the forecast is to know of a result that is in some state, on which ``seconds`` were spent."""
+    is_fit = any(one.startswith("fit by ") for one in node["like"])
     return Effort(
         name=node["name"],
-        kind=node["kind"],
+        kind="fit" if is_fit else node["kind"],
         state=state,
         of=node["of"],
         passes=node["passes"],

@@ -53,25 +53,31 @@ class WholeRun:
     is_priced: bool = False  # by the estimate of ``gristmill plan``
     may_grow: bool = False  # whether the recipe may declare more
 
+    @property
+    def _unlike(self) -> str:
+        names = list(self.forecast.unlike)
+        return listed(names if len(names) <= _NAMED else [*names[:_NAMED], f"{len(names) - _NAMED} others"])
+
     def line(self) -> str:
         """Return it in words.
 
         Example:
             >>> WholeRun(Forecast(0.25, 600.0), 3, 12, may_grow=True).line()
             'whole run: 3 of 12 done (more may come), 25%, about 10 min to go by what was made so far'
-            >>> WholeRun(Forecast(unknown=("student",)), 3, 12, True).line()
-            'whole run: 3 of 12 done, time to go unknown: nothing like student was made yet'
+            >>> WholeRun(Forecast(0.25, 600.0, ("model",)), 3, 12).line()
+            'whole run: 3 of 12 done, 25%, about 10 min to go by what was made so far, roughly: nothing like model was'
+            >>> WholeRun(Forecast(unlike=("model",)), 3, 12).line()
+            'whole run: 3 of 12 done, time to go unknown: nothing like model was made yet'
         """
         count = f"{self.done} done" if self.total is None else f"{self.done} of {self.total} done"
         told = f"whole run: {count}{' (more may come)' if self.may_grow else ''}"
         found = self.forecast
         if found.share is not None:
             basis = "the estimate of `gristmill plan`" if self.is_priced else "what was made so far"
-            return f"{told}, {found.share:.0%}, about {about(found.left or 0.0)} to go by {basis}"
-        if found.unknown:
-            names = list(found.unknown[:_NAMED])
-            more = [f"{len(found.unknown) - _NAMED} others"] if len(found.unknown) > _NAMED else []
-            return f"{told}, time to go unknown: nothing like {listed([*names, *more])} was made yet"
+            rough = f", roughly: nothing like {self._unlike} was" if found.unlike else ""
+            return f"{told}, {found.share:.0%}, about {about(found.left or 0.0)} to go by {basis}{rough}"
+        if found.unlike:
+            return f"{told}, time to go unknown: nothing like {self._unlike} was made yet"
         return f"{told}, time to go unknown; `gristmill plan` before a run estimates it"
 
 

@@ -10,7 +10,7 @@ from gristmill.pipelines.forecast import Effort, Forecast, forecast, priced
 
 TEXTS = Effort("texts", "source", "done", rows=1000, seconds=5.0, like=["source texts"])
 KEPT = Effort("kept", "step", "done", [[0]], like=["step kept"], stages=["filter"], rows=900, seconds=10.0)
-MODEL = Effort("model", "training", "to do", [[1]], 4.0, ["training model", "training by train", "training"])
+MODEL = Effort("model", "training", "to do", [[1]], 4.0, ["training model", "training by train"])
 
 
 def test_a_result_takes_what_its_like_took_by_size() -> None:
@@ -18,10 +18,14 @@ def test_a_result_takes_what_its_like_took_by_size() -> None:
     found = forecast([TEXTS, KEPT, first, MODEL, replace(MODEL, passes=8.0)])
     assert found.left == pytest.approx(90.0 + 180.0)
     assert found.share == pytest.approx(105 / 375)
-    other = replace(MODEL, name="other", like=["training other", "training by train", "training"], passes=2.0)
+    other = replace(MODEL, name="other", like=["training other", "training by train"], passes=2.0)
     assert forecast([TEXTS, KEPT, first, other]).left == pytest.approx(45.0), "of the same loop"
-    other = replace(other, like=["training other", "training by another", "training"])
-    assert forecast([TEXTS, KEPT, first, other]).left == pytest.approx(45.0), "or at least another training"
+    other = replace(other, like=["training other", "training by another"])
+    guess = forecast([TEXTS, KEPT, first, other])
+    assert guess.left == pytest.approx(45.0), "or at least another training, which is a guess"
+    assert guess.unlike == ("other",)
+    fit = replace(other, name="fit", kind="fit", like=["training fit", "fit by one"])
+    assert forecast([TEXTS, KEPT, first, fit]) == Forecast(unlike=("fit",)), "a fit is no training"
 
 
 def test_a_step_takes_what_its_stages_took_in_others() -> None:
@@ -37,11 +41,11 @@ def test_a_step_takes_what_its_stages_took_in_others() -> None:
 
 
 def test_what_is_like_nothing_is_said_to_be_unknown() -> None:
-    assert forecast([TEXTS, KEPT, MODEL, MODEL]) == Forecast(unknown=("model",))
+    assert forecast([TEXTS, KEPT, MODEL, MODEL]) == Forecast(unlike=("model",))
     begun = replace(MODEL, state="under way", seconds=20.0, share=0.25, left=60.0)
     assert forecast([TEXTS, KEPT, begun, MODEL]).left == pytest.approx(60.0 + 80.0), "its own pace tells of the other"
     assert forecast([TEXTS, KEPT, replace(begun, left=None)]).left == pytest.approx(60.0), "by the share that is seen"
-    assert forecast([TEXTS, KEPT, replace(begun, left=None, share=None)]).unknown == ("model",)
+    assert forecast([TEXTS, KEPT, replace(begun, left=None, share=None)]).unlike == ("model",)
 
 
 def test_a_part_of_several_columns_is_counted_once() -> None:
