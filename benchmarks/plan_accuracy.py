@@ -40,7 +40,7 @@ SMALL = {
     "bootstrap-lm": ["pairs.records=3000", "translator.epochs=3", "in_domain.sizes=[1, 10]"],
     "bootstrap-lm-hi": ["seeds=[0]", "translator.epochs=2", "in_domain.sizes=[1, 10]", "selection.compare=false"],
 }
-_NEEDS = {
+NEEDS = {
     "distill-digits": DATA / "speech/digits",
     "distill-hama": DATA / "speech/kathleen",
     "distill-debian-noise": Path("/usr/share/games/fillets-ng"),
@@ -72,8 +72,8 @@ def main() -> None:
     given = parser.parse_args()
     overrides = [word for word in given.words if "=" in word]
     for config in [word for word in given.words if "=" not in word] or SMALL:
-        if not _NEEDS.get(config, ROOT).exists():
-            print(f"{config}: left out, there is no {_NEEDS[config]}")
+        if not NEEDS.get(config, ROOT).exists():
+            print(f"{config}: left out, there is no {NEEDS[config]}")
             continue
         plan = compared(config, overrides)
         if plan is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import re
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -50,6 +51,10 @@ GAUGES = {
     "measure_mean": ((*STAGE, "column"), "Mean of a column measured by a stage, over the step so far."),
     "training_progress": (TRAINING, "Share of the training's steps that are done, 0 to 1."),
     "training_loss": (TRAINING, "Last reported loss."),
+    "run_progress": (
+        RUN,
+        "Share of the time of the whole run that is done, 0 to 1, as `gristmill status` estimates it.",
+    ),
     "cost": (RUN, "Cost of the work committed by this driver, at the prices of the recipe."),
 }
 HISTOGRAMS = {
@@ -231,6 +236,13 @@ class TrainingMetrics:
             series().set("training_progress", (metrics["step"] + 1) / metrics["steps"], **self.labels)
         if "loss" in metrics:
             series().set("training_loss", metrics["loss"], **self.labels)
+
+
+def tell_progress(run: str, share: float) -> None:
+    """Record the share of a whole run that is done; without Ray in this process nothing is recorded."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        series().set("run_progress", share, run=run)
 
 
 def fixed_part(reason: str) -> str:

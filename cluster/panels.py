@@ -30,6 +30,7 @@ def _one(title: str, query: str, legend: str = "", unit: str = "short", **more: 
 
 RUN = '{run=~"$run"}'
 PIPELINE = (
+    _one("Progress of the whole run", f"max by (run) (ray_gristmill_run_progress{RUN})", "{{run}}", "percentunit"),
     _one("Progress of steps", f"max by (run, step) (ray_gristmill_step_progress{RUN})", "{{step}}", "percentunit"),
     _one("Time remaining", f"max by (run, step) (ray_gristmill_step_eta_seconds{RUN})", "{{step}}", "s"),
     _one("Shards waiting", f"sum by (run, step) (ray_gristmill_shards_waiting{RUN})", "{{step}}"),

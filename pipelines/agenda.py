@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 LEAST_MEASURED = 10.0  # estimated seconds of work behind which the estimates are corrected by the time that it took
 
 
 @dataclass
-class _Part:
+class AgendaPart:
     """A result that is being made: of so many estimated seconds; ``share`` of it is done, ``first`` at its start."""
 
     name: str
     seconds: float | None
     first: float = 0.0
     share: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
+    since: float = 0.0  # Unix time at which it was begun
+    ended: float | None = None  # and at which it had ended, while others go on beside it
 
 
 @dataclass
@@ -41,8 +42,9 @@ class Agenda:
 
     expected: Sequence[tuple[str, float | None]] = ()
     rest: float = 0.0
+    changed: Callable[[], None] | None = None  # called when a result is begun or there
     _waiting: dict[str, list[float | None]] = field(default_factory=dict)
-    _under: dict[str, _Part] = field(default_factory=dict)
+    _under: dict[str, AgendaPart] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)  # URLs
     _here: threading.local = field(default_factory=threading.local)  # the URL that each thread began last
     _estimated: float = 0.0  # seconds of what this run has made
@@ -54,10 +56,12 @@ class Agenda:
 
     def begin(self, parts: Mapping[str, str]) -> None:
         """Take the results whose work begins, side by side: their names by URL."""
+        since = time.time()
         for url, name in parts.items():
             self._here.url = url
             if url not in self._under and url not in self._done:
-                self._under[url] = self._take(name)
+                self._under[url] = replace(self._take(name), since=since)
+        self._tell()
 
     def at(self, share: float, url: str = "", *, first: bool = False) -> None:
         """Take the share of a result that is done, of the one that this thread began last if no URL is given;
@@ -71,7 +75,9 @@ class Agenda:
         """Count a result whose time is not known yet, as others go on beside it."""
         self.at(1.0, url)
         if url in self._under:
+            self._under[url].ended = time.time()
             self._done.add(url)
+            self._tell()
 
     def made(self, url: str, name: str, seconds: float, *, kept: bool = False) -> None:
         """Count a result that took so many seconds, or was kept from before."""
@@ -84,10 +90,20 @@ class Agenda:
         if not kept and part.seconds is not None:
             self._estimated += part.seconds * (1 - part.first)
             self._spent += seconds
+        self._tell()
 
-    def _take(self, name: str) -> _Part:
+    def _tell(self) -> None:
+        if self.changed is not None:
+            self.changed()
+
+    def _take(self, name: str) -> AgendaPart:
         waiting = self._waiting.get(name)
-        return _Part(name, waiting.pop(0) if waiting else None)
+        return AgendaPart(name, waiting.pop(0) if waiting else None)
+
+    @property
+    def parts(self) -> dict[str, AgendaPart]:
+        """The results that are being made, by URL."""
+        return self._under.copy()
 
     @property
     def active(self) -> bool:
@@ -115,7 +131,7 @@ class Agenda:
             return None
         estimated = self._estimated + sum(seconds * (part.share - part.first) for part, seconds in under)
         # Of trainings that are begun together some may wait for room.
-        going = [time.monotonic() - part.begun for part, _ in under if part.share > part.first]
+        going = [time.time() - part.since for part, _ in under if part.share > part.first]
         spent = self._spent + sum(going)
         pace = spent / estimated if estimated >= LEAST_MEASURED else 1.0
         left = sum(seconds * (1 - part.share) for part, seconds in under) + sum(filter(None, waiting)) + self.rest

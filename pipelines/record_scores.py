@@ -15,6 +15,7 @@ from gristmill.pipelines.ledger import read_ledger
 from gristmill.pipelines.run import Run
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet, find_sealed
+from gristmill.shards.plan import nodes_in
 
 SCORES = "scores"  # the set's name
 Scale = Literal["linear", "log"]  # of a measure: errors / words, or the exponential of it (perplexity)
@@ -78,7 +79,10 @@ def keep_scores(
     columns = list(dict.fromkeys((s, seed) for s, sets in results.items() for runs in sets.values() for seed in runs))
     about = {"measure": measure, "scale": scale, "columns": columns}
     identity = {**about, "made_of": made_of, "version": 1}
-    return run.source(SCORES, lambda: _rows(results, about), identity)
+    made = run.source(SCORES, lambda: _rows(results, about), identity)
+    for node in nodes_in(made):
+        node.is_read = True  # by `gristmill compare`
+    return made
 
 
 def _rows(results: Results, about: Mapping[str, Any]) -> Iterator[pa.Table]:

@@ -122,6 +122,11 @@ class Lease:
             self._beaten = time.monotonic()
             self.check()
 
+    @property
+    def lost(self) -> bool:
+        """Whether another run took it over."""
+        return self._lost.is_set()
+
     def check(self) -> None:
         """Raise :class:`LeaseLost` if another run took the lease over."""
         if self._lost.is_set():

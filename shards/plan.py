@@ -35,7 +35,8 @@ class PlanNode:
     schema: Callable[[], pa.Schema] | None = None  # of a set, where it is known before the set is made
     checks: list[Callable[[Any], object]] = field(default_factory=list)
     users: set[int] = field(default_factory=set)  # numbers of the nodes that use it
-    is_read: bool = False  # by the recipe itself
+    is_read: bool = False  # by the recipe itself, or by a command afterwards
+    after: int = 0  # how many results the recipe had read when it declared this one
     made: Made | None = None
 
     @property
@@ -67,6 +68,7 @@ class Plan:
     def __init__(self, make: Callable[[list[PlanNode]], None]) -> None:
         self._make = make
         self.nodes: list[PlanNode] = []
+        self.read: list[PlanNode] = []  # by the recipe itself, in that order
 
     def set(self, name: str, kind: str, work: Any, schema: Callable[[], pa.Schema] | None = None) -> SealedSet:
         """Declare a set and return its handle; it is made of what ``work`` holds. ``schema`` returns its columns, where
@@ -85,6 +87,7 @@ class Plan:
             else:
                 plan.make(node)  # of another run, which this one cannot make
         node = PlanNode(len(self.nodes), name, kind, tuple(used[number] for number in sorted(used)), work, schema)
+        node.after = len(self.read)
         for one in node.inputs:
             one.users.add(node.number)
         self.nodes.append(node)
@@ -114,6 +117,8 @@ class Plan:
         """Return the result of a node that is read by the recipe or by what is being made, making what it needs."""
         user = _current.get()
         if user is None:
+            if not node.is_read:
+                self.read.append(node)
             node.is_read = True
         else:
             node.users.add(user.number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gristmill.pipelines.command.launch import read_plan
+from gristmill.pipelines.command.planfile import read_plan
 from gristmill.pipelines.config import read_saved
 from gristmill.pipelines.ledger import LEDGER, read_ledger
 from gristmill.pipelines.report.write import read_identity

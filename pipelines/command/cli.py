@@ -178,15 +178,26 @@ def plan(
     sample: Annotated[int | None, typer.Option(min=1, metavar="RECORDS", help="Records of each source to try.")] = None,
     cpu_hour: Annotated[float | None, typer.Option(min=0, metavar="PRICE", help="Price of a CPU hour.")] = None,
     gpu_hour: Annotated[float | None, typer.Option(min=0, metavar="PRICE", help="Price of a GPU hour.")] = None,
+    graph: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw what is made of what into FILE.svg or FILE.mmd (Mermaid).")
+    ] = None,
 ) -> None:
     """Estimate the work, time and cost of a run, without running it."""
-    from gristmill.pipelines.command.plan import make_plan, show_plan
+    from gristmill.pipelines.command.plan import check_picture, make_plan, show_plan, write_picture
     from gristmill.pipelines.config import load
+    from gristmill.shards.store import absolute
+
+    if graph is not None:
+        check_picture(graph)
 
     prices = [
         f"price.{key}={value}" for key, value in (("cpu_hour", cpu_hour), ("gpu_hour", gpu_hour)) if value is not None
     ]
-    show_plan(make_plan(load(config, [*(overrides or []), *prices]), sample))
+    made = make_plan(load(config, [*(overrides or []), *prices]), sample)
+    show_plan(made)
+    if graph is not None:
+        write_picture(made, absolute(graph))
+        print(f"graph: {absolute(graph)}")
 
 
 @app.callback()

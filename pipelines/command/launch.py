@@ -9,21 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import ValidationError
 
 from gristmill.cluster.training_log import check
 from gristmill.pipelines.agenda import Agenda
 from gristmill.pipelines.command.leasing import leased
-from gristmill.pipelines.command.occupied import PLAN, Maker, refuse_occupied
+from gristmill.pipelines.command.occupied import Maker, refuse_occupied
+from gristmill.pipelines.command.planfile import PlanKeeper, estimate, read_plan
 from gristmill.pipelines.config import Common, Loaded, same_as_saved, save, saved_digest
 from gristmill.pipelines.ledger import read_ledger
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.scheduler import Cluster
-from gristmill.shards import checked, disk, processor, store
+from gristmill.shards import disk, processor, store
 from gristmill.shards.engine import read_plan as read_step
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import find_below
@@ -232,7 +232,7 @@ def carry_out(
     ``again`` names stages, steps, artifacts and trainings to make anew (:class:`~gristmill.pipelines.run.Run`).
     """
     from gristmill.pipelines.finished import use_of
-    from gristmill.pipelines.provenance import add_provenance
+    from gristmill.pipelines.provenance import add_provenance, add_sizes
     from gristmill.pipelines.report.report import Report
     from gristmill.pipelines.report.verdict import conclude
     from gristmill.pipelines.report.write import write_report
@@ -257,7 +257,8 @@ def carry_out(
         check_nodes(common)
         check_gpus(loaded)
 
-    with leased(run, check_cluster):
+    keeper = PlanKeeper(run, loaded.digest)
+    with leased(run, check_cluster, keeper):
         report = loaded.run(loaded.config, run)
         run.finish()
         if not isinstance(report, Report):
@@ -272,12 +273,12 @@ def carry_out(
             if not entry.kept:
                 part = actual.setdefault(entry.name, {"seconds": 0.0})
                 part["seconds"] = round(part["seconds"] + entry.seconds, 3)
-        add_provenance(report, run, common.runner)
+        add_provenance(report, run, common.runner, keeper.earlier)
         report.use = use_of(loaded.recipe, report, run)
         counts = {"made": len({one.url for one in run.trace if not one.kept}),
                   "of": len({one.url for one in run.trace})}  # fmt: skip
         report.plan = {"estimate": estimate(common.out), "actual": actual, "results": counts}
-        written = write_report(common.out, report)
+        written = write_report(common.out, report, lambda: add_sizes(report, run))
         written |= run.write_ledger(loaded.recipe, saved_digest(common.out))  # last: by it a run is finished
         concluded = conclude(report)
         run.verdict = "" if concluded is None else concluded.sentence
@@ -290,7 +291,7 @@ def expected(loaded: Loaded) -> Agenda:
     out = loaded.common.out
     with contextlib.suppress(Damaged):  # as if it were not there; `gristmill audit` tells
         plan = read_plan(out)
-        if plan is not None and plan.get("settings") == loaded.digest:
+        if plan is not None and "estimate" in plan and plan.get("settings") == loaded.digest:
             results = [(str(name), float(seconds)) for name, seconds in plan["results"]]
             return Agenda(results, max(0.0, plan["estimate"]["seconds"] - sum(seconds for _, seconds in results)))
     with contextlib.suppress(Damaged):
@@ -299,48 +300,3 @@ def expected(loaded: Loaded) -> Agenda:
             made = {entry["path"]: entry["name"] for entry in ledger["made"]}  # one that is used twice is there twice
             return Agenda([(name, None) for name in made.values()])
     return Agenda()
-
-
-def estimate(out: str) -> dict[str, Any]:
-    """Return the estimate of ``gristmill plan`` for the run under ``out``; empty if there is none."""
-    made = read_plan(out)
-    return {} if made is None else made["estimate"]
-
-
-def write_plan(out: str, made: Mapping[str, Any]) -> None:
-    """Keep the estimate of a run, and the time at which it was made."""
-    checked.refuse_irregular(store.join(out, PLAN))
-    store.write_bytes(store.join(out, PLAN), checked.encode("estimate", {**made, "at": time.time()}))
-
-
-class _Part(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    seconds: float
-
-
-def _with_whole(estimate: dict[str, float | _Part]) -> dict[str, float | _Part]:
-    """Check that there are seconds of the whole run, and parts of it only."""
-    if {name for name, value in estimate.items() if not isinstance(value, dict)} != {"seconds"}:
-        raise ValueError("expected the seconds of the run, and its parts")
-    return estimate
-
-
-class _Estimated(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    at: float
-    estimate: Annotated[dict[str, float | _Part], AfterValidator(_with_whole)]
-
-
-_SHAPE = TypeAdapter(_Estimated)
-
-
-def read_plan(out: str) -> dict[str, Any] | None:
-    """Return the newest estimate of the run under ``out``, or ``None``.
-
-    Raises:
-        Damaged: the file is not as it was written.
-    """
-    made = checked.read_as("estimate", store.join(out, PLAN), _SHAPE)
-    return None if made is None else dict(made)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gristmill.pipelines.command.planfile import PlanKeeper
 from gristmill.pipelines.run import Run
 from gristmill.shards import store
 from gristmill.shards.errors import UserError
@@ -15,17 +16,18 @@ from gristmill.shards.lease import FOLDER, Lease
 
 
 @contextlib.contextmanager
-def leased(run: Run, check: Callable[[], None]) -> Iterator[None]:
+def leased(run: Run, check: Callable[[], None], keeper: PlanKeeper | None = None) -> Iterator[None]:
     """Make a run take the lease on its output before its first work, and release it at the end.
 
     A run with nothing to make writes nothing and takes no lease. ``check`` is called before the lease is taken. A user
-    error before anything was finished leaves no files behind.
+    error before anything was finished leaves no files behind. While it holds the lease, its plan is kept.
 
     Raises:
         LeaseLost: another run presumed this one dead and took its place.
     """
     lease = Lease(run.out, _interrupt if threading.current_thread() is threading.main_thread() else None)
-    new = False
+    new = over = False
+    keeper = keeper or PlanKeeper(run)
 
     def begin() -> None:
         nonlocal new
@@ -33,14 +35,17 @@ def leased(run: Run, check: Callable[[], None]) -> Iterator[None]:
             check()
             lease.take(run.progress.say)
             new = store.list_names(run.out) == [FOLDER]
+            keeper.begin(lambda: lease.held and not lease.lost)
         lease.confirm()
 
     run.on_work = begin
     try:
         yield
+        over = True
     except UserError:
         lease.check()
         if new and not run.trace:
+            keeper.end(over=False, write=False)
             for name in store.list_names(run.out):
                 if name != FOLDER:
                     store.remove(store.join(run.out, name))
@@ -53,6 +58,7 @@ def leased(run: Run, check: Callable[[], None]) -> Iterator[None]:
         lease.check()
         raise
     finally:
+        keeper.end(over=over)
         lease.release()
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gristmill.pipelines.command.launch import check_storage, write_plan
+from gristmill.pipelines.command.launch import check_storage
+from gristmill.pipelines.command.planfile import write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
+from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, UNKNOWN, GraphNode, merged, mermaid, text_lines
+from gristmill.pipelines.graph_picture import to_svg
 from gristmill.pipelines.progress import clock, told_size
+from gristmill.pipelines.report.tables import listed
 from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError, with_class
 from gristmill.shards.safe_text import escaped
 from gristmill.shards.scratch import scratch
+from gristmill.shards.store import write_bytes
 
 SAMPLE = 48  # records of each source
+_PICTURES = (".svg", ".mmd")
 LARGER = 8  # times as many are tried if so few do not carry a recipe to its end
 
 
@@ -36,6 +42,8 @@ class PricedPlan:
     priced: bool
     notes: list[str] = field(default_factory=list)
     settings: str = ""  # the digest of those that results depend on
+    nodes: list[GraphNode] = field(default_factory=list)
+    awaited: list[str] = field(default_factory=list)  # names of unfinished results that say what else there is
 
     @property
     def seconds(self) -> float:
@@ -79,6 +87,7 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> PricedPlan:
     if not run.lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
     made.settings = loaded.digest
+    made.nodes, made.awaited = _graph(run)
     if made.seconds:
         write_plan(common.out, made.to_json())
     return made
@@ -144,32 +153,56 @@ def _failure(error: Exception, last: str, sample: int | None) -> GristmillError:
     return GristmillError(f"{with_class(error)} ({frame.filename}, line {frame.lineno}): {where}")
 
 
-def show_plan(plan: PricedPlan) -> None:
-    """Print the plan."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _graph(run: SampledRun) -> tuple[list[GraphNode], list[str]]:
+    """Return the results of a tried recipe as a graph, and the names of those on whose content it depends what else is
+    declared, as far as they are not finished."""
+    lines = {line.url: line for line in reversed(run.lines)}
+    unfinished = [node.made is not None and lines[node.made.url].left > 0 for node in run.plan.read]
+    nodes: list[GraphNode] = []
+    awaited: dict[str, None] = {}
+    place_of: dict[str, int] = {}  # by URL: equal jobs, and a step that is used twice, are one
+    for node in run.plan.nodes:
+        if node.made is None or node.made.url in place_of:
+            continue
+        line, read = lines[node.made.url], zip(run.plan.read[: node.after], unfinished, strict=False)
+        waits = [one.name for one, is_open in read if is_open]
+        inputs = {place_of[one.made.url] for one in run.plan.used_by(node) if one.made is not None}
+        more = {
+            "shards": f"{line.done}/{line.total}" if node.kind in ("source", "step") else "",
+            "audio": f"{line.hours:.2f} h" if line.hours else "",
+            "cpu h": f"{line.cpu / 3600:.2f}",
+            "gpu h": f"{line.gpu / 3600:.2f}",
+        }
+        state = DONE if not line.left else UNDER_WAY if line.done else UNKNOWN if waits else TO_DO
+        awaited |= dict.fromkeys(waits if state == UNKNOWN else ())
+        rows, size = (line.rows, line.bytes) if node.kind in ("source", "step") else (None, None)
+        place_of[node.made.url] = len(nodes)
+        seconds = line.wall if line.left else None
+        nodes.append(GraphNode(node.name, node.kind, tuple(sorted(inputs)), state, rows, size, seconds, more))
+    return nodes, list(awaited)
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("step", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    for column in ("done", "to do", "rows", "audio", "size", "time", "cpu h", "gpu h"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for line in _joined(plan.lines):
-        table.add_row(
-            Text(escaped(line.name)),
-            line.kind,
-            str(line.done),
-            str(line.total - line.done),
-            f"{line.rows:,.0f}" if line.rows else "",
-            f"{line.hours:.2f} h" if line.hours else "",
-            told_size(line.bytes) if line.bytes else "",
-            clock(line.wall) if line.left else "finished",
-            f"{line.cpu / 3600:.2f}",
-            f"{line.gpu / 3600:.2f}",
-        )
-    console = Console(width=None if Console().is_terminal else 200)
-    console.print(table)
+
+def check_picture(url: str) -> None:
+    """Check that a file is named as a picture of a graph is.
+
+    Raises:
+        UserError: its name ends otherwise.
+    """
+    if not url.endswith(_PICTURES):
+        raise UserError(f"--graph {url}: expected a name that ends with {' or '.join(_PICTURES)}")
+
+
+def write_picture(plan: PricedPlan, url: str) -> None:
+    """Write the graph of a plan as SVG or as the source of a Mermaid flowchart, by the name of the file."""
+    boxes = merged(plan.nodes)
+    made = to_svg(boxes, f"Plan of {plan.out}") if url.endswith(_PICTURES[0]) else mermaid(boxes)
+    write_bytes(url, made.encode())
+
+
+def show_plan(plan: PricedPlan) -> None:
+    """Print the plan: its results, each with its state, its price and what it is made of, and their sums."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+    print(*text_lines(merged(plan.nodes, len(plan.nodes)), width), sep="\n")
     cpu, gpu = (sum(getattr(line, key) for line in plan.lines) / 3600 for key in ("cpu", "gpu"))
     if not plan.seconds:
         print("nothing to do: everything was finished by an earlier run")
@@ -178,16 +211,11 @@ def show_plan(plan: PricedPlan) -> None:
         size = told_size(sum(line.bytes * line.left for line in plan.lines))
         print(f"in total about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
         print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
+    if plan.awaited:
+        print(
+            f"unknown yet: what else there is, and how much, is known when {escaped(listed(plan.awaited))} "
+            f"{'are' if len(plan.awaited) > 1 else 'is'} made; it is priced as the sample has it"
+        )
     print(f"priced from up to {plan.sample} records of each source; writes go to {plan.out}")
     for note in plan.notes:
         print(f"note: {escaped(note)}")
-
-
-def _joined(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines with equal names merged: models of several seeds, sets of several parts."""
-    joined: dict[tuple[str, str], Line] = {}
-    for line in lines:
-        whole = joined.setdefault((line.name, line.kind), Line(line.name, line.kind, total=0))
-        for key in ("done", "total", "rows", "hours", "bytes", "wall", "cpu", "gpu"):
-            setattr(whole, key, getattr(whole, key) + getattr(line, key))
-    return list(joined.values())

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from gristmill.pipelines.agenda import about
 from gristmill.pipelines.command.audit import damaged_files
-from gristmill.pipelines.command.launch import read_plan
+from gristmill.pipelines.command.planfile import read_plan
+from gristmill.pipelines.command.whole import SetStatus, WholeRun, whole_run
 from gristmill.pipelines.config import read_saved, saved_digest, settings_digest
+from gristmill.pipelines.graph import base_name
 from gristmill.pipelines.ledger import has_report, read_ledger
 from gristmill.pipelines.progress import clock, plural, training_parts
 from gristmill.pipelines.report.write import REPORT
@@ -33,49 +34,18 @@ SHORTEST = 60.0  # seconds without a commit that never end the forecast
 
 
 @dataclass(frozen=True)
-class SetStatus:
-    """The progress of one set."""
-
-    name: str
-    url: str
-    state: str  # sealed, under way, artifact, training, cleaned, unreadable
-    done: int = 0  # shards of the index, without re-runs of quarantined records
-    total: int | None = None
-    rows: int = 0
-    rejected: int = 0
-    quarantined: int = 0
-    seconds: float = 0.0  # of work, over all workers
-    last: float | None = None  # Unix time of the newest commit
-    records: int = 0  # in committed shards
-    planned: int | None = None  # records in all shards
-    rate: float | None = None  # recent records per second; None without recent commits
-    left: float | None = None  # seconds until the end, at that rate
-    fault: str = ""  # of what is unreadable
-    used: bool = False  # of what was cleaned: by the newest finished run, to which it counts
-    loss: float | None = None  # of a training, whose steps are ``done`` of ``total`` and whose rate is in steps
-
-
-@dataclass(frozen=True)
 class RunStatus:
-    """The progress of a run. ``share`` and ``left`` come from the estimate of `gristmill plan`, if there is one."""
+    """The progress of a run."""
 
     sets: list[SetStatus]  # by last activity, newest at the end
-    share: float | None = None  # of the estimated time that is done, 0 to 1
-    left: float | None = None  # seconds
+    whole: WholeRun = WholeRun()
     over: bool = False  # the run with the settings saved last has ended, and all that it made is there
     faults: tuple[str, ...] = ()  # of the files that the run keeps beside its sets
-    done: int = 0  # finished sets, artifacts and models
-    total: int | None = None  # that the run makes, by a plan with its settings; of others ``done`` has none then
 
     @property
     def unreadable(self) -> list[SetStatus]:
         """The sets and artifacts that are damaged."""
         return [one for one in self.sets if one.state == "unreadable"]
-
-    @property
-    def count(self) -> str:
-        """How many results there are, and of how many."""
-        return f"{self.done} done" if self.total is None else f"{self.done} of {self.total} done"
 
     @property
     def under_way(self) -> list[SetStatus]:
@@ -91,10 +61,15 @@ class _Work:
     rows: int = 0
     rejected: int = 0
     quarantined: int = 0
-    seconds: float = 0.0
     base: dict[str, int] = field(default_factory=dict)  # committed shards of the index: records in each
     planned: dict[str, int] | None = None
     times: dict[str, float] = field(default_factory=dict)  # of commits, by the clock of the worker that made them
+    stages: Counter[str] = field(default_factory=Counter)  # seconds of each
+
+    @property
+    def seconds(self) -> float:
+        """Of work, over all workers."""
+        return sum(self.stages.values())
 
     @property
     def last(self) -> float | None:
@@ -109,7 +84,7 @@ class _Work:
             self.rows += receipt.data.rows
             self.rejected += receipt.rejected
             self.quarantined += receipt.quarantined - (receipt.records_in if again else 0)
-            self.seconds += sum(receipt.attempt.get("seconds", {}).values())
+            self.stages.update(receipt.attempt.get("seconds", {}))
             if "at" in receipt.attempt:
                 self.times[receipt.shard] = receipt.attempt["at"]
             if not again:
@@ -149,8 +124,10 @@ class StatusReader:
         over = not unfinished and self._is_over(found)
         if faults:
             return RunStatus(sets, over=over, faults=faults)
-        plan = read_plan(self.out)
-        return RunStatus(sets, *self._forecast(plan, sets, over), over, (), *self._count(plan, sets))
+        saved = read_saved(self.out)
+        digest = None if saved is None else settings_digest(saved)
+        whole = whole_run(self.out, read_plan(self.out), digest, sets, self._a_record)
+        return RunStatus(sets, whole, over)
 
     @staticmethod
     def _state(name: str, url: str, read: Callable[[], SetStatus]) -> SetStatus:
@@ -217,35 +194,15 @@ class StatusReader:
         counts = (work.rows, work.rejected, work.quarantined, work.seconds, work.last)
         return SetStatus(name, url, "under way", len(work.base), total, *counts, records, planned, rate, left)
 
-    def _count(self, plan: dict[str, Any] | None, sets: list[SetStatus]) -> tuple[int, int | None]:
-        """Return the number of finished results and, by a plan that was made with the run's settings, of all."""
-        made = Counter(one.name for one in sets if one.state in ("sealed", "artifact") or one.used)
-        saved = read_saved(self.out)
-        if plan is None or saved is None or plan.get("settings") != settings_digest(saved):
-            return made.total(), None
-        planned = Counter(name for name, _ in plan["results"])
-        return (made & planned).total(), planned.total()
-
-    @staticmethod
-    def _forecast(plan: dict[str, Any] | None, sets: list[SetStatus], over: bool) -> tuple[float | None, float | None]:
-        """Return the share done and the seconds left by the plan, corrected by the pace of the steps under way."""
-        if plan is None:
-            return (1.0, 0.0) if over else (None, None)
-        made, estimate = plan["at"], plan["estimate"]
-        whole = estimate.pop("seconds")
-        if over or whole <= 0:
-            return 1.0, 0.0
-        left = whole - sum(part["seconds"] for part in estimate.values())  # time outside all sets: scoring, the report
-        now = {one.name: one for one in sets if one.last is None or one.last >= made or one.state == "under way"}
-        for name, part in estimate.items():
-            one = now.get(name)
-            if one is None or one.state == "training":
-                left += part["seconds"]
-            elif one.state == "under way" and one.left is not None:
-                left += one.left
-            elif one.state == "under way" and one.planned:
-                left += part["seconds"] * (1 - one.records / one.planned)
-        return min(1.0, max(0.0, 1 - left / whole)), max(0.0, left)
+    def _a_record(self) -> dict[str, float]:
+        """Return the seconds that stages spent on a record, over all workers; those of several seeds are one."""
+        seconds: Counter[str] = Counter()
+        records: Counter[str] = Counter()
+        for work in self._work.values():
+            for stage, spent in work.stages.items():
+                seconds[base_name(stage)] += spent
+                records[base_name(stage)] += sum(work.base.values())
+        return {stage: spent / records[stage] for stage, spent in seconds.items() if records[stage]}
 
 
 def read_status(out: str) -> list[SetStatus]:
@@ -379,10 +336,4 @@ def _of_run(status: RunStatus) -> list[str]:
     under = len(status.under_way)
     # A training is visible from its first checkpoint.
     idle = "none under way and no report yet: the run is between steps, is starting a training, or was ended"
-    lines = [f"{under} under way" if under else idle]
-    if status.share is not None:
-        share = f"{status.share:.0%}, about {about(status.left or 0.0)} to go"
-        lines.append(f"whole run: {status.count}, {share} by the estimate of `gristmill plan`")
-    else:
-        lines.append(f"whole run: {status.count}, time to go unknown; `gristmill plan` before a run estimates it")
-    return lines
+    return [f"{under} under way" if under else idle, status.whole.line()]

@@ -19,6 +19,7 @@ FORMAT = 2  # of ``report.json``; 2 added the verdict, phases of curves and audi
 
 # Measured anew by a rerun of the same work; only a change of the rest makes a report be rewritten.
 _VOLATILE = ("plan", "run", "versions", "identity")
+_MEASURED = ("rows", "bytes", "seconds")  # of a node of the lineage; its digest stands for what it holds
 
 
 def to_json(report: Report, page: bytes = b"") -> bytes:
@@ -66,6 +67,9 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
     }
     document = _plain(document)
     lasting = {key: value for key, value in document.items() if key not in _VOLATILE}
+    lasting["lineage"] = [
+        {key: value for key, value in node.items() if key not in _MEASURED} for node in document["lineage"]
+    ]
     document["identity"] = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
     document["checksum"] = _checksum(document, page)
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gristmill.models.measures.calibration import Bin
-from gristmill.pipelines.report.report import LineageNode
 
 WIDTH = 340
 # Viridis at nine points (Smith and van der Walt, matplotlib, CC0): perceptually uniform, safe for the colour-blind.
@@ -248,42 +247,6 @@ def heat_map(
                         f'width="{number(width - 8)}" height="{pitch - 8}" stroke="{ink}"/>'
                     )
     return _svg(top + pitch * len(rows) + 4, body + rings, label)
-
-
-def lineage(nodes: Sequence[LineageNode], label: str) -> str:
-    """Draw steps from top to bottom with an arc from each input, and each node's digest beside its name.
-
-    Merged nodes may be inputs of each other, so an arc may go up.
-    """
-    place = {node.name: i for i, node in enumerate(nodes)}
-    edges = [(place[source], i) for i, node in enumerate(nodes) for source in node.inputs if source in place]
-    pitch, top = 28, 16
-    reach = max((abs(end - start) for start, end in edges), default=1)
-    lane = 20 + 80 * min(1.0, math.sqrt(reach / 12))
-    body = []
-    for start, end in edges:
-        y1, y2 = top + pitch * start, top + pitch * end
-        if end == start + 1:
-            body.append(f'<path d="M{lane} {y1}V{y2}" class="edge"/>')
-            continue
-        out = number(lane - (lane - 6) * math.sqrt(abs(end - start) / reach))
-        body.append(f'<path d="M{lane:.1f} {y1}C{out} {y1} {out} {y2} {lane:.1f} {y2}" class="edge"/>')
-    for i, node in enumerate(nodes):
-        y = top + pitch * i
-        shape = (
-            f'<rect x="{lane - 5:.1f}" y="{y - 5}" width="10" height="10" rx="2" class="artifact"/>'
-            if node.kind == "artifact"
-            else f'<circle cx="{lane:.1f}" cy="{y}" r="5" class="node"/>'
-        )
-        body += [shape, _text(lane + 14, y + 4, node.name, "name")]
-        if node.digest:
-            body.append(_text(WIDTH + 60, y + 4, short(node.digest), "mono", "end"))
-    return _svg(top * 2 + pitch * (len(nodes) - 1), body, label, WIDTH + 64)
-
-
-def short(digest: str) -> str:
-    """Return the first twelve hex digits of a digest, without the algorithm's prefix."""
-    return digest.rpartition(":")[2][:12]
 
 
 def colour_map(values: Any) -> Any:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from typing import Any
 
-from gristmill.pipelines.report import figures
+from gristmill.pipelines.graph import GraphNode, merged
+from gristmill.pipelines.graph_picture import to_svg
+from gristmill.pipelines.progress import clock, told_size
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.report.tables import count, table
 
-_NUMBERED = re.compile(r"(_(1-)?\d+)+$")  # the size, seed or round at the end of a name
-MOST_NODES = 80  # of a lineage above which nodes are merged
+_KINDS = {"source": "--s3", "step": "--s1", "artifact": "--s2", "training": "--s4"}
 _KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
 
 
@@ -108,38 +106,68 @@ def _measured_call(results: Mapping[str, Any]) -> str:
     )
 
 
-def _drawn(nodes: Sequence[LineageNode]) -> list[LineageNode]:
-    """Return the nodes to draw; if there are too many, those whose names differ only in numbers are merged."""
-    if len(nodes) <= MOST_NODES:
-        return list(nodes)
-    base = {node.name: _NUMBERED.sub("", node.name.partition(" ")[0]) for node in nodes}
-    sizes = Counter(base.values())
-    merged_names = {name: f"{name} ({size})" if size > 1 else name for name, size in sizes.items()}
-    made: dict[str, LineageNode] = {}
-    for node in nodes:
-        own = merged_names[base[node.name]]
-        one = made.setdefault(own, replace(node, name=own, inputs=(), digest=None if own not in base else node.digest))
-        inputs = dict.fromkeys([*one.inputs, *(merged_names[base[name]] for name in node.inputs)])
-        made[own] = replace(one, inputs=[name for name in inputs if name != own])
-    return list(made.values())
-
-
 def lineage_section(report: Report) -> str:
-    """Show the lineage graph and the digests."""
-    made = ""
-    if report.lineage:
-        drawn = figures.lineage(_drawn(report.lineage), "Lineage of sets and artifacts")
-        kinds = '<li><i style="background:var(--accent)"></i>sealed set</li>'
-        if any(node.kind == "artifact" for node in report.lineage):
-            kinds += '<li><i style="background:var(--s2);border-radius:2px"></i>artifact</li>'
-        made += f'<figure><ul class="legend">{kinds}</ul>{drawn}</figure>'
-    if report.digests:
-        rows = [
-            [escape(name), f'<span class="mono">{escape(digest)}</span>'] for name, digest in report.digests.items()
+    """Show what was made of what as a picture, and all results in a table."""
+    if not report.lineage and not report.digests:
+        return ""
+    boxes = merged(_graph(report.lineage))
+    drawn = to_svg(boxes, "Lineage of sets, artifacts and models", alone=False)
+    names = {"source": "source", "step": "step", "artifact": "artifact", "training": "training or fit"}
+    kinds = "".join(
+        f'<li><i style="background:var({_KINDS[kind]})"></i>{name}</li>'
+        for kind, name in names.items()
+        if any(node.kind == kind for node in report.lineage)
+    )
+    hint = (
+        "Each result lies below what it was made of. Results whose names differ in numbers only are one box, with sums."
+    )
+    told = {node.name for node in report.lineage}
+    others = [LineageNode(name, digest) for name, digest in report.digests.items() if name not in told]
+    rows = [
+        [
+            escape(node.name),
+            escape(", ".join(node.inputs)) or "–",
+            count(node.rows),
+            "–" if node.bytes is None else told_size(node.bytes),
+            "–" if node.seconds is None else clock(node.seconds),
+            f'<span class="mono">{escape((node.digest or "").rpartition(":")[2])}</span>',
         ]
-        inner = table(["Set or artifact", "Digest"], rows, text=(1,))
-        made += f"<details><summary>All {len(rows)} digests</summary>{inner}</details>"
-    return made
+        for node in [*report.lineage, *others]
+    ]
+    head = ["Set, artifact or model", "Made of", "Rows", "Size", "Time", "Digest"]
+    inner = table(head, rows, text=(1, 5))
+    return (
+        f'<p class="hint">{hint}</p><figure><ul class="legend">{kinds}</ul>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="Lineage">{drawn}</div></figure>'
+        f"<details><summary>All {len(rows)} results</summary>{inner}</details>"
+    )
+
+
+def _graph(lineage: Sequence[LineageNode]) -> list[GraphNode]:
+    """Return the lineage as a graph, inputs first."""
+    by_name = {node.name: node for node in lineage}
+    order: dict[str, int] = {}
+    begun: set[str] = set()
+    waiting = list(reversed(lineage))
+    while waiting:
+        node = waiting[-1]
+        before = [by_name[name] for name in node.inputs if name in by_name and name not in begun]
+        begun.add(node.name)
+        if before:
+            waiting += before
+        else:
+            order.setdefault(waiting.pop().name, len(order))
+    return [
+        GraphNode(
+            name,
+            by_name[name].kind,
+            tuple(sorted(order[one] for one in by_name[name].inputs if order.get(one, place) < place)),
+            rows=by_name[name].rows,
+            bytes=by_name[name].bytes,
+            seconds=by_name[name].seconds,
+        )
+        for name, place in order.items()
+    ]
 
 
 def recipe_section(report: Report) -> str:

@@ -210,6 +210,9 @@ class LineageNode:
     digest: str | None
     inputs: Sequence[str] = ()
     kind: str = "step"  # source, step, artifact, training
+    rows: int | None = None
+    bytes: int | None = None  # of its files
+    seconds: float | None = None  # None: made before times were kept
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The style of ``report.html``: light, dark and print, from phone width up, safe for the colour-blind."""
 
+from gristmill.pipelines.graph_picture import STYLE
+
 CSS = """
 :root {
   color-scheme: light dark;
@@ -90,8 +92,8 @@ polyline.curve { fill: none; stroke-width: 1.6; stroke-linejoin: round; opacity:
 rect.best, rect.chosen {
   fill: none; stroke-width: 2; } rect.chosen { stroke-dasharray: 2 3; stroke-width: 1.6;
 }
-path.edge { fill: none; stroke: var(--soft); stroke-width: 1.3; opacity: .6; }
-circle.node { fill: var(--accent); } rect.artifact { fill: var(--s2); }
+.wide { overflow-x: auto; }
+figure svg.graph { width: auto; max-width: none; }
 .legend {
   display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .2rem 0 .8rem; padding: 0; list-style: none;
   font-size: .88rem;
@@ -161,6 +163,8 @@ footer div { border-top: 1px solid var(--line); padding-top: 1rem; }
   table { font-size: 8pt; } th, td { padding: .22rem .4rem; } .hint, .legend { break-after: avoid; }
   nav, audio, details:not([open]) { display: none; } section { margin-top: 1.4rem; }
   figure, .card, tr, .flow > div { break-inside: avoid; } h2 { break-after: avoid; }
-  .scroll { overflow: visible; } tbody th { position: static; }
+  .scroll, .wide { overflow: visible; } figure svg.graph { width: 100%; height: auto; } tbody th { position: static; }
 }
 """
+
+CSS += STYLE

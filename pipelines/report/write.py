@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from gristmill.pipelines.report.document import identity, to_json
 from gristmill.pipelines.report.html import to_html
@@ -29,11 +30,11 @@ def read_identity(out: str) -> str | None:
     return found
 
 
-def write_report(out: str, report: Report) -> bool:
+def write_report(out: str, report: Report, measure: Callable[[], None] | None = None) -> bool:
     """Write ``report.json`` and ``report.html`` below a URL; return whether anything was written.
 
     A report with the same results as the existing one is not written, so that the measured times and library versions
-    stay those of the run that did the work.
+    stay those of the run that did the work. ``measure`` is called before one is written: it fills in what is no result.
     """
     places = [join(out, name) for name in (REPORT, PAGE)]
     for place in places:
@@ -41,6 +42,8 @@ def write_report(out: str, report: Report) -> bool:
     with contextlib.suppress(Damaged):  # then it is written anew
         if read_identity(out) == identity(to_json(report), b""):
             return False
+    if measure is not None:
+        measure()
     page = to_html(report).encode()
     # The page first: a run killed between the two rewrites both.
     write_bytes(places[1], page)

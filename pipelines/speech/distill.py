@@ -91,16 +91,16 @@ def run(config: Config, run: Run) -> Report:
     def featured(name: str, source: SealedSet, *first: Stage) -> SealedSet:
         return run.step(Step(f"features_{name}", (*first, log_mel), source))
 
-    clean = featured("labelled", corpora.labelled, *spell)
+    clean = None if outside else featured("labelled", corpora.labelled, *spell)
     gold = featured("noisy_labelled", noisy, *spell)
     heard = featured("noisy_unlabelled", noisy_unlabelled)
     test_features = {name: featured(name, source, *spell) for name, source in tests.items()}
-    heard_clean = (
-        {"labelled": clean}
-        if outside
-        else {"labelled": clean, "unlabelled": featured("unlabelled", corpora.unlabelled)}
-    )
-    units = outside_units(run, config.teacher) if outside else fitted_units(run, config.units, clean)
+    originals = {"labelled": corpora.labelled, "unlabelled": corpora.unlabelled}  # that the teacher labels
+    if clean is None:
+        units = outside_units(run, config.teacher)
+    else:
+        originals = {"labelled": clean, "unlabelled": featured("unlabelled", corpora.unlabelled)}
+        units = fitted_units(run, config.units, clean)
 
     # The teacher, and the baseline trained on the annotated part only.
     systems = {seed: Systems(config.systems, units, seed) for seed in run.seeds}
@@ -111,7 +111,6 @@ def run(config: Config, run: Run) -> Report:
         models["multicondition", seed] = run.train(system.multicondition(bare))
 
     # Long recordings with their texts: the teacher finds the utterances in them, which are annotated speech as any.
-    originals = {"labelled": corpora.labelled, "unlabelled": corpora.unlabelled} if outside else heard_clean
     if config.corpus.transcribed:
         aligner = later(config.teacher.aligner, config.corpus.align, teachers.get(run.seeds[0]))
         found = prepare_transcribed(run, config.corpus, aligner)

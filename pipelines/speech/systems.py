@@ -102,7 +102,7 @@ class SystemSettings(AcousticLoopSettings):
 class Data:
     """Training data of the systems of one seed: sealed features, and the teacher's labels of the clean originals."""
 
-    clean: SealedSet
+    clean: SealedSet | None  # None with a teacher that is not trained here: nothing is trained on it
     noisy: SealedSet
     unlabelled: SealedSet  # noisy
     labels: SealedSet | None = None  # of the annotated part
@@ -128,6 +128,7 @@ class Systems:
 
     def teacher(self, data: Data) -> TrainJob:
         """CTC on the annotated part, without noise."""
+        assert data.clean is not None
         return self._job("teacher", {"gold": _gold(data.clean)}, [self._ctc(self.settings.teacher)])
 
     def multicondition(self, data: Data) -> TrainJob:

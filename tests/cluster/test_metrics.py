@@ -122,6 +122,7 @@ def test_series_of_a_run(watched_cluster: Watched) -> None:
     assert found["step_progress"][step] == 1.0
     assert next(iter(found["cost"].values())) > 0
     assert found["training_progress"] == {("student",): 0.5}
+    assert list(found["run_progress"].values()) == [0.25]
     assert found["training_loss"][("student",)] == pytest.approx(0.2)
     names = {name.removesuffix(end) for name in found for end in ("_total", "_bucket", "_count", "_sum")}
     assert set(metrics.COUNTERS) | set(metrics.GAUGES) | set(metrics.HISTOGRAMS) <= names | set(found)

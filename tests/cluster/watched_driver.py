@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.cluster.metrics import Price, TrainingMetrics
+from gristmill.cluster.metrics import Price, TrainingMetrics, tell_progress
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
@@ -72,6 +72,7 @@ def main(out: str) -> None:
 
     Path(out, "asked").write_text(ray.get(ray.remote(lambda: os.environ.get("RAY_ADDRESS", "")).remote()))
     TrainingMetrics(Path(out).name, "student").point({"step": 4, "steps": 10, "loss": 0.2})
+    tell_progress(Path(out).name, 0.25)
     Path(out, "through").touch()
     sys.stdin.read()
 

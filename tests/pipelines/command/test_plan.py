@@ -13,9 +13,11 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
-from gristmill.pipelines.command.plan import make_plan
+from gristmill.pipelines.command.launch import carry_out
+from gristmill.pipelines.command.plan import make_plan, show_plan
 from gristmill.pipelines.command.sampling import Spread, _seconds_a_step
 from gristmill.pipelines.config import Common, Loaded, load
+from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.shards.errors import Alarm, GristmillError, UserError
@@ -186,3 +188,57 @@ def test_what_ray_takes_beside_the_work_is_in_the_plan(recipe: Path) -> None:
     found = lines(recipe, "runner=ray", "workers=1", sample=2)
     assert found["upper"].wall > found["upper"].cpu + 0.5 - 0.1
     assert found["copies"].wall > 0.5 - 0.1
+
+
+def test_the_graph_tells_what_is_made_of_what(gristmill, recipe: Path, tmp_path: Path) -> None:
+    def table() -> dict[str, list[str]]:
+        shown = gristmill("plan", recipe, "--sample", 10).stdout.splitlines()
+        lines = (re.split(r"\s{2,}", line) for line in shown[: shown.index(next(x for x in shown if "in total" in x))])
+        return {name: [*rest] for name, *rest in lines}
+
+    found = table()
+    assert [(name, *row[:2], row[-1]) for name, row in found.items() if name in ("upper", "copies", "count")] == [
+        ("upper", "step", "to do", "texts"),
+        ("copies", "step", "to do", "upper"),
+        ("count", "artifact", "to do", "copies"),
+    ]
+    gristmill("run", recipe)
+    folder = next((tmp_path / "out" / "upper").iterdir())
+    (folder / "seal.json").unlink()
+    (folder / "receipts" / "000003.json").unlink()
+    assert {name: row[1] for name, row in table().items()} == {
+        "result": "state",
+        "texts": "done",
+        "upper": "under way",
+        "copies": "to do",
+        "count": "to do",
+    }
+
+
+def test_what_depends_on_what_is_read_is_unknown_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recipe reads how many records a part has, and goes on by that."""
+    loaded = halves(tmp_path, records=400, least=1)
+    plan = make_plan(loaded, 40)
+    states = {node.name: node.state for node in plan.nodes}
+    assert states == dict.fromkeys(("texts", "upper", "split_most", "split_rest"), "to do") | {"copies": "unknown yet"}
+    show_plan(plan)
+    assert "unknown yet: what else there is, and how much, is known when split_rest is made" in capsys.readouterr().out
+    carry_out(loaded, RunProgress())
+    plan = make_plan(loaded, 40)
+    assert {node.state for node in plan.nodes} == {"done"}
+    assert plan.awaited == []
+
+
+@pytest.mark.parametrize(("name", "begins"), [("plan.svg", "<svg xmlns="), ("plan.mmd", "flowchart TD\n")])
+def test_the_graph_is_drawn(gristmill, recipe: Path, tmp_path: Path, name: str, begins: str) -> None:
+    made = gristmill("plan", recipe, "--sample", 10, "--graph", tmp_path / name)
+    assert f"graph: {tmp_path / name}" in made.stdout
+    drawn = (tmp_path / name).read_text()
+    assert drawn.startswith(begins)
+    assert all(one in drawn for one in ("texts", "upper", "copies", "count"))
+
+
+def test_another_picture_is_refused_before_any_work(gristmill, recipe: Path, tmp_path: Path) -> None:
+    made = gristmill("plan", recipe, "--graph", tmp_path / "plan.png")
+    assert made.exit_code == 2
+    assert "plan.png: expected a name that ends with .svg or .mmd" in made.stderr

@@ -14,7 +14,7 @@ from rich.console import Console
 from gristmill.cluster.checkpoints import Checkpoints
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command import status
-from gristmill.pipelines.command.launch import write_plan
+from gristmill.pipelines.command.planfile import write_plan
 from gristmill.pipelines.command.status import StatusReader, show_status
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.report.write import write_report
@@ -76,14 +76,15 @@ def test_a_stalled_step_has_no_forecast(stopped: Path) -> None:
 
 def test_the_whole_run_by_its_plan(stopped: Path) -> None:
     reader = StatusReader(str(stopped))
-    assert reader.read().left is None
+    assert reader.read().whole.forecast.left is None
     # The listing was there when it was planned, the step was to take 30 s and what comes behind it 40 s and 5 s.
     estimate = {"seconds": 75.0, "texts": {"seconds": 0.0}, "upper": {"seconds": 30.0}, "model": {"seconds": 40.0}}
     write_plan(str(stopped), {"estimate": estimate})
     set_ages(stopped, (-1, -11))  # after the estimate
-    found = reader.read()
-    assert found.left == pytest.approx(10 + 40 + 5, rel=0.05)
-    assert found.share == pytest.approx(1 - 55 / 75, rel=0.05)
+    found = reader.read().whole
+    assert found.forecast.left == pytest.approx(10 + 40 + 5, rel=0.05)
+    assert found.forecast.share == pytest.approx(1 - 55 / 75, rel=0.05)
+    assert found.line().endswith("27%, about 1 min to go by the estimate of `gristmill plan`")
 
 
 def test_runs_of_quarantined_records_are_no_shards_of_the_index(

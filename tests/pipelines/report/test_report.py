@@ -3,6 +3,7 @@ import json
 import re
 from dataclasses import replace
 from html import unescape
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -105,9 +106,9 @@ def report(results):
             RecordFlow("whole", "e", 77, 77, 0, 0, 1),
         ],
         lineage=[
-            LineageNode("speech", "sha256:" + "ab" * 32),
-            LineageNode("teacher", "cd" * 32, ["speech"], "artifact"),
-            LineageNode("labels", "ef" * 32, ["speech", "teacher"]),
+            LineageNode("speech", "sha256:" + "ab" * 32, (), "source", 1180, 2048, 3.0),
+            LineageNode("teacher", "cd" * 32, ["speech"], "artifact", None, 5 << 20),
+            LineageNode("labels", "ef" * 32, ["speech", "teacher"], "step", 1181, 4096, 75.0),
         ],
         digests={"speech": "ab" * 32},
         plan={
@@ -276,8 +277,12 @@ def test_rewritten_only_when_results_change(report, tmp_path):
     report.versions["ray"] = "3.0"
     assert not write_report(out, report)
     assert stamps == [(tmp_path / "out" / name).stat().st_mtime_ns for name in ("report.json", "report.html")]
+    report.lineage[0] = replace(report.lineage[0], bytes=1, seconds=9.0)
+    assert not write_report(out, report, lambda: pytest.fail("it was measured in vain"))
     report.digests["speech"] = "00" * 32
-    assert write_report(out, report)
+    asked = []
+    assert write_report(out, report, lambda: asked.append(1))
+    assert asked == [1]
     (tmp_path / "out" / "report.html").unlink()
     assert write_report(out, report)
     (tmp_path / "out" / "report.json").write_text("not json")
@@ -292,10 +297,24 @@ def test_a_large_lineage_is_merged_by_name():
         LineageNode("read", "c" * 64, [m.name for m in models]),
     ]
     page = to_html(Report(title="T", recipe={}, lineage=nodes))
-    assert "model (200)" in page
+    assert "model × 200" in page
     assert page.count("<text") < 20
     few = to_html(Report(title="T", recipe={}, lineage=[nodes[0], *models[:3]]))
     assert "model 000002" in few
+
+
+def test_the_lineage_is_a_picture_whose_boxes_say_what_they_weigh(report):
+    page = to_html(report)
+    drawn = re.search(r'<svg class="graph".*?</svg>', page, re.DOTALL)[0]
+    texts = [one.text for one in ElementTree.fromstring(drawn).iter("text")]
+    assert texts == [
+        *("speech", "1,180 rows · 2.0 KiB", "source · 3.0 s"),
+        *("teacher", "5.0 MiB", "artifact"),
+        *("labels", "1,181 rows · 4.0 KiB", "step · 1 min 15 s"),
+    ]
+    assert {"speech, teacher", "4.0 KiB", "1 min 15 s", "ef" * 32} <= set(parse(page).cells)
+    backwards = replace(report, lineage=report.lineage[::-1])
+    assert '<svg class="graph"' in to_html(backwards), "in any order"
 
 
 def test_reliability_is_drawn_for_all_parts_and_for_each():

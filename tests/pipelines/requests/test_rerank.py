@@ -20,6 +20,7 @@ from gristmill.pipelines.requests.annotate import RequestAnnotator
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed
 from tests.pipelines.commands import call
+from tests.pipelines.lineage import without_user
 
 CONFIG = str(Path(__file__).parents[3] / "configs" / "rerank.yaml")
 SMALL = [
@@ -66,6 +67,10 @@ def test_every_system_is_scored_and_calibrated(finished: Path) -> None:
     assert "Reliability" in (finished / "report.html").read_text()
     assert metric(finished, "R2", "test", "nll") < metric(finished, "R0", "test", "nll")
     assert metric(finished, "R3", "test", "semer") < metric(finished, "R0", "test", "semer")
+
+
+def test_every_result_has_a_user(finished: Path) -> None:
+    assert without_user(CONFIG, [*SMALL, "runner=inprocess"], finished) == []
 
 
 def test_the_device_resolves_ambiguous_words(finished: Path) -> None:

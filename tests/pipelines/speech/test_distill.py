@@ -10,9 +10,13 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command.cli import app
+from gristmill.pipelines.config import load
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import open_sealed
+from tests.fingerprints import Paper, make_data
+from tests.pipelines.lineage import without_user
 
 SMALL = [
     "runner=inprocess",
@@ -62,6 +66,23 @@ def test_every_system_is_scored_on_every_test_set(finished: Path) -> None:
     assert report["lineage"]
     assert report["records"]
     assert "<svg" in (finished / "report.html").read_text()
+
+
+def test_every_result_has_a_user(finished: Path) -> None:
+    assert without_user(CONFIG, SMALL, finished) == []
+
+
+def test_nothing_is_declared_in_vain_with_a_teacher_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On paper: its labels are of the speech itself, so that nothing needs features of the clean annotated part."""
+    make_data(tmp_path / "data")
+    monkeypatch.setenv("GRISTMILL_DATA", str(tmp_path / "data"))
+    loaded = load(str(Path(CONFIG).with_name("distill-hama.yaml")), [f"out={tmp_path}/out"])
+    paper = Paper(str(tmp_path / "out"), InProcessRunner(), seeds=list(loaded.common.seeds))
+    loaded.run(loaded.config, paper)
+    paper.finish()
+    assert [node.name for node in paper.plan.nodes if not node.users and not node.is_read] == []
 
 
 def test_the_report_names_the_model_to_use(finished: Path) -> None:

@@ -23,6 +23,7 @@ from gristmill.shards.artifact import put_artifact
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import open_sealed
 from tests.pipelines.commands import call
+from tests.pipelines.lineage import without_user
 
 pytest.importorskip("ctranslate2")
 pytest.importorskip("kenlm")
@@ -108,6 +109,10 @@ def test_the_mixed_model_is_published(finished: Path) -> None:
     known, oov = model.score(["लाइट", "चालू", "करो"])
     assert known < 0
     assert oov == 0
+
+
+def test_every_result_has_a_user(finished: Path) -> None:
+    assert without_user(CONFIG, [*SMALL, "runner=inprocess"], finished) == []
 
 
 def test_run_again_does_nothing(finished: Path) -> None:

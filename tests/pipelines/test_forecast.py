@@ -1,0 +1,83 @@
+"""The share of a whole run that is done, from made-up states of its results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gristmill.pipelines.forecast import Effort, Forecast, forecast, priced
+
+TEXTS = Effort("texts", "source", "done", rows=1000, seconds=5.0, like=["source texts"])
+KEPT = Effort("kept", "step", "done", [[0]], like=["step kept"], stages=["filter"], rows=900, seconds=10.0)
+MODEL = Effort("model", "training", "to do", [[1]], 4.0, ["training model", "training by train"])
+
+
+def test_a_result_takes_what_its_like_took_by_size() -> None:
+    first = replace(MODEL, state="done", seconds=90.0)
+    found = forecast([TEXTS, KEPT, first, MODEL, replace(MODEL, passes=8.0)])
+    assert found.left == pytest.approx(90.0 + 180.0)
+    assert found.share == pytest.approx(105 / 375)
+    other = replace(MODEL, name="other", like=["training other", "training by train"], passes=2.0)
+    assert forecast([TEXTS, KEPT, first, other]).left == pytest.approx(45.0), "of the same loop"
+    other = replace(other, like=["training other", "training by another"])
+    guess = forecast([TEXTS, KEPT, first, other])
+    assert guess.left == pytest.approx(45.0), "or at least another training, which is a guess"
+    assert guess.unlike == ("other",)
+    fit = replace(other, name="fit", kind="fit", like=["training fit", "fit by one"])
+    assert forecast([TEXTS, KEPT, first, fit]) == Forecast(unlike=("fit",)), "a fit is no training"
+
+
+def test_a_step_takes_what_its_stages_took_in_others() -> None:
+    more = Effort("more", "step", "to do", [[1]], like=["step more"], stages=["filter", "label"])
+    both = replace(KEPT, name="both", like=["step both"], stages=["filter", "label"], of=[[0]], seconds=30.0)
+    found = forecast([TEXTS, KEPT, both, more], a_record={"filter": 0.02, "label": 0.04})
+    # 1,000 records of the filter and of both took 40 s of the clock and 80 s of work; now there are 900 of both.
+    assert found.left == pytest.approx(900 * 0.06 * 40 / 80)
+    unseen = replace(more, stages=["elsewhere"])
+    assert forecast([TEXTS, KEPT, unseen]).left == pytest.approx(900 * 10 / 1000), "as any step"
+    chain = replace(unseen, name="last", of=[[2]])
+    assert forecast([TEXTS, KEPT, unseen, chain]).left == pytest.approx(2 * 9.0), "rows of what is to come count too"
+
+
+def test_what_is_like_nothing_is_said_to_be_unknown() -> None:
+    assert forecast([TEXTS, KEPT, MODEL, MODEL]) == Forecast(unlike=("model",))
+    begun = replace(MODEL, state="under way", seconds=20.0, share=0.25, left=60.0)
+    assert forecast([TEXTS, KEPT, begun, MODEL]).left == pytest.approx(60.0 + 80.0), "its own pace tells of the other"
+    assert forecast([TEXTS, KEPT, replace(begun, left=None)]).left == pytest.approx(60.0), "by the share that is seen"
+    assert forecast([TEXTS, KEPT, replace(begun, left=None, share=None)]).unlike == ("model",)
+
+
+def test_a_part_of_several_columns_is_counted_once() -> None:
+    labels = replace(KEPT, name="labels", rows=800)
+    two = replace(MODEL, of=[[1, 2]], state="done", seconds=90.0)
+    one = replace(MODEL, of=[[1]])
+    assert forecast([TEXTS, KEPT, labels, two, one]).left == pytest.approx(90.0)
+    assert forecast([TEXTS, KEPT, labels, two, replace(one, of=[[1], [2]])]).left == pytest.approx(90 * 1700 / 900)
+
+
+def test_prices_are_corrected_by_the_pace_of_the_run() -> None:
+    work = priced([TEXTS, KEPT, MODEL], [("texts", 5.0), ("kept", 25.0), ("model", 100.0), ("unseen", 10.0)])
+    assert [one.price for one in work] == [5.0, 25.0, 100.0, 10.0]
+    assert forecast(work).left == pytest.approx(110.0 * 15 / 30)
+    assert forecast(work, rest=7.0).left == pytest.approx(55.0 + 7.0)
+    short = priced([replace(TEXTS, seconds=1.0), MODEL], [("texts", 5.0), ("model", 100.0)])
+    assert forecast(short).left == pytest.approx(100.0), "too short to tell of a pace"
+    undeclared = priced([TEXTS, replace(MODEL, name="unlisted")], [("texts", 5.0)])
+    assert forecast(undeclared).share == 1.0, "what the sample did not show is small"
+
+
+def test_results_side_by_side_take_less_than_their_sum() -> None:
+    first = replace(MODEL, state="done", seconds=90.0)
+    alone = forecast([TEXTS, KEPT, first, first, MODEL], elapsed=195.0)
+    beside = forecast([TEXTS, KEPT, first, first, MODEL], elapsed=97.5)
+    assert (alone.left, beside.left) == (pytest.approx(90.0), pytest.approx(45.0))
+    assert alone.share == beside.share == pytest.approx(195 / 285)
+
+
+def test_what_earlier_calls_made_counts() -> None:
+    kept = replace(MODEL, state="done", seconds=300.0, kept=True)
+    found = forecast([replace(TEXTS, kept=True), KEPT, kept, MODEL], elapsed=10.0)
+    assert found.left == pytest.approx(300.0)
+    assert found.share == pytest.approx(315 / 615)
+    assert forecast([TEXTS, replace(KEPT, seconds=None)], elapsed=3.0) == Forecast(1.0, 0.0)
