@@ -15,7 +15,7 @@ from gristmill.actors.training.settings import Schedule
 from gristmill.pipelines.agenda import AgendaPart
 from gristmill.pipelines.forecast import Effort
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, base_name
-from gristmill.pipelines.results import BuiltWork, SourceWork, Trace
+from gristmill.pipelines.results import SourceWork, Trace
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
 from gristmill.shards.plan import Later, Plan, PlanNode, holds_later, nodes_in
@@ -114,8 +114,8 @@ def _described(node: PlanNode) -> dict[str, Any]:
     if isinstance(work, Step):
         of = [[one.number for one in nodes_in(work.input)]]
         stages = [] if holds_later(work.stages) else [base_name(stage.name) for stage in work.stages]
-    elif isinstance(work, SourceWork | BuiltWork):
-        of = of if isinstance(work, BuiltWork) else [[one.number for one in nodes_in(work.of)]]
+    elif isinstance(work, SourceWork):
+        of = [[one.number for one in nodes_in(work.of)]]
     elif isinstance(work, TrainJob):
         kind = "training" if work.stepwise else "fit"
         like.append(f"{kind} by {work.loop}")

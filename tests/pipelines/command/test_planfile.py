@@ -46,7 +46,7 @@ def declare(run: Run, fail: bool) -> None:
     listed = run.table("texts", texts(6))
     loud = run.step(Step("upper", (upper(),), listed))
 
-    def count() -> dict[str, bytes]:
+    def count(url: str) -> dict[str, bytes]:
         if fail:
             raise Stop
         return {"n.txt": str(loud.records).encode()}
@@ -90,7 +90,7 @@ def test_all_that_is_declared_is_in_it_before_it_is_made(tmp_path: Path) -> None
     run = Run(str(tmp_path / "out"), InProcessRunner())
     seen: list[list[tuple[str, str]]] = []
 
-    def look() -> dict[str, bytes]:
+    def look(url: str) -> dict[str, bytes]:
         until = time.monotonic() + 20
         while time.monotonic() < until:  # it is written by a thread
             plan = (read_plan(run.out) or {}).get("run", {"nodes": []})
