@@ -15,6 +15,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # As those that tests start: see tests/environment.py
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Tests start hundreds of Python processes, and a Ray is a dozen. Where the surroundings let Python keep no bytecode, as
+# images of containers do, each would compile all that it imports: that is half of the time of all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).resolve().parent.parent
 # Stages of tests are imported by name: here, by processes that tests start, and by Ray's workers, which get this path.
