@@ -30,6 +30,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 import gristmill  # noqa: E402, F401  # before numpy and torch, which it pins
 from tests.ports import free_ports  # noqa: E402
+from tests.watcher import watch  # noqa: E402
 from tests.weed import GRPC, Weed  # noqa: E402
 
 # A shell that starts the tests in the background has interrupts ignored, and so would be all that they start.
@@ -51,6 +52,11 @@ def _process_of(nodeid: str) -> str:
     """
     chain = next((name for name, begun in _CHAINS.items() if nodeid.startswith(begun)), None)
     return chain or nodeid.partition("::")[0]
+
+
+def pytest_configure() -> None:
+    """See to it that nothing is left of what tests start, however their run ends."""
+    watch()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
