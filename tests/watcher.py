@@ -1,7 +1,7 @@
 """A process that ends what a test run started, once the run has ended, in whatever way.
 
-A run that is killed takes nothing with it: neither xdist's processes nor the Ray that a test had started. On Linux, the
-watcher waits for the run's main process and then kills whatever has the run's mark in its environment, and its children.
+A run that is killed takes nothing with it: neither xdist's processes nor the Ray that a test had started. On Linux, a
+watcher waits for the run's main process, and then kills whatever has the run's mark in its environment or is below it.
 """
 
 from __future__ import annotations
