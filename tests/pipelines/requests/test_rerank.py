@@ -24,7 +24,7 @@ from tests.pipelines.commands import call
 CONFIG = str(Path(__file__).parents[3] / "configs" / "rerank.yaml")
 SMALL = [
     "seeds=[0]",
-    "corpus={kind: assistant, lang: en, records: 400, ambiguous: 400, folds: 2, shard: {rows: 100}}",
+    "corpus={kind: assistant, lang: en, records: 400, ambiguous: 400, folds: 2, shard: {rows: 200}}",
     "lists={n: 12}",
 ]
 
