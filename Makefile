@@ -12,6 +12,8 @@ TELL = sed -un -E -e 's/^ *(Downloading|Using cached) (.*\/)?([^-]+)-[^ ]* \(([0
 	-e 's/^Installing collected packages.*/    unpacking, a minute or two .../p'
 
 export RAY_USAGE_STATS_ENABLED = 0
+# As images of containers set it. Without bytecode each process compiles all that it imports, which pip left uncompiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow check
 

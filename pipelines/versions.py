@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib import metadata
 
@@ -22,7 +23,12 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that are installed; none is imported."""
-    found = {"python": platform.python_version()}
+    return {"python": platform.python_version(), **_installed()}
+
+
+@functools.cache  # the files of these packages say much more, which takes a while to read
+def _installed() -> dict[str, str]:
+    found = {}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -88,6 +88,7 @@ class _Module:
         self.package = name if os.path.basename(file) == "__init__.py" else name.rpartition(".")[0]
         self.defined: dict[str, list[ast.stmt]] = {}
         self.imported: dict[str, tuple[str, str]] = {}  # name -> module, and the name in it or ""
+        self._syntax: dict[str, tuple[str, list[str]]] = {}
         for statement in tree.body:
             for name in _names_of(statement):
                 self.defined.setdefault(name, []).append(statement)
@@ -101,6 +102,14 @@ class _Module:
             elif isinstance(node, ast.ImportFrom):
                 for alias in node.names:
                     self.imported[alias.asname or alias.name] = (self._absolute(node), alias.name)
+
+    def syntax(self, name: str) -> tuple[str, list[str]]:
+        """Return the syntax of a name that is defined here, and the names that it uses; a run asks many times."""
+        if name not in self._syntax:
+            statements = self.defined[name]
+            used = [node.id for one in statements for node in ast.walk(one) if isinstance(node, ast.Name)]
+            self._syntax[name] = "\n".join(map(_plain, statements)), list(dict.fromkeys(used))
+        return self._syntax[name]
 
     def _absolute(self, node: ast.ImportFrom) -> str:
         if not node.level:
@@ -129,17 +138,12 @@ def _gather(module: _Module, name: str, seen: dict[tuple[str, str], str], own: b
     """Add the syntax of a name of a module, and of all that it uses."""
     if (module.name, name) in seen or name not in module.defined:
         return
-    seen[module.name, name] = ""
-    statements = module.defined[name]
-    seen[module.name, name] = "\n".join(map(_plain, statements))
-    for statement in statements:
-        for node in ast.walk(statement):
-            if not isinstance(node, ast.Name):
-                continue
-            if node.id in module.defined:
-                _gather(module, node.id, seen, own)
-            elif node.id in module.imported and not own:
-                _gather_imported(*module.imported[node.id], seen)
+    seen[module.name, name], used = module.syntax(name)
+    for one in used:
+        if one in module.defined:
+            _gather(module, one, seen, own)
+        elif one in module.imported and not own:
+            _gather_imported(*module.imported[one], seen)
 
 
 def _gather_imported(name: str, inner: str, seen: dict[tuple[str, str], str]) -> None:

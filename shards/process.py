@@ -33,9 +33,8 @@ def prepare() -> None:
         LoadedBefore: numpy or torch computes with another one.
     """
     import pyarrow as pa
-    from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1, user_api="blas")
+    processor.loaded_pools().limit(limits=1, user_api="blas")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     processor.check()

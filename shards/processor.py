@@ -270,8 +270,22 @@ def _others(level: str) -> list[str]:
 
 def _cores(level: str) -> list[str]:
     """Return the processors for which a loaded OpenBLAS has chosen kernels of another level."""
-    from threadpoolctl import threadpool_info
-
     expected = _OPENBLAS.get(level, {variables(level)["OPENBLAS_CORETYPE"]})
-    cores = {str(one.get("architecture")) for one in threadpool_info() if one["internal_api"] == "openblas"}
+    cores = {str(one.get("architecture")) for one in loaded_pools().info() if one["internal_api"] == "openblas"}
     return sorted(cores - expected)
+
+
+def loaded_pools() -> Any:
+    """Return the controller of the loaded libraries that compute with threads.
+
+    It asks each library anew. To find them takes a while (with torch and others 16 ms, which each stage and training
+    would wait for), so they are looked for again only if modules were loaded, as no other code loads libraries.
+    """
+    return _pools(len(sys.modules))
+
+
+@functools.lru_cache(maxsize=1)
+def _pools(_modules: int) -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

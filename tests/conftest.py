@@ -15,6 +15,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # As those that tests start: see tests/environment.py
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Tests start hundreds of Python processes, and a Ray is a dozen. Where the surroundings let Python keep no bytecode, as
+# images of containers do, each would compile all that it imports: that is half of the time of all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).resolve().parent.parent
 # Stages of tests are imported by name: here, by processes that tests start, and by Ray's workers, which get this path.
@@ -26,6 +30,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 import gristmill  # noqa: E402, F401  # before numpy and torch, which it pins
 from tests.ports import free_ports  # noqa: E402
+from tests.shared import SHARED  # noqa: E402
+from tests.watcher import watch  # noqa: E402
 from tests.weed import GRPC, Weed  # noqa: E402
 
 # A shell that starts the tests in the background has interrupts ignored, and so would be all that they start.
@@ -33,11 +39,41 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Tests that share a Ray, or start one each after the other; other modules start one for a few tests only.
+# Tests that share a Ray, and modules that each start some: of either sort one is run at a time. They are the first, as
+# they are most of what a process has to do.
 _CHAINS = {
-    "clusters": ("tests/cluster/",),
-    "faults": ("tests/fault/test_driver.py", "tests/fault/test_hang.py", "tests/fault/test_ray_gone.py"),
+    "one Ray": (
+        "tests/cluster/test_clean_ray.py",
+        "tests/cluster/test_crew.py",
+        "tests/cluster/test_exchange_ray.py",
+        "tests/cluster/test_laws.py",
+        "tests/cluster/test_ngrams_ray.py",
+        "tests/cluster/test_processor_ray.py",
+        "tests/cluster/test_segments_ray.py",
+        "tests/cluster/test_text_selection.py",
+        "tests/cluster/test_training.py",
+        "tests/cluster/test_translation.py",
+    ),
+    "a Ray each": (
+        "tests/cluster/test_dashboard.py",
+        "tests/cluster/test_metrics.py",  # of the same cluster
+        "tests/cluster/test_session.py",
+        "tests/fault/test_driver.py",
+        "tests/fault/test_hang.py",
+        "tests/fault/test_ray_gone.py",
+        "tests/pipelines/command/test_submit.py",
+        "tests/pipelines/test_own_code.py",
+    ),
 }
+# Of the others, those that take long come next, so that none of them is left when all else is done.
+_LONG = (
+    "tests/pipelines/text/test_bootstrap_lm.py",
+    "tests/pipelines/requests/test_rerank.py",
+    "tests/fault/",
+    "tests/pipelines/speech/test_distill.py",
+    "tests/pipelines/command/",
+    "tests/actors/speech/",
+)
 
 
 def _process_of(nodeid: str) -> str:
@@ -45,13 +81,38 @@ def _process_of(nodeid: str) -> str:
 
     A Ray is a dozen processes: where more than two start at once, a small machine is too slow for their time-outs.
     """
-    chain = next((name for name, begun in _CHAINS.items() if nodeid.startswith(begun)), None)
-    return chain or nodeid.partition("::")[0]
+    module = nodeid.partition("::")[0]
+    return next((name for name, modules in _CHAINS.items() if module in modules), module)
+
+
+def _place(nodeid: str) -> int:
+    """Return how late a test is run."""
+    chain = _process_of(nodeid)
+    if chain in _CHAINS:
+        return list(_CHAINS).index(chain)
+    return len(_CHAINS) + next((place for place, begun in enumerate(_LONG) if nodeid.startswith(begun)), len(_LONG))
+
+
+def pytest_configure() -> None:
+    """See to it that nothing is left of what tests start, however their run ends."""
+    watch()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the chains be the first: they are most of what a process has to do."""
-    items.sort(key=lambda item: _process_of(item.nodeid) not in _CHAINS)
+    """Put what takes long first, and what shares a Ray in a row."""
+    items.sort(key=lambda item: _place(item.nodeid))
+    for item in items:
+        if "ray_session" in getattr(item, "fixturenames", ()) and _process_of(item.nodeid) != "one Ray":
+            raise pytest.UsageError(
+                f"{item.nodeid} uses the Ray that tests share: its module has to be in tests/conftest.py"
+            )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End what tests of a chain shared once others come: a Ray that is idle takes time from all processes."""
+    if nextitem is None or _process_of(nextitem.nodeid) != _process_of(item.nodeid):
+        SHARED.close()
 
 
 @pytest.hookimpl(optionalhook=True)

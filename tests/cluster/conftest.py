@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 
 import pytest
+
+from tests.shared import SHARED
 
 
 @pytest.fixture(scope="session")
@@ -16,12 +17,12 @@ def ray_session() -> None:
     from gristmill.cluster import session
 
     session.start(4)
+    SHARED.callback(session.stop)
 
 
 @pytest.fixture(scope="session")
-def watched_cluster() -> Iterator[object]:
+def watched_cluster() -> object:
     """A Ray of its own on loopback with metrics and dashboard, where a small recipe was run."""
     from tests.cluster.watched import watched
 
-    with watched() as cluster:
-        yield cluster
+    return SHARED.enter_context(watched())

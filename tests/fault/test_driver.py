@@ -35,8 +35,8 @@ def test_killed_driver_resumes(tmp_path: Path, point: str, committed: int) -> No
     assert len(before) == committed
     assert not list(out.rglob("seal.json"))
 
-    again = drive(source.url, out, "inprocess", "none", note)
-    assert again.stdout.strip() == undisturbed.digest, again.stderr
+    again = run_step(law_step(source, note), str(out), InProcessRunner(), 1)
+    assert again.digest == undisturbed.digest
     after = receipts(out / "law")
     assert {shard: after[shard] for shard in before} == before, "a committed shard was written again"
     twice = [shard for shard, count in calls_by_shard(note).items() if count > 1]
@@ -44,8 +44,8 @@ def test_killed_driver_resumes(tmp_path: Path, point: str, committed: int) -> No
     assert not set(twice) & set(before), "a committed shard was done again"
 
     left, noted = listing(out), listing(note)
-    third = drive(source.url, out, "inprocess", "none", note)
-    assert third.stdout.strip() == undisturbed.digest
+    third = run_step(law_step(source, note), str(out), InProcessRunner(), 1)
+    assert third.digest == undisturbed.digest
     assert listing(out) == left, "a finished run wrote something"
     assert listing(note) == noted, "a finished run called an actor"
 

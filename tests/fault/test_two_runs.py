@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -44,8 +45,24 @@ class Begun:
 Start = Callable[[str], Begun]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a run makes that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    with runs(folder) as begin:
+        assert begin(f"{folder}/out").ended()[0] == 0
+    return digests(f"{folder}/out")
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
+    """Start runs of the test."""
+    with runs(tmp_path) as begin:
+        yield begin
+
+
+@contextlib.contextmanager
+def runs(tmp_path: Path) -> Iterator[Start]:
     """Start `gristmill run` on a small recipe in a process of its own, which notes its batches and what it says."""
     config = tmp_path / "two.yaml"
     config.write_text("recipe: tests.fault.two_runs\nrunner: inprocess\n")
@@ -61,11 +78,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
         started.append(run)
         return Begun(run, said)
 
-    yield begin
-    for run in started:
-        if run.poll() is None:
-            run.kill()
-            run.wait()
+    try:
+        yield begin
+    finally:
+        for run in started:
+            if run.poll() is None:
+                run.kill()
+                run.wait()
 
 
 @pytest.fixture
@@ -115,7 +134,9 @@ def left(out: str) -> list[str]:
     return [name for name in store.list_names(store.join(out, FOLDER)) if name != FOLDER]
 
 
-def test_the_second_waits_and_finds_all_done(start: Start, hold: Path, out: str, tmp_path: Path) -> None:
+def test_the_second_waits_and_finds_all_done(
+    start: Start, hold: Path, out: str, whole: dict[str, str], tmp_path: Path
+) -> None:
     first = start(out)
     until(lambda: receipts(out))
     second = start(out)
@@ -127,12 +148,12 @@ def test_the_second_waits_and_finds_all_done(start: Start, hold: Path, out: str,
     assert "nothing to do" in output
     assert sorted(calls(tmp_path).values()) == [1] * SHARDS, "a shard was made twice"
     assert left(out) == []
-    whole = digests(out)
-    assert start(f"{tmp_path}/whole").ended()[0] == 0
-    assert digests(f"{tmp_path}/whole") == whole
+    assert digests(out) == whole
 
 
-def test_the_second_takes_over_from_one_that_was_killed(start: Start, hold: Path, out: str, tmp_path: Path) -> None:
+def test_the_second_takes_over_from_one_that_was_killed(
+    start: Start, hold: Path, out: str, whole: dict[str, str], tmp_path: Path
+) -> None:
     first = start(out)
     until(lambda: len(receipts(out)) >= 2)
     second = start(out)
@@ -145,11 +166,12 @@ def test_the_second_takes_over_from_one_that_was_killed(start: Start, hold: Path
     assert len(made) == SHARDS
     assert sum(made.values()) <= SHARDS + 1, "more than the shard in flight was made again"
     assert left(out) == []
-    assert start(f"{tmp_path}/whole").ended()[0] == 0
-    assert digests(f"{tmp_path}/whole") == digests(out)
+    assert digests(out) == whole
 
 
-def test_one_that_was_taken_for_dead_stops_when_it_wakes(start: Start, hold: Path, tmp_path: Path) -> None:
+def test_one_that_was_taken_for_dead_stops_when_it_wakes(
+    start: Start, hold: Path, whole: dict[str, str], tmp_path: Path
+) -> None:
     out = f"{tmp_path}/out"
     first = start(out)
     until(lambda: receipts(out))
@@ -163,5 +185,4 @@ def test_one_that_was_taken_for_dead_stops_when_it_wakes(start: Start, hold: Pat
     hold.unlink()
     assert second.ended()[0] == 0
     assert left(out) == []
-    assert start(f"{tmp_path}/whole").ended()[0] == 0
-    assert digests(f"{tmp_path}/whole") == digests(out)
+    assert digests(out) == whole

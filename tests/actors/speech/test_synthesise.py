@@ -25,7 +25,7 @@ from gristmill.actors.speech.synthesise import Speak
 from gristmill.actors.speech.voices import voices_of
 from gristmill.actors.audio import audio_bytes
 from gristmill.pipelines.generated.spoken_requests import requests
-table = next(requests("labelled", 24, voices_of("labelled", "mixed"), seed=5))
+table = next(requests("labelled", 12, voices_of("labelled", "mixed"), seed=5))
 table = table.take(list(map(int, sys.argv[1].split(","))))
 out = Speak.stage().build(9)(table).sort_by("id")
 print(hashlib.sha256(b"".join(audio_bytes(out))).hexdigest())
@@ -63,17 +63,17 @@ def test_unlabelled_output_holds_no_text() -> None:
 
 
 def test_same_bytes_in_any_order_and_any_process() -> None:
-    orders = [list(range(24)), list(np.random.default_rng(0).permutation(24))]
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", DIGEST, ",".join(map(str, order))],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout
+    orders = [list(range(12)), list(np.random.default_rng(0).permutation(12))]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", DIGEST, ",".join(map(str, order))], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         for order in orders
-    }  # fmt: skip
-    table = next(requests("labelled", 24, voices_of("labelled", "mixed"), seed=5))
+    ]
+    digests = {process.communicate(timeout=200)[0] for process in processes}
+    table = next(requests("labelled", 12, voices_of("labelled", "mixed"), seed=5))
     actor = Speak.stage().build(9)
-    pieces = [audio_bytes(actor(table.slice(i, 1)))[0] or b"" for i in range(24)]
+    pieces = [audio_bytes(actor(table.slice(i, 1)))[0] or b"" for i in range(12)]
     assert digests == {hashlib.sha256(b"".join(pieces)).hexdigest() + "\n"}
 
 

@@ -25,7 +25,7 @@ from tests.pipelines.lineage import without_user
 CONFIG = str(Path(__file__).parents[3] / "configs" / "rerank.yaml")
 SMALL = [
     "seeds=[0]",
-    "corpus={kind: assistant, lang: en, records: 400, ambiguous: 400, folds: 2, shard: {rows: 100}}",
+    "corpus={kind: assistant, lang: en, records: 400, ambiguous: 400, folds: 2, shard: {rows: 200}}",
     "lists={n: 12}",
 ]
 
