@@ -59,6 +59,7 @@ class _Rates:
     """What results took that were made, by what they have in common with others: their seconds and sizes."""
 
     made: dict[str, list[tuple[float, float | None]]] = field(default_factory=dict)
+    kinds: dict[str, dict[str, _Rates]] = field(default_factory=dict)  # by the kind of result and that of work
 
     def nearest(self, key: str, size: float | None) -> float | None:
         """Return what one of the same name takes: the mean for its size."""
@@ -77,6 +78,12 @@ class _Rates:
             return rates[(len(rates) - 1) // 2] * size
         plain = sorted(seconds for seconds, _ in known)
         return plain[(len(plain) - 1) // 2] if plain else None
+
+    def guess(self, kind: str, size: float | None) -> float | None:
+        """Return what a result of a kind may take: the lower median of the kinds of work that were seen."""
+        seen = [one.common("", size) for one in self.kinds.get(kind, {}).values()]
+        known = sorted(seconds for seconds in seen if seconds is not None)
+        return known[(len(known) - 1) // 2] if known else None
 
 
 def forecast(
@@ -174,8 +181,11 @@ def _rates(work: Sequence[Effort], sizes: Sequence[float | None]) -> _Rates:
         elif one.state != DONE:
             seconds = None
         if seconds is not None:
-            for key in [*one.like, one.kind]:
+            for key in one.like:
                 rates.made.setdefault(key, []).append((seconds, size))
+            work_of = ", ".join(one.stages) or (one.like[-1] if one.like else one.name)
+            alike = rates.kinds.setdefault(one.kind, {}).setdefault(work_of, _Rates())
+            alike.made.setdefault("", []).append((seconds, size))
     return rates
 
 
@@ -211,8 +221,8 @@ def _estimated(one: Effort, size: float | None, rates: _Rates, by_stage: Mapping
 def _guessed(one: Effort, size: float | None, rates: _Rates) -> float | None:
     """Return what a result may take that is like nothing that was made: as others of its kind."""
     found: float | None = None
-    for key in _ALIKE.get(one.kind, ()):
-        found = rates.common(key, size) if found is None else found
+    for kind in _ALIKE.get(one.kind, ()):
+        found = rates.guess(kind, size) if found is None else found
     return found
 
 
