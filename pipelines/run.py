@@ -27,7 +27,7 @@ from gristmill.shards.code import changed
 from gristmill.shards.dataset import SealedSet, check_ids, digest_of, seal_tables
 from gristmill.shards.engine import is_finished, kept_code, run_step, step_url
 from gristmill.shards.job import BuildJob, Job, TrainJob
-from gristmill.shards.plan import Plan, PlanNode, resolved, using
+from gristmill.shards.plan import Plan, PlanNode, holds_later, resolved, using
 from gristmill.shards.step import Step
 
 T = TypeVar("T", SealedSet, Artifact)
@@ -126,7 +126,8 @@ class Run:
 
     def step(self, step: Step) -> SealedSet:
         """Declare a step, to be run unless it is done."""
-        return self.plan.set(step.name, "step", step, schema=lambda: step.schema)
+        later = holds_later(step.stages)  # then its columns are known when it is made
+        return self.plan.set(step.name, "step", step, schema=None if later else lambda: step.schema)
 
     def artifact(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,6 +20,7 @@ from gristmill.pipelines.text.ngrams_distributed import build_vocabulary
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import expect, later
 from gristmill.shards.step import Step
 
 Method = Literal["centroid", "moore_lewis", "random"]
@@ -88,8 +90,8 @@ def select_pairs(
     if method == "moore_lewis":
         language_model.available()
     refuse_empty(pairs, pairs.name)
-    if not in_domain.records and method != "random":
-        raise UserError(f"{name}: the in-domain set {in_domain.name} is empty; expected text to compare with")
+    if method != "random":
+        expect(in_domain, partial(_refuse_no_text, name))
     if method == "centroid":
         scored = _by_centroid(run, name, pairs, in_domain, settings)
     elif method == "moore_lewis":
@@ -97,13 +99,24 @@ def select_pairs(
     else:
         draw = replace(select.DrawnDistance.stage(DrawSettings(seed=seed)), drops=_embedding(pairs))
         scored = run.step(Step(f"{name}_distance", (draw,), pairs))
-    if count is None and settings.radius is not None:
+    if count is not None:
+        limit = ThresholdSettings(count=count)
+    elif settings.radius is not None:
         limit = ThresholdSettings(radius=settings.radius)
     else:
-        limit = ThresholdSettings(count=round((settings.share or SHARE) * pairs.records) if count is None else count)
+        limit = later(partial(_nearest, settings.share or SHARE), pairs)
     job = TrainJob(f"{name}_threshold", loop=select.threshold, settings=limit, inputs={"data": scored}, stepwise=False)
     keep = select.Keep.stage(threshold=run.train(job).ref)
     return run.step(Step(name, (keep,), scored))
+
+
+def _refuse_no_text(name: str, in_domain: SealedSet) -> None:
+    if not in_domain.records:
+        raise UserError(f"{name}: the in-domain set {in_domain.name} is empty; expected text to compare with")
+
+
+def _nearest(share: float, pairs: SealedSet) -> ThresholdSettings:
+    return ThresholdSettings(count=round(share * pairs.records))
 
 
 def _by_centroid(run: Run, name: str, pairs: SealedSet, in_domain: SealedSet, settings: SelectionSettings) -> SealedSet:

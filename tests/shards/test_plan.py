@@ -129,6 +129,14 @@ def test_a_handle_is_sent_as_what_it_stands_for(run: Run) -> None:
     assert resolved(plain) is plain
 
 
+def test_the_columns_of_a_stage_that_comes_later_are_those_of_what_was_made(run: Run) -> None:
+    listed = run.table("texts", texts(4))
+    again = run.step(Step("again", (later(lambda listed: upper(), listed),), listed))
+    assert made(run) == []
+    assert again.schema.names == ["id", "text", "duration"]
+    assert made(run) == ["texts", "again"]
+
+
 def test_a_handle_of_another_run_is_made_by_that(run: Run, tmp_path: Path) -> None:
     other = Run(str(tmp_path / "other"), InProcessRunner())
     listed = other.table("texts", texts(4))
