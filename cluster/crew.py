@@ -353,8 +353,11 @@ def _sent(job: Job, url: str, run: str, log: LogSettings) -> Callable[[Any, int]
 def _kill(worker: Any) -> None:
     import ray
 
-    if session.started() and not session.gone():
+    try:
         ray.kill(worker)
+    except Exception:
+        if session.started() and not session.gone():  # else the worker has ended with its Ray
+            raise
 
 
 _crew: tuple[Any, Crew] | None = None

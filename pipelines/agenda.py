@@ -26,10 +26,11 @@ class AgendaPart:
 class Agenda:
     """The results of a run: sets, artifacts and models, told as they are begun and made.
 
-    A recipe's lines are run in order, so that what it will make is not known from the recipe, but from its plan or an
-    earlier run with the same settings: ``expected`` has the name of each result and the seconds that it is estimated to
-    take, of which only those of missing results matter, and ``rest`` those outside all results. A result that was not
-    expected is counted as it comes. So neither number ever falls. Without expectation there is no total.
+    What a recipe will make in all is known from `gristmill plan` or an earlier run with the same settings: ``expected``
+    has the name of each result and the seconds that it is estimated to take, of which only those of missing results
+    matter, and ``rest`` those outside all results. A result that was not expected is counted as it comes. So neither
+    number ever falls. Without expectation the total is of what is ``declared``, which may grow as a recipe goes on by
+    what it reads.
 
     Example:
         >>> agenda = Agenda([("texts", 1.0), ("kept", 60.0), ("model", 540.0)])
@@ -42,6 +43,7 @@ class Agenda:
 
     expected: Sequence[tuple[str, float | None]] = ()
     rest: float = 0.0
+    declared: Callable[[], int] | None = None  # returns how many results the recipe has declared so far
     changed: Callable[[], None] | None = None  # called when a result is begun or there
     _waiting: dict[str, list[float | None]] = field(default_factory=dict)
     _under: dict[str, AgendaPart] = field(default_factory=dict)
@@ -117,9 +119,9 @@ class Agenda:
 
     @property
     def total(self) -> int | None:
-        """The number of results, as far as it is known; ``None`` without expectation."""
+        """The number of results, as far as it is known: without expectation, of those that are declared."""
         if not self.expected:
-            return None
+            return self.declared() if self.declared is not None else None
         return len(self._done | self._under.keys()) + sum(map(len, self._waiting.values()))
 
     @property

@@ -89,6 +89,7 @@ class Run:
             lambda text: self.progress.say(text),
         )
         self._sets = Remaking(self._begin_work, lambda text: self.progress.say(text), self._note_again)
+        self.progress.agenda.declared = self.plan.count
         processor.check()
 
     def source(

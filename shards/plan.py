@@ -109,6 +109,10 @@ class Plan:
                 waiting += one.inputs
         return [found[number] for number in sorted(found)]
 
+    def count(self) -> int:
+        """Return how many results are declared; equal ones are one once they are made."""
+        return len({node.number if node.made is None else node.made.url for node in self.nodes.copy()})
+
     def missing(self) -> list[PlanNode]:
         """Return what is declared and not made, in the order of declaration."""
         return [node for node in self.nodes if node.made is None]

@@ -22,8 +22,8 @@ class Config(Settings):
 
 def run(config, run):
     here = Path(__file__).parent
-    (here / "begun").touch()
     try:
+        (here / "begun").touch()
         time.sleep(100)
     finally:
         (here / "leaving").touch()
