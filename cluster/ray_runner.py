@@ -183,11 +183,11 @@ class RayRunner:
 
         session.start(self.workers)
         shares = self._shares()
-        alone = [(job, url) for job, url in jobs if job.ranks == 1 and not (job.stepwise and job.resources.gpus)]
-        groups = [(job, url) for job, url in jobs if (job, url) not in alone]
+        groups: list[tuple[Job, str]] = []
         alike: dict[Resources, list[tuple[Job, str]]] = defaultdict(list)
-        for job, url in alone:
-            alike[job.resources].append((job, url))
+        for job, url in jobs:
+            grouped = job.ranks > 1 or (job.stepwise and job.resources.gpus)
+            (groups if grouped else alike[job.resources]).append((job, url))
 
         def fitted(resources: Resources) -> None:
             for seconds in crew().fit(alike[resources], tenant, self.run, self.log, listener):
