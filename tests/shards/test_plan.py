@@ -133,7 +133,7 @@ def test_the_columns_of_a_stage_that_comes_later_are_those_of_what_was_made(run:
     listed = run.table("texts", texts(4))
     again = run.step(Step("again", (later(lambda listed: upper(), listed),), listed))
     assert made(run) == []
-    assert again.schema.names == ["id", "text", "duration"]
+    assert again.schema.names == ["id", "text", "duration", "upper"]
     assert made(run) == ["texts", "again"]
 
 

@@ -167,13 +167,14 @@ def test_examples_are_bounded_and_in_order(run: Run) -> None:
 
 
 def test_mistakes(run: Run, tmp_path: Path) -> None:
-    pairs, none = pairs_of(run, around(MIDDLE, 20)), pairs_of(run, np.zeros((0, DIM)), name="none")
+    pairs = pairs_of(run, around(MIDDLE, 20))
+    none, nothing = (pairs_of(run, np.zeros((0, DIM)), name=name) for name in ("none", "nothing"))
     plain = run.source("plain", lambda: iter([pairs.read(0).drop_columns("embedding")]), {"v": 1})
     settings = SelectionSettings()
     with pytest.raises(UserError, match="chosen: the in-domain set none is empty; expected text"):
         _ = select_pairs(run, "chosen", pairs, none, settings).digest
-    with pytest.raises(UserError, match="none: no record is left"):
-        _ = select_pairs(run, "chosen", none, pairs, settings).digest
+    with pytest.raises(UserError, match="nothing: no record is left"):
+        _ = select_pairs(run, "chosen", nothing, pairs, settings).digest
     with pytest.raises(UserError, match="plain is not embedded; expected a column embedding"):
         _ = select_pairs(run, "chosen", plain, pairs, settings).digest
     with pytest.raises(UserError, match="0 of 20 records keeps nothing"):
