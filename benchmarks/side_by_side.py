@@ -4,7 +4,8 @@
     python -m benchmarks.side_by_side fleet [--gpus 2] [--cpus 8] [--shards 24]
 
 ``recipe`` runs a recipe in this process's way (in-process), on Ray, and with ``--before`` on Ray by the code of another
-checkout, each in a process of its own with a new output. The critical path is the longest chain of results by the
+checkout, each in a process of its own with a new output; without settings at the small size of
+``benchmarks/plan_accuracy.py``. The critical path is the longest chain of results by the
 seconds that each took in-process. Prints a JSON line for each way.
 
 ``fleet`` runs three corpora through a stage on CPUs (features) and one on GPUs (labels), with six more steps on CPUs
@@ -25,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +36,14 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.config import load
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.scheduler import Halt
 from gristmill.shards.index import Cut
 from gristmill.shards.process import prepare
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.stage import BatchLimits, Resources, Stage
 from gristmill.shards.step import Step
+
+if TYPE_CHECKING:
+    from gristmill.pipelines.scheduler import Halt
 
 ROOT = Path(__file__).resolve().parent.parent
 TENTHS = 10
@@ -60,7 +63,8 @@ def made(config: str, overrides: list[str], runner: str, workers: int) -> dict[s
     cluster = RayRunner(workers) if runner == "ray" else InProcessRunner()
     run = Run(loaded.common.out, cluster, loaded.common.seed, seeds=loaded.common.seeds)
     loaded.run(loaded.config, run)
-    run.finish()
+    if hasattr(run, "finish"):  # an earlier checkout has made all by now
+        run.finish()
     ended = time.perf_counter()
     results = [
         {"name": t.name, "kind": t.kind, "digest": t.digest, "inputs": t.inputs, "seconds": t.seconds}
@@ -90,12 +94,15 @@ def in_process_of_its_own(root: Path, config: str, overrides: list[str], runner:
 
 def recipe(given: argparse.Namespace) -> None:
     """Compare the ways of making a recipe."""
+    from benchmarks.plan_accuracy import SMALL
+
+    overrides = given.overrides or SMALL.get(Path(given.config).stem, [])
     ways = [("in-process", ROOT, "inprocess"), ("ray", ROOT, "ray")]
     if given.before:
         ways.append(("ray, before", given.before.resolve(), "ray"))
     found = {}
     for name, root, runner in ways:
-        found[name] = one = in_process_of_its_own(root, given.config, given.overrides, runner, given.workers)
+        found[name] = one = in_process_of_its_own(root, given.config, overrides, runner, given.workers)
         path, names = critical_path(found["in-process"]["results"])
         row = {
             "way": name,

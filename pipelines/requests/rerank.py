@@ -107,6 +107,7 @@ def run(config: Config, run: Run) -> Report:
             stages.append(Lambdarank.stage(peer, model=peers[seed].ref))
         ranked[seed] = run.step(Step(f"ranked_{seed}", tuple(stages), lists[seed]))
 
+    run.finish()
     publish(run.out, weights[run.seeds[0]][CHOSEN])
     return _report(run, config, ranked, [UNWEIGHTED, *weights[run.seeds[0]], *(PEERS if peers else ())])
 

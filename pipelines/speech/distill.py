@@ -149,16 +149,18 @@ def run(config: Config, run: Run) -> Report:
     external = _external_transcripts(run, config, tests) if outside else {}
     decoding = config.part(DecodingSettings)
     written = scoring.transcribe(run, "transcripts", test_features, models, decoding)
+    noisy_only = {"noisy": test_features["noisy"]}
+    cells = scoring.transcribe(run, "sweep", noisy_only, swept, decoding) if swept else None
+    run.finish()
     scored = scoring.results(written, normalise, external)
     sets = [*written.sets.values(), *(made for by_key in external.values() for made in by_key.values())]
     keep_scores(run, measure.name, scored, {"sets": sets, "normalise": normalise})
     settings = config.model_dump(mode="json")
     report = make_report(run, settings, measure, tests, test_features, models, written, scored)
-    if swept:
-        noisy_only = {"noisy": test_features["noisy"]}
-        cells = scoring.results(scoring.transcribe(run, "sweep", noisy_only, swept, decoding), normalise)
+    if cells is not None:
+        of_cells = scoring.results(cells, normalise)
         grid = product(config.sweep.k, config.sweep.temperature)
-        runs = {(k, t): cells[f"sweep_{k}_{t:g}"]["noisy"] for k, t in grid}
+        runs = {(k, t): of_cells[f"sweep_{k}_{t:g}"]["noisy"] for k, t in grid}
         report.grids = [scoring.grid(runs, measure, config.systems.student.k, config.systems.student.temperature)]
     return report
 

@@ -135,6 +135,7 @@ def run(config: Config, run: Run) -> Report:
     if on.selection and config.selection.compare:
         tested |= compare(run, make, config.selection, corpora, picked)
 
+    run.finish()
     publish(run.out, {size: models[COMBINED][size, run.seeds[0]] for size in config.in_domain.sizes})
     filters = {name: translations[name] for name in (FILTERED, COMBINED) if on.filtering}
     baselines = (IN_DOMAIN, RAW)

@@ -46,7 +46,7 @@ def run(config: Config, run: Run) -> Report:
     weigh = [Vectors.stage(VectorSettings(weighting=one, column=one), name=one, words=words.ref) for one in SYSTEMS]
     vectors = run.step(Step("vectors", tuple(weigh), requests))
 
-    # Each result is a handle, made when it is needed: the trainings run in parallel.
+    # Each result is a handle, made when it is needed, or all by `finish`: what is ready runs side by side.
     read = []
     for system, seed in product(SYSTEMS, run.seeds):
         training = config.training.but(vector=system, seed=seed)
@@ -54,6 +54,7 @@ def run(config: Config, run: Run) -> Report:
         settings = ClassifySettings(vector=system, column=f"{system}_{seed}")
         read.append(Classify.stage(settings, name=settings.column, model=model.ref))
     made = run.step(Step("classified", tuple(read), vectors))
+    run.finish()
     scores = {system: _scores(made, system, run.seeds) for system in SYSTEMS}
     by_test = {system: {"test": by_seed} for system, by_seed in scores.items()}
     keep_scores(run, ERROR.name, by_test, {"sets": [made]})
