@@ -135,14 +135,14 @@ class Crew:
         waiting, news = deque(units), News([url for job, url in jobs if job.stepwise], listener)
         error: bytes | None = None
         with contextlib.closing(
-            self._done(kind, waiting, len(jobs), 1, frozenset(), tenant, Looks(news.tell, news.tell))
+            self._done(kind, waiting, len(jobs), 1, frozenset(), tenant, Looks(news.tell, lambda _: news.tell()))
         ) as done:
             for unit, (seconds, failed) in done:
                 if failed is not None:
                     error = error or failed
                     tenant.stop()
                     continue
-                news.ended(units[unit])
+                news.ended(units[unit], seconds)
                 yield seconds
         if error is not None:
             raise pickle.loads(error)
@@ -183,7 +183,11 @@ class Crew:
                     if not busy:
                         return
                 while len(load) + len(starting) < min(most, len(waiting) + len(busy)):
-                    if not tenant.take(kind.need, timeout=0 if load or starting else LOOK, trims=False):
+                    is_first, asked = not load and not starting, time.monotonic()
+                    taken = tenant.take(kind.need, timeout=LOOK if is_first else 0, trims=False)
+                    if is_first:
+                        watch.waited(time.monotonic() - asked)
+                    if not taken:
                         break
                     worker, node = self._take(kind, avoid, loads)
                     if node is None:
@@ -193,7 +197,6 @@ class Crew:
                 else:
                     tenant.content()
                 if not load and not starting:
-                    watch.waits()
                     continue
                 leaving = min(load, key=lambda worker: load[worker]) if tenant.is_due() and load else None
                 depth = at_hand if len(waiting) > len(load) else 1
@@ -306,11 +309,11 @@ class Crew:
 
 @dataclass(frozen=True)
 class Looks:
-    """What is called each second without an answer of a worker: ``look``, which may raise, or ``waits`` while there is
-    no share for any worker."""
+    """What is called each second without an answer of a worker: ``look``, which may raise, or ``waited`` with the
+    seconds in which there was no share for any worker."""
 
     look: Callable[[], object]
-    waits: Callable[[], object]
+    waited: Callable[[float], object]
 
 
 class News:
@@ -328,11 +331,11 @@ class News:
                 self.listener.point(url, note)
         self._told = time.monotonic()
 
-    def ended(self, url: str) -> None:
+    def ended(self, url: str, seconds: float) -> None:
         """Tell that one has ended."""
         self.urls.discard(url)
         if self.listener is not None:
-            self.listener.ended(url)
+            self.listener.ended(url, seconds)
 
 
 def _sent(job: Job, url: str, run: str, log: LogSettings) -> Callable[[Any, int], Any]:

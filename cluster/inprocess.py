@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from gristmill.cluster.checkpoints import Checkpoints
@@ -17,6 +18,8 @@ from gristmill.shards.step import ShardTask
 
 class InProcessRunner:
     """Runs the stages of each shard one after the other, in this process."""
+
+    waited = 0.0
 
     def __init__(self, run: str = RUN, log: LogSettings | None = None) -> None:
         self.run, self.log = run, log or LogSettings()
@@ -44,10 +47,11 @@ class InProcessRunner:
                     f"training {job.name} is set to {job.ranks} ranks, and runner=inprocess has one process; "
                     "give runner=ray or 1 rank"
                 )
+            begun = time.monotonic()
             with TrainingLog(self.log, self.run, job) as log:
                 job.run(url, InProcessContext(url, log, listener))
             if listener is not None:
-                listener.ended(url)
+                listener.ended(url, time.monotonic() - begun)
 
     def at(self, urgency: tuple[float, ...]) -> InProcessRunner:
         """Return itself: one thing is done at a time."""

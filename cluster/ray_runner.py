@@ -6,6 +6,7 @@ import contextlib
 import copy
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -40,6 +41,7 @@ class RayRunner:
         self.placement = placement or Placement()
         self.metrics = RunMetrics(run, price or Price())
         self.urgency: Urgency = ()
+        self.waited = 0.0  # seconds in which steps had no share of the cluster
 
     def execute(self, task: ShardTask, specs: Sequence[ShardSpec]) -> Iterator[Receipt]:
         """Make the shards and yield each one's receipt as soon as it is committed.
@@ -64,7 +66,12 @@ class RayRunner:
                 progress = progress or self.metrics.step(task, len(specs), workers)
                 watch.begin()
                 nodes.begin()
-                looks = Looks(lambda: watch.check(nodes), watch.begin)
+
+                def waited(seconds: float) -> None:
+                    self.waited += seconds
+                    watch.begin()
+
+                looks = Looks(lambda: watch.check(nodes), waited)
                 made = self._made(task, list(left.values()), pools, cpus, avoid, looks)
                 try:
                     with session.guarded(), contextlib.closing(made):
@@ -133,9 +140,9 @@ class RayRunner:
         from gristmill.cluster import data_execution
 
         shares = crew().shares
+        asked = time.monotonic()
         while not _streaming.acquire(timeout=LOOK):
             shares.check()
-            watch.waits()
         try:
             there = shares.capacity
             gpus = min(sum(pool.gpus * pool.most for pool in pools), there.gpus)
@@ -144,7 +151,7 @@ class RayRunner:
             with shares.tenant(urgency) as tenant:
                 while not tenant.take((min(least, there.cpus), gpus), timeout=LOOK):
                     shares.check()
-                    watch.waits()
+                watch.waited(time.monotonic() - asked)
                 while tenant.held[0] + 1 <= min(most, there.cpus) and tenant.take((1.0, 0.0), timeout=0):
                     pass
                 tenant.content()
@@ -205,7 +212,7 @@ class RayRunner:
     def at(self, urgency: Urgency) -> RayRunner:
         """Return it for work that is so urgent beside other work."""
         other = copy.copy(self)
-        other.urgency = urgency
+        other.urgency, other.waited = urgency, 0.0
         return other
 
     @contextlib.contextmanager

@@ -13,7 +13,8 @@ from gristmill.shards.job import Job, TrainJob, TrainListener
 class Listening(TrainListener):
     """Shows the trainings of one call, by distinct names: those of several seeds or settings are numbered.
 
-    ``name`` is that of the whole work, and ``made`` is called with the URL of each as it ends.
+    ``name`` is that of the whole work, and ``made`` is called with the URL of each as it ends, and its seconds if they
+    are known.
     """
 
     def __init__(
@@ -21,7 +22,7 @@ class Listening(TrainListener):
         jobs: Sequence[tuple[Job, str]],
         progress: RunProgress,
         name: str,
-        made: Callable[[str], object],
+        made: Callable[[str, float | None], object],
     ) -> None:
         self.progress, self.all, self.done, self.lock = progress, len(jobs), 0, threading.Lock()
         self.name, self.made = name, made
@@ -34,13 +35,13 @@ class Listening(TrainListener):
                 self.progress.agenda.at(min(1.0, (metrics["step"] + 1) / metrics["steps"]), url)
             self.progress.training(self.labels[url], metrics)
 
-    def ended(self, url: str) -> None:
+    def ended(self, url: str, seconds: float | None = None) -> None:
         """Show that one more is done."""
         with self.lock:
             self.done += 1
             self.progress.agenda.ended(url)
             self.progress.trained(self.labels[url], self.name, self.done, self.all)
-        self.made(url)
+        self.made(url, seconds)
 
 
 def _labels(jobs: Sequence[Job]) -> list[str]:

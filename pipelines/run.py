@@ -194,7 +194,7 @@ class Run:
 
         if sealed is None:
             sealed = make()
-        self._note(node, self._sets.hold(node, sealed, make), begun, kept)
+        self._note(node, self._sets.hold(node, sealed, make), time.perf_counter() - begun, kept)
 
     def make_step(self, node: PlanNode, step: Step) -> None:
         """Run a step, or find it done."""
@@ -211,15 +211,18 @@ class Run:
             before = dataset.find_made(url, fingerprint)
         codes = {stage.name: stage.actor for stage in step.stages}
         self._tell_changed(changed(kept_code(url, before), codes), f"step {step.name}")
-        begun = time.perf_counter()
+        begun, waited = time.perf_counter(), 0.0
         refs = [ref for stage in step.stages for ref in stage.artifacts.values()]
         needed = [step.input.url, *(join.dataset.url for join in step.joins), *(ref.url for ref in refs)]
 
         def make(again: SealedSet | None = None) -> SealedSet:
+            nonlocal waited
             self._sets.need(needed)
             self.progress.agenda.begin({url: step.name})
-            requeue, runner = self.requeue and again is None, self._cluster(node)
-            return run_step(step, self.out, runner, self.seed, self.progress, requeue=requeue, again=again)
+            requeue, cluster = self.requeue and again is None, self._cluster(node)
+            made = run_step(step, self.out, cluster, self.seed, self.progress, requeue=requeue, again=again)
+            waited += cluster.waited
+            return made
 
         if is_finished(before, requeue=self.requeue):
             if all(trace.url != url for trace in self.trace):  # a step that is used twice is reported once
@@ -232,7 +235,8 @@ class Run:
             sealed = make()
         kept = before is not None and before.digest == sealed.digest
         inputs = [step.input.digest, *(join.dataset.digest for join in step.joins), *(ref.digest for ref in refs)]
-        self._note(node, self._sets.hold(node, sealed, make), begun, kept, inputs)
+        seconds = time.perf_counter() - begun - waited
+        self._note(node, self._sets.hold(node, sealed, make), seconds, kept, inputs)
 
     def make_built(self, node: PlanNode, job: BuildJob) -> None:
         """Commit an artifact, or find it done."""
@@ -254,7 +258,7 @@ class Run:
         todo = [(job, url) for url, job in by_url.items() if self._find(job.done, url) is None]
         fresh, last = {url for _, url in todo}, time.perf_counter()
 
-        def made(url: str) -> None:
+        def made(url: str, seconds: float | None) -> None:
             """Note what was trained or found as soon as it is there, as others may wait for it."""
             nonlocal last
             job = by_url[url]
@@ -263,14 +267,15 @@ class Run:
                 raise RuntimeError(f"{url}: {job.name} ended without its artifact")
             if isinstance(job, TrainJob):
                 self._tell_changed(changed(artifact.code, {job.name: str(job.loop)}), f"training {job.name}")
-            begun, last = last, time.perf_counter()  # they ran in parallel, or one after the other
+            before, last = last, time.perf_counter()
+            seconds = last - before if seconds is None else seconds  # of several in parallel each has its part
             inputs = [one.digest for one in job.made_of()]
             for node in (node for node, its in zip(nodes, urls, strict=True) if its == url):
-                self._note(node, artifact, begun, url not in fresh, inputs)
-                begun = last
+                self._note(node, artifact, seconds, url not in fresh, inputs)
+                seconds = 0.0
 
-        for url in by_url.keys() - fresh:
-            made(url)
+        for url in (one for one in by_url if one not in fresh):
+            made(url, 0.0)
         if todo:
             self._sets.need(one.url for job, _ in todo for one in job.made_of())
             names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
@@ -340,10 +345,9 @@ class Run:
         self.progress.worked(name, activity, time.perf_counter() - begun)
 
     def _note(
-        self, node: PlanNode, made: SealedSet | Artifact, begun: float, kept: bool, inputs: Sequence[str] = ()
+        self, node: PlanNode, made: SealedSet | Artifact, seconds: float, kept: bool, inputs: Sequence[str] = ()
     ) -> None:
         """Keep what was made, and what it was made of: the digests of ``inputs`` first."""
-        seconds = time.perf_counter() - begun
         self.plan.finish(node, made)
         records, told = (made.records, summary(made)) if isinstance(made, SealedSet) else (0, {})
         used = [one.made.digest for one in self.plan.used_by(node) if one.made is not None]

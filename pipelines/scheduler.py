@@ -25,7 +25,12 @@ Halt = Callable[[bool], None]
 
 
 class Cluster(Runner, Protocol):
-    """Makes shards and trains models, in this process or on a cluster."""
+    """Makes shards and trains models, in this process or on a cluster.
+
+    ``waited`` are the seconds in which its steps had no share of the cluster, as others were more urgent.
+    """
+
+    waited: float
 
     def train(self, jobs: Sequence[tuple[Job, str]], listener: TrainListener | None = None) -> None:
         """Train, fit or build each job and commit its artifact at the given URL, as many in parallel as fit; tell a

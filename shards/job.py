@@ -28,8 +28,8 @@ class TrainListener:
     def point(self, url: str, metrics: Mapping[str, float]) -> None:
         """Called with points of a training's curves: ``step``, and if known ``steps`` (of all) and ``loss``."""
 
-    def ended(self, url: str) -> None:
-        """Called when a training or fit has committed its artifact."""
+    def ended(self, url: str, seconds: float | None = None) -> None:
+        """Called when a training or fit has committed its artifact; ``seconds``, if known, are those of its work."""
 
 
 class TrainContext(Protocol):

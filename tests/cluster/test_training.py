@@ -23,7 +23,7 @@ class Heard(TrainListener):
     def __init__(self) -> None:
         self.done: list[str] = []
 
-    def ended(self, url: str) -> None:
+    def ended(self, url: str, seconds: float | None = None) -> None:
         self.done.append(url)
 
 

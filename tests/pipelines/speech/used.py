@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def finished(out: Path, sets: Mapping[str, pa.Table] | None = None) -> Path:
     for seed in (0, 1):
         for number, system in enumerate(rates):
             made = recogniser(out / system / f"{seed}{number}", 2 * seed + number)
-            run._note(run.plan.artifact(system, "training", None).node, made, time.perf_counter(), kept=False)
+            run._note(run.plan.artifact(system, "training", None).node, made, 0.0, kept=False)
     rows = [
         MetricRow(system, test, "wer", rate + 0.1 * (seed == 1), rate, rate, 9, seed)
         for system, own in rates.items()
