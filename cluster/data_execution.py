@@ -168,8 +168,8 @@ def _plan(
 
     # Not from_arrow, which inspects each shard in a task that requests a whole CPU, which an autoscaler would add.
     dataset: Any = ray.data.from_blocks([pack_spec(spec) for spec in specs])
-    if not pools or pools[0].gpus:
-        dataset = carry(dataset, commits=not pools)
+    if pools[0].gpus:
+        dataset = carry(dataset, commits=False)
     for number, pool in enumerate(pools):
         last = number == len(pools) - 1
         dataset = dataset.map_batches(
