@@ -6,6 +6,7 @@ import functools
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
@@ -137,15 +138,16 @@ def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[
     from gristmill.pipelines.progress import clock, plural, shown
     from gristmill.shards.store import join
 
+    begun = time.monotonic()
     with shown(quiet) as progress:
         done, busy = carry_out(loaded, progress, requeue=requeue, again=again)
+    seconds = time.monotonic() - begun  # those of its results were spent side by side
     if not busy:
         print("nothing to do: everything was finished by an earlier run")
     records = sum(entry.records for entry in done.trace if not entry.kept)
     made = {entry.url for entry in done.trace if not entry.kept}
     print(f"report: {join(done.out, 'report.html')}")
     if busy:
-        seconds = sum(entry.seconds for entry in done.trace if not entry.kept)
         kept = len({entry.url for entry in done.trace} - made)
         results = "1 set, artifact or model" if len(made) == 1 else f"{len(made)} sets, artifacts and models"
         work = f"made {results} ({plural(records, 'record')}) in {clock(seconds)}"
