@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from gristmill.shards import canonical, checked, store
 from gristmill.shards.errors import Damaged
@@ -67,11 +68,11 @@ class Checkpoints:
             with contextlib.suppress(OSError):  # a note for onlookers is worth no training
                 store.write_bytes(store.join(self.url, PROGRESS), canonical.dumps(written))
 
-    def noted_point(self) -> dict[str, float]:
+    def noted_point(self) -> dict[str, Any]:
         """Return the point that was noted last; empty if there is none."""
         try:
             return dict(json.loads(checked.present(store.join(self.url, PROGRESS)) or b"{}"))
-        except (OSError, ValueError, TypeError):  # as is one that is being replaced
+        except (ValueError, TypeError):  # it is not as it was written
             return {}
 
     @staticmethod

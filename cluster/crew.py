@@ -21,7 +21,7 @@ from gristmill.cluster import session
 from gristmill.cluster.checkpoints import NOTE_EVERY, Checkpoints
 from gristmill.cluster.pools import WORKER_SHARE, Labels, Pool, selector
 from gristmill.cluster.ray_train import ATTEMPTS, cpu_share, lost, slots
-from gristmill.cluster.shares import Shares, Tenant, Urgency
+from gristmill.cluster.shares import SLACK, Shares, Tenant, Urgency
 from gristmill.cluster.training_log import LogSettings
 from gristmill.cluster.warm import WarmStageActor
 from gristmill.shards.errors import UserError, one_line
@@ -35,7 +35,6 @@ BESIDE_GPU = 3  # the same of one with a GPU: one is read and one committed besi
 LOOK = 1.0  # seconds between looks for stalls
 KEPT = 10.0  # seconds that an idle worker keeps its CPUs
 MOST_FAILURES = 4  # of workers to start, in a row
-_SLACK = 1e-6  # rounding error of summed CPUs
 
 
 @dataclass(frozen=True)
@@ -261,7 +260,7 @@ class Crew:
         with self._lock:
             for worker, idle in list(self._idle.items()):
                 held = [sum(one.kind.need[place] for one in self._idle.values()) for place in (0, 1)]
-                if (held[0] > cpus + _SLACK and idle.kind.need[0]) or (held[1] > gpus + _SLACK and idle.kind.need[1]):
+                if (held[0] > cpus + SLACK and idle.kind.need[0]) or (held[1] > gpus + SLACK and idle.kind.need[1]):
                     del self._idle[worker]
                     _kill(worker)
 
@@ -327,8 +326,9 @@ class News:
         if self.listener is None or time.monotonic() - self._told < NOTE_EVERY / 2:
             return
         for url in sorted(self.urls):
-            if note := Checkpoints(url).noted_point():
-                self.listener.point(url, note)
+            with contextlib.suppress(OSError):  # what is told of a training is worth no run
+                if note := Checkpoints(url).noted_point():
+                    self.listener.point(url, note)
         self._told = time.monotonic()
 
     def ended(self, url: str, seconds: float) -> None:

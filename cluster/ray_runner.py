@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 
@@ -99,11 +99,7 @@ class RayRunner:
 
         session.quiet()
         shunned = [node["Resources"] for node in ray.nodes() if node["NodeID"] in avoid]
-        there = {
-            kind: ray.cluster_resources().get(kind, 0.0) - sum(resources.get(kind, 0.0) for resources in shunned)
-            for kind in ("CPU", "GPU")
-        }
-        now = Capacity(min(max(1, int(there["CPU"])), self.workers or sys.maxsize), there["GPU"])
+        now = self._now(shunned)
         capacity = self.placement.grown(now, self.workers)
         self._shares()
         pools = plan_pools([self.placement.placed(stage) for stage in task.stages], capacity, shards, now)
@@ -232,13 +228,17 @@ class RayRunner:
 
     def _shares(self) -> Shares:
         """Return the shares of the cluster, as large as it is now or may grow to be."""
+        shares = crew().shares
+        shares.resize(self.placement.grown(self._now(), self.workers))
+        return shares
+
+    def _now(self, without: Sequence[Mapping[str, float]] = ()) -> Capacity:
+        """Return what may be used of the cluster as it is, without the resources of some nodes."""
         import ray
 
         there = ray.cluster_resources()
-        cpus = min(max(1, int(there.get("CPU", 0.0))), self.workers or sys.maxsize)
-        shares = crew().shares
-        shares.resize(self.placement.grown(Capacity(cpus, there.get("GPU", 0.0)), self.workers))
-        return shares
+        cpus, gpus = (there.get(kind, 0.0) - sum(node.get(kind, 0.0) for node in without) for kind in ("CPU", "GPU"))
+        return Capacity(min(max(1, int(cpus)), self.workers or sys.maxsize), gpus)
 
 
 _streaming = threading.Lock()

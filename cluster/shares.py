@@ -16,7 +16,7 @@ from gristmill.shards.errors import GristmillError
 from gristmill.shards.stage import Resources
 
 Urgency = tuple[float, ...]  # the greater, the more urgent
-_SLACK = 1e-6  # rounding error of summed fractions of a CPU or GPU
+SLACK = 1e-6  # rounding error of summed fractions of a CPU or GPU
 _Need = tuple[float, float]  # CPUs and GPUs
 
 
@@ -134,10 +134,10 @@ class Shares:
         For a GPU that is held for hours nobody has to wait with CPUs that are free.
         """
         yielding = sum(one.held[0] for one in self._tenants if one.yields and one.urgency < urgency)
-        return need[0] <= self._cpus + yielding + _SLACK and need[1] <= self._gpus + _SLACK
+        return need[0] <= self._cpus + yielding + SLACK and need[1] <= self._gpus + SLACK
 
     def _fits(self, need: _Need) -> bool:
-        return need[0] <= self._cpus + _SLACK and need[1] <= self._gpus + _SLACK
+        return need[0] <= self._cpus + SLACK and need[1] <= self._gpus + SLACK
 
     def need(self, resources: Resources, ranks: int = 1) -> _Need:
         """Return the CPUs and GPUs of so many ranks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -49,8 +50,27 @@ class TrainContext(Protocol):
         ...
 
 
+class _Job(ABC):
+    """What trainings, fits and artifacts have in common: a folder named by what they depend on."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """The prefix of the fingerprint that names its folder."""
+
+    def url(self, out: str) -> str:
+        """Return the folder of its artifact, by name and fingerprint."""
+        return store.join(out, self.name, self.fingerprint)
+
+    def done(self, url: str) -> Artifact | None:
+        """Return the artifact if it is committed; raises as :func:`find_made`."""
+        return find_made(url)
+
+
 @dataclass(frozen=True)
-class TrainJob:
+class TrainJob(_Job):
     """A training: a loop, its settings, and its input sets and artifacts.
 
     ``loop(settings, context, **inputs)`` trains, with urls in place of sets and artifacts (also inside mappings and
@@ -112,10 +132,6 @@ class TrainJob:
         """The prefix of the fingerprint of :meth:`identity` that names folders."""
         return canonical.fingerprint(self.identity())[:16]
 
-    def url(self, out: str) -> str:
-        """Return the folder of its artifact, by name and fingerprint."""
-        return store.join(out, self.name, self.fingerprint)
-
     def run(self, url: str, context: TrainContext) -> None:
         """Train on this rank; rank 0 commits the artifact and then removes the checkpoints.
 
@@ -134,13 +150,9 @@ class TrainJob:
             put_artifact(url, files, self.identity(), deterministic=self.resources.gpus == 0, code=self.code())
             store.remove(store.join(url, CHECKPOINTS))
 
-    def done(self, url: str) -> Artifact | None:
-        """Return the artifact if the training is finished; raises as :func:`find_made`."""
-        return find_made(url)
-
 
 @dataclass(frozen=True)
-class BuildJob:
+class BuildJob(_Job):
     """The making of an artifact by a function, like a fit; see :meth:`gristmill.pipelines.run.Run.artifact`."""
 
     name: str
@@ -163,10 +175,6 @@ class BuildJob:
         """The prefix of the fingerprint that names its folder."""
         return canonical.fingerprint([self.name, digests(self.given), [one.digest for one in self.inputs]])[:16]
 
-    def url(self, out: str) -> str:
-        """Return the folder of its artifact, by name and fingerprint."""
-        return store.join(out, self.name, self.fingerprint)
-
     def made_of(self) -> list[SealedSet | Artifact]:
         """Return the sets and artifacts that it reads."""
         return list(self.inputs)
@@ -174,10 +182,6 @@ class BuildJob:
     def code(self) -> dict[str, Any]:
         """Return nothing: the code of the function is not looked at."""
         return {}
-
-    def done(self, url: str) -> Artifact | None:
-        """Return the artifact if it is committed; raises as :func:`find_made`."""
-        return find_made(url)
 
     def run(self, url: str, context: TrainContext | None = None) -> None:
         """Make the artifact and commit it.

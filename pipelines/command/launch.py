@@ -286,8 +286,8 @@ def carry_out(
 
 
 def expected(loaded: Loaded) -> Agenda:
-    """Return the agenda of a run: empty without a plan of it and without an earlier run, since its recipe's lines are
-    run in order, and what a later one makes may depend on data."""
+    """Return the agenda of a run by its plan or an earlier run; empty without, as more may be declared by what is
+    read."""
     out = loaded.common.out
     with contextlib.suppress(Damaged):  # as if it were not there; `gristmill audit` tells
         plan = read_plan(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from gristmill.cluster.checkpoints import Checkpoints
 from gristmill.pipelines.command.audit import damaged_files
 from gristmill.pipelines.command.planfile import read_plan
 from gristmill.pipelines.command.whole import SetStatus, WholeRun, whole_run
@@ -18,12 +18,11 @@ from gristmill.pipelines.graph import base_name
 from gristmill.pipelines.ledger import has_report, read_ledger
 from gristmill.pipelines.progress import clock, plural, training_parts
 from gristmill.pipelines.report.write import REPORT
-from gristmill.shards import checked, engine, store
+from gristmill.shards import engine, store
 from gristmill.shards.artifact import MARK, get_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import Found, find_below
-from gristmill.shards.job import CHECKPOINTS, PROGRESS
 from gristmill.shards.receipt import check_stored, committed_shards, read_receipts
 from gristmill.shards.safe_text import escaped
 from gristmill.shards.store import join
@@ -297,7 +296,7 @@ def _training(name: str, url: str) -> SetStatus:
     """Return the state of a training, by the point of its curves that it wrote last; none in its first seconds, and
     no rate if that was long ago."""
     try:
-        written = json.loads(checked.present(join(url, CHECKPOINTS, PROGRESS)) or b"{}")
+        written = Checkpoints(url).noted_point()
         last, rate = float(written["at"]), float(written["steps_per_second"]) or None
         done, total, loss = int(written["step"]) + 1, written.get("steps"), written.get("loss")
     except (KeyError, TypeError, ValueError):

@@ -112,12 +112,8 @@ def test_a_value_that_is_read_while_something_is_made_is_made_then() -> None:
     assert {made.plan.nodes[user].name for user in made.plan.nodes[1].users} == {"reads", "driver reads"}
 
 
-def broken() -> None:
-    raise ValueError("broken")
-
-
-@pytest.mark.parametrize("kind", ["step", "training", "source"])
-def test_an_error_halts_what_runs_beside_and_keeps_what_was_made(kind: str) -> None:
+def halted_beside() -> tuple[Made, Callable[[], None], threading.Event]:
+    """Return a plan, work that goes on until it is halted, and what is set once that has begun."""
     made, halted, begun = Made(beside=True), threading.Event(), threading.Event()
 
     def halt(now: bool) -> None:
@@ -128,11 +124,22 @@ def test_an_error_halts_what_runs_beside_and_keeps_what_was_made(kind: str) -> N
         begun.set()
         assert halted.wait(WAIT)
 
+    made.scheduler._beside = lambda: contextlib.nullcontext(halt)
+    return made, goes_on, begun
+
+
+def broken() -> None:
+    raise ValueError("broken")
+
+
+@pytest.mark.parametrize("kind", ["step", "training", "source"])
+def test_an_error_halts_what_runs_beside_and_keeps_what_was_made(kind: str) -> None:
+    made, goes_on, begun = halted_beside()
+
     def breaks() -> None:
         assert begun.wait(WAIT)
         broken()
 
-    made.scheduler._beside = lambda: contextlib.nullcontext(halt)
     before = made("before", kind="source")
     beside = made("beside", before, work=goes_on)
     bad = made("bad", before, kind=kind, work=breaks)
@@ -152,21 +159,12 @@ def test_an_error_halts_what_runs_beside_and_keeps_what_was_made(kind: str) -> N
 
 
 def test_an_interruption_does_not_wait_for_trainings() -> None:
-    made, halted, begun = Made(beside=True), threading.Event(), threading.Event()
-
-    def halt(now: bool) -> None:
-        made.halts.append(now)
-        halted.set()
-
-    def goes_on() -> None:
-        begun.set()
-        assert halted.wait(WAIT)
+    made, goes_on, begun = halted_beside()
 
     def interrupted() -> None:
         assert begun.wait(WAIT)
         raise KeyboardInterrupt
 
-    made.scheduler._beside = lambda: contextlib.nullcontext(halt)
     made("beside", kind="training", work=goes_on)
     made("listing", kind="source", work=interrupted)
     with pytest.raises(KeyboardInterrupt):
