@@ -57,6 +57,10 @@ class InProcessRunner:
         """Return itself: one thing is done at a time."""
         return self
 
+    def parallel(self) -> int:
+        """Return 0: one thing is done at a time."""
+        return 0
+
     def side_by_side(self) -> contextlib.AbstractContextManager[None]:
         """Enter nothing: one thing is done at a time."""
         return contextlib.nullcontext()

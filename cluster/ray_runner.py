@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import sys
 import threading
 import time
@@ -210,6 +211,12 @@ class RayRunner:
         other = copy.copy(self)
         other.urgency, other.waited = urgency, 0.0
         return other
+
+    def parallel(self) -> int:
+        """Return how many workers of one CPU there are, or may be, as far as it is known before Ray is started."""
+        if session.started():
+            return max(1, int(crew().shares.capacity.cpus))
+        return self.workers or os.cpu_count() or 1
 
     @contextlib.contextmanager
     def side_by_side(self) -> Iterator[Callable[[bool], None]]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-LEAST_MEASURED = 10.0  # estimated seconds of work behind which the estimates are corrected by the time that it took
+from dataclasses import dataclass, field
 
 
 @dataclass
 class AgendaPart:
-    """A result that is being made: of so many estimated seconds; ``share`` of it is done, ``first`` at its start."""
+    """A result that is being made, and the ``share`` of it that is done."""
 
     name: str
-    seconds: float | None
-    first: float = 0.0
+    since: float  # Unix time at which it was begun
     share: float = 0.0
-    since: float = 0.0  # Unix time at which it was begun
     ended: float | None = None  # and at which it had ended, while others go on beside it
 
 
@@ -27,34 +24,30 @@ class Agenda:
     """The results of a run: sets, artifacts and models, told as they are begun and made.
 
     What a recipe will make in all is known from `gristmill plan` or an earlier run with the same settings: ``expected``
-    has the name of each result and the seconds that it is estimated to take, of which only those of missing results
-    matter, and ``rest`` those outside all results. A result that was not expected is counted as it comes. So neither
-    number ever falls. Without expectation the total is of what is ``declared``, which may grow as a recipe goes on by
-    what it reads.
+    has the name of each result. One that was not expected is counted as it comes. So neither number ever falls. Without
+    expectation the total is of what is ``declared``, which may grow as a recipe goes on by what it reads.
 
     Example:
-        >>> agenda = Agenda([("texts", 1.0), ("kept", 60.0), ("model", 540.0)])
-        >>> agenda.made("out/texts/0", "texts", 1.0, kept=True)
+        >>> agenda = Agenda(["texts", "kept", "model"])
+        >>> agenda.made("out/texts/0", "texts")
         >>> agenda.begin({"out/kept/0": "kept"})
-        >>> agenda.made("out/kept/0", "kept", 30.0)
+        >>> agenda.made("out/kept/0", "kept")
+        >>> agenda.expect(270.0)
         >>> agenda.line()
         '2 of 3 done, about 4 min 30 s to go'
     """
 
-    expected: Sequence[tuple[str, float | None]] = ()
-    rest: float = 0.0
+    expected: Sequence[str] = ()
     declared: Callable[[], int] | None = None  # returns how many results the recipe has declared so far
     changed: Callable[[], None] | None = None  # called when a result is begun or there
-    _waiting: dict[str, list[float | None]] = field(default_factory=dict)
+    _waiting: Counter[str] = field(default_factory=Counter)
     _under: dict[str, AgendaPart] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)  # URLs
     _here: threading.local = field(default_factory=threading.local)  # the URL that each thread began last
-    _estimated: float = 0.0  # seconds of what this run has made
-    _spent: float = 0.0
+    _until: float | None = None  # Unix time at which all is expected to be there
 
     def __post_init__(self) -> None:
-        for name, seconds in self.expected:
-            self._waiting.setdefault(name, []).append(seconds)
+        self._waiting.update(self.expected)
 
     def begin(self, parts: Mapping[str, str]) -> None:
         """Take the results whose work begins, side by side: their names by URL."""
@@ -62,16 +55,15 @@ class Agenda:
         for url, name in parts.items():
             self._here.url = url
             if url not in self._under and url not in self._done:
-                self._under[url] = replace(self._take(name), since=since)
+                self._take(name)
+                self._under[url] = AgendaPart(name, since)
         self._tell()
 
-    def at(self, share: float, url: str = "", *, first: bool = False) -> None:
-        """Take the share of a result that is done, of the one that this thread began last if no URL is given;
-        ``first`` at its start."""
+    def at(self, share: float, url: str = "") -> None:
+        """Take the share of a result that is done, of the one that this thread began last if no URL is given."""
         part = self._under.get(url or getattr(self._here, "url", ""))
         if part is not None:
             part.share = min(1.0, share)
-            part.first = share if first else part.first
 
     def ended(self, url: str) -> None:
         """Count a result whose time is not known yet, as others go on beside it."""
@@ -81,26 +73,26 @@ class Agenda:
             self._done.add(url)
             self._tell()
 
-    def made(self, url: str, name: str, seconds: float, *, kept: bool = False) -> None:
-        """Count a result that took so many seconds, or was kept from before."""
-        part = self._under.pop(url, None)
-        if part is None:
+    def made(self, url: str, name: str) -> None:
+        """Count a result that was made, or kept from before."""
+        if self._under.pop(url, None) is None:
             if url in self._done:
                 return  # used twice
-            part = self._take(name)
+            self._take(name)
         self._done.add(url)
-        if not kept and part.seconds is not None:
-            self._estimated += part.seconds * (1 - part.first)
-            self._spent += seconds
         self._tell()
+
+    def expect(self, left: float | None) -> None:
+        """Take the seconds that are expected to go from now, or ``None`` if they are unknown."""
+        self._until = None if left is None else time.time() + left
 
     def _tell(self) -> None:
         if self.changed is not None:
             self.changed()
 
-    def _take(self, name: str) -> AgendaPart:
-        waiting = self._waiting.get(name)
-        return AgendaPart(name, waiting.pop(0) if waiting else None)
+    def _take(self, name: str) -> None:
+        if self._waiting[name]:
+            self._waiting[name] -= 1
 
     @property
     def parts(self) -> dict[str, AgendaPart]:
@@ -122,22 +114,12 @@ class Agenda:
         """The number of results, as far as it is known: without expectation, of those that are declared."""
         if not self.expected:
             return self.declared() if self.declared is not None else None
-        return len(self._done | self._under.keys()) + sum(map(len, self._waiting.values()))
+        return len(self._done | self._under.keys()) + self._waiting.total()
 
     @property
     def left(self) -> float | None:
-        """Estimated seconds to go, by the pace of this run so far; ``None`` if they are unknown."""
-        waiting = [seconds for of_name in self._waiting.values() for seconds in of_name]
-        under = [(part, part.seconds) for part in list(self._under.values()) if part.seconds is not None]
-        if not self.expected or any(seconds is None for seconds in waiting):
-            return None
-        estimated = self._estimated + sum(seconds * (part.share - part.first) for part, seconds in under)
-        # Of trainings that are begun together some may wait for room.
-        going = [time.time() - part.since for part, _ in under if part.share > part.first]
-        spent = self._spent + sum(going)
-        pace = spent / estimated if estimated >= LEAST_MEASURED else 1.0
-        left = sum(seconds * (1 - part.share) for part, seconds in under) + sum(filter(None, waiting)) + self.rest
-        return left * pace
+        """Seconds to go, as far as they are expected."""
+        return None if self._until is None else max(0.0, self._until - time.time())
 
     def line(self) -> str:
         """Return it in words."""

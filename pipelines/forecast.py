@@ -1,8 +1,9 @@
 """The share of a whole run that is done, and the time to go, from its plan and what has been made of it so far.
 
-A result that is to come takes what the estimate of ``gristmill plan`` says, corrected by the pace of the run. Without
-one it takes what results of like work took: those of its name, of its stages or of its loop, by their sizes. What is
-like nothing that was made is unknown, and so is then the time to go.
+A result that is to come takes what the estimate of ``gristmill plan`` says. Without one it takes what results of like
+work took: those of its name, of its stages or of its loop, by their sizes. What is like nothing that was made is
+unknown, and so is then the time to go. What all results to come take side by side is a timetable's
+(:mod:`gristmill.pipelines.timetable`), corrected by how much longer the run took so far than its timetable had it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gristmill.pipelines.agenda import LEAST_MEASURED
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
+from gristmill.pipelines.timetable import Part, span
 
 # What a result is guessed by if nothing like it was made: those of its kind; the driver itself makes two of these.
 _ALIKE = {
@@ -23,7 +24,7 @@ _ALIKE = {
 }
 _MUCH = 0.1  # of the time to go: a guess that is told
 _SEEN = 0.05  # least share of a result from which its own pace is taken
-_MOST = 4.0  # times by which a run may be slower than the sum of its results
+_TRUSTED = 0.1  # of the whole run that goes as its timetable has it, whatever the clock says so far
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Effort:
     name: str
     kind: str = "step"  # source, step, artifact, training, fit
     state: str = TO_DO  # done, under way, to do
+    inputs: Sequence[int] = ()  # places of what it is made of, ahead of its own
+    workers: int = 1  # that it keeps busy; 0: the driver makes it itself
     of: Sequence[Sequence[int]] = ()  # places of what its size is the sum of: of each part the largest
     passes: float = 1.0  # over them
     like: Sequence[str] = ()  # what results of like work have in common, the nearest first
@@ -61,14 +64,6 @@ class _Rates:
     made: dict[str, list[tuple[float, float | None]]] = field(default_factory=dict)
     kinds: dict[str, dict[str, _Rates]] = field(default_factory=dict)  # by the kind of result and that of work
 
-    def nearest(self, key: str, size: float | None) -> float | None:
-        """Return what one of the same name takes: the mean for its size."""
-        known = self.made.get(key, [])
-        sized = [(seconds, of) for seconds, of in known if of]
-        if size and sized:
-            return sum(seconds for seconds, _ in sized) / sum(of for _, of in sized) * size
-        return sum(seconds for seconds, _ in known) / len(known) if known else None
-
     def common(self, key: str, size: float | None) -> float | None:
         """Return what one of like work takes: the lower median, as the first of a kind loads libraries too, and a few
         take far longer than the others."""
@@ -88,55 +83,77 @@ class _Rates:
 
 def forecast(
     work: Sequence[Effort],
+    workers: int = 0,
     elapsed: float | None = None,
     rest: float = 0.0,
     a_record: Mapping[str, float] | None = None,
 ) -> Forecast:
     """Return how far a run is with the results ``work``, in the order of their declaration.
 
-    ``elapsed`` are the seconds since the run began its work; ``rest`` those that it is estimated to take outside all
-    results; ``a_record`` the seconds that each stage spends on a record, over all workers.
+    ``workers`` make results side by side; with 0, one is made after the other. ``elapsed`` are the seconds since the
+    run began its work; ``rest`` those that it is estimated to take outside all results; ``a_record`` the seconds that
+    each stage spends on a record, over all workers.
 
     Example:
         >>> texts = Effort("texts", "source", DONE, rows=100, seconds=2.0, like=["source texts"])
-        >>> first = Effort("model", "training", DONE, [[0]], 4.0, ["training model"], seconds=40.0)
-        >>> again = Effort("model", "training", TO_DO, [[0]], 2.0, ["training model"])
+        >>> first = Effort("model", "training", DONE, [0], of=[[0]], passes=4.0, like=["training model"], seconds=40.0)
+        >>> again = Effort("model", "training", TO_DO, [0], of=[[0]], passes=2.0, like=["training model"])
         >>> found = forecast([texts, first, again])
         >>> round(found.share, 3), found.left
         (0.677, 20.0)
+        >>> forecast([texts, first, again, again], workers=2).left  # both at once
+        20.0
     """
     sizes = _sizes(work)
-    pace, rates = _pace(work), _rates(work, sizes)
+    rates = _rates(work, sizes)
     by_stage = _by_stage(work, sizes, a_record or {})
     is_priced = any(one.price is not None for one in work)
-    kept = mine = left = 0.0  # seconds of earlier calls, of this one, and to go
+    to_go = [0.0] * len(work)
+    own = [False] * len(work)  # known by the pace of the result itself
     unknown: dict[str, None] = {}
     guessed: dict[str, float] = {}  # seconds
-    for one, size in zip(work, sizes, strict=True):
-        seconds = _spent(one)
-        if one.kept:
-            kept += seconds
-        else:
-            mine += seconds
+    for place, (one, size) in enumerate(zip(work, sizes, strict=True)):
         if one.state == DONE:
             continue
-        whole = one.price * pace if one.price is not None else _estimated(one, size, rates, by_stage)
-        guess = _guessed(one, size, rates) if whole is None else whole
-        to_go = _to_go(one, seconds, guess)
-        if to_go is not None:
-            left += to_go
-            if whole is None and one.left is None:
-                guessed[one.name] = guessed.get(one.name, 0.0) + to_go
+        seconds, own[place] = _by_own_pace(one), True
+        if seconds is None:
+            whole, own[place] = one.price if one.price is not None else _estimated(one, size, rates, by_stage), False
+            seconds = _rest_of(one, _guessed(one, size, rates) if whole is None else whole)
+            if seconds is not None and whole is None:
+                guessed[one.name] = guessed.get(one.name, 0.0) + seconds
+        if seconds is not None:
+            to_go[place] = seconds
         elif not is_priced:
             unknown[one.name] = None
     if unknown:
         return Forecast(unlike=tuple(unknown))
-    much = () if is_priced else tuple(name for name, seconds in guessed.items() if seconds > _MUCH * left)
-    if elapsed is not None and mine >= LEAST_MEASURED:
-        # Results that are made side by side take less than their sum; what lies between them takes time too.
-        left *= min(1.0 if is_priced else _MOST, elapsed / mine)
-    spent, left = kept + (mine if elapsed is None else elapsed), left + rest
+    much = () if is_priced else tuple(name for name, seconds in guessed.items() if seconds > _MUCH * sum(to_go))
+
+    def together(seconds: Sequence[float]) -> float:
+        return span([_part(one, its) for one, its in zip(work, seconds, strict=True)], workers)
+
+    kept = together([_spent(one) if one.kept else 0.0 for one in work])
+    mine = together([0.0 if one.kept else _planned(one) for one in work])
+    pace = 1.0
+    if elapsed is not None:
+        trusted = _TRUSTED * (mine + together(to_go) + rest)
+        pace = (elapsed + trusted) / (mine + trusted) if mine + trusted else 1.0
+    left = pace * (together([its / pace if by_own else its for its, by_own in zip(to_go, own, strict=True)]) + rest)
+    spent = kept + (mine if elapsed is None else elapsed)
     return Forecast(spent / (spent + left), left, much) if left > 0 else Forecast(1.0, 0.0)
+
+
+def _part(one: Effort, seconds: float) -> Part:
+    return Part(seconds, one.inputs, one.workers, divides=one.kind == "step")
+
+
+def _planned(one: Effort) -> float:
+    """Return the seconds that the timetable has for what was done of a result: by its price, or else as it took."""
+    if one.price is None:
+        return _spent(one)
+    if one.state == UNDER_WAY and one.share is None:
+        return min(one.price, _spent(one))
+    return one.price * {DONE: 1.0, TO_DO: 0.0}.get(one.state, one.share or 0.0)
 
 
 def _spent(one: Effort) -> float:
@@ -162,14 +179,6 @@ def _sizes(work: Sequence[Effort]) -> list[float | None]:
         expected = {"step": size, "source": size or like_others}.get(one.kind)
         rows.append(one.rows if one.rows is not None else expected)
     return sizes
-
-
-def _pace(work: Sequence[Effort]) -> float:
-    """Return how much longer priced results took in this run than they were estimated to."""
-    known = [(one.seconds, one.price) for one in work if one.state == DONE and not one.kept]
-    pairs = [(seconds, price) for seconds, price in known if seconds is not None and price is not None]
-    estimated = sum(price for _, price in pairs)
-    return sum(seconds for seconds, _ in pairs) / estimated if estimated >= LEAST_MEASURED else 1.0
 
 
 def _rates(work: Sequence[Effort], sizes: Sequence[float | None]) -> _Rates:
@@ -210,7 +219,7 @@ def _by_stage(work: Sequence[Effort], sizes: Sequence[float | None], a_record: M
 def _estimated(one: Effort, size: float | None, rates: _Rates, by_stage: Mapping[str, float]) -> float | None:
     """Return the seconds that a result will take, by what is most like it; ``None`` if nothing is."""
     nearest, *others = one.like or [""]
-    found = rates.nearest(nearest, size)
+    found = rates.common(nearest, size)
     if found is None and one.stages and size and all(name in by_stage for name in one.stages):
         found = sum(by_stage[name] for name in one.stages) * size
     for key in others:
@@ -226,26 +235,56 @@ def _guessed(one: Effort, size: float | None, rates: _Rates) -> float | None:
     return found
 
 
-def _to_go(one: Effort, spent: float, whole: float | None) -> float | None:
+def _by_own_pace(one: Effort) -> float | None:
+    """Return the seconds that a result under way still takes by its own pace, if that is seen."""
     if one.left is not None:
         return one.left
-    if one.share is not None and one.share >= _SEEN and spent:
-        return spent / one.share * (1 - one.share)
+    if one.share is not None and one.share >= _SEEN and one.seconds:
+        return one.seconds / one.share * (1 - one.share)
+    return None
+
+
+def _rest_of(one: Effort, whole: float | None) -> float | None:
+    """Return the seconds that a result still takes that takes so many in all."""
     if whole is None:
         return None
-    return whole * (1 - one.share) if one.share is not None else max(0.0, whole - spent)
+    return whole * (1 - one.share) if one.share is not None else max(0.0, whole - _spent(one))
 
 
-def priced(work: Sequence[Effort], prices: Sequence[tuple[str, float]]) -> list[Effort]:
-    """Return results with their estimated seconds, given by name in the order of declaration; behind them those that
-    the estimate has, and that are not declared yet.
+@dataclass(frozen=True)
+class Estimate:
+    """What ``gristmill plan`` estimates of a result."""
+
+    name: str
+    seconds: float
+    kind: str = "step"
+    workers: int = 1
+    inputs: Sequence[int] = ()  # places in the estimate, ahead of its own
+
+
+def priced(work: Sequence[Effort], estimates: Sequence[Estimate]) -> list[Effort]:
+    """Return results with what is estimated of them, given in the order of declaration; behind them those that the
+    estimate has, and that are not declared yet.
 
     Example:
-        >>> [(one.name, one.price) for one in priced([Effort("kept")], [("kept", 2.0), ("model", 9.0)])]
-        [('kept', 2.0), ('model', 9.0)]
+        >>> estimates = [Estimate("kept", 2.0), Estimate("model", 9.0, inputs=[0])]
+        >>> [(one.name, one.price, list(one.inputs)) for one in priced([Effort("kept")], estimates)]
+        [('kept', 2.0, []), ('model', 9.0, [0])]
     """
-    waiting: dict[str, list[float]] = {}
-    for name, seconds in prices:
-        waiting.setdefault(name, []).append(seconds)
-    found = [replace(one, price=waiting[one.name].pop(0)) if waiting.get(one.name) else one for one in work]
-    return [*found, *(Effort(name, price=seconds) for name, all_of in waiting.items() for seconds in all_of)]
+    waiting: dict[str, list[int]] = {}
+    for place, one in enumerate(estimates):
+        waiting.setdefault(one.name, []).append(place)
+    found: list[Effort] = []
+    place_of: dict[int, int] = {}  # by the place in the estimate
+    for effort in work:
+        if places := waiting.get(effort.name):
+            place_of[places[0]] = len(found)
+            estimate = estimates[places.pop(0)]
+            effort = replace(effort, price=estimate.seconds, workers=estimate.workers)
+        found.append(effort)
+    for place in sorted(place for places in waiting.values() for place in places):
+        one = estimates[place]
+        place_of[place] = len(found)
+        inputs = [place_of[need] for need in one.inputs]
+        found.append(Effort(one.name, one.kind, inputs=inputs, price=one.seconds, workers=one.workers))
+    return found

@@ -15,7 +15,7 @@ from gristmill.actors.training.settings import Schedule
 from gristmill.pipelines.agenda import AgendaPart
 from gristmill.pipelines.forecast import Effort
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, base_name
-from gristmill.pipelines.results import SourceWork, Trace
+from gristmill.pipelines.results import SourceWork, Trace, workers_of
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
 from gristmill.shards.plan import Later, Plan, PlanNode, holds_later, nodes_in
@@ -33,6 +33,7 @@ class OutlineNode(TypedDict):
     passes: float  # over them
     like: list[str]  # what results of like work have in common, the nearest first
     stages: list[str]  # of a step
+    workers: int  # that it keeps busy; 0: the driver makes it itself
     state: str  # done, under way, to do
     path: NotRequired[str]  # below the output, once it is known
     rows: NotRequired[int]  # of a set that is done
@@ -64,14 +65,10 @@ class Outline:
         known = list(self.plan.nodes)
         for node in known[len(self._described) :]:
             self._described.append(_described(node))
-        inputs: list[list[int]] = [[] for _ in known]
-        for node in known:
-            for user in node.users.copy():  # the run goes on meanwhile
-                if user < len(inputs):
-                    inputs[user].append(node.number)
         found: list[OutlineNode] = []
         told_of: set[str] = set()  # URLs
-        for node, own, told in zip(known, inputs, self._described, strict=True):
+        for node, told in zip(known, self._described, strict=True):
+            own = [number for number in sorted(node.uses.copy()) if number < len(known)]  # the run goes on meanwhile
             one: OutlineNode = {"name": node.name, "kind": node.kind, "inputs": own, **told, "state": TO_DO}  # type: ignore[typeddict-item]
             if node.made is not None and (trace := made.get(node.made.url)) is not None:
                 one |= self._of_trace(trace)
@@ -120,7 +117,8 @@ def _described(node: PlanNode) -> dict[str, Any]:
         kind = "training" if work.stepwise else "fit"
         like.append(f"{kind} by {work.loop}")
         of, passes = list(_parts(work.inputs)), sum(_epochs(work.settings)) or 1.0
-    return {"of": [part for part in of if part], "passes": passes, "like": like, "stages": stages}
+    told = {"of": [part for part in of if part], "passes": passes, "like": like, "stages": stages}
+    return told | {"workers": workers_of(node)}
 
 
 def _parts(value: Any) -> Iterator[list[int]]:
@@ -167,6 +165,8 @@ def effort(
         name=node["name"],
         kind="fit" if is_fit else node["kind"],
         state=state,
+        inputs=node["inputs"],
+        workers=node["workers"],
         of=node["of"],
         passes=node["passes"],
         like=node["like"],

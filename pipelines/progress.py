@@ -34,7 +34,7 @@ class RunProgress(Progress):
     def begin(self, name: str, shards: int, done: int, records: int) -> None:
         """Take the share of a step that is done."""
         self.here.name, self.here.pace = name, Pace(shards, done, records)
-        self.agenda.at(done / max(1, shards), first=True)
+        self.agenda.at(done / max(1, shards))
 
     def advance(self, receipt: Receipt) -> None:
         """Take a shard."""
@@ -42,9 +42,9 @@ class RunProgress(Progress):
         pace.advance(receipt)
         self.agenda.at(pace.done / max(1, pace.shards))
 
-    def made(self, url: str, name: str, seconds: float, kept: bool) -> None:
+    def made(self, url: str, name: str) -> None:
         """Called for each result, whether it was made or found."""
-        self.agenda.made(url, name, seconds, kept=kept)
+        self.agenda.made(url, name)
 
     def say(self, text: str) -> None:
         """Show a message about the run as a whole."""
@@ -179,9 +179,9 @@ class LogProgress(RunProgress):
             self.summed = time.monotonic()
             self.say(f"whole run: {self.agenda.line()}")
 
-    def made(self, url: str, name: str, seconds: float, kept: bool) -> None:
+    def made(self, url: str, name: str) -> None:
         """Report how far the run is."""
-        super().made(url, name, seconds, kept)
+        super().made(url, name)
         self.whole()
 
     def found(self, sealed: SealedSet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,8 @@ import pyarrow as pa
 
 from gristmill.shards import canonical
 from gristmill.shards.dataset import SealedSet
-from gristmill.shards.plan import digests
+from gristmill.shards.job import BuildJob, TrainJob
+from gristmill.shards.plan import PlanNode, digests
 
 
 @dataclass
@@ -43,6 +45,19 @@ class SourceWork:
     def fingerprint(self) -> str:
         """What names its folder."""
         return canonical.fingerprint([self.name, digests(self.identity)])
+
+
+def is_on_driver(node: PlanNode) -> bool:
+    """Return whether the driver makes a result itself: what only its machine has, or what the recipe streams."""
+    return node.kind == "source" or (isinstance(node.work, BuildJob) and node.work.on_driver)
+
+
+def workers_of(node: PlanNode) -> int:
+    """Return how many workers of one CPU a result keeps busy while it is made: 0 if the driver makes it itself, and 1
+    for a step, of whose shards it is not known how many there will be."""
+    if isinstance(node.work, TrainJob):
+        return max(1, math.ceil(node.work.ranks * node.work.resources.cpus))
+    return 0 if is_on_driver(node) else 1
 
 
 def summary(sealed: SealedSet) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gristmill.pipelines.ledger import Entry, write_ledger
 from gristmill.pipelines.listening import Listening
 from gristmill.pipelines.progress import RunProgress, plural
 from gristmill.pipelines.remaking import Remaking
-from gristmill.pipelines.results import SourceWork, Trace, summary
+from gristmill.pipelines.results import SourceWork, Trace, is_on_driver, summary
 from gristmill.pipelines.scheduler import Alone, Cluster, Scheduler
 from gristmill.shards import dataset, processor, store
 from gristmill.shards.artifact import MARK, Artifact
@@ -85,7 +85,7 @@ class Run:
             self.plan,
             self._make,
             self.cluster.side_by_side,
-            _is_on_driver,
+            is_on_driver,
             lambda text: self.progress.say(text),
         )
         self._sets = Remaking(self._begin_work, lambda text: self.progress.say(text), self._note_again)
@@ -283,7 +283,7 @@ class Run:
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
             kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []
             last = time.perf_counter()
-            cluster: Cluster = InProcessRunner() if _is_on_driver(nodes[0]) else self._cluster(nodes[0])
+            cluster: Cluster = InProcessRunner() if is_on_driver(nodes[0]) else self._cluster(nodes[0])
             with self._reported(names, ", ".join(kinds), {url: job.name for job, url in todo}):
                 cluster.train(todo, Listening(todo, self.progress, names, made))
 
@@ -357,7 +357,7 @@ class Run:
             if not self._traces and self.on_first is not None:
                 self.on_first()
             self._traces[node.number] = trace
-            self.progress.made(made.url, node.name, seconds, kept)
+            self.progress.made(made.url, node.name)
         self._scheduler.look()
 
     def _note_again(self, url: str) -> None:
@@ -393,8 +393,3 @@ class Run:
             for t in self.trace
         ]
         return write_ledger(self.out, recipe, settings, self.processors, entries)
-
-
-def _is_on_driver(node: PlanNode) -> bool:
-    """Return whether the driver makes a result itself: what only its machine has, or what the recipe streams."""
-    return node.kind == "source" or (isinstance(node.work, BuildJob) and node.work.on_driver)

@@ -41,6 +41,10 @@ class Cluster(Runner, Protocol):
         """Return it for work that is so urgent beside other work: the greater, the more."""
         ...
 
+    def parallel(self) -> int:
+        """Return how many workers make results side by side; 0 if this process makes one after the other."""
+        ...
+
     def side_by_side(self) -> AbstractContextManager[Halt | None]:
         """Enter work whose parts may run at once, each in a thread; yields what halts them, or ``None`` if they must
         run one after the other."""
@@ -70,6 +74,7 @@ class Scheduler:
         self._maker: threading.Thread | None = None  # which makes what the driver makes itself
         self._halt: Halt | None = None
         self._error: BaseException | None = None
+        self._ahead: list[float] = []  # by the number of a node: the longest path to the end
 
     def make(self, nodes: Sequence[PlanNode]) -> None:
         """Make results, which are given with all that they need; called also by what is being made, in any thread.
@@ -104,10 +109,15 @@ class Scheduler:
         return self._urgencies()(node)
 
     def _urgencies(self) -> Callable[[PlanNode], tuple[float, ...]]:
-        ahead: dict[int, float] = {}
-        for one in reversed(self._plan.nodes):
-            after = max((ahead.get(user, 0.0) for user in one.users), default=0.0)
-            ahead[one.number] = _WEIGHT.get(one.kind, 1.0) + after
+        nodes = self._plan.nodes.copy()
+        if len(self._ahead) != len(nodes):  # more was declared
+            ahead = [0.0] * len(nodes)
+            for one in reversed(nodes):
+                ahead[one.number] += _WEIGHT.get(one.kind, 1.0)
+                for used in one.inputs:
+                    ahead[used.number] = max(ahead[used.number], ahead[one.number])
+            self._ahead = ahead
+        ahead = self._ahead
         return lambda node: (float(node.kind == "source"), ahead[node.number], -float(node.number))
 
     def _await(self, nodes: Sequence[PlanNode]) -> None:

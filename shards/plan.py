@@ -34,7 +34,7 @@ class PlanNode:
     work: Any  # what makes it, for the run
     schema: Callable[[], pa.Schema] | None = None  # of a set, where it is known before the set is made
     checks: list[Callable[[Any], object]] = field(default_factory=list)
-    users: set[int] = field(default_factory=set)  # numbers of the nodes that use it
+    uses: set[int] = field(default_factory=set)  # numbers of its inputs, and of what it read while it was made
     is_read: bool = False  # by the recipe itself, or by a command afterwards
     after: int = 0  # how many results the recipe had read when it declared this one
     made: Made | None = None
@@ -88,8 +88,7 @@ class Plan:
                 plan.make(node)  # of another run, which this one cannot make
         node = PlanNode(len(self.nodes), name, kind, tuple(used[number] for number in sorted(used)), work, schema)
         node.after = len(self.read)
-        for one in node.inputs:
-            one.users.add(node.number)
+        node.uses.update(used)
         self.nodes.append(node)
         return node
 
@@ -125,7 +124,7 @@ class Plan:
                 self.read.append(node)
             node.is_read = True
         else:
-            node.users.add(user.number)
+            user.uses.add(node.number)
         self.make(node)
         if node.made is None:
             raise RuntimeError(f"{node.name} was not made")
@@ -133,7 +132,12 @@ class Plan:
 
     def used_by(self, node: PlanNode) -> list[PlanNode]:
         """Return what a node uses, also what was only found out while it was made, in the order of declaration."""
-        return [one for one in self.nodes if node.number in one.users]
+        return [self.nodes[number] for number in sorted(node.uses.copy())]  # others may add to it meanwhile
+
+    def without_user(self) -> list[PlanNode]:
+        """Return what neither another result nor the recipe itself has used, in the order of declaration."""
+        used = {number for node in self.nodes for number in node.uses}
+        return [node for node in self.nodes if node.number not in used and not node.is_read]
 
     def finish(self, node: PlanNode, made: Made) -> None:
         """Keep the result of a node, after its checks."""

@@ -291,12 +291,11 @@ def expected(loaded: Loaded) -> Agenda:
     out = loaded.common.out
     with contextlib.suppress(Damaged):  # as if it were not there; `gristmill audit` tells
         plan = read_plan(out)
-        if plan is not None and "estimate" in plan and plan.get("settings") == loaded.digest:
-            results = [(str(name), float(seconds)) for name, seconds in plan["results"]]
-            return Agenda(results, max(0.0, plan["estimate"]["seconds"] - sum(seconds for _, seconds in results)))
+        if plan is not None and "results" in plan and plan.get("settings") == loaded.digest:
+            return Agenda([one["name"] for one in plan["results"]])
     with contextlib.suppress(Damaged):
         ledger = read_ledger(out)
         if ledger is not None and ledger["settings"] == saved_digest(out) and same_as_saved(loaded):
             made = {entry["path"]: entry["name"] for entry in ledger["made"]}  # one that is used twice is there twice
-            return Agenda([(name, None) for name in made.values()])
+            return Agenda(list(made.values()))
     return Agenda()

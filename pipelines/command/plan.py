@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.pipelines.command.launch import check_storage
-from gristmill.pipelines.command.planfile import write_plan
+from gristmill.pipelines.command.planfile import PlannedResult, write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, UNKNOWN, GraphNode, merged, mermaid, text_lines
 from gristmill.pipelines.graph_picture import to_svg
 from gristmill.pipelines.progress import clock, told_size
 from gristmill.pipelines.report.tables import listed
+from gristmill.pipelines.results import workers_of
+from gristmill.pipelines.timetable import Part, span
 from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError, with_class
 from gristmill.shards.safe_text import escaped
@@ -36,6 +38,7 @@ class PricedPlan:
     out: str
     sample: int
     workers: int
+    beside: int  # workers that make results side by side; 0: one after the other
     lines: list[Line]
     rest: float  # seconds outside all lines: scoring and the report
     cost: float
@@ -43,13 +46,16 @@ class PricedPlan:
     notes: list[str] = field(default_factory=list)
     settings: str = ""  # the digest of those that results depend on
     nodes: list[GraphNode] = field(default_factory=list)
+    results: list[PlannedResult] = field(default_factory=list)  # of each node
     awaited: list[str] = field(default_factory=list)  # names of unfinished results that say what else there is
 
     @property
     def seconds(self) -> float:
         """Wall time of the remaining work."""
-        wall = sum(line.wall for line in self.lines)
-        return wall + self.rest if any(line.left for line in self.lines) else 0.0
+        if not any(line.left for line in self.lines):
+            return 0.0
+        parts = [Part(one["seconds"], one["inputs"], one["workers"], one["kind"] == "step") for one in self.results]
+        return span(parts, self.beside) + self.rest
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimates that the report compares with measurements."""
@@ -57,11 +63,8 @@ class PricedPlan:
         for line in self.lines:
             seconds = by_name.setdefault(line.name, {"seconds": 0.0})
             seconds["seconds"] = round(seconds["seconds"] + line.wall, 3)
-        # What a run counts by; equal jobs, and a step that is used twice, are one result.
-        results = {line.url: [line.name, round(line.wall, 3)] for line in reversed(self.lines)}
-        told: dict[str, Any] = {"results": [*reversed(results.values())], "settings": self.settings}
-        told |= {"sample": self.sample, "workers": self.workers, "cost": round(self.cost, 4)}
-        return {"estimate": by_name, **told}
+        told = {"sample": self.sample, "workers": self.beside, "cost": round(self.cost, 4), "rest": self.rest}
+        return {"estimate": by_name, "results": self.results, "settings": self.settings, **told}
 
 
 def make_plan(loaded: Loaded, sample: int | None = None) -> PricedPlan:
@@ -83,11 +86,13 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> PricedPlan:
     cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in run.lines) / 3600
     priced = bool(prices.cpu_hour or prices.gpu_hour)
     unpriced = "no prices are set: give --cpu-hour and --gpu-hour, or price.cpu_hour and price.gpu_hour"
-    made = PricedPlan(common.out, sample, run.workers, run.lines, rest, cost, priced, [] if priced else [unpriced])
+    beside = run.workers if run.on_ray else 0
+    notes = [] if priced else [unpriced]
+    made = PricedPlan(common.out, sample, run.workers, beside, run.lines, rest, cost, priced, notes)
     if not run.lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
     made.settings = loaded.digest
-    made.nodes, made.awaited = _graph(run)
+    made.nodes, made.results, made.awaited = _graph(run)
     if made.seconds:
         write_plan(common.out, made.to_json())
     return made
@@ -153,20 +158,21 @@ def _failure(error: Exception, last: str, sample: int | None) -> GristmillError:
     return GristmillError(f"{with_class(error)} ({frame.filename}, line {frame.lineno}): {where}")
 
 
-def _graph(run: SampledRun) -> tuple[list[GraphNode], list[str]]:
-    """Return the results of a tried recipe as a graph, and the names of those on whose content it depends what else is
-    declared, as far as they are not finished."""
+def _graph(run: SampledRun) -> tuple[list[GraphNode], list[PlannedResult], list[str]]:
+    """Return the results of a tried recipe as a graph and as a plan keeps them, and the names of those on whose content
+    it depends what else is declared, as far as they are not finished. Equal results are one, as a run counts them."""
     lines = {line.url: line for line in reversed(run.lines)}
     unfinished = [node.made is not None and lines[node.made.url].left > 0 for node in run.plan.read]
     nodes: list[GraphNode] = []
+    results: list[PlannedResult] = []
     awaited: dict[str, None] = {}
-    place_of: dict[str, int] = {}  # by URL: equal jobs, and a step that is used twice, are one
+    place_of: dict[str, int] = {}  # by URL
     for node in run.plan.nodes:
         if node.made is None or node.made.url in place_of:
             continue
         line, read = lines[node.made.url], zip(run.plan.read[: node.after], unfinished, strict=False)
         waits = [one.name for one, is_open in read if is_open]
-        inputs = {place_of[one.made.url] for one in run.plan.used_by(node) if one.made is not None}
+        inputs = sorted({place_of[one.made.url] for one in run.plan.used_by(node) if one.made is not None})
         more = {
             "shards": f"{line.done}/{line.total}" if node.kind in ("source", "step") else "",
             "audio": f"{line.hours:.2f} h" if line.hours else "",
@@ -178,8 +184,11 @@ def _graph(run: SampledRun) -> tuple[list[GraphNode], list[str]]:
         rows, size = (line.rows, line.bytes) if node.kind in ("source", "step") else (None, None)
         place_of[node.made.url] = len(nodes)
         seconds = line.wall if line.left else None
-        nodes.append(GraphNode(node.name, node.kind, tuple(sorted(inputs)), state, rows, size, seconds, more))
-    return nodes, list(awaited)
+        nodes.append(GraphNode(node.name, node.kind, tuple(inputs), state, rows, size, seconds, more))
+        workers = line.workers if node.kind == "step" else workers_of(node)
+        wall = round(line.wall, 3)
+        results.append({"name": node.name, "kind": node.kind, "seconds": wall, "workers": workers, "inputs": inputs})
+    return nodes, results, list(awaited)
 
 
 def check_picture(url: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from gristmill.cluster.metrics import tell_progress
 from gristmill.pipelines.command.occupied import PLAN
-from gristmill.pipelines.forecast import forecast, priced
+from gristmill.pipelines.forecast import Effort, Estimate, Forecast, forecast, priced
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
 from gristmill.pipelines.outline import Outline, OutlineNode, effort
 from gristmill.pipelines.provenance import first_made
@@ -28,7 +28,7 @@ from gristmill.shards.errors import Damaged, GristmillError, with_class
 EVERY = 10.0  # seconds after which it is written again while the run works
 _PAUSE = 1.0  # seconds between two writes
 _KIND = "estimate"
-_ABOUT = ("sample", "workers", "cost")  # of the estimate
+_ABOUT = ("results", "rest", "settings", "sample", "workers", "cost")  # of the estimate
 
 
 class _Part(TypedDict):
@@ -44,9 +44,20 @@ def _with_whole(estimate: dict[str, float | _Part]) -> dict[str, float | _Part]:
     return estimate
 
 
+class PlannedResult(TypedDict):
+    """What a plan estimates of a result."""
+
+    name: str
+    kind: str
+    seconds: float
+    workers: int  # that it keeps busy; 0: the driver makes it itself
+    inputs: list[int]  # places in the plan, ahead of its own
+
+
 class _Kept(TypedDict):
     """The plan of a run while it works; times are of its own clock."""
 
+    workers: int  # that make results side by side; 0: one after the other
     settings: str  # the digest of those that results depend on
     begun: float
     at: float  # when this was written
@@ -59,6 +70,8 @@ class _Planned(TypedDict):
 
     at: NotRequired[float]  # when the estimate was made
     estimate: NotRequired[Annotated[dict[str, float | _Part], AfterValidator(_with_whole)]]
+    results: NotRequired[list[PlannedResult]]
+    rest: NotRequired[float]  # estimated seconds outside all results
     run: NotRequired[_Kept]
 
 
@@ -97,14 +110,12 @@ def _write(out: str, made: Mapping[str, Any], *kept: str) -> dict[str, Any]:
     return whole
 
 
-def prices_of(plan: Mapping[str, Any], settings: str | None) -> tuple[list[tuple[str, float]], float]:
-    """Return the estimated seconds of the results of a run with these settings, by name, and those of the rest; none if
+def estimates_of(plan: Mapping[str, Any], settings: str | None) -> tuple[list[Estimate], float]:
+    """Return the estimates of the results of a run with these settings, and the estimated seconds of the rest; none if
     the plan has no estimate of it."""
-    if "estimate" not in plan or plan.get("settings") not in (None, settings):
+    if "results" not in plan or plan.get("settings") not in (None, settings):
         return [], 0.0
-    parts = [(name, part["seconds"]) for name, part in plan["estimate"].items() if name != "seconds"]
-    prices = [(str(name), float(seconds)) for name, seconds in plan.get("results", parts)]
-    return prices, max(0.0, plan["estimate"]["seconds"] - sum(seconds for _, seconds in prices))
+    return [Estimate(**one) for one in plan["results"]], float(plan.get("rest", 0.0))
 
 
 class PlanKeeper:
@@ -163,19 +174,24 @@ class PlanKeeper:
             return
         try:
             nodes = self._outline.nodes(first_made(self.run.trace), self.run.progress.agenda.parts)
-            kept = {"settings": self.settings, "begun": self._begun, "at": time.time(), "over": over, "nodes": nodes}
-            plan = _write(self.run.out, {"run": kept}, "at", "estimate", "results", "settings", *_ABOUT)
-            share = 1.0 if over else self._share(nodes, *prices_of(plan, self.settings))
-            if share is not None:
-                tell_progress(store.last_name(self.run.out), share)
+            workers, now = self.run.cluster.parallel(), time.time()
+            kept = {"workers": workers, "settings": self.settings, "begun": self._begun, "at": now, "over": over}
+            plan = _write(self.run.out, {"run": {**kept, "nodes": nodes}}, "at", "estimate", *_ABOUT)
+            estimates, rest = estimates_of(plan, self.settings)
+            found = Forecast(1.0, 0.0)
+            if not over:
+                found = forecast(self._efforts(nodes, estimates), workers, now - self._begun, rest)
+            self.run.progress.agenda.expect(None if found.unlike else found.left)
+            if found.share is not None:
+                tell_progress(store.last_name(self.run.out), found.share)
         except (OSError, GristmillError):
             pass  # the storage does not answer: the run itself will say so if that lasts
         except Exception as error:  # ours; what is told of a run is worth no run
             self._failed = True
             self.run.progress.say(f"{PLAN}: how far the run is cannot be kept ({with_class(error)}); the run goes on")
 
-    def _share(self, nodes: list[OutlineNode], prices: list[tuple[str, float]], rest: float) -> float | None:
-        """Return the share of the run that is done, by what is known in this process."""
+    def _efforts(self, nodes: Sequence[OutlineNode], estimates: Sequence[Estimate]) -> list[Effort]:
+        """Return the results of the run, by what is known in this process."""
         now, parts, work = time.time(), self.run.progress.agenda.parts, []
         for node in nodes:
             part = parts.get(store.join(self.run.out, node.get("path", "")))
@@ -183,7 +199,7 @@ class PlanKeeper:
                 work.append(effort(node, UNDER_WAY, now - node["since"], part.share))
             else:
                 work.append(effort(node, DONE if node["state"] == DONE else TO_DO, node.get("seconds")))
-        return forecast(priced(work, prices), now - self._begun, rest).share
+        return priced(work, estimates)
 
 
 def earlier_seconds(out: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +47,8 @@ class Line:
     rows: float = 0.0
     hours: float = 0.0  # of audio
     bytes: float = 0.0
-    wall: float = 0.0  # seconds
+    wall: float = 0.0  # seconds, with nothing beside it
+    workers: int = 1  # that a step keeps busy
     cpu: float = 0.0  # seconds
     gpu: float = 0.0  # seconds
     url: str = ""  # of the sampled result, which tells it from others of its name
@@ -282,7 +284,10 @@ class SampledRun(Run):
         if line.left:
             load = max(0.0, wall - sum(work.values()))  # all workers load their models at the same time
             limits = [stage.resources.max_workers or self.workers for stage in step.stages]
-            line.wall = load + scale * sum(work.values()) / max(1, min(self.workers, total - done, *limits))
+            busy = max(1, min(self.workers, total - done, *limits))
+            line.wall = load + scale * sum(work.values()) / busy
+            cpus = max((stage.resources.cpus for stage in step.stages), default=1.0)
+            line.workers = max(1, min(self.workers, math.ceil(busy * cpus)))
             alike = len({stage.resources for stage in step.stages}) < 2
             line.wall += (_WARM if alike else _DATA) if self.on_ray else 0.0
         self.lines.append(line)
@@ -316,10 +321,6 @@ class SampledRun(Run):
         """Run the jobs on the sample; jobs with optimiser steps for a few of them."""
         for node, job in zip(nodes, jobs, strict=True):
             self.plan.finish(node, self._try(job))
-        lines = self.lines[-len(jobs) :]
-        together = max(1, min(sum(line.left > 0 for line in lines), self.workers))
-        for line in lines:
-            line.wall /= together  # they run in parallel
 
     def _try(self, job: TrainJob) -> Artifact:
         url = job.url(self.out)

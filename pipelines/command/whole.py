@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gristmill.pipelines.agenda import about
-from gristmill.pipelines.command.planfile import EVERY, prices_of
+from gristmill.pipelines.command.planfile import EVERY, estimates_of
 from gristmill.pipelines.forecast import Effort, Forecast, forecast, priced
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
 from gristmill.pipelines.outline import OutlineNode, effort
@@ -95,10 +95,11 @@ def whole_run(
     plan = plan or {}
     run = plan.get("run")
     settings = saved if run is None else run["settings"]
-    prices, rest = prices_of(plan, settings)
+    estimates, rest = estimates_of(plan, settings)
+    workers = plan.get("workers", 0) if run is None else run["workers"]
     if run is None:
-        work = _without_run(plan, sets, [name for name, _ in prices])
-        if not prices:
+        work = _without_run(plan, sets, [one.name for one in estimates])
+        if not estimates:
             return WholeRun(done=sum(map(_is_there, sets)))
         elapsed = None
     else:
@@ -107,13 +108,13 @@ def whole_run(
             now = time.time()  # it is alive, or was a moment ago
         work = _work(out, run["nodes"], sets, now)
         elapsed = max(0.0, now - run["begun"])
-    work = priced(work, prices)
+    work = priced(work, estimates)
     known = {node["path"] for node in (run or {"nodes": ()})["nodes"] if "path" in node}
     twice = sum("path" in node for node in (run or {"nodes": ()})["nodes"]) - len(known)
     done = sum(one.state == DONE for one in work) - twice
     total = len(work) - twice if run is not None or "results" in plan else None
-    found = forecast(work, elapsed, rest, a_record())
-    return WholeRun(found, done, total, bool(prices), run is not None and not prices)
+    found = forecast(work, workers, elapsed, rest, a_record())
+    return WholeRun(found, done, total, bool(estimates), run is not None and not estimates)
 
 
 def _is_there(one: SetStatus) -> bool:

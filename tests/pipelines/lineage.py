@@ -31,4 +31,4 @@ def without_user(config: str, settings: Sequence[str], out: Path) -> list[str]:
         assert (told["rows"] is None) == (one.kind in ("artifact", "training"))
     page = (out / "report.html").read_text()
     assert page.count('<svg class="graph"') == 1
-    return [node.name for node in done.plan.nodes if not node.users and not node.is_read]
+    return [node.name for node in done.plan.without_user()]

@@ -36,22 +36,24 @@ class Noting(LogProgress):
         return [tuple(map(int, part)) for part in parts]
 
 
-def test_the_pace_of_this_run_corrects_the_estimates() -> None:
-    agenda = Agenda([("listing", 5.0), ("kept", 20.0), ("model", 100.0), ("model", 100.0)], rest=10.0)
-    assert agenda.left == 235.0
-    agenda.made("a", "listing", 0.0, kept=True)
-    assert agenda.left == 230.0, "what was kept tells nothing about the pace"
-    agenda.made("b", "kept", 40.0)
-    assert agenda.left == 2 * 210.0
-    agenda.made("b", "kept", 40.0)
-    assert agenda.line() == "2 of 4 done, about 7 min to go", "a set that is used twice is one"
+def test_results_count_as_they_come() -> None:
+    agenda = Agenda(["listing", "kept", "model", "model"])
+    agenda.made("a", "listing")
+    agenda.made("b", "kept")
+    agenda.made("b", "kept")
+    assert agenda.line() == "2 of 4 done", "a set that is used twice is one"
+    agenda.expect(420.4)
+    assert agenda.line() == "2 of 4 done, about 7 min to go"
+    agenda.expect(-1.0)
+    assert agenda.left == 0.0
+    agenda.expect(None)
     agenda.begin({"c": "model", "d": "model"})
     agenda.at(0.5, "c")
     agenda.ended("d")
     assert agenda.line().startswith("3 of 4 done")
-    agenda.made("e", "unlisted", 1.0)
+    agenda.made("e", "unlisted")
     assert (agenda.done, agenda.total) == (4, 5)
-    assert Agenda([("a", None)]).line() == "0 of 1 done"
+    assert Agenda(["a"]).line() == "0 of 1 done"
 
 
 def test_without_a_plan_the_total_is_what_is_declared(recipe: Path) -> None:
@@ -119,7 +121,7 @@ def walked(settings, context, **inputs):
 
 def test_trainings_of_several_seeds_count_one_by_one(tmp_path: Path) -> None:
     progress = Noting()
-    progress.agenda = Agenda([("texts", 1.0), ("upper", 1.0), *[("model", 30.0)] * 3])
+    progress.agenda = Agenda(["texts", "upper", *["model"] * 3])
     run = Run(str(tmp_path), InProcessRunner(), progress=progress)
     made = run.table("texts", texts(4))
     run.step(Step("upper", (upper(),), made))
@@ -134,7 +136,8 @@ def test_trainings_of_several_seeds_count_one_by_one(tmp_path: Path) -> None:
 def test_the_line_stays_below_the_bars(tmp_path: Path) -> None:
     stream = io.StringIO()
     progress = TerminalProgress(Console(file=stream, force_terminal=True, width=100))
-    progress.agenda = Agenda([("texts", 1.0), ("upper", 500.0)])
+    progress.agenda = Agenda(["texts", "upper"])
+    progress.agenda.expect(480.0)
     run = Run(str(tmp_path), InProcessRunner(), progress=progress)
     run.table("texts", texts(4))
     run.finish()

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from gristmill.pipelines.forecast import Effort, Forecast, forecast, priced
+from gristmill.pipelines.forecast import Effort, Estimate, Forecast, forecast, priced
 
 TEXTS = Effort("texts", "source", "done", rows=1000, seconds=5.0, like=["source texts"])
-KEPT = Effort("kept", "step", "done", [[0]], like=["step kept"], stages=["filter"], rows=900, seconds=10.0)
-MODEL = Effort("model", "training", "to do", [[1]], 4.0, ["training model", "training by train"])
+KEPT = Effort("kept", "step", "done", [0], of=[[0]], like=["step kept"], stages=["filter"], rows=900, seconds=10.0)
+MODEL = Effort("model", "training", inputs=[1], of=[[1]], passes=4.0, like=["training model", "training by train"])
 
 
 def test_a_result_takes_what_its_like_took_by_size() -> None:
@@ -29,7 +29,7 @@ def test_a_result_takes_what_its_like_took_by_size() -> None:
 
 
 def test_a_step_takes_what_its_stages_took_in_others() -> None:
-    more = Effort("more", "step", "to do", [[1]], like=["step more"], stages=["filter", "label"])
+    more = Effort("more", of=[[1]], like=["step more"], stages=["filter", "label"])
     both = replace(KEPT, name="both", like=["step both"], stages=["filter", "label"], of=[[0]], seconds=30.0)
     found = forecast([TEXTS, KEPT, both, more], a_record={"filter": 0.02, "label": 0.04})
     # 1,000 records of the filter and of both took 40 s of the clock and 80 s of work; now there are 900 of both.
@@ -57,22 +57,41 @@ def test_a_part_of_several_columns_is_counted_once() -> None:
 
 
 def test_prices_are_corrected_by_the_pace_of_the_run() -> None:
-    work = priced([TEXTS, KEPT, MODEL], [("texts", 5.0), ("kept", 25.0), ("model", 100.0), ("unseen", 10.0)])
+    estimates = [Estimate("texts", 5.0, "source", 0), Estimate("kept", 25.0), Estimate("model", 100.0, "training")]
+    work = priced([TEXTS, KEPT, MODEL], [*estimates, Estimate("unseen", 10.0)])
     assert [one.price for one in work] == [5.0, 25.0, 100.0, 10.0]
-    assert forecast(work).left == pytest.approx(110.0 * 15 / 30)
-    assert forecast(work, rest=7.0).left == pytest.approx(55.0 + 7.0)
-    short = priced([replace(TEXTS, seconds=1.0), MODEL], [("texts", 5.0), ("model", 100.0)])
-    assert forecast(short).left == pytest.approx(100.0), "too short to tell of a pace"
-    undeclared = priced([TEXTS, replace(MODEL, name="unlisted")], [("texts", 5.0)])
+    assert forecast(work).left == pytest.approx(110.0), "without a clock as estimated"
+    # What the clock shows counts beside a tenth of the whole: a start that takes long says little.
+    assert forecast(work, elapsed=60.0).left == pytest.approx(110.0 * (60 + 14) / (30 + 14))
+    assert forecast(work, elapsed=15.0, rest=7.0).left == pytest.approx(117.0 * (15 + 14.7) / (30 + 14.7))
+    undeclared = priced([TEXTS, replace(MODEL, name="unlisted")], [Estimate("texts", 5.0)])
     assert forecast(undeclared).share == 1.0, "what the sample did not show is small"
 
 
-def test_results_side_by_side_take_less_than_their_sum() -> None:
+def test_what_is_not_declared_yet_waits_for_what_it_is_made_of() -> None:
+    estimates = [Estimate("first", 5.0), Estimate("second", 5.0), Estimate("last", 7.0, "training", inputs=[0, 1])]
+    work = priced([Effort("texts", "source"), Effort("second")], estimates)
+    assert [(one.name, list(one.inputs)) for one in work[2:]] == [("first", []), ("last", [2, 1])]
+    assert forecast(work, workers=2).left == pytest.approx(5.0 + 7.0)
+
+
+def test_results_to_come_are_made_side_by_side() -> None:
     first = replace(MODEL, state="done", seconds=90.0)
-    alone = forecast([TEXTS, KEPT, first, first, MODEL], elapsed=195.0)
-    beside = forecast([TEXTS, KEPT, first, first, MODEL], elapsed=97.5)
-    assert (alone.left, beside.left) == (pytest.approx(90.0), pytest.approx(45.0))
-    assert alone.share == beside.share == pytest.approx(195 / 285)
+    two = [TEXTS, KEPT, first, MODEL, MODEL]
+    assert forecast(two).left == pytest.approx(180.0), "one after the other"
+    assert forecast(two, workers=2).left == pytest.approx(90.0)
+    assert forecast([*two, replace(MODEL, inputs=[3])], workers=2).left == pytest.approx(180.0), "the longest path"
+    assert forecast([*two, replace(MODEL, workers=2)], workers=2).left == pytest.approx(180.0), "it needs both"
+
+
+def test_the_timetable_is_corrected_by_the_clock() -> None:
+    work = [TEXTS, KEPT, replace(MODEL, state="done", seconds=85.0), MODEL]
+    assert forecast(work, workers=2, elapsed=100.0).left == pytest.approx(85.0)
+    late = forecast(work, workers=2, elapsed=200.0)
+    assert late.left == pytest.approx(85.0 * (200 + 18.5) / (100 + 18.5))
+    assert late.share == pytest.approx(200 / (200 + late.left))
+    own = replace(MODEL, state="under way", seconds=85.0, share=0.5, left=120.0)
+    assert forecast([TEXTS, KEPT, own], workers=2, elapsed=200.0).left == pytest.approx(120.0), "by its own pace"
 
 
 def test_what_earlier_calls_made_counts() -> None:

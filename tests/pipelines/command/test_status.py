@@ -78,8 +78,9 @@ def test_the_whole_run_by_its_plan(stopped: Path) -> None:
     reader = StatusReader(str(stopped))
     assert reader.read().whole.forecast.left is None
     # The listing was there when it was planned, the step was to take 30 s and what comes behind it 40 s and 5 s.
-    estimate = {"seconds": 75.0, "texts": {"seconds": 0.0}, "upper": {"seconds": 30.0}, "model": {"seconds": 40.0}}
-    write_plan(str(stopped), {"estimate": estimate})
+    took = {"texts": 0.0, "upper": 30.0, "model": 40.0}
+    results = [{"name": name, "kind": "step", "seconds": took[name], "workers": 1, "inputs": []} for name in took]
+    write_plan(str(stopped), {"estimate": {"seconds": 75.0}, "results": results, "rest": 5.0})
     set_ages(stopped, (-1, -11))  # after the estimate
     found = reader.read().whole
     assert found.forecast.left == pytest.approx(10 + 40 + 5, rel=0.05)

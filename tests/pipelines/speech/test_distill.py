@@ -82,7 +82,7 @@ def test_nothing_is_declared_in_vain_with_a_teacher_from_outside(
     paper = Paper(str(tmp_path / "out"), InProcessRunner(), seeds=list(loaded.common.seeds))
     loaded.run(loaded.config, paper)
     paper.finish()
-    assert [node.name for node in paper.plan.nodes if not node.users and not node.is_read] == []
+    assert [node.name for node in paper.plan.without_user()] == []
 
 
 def test_the_report_names_the_model_to_use(finished: Path) -> None:
