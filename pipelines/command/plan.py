@@ -83,13 +83,14 @@ def make_plan(loaded: Loaded, sample: int | None = None) -> PricedPlan:
     check_storage(loaded)
     run, rest, sample = _try(loaded, sample)
     prices = common.price
-    cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in run.lines) / 3600
+    lines = list(run.lines.values())
+    cost = sum(line.cpu * prices.cpu_hour + line.gpu * prices.gpu_hour for line in lines) / 3600
     priced = bool(prices.cpu_hour or prices.gpu_hour)
     unpriced = "no prices are set: give --cpu-hour and --gpu-hour, or price.cpu_hour and price.gpu_hour"
     beside = run.workers if run.on_ray else 0
     notes = [] if priced else [unpriced]
-    made = PricedPlan(common.out, sample, run.workers, beside, run.lines, rest, cost, priced, notes)
-    if not run.lines:
+    made = PricedPlan(common.out, sample, run.workers, beside, lines, rest, cost, priced, notes)
+    if not lines:
         raise UserError(f"{loaded.recipe}: the recipe makes nothing")
     made.settings = loaded.digest
     made.nodes, made.results, made.awaited = _graph(run)
@@ -126,12 +127,13 @@ def _try(loaded: Loaded, sample: int) -> tuple[SampledRun, float, int]:
             try:
                 loaded.run(loaded.config, run)
                 run.finish()
+                run.price_cleaned()
             except (Interrupted, OSError):
                 raise
             except Exception as error:
-                if not any(line.kind != "source" for line in run.lines):
+                if not any(line.kind != "source" for line in run.lines.values()):
                     raise  # a mistake that is found before any work
-                place = run.lines[-1].name, type(error)
+                place = [line.name for line in run.lines.values()][-1], type(error)
                 if run.is_whole or place == failed:
                     raise _failure(error, place[0], None if run.is_whole else sample) from error
                 failed = place
@@ -161,8 +163,7 @@ def _failure(error: Exception, last: str, sample: int | None) -> GristmillError:
 def _graph(run: SampledRun) -> tuple[list[GraphNode], list[PlannedResult], list[str]]:
     """Return the results of a tried recipe as a graph and as a plan keeps them, and the names of those on whose content
     it depends what else is declared, as far as they are not finished. Equal results are one, as a run counts them."""
-    lines = {line.url: line for line in reversed(run.lines)}
-    unfinished = [node.made is not None and lines[node.made.url].left > 0 for node in run.plan.read]
+    unfinished = [node.made is not None and run.lines[node.made.url].left > 0 for node in run.plan.read]
     nodes: list[GraphNode] = []
     results: list[PlannedResult] = []
     awaited: dict[str, None] = {}
@@ -170,7 +171,7 @@ def _graph(run: SampledRun) -> tuple[list[GraphNode], list[PlannedResult], list[
     for node in run.plan.nodes:
         if node.made is None or node.made.url in place_of:
             continue
-        line, read = lines[node.made.url], zip(run.plan.read[: node.after], unfinished, strict=False)
+        line, read = run.lines[node.made.url], zip(run.plan.read[: node.after], unfinished, strict=False)
         waits = [one.name for one, is_open in read if is_open]
         inputs = sorted({place_of[one.made.url] for one in run.plan.used_by(node) if one.made is not None})
         more = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import math
 import os
@@ -13,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import pyarrow as pa
 
+from gristmill.pipelines.command.trial import Spread, Trial
 from gristmill.pipelines.results import SourceWork
 from gristmill.pipelines.run import Run
 from gristmill.shards import canonical, store
@@ -48,96 +47,15 @@ class Line:
     hours: float = 0.0  # of audio
     bytes: float = 0.0
     wall: float = 0.0  # seconds, with nothing beside it
-    workers: int = 1  # that a step keeps busy
     cpu: float = 0.0  # seconds
     gpu: float = 0.0  # seconds
     url: str = ""  # of the sampled result, which tells it from others of its name
+    workers: int = 1  # that a step keeps busy
 
     @property
     def left(self) -> float:
         """The remaining share, 0 to 1."""
         return 1.0 - self.done / self.total if self.total else 0.0
-
-
-class Spread:
-    """Keeps about ``wanted`` rows spread over all tables added, with at most twice as many in memory.
-
-    It keeps every stride-th row, and doubles the stride when they become too many.
-    """
-
-    def __init__(self, wanted: int) -> None:
-        self.wanted, self.stride = wanted, 1
-        self.rows = self.tables = 0
-        self.bytes = 0.0
-        self._kept: list[pa.Table] = []
-
-    def add(self, table: pa.Table) -> None:
-        """Add a table and keep some of its rows."""
-        places = np.arange(-self.rows % self.stride, table.num_rows, self.stride)
-        self._kept.append(table.take(places))
-        self.rows, self.tables, self.bytes = self.rows + table.num_rows, self.tables + 1, self.bytes + table.nbytes
-        while sum(part.num_rows for part in self._kept) > 2 * self.wanted:
-            whole = pa.concat_tables(self._kept)
-            self._kept, self.stride = [whole.take(np.arange(0, whole.num_rows, 2))], 2 * self.stride
-
-    def kept(self) -> list[pa.Table]:
-        """Return the kept rows, at most ``wanted``, as one table in order; an empty list if no table was added."""
-        if not self._kept:
-            return []
-        whole = pa.concat_tables(self._kept)
-        places = np.linspace(0, whole.num_rows - 1, min(self.wanted, whole.num_rows)).round().astype(int)
-        return [whole.take(places)]
-
-
-class Trial:
-    """The single rank of a trial training: records the times of the steps in each phase.
-
-    A loop with optimiser steps stops each phase after ``trial_steps`` and reports the phase's full number
-    (``phase_steps``); any other loop runs to its end.
-    """
-
-    rank = 0
-    world_size = 1
-
-    def __init__(self, trial_steps: int = 6) -> None:
-        self.trial_steps: int | None = trial_steps
-        self.at: dict[int, list[tuple[float, bool]]] = {}  # times, and whether held-out data were evaluated
-        self.steps: dict[int, float] = {}
-
-    def resume(self) -> None:
-        """Return ``None``: a trial has no checkpoint."""
-
-    def report(self, metrics: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
-        """Record the time of a step."""
-        phase = int(metrics.get("phase", 0))
-        self.at.setdefault(phase, []).append((time.perf_counter(), "dev_loss" in metrics))
-        if "phase_steps" in metrics:
-            self.steps[phase] = metrics["phase_steps"]
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds of all phases extrapolated to their full steps; ``None`` if the loop ran to its end.
-
-        The first step of a phase is left out as warm-up. Held-out data are evaluated at the end of each epoch, and once
-        more at that of the trial.
-        """
-        if not self.steps:
-            return None
-        return sum(steps * _seconds_a_step(self.at[phase]) for phase, steps in self.steps.items())
-
-
-def _seconds_a_step(at: Sequence[tuple[float, bool]]) -> float:
-    """Return the mean seconds of a step, with its share of the evaluations, from the times of a few; 0 from one."""
-    times = [(after - before, evaluated) for (before, _), (after, evaluated) in itertools.pairwise(at)]
-    plain = [seconds for seconds, evaluated in times if not evaluated] or [seconds for seconds, _ in times]
-    if not plain:
-        return 0.0
-    step = sum(plain) / len(plain)
-    evaluations = [seconds - step for seconds, evaluated in times if evaluated]
-    epoch = next((number for number, (_, evaluated) in enumerate(at, 1) if evaluated), len(at))
-    if epoch == len(at) or not evaluations:
-        return step  # an epoch is longer than the trial, and evaluations are a small part of it
-    return step + max(0.0, sum(evaluations) / len(evaluations)) / epoch
 
 
 def _timed(method: Callable[..., T]) -> Callable[..., T]:
@@ -165,11 +83,12 @@ class SampledRun(Run):
     sample: int = 48
     workers: int = 1
     on_ray: bool = False
-    lines: list[Line] = field(default_factory=list)
+    lines: dict[str, Line] = field(default_factory=dict)  # by URL, in the order in which results were tried
     factors: dict[str, float] = field(default_factory=dict)  # sample digest -> real rows per sampled row
     cuts: dict[str, int] = field(default_factory=dict)  # sample digest -> real shards
     finished: dict[str, SealedSet | Artifact | None] = field(default_factory=dict)  # sample digest -> the real result
     contents: dict[str, Any] = field(default_factory=dict)  # digest of a sample artifact's JSON -> the real one's
+    cleaned: dict[str, Line] = field(default_factory=dict)  # by URL: the price of making a cleaned set again
     tried: dict[str, float] = field(default_factory=dict)  # job name -> seconds
     warm: set[str] = field(default_factory=set)  # loops that have run before
     is_whole: bool = True  # no source had more records than the sample
@@ -246,7 +165,7 @@ class SampledRun(Run):
         hours = sampled.total("duration") / 3600 * factor
         self._keep(sampled, factor, shards, real)
         done = shards if real is not None else 0
-        self.lines.append(Line(name, "source", done, shards, rows, hours, size, seconds, seconds, url=sampled.url))
+        self._line(Line(name, "source", done, shards, rows, hours, size, seconds, seconds, url=sampled.url))
         self.plan.finish(node, sampled)
 
     @_timed
@@ -277,21 +196,39 @@ class SampledRun(Run):
         line = Line(step.name, "step", done, total, sampled.records * factor, url=sampled.url)
         line.hours = sampled.total("duration") / 3600 * factor
         line.bytes = sum(entry.bytes for entry in sampled.shards) * factor
+        self._price(line, step, work, wall, scale)
+        if sealed is not None and find_tombstone(sealed.url) is not None:
+            self.cleaned[line.url] = replace(line, done=0)
+            self._price(self.cleaned[line.url], step, work, wall, scale)
+        self._line(line)
+        self._keep(sampled, factor, total, sealed)
+
+    def _price(self, line: Line, step: Step, work: Mapping[str, float], wall: float, scale: float) -> None:
+        """Price what is left of a step whose stages did ``work`` on the sample (seconds) in ``wall`` seconds, of which
+        the whole step has ``scale`` times as much."""
         most = {stage.name: stage.resources for stage in step.stages}
         scale *= line.left
         line.cpu = scale * sum(s * max(1.0, most[n].cpus if n in most else 1.0) for n, s in work.items())
         line.gpu = scale * sum(s * most[n].gpus for n, s in work.items() if n in most)
-        if line.left:
-            load = max(0.0, wall - sum(work.values()))  # all workers load their models at the same time
-            limits = [stage.resources.max_workers or self.workers for stage in step.stages]
-            busy = max(1, min(self.workers, total - done, *limits))
-            line.wall = load + scale * sum(work.values()) / busy
-            cpus = max((stage.resources.cpus for stage in step.stages), default=1.0)
-            line.workers = max(1, min(self.workers, math.ceil(busy * cpus)))
-            alike = len({stage.resources for stage in step.stages}) < 2
-            line.wall += (_WARM if alike else _DATA) if self.on_ray else 0.0
-        self.lines.append(line)
-        self._keep(sampled, factor, total, sealed)
+        if not line.left:
+            return
+        load = max(0.0, wall - sum(work.values()))  # all workers load their models at the same time
+        limits = [stage.resources.max_workers or self.workers for stage in step.stages]
+        busy = max(1, min(self.workers, line.total - line.done, *limits))
+        cpus = max((stage.resources.cpus for stage in step.stages), default=1.0)
+        line.workers = max(1, min(self.workers, math.ceil(busy * cpus)))
+        line.wall = load + scale * sum(work.values()) / busy
+        alike = len({stage.resources for stage in step.stages}) < 2
+        line.wall += (_WARM if alike else _DATA) if self.on_ray else 0.0
+
+    def price_cleaned(self) -> None:
+        """Price the sets that were cleaned, and that are made again as something unfinished is made of them."""
+        for node in reversed(self.plan.nodes):
+            if node.made is None or not self.lines[node.made.url].left:
+                continue
+            for used in self.plan.used_by(node):
+                if used.made is not None and used.made.url in self.cleaned:
+                    self.lines[used.made.url] = self.cleaned.pop(used.made.url)
 
     @_timed
     def make_built(self, node: PlanNode, job: BuildJob) -> None:
@@ -302,7 +239,7 @@ class SampledRun(Run):
             real = get_artifact(store.join(self.real, name, whole.fingerprint))
         if real is not None and not job.inputs:
             self.finished[real.digest] = real
-            self.lines.append(Line(name, "artifact", 1, url=real.url))
+            self._line(Line(name, "artifact", 1, url=real.url))
             self.plan.finish(node, real)
             return
         begun = time.perf_counter()
@@ -310,7 +247,7 @@ class SampledRun(Run):
         made = cast(Artifact, node.made)
         # Not scaled: reading all records is a step of its own, and a fit merges its results.
         seconds = 0.0 if real is not None else time.perf_counter() - begun
-        self.lines.append(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds, url=made.url))
+        self._line(Line(name, "artifact", int(real is not None), wall=seconds, cpu=seconds, url=made.url))
         self.finished[made.digest] = real
         if real is not None:
             for file in (file for file in made.files if file.endswith(".json")):
@@ -333,7 +270,7 @@ class SampledRun(Run):
         if self.on_ray and line.left:
             line.wall += _TRAIN if job.stepwise and (job.ranks > 1 or job.resources.gpus) else _WARM
         line.cpu, line.gpu = seconds * job.resources.cpus, seconds * job.resources.gpus
-        self.lines.append(line)
+        self._line(line)
         self.finished[artifact.digest] = real
         return artifact
 
@@ -359,6 +296,9 @@ class SampledRun(Run):
 
     def _real_job(self, job: TrainJob) -> TrainJob:
         return replace(job, settings=self._real(job.settings), inputs=self._real(job.inputs))
+
+    def _line(self, line: Line) -> None:
+        self.lines.setdefault(line.url, line)  # equal results are one
 
     def _keep(self, sampled: SealedSet, factor: float, shards: int, real: SealedSet | None) -> None:
         self.factors[sampled.digest], self.cuts[sampled.digest] = factor, shards

@@ -16,7 +16,7 @@ from gristmill.cluster.inprocess import InProcessContext
 from gristmill.models.text.placeholders import EMPTY, Catalogue
 from gristmill.models.text.translator import load_translator
 from gristmill.models.text.translator_units import TranslatorUnitSettings, fit_units
-from gristmill.pipelines.command.sampling import Trial
+from gristmill.pipelines.command.trial import Trial
 from gristmill.shards.artifact import get_artifact, put_artifact
 from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.job import TrainJob

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
 from gristmill.actors.training.training import LoopPhase, PlainObjective
-from gristmill.pipelines.command.sampling import Trial
+from gristmill.pipelines.command.trial import Trial
 from gristmill.shards.errors import SettingsError, UserError
 from tests.actors.ranks import Killed, RankContext
 from tests.actors.training.toy import SIZE, Toy, toy

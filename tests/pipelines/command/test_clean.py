@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from gristmill.pipelines.command.clean import clean_output
 from gristmill.pipelines.command.launch import carry_out
+from gristmill.pipelines.command.plan import make_plan
 from gristmill.pipelines.config import load, save
 from gristmill.pipelines.ledger import read_ledger, write_ledger
 from gristmill.pipelines.progress import RunProgress
@@ -70,6 +71,11 @@ def amount(out: Path) -> tuple[int, int]:
     return len(files), sum(path.stat().st_size for path in files)
 
 
+def unfinished(recipe: Path, *settings: str) -> list[str]:
+    """What a plan has the price of."""
+    return [line.name for line in make_plan(load(str(recipe), settings)).lines if line.left]
+
+
 def test_results_of_other_settings_go_and_are_made_again(gristmill, recipe: Path, out: Path) -> None:
     first, _ = work(recipe)
     work(recipe, "width=2")
@@ -112,6 +118,8 @@ def test_an_intermediate_set_is_made_again_only_if_something_needs_it(
     assert [one.path.partition("/")[0] for one in found.unused] == ["noisy"]
     assert [line["name"] for line in audited(gristmill, out) if "cleaned" in line] == ["noisy"]
     assert gristmill("run", recipe).stdout.startswith("nothing to do")
+    assert unfinished(recipe) == [], "the rows are not needed"
+    assert unfinished(recipe, "width=2") == ["noisy", "features", "model", "scored"]
     note = tmp_path / "note"
     note.mkdir()
     monkeypatch.setenv(NOTE, str(note))

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from gristmill.pipelines.command.launch import carry_out
 from gristmill.pipelines.command.plan import make_plan, show_plan
-from gristmill.pipelines.command.sampling import Spread, _seconds_a_step
+from gristmill.pipelines.command.trial import Spread, _seconds_a_step
 from gristmill.pipelines.config import Common, Loaded, load
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.report.report import Report
