@@ -22,6 +22,7 @@ from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 from gristmill.shards.safe_text import redacted
+from gristmill.shards.tombstone import find_tombstone, refuse_cleaned
 
 CARD = "README.md"
 BOUND = 1e-3
@@ -141,10 +142,15 @@ def _settings(run: Finished, made: Artifact, mean: float | None) -> bytes:
 
 
 def _utterances(run: Finished, features: FeatureSettings) -> list[np.ndarray]:
-    """Return features of the first utterances of each test set, (frames, n_mels) each."""
+    """Return features of the first utterances of each test set, (frames, n_mels) each.
+
+    Raises:
+        Cleaned: `gristmill clean` has deleted those of all test sets.
+    """
     found: list[np.ndarray] = []
     sets = [_set(run, f"features_{name}") for name in run.report["test_sets"]]
-    present = [one for one in sets if one is not None]
+    known = [one for one in sets if one is not None]
+    present = [one for one in known if find_tombstone(one.url) is None]
     for number, sealed in enumerate(present, 1):
         wanted = COMPARED * number // len(present)
         for table in sealed.tables(["features"]):
@@ -152,6 +158,8 @@ def _utterances(run: Finished, features: FeatureSettings) -> list[np.ndarray]:
             if len(found) >= wanted:
                 break
         del found[wanted:]
+    if known and not present:
+        refuse_cleaned(known[0].url)
     if not found:
         raise UserError(f"{run.out}: holds no features of its test sets to compare an ONNX graph on; run it again")
     return found

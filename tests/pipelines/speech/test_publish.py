@@ -16,6 +16,9 @@ from gristmill.models.speech import onnx_graph
 from gristmill.models.speech.checkpoint import load_acoustic
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech import publish
+from gristmill.shards.cleaning import clean
+from gristmill.shards.dataset import open_sealed
+from gristmill.shards.tombstone import Tombstone
 from tests.pipelines.speech import used
 
 LENGTHS = (1, 30, 31, 200)
@@ -132,3 +135,24 @@ def test_a_graph_that_is_not_within_the_bound_is_not_published(
     made = gristmill("publish", out, "student", tmp_path / "model")
     assert (made.exit_code, "differs from torch's by" in made.stderr) == (1, True)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_graph_is_compared_on_what_was_not_cleaned(tmp_path: Path, gristmill) -> None:
+    pytest.importorskip("onnx")
+    out = used.finished(tmp_path / "out", {"features_noisy": used.features(30, 70, 90)})
+
+    def delete(name: str) -> None:
+        (folder,) = (out / name).iterdir()
+        sealed = open_sealed(folder)
+        told = Tombstone(name, "set", sealed.digest, "only other sets are made of it", 1, 1, folder.name, used=True)
+        clean(sealed.url, told, lambda: None)
+
+    delete("features_noisy")
+    made = gristmill("publish", out, "student", tmp_path / "model")
+    assert (made.exit_code, "comparing 2 utterances" in made.stderr) == (0, True)
+    delete("features_clean")
+    refused = gristmill("publish", out, "student", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "the set features_clean" in refused.stderr
+    assert "`gristmill run CONFIG --again features_clean`" in refused.stderr
+    assert not (tmp_path / "other").exists()

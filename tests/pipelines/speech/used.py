@@ -44,6 +44,12 @@ def spoken(frames: int) -> np.ndarray:
     return np.random.default_rng(frames).normal(size=(frames, FEATURES.n_mels)).astype(np.float16)
 
 
+def features(*frames: int) -> pa.Table:
+    """A row of features for each number of frames."""
+    rows = ragged([spoken(number).ravel() for number in frames], pa.float16())
+    return pa.table({"id": [str(place) for place in range(len(frames))], "features": rows})
+
+
 def finished(out: Path, sets: Mapping[str, pa.Table] | None = None) -> Path:
     """A run of two systems and two seeds, of which ``student`` is the better one on the mean of both test sets.
 
@@ -61,8 +67,7 @@ def finished(out: Path, sets: Mapping[str, pa.Table] | None = None) -> Path:
         for test, rate in zip(("clean", "noisy"), own, strict=True)
         for seed in (None, 0, 1)
     ]
-    table = pa.table({"id": ["a", "b"], "features": ragged([spoken(40).ravel(), spoken(95).ravel()], pa.float16())})
-    sealed = run.table("features_clean", table)
+    sealed = run.table("features_clean", features(40, 95))
     for name, made in (sets or {}).items():
         run.table(name, made)
     lineage = [LineageNode("features_clean", sealed.digest, (), "source")]
