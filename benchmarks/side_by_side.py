@@ -6,7 +6,8 @@
 ``recipe`` runs a recipe in this process's way (in-process), on Ray, and with ``--before`` on Ray by the code of another
 checkout, each in a process of its own with a new output; without settings at the small size of
 ``benchmarks/plan_accuracy.py``. The critical path is the longest chain of results by the
-seconds that each took in-process. Prints a JSON line for each way.
+seconds that each took in-process; the timetable is what these seconds take on so many workers, if nothing but the
+results took any (``pipelines/timetable.py``). Prints a JSON line for each way.
 
 ``fleet`` runs three corpora through a stage on CPUs (features) and one on GPUs (labels), with six more steps on CPUs
 that nothing waits for, by actors that sleep; once side by side and once one result after the other, as runs were
@@ -36,6 +37,7 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.config import load
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.timetable import Part, span
 from gristmill.shards.index import Cut
 from gristmill.shards.process import prepare
 from gristmill.shards.receipt import committed_shards, read_receipts
@@ -82,6 +84,18 @@ def critical_path(results: list[dict[str, Any]]) -> tuple[float, list[str]]:
     return max(longest.values())
 
 
+def timetable(results: list[dict[str, Any]], workers: int) -> float:
+    """Return the seconds that results take on so many workers, by the seconds of each."""
+    place_of: dict[str, int] = {}
+    parts = []
+    for place, one in enumerate(results):
+        needs = [place_of[key] for key in one["inputs"] if key in place_of]
+        busy = 0 if one["kind"] == "source" else workers if one["kind"] == "step" else 1
+        parts.append(Part(one["seconds"] / max(1, busy), needs, busy, divides=one["kind"] == "step"))
+        place_of[one["digest"]] = place
+    return span(parts, workers)
+
+
 def in_process_of_its_own(root: Path, config: str, overrides: list[str], runner: str, workers: int) -> dict[str, Any]:
     """Run a recipe by the code of a checkout, with a new output."""
     with tempfile.TemporaryDirectory() as folder:
@@ -111,6 +125,7 @@ def recipe(given: argparse.Namespace) -> None:
             "work_s": round(sum(t["seconds"] for t in one["results"]), 1),
             "critical_path_s": round(path, 1),
             "of_the_critical_path": round(one["seconds"] / path, 2),
+            "timetable_s": round(timetable(found["in-process"]["results"], given.workers), 1),
             "same_digests": digests(one) == digests(found["in-process"]),
         }
         print(json.dumps(row), flush=True)
