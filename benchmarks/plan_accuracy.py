@@ -3,8 +3,8 @@
     python benchmarks/plan_accuracy.py [CONFIG ...] [key=value ...] [--largest N]
 
 Each config is planned and then run, by the command as a user does; a ratio of 1 is a plan that is right. The parts of
-the run whose estimates are furthest off, in seconds, are shown below: those side by side add up to more than the run. Configs of real data are left out where that is
-absent (``$GRISTMILL_DATA``).
+the run whose estimates are furthest off, in seconds, are shown below; parts that are made side by side add up to more
+than the run. Configs of real data are left out where that is absent (``$GRISTMILL_DATA``).
 """
 
 from __future__ import annotations
