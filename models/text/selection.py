@@ -1,6 +1,6 @@
-"""Selection of in-domain-like data: mergeable moments, distances from them, and exact shares by histogram.
+"""Selection of in-domain-like data: mergeable moments, and distances from them.
 
-The moments and histograms of parts, computed independently on a cluster, merge into those of the whole.
+The moments of parts, computed independently on a cluster, merge into those of the whole.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import Literal
 import numpy as np
 
 Metric = Literal["cosine", "mahalanobis"]
-
-BINS = 1 << 22  # of a histogram: float32 numbers that differ only in their last 10 bits share one
 
 
 @dataclass
@@ -113,26 +111,3 @@ def _npy(values: np.ndarray) -> bytes:
 
 def _array(data: bytes) -> np.ndarray:
     return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def places(distances: np.ndarray) -> np.ndarray:
-    """Return the bin of each distance (float32): nearer ones are never in a later bin."""
-    bits = (np.asarray(distances, np.float32) + np.float32(0)).view(np.uint32)  # no -0
-    # The bit patterns of negative numbers are in reverse order.
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (ordered >> np.uint32(10)).astype(np.int64)
-
-
-def histogram(distances: np.ndarray) -> np.ndarray:
-    """Return the number of distances in each bin, (BINS,) int64; histograms can be added."""
-    return np.bincount(places(distances), minlength=BINS)
-
-
-def border(counts: np.ndarray, number: int) -> tuple[int, int]:
-    """Return the bin that holds the last of the ``number`` nearest, and how many of that bin are among them.
-
-    ``number`` is from 1 to the total.
-    """
-    upto = np.cumsum(counts)
-    place = int(np.searchsorted(upto, number))
-    return place, number - int(upto[place - 1] if place else 0)

@@ -9,10 +9,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gristmill.actors import nearest
+from gristmill.actors.nearest import DrawSettings, ThresholdSettings
 from gristmill.actors.text import language_model, select
 from gristmill.actors.text.embed import EMBEDDING, EmbedderSettings, embedder_stage
 from gristmill.actors.text.language_model import ScoreText, TextScoreSettings
-from gristmill.actors.text.select import CentroidSettings, DrawSettings, SampleSettings, ThresholdSettings
+from gristmill.actors.text.select import CentroidSettings, SampleSettings
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
@@ -97,7 +99,7 @@ def select_pairs(
     elif method == "moore_lewis":
         scored = _by_entropy(run, name, pairs, in_domain, settings)
     else:
-        draw = replace(select.DrawnDistance.stage(DrawSettings(seed=seed)), drops=_embedding(pairs))
+        draw = replace(nearest.DrawnDistance.stage(DrawSettings(seed=seed)), drops=_embedding(pairs))
         scored = run.step(Step(f"{name}_distance", (draw,), pairs))
     if count is not None:
         limit = ThresholdSettings(count=count)
@@ -105,8 +107,8 @@ def select_pairs(
         limit = ThresholdSettings(radius=settings.radius)
     else:
         limit = later(partial(_nearest, settings.share or SHARE), pairs)
-    job = TrainJob(f"{name}_threshold", loop=select.threshold, settings=limit, inputs={"data": scored}, stepwise=False)
-    keep = select.Keep.stage(threshold=run.train(job).ref)
+    job = TrainJob(f"{name}_threshold", loop=nearest.threshold, settings=limit, inputs={"data": scored}, stepwise=False)
+    keep = nearest.Keep.stage(threshold=run.train(job).ref)
     return run.step(Step(name, (keep,), scored))
 
 

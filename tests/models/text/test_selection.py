@@ -1,11 +1,11 @@
-"""Moments and histograms of parts merge into those of the whole; distances match their definitions."""
+"""Moments of parts merge into those of the whole; distances match their definitions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from gristmill.models.text.selection import Moments, border, histogram, load_centroid, places, unit
+from gristmill.models.text.selection import Moments, load_centroid, unit
 
 
 def vectors(number: int, size: int = 6, seed: int = 0) -> np.ndarray:
@@ -57,17 +57,3 @@ def test_too_few_vectors() -> None:
     for count, covariance in ((0, False), (1, True)):
         with pytest.raises(ValueError, match=f"{count} vectors"):
             Moments.of(vectors(count), covariance=covariance).centroid()
-
-
-def test_histograms_find_the_border() -> None:
-    rng = np.random.default_rng(0)
-    given = np.concatenate([rng.normal(size=500), [0.0, -0.0, 1e-30, -1e-30, 1e30]]).astype(np.float32)
-    order = np.sort(given)
-    assert (np.diff(places(order)) >= 0).all()
-    assert places(np.float32([0.0]))[0] == places(np.float32([-0.0]))[0]
-    counts = histogram(given[:200]) + histogram(given[200:])
-    for number in (1, 17, 250, len(given)):
-        place, rest = border(counts, number)
-        inside = order[places(order) == place]
-        assert np.sum(places(order) < place) + rest == number
-        assert inside[rest - 1] == order[number - 1]
