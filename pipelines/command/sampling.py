@@ -91,14 +91,14 @@ class Trial:
     """The single rank of a trial training: records the times of the steps in each phase.
 
     A loop with optimiser steps stops each phase after ``trial_steps`` and reports the phase's full number
-    (``phase_steps``); any other loop runs to its end.
+    (``phase_steps``); any other loop runs to its end, and sees by ``trial_steps`` that models before it may not have.
     """
 
     rank = 0
     world_size = 1
 
-    def __init__(self, trial_steps: int = 6) -> None:
-        self.trial_steps: int | None = trial_steps
+    def __init__(self, trial_steps: int | None = 6) -> None:
+        self.trial_steps = trial_steps
         self.at: dict[int, list[tuple[float, bool]]] = {}  # times, and whether held-out data were evaluated
         self.steps: dict[int, float] = {}
 
@@ -341,20 +341,24 @@ class SampledRun(Run):
 
         A loop with optimiser steps runs a few of them, and only one once a job of this name was tried.
         """
-        known = self.tried.get(job.name)
-        trial = Trial() if known is None else Trial(1)
+        trial = self._trial(job)
         begun = time.perf_counter()
         job.run(url, trial)
         if trial.seconds is None and job.loop not in self.warm:
             self.warm.add(str(job.loop))  # the first run includes imports
             begun = time.perf_counter()
-            job.run(url, Trial())
+            job.run(url, self._trial(job))
         seconds = time.perf_counter() - begun
         made = get_artifact(url)
         assert made is not None
         if trial.seconds is not None:
             seconds = self.tried.setdefault(job.name, trial.seconds)
         return made, seconds
+
+    def _trial(self, job: TrainJob) -> Trial:
+        if not job.stepwise and not self.tried:
+            return Trial(None)  # no model before this fit stopped early, so what fails here fails in the whole run too
+        return Trial(1) if job.name in self.tried else Trial()
 
     def _real_job(self, job: TrainJob) -> TrainJob:
         return replace(job, settings=self._real(job.settings), inputs=self._real(job.inputs))
