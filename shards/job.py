@@ -39,7 +39,8 @@ class TrainContext(Protocol):
     rank: int
     world_size: int
     trial_steps: int | None
-    """In a trial (:mod:`gristmill.pipelines.command.plan`): the number of optimiser steps per phase to stop after."""
+    """In a trial (:mod:`gristmill.pipelines.command.plan`): the number of optimiser steps per phase to stop after.
+    A fit has no steps; for it the number is set where models before it stopped early, and may be too poor for it."""
 
     def resume(self) -> bytes | None:
         """Return the newest checkpoint, or ``None`` at the start."""

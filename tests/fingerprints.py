@@ -48,9 +48,10 @@ _NUMBERED = re.compile(r"(_(1-)?\d+)+$")  # the size, seed or round at the end o
 ROWS = 60  # of a set that stands in
 KEPT = Path(__file__).with_suffix(".json")
 # Files of artifacts that recipes look into while they run.
+FEW = "few"  # a domain of one request
 FILES: dict[str, Any] = {
     "units.json": {"kind": "characters", "tokens": ["<blank>", *" abcdefghijklmnopqrstuvwxyz'"]},
-    "domains.json": ["lights", "music"],
+    "domains.json": [FEW, "lights", "music"],
     "choice.json": {way: {"weight": 0.5, "least": -9.5} for way in ("rescoring", "filtering", "together")},
     "training.json": {"curves": []},
 }
@@ -82,6 +83,10 @@ class Stand(SealedSet):
 def _value(kind: pa.DataType, name: str, row: int) -> Any:
     if name == "part":
         return ("train", "dev", "test")[row % 3]
+    if name == "domain":
+        return FEW if row == 0 else FILES["domains.json"][1 + row % 2]
+    if name == "fold":
+        return row // 2 % 3 - 1  # -1 is the test part
     if pa.types.is_string(kind):
         return f"x{row}"
     if pa.types.is_boolean(kind):
@@ -89,7 +94,7 @@ def _value(kind: pa.DataType, name: str, row: int) -> Any:
     if pa.types.is_floating(kind):
         return 1.0
     if pa.types.is_integer(kind):
-        return -1  # as a fold it is the test part
+        return -1
     if pa.types.is_struct(kind):
         return {f.name: _value(f.type, f.name, row) for f in kind}
     return None if not pa.types.is_list(kind) else []

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from gristmill.actors.requests.rerank import FILE, labelled_lists, read_weights
-from gristmill.models.requests.reranker_fit import FitSettings, fit, joined, sample
-from gristmill.models.requests.rerankers import Loss
+from gristmill.models.requests.reranker_fit import FitSettings, Fitted, fit, joined, sample
+from gristmill.models.requests.rerankers import DomainReranker, Loss
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
@@ -46,7 +46,8 @@ def train(
 
     Records of fold -1 are the test set and are left out. All requests of the domain are used, and a share of the
     others, weighted so that confidences hold for the whole traffic. ``rivals`` are the artifacts of other domains'
-    weights by domain, which compete in the expected SemER.
+    weights by domain, which compete in the expected SemER. In a plan's trial, a domain without hypotheses is left
+    unweighted.
 
     Raises:
         UserError: a column is missing, no request is of the domain, none of its hypotheses is in the lists, or a list
@@ -73,7 +74,11 @@ def train(
         "semer_weight": settings.semer_weight,
         "seed": settings.seed,
     }
-    made = fit(domain, joined(parts), settings.loss, settings.part(FitSettings), trained_on=trained_on)
+    given = joined(parts)
+    if context.trial_steps is not None and not len(given.semer):
+        made = Fitted(DomainReranker.unweighted(domain), 0.0, 0)  # models of a few steps may rank a rare domain last
+    else:
+        made = fit(domain, given, settings.loss, settings.part(FitSettings), trained_on=trained_on)
     context.report({"step": made.iterations, "loss": made.value})
     return {
         "files": {FILE: made.reranker.to_bytes()},

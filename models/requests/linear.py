@@ -231,12 +231,19 @@ def fit(
 def _logistic(
     rows: sparse.csr_array, labels: np.ndarray, c: float, solver: str, iterations: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return (weights (columns, classes), bias (classes,), iterations); of two classes only the second has weights."""
+    """Return (weights (columns, classes), bias (classes,), iterations); of two classes only the second has weights.
+
+    Without columns the bias alone is fitted: the few requests of a small corpus may share no n-gram.
+    """
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
+
+    columns = rows.shape[1]
+    if not columns:
+        rows = sparse.csr_array((len(labels), 1))  # scikit-learn expects a feature; a constant 0 changes nothing
 
     # In one thread: the split of a sum over threads changes its last bits.
     with threadpool_limits(1), warnings.catch_warnings():
@@ -244,7 +251,7 @@ def _logistic(
         fitted = LogisticRegression(C=c, solver=solver, max_iter=iterations, random_state=0).fit(
             sparse.csr_matrix(rows), labels
         )
-    weights, bias = fitted.coef_.T, fitted.intercept_
+    weights, bias = fitted.coef_.T[:columns], fitted.intercept_
     if weights.shape[1] == 1:
         weights = np.concatenate([np.zeros_like(weights), weights], axis=1)
         bias = np.concatenate([np.zeros_like(bias), bias])

@@ -236,7 +236,10 @@ def fit(
     from scipy.optimize import minimize
 
     if not len(given.semer):
-        raise UserError(f"re-ranker of {domain!r}: no hypothesis of this domain is in the training lists")
+        raise UserError(
+            f"re-ranker of {domain!r}: no hypothesis of this domain is in the training lists; expected at least one: "
+            "more requests of it, or longer lists"
+        )
     settings = settings or FitSettings()
     specs = context_specs(given.context)
     objective = Objective(given, specs, loss, settings)

@@ -279,20 +279,24 @@ class SampledRun(Run):
 
         A loop with optimiser steps runs a few of them, and only one once a job of this name was tried.
         """
-        known = self.tried.get(job.name)
-        trial = Trial() if known is None else Trial(1)
+        trial = self._trial(job)
         begun = time.perf_counter()
         job.run(url, trial)
         if trial.seconds is None and job.loop not in self.warm:
             self.warm.add(str(job.loop))  # the first run includes imports
             begun = time.perf_counter()
-            job.run(url, Trial())
+            job.run(url, self._trial(job))
         seconds = time.perf_counter() - begun
         made = get_artifact(url)
         assert made is not None
         if trial.seconds is not None:
             seconds = self.tried.setdefault(job.name, trial.seconds)
         return made, seconds
+
+    def _trial(self, job: TrainJob) -> Trial:
+        if not job.stepwise and not self.tried:
+            return Trial(None)  # no model before this fit stopped early, so what fails here fails in the whole run too
+        return Trial(1) if job.name in self.tried else Trial()
 
     def _real_job(self, job: TrainJob) -> TrainJob:
         return replace(job, settings=self._real(job.settings), inputs=self._real(job.inputs))

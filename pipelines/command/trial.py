@@ -45,14 +45,14 @@ class Trial:
     """The single rank of a trial training: records the times of the steps in each phase.
 
     A loop with optimiser steps stops each phase after ``trial_steps`` and reports the phase's full number
-    (``phase_steps``); any other loop runs to its end.
+    (``phase_steps``); any other loop runs to its end, and sees by ``trial_steps`` that models before it may not have.
     """
 
     rank = 0
     world_size = 1
 
-    def __init__(self, trial_steps: int = 6) -> None:
-        self.trial_steps: int | None = trial_steps
+    def __init__(self, trial_steps: int | None = 6) -> None:
+        self.trial_steps = trial_steps
         self.at: dict[int, list[tuple[float, bool]]] = {}  # times, and whether held-out data were evaluated
         self.steps: dict[int, float] = {}
 

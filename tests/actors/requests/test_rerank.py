@@ -16,7 +16,8 @@ from gristmill.actors.requests.rerank import (
 )
 from gristmill.actors.requests.weight_trainer import WeightTraining, train
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
-from gristmill.models.requests.rerankers import DomainReranker, HypothesisError, Numeric, Reranker
+from gristmill.models.requests.rerankers import UNWEIGHTED, DomainReranker, HypothesisError, Numeric, Reranker
+from gristmill.pipelines.command.sampling import Trial
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
 from gristmill.shards.errors import SettingsError, UserError
@@ -268,6 +269,20 @@ def test_a_sample_of_negatives_stands_for_all(tmp_path):
 def test_data_that_do_not_fit_are_refused(data, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         train(settings(**change), InProcessContext(str(tmp_path / "x")), data=data.url)
+
+
+def test_a_domain_that_is_never_read_ends_a_training_and_not_a_trial(tmp_path):
+    rows = records(40)
+    for row in rows:
+        row["hypotheses"] = [one for one in row["hypotheses"] if one["domain"] != "video"]
+    data = seal_tables(str(tmp_path / "data"), "hypotheses", [as_table(rows)])
+    for whole in (InProcessContext(str(tmp_path / "x")), Trial(None)):
+        with pytest.raises(UserError, match=r"'video': no hypothesis of this domain .* expected at least one"):
+            train(settings(), whole, data=data.url)
+    tried = train(settings(), Trial(), data=data.url)["files"]["reranker.json"]
+    assert DomainReranker.from_bytes(tried, "video").loss == UNWEIGHTED
+    music = [train(settings("music"), given, data=data.url) for given in (InProcessContext(str(tmp_path)), Trial())]
+    assert music[0] == music[1]
 
 
 @pytest.mark.parametrize("wrong", [{"negatives": 0}, {"negatives": 3}, {"loss": "R0"}, {"l2": -1}, {"semer": 1}])

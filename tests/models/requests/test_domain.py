@@ -154,6 +154,22 @@ def test_both_solvers_agree():
     np.testing.assert_allclose(*found, atol=0.05)
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "liblinear"])
+def test_requests_that_share_no_ngram_are_told_by_their_frequency(solver):
+    own = [Example([word], intent, ["O"]) for word, intent in (("ab", "on"), ("cd", "on"), ("ef", "on"), ("gh", "off"))]
+    made, metrics = linear.fit("light", own, [["xy"]], LinearSettings(solver=solver))
+    assert metrics["grams"] == 0
+    model = load(made.files())
+    assert model.files() == made.files()
+    for readings in predict(model, [["ab"], ["xy"], []]):
+        assert [reading.intent for reading in readings] == ["on", "off"]
+        assert [math.exp(reading.intent_logprob) for reading in readings] == pytest.approx([0.75, 0.25], abs=0.01)
+        assert math.exp(readings[0].domain_logprob) == pytest.approx(0.8, abs=0.02)
+    other, _ = linear.fit("music", *examples("music"))
+    (found,) = Domains([model, other]).read([["play", "hello"]], 9, 1)
+    assert [name for name, _ in found] == ["music", "light"]
+
+
 def test_less_regularisation_makes_more_confident_scores():
     tokens = [row["tokens"] for row in requests() if row["domain"] == "alarm"]
     mean = [

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +13,10 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
+from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command.launch import carry_out
 from gristmill.pipelines.command.plan import make_plan, show_plan
+from gristmill.pipelines.command.sampling import SampledRun
 from gristmill.pipelines.command.trial import Spread, _seconds_a_step
 from gristmill.pipelines.config import Common, Loaded, load
 from gristmill.pipelines.progress import RunProgress
@@ -22,6 +24,8 @@ from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
 from gristmill.shards.errors import Alarm, GristmillError, UserError
 from gristmill.shards.index import Cut
+from gristmill.shards.job import TrainContext, TrainJob
+from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 from tests.pipelines import tiny
 
@@ -242,3 +246,28 @@ def test_another_picture_is_refused_before_any_work(gristmill, recipe: Path, tmp
     made = gristmill("plan", recipe, "--graph", tmp_path / "plan.png")
     assert made.exit_code == 2
     assert "plan.png: expected a name that ends with .svg or .mmd" in made.stderr
+
+
+def model(settings: Settings, context: TrainContext, *, data: str, start: str) -> dict[str, Any]:
+    """Train as loops with optimiser steps do in a trial."""
+    for _ in range(context.trial_steps or 0):
+        context.report({"phase": 0, "phase_steps": 100.0})
+    return {"files": {}, "steps": context.trial_steps}
+
+
+def fit(settings: Settings, context: TrainContext, *, data: str, models: Sequence[str] = ()) -> dict[str, Any]:
+    """Fit in one go."""
+    return {"files": {}, "steps": context.trial_steps}
+
+
+def test_a_fit_knows_whether_a_model_before_it_stopped_early(tmp_path: Path) -> None:
+    """Otherwise what fails in it would fail in the whole run, too."""
+    run = SampledRun(str(tmp_path / "out"), InProcessRunner(), real=str(tmp_path / "real"))
+    given = {"data": run.table("texts", tiny.texts(4))}
+    before = run.train(TrainJob("before", loop=fit, inputs=given, stepwise=False))
+    started = given | {"start": before}
+    models = [run.train(TrainJob("model", loop=model, inputs=started, version=version)) for version in (1, 2)]
+    after = run.train(TrainJob("after", loop=fit, inputs=given | {"models": models}, stepwise=False))
+    run.finish()
+    steps = [json.loads(made.read("training.json"))["steps"] for made in (before, *models, after)]
+    assert steps == [None, 6, 1, 6]
