@@ -28,6 +28,7 @@ from gristmill.models.requests.domain import (
     log_softmax,
     single,
 )
+from gristmill.models.requests.logistic import logistic
 from gristmill.shards.errors import UserError
 
 WORDS = (1, 2)
@@ -209,12 +210,12 @@ def fit(
         columns += len(names)
     rows = matrix(found, numbers, columns).astype(np.float64)
     own = np.arange(len(found)) < len(examples)
-    weights, bias, rounds = _logistic(rows, own.astype(int), settings.domain_c, settings.solver, settings.iterations)
+    weights, bias, rounds = logistic(rows, own.astype(int), settings.domain_c, settings.solver, settings.iterations)
     names = sorted({example.intent for example in examples})
     which = np.array([names.index(example.intent) for example in examples])
     intents = np.zeros((columns, len(names))), np.zeros(len(names)), 0
     if len(names) > 1:
-        intents = _logistic(rows[: len(examples)], which, settings.intent_c, "lbfgs", settings.iterations)
+        intents = logistic(rows[: len(examples)], which, settings.intent_c, "lbfgs", settings.iterations)
     model = LinearModel(
         domain,
         names,
@@ -226,33 +227,3 @@ def fit(
     iterations = {"domain_iterations": rounds, "intent_iterations": intents[2]}
     report({"step": 0, **iterations})
     return model, {**iterations, "grams": columns}
-
-
-def _logistic(
-    rows: sparse.csr_array, labels: np.ndarray, c: float, solver: str, iterations: int
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return (weights (columns, classes), bias (classes,), iterations); of two classes only the second has weights.
-
-    Without columns the bias alone is fitted: the few requests of a small corpus may share no n-gram.
-    """
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
-    columns = rows.shape[1]
-    if not columns:
-        rows = sparse.csr_array((len(labels), 1))  # scikit-learn expects a feature; a constant 0 changes nothing
-
-    # In one thread: the split of a sum over threads changes its last bits.
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations shows it
-        fitted = LogisticRegression(C=c, solver=solver, max_iter=iterations, random_state=0).fit(
-            sparse.csr_matrix(rows), labels
-        )
-    weights, bias = fitted.coef_.T[:columns], fitted.intercept_
-    if weights.shape[1] == 1:
-        weights = np.concatenate([np.zeros_like(weights), weights], axis=1)
-        bias = np.concatenate([np.zeros_like(bias), bias])
-    return weights, bias, int(np.max(fitted.n_iter_))

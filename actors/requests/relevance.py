@@ -1,0 +1,95 @@
+"""The relevance filter of a new function, in two passes: it is fitted on annotated requests, and scores any corpus.
+
+Cho, Xie and Campbell, "Semi-supervised NLU with diversity" (ASRU 2019). The records of a corpus with the best scores
+are found exactly by :mod:`gristmill.actors.nearest`: the distance is the negative of the score.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from gristmill.actors.audio import set_column
+from gristmill.actors.nearest import DISTANCE
+from gristmill.actors.requests.annotation import split
+from gristmill.models.normalise import normalise
+from gristmill.models.requests.relevance import MODEL, WEIGHTS, RelevanceModel, RelevanceSettings, fit
+from gristmill.shards.artifact import read_file
+from gristmill.shards.dataset import SealedSet, open_sealed
+from gristmill.shards.errors import UserError
+from gristmill.shards.job import TrainContext
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
+
+
+class RelevanceFitSettings(RelevanceSettings):
+    """The relevance model, and what it is fitted on."""
+
+    others: int = Field(20_000, ge=1)
+    """Requests of other functions, or of the pool, at most; drawn by their ids."""
+    seed: int = 0
+    """Seed of the draw."""
+
+
+def train(settings: RelevanceFitSettings, context: TrainContext, *, seeds: str, others: str) -> dict[str, Any]:
+    """Fit the relevance to the requests at ``seeds`` against a sample of those at ``others``.
+
+    Returns the model's files, and the numbers of requests.
+
+    Raises:
+        UserError: there are no requests in one of the sets.
+    """
+    own = [tokens for _, tokens in _requests(open_sealed(seeds))]
+    against = open_sealed(others)
+    share = min(1.0, settings.others / max(1, against.records))
+    random = RecordRandom(settings.seed, "relevance")
+    drawn = [tokens for name, tokens in _requests(against) if share >= 1 or random(name).random() < share]
+    model = fit(own, drawn, settings.part(RelevanceSettings))
+    context.report({"step": 0, "grams": float(len(model.weights))})
+    return {"files": model.files(), "own": len(own), "others": len(drawn)}
+
+
+def _requests(sealed: SealedSet) -> Iterator[tuple[str, list[str]]]:
+    """Yield the id and the tokens of each request of a set."""
+    for table in sealed.tables(["id", _column(sealed.schema.names, sealed.url)]):
+        yield from zip(table["id"].to_pylist(), tokens_of(table), strict=True)
+
+
+def tokens_of(table: pa.Table) -> list[list[str]]:
+    """Return the tokens of each record: those that it has, or else the words of its ``text``.
+
+    Raises:
+        UserError: there is neither column.
+    """
+    column = _column(table.column_names, "relevance")
+    if column == "tokens":
+        return [one or [] for one in table[column].to_pylist()]
+    return [split(normalise(one or "")) for one in table[column].to_pylist()]
+
+
+def _column(names: list[str], where: str) -> str:
+    found = next((name for name in ("tokens", "text") if name in names), None)
+    if found is None:
+        raise UserError(f"{where}: records with {', '.join(names)}; expected a column tokens or text")
+    return found
+
+
+class Relevance(Actor):
+    """Adds ``distance``, the negative log-odds that a request is of the function: the less, the more relevant."""
+
+    name = "relevance"
+    adds = (DISTANCE,)
+    batch = BatchLimits(4096)
+
+    def __init__(self, settings: Settings, relevance: str) -> None:
+        super().__init__(settings)
+        self._model = RelevanceModel.from_files(json.loads(read_file(relevance, MODEL)), read_file(relevance, WEIGHTS))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch with ``distance``."""
+        return set_column(batch, DISTANCE.name, pa.array(-self._model.score(tokens_of(batch)), DISTANCE.type))
