@@ -133,36 +133,56 @@ def split_requests(run: Run, settings: RequestCorpusSettings, requests: SealedSe
     return run.step(Step(f"split_{split}", (stage,), requests, cut=cut))
 
 
-def without_small_domains(run: Run, splits: Mapping[int, SealedSet]) -> tuple[dict[int, SealedSet], set[str]]:
+def without_small_domains(
+    run: Run, splits: Mapping[int, SealedSet], sliced: str | None = None
+) -> tuple[dict[int, SealedSet], set[str]]:
     """Return splits without the requests of domains that are too small in one of them, and the names of those domains.
 
     A domain is trained without each of the folds in turn, so its requests outside the test part are of two at least.
+
+    Raises:
+        UserError: all domains are too small, or of the others a split has no request in the test, or none there for
+            which the boolean column ``sliced`` is true.
     """
     folds: dict[str, list[set[int]]] = {}
-    tested = False
+    tested: list[set[str]] = [set() for _ in splits]
+    in_slice: list[set[str]] = [set() for _ in splits]
+    columns = ["domain", "fold", *([sliced] if sliced else [])]
     for place, split in enumerate(splits.values()):
-        for table in split.tables(["domain", "fold"]):
-            for row in table.group_by(["domain", "fold"]).aggregate([]).to_pylist():
-                tested |= row["fold"] == TEST
-                found = folds.setdefault(row["domain"], [set() for _ in splits])
-                found[place] |= {row["fold"]} - {TEST}
-    if not tested:
+        for table in split.tables(columns):
+            for row in table.group_by(columns).aggregate([]).to_pylist():
+                folds.setdefault(row["domain"], [set() for _ in splits])[place].add(row["fold"])
+                if row["fold"] == TEST:
+                    tested[place].add(row["domain"])
+                    if sliced and row[sliced]:
+                        in_slice[place].add(row["domain"])
+    small = {name for name, found in folds.items() if min(len(own - {TEST}) for own in found) < 2}
+    inspect = f"see `gristmill inspect {shlex.quote(run.out)} --rejects`"
+    if len(small) == len(folds):
         raise UserError(
-            "requests: no record is left for the test; expected more of them, another corpus.test_share, or some in "
-            f"corpus.test that can be used; see `gristmill inspect {shlex.quote(run.out)} --rejects`"
+            f"requests: of {plural(len(small), 'domain')} there are too few to train on, and there is no other; "
+            "expected more of them: a domain is trained without each fold in turn, so some are to be in two folds; "
+            f"{inspect}"
         )
-    small = {name for name, found in folds.items() if min(map(len, found)) < 2}
+    for place, seed in enumerate(splits):
+        if not tested[place] - small:
+            raise UserError(
+                f"requests: no record is left for the test of the split of seed {seed}; expected more of them, another "
+                f"corpus.test_share, or some in corpus.test that can be used; {inspect}"
+            )
+        if sliced and not in_slice[place] - small:
+            raise UserError(
+                f"slice: {sliced!r} is true of no request in the test of the split of seed {seed}; expected some: more "
+                f"of them, a larger corpus.test_share, or slice: null; {inspect}"
+            )
     if not small:
         return dict(splits), small
     run.progress.say(
         f"requests: of {plural(len(small), 'domain')} there are too few to train on, and they are rejected: "
-        f"{', '.join(sorted(small))[:200]}; see `gristmill inspect {shlex.quote(run.out)} --rejects`"
+        f"{', '.join(sorted(small))[:200]}; {inspect}"
     )
     stage = RejectSmallDomains.stage(SmallDomainSettings(domains=tuple(sorted(small))))
-    kept = {seed: run.step(Step(f"split_{seed}_kept", (stage,), split)) for seed, split in splits.items()}
-    for made in kept.values():
-        refuse_empty(made, "requests")
-    return kept, small
+    return {seed: run.step(Step(f"split_{seed}_kept", (stage,), split)) for seed, split in splits.items()}, small
 
 
 def _generated(run: Run, settings: RequestCorpusSettings) -> SealedSet:

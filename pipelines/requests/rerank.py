@@ -80,7 +80,7 @@ def run(config: Config, run: Run) -> Report:
     # Annotated requests, and for each seed another random split into a test part and folds.
     requests = prepare_requests(run, config.corpus)
     splits = {seed: split_requests(run, config.corpus, requests, seed) for seed in run.seeds}
-    splits, small = without_small_domains(run, splits)
+    splits, small = without_small_domains(run, splits, config.slice)
     domains = [name for name in _domains(run, requests) if name not in small]
 
     # Each domain independently: models of all training data, for the test part, and one without each fold.

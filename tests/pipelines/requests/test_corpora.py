@@ -250,5 +250,43 @@ def test_a_test_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     settings = RequestCorpusSettings(places=train, test=jsonl(tmp_path / "test.jsonl", [{"text": ""}]))
     run = Run(str(tmp_path / "out"), InProcessRunner())
     split = split_requests(run, settings, prepare_requests(run, settings))
-    with pytest.raises(UserError, match=r"requests: no record is left for the test; expected .* corpus.test"):
+    with pytest.raises(
+        UserError, match=r"no record is left for the test of the split of seed 0; expected .* corpus.test"
+    ):
         without_small_domains(run, {0: split})
+
+
+def split_by_hand(run: Run, folds: dict[str, list[int]], **more: list) -> SealedSet:
+    rows = [{"domain": domain, "fold": fold} for domain, own in folds.items() for fold in own]
+    columns = pa.Table.from_pylist(rows).to_pydict()
+    return run.table("split", pa.table({"id": [f"r{n}" for n in range(len(rows))], **columns, **more}))
+
+
+@pytest.mark.parametrize(
+    ("folds", "said"),
+    [
+        ({"music": [0, 1]}, "no record is left for the test of the split of seed 3"),
+        ({"music": [0, 1], "vidoe": [0, 0, -1]}, "no record is left for the test of the split of seed 3"),
+        ({"music": [0, 0, -1], "video": [-1]}, "of 2 domains there are too few to train on, and there is no other"),
+    ],
+)
+def test_a_split_that_cannot_be_trained_and_tested_is_refused(
+    tmp_path: Path, folds: dict[str, list[int]], said: str
+) -> None:
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    fine = split_by_hand(run, {"music": [0, 1, -1], "video": [0, 1, -1]})
+    assert without_small_domains(run, {2: fine, 3: fine}) == ({2: fine, 3: fine}, set())
+    with pytest.raises(UserError, match=said):
+        without_small_domains(run, {2: fine, 3: split_by_hand(run, folds)})
+
+
+def test_a_slice_without_a_request_in_the_test_is_refused(tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "out"), InProcessRunner())
+    folds = {"music": [0, 1, -1], "vidoe": [0, -1]}
+    splits = {
+        seed: split_by_hand(run, folds, noisy=noisy)
+        for seed, noisy in enumerate(([False, None, True, None, None], [True, None, False, False, True]))
+    }
+    assert without_small_domains(run, {0: splits[0]}, "noisy")[1] == {"vidoe"}
+    with pytest.raises(UserError, match="slice: 'noisy' is true of no request in the test of the split of seed 1; exp"):
+        without_small_domains(run, splits, "noisy")
