@@ -65,6 +65,9 @@ def train(settings: LambdarankTraining, context: TrainContext, *, data: str) -> 
     """Fit trees on the sealed hypotheses at ``data``, on all folds but the last; the test part is left out.
 
     The last fold is for early stopping, and for the scaling of the scores.
+
+    Raises:
+        UserError: the last fold, or all others, have no hypothesis.
     """
     import lightgbm
 
@@ -80,6 +83,12 @@ def train(settings: LambdarankTraining, context: TrainContext, *, data: str) -> 
         )
         for held in (False, True)
     ]
+    counts = [len(lists.domain) for lists in parts]
+    if not all(counts):
+        raise UserError(
+            f"lambdarank: {hypotheses.name} has {counts[0]} hypotheses outside the last fold and {counts[1]} in it; "
+            "expected some in both"
+        )
     domains = sorted(set(parts[0].domains) | set(parts[1].domains))
     specs = context_specs(parts[0].context)
     sets: list[Any] = []

@@ -120,6 +120,8 @@ def measures(lists: TestLists, system: str, result: SemerResult) -> dict[str, tu
 
 
 def _around(got: Estimate, most: float = math.inf) -> tuple[float, float, float]:
+    if math.isnan(got.error):  # of a single request; min and max would let the bounds stand
+        return got.value, math.nan, math.nan
     low, high = got.value - NORMAL * got.error, got.value + NORMAL * got.error
     return got.value, max(0.0, low), min(most, high)
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.requests.lambdarank import Lambdarank, LambdarankSettings, LambdarankTraining, train
-from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.errors import SettingsError, UserError
@@ -62,3 +62,10 @@ def test_wrong_settings_are_refused() -> None:
             LambdarankSettings(**wrong)
     with pytest.raises(SettingsError, match="colums"):
         LambdarankTraining(colums=("hour",))
+
+
+def test_lists_of_one_fold_are_one_sentence(tmp_path) -> None:
+    rows = [row for row in records(40) if row["fold"] == 2]
+    data = seal_tables(str(tmp_path / "data"), "hypotheses", [as_table(rows)])
+    with pytest.raises(UserError, match=r"hypotheses has 0 hypotheses outside the last fold and \d+ in it; expected"):
+        train(LambdarankTraining(), InProcessContext(str(tmp_path / "model")), data=data.url)

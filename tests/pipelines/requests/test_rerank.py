@@ -256,6 +256,23 @@ def test_mistakes_are_errors_before_anything_is_made(tmp_path: Path, overrides: 
     assert "Traceback" not in result.stderr
 
 
+def test_a_few_requests_without_a_common_word_are_ranked(tmp_path: Path) -> None:
+    """No n-gram is a feature, and a test of one request has no interval."""
+    texts = [3 * letter for letter in "abcdefghijklmnop"]
+    rows = [{"text": text, "domain": "music" if text < "i" else "video", "intent": "play"} for text in texts]
+    for name, some in (("train", rows[1:]), ("test", rows[:1])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    corpus = f"places: {tmp_path}/train.jsonl, test: {tmp_path}/test.jsonl, lang: en, ambiguous: 0, folds: 2"
+    given = ["seeds=[0]", f"corpus={{{corpus}, kind: files, test_share: 0}}", "slice=null", "weights={context: []}"]
+    result = call("run", CONFIG, *given, "domains.negatives=[2, 12]", f"out={tmp_path}/out", "runner=inprocess")
+    assert result.exit_code == 0, result.stderr
+    fitted = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("domain_models/*/training-*.json"))
+    assert {one["grams"] for one in fitted} == {0}
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    semer = [row for row in report["metrics"] if row["metric"] == "semer"]
+    assert {(row["n"], row["low"], row["high"]) for row in semer} == {(1, None, None)}
+
+
 def test_weights_and_lists_that_do_not_fit_are_refused(finished: Path, tmp_path: Path) -> None:
     lists, folder = tmp_path / "lists.jsonl", tmp_path / "rerankers"
     shutil.copytree(finished / "rerankers", folder)
