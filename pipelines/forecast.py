@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
-from gristmill.pipelines.timetable import Part, span
+from gristmill.pipelines.timetable import Booking, span
 
 # What a result is guessed by if nothing like it was made: those of its kind; the driver itself makes two of these.
 _ALIKE = {
@@ -143,8 +143,8 @@ def forecast(
     return Forecast(spent / (spent + left), left, much) if left > 0 else Forecast(1.0, 0.0)
 
 
-def _part(one: Effort, seconds: float) -> Part:
-    return Part(seconds, one.inputs, one.workers, divides=one.kind == "step")
+def _part(one: Effort, seconds: float) -> Booking:
+    return Booking(seconds, one.inputs, one.workers, divides=one.kind == "step")
 
 
 def _planned(one: Effort) -> float:
@@ -252,7 +252,7 @@ def _rest_of(one: Effort, whole: float | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Priced:
     """What ``gristmill plan`` estimates of a result."""
 
     name: str
@@ -262,12 +262,12 @@ class Estimate:
     inputs: Sequence[int] = ()  # places in the estimate, ahead of its own
 
 
-def priced(work: Sequence[Effort], estimates: Sequence[Estimate]) -> list[Effort]:
+def priced(work: Sequence[Effort], estimates: Sequence[Priced]) -> list[Effort]:
     """Return results with what is estimated of them, given in the order of declaration; behind them those that the
     estimate has, and that are not declared yet.
 
     Example:
-        >>> estimates = [Estimate("kept", 2.0), Estimate("model", 9.0, inputs=[0])]
+        >>> estimates = [Priced("kept", 2.0), Priced("model", 9.0, inputs=[0])]
         >>> [(one.name, one.price, list(one.inputs)) for one in priced([Effort("kept")], estimates)]
         [('kept', 2.0, []), ('model', 9.0, [0])]
     """

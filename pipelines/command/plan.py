@@ -19,7 +19,7 @@ from gristmill.pipelines.graph_picture import to_svg
 from gristmill.pipelines.progress import clock, told_size
 from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.results import workers_of
-from gristmill.pipelines.timetable import Part, span
+from gristmill.pipelines.timetable import Booking, span
 from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError, with_class
 from gristmill.shards.safe_text import escaped
@@ -54,7 +54,7 @@ class PricedPlan:
         """Wall time of the remaining work."""
         if not any(line.left for line in self.lines):
             return 0.0
-        parts = [Part(one["seconds"], one["inputs"], one["workers"], one["kind"] == "step") for one in self.results]
+        parts = [Booking(one["seconds"], one["inputs"], one["workers"], one["kind"] == "step") for one in self.results]
         return span(parts, self.beside) + self.rest
 
     def to_json(self) -> dict[str, Any]:
