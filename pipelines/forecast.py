@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from typing_extensions import TypedDict
+
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
 from gristmill.pipelines.timetable import Booking, span
 
@@ -46,6 +48,16 @@ class Effort:
     left: float | None = None  # seconds that it will take, by its own pace
     price: float | None = None  # seconds that it was estimated to take
     kept: bool = False  # made by an earlier call
+
+
+class PlannedResult(TypedDict):
+    """What ``gristmill plan`` estimates of a result."""
+
+    name: str
+    kind: str
+    seconds: float
+    workers: int  # that it keeps busy; 0: the driver makes it itself
+    inputs: list[int]  # places in the plan, ahead of its own
 
 
 @dataclass(frozen=True)
@@ -251,40 +263,30 @@ def _rest_of(one: Effort, whole: float | None) -> float | None:
     return whole * (1 - one.share) if one.share is not None else max(0.0, whole - _spent(one))
 
 
-@dataclass(frozen=True)
-class Priced:
-    """What ``gristmill plan`` estimates of a result."""
-
-    name: str
-    seconds: float
-    kind: str = "step"
-    workers: int = 1
-    inputs: Sequence[int] = ()  # places in the estimate, ahead of its own
-
-
-def priced(work: Sequence[Effort], estimates: Sequence[Priced]) -> list[Effort]:
+def priced(work: Sequence[Effort], planned: Sequence[PlannedResult]) -> list[Effort]:
     """Return results with what is estimated of them, given in the order of declaration; behind them those that the
-    estimate has, and that are not declared yet.
+    plan has, and that are not declared yet.
 
     Example:
-        >>> estimates = [Priced("kept", 2.0), Priced("model", 9.0, inputs=[0])]
-        >>> [(one.name, one.price, list(one.inputs)) for one in priced([Effort("kept")], estimates)]
+        >>> kept = {"name": "kept", "kind": "step", "seconds": 2.0, "workers": 2, "inputs": []}
+        >>> model = {"name": "model", "kind": "training", "seconds": 9.0, "workers": 1, "inputs": [0]}
+        >>> [(one.name, one.price, list(one.inputs)) for one in priced([Effort("kept")], [kept, model])]
         [('kept', 2.0, []), ('model', 9.0, [0])]
     """
     waiting: dict[str, list[int]] = {}
-    for place, one in enumerate(estimates):
-        waiting.setdefault(one.name, []).append(place)
+    for place, one in enumerate(planned):
+        waiting.setdefault(one["name"], []).append(place)
     found: list[Effort] = []
-    place_of: dict[int, int] = {}  # by the place in the estimate
+    place_of: dict[int, int] = {}  # by the place in the plan
     for effort in work:
         if places := waiting.get(effort.name):
             place_of[places[0]] = len(found)
-            estimate = estimates[places.pop(0)]
-            effort = replace(effort, price=estimate.seconds, workers=estimate.workers)
+            one = planned[places.pop(0)]
+            effort = replace(effort, price=one["seconds"], workers=one["workers"])
         found.append(effort)
     for place in sorted(place for places in waiting.values() for place in places):
-        one = estimates[place]
+        one = planned[place]
         place_of[place] = len(found)
-        inputs = [place_of[need] for need in one.inputs]
-        found.append(Effort(one.name, one.kind, inputs=inputs, price=one.seconds, workers=one.workers))
+        inputs = [place_of[need] for need in one["inputs"]]
+        found.append(Effort(one["name"], one["kind"], inputs=inputs, price=one["seconds"], workers=one["workers"]))
     return found

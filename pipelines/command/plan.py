@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.pipelines.command.launch import check_storage
-from gristmill.pipelines.command.planfile import PlannedResult, write_plan
+from gristmill.pipelines.command.planfile import write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
+from gristmill.pipelines.forecast import PlannedResult
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, UNKNOWN, GraphNode, merged, mermaid, text_lines
 from gristmill.pipelines.graph_picture import to_svg
 from gristmill.pipelines.progress import clock, told_size

@@ -98,7 +98,7 @@ def whole_run(
     estimates, rest = estimates_of(plan, settings)
     workers = plan.get("workers", 0) if run is None else run["workers"]
     if run is None:
-        work = _without_run(plan, sets, [one.name for one in estimates])
+        work = _without_run(plan, sets, [one["name"] for one in estimates])
         if not estimates:
             return WholeRun(done=sum(map(_is_there, sets)))
         elapsed = None
