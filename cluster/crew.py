@@ -364,6 +364,7 @@ def _kill(worker: Any) -> None:
 
 
 _crew: tuple[Any, Crew] | None = None
+_making = threading.Lock()  # several threads ask for it, and there is one
 
 
 def crew() -> Crew:
@@ -371,7 +372,8 @@ def crew() -> Crew:
     global _crew
     import ray
 
-    core = getattr(ray._private.worker.global_worker, "core_worker", None)
-    if _crew is None or _crew[0] is not core:
-        _crew = core, Crew()
-    return _crew[1]
+    with _making:
+        core = getattr(ray._private.worker.global_worker, "core_worker", None)
+        if _crew is None or _crew[0] is not core:
+            _crew = core, Crew()
+        return _crew[1]
