@@ -25,7 +25,6 @@ _ALIKE = {
     "fit": ("fit",),
 }
 _MUCH = 0.1  # of the time to go: a guess that is told
-_SEEN = 0.05  # least share of a result from which its own pace is taken
 _TRUSTED = 0.1  # of the whole run that goes as its timetable has it, whatever the clock says so far
 
 
@@ -127,9 +126,9 @@ def forecast(
     for place, (one, size) in enumerate(zip(work, sizes, strict=True)):
         if one.state == DONE:
             continue
-        seconds, own[place] = _by_own_pace(one), True
+        seconds, own[place] = one.left, one.left is not None
         if seconds is None:
-            whole, own[place] = one.price if one.price is not None else _estimated(one, size, rates, by_stage), False
+            whole = one.price if one.price is not None else _estimated(one, size, rates, by_stage)
             seconds = _rest_of(one, _guessed(one, size, rates) if whole is None else whole)
             if seconds is not None and whole is None:
                 guessed[one.name] = guessed.get(one.name, 0.0) + seconds
@@ -169,9 +168,14 @@ def _planned(one: Effort) -> float:
 
 
 def _spent(one: Effort) -> float:
-    """Return the seconds that were spent on a result; where they are not known, by its estimate."""
+    """Return the seconds that were spent on a result; where they are not known, by its estimate.
+
+    Of one under way they are by its own pace: trainings that were begun together may have waited for a worker.
+    """
     if one.state == TO_DO:
         return 0.0
+    if one.state == UNDER_WAY and one.share is not None and (whole := _by_pace(one)) is not None:
+        return whole * one.share
     if one.seconds is not None:
         return one.seconds
     return (one.price or 0.0) * (1.0 if one.state == DONE else one.share or 0.0)
@@ -245,15 +249,6 @@ def _guessed(one: Effort, size: float | None, rates: _Rates) -> float | None:
     for kind in _ALIKE.get(one.kind, ()):
         found = rates.guess(kind, size) if found is None else found
     return found
-
-
-def _by_own_pace(one: Effort) -> float | None:
-    """Return the seconds that a result under way still takes by its own pace, if that is seen."""
-    if one.left is not None:
-        return one.left
-    if one.share is not None and one.share >= _SEEN and one.seconds:
-        return one.seconds / one.share * (1 - one.share)
-    return None
 
 
 def _rest_of(one: Effort, whole: float | None) -> float | None:

@@ -186,7 +186,8 @@ class PlanKeeper:
         for node in nodes:
             part = parts.get(store.join(self.run.out, node.get("path", "")))
             if node["state"] == UNDER_WAY and part is not None and part.share:
-                work.append(effort(node, UNDER_WAY, now - node["since"], part.share))
+                left = None if part.until is None else max(0.0, part.until - now)
+                work.append(effort(node, UNDER_WAY, now - node["since"], part.share, left))
             else:
                 work.append(effort(node, DONE if node["state"] == DONE else TO_DO, node.get("seconds")))
         return priced(work, estimates)
