@@ -133,6 +133,8 @@ def _try(loaded: Loaded, sample: int) -> tuple[SampledRun, float, int]:
                 raise
             except Exception as error:
                 if not any(line.kind != "source" for line in run.lines.values()):
+                    if isinstance(error, GristmillError):
+                        error.args = tuple(map(_without_inspect, error.args))
                     raise  # a mistake that is found before any work
                 place = [line.name for line in run.lines.values()][-1], type(error)
                 if run.is_whole or place == failed:
@@ -152,13 +154,17 @@ def _failure(error: Exception, last: str, sample: int | None) -> GristmillError:
         f"so ended the recipe, tried on {f'up to {sample}' if sample else 'all'} records of each source, after {last}"
     )
     if isinstance(error, GristmillError):
-        # What a trial made is gone, and cannot be inspected.
-        said = [re.sub(r"; see `gristmill inspect [^`]*`", "", sentence) for sentence in error.args]
+        said = map(_without_inspect, error.args)
         kind = UserError if isinstance(error, UserError) else GristmillError
         more = "; if too few records are the reason, expected --sample N with more" if sample else ""
         return kind(*said, where + more)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return GristmillError(f"{with_class(error)} ({frame.filename}, line {frame.lineno}): {where}")
+
+
+def _without_inspect(sentence: str) -> str:
+    """Return a sentence without what can be inspected: what a trial made is gone."""
+    return re.sub(r"; see `gristmill inspect [^`]*`", "", sentence)
 
 
 def _graph(run: SampledRun) -> tuple[list[GraphNode], list[PlannedResult], list[str]]:
@@ -217,11 +223,11 @@ def show_plan(plan: PricedPlan) -> None:
     cpu, gpu = (sum(getattr(line, key) for line in plan.lines) / 3600 for key in ("cpu", "gpu"))
     if not plan.seconds:
         print("nothing to do: everything was finished by an earlier run")
-    else:
-        scope = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
-        size = told_size(sum(line.bytes * line.left for line in plan.lines))
-        print(f"in total about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
-        print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
+        return
+    scope = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
+    size = told_size(sum(line.bytes * line.left for line in plan.lines))
+    print(f"in total about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
+    print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
     if plan.awaited:
         print(
             f"unknown yet: what else there is, and how much, is known when {escaped(listed(plan.awaited))} "
