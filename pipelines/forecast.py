@@ -25,6 +25,7 @@ _ALIKE = {
     "fit": ("fit",),
 }
 _MUCH = 0.1  # of the time to go: a guess that is told
+_FAR = 10.0  # times the size of what was made, from which on it is a guess
 _TRUSTED = 0.1  # of the whole run that goes as its timetable has it, whatever the clock says so far
 
 
@@ -75,10 +76,13 @@ class _Rates:
     made: dict[str, list[tuple[float, float | None]]] = field(default_factory=dict)
     kinds: dict[str, dict[str, _Rates]] = field(default_factory=dict)  # by the kind of result and that of work
 
-    def common(self, key: str, size: float | None) -> float | None:
+    def common(self, key: str, size: float | None, *, far: bool = False) -> float | None:
         """Return what one of like work takes: the lower median, as the first of a kind loads libraries too, and a few
-        take far longer than the others."""
+        take far longer than the others. What is far larger than all that are known is unknown, unless ``far``: what
+        they took may be what any of them takes to begin with."""
         known = self.made.get(key, [])
+        if size and not far and size > _FAR * max((of for _, of in known if of), default=size):
+            return None
         rates = sorted(seconds / of for seconds, of in known if of)
         if size and rates:
             return rates[(len(rates) - 1) // 2] * size
@@ -87,7 +91,7 @@ class _Rates:
 
     def guess(self, kind: str, size: float | None) -> float | None:
         """Return what a result of a kind may take: the lower median of the kinds of work that were seen."""
-        seen = [one.common("", size) for one in self.kinds.get(kind, {}).values()]
+        seen = [one.common("", size, far=True) for one in self.kinds.get(kind, {}).values()]
         known = sorted(seconds for seconds in seen if seconds is not None)
         return known[(len(known) - 1) // 2] if known else None
 

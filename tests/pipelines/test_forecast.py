@@ -56,6 +56,15 @@ def test_what_is_like_nothing_is_said_to_be_unknown() -> None:
     assert forecast([TEXTS, KEPT, known, replace(begun, left=None)]).left == pytest.approx(60.0), "the rest of it"
 
 
+def test_what_is_far_larger_than_all_that_was_made_is_a_guess() -> None:
+    """A training of a few steps takes as long as loading its libraries does."""
+    small = replace(MODEL, name="small", passes=0.01, state="done", seconds=3.0)
+    found = forecast([TEXTS, KEPT, small, MODEL])
+    assert found.left == pytest.approx(1200.0)
+    assert found.unlike == ("model",)
+    assert forecast([TEXTS, KEPT, replace(small, passes=1.0), MODEL]).unlike == ()
+
+
 def test_a_part_of_several_columns_is_counted_once() -> None:
     labels = replace(KEPT, name="labels", rows=800)
     two = replace(MODEL, of=[[1, 2]], state="done", seconds=90.0)
