@@ -14,13 +14,12 @@ from gristmill.pipelines.command.launch import check_storage
 from gristmill.pipelines.command.planfile import write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
-from gristmill.pipelines.forecast import PlannedResult
+from gristmill.pipelines.forecast import PlannedResult, forecast, priced
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, UNKNOWN, GraphNode, merged, mermaid, text_lines
 from gristmill.pipelines.graph_picture import to_svg
 from gristmill.pipelines.progress import clock, told_size
 from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.results import workers_of
-from gristmill.pipelines.timetable import Booking, span
 from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError, with_class
 from gristmill.shards.safe_text import escaped
@@ -55,8 +54,7 @@ class PricedPlan:
         """Wall time of the remaining work."""
         if not any(line.left for line in self.lines):
             return 0.0
-        parts = [Booking(one["seconds"], one["inputs"], one["workers"], one["kind"] == "step") for one in self.results]
-        return span(parts, self.beside) + self.rest
+        return forecast(priced([], self.results), self.beside, rest=self.rest).left or 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimates that the report compares with measurements."""
@@ -136,7 +134,7 @@ def _try(loaded: Loaded, sample: int) -> tuple[SampledRun, float, int]:
                     if isinstance(error, GristmillError):
                         error.args = tuple(map(_without_inspect, error.args))
                     raise  # a mistake that is found before any work
-                place = [line.name for line in run.lines.values()][-1], type(error)
+                place = list(run.lines.values())[-1].name, type(error)
                 if run.is_whole or place == failed:
                     raise _failure(error, place[0], None if run.is_whole else sample) from error
                 failed = place

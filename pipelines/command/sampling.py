@@ -24,6 +24,7 @@ from gristmill.shards.job import BuildJob, TrainJob
 from gristmill.shards.plan import PlanNode, resolved
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
+from gristmill.shards.stage import ArtifactRef
 from gristmill.shards.step import Step
 from gristmill.shards.tombstone import Cleaned, find_tombstone
 
@@ -103,6 +104,9 @@ class SampledRun(Run):
         """Return a value with sampled sets, artifacts and digests replaced by the real ones."""
         if isinstance(value, SealedSet | Artifact):
             return self.finished.get(value.digest) or value
+        if isinstance(value, ArtifactRef):
+            real = self.finished.get(value.digest)
+            return value if real is None else real.ref
         if isinstance(value, str):
             found = self.finished.get(value)
             return found.digest if found is not None else value
@@ -137,8 +141,7 @@ class SampledRun(Run):
         step = self._whole(node, sampled)
         stages = []
         for stage in step.stages:
-            known = {key: self.finished.get(ref.digest) for key, ref in stage.artifacts.items()}
-            artifacts = {key: ref if (real := known[key]) is None else real.ref for key, ref in stage.artifacts.items()}
+            artifacts = {key: self._real(ref) for key, ref in stage.artifacts.items()}
             metadata = {key: self._real_text(text) for key, text in stage.metadata.items()}
             stages.append(replace(stage, artifacts=artifacts, params=self._real(stage.params), metadata=metadata))
         joins = tuple(replace(join, dataset=self._real(join.dataset)) for join in step.joins)
