@@ -37,7 +37,7 @@ from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.pipelines.config import load
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.timetable import Part, span
+from gristmill.pipelines.timetable import Booking, span
 from gristmill.shards.index import Cut
 from gristmill.shards.process import prepare
 from gristmill.shards.receipt import committed_shards, read_receipts
@@ -91,7 +91,7 @@ def timetable(results: list[dict[str, Any]], workers: int) -> float:
     for place, one in enumerate(results):
         needs = [place_of[key] for key in one["inputs"] if key in place_of]
         busy = 0 if one["kind"] == "source" else workers if one["kind"] == "step" else 1
-        parts.append(Part(one["seconds"] / max(1, busy), needs, busy, divides=one["kind"] == "step"))
+        parts.append(Booking(one["seconds"] / max(1, busy), needs, busy, divides=one["kind"] == "step"))
         place_of[one["digest"]] = place
     return span(parts, workers)
 

@@ -30,7 +30,7 @@ from gristmill.shards.job import Job, TrainListener
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.step import ShardTask
 
-AT_HAND = 2  # shards or fits of a worker, running or queued, while there are more than all have
+AT_HAND = 2  # shards of a worker, running or queued, while there are more than all have
 BESIDE_GPU = 3  # the same of one with a GPU: one is read and one committed beside the one that it works on
 LOOK = 1.0  # seconds between looks for stalls
 KEPT = 10.0  # seconds that an idle worker keeps its CPUs
@@ -132,11 +132,9 @@ class Crew:
         kind = _Kind(cpu_share(resources, capacity), resources.gpus, resources.memory, resources.labels, need)
         units = {_Unit(job.name, _sent(job, url, run, log)): url for job, url in jobs}
         waiting, news = deque(units), News([url for job, url in jobs if job.stepwise], listener)
-        # A fit may be shorter than the way to the driver and back; a training is long, and others may be free for it.
-        at_hand = 1 if any(job.stepwise for job, _ in jobs) else AT_HAND
         error: bytes | None = None
         with contextlib.closing(
-            self._done(kind, waiting, len(jobs), at_hand, frozenset(), tenant, Looks(news.tell, lambda _: news.tell()))
+            self._done(kind, waiting, len(jobs), 1, frozenset(), tenant, Looks(news.tell, lambda _: news.tell()))
         ) as done:
             for unit, (seconds, failed) in done:
                 if failed is not None:
@@ -366,6 +364,7 @@ def _kill(worker: Any) -> None:
 
 
 _crew: tuple[Any, Crew] | None = None
+_making = threading.Lock()  # several threads ask for it, and there is one
 
 
 def crew() -> Crew:
@@ -373,7 +372,8 @@ def crew() -> Crew:
     global _crew
     import ray
 
-    core = getattr(ray._private.worker.global_worker, "core_worker", None)
-    if _crew is None or _crew[0] is not core:
-        _crew = core, Crew()
-    return _crew[1]
+    with _making:
+        core = getattr(ray._private.worker.global_worker, "core_worker", None)
+        if _crew is None or _crew[0] is not core:
+            _crew = core, Crew()
+        return _crew[1]

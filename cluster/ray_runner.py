@@ -213,10 +213,9 @@ class RayRunner:
         return other
 
     def parallel(self) -> int:
-        """Return how many workers of one CPU there are, or may be, as far as it is known before Ray is started."""
-        if session.started():
-            return max(1, int(crew().shares.capacity.cpus))
-        return self.workers or os.cpu_count() or 1
+        """Return how many workers of one CPU there are, or may be; before the first work as this machine has CPUs."""
+        known = int(crew().shares.capacity.cpus) if session.started() else 0
+        return known or self.workers or os.cpu_count() or 1
 
     @contextlib.contextmanager
     def side_by_side(self) -> Iterator[Callable[[bool], None]]:

@@ -16,6 +16,7 @@ class AgendaPart:
     name: str
     since: float  # Unix time at which it was begun
     share: float = 0.0
+    until: float | None = None  # and at which it ends by its own pace, once that is known
     ended: float | None = None  # and at which it had ended, while others go on beside it
 
 
@@ -59,11 +60,12 @@ class Agenda:
                 self._under[url] = AgendaPart(name, since)
         self._tell()
 
-    def at(self, share: float, url: str = "") -> None:
-        """Take the share of a result that is done, of the one that this thread began last if no URL is given."""
+    def at(self, share: float, url: str = "", *, left: float | None = None) -> None:
+        """Take the share of a result that is done, of the one that this thread began last if no URL is given, and the
+        seconds that it still takes by its own pace."""
         part = self._under.get(url or getattr(self._here, "url", ""))
         if part is not None:
-            part.share = min(1.0, share)
+            part.share, part.until = min(1.0, share), None if left is None else time.time() + left
 
     def ended(self, url: str) -> None:
         """Count a result whose time is not known yet, as others go on beside it."""

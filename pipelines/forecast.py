@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from typing_extensions import TypedDict
+
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
-from gristmill.pipelines.timetable import Part, span
+from gristmill.pipelines.timetable import Booking, span
 
 # What a result is guessed by if nothing like it was made: those of its kind; the driver itself makes two of these.
 _ALIKE = {
@@ -23,7 +25,7 @@ _ALIKE = {
     "fit": ("fit",),
 }
 _MUCH = 0.1  # of the time to go: a guess that is told
-_SEEN = 0.05  # least share of a result from which its own pace is taken
+_FAR = 10.0  # times the size of what was made, from which on it is a guess
 _TRUSTED = 0.1  # of the whole run that goes as its timetable has it, whatever the clock says so far
 
 
@@ -48,6 +50,16 @@ class Effort:
     kept: bool = False  # made by an earlier call
 
 
+class PlannedResult(TypedDict):
+    """What ``gristmill plan`` estimates of a result."""
+
+    name: str
+    kind: str
+    seconds: float
+    workers: int  # that it keeps busy; 0: the driver makes it itself
+    inputs: list[int]  # places in the plan, ahead of its own
+
+
 @dataclass(frozen=True)
 class Forecast:
     """How far a run is; ``share`` and ``left`` are ``None`` if the work on some results is unknown."""
@@ -64,10 +76,13 @@ class _Rates:
     made: dict[str, list[tuple[float, float | None]]] = field(default_factory=dict)
     kinds: dict[str, dict[str, _Rates]] = field(default_factory=dict)  # by the kind of result and that of work
 
-    def common(self, key: str, size: float | None) -> float | None:
+    def common(self, key: str, size: float | None, *, far: bool = False) -> float | None:
         """Return what one of like work takes: the lower median, as the first of a kind loads libraries too, and a few
-        take far longer than the others."""
+        take far longer than the others. What is far larger than all that are known is unknown, unless ``far``: what
+        they took may be what any of them takes to begin with."""
         known = self.made.get(key, [])
+        if size and not far and size > _FAR * max((of for _, of in known if of), default=size):
+            return None
         rates = sorted(seconds / of for seconds, of in known if of)
         if size and rates:
             return rates[(len(rates) - 1) // 2] * size
@@ -76,7 +91,7 @@ class _Rates:
 
     def guess(self, kind: str, size: float | None) -> float | None:
         """Return what a result of a kind may take: the lower median of the kinds of work that were seen."""
-        seen = [one.common("", size) for one in self.kinds.get(kind, {}).values()]
+        seen = [one.common("", size, far=True) for one in self.kinds.get(kind, {}).values()]
         known = sorted(seconds for seconds in seen if seconds is not None)
         return known[(len(known) - 1) // 2] if known else None
 
@@ -115,9 +130,9 @@ def forecast(
     for place, (one, size) in enumerate(zip(work, sizes, strict=True)):
         if one.state == DONE:
             continue
-        seconds, own[place] = _by_own_pace(one), True
+        seconds, own[place] = one.left, one.left is not None
         if seconds is None:
-            whole, own[place] = one.price if one.price is not None else _estimated(one, size, rates, by_stage), False
+            whole = one.price if one.price is not None else _estimated(one, size, rates, by_stage)
             seconds = _rest_of(one, _guessed(one, size, rates) if whole is None else whole)
             if seconds is not None and whole is None:
                 guessed[one.name] = guessed.get(one.name, 0.0) + seconds
@@ -143,8 +158,8 @@ def forecast(
     return Forecast(spent / (spent + left), left, much) if left > 0 else Forecast(1.0, 0.0)
 
 
-def _part(one: Effort, seconds: float) -> Part:
-    return Part(seconds, one.inputs, one.workers, divides=one.kind == "step")
+def _part(one: Effort, seconds: float) -> Booking:
+    return Booking(seconds, one.inputs, one.workers, divides=one.kind == "step")
 
 
 def _planned(one: Effort) -> float:
@@ -157,9 +172,14 @@ def _planned(one: Effort) -> float:
 
 
 def _spent(one: Effort) -> float:
-    """Return the seconds that were spent on a result; where they are not known, by its estimate."""
+    """Return the seconds that were spent on a result; where they are not known, by its estimate.
+
+    Of one under way they are by its own pace: trainings that were begun together may have waited for a worker.
+    """
     if one.state == TO_DO:
         return 0.0
+    if one.state == UNDER_WAY and one.share is not None and (whole := _by_pace(one)) is not None:
+        return whole * one.share
     if one.seconds is not None:
         return one.seconds
     return (one.price or 0.0) * (1.0 if one.state == DONE else one.share or 0.0)
@@ -235,15 +255,6 @@ def _guessed(one: Effort, size: float | None, rates: _Rates) -> float | None:
     return found
 
 
-def _by_own_pace(one: Effort) -> float | None:
-    """Return the seconds that a result under way still takes by its own pace, if that is seen."""
-    if one.left is not None:
-        return one.left
-    if one.share is not None and one.share >= _SEEN and one.seconds:
-        return one.seconds / one.share * (1 - one.share)
-    return None
-
-
 def _rest_of(one: Effort, whole: float | None) -> float | None:
     """Return the seconds that a result still takes that takes so many in all."""
     if whole is None:
@@ -251,40 +262,30 @@ def _rest_of(one: Effort, whole: float | None) -> float | None:
     return whole * (1 - one.share) if one.share is not None else max(0.0, whole - _spent(one))
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What ``gristmill plan`` estimates of a result."""
-
-    name: str
-    seconds: float
-    kind: str = "step"
-    workers: int = 1
-    inputs: Sequence[int] = ()  # places in the estimate, ahead of its own
-
-
-def priced(work: Sequence[Effort], estimates: Sequence[Estimate]) -> list[Effort]:
+def priced(work: Sequence[Effort], planned: Sequence[PlannedResult]) -> list[Effort]:
     """Return results with what is estimated of them, given in the order of declaration; behind them those that the
-    estimate has, and that are not declared yet.
+    plan has, and that are not declared yet.
 
     Example:
-        >>> estimates = [Estimate("kept", 2.0), Estimate("model", 9.0, inputs=[0])]
-        >>> [(one.name, one.price, list(one.inputs)) for one in priced([Effort("kept")], estimates)]
+        >>> kept = {"name": "kept", "kind": "step", "seconds": 2.0, "workers": 2, "inputs": []}
+        >>> model = {"name": "model", "kind": "training", "seconds": 9.0, "workers": 1, "inputs": [0]}
+        >>> [(one.name, one.price, list(one.inputs)) for one in priced([Effort("kept")], [kept, model])]
         [('kept', 2.0, []), ('model', 9.0, [0])]
     """
     waiting: dict[str, list[int]] = {}
-    for place, one in enumerate(estimates):
-        waiting.setdefault(one.name, []).append(place)
+    for place, one in enumerate(planned):
+        waiting.setdefault(one["name"], []).append(place)
     found: list[Effort] = []
-    place_of: dict[int, int] = {}  # by the place in the estimate
+    place_of: dict[int, int] = {}  # by the place in the plan
     for effort in work:
         if places := waiting.get(effort.name):
             place_of[places[0]] = len(found)
-            estimate = estimates[places.pop(0)]
-            effort = replace(effort, price=estimate.seconds, workers=estimate.workers)
+            one = planned[places.pop(0)]
+            effort = replace(effort, price=one["seconds"], workers=one["workers"])
         found.append(effort)
     for place in sorted(place for places in waiting.values() for place in places):
-        one = estimates[place]
+        one = planned[place]
         place_of[place] = len(found)
-        inputs = [place_of[need] for need in one.inputs]
-        found.append(Effort(one.name, one.kind, inputs=inputs, price=one.seconds, workers=one.workers))
+        inputs = [place_of[need] for need in one["inputs"]]
+        found.append(Effort(one["name"], one["kind"], inputs=inputs, price=one["seconds"], workers=one["workers"]))
     return found

@@ -31,8 +31,9 @@ class Listening(TrainListener):
     def point(self, url: str, metrics: Mapping[str, float]) -> None:
         """Show a point of a training."""
         with self.lock:
-            if metrics.get("steps"):
-                self.progress.agenda.at(min(1.0, (metrics["step"] + 1) / metrics["steps"]), url)
+            if steps := metrics.get("steps"):
+                done, rate = metrics["step"] + 1, metrics.get("steps_per_second")
+                self.progress.agenda.at(done / steps, url, left=max(0.0, steps - done) / rate if rate else None)
             self.progress.training(self.labels[url], metrics)
 
     def ended(self, url: str, seconds: float | None = None) -> None:

@@ -68,7 +68,8 @@ class Outline:
         found: list[OutlineNode] = []
         told_of: set[str] = set()  # URLs
         for node, told in zip(known, self._described, strict=True):
-            own = [number for number in sorted(node.uses.copy()) if number < len(known)]  # the run goes on meanwhile
+            # The run goes on meanwhile, and may have declared more.
+            own = [one.number for one in self.plan.used_by(node) if one.number < len(known)]
             one: OutlineNode = {"name": node.name, "kind": node.kind, "inputs": own, **told, "state": TO_DO}  # type: ignore[typeddict-item]
             if node.made is not None and (trace := made.get(node.made.url)) is not None:
                 one |= self._of_trace(trace)

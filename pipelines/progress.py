@@ -40,7 +40,7 @@ class RunProgress(Progress):
         """Take a shard."""
         pace = self.here.pace
         pace.advance(receipt)
-        self.agenda.at(pace.done / max(1, pace.shards))
+        self.agenda.at(pace.done / max(1, pace.shards), left=pace.left)
 
     def made(self, url: str, name: str) -> None:
         """Called for each result, whether it was made or found."""

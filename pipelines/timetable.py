@@ -1,4 +1,4 @@
-"""How long work takes whose parts are done side by side: a timetable, as the schedule of a run would have it."""
+"""How long results take that are made side by side: a timetable, as the schedule of a run would have it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
+class Booking:
     """One result of a run: the ``seconds`` that it takes on as many workers as it can keep busy."""
 
     seconds: float
@@ -19,34 +19,34 @@ class Part:
 
 @dataclass
 class _Going:
-    """A part that is being done by ``held`` workers: ``left`` seconds of all that it can keep busy."""
+    """A result that is being made by ``held`` workers: ``left`` seconds of all that it can keep busy."""
 
     place: int
     left: float
     held: int
 
 
-def span(parts: Sequence[Part], workers: int) -> float:
-    """Return the seconds in which parts are done by a number of workers, those with most behind them first.
+def span(bookings: Sequence[Booking], workers: int) -> float:
+    """Return the seconds in which results are made by a number of workers, those with most behind them first.
 
     Workers that are free help with what can be divided. The driver's own are done one after the other, beside the
     workers; without workers it does all of them itself.
 
     Example:
-        >>> texts, long, short = Part(2.0, workers=0), Part(6.0, [0]), Part(3.0, [0])
-        >>> [span([texts, long, short, Part(2.0, [2])], workers) for workers in (0, 1, 2)]
+        >>> texts, long, short = Booking(2.0, workers=0), Booking(6.0, [0]), Booking(3.0, [0])
+        >>> [span([texts, long, short, Booking(2.0, [2])], workers) for workers in (0, 1, 2)]
         [13.0, 13.0, 8.0]
-        >>> span([Part(4.0, workers=4, divides=True), Part(6.0)], 2)  # 16 s of one worker share two, and one has 6 s
+        >>> span([Booking(4.0, workers=4, divides=True), Booking(6.0)], 2)  # 22 s of work for two
         11.0
     """
     if not workers:
-        return sum(part.seconds for part in parts)
-    ahead = [0.0] * len(parts)
-    waits = [len(set(part.needs)) for part in parts]
-    users: list[list[int]] = [[] for _ in parts]
-    for place in reversed(range(len(parts))):
-        ahead[place] += parts[place].seconds
-        for need in set(parts[place].needs):
+        return sum(booking.seconds for booking in bookings)
+    ahead = [0.0] * len(bookings)
+    waits = [len(set(booking.needs)) for booking in bookings]
+    users: list[list[int]] = [[] for _ in bookings]
+    for place in reversed(range(len(bookings))):
+        ahead[place] += bookings[place].seconds
+        for need in set(bookings[place].needs):
             ahead[need] = max(ahead[need], ahead[place])
             users[need].append(place)
     ready: tuple[list[tuple[float, int]], list[tuple[float, int]]] = [], []  # for the driver, for workers
@@ -54,7 +54,7 @@ def span(parts: Sequence[Part], workers: int) -> float:
     free, driver, now = workers, True, 0.0
 
     def offer(place: int) -> None:
-        heapq.heappush(ready[parts[place].workers > 0], (-ahead[place], place))
+        heapq.heappush(ready[bookings[place].workers > 0], (-ahead[place], place))
 
     for place, open_needs in enumerate(waits):
         if not open_needs:
@@ -62,29 +62,29 @@ def span(parts: Sequence[Part], workers: int) -> float:
     while any(ready) or going:
         if ready[0] and driver:
             place, driver = heapq.heappop(ready[0])[1], False
-            going.append(_Going(place, parts[place].seconds, 0))
+            going.append(_Going(place, bookings[place].seconds, 0))
         while ready[1]:
-            part = parts[ready[1][0][1]]
-            held = min(part.workers, workers)
-            if free < (1 if part.divides else held):
+            booking = bookings[ready[1][0][1]]
+            held = min(booking.workers, workers)
+            if free < (1 if booking.divides else held):
                 break
             held = min(held, free)
             free -= held
-            going.append(_Going(heapq.heappop(ready[1])[1], part.seconds, held))
+            going.append(_Going(heapq.heappop(ready[1])[1], booking.seconds, held))
         for one in going:
-            part = parts[one.place]
-            if part.divides and free:
-                more = min(free, part.workers - one.held)
+            booking = bookings[one.place]
+            if booking.divides and free:
+                more = min(free, booking.workers - one.held)
                 one.held, free = one.held + more, free - more
-        took = min(one.left / _rate(parts[one.place], one.held) for one in going)
+        took = min(one.left / _rate(bookings[one.place], one.held) for one in going)
         now += took
         still: list[_Going] = []
         for one in going:
-            one.left -= took * _rate(parts[one.place], one.held)
-            if one.left > 1e-9 * max(1.0, parts[one.place].seconds):
+            one.left -= took * _rate(bookings[one.place], one.held)
+            if one.left > 1e-9 * max(1.0, bookings[one.place].seconds):
                 still.append(one)
                 continue
-            free, driver = free + one.held, driver or parts[one.place].workers == 0
+            free, driver = free + one.held, driver or bookings[one.place].workers == 0
             for user in users[one.place]:
                 waits[user] -= 1
                 if not waits[user]:
@@ -93,6 +93,6 @@ def span(parts: Sequence[Part], workers: int) -> float:
     return now
 
 
-def _rate(part: Part, held: int) -> float:
-    """Return the share of its pace that a part has: what cannot be divided runs as one that has all it asks for."""
-    return held / part.workers if part.divides and held else 1.0
+def _rate(booking: Booking, held: int) -> float:
+    """Return the share of its pace that a result has: what cannot be divided runs as one that has all it asks for."""
+    return held / booking.workers if booking.divides and held else 1.0

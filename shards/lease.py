@@ -87,6 +87,13 @@ class Lease:
         """Raise as :meth:`take_at_once` if a live run holds the lease, and write nothing."""
         self._free(None)
 
+    def is_free(self) -> bool:
+        """Return whether it is seen at once that no run holds the lease: none has a claim, or the process of the last
+        one has ended on this machine. Of another machine only time tells."""
+        claims = self._claims()
+        holder = self._look(claims[-1])[0] if claims else None
+        return not claims or (holder is not None and owner.ended(holder.machine, holder.process))
+
     def _free(self, waiting: Callable[[str], None] | None) -> tuple[list[str], str | None]:
         """Return the claims there are, and the dead one to be followed, once no live run holds the lease; with nobody
         to tell of waiting, it is refused to wait for one that is seen to live."""

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
@@ -273,30 +274,34 @@ def later(compute: Callable[..., T], *given: Any) -> T:
     return cast(T, Later(compute, given))
 
 
-def resolved(value: Any) -> Any:
+def resolved(value: Any, result: Callable[[PlanNode], Made | None] = attrgetter("made")) -> Any:
     """Return a value with handles replaced by what was made, references to them by references to that, and what was
-    to come later by its value; a value without any is returned as it is."""
+    to come later by its value; a value without any is returned as it is.
+
+    ``result`` returns what stands for a node: by default what this plan has made of it.
+    """
     if isinstance(value, _Planned):
-        if value.node.made is None:
+        found = result(value.node)
+        if found is None:
             raise RuntimeError(f"{value.node.name} is used before it was made")
-        return value.node.made
+        return found
     if isinstance(value, _PlannedRef):
-        return resolved(value.to).ref
+        return resolved(value.to, result).ref
     if isinstance(value, Later):
-        return value.compute(*(resolved(one) for one in value.given))
+        return value.compute(*(resolved(one, result) for one in value.given))
     if isinstance(value, SealedSet | Artifact | ArtifactRef):
         return value
     if isinstance(value, Mapping):
-        made = {key: resolved(inner) for key, inner in value.items()}
+        made = {key: resolved(inner, result) for key, inner in value.items()}
         return made if any(made[key] is not inner for key, inner in value.items()) else value
     if isinstance(value, list | tuple):
-        items = [resolved(inner) for inner in value]
+        items = [resolved(inner, result) for inner in value]
         if all(new is old for new, old in zip(items, value, strict=True)):
             return value
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if is_dataclass(value) and not isinstance(value, type):
         given = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
-        changed = {name: new for name, old in given.items() if (new := resolved(old)) is not old}
+        changed = {name: new for name, old in given.items() if (new := resolved(old, result)) is not old}
         return replace(value, **changed) if changed else value
     return value
 

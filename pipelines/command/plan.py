@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.pipelines.command.launch import check_storage
-from gristmill.pipelines.command.planfile import PlannedResult, write_plan
+from gristmill.pipelines.command.planfile import write_plan
 from gristmill.pipelines.command.sampling import Line, SampledRun, at_once
 from gristmill.pipelines.config import Loaded
+from gristmill.pipelines.forecast import PlannedResult, forecast, priced
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, UNKNOWN, GraphNode, merged, mermaid, text_lines
 from gristmill.pipelines.graph_picture import to_svg
 from gristmill.pipelines.progress import clock, told_size
 from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.results import workers_of
-from gristmill.pipelines.timetable import Part, span
 from gristmill.shards import processor
 from gristmill.shards.errors import GristmillError, Interrupted, UserError, with_class
 from gristmill.shards.safe_text import escaped
@@ -54,8 +54,7 @@ class PricedPlan:
         """Wall time of the remaining work."""
         if not any(line.left for line in self.lines):
             return 0.0
-        parts = [Part(one["seconds"], one["inputs"], one["workers"], one["kind"] == "step") for one in self.results]
-        return span(parts, self.beside) + self.rest
+        return forecast(priced([], self.results), self.beside, rest=self.rest).left or 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimates that the report compares with measurements."""
@@ -132,8 +131,10 @@ def _try(loaded: Loaded, sample: int) -> tuple[SampledRun, float, int]:
                 raise
             except Exception as error:
                 if not any(line.kind != "source" for line in run.lines.values()):
+                    if isinstance(error, GristmillError):
+                        error.args = tuple(map(_without_inspect, error.args))
                     raise  # a mistake that is found before any work
-                place = [line.name for line in run.lines.values()][-1], type(error)
+                place = list(run.lines.values())[-1].name, type(error)
                 if run.is_whole or place == failed:
                     raise _failure(error, place[0], None if run.is_whole else sample) from error
                 failed = place
@@ -151,13 +152,17 @@ def _failure(error: Exception, last: str, sample: int | None) -> GristmillError:
         f"so ended the recipe, tried on {f'up to {sample}' if sample else 'all'} records of each source, after {last}"
     )
     if isinstance(error, GristmillError):
-        # What a trial made is gone, and cannot be inspected.
-        said = [re.sub(r"; see `gristmill inspect [^`]*`", "", sentence) for sentence in error.args]
+        said = map(_without_inspect, error.args)
         kind = UserError if isinstance(error, UserError) else GristmillError
         more = "; if too few records are the reason, expected --sample N with more" if sample else ""
         return kind(*said, where + more)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return GristmillError(f"{with_class(error)} ({frame.filename}, line {frame.lineno}): {where}")
+
+
+def _without_inspect(sentence: str) -> str:
+    """Return a sentence without what can be inspected: what a trial made is gone."""
+    return re.sub(r"; see `gristmill inspect [^`]*`", "", sentence)
 
 
 def _graph(run: SampledRun) -> tuple[list[GraphNode], list[PlannedResult], list[str]]:
@@ -216,11 +221,11 @@ def show_plan(plan: PricedPlan) -> None:
     cpu, gpu = (sum(getattr(line, key) for line in plan.lines) / 3600 for key in ("cpu", "gpu"))
     if not plan.seconds:
         print("nothing to do: everything was finished by an earlier run")
-    else:
-        scope = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
-        size = told_size(sum(line.bytes * line.left for line in plan.lines))
-        print(f"in total about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
-        print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
+        return
+    scope = f"{plan.workers} worker{'s' * (plan.workers > 1)}"
+    size = told_size(sum(line.bytes * line.left for line in plan.lines))
+    print(f"in total about {clock(plan.seconds)} with {scope}: {cpu:.2f} CPU h, {gpu:.2f} GPU h, {size} to write")
+    print(f"cost {plan.cost:.2f}" if plan.priced else "cost 0 (no prices set)")
     if plan.awaited:
         print(
             f"unknown yet: what else there is, and how much, is known when {escaped(listed(plan.awaited))} "

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from gristmill.cluster.metrics import tell_progress
 from gristmill.pipelines.command.occupied import PLAN
-from gristmill.pipelines.forecast import Effort, Estimate, Forecast, forecast, priced
+from gristmill.pipelines.forecast import Effort, Forecast, PlannedResult, forecast, priced
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY
 from gristmill.pipelines.outline import Outline, OutlineNode, effort
 from gristmill.pipelines.provenance import first_made
@@ -42,16 +42,6 @@ def _with_whole(estimate: dict[str, float | _Part]) -> dict[str, float | _Part]:
     if {name for name, value in estimate.items() if not isinstance(value, dict)} != {"seconds"}:
         raise ValueError("expected the seconds of the run, and its parts")
     return estimate
-
-
-class PlannedResult(TypedDict):
-    """What a plan estimates of a result."""
-
-    name: str
-    kind: str
-    seconds: float
-    workers: int  # that it keeps busy; 0: the driver makes it itself
-    inputs: list[int]  # places in the plan, ahead of its own
 
 
 class _Kept(TypedDict):
@@ -110,12 +100,12 @@ def _write(out: str, made: Mapping[str, Any], *kept: str) -> dict[str, Any]:
     return whole
 
 
-def estimates_of(plan: Mapping[str, Any], settings: str | None) -> tuple[list[Estimate], float]:
+def estimates_of(plan: Mapping[str, Any], settings: str | None) -> tuple[list[PlannedResult], float]:
     """Return the estimates of the results of a run with these settings, and the estimated seconds of the rest; none if
     the plan has no estimate of it."""
     if "results" not in plan or plan.get("settings") not in (None, settings):
         return [], 0.0
-    return [Estimate(**one) for one in plan["results"]], float(plan.get("rest", 0.0))
+    return list(plan["results"]), float(plan.get("rest", 0.0))
 
 
 class PlanKeeper:
@@ -190,13 +180,14 @@ class PlanKeeper:
             self._failed = True
             self.run.progress.say(f"{PLAN}: how far the run is cannot be kept ({with_class(error)}); the run goes on")
 
-    def _efforts(self, nodes: Sequence[OutlineNode], estimates: Sequence[Estimate]) -> list[Effort]:
+    def _efforts(self, nodes: Sequence[OutlineNode], estimates: Sequence[PlannedResult]) -> list[Effort]:
         """Return the results of the run, by what is known in this process."""
         now, parts, work = time.time(), self.run.progress.agenda.parts, []
         for node in nodes:
             part = parts.get(store.join(self.run.out, node.get("path", "")))
             if node["state"] == UNDER_WAY and part is not None and part.share:
-                work.append(effort(node, UNDER_WAY, now - node["since"], part.share))
+                left = None if part.until is None else max(0.0, part.until - now)
+                work.append(effort(node, UNDER_WAY, now - node["since"], part.share, left))
             else:
                 work.append(effort(node, DONE if node["state"] == DONE else TO_DO, node.get("seconds")))
         return priced(work, estimates)

@@ -21,11 +21,12 @@ from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.engine import step_url
 from gristmill.shards.job import BuildJob, TrainJob
-from gristmill.shards.plan import PlanNode
+from gristmill.shards.plan import PlanNode, resolved
 from gristmill.shards.receipt import committed_shards, read_receipts
 from gristmill.shards.settings import Settings
+from gristmill.shards.stage import ArtifactRef
 from gristmill.shards.step import Step
-from gristmill.shards.tombstone import find_tombstone
+from gristmill.shards.tombstone import Cleaned, find_tombstone
 
 T = TypeVar("T")
 
@@ -103,6 +104,9 @@ class SampledRun(Run):
         """Return a value with sampled sets, artifacts and digests replaced by the real ones."""
         if isinstance(value, SealedSet | Artifact):
             return self.finished.get(value.digest) or value
+        if isinstance(value, ArtifactRef):
+            real = self.finished.get(value.digest)
+            return value if real is None else real.ref
         if isinstance(value, str):
             found = self.finished.get(value)
             return found.digest if found is not None else value
@@ -122,14 +126,22 @@ class SampledRun(Run):
                 text = text.replace(digest, found.digest)
         return text
 
-    def _real_step(self, step: Step) -> Step | None:
-        inputs = [step.input.digest, *(join.dataset.digest for join in step.joins)]
-        refs = [ref.digest for stage in step.stages for ref in stage.artifacts.values()]
+    def _whole(self, node: PlanNode, sampled: T) -> T:
+        """Return what makes a result of the whole run: what comes later is computed of the real results."""
+        try:
+            return cast(T, resolved(node.work, lambda used: self._real(used.made)))
+        except Cleaned:  # it reads rows that were deleted
+            return sampled
+
+    def _real_step(self, node: PlanNode, sampled: Step) -> Step | None:
+        inputs = [sampled.input.digest, *(join.dataset.digest for join in sampled.joins)]
+        refs = [ref.digest for stage in sampled.stages for ref in stage.artifacts.values()]
         if not self._known([*inputs, *refs]):
             return None
+        step = self._whole(node, sampled)
         stages = []
         for stage in step.stages:
-            artifacts = {key: self.finished[ref.digest].ref for key, ref in stage.artifacts.items()}  # type: ignore[union-attr]
+            artifacts = {key: self._real(ref) for key, ref in stage.artifacts.items()}
             metadata = {key: self._real_text(text) for key, text in stage.metadata.items()}
             stages.append(replace(stage, artifacts=artifacts, params=self._real(stage.params), metadata=metadata))
         joins = tuple(replace(join, dataset=self._real(join.dataset)) for join in step.joins)
@@ -141,7 +153,7 @@ class SampledRun(Run):
     def make_source(self, node: PlanNode, source: SourceWork) -> None:
         """Count the whole source, and seal a sample of it; one that is made of a sampled set scales with that set."""
         name, of = source.name, source.of
-        whole = replace(source, identity=self._real(source.identity))
+        whole = replace(source, identity=self._real(self._whole(node, source).identity))
         real = find_sealed(store.join(self.real, name, whole.fingerprint[:16]))
         if real is not None and find_tombstone(real.url) is not None:
             real = None  # its rows were deleted: they are listed again, as the run would
@@ -180,7 +192,7 @@ class SampledRun(Run):
         for receipt in read_receipts(sampled.url, committed_shards(sampled.url)):
             for stage, seconds in receipt.attempt["seconds"].items():
                 work[stage] = work.get(stage, 0.0) + seconds
-        real = self._real_step(step)
+        real = self._real_step(node, step)
         sealed, done, total = None, 0, self._shards(step, factor)
         if real is not None:
             url = step_url(self.real, real, self.seed)
@@ -235,7 +247,8 @@ class SampledRun(Run):
         """Fit on the sample; an artifact without inputs is taken from the whole run if it is finished."""
         name, real = job.name, None
         if self._known([one.digest for one in job.inputs]):
-            whole = replace(job, given=self._real(job.given), inputs=self._real(job.inputs))
+            whole = self._whole(node, job)
+            whole = replace(whole, given=self._real(whole.given), inputs=self._real(whole.inputs))
             real = get_artifact(store.join(self.real, name, whole.fingerprint))
         if real is not None and not job.inputs:
             self.finished[real.digest] = real
@@ -257,12 +270,12 @@ class SampledRun(Run):
     def make_trainings(self, nodes: Sequence[PlanNode], jobs: Sequence[TrainJob]) -> None:
         """Run the jobs on the sample; jobs with optimiser steps for a few of them."""
         for node, job in zip(nodes, jobs, strict=True):
-            self.plan.finish(node, self._try(job))
+            self.plan.finish(node, self._try(node, job))
 
-    def _try(self, job: TrainJob) -> Artifact:
+    def _try(self, node: PlanNode, job: TrainJob) -> Artifact:
         url = job.url(self.out)
         known = self._known([found.digest for found in job.made_of()])
-        real = get_artifact(self._real_job(job).url(self.real)) if known else None
+        real = get_artifact(self._real_job(node, job).url(self.real)) if known else None
         artifact, tried = self._tried(job, url)
         factor = max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
         seconds = tried * factor if real is None else 0.0
@@ -298,7 +311,8 @@ class SampledRun(Run):
             return Trial(None)  # no model before this fit stopped early, so what fails here fails in the whole run too
         return Trial(1) if job.name in self.tried else Trial()
 
-    def _real_job(self, job: TrainJob) -> TrainJob:
+    def _real_job(self, node: PlanNode, sampled: TrainJob) -> TrainJob:
+        job = self._whole(node, sampled)
         return replace(job, settings=self._real(job.settings), inputs=self._real(job.inputs))
 
     def _line(self, line: Line) -> None:

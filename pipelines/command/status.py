@@ -23,6 +23,7 @@ from gristmill.shards.artifact import MARK, get_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Damaged, UserError
 from gristmill.shards.finding import Found, find_below
+from gristmill.shards.lease import Lease
 from gristmill.shards.receipt import check_stored, committed_shards, read_receipts
 from gristmill.shards.safe_text import escaped
 from gristmill.shards.store import join
@@ -30,6 +31,7 @@ from gristmill.shards.store import join
 RECENT = 600.0  # seconds before the newest commit from which the rate is taken
 PATIENCE = 3.0  # multiple of the mean interval between commits after which there is no forecast
 SHORTEST = 60.0  # seconds without a commit that never end the forecast
+BEFORE_WORK = 30.0  # seconds that a run may need until it holds the lease of its output
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class RunStatus:
     sets: list[SetStatus]  # by last activity, newest at the end
     whole: WholeRun = WholeRun()
     over: bool = False  # the run with the settings saved last has ended, and all that it made is there
+    stopped: bool = False  # it is not over, and no run is at work
     faults: tuple[str, ...] = ()  # of the files that the run keeps beside its sets
 
     @property
@@ -125,8 +128,9 @@ class StatusReader:
             return RunStatus(sets, over=over, faults=faults)
         saved = read_saved(self.out)
         digest = None if saved is None else settings_digest(saved)
-        whole = whole_run(self.out, read_plan(self.out), digest, sets, self._a_record)
-        return RunStatus(sets, whole, over)
+        stopped = not over and Lease(self.out).is_free()
+        whole = whole_run(self.out, read_plan(self.out), digest, sets, self._a_record, stopped=stopped)
+        return RunStatus(sets, whole, over, stopped)
 
     @staticmethod
     def _state(name: str, url: str, read: Callable[[], SetStatus]) -> SetStatus:
@@ -227,7 +231,8 @@ def _rate(commits: list[tuple[float, int]], now: float | None = None) -> float |
 
 
 def show_status(out: str, watch: float | None = None) -> None:
-    """Print one line per set; with ``watch``, again every so many seconds until the run is over.
+    """Print one line per set; with ``watch``, again every so many seconds until the run is over, or no run was at work
+    for half a minute.
 
     On a terminal the table is updated in place; elsewhere lines are printed for the steps under way.
     """
@@ -249,10 +254,13 @@ def show_status(out: str, watch: float | None = None) -> None:
 
 
 def _again(reader: StatusReader, every: float) -> Iterator[RunStatus]:
+    at_work = time.monotonic()
     while True:
         status = reader.read()
+        if not status.stopped:
+            at_work = time.monotonic()
         yield status
-        if status.over:
+        if status.over or time.monotonic() - at_work >= BEFORE_WORK:
             return
         time.sleep(every)
 
@@ -333,6 +341,9 @@ def _of_run(status: RunStatus) -> list[str]:
             "`gristmill audit` tells all of it, `gristmill repair` moves it aside",
         ]
     under = len(status.under_way)
+    if status.stopped:
+        begun = f" {plural(under, 'result')} begun and not finished." if under else ""
+        return [f"no run is at work: it ended before its end.{begun} The same command goes on", status.whole.line()]
     # A training is visible from its first checkpoint.
     idle = "none under way and no report yet: the run is between steps, is starting a training, or was ended"
     return [f"{under} under way" if under else idle, status.whole.line()]

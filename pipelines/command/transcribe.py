@@ -56,7 +56,8 @@ def print_transcripts(
         if one.problem is not None:
             unread += one.problem not in QUIET
             if one.problem not in QUIET or not quiet:
-                tell(f"{one.audio}: no text ({one.problem})")
+                what = "no text" if one.problem in QUIET else "cannot be transcribed"
+                tell(f"{one.audio}: {what} ({one.problem})")
         pace.count(one)
     if isinstance(write, _Folder):
         write.finish()

@@ -79,7 +79,8 @@ def transcribe(
     One recording gives its text, a line an utterance; several, a folder or a list give the recording, a tab and the
     text. What cannot be read is told on standard error, and the others go on.
 
-    Exit code 0: all are transcribed (of silence the text is empty); 1: some could not be read; 2: nothing was done.
+    Exit code 0: all are transcribed (of silence the text is empty); 1: some, or all, could not be read; 2: nothing was
+    tried, as there is no model or a file is missing.
     """
     from gristmill.pipelines.command.transcribe import print_transcripts, transcribe_corpus
 

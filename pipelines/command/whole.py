@@ -87,10 +87,13 @@ def whole_run(
     saved: str | None,
     sets: Sequence[SetStatus],
     a_record: Callable[[], Mapping[str, float]],
+    *,
+    stopped: bool = False,
 ) -> WholeRun:
     """Return how far a run is by its ``plan.json`` and what is seen below its output.
 
     ``saved`` is the digest of the settings saved last, ``a_record`` returns the seconds that stages spend on a record.
+    ``stopped`` says that no run is at work: what one takes to go on is as planned, whatever the clock said before.
     """
     plan = plan or {}
     run = plan.get("run")
@@ -98,16 +101,16 @@ def whole_run(
     estimates, rest = estimates_of(plan, settings)
     workers = plan.get("workers", 0) if run is None else run["workers"]
     if run is None:
-        work = _without_run(plan, sets, [one.name for one in estimates])
+        work = _without_run(plan, sets, [one["name"] for one in estimates])
         if not estimates:
             return WholeRun(done=sum(map(_is_there, sets)))
         elapsed = None
     else:
         now = max([run["at"], *(one.last for one in sets if one.last is not None and one.last >= run["begun"])])
-        if 0 <= time.time() - now < 3 * EVERY and not run["over"]:
+        if 0 <= time.time() - now < 3 * EVERY and not (run["over"] or stopped):
             now = time.time()  # it is alive, or was a moment ago
         work = _work(out, run["nodes"], sets, now)
-        elapsed = max(0.0, now - run["begun"])
+        elapsed = None if stopped else max(0.0, now - run["begun"])
     work = priced(work, estimates)
     known = {node["path"] for node in (run or {"nodes": ()})["nodes"] if "path" in node}
     twice = sum("path" in node for node in (run or {"nodes": ()})["nodes"]) - len(known)

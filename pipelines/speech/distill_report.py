@@ -16,6 +16,12 @@ from gristmill.pipelines.speech.measured import measured
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 
+SOFT_OR_HARD = (
+    "The student and hard labels learn from the same speech; hard labels have SpecAugment unless "
+    "systems.hard_labels.specaugment is false. In what was measured, augmentation and the number of passes decided "
+    "between them, and not the softness of the labels: benchmarks/RESULTS.md, "
+    '"What decides between soft and hard labels".'
+)
 PROPOSALS, BASELINES = ("student", "student_seq"), ("teacher", "multicondition", "hard_labels")
 
 
@@ -46,5 +52,6 @@ def make_report(
         spectrograms=scoring.spectrograms(features),
         measured=measured(run),
         explained=scoring.EXPLAINED,
+        notes=[SOFT_OR_HARD],
         curves=[point for key, model in models.items() for point in scoring.curve(key, model)],
     )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from gristmill.pipelines.forecast import Effort, Estimate, Forecast, forecast, priced
+from gristmill.pipelines.forecast import Effort, Forecast, PlannedResult, forecast, priced
 
 TEXTS = Effort("texts", "source", "done", rows=1000, seconds=5.0, like=["source texts"])
 KEPT = Effort("kept", "step", "done", [0], of=[[0]], like=["step kept"], stages=["filter"], rows=900, seconds=10.0)
 MODEL = Effort("model", "training", inputs=[1], of=[[1]], passes=4.0, like=["training model", "training by train"])
+
+
+def planned(
+    name: str, seconds: float, kind: str = "step", workers: int = 1, inputs: Sequence[int] = ()
+) -> PlannedResult:
+    return {"name": name, "kind": kind, "seconds": seconds, "workers": workers, "inputs": list(inputs)}
 
 
 def test_a_result_takes_what_its_like_took_by_size() -> None:
@@ -44,8 +51,18 @@ def test_what_is_like_nothing_is_said_to_be_unknown() -> None:
     assert forecast([TEXTS, KEPT, MODEL, MODEL]) == Forecast(unlike=("model",))
     begun = replace(MODEL, state="under way", seconds=20.0, share=0.25, left=60.0)
     assert forecast([TEXTS, KEPT, begun, MODEL]).left == pytest.approx(60.0 + 80.0), "its own pace tells of the other"
-    assert forecast([TEXTS, KEPT, replace(begun, left=None)]).left == pytest.approx(60.0), "by the share that is seen"
-    assert forecast([TEXTS, KEPT, replace(begun, left=None, share=None)]).unlike == ("model",)
+    assert forecast([TEXTS, KEPT, replace(begun, left=None)]).unlike == ("model",), "an earlier call may have made it"
+    known = replace(MODEL, state="done", seconds=80.0)
+    assert forecast([TEXTS, KEPT, known, replace(begun, left=None)]).left == pytest.approx(60.0), "the rest of it"
+
+
+def test_what_is_far_larger_than_all_that_was_made_is_a_guess() -> None:
+    """A training of a few steps takes as long as loading its libraries does."""
+    small = replace(MODEL, name="small", passes=0.01, state="done", seconds=3.0)
+    found = forecast([TEXTS, KEPT, small, MODEL])
+    assert found.left == pytest.approx(1200.0)
+    assert found.unlike == ("model",)
+    assert forecast([TEXTS, KEPT, replace(small, passes=1.0), MODEL]).unlike == ()
 
 
 def test_a_part_of_several_columns_is_counted_once() -> None:
@@ -57,19 +74,27 @@ def test_a_part_of_several_columns_is_counted_once() -> None:
 
 
 def test_prices_are_corrected_by_the_pace_of_the_run() -> None:
-    estimates = [Estimate("texts", 5.0, "source", 0), Estimate("kept", 25.0), Estimate("model", 100.0, "training")]
-    work = priced([TEXTS, KEPT, MODEL], [*estimates, Estimate("unseen", 10.0)])
+    estimates = [
+        planned("texts", 5.0, "source", 0),
+        planned("kept", 25.0),
+        planned("model", 100.0, "training"),
+    ]
+    work = priced([TEXTS, KEPT, MODEL], [*estimates, planned("unseen", 10.0)])
     assert [one.price for one in work] == [5.0, 25.0, 100.0, 10.0]
     assert forecast(work).left == pytest.approx(110.0), "without a clock as estimated"
     # What the clock shows counts beside a tenth of the whole: a start that takes long says little.
     assert forecast(work, elapsed=60.0).left == pytest.approx(110.0 * (60 + 14) / (30 + 14))
     assert forecast(work, elapsed=15.0, rest=7.0).left == pytest.approx(117.0 * (15 + 14.7) / (30 + 14.7))
-    undeclared = priced([TEXTS, replace(MODEL, name="unlisted")], [Estimate("texts", 5.0)])
+    undeclared = priced([TEXTS, replace(MODEL, name="unlisted")], [planned("texts", 5.0)])
     assert forecast(undeclared).share == 1.0, "what the sample did not show is small"
 
 
 def test_what_is_not_declared_yet_waits_for_what_it_is_made_of() -> None:
-    estimates = [Estimate("first", 5.0), Estimate("second", 5.0), Estimate("last", 7.0, "training", inputs=[0, 1])]
+    estimates = [
+        planned("first", 5.0),
+        planned("second", 5.0),
+        planned("last", 7.0, "training", inputs=[0, 1]),
+    ]
     work = priced([Effort("texts", "source"), Effort("second")], estimates)
     assert [(one.name, list(one.inputs)) for one in work[2:]] == [("first", []), ("last", [2, 1])]
     assert forecast(work, workers=2).left == pytest.approx(5.0 + 7.0)

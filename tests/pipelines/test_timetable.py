@@ -6,14 +6,14 @@ import random
 
 import pytest
 
-from gristmill.pipelines.timetable import Part, span
+from gristmill.pipelines.timetable import Booking, span
 
 
-def drawn(seed: int, results: int = 60) -> list[Part]:
+def drawn(seed: int, results: int = 60) -> list[Booking]:
     """Results with up to three needs; some are the driver's, some need several workers, and some can be divided."""
     dice = random.Random(seed)
     return [
-        Part(
+        Booking(
             dice.choice([0.0, 1.0, 3.0, 10.0]),
             dice.sample(range(place), min(place, dice.randrange(4))),
             dice.choice([0, 1, 1, 2, 4]),
@@ -23,7 +23,7 @@ def drawn(seed: int, results: int = 60) -> list[Part]:
     ]
 
 
-def path(parts: list[Part]) -> float:
+def path(parts: list[Booking]) -> float:
     """The longest path, on as many workers as each result can keep busy."""
     ends: list[float] = []
     for part in parts:
@@ -51,17 +51,26 @@ def test_it_is_between_the_bounds_of_any_schedule(seed: int) -> None:
 
 
 def test_the_longest_path_goes_first() -> None:
-    long = [Part(5.0), Part(5.0, [0])]
-    assert span([*(Part(1.0) for _ in range(10)), *(Part(p.seconds, [n + 10 for n in p.needs]) for p in long)], 2) == 10
+    long = [Booking(5.0), Booking(5.0, [0])]
+    assert (
+        span(
+            [
+                *(Booking(1.0) for _ in range(10)),
+                *(Booking(p.seconds, [n + 10 for n in p.needs]) for p in long),
+            ],
+            2,
+        )
+        == 10
+    )
 
 
 def test_what_needs_several_workers_waits_for_them() -> None:
-    assert span([Part(4.0), Part(2.0, workers=2)], 2) == 6.0
-    assert span([Part(4.0, workers=8)], 2) == 4.0, "on a smaller machine it is given all of it"
+    assert span([Booking(4.0), Booking(2.0, workers=2)], 2) == 6.0
+    assert span([Booking(4.0, workers=8)], 2) == 4.0, "on a smaller machine it is given all of it"
 
 
 def test_what_can_be_divided_takes_what_is_free() -> None:
-    step = Part(4.0, workers=4, divides=True)
+    step = Booking(4.0, workers=4, divides=True)
     assert span([step], 4) == 4.0
     assert span([step], 2) == 8.0
-    assert span([step, Part(5.0)], 2) == pytest.approx(5.0 + (16 - 5) / 2), "also when more becomes free"
+    assert span([step, Booking(5.0)], 2) == pytest.approx(5.0 + (16 - 5) / 2), "also when more becomes free"

@@ -25,6 +25,7 @@ from gristmill.pipelines.run import Run
 from gristmill.shards.errors import Alarm, GristmillError, UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.job import TrainContext, TrainJob
+from gristmill.shards.plan import later
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 from tests.pipelines import tiny
@@ -271,3 +272,26 @@ def test_a_fit_knows_whether_a_model_before_it_stopped_early(tmp_path: Path) -> 
     run.finish()
     steps = [json.loads(made.read("training.json"))["steps"] for made in (before, *models, after)]
     assert steps == [None, 6, 1, 6]
+
+
+class Sized(Settings):
+    rows: int = 0
+
+
+def test_what_depends_on_a_result_is_found_whatever_the_sample(tmp_path: Path) -> None:
+    """A stage, settings and an identity with the number of rows of a set, of which the sample has fewer."""
+
+    def declare(run: Run) -> None:
+        listed = run.table("texts", tiny.texts(9))
+        size = later(lambda made: Sized(rows=made.records), listed)
+        loud = run.step(Step("upper", (later(lambda made: tiny.upper(made.records), listed),), listed))
+        run.train(TrainJob("before", fit, size, {"data": loud}, stepwise=False))
+        run.artifact("count", lambda url: {"n.txt": b"1"}, {"rows": later(lambda made: made.records, listed)}, [loud])
+        run.finish()
+
+    declare(Run(str(tmp_path / "real"), InProcessRunner()))
+    plan = SampledRun(str(tmp_path / "out"), InProcessRunner(), real=str(tmp_path / "real"), sample=4)
+    declare(plan)
+    assert {line.name: line.left for line in plan.lines.values()} == dict.fromkeys(
+        ("texts", "upper", "before", "count"), 0.0
+    )

@@ -156,6 +156,7 @@ def test_the_share_is_told_to_the_metrics(tmp_path: Path, monkeypatch: pytest.Mo
         run.finish()
     assert heard[-1] == ("out", 1.0)
     assert all(0 <= share <= 1 for _, share in heard)
+    assert run.progress.agenda.left == 0.0
 
 
 def test_seconds_of_earlier_calls_are_kept(stopped: Path) -> None:

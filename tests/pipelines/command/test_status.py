@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from gristmill.shards.engine import run_step
 from gristmill.shards.errors import TooManyQuarantined
 from gristmill.shards.index import Cut
 from gristmill.shards.job import PROGRESS
+from gristmill.shards.lease import Lease
 from gristmill.shards.repair import Mover, repair
 from gristmill.shards.step import Step
 from tests.pipelines.tiny import texts, upper
@@ -58,6 +61,24 @@ def end(out: Path) -> None:
     run.step(step(out, 1.0, {5: "break", 6: "break"}))
     write_report(str(out), Report(title="t", recipe={}))
     run.write_ledger("tiny", "")
+
+
+@contextlib.contextmanager
+def at_work(out: Path) -> Iterator[Lease]:
+    """As while a run holds the lease of its output."""
+    lease = Lease(str(out))
+    lease.take_at_once()
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+class AtWork(Lease):
+    """One that a run holds."""
+
+    def is_free(self) -> bool:
+        return False
 
 
 def test_rate_and_time_to_go(stopped: Path) -> None:
@@ -118,10 +139,31 @@ def test_receipts_are_read_once(stopped: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_run_without_its_report_is_not_finished(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As when it was killed while it trained, before the first checkpoint."""
     run_step(step(stopped, 1.0, {5: "break", 6: "break"}), str(stopped), InProcessRunner(), 0)
-    show_status(str(stopped))
+    with at_work(stopped):
+        show_status(str(stopped))
     shown = capsys.readouterr().out
     assert "none under way and no report yet" in shown
     assert "finished" not in shown
+    show_status(str(stopped))
+    assert "no run is at work: it ended before its end. The same command goes on" in capsys.readouterr().out
+
+
+def test_a_run_that_ended_before_its_end_is_said_to_be_stopped(
+    stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It released its lease, or its process is gone; a watch ends after a while without a run at work."""
+    with at_work(stopped):
+        assert not StatusReader(str(stopped)).read().stopped
+    assert StatusReader(str(stopped)).read().stopped
+    with at_work(stopped) as lease:
+        claim = Path(lease.url, "000001.json")
+        claim.write_text(claim.read_text().replace(f"{os.getpid()}@", "999999999@"))
+        assert StatusReader(str(stopped)).read().stopped
+    monkeypatch.setattr(status, "BEFORE_WORK", 0.3)
+    show_status(str(stopped), watch=0.2)
+    told = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    sentence = "no run is at work: it ended before its end. 1 result begun and not finished. The same command goes on"
+    assert told.count(sentence) >= 2
 
 
 def test_watching_tells_lines_until_the_run_is_over(
@@ -133,6 +175,7 @@ def test_watching_tells_lines_until_the_run_is_over(
             return  # an actor's
         end(stopped)
 
+    monkeypatch.setattr(status, "Lease", AtWork)
     monkeypatch.setattr(time, "sleep", finish)
     show_status(str(stopped), watch=5.0)
     lines = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]

@@ -86,7 +86,7 @@ def test_a_folder_is_in_order_and_what_cannot_be_read_costs_itself(out: Path, sp
         "",
         "silent",
     )
-    assert f"{speech}/c.mp3: no text (unreadable)" in made.stderr
+    assert f"{speech}/c.mp3: cannot be transcribed (unreadable)" in made.stderr
     # The long recording is cut where it is silent, and each part is heard by itself.
     long, _ = soundfile.read(speech / "b.wav", dtype="float32")
     for number, row in enumerate(rows[1:11]):
