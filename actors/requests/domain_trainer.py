@@ -1,21 +1,25 @@
 """Training of domain models on sealed requests: one domain, without the requests of one fold and of the test part.
 
-The same settings give the same files (on a CPU), independent of the order of the requests in the set and of the
+Requests that a model has labelled (``added``) may be trained on beside annotated ones, with a weight of their own. The
+same settings give the same files (on a CPU), independent of the order of the requests in the set and of the
 training of other domains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, NonNegativeInt, SerializeAsAny
+from pydantic import Field, NonNegativeInt, PositiveFloat, SerializeAsAny
 
+from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.actors.requests.folds import TEST
 from gristmill.actors.training.settings import LoopSettings
-from gristmill.models.requests.domain import Example, FamilySettings, to_iob
+from gristmill.models.requests.domain import OUTSIDE, Example, FamilySettings, to_iob
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
@@ -23,6 +27,8 @@ from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
 COLUMNS = ("id", "tokens", "domain", "intent", "slots", "fold")
+_TAGGED = ["id", "tokens", "slots"]
+_LABELS = ("intent", "slots")
 
 
 class DomainTraining(Settings):
@@ -38,20 +44,31 @@ class DomainTraining(Settings):
     """With the domain and a request's id, it determines the requests drawn from other domains."""
     loop: LoopSettings = LoopSettings()
     """The training loop of a neural model."""
+    added_weight: PositiveFloat = 1.0
+    """Weight of a request that a model has labelled; that of an annotated one is 1."""
+    same_slots: int = Field(0, ge=0)
+    """Requests of other domains with slots of this domain's names, at most, that its slot tagger is trained on too."""
+    threshold_folds: int = Field(0, ge=0)
+    """Folds of the cross-validation on annotated requests that finds the threshold of acceptance (0: none)."""
+    prior: float = Field(0.03, gt=0, lt=1)
+    """The share of the domain's requests that the threshold is for."""
     device: str = "cpu"
     """Of a neural model: ``auto`` uses a GPU if there is one, and the network then runs in bfloat16."""
 
 
-def train(settings: DomainTraining, context: TrainContext, *, data: str) -> dict[str, Any]:
-    """Train a domain on the sealed requests at ``data``, which have a ``fold``.
+def train(
+    settings: DomainTraining, context: TrainContext, *, data: str | Sequence[str], added: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train a domain on the sealed requests at ``data``, which have a ``fold``, and on self-labelled ones (``added``).
 
     Returns the model's files, and the numbers of training requests of the domain and of others.
 
     Raises:
         UserError: no request of the domain, or of another, is left to train on, or one lacks a required value.
     """
-    own, others = _counts(settings, data)
-    where = f"domain {settings.domain!r}: {data}"
+    urls = [data] if isinstance(data, str) else list(data)
+    own, others = _counts(settings, urls)
+    where = f"domain {settings.domain!r}: {', '.join(urls)}"
     if not own:
         left = "" if settings.left_out is None else f" and fold {settings.left_out}"
         raise UserError(
@@ -61,27 +78,54 @@ def train(settings: DomainTraining, context: TrainContext, *, data: str) -> dict
         raise UserError(f"{where} has no requests of other domains; expected some as negatives")
     ratio = settings.model.negatives
     share = 1.0 if ratio is None else min(1.0, ratio * own / others)
-    examples, negatives = _rows(settings, data, share)
-    if not negatives:
+    rows = _rows(settings, urls, added, share)
+    if not rows.others:
         raise UserError(
             f"{where}: {own} of its requests and {others} of other domains are left to train on, and `negatives`, here "
             f"{ratio:.3g} per request of the domain, draws none of {others} requests; expected more records, or a "
             "larger `negatives`"
         )
-    saw = {"domain": settings.domain, "left_out": settings.left_out, "own": len(examples), "others": len(negatives)}
-    return saw | _fit(settings, context, examples, negatives)
+    saw = {"domain": settings.domain, "left_out": settings.left_out, "own": len(rows.own), "others": len(rows.others)}
+    return saw | ({"added": len(rows.added)} if added else {}) | _fit(settings, context, rows)
 
 
-def _fit(
-    settings: DomainTraining, context: TrainContext, examples: list[Example], negatives: list[list[str]]
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Row:
+    """A request to train on."""
+
+    example: Example
+    vector: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The requests of a training by kind, each kind in the order of its ids."""
+
+    own: list[_Row]
+    added: list[_Row]
+    others: list[_Row]
+    tagged: list[_Row]  # of other domains, for the slot tagger
+
+
+def _fit(settings: DomainTraining, context: TrainContext, rows: _Rows) -> dict[str, Any]:
     """Train the family's model; only its own modules are imported: the neural one loads torch."""
     model = settings.model
+    own = [*rows.own, *rows.added]
+    examples, negatives = [row.example for row in own], [list(row.example.tokens) for row in rows.others]
     if model.family == "linear":
         from gristmill.models.requests.linear import LinearSettings, fit
 
         assert isinstance(model, LinearSettings)
-        made, metrics = fit(settings.domain, examples, negatives, model, settings.seed, context.report)
+        given: dict[str, Any] = {"tagged": [row.example for row in rows.tagged]}
+        if rows.added:
+            given["weights"] = [1.0] * len(rows.own) + [settings.added_weight] * len(rows.added)
+        if model.embedding:
+            given["vectors"] = _vectors(settings, [*own, *rows.others])
+        if settings.threshold_folds:
+            parts = ((len(rows.own), False), (len(rows.added), True), (len(rows.others), False))
+            dealt = [np.full(n, -1) if kept else np.arange(n) % settings.threshold_folds for n, kept in parts]
+            given |= {"folds": np.concatenate(dealt), "prior": settings.prior}
+        made, metrics = fit(settings.domain, examples, negatives, model, settings.seed, context.report, **given)
         return {"files": made.files(), **metrics}
     from gristmill.actors.requests.neural_trainer import NeuralTrainer
     from gristmill.actors.training.loop import run_training
@@ -92,52 +136,99 @@ def _fit(
     return run_training(trainer, settings.loop, context)
 
 
-def _seen(settings: DomainTraining, data: str, columns: tuple[str, ...]) -> Iterator[pa.Table]:
+def _vectors(settings: DomainTraining, rows: Sequence[_Row]) -> np.ndarray:
+    found = [row.vector for row in rows if row.vector is not None]
+    if len(found) < len(rows) or len({len(one) for one in found}) != 1:
+        raise UserError(
+            f"domain {settings.domain!r}: the model reads embeddings, and {len(rows) - len(found)} of {len(rows)} "
+            f"requests have none; expected a column {EMBEDDING} of one dimension in each set"
+        )
+    return np.stack(found).astype(np.float32)
+
+
+def _seen(settings: DomainTraining, url: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the requests of this training, shard by shard."""
-    sealed = open_sealed(data)
+    sealed = open_sealed(url)
     missing = sorted(set(columns) - set(sealed.schema.names))
     if missing:
-        raise UserError(f"{data}: requests without {', '.join(missing)}; expected {', '.join(COLUMNS)}")
-    for table in sealed.tables(columns):
+        raise UserError(f"{url}: requests without {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+    more = [EMBEDDING] if "tokens" in columns and EMBEDDING in sealed.schema.names else []
+    for table in sealed.tables([*columns, *more]):
         fold = table["fold"]
         if fold.null_count or pc.any(pc.is_null(table["domain"])).as_py():
-            raise UserError(f"{data}: a request without fold or domain; expected both for each request")
+            raise UserError(f"{url}: a request without fold or domain; expected both for each request")
         seen = pc.not_equal(fold, TEST)
         if settings.left_out is not None:
             seen = pc.and_(seen, pc.not_equal(fold, settings.left_out))
         yield table.filter(seen)
 
 
-def _counts(settings: DomainTraining, data: str) -> tuple[int, int]:
+def _counts(settings: DomainTraining, urls: Sequence[str]) -> tuple[int, int]:
     """Return the numbers of requests of the domain and of others."""
     own = total = 0
-    for table in _seen(settings, data, ("id", "domain", "fold")):
-        own += pc.sum(pc.equal(table["domain"], settings.domain)).as_py() or 0
-        total += table.num_rows
+    for url in urls:
+        for table in _seen(settings, url, ("id", "domain", "fold")):
+            own += pc.sum(pc.equal(table["domain"], settings.domain)).as_py() or 0
+            total += table.num_rows
     return own, total - own
 
 
-def _rows(settings: DomainTraining, data: str, share: float) -> tuple[list[Example], list[list[str]]]:
-    """Return the domain's examples and the tokens of the others drawn, both in the order of their ids."""
+def _rows(settings: DomainTraining, urls: Sequence[str], added: Sequence[str], share: float) -> _Rows:
+    """Return the requests to train on: the domain's, and those of others that are drawn."""
     random = RecordRandom(settings.seed, f"negatives {settings.domain}")
-    own: dict[str, Example] = {}
-    others: dict[str, list[str]] = {}
-    for table in _seen(settings, data, COLUMNS):
-        mine = pc.equal(table["domain"], settings.domain)
-        for row in table.filter(mine).to_pylist():
-            tokens = row["tokens"] or []
-            if not row["intent"]:
-                raise UserError(
-                    f"{data}: request {row['id']} has no intent; expected one, to train {settings.domain!r}"
-                )
-            spans = [(slot["name"], slot["start"], slot["end"]) for slot in row["slots"] or [] if _placed(slot)]
-            own[row["id"]] = Example(tokens, row["intent"], to_iob(len(tokens), spans))
-        rest = table.filter(pc.invert(mine)).select(["id", "tokens"])
-        drawn = [share >= 1 or random(name).random() < share for name in rest["id"].to_pylist()]
-        rest = rest.filter(pa.array(drawn, pa.bool_()))
-        others.update(zip(rest["id"].to_pylist(), (tokens or [] for tokens in rest["tokens"].to_pylist()), strict=True))
-    return [own[name] for name in sorted(own)], [others[name] for name in sorted(others)]
+    own: dict[str, _Row] = {}
+    others: dict[str, _Row] = {}
+    for url in urls:
+        for table in _seen(settings, url, COLUMNS):
+            mine = pc.equal(table["domain"], settings.domain)
+            own |= _examples(settings, url, table.filter(mine))
+            rest = table.filter(pc.invert(mine)).select([name for name in table.column_names if name not in _LABELS])
+            drawn = [share >= 1 or random(name).random() < share for name in rest["id"].to_pylist()]
+            rest = rest.filter(pa.array(drawn, pa.bool_()))
+            tokens = (one or [] for one in rest["tokens"].to_pylist())
+            made = zip(rest["id"].to_pylist(), tokens, _embeddings(rest), strict=True)
+            others |= {name: _Row(Example(one, "", ()), vector) for name, one, vector in made}
+    labelled: dict[str, _Row] = {}
+    for url in added:
+        for table in open_sealed(url).tables():
+            labelled |= _examples(settings, url, table)
+    tagged = _tagged(settings, urls, own) if settings.same_slots else {}
+    return _Rows(*([found[name] for name in sorted(found)] for found in (own, labelled, others, tagged)))
 
 
-def _placed(slot: dict[str, Any]) -> bool:
-    return slot["start"] is not None and slot["end"] is not None
+def _tagged(settings: DomainTraining, urls: Sequence[str], own: Mapping[str, _Row]) -> dict[str, _Row]:
+    """Return requests of other domains with slots of the domain's names; their other slots are left out."""
+    names = {tag[2:] for row in own.values() for tag in row.example.tags if tag != OUTSIDE}
+    random = RecordRandom(settings.seed, f"slots {settings.domain}")
+    found: dict[str, _Row] = {}
+    for url in urls:
+        for table in _seen(settings, url, COLUMNS):
+            for row in table.filter(pc.not_equal(table["domain"], settings.domain)).select(_TAGGED).to_pylist():
+                spans = [span for span in _spans(row) if span[0] in names]
+                if spans:
+                    tokens = row["tokens"] or []
+                    found[row["id"]] = _Row(Example(tokens, "", to_iob(len(tokens), spans)), None)
+    drawn = sorted(found, key=lambda name: (random(name).random(), name))[: settings.same_slots]
+    return {name: found[name] for name in drawn}
+
+
+def _examples(settings: DomainTraining, url: str, table: pa.Table) -> dict[str, _Row]:
+    found = {}
+    for row, vector in zip(table.select(["intent", *_TAGGED]).to_pylist(), _embeddings(table), strict=True):
+        tokens = row["tokens"] or []
+        if not row["intent"]:
+            raise UserError(f"{url}: request {row['id']} has no intent; expected one, to train {settings.domain!r}")
+        found[row["id"]] = _Row(Example(tokens, row["intent"], to_iob(len(tokens), _spans(row))), vector)
+    return found
+
+
+def _embeddings(table: pa.Table) -> Sequence[np.ndarray | None]:
+    if EMBEDDING not in table.column_names:
+        return [None] * table.num_rows
+    return list(vectors_of(table[EMBEDDING], table.schema.field(EMBEDDING).type.list_size))
+
+
+def _spans(row: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Return the slots of a request whose place in it is known."""
+    placed = (slot for slot in row["slots"] or [] if slot["start"] is not None and slot["end"] is not None)
+    return [(slot["name"], slot["start"], slot["end"]) for slot in placed]

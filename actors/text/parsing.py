@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
+from gristmill.actors.near_duplicates import KEY, SIGNATURE, key_of
 from gristmill.actors.sources.reading import read_json
 from gristmill.actors.sources.text import PAIR_SIDES, listed, split_line
+from gristmill.models import minhash
 from gristmill.models.normalise import length_in_words, normalise, words
-from gristmill.models.text import minhash
 from gristmill.models.text.displayed import as_displayed, unescaped, without_formats
 from gristmill.models.text.identify import is_written_in
 from gristmill.shards.dataset import SealedSet, open_sealed
@@ -29,9 +29,6 @@ IN_TEST = "in the test text"
 HAS_FORMATS = "printf formats"
 
 Formats = Literal["keep", "remove", "reject"]
-
-KEY = pa.field("key", pa.int64())  # equal where the words of all sides are equal
-SIGNATURE = pa.field("signature", pa.binary(2 * minhash.NUMBERS))  # 64 uint16
 
 _SLACK = 2  # words by which short texts may differ beyond the ratio
 _LETTERS = 12  # maximum letters per word, on average
@@ -206,12 +203,6 @@ class ParseText(Actor):
                 raise RejectRecord(f"{side}: wrong language")
         if max(sizes) > self.settings.max_ratio * min(sizes) + _SLACK:
             raise RejectRecord(LENGTH_RATIO)
-
-
-def key_of(texts: Sequence[str]) -> int:
-    """Return a hash by which equal texts are found: the first 64 bits of their digest."""
-    digest = hashlib.blake2b("\x1f".join(texts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 def _keys(test: SealedSet, column: str, lang: str) -> set[int]:

@@ -9,8 +9,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.audio import set_column
+from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.actors.nearest import DISTANCE, draw
-from gristmill.actors.text.embed import EMBEDDING, vectors_of
 from gristmill.models.text.selection import Metric, Moments, load_centroid
 from gristmill.shards.artifact import get_artifact, read_file
 from gristmill.shards.dataset import open_sealed

@@ -83,8 +83,8 @@ class Scores(Protocol):
 class Scorer(Protocol):
     """Several models of one family, which share common computations."""
 
-    def __call__(self, tokens: Sequence[Sequence[str]]) -> Scores:
-        """Return the scores of a batch of requests, token lists."""
+    def __call__(self, tokens: Sequence[Sequence[str]], vectors: np.ndarray | None = None) -> Scores:
+        """Return the scores of a batch of requests, token lists; ``vectors`` are their sentence embeddings."""
         ...
 
 
@@ -131,11 +131,13 @@ class Domains:
             for kind, places in families.items()
         ]
 
-    def read(self, tokens: Sequence[Sequence[str]], n: int, intents: int = 3) -> list[list[tuple[str, Reading]]]:
+    def read(
+        self, tokens: Sequence[Sequence[str]], n: int, intents: int = 3, vectors: np.ndarray | None = None
+    ) -> list[list[tuple[str, Reading]]]:
         """Return the ``n`` best readings of each request with their domains, best first.
 
-        A domain gives at most ``intents`` readings. They are ordered by the sum of the three log-probabilities, ties by
-        domain and intent.
+        ``vectors`` are the requests' sentence embeddings, for models that read them. A domain gives at most ``intents``
+        readings. They are ordered by the sum of the three log-probabilities, ties by domain and intent.
         """
         if n < 1 or intents < 1:
             raise UserError(f"readings: n {n} and intents {intents}; expected 1 or more of each")
@@ -145,7 +147,7 @@ class Domains:
         best: list[tuple[np.ndarray, np.ndarray]] = [(domain, domain)] * len(self._models)
         scored: list[tuple[Scores, int]] = [(None, 0)] * len(self._models)  # type: ignore[list-item]
         for places, scorer in self._groups:
-            scores = scorer(tokens)
+            scores = scorer(tokens, vectors)
             domain[:, places] = scores.domain
             for i, place in enumerate(places):
                 # Stable: intents are sorted, so that of equal ones the first by name is kept.

@@ -1,7 +1,8 @@
 """Linear domain models: logistic regression on n-grams for domain and intent, a CRF for slots.
 
 A request is the set of its word 1-2-grams and character 3-4-grams, in lower case; each of the two kinds is scaled to
-length 1. This does not depend on any model's vocabulary, so it is computed once for all domains.
+length 1. This does not depend on any model's vocabulary, so it is computed once for all domains. A model may have
+fused features: the request's sentence embedding beside them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import sparse
 
 from gristmill.models.requests.crf import CrfSettings, Tagger, features
@@ -28,7 +29,8 @@ from gristmill.models.requests.domain import (
     log_softmax,
     single,
 )
-from gristmill.models.requests.logistic import logistic
+from gristmill.models.requests.logistic import balanced, logistic
+from gristmill.models.requests.operating_point import threshold
 from gristmill.shards.errors import UserError
 
 WORDS = (1, 2)
@@ -51,6 +53,10 @@ class LinearSettings(FamilySettings):
     """Most iterations of each classifier's solver."""
     min_count: PositiveInt = 2
     """Least number of requests with an n-gram for it to be a feature."""
+    balanced: bool = False
+    """Whether the domain's requests have the same total weight as the others. The few of a new domain then count."""
+    embedding: NonNegativeFloat = 0.0
+    """Length of the sentence embedding beside n-grams, each kind of which has length 1 (0: not used)."""
     crf: CrfSettings = CrfSettings()
     """The slot tagger."""
 
@@ -87,7 +93,11 @@ def matrix(
 
 
 class LinearModel:
-    """The linear models of one domain. ``weights`` (n-grams, 1 + intents) and ``bias``: the domain's first."""
+    """The linear models of one domain. ``weights`` (n-grams + dim, 1 + intents) and ``bias``: the domain's first.
+
+    ``dim`` is that of the sentence embeddings that it reads, 0 for none; ``threshold`` is the log-odds from which a
+    request is accepted by this domain alone.
+    """
 
     family: ClassVar[str] = LinearSettings.family
 
@@ -99,21 +109,25 @@ class LinearModel:
         weights: np.ndarray,
         bias: np.ndarray,
         slots: bytes | None,
+        dim: int = 0,
+        threshold: float = 0.0,
     ) -> None:
-        self.domain, self.intents, self.slots = domain, tuple(intents), slots
+        self.domain, self.intents, self.slots, self.dim = domain, tuple(intents), slots, dim
+        self.threshold = float(threshold)
         self.vocabulary = {kind: list(vocabulary[kind]) for kind in KINDS}
         self.weights, self.bias = np.asarray(weights, np.float32), np.asarray(bias, np.float32)
         self.tagger = Tagger(slots)
-        rows = sum(map(len, self.vocabulary.values()))
+        rows = sum(map(len, self.vocabulary.values())) + dim
         if self.weights.shape != (rows, 1 + len(self.intents)) or self.bias.shape != self.weights.shape[1:]:
-            raise ValueError(f"weights {self.weights.shape} of {rows} n-grams and {len(self.intents)} intents")
+            raise ValueError(f"weights {self.weights.shape} of {rows} features and {len(self.intents)} intents")
 
     def files(self) -> dict[str, bytes]:
         """Return ``model.json`` (with the vocabulary), ``weights.safetensors`` and, if any, ``slots.crfsuite``."""
         from safetensors.numpy import save
 
+        more = {name: value for name in ("dim", "threshold") if (value := getattr(self, name))}
         files = {
-            "model.json": describe(self, vocabulary=self.vocabulary, slots=self.slots is not None),
+            "model.json": describe(self, vocabulary=self.vocabulary, slots=self.slots is not None, **more),
             "weights.safetensors": save({"bias": self.bias, "weights": np.ascontiguousarray(self.weights)}),
         }
         return files if self.slots is None else files | {"slots.crfsuite": self.slots}
@@ -130,7 +144,8 @@ class LinearModel:
             raise ValueError(f"weights.safetensors: {error}") from None
         slots = files["slots.crfsuite"] if described["slots"] else None
         given = described["domain"], described["intents"], described["vocabulary"]
-        return cls(*given, tensors["weights"], tensors["bias"], slots)
+        more = described.get("dim", 0), described.get("threshold", 0.0)
+        return cls(*given, tensors["weights"], tensors["bias"], slots, *more)
 
     @classmethod
     def together(cls, models: Sequence[LinearModel]) -> LinearScorer:
@@ -152,15 +167,31 @@ class LinearScorer:
         starts = np.cumsum([0, *(len(model.bias) for model in models)])
         self.bias = np.concatenate([model.bias for model in models])
         self.weights = np.zeros((rows, len(self.bias)), np.float32)
+        self.dim = max(model.dim for model in models)
+        self.fused = np.zeros((self.dim, len(self.bias)), np.float32)  # weights of the embedding
         for model, start, end in zip(models, starts, starts[1:], strict=False):
             places = [self.vocabulary[kind][name] for kind in KINDS for name in model.vocabulary[kind]]
-            self.weights[places, start:end] = model.weights
+            self.weights[places, start:end] = model.weights[: len(places)]
+            if model.dim not in (0, self.dim):
+                raise UserError(f"domain {model.domain!r} reads embeddings of {model.dim} numbers, others {self.dim}")
+            self.fused[: model.dim, start:end] = model.weights[len(places) :]
         self.first, self.ends = starts[:-1], starts[1:]
 
-    def __call__(self, tokens: Sequence[Sequence[str]]) -> LinearScores:
-        """Return the scores of a batch of requests, token lists."""
+    def __call__(self, tokens: Sequence[Sequence[str]], vectors: np.ndarray | None = None) -> LinearScores:
+        """Return the scores of a batch of requests, token lists, and their embeddings (requests, dim) if they are read.
+
+        Raises:
+            UserError: there are none, or of another dimension.
+        """
         rows = matrix([grams(one) for one in tokens], self.vocabulary, len(self.weights))
-        return LinearScores(self, tokens, rows @ self.weights + self.bias)
+        values = rows @ self.weights + self.bias
+        if self.dim:
+            shape = None if vectors is None else vectors.shape[1:]
+            if vectors is None or shape != (self.dim,):
+                raise UserError(f"domain models read embeddings of {self.dim} numbers; given {shape or 'none'}")
+            # Row by row: the blocks of a matrix product, and so its last bits, depend on the number of rows.
+            values += np.stack([row @ self.fused for row in vectors.astype(np.float32)]) if len(vectors) else 0
+        return LinearScores(self, tokens, values)
 
 
 class LinearScores:
@@ -189,11 +220,21 @@ def fit(
     settings: LinearSettings | None = None,
     seed: int = 0,
     report: Callable[[dict[str, float]], None] = lambda metrics: None,
+    *,
+    vectors: np.ndarray | None = None,
+    weights: Sequence[float] | None = None,
+    tagged: Sequence[Example] = (),
+    folds: np.ndarray | None = None,
+    prior: float = 0.03,
 ) -> tuple[LinearModel, dict[str, Any]]:
     """Train on a domain's requests and the tokens of others'; return the model and metrics of the training.
 
-    The same requests in the same order give the same weights, with any seed: there is no randomness. ``report`` is
-    called once, with the numbers of iterations.
+    ``vectors`` are the sentence embeddings of both, (requests, dim), if the settings ask for them; ``weights`` are
+    those of the domain's requests, 1 by default; ``tagged`` are further requests for the slot tagger alone. ``folds``
+    of all requests, own first, are those of the cross-validation of the threshold, in which requests of fold -1 are
+    always trained on; ``prior`` is the expected share of the domain's requests. The same requests in the same order
+    give the same weights, with any seed: there is no randomness. ``report`` is called once, with the numbers of
+    iterations.
     """
     if not examples or not others:
         raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
@@ -208,22 +249,53 @@ def fit(
     for kind, names in vocabulary.items():
         numbers[kind] = {name: columns + i for i, name in enumerate(names)}
         columns += len(names)
-    rows = matrix(found, numbers, columns).astype(np.float64)
+    rows, dim = matrix(found, numbers, columns).astype(np.float64), 0
+    if settings.embedding:
+        if vectors is None:
+            raise UserError(
+                f"domain {domain!r}: no embeddings; expected some, as `embedding` is {settings.embedding:g}"
+            )
+        dim = vectors.shape[1]
+        rows = sparse.csr_array(sparse.hstack([rows, settings.embedding * vectors.astype(np.float64)]))
     own = np.arange(len(found)) < len(examples)
-    weights, bias, rounds = logistic(rows, own.astype(int), settings.domain_c, settings.solver, settings.iterations)
+    mine = np.ones(len(examples)) if weights is None else np.asarray(weights, np.float64)
+    each = balanced(mine, len(others)) if settings.balanced else np.concatenate([mine, np.ones(len(others))])
+    weighted = each if settings.balanced or weights is not None else None
+    of_domain = logistic(rows, own.astype(int), settings.domain_c, settings.solver, settings.iterations, weighted)
+    limit = 0.0 if folds is None else _cross_validated(rows, own, each, folds, settings, prior)
     names = sorted({example.intent for example in examples})
     which = np.array([names.index(example.intent) for example in examples])
-    intents = np.zeros((columns, len(names))), np.zeros(len(names)), 0
+    intents = np.zeros((columns + dim, len(names))), np.zeros(len(names)), 0
     if len(names) > 1:
-        intents = logistic(rows[: len(examples)], which, settings.intent_c, "lbfgs", settings.iterations)
+        given = None if weights is None else mine
+        intents = logistic(rows[: len(examples)], which, settings.intent_c, "lbfgs", settings.iterations, given)
     model = LinearModel(
         domain,
         names,
         vocabulary,
-        np.concatenate([weights[:, 1:], intents[0]], axis=1),
-        np.concatenate([bias[1:], intents[1]]),
-        fit_tagger(examples, settings.crf),
+        np.concatenate([of_domain[0][:, 1:], intents[0]], axis=1),
+        np.concatenate([of_domain[1][1:], intents[1]]),
+        fit_tagger([*examples, *tagged], settings.crf),
+        dim,
+        limit,
     )
-    iterations = {"domain_iterations": rounds, "intent_iterations": intents[2]}
+    iterations = {"domain_iterations": of_domain[2], "intent_iterations": intents[2]}
     report({"step": 0, **iterations})
     return model, {**iterations, "grams": columns}
+
+
+def _cross_validated(
+    rows: sparse.csr_array, own: np.ndarray, each: np.ndarray, folds: np.ndarray, settings: LinearSettings, prior: float
+) -> float:
+    """Return the threshold of the domain classifier by its scores of requests that it was not trained on."""
+    found = np.zeros(len(own))
+    for fold in range(int(folds.max(initial=-1)) + 1):
+        seen, held = folds != fold, folds == fold
+        if not held.any() or not (seen & own).any() or not (seen & ~own).any():
+            return 0.0
+        mine = int((seen & own).sum())
+        weights = balanced(each[seen][:mine], int(seen.sum()) - mine) if settings.balanced else each[seen]
+        given = rows[np.flatnonzero(seen)], own[seen].astype(int), settings.domain_c, settings.solver
+        weight, bias, _ = logistic(*given, settings.iterations, weights)
+        found[held] = rows[np.flatnonzero(held)] @ weight[:, 1] + bias[1]
+    return threshold(found[own & (folds >= 0)], found[~own & (folds >= 0)], prior)

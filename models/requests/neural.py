@@ -189,8 +189,8 @@ class NeuralScorer:
     def __init__(self, models: Sequence[NeuralModel]) -> None:
         self.models = models
 
-    def __call__(self, tokens: Sequence[Sequence[str]]) -> NeuralScores:
-        """Return the scores of a batch of requests, token lists."""
+    def __call__(self, tokens: Sequence[Sequence[str]], vectors: np.ndarray | None = None) -> NeuralScores:
+        """Return the scores of a batch of requests, token lists; their embeddings are not read."""
         return NeuralScores(self.models, tokens)
 
 

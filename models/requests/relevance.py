@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import PositiveFloat, PositiveInt
 from scipy import sparse
 
-from gristmill.models.requests.logistic import logistic
+from gristmill.models.requests.logistic import balanced, logistic
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
@@ -120,5 +120,6 @@ def fit(
     flat = np.array([place for one in indices for place in one], np.int64)
     rows = sparse.csr_array((np.ones(len(flat)), flat, ends), shape=(len(found), len(vocabulary)))
     labels = (np.arange(len(found)) < len(own)).astype(int)
-    weights, bias, _ = logistic(rows, labels, settings.c, "lbfgs", settings.iterations, balanced=True)
+    even = balanced(np.ones(len(own)), len(others))
+    weights, bias, _ = logistic(rows, labels, settings.c, "lbfgs", settings.iterations, even)
     return RelevanceModel(settings.order, vocabulary, weights[:, 1], bias[1])

@@ -8,17 +8,17 @@ from functools import partial
 import pyarrow as pa
 from pydantic import model_validator
 
+from gristmill.actors.near_duplicates import DuplicateSettings
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts, text_files
-from gristmill.actors.text.near_duplicates import MEETING, DuplicateSettings, Meet, RejectFound, Search
 from gristmill.actors.text.parsing import CleaningSettings, PairCleaningSettings, ParseText, TextParsingSettings
 from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
 from gristmill.pipelines.overlap import Item, Place, refuse_shared
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.unique import unique
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
-from gristmill.shards.exchange import Deal, DealSettings, merge
 from gristmill.shards.index import Cut
-from gristmill.shards.stage import Resources, Stage
+from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 
@@ -164,15 +164,3 @@ def _text_column(test: SealedSet) -> str:
     if column is None:
         raise UserError(f"{test.url}: no text among {test.schema.names}; expected a column text or target")
     return column
-
-
-def unique(run: Run, parsed: SealedSet, name: str, settings: DuplicateSettings) -> SealedSet:
-    """Keep the first of equal (``key``) and of nearly equal (``signature``) records."""
-    dealing = DealSettings(
-        key=(MEETING.name,), parts=settings.parts(parsed.records), columns=("parent_id", "signature")
-    )
-    dealt = run.step(Step(f"dealt_{name}", (Meet.stage(settings), Deal.stage(dealing)), parsed))
-    search = Search.stage(settings, resources=Resources(memory=settings.memory))
-    found = run.step(merge(f"repeated_{name}", dealt, search))
-    reject = RejectFound.stage(settings, found=found.ref)
-    return run.step(Step(name, (reject,), parsed))

@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gristmill.actors import nearest
+from gristmill.actors.embed import EMBEDDING, EmbedderSettings, embedder_stage
 from gristmill.actors.nearest import DrawSettings, ThresholdSettings
 from gristmill.actors.text import language_model, select
-from gristmill.actors.text.embed import EMBEDDING, EmbedderSettings, embedder_stage
 from gristmill.actors.text.language_model import ScoreText, TextScoreSettings
 from gristmill.actors.text.select import CentroidSettings, SampleSettings
 from gristmill.pipelines.inputs import refuse_empty

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.text import embed
-from gristmill.actors.text.embed import EmbedderSettings, embedder_stage
+from gristmill.actors import embed
+from gristmill.actors.embed import EmbedderSettings, embedder_stage
 from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.schema import TEXTS
-from tests.actors.text.embedders import make_embedder
+from tests.actors.embedders import make_embedder
 
 WORDS = ["turn on the light", "लाइट चालू करो", "a", "what is the weather like in the capital of the country today"]
 

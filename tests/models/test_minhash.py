@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gristmill.models.text.minhash import bands, signatures, similarity
+from gristmill.models.minhash import bands, signatures, similarity
 
 
 def jaccard(one: str, other: str) -> float:

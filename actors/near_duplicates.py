@@ -8,7 +8,7 @@ its ``signature``, and of the rows that meet in a group ``Search`` compares each
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gristmill.actors.text.parsing import KEY, SIGNATURE
-from gristmill.models.text import minhash
+from gristmill.actors.audio import set_column
+from gristmill.models import minhash
+from gristmill.models.normalise import words
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.exchange import parts_for
 from gristmill.shards.random import mixed
@@ -31,6 +32,8 @@ DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near duplicate"
 NONE_HERE = "nothing alike"
 
+KEY = pa.field("key", pa.int64())  # equal where the words are equal
+SIGNATURE = pa.field("signature", pa.binary(2 * minhash.NUMBERS))  # 64 uint16
 MEETING = pa.field("meeting", pa.int64())  # a hash: of a record's key, or of a band of its signature
 FOUND_FIELDS = (
     pa.field("record", pa.string()),  # the later one
@@ -55,6 +58,28 @@ class DuplicateSettings(Settings):
         """Return the number of parts for a search among so many records."""
         row = _BYTES if self.near is None else _BYTES + minhash.BANDS * _BYTES_NEAR
         return parts_for(records * row, self.memory)
+
+
+def key_of(texts: Sequence[str]) -> int:
+    """Return a hash by which equal texts are found: the first 64 bits of their digest."""
+    digest = hashlib.blake2b("\x1f".join(texts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+class Sign(Actor):
+    """Adds ``key`` and ``signature``, by which equal and nearly equal texts are found, to records with ``text``."""
+
+    name = "sign"
+    adds = (KEY, SIGNATURE)
+    columns = ("text",)
+    batch = BatchLimits(2048)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch with ``key`` and ``signature``."""
+        texts = [" ".join(words(text or "")) for text in batch["text"].to_pylist()]
+        batch = set_column(batch, KEY.name, pa.array([key_of([text]) for text in texts], KEY.type))
+        found = [numbers.tobytes() for numbers in minhash.signatures(texts)]
+        return set_column(batch, SIGNATURE.name, pa.array(found, SIGNATURE.type))
 
 
 class Meet(Actor):
