@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--budget", type=int, default=2000)
     parser.add_argument("--ground", type=int, default=5000)
-    parser.add_argument("--oversample", type=float, default=4.0)
+    parser.add_argument("--oversample", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--selectors", nargs="+", default=["coverage", "facility_location"])
     parser.add_argument("--table", action="store_true", help="every selector on 20,000 requests only")

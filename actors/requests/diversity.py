@@ -4,12 +4,12 @@ The exact greedy choice of a large set has no second worker, so it is made in tw
 "Distributed submodular maximization", NeurIPS 2013). Each part chooses from its requests, and :func:`merge` chooses
 from the union of these. A set that fits into one round is one part, and the result is the exact greedy one.
 
-*Bound.* Parts are drawn by a hash of the id. If each chooses the whole budget (``oversample`` at least the number of
-parts), the better of the merged choice and the best part's has in expectation at least (1 - 1/e) / 2, 32 %, of the best
-objective that any choice has (Barbosa et al., "The power of randomization", ICML 2015); for ``k_centre`` the radius is
-at most 4 times the least possible (Malkomes et al., NeurIPS 2015). If parts choose less, of which the union is smaller,
-no such bound is known; ``benchmarks/diversity.py`` measures what it loses against the exact greedy choice. Products
-with uncertainty are rules of choice, and not objectives: they have no bound.
+*Bound.* Parts are drawn by a hash of the id. If each chooses the whole budget (as it does where all that they choose
+then fits into a round, or with ``oversample`` at the number of parts), the better of the merged choice and the best
+part's has in expectation at least (1 - 1/e) / 2, 32 %, of the best objective that any choice has (Barbosa et al., "The
+power of randomization", ICML 2015); for ``k_centre`` the radius is at most 4 times the least possible (Malkomes et al.,
+NeurIPS 2015). If parts choose less, no such bound is known; ``benchmarks/diversity.py`` measures what two rounds lose
+against the exact greedy choice. Products with uncertainty are rules of choice, and not objectives: they have no bound.
 
 Facility location covers a *ground set*: all requests or, of more than ``ground_rows``, those with the smallest hashes.
 All that is said of the objective is of that one. Its mean over a sample of g requests is off the whole set's by some
@@ -89,7 +89,8 @@ class DiversityRound(DiversitySettings):
     @property
     def wanted_of_part(self) -> int:
         """The number of requests that each part chooses."""
-        return min(self.wanted, math.ceil(self.oversample * self.wanted / self.parts))
+        least = math.ceil(self.oversample * self.wanted / self.parts)
+        return min(self.wanted, max(least, self.round_rows // self.parts))
 
 
 def columns_of(
@@ -310,7 +311,7 @@ def merge(
 
     Returns ``chosen.json``: ``ids`` in the order of choice and the ``gains`` of each; and beside it the numbers of
     records, of parts and of requests chosen, and the ``value`` of the objective where it has one. One process holds
-    what the parts chose: about ``oversample`` times the budget.
+    what the parts chose: a round, or ``oversample`` times the budget.
 
     Raises:
         UserError: no request can be chosen.

@@ -79,9 +79,9 @@ class DiversitySettings(Settings):
     round_rows: int = Field(20_000, ge=1)
     """Requests that are chosen from at once, about: a larger set is cut into parts, drawn by id. Each part chooses, and
     of what the parts chose comes the result."""
-    oversample: float = Field(4.0, ge=1)
-    """How many times its share of the budget a part chooses. From the number of parts on, each chooses the whole
-    budget."""
+    oversample: float = Field(8.0, ge=1)
+    """How many times its share of the budget a part chooses at least; it chooses more as long as all that parts chose
+    fits into a round, and never more than the whole budget."""
     ground_rows: int = Field(10_000, ge=1)
     """Requests that are to have a similar one among the chosen, by facility location: all, or a sample of this size.
     With a sample, choose fewer than that."""

@@ -129,8 +129,10 @@ def test_a_ground_sample_is_of_ids(tmp_path: Path) -> None:
 
 def test_a_part_chooses_its_share_and_passes_on_what_is_no_more() -> None:
     given = table(60)
-    how = wanted("coverage", 200, columns=("tokens",), round_rows=70, oversample=1.2)
+    how = wanted("coverage", 30, columns=("tokens",), round_rows=10, oversample=1.2)
     assert (how.parts, how.wanted, how.wanted_of_part) == (3, 10, 4)
+    assert how.but(round_rows=15).wanted_of_part == 7, "what two parts choose fits into a round"
+    assert how.but(oversample=9).wanted_of_part == 10
     dealt = given.select(["id", "tokens"]).append_column(GROUP.name, pa.array(["0"] * 40 + ["2"] * 3 + ["3"] * 17))
     out = ChoosePart(how)(dealt)
     assert [out["parent_id"].to_pylist().count(part) for part in "023"] == [4, 3, 4]
