@@ -170,5 +170,15 @@ def embedding_vectors(embeddings: np.ndarray) -> np.ndarray:
 
 def cosines(some: Any, others: Any) -> np.ndarray:
     """Return the products of vectors, in steps of 1/``GRID``² : (some, others) float32, exact."""
-    found = some @ others.T
+    return products(some, across(others))
+
+
+def across(vectors: Any) -> Any:
+    """Return vectors as columns, as :func:`products` takes them: what is used again and again is turned once."""
+    return vectors.T.tocsr() if sparse.issparse(vectors) else vectors.T
+
+
+def products(some: Any, columns: Any) -> np.ndarray:
+    """Return what :func:`cosines` does, given the others as columns."""
+    found = some @ columns
     return found.toarray() if sparse.issparse(found) else found

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.models.requests.grams import GRID, Bags, cosines, lengths
+from gristmill.models.requests.grams import GRID, Bags, across, lengths, products
 
 _FINE = 1 << 32  # steps of a gain of coverage
 _CELLS = 1 << 22  # numbers computed at a time
@@ -119,17 +119,17 @@ class Facility(SubsetObjective):
 
     def __init__(self, ground: Any, given: Any, start: Any = None) -> None:
         self.rows = given.shape[0]
-        self._ground, self._given = ground, given
+        self._ground, self._given = across(ground), given
         self._width = max(1, _CELLS // max(1, ground.shape[0]))
         self._best = np.zeros(ground.shape[0], np.float32)
         for first in range(0, 0 if start is None else start.shape[0], self._width):
-            np.maximum(self._best, cosines(start[first : first + self._width], ground).max(0), out=self._best)
+            np.maximum(self._best, products(start[first : first + self._width], self._ground).max(0), out=self._best)
 
     def gains(self, places: np.ndarray) -> np.ndarray:
         """Return what each of some requests would add."""
         found = np.empty(len(places), np.float64)
         for start in range(0, len(places), self._width):
-            more = cosines(self._given[places[start : start + self._width]], self._ground)
+            more = products(self._given[places[start : start + self._width]], self._ground)
             more -= self._best
             np.maximum(more, 0, out=more)
             found[start : start + len(more)] = more.sum(1, dtype=np.float64)
@@ -137,7 +137,7 @@ class Facility(SubsetObjective):
 
     def add(self, place: int) -> None:
         """Add a request to the subset."""
-        np.maximum(self._best, cosines(self._given[[place]], self._ground)[0], out=self._best)
+        np.maximum(self._best, products(self._given[[place]], self._ground)[0], out=self._best)
 
     def value(self) -> float:
         """Return the objective of the subset, with what was in it from the start."""
