@@ -280,7 +280,7 @@ class ChoosePart(Reducer):
 
     def _chosen(self, table: pa.Table) -> pa.Table:
         wanted = self.settings.wanted_of_part
-        if self.settings.parts > 1 and wanted >= table.num_rows:
+        if self.settings.parts > 1 and wanted > table.num_rows:
             order = pc.sort_indices(table, [("id", "ascending")])
             picked = Picked(order.to_numpy().astype(np.int64), np.full(table.num_rows, np.nan))
         else:
@@ -319,16 +319,15 @@ def merge(
     chosen = open_sealed(parts)
     tables = [chosen.read(place) for place, shard in enumerate(chosen.shards) if shard.rows]
     if not tables:
-        raise UserError(
-            f"{settings.selector}: none of {settings.rows} requests can be chosen; expected some with what it needs "
-            "(a finite confidence or embedding)"
-        )
+        raise _none(settings)
     union = pa.concat_tables(tables)
     beside, rows = _Beside(settings, seeds, ground, detector), rows_of(union)
     if settings.parts == 1:
         picked = Picked(np.arange(len(rows)), np.asarray(union[GAIN.name].to_numpy()))
     else:
         picked = beside.choose(rows, settings.wanted)
+    if not len(picked.places):
+        raise _none(settings)
     found = beside.value(rows.take(picked.places))
     if settings.parts > 1 and settings.wanted_of_part == settings.wanted and found is not None:
         # One part's own choice may be better: that belongs to the bound.
@@ -343,6 +342,13 @@ def merge(
     told = {"records": settings.rows, "parts": settings.parts, "candidates": union.num_rows, "chosen": len(ids)}
     files = {CHOSEN: canonical.dumps({"ids": ids, "gains": picked.gains.tolist()})}
     return {"files": files, **told, **({} if found is None else {"value": found})}
+
+
+def _none(settings: DiversityRound) -> UserError:
+    return UserError(
+        f"{settings.selector}: none of {settings.rows} requests can be chosen; expected some with what it needs (a "
+        "finite confidence or embedding)"
+    )
 
 
 class Chosen(Actor):

@@ -175,7 +175,9 @@ def test_what_is_wrong_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^chosen: seeds: coverage needs tokens or text"):
         choose(run, "chosen", bare, settings("coverage"), seeds)
     unknown = sealed(tmp_path, bare.read(0).append_column("confidence", pa.nulls(80, pa.float32())), name="unknown")
-    with pytest.raises(UserError, match="none of 80 requests can be chosen"):
-        choose(run_of(tmp_path / "x"), "none", unknown, settings("unsure_coverage")).records  # noqa: B018
+    for rows in (20, 100):
+        how = settings("unsure_coverage", round_rows=rows)
+        with pytest.raises(UserError, match="none of 80 requests can be chosen"):
+            choose(run_of(tmp_path / "x"), "none", unknown, how).records  # noqa: B018
     with pytest.raises(SettingsError, match="expected one of them"):
         DiversitySettings(selector="coverage")
