@@ -45,6 +45,7 @@ _CHAINS = {
     "one Ray": (
         "tests/cluster/test_clean_ray.py",
         "tests/cluster/test_crew.py",
+        "tests/cluster/test_diversity_ray.py",
         "tests/cluster/test_exchange_ray.py",
         "tests/cluster/test_laws.py",
         "tests/cluster/test_ngrams_ray.py",
