@@ -28,6 +28,8 @@ from gristmill.models.requests.paraphrase import (
     MODEL,
     NEAR,
     NEGATIVES,
+    POSITIVES,
+    SAME,
     WEIGHTS,
     DetectorSettings,
     ParaphraseDetector,
@@ -68,7 +70,7 @@ class ParaphraseTraining(Settings):
     """``auto`` uses a GPU if there is one, and the network then runs in bfloat16."""
 
 
-class Pairs(NamedTuple):
+class RequestPairs(NamedTuple):
     """Pairs of requests: the places (n, 2) of the two, the kind and the domain of each pair (n,)."""
 
     places: np.ndarray
@@ -98,7 +100,7 @@ def train(settings: ParaphraseTraining, context: TrainContext, *, data: str) -> 
         UserError: records lack a column or a value, a domain left out is not in the set, or no positive or no negative
             pair is left.
     """
-    records = _read(settings, data)
+    records = read_records(settings, data)
     everywhere = {request.domain for request in records.requests}
     unknown = sorted(set(settings.left_out) - everywhere)
     if unknown:
@@ -117,7 +119,7 @@ def train(settings: ParaphraseTraining, context: TrainContext, *, data: str) -> 
 
 
 @dataclass
-class _Records:
+class PairRecords:
     """Requests and those made of them, in the order of their ids."""
 
     requests: list[Annotated]
@@ -125,19 +127,21 @@ class _Records:
     parents: np.ndarray  # (n,) the place of the request that each is made of
     embedded: EmbeddedRequests
 
-    def pairs(self, used: np.ndarray) -> Pairs:
-        """Return the pairs of the requests that are used (n,) bool: with those made of them, and with the nearest of
-        another intent."""
-        own = np.array([kind is None for kind in self.kinds], bool) & used
-        made = np.flatnonzero(~np.array([kind is None for kind in self.kinds], bool) & own[self.parents])
-        near = nearest(self.embedded, self.requests, np.flatnonzero(own))
-        places = np.concatenate([np.stack([self.parents[made], made], 1), near])
-        kinds = np.array([*(self.kinds[row] for row in made), *[NEAR] * len(near)], dtype=object)
+    def pairs(self, used: np.ndarray) -> RequestPairs:
+        """Return the pairs of the requests that are used (n,) bool: with those made of them, with the nearest of
+        another intent, and with themselves."""
+        given = np.array([kind is None for kind in self.kinds], bool)
+        own = np.flatnonzero(given & used)
+        made = np.flatnonzero(~given & used[self.parents])
+        near = nearest(self.embedded, self.requests, own)
+        places = np.concatenate([np.stack([self.parents[made], made], 1), near, np.stack([own, own], 1)])
+        names = [*(self.kinds[row] for row in made), *[NEAR] * len(near), *[SAME] * len(own)]
+        kinds = np.array(names, dtype=object)
         domains = np.array([self.requests[row].domain for row in places[:, 0]], dtype=object)
-        return Pairs(places, kinds, domains)
+        return RequestPairs(places, kinds, domains)
 
 
-def _read(settings: ParaphraseTraining, data: str) -> _Records:
+def read_records(settings: ParaphraseTraining, data: str) -> PairRecords:
     """Return the records at ``data``, of at most so many requests as the settings say."""
     sealed = open_sealed(data)
     check_columns(sealed.schema.names, COLUMNS, sealed.name)
@@ -160,7 +164,7 @@ def _read(settings: ParaphraseTraining, data: str) -> _Records:
     whole = sorted(name for name, (_, _, parent) in rows.items() if parent in rows)
     place = {name: number for number, name in enumerate(whole)}
     dim = len(next(iter(vectors.values()), ()))
-    return _Records(
+    return PairRecords(
         [rows[name][0] for name in whole],
         [rows[name][1] for name in whole],
         np.array([place[rows[name][2]] for name in whole], np.int64),
@@ -201,12 +205,17 @@ class ParaphraseTrainer(Training[np.ndarray, PairBatch]):
     smaller = "batch"
 
     def __init__(
-        self, embedded: EmbeddedRequests, requests: Sequence[Annotated], pairs: Pairs, settings: ParaphraseTraining
+        self,
+        embedded: EmbeddedRequests,
+        requests: Sequence[Annotated],
+        pairs: RequestPairs,
+        settings: ParaphraseTraining,
     ) -> None:
-        positive = pairs.kinds == "positive"
-        if not positive.any() or positive.all():
+        positive = np.isin(pairs.kinds, POSITIVES)
+        paraphrases = int((pairs.kinds == "positive").sum())
+        if not paraphrases or positive.all():
             raise UserError(
-                f"paraphrase: {int(positive.sum())} positive and {int((~positive).sum())} negative pairs are left to "
+                f"paraphrase: {paraphrases} positive and {int((~positive).sum())} negative pairs are left to "
                 "train on; expected both: requests with slots, of intents with several templates"
             )
         self.given, self.embedded, self.pairs = settings.detector, embedded, pairs
@@ -269,7 +278,7 @@ def _loss(output: Tensor, batch: PairBatch) -> Tensor:
     return F.binary_cross_entropy_with_logits(output, wanted, weight)
 
 
-def aucs(detector: ParaphraseDetector, embedded: EmbeddedRequests, pairs: Pairs) -> dict[str, dict[str, Any]]:
+def aucs(detector: ParaphraseDetector, embedded: EmbeddedRequests, pairs: RequestPairs) -> dict[str, dict[str, Any]]:
     """Return the area under the ROC curve of the positive pairs against each kind of negatives that there is.
 
     Each has ``value``, ``low``, ``high`` and ``n``, the number of pairs.

@@ -29,14 +29,16 @@ from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Batch, Settings, Size
 
-PairKind = Literal["positive", "other_value", "other_label", "same_values", "near_intent"]
-NEAR = "near_intent"
+PairKind = Literal["positive", "same", "other_value", "other_label", "same_values", "near_intent"]
+# A request and itself: a network that sees paraphrases of another template only takes two copies for none.
+SAME, NEAR = "same", "near_intent"
+POSITIVES: tuple[PairKind, ...] = ("positive", "same")
 ARTICLE: tuple[PairKind, ...] = ("other_value", "other_label")  # the negatives of the article
 NEGATIVES: tuple[PairKind, ...] = (*ARTICLE, "same_values", NEAR)
 FORMAT = 1
 MODEL, WEIGHTS = "paraphrase.json", "weights.safetensors"
 
-assert {"positive", *NEGATIVES} == {*FILLED_KINDS, NEAR}
+assert {*POSITIVES, *NEGATIVES} == {*FILLED_KINDS, SAME, NEAR}
 
 
 class DetectorSettings(Settings):
@@ -49,8 +51,8 @@ class DetectorSettings(Settings):
     it is trained on."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout of the first hidden layer."""
-    weights: dict[PairKind, NonNegativeFloat] = Field(default_factory=dict)
-    """Weight of the pairs of each kind, 1 if not named; positives are then weighted to balance all negatives."""
+    weights: dict[PairKind, NonNegativeFloat] = Field({"same": 0.2, "same_values": 0.5, "near_intent": 0.3})
+    """Weight of the pairs of each kind, 1 if not named; positive ones are then weighted to balance the negatives."""
     epochs: PositiveInt = 8
     """Passes over the pairs."""
     batch: Batch = Field(128, ge=1)

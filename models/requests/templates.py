@@ -55,11 +55,11 @@ class Piece(NamedTuple):
     is_slot: bool
 
 
-class Template(NamedTuple):
+class SlotTemplate(NamedTuple):
     """The words of a request, with names in place of the values of its slots.
 
     Example:
-        >>> Template((Piece("play", False), Piece("artist", True)))
+        >>> SlotTemplate((Piece("play", False), Piece("artist", True)))
         play [artist]
     """
 
@@ -119,7 +119,7 @@ def annotated(row: Mapping[str, Any], where: str = "requests") -> Annotated:
     return Annotated(row["domain"], row["intent"], tokens, tuple(spans))
 
 
-def template_of(request: Annotated) -> tuple[Template, dict[str, list[Words]]]:
+def template_of(request: Annotated) -> tuple[SlotTemplate, dict[str, list[Words]]]:
     """Return the template of a request, and the values of its slots by name; all in lower case.
 
     Example:
@@ -135,7 +135,7 @@ def template_of(request: Annotated) -> tuple[Template, dict[str, list[Words]]]:
         pieces.append(Piece(span.name, True))
         values.setdefault(span.name, []).append(words[span.start : span.end])
         last = span.end
-    return Template((*pieces, *(Piece(word, False) for word in words[last:]))), values
+    return SlotTemplate((*pieces, *(Piece(word, False) for word in words[last:]))), values
 
 
 class TemplateBank:
@@ -156,7 +156,7 @@ class TemplateBank:
     """
 
     def __init__(self) -> None:
-        self._templates: dict[tuple[str, Words], dict[str, set[Template]]] = {}
+        self._templates: dict[tuple[str, Words], dict[str, set[SlotTemplate]]] = {}
         self._values: dict[tuple[str, str], set[Words]] = {}
         self._ordered: dict[Any, list[Any]] = {}  # what is drawn from, in an order that does not depend on that of adds
 
@@ -240,7 +240,7 @@ class TemplateBank:
             raise ValueError(f"{TEMPLATES}: format {described.get('format')}; expected {FORMAT}")
         bank = cls()
         for one in described["templates"]:
-            template = Template(tuple(Piece(text, bool(is_slot)) for text, is_slot in one["pieces"]))
+            template = SlotTemplate(tuple(Piece(text, bool(is_slot)) for text, is_slot in one["pieces"]))
             group = bank._templates.setdefault((one["domain"], template.slots), {})
             group.setdefault(one["intent"], set()).add(template)
         for one in described["values"]:
