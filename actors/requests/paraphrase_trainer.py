@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gristmill.actors.requests.paraphrases import ANNOTATION, PAIR_KIND, check_columns
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
-from gristmill.actors.training.training import LoopPhase, PlainObjective, Training
+from gristmill.actors.training.training import LoopPhase, Training, TrainingObjective
 from gristmill.models.measures.discrimination import auc_interval
 from gristmill.models.requests.paraphrase import (
     ARTICLE,
@@ -68,6 +68,17 @@ class ParaphraseTraining(Settings):
     """The training loop."""
     device: str = "cpu"
     """``auto`` uses a GPU if there is one, and the network then runs in bfloat16."""
+
+
+class PairLoss:
+    """Binary cross entropy of whether the two of a pair are paraphrases, by the weights of pairs."""
+
+    name = "pairs"
+
+    def __call__(self, output: Tensor, batch: PairBatch) -> Tensor:
+        """Return the mean loss of a batch."""
+        wanted, weight = batch.positive.to(output.device), batch.weight.to(output.device)
+        return F.binary_cross_entropy_with_logits(output, wanted, weight)
 
 
 class RequestPairs(NamedTuple):
@@ -190,7 +201,7 @@ def nearest(embedded: EmbeddedRequests, requests: Sequence[Annotated], among: np
         cosine[intent[own, None] == intent[None]] = -np.inf
         found.append(np.stack([among[own], among[cosine.argmax(1)]], 1))
     pairs = np.concatenate(found) if found else np.zeros((0, 2), np.int64)
-    words = [[word.lower() for word in requests[row].tokens] for row in pairs.ravel()]
+    words = [[word.lower() for word in requests[row].tokens] for row in pairs.ravel().tolist()]
     return pairs[[one != other for one, other in zip(words[::2], words[1::2], strict=True)]]
 
 
@@ -250,7 +261,8 @@ class ParaphraseTrainer(Training[np.ndarray, PairBatch]):
     def phases(self) -> list[LoopPhase]:
         """Return the only phase."""
         schedule = Schedule(epochs=self.given.epochs, lr=self.given.lr, final=0.0, decay="linear")
-        return [LoopPhase(schedule, [PlainObjective("pairs", _loss)], "paraphrase", "the pairs")]
+        objectives: list[TrainingObjective] = [PairLoss()]
+        return [LoopPhase(schedule, objectives, "paraphrase", "the pairs")]
 
     def batches(self, phase: int, epoch: int) -> list[np.ndarray]:
         """Return the batches of an epoch, in random order."""
@@ -273,11 +285,6 @@ class ParaphraseTrainer(Training[np.ndarray, PairBatch]):
         return self.detector.files()
 
 
-def _loss(output: Tensor, batch: PairBatch) -> Tensor:
-    wanted, weight = batch.positive.to(output.device), batch.weight.to(output.device)
-    return F.binary_cross_entropy_with_logits(output, wanted, weight)
-
-
 def aucs(detector: ParaphraseDetector, embedded: EmbeddedRequests, pairs: RequestPairs) -> dict[str, dict[str, Any]]:
     """Return the area under the ROC curve of the positive pairs against each kind of negatives that there is.
 
@@ -285,8 +292,9 @@ def aucs(detector: ParaphraseDetector, embedded: EmbeddedRequests, pairs: Reques
     """
     scores = detector.probabilities(embedded, embedded, pairs.places)
     positive = pairs.kinds == "positive"
+    groups: dict[str, tuple[str, ...]] = {"article": ARTICLE, **{kind: (kind,) for kind in NEGATIVES}}
     found = {}
-    for name, kinds in {"article": ARTICLE, **{kind: (kind,) for kind in NEGATIVES}}.items():
+    for name, kinds in groups.items():
         rows = positive | np.isin(pairs.kinds, kinds)
         if positive.any() and (rows & ~positive).any():
             area = auc_interval(scores[rows], positive[rows], pairs.domains[rows].tolist())

@@ -31,7 +31,8 @@ from gristmill.shards.settings import Batch, Settings, Size
 
 PairKind = Literal["positive", "same", "other_value", "other_label", "same_values", "near_intent"]
 # A request and itself: a network that sees paraphrases of another template only takes two copies for none.
-SAME, NEAR = "same", "near_intent"
+SAME: PairKind = "same"
+NEAR: PairKind = "near_intent"
 POSITIVES: tuple[PairKind, ...] = ("positive", "same")
 ARTICLE: tuple[PairKind, ...] = ("other_value", "other_label")  # the negatives of the article
 NEGATIVES: tuple[PairKind, ...] = (*ARTICLE, "same_values", NEAR)

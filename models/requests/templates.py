@@ -201,7 +201,7 @@ class TemplateBank:
         rival = rivals[random.integers(len(rivals))]
         drawn = {name: [self._others((domain, name), old, random) for old in own] for name, own in values.items()}
         if all(value is not None for own in drawn.values() for value in own):
-            yield "other_label", Annotated(domain, intent, *rival.filled(drawn))  # type: ignore[arg-type]
+            yield "other_label", Annotated(domain, intent, *rival.filled(drawn))
         yield "same_values", Annotated(domain, intent, *rival.filled(values))
 
     def _others(self, key: tuple[str, str], old: Words, random: np.random.Generator) -> Words | None:
