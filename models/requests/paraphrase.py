@@ -37,6 +37,7 @@ POSITIVES: tuple[PairKind, ...] = ("positive", "same")
 ARTICLE: tuple[PairKind, ...] = ("other_value", "other_label")  # the negatives of the article
 NEGATIVES: tuple[PairKind, ...] = (*ARTICLE, "same_values", NEAR)
 FORMAT = 1
+TILE = int(PAIRS**0.5)  # requests of each side that are compared at once
 MODEL, WEIGHTS = "paraphrase.json", "weights.safetensors"
 
 assert {*POSITIVES, *NEGATIVES} == {*FILLED_KINDS, SAME, NEAR}
@@ -121,11 +122,13 @@ class ParaphraseDetector:
             UserError: not each request has a vector, or they are of another model than in the training.
         """
         n, m = len(rows.tokens), len(against.tokens)
-        made = np.zeros(n * m, np.float32)
-        for start in range(0, n * m, PAIRS):
-            places = np.arange(start, min(start + PAIRS, n * m))
-            made[places] = self.probabilities(rows, against, np.stack([places // m, places % m], 1))
-        return made.reshape(n, m)
+        made = np.zeros((n, m), np.float32)
+        for top in range(0, n, TILE):
+            for left in range(0, m, TILE):
+                part = made[top : top + TILE, left : left + TILE]  # a square has the fewest words for its pairs
+                places = np.indices(part.shape).reshape(2, -1).T + np.array([top, left])
+                part[:] = self.probabilities(rows, against, places).reshape(part.shape)
+        return made
 
     def probabilities(self, left: EmbeddedRequests, right: EmbeddedRequests, pairs: np.ndarray) -> np.ndarray:
         """Return the probability that pairs are paraphrases, (pairs,) float32.

@@ -60,7 +60,9 @@ class ValueWords:
     by their shape; a shape that is not there has the share ``rest``.
 
     Example:
-        >>> made = value_words([value_counts([Annotated("music", "play", ("play", "Seal"), ((("artist", 1, 2)),))])])
+        >>> from gristmill.models.requests.templates import Span
+        >>> request = Annotated("music", "play", ("play", "Seal"), (Span("artist", 1, 2),))
+        >>> made = value_words([value_counts([request])])
         >>> round(made("seal"), 2), round(made("play"), 2)
         (0.67, 0.33)
     """
@@ -128,13 +130,10 @@ def pair_features(left: EmbeddedRequests, right: EmbeddedRequests, pairs: np.nda
         part = pairs[start : start + PAIRS]
         (own, i), (other, j) = (np.unique(column, return_inverse=True) for column in part.T)
         words = _Words([left.tokens[row] for row in own], [right.tokens[row] for row in other], values)
-        cosine = np.einsum("pd,pd->p", *(_float(side.vectors, part[:, n]) for n, side in enumerate((left, right))))
+        u, v = (np.asarray(side.vectors)[rows].astype(np.float32) for side, rows in ((left, own), (right, other)))
+        cosine = np.einsum("pd,pd->p", u[i], v[j])
         made.append(np.column_stack([cosine, *words.compare(i, j)]).astype(np.float32))
     return np.concatenate(made)
-
-
-def _float(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors)[rows].astype(np.float32)
 
 
 def _check(*sides: EmbeddedRequests) -> None:
