@@ -7,6 +7,7 @@ from the actor :class:`gristmill.actors.requests.paraphrases.Paraphrases` and ha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -260,7 +261,8 @@ class ParaphraseTrainer(Training[np.ndarray, PairBatch]):
 
     def phases(self) -> list[LoopPhase]:
         """Return the only phase."""
-        schedule = Schedule(epochs=self.given.epochs, lr=self.given.lr, final=0.0, decay="linear")
+        passes = max(self.given.epochs, math.ceil(self.given.steps / len(self.batches(0, 0))))
+        schedule = Schedule(epochs=passes, lr=self.given.lr, final=0.0, decay="linear")
         objectives: list[TrainingObjective] = [PairLoss()]
         return [LoopPhase(schedule, objectives, "paraphrase", "the pairs")]
 

@@ -57,6 +57,8 @@ class DetectorSettings(Settings):
     """Weight of the pairs of each kind, 1 if not named; positive ones are then weighted to balance the negatives."""
     epochs: PositiveInt = 8
     """Passes over the pairs."""
+    steps: PositiveInt = 700
+    """Least optimiser steps: over few pairs more passes are made."""
     batch: Batch = Field(128, ge=1)
     """Pairs per optimiser step."""
     lr: PositiveFloat = 3e-3

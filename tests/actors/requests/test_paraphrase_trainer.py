@@ -61,7 +61,7 @@ def context(tmp_path):
 
 
 def settings(**more):
-    return ParaphraseTraining(**{"detector": {"epochs": 20, "batch": 32}, **more})
+    return ParaphraseTraining(**{"detector": {"epochs": 20, "batch": 32, "steps": 1}, **more})
 
 
 def test_the_same_bytes_again_whatever_the_order_of_the_set(made, data, tmp_path):
@@ -102,7 +102,7 @@ def test_it_tells_pairs_of_a_domain_that_it_has_not_seen(data, context, tmp_path
 
 def test_the_pairs_of_domains_left_out_are_not_trained_on(data, context):
     def numbers(**more):
-        given = settings(detector={"epochs": 1}, **more)
+        given = settings(detector={"epochs": 1, "steps": 1}, **more)
         return train(given, context, data=data.url)
 
     every = read_records(settings(), data.url)
