@@ -87,6 +87,8 @@ class RequestParsingSettings(AnnotationSettings):
 
     lang: str = "en"
     """Language of requests whose record does not name it."""
+    domain: str = ""
+    """Domain of requests whose record does not name it; without it they are rejected."""
 
 
 class ParseRequest(Actor):
@@ -137,7 +139,8 @@ class ParseRequest(Actor):
                 raise RejectRecord(NO_TEXT)
             if not found.intent:
                 raise RejectRecord(NO_INTENT)
-            if not found.domain:
+            domain = found.domain or self.settings.domain
+            if not domain:
                 raise RejectRecord(NO_DOMAIN)
             context = {name: _context(found.values.get(name), kind) for name, kind in self.settings.context.items()}
         except RejectRecord as reject:
@@ -150,7 +153,7 @@ class ParseRequest(Actor):
             "id": row["id"],
             "text": found.text or joined(found.tokens),
             "tokens": found.tokens,
-            "domain": found.domain,
+            "domain": domain,
             "intent": found.intent,
             "slots": slots,
             "lang": found.lang or self.settings.lang,

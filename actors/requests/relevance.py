@@ -7,7 +7,7 @@ are found exactly by :mod:`gristmill.actors.nearest`: the distance is the negati
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -36,15 +36,17 @@ class RelevanceFitSettings(RelevanceSettings):
     """Seed of the draw."""
 
 
-def train(settings: RelevanceFitSettings, context: TrainContext, *, seeds: str, others: str) -> dict[str, Any]:
-    """Fit the relevance to the requests at ``seeds`` against a sample of those at ``others``.
+def train(
+    settings: RelevanceFitSettings, context: TrainContext, *, seeds: Sequence[str], others: str
+) -> dict[str, Any]:
+    """Fit the relevance to the requests of the sets ``seeds`` against a sample of those at ``others``.
 
     Returns the model's files, and the numbers of requests.
 
     Raises:
         UserError: there are no requests in one of the sets.
     """
-    own = [tokens for _, tokens in _requests(open_sealed(seeds))]
+    own = [tokens for url in seeds for _, tokens in _requests(open_sealed(url))]
     against = open_sealed(others)
     share = min(1.0, settings.others / max(1, against.records))
     random = RecordRandom(settings.seed, "relevance")

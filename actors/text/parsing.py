@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,8 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.near_duplicates import KEY, SIGNATURE, key_of
-from gristmill.actors.sources.reading import read_json
-from gristmill.actors.sources.text import PAIR_SIDES, listed, split_line
+from gristmill.actors.sources.text import PAIR_SIDES, listed, sides_of
 from gristmill.models import minhash
 from gristmill.models.normalise import length_in_words, normalise, words
 from gristmill.models.text.displayed import as_displayed, unescaped, without_formats
@@ -22,7 +20,6 @@ from gristmill.shards.schema import PAIR_FIELDS, TEXT_FIELDS
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
-MALFORMED = "malformed record"
 LENGTH_RATIO = "length ratio"
 EQUAL_SIDES = "equal sides"
 IN_TEST = "in the test text"
@@ -127,7 +124,7 @@ class ParseText(Actor):
     def _record(self, row: Mapping[str, Any]) -> dict[str, Any]:
         interface = row["format"] == "gettext" if self.settings.interface is None else self.settings.interface
         texts = []
-        for text, lang in zip(self._texts(row), self._langs, strict=True):
+        for text, lang in zip(sides_of(row, self._sides, self.settings.names), self._langs, strict=True):
             if row["format"] == "moses":
                 text = unescaped(text)
             texts.append(normalise(self._cleaned(text) if interface else text, lang))
@@ -144,39 +141,6 @@ class ParseText(Actor):
             "key": key_of(joined),
             "words": "\x1f".join(joined),
         }
-
-    def _texts(self, row: Mapping[str, Any]) -> list[str]:
-        """Return the raw sides, also of lines that are still to be parsed."""
-        values: list[Any]
-        if row["raw"] is None:
-            values = [row[side] for side in self._sides]
-        elif row["format"] == "jsonl":
-            values = self._object(row["raw"])
-        else:
-            try:
-                cells = split_line(row["raw"], row["format"])
-                values = [cells[place] for place in row["places"]]
-            except (csv.Error, IndexError):
-                raise RejectRecord(MALFORMED) from None
-        if not all(value is None or isinstance(value, str) for value in values):
-            raise RejectRecord(MALFORMED)
-        return [value or "" for value in values]
-
-    def _object(self, raw: str) -> list[Any]:
-        try:
-            values = read_json(raw)
-        except (ValueError, RecursionError):
-            raise RejectRecord(MALFORMED) from None
-        if not isinstance(values, dict):
-            raise RejectRecord(MALFORMED)
-        inner = values.get("translation")
-        if isinstance(inner, dict):
-            values = {**inner, **values}
-        found = [next((name for name in names if name in values), None) for names in self.settings.names]
-        for side, name, names in zip(self._sides, found, self.settings.names, strict=True):
-            if name is None:
-                raise RejectRecord(f"{side}: no field {' or '.join(names)}")
-        return [values[name] for name in found]
 
     def _cleaned(self, text: str) -> str:
         """Return a user interface's text as displayed."""

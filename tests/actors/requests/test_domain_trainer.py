@@ -68,17 +68,21 @@ def test_a_training_sees_neither_its_fold_nor_the_test(data):
         run = settings(left_out=left_out)
         seen = [row for row in records() if row["fold"] not in (-1, left_out)]
         own = sorted((row for row in seen if row["domain"] == "alarm"), key=lambda row: row["id"])
-        assert _counts(run, data.url) == (len(own), len(seen) - len(own))
-        examples, others = _rows(run, data.url, 1.0)
+        assert _counts(run, [data.url]) == (len(own), len(seen) - len(own))
+        rows = _rows(run, [data.url], (), 1.0)
+        examples = [row.example for row in rows.own]
         assert [example.tokens for example in examples] == [row["tokens"] for row in own]
-        assert others == [row["tokens"] for row in seen if row["domain"] != "alarm"]
+        assert [row.example.tokens for row in rows.others] == [
+            row["tokens"] for row in seen if row["domain"] != "alarm"
+        ]
         assert all(tag in ("O", "B-time", "I-time") for example in examples for tag in example.tags)
         assert any("B-time" in example.tags for example in examples)
 
 
 def test_negatives_are_drawn_by_seed_domain_and_id(data, tmp_path):
     def drawn(domain="alarm", seed=0, share=0.5, url=data.url):
-        return {" ".join(tokens) for tokens in _rows(settings(domain, seed=seed), url, share)[1]}
+        rows = _rows(settings(domain, seed=seed), [url], (), share)
+        return {" ".join(row.example.tokens) for row in rows.others}
 
     every = drawn(share=1.0)
     assert drawn() == drawn()

@@ -240,7 +240,10 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
         (["slice=device"], "'device' is not boolean"),
         (["lists.n=0"], "lists.n: 0 is not right"),
         (["corpus={kind: files, places: /nowhere, ambiguous: 0}"], "/nowhere"),
-        (["domains.settings={depth: 3}"], "domains.settings: depth: there is no such setting; expected one of crf,"),
+        (
+            ["domains.settings={depth: 3}"],
+            "domains.settings: depth: there is no such setting; expected one of balanced,",
+        ),
         (["domains.settings={domain_C: 3}"], "did you mean 'domain_c'?"),
         (["domains.settings={crf: {l1: -1}}"], "domains.settings: crf.l1: -1 is not right"),
         (["domains={family: neural, settings: {min_count: 1}}"], "settings: min_count: there is no such setting"),

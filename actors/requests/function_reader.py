@@ -1,0 +1,171 @@
+"""Actors that read requests with the recogniser of one function: labels of a pool, and what systems make of a test.
+
+Cho, Xie and Campbell, "Semi-supervised NLU with diversity" (ASRU 2019).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.audio import set_column
+from gristmill.actors.embed import EMBEDDING, vectors_of
+from gristmill.models.requests.domain import Slot, log_sigmoid
+from gristmill.models.requests.families import load
+from gristmill.models.requests.linear import LinearModel
+from gristmill.shards.artifact import get_artifact
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import REQUEST_FIELDS, SLOT, SPEECH_FIELDS
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
+
+NOT_ACCEPTED = "below the recogniser's threshold"
+CONFIDENCE = SPEECH_FIELDS[-1]
+LABELLED = (*REQUEST_FIELDS[3:6], REQUEST_FIELDS[7], CONFIDENCE)  # domain, intent, slots, label_source
+READING = pa.struct(
+    [
+        pa.field("intent", pa.string()),
+        pa.field("slots", pa.list_(SLOT)),
+        pa.field("logprob", pa.float32()),  # that the request is of the function
+        pa.field("threshold", pa.float32()),  # from which it is accepted
+    ]
+)
+
+
+class FunctionReading(NamedTuple):
+    """What the recogniser of a function makes of a request; slots only where they were asked for."""
+
+    intent: str
+    logprob: float
+    intent_logprob: float
+    slots: tuple[Slot, ...] | None
+
+
+class FunctionReader:
+    """The recogniser of one function at a URL, applied to tables of requests.
+
+    Raises:
+        UserError: there is no artifact of a linear domain model.
+    """
+
+    def __init__(self, url: str) -> None:
+        artifact = get_artifact(url)
+        model = None if artifact is None else load({name: artifact.read(name) for name in artifact.files})
+        if not isinstance(model, LinearModel):
+            raise UserError(
+                f"recogniser: there is no linear domain model at {url}; expected the artifact of its training"
+            )
+        self.model = model
+        self._scorer = LinearModel.together([model])
+        self.threshold = np.float32(log_sigmoid(np.array(model.threshold)))
+
+    def __call__(self, batch: pa.Table, own: np.ndarray) -> list[FunctionReading]:
+        """Return the reading of each request by its ``tokens`` and, if the model reads it, its ``embedding``.
+
+        Slots are those of requests that are accepted, and of those marked in ``own`` (requests,): tagging all of a
+        large pool would take most of the time.
+
+        Raises:
+            UserError: the requests have no embedding, or one of another dimension.
+        """
+        tokens = [one or [] for one in batch["tokens"].to_pylist()]
+        if not tokens:
+            return []
+        vectors = None
+        if self.model.dim and EMBEDDING in batch.column_names:
+            vectors = vectors_of(batch[EMBEDDING], batch.schema.field(EMBEDDING).type.list_size)
+        scores = self._scorer(tokens, vectors)
+        sure, intents = scores.domain[:, 0], scores.intents[0]
+        best = intents.argmax(1)
+        asked = own | (sure >= self.threshold)
+        return [
+            FunctionReading(
+                self.model.intents[best[row]],
+                float(sure[row]),
+                float(intents[row, best[row]]),
+                scores.slots(row, 0)[0] if asked[row] else None,
+            )
+            for row in range(len(tokens))
+        ]
+
+
+class Label(Actor):
+    """Labels requests by a function's recogniser: those it accepts get its domain, intent and slots, others a reason.
+
+    ``label_source`` is ``pseudo``, ``confidence`` the product of the probabilities of domain and intent.
+    """
+
+    name = "label"
+    adds = LABELLED
+    batch = BatchLimits(1024)
+
+    def __init__(self, settings: Settings, model: str) -> None:
+        super().__init__(settings)
+        self._read = FunctionReader(model)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch with labels, and ``reject_reason`` where a request is not accepted."""
+        readings, limit = self._read(batch, np.zeros(batch.num_rows, bool)), self._read.threshold
+        sure = [float(np.exp(one.logprob + one.intent_logprob)) for one in readings]
+        columns: tuple[list[Any], ...] = (
+            [self._read.model.domain] * len(readings),
+            [one.intent for one in readings],
+            [_as_rows(one.slots) for one in readings],
+            ["pseudo"] * len(readings),
+            sure,
+        )
+        for field, values in zip(LABELLED, columns, strict=True):
+            batch = set_column(batch, field.name, pa.array(values, field.type))
+        reasons = [None if np.float32(one.logprob) >= limit else NOT_ACCEPTED for one in readings]
+        return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
+
+
+class DetectSettings(Settings):
+    """The systems that read."""
+
+    systems: tuple[str, ...]
+    """Their names; the artifact of each is named as its column."""
+
+
+class Detect(Actor):
+    """Adds ``read_<system>`` for the recogniser of each system: intent, slots, log-probability and threshold.
+
+    Slots are null of requests of another domain that are not accepted.
+    """
+
+    name = "detect"
+    batch = BatchLimits(1024)
+    settings: DetectSettings
+
+    def __init__(self, settings: DetectSettings, **models: str) -> None:
+        super().__init__(settings)
+        self._readers = {column: FunctionReader(url) for column, url in models.items()}
+
+    @classmethod
+    def contract(cls, settings: DetectSettings) -> dict[str, Any]:
+        """Return a column for each system."""
+        return {"adds": tuple(pa.field(f"read_{system}", READING) for system in settings.systems)}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch with what each system reads."""
+        own = np.array(batch["domain"].to_pylist(), dtype=object)
+        for system in self.settings.systems:
+            column = f"read_{system}"
+            reader = self._readers[column]
+            found = [
+                {
+                    "intent": one.intent,
+                    "slots": _as_rows(one.slots),
+                    "logprob": one.logprob,
+                    "threshold": reader.threshold,
+                }
+                for one in reader(batch, own == reader.model.domain)
+            ]
+            batch = set_column(batch, column, pa.array(found, READING))
+        return batch
+
+
+def _as_rows(slots: tuple[Slot, ...] | None) -> list[dict[str, Any]] | None:
+    return None if slots is None else [slot._asdict() for slot in slots]

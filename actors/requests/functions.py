@@ -1,0 +1,143 @@
+"""The parts of requests in which some are taken for those of a new function: seeds, others, pool and test.
+
+An annotated corpus stands for what the builder of a new function has: ``seeds``, a few of its requests, annotated;
+``others``, the annotated requests of the functions that exist; ``pool``, requests without labels, among them the
+function's; and ``test``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from gristmill.actors.audio import set_column
+from gristmill.actors.requests.folds import TEST
+from gristmill.shards import canonical
+from gristmill.shards.artifact import read_file
+from gristmill.shards.dataset import open_sealed
+from gristmill.shards.random import RecordRandom
+from gristmill.shards.schema import REQUEST_FIELDS
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor, BatchLimits
+
+ANNOTATED, UNLABELLED = 0, 1  # the folds of requests of other functions
+OTHER = "other"  # the domain of requests that are not of the function
+GOLD = (pa.field("gold_intent", pa.string()), pa.field("gold_slots", REQUEST_FIELDS[5].type))
+DRAWN = "drawn.json"
+NOT_OF_PART = "of another part"
+Part = Literal["seeds", "others", "pool", "test"]
+_LABELS = ("domain", "intent", "slots", "label_source")
+_DOMAIN, _FOLD = pa.field("domain", pa.string()), pa.field("fold", pa.int32())
+
+
+class FunctionSettings(Settings):
+    """A new function, as its intents."""
+
+    name: str = Field(min_length=1)
+    """Its name, which is that of its domain."""
+    intents: tuple[str, ...] = Field(min_length=1)
+    """The intents of the corpus that are its own."""
+
+
+def draw_seeds(functions: Mapping[str, tuple[str, ...]], count: int, draw: int, url: str) -> dict[str, bytes]:
+    """Return the ids of ``count`` requests of each function outside the test, in the order in which they are drawn.
+
+    The first n of them are a draw of n, with one request of each intent first, as long as there are some. ``url`` is
+    that of the split requests. Returns the files of an artifact.
+    """
+    random = RecordRandom(draw, "seeds")
+    found: dict[str, list[tuple[float, str, str]]] = {name: [] for name in functions}
+    for table in open_sealed(url).tables(["id", "intent", "fold"]):
+        for row in table.to_pylist():
+            for name, intents in functions.items():
+                if row["intent"] in intents and row["fold"] != TEST:
+                    found[name].append((random(f"{name} {row['id']}").random(), row["id"], row["intent"]))
+    return {DRAWN: canonical.dumps({name: _first(rows, count) for name, rows in found.items()})}
+
+
+def _first(rows: list[tuple[float, str, str]], count: int) -> list[str]:
+    met: set[str] = set()
+    ordered = []
+    for number, name, intent in sorted(rows):
+        ordered.append((intent in met, number, name))
+        met.add(intent)
+    return [name for _, _, name in sorted(ordered)[:count]]
+
+
+class PartSettings(FunctionSettings):
+    """One part of the requests, seen from one function."""
+
+    part: Part
+    """The part."""
+    count: int = Field(ge=1)
+    """Annotated requests of the function."""
+
+
+class TakePart(Actor):
+    """Keeps one part of split requests (``fold``: 0 annotated, 1 unlabelled, -1 test) and rejects the others.
+
+    The domain of a request becomes the function or ``other``. Those of the pool lose their labels, which are kept as
+    ``gold_intent`` and ``gold_slots`` for the report. ``drawn``: the artifact of :func:`draw_seeds`.
+    """
+
+    name = "part"
+    batch = BatchLimits(4096)
+    settings: PartSettings
+
+    def __init__(self, settings: PartSettings, drawn: str) -> None:
+        super().__init__(settings)
+        ids = json.loads(read_file(drawn, DRAWN))[settings.name]
+        self._seeds = set(ids[: settings.count])
+
+    @classmethod
+    def contract(cls, settings: PartSettings) -> dict[str, Any]:
+        """Return the added and dropped columns."""
+        if settings.part == "pool":
+            return {"adds": GOLD, "drops": (*_LABELS, "fold")}
+        return {"adds": (_DOMAIN, _FOLD)}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch with ``reject_reason`` where a request is of another part."""
+        own = [intent in self.settings.intents for intent in batch["intent"].to_pylist()]
+        parts = [self._part(*row) for row in zip(batch["id"].to_pylist(), batch["fold"].to_pylist(), own, strict=True)]
+        if self.settings.part == "pool":
+            for field, name in zip(GOLD, ("intent", "slots"), strict=True):
+                batch = set_column(batch, field.name, batch[name].combine_chunks())
+        domains = pa.array([self.settings.name if mine else OTHER for mine in own], _DOMAIN.type)
+        batch = set_column(batch, _DOMAIN.name, domains)
+        reasons = [None if part == self.settings.part else NOT_OF_PART for part in parts]
+        return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
+
+    def _part(self, name: str, fold: int, own: bool) -> Part:
+        if fold == TEST:
+            return "test"
+        if own:
+            return "seeds" if name in self._seeds else "pool"
+        return "others" if fold == ANNOTATED else "pool"
+
+
+class Reveal(Actor):
+    """Gives the function's requests of a pool their annotation back, and rejects the others: the most to be gained.
+
+    ``function``: its name and intents.
+    """
+
+    name = "reveal"
+    batch = BatchLimits(4096)
+    adds = (_DOMAIN, *REQUEST_FIELDS[4:6], REQUEST_FIELDS[7])
+    settings: FunctionSettings
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch with ``domain``, ``intent``, ``slots`` and ``reject_reason``."""
+        own = [intent in self.settings.intents for intent in batch["gold_intent"].to_pylist()]
+        for field, name in zip(REQUEST_FIELDS[4:6], ("gold_intent", "gold_slots"), strict=True):
+            batch = set_column(batch, field.name, batch[name].combine_chunks())
+        rows = batch.num_rows
+        batch = set_column(batch, _DOMAIN.name, pa.array([self.settings.name] * rows, _DOMAIN.type))
+        batch = set_column(batch, "label_source", pa.array(["gold"] * rows, pa.string()))
+        reasons = pa.array([None if mine else NOT_OF_PART for mine in own], pa.string())
+        return set_column(batch, "reject_reason", reasons)

@@ -1,0 +1,128 @@
+"""The systems of the expansion recipe: recognisers of a new function, by what they are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from pydantic import Field
+
+from gristmill.actors import nearest
+from gristmill.actors.nearest import DrawnDistance, DrawSettings, Keep, ThresholdSettings
+from gristmill.actors.requests import domain_trainer, relevance
+from gristmill.actors.requests.domain_trainer import DomainTraining
+from gristmill.actors.requests.function_reader import Label
+from gristmill.actors.requests.functions import FunctionSettings, Reveal
+from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
+from gristmill.models.requests.linear import LinearSettings
+from gristmill.pipelines.requests.expand_parts import Cell
+from gristmill.pipelines.run import Run
+from gristmill.shards.artifact import Artifact
+from gristmill.shards.dataset import SealedSet
+from gristmill.shards.job import TrainJob
+from gristmill.shards.plan import later
+from gristmill.shards.settings import Settings
+from gristmill.shards.step import Step
+
+
+class RecogniserSettings(Settings):
+    """A recogniser of a new function: its model, and how its threshold is tuned."""
+
+    model: LinearSettings = LinearSettings(negatives=None)
+    """The domain model."""
+    same_slots: int = Field(0, ge=0)
+    """Requests of other functions with slots of the same names, at most, that the slot tagger is trained on too."""
+    folds: int = Field(4, ge=2)
+    """Folds of the cross-validation of the threshold."""
+    prior: float = Field(0.03, gt=0, lt=1)
+    """The share of traffic that a new function is expected to have; the threshold has the best F1 at it."""
+
+
+class SelfTrainingSettings(Settings):
+    """The filter and self-training."""
+
+    relevance: RelevanceFitSettings = RelevanceFitSettings()
+    """The relevance model."""
+    count: int = Field(400, ge=1)
+    """The most relevant requests of the pool that are labelled."""
+    rounds: int = Field(3, ge=1)
+    """Rounds: in each, filter and recogniser are trained on the seeds and what was accepted before."""
+    weight: float = Field(1.0, gt=0)
+    """Weight of a self-labelled request; that of an annotated one is 1."""
+
+
+@dataclass(frozen=True)
+class SelfTrained:
+    """A recogniser, and the self-labelled requests that it was trained on."""
+
+    model: Artifact
+    added: SealedSet
+    filtered: SealedSet
+
+
+class CellSystems:
+    """Declares the recognisers of one cell."""
+
+    def __init__(self, run: Run, cell: Cell, training: SelfTrainingSettings) -> None:
+        self._run, self._cell, self._training = run, cell, training
+
+    def recogniser(self, name: str, settings: RecogniserSettings, *added: SealedSet) -> Artifact:
+        """Train a recogniser on the seeds, others' requests and sets of labelled ones."""
+        cell = self._cell
+        training = DomainTraining(
+            domain=cell.function,
+            model=settings.model,
+            same_slots=settings.same_slots,
+            threshold_folds=settings.folds,
+            prior=settings.prior,
+            added_weight=self._training.weight,
+        )
+        inputs = {"data": [cell.seeds, cell.others]} | ({"added": list(added)} if added else {})
+        loop = domain_trainer.train
+        return self._run.train(TrainJob(f"model_{name}", loop, training, inputs, stepwise=False))
+
+    def filtered(self, name: str, labelled: Sequence[SealedSet] = ()) -> SealedSet:
+        """Keep the most relevant requests of the pool: fitted, scored on all workers, and cut exactly."""
+        cell, settings = self._cell, self._training
+        inputs = {"seeds": [cell.seeds, *labelled], "others": cell.others}
+        fitted = self._run.train(
+            TrainJob(f"relevance_{name}", relevance.train, settings.relevance, inputs, stepwise=False)
+        )
+        scored = self._run.step(Step(f"scored_{name}_{cell.name}", (Relevance.stage(relevance=fitted.ref),), cell.pool))
+        return self._nearest(f"filtered_{name}", scored, ThresholdSettings(count=settings.count))
+
+    def self_trained(self, name: str, settings: RecogniserSettings, teacher: Artifact) -> SelfTrained:
+        """Label the most relevant requests by the recogniser and train it on those that it accepts, in rounds."""
+        labelled: list[SealedSet] = []
+        for number in range(1, self._training.rounds + 1):
+            end = f"{name}_{number}"
+            filtered = self.filtered(end if labelled else "1", labelled)
+            added = self.labelled(end, filtered, teacher)
+            teacher, labelled = self.recogniser(end, settings, added), [added]
+        return SelfTrained(teacher, added, filtered)
+
+    def labelled(self, name: str, requests: SealedSet, teacher: Artifact) -> SealedSet:
+        """Return the requests that a recogniser accepts, with its labels."""
+        stage = Label.stage(model=teacher.ref)
+        return self._run.step(Step(f"labelled_{name}_{self._cell.name}", (stage,), requests))
+
+    def drawn(self, name: str, requests: SealedSet, like: SealedSet, share: float = 1.0) -> SealedSet:
+        """Return as many random requests as a share of those of another set."""
+        stage = DrawnDistance.stage(DrawSettings(seed=self._cell.draw))
+        far = self._run.step(Step(f"drawn_{name}_{self._cell.name}", (stage,), requests))
+        return self._nearest(f"random_{name}", far, later(partial(_part_of, share), like))
+
+    def gold(self, intents: tuple[str, ...]) -> SealedSet:
+        """Return the function's requests of the pool with their annotation, as an annotator would find all of them."""
+        stage = Reveal.stage(FunctionSettings(name=self._cell.function, intents=intents))
+        return self._run.step(Step(f"gold_{self._cell.name}", (stage,), self._cell.pool))
+
+    def _nearest(self, name: str, scored: SealedSet, settings: ThresholdSettings) -> SealedSet:
+        inputs = {"data": scored}
+        limit = self._run.train(TrainJob(f"{name}_threshold", nearest.threshold, settings, inputs, stepwise=False))
+        return self._run.step(Step(f"{name}_{self._cell.name}", (Keep.stage(threshold=limit.ref),), scored))
+
+
+def _part_of(share: float, like: SealedSet) -> ThresholdSettings:
+    return ThresholdSettings(count=max(1, round(share * like.records)))

@@ -1,0 +1,133 @@
+"""The tables of the expansion recipe's report: the funnel of the pool, self-labels, learning curves, extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.actors.nearest import DISTANCE
+from gristmill.pipelines.report.report import MetricRow, NumberTable
+from gristmill.pipelines.requests.expand_parts import Cell
+from gristmill.pipelines.requests.expand_systems import SelfTrained
+from gristmill.shards.dataset import SealedSet
+
+LABELS = {
+    "target": "New function",
+    "seeds": "Seeds only",
+    "random": "Seeds and random requests",
+    "self": "Filter and self-training",
+    "fused_seeds": "Fused, seeds only",
+    "fused": "Fused, filter and self-training",
+    "diverse_half": "Diverse half of what fused added",
+    "diverse_quarter": "Diverse quarter",
+    "all_gold": "The pool, annotated",
+}
+_BINS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.01)
+_SHOWN = 5
+
+
+class Expanded(Protocol):
+    """What a recipe made for one cell."""
+
+    cell: Cell
+    added: Mapping[str, SealedSet]
+    trained: Mapping[str, SelfTrained]
+
+
+def measured(made: Sequence[Expanded], rows: Sequence[MetricRow]) -> list[NumberTable]:
+    """Return the tables."""
+    kept = [_funnel(made), _labels(made), _curve(made, rows), _extremes(made[0])]
+    return [table for table in kept if table.rows]
+
+
+def _funnel(made: Sequence[Expanded]) -> NumberTable:
+    def mean(sets: Sequence[SealedSet]) -> float:
+        return round(float(np.mean([one.records for one in sets])), 1)
+
+    rows = [
+        {"requests": "annotated seeds", "mean": mean([one.cell.seeds for one in made])},
+        {"requests": "pool", "mean": mean([one.cell.pool for one in made])},
+    ]
+    for name in ("self", "fused"):
+        rows.append({"requests": f"{name}: most relevant", "mean": mean([one.trained[name].filtered for one in made])})
+        rows.append({"requests": f"{name}: accepted", "mean": mean([one.added[name] for one in made])})
+    recalls = [found for one in made if (found := _recall(one.trained["self"].filtered, one.added)) is not None]
+    note = (
+        f"Of the function's requests in the pool, {np.mean(recalls):.0%} are among the most relevant."
+        if recalls
+        else ""
+    )
+    return NumberTable("Where the pool went", rows, note)
+
+
+def _recall(filtered: SealedSet, added: Mapping[str, SealedSet]) -> float | None:
+    """Return the share of the function's requests in the pool that the filter keeps."""
+    if "all_gold" not in added:
+        return None
+    wanted = {name for table in added["all_gold"].tables(["id"]) for name in table["id"].to_pylist()}
+    kept = {name for table in filtered.tables(["id"]) for name in table["id"].to_pylist()}
+    return len(wanted & kept) / max(1, min(len(wanted), filtered.records))
+
+
+def _labels(made: Sequence[Expanded]) -> NumberTable:
+    """Return the share of right self-labels by confidence, where the annotation is known."""
+    sure, intents, slots = [], [], []
+    for one in made:
+        own = one.added["fused"]
+        if "gold_intent" not in own.schema.names:
+            continue
+        for table in own.tables(["confidence", "intent", "slots", "gold_intent", "gold_slots"]):
+            for row in table.to_pylist():
+                sure.append(row["confidence"])
+                intents.append(row["intent"] == row["gold_intent"])
+                slots.append(_spans(row["slots"]) == _spans(row["gold_slots"]))
+    place = np.digitize(sure, _BINS) if sure else np.zeros(0, int)
+    rows: list[dict[str, Any]] = []
+    for number, (low, high) in enumerate(pairwise(_BINS), 1):
+        here = place == number
+        if here.any():
+            name = f"{low:g} to {min(high, 1):g}"
+            right = [round(float(np.array(given)[here].mean()), 3) for given in (intents, slots)]
+            rows.append(
+                {"confidence": name, "requests": int(here.sum()), "intent right": right[0], "slots right": right[1]}
+            )
+    return NumberTable("Self-labels of fused", rows, "Annotation that no system has seen tells what is right.")
+
+
+def _spans(slots: Sequence[Mapping[str, Any]] | None) -> list[tuple[Any, ...]]:
+    return sorted((slot["name"], slot["value"]) for slot in slots or ())
+
+
+def _curve(made: Sequence[Expanded], metrics: Sequence[MetricRow]) -> NumberTable:
+    """Return the metrics by the number of added requests: the selectors at each size."""
+    found = {(row.system, row.metric): row.value for row in metrics if row.seed is None and row.test_set == "target"}
+    rows = []
+    base, full = found.get(("fused_seeds", "f1")), found.get(("fused", "f1"))
+    for name in made[0].added:
+        f1, semer = found.get((name, "f1")), found.get((name, "semer"))
+        if f1 is None or semer is None:
+            continue
+        sizes = [one.added[name].records for one in made]
+        row = {"system": name, "added": round(float(np.mean(sizes)), 1), "F1": round(f1, 4), "SemER": round(semer, 4)}
+        if name.endswith(("_half", "_quarter")) and base is not None and full is not None and full > base:
+            row["share of the F1 gain"] = round((f1 - base) / (full - base), 3)
+        rows.append(row)
+    return NumberTable("Fewer requests, by selector", rows, "The gain is that of fused over the same without the pool.")
+
+
+def _extremes(one: Expanded) -> NumberTable:
+    """Return the requests that were added with the least and the greatest relevance."""
+    columns = ["text", DISTANCE.name, "confidence"]
+    table = pa.concat_tables(one.added["fused"].tables(columns)).sort_by(DISTANCE.name)
+    most = table.slice(0, _SHOWN).to_pylist()
+    least = table.slice(max(_SHOWN, table.num_rows - _SHOWN)).to_pylist()
+    rows = []
+    for kind, some in (("typical", most), ("least typical", least)):
+        for row in some:
+            numbers = {"log-odds": round(-row[DISTANCE.name], 2), "confidence": round(row["confidence"], 3)}
+            rows.append({"request": row["text"], "is": kind, **numbers})
+    return NumberTable(f"Requests added for {one.cell.function}", rows)
