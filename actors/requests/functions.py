@@ -8,11 +8,11 @@ function's; and ``test``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.requests.folds import TEST
@@ -26,7 +26,11 @@ from gristmill.shards.stage import Actor, BatchLimits
 
 ANNOTATED, UNLABELLED = 0, 1  # the folds of requests of other functions
 OTHER = "other"  # the domain of requests that are not of the function
-GOLD = (pa.field("gold_intent", pa.string()), pa.field("gold_slots", REQUEST_FIELDS[5].type))
+GOLD = (
+    pa.field("gold_domain", pa.string()),
+    pa.field("gold_intent", pa.string()),
+    pa.field("gold_slots", REQUEST_FIELDS[5].type),
+)
 DRAWN = "drawn.json"
 NOT_OF_PART = "of another part"
 Part = Literal["seeds", "others", "pool", "test"]
@@ -35,27 +39,40 @@ _DOMAIN, _FOLD = pa.field("domain", pa.string()), pa.field("fold", pa.int32())
 
 
 class FunctionSettings(Settings):
-    """A new function, as its intents."""
+    """A new function, as those requests of a corpus that are taken for its own."""
 
     name: str = Field(min_length=1)
     """Its name, which is that of its domain."""
-    intents: tuple[str, ...] = Field(min_length=1)
-    """The intents of the corpus that are its own."""
+    intents: tuple[str, ...] = ()
+    """The intents of its requests; by default any."""
+    domains: tuple[str, ...] = ()
+    """The domains of its requests in the corpus; by default any."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.intents and not self.domains:
+            raise ValueError(f"{self.name}: neither intents nor domains; expected what its requests are in the corpus")
+        return self
+
+    def own(self, domain: str | None, intent: str | None) -> bool:
+        """Return whether a request of a domain and an intent of the corpus is its own."""
+        return (not self.intents or intent in self.intents) and (not self.domains or domain in self.domains)
 
 
-def draw_seeds(functions: Mapping[str, tuple[str, ...]], count: int, draw: int, url: str) -> dict[str, bytes]:
+def draw_seeds(functions: Sequence[FunctionSettings], count: int, draw: int, url: str) -> dict[str, bytes]:
     """Return the ids of ``count`` requests of each function outside the test, in the order in which they are drawn.
 
     The first n of them are a draw of n, with one request of each intent first, as long as there are some. ``url`` is
     that of the split requests. Returns the files of an artifact.
     """
     random = RecordRandom(draw, "seeds")
-    found: dict[str, list[tuple[float, str, str]]] = {name: [] for name in functions}
-    for table in open_sealed(url).tables(["id", "intent", "fold"]):
+    found: dict[str, list[tuple[float, str, str]]] = {one.name: [] for one in functions}
+    for table in open_sealed(url).tables(["id", "domain", "intent", "fold"]):
         for row in table.to_pylist():
-            for name, intents in functions.items():
-                if row["intent"] in intents and row["fold"] != TEST:
-                    found[name].append((random(f"{name} {row['id']}").random(), row["id"], row["intent"]))
+            for one in functions:
+                if one.own(row["domain"], row["intent"]) and row["fold"] != TEST:
+                    number = random(f"{one.name} {row['id']}").random()
+                    found[one.name].append((number, row["id"], row["intent"]))
     return {DRAWN: canonical.dumps({name: _first(rows, count) for name, rows in found.items()})}
 
 
@@ -81,7 +98,7 @@ class TakePart(Actor):
     """Keeps one part of split requests (``fold``: 0 annotated, 1 unlabelled, -1 test) and rejects the others.
 
     The domain of a request becomes the function or ``other``. Those of the pool lose their labels, which are kept as
-    ``gold_intent`` and ``gold_slots`` for the report. ``drawn``: the artifact of :func:`draw_seeds`.
+    ``gold_domain``, ``gold_intent`` and ``gold_slots`` for the report. ``drawn``: the artifact of :func:`draw_seeds`.
     """
 
     name = "part"
@@ -102,10 +119,11 @@ class TakePart(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``reject_reason`` where a request is of another part."""
-        own = [intent in self.settings.intents for intent in batch["intent"].to_pylist()]
+        labels = zip(batch["domain"].to_pylist(), batch["intent"].to_pylist(), strict=True)
+        own = [self.settings.own(*label) for label in labels]
         parts = [self._part(*row) for row in zip(batch["id"].to_pylist(), batch["fold"].to_pylist(), own, strict=True)]
         if self.settings.part == "pool":
-            for field, name in zip(GOLD, ("intent", "slots"), strict=True):
+            for field, name in zip(GOLD, ("domain", "intent", "slots"), strict=True):
                 batch = set_column(batch, field.name, batch[name].combine_chunks())
         domains = pa.array([self.settings.name if mine else OTHER for mine in own], _DOMAIN.type)
         batch = set_column(batch, _DOMAIN.name, domains)
@@ -121,10 +139,7 @@ class TakePart(Actor):
 
 
 class Reveal(Actor):
-    """Gives the function's requests of a pool their annotation back, and rejects the others: the most to be gained.
-
-    ``function``: its name and intents.
-    """
+    """Gives the function's requests of a pool their annotation back, and rejects the others: the most to be gained."""
 
     name = "reveal"
     batch = BatchLimits(4096)
@@ -133,7 +148,8 @@ class Reveal(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``domain``, ``intent``, ``slots`` and ``reject_reason``."""
-        own = [intent in self.settings.intents for intent in batch["gold_intent"].to_pylist()]
+        labels = zip(batch["gold_domain"].to_pylist(), batch["gold_intent"].to_pylist(), strict=True)
+        own = [self.settings.own(*label) for label in labels]
         for field, name in zip(REQUEST_FIELDS[4:6], ("gold_intent", "gold_slots"), strict=True):
             batch = set_column(batch, field.name, batch[name].combine_chunks())
         rows = batch.num_rows

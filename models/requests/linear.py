@@ -269,11 +269,13 @@ def fit(
     if len(names) > 1:
         given = None if weights is None else mine
         intents = logistic(rows[: len(examples)], which, settings.intent_c, "lbfgs", settings.iterations, given)
+    found_weights = np.concatenate([of_domain[0][:, 1:], intents[0]], axis=1)
+    found_weights[columns:] *= settings.embedding  # a model is given embeddings of length 1
     model = LinearModel(
         domain,
         names,
         vocabulary,
-        np.concatenate([of_domain[0][:, 1:], intents[0]], axis=1),
+        found_weights,
         np.concatenate([of_domain[1][1:], intents[1]]),
         fit_tagger([*examples, *tagged], settings.crf),
         dim,

@@ -148,9 +148,9 @@ def _expanded(run: Run, config: Config, cell: Cell) -> Expansion:
             found.models[system] = systems.recogniser(system, fused, chosen)
 
     # What all of the pool would teach if it were annotated; what to annotate next.
-    intents = next((one.intents for one in config.functions if one.name == cell.function), None)
-    if intents:
-        found.added["all_gold"] = systems.gold(intents)
+    taken = next((one for one in config.functions if one.name == cell.function), None)
+    if taken:
+        found.added["all_gold"] = systems.gold(taken)
         found.models["all_gold"] = systems.recogniser("all_gold", fused, found.added["all_gold"])
     elif config.annotate:
         wanted = DiversitySettings(selector=config.selector, count=config.annotate, seed=cell.draw)

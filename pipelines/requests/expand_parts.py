@@ -67,13 +67,12 @@ def study_cells(
 ) -> list[Cell]:
     """Return the cells of functions that an annotated corpus has: each with each number of requests, in each draw."""
     requests = prepared(run, "requests", prepare_requests(run, corpus), duplicates, embedder)
-    intents = {one.name: one.intents for one in functions}
     cells = []
     for draw in run.seeds:
         folds = Folds.stage(FoldSettings(folds=2, test_share=corpus.test_share), name=f"folds_{draw}")
         split = run.step(Step(f"split_{draw}", (folds,), requests))
-        identity = {"functions": {name: list(own) for name, own in intents.items()}, "count": max(counts), "draw": draw}
-        make = partial(_drawn, intents, max(counts), draw, split)
+        identity = {"functions": [one.identity() for one in functions], "count": max(counts), "draw": draw}
+        make = partial(_drawn, functions, max(counts), draw, split)
         drawn = run.artifact(f"drawn_{draw}", make, {**identity, "version": 1}, [split])
         for one in functions:
             take = partial(_part, run, split, drawn, one, draw)
@@ -100,8 +99,10 @@ def _part(
     return made
 
 
-def _drawn(intents: dict[str, tuple[str, ...]], count: int, draw: int, split: SealedSet, url: str) -> dict[str, bytes]:
-    return draw_seeds(intents, count, draw, split.url)
+def _drawn(
+    functions: Sequence[FunctionSettings], count: int, draw: int, split: SealedSet, url: str
+) -> dict[str, bytes]:
+    return draw_seeds(functions, count, draw, split.url)
 
 
 def own_cells(

@@ -113,9 +113,9 @@ class CellSystems:
         far = self._run.step(Step(f"drawn_{name}_{self._cell.name}", (stage,), requests))
         return self._nearest(f"random_{name}", far, later(partial(_part_of, share), like))
 
-    def gold(self, intents: tuple[str, ...]) -> SealedSet:
+    def gold(self, function: FunctionSettings) -> SealedSet:
         """Return the function's requests of the pool with their annotation, as an annotator would find all of them."""
-        stage = Reveal.stage(FunctionSettings(name=self._cell.function, intents=intents))
+        stage = Reveal.stage(function)
         return self._run.step(Step(f"gold_{self._cell.name}", (stage,), self._cell.pool))
 
     def _nearest(self, name: str, scored: SealedSet, settings: ThresholdSettings) -> SealedSet:
