@@ -29,6 +29,7 @@ from gristmill.pipelines.requests import expand_scores as scores
 from gristmill.pipelines.requests import expand_tables as tables
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests
 from gristmill.pipelines.requests.diversity import choose
+from gristmill.pipelines.requests.expand_files import write_proposals
 from gristmill.pipelines.requests.expand_parts import Cell, OwnFunctionSettings, own_cells, study_cells
 from gristmill.pipelines.requests.expand_systems import (
     CellSystems,
@@ -75,7 +76,7 @@ class Config(Settings):
     selectors: tuple[Selector, ...] = ("random", "top")
     """Further selectors, which choose as many: systems ``<selector>_half`` and ``<selector>_quarter``."""
     annotate: int = Field(50, ge=0)
-    """Requests of the pool to propose to annotators, of the user's own functions."""
+    """Requests of the pool to propose to annotators (``to_annotate_<function>``, and a file of them)."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -105,6 +106,8 @@ def run(config: Config, run: Run) -> Report:
     expansions = [_expanded(run, config, cell) for cell in cells]
     tested = [_tested(run, one) for one in expansions]
     run.finish()
+    if config.own:
+        write_proposals(run.out, {one.cell.function: one.proposed for one in expansions if one.proposed})
     return _report(run, config, expansions, tested)
 
 
@@ -147,14 +150,16 @@ def _expanded(run: Run, config: Config, cell: Cell) -> Expansion:
             found.added[system] = chosen
             found.models[system] = systems.recogniser(system, fused, chosen)
 
-    # What all of the pool would teach if it were annotated; what to annotate next.
+    # What to annotate next, and where the annotation is known what that is worth, and what all of it would be.
     taken = next((one for one in config.functions if one.name == cell.function), None)
-    if taken:
-        found.added["all_gold"] = systems.gold(taken)
-        found.models["all_gold"] = systems.recogniser("all_gold", fused, found.added["all_gold"])
-    elif config.annotate:
+    if config.annotate:
         wanted = DiversitySettings(selector=config.selector, count=config.annotate, seed=cell.draw)
         found.proposed = choose(run, f"to_annotate_{cell.name}", whole.added, wanted, cell.seeds)
+    if taken:
+        known = {"all_gold": cell.pool} | ({"annotated": found.proposed} if found.proposed else {})
+        for system, requests in known.items():
+            found.added[system] = systems.gold(system, requests, taken)
+            found.models[system] = systems.recogniser(system, fused, found.added[system])
     return found
 
 

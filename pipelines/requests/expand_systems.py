@@ -113,10 +113,9 @@ class CellSystems:
         far = self._run.step(Step(f"drawn_{name}_{self._cell.name}", (stage,), requests))
         return self._nearest(f"random_{name}", far, later(partial(_part_of, share), like))
 
-    def gold(self, function: FunctionSettings) -> SealedSet:
-        """Return the function's requests of the pool with their annotation, as an annotator would find all of them."""
-        stage = Reveal.stage(function)
-        return self._run.step(Step(f"gold_{self._cell.name}", (stage,), self._cell.pool))
+    def gold(self, name: str, requests: SealedSet, function: FunctionSettings) -> SealedSet:
+        """Return the function's requests of a set of the pool with their annotation, as an annotator would give it."""
+        return self._run.step(Step(f"gold_{name}_{self._cell.name}", (Reveal.stage(function),), requests))
 
     def _nearest(self, name: str, scored: SealedSet, settings: ThresholdSettings) -> SealedSet:
         inputs = {"data": scored}

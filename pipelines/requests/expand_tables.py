@@ -24,6 +24,7 @@ LABELS = {
     "fused": "Fused, filter and self-training",
     "diverse_half": "Diverse half of what fused added",
     "diverse_quarter": "Diverse quarter",
+    "annotated": "Seeds and the annotated proposals",
     "all_gold": "The pool, annotated",
 }
 _BINS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.01)

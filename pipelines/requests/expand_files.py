@@ -1,0 +1,30 @@
+"""The file of requests that are worth annotating, for annotators, which is read back as seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from gristmill.shards import store
+from gristmill.shards.dataset import SealedSet
+
+NAME = "to_annotate_{}.jsonl"
+
+
+def write_proposals(out: str, proposed: Mapping[str, SealedSet]) -> list[str]:
+    """Write the proposed requests of each function as JSON lines, with the recogniser's labels to be corrected.
+
+    A line has ``id``, ``text``, ``intent``, ``slots`` (name, value) and ``confidence``: what an annotator has corrected
+    is a file of seeds. Returns the files' URLs.
+    """
+    written = []
+    for function, made in proposed.items():
+        lines = [
+            json.dumps(row | {"slots": [{name: slot[name] for name in ("name", "value")} for slot in row["slots"]]})
+            for table in made.tables(["id", "text", "intent", "slots", "confidence"])
+            for row in table.to_pylist()
+        ]
+        url = store.join(out, NAME.format(function))
+        store.write_bytes(url, "".join(f"{line}\n" for line in lines).encode())
+        written.append(url)
+    return written
