@@ -88,7 +88,7 @@ def _first(rows: list[tuple[float, str, str]], count: int) -> list[str]:
 class PartSettings(FunctionSettings):
     """One part of the requests, seen from one function."""
 
-    part: Part
+    which: Part
     """The part."""
     count: int = Field(ge=1)
     """Annotated requests of the function."""
@@ -113,7 +113,7 @@ class TakePart(Actor):
     @classmethod
     def contract(cls, settings: PartSettings) -> dict[str, Any]:
         """Return the added and dropped columns."""
-        if settings.part == "pool":
+        if settings.which == "pool":
             return {"adds": GOLD, "drops": (*_LABELS, "fold")}
         return {"adds": (_DOMAIN, _FOLD)}
 
@@ -122,12 +122,12 @@ class TakePart(Actor):
         labels = zip(batch["domain"].to_pylist(), batch["intent"].to_pylist(), strict=True)
         own = [self.settings.own(*label) for label in labels]
         parts = [self._part(*row) for row in zip(batch["id"].to_pylist(), batch["fold"].to_pylist(), own, strict=True)]
-        if self.settings.part == "pool":
+        if self.settings.which == "pool":
             for field, name in zip(GOLD, ("domain", "intent", "slots"), strict=True):
                 batch = set_column(batch, field.name, batch[name].combine_chunks())
         domains = pa.array([self.settings.name if mine else OTHER for mine in own], _DOMAIN.type)
         batch = set_column(batch, _DOMAIN.name, domains)
-        reasons = [None if part == self.settings.part else NOT_OF_PART for part in parts]
+        reasons = [None if part == self.settings.which else NOT_OF_PART for part in parts]
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
 
     def _part(self, name: str, fold: int, own: bool) -> Part:

@@ -73,7 +73,7 @@ class OwnPartSettings(Settings):
 
     name: str = Field(min_length=1)
     """The function, which is its domain."""
-    part: Literal["seeds", "others", "test"]
+    which: Literal["seeds", "others", "test"]
     """What they are: all of the function, all of others, or both by their domain."""
 
 
@@ -87,7 +87,7 @@ class OwnPart(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``domain`` and ``fold``; of others, requests of the function's domain are rejected."""
-        name, part = self.settings.name, self.settings.part
+        name, part = self.settings.name, self.settings.which
         own = [one == name for one in batch["domain"].to_pylist()]
         mine: Sequence[bool] = [True] * len(own) if part == "seeds" else own if part == "test" else [False] * len(own)
         batch = set_column(batch, "domain", pa.array([name if one else OTHER for one in mine], pa.string()))

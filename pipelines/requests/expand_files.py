@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet
@@ -20,11 +21,18 @@ def write_proposals(out: str, proposed: Mapping[str, SealedSet]) -> list[str]:
     written = []
     for function, made in proposed.items():
         lines = [
-            json.dumps(row | {"slots": [{name: slot[name] for name in ("name", "value")} for slot in row["slots"]]})
+            json.dumps(_line(row), ensure_ascii=False)
             for table in made.tables(["id", "text", "intent", "slots", "confidence"])
             for row in table.to_pylist()
         ]
         url = store.join(out, NAME.format(function))
-        store.write_bytes(url, "".join(f"{line}\n" for line in lines).encode())
+        data = "".join(f"{line}\n" for line in lines).encode()
+        if store.read_if_present(url) != data:  # a finished run writes nothing
+            store.write_bytes(url, data)
         written.append(url)
     return written
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, Any]:
+    slots = [{name: slot[name] for name in ("name", "value")} for slot in row["slots"]]
+    return {**row, "slots": slots, "confidence": round(row["confidence"], 4)}

@@ -93,7 +93,7 @@ def _part(
     count: int,
     end: str = "",
 ) -> SealedSet:
-    stage = TakePart.stage(PartSettings(part=part, count=count, **dict(function)), drawn=drawn.ref)
+    stage = TakePart.stage(PartSettings(which=part, count=count, **dict(function)), drawn=drawn.ref)
     made = run.step(Step(f"{part}_{function.name}{end}_{draw}", (stage,), split))
     refuse_empty(made, f"{part} of {function.name}")
     return made
@@ -131,7 +131,7 @@ def own_cells(
     for one in functions:
 
         def part(name: Part, made: SealedSet, one: OwnFunctionSettings = one) -> SealedSet:
-            stage = OwnPart.stage(OwnPartSettings(name=one.name, part=name))
+            stage = OwnPart.stage(OwnPartSettings(name=one.name, which=name))
             return run.step(Step(f"{name}_{one.name}", (stage,), made))
 
         seeds = part("seeds", _embedded(run, f"read_seeds_{one.name}", _read(run, one, "seeds", lang), embedder))
