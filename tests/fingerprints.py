@@ -183,6 +183,7 @@ def make_data(folder: Path) -> None:
     place.mkdir(parents=True)
     header = "answerid;scenario;intent;answer_annotation;notes"
     (place / "alarm_set.csv").write_text(f"{header}\n1;alarm;set;wake me at [time : nine];\n")
+    (folder / "pool.txt").write_text("wake me at ten\n")
     place = folder / "parallel"
     place.mkdir()
     for name in ("debian_mo", "android", "lohelp", "tatoeba"):
@@ -243,6 +244,11 @@ def fingerprints() -> dict[str, dict[str, str]]:
         few = [f"in_domain.{part}_records={n}" for part, n in (("reference", 2), ("target", 20), ("source", 10))]
         more = {"bootstrap-lm": few, "bootstrap-lm-hi": few}
         more["distill-debian-noise"] = [f"noise.folder={folder}/data/speech/digits"]
+        # All functions and draws are alike: one does.
+        more["expand"] = more["expand-hwu64"] = ["seeds=[0]", "functions=[{name: alarm, intents: [set]}]"]
+        place = Path(folder, "data", "nlu", "hwu64", "train")
+        own = f"own=[{{name: alarm, seeds: {place}, test: {place}}}]"
+        more["expand-own"] = [f"corpus.places={place}", f"pool={folder}/data/pool.txt", own]
         configs = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.stem != "fleet"]
         return {path.stem: of_config(path, f"{folder}/{path.stem}", more.get(path.stem, ())) for path in configs}
 
