@@ -5,6 +5,7 @@ Cho, Xie and Campbell, "Semi-supervised NLU with diversity" (ASRU 2019).
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +15,14 @@ from gristmill.actors.audio import set_column
 from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.models.requests.domain import Slot, log_sigmoid
 from gristmill.models.requests.families import load
-from gristmill.models.requests.linear import LinearModel
-from gristmill.shards.artifact import get_artifact
+from gristmill.models.requests.linear import LinearModel, LinearScores
+from gristmill.shards.artifact import get_artifact, read_file
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import REQUEST_FIELDS, SLOT, SPEECH_FIELDS
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
+ACCEPTED = "accepted.json"
 NOT_ACCEPTED = "below the recogniser's threshold"
 CONFIDENCE = SPEECH_FIELDS[-1]
 LABELLED = (*REQUEST_FIELDS[3:6], REQUEST_FIELDS[7], CONFIDENCE)  # domain, intent, slots, label_source
@@ -70,13 +72,9 @@ class FunctionReader:
         Raises:
             UserError: the requests have no embedding, or one of another dimension.
         """
-        tokens = [one or [] for one in batch["tokens"].to_pylist()]
-        if not tokens:
+        if not batch.num_rows:
             return []
-        vectors = None
-        if self.model.dim and EMBEDDING in batch.column_names:
-            vectors = vectors_of(batch[EMBEDDING], batch.schema.field(EMBEDDING).type.list_size)
-        scores = self._scorer(tokens, vectors)
+        scores = self._scores(batch)
         sure, intents = scores.domain[:, 0], scores.intents[0]
         best = intents.argmax(1)
         asked = own | (sure >= self.threshold)
@@ -87,27 +85,41 @@ class FunctionReader:
                 float(intents[row, best[row]]),
                 scores.slots(row, 0)[0] if asked[row] else None,
             )
-            for row in range(len(tokens))
+            for row in range(batch.num_rows)
         ]
+
+    def log_odds(self, batch: pa.Table) -> np.ndarray:
+        """Return the log-odds that each request is of the function, (requests,) float64."""
+        sure = self._scores(batch).domain[:, 0].astype(np.float64) if batch.num_rows else np.zeros(0)
+        return sure - np.log(-np.expm1(np.minimum(sure, -1e-7)))
+
+    def _scores(self, batch: pa.Table) -> LinearScores:
+        vectors = None
+        if self.model.dim and EMBEDDING in batch.column_names:
+            vectors = vectors_of(batch[EMBEDDING], batch.schema.field(EMBEDDING).type.list_size)
+        return self._scorer([one or [] for one in batch["tokens"].to_pylist()], vectors)
 
 
 class Label(Actor):
     """Labels requests by a function's recogniser: those it accepts get its domain, intent and slots, others a reason.
 
-    ``label_source`` is ``pseudo``, ``confidence`` the product of the probabilities of domain and intent.
+    ``label_source`` is ``pseudo``, ``confidence`` the product of the probabilities of domain and intent. ``accepted``:
+    the artifact of another acceptance (:mod:`gristmill.actors.requests.propagation`), in the place of the threshold.
     """
 
     name = "label"
     adds = LABELLED
     batch = BatchLimits(1024)
 
-    def __init__(self, settings: Settings, model: str) -> None:
+    def __init__(self, settings: Settings, model: str, accepted: str | None = None) -> None:
         super().__init__(settings)
         self._read = FunctionReader(model)
+        self._accepted = None if accepted is None else set(json.loads(read_file(accepted, ACCEPTED)))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with labels, and ``reject_reason`` where a request is not accepted."""
-        readings, limit = self._read(batch, np.zeros(batch.num_rows, bool)), self._read.threshold
+        ids, chosen = batch["id"].to_pylist(), self._accepted
+        readings = self._read(batch, np.array([chosen is not None and name in chosen for name in ids], bool))
         sure = [float(np.exp(one.logprob + one.intent_logprob)) for one in readings]
         columns: tuple[list[Any], ...] = (
             [self._read.model.domain] * len(readings),
@@ -118,7 +130,12 @@ class Label(Actor):
         )
         for field, values in zip(LABELLED, columns, strict=True):
             batch = set_column(batch, field.name, pa.array(values, field.type))
-        reasons = [None if np.float32(one.logprob) >= limit else NOT_ACCEPTED for one in readings]
+        limit = self._read.threshold
+        kept = [
+            np.float32(one.logprob) >= limit if chosen is None else name in chosen
+            for name, one in zip(ids, readings, strict=True)
+        ]
+        reasons = [None if one else NOT_ACCEPTED for one in kept]
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
 
 

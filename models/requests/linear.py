@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -90,6 +90,27 @@ def matrix(
         ends.append(len(indices))
     rows = np.array(data, np.float32), np.array(indices, np.int32), np.array(ends, np.int32)
     return sparse.csr_array(rows, shape=(len(found), columns))
+
+
+class Features(NamedTuple):
+    """The n-grams of some requests that occur in several of them."""
+
+    vocabulary: dict[str, list[str]]  # by kind, sorted
+    rows: sparse.csr_array  # (requests, n-grams) float32, in the order of the vocabulary
+
+    @classmethod
+    def of(cls, tokens: Sequence[Sequence[str]], min_count: int) -> Features:
+        """Return the features of requests, token lists: the n-grams of at least ``min_count`` of them."""
+        found = [grams(one) for one in tokens]
+        vocabulary: dict[str, list[str]] = {}
+        numbers: dict[str, dict[str, int]] = {}
+        columns = 0
+        for place, kind in enumerate(KINDS):
+            counts = Counter(name for names in found for name in names[place])
+            vocabulary[kind] = sorted(name for name, count in counts.items() if count >= min_count)
+            numbers[kind] = {name: columns + i for i, name in enumerate(vocabulary[kind])}
+            columns += len(vocabulary[kind])
+        return cls(vocabulary, matrix(found, numbers, columns))
 
 
 class LinearModel:
@@ -239,17 +260,9 @@ def fit(
     if not examples or not others:
         raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
     settings = settings or LinearSettings()
-    found = [grams(tokens) for tokens in [*(example.tokens for example in examples), *others]]
-    vocabulary = {}
-    for place, kind in enumerate(KINDS):
-        counts = Counter(name for names in found for name in names[place])
-        vocabulary[kind] = sorted(name for name, count in counts.items() if count >= settings.min_count)
-    numbers: dict[str, dict[str, int]] = {}
-    columns = 0
-    for kind, names in vocabulary.items():
-        numbers[kind] = {name: columns + i for i, name in enumerate(names)}
-        columns += len(names)
-    rows, dim = matrix(found, numbers, columns).astype(np.float64), 0
+    features = Features.of([*(example.tokens for example in examples), *others], settings.min_count)
+    rows, dim = features.rows.astype(np.float64), 0
+    count, columns = rows.shape
     if settings.embedding:
         if vectors is None:
             raise UserError(
@@ -257,12 +270,12 @@ def fit(
             )
         dim = vectors.shape[1]
         rows = sparse.csr_array(sparse.hstack([rows, settings.embedding * vectors.astype(np.float64)]))
-    own = np.arange(len(found)) < len(examples)
+    own = np.arange(count) < len(examples)
     mine = np.ones(len(examples)) if weights is None else np.asarray(weights, np.float64)
     each = balanced(mine, len(others)) if settings.balanced else np.concatenate([mine, np.ones(len(others))])
     weighted = each if settings.balanced or weights is not None else None
     of_domain = logistic(rows, own.astype(int), settings.domain_c, settings.solver, settings.iterations, weighted)
-    limit = 0.0 if folds is None else _cross_validated(rows, own, each, folds, settings, prior)
+    limit, spread = (0.0, None) if folds is None else _cross_validated(rows, own, each, folds, settings, prior)
     names = sorted({example.intent for example in examples})
     which = np.array([names.index(example.intent) for example in examples])
     intents = np.zeros((columns + dim, len(names))), np.zeros(len(names)), 0
@@ -274,7 +287,7 @@ def fit(
     model = LinearModel(
         domain,
         names,
-        vocabulary,
+        features.vocabulary,
         found_weights,
         np.concatenate([of_domain[1][1:], intents[1]]),
         fit_tagger([*examples, *tagged], settings.crf),
@@ -283,21 +296,25 @@ def fit(
     )
     iterations = {"domain_iterations": of_domain[2], "intent_iterations": intents[2]}
     report({"step": 0, **iterations})
-    return model, {**iterations, "grams": columns}
+    held_out = {} if spread is None else {"spread": spread}
+    return model, {**iterations, "grams": columns, **held_out}
 
 
 def _cross_validated(
     rows: sparse.csr_array, own: np.ndarray, each: np.ndarray, folds: np.ndarray, settings: LinearSettings, prior: float
-) -> float:
-    """Return the threshold of the domain classifier by its scores of requests that it was not trained on."""
+) -> tuple[float, float]:
+    """Return the threshold of the domain classifier, by its scores of requests that it was not trained on, and the spread
+    of those of the domain (a standard deviation; 1 for fewer than two requests)."""
     found = np.zeros(len(own))
     for fold in range(int(folds.max(initial=-1)) + 1):
         seen, held = folds != fold, folds == fold
         if not held.any() or not (seen & own).any() or not (seen & ~own).any():
-            return 0.0
-        mine = int((seen & own).sum())
-        weights = balanced(each[seen][:mine], int(seen.sum()) - mine) if settings.balanced else each[seen]
+            return 0.0, 1.0
+        few = int((seen & own).sum())
+        weights = balanced(each[seen][:few], int(seen.sum()) - few) if settings.balanced else each[seen]
         given = rows[np.flatnonzero(seen)], own[seen].astype(int), settings.domain_c, settings.solver
         weight, bias, _ = logistic(*given, settings.iterations, weights)
         found[held] = rows[np.flatnonzero(held)] @ weight[:, 1] + bias[1]
-    return threshold(found[own & (folds >= 0)], found[~own & (folds >= 0)], prior)
+    mine, theirs = found[own & (folds >= 0)], found[~own & (folds >= 0)]
+    spread = float(mine.std(ddof=1)) if len(mine) > 1 else 0.0
+    return threshold(mine, theirs, prior), spread or 1.0

@@ -19,6 +19,7 @@ from gristmill.actors.embed import EmbedderSettings
 from gristmill.actors.near_duplicates import DuplicateSettings
 from gristmill.actors.requests.function_reader import Detect, DetectSettings
 from gristmill.actors.requests.functions import FunctionSettings
+from gristmill.actors.requests.propagation import PropagationSettings
 from gristmill.models.requests.diversity import DiversitySettings, Selector
 from gristmill.models.requests.linear import LinearSettings
 from gristmill.pipelines.inputs import Places
@@ -71,6 +72,8 @@ class Config(Settings):
     """The recogniser of the whole system."""
     training: SelfTrainingSettings = SelfTrainingSettings()
     """The filter and self-training."""
+    propagation: PropagationSettings | None = PropagationSettings()
+    """Label propagation, by which ``fused`` accepts requests beside its recogniser (``null``: without it)."""
     selector: Selector = "unsure_facility"
     """What chooses the rows of ``diverse_half`` and ``diverse_quarter``."""
     selectors: tuple[Selector, ...] = ("random", "top")
@@ -136,7 +139,7 @@ def _expanded(run: Run, config: Config, cell: Cell) -> Expansion:
     # The whole system, and the same without the pool.
     fused = config.fused
     found.models["fused_seeds"] = systems.recogniser("fused_seeds", fused)
-    whole = systems.self_trained("fused", fused, found.models["fused_seeds"])
+    whole = systems.self_trained("fused", fused, found.models["fused_seeds"], config.propagation)
     found.trained["fused"], found.models["fused"], found.added["fused"] = whole, whole.model, whole.added
 
     # Fewer requests: diverse ones, and by other selectors as many.

@@ -14,6 +14,7 @@ from gristmill.actors.requests import domain_trainer, relevance
 from gristmill.actors.requests.domain_trainer import DomainTraining
 from gristmill.actors.requests.function_reader import Label
 from gristmill.actors.requests.functions import FunctionSettings, Reveal
+from gristmill.actors.requests.propagation import PropagationSettings, accept
 from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
 from gristmill.models.requests.linear import LinearSettings
 from gristmill.pipelines.requests.expand_parts import Cell
@@ -92,19 +93,33 @@ class CellSystems:
         scored = self._run.step(Step(f"scored_{name}_{cell.name}", (Relevance.stage(relevance=fitted.ref),), cell.pool))
         return self._nearest(f"filtered_{name}", scored, ThresholdSettings(count=settings.count))
 
-    def self_trained(self, name: str, settings: RecogniserSettings, teacher: Artifact) -> SelfTrained:
-        """Label the most relevant requests by the recogniser and train it on those that it accepts, in rounds."""
+    def self_trained(
+        self,
+        name: str,
+        settings: RecogniserSettings,
+        teacher: Artifact,
+        propagation: PropagationSettings | None = None,
+    ) -> SelfTrained:
+        """Label the most relevant requests by the recogniser and train it on those that are accepted, in rounds."""
         labelled: list[SealedSet] = []
         for number in range(1, self._training.rounds + 1):
             end = f"{name}_{number}"
             filtered = self.filtered(end if labelled else "1", labelled)
-            added = self.labelled(end, filtered, teacher)
+            added = self.labelled(end, filtered, teacher, propagation)
             teacher, labelled = self.recogniser(end, settings, added), [added]
         return SelfTrained(teacher, added, filtered)
 
-    def labelled(self, name: str, requests: SealedSet, teacher: Artifact) -> SealedSet:
-        """Return the requests that a recogniser accepts, with its labels."""
-        stage = Label.stage(model=teacher.ref)
+    def labelled(
+        self, name: str, requests: SealedSet, teacher: Artifact, propagation: PropagationSettings | None = None
+    ) -> SealedSet:
+        """Return the requests that a recogniser accepts, by itself or with label propagation, with its labels."""
+        accepted = None
+        if propagation is not None:
+            known = {"seeds": self._cell.seeds, "others": self._cell.others}
+            inputs = {**known, "requests": requests, "model": teacher}
+            job = TrainJob(f"accepted_{name}", accept, propagation, inputs, stepwise=False)
+            accepted = self._run.train(job).ref
+        stage = Label.stage(model=teacher.ref, accepted=accepted)
         return self._run.step(Step(f"labelled_{name}_{self._cell.name}", (stage,), requests))
 
     def drawn(self, name: str, requests: SealedSet, like: SealedSet, share: float = 1.0) -> SealedSet:
