@@ -303,7 +303,7 @@ def fit(
 def _cross_validated(
     rows: sparse.csr_array, own: np.ndarray, each: np.ndarray, folds: np.ndarray, settings: LinearSettings, prior: float
 ) -> tuple[float, float]:
-    """Return the threshold of the domain classifier, by its scores of requests that it was not trained on, and the spread
+    """Return the threshold of the domain classifier, by scores of requests that it was not trained on, and the spread
     of those of the domain (a standard deviation; 1 for fewer than two requests)."""
     found = np.zeros(len(own))
     for fold in range(int(folds.max(initial=-1)) + 1):

@@ -1,8 +1,8 @@
 """Labels spread over a graph of similar requests: those near annotated ones take theirs.
 
 Zhou, Bousquet, Lal, Weston and Schölkopf, "Learning with local and global consistency" (NIPS 2003): with the
-normalised similarities S of each request and its nearest ones, F = (I - a S)^-1 Y. Each class of Y is scaled to the same
-mass, as the few annotated requests of a new function stand beside many of others.
+normalised similarities S of each request and its nearest ones, F = (I - a S)^-1 Y. Each class of Y is scaled to the
+same mass, as the few annotated requests of a new function stand beside many of others.
 """
 
 from __future__ import annotations
