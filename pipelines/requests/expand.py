@@ -10,7 +10,6 @@ that teach almost as much.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -34,12 +33,11 @@ from gristmill.pipelines.requests.expand_files import write_proposals
 from gristmill.pipelines.requests.expand_parts import Cell, OwnFunctionSettings, own_cells, study_cells
 from gristmill.pipelines.requests.expand_systems import (
     CellSystems,
+    Expansion,
     RecogniserSettings,
-    SelfTrained,
     SelfTrainingSettings,
 )
 from gristmill.pipelines.run import Run
-from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
@@ -114,17 +112,6 @@ def run(config: Config, run: Run) -> Report:
     return _report(run, config, expansions, tested)
 
 
-class Expansion:
-    """The recognisers of one cell, and the sets they were trained on."""
-
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-        self.models: dict[str, Artifact] = {}
-        self.added: dict[str, SealedSet] = {}
-        self.trained: dict[str, SelfTrained] = {}
-        self.proposed: SealedSet | None = None
-
-
 def _expanded(run: Run, config: Config, cell: Cell) -> Expansion:
     systems, found = CellSystems(run, cell, config.training), Expansion(cell)
 
@@ -197,11 +184,6 @@ def _report(run: Run, config: Config, made: list[Expansion], tested: list[Sealed
         labels=tables.LABELS,
         tested="requests",
         metrics=rows,
-        test_sets={name: TestSet(_sizes(cells)) for name, cells in by_set.items()},
+        test_sets={name: TestSet(scores.sizes(cells)) for name, cells in by_set.items()},
         measured=tables.measured(made, rows),
     )
-
-
-def _sizes(cells: list[scores.TestedCell]) -> Mapping[str, int]:
-    own = [next(iter(cell.systems.values())).own for cell in cells]
-    return {"cells": len(cells), "requests": sum(map(len, own)), "of the functions": int(sum(map(sum, own)))}

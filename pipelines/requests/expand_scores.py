@@ -122,6 +122,12 @@ def _slots(given: Sequence[Mapping[str, str]] | None) -> tuple[tuple[str, str], 
     return tuple((slot["name"], slot["value"]) for slot in given or ())
 
 
+def sizes(cells: Sequence[TestedCell]) -> dict[str, int]:
+    """Return the size of a test set."""
+    own = [next(iter(cell.systems.values())).own for cell in cells]
+    return {"cells": len(cells), "requests": sum(map(len, own)), "of the functions": int(sum(map(sum, own)))}
+
+
 def metrics(cells: Sequence[TestedCell], test_set: str, baselines: Sequence[str]) -> list[MetricRow]:
     """Return the metrics in long form: over all cells (``seed`` null), and over those of each draw.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from pydantic import Field
@@ -60,6 +60,17 @@ class SelfTrained:
     model: Artifact
     added: SealedSet
     filtered: SealedSet
+
+
+@dataclass
+class Expansion:
+    """The recognisers of one cell, the labelled requests that each was trained on, and those proposed to annotators."""
+
+    cell: Cell
+    models: dict[str, Artifact] = field(default_factory=dict)
+    added: dict[str, SealedSet] = field(default_factory=dict)
+    trained: dict[str, SelfTrained] = field(default_factory=dict)
+    proposed: SealedSet | None = None
 
 
 class CellSystems:

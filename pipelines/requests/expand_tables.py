@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.nearest import DISTANCE
 from gristmill.pipelines.report.report import MetricRow, NumberTable
-from gristmill.pipelines.requests.expand_parts import Cell
-from gristmill.pipelines.requests.expand_systems import SelfTrained
+from gristmill.pipelines.requests.expand_systems import Expansion
 from gristmill.shards.dataset import SealedSet
 
 LABELS = {
@@ -31,21 +30,13 @@ _BINS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.01)
 _SHOWN = 5
 
 
-class Expanded(Protocol):
-    """What a recipe made for one cell."""
-
-    cell: Cell
-    added: Mapping[str, SealedSet]
-    trained: Mapping[str, SelfTrained]
-
-
-def measured(made: Sequence[Expanded], rows: Sequence[MetricRow]) -> list[NumberTable]:
+def measured(made: Sequence[Expansion], rows: Sequence[MetricRow]) -> list[NumberTable]:
     """Return the tables."""
     kept = [_funnel(made), _labels(made), _curve(made, rows), _extremes(made[0])]
     return [table for table in kept if table.rows]
 
 
-def _funnel(made: Sequence[Expanded]) -> NumberTable:
+def _funnel(made: Sequence[Expansion]) -> NumberTable:
     def mean(sets: Sequence[SealedSet]) -> float:
         return round(float(np.mean([one.records for one in sets])), 1)
 
@@ -74,7 +65,7 @@ def _recall(filtered: SealedSet, added: Mapping[str, SealedSet]) -> float | None
     return len(wanted & kept) / max(1, min(len(wanted), filtered.records))
 
 
-def _labels(made: Sequence[Expanded]) -> NumberTable:
+def _labels(made: Sequence[Expansion]) -> NumberTable:
     """Return the share of right self-labels by confidence, where the annotation is known."""
     sure, intents, slots = [], [], []
     for one in made:
@@ -103,7 +94,7 @@ def _spans(slots: Sequence[Mapping[str, Any]] | None) -> list[tuple[Any, ...]]:
     return sorted((slot["name"], slot["value"]) for slot in slots or ())
 
 
-def _curve(made: Sequence[Expanded], metrics: Sequence[MetricRow]) -> NumberTable:
+def _curve(made: Sequence[Expansion], metrics: Sequence[MetricRow]) -> NumberTable:
     """Return the metrics by the number of added requests: the selectors at each size."""
     found = {(row.system, row.metric): row.value for row in metrics if row.seed is None and row.test_set == "target"}
     rows = []
@@ -120,7 +111,7 @@ def _curve(made: Sequence[Expanded], metrics: Sequence[MetricRow]) -> NumberTabl
     return NumberTable("Fewer requests, by selector", rows, "The gain is that of fused over the same without the pool.")
 
 
-def _extremes(one: Expanded) -> NumberTable:
+def _extremes(one: Expansion) -> NumberTable:
     """Return the requests that were added with the least and the greatest relevance."""
     columns = ["text", DISTANCE.name, "confidence"]
     table = pa.concat_tables(one.added["fused"].tables(columns)).sort_by(DISTANCE.name)
