@@ -25,7 +25,6 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
 ANNOTATED, UNLABELLED = 0, 1  # the folds of requests of other functions
-OTHER = "other"  # the domain of requests that are not of the function
 GOLD = (
     pa.field("gold_domain", pa.string()),
     pa.field("gold_intent", pa.string()),
@@ -85,6 +84,11 @@ def _first(rows: list[tuple[float, str, str]], count: int) -> list[str]:
     return [name for _, _, name in sorted(ordered)[:count]]
 
 
+def domains_of(name: str, domains: Sequence[str], own: Sequence[bool]) -> list[str]:
+    """Return the domain of each request: the function's name for its own, and another one for all others."""
+    return [name if mine else f"{one} (others)" if one == name else one for one, mine in zip(domains, own, strict=True)]
+
+
 class PartSettings(FunctionSettings):
     """One part of the requests, seen from one function."""
 
@@ -97,7 +101,8 @@ class PartSettings(FunctionSettings):
 class TakePart(Actor):
     """Keeps one part of split requests (``fold``: 0 annotated, 1 unlabelled, -1 test) and rejects the others.
 
-    The domain of a request becomes the function or ``other``. Those of the pool lose their labels, which are kept as
+    The domain of the function's requests becomes its name; that of another domain of that name is told apart. Those of
+    the pool lose their labels, which are kept as
     ``gold_domain``, ``gold_intent`` and ``gold_slots`` for the report. ``drawn``: the artifact of :func:`draw_seeds`.
     """
 
@@ -125,8 +130,8 @@ class TakePart(Actor):
         if self.settings.which == "pool":
             for field, name in zip(GOLD, ("domain", "intent", "slots"), strict=True):
                 batch = set_column(batch, field.name, batch[name].combine_chunks())
-        domains = pa.array([self.settings.name if mine else OTHER for mine in own], _DOMAIN.type)
-        batch = set_column(batch, _DOMAIN.name, domains)
+        domains = domains_of(self.settings.name, batch["domain"].to_pylist(), own)
+        batch = set_column(batch, _DOMAIN.name, pa.array(domains, _DOMAIN.type))
         reasons = [None if part == self.settings.which else NOT_OF_PART for part in parts]
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.requests.annotation import NO_TEXT, split
-from gristmill.actors.requests.functions import ANNOTATED, OTHER
+from gristmill.actors.requests.functions import ANNOTATED, domains_of
 from gristmill.actors.sources.text import TEXT_SIDES, listed, sides_of
 from gristmill.models.normalise import normalise
 from gristmill.shards.errors import RejectRecord
@@ -78,7 +78,7 @@ class OwnPartSettings(Settings):
 
 
 class OwnPart(Actor):
-    """Gives requests the domain of the function or ``other``, and the fold of what is trained on."""
+    """Gives the function's requests its name as their domain, and all the fold of what is trained on."""
 
     name = "own_part"
     batch = BatchLimits(4096)
@@ -90,7 +90,8 @@ class OwnPart(Actor):
         name, part = self.settings.name, self.settings.which
         own = [one == name for one in batch["domain"].to_pylist()]
         mine: Sequence[bool] = [True] * len(own) if part == "seeds" else own if part == "test" else [False] * len(own)
-        batch = set_column(batch, "domain", pa.array([name if one else OTHER for one in mine], pa.string()))
+        domains = domains_of(name, batch["domain"].to_pylist(), mine)
+        batch = set_column(batch, "domain", pa.array(domains, pa.string()))
         batch = set_column(batch, "fold", pa.array([ANNOTATED] * len(own), pa.int32()))
         reasons = [f"of {name} itself" if one and part == "others" else None for one in own]
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))

@@ -24,6 +24,8 @@ from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
 from gristmill.actors.training.training import LoopPhase, Training, TrainingObjective
 from gristmill.models.measures.discrimination import auc_interval
+from gristmill.models.requests.diversity import PairSimilarity
+from gristmill.models.requests.grams import RequestRows
 from gristmill.models.requests.paraphrase import (
     ARTICLE,
     MODEL,
@@ -325,3 +327,23 @@ def embedded_of(table: pa.Table) -> EmbeddedRequests:
 def read_detector(url: str) -> ParaphraseDetector:
     """Return the detector of an artifact."""
     return ParaphraseDetector.from_files(json.loads(read_file(url, MODEL)), read_file(url, WEIGHTS))
+
+
+def pair_similarity(url: str) -> PairSimilarity:
+    """Return the similarity of pairs by a detector: the ``load`` of ``worst_paraphrase``.
+
+    Raises:
+        UserError: requests have no tokens or no embedding.
+    """
+    detector = read_detector(url)
+
+    def similarity(rows: RequestRows, against: RequestRows) -> np.ndarray:
+        return detector.similarity(_embedded(rows), _embedded(against))
+
+    return similarity
+
+
+def _embedded(rows: RequestRows) -> EmbeddedRequests:
+    if rows.tokens is None or rows.embeddings is None:
+        raise UserError(f"paraphrase: the detector compares requests with tokens and {EMBEDDING}; expected both")
+    return EmbeddedRequests(rows.tokens, rows.embeddings)

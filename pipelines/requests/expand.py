@@ -18,6 +18,7 @@ from gristmill.actors.embed import EmbedderSettings
 from gristmill.actors.near_duplicates import DuplicateSettings
 from gristmill.actors.requests.function_reader import Detect, DetectSettings
 from gristmill.actors.requests.functions import FunctionSettings
+from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining, pair_similarity
 from gristmill.actors.requests.propagation import PropagationSettings
 from gristmill.models.requests.diversity import DiversitySettings, Selector
 from gristmill.models.requests.linear import LinearSettings
@@ -76,6 +77,9 @@ class Config(Settings):
     """What chooses the rows of ``diverse_half`` and ``diverse_quarter``."""
     selectors: tuple[Selector, ...] = ("random", "top")
     """Further selectors, which choose as many: systems ``<selector>_half`` and ``<selector>_quarter``."""
+    detector: ParaphraseTraining | None = None
+    """A paraphrase detector, trained on other functions' templates, by which ``worst_paraphrase`` compares requests;
+    ``null``: by the cosine."""
     annotate: int = Field(50, ge=0)
     """Requests of the pool to propose to annotators (``to_annotate_<function>``, and a file of them)."""
 
@@ -86,8 +90,8 @@ class Config(Settings):
         if bool(self.own) != (self.pool is not None):
             raise ValueError("pool: expected the URL of text without labels with own, and none with functions")
         names = [one.name for one in (*self.functions, *self.own)]
-        if len(set(names)) < len(names) or "other" in names:
-            raise ValueError(f"functions: {', '.join(names)}; expected a name of its own for each, and not 'other'")
+        if len(set(names)) < len(names):
+            raise ValueError(f"functions: {', '.join(names)}; expected a name of its own for each")
         return self
 
 
@@ -136,7 +140,10 @@ def _expanded(run: Run, config: Config, cell: Cell) -> Expansion:
             settings = DiversitySettings(selector=selector, share=share, seed=cell.draw)
             system = f"{name}_{part}"
             seeds = None if selector in ("random", "top", "least_sure") else cell.seeds
-            chosen = choose(run, f"{system}_{cell.name}", whole.added, settings, seeds)
+            given: dict[str, Any] = {}
+            if selector == "worst_paraphrase" and config.detector is not None:
+                given = {"load": pair_similarity, "detector": systems.detector(config.detector, config.embedder)}
+            chosen = choose(run, f"{system}_{cell.name}", whole.added, settings, seeds, **given)
             found.added[system] = chosen
             found.models[system] = systems.recogniser(system, fused, chosen)
 

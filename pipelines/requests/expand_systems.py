@@ -9,11 +9,14 @@ from functools import partial
 from pydantic import Field
 
 from gristmill.actors import nearest
+from gristmill.actors.embed import EmbedderSettings, embedder_stage
 from gristmill.actors.nearest import DrawnDistance, DrawSettings, Keep, ThresholdSettings
-from gristmill.actors.requests import domain_trainer, relevance
+from gristmill.actors.requests import domain_trainer, paraphrase_trainer, relevance
 from gristmill.actors.requests.domain_trainer import DomainTraining
 from gristmill.actors.requests.function_reader import Label
 from gristmill.actors.requests.functions import FunctionSettings, Reveal
+from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining
+from gristmill.actors.requests.paraphrases import Paraphrases, collect
 from gristmill.actors.requests.propagation import PropagationSettings, accept
 from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
 from gristmill.models.requests.linear import LinearSettings
@@ -142,6 +145,14 @@ class CellSystems:
     def gold(self, name: str, requests: SealedSet, function: FunctionSettings) -> SealedSet:
         """Return the function's requests of a set of the pool with their annotation, as an annotator would give it."""
         return self._run.step(Step(f"gold_{name}_{self._cell.name}", (Reveal.stage(function),), requests))
+
+    def detector(self, settings: ParaphraseTraining, embedder: EmbedderSettings) -> Artifact:
+        """Train a paraphrase detector on the templates of other functions, filled with values."""
+        others, name = self._cell.others, f"{self._cell.function}_{self._cell.draw}"
+        templates = self._run.train(TrainJob("templates", collect, inputs={"data": others}, stepwise=False))
+        filled = self._run.step(Step(f"filled_{name}", (Paraphrases.stage(templates=templates.ref),), others))
+        pairs = self._run.step(Step(f"pairs_{name}", (embedder_stage(embedder),), filled))
+        return self._run.train(TrainJob("detector", paraphrase_trainer.train, settings, {"data": pairs}))
 
     def _nearest(self, name: str, scored: SealedSet, settings: ThresholdSettings) -> SealedSet:
         inputs = {"data": scored}

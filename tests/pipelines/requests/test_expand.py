@@ -90,7 +90,9 @@ def test_the_parts_are_apart_and_the_pool_has_no_labels(finished: Path) -> None:
         assert not ids(parts[one]) & ids(parts[other]), f"{one} and {other}"
     assert parts["seeds"].records == 20
     assert not {"domain", "intent", "slots"} & set(parts["pool"].schema.names)
-    assert {name for table in parts["others"].tables(["domain"]) for name in table["domain"].to_pylist()} == {"other"}
+    domains = {name for table in parts["others"].tables(["domain"]) for name in table["domain"].to_pylist()}
+    assert {"light", "climate"} <= domains
+    assert not {"timer", "timers"} & domains
     assert {name for table in parts["seeds"].tables(["domain"]) for name in table["domain"].to_pylist()} == {"timers"}
 
 
@@ -130,6 +132,18 @@ def test_killed_in_self_training_it_ends_with_the_same_bytes(finished: Path, sma
     assert not (tmp_path / "report.json").exists()
     assert run(tmp_path, small).exit_code == 0
     assert digests(tmp_path) == digests(finished)
+
+
+@pytest.mark.slow
+def test_a_detector_of_paraphrases_selects(finished: Path, small: list[str], tmp_path: Path) -> None:
+    tiny = "detector={requests: 100, detector: {steps: 20}}"
+    result = run(tmp_path, small, "runner=inprocess", "selectors=[worst_paraphrase]", tiny)
+    assert result.exit_code == 0, result.stderr
+    added = made(tmp_path, "labelled_fused_2_timers_20_0").records
+    assert made(tmp_path, "worst_paraphrase_half_timers_20_0").records == max(1, round(0.5 * added))
+    plain = tmp_path / "plain"
+    assert run(plain, small, "runner=inprocess", "selectors=[worst_paraphrase]").exit_code == 0
+    assert not list(plain.glob("detector*"))
 
 
 @pytest.mark.slow
@@ -209,7 +223,6 @@ def test_very_little_is_a_result_or_a_sentence(
     [
         (["functions=[]"], "functions and own: expected one of them"),
         (["functions=[{name: timers}]"], "timers: neither intents nor domains"),
-        (["functions=[{name: other, domains: [timer]}]"], "and not 'other'"),
         (["functions=[{name: a, domains: [timer]}, {name: a, domains: [lists]}]"], "a name of its own for each"),
         (["functions=[{name: trains, domains: [railway]}]"], "seeds of trains: no record is left"),
         (["pool=texts"], "pool: expected the URL of text without labels with own"),
