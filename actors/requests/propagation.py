@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,8 @@ from gristmill.shards.settings import Settings
 _FAR = -30.0  # log-odds of annotated requests of others that are not in the graph
 
 
-class GraphSettings(Settings):
-    """The graph of similar requests."""
+class PropagationSettings(Settings):
+    """Label propagation inside the filtered requests."""
 
     neighbours: int = Field(12, ge=1)
     """Nearest requests that each is connected to."""
@@ -42,11 +41,6 @@ class GraphSettings(Settings):
     """How far labels spread."""
     power: float = Field(4.0, gt=0)
     """Of cosines, as weights of the graph."""
-
-
-class PropagationSettings(GraphSettings):
-    """Label propagation inside the filtered requests."""
-
     others: int = Field(400, ge=1)
     """Annotated requests of others in the graph: those with the highest scores of the recogniser."""
     folds: int = Field(4, ge=2)
@@ -72,7 +66,10 @@ def accept(
     labels = np.concatenate([np.ones(len(own)), -np.ones(len(near)), np.zeros(len(found))])
     with threadpool_limits(1):  # sums are the same on every machine of a level
         similarity = _cosines([own, against.take(pa.array(near)), found])
-        spread = partial(propagate, similarity, **settings.part(GraphSettings).model_dump())
+
+        def spread(given: np.ndarray) -> np.ndarray:
+            return propagate(similarity, given, settings.neighbours, settings.alpha, settings.power)
+
         held = _held_out(spread, labels, settings.folds)
         graph = spread(labels)[-len(found) :]
     mine, theirs = held[labels > 0], held[labels < 0]

@@ -89,7 +89,7 @@ class Config(Settings):
             raise ValueError("functions and own: expected one of them: functions of the corpus, or the user's own")
         if bool(self.own) != (self.pool is not None):
             raise ValueError("pool: expected the URL of text without labels with own, and none with functions")
-        names = [one.name for one in (*self.functions, *self.own)]
+        names = [*(one.name for one in self.functions), *(one.name for one in self.own)]
         if len(set(names)) < len(names):
             raise ValueError(f"functions: {', '.join(names)}; expected a name of its own for each")
         return self

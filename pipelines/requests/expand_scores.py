@@ -40,7 +40,7 @@ MEASURES = [
     F1_ERROR.relative(),
 ]
 RELATIVE = ("semer", "f1_error", "semer_half")
-_HALF = np.float32(np.log(0.5))
+_HALF = float(np.float32(np.log(0.5)))
 
 
 @dataclass(frozen=True)
