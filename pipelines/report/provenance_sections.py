@@ -9,7 +9,8 @@ from typing import Any
 
 from gristmill.pipelines.graph import GraphNode, merged
 from gristmill.pipelines.graph_picture import to_svg
-from gristmill.pipelines.progress import clock, told_size
+from gristmill.pipelines.pace import clock
+from gristmill.pipelines.progress import told_size
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.report.tables import count, table
 
