@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
@@ -114,7 +114,8 @@ class SampledRun(Run):
             same = self.contents.get(_content(value))
             return same if same is not None else {key: self._real(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(self._real(inner) for inner in value)
+            items = [self._real(inner) for inner in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # a named tuple
         if isinstance(value, Settings):
             return value.but(**self._real(dict(value)))
         return value
@@ -277,8 +278,7 @@ class SampledRun(Run):
         known = self._known([found.digest for found in job.made_of()])
         real = get_artifact(self._real_job(node, job).url(self.real)) if known else None
         artifact, tried = self._tried(job, url)
-        factor = max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
-        seconds = tried * factor if real is None else 0.0
+        seconds = tried * self._growth(node, job) if real is None else 0.0
         line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks, url=url)
         if self.on_ray and line.left:
             line.wall += _TRAIN if job.stepwise and (job.ranks > 1 or job.resources.gpus) else _WARM
@@ -286,6 +286,23 @@ class SampledRun(Run):
         self._line(line)
         self.finished[artifact.digest] = real
         return artifact
+
+    def _growth(self, node: PlanNode, job: TrainJob) -> float:
+        """Return how many times as many rows the whole training passes over as that of the sample: as its set that
+        grows most, or as sets grow that are given with weights, by those that they have in the whole run."""
+        weighted = sum(made.records * weight for made, weight in _weighted(job.inputs))
+        if weighted:
+            whole = cast(TrainJob, resolved(node.work, lambda used: self._grown(used.made)))
+            return sum(made.records * weight for made, weight in _weighted(whole.inputs)) / weighted
+        return max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
+
+    def _grown(self, made: SealedSet | Artifact | None) -> SealedSet | Artifact | None:
+        """Return a sampled set with as many rows, as far as it is asked for their number, as the real one has."""
+        if not isinstance(made, SealedSet):
+            return made
+        factor = self.factors.get(made.digest, 1.0)
+        shards = [{**entry, "rows": entry["rows"] * factor} for entry in made.seal["shards"]]
+        return replace(made, seal={**made.seal, "shards": shards})
 
     def _tried(self, job: TrainJob, url: str) -> tuple[Artifact, float]:
         """Return the model of the sample, and the seconds that a full training on the sample would take.
@@ -327,6 +344,16 @@ class SampledRun(Run):
         if step.cut is None:
             return self.cuts.get(step.input.digest, 1)
         return step.cut.number(step.input.records * factor, step.input.total("duration") * factor)
+
+
+def _weighted(value: Any) -> Iterator[tuple[SealedSet, float]]:
+    """Yield the sets among the inputs of a training that are given with a number: how often their rows occur."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], SealedSet):
+        if isinstance(value[1], int | float):
+            yield value[0], float(value[1])
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _weighted(inner)
 
 
 def _content(value: Any) -> str:
