@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
@@ -288,13 +288,12 @@ class SampledRun(Run):
         return artifact
 
     def _growth(self, node: PlanNode, job: TrainJob) -> float:
-        """Return how many times as many rows the whole training passes over as that of the sample: as its set that
-        grows most, or as sets grow that are given with weights, by those that they have in the whole run."""
-        weighted = sum(made.records * weight for made, weight in _weighted(job.inputs))
-        if weighted:
-            whole = cast(TrainJob, resolved(node.work, lambda used: self._grown(used.made)))
-            return sum(made.records * weight for made, weight in _weighted(whole.inputs)) / weighted
-        return max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
+        """Return how many times as many rows the whole training passes over as that of the sample. Its sets grow
+        unlike each other, and so may the weights by which it takes them."""
+        sampled = _rows(job.inputs)
+        if not sampled:
+            return 1.0
+        return _rows(resolved(cast(TrainJob, node.work).inputs, lambda used: self._grown(used.made))) / sampled
 
     def _grown(self, made: SealedSet | Artifact | None) -> SealedSet | Artifact | None:
         """Return a sampled set with as many rows, as far as it is asked for their number, as the real one has."""
@@ -346,14 +345,19 @@ class SampledRun(Run):
         return step.cut.number(step.input.records * factor, step.input.total("duration") * factor)
 
 
-def _weighted(value: Any) -> Iterator[tuple[SealedSet, float]]:
-    """Yield the sets among the inputs of a training that are given with a number: how often their rows occur."""
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], SealedSet):
-        if isinstance(value[1], int | float):
-            yield value[0], float(value[1])
-    elif isinstance(value, Mapping | list | tuple):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _weighted(inner)
+def _rows(value: Any) -> float:
+    """Return how many rows a training passes over, by its inputs: sets side by side in a mapping are columns of one,
+    and a number beside a set says how often its rows occur."""
+    if isinstance(value, SealedSet):
+        return value.records
+    if isinstance(value, Mapping):
+        beside = [each.records for each in value.values() if isinstance(each, SealedSet)]
+        return max(beside, default=0) + sum(_rows(each) for each in value.values() if not isinstance(each, SealedSet))
+    if not isinstance(value, list | tuple):
+        return 0.0
+    if len(value) == 2 and isinstance(value[0], SealedSet) and isinstance(value[1], int | float):
+        return value[0].records * value[1]
+    return sum(map(_rows, value))
 
 
 def _content(value: Any) -> str:

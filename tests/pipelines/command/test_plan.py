@@ -305,7 +305,7 @@ def test_what_depends_on_a_result_is_found_whatever_the_sample(tmp_path: Path) -
     )
 
 
-def replayed(settings: Settings, context: TrainContext, *, data: Sequence[tuple[str, float]]) -> dict[str, Any]:
+def replayed(settings: Settings, context: TrainContext, *, data: Any, more: Any = None) -> dict[str, Any]:
     """Train as loops with optimiser steps do in a trial."""
     for step in range(context.trial_steps or 0):
         time.sleep(0.02 * (step > 0))
@@ -313,7 +313,7 @@ def replayed(settings: Settings, context: TrainContext, *, data: Sequence[tuple[
     return {"files": {}}
 
 
-def test_a_weighted_set_counts_by_its_weight_in_the_whole_run(tmp_path: Path) -> None:
+def test_a_training_grows_as_what_it_passes_over(tmp_path: Path) -> None:
     """Of 4,000 general texts, half as many are replayed as there are texts of the domain."""
     run = SampledRun(str(tmp_path / "out"), InProcessRunner(), real=str(tmp_path / "real"), sample=40)
     own, general = (
@@ -322,8 +322,12 @@ def test_a_weighted_set_counts_by_its_weight_in_the_whole_run(tmp_path: Path) ->
     )
     data = later(lambda few, many: [(few, 1.0), (many, min(1.0, 0.5 * few.records / many.records))], own, general)
     run.train(TrainJob("tuned", replayed, inputs={"data": data}))
-    run.train(TrainJob("plain", replayed, inputs={"data": [own, general]}))
+    run.train(TrainJob("both", replayed, inputs={"data": [own, general]}))
+    run.train(TrainJob("beside", replayed, inputs={"data": [], "more": {"text": general, "audio": general}}))
     run.finish()
     found = {line.name: line.wall for line in run.lines.values()}
+    for name in ("both", "beside"):
+        found[name] /= run.tried[name]
+    assert found["both"] == pytest.approx((80 + 4000) / (40 + 40)), "not as the set that grows most"
+    assert found["beside"] == pytest.approx(4000 / 40), "columns of one"
     assert 4.0 <= found["tuned"] < 8.0, "100 steps of 20 ms, twice as many for 80 and 40 texts as for 40 and 20"
-    assert found["plain"] > 100.0
