@@ -38,7 +38,16 @@ SMALL = {
     "rerank": ["seeds=[0]"],
     "rerank-hwu64": ["seeds=[0]"],
     "bootstrap-lm": ["pairs.records=3000", "translator.epochs=3", "in_domain.sizes=[1, 10]"],
-    "bootstrap-lm-hi": ["seeds=[0]", "translator.epochs=2", "in_domain.sizes=[1, 10]", "selection.compare=false"],
+    "bootstrap-lm-hi": [
+        f"pairs.files.places=[{DATA}/parallel/tatoeba_en_hi.tsv, {DATA}/parallel/lohelp_en_hi.tsv]",
+        "seeds=[0]",
+        "translator.epochs=6",  # one that has learnt nothing repeats units up to the limit
+        "in_domain.sizes=[1, 10]",
+        "in_domain.source_records=1000",
+        "selection.compare=false",
+        "selection.tune.epochs=2",
+        "fine_tuning.tune.epochs=1",
+    ],
 }
 NEEDS = {
     "distill-digits": DATA / "speech/digits",

@@ -41,7 +41,10 @@ class Agenda:
     expected: Sequence[str] = ()
     declared: Callable[[], int] | None = None  # returns how many results the recipe has declared so far
     changed: Callable[[], None] | None = None  # called when a result is begun or there
+    awaited: str = ""  # while another run is at work on the output, and this one waits: how far that one is
     _waiting: Counter[str] = field(default_factory=Counter)
+    _taken: Counter[str] = field(default_factory=Counter)  # those begun or there, by name
+    _may_grow: bool = False  # whether more may come than was expected
     _under: dict[str, AgendaPart] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)  # URLs
     _here: threading.local = field(default_factory=threading.local)  # the URL that each thread began last
@@ -49,6 +52,11 @@ class Agenda:
 
     def __post_init__(self) -> None:
         self._waiting.update(self.expected)
+
+    def foresee(self, names: Sequence[str]) -> None:
+        """Take the names of the results that another run had declared, which may have been on its way to more."""
+        self.expected, self._may_grow = names, True
+        self._waiting = Counter(names) - self._taken
 
     def begin(self, parts: Mapping[str, str]) -> None:
         """Take the results whose work begins, side by side: their names by URL."""
@@ -93,6 +101,7 @@ class Agenda:
             self.changed()
 
     def _take(self, name: str) -> None:
+        self._taken[name] += 1
         if self._waiting[name]:
             self._waiting[name] -= 1
 
@@ -103,8 +112,8 @@ class Agenda:
 
     @property
     def active(self) -> bool:
-        """Whether anything was begun or made."""
-        return bool(self._under or self._done)
+        """Whether anything was begun or made, or is waited for."""
+        return bool(self._under or self._done or self.awaited)
 
     @property
     def done(self) -> int:
@@ -114,9 +123,11 @@ class Agenda:
     @property
     def total(self) -> int | None:
         """The number of results, as far as it is known: without expectation, of those that are declared."""
+        declared = self.declared() if self.declared is not None else None
         if not self.expected:
-            return self.declared() if self.declared is not None else None
-        return len(self._done | self._under.keys()) + self._waiting.total()
+            return declared
+        known = len(self._done | self._under.keys()) + self._waiting.total()
+        return max(known, declared or 0) if self._may_grow else known
 
     @property
     def left(self) -> float | None:
@@ -125,6 +136,8 @@ class Agenda:
 
     def line(self) -> str:
         """Return it in words."""
+        if self.awaited:
+            return f"waits for the run that is at work: {self.awaited}"
         total, left = self.total, self.left
         if total is None:
             return f"{self.done} done"

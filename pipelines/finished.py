@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gristmill.pipelines.ledger import LEDGER, has_report, read_ledger
-from gristmill.pipelines.report.measures import PER, PERCENT, WER
+from gristmill.pipelines.report.measures import DEAF, HEARING, PERCENT
 from gristmill.pipelines.report.report import Report, Use
 from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.report.write import REPORT, read_identity
@@ -28,7 +28,6 @@ _USES: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "rerank": ("annotate", "REQUESTS.txt", ("R0", "R1", "R2", "R3")),
     "bootstrap_lm": ("score", "TEXTS.txt", ("in_domain", "combined")),
 }
-_HEARING, _DEAF = (WER.name, PER.name), 0.95  # measures of what a model hears, and the rate from which it is nothing
 
 
 class Best(NamedTuple):
@@ -85,7 +84,7 @@ def best_system(
     means = {name: sum(own.values()) / whole for name, own in found.items()}
     system = min(means, key=lambda name: sign * means[name])
     equal = tuple(name for name in means if name != system and math.isclose(means[name], means[system]))
-    deaf = metric in _HEARING and all(value >= _DEAF for own in found.values() for value in own.values())
+    deaf = metric in HEARING and all(value >= DEAF for own in found.values() for value in own.values())
     return Best(system, found[system], len(found), equal, deaf)
 
 

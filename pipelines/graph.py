@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gristmill.pipelines.progress import clock, told_size
+from gristmill.pipelines.pace import clock
+from gristmill.pipelines.progress import told_size
 from gristmill.shards.safe_text import escaped
 
 DONE, UNDER_WAY, TO_DO, UNKNOWN = "done", "under way", "to do", "unknown yet"  # states of a result

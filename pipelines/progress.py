@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from gristmill.pipelines.agenda import Agenda
+from gristmill.pipelines.pace import Pace, TrainingPace, clock, is_due
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.engine import Progress
 from gristmill.shards.receipt import Receipt
 from gristmill.shards.safe_text import safe
 
-LOG_EVERY = 15.0  # seconds between lines of one step
-WHOLE = 2  # as many times as rare are those of the whole run
+LOG_EVERY = 15.0  # most seconds between lines of one step: see `is_due`
+WHOLE = 4  # as many times as rare are at last those of the whole run
 
 
 class RunProgress(Progress):
@@ -48,6 +49,10 @@ class RunProgress(Progress):
 
     def say(self, text: str) -> None:
         """Show a message about the run as a whole."""
+
+    def waits(self, whole: str) -> None:
+        """Called while another run is at work on the output, with how far that is; with ``""`` when it has ended."""
+        self.agenda.awaited = whole
 
     def working(self, name: str, activity: str) -> None:
         """Called when work without shards starts: a listing, a fit, a training."""
@@ -92,71 +97,6 @@ def told_size(size: float) -> str:
     return f"{size:,.1f} TiB"
 
 
-class Pace:
-    """The rate of a step, over the shards that this run made itself."""
-
-    def __init__(self, shards: int, done: int, records: int) -> None:
-        self.shards, self.done, self.records = shards, done, records
-        self.fresh = self.seen = self.kept_out = 0
-        self.begun = self.logged = time.monotonic()
-
-    def advance(self, receipt: Receipt) -> None:
-        """Count a shard."""
-        self.done, self.fresh, self.seen = self.done + 1, self.fresh + 1, self.seen + receipt.records_in
-        self.kept_out += receipt.rejected + receipt.quarantined
-
-    @property
-    def rate(self) -> float:
-        """Records per second."""
-        return self.seen / max(time.monotonic() - self.begun, 1e-6)
-
-    @property
-    def left(self) -> float | None:
-        """Estimated seconds until the end; ``None`` before the first shard."""
-        if not self.fresh:
-            return None
-        return (time.monotonic() - self.begun) / self.fresh * (self.shards - self.done)
-
-
-class TrainingPace:
-    """The rate of a training, over the steps of this run."""
-
-    def __init__(self, metrics: Mapping[str, float]) -> None:
-        self.begun = self.logged = time.monotonic()
-        self.first = metrics["step"]
-        self.take(metrics)
-
-    def take(self, metrics: Mapping[str, float]) -> None:
-        """Take a point of the curves."""
-        self.done, self.steps, self.loss = metrics["step"] + 1, metrics.get("steps"), metrics.get("loss")
-        spent = time.monotonic() - self.begun
-        self.rate = (metrics["step"] - self.first) / spent if metrics["step"] > self.first and spent > 0 else None
-
-    @property
-    def left(self) -> float | None:
-        """Estimated seconds until the end; ``None`` before the second point."""
-        return (self.steps - self.done) / self.rate if self.steps and self.rate else None
-
-    def parts(self) -> tuple[str, str, str]:
-        """Return the step, the loss and rate, and the time to go, in words."""
-        return training_parts(self.done, self.steps, self.loss, self.rate, self.left)
-
-
-def training_parts(
-    done: float, steps: float | None, loss: float | None, rate: float | None, left: float | None
-) -> tuple[str, str, str]:
-    """Return the step of a training, its loss and rate, and the time to go, in words; what is unknown is left out.
-
-    Example:
-        >>> training_parts(1200, 3000, 1.234, 4.1, 439.0)
-        ('step 1,200 of 3,000', 'loss 1.23, 4.1 steps/s', '7 min 19 s to go')
-    """
-    of = f" of {steps:,.0f}" if steps else ""
-    known = [f"loss {loss:.3g}"] if loss is not None else []
-    known += [f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step"] if rate else []
-    return f"step {done:,.0f}{of}", ", ".join(known), f"{clock(left)} to go" if left is not None else ""
-
-
 class LogProgress(RunProgress):
     """Plain lines, for logs."""
 
@@ -165,7 +105,8 @@ class LogProgress(RunProgress):
         self.stream, self.every = stream or sys.stderr, every
         self.paces: dict[str, TrainingPace] = {}
         self.activities: dict[str, str] = {}  # by name
-        self.counted = self.summed = time.monotonic()
+        self.begun = self.summed = time.monotonic()
+        self.since = self.counted = self.begun  # of the other work that was begun last
         self.lock = threading.Lock()  # of the stream
 
     def say(self, text: str) -> None:
@@ -174,14 +115,21 @@ class LogProgress(RunProgress):
             print(f"{time.strftime('%H:%M:%S')} {safe(text)}", file=self.stream, flush=True)
 
     def whole(self) -> None:
-        """Report how far the run is, at most every ``WHOLE`` times ``every`` seconds."""
-        if self.agenda.active and time.monotonic() - self.summed >= WHOLE * self.every:
+        """Report how far the run is, if that is due."""
+        with self.lock:
+            if not self.agenda.active or not is_due(self.begun, self.summed, WHOLE * self.every):
+                return
             self.summed = time.monotonic()
-            self.say(f"whole run: {self.agenda.line()}")
+        self.say(f"whole run: {self.agenda.line()}")
 
     def made(self, url: str, name: str) -> None:
         """Report how far the run is."""
         super().made(url, name)
+        self.whole()
+
+    def waits(self, whole: str) -> None:
+        """Report how far the other run is."""
+        super().waits(whole)
         self.whole()
 
     def found(self, sealed: SealedSet) -> None:
@@ -195,14 +143,14 @@ class LogProgress(RunProgress):
         self.say(f"{name}: {plural(shards, 'shard')}{kept}, {plural(records, 'record')}")
 
     def advance(self, receipt: Receipt) -> None:
-        """Report the progress of the step, at most every ``every`` seconds."""
+        """Report the progress of the step, if that is due."""
         super().advance(receipt)
         pace = self.here.pace
-        if time.monotonic() - pace.logged >= self.every and pace.done < pace.shards:
+        if pace.done < pace.shards and is_due(pace.begun, pace.logged, self.every):
             pace.logged = time.monotonic()
             rate = f"{pace.rate:.1f} records/s, {clock(pace.left)} to go"
             self.say(f"{self.here.name}: {pace.done}/{pace.shards} shards, {rate}")
-            self.whole()
+        self.whole()
 
     def end(self, sealed: SealedSet) -> None:
         """Report that the step is sealed."""
@@ -215,26 +163,27 @@ class LogProgress(RunProgress):
     def working(self, name: str, activity: str) -> None:
         """Report the start of other work."""
         self.say(f"{name}: {activity}")
-        self.counted, self.activities[name] = time.monotonic(), activity
+        self.since = self.counted = time.monotonic()
+        self.activities[name] = activity
 
     def training(self, name: str, metrics: Mapping[str, float]) -> None:
-        """Report the progress of a training, at most every ``every`` seconds."""
+        """Report the progress of a training, if that is due."""
         if "step" not in metrics:
             return
         pace = self.paces.setdefault(name, TrainingPace(metrics))
         pace.take(metrics)
-        if time.monotonic() - pace.logged >= self.every:
+        if is_due(pace.begun, pace.logged, self.every):
             pace.logged = time.monotonic()
             self.say(f"{name}: {', '.join(part for part in pace.parts() if part)}")
-            self.whole()
+        self.whole()
 
     def trained(self, name: str, of: str, done: int, jobs: int) -> None:
-        """Report how many are done, at most every ``every`` seconds."""
+        """Report how many are done, if that is due."""
         self.paces.pop(name, None)
-        if done < jobs and time.monotonic() - self.counted >= self.every:
+        if done < jobs and is_due(self.since, self.counted, self.every):
             self.counted = time.monotonic()
             self.say(f"{of}: {self.activities[of]}: {done} of {jobs} done")
-            self.whole()
+        self.whole()
 
     def worked(self, name: str, activity: str, seconds: float) -> None:
         """Report the end of other work."""
@@ -376,16 +325,3 @@ def _own_stderr() -> TextIO:
         return os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
     except (OSError, ValueError):  # it was replaced, as by tests, or is closed
         return sys.stderr
-
-
-def clock(seconds: float | None) -> str:
-    """Return a duration in readable form."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

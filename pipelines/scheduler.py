@@ -19,6 +19,7 @@ from gristmill.shards.job import Job, TrainListener
 from gristmill.shards.plan import Plan, PlanNode
 
 _WEIGHT = {"training": 10.0}  # of a result in the length of a path: how long each takes is not known before
+_TOLD = 60  # characters of an error while other work goes on
 LEAVE_SECONDS = 2.0  # for what runs beside to end at an interruption
 
 Halt = Callable[[bool], None]
@@ -200,7 +201,10 @@ class Scheduler:
             self._error = error
             beside = ", ".join(thread.name for thread in self._running)
         if beside:
-            self._say(f"{batch[0].name}: {one_line(error)}; the run ends once what runs beside has ended: {beside}")
+            # All of it is told at the end of the run, where it is looked for.
+            said = one_line(error)
+            begin = said if len(said) <= _TOLD else f"{said[:_TOLD]} [...]"
+            self._say(f"{batch[0].name}: {begin}; the run ends once what runs beside has ended: {beside}")
         if self._halt is not None:
             self._halt(False)
 

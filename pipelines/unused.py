@@ -59,13 +59,14 @@ class Survey:
     kept: list[tuple[str, str]] = field(default_factory=list)  # paths that are not used, and why they are kept
     foreign: list[str] = field(default_factory=list)  # paths of what is no result of a run
     names: set[str] = field(default_factory=set)  # of the results
-    files: int = 0
+    files: int = 0  # with tombstones
     bytes: int = 0
+    marks: tuple[int, int] = (0, 0)  # files and bytes of tombstones that stay
 
     @property
     def before(self) -> tuple[int, int]:
-        """The files and bytes that there are."""
-        return self.files, self.bytes
+        """The files and bytes that there are, without tombstones: they are a note of what is not there."""
+        return self.files - self.marks[0], self.bytes - self.marks[1]
 
     @property
     def deleted(self) -> tuple[int, int]:
@@ -74,9 +75,14 @@ class Survey:
 
     @property
     def after(self) -> tuple[int, int]:
-        """The files and bytes that are left."""
-        files = sum(one.marks[0] - one.files for one in self.unused)
-        return self.files + files, self.bytes + sum(one.marks[1] - one.bytes for one in self.unused)
+        """The files and bytes that are left, without tombstones."""
+        return self.before[0] - self.deleted[0], self.before[1] - self.deleted[1]
+
+    @property
+    def tombstones(self) -> tuple[int, int]:
+        """The files and bytes of tombstones beside what is left."""
+        marks = [self.marks, *(one.marks for one in self.unused)]
+        return sum(files for files, _ in marks), sum(size for _, size in marks)
 
 
 def read_newest(out: str, choice: CleaningChoice) -> dict[str, Any]:
@@ -215,6 +221,8 @@ class _Survey:
         contents = look(url, tombstone.own if tombstone else (), entries)
         self.found.foreign += [f"{path}/{entry.name}" for entry in contents.foreign]
         entry = self.used.get(path)
+        if tombstone is not None:
+            self._mark(next(one.size for one in entries if one.name == TOMBSTONE))
         whole = tombstone is None or (tombstone.kind == "made" and (sealed or artifact))
         if tombstone is not None and not whole:
             # The run that was making it again has ended; what was being deleted is deleted to the end.
@@ -224,16 +232,23 @@ class _Survey:
             if why:
                 self.found.kept.append((path, why))
             else:
-                self._add(path, contents, self._tombstone(path, name, url, contents, sealed, artifact), put=True)
+                made = self._tombstone(path, name, url, contents, sealed, artifact)
+                self._add(path, contents, made, put=tombstone is None)
         elif sealed is not None and tombstone is None and self._is_intermediate(path, name, entry, sealed):
             made = self._tombstone(path, name, url, contents, sealed, None, used=True)
             self._add(path, contents, made, put=True)
         elif tombstone is not None:  # put by a clean that was killed then, and the newest run uses it since
-            stale = FolderEntry(TOMBSTONE, "file", len(tombstone.encoded()))
+            stale = next(one for one in entries if one.name == TOMBSTONE)
+            self._mark(-stale.size)  # it goes, as any other file
             self.found.unused.append(Unused(path, "a tombstone of what is used", 1, stale.size, None, (stale,)))
         elif orphans := find_orphans(url, contents):
             why = "belongs to nothing: of attempts that came late, or checkpoints of a finished training"
             self.found.unused.append(Unused(path, why, *sizes(orphans), None, tuple(orphans)))
+
+    def _mark(self, size: int) -> None:
+        """Count a tombstone that stays by itself; not any more, if its size is negative."""
+        files, sizes_of = self.found.marks
+        self.found.marks = files + (1 if size > 0 else -1), sizes_of + size
 
     def _kept(self, name: str, sealed: SealedSet | None) -> str:
         """Return why a result is kept all the same; empty if it is not."""

@@ -249,9 +249,13 @@ def try_folder(path: str) -> None:
     """Check that files can be written below a folder; what is made for it is removed again.
 
     Raises:
-        UserError: no file can be written there.
+        UserError: no file can be written there, or something else than a folder is in its place.
     """
     folder = Path(path)
+    nearest = next((place for place in (folder, *folder.parents) if os.path.exists(place)), folder)
+    if os.path.exists(nearest) and not nearest.is_dir():
+        kind = "a file" if nearest.is_file() else "not a folder"
+        raise UserError(f"{path}: {nearest} is {kind}; expected a folder, or an unused path")
     made: list[Path] = []
 
     def act() -> None:

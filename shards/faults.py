@@ -51,6 +51,7 @@ _OTHER = {
     errno.EINVAL: "this file system refuses it; does the name hold characters that it does not take?",
     errno.EFBIG: "the file is larger than this file system or the limit of the process (`ulimit -f`) allows",
     errno.EIO: "the device reports an input/output error",
+    errno.EEXIST: "a file is in the place of its folder; expected a folder, or an unused path",
     errno.ENOTDIR: "a part of the path is a file; expected folders",
     errno.EISDIR: "it is a folder; expected a file, or an unused path",
     errno.ENOENT: "its folder is gone, or the file system does not take the name",

@@ -68,7 +68,8 @@ class _Loop:
         self.epochs = [self._epoch_steps(number) for number in range(len(self.phases))]
         self.whole = [phase.schedule.length(n) for phase, n in zip(self.phases, self.epochs, strict=True)]
         trial = context.trial_steps
-        self.steps = [steps if trial is None else min(steps, trial) for steps in self.whole]
+        # What a step takes is seen between two of them, also where the whole training has one.
+        self.steps = [steps if trial is None else min(max(steps, 2), trial) for steps in self.whole]
         self.total = sum(self.steps)
         self.trained = {n: v for n, v in self.module.named_parameters() if v.requires_grad}
         floats = {n: v for n, v in buffers(self.module).items() if v.is_floating_point()}

@@ -87,4 +87,6 @@ def _summary(found: Survey, verb: str) -> str:
     before, after = (f"{plural(count, 'file')}, {told_size(amount)}" for count, amount in (found.before, found.after))
     if not files:
         return f"nothing to delete: {before}"
-    return f"{plural(files, 'file')}, {told_size(size)}, {verb} deleted; before: {before}; after: {after}"
+    marks = f"{plural(found.tombstones[0], 'tombstone')} of {told_size(found.tombstones[1])}"
+    beside = f"; beside these {marks}, which say what was deleted" if found.tombstones[0] else ""
+    return f"{plural(files, 'file')}, {told_size(size)}, {verb} deleted; before: {before}; after: {after}{beside}"

@@ -135,7 +135,8 @@ def requeue(
 def _carry_out(loaded: Any, quiet: bool, requeue: bool = False, again: Sequence[str] = ()) -> None:
     from gristmill.pipelines.command.launch import carry_out
     from gristmill.pipelines.finished import conclude, read_finished
-    from gristmill.pipelines.progress import clock, plural, shown
+    from gristmill.pipelines.pace import clock
+    from gristmill.pipelines.progress import plural, shown
     from gristmill.shards.store import join
 
     begun = time.monotonic()

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.pipelines.progress import plural
-from gristmill.shards import store
+from gristmill.shards import disk, store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError
@@ -31,6 +31,8 @@ def show_records(url: str, n: int, where: Sequence[str], side: str = "data", sav
 
     ``where`` holds ``column=value`` conditions. ``side`` is data, rejects or quarantine.
     """
+    if save_audio is not None and store.is_local(save_audio):
+        disk.try_folder(store.filesystem(save_audio)[1])
     below = find_below(url)
     for place, fault in below.unreadable.items():
         print(escaped(f"{place}: {fault}"), file=sys.stderr)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -110,13 +108,8 @@ def check_out(out: str) -> None:
     if "::" in out:
         raise UserError(f"out={out}: holds '::', with which URLs are chained; expected a path or one URL without it")
     if store.is_local(out):
-        path = Path(store.filesystem(out)[1])
-        nearest = next((place for place in (path, *path.parents) if os.path.exists(place)), path)
-        if not nearest.is_dir():
-            kind = "a file" if nearest.is_file() else "not a folder"
-            raise UserError(f"out={out}: {nearest} is {kind}; expected a folder, or an unused path")
         try:
-            disk.try_folder(str(path))
+            disk.try_folder(store.filesystem(out)[1])
         except UserError as error:
             raise UserError(f"out={error}") from None
         return

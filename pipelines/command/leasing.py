@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gristmill.pipelines.command.planfile import PlanKeeper
+from gristmill.pipelines.command.status import StatusReader
 from gristmill.pipelines.run import Run
 from gristmill.shards import store
-from gristmill.shards.errors import UserError
+from gristmill.shards.errors import GristmillError, UserError
 from gristmill.shards.lease import FOLDER, Lease
+
+FIRST_LOOK, LOOK = 1.0, 10.0  # seconds until it is looked how far the other run is, and between two looks
 
 
 @contextlib.contextmanager
@@ -33,7 +36,9 @@ def leased(run: Run, check: Callable[[], None], keeper: PlanKeeper | None = None
         nonlocal new
         if not lease.held:
             check()
-            lease.take(run.progress.say)
+            with _OtherRun(run) as other:
+                lease.take(other.met)
+            keeper.foresee()
             new = store.list_names(run.out) == [FOLDER]
             keeper.begin(lambda: lease.held and not lease.lost)
         lease.confirm()
@@ -60,6 +65,45 @@ def leased(run: Run, check: Callable[[], None], keeper: PlanKeeper | None = None
     finally:
         keeper.end(over=over)
         lease.release()
+
+
+class _OtherRun:
+    """Tells how far the run is that is waited for, by what it has committed and the plan that it keeps."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._over, self._telling = threading.Event(), threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> _OtherRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._telling:
+            self._over.set()
+        self._run.progress.waits("")
+
+    def met(self, sentence: str) -> None:
+        """Tell of a run that is at work, and from now on how far it is."""
+        self._run.progress.say(sentence)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._look, name="other run", daemon=True)
+            self._thread.start()
+
+    def _look(self) -> None:
+        reader, pause = StatusReader(self._run.out), FIRST_LOOK
+        while not self._over.wait(pause):
+            pause = LOOK
+            try:
+                status = reader.read()
+            except (OSError, GristmillError):
+                continue  # it has made nothing yet, or the storage does not answer
+            except Exception:
+                return  # what is told of a run is worth no run
+            with self._telling:
+                if self._over.is_set():
+                    return
+                self._run.progress.waits("" if status.over else status.whole.words)
 
 
 def _interrupt() -> None:

@@ -17,7 +17,8 @@ from gristmill.pipelines.config import Loaded
 from gristmill.pipelines.forecast import PlannedResult, forecast, priced
 from gristmill.pipelines.graph import DONE, TO_DO, UNDER_WAY, UNKNOWN, GraphNode, merged, mermaid, text_lines
 from gristmill.pipelines.graph_picture import to_svg
-from gristmill.pipelines.progress import clock, told_size
+from gristmill.pipelines.pace import clock
+from gristmill.pipelines.progress import told_size
 from gristmill.pipelines.report.tables import listed
 from gristmill.pipelines.results import workers_of
 from gristmill.shards import processor

@@ -128,6 +128,17 @@ class PlanKeeper:
             return earlier_seconds(self.run.out)
         return self._outline.earlier
 
+    def foresee(self) -> None:
+        """Expect the results that a run with the same settings has declared, which ended just now or before, unless it
+        is known what this one makes."""
+        agenda = self.run.progress.agenda
+        with contextlib.suppress(OSError, GristmillError):  # as if there were none
+            kept = (read_plan(self.run.out) or {}).get("run")
+            if kept is None or agenda.expected or not self.settings or kept["settings"] != self.settings:
+                return
+            places = {node.get("path", number): node["name"] for number, node in enumerate(kept["nodes"])}
+            agenda.foresee(list(places.values()))  # what is used twice is one
+
     def begin(self, allowed: Callable[[], bool]) -> None:
         """Begin to write; ``allowed`` says whether the output is still this run's."""
         self._allowed = allowed

@@ -114,7 +114,8 @@ class SampledRun(Run):
             same = self.contents.get(_content(value))
             return same if same is not None else {key: self._real(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(self._real(inner) for inner in value)
+            items = [self._real(inner) for inner in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # a named tuple
         if isinstance(value, Settings):
             return value.but(**self._real(dict(value)))
         return value
@@ -277,8 +278,7 @@ class SampledRun(Run):
         known = self._known([found.digest for found in job.made_of()])
         real = get_artifact(self._real_job(node, job).url(self.real)) if known else None
         artifact, tried = self._tried(job, url)
-        factor = max((self.factors.get(found.digest, 1.0) for found in job.made_of()), default=1.0)
-        seconds = tried * factor if real is None else 0.0
+        seconds = tried * self._growth(node, job) if real is None else 0.0
         line = Line(job.name, "training", int(real is not None), wall=seconds / job.ranks, url=url)
         if self.on_ray and line.left:
             line.wall += _TRAIN if job.stepwise and (job.ranks > 1 or job.resources.gpus) else _WARM
@@ -286,6 +286,22 @@ class SampledRun(Run):
         self._line(line)
         self.finished[artifact.digest] = real
         return artifact
+
+    def _growth(self, node: PlanNode, job: TrainJob) -> float:
+        """Return how many times as many rows the whole training passes over as that of the sample. Its sets grow
+        unlike each other, and so may the weights by which it takes them."""
+        sampled = _rows(job.inputs)
+        if not sampled:
+            return 1.0
+        return _rows(resolved(cast(TrainJob, node.work).inputs, lambda used: self._grown(used.made))) / sampled
+
+    def _grown(self, made: SealedSet | Artifact | None) -> SealedSet | Artifact | None:
+        """Return a sampled set with as many rows, as far as it is asked for their number, as the real one has."""
+        if not isinstance(made, SealedSet):
+            return made
+        factor = self.factors.get(made.digest, 1.0)
+        shards = [{**entry, "rows": entry["rows"] * factor} for entry in made.seal["shards"]]
+        return replace(made, seal={**made.seal, "shards": shards})
 
     def _tried(self, job: TrainJob, url: str) -> tuple[Artifact, float]:
         """Return the model of the sample, and the seconds that a full training on the sample would take.
@@ -327,6 +343,21 @@ class SampledRun(Run):
         if step.cut is None:
             return self.cuts.get(step.input.digest, 1)
         return step.cut.number(step.input.records * factor, step.input.total("duration") * factor)
+
+
+def _rows(value: Any) -> float:
+    """Return how many rows a training passes over, by its inputs: sets side by side in a mapping are columns of one,
+    and a number beside a set says how often its rows occur."""
+    if isinstance(value, SealedSet):
+        return value.records
+    if isinstance(value, Mapping):
+        beside = [each.records for each in value.values() if isinstance(each, SealedSet)]
+        return max(beside, default=0) + sum(_rows(each) for each in value.values() if not isinstance(each, SealedSet))
+    if not isinstance(value, list | tuple):
+        return 0.0
+    if len(value) == 2 and isinstance(value[0], SealedSet) and isinstance(value[1], int | float):
+        return value[0].records * value[1]
+    return sum(map(_rows, value))
 
 
 def _content(value: Any) -> str:

@@ -16,7 +16,8 @@ from gristmill.pipelines.command.whole import SetStatus, WholeRun, whole_run
 from gristmill.pipelines.config import read_saved, saved_digest, settings_digest
 from gristmill.pipelines.graph import base_name
 from gristmill.pipelines.ledger import has_report, read_ledger
-from gristmill.pipelines.progress import clock, plural, training_parts
+from gristmill.pipelines.pace import clock, training_parts
+from gristmill.pipelines.progress import plural
 from gristmill.pipelines.report.write import REPORT
 from gristmill.shards import engine, store
 from gristmill.shards.artifact import MARK, get_artifact
@@ -43,6 +44,7 @@ class RunStatus:
     over: bool = False  # the run with the settings saved last has ended, and all that it made is there
     stopped: bool = False  # it is not over, and no run is at work
     faults: tuple[str, ...] = ()  # of the files that the run keeps beside its sets
+    planned: float | None = None  # Unix time of the estimate, if nothing has run since
 
     @property
     def unreadable(self) -> list[SetStatus]:
@@ -119,7 +121,8 @@ class StatusReader:
         sets += [_training(found.names[url], url) for url in found.training]
         sets += self._cleaned(found)
         sets += [SetStatus(found.names[url], url, "unreadable", fault=why) for url, why in found.unreadable.items()]
-        if not sets:
+        plan = read_plan(self.out) if not faults else None
+        if not sets and not plan:
             raise UserError(f"{self.out}: there is no run here; expected the output of `gristmill run`")
         sets.sort(key=lambda one: (one.last or 0.0, one.name))
         unfinished = faults or any(one.state in ("under way", "training", "unreadable") for one in sets)
@@ -129,8 +132,11 @@ class StatusReader:
         saved = read_saved(self.out)
         digest = None if saved is None else settings_digest(saved)
         stopped = not over and Lease(self.out).is_free()
-        whole = whole_run(self.out, read_plan(self.out), digest, sets, self._a_record, stopped=stopped)
-        return RunStatus(sets, whole, over, stopped)
+        planned = None
+        if plan is not None and not sets and "run" not in plan:
+            planned, digest = plan.get("at"), plan.get("settings", digest)  # no settings were saved yet
+        whole = whole_run(self.out, plan, digest, sets, self._a_record, stopped=stopped)
+        return RunStatus(sets, whole, over, stopped, planned=planned if stopped else None)
 
     @staticmethod
     def _state(name: str, url: str, read: Callable[[], SetStatus]) -> SetStatus:
@@ -242,7 +248,8 @@ def show_status(out: str, watch: float | None = None) -> None:
     reader = StatusReader(out)
     if watch is None:
         status = reader.read()
-        console.print(_table(status))
+        if status.sets:
+            console.print(_table(status))
         for line in _whole(status):
             print(line)
     elif console.is_terminal:
@@ -341,6 +348,9 @@ def _of_run(status: RunStatus) -> list[str]:
             "`gristmill audit` tells all of it, `gristmill repair` moves it aside",
         ]
     under = len(status.under_way)
+    if status.planned is not None:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.planned))
+        return [f"nothing has run yet: a plan was made on {at}, and `gristmill run` begins", status.whole.line()]
     if status.stopped:
         begun = f" {plural(under, 'result')} begun and not finished." if under else ""
         return [f"no run is at work: it ended before its end.{begun} The same command goes on", status.whole.line()]

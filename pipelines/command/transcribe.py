@@ -15,7 +15,8 @@ from gristmill.pipelines.command import interruption
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased
 from gristmill.pipelines.command.occupied import Maker, refuse_occupied
-from gristmill.pipelines.progress import clock, plural, shown
+from gristmill.pipelines.pace import clock
+from gristmill.pipelines.progress import plural, shown
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.recordings import is_listed
 from gristmill.pipelines.speech.transcribe import QUIET, Transcriber, Utterance

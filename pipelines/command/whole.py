@@ -59,7 +59,7 @@ class WholeRun:
         return listed(names if len(names) <= _NAMED else [*names[:_NAMED], f"{len(names) - _NAMED} others"])
 
     def line(self) -> str:
-        """Return it in words.
+        """Return it in words, as a line of its own.
 
         Example:
             >>> WholeRun(Forecast(0.25, 600.0), 3, 12, may_grow=True).line()
@@ -69,8 +69,13 @@ class WholeRun:
             >>> WholeRun(Forecast(unlike=("model",)), 3, 12).line()
             'whole run: 3 of 12 done, time to go unknown: nothing like model was made yet'
         """
+        return f"whole run: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """The same without saying that it is of a whole run."""
         count = f"{self.done} done" if self.total is None else f"{self.done} of {self.total} done"
-        told = f"whole run: {count}{' (more may come)' if self.may_grow else ''}"
+        told = f"{count}{' (more may come)' if self.may_grow else ''}"
         found = self.forecast
         if found.share is not None:
             basis = "the estimate of `gristmill plan`" if self.is_priced else "what was made so far"

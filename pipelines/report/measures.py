@@ -85,9 +85,11 @@ class Measure:
 WER = Measure("wer", "WER", PERCENT, 1, counts="errors", interval=True)
 CER = Measure("cer", "CER", PERCENT, 1, counts="errors", interval=True)
 PER = Measure("per", "PER", PERCENT, 1, counts="errors", interval=True)
-SUBSTITUTIONS = Measure("substitutions", "Sub.", PERCENT, 1)
-DELETIONS = Measure("deletions", "Del.", PERCENT, 1)
-INSERTIONS = Measure("insertions", "Ins.", PERCENT, 1)
+# Parts of the errors: who hears nothing substitutes nothing, and is not the best at it.
+SUBSTITUTIONS = Measure("substitutions", "Sub.", PERCENT, 1, better=None)
+DELETIONS = Measure("deletions", "Del.", PERCENT, 1, better=None)
+INSERTIONS = Measure("insertions", "Ins.", PERCENT, 1, better=None)
+HEARING, DEAF = (WER.name, PER.name), 0.95  # measures of what a model hears, and the rate from which it is nothing
 MAPSSWE = Measure(
     "mapsswe_p",
     "MAPSSWE p",

@@ -9,11 +9,13 @@ from typing import Any
 
 from gristmill.pipelines.graph import GraphNode, merged
 from gristmill.pipelines.graph_picture import to_svg
-from gristmill.pipelines.progress import clock, told_size
+from gristmill.pipelines.pace import clock
+from gristmill.pipelines.progress import told_size
 from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
 from gristmill.pipelines.report.tables import count, table
 
 _KINDS = {"source": "--s3", "step": "--s1", "artifact": "--s2", "training": "--s4"}
+_TIME, _SHORT = "seconds", 1.0  # what takes less by plan and clock has no ratio worth telling
 _KEPT, _REJECTED, _QUARANTINED = "--s3", ("--s5", "--s2", "--s4", "--s6", "--s0"), "--bad"
 
 
@@ -71,28 +73,32 @@ def measured_section(report: Report) -> str:
     return made
 
 
-def _planned(name: str, before: Any, after: Any) -> list[str]:
-    ratio = "–"
-    if isinstance(before, (int, float)) and isinstance(after, (int, float)) and before:
-        ratio = f"{after / before:.2f}"
-    return [escape(str(name).replace("_", " ")), count(before), count(after), ratio]
-
-
 def plan_section(report: Report) -> str:
-    """Compare the estimate with the measurements."""
+    """Compare the estimate with the measurements: of the whole run, and of each result in the order of declaration."""
     estimate, actual = report.plan.get("estimate", {}), report.plan.get("actual", {})
-    rows: list[list[str]] = []
-    for name in dict.fromkeys([*estimate, *actual]):
+    whole, parts = [], []
+    for name in dict.fromkeys([*actual, *estimate]):
         before, after = estimate.get(name), actual.get(name)
         if isinstance(before, Mapping) or isinstance(after, Mapping):
-            rows.append([escape(str(name))])
             inner, outer = before or {}, after or {}
-            rows += [_planned(key, inner.get(key), outer.get(key)) for key in dict.fromkeys([*inner, *outer])]
+            for key in dict.fromkeys([*inner, *outer]):
+                label = name if key == _TIME else f"{name}: {key}"
+                parts.append(_planned(label, key, inner.get(key), outer.get(key)))
         else:
-            rows.append(_planned("seconds in all" if name == "seconds" else name, before, after))
-    if not rows:
+            whole.append(_planned("whole run" if name == _TIME else name, name, before, after))
+    if not whole and not parts:
         return ""
-    return table(["", "Estimate", "Actual", "Actual / estimate"], rows, _measured_call(report.plan.get("results", {})))
+    head, call = ["Result", "Estimate", "Actual", "Actual / estimate"], _measured_call(report.plan.get("results", {}))
+    return table(head, [*whole, *parts], call)
+
+
+def _planned(label: str, key: str, before: Any, after: Any) -> list[str]:
+    ratio = "–"
+    numbers = isinstance(before, (int, float)) and isinstance(after, (int, float))
+    if numbers and before and (key != _TIME or max(before, after) >= _SHORT):
+        ratio = f"{after / before:.2f}"
+    shown = [clock(one) if key == _TIME and isinstance(one, (int, float)) else count(one) for one in (before, after)]
+    return [escape(label), *shown, ratio]
 
 
 def _measured_call(results: Mapping[str, Any]) -> str:

@@ -84,7 +84,8 @@ def _row(report: Report, one: Comparison, with_mapsswe: bool) -> list[str]:
     if one.low is not None and one.high is not None:
         moved += f' <span class="range">({change(one.low)} to {change(one.high)})</span>'
     chances = [one.p, one.p_holm] + ([one.mapsswe_p_holm] if with_mapsswe else [])
-    outcome = f'<span class="{css}">{_OUTCOMES[one.outcome]}</span>'
+    told = "equal" if one.outcome == "open" and one.change == 0 else _OUTCOMES[one.outcome]
+    outcome = f'<span class="{css}">{told}</span>'
     return [*names, moved, *map(_chance, chances), outcome]
 
 

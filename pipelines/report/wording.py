@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from gristmill.pipelines.report.measures import DEAF, HEARING
 from gristmill.pipelines.report.report import FEW_SPEAKERS, OF_UNKNOWN, UNKNOWN_SPEAKERS, Report
 from gristmill.pipelines.report.standing import Standing
 from gristmill.pipelines.report.tables import change, label_of, listed, shown
@@ -152,6 +153,10 @@ def paragraph(report: Report, groups: Sequence[Sequence[Wording]]) -> str:
     """Return what holds for the test sets together, a clause for each group, and what limits it."""
     text = [some[0].clause(some[1:]) for some in groups]
     measure = groups[0][0].of.measure.name
+    if measure in HEARING and all(min(one.of.values.values()) >= DEAF for some in groups for one in some):
+        label = groups[0][0].label
+        deaf = f"No system hears anything yet: all have a {label} of 95% and more; more data or epochs are needed."
+        return " ".join([deaf, *([] if all(some[0].of.kind == "tied" for some in groups) else text)])
     seeds = {row.seed for row in report.metrics if row.metric == measure and row.seed is not None}
     if len(seeds) == 1:
         text.append("One seed: another training may order them otherwise.")

@@ -98,6 +98,30 @@ def check_requests(settings: RequestCorpusSettings) -> None:
     _check_apart(settings)
 
 
+def check_columns(settings: RequestCorpusSettings, named: Mapping[str, Sequence[str]]) -> None:
+    """Raise a ``UserError`` for settings that name additional columns which the requests will not have: ``named`` has
+    the columns of each. All are told at once, with the way to get what they name."""
+    known, added = settings.columns, [field.name for field in ambiguous.ADDED]
+    wrong = []
+    for where, columns in named.items():
+        missing = [one for one in columns if one not in known]
+        if not missing:
+            continue
+        one, is_single = missing[0], len(missing) == 1
+        told = f"{', '.join(map(repr, missing))} {'is not a context column' if is_single else 'are no context columns'}"
+        choice = f"one of {', '.join(known)}"
+        if settings.chosen == "assistant":
+            adds = f"corpus.ambiguous=N, which adds N requests that have {', '.join(added[:-1])} and {added[-1]}"
+            expected = adds if one in added or not known else choice
+        else:
+            adds = f"corpus.context={{{one}: KIND}} if the corpora have it (KIND: string, number or boolean)"
+            expected = f"{choice}, or {adds}" if known else adds
+        without = f"{where}={'null' if where == 'slice' else '[]'}"
+        wrong.append(f"{where}: {told} of the requests; expected {expected}; or {without}, without any")
+    if wrong:
+        raise UserError(*wrong)
+
+
 def _check_apart(settings: RequestCorpusSettings) -> None:
     """Raise a ``UserError`` for requests of the test, or of a fold, that models would be trained on."""
 

@@ -25,6 +25,7 @@ from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.requests import scores
 from gristmill.pipelines.requests.corpora import (
     RequestCorpusSettings,
+    check_columns,
     check_requests,
     prepare_requests,
     split_requests,
@@ -115,14 +116,9 @@ def run(config: Config, run: Run) -> Report:
 def check(config: Config) -> None:
     """Raise a ``UserError`` for mistakes that can be found before anything is made."""
     check_requests(config.corpus)
-    known = config.corpus.columns
-    for column in (*config.weights.context, *([config.slice] if config.slice else [])):
-        if column not in known:
-            raise UserError(
-                f"{column!r} is not a context column of the requests; expected one of corpus.context "
-                f"({', '.join(known) or 'it has none'})"
-            )
-    if config.slice and not known[config.slice]:
+    sliced = [config.slice] if config.slice else []
+    check_columns(config.corpus, {"weights.context": config.weights.context, "slice": sliced})
+    if config.slice and not config.corpus.columns[config.slice]:
         raise UserError(f"slice: {config.slice!r} is not boolean; expected a column of corpus.context: boolean")
     if config.peer:
         lambdarank.available()

@@ -17,7 +17,7 @@ from gristmill.pipelines.progress import plural
 from gristmill.pipelines.speech.card import PublishedModel, write_card
 from gristmill.pipelines.speech.lengths import MEAN_LENGTH, SETTINGS, Lengths, mean_length, sizes_of
 from gristmill.pipelines.speech.recognisers import GRAPH, WEIGHTS
-from gristmill.shards import checked, processor, store
+from gristmill.shards import checked, disk, processor, store
 from gristmill.shards.artifact import MARK, Artifact, get_artifact, put_artifact
 from gristmill.shards.dataset import SealedSet, find_sealed
 from gristmill.shards.errors import Damaged, GristmillError, UserError
@@ -38,6 +38,7 @@ class Published:
 
     url: str
     files: tuple[str, ...]
+    """All that belongs to it, by name."""
     graph: str
     """A sentence on the ONNX graph, or why there is none."""
     fresh: bool
@@ -51,8 +52,8 @@ def publish(
     What an earlier publication wrote is compared with its digests, and written again if it is damaged or missing.
 
     Raises:
-        UserError: there is no such run or system, the folder contains something else or lies in the run's output, or
-            this machine does not offer the instruction set.
+        UserError: there is no such run or system, the folder contains something else, cannot be written or lies in the
+            run's output, or this machine does not offer the instruction set.
         GristmillError: the outputs of the ONNX graph are not within ``BOUND`` of torch's.
         Damaged: the model is not as it was trained.
     """
@@ -62,6 +63,8 @@ def publish(
     name, said = chosen(run, None if system == BEST else system)
     if store.is_within(dest, out):
         raise UserError(f"{dest}: lies in the output of the run; expected a folder outside of it, which is passed on")
+    if store.is_local(dest):
+        disk.try_folder(store.filesystem(dest)[1])  # an export takes a while
     say(said)
     made = run.artifacts(name)[0]
     held = _held(dest, made)
@@ -79,7 +82,7 @@ def publish(
     faults = [] if held is None else checked.find_faults(dest, held.stored)
     described_there = store.exists(store.join(dest, CARD))
     if held is not None and held.identity == identity and not faults and described_there:
-        return Published(dest, tuple(held.files), "", fresh=False)
+        return Published(dest, _files(held), "", fresh=False)
     for fault in faults:
         say(f"{fault.url}: {fault.fault}; written again")
     if onnx_graph.available():
@@ -115,7 +118,12 @@ def publish(
     if held is not None:  # of the same model, with or without a graph
         store.remove_file(store.join(dest, MARK))
     published = put_artifact(dest, files, identity, plain=True)
-    return Published(dest, (CARD, *published.files), graph, fresh=True)
+    return Published(dest, _files(published), graph, fresh=True)
+
+
+def _files(published: Artifact) -> tuple[str, ...]:
+    """Return what lies in the folder: who passes the model on file by file needs all of it."""
+    return CARD, *published.files, MARK
 
 
 def _held(dest: str, made: Artifact) -> Artifact | None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+import itertools
+import time
 
 import pytest
 from rich.console import Console
 
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.pipelines.progress import LogProgress, RunProgress, TerminalProgress, clock
+from gristmill.pipelines.pace import clock
+from gristmill.pipelines.progress import LogProgress, RunProgress, TerminalProgress
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.job import TrainJob
@@ -65,6 +68,42 @@ def test_bars_on_a_terminal(tmp_path) -> None:
     assert "1 of 2 done" in shown
     assert "step 21 " in shown
     assert "loss 0.5, " in shown
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(54, 6, 12), (3600, 60, 90)])
+def test_how_far_a_run_is_comes_soon_and_then_less_often(
+    seconds: int, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = LogProgress(stream := io.StringIO())
+    told = []
+    for second in range(seconds):
+        now[0] += 1
+        stream.truncate(stream.seek(0))
+        progress.made(f"made/{second}", "one of many")
+        told += [second + 1] * stream.getvalue().count("whole run: ")
+    assert least <= len(told) <= most
+    gaps = [after - before for before, after in itertools.pairwise([0, *told])]
+    assert (told[0], gaps) == (5, sorted(gaps))
+    assert gaps[-1] <= 60
+
+
+def test_a_step_and_a_training_of_seconds_tell_of_themselves(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    sealed = seal_tables(str(tmp_path), "texts", [texts(3), texts(2, start=3)])
+    (receipt,) = read_receipts(sealed.url, ["000000"])
+    progress = LogProgress(stream := io.StringIO())
+    progress.begin("texts", 12, 0, 36)
+    progress.training("model", {"step": 0, "steps": 12})
+    for step in range(1, 9):
+        now[0] += 1
+        progress.advance(receipt)
+        progress.training("model", {"step": step, "steps": 12})
+    assert stream.getvalue().count("texts: 5/12 shards, ") == 1
+    assert stream.getvalue().count("model: step 6 of 12, ") == 1
+    assert stream.getvalue().count("whole run: ") == 0, "nothing of an agenda was begun"
 
 
 @pytest.mark.parametrize(

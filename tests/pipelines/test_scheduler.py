@@ -158,6 +158,24 @@ def test_an_error_halts_what_runs_beside_and_keeps_what_was_made(kind: str) -> N
     assert not made.plan.missing()
 
 
+def test_a_long_sentence_is_told_once_by_who_ends_the_run() -> None:
+    made, goes_on, begun = halted_beside()
+    sentence = f"step 7: 240 of 240 records broke, the commonest error is {'x' * 200}; expected fewer"
+
+    def breaks() -> None:
+        assert begun.wait(WAIT)
+        raise ValueError(sentence)
+
+    made("beside", work=goes_on)
+    made("bad", work=breaks)
+    with pytest.raises(ValueError, match="expected fewer"):
+        made.finish()
+    (said,) = made.said
+    assert said.startswith("bad: step 7: 240 of 240 records broke, ")
+    assert said.endswith(" [...]; the run ends once what runs beside has ended: beside")
+    assert len(said) < 150
+
+
 def test_an_interruption_does_not_wait_for_trainings() -> None:
     made, goes_on, begun = halted_beside()
 

@@ -271,6 +271,15 @@ def test_an_error_of_a_disk_is_a_sentence(
 LONG = "n" * 300
 
 
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a file is in the place of its folder; expected a folder, or an unused path"):
+        disk.write(f"{tmp_path}/file/b", lambda: [b"1"])
+    for inner in ("file", "file/deep"):
+        with pytest.raises(UserError, match=f"{tmp_path}/file is a file; expected a folder, or an unused path"):
+            disk.try_folder(f"{tmp_path}/{inner}")
+
+
 @pytest.mark.parametrize(
     "inner", [LONG, f"{LONG}/a", "loop/a", "dangling", "dangling/a", "file/a", "deep/" * 1100, "a\0b"]
 )

@@ -211,6 +211,15 @@ def test_a_trial_takes_a_few_steps_of_the_full_number(tmp_path: Path) -> None:
     assert (len(trial.at[0]), trial.steps) == (6, {0: 50 * SIZE // 8})
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_training_of_a_step_or_two_has_a_price(steps: int) -> None:
+    trial = Trial()
+    run_training(Toy(Schedule(steps=steps)), LoopSettings(), trial)
+    assert trial.steps == {0: steps}
+    assert trial.seconds is not None
+    assert trial.seconds > 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -67,7 +67,7 @@ def listing(out: Path) -> dict[str, bytes]:
 
 
 def amount(out: Path) -> tuple[int, int]:
-    files = [path for path in out.rglob("*") if path.is_file()]
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != TOMBSTONE]
     return len(files), sum(path.stat().st_size for path in files)
 
 
@@ -82,6 +82,12 @@ def test_results_of_other_settings_go_and_are_made_again(gristmill, recipe: Path
     kept = listing(out)
     found = clean_output(str(out), CleaningChoice())
     assert found.after == amount(out)
+    assert found.tombstones == (3, sum(path.stat().st_size for path in out.rglob(TOMBSTONE)))
+    assert found.before[0] - found.deleted[0] == found.after[0]
+    again = gristmill("clean", out).stdout
+    assert again.startswith(f"nothing to delete: {found.after[0]} files, "), (
+        "tombstones are a note of what is not there"
+    )
     assert {one.path.partition("/")[0] for one in found.unused} == {"features", "model", "scored"}
     for path, data in listing(out).items():
         assert path.endswith(TOMBSTONE) or kept[path] == data

@@ -165,6 +165,8 @@ def test_inspect_describes_audio_and_writes_it(gristmill, tmp_path) -> None:
     seal_tables(str(tmp_path / "s"), "s", [pa.Table.from_pylist([row], schema=SPEECH)])
     result = gristmill("inspect", tmp_path / "s", "--save-audio", tmp_path / "sounds")
     assert "FLAC 0.50 s, 16000 Hz, mono" in result.stdout
+    refused = gristmill("inspect", tmp_path / "s", "--save-audio", tmp_path / "s" / "seal.json")
+    assert (refused.exit_code, "seal.json is a file; expected a folder" in refused.stderr) == (2, True)
     (written,) = (tmp_path / "sounds").iterdir()
     assert soundfile.info(str(written)).frames == 8000
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from gristmill.pipelines.config import Common, Loaded, load
 from gristmill.pipelines.progress import RunProgress
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
+from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import Alarm, GristmillError, UserError
 from gristmill.shards.index import Cut
 from gristmill.shards.job import TrainContext, TrainJob
@@ -274,6 +276,11 @@ def test_a_fit_knows_whether_a_model_before_it_stopped_early(tmp_path: Path) -> 
     assert steps == [None, 6, 1, 6]
 
 
+class Share(NamedTuple):
+    of: SealedSet
+    share: float
+
+
 class Sized(Settings):
     rows: int = 0
 
@@ -286,7 +293,8 @@ def test_what_depends_on_a_result_is_found_whatever_the_sample(tmp_path: Path) -
         size = later(lambda made: Sized(rows=made.records), listed)
         loud = run.step(Step("upper", (later(lambda made: tiny.upper(made.records), listed),), listed))
         run.train(TrainJob("before", fit, size, {"data": loud}, stepwise=False))
-        run.artifact("count", lambda url: {"n.txt": b"1"}, {"rows": later(lambda made: made.records, listed)}, [loud])
+        identity = {"rows": later(lambda made: made.records, listed), "part": Share(listed, 0.5)}
+        run.artifact("count", lambda url: {"n.txt": b"1"}, identity, [loud])
         run.finish()
 
     declare(Run(str(tmp_path / "real"), InProcessRunner()))
@@ -295,3 +303,31 @@ def test_what_depends_on_a_result_is_found_whatever_the_sample(tmp_path: Path) -
     assert {line.name: line.left for line in plan.lines.values()} == dict.fromkeys(
         ("texts", "upper", "before", "count"), 0.0
     )
+
+
+def replayed(settings: Settings, context: TrainContext, *, data: Any, more: Any = None) -> dict[str, Any]:
+    """Train as loops with optimiser steps do in a trial."""
+    for step in range(context.trial_steps or 0):
+        time.sleep(0.02 * (step > 0))
+        context.report({"phase": 0, "phase_steps": 100.0})
+    return {"files": {}}
+
+
+def test_a_training_grows_as_what_it_passes_over(tmp_path: Path) -> None:
+    """Of 4,000 general texts, half as many are replayed as there are texts of the domain."""
+    run = SampledRun(str(tmp_path / "out"), InProcessRunner(), real=str(tmp_path / "real"), sample=40)
+    own, general = (
+        run.source(name, partial(lambda number: iter([tiny.texts(number)]), number), {"number": number})
+        for name, number in (("own", 80), ("general", 4000))
+    )
+    data = later(lambda few, many: [(few, 1.0), (many, min(1.0, 0.5 * few.records / many.records))], own, general)
+    run.train(TrainJob("tuned", replayed, inputs={"data": data}))
+    run.train(TrainJob("both", replayed, inputs={"data": [own, general]}))
+    run.train(TrainJob("beside", replayed, inputs={"data": [], "more": {"text": general, "audio": general}}))
+    run.finish()
+    found = {line.name: line.wall for line in run.lines.values()}
+    for name in ("both", "beside"):
+        found[name] /= run.tried[name]
+    assert found["both"] == pytest.approx((80 + 4000) / (40 + 40)), "not as the set that grows most"
+    assert found["beside"] == pytest.approx(4000 / 40), "columns of one"
+    assert 4.0 <= found["tuned"] < 8.0, "100 steps of 20 ms, twice as many for 80 and 40 texts as for 40 and 20"

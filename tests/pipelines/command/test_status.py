@@ -63,6 +63,22 @@ def end(out: Path) -> None:
     run.write_ledger("tiny", "")
 
 
+def test_a_plan_without_a_run_is_told(gristmill, recipe: Path, tmp_path: Path) -> None:
+    refused = gristmill("status", tmp_path / "out")
+    assert (refused.exit_code, "there is no run here" in refused.stderr) == (2, True)
+    assert gristmill("plan", recipe).exit_code == 0
+    shown = gristmill("status", tmp_path / "out")
+    assert shown.exit_code == 0, shown.stderr
+    first, second = shown.stdout.splitlines()
+    assert first.startswith("nothing has run yet: a plan was made on 2")
+    assert second.startswith("whole run: 0 of 4 done, 0%, about ")
+    assert second.endswith(" to go by the estimate of `gristmill plan`")
+    with at_work(tmp_path / "out"):
+        assert "nothing has run yet" not in gristmill("status", tmp_path / "out").stdout
+    assert gristmill("run", recipe).exit_code == 0
+    assert "whole run: finished" in gristmill("status", tmp_path / "out").stdout
+
+
 @contextlib.contextmanager
 def at_work(out: Path) -> Iterator[Lease]:
     """As while a run holds the lease of its output."""

@@ -244,7 +244,7 @@ def test_page_shows_every_value(report):
     for clip in clips:
         samples, rate = decode(base64.b64decode(clip.partition(",")[2]))
         assert len(samples) / rate == pytest.approx(0.1, abs=0.02)
-    for value in ("1,180", "20", "25", "1.25", "0.25", "0.3", "2.60.0", "ab" * 32):
+    for value in ("1,180", "20 s", "25 s", "1.25", "0.25", "0.3", "2.60.0", "ab" * 32):
         assert value in cells
     assert "abababababab" in text
 
@@ -339,3 +339,24 @@ def test_unknown_speakers_are_no_speakers():
     some = describe_test_set(score(texts, texts, ["ann", "ann", None, ""]))
     assert some.sizes == {"utterances": 4, "words": 8, "speakers": 1, "utterances of unknown speakers": 2}
     assert some.resampled == "utterances within speakers"
+
+
+def test_the_plan_has_a_line_a_result_in_the_order_of_the_run():
+    estimate = {
+        "alignment": {"seconds": 0.002},
+        "seconds": 100.0,
+        "teacher": {"seconds": 75.0},
+        "unmade": {"seconds": 2},
+    }
+    actual = {"seconds": 150.0, "texts": {"seconds": 3.0}, "teacher": {"seconds": 150.0}, "alignment": {"seconds": 0.1}}
+    report = Report(title="t", recipe={}, plan={"estimate": estimate, "actual": actual})
+    section = to_html(report).partition('id="plan"')[2].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", section)]
+    assert rows == [
+        ["Result", "Estimate", "Actual", "Actual / estimate"],
+        ["whole run", "1 min 40 s", "2 min 30 s", "1.50"],
+        ["texts", "–", "3.0 s", "–"],
+        ["teacher", "1 min 15 s", "2 min 30 s", "2.00"],
+        ["alignment", "0.0 s", "0.1 s", "–"],
+        ["unmade", "2.0 s", "–", "–"],
+    ]

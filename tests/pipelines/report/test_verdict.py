@@ -95,6 +95,21 @@ def test_comparisons_are_corrected_for_their_number():
     assert kinds(alone) == {"noisy": "won"}
 
 
+def test_systems_that_hear_nothing_are_said_to_and_not_compared():
+    report = report_of({name: dict.fromkeys(WINS["noisy"], 1.0) for name in ("noisy", "clean")})
+    assert conclude(report).sentence == (
+        "No system hears anything yet: all have a WER of 95% and more; more data or epochs are needed."
+    )
+    page = parse(to_html(report))
+    assert ("equal" in page.cells, "may be chance" in page.cells) == (True, False)
+    some = dict(zip(WINS["noisy"], (0.99, 0.98, 0.97, 0.96), strict=True))
+    sentence = conclude(report_of({"noisy": some})).sentence
+    assert sentence.startswith("No system hears anything yet: ")
+    assert " speech, " in sentence, "what is worse all the same is told"
+    heard = conclude(report_of({"noisy": dict.fromkeys(WINS["noisy"], 1.0), "clean": WINS["clean"]})).sentence
+    assert "hears" not in heard
+
+
 def test_equal_figures_are_a_tie():
     report = report_of({"noisy": {"teacher": 0.5, "hard_labels": 0.23, "student": 0.24, "student_seq": 0.23}})
     assert kinds(report) == {"noisy": "tied"}

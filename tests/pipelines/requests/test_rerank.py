@@ -236,7 +236,12 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
     ("overrides", "message"),
     [
         (["weights={context: [weather]}"], "'weather' is not a context column"),
-        (["slice=noisy"], "'noisy' is not a context column"),
+        (["slice=noisy"], "slice: 'noisy' is not a context column"),
+        (["corpus.ambiguous=0"], "weights.context: 'device', 'hour' are no context columns of the requests; expected"),
+        (["corpus.ambiguous=0"], "expected corpus.ambiguous=N, which adds N requests that have device, hour and"),
+        (["corpus.ambiguous=0"], "slice: 'ambiguous' is not a context column"),
+        (["corpus.ambiguous=0", "weights.context=[]"], "or slice=null, without any"),
+        (["corpus={kind: files, places: DATA, ambiguous: 0}"], "expected corpus.context={device: KIND} if the corpora"),
         (["slice=device"], "'device' is not boolean"),
         (["lists.n=0"], "lists.n: 0 is not right"),
         (["corpus={kind: files, places: /nowhere, ambiguous: 0}"], "/nowhere"),
@@ -253,6 +258,8 @@ def test_a_list_that_cannot_be_scored_costs_itself(finished: Path, tmp_path: Pat
     ],
 )
 def test_mistakes_are_errors_before_anything_is_made(tmp_path: Path, overrides: list[str], message: str) -> None:
+    (tmp_path / "requests.jsonl").write_text('{"text": "play it", "domain": "music", "intent": "play"}\n')
+    overrides = [each.replace("DATA", str(tmp_path / "requests.jsonl")) for each in overrides]
     result = run(tmp_path / "out", "runner=inprocess", *overrides)
     assert result.exit_code == 2
     assert message in result.stderr

@@ -42,6 +42,10 @@ def test_a_published_folder_is_a_model_and_is_not_written_over(
     monkeypatch.setattr(onnx_graph, "available", lambda: False)
     made = gristmill("publish", out, "best", tmp_path / "model")
     assert made.exit_code == 0
+    published = next(line for line in made.stdout.splitlines() if line.startswith("published: "))
+    assert {*re.findall(r"[\w.]+", published.partition(" (")[2])} == {
+        path.name for path in (tmp_path / "model").iterdir()
+    }
     assert "pip install '.[onnx]'" in made.stderr
     assert "student, the best of 2 systems on average over the test sets (WER 20.0% clean, 30.0% noisy)" in made.stderr
     of_run = gristmill("transcribe", out, speech)
@@ -76,6 +80,18 @@ def test_the_lines_of_the_card_work_and_its_figures_are_the_reports(
         with contextlib.redirect_stdout(said):
             exec(block, {})
         assert text in said.getvalue()
+
+
+@pytest.mark.parametrize("inner", ["", "/model"])
+def test_a_file_in_the_place_of_the_folder_is_told_before_the_work(
+    inner: str, out: Path, tmp_path: Path, gristmill
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    refused = gristmill("publish", out, "best", f"{tmp_path}/file{inner}")
+    where = tmp_path / "file"
+    assert refused.exit_code == 2
+    assert refused.stderr == (f"gristmill: {where}{inner}: {where} is a file; expected a folder, or an unused path\n")
+    assert where.read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "units.json", "settings.json"])
