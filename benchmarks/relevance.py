@@ -25,6 +25,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,11 @@ FUNCTION, SEEDS, BEST = "timer", 20, 400
 Found = dict[str, Any]
 
 
-def annotated() -> tuple[pa.Table, pa.Table]:
-    """Return the seeds of a function and requests of others."""
+def annotated(name: str) -> Iterator[pa.Table]:
+    """Yield the requests of a function (``own``), or those of others."""
     whole = next(assistant.requests(KNOWN, rows=KNOWN)).select(["id", "text", "tokens", "domain"])
     own = pc.equal(whole["domain"], FUNCTION)
-    return whole.filter(own).slice(0, SEEDS), whole.filter(pc.invert(own))
+    yield whole.filter(own).slice(0, SEEDS) if name == "own" else whole.filter(pc.invert(own))
 
 
 def pool(rows: int, column: str) -> Iterator[pa.Table]:
@@ -89,7 +90,7 @@ def sealed(folder: Path, name: str, tables: Callable[[], Iterator[pa.Table]]) ->
     return (find_sealed(url) or seal_tables(url, name, tables())).url
 
 
-class Workers(threading.Thread):
+class WorkerWatch(threading.Thread):
     """Watches Ray's workers: their CPU time, and the peak memory of the largest without what is shared."""
 
     def __init__(self) -> None:
@@ -134,7 +135,7 @@ def filtered(out: str, workers: int, pool_url: str, seeds: str, others: str) -> 
         return kept, made
 
     run("first", sets[0])  # what is loaded once: modules, and the workers of Ray
-    seen = Workers() if workers else None
+    seen = WorkerWatch() if workers else None
     if seen:
         seen.start()
     wall, own = time.perf_counter(), time.process_time()
@@ -207,23 +208,24 @@ def apart(function: Callable[..., Found], *given: Any) -> Found:
 
 def speed(folder: Path, rows: int, workers: int, columns: list[str]) -> None:
     """Print the speed and the memory of the filter, beside scikit-learn's speed."""
-    seeds, others = (sealed(folder, name, lambda n=n: iter([annotated()[n]])) for n, name in enumerate(("own", "rest")))
-    some = sealed(folder, f"pool-tokens-{SHARD * 10}", lambda: pool(SHARD * 10, "tokens"))
-    lines, peer = [], None
+    seeds, others = (sealed(folder, name, partial(annotated, name)) for name in ("own", "others"))
+    some = sealed(folder, f"pool-tokens-{SHARD * 10}", partial(pool, SHARD * 10, "tokens"))
+    measured: list[tuple[str, int, Found]] = []
+    best = 0.0
     for column in columns:
         for size in (rows // 4, rows // 2, rows):
-            url = sealed(folder, f"pool-{column}-{size}", lambda c=column, s=size: pool(s, c))
+            url = sealed(folder, f"pool-{column}-{size}", partial(pool, size, column))
             found = apart(filtered, str(folder / f"filtered-{column}"), workers, url, seeds, others)
             print(json.dumps({"column": column, "workers": workers, **found}), flush=True)
-            if peer is None:
-                peer = apart(alone, some, seeds, others, found["model"])
-                print(json.dumps({"scikit-learn": peer}), flush=True)
-            rate = size / found["cpu_s"]
-            best = max(peer["CountVectorizer"], peer["HashingVectorizer"])
-            told = f"{rate:,.0f} | {rate / best:.2f} | {found['wall_s']:.0f} | {found['peak_mb']:.0f}"
-            lines.append(f"| {column} | {size:,} | {told} |")
+            measured.append((column, size, found))
+        peer = apart(alone, some, seeds, others, found["model"])
+        print(json.dumps({"scikit-learn": peer}), flush=True)
+        best = max(best, peer["CountVectorizer"], peer["HashingVectorizer"])
     print("| read | requests | a second of CPU | of scikit-learn's | seconds | MB |\n|" + " --- |" * 6)
-    print("\n".join(lines))
+    for column, size, found in measured:
+        rate = size / found["cpu_s"]
+        told = f"{rate:,.0f} | {rate / best:.2f} | {found['wall_s']:.0f} | {found['peak_mb']:.0f}"
+        print(f"| {column} | {size:,} | {told} |")
 
 
 def recall(folder: Path, path: str, counts: tuple[int, ...], draws: int) -> None:

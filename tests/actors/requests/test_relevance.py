@@ -103,4 +103,9 @@ def test_a_set_without_requests_or_words_is_refused(sealed, context, tmp_path):
         tokens_of(pa.table({"name": ["b"]}))
     none = own.read(0).slice(0, 0)
     with pytest.raises(UserError, match="3 requests of the function and 0 others; expected both"):
-        train(RelevanceFitSettings(), context, seeds=[own.url], others=seal_tables(str(tmp_path / "none"), "none", [none]).url)
+        train(
+            RelevanceFitSettings(),
+            context,
+            seeds=[own.url],
+            others=seal_tables(str(tmp_path / "none"), "none", [none]).url,
+        )
