@@ -277,8 +277,10 @@ def sorted_by(table: pa.Table, column: str) -> tuple[pa.Table, list[int]]:
 
 def count_by_stage(table: pa.Table, column: str) -> dict[str, int]:
     """Return the counts of each reason or error of a side table, by stage."""
-    pairs = zip(table["stage"].to_pylist(), table[column].to_pylist(), strict=True)
-    return dict(sorted(Counter(f"{stage}: {why}" for stage, why in pairs).items()))
+    found: Counter[str] = Counter()
+    for group in table.group_by(["stage", column], use_threads=False).aggregate([([], "count_all")]).to_pylist():
+        found[f"{group['stage']}: {group[column]}"] += group["count_all"]
+    return dict(sorted(found.items()))
 
 
 def _join(work: Work, partner: pa.Table, columns: tuple[str, ...], on: str) -> pa.Table:

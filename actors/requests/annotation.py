@@ -214,6 +214,8 @@ def read_text(given: str, slots: object, lang: str = "", *, letters: bool = Fals
 
 def split(text: str) -> list[str]:
     """Return the tokens of a text: its parts between spaces; of languages without spaces, its signs."""
+    if text.isascii():  # all of it is written with spaces
+        return text.split()
     return [part for word in text.split() for part in parted(word)]
 
 

@@ -68,10 +68,16 @@ def tokens_of(table: pa.Table) -> list[list[str]]:
     Raises:
         UserError: there is neither column.
     """
+    return [one or [] for one in _token_lists(table).to_pylist()]
+
+
+def _token_lists(table: pa.Table) -> pa.ListArray:
+    """Return the tokens of each record as they lie in the table, where that has them."""
     column = _column(table.column_names, "relevance")
+    values = table[column].combine_chunks()
     if column == "tokens":
-        return [one or [] for one in table[column].to_pylist()]
-    return [split(normalise(one or "")) for one in table[column].to_pylist()]
+        return values
+    return pa.array([split(normalise(one or "")) for one in values.to_pylist()], pa.list_(pa.string()))
 
 
 def _column(names: list[str], where: str) -> str:
@@ -94,4 +100,4 @@ class Relevance(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``distance``."""
-        return set_column(batch, DISTANCE.name, pa.array(-self._model.score(tokens_of(batch)), DISTANCE.type))
+        return set_column(batch, DISTANCE.name, pa.array(-self._model.score(_token_lists(batch)), DISTANCE.type))
