@@ -183,6 +183,10 @@ def make_data(folder: Path) -> None:
     place.mkdir(parents=True)
     header = "answerid;scenario;intent;answer_annotation;notes"
     (place / "alarm_set.csv").write_text(f"{header}\n1;alarm;set;wake me at [time : nine];\n")
+    place = folder / "nlu" / "snips" / "train"
+    place.mkdir(parents=True)
+    for name, line in (("seq.in", "wake me at nine"), ("seq.out", "O O O B-time"), ("label", "set")):
+        (place / name).write_text(f"{line}\n")
     (folder / "pool.txt").write_text("wake me at ten\n")
     place = folder / "parallel"
     place.mkdir()
@@ -245,7 +249,8 @@ def fingerprints() -> dict[str, dict[str, str]]:
         more = {"bootstrap-lm": few, "bootstrap-lm-hi": few}
         more["distill-debian-noise"] = [f"noise.folder={folder}/data/speech/digits"]
         # All functions and draws are alike: one does.
-        more["expand"] = more["expand-hwu64"] = ["seeds=[0]", "functions=[{name: alarm, intents: [set]}]"]
+        one = ["seeds=[0]", "functions=[{name: alarm, intents: [set]}]"]
+        more |= dict.fromkeys(("expand", "expand-hwu64", "expand-snips"), one)
         place = Path(folder, "data", "nlu", "hwu64", "train")
         own = f"own=[{{name: alarm, seeds: {place}, test: {place}}}]"
         more["expand-own"] = [f"corpus.places={place}", f"pool={folder}/data/pool.txt", own]
