@@ -113,7 +113,7 @@ class _GramIndex:
         grams = {gram[:size] for gram in split for size in range(1, len(gram) + 1)}
         words = sorted({word for gram in grams for word in gram})
         self._words = {word: number for number, word in enumerate(words)}
-        numbers = {(word,): number for word, number in self._words.items()}
+        numbers: dict[tuple[str, ...], int] = {(word,): number for word, number in self._words.items()}
         self._keys: list[np.ndarray] = []  # of each size from 2, in order: the places of keys are those of n-grams
         self._starts: list[int] = []  # the number of the first n-gram of each size
         for size in range(2, order + 1):
