@@ -31,11 +31,11 @@ from gristmill.pipelines.requests import expand_tables as tables
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests
 from gristmill.pipelines.requests.diversity import choose
 from gristmill.pipelines.requests.expand_files import write_proposals
-from gristmill.pipelines.requests.expand_parts import Cell, OwnFunctionSettings, own_cells, study_cells
+from gristmill.pipelines.requests.expand_parts import FunctionCell, OwnFunctionSettings, own_cells, study_cells
 from gristmill.pipelines.requests.expand_systems import (
     CellSystems,
     Expansion,
-    RecogniserSettings,
+    FunctionRecogniserSettings,
     SelfTrainingSettings,
 )
 from gristmill.pipelines.run import Run
@@ -45,7 +45,7 @@ from gristmill.shards.step import Step
 
 SAMPLE = 4000  # records of a plan's trial
 SHARES = {"half": 0.5, "quarter": 0.25}
-FUSED = RecogniserSettings(model=LinearSettings(negatives=None, balanced=True, embedding=2.0), same_slots=200)
+FUSED = FunctionRecogniserSettings(model=LinearSettings(negatives=None, balanced=True, embedding=2.0), same_slots=200)
 
 
 class Config(Settings):
@@ -65,9 +65,9 @@ class Config(Settings):
     """Near duplicates of corpus and pool, which count once."""
     embedder: EmbedderSettings = EmbedderSettings()
     """The sentence embeddings of ``fused`` and of selectors."""
-    recogniser: RecogniserSettings = RecogniserSettings()
+    recogniser: FunctionRecogniserSettings = FunctionRecogniserSettings()
     """The article's recogniser: of ``seeds``, ``random`` and ``self``."""
-    fused: RecogniserSettings = FUSED
+    fused: FunctionRecogniserSettings = FUSED
     """The recogniser of the whole system."""
     training: SelfTrainingSettings = SelfTrainingSettings()
     """The filter and self-training."""
@@ -116,7 +116,7 @@ def run(config: Config, run: Run) -> Report:
     return _report(run, config, expansions, tested)
 
 
-def _expanded(run: Run, config: Config, cell: Cell) -> Expansion:
+def _expanded(run: Run, config: Config, cell: FunctionCell) -> Expansion:
     systems, found = CellSystems(run, cell, config.training), Expansion(cell)
 
     # The article's system, and as many random requests of the pool in the place of the relevant ones.

@@ -40,7 +40,7 @@ class OwnFunctionSettings(AnnotationSettings):
 
 
 @dataclass(frozen=True)
-class Cell:
+class FunctionCell:
     """One function, as one random draw of its annotated requests finds it."""
 
     function: str
@@ -64,7 +64,7 @@ def study_cells(
     counts: Sequence[int],
     duplicates: DuplicateSettings,
     embedder: EmbedderSettings,
-) -> list[Cell]:
+) -> list[FunctionCell]:
     """Return the cells of functions that an annotated corpus has: each with each number of requests, in each draw."""
     requests = prepared(run, "requests", prepare_requests(run, corpus), duplicates, embedder)
     cells = []
@@ -79,7 +79,7 @@ def study_cells(
             others, test = take("others", max(counts)), take("test", max(counts))  # the same for all numbers of seeds
             for count in counts:
                 seeds, pool = take("seeds", count, f"_{count}"), take("pool", count, f"_{count}")
-                cells.append(Cell(one.name, draw, count, seeds, others, pool, test))
+                cells.append(FunctionCell(one.name, draw, count, seeds, others, pool, test))
     return cells
 
 
@@ -113,7 +113,7 @@ def own_cells(
     lang: str,
     duplicates: DuplicateSettings,
     embedder: EmbedderSettings,
-) -> list[Cell]:
+) -> list[FunctionCell]:
     """Return the cell of each of the user's own functions; they share the pool and the others' requests."""
     annotated = prepared(run, "annotated", prepare_requests(run, corpus), duplicates, embedder)
     wanted = Wanted(TEXT_SIDES, (lang,), (None,))
@@ -139,7 +139,7 @@ def own_cells(
         test = None
         if one.test is not None:
             test = part("test", _embedded(run, f"read_test_{one.name}", _read(run, one, "test", lang), embedder))
-        cells.append(Cell(one.name, 0, 0, seeds, part("others", annotated), whole, test))
+        cells.append(FunctionCell(one.name, 0, 0, seeds, part("others", annotated), whole, test))
     return cells
 
 

@@ -20,7 +20,7 @@ from gristmill.actors.requests.paraphrases import Paraphrases, collect
 from gristmill.actors.requests.propagation import PropagationSettings, accept
 from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
 from gristmill.models.requests.linear import LinearSettings
-from gristmill.pipelines.requests.expand_parts import Cell
+from gristmill.pipelines.requests.expand_parts import FunctionCell
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -30,7 +30,7 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.step import Step
 
 
-class RecogniserSettings(Settings):
+class FunctionRecogniserSettings(Settings):
     """A recogniser of a new function: its model, and how its threshold is tuned."""
 
     model: LinearSettings = LinearSettings(negatives=None)
@@ -69,7 +69,7 @@ class SelfTrained:
 class Expansion:
     """The recognisers of one cell, the labelled requests that each was trained on, and those proposed to annotators."""
 
-    cell: Cell
+    cell: FunctionCell
     models: dict[str, Artifact] = field(default_factory=dict)
     added: dict[str, SealedSet] = field(default_factory=dict)
     trained: dict[str, SelfTrained] = field(default_factory=dict)
@@ -79,10 +79,10 @@ class Expansion:
 class CellSystems:
     """Declares the recognisers of one cell."""
 
-    def __init__(self, run: Run, cell: Cell, training: SelfTrainingSettings) -> None:
+    def __init__(self, run: Run, cell: FunctionCell, training: SelfTrainingSettings) -> None:
         self._run, self._cell, self._training = run, cell, training
 
-    def recogniser(self, name: str, settings: RecogniserSettings, *added: SealedSet) -> Artifact:
+    def recogniser(self, name: str, settings: FunctionRecogniserSettings, *added: SealedSet) -> Artifact:
         """Train a recogniser on the seeds, others' requests and sets of labelled ones."""
         cell = self._cell
         training = DomainTraining(
@@ -110,7 +110,7 @@ class CellSystems:
     def self_trained(
         self,
         name: str,
-        settings: RecogniserSettings,
+        settings: FunctionRecogniserSettings,
         teacher: Artifact,
         propagation: PropagationSettings | None = None,
     ) -> SelfTrained:
