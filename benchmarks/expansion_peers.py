@@ -27,9 +27,10 @@ import argparse
 import importlib.util
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from gristmill.pipelines.graph import DONE
 from gristmill.pipelines.requests.diversity import choose
 from gristmill.pipelines.requests.expand import SHARES
 from gristmill.pipelines.requests.expand_parts import Cell
-from gristmill.pipelines.requests.expand_scores import REPLICATES, TestedCell, read_cell
+from gristmill.pipelines.requests.expand_scores import REPLICATES, read_cell
 from gristmill.pipelines.requests.expand_systems import (
     CellSystems,
     RecogniserSettings,
@@ -116,10 +117,8 @@ def kept(path: Path, make: Callable[[], dict[str, dict[str, Any]]]) -> dict[str,
     return json.loads(path.read_text())
 
 
-def measured(
-    cell: Cell, config: dict[str, Any], work: Path, steps: int, without: Sequence[str]
-) -> tuple[TestedCell, dict[str, int]]:
-    """Return what all systems read in the test of a cell, and the numbers of rows that they add to the seeds."""
+def measured(cell: Cell, config: dict[str, Any], work: Path, steps: int, without: Sequence[str]) -> Measured:
+    """Return the metrics of all systems in the test of a cell, and the numbers of rows that they add to the seeds."""
     assert cell.test is not None
     fused = RecogniserSettings.model_validate(config["fused"])
     given = config.get("propagation")
@@ -151,19 +150,29 @@ def measured(
             sure = log_sigmoid(np.array(one["test"])).astype(np.float32)
             limit = float(np.float32(log_sigmoid(np.array(one["threshold"]))))
             found[system] = replace(found["fused_seeds"], logprob=sure, threshold=limit)
-    return replace(read, systems=found), {name: one.records for name, one in sets.items()}
+    numbers = {name: one.numbers(np.arange(len(read.ids))) for name, one in found.items()}
+    return Measured(cell.function, numbers, {name: one.records for name, one in sets.items()})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of all systems in one cell, and how many rows each adds to the seeds."""
+
+    function: str
+    systems: dict[str, dict[str, float]]
+    rows: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Figures:
     """The metrics of all systems over cells; intervals are of a bootstrap over functions, paired."""
 
-    cells: Sequence[TestedCell]
+    cells: Sequence[Measured]
 
     def values(self, system: str, metric: str) -> np.ndarray:
         """Return the metric over all cells, and over resamples."""
         functions = sorted({cell.function for cell in self.cells})
-        own = [cell.systems[system].numbers(np.arange(len(cell.ids)))[metric] for cell in self.cells]
+        own = [cell.systems[system][metric] for cell in self.cells]
         rng = np.random.Generator(np.random.Philox(0))
         share = [1 / len(functions)] * len(functions)
         drawn = np.stack([np.ones(len(functions)), *rng.multinomial(len(functions), share, REPLICATES)])
@@ -183,14 +192,14 @@ def beside(system: str) -> str:
     return "fused_seeds" if system in WITHOUT_POOL else part
 
 
-def table(cells: Sequence[TestedCell], sizes: Sequence[dict[str, int]], systems: Sequence[str]) -> None:
+def table(cells: Sequence[Measured], systems: Sequence[str]) -> None:
     """Print the figures, and each system beside ours."""
     figures = Figures(cells)
     print(f"\n{len(cells)} cells of {len({cell.function for cell in cells})} functions")
     print("| system | rows added | " + " | ".join(COLUMNS) + " | beside | F1, points | SemER, points | F1 to fused |")
     print("| --- " * (len(COLUMNS) + 6) + "|")
     for name in systems:
-        rows = f"{np.mean([one[name] for one in sizes]):.0f}" if name in sizes[0] else ""
+        rows = f"{np.mean([one.rows[name] for one in cells]):.0f}" if name in cells[0].rows else ""
         whole = [f"{100 * figures.values(name, metric)[0]:.2f}" for metric in COLUMNS]
         other = beside(name) if beside(name) != name else "fused"
         apart = [figures.difference(name, other, metric) if name != other else "" for metric in COMPARED]
@@ -209,27 +218,33 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", default=[], help="scores that are left out: self_training, projection ..."
     )
+    parser.add_argument("--table", action="store_true", help="only the tables of the cells that are measured")
     args = parser.parse_args()
     config = json.loads((Path(args.out) / "config.json").read_text())
     for module, package in PACKAGES.items():
         if not importlib.util.find_spec(module):
             print(f"{package}: not installed, left out")
-    found, sizes = [], []
+    found = []
     for cell in cells_of(args.out):
         wanted = cell.count == config["requests"][0] and cell.draw in config["seeds"][: args.draws]
-        if wanted and (not args.functions or cell.function in args.functions):
-            one, rows = measured(
-                cell, config, args.work, args.steps if cell.function in args.tuned else 0, args.without
-            )
-            found.append(one)
-            sizes.append(rows)
-            f1 = {name: round(own.numbers(np.arange(len(one.ids)))["f1"], 3) for name, own in one.systems.items()}
-            print(json.dumps({"cell": cell.name, "f1": f1, "rows": rows}), flush=True)
-    table(found, sizes, [name for name in found[0].systems if all(name in one.systems for one in found)])
-    deep = [place for place, one in enumerate(found) if "tuned" in one.systems]
-    if deep and len(deep) < len(found):
-        names = [name for name in WITHOUT_POOL if name in found[deep[0]].systems]
-        table([found[place] for place in deep], [sizes[place] for place in deep], [*names, "fused"])
+        if not wanted or (args.functions and cell.function not in args.functions):
+            continue
+        path = args.work / f"{cell.name}.json"
+        if not args.table:
+            steps = args.steps if cell.function in args.tuned else 0
+            made = measured(cell, config, args.work, steps, args.without)
+            path.write_text(json.dumps(asdict(made)))
+            print(json.dumps({"cell": cell.name, "f1": round(made.systems["fused"]["f1"], 3)}), flush=True)
+        if path.exists():
+            found.append(Measured(**json.loads(path.read_text())))
+    if not found:
+        sys.exit(f"{args.out}: no cell is made; expected a run of configs/expand-hwu64.yaml")
+    everywhere = [name for name in found[0].systems if all(name in one.systems for one in found)]
+    table(found, everywhere)
+    for scores in ("projection", "tuned"):  # which may be there of some cells only
+        some = [one for one in found if scores in one.systems]
+        if 0 < len(some) < len(found):
+            table(some, ["fused_seeds", "fused", *(name for name in some[0].systems if name.startswith(scores))])
 
 
 if __name__ == "__main__":
