@@ -69,7 +69,7 @@ _GROUND_SALT, _PART_SALT = 1, 2
 class DiversityRound(DiversitySettings):
     """A selector, and the set that it chooses from."""
 
-    rows: int = Field(ge=0)
+    records: int = Field(ge=0)
     """The number of requests."""
     columns: tuple[str, ...] = ()
     """The columns that the selector reads."""
@@ -79,12 +79,12 @@ class DiversityRound(DiversitySettings):
     @property
     def parts(self) -> int:
         """The number of parts."""
-        return min(MOST_PARTS, max(1, math.ceil(self.rows / self.round_rows)))
+        return min(MOST_PARTS, max(1, math.ceil(self.records / self.round_rows)))
 
     @property
     def wanted(self) -> int:
         """The number of requests to choose."""
-        return self.budget(self.rows)
+        return self.budget(self.records)
 
     @property
     def wanted_of_part(self) -> int:
@@ -339,14 +339,14 @@ def merge(
                 picked = Picked(np.arange(len(own)), np.asarray(table[GAIN.name].to_numpy()))
     ids = [rows.ids[place] for place in picked.places.tolist()]
     context.report({"step": 0, "chosen": float(len(ids))})
-    told = {"records": settings.rows, "parts": settings.parts, "candidates": union.num_rows, "chosen": len(ids)}
+    told = {"records": settings.records, "parts": settings.parts, "candidates": union.num_rows, "chosen": len(ids)}
     files = {CHOSEN: canonical.dumps({"ids": ids, "gains": picked.gains.tolist()})}
     return {"files": files, **told, **({} if found is None else {"value": found})}
 
 
 def _none(settings: DiversityRound) -> UserError:
     return UserError(
-        f"{settings.selector}: none of {settings.rows} requests can be chosen; expected some with what it needs (a "
+        f"{settings.selector}: none of {settings.records} requests can be chosen; expected some with what it needs (a "
         "finite confidence or embedding)"
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from gristmill.models.requests.grams import (
     GRID,
@@ -26,7 +26,7 @@ from gristmill.models.requests.grams import (
 )
 from gristmill.models.requests.submodular import Coverage, Facility, SubsetObjective, lazy_greedy
 from gristmill.shards.errors import UserError
-from gristmill.shards.settings import Settings
+from gristmill.shards.settings import Batch, Settings
 
 Selector = Literal[
     "random",
@@ -74,7 +74,7 @@ class DiversitySettings(Settings):
     features: Literal["auto", "embeddings", "ngrams"] = "auto"
     """What requests are compared by: cosines of their ``embedding`` or of their n-grams. ``auto``: embeddings where the
     requests have them."""
-    batch: PositiveInt = 20
+    batch: Batch = Field(20, ge=1)
     """Requests that ``worst_paraphrase`` adds at a time."""
     round_rows: int = Field(20_000, ge=1)
     """Requests that are chosen from at once, about: a larger set is cut into parts, drawn by id. Each part chooses, and

@@ -131,7 +131,7 @@ def _round(name: str, settings: DiversitySettings, similarity: str, candidates: 
     columns = columns_of(settings, names, f"{name}: {candidates.name}", pairs=bool(similarity))
     given = {key: getattr(settings, key) for key in DiversitySettings.model_fields}
     given["features"] = "embeddings" if settings.by_embeddings(EMBEDDING in names) else "ngrams"
-    return DiversityRound(**given, rows=candidates.records, columns=columns, similarity=similarity)
+    return DiversityRound(**given, records=candidates.records, columns=columns, similarity=similarity)
 
 
 def _dealing(wanted: DiversityRound) -> tuple[Stage, ...]:

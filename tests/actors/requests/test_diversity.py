@@ -39,7 +39,7 @@ def table(number: int, seed: int = 0) -> pa.Table:
 
 
 def wanted(selector: str, rows: int, **given: Any) -> DiversityRound:
-    return DiversityRound(**{"selector": selector, "count": 10, "rows": rows, **given})
+    return DiversityRound(**{"selector": selector, "count": 10, "records": rows, **given})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, listed
+from gristmill.actors.sources.text import MALFORMED, PAIR_SIDES, TEXT_SIDES, listed
 from gristmill.actors.text import parsing
 from gristmill.shards.schema import PAIRS, TEXTS
 
@@ -71,7 +71,7 @@ def test_lines_of_tables_and_json() -> None:
         line("jsonl", json.dumps({"english": "one", "hi": "एक"})),
     )
     assert [sides(row) for row in found[:4]] == [('say "hi', 'कहो "हाय'), ("a, b", "क"), ("one", "एक"), ("two", "दो")]
-    assert [row["reject_reason"] for row in found[4:]] == [parsing.MALFORMED] * 6 + [
+    assert [row["reject_reason"] for row in found[4:]] == [MALFORMED] * 6 + [
         "fuzzy",
         "source: no field source or en",
     ]
