@@ -70,6 +70,7 @@ _CHAINS = {
 _LONG = (
     "tests/pipelines/text/test_bootstrap_lm.py",
     "tests/pipelines/requests/test_rerank.py",
+    "tests/pipelines/requests/test_expand.py",
     "tests/fault/",
     "tests/pipelines/speech/test_distill.py",
     "tests/pipelines/command/",
