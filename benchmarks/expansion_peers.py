@@ -1,6 +1,6 @@
 """The expansion recipe beside its peers, on the same cells and the same tests.
 
-    python benchmarks/expansion_peers.py OUT --work FOLDER [--draws 1] [--tuned alarm email]
+    python -m benchmarks.expansion_peers OUT --work FOLDER [--draws 1] [--tuned alarm email]
 
 OUT is a run of configs/expand-hwu64.yaml, finished or not: of it are read the seeds, others' requests, pool and test of
 each function and draw. The whole system (``fused``) is made from them again, by the recipe's own steps and settings, in

@@ -1,6 +1,6 @@
 """Other packages' ways to a recogniser of a new function, on the features and with the thresholds of the recipe.
 
-They are measured by benchmarks/expansion_peers.py. A fit is given the places of annotated requests, and returns how it
+They are measured by benchmarks.expansion_peers. A fit is given the places of annotated requests, and returns how it
 scores any; a selector returns some of the requests that the recipe has labelled itself.
 """
 
