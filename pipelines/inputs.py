@@ -23,6 +23,13 @@ Listing = Callable[[], Iterator[pa.Table]]
 Places = str | tuple[str, ...]  # one URL, or several, read in order
 
 
+def urls_of(places: Places | None) -> tuple[str, ...]:
+    """Return the URLs of places, in order; none of ``None``."""
+    if places is None:
+        return ()
+    return (places,) if isinstance(places, str) else places
+
+
 def list_source(run: Run, name: str, tables: Listing, of: str) -> SealedSet:
     """Seal a listing of source files, which is identified by its rows: a changed file makes it another source.
 

@@ -196,6 +196,14 @@ def write_bytes(url: str, data: bytes) -> None:
         patiently(url, lambda: fs.pipe_file(path, data, **_parts(fs)))
 
 
+def write_changed(url: str, data: bytes) -> bool:
+    """Write a whole file unless it is there unchanged; return whether it was written."""
+    if read_if_present(url) == data:
+        return False
+    write_bytes(url, data)
+    return True
+
+
 def write_chunks(url: str, chunks: Callable[[], Iterable[bytes]]) -> None:
     """Write a whole file from chunks; ``chunks`` is called again for each retry. An error leaves no file behind."""
     fs, path = filesystem(url)

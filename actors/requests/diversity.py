@@ -33,6 +33,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from gristmill.actors.audio import set_column
+from gristmill.actors.embed import EMBEDDING
 from gristmill.actors.nearest import DISTANCE
 from gristmill.actors.requests.relevance import tokens_of
 from gristmill.models.requests.diversity import (
@@ -60,7 +61,7 @@ from gristmill.shards.stage import GROUP, Actor, BatchLimits
 
 NOT_CHOSEN = "not chosen"
 CHOSEN, GROUND = "chosen.json", "ground.arrow"
-EMBEDDING, CONFIDENCE = "embedding", "confidence"
+CONFIDENCE = "confidence"
 TO = pa.field("to", pa.int32())  # the part that a request is in
 PLACE, GAIN = pa.field("place", pa.int32()), pa.field("gain", pa.float64())  # in its part's order of choice
 _GROUND_SALT, _PART_SALT = 1, 2

@@ -15,26 +15,26 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from gristmill.actors.audio import set_column
-from gristmill.actors.requests.folds import TEST
+from gristmill.actors.requests.folds import FOLD, TEST
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.schema import REQUEST_FIELDS
+from gristmill.shards.schema import REQUEST_FIELDS, SLOT
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
-ANNOTATED, UNLABELLED = 0, 1  # the folds of requests of other functions
+ANNOTATED = 0  # the fold of the annotated requests of other functions
 GOLD = (
     pa.field("gold_domain", pa.string()),
     pa.field("gold_intent", pa.string()),
-    pa.field("gold_slots", REQUEST_FIELDS[5].type),
+    pa.field("gold_slots", pa.list_(SLOT)),
 )
 DRAWN = "drawn.json"
 NOT_OF_PART = "of another part"
 Part = Literal["seeds", "others", "pool", "test"]
 _LABELS = ("domain", "intent", "slots", "label_source")
-_DOMAIN, _FOLD = pa.field("domain", pa.string()), pa.field("fold", pa.int32())
+_DOMAIN = pa.field("domain", pa.string())
 
 
 class FunctionSettings(Settings):
@@ -102,8 +102,8 @@ class TakePart(Actor):
     """Keeps one part of split requests (``fold``: 0 annotated, 1 unlabelled, -1 test) and rejects the others.
 
     The domain of the function's requests becomes its name; that of another domain of that name is told apart. Those of
-    the pool lose their labels, which are kept as
-    ``gold_domain``, ``gold_intent`` and ``gold_slots`` for the report. ``drawn``: the artifact of :func:`draw_seeds`.
+    the pool lose their labels, which are kept as ``gold_domain``, ``gold_intent`` and ``gold_slots`` for the report.
+    ``drawn``: the artifact of :func:`draw_seeds`.
     """
 
     name = "part"
@@ -120,7 +120,7 @@ class TakePart(Actor):
         """Return the added and dropped columns."""
         if settings.which == "pool":
             return {"adds": GOLD, "drops": (*_LABELS, "fold")}
-        return {"adds": (_DOMAIN, _FOLD)}
+        return {"adds": (_DOMAIN, FOLD)}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``reject_reason`` where a request is of another part."""

@@ -10,8 +10,10 @@ from pydantic import Field
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.requests.annotation import NO_TEXT, split
+from gristmill.actors.requests.folds import FOLD
 from gristmill.actors.requests.functions import ANNOTATED, domains_of
-from gristmill.actors.sources.text import TEXT_SIDES, listed, sides_of
+from gristmill.actors.sources.sides import sides_of
+from gristmill.actors.sources.text import TEXT_SIDES, listed
 from gristmill.models.normalise import normalise
 from gristmill.shards.errors import RejectRecord
 from gristmill.shards.settings import Settings
@@ -82,7 +84,7 @@ class OwnPart(Actor):
 
     name = "own_part"
     batch = BatchLimits(4096)
-    adds = (pa.field("domain", pa.string()), pa.field("fold", pa.int32()))
+    adds = (pa.field("domain", pa.string()), FOLD)
     settings: OwnPartSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -92,6 +94,6 @@ class OwnPart(Actor):
         mine: Sequence[bool] = [True] * len(own) if part == "seeds" else own if part == "test" else [False] * len(own)
         domains = domains_of(name, batch["domain"].to_pylist(), mine)
         batch = set_column(batch, "domain", pa.array(domains, pa.string()))
-        batch = set_column(batch, "fold", pa.array([ANNOTATED] * len(own), pa.int32()))
+        batch = set_column(batch, FOLD.name, pa.array([ANNOTATED] * len(own), FOLD.type))
         reasons = [f"of {name} itself" if one and part == "others" else None for one in own]
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))

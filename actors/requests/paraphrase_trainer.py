@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.actors.requests.paraphrases import ANNOTATION, PAIR_KIND, check_columns
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
@@ -51,7 +52,6 @@ from gristmill.shards.job import TrainContext
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
-EMBEDDING = "embedding"
 COLUMNS = (*ANNOTATION, "parent_id", PAIR_KIND.name, EMBEDDING)
 _ROWS = 1 << 10  # of requests whose nearest ones are looked for at once
 
@@ -166,7 +166,7 @@ def read_records(settings: ParaphraseTraining, data: str) -> PairRecords:
     random = RecordRandom(settings.seed, "paraphrase_requests")
     drawn: dict[str, bool] = {}
     for table in sealed.tables(COLUMNS):
-        found = vectors_of(table)
+        found = _vectors(table)
         for row, vector in zip(table.drop_columns([EMBEDDING]).to_pylist(), found, strict=True):
             name, parent = row["id"], row["parent_id"]
             if parent not in drawn:
@@ -306,12 +306,11 @@ def aucs(detector: ParaphraseDetector, embedded: EmbeddedRequests, pairs: Reques
     return found
 
 
-def vectors_of(table: pa.Table) -> np.ndarray:
+def _vectors(table: pa.Table) -> np.ndarray:
     """Return the embeddings of a table, (rows, dim)."""
-    column = table[EMBEDDING].combine_chunks()
-    if column.null_count:
+    if table[EMBEDDING].null_count:
         raise UserError("paraphrase: a record without embedding; expected one of each")
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
+    return vectors_of(table[EMBEDDING], table.schema.field(EMBEDDING).type.list_size)
 
 
 def embedded_of(table: pa.Table) -> EmbeddedRequests:
@@ -321,7 +320,7 @@ def embedded_of(table: pa.Table) -> EmbeddedRequests:
         UserError: it lacks one of them.
     """
     check_columns(table.column_names, ("tokens", EMBEDDING), "paraphrase")
-    return EmbeddedRequests([tokens or [] for tokens in table["tokens"].to_pylist()], vectors_of(table))
+    return EmbeddedRequests([tokens or [] for tokens in table["tokens"].to_pylist()], _vectors(table))
 
 
 def read_detector(url: str) -> ParaphraseDetector:

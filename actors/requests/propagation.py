@@ -109,7 +109,7 @@ def _table(url: str) -> pa.Table:
 
 
 def _cosines(tables: Sequence[pa.Table]) -> np.ndarray:
-    """Return the cosines of requests over n-grams and embeddings, each of the three kinds of the same weight."""
+    """Return the cosines of requests over n-grams of words and of letters, length 1 each, and embeddings, length 2."""
     whole = pa.concat_tables(tables)
     features = Features.of([one or [] for one in whole["tokens"].to_pylist()], 2)
     vectors = vectors_of(whole[EMBEDDING], whole.schema.field(EMBEDDING).type.list_size).astype(np.float64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from gristmill.actors.sources.columns import Parquet
 from gristmill.actors.sources.csv_records import csv_records
 from gristmill.actors.sources.encoding import refuse_wide
 from gristmill.actors.sources.files import NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
-from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, all_lines, lines, opened, read_json
+from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, all_lines, lines, opened
 from gristmill.actors.sources.tmx import list_tmx
 from gristmill.actors.sources.unlisted import (
     MISSING,
@@ -35,7 +35,7 @@ from gristmill.actors.sources.unlisted import (
 )
 from gristmill.models.languages import tags_of
 from gristmill.shards import store
-from gristmill.shards.errors import RejectRecord, UserError
+from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID
 from gristmill.shards.walking import walk
 from gristmill.shards.wording import nearest
@@ -61,8 +61,6 @@ _EXPECTED = {
     TEXT_SIDES: "expected .txt, .tsv, .csv, .jsonl, .parquet, .tmx, .po or .mo, or a file that ends in the language",
 }
 _OWN_ID = "id"
-
-MALFORMED = "malformed record"
 
 
 @dataclass(frozen=True)
@@ -279,44 +277,6 @@ def split_line(line: str, kind: str) -> list[str]:
     if line.count('"') % 2:  # the reader accepts one within a cell, such as the end of a cell begun a line before
         raise csv.Error("a quote that is not closed")
     return next(csv.reader([line], strict=True), [])
-
-
-def sides_of(row: Mapping[str, Any], sides: Sequence[str], names: Sequence[Sequence[str]]) -> list[str]:
-    """Return the raw sides of a listed record, also of a line that is still to be parsed.
-
-    ``names`` are those that each side's field may have in JSONL. Raises :class:`RejectRecord` for a malformed record.
-    """
-    values: list[Any]
-    if row["raw"] is None:
-        values = [row[side] for side in sides]
-    elif row["format"] == "jsonl":
-        values = _fields(row["raw"], sides, names)
-    else:
-        try:
-            cells = split_line(row["raw"], row["format"])
-            values = [cells[place] for place in row["places"]]
-        except (csv.Error, IndexError):
-            raise RejectRecord(MALFORMED) from None
-    if not all(value is None or isinstance(value, str) for value in values):
-        raise RejectRecord(MALFORMED)
-    return [value or "" for value in values]
-
-
-def _fields(raw: str, sides: Sequence[str], names: Sequence[Sequence[str]]) -> list[Any]:
-    try:
-        values = read_json(raw)
-    except (ValueError, RecursionError):
-        raise RejectRecord(MALFORMED) from None
-    if not isinstance(values, dict):
-        raise RejectRecord(MALFORMED)
-    inner = values.get("translation")
-    if isinstance(inner, dict):
-        values = {**inner, **values}
-    found = [next((name for name in some if name in values), None) for some in names]
-    for side, name, some in zip(sides, found, names, strict=True):
-        if name is None:
-            raise RejectRecord(f"{side}: no field {' or '.join(some)}")
-    return [values[name] for name in found]
 
 
 def _columns(file: str, header: list[str], wanted: Wanted) -> tuple[list[int], bool]:

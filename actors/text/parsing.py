@@ -9,7 +9,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.near_duplicates import KEY, SIGNATURE, key_of
-from gristmill.actors.sources.text import PAIR_SIDES, listed, sides_of
+from gristmill.actors.sources.sides import sides_of
+from gristmill.actors.sources.text import PAIR_SIDES, listed
 from gristmill.models import minhash
 from gristmill.models.normalise import length_in_words, normalise, words
 from gristmill.models.text.displayed import as_displayed, unescaped, without_formats

@@ -17,7 +17,15 @@ from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, 
 from gristmill.actors.sources.requests import list_requests, request_files
 from gristmill.pipelines.filters import ActorSettings, check_filters, filtered
 from gristmill.pipelines.generated import ambiguous, assistant
-from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.inputs import (
+    Places,
+    check_listed,
+    list_places,
+    list_source,
+    place_names,
+    refuse_empty,
+    urls_of,
+)
 from gristmill.pipelines.overlap import Item, Place, refuse_shared
 from gristmill.pipelines.progress import plural
 from gristmill.pipelines.run import Run
@@ -93,7 +101,7 @@ def check_requests(settings: RequestCorpusSettings) -> None:
         raise UserError("places: not given; expected the URL of a corpus of requests, or several")
     if len(settings.languages) != 1:
         raise UserError(f"lang: {list(settings.languages)}; expected one, for the corpora that do not name their own")
-    for places in filter(None, (_urls(settings.places), _urls(settings.test))):
+    for places in filter(None, (urls_of(settings.places), urls_of(settings.test))):
         check_listed(partial(list_requests, url, "corpus", fields=settings.fields) for url in places)
     _check_apart(settings)
 
@@ -126,7 +134,7 @@ def _check_apart(settings: RequestCorpusSettings) -> None:
     """Raise a ``UserError`` for requests of the test, or of a fold, that models would be trained on."""
 
     def files(places: Places | None) -> list[Place]:
-        return [partial(_items, url, settings.fields) for url in _urls(places)]
+        return [partial(_items, url, settings.fields) for url in urls_of(places)]
 
     parts = {"corpus.places": files(settings.places), "corpus.test": files(settings.test)}
     why = "requests would be read by models that were trained on them"
@@ -226,7 +234,7 @@ def _generated(run: Run, settings: RequestCorpusSettings) -> SealedSet:
 
 def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
     """List the corpora, those for test last."""
-    train, test = _urls(settings.places), _urls(settings.test)
+    train, test = urls_of(settings.places), urls_of(settings.test)
     names = place_names([*train, *test])
     parts: Sequence[str | None] = [*[None] * len(train), *["test"] * len(test)]
 
@@ -237,9 +245,3 @@ def _listed(run: Run, settings: RequestCorpusSettings) -> SealedSet:
         )
 
     return list_source(run, "listed_requests", tables, "requests")
-
-
-def _urls(places: Places | None) -> tuple[str, ...]:
-    if places is None:
-        return ()
-    return (places,) if isinstance(places, str) else places

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from gristmill.actors import nearest
 from gristmill.actors.nearest import ThresholdSettings
 from gristmill.actors.requests import diversity
 from gristmill.actors.requests.choice_scores import ChoiceScore, KeepScored
@@ -21,6 +20,7 @@ from gristmill.actors.requests.diversity import (
 )
 from gristmill.models.requests.diversity import SCORED, DiversitySettings, PairSimilarity
 from gristmill.pipelines.inputs import refuse_empty
+from gristmill.pipelines.nearest import nearest_limit
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -159,9 +159,8 @@ def _refuse_failed(parts: SealedSet) -> None:
 def _by_score(run: Run, name: str, candidates: SealedSet, settings: DiversitySettings) -> SealedSet:
     """Declare the exact choice of what each request decides by itself."""
     scored = run.step(Step(f"{name}_scored", (ChoiceScore.stage(settings),), candidates))
-    limit = later(partial(_limit, settings), candidates)
-    job = TrainJob(f"{name}_threshold", loop=nearest.threshold, settings=limit, inputs={"data": scored}, stepwise=False)
-    return run.step(Step(name, (KeepScored.stage(settings, threshold=run.train(job).ref),), candidates))
+    limit = nearest_limit(run, name, scored, later(partial(_limit, settings), candidates))
+    return run.step(Step(name, (KeepScored.stage(settings, threshold=limit.ref),), candidates))
 
 
 def _limit(settings: DiversitySettings, candidates: SealedSet) -> ThresholdSettings:

@@ -136,14 +136,13 @@ def _expanded(run: Run, config: Config, cell: FunctionCell) -> Expansion:
     # Fewer requests: diverse ones, and by other selectors as many.
     for selector in dict.fromkeys((config.selector, *config.selectors)):
         name = "diverse" if selector == config.selector else selector
+        given: dict[str, Any] = {}
+        if selector == "worst_paraphrase" and config.detector is not None:
+            given = {"load": pair_similarity, "detector": systems.detector(config.detector, config.embedder)}
         for part, share in SHARES.items():
             settings = DiversitySettings(selector=selector, share=share, seed=cell.draw)
             system = f"{name}_{part}"
-            seeds = None if selector in ("random", "top", "least_sure") else cell.seeds
-            given: dict[str, Any] = {}
-            if selector == "worst_paraphrase" and config.detector is not None:
-                given = {"load": pair_similarity, "detector": systems.detector(config.detector, config.embedder)}
-            chosen = choose(run, f"{system}_{cell.name}", whole.added, settings, seeds, **given)
+            chosen = choose(run, f"{system}_{cell.name}", whole.added, settings, cell.seeds, **given)
             found.added[system] = chosen
             found.models[system] = systems.recogniser(system, fused, chosen)
 

@@ -26,9 +26,7 @@ def write_proposals(out: str, proposed: Mapping[str, SealedSet]) -> list[str]:
             for row in table.to_pylist()
         ]
         url = store.join(out, NAME.format(function))
-        data = "".join(f"{line}\n" for line in lines).encode()
-        if store.read_if_present(url) != data:  # a finished run writes nothing
-            store.write_bytes(url, data)
+        store.write_changed(url, "".join(f"{line}\n" for line in lines).encode())  # a finished run writes nothing
         written.append(url)
     return written
 

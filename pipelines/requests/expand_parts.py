@@ -19,7 +19,7 @@ from gristmill.actors.requests.own_function import OwnPart, OwnPartSettings, Poo
 from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import list_requests
 from gristmill.actors.sources.text import TEXT_SIDES, Wanted, list_texts
-from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty, urls_of
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.unique import unique
@@ -117,7 +117,7 @@ def own_cells(
     """Return the cell of each of the user's own functions; they share the pool and the others' requests."""
     annotated = prepared(run, "annotated", prepare_requests(run, corpus), duplicates, embedder)
     wanted = Wanted(TEXT_SIDES, (lang,), (None,))
-    urls = (pool,) if isinstance(pool, str) else pool
+    urls = urls_of(pool)
     names = place_names(urls)
 
     def tables() -> Iterator[pa.Table]:
@@ -145,8 +145,7 @@ def own_cells(
 
 def _read(run: Run, function: OwnFunctionSettings, which: str, lang: str) -> SealedSet:
     """Return the user's annotated requests of a function, or those to measure on."""
-    given = getattr(function, which)
-    urls = (given,) if isinstance(given, str) else given
+    urls = urls_of(getattr(function, which))
     names = place_names(urls)
     name = f"{which}_{function.name}"
 

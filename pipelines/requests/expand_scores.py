@@ -45,19 +45,18 @@ _HALF = float(np.float32(np.log(0.5)))
 
 @dataclass(frozen=True)
 class Readings:
-    """What one system reads in the test of one cell; requests of the function first have their errors."""
+    """What one system reads in the test of one cell."""
 
     own: np.ndarray  # (requests,) bool: of the function
     logprob: np.ndarray  # that a request is of the function
     threshold: float
     errors: np.ndarray  # of intent and slots, if it is accepted; 0 for others
     lengths: np.ndarray  # labels of the reference; 0 for others
-    exact: np.ndarray  # without errors, if it is accepted
 
-    def numbers(self, rows: np.ndarray) -> dict[str, float]:
-        """Return the metrics over some requests, by their places."""
+    def numbers(self, rows: np.ndarray | slice = slice(None)) -> dict[str, float]:
+        """Return the metrics over some requests, by their places; by default over all."""
         own, sure = self.own[rows], self.logprob[rows]
-        wrong, lengths, exact = self.errors[rows], self.lengths[rows], self.exact[rows]
+        wrong, lengths = self.errors[rows], self.lengths[rows]
 
         def f1(limit: float) -> float:
             accepted = sure >= limit
@@ -77,7 +76,7 @@ class Readings:
             "f1_best": max((f1(limit) for limit in limits), default=0.0),
             "f1_half": f1(_HALF),
             "semer_half": semer(_HALF),
-            "exact": float((exact & (sure >= self.threshold))[own].sum() / max(1, own.sum())),
+            "exact": float(((wrong == 0) & (sure >= self.threshold))[own].sum() / max(1, own.sum())),
             "false_accept": float((sure >= self.threshold)[~own].sum() / others),
             "false_accept_half": float((sure >= _HALF)[~own].sum() / others),
         }
@@ -114,7 +113,7 @@ def read_cell(function: str, draw: int, tested: SealedSet, systems: Sequence[str
         )
         sure = np.array([one["logprob"] for one in read], np.float32)
         limit = float(np.float32(read[0]["threshold"])) if read else 0.0
-        found[system] = Readings(own, sure, limit, wrong, lengths, own & (wrong == 0))
+        found[system] = Readings(own, sure, limit, wrong, lengths)
     return TestedCell(function, draw, tuple(table["id"].to_pylist()), found)
 
 
@@ -134,7 +133,8 @@ def metrics(cells: Sequence[TestedCell], test_set: str, baselines: Sequence[str]
     ``<metric>_relative`` is against the first baseline, ``<metric>_relative:X`` against each other one.
     """
     systems = list(cells[0].systems)
-    drawn = {system: _resampled(cells, system) for system in systems}
+    numbers = {system: [cell.systems[system].numbers() for cell in cells] for system in systems}
+    drawn = {system: _resampled(cells, system, numbers[system]) for system in systems}
     tested = sum(int(next(iter(cell.systems.values())).own.sum()) for cell in cells)
     draws = sorted({cell.draw for cell in cells})
     rows = []
@@ -152,23 +152,25 @@ def metrics(cells: Sequence[TestedCell], test_set: str, baselines: Sequence[str]
                 named = f"{name}_relative" if place == 0 else f"{name}_relative:{other}"
                 rows.append(MetricRow(system, test_set, named, float(change[0]), float(low), float(high), tested, None))
         for draw in draws:
-            own = [cell for cell in cells if cell.draw == draw]
-            each = [cell.systems[system].numbers(np.arange(len(cell.ids))) for cell in own]
+            each = [one for cell, one in zip(cells, numbers[system], strict=True) if cell.draw == draw]
             for name in each[0]:
                 value = float(np.mean([one[name] for one in each]))
-                rows.append(MetricRow(system, test_set, name, value, None, None, len(own), draw))
+                rows.append(MetricRow(system, test_set, name, value, None, None, len(each), draw))
     return rows
 
 
-def _resampled(cells: Sequence[TestedCell], system: str) -> dict[str, np.ndarray]:
-    """Return each metric, over all and over resamples: (1 + replicates,), the same resamples for every system."""
+def _resampled(
+    cells: Sequence[TestedCell], system: str, numbers: Sequence[Mapping[str, float]]
+) -> dict[str, np.ndarray]:
+    """Return each metric, over all and over resamples: (1 + replicates,), the same resamples for every system.
+
+    ``numbers`` are the system's metrics of each cell.
+    """
     rng = np.random.Generator(np.random.Philox(0))
     if len(cells) == 1:
         own, rows = cells[0].systems[system], len(cells[0].ids)
-        places = [np.arange(rows), *(rng.integers(rows, size=rows) for _ in range(REPLICATES // 4))]
-        each = [own.numbers(some) for some in places]
+        each = [*numbers, *(own.numbers(rng.integers(rows, size=rows)) for _ in range(REPLICATES // 4))]
         return {name: np.array([one[name] for one in each]) for name in each[0]}
-    numbers = [cell.systems[system].numbers(np.arange(len(cell.ids))) for cell in cells]
     functions = sorted({cell.function for cell in cells})
     key = [cell.function if len(functions) > 1 else str(cell.draw) for cell in cells]
     units = sorted(set(key))

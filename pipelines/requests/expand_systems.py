@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from pydantic import Field
 
-from gristmill.actors import nearest
 from gristmill.actors.embed import EmbedderSettings, embedder_stage
 from gristmill.actors.nearest import DrawnDistance, DrawSettings, Keep, ThresholdSettings
 from gristmill.actors.requests import domain_trainer, paraphrase_trainer, relevance
@@ -20,6 +18,7 @@ from gristmill.actors.requests.paraphrases import Paraphrases, collect
 from gristmill.actors.requests.propagation import PropagationSettings, accept
 from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
 from gristmill.models.requests.linear import LinearSettings
+from gristmill.pipelines.nearest import nearest_limit
 from gristmill.pipelines.requests.expand_parts import FunctionCell
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
@@ -136,11 +135,11 @@ class CellSystems:
         stage = Label.stage(model=teacher.ref, accepted=accepted)
         return self._run.step(Step(f"labelled_{name}_{self._cell.name}", (stage,), requests))
 
-    def drawn(self, name: str, requests: SealedSet, like: SealedSet, share: float = 1.0) -> SealedSet:
-        """Return as many random requests as a share of those of another set."""
+    def drawn(self, name: str, requests: SealedSet, like: SealedSet) -> SealedSet:
+        """Return as many random requests as another set has."""
         stage = DrawnDistance.stage(DrawSettings(seed=self._cell.draw))
         far = self._run.step(Step(f"drawn_{name}_{self._cell.name}", (stage,), requests))
-        return self._nearest(f"random_{name}", far, later(partial(_part_of, share), like))
+        return self._nearest(f"random_{name}", far, later(_as_many, like))
 
     def gold(self, name: str, requests: SealedSet, function: FunctionSettings) -> SealedSet:
         """Return the function's requests of a set of the pool with their annotation, as an annotator would give it."""
@@ -155,10 +154,9 @@ class CellSystems:
         return self._run.train(TrainJob("detector", paraphrase_trainer.train, settings, {"data": pairs}))
 
     def _nearest(self, name: str, scored: SealedSet, settings: ThresholdSettings) -> SealedSet:
-        inputs = {"data": scored}
-        limit = self._run.train(TrainJob(f"{name}_threshold", nearest.threshold, settings, inputs, stepwise=False))
+        limit = nearest_limit(self._run, name, scored, settings)
         return self._run.step(Step(f"{name}_{self._cell.name}", (Keep.stage(threshold=limit.ref),), scored))
 
 
-def _part_of(share: float, like: SealedSet) -> ThresholdSettings:
-    return ThresholdSettings(count=max(1, round(share * like.records)))
+def _as_many(like: SealedSet) -> ThresholdSettings:
+    return ThresholdSettings(count=max(1, like.records))

@@ -46,9 +46,7 @@ def publish(out: str, models: Mapping[int, Artifact]) -> None:
     folder = store.join(out, FOLDER)
     names = {f"1-{size}.arpa": artifact for size, artifact in models.items()}
     for name, artifact in names.items():
-        url, data = store.join(folder, name), artifact.read(FILE)
-        if store.read_if_present(url) != data:
-            store.write_bytes(url, data)
+        store.write_changed(store.join(folder, name), artifact.read(FILE))
     for name in store.list_names(folder):
         if re.fullmatch(r"1-\d+\.arpa", name) and name not in names:
             store.remove_file(store.join(folder, name))

@@ -11,7 +11,15 @@ from pydantic import model_validator
 from gristmill.actors.near_duplicates import DuplicateSettings
 from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, Wanted, list_texts, text_files
 from gristmill.actors.text.parsing import CleaningSettings, PairCleaningSettings, ParseText, TextParsingSettings
-from gristmill.pipelines.inputs import Places, check_listed, list_places, list_source, place_names, refuse_empty
+from gristmill.pipelines.inputs import (
+    Places,
+    check_listed,
+    list_places,
+    list_source,
+    place_names,
+    refuse_empty,
+    urls_of,
+)
 from gristmill.pipelines.overlap import Item, Place, refuse_shared
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.unique import unique
@@ -33,7 +41,7 @@ class _Settings(CleaningSettings, DuplicateSettings):
     @property
     def urls(self) -> tuple[str, ...]:
         """The URLs, in order."""
-        return (self.places,) if isinstance(self.places, str) else self.places
+        return urls_of(self.places)
 
 
 class PairSettings(_Settings, PairCleaningSettings):

@@ -16,6 +16,7 @@ from gristmill.actors.text import language_model, select
 from gristmill.actors.text.language_model import ScoreText, TextScoreSettings
 from gristmill.actors.text.select import CentroidSettings, SampleSettings
 from gristmill.pipelines.inputs import refuse_empty
+from gristmill.pipelines.nearest import nearest_limit
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary
@@ -107,8 +108,7 @@ def select_pairs(
         limit = ThresholdSettings(radius=settings.radius)
     else:
         limit = later(partial(_nearest, settings.share or SHARE), pairs)
-    job = TrainJob(f"{name}_threshold", loop=nearest.threshold, settings=limit, inputs={"data": scored}, stepwise=False)
-    keep = nearest.Keep.stage(threshold=run.train(job).ref)
+    keep = nearest.Keep.stage(threshold=nearest_limit(run, name, scored, limit).ref)
     return run.step(Step(name, (keep,), scored))
 
 

@@ -7,7 +7,8 @@ import json
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.sources.text import MALFORMED, PAIR_SIDES, TEXT_SIDES, listed
+from gristmill.actors.sources.sides import MALFORMED
+from gristmill.actors.sources.text import PAIR_SIDES, TEXT_SIDES, listed
 from gristmill.actors.text import parsing
 from gristmill.shards.schema import PAIRS, TEXTS
 
