@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from gristmill.actors.text import embed
+from gristmill.actors import embed
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.generated import assistant
 from gristmill.shards.dataset import SealedSet, seal_tables

@@ -47,11 +47,11 @@ from gristmill.pipelines.command.planfile import read_plan
 from gristmill.pipelines.graph import DONE
 from gristmill.pipelines.requests.diversity import choose
 from gristmill.pipelines.requests.expand import SHARES
-from gristmill.pipelines.requests.expand_parts import Cell
+from gristmill.pipelines.requests.expand_parts import FunctionCell
 from gristmill.pipelines.requests.expand_scores import REPLICATES, read_cell
 from gristmill.pipelines.requests.expand_systems import (
     CellSystems,
-    RecogniserSettings,
+    FunctionRecogniserSettings,
     SelfTrainingSettings,
 )
 from gristmill.pipelines.run import Run
@@ -64,7 +64,7 @@ COMPARED = ("f1", "semer")
 WITHOUT_POOL = ("fused_seeds", "projection", "projection_grams", "tuned", "tuned_grams")
 
 
-def cells_of(out: str) -> Iterator[Cell]:
+def cells_of(out: str) -> Iterator[FunctionCell]:
     """Yield the cells of a run whose parts are made, in the order of their draws."""
     nodes = (read_plan(out) or {}).get("run", {}).get("nodes", [])
     planned = {one["name"]: f"{out}/{one['path']}" for one in nodes if one.get("path") and one["state"] == DONE}
@@ -84,7 +84,7 @@ def cells_of(out: str) -> Iterator[Cell]:
             if len(urls) == len(names):
                 found.append((draw, count, function, urls))
     for draw, count, function, urls in sorted(found):
-        yield Cell(function, draw, count, *map(open_sealed, urls))
+        yield FunctionCell(function, draw, count, *map(open_sealed, urls))
 
 
 def by_packages(requests: Requests, rows: int) -> Iterator[tuple[str, pa.Table]]:
@@ -117,10 +117,10 @@ def kept(path: Path, make: Callable[[], dict[str, dict[str, Any]]]) -> dict[str,
     return json.loads(path.read_text())
 
 
-def measured(cell: Cell, config: dict[str, Any], work: Path, steps: int, without: Sequence[str]) -> Measured:
+def measured(cell: FunctionCell, config: dict[str, Any], work: Path, steps: int, without: Sequence[str]) -> Measured:
     """Return the metrics of all systems in the test of a cell, and the numbers of rows that they add to the seeds."""
     assert cell.test is not None
-    fused = RecogniserSettings.model_validate(config["fused"])
+    fused = FunctionRecogniserSettings.model_validate(config["fused"])
     given = config.get("propagation")
     propagation = None if given is None else PropagationSettings.model_validate(given)
     run = Run(str(work / cell.name), InProcessRunner())

