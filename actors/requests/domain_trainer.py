@@ -18,6 +18,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, SerializeAsAny
 
 from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.actors.requests.folds import TEST
+from gristmill.actors.requests.function_reader import PSEUDO, WITHOUT
 from gristmill.actors.training.settings import LoopSettings
 from gristmill.models.requests.domain import OUTSIDE, Example, FamilySettings, to_iob
 from gristmill.shards.dataset import open_sealed
@@ -29,6 +30,7 @@ from gristmill.shards.settings import Settings
 COLUMNS = ("id", "tokens", "domain", "intent", "slots", "fold")
 _TAGGED = ["id", "tokens", "slots"]
 _LABELS = ("intent", "slots")
+_SELF_LABELLED = ("label_source", WITHOUT.name)
 
 
 class DomainTraining(Settings):
@@ -91,10 +93,11 @@ def train(
 
 @dataclass(frozen=True)
 class _Row:
-    """A request to train on."""
+    """A request to train on; of a self-labelled one, the folds without which it is accepted too (``None``: any)."""
 
     example: Example
     vector: np.ndarray | None
+    without: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,7 @@ def _fit(settings: DomainTraining, context: TrainContext, rows: _Rows) -> dict[s
         if model.embedding:
             given["vectors"] = _vectors(settings, [*own, *rows.others])
         if settings.threshold_folds:
-            parts = ((len(rows.own), False), (len(rows.added), True), (len(rows.others), False))
-            dealt = [np.full(n, -1) if kept else np.arange(n) % settings.threshold_folds for n, kept in parts]
-            given |= {"folds": np.concatenate(dealt), "prior": settings.prior}
+            given |= _folds(settings.threshold_folds, rows) | {"prior": settings.prior}
         made, metrics = fit(settings.domain, examples, negatives, model, settings.seed, context.report, **given)
         return {"files": made.files(), **metrics}
     from gristmill.actors.requests.neural_trainer import NeuralTrainer
@@ -134,6 +135,21 @@ def _fit(settings: DomainTraining, context: TrainContext, rows: _Rows) -> dict[s
     assert isinstance(model, NeuralSettings)
     trainer = NeuralTrainer(settings.domain, examples, negatives, model, settings.seed, settings.device)
     return run_training(trainer, settings.loop, context)
+
+
+def _folds(count: int, rows: _Rows) -> dict[str, np.ndarray]:
+    """Return the folds of the threshold's cross-validation, and what each of them trains on.
+
+    A self-labelled request is trained on in those folds alone whose own recogniser accepted it: it would otherwise tell
+    of the annotated requests that are held out, and the held-out scores would be too good.
+    """
+    dealt = [np.arange(len(rows.own)) % count, np.full(len(rows.added), -1), np.arange(len(rows.others)) % count]
+    folds = np.concatenate(dealt)
+    seen = folds[:, None] != np.arange(count)
+    for place, row in enumerate(rows.added, len(rows.own)):
+        if row.without is not None:
+            seen[place] = np.isin(np.arange(count), row.without)
+    return {"folds": folds, "seen": seen}
 
 
 def _vectors(settings: DomainTraining, rows: Sequence[_Row]) -> np.ndarray:
@@ -214,11 +230,13 @@ def _tagged(settings: DomainTraining, urls: Sequence[str], own: Mapping[str, _Ro
 
 def _examples(settings: DomainTraining, url: str, table: pa.Table) -> dict[str, _Row]:
     found = {}
-    for row, vector in zip(table.select(["intent", *_TAGGED]).to_pylist(), _embeddings(table), strict=True):
+    columns = ["intent", *_TAGGED, *(name for name in _SELF_LABELLED if name in table.column_names)]
+    for row, vector in zip(table.select(columns).to_pylist(), _embeddings(table), strict=True):
         tokens = row["tokens"] or []
         if not row["intent"]:
             raise UserError(f"{url}: request {row['id']} has no intent; expected one, to train {settings.domain!r}")
-        found[row["id"]] = _Row(Example(tokens, row["intent"], to_iob(len(tokens), _spans(row))), vector)
+        without = row.get(WITHOUT.name) if row.get("label_source") == PSEUDO else None
+        found[row["id"]] = _Row(Example(tokens, row["intent"], to_iob(len(tokens), _spans(row))), vector, without)
     return found
 
 

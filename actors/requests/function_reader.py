@@ -6,6 +6,7 @@ Cho, Xie and Campbell, "Semi-supervised NLU with diversity" (ASRU 2019).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,9 @@ from gristmill.shards.stage import Actor, BatchLimits
 ACCEPTED = "accepted.json"
 NOT_ACCEPTED = "below the recogniser's threshold"
 CONFIDENCE = SPEECH_FIELDS[-1]
-LABELLED = (*REQUEST_FIELDS[3:6], REQUEST_FIELDS[7], CONFIDENCE)  # domain, intent, slots, label_source
+PSEUDO = "pseudo"  # the source of labels
+WITHOUT = pa.field("accepted_without", pa.list_(pa.int8()))
+LABELLED = (*REQUEST_FIELDS[3:6], REQUEST_FIELDS[7], CONFIDENCE, WITHOUT)  # domain, intent, slots, label_source
 READING = pa.struct(
     [
         pa.field("intent", pa.string()),
@@ -60,7 +63,9 @@ class FunctionReader:
                 f"recogniser: there is no linear domain model at {url}; expected the artifact of its training"
             )
         self.model = model
+        self.folds = model.folds.shape[1]
         self._scorer = LinearModel.together([model])
+        self._without = LinearModel.together([model.without(fold) for fold in range(self.folds)] or [model])
         self.threshold = np.float32(log_sigmoid(np.array(model.threshold)))
 
     def __call__(self, batch: pa.Table, own: np.ndarray) -> list[FunctionReading]:
@@ -90,21 +95,36 @@ class FunctionReader:
 
     def log_odds(self, batch: pa.Table) -> np.ndarray:
         """Return the log-odds that each request is of the function, (requests,) float64."""
-        sure = self._scores(batch).domain[:, 0].astype(np.float64) if batch.num_rows else np.zeros(0)
-        return sure - np.log(-np.expm1(np.minimum(sure, -1e-7)))
+        return _log_odds(self._scores(batch).domain[:, 0] if batch.num_rows else np.zeros(0))
+
+    def log_odds_without(self, batch: pa.Table) -> np.ndarray:
+        """Return those without the annotated requests of each fold of the cross-validation, (requests, folds)."""
+        if not batch.num_rows or not self.folds:
+            return np.zeros((batch.num_rows, self.folds))
+        return _log_odds(self._without(*self._read(batch)).domain)
 
     def _scores(self, batch: pa.Table) -> LinearScores:
+        return self._scorer(*self._read(batch))
+
+    def _read(self, batch: pa.Table) -> tuple[list[list[str]], np.ndarray | None]:
         vectors = None
         if self.model.dim and EMBEDDING in batch.column_names:
             vectors = vectors_of(batch[EMBEDDING], batch.schema.field(EMBEDDING).type.list_size)
-        return self._scorer([one or [] for one in batch["tokens"].to_pylist()], vectors)
+        return [one or [] for one in batch["tokens"].to_pylist()], vectors
+
+
+def _log_odds(logprob: np.ndarray) -> np.ndarray:
+    sure = logprob.astype(np.float64)
+    return sure - np.log(-np.expm1(np.minimum(sure, -1e-7)))
 
 
 class Label(Actor):
     """Labels requests by a function's recogniser: those it accepts get its domain, intent and slots, others a reason.
 
-    ``label_source`` is ``pseudo``, ``confidence`` the product of the probabilities of domain and intent. ``accepted``:
-    the artifact of another acceptance (:mod:`gristmill.actors.requests.propagation`), in the place of the threshold.
+    ``label_source`` is ``pseudo``, ``confidence`` the product of the probabilities of domain and intent.
+    ``accepted_without`` are the folds of the recogniser's cross-validation without whose annotated requests it accepts
+    it too (null: it has none), so that what is trained on it can be cross-validated with them. ``accepted``: the
+    artifact of another acceptance (:mod:`gristmill.actors.requests.propagation`), in the place of the threshold.
     """
 
     name = "label"
@@ -114,29 +134,36 @@ class Label(Actor):
     def __init__(self, settings: Settings, model: str, accepted: str | None = None) -> None:
         super().__init__(settings)
         self._read = FunctionReader(model)
-        self._accepted = None if accepted is None else set(json.loads(read_file(accepted, ACCEPTED)))
+        self._accepted = None if accepted is None else json.loads(read_file(accepted, ACCEPTED))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with labels, and ``reject_reason`` where a request is not accepted."""
-        ids, chosen = batch["id"].to_pylist(), self._accepted
-        readings = self._read(batch, np.array([chosen is not None and name in chosen for name in ids], bool))
+        kept, without = self._acceptance(batch)
+        readings = self._read(batch, kept)
         sure = [float(np.exp(one.logprob + one.intent_logprob)) for one in readings]
-        columns: tuple[list[Any], ...] = (
+        columns: tuple[Sequence[Any], ...] = (
             [self._read.model.domain] * len(readings),
             [one.intent for one in readings],
             [_as_rows(one.slots) for one in readings],
-            ["pseudo"] * len(readings),
+            [PSEUDO] * len(readings),
             sure,
+            without,
         )
         for field, values in zip(LABELLED, columns, strict=True):
             batch = set_column(batch, field.name, pa.array(values, field.type))
-        limit = self._read.threshold
-        kept = [
-            np.float32(one.logprob) >= limit if chosen is None else name in chosen
-            for name, one in zip(ids, readings, strict=True)
-        ]
         reasons = [None if one else NOT_ACCEPTED for one in kept]
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
+
+    def _acceptance(self, batch: pa.Table) -> tuple[np.ndarray, Sequence[Sequence[int] | None]]:
+        """Return which requests are accepted, and without which folds they are too."""
+        if self._accepted is not None:
+            ids = batch["id"].to_pylist()
+            return np.isin(ids, list(self._accepted)), [self._accepted.get(name) for name in ids]
+        limit = self._read.model.threshold
+        kept = self._read.log_odds(batch) >= limit
+        if not self._read.folds:
+            return kept, [None] * len(kept)
+        return kept, [np.flatnonzero(row).tolist() for row in self._read.log_odds_without(batch) >= limit]
 
 
 class DetectSettings(Settings):

@@ -43,8 +43,6 @@ class PropagationSettings(Settings):
     """Of cosines, as weights of the graph."""
     others: int = Field(400, ge=1)
     """Annotated requests of others in the graph: those with the highest scores of the recogniser."""
-    folds: int = Field(4, ge=2)
-    """Folds of the annotated requests, whose labels are left out in turn to find the threshold."""
     prior: float = Field(0.03, gt=0, lt=1)
     """The share of traffic that the threshold is for."""
 
@@ -52,7 +50,9 @@ class PropagationSettings(Settings):
 def accept(
     settings: PropagationSettings, context: TrainContext, *, seeds: str, others: str, requests: str, model: str
 ) -> dict[str, Any]:
-    """Return the ids of the accepted requests of a small set, as a fit: the graph is in memory.
+    """Return the accepted requests of a small set by their ids, as a fit: the graph is in memory.
+
+    With each are the folds of the recogniser's cross-validation without whose labels it is accepted too.
 
     Raises:
         UserError: the sets have no embeddings that the recogniser reads.
@@ -60,7 +60,7 @@ def accept(
     reader = FunctionReader(model)
     own, against, found = (_table(url) for url in (seeds, others, requests))
     if not found.num_rows:
-        return {"files": {ACCEPTED: canonical.dumps([])}, "requests": 0, "accepted": 0}
+        return {"files": {ACCEPTED: canonical.dumps({})}, "requests": 0, "accepted": 0}
     sure = reader.log_odds(against)
     near = np.sort(np.argsort(-sure, kind="stable")[: settings.others])
     labels = np.concatenate([np.ones(len(own)), -np.ones(len(near)), np.zeros(len(found))])
@@ -70,29 +70,45 @@ def accept(
         def spread(given: np.ndarray) -> np.ndarray:
             return propagate(similarity, given, settings.neighbours, settings.alpha, settings.power)
 
-        held = _held_out(spread, labels, settings.folds)
-        graph = spread(labels)[-len(found) :]
+        held, without = _held_out(spread, labels, reader.folds)
+        whole = spread(labels)
     mine, theirs = held[labels > 0], held[labels < 0]
     limit = threshold(mine, np.concatenate([theirs, np.full(len(against) - len(near), _FAR)]), settings.prior)
     told = json.loads(read_file(model, "training.json"))
-    scores = (graph - limit) / _spread(mine) + (reader.log_odds(found) - reader.model.threshold) / told["spread"]
-    ids = [name for name, score in zip(found["id"].to_pylist(), scores, strict=True) if score >= 0]
-    context.report({"step": 0, "accepted": float(len(ids))})
-    return {"files": {ACCEPTED: canonical.dumps(sorted(ids))}, "requests": len(found), "accepted": len(ids)}
+
+    def scores(graph: np.ndarray, recogniser: np.ndarray) -> np.ndarray:
+        sure = (recogniser - reader.model.threshold) / told["spread"]
+        return (graph[-len(found) :] - limit) / _spread(mine) + sure
+
+    kept = scores(whole, reader.log_odds(found)) >= 0
+    each = zip(without, reader.log_odds_without(found).T, strict=True)
+    again = np.array([scores(graph, sure) >= 0 for graph, sure in each], bool).reshape(reader.folds, len(found))
+    names = found["id"].to_pylist()
+    folds = {names[row]: _places(again[:, row]) if reader.folds else None for row in np.flatnonzero(kept)}
+    context.report({"step": 0, "accepted": float(len(folds))})
+    return {"files": {ACCEPTED: canonical.dumps(folds)}, "requests": len(found), "accepted": len(folds)}
 
 
-def _held_out(spread: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, folds: int) -> np.ndarray:
-    """Return the log-odds of each annotated request when its label, and those of its fold, are not known."""
-    found = np.zeros(len(labels))
+def _held_out(
+    spread: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, folds: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the log-odds of each annotated request when the labels of its fold are not known, and those of all
+    requests without each fold's."""
+    found, each = np.zeros(len(labels)), []
+    fold = np.full(len(labels), -1)
     for sign in (1, -1):
         places = np.flatnonzero(labels == sign)
-        for fold in range(folds):
-            held = places[np.arange(len(places)) % folds == fold]
-            left = labels.copy()
-            left[held] = 0
-            if len(held) and (left > 0).any() and (left < 0).any():
-                found[held] = spread(left)[held]
-    return found
+        fold[places] = np.arange(len(places)) % max(folds, 1)
+    for number in range(folds):
+        left = np.where(fold == number, 0, labels)
+        # Without any label of the function nothing is told apart from it.
+        each.append(spread(left) if (left > 0).any() and (left < 0).any() else np.zeros(len(labels)))
+        found[fold == number] = each[-1][fold == number]
+    return found, each
+
+
+def _places(told: np.ndarray) -> list[int]:
+    return np.flatnonzero(told).tolist()
 
 
 def _spread(values: np.ndarray) -> float:

@@ -117,7 +117,8 @@ class LinearModel:
     """The linear models of one domain. ``weights`` (n-grams + dim, 1 + intents) and ``bias``: the domain's first.
 
     ``dim`` is that of the sentence embeddings that it reads, 0 for none; ``threshold`` is the log-odds from which a
-    request is accepted by this domain alone.
+    request is accepted by this domain alone. ``folds`` (1 + n-grams + dim, folds) are the bias and the weights of the
+    domain's classifiers that found the threshold, each trained without the annotated requests of one fold.
     """
 
     family: ClassVar[str] = LinearSettings.family
@@ -132,6 +133,7 @@ class LinearModel:
         slots: bytes | None,
         dim: int = 0,
         threshold: float = 0.0,
+        folds: np.ndarray | None = None,
     ) -> None:
         self.domain, self.intents, self.slots, self.dim = domain, tuple(intents), slots, dim
         self.threshold = float(threshold)
@@ -141,6 +143,15 @@ class LinearModel:
         rows = sum(map(len, self.vocabulary.values())) + dim
         if self.weights.shape != (rows, 1 + len(self.intents)) or self.bias.shape != self.weights.shape[1:]:
             raise ValueError(f"weights {self.weights.shape} of {rows} features and {len(self.intents)} intents")
+        self.folds = np.zeros((rows + 1, 0), np.float32) if folds is None else np.asarray(folds, np.float32)
+        if self.folds.ndim != 2 or len(self.folds) != rows + 1:
+            raise ValueError(f"weights {self.folds.shape} of folds of {rows} features")
+
+    def without(self, fold: int) -> LinearModel:
+        """Return the model whose domain classifier has not seen the annotated requests of a fold."""
+        weights, bias = self.weights.copy(), self.bias.copy()
+        bias[0], weights[:, 0] = self.folds[0, fold], self.folds[1:, fold]
+        return LinearModel(self.domain, self.intents, self.vocabulary, weights, bias, None, self.dim, self.threshold)
 
     def files(self) -> dict[str, bytes]:
         """Return ``model.json`` (with the vocabulary), ``weights.safetensors`` and, if any, ``slots.crfsuite``."""
@@ -149,7 +160,10 @@ class LinearModel:
         more = {name: value for name in ("dim", "threshold") if (value := getattr(self, name))}
         files = {
             "model.json": describe(self, vocabulary=self.vocabulary, slots=self.slots is not None, **more),
-            "weights.safetensors": save({"bias": self.bias, "weights": np.ascontiguousarray(self.weights)}),
+            "weights.safetensors": save(
+                {"bias": self.bias, "weights": np.ascontiguousarray(self.weights)}
+                | ({"folds": np.ascontiguousarray(self.folds)} if self.folds.size else {})
+            ),
         }
         return files if self.slots is None else files | {"slots.crfsuite": self.slots}
 
@@ -166,7 +180,7 @@ class LinearModel:
         slots = files["slots.crfsuite"] if described["slots"] else None
         given = described["domain"], described["intents"], described["vocabulary"]
         more = described.get("dim", 0), described.get("threshold", 0.0)
-        return cls(*given, tensors["weights"], tensors["bias"], slots, *more)
+        return cls(*given, tensors["weights"], tensors["bias"], slots, *more, tensors.get("folds"))
 
     @classmethod
     def together(cls, models: Sequence[LinearModel]) -> LinearScorer:
@@ -246,16 +260,17 @@ def fit(
     weights: Sequence[float] | None = None,
     tagged: Sequence[Example] = (),
     folds: np.ndarray | None = None,
+    seen: np.ndarray | None = None,
     prior: float = 0.03,
 ) -> tuple[LinearModel, dict[str, Any]]:
     """Train on a domain's requests and the tokens of others'; return the model and metrics of the training.
 
     ``vectors`` are the sentence embeddings of both, (requests, dim), if the settings ask for them; ``weights`` are
     those of the domain's requests, 1 by default; ``tagged`` are further requests for the slot tagger alone. ``folds``
-    of all requests, own first, are those of the cross-validation of the threshold, in which requests of fold -1 are
-    always trained on; ``prior`` is the expected share of the domain's requests. The same requests in the same order
-    give the same weights, with any seed: there is no randomness. ``report`` is called once, with the numbers of
-    iterations.
+    of all requests, own first, are those of the cross-validation of the threshold, which scores no request of fold -1;
+    ``seen`` (requests, folds) tells which requests each fold trains on, by default all but its own. ``prior`` is the
+    expected share of the domain's requests. The same requests in the same order give the same weights, with any seed:
+    there is no randomness. ``report`` is called once, with the numbers of iterations.
     """
     if not examples or not others:
         raise UserError(f"domain {domain!r}: {len(examples)} requests of it and {len(others)} of others; expected both")
@@ -275,7 +290,10 @@ def fit(
     each = balanced(mine, len(others)) if settings.balanced else np.concatenate([mine, np.ones(len(others))])
     weighted = each if settings.balanced or weights is not None else None
     of_domain = logistic(rows, own.astype(int), settings.domain_c, settings.solver, settings.iterations, weighted)
-    limit, spread = (0.0, None) if folds is None else _cross_validated(rows, own, each, folds, settings, prior)
+    held = None
+    if folds is not None:
+        seen = folds[:, None] != np.arange(folds.max(initial=-1) + 1) if seen is None else seen
+        held = _cross_validated(rows, own, mine, folds, seen, settings, prior)
     names = sorted({example.intent for example in examples})
     which = np.array([names.index(example.intent) for example in examples])
     intents = np.zeros((columns + dim, len(names))), np.zeros(len(names)), 0
@@ -284,6 +302,8 @@ def fit(
         intents = logistic(rows[: len(examples)], which, settings.intent_c, "lbfgs", settings.iterations, given)
     found_weights = np.concatenate([of_domain[0][:, 1:], intents[0]], axis=1)
     found_weights[columns:] *= settings.embedding  # a model is given embeddings of length 1
+    if held is not None and held.models is not None:
+        held.models[1 + columns :] *= settings.embedding
     model = LinearModel(
         domain,
         names,
@@ -292,29 +312,45 @@ def fit(
         np.concatenate([of_domain[1][1:], intents[1]]),
         fit_tagger([*examples, *tagged], settings.crf),
         dim,
-        limit,
+        0.0 if held is None else held.threshold,
+        None if held is None else held.models,
     )
     iterations = {"domain_iterations": of_domain[2], "intent_iterations": intents[2]}
     report({"step": 0, **iterations})
-    held_out = {} if spread is None else {"spread": spread}
-    return model, {**iterations, "grams": columns, **held_out}
+    return model, {**iterations, "grams": columns, **({} if held is None else {"spread": held.spread})}
+
+
+class _HeldOut(NamedTuple):
+    """What held-out scores tell of a domain classifier."""
+
+    threshold: float
+    spread: float  # standard deviation of the scores of the domain's requests; 1 for fewer than two
+    models: np.ndarray | None  # (1 + features, folds): bias and weights of each fold
 
 
 def _cross_validated(
-    rows: sparse.csr_array, own: np.ndarray, each: np.ndarray, folds: np.ndarray, settings: LinearSettings, prior: float
-) -> tuple[float, float]:
-    """Return the threshold of the domain classifier, by scores of requests that it was not trained on, and the spread
-    of those of the domain (a standard deviation; 1 for fewer than two requests)."""
+    rows: sparse.csr_array,
+    own: np.ndarray,
+    mine: np.ndarray,
+    folds: np.ndarray,
+    seen: np.ndarray,
+    settings: LinearSettings,
+    prior: float,
+) -> _HeldOut:
+    """Return the threshold of the domain classifier, by scores of requests that it was not trained on."""
     found = np.zeros(len(own))
-    for fold in range(int(folds.max(initial=-1)) + 1):
-        seen, held = folds != fold, folds == fold
-        if not held.any() or not (seen & own).any() or not (seen & ~own).any():
-            return 0.0, 1.0
-        few = int((seen & own).sum())
-        weights = balanced(each[seen][:few], int(seen.sum()) - few) if settings.balanced else each[seen]
-        given = rows[np.flatnonzero(seen)], own[seen].astype(int), settings.domain_c, settings.solver
+    each = np.concatenate([mine, np.ones(len(own) - len(mine))])
+    models = []
+    for fold in range(seen.shape[1]):
+        here, held = seen[:, fold], folds == fold
+        if not held.any() or not (here & own).any() or not (here & ~own).any():
+            return _HeldOut(0.0, 1.0, None)
+        few = int((here & own).sum())
+        weights = balanced(each[here][:few], int(here.sum()) - few) if settings.balanced else each[here]
+        given = rows[np.flatnonzero(here)], own[here].astype(int), settings.domain_c, settings.solver
         weight, bias, _ = logistic(*given, settings.iterations, weights)
         found[held] = rows[np.flatnonzero(held)] @ weight[:, 1] + bias[1]
-    mine, theirs = found[own & (folds >= 0)], found[~own & (folds >= 0)]
-    spread = float(mine.std(ddof=1)) if len(mine) > 1 else 0.0
-    return threshold(mine, theirs, prior), spread or 1.0
+        models.append(np.concatenate([bias[1:], weight[:, 1]]))
+    scores, others = found[own & (folds >= 0)], found[~own & (folds >= 0)]
+    spread = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+    return _HeldOut(threshold(scores, others, prior), spread or 1.0, np.stack(models, 1))

@@ -9,7 +9,15 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.requests.domain_trainer import DomainTraining, train
-from gristmill.actors.requests.function_reader import ACCEPTED, NOT_ACCEPTED, Detect, DetectSettings, Label
+from gristmill.actors.requests.function_reader import (
+    ACCEPTED,
+    NOT_ACCEPTED,
+    WITHOUT,
+    Detect,
+    DetectSettings,
+    FunctionReader,
+    Label,
+)
 from gristmill.actors.requests.propagation import PropagationSettings, accept
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
 from gristmill.models.requests.linear import LinearSettings
@@ -63,6 +71,10 @@ def url(tmp_path_factory, sets):
     return model(tmp_path_factory.mktemp("model"), sets)
 
 
+def seal_labelled(path, rows):
+    return seal_tables(str(path), "requests", [pa.Table.from_pylist(rows, schema=pa.schema([*SCHEMA, WITHOUT]))])
+
+
 def table(made, *without):
     return pa.concat_tables(made.tables()).drop_columns(list(without))
 
@@ -99,20 +111,52 @@ def test_detection_reads_slots_only_where_they_count(sets, url):
 def test_another_acceptance_takes_the_place_of_the_threshold(sets, url, tmp_path):
     pool = table(sets["pool"])
     chosen = pool["id"].to_pylist()[-2:]
-    put_artifact(str(tmp_path / "accepted"), {ACCEPTED: json.dumps(chosen).encode()}, {"artifact": "accepted"})
+    accepted = {ACCEPTED: json.dumps({name: [0] for name in chosen}).encode()}
+    put_artifact(str(tmp_path / "accepted"), accepted, {"artifact": "accepted"})
     made = Label(LinearSettings(), model=url, accepted=str(tmp_path / "accepted"))(pool).to_pylist()
     assert [row["id"] for row in made if row["reject_reason"] is None] == chosen
+    assert [row["accepted_without"] for row in made if row["reject_reason"] is None] == [[0], [0]]
+
+
+def test_folds_are_models_that_have_not_seen_their_requests(sets, url, tmp_path):
+    """Without the seeds of a fold the model is that of a training without them, as one that has its threshold."""
+    reader, pool = FunctionReader(url), table(sets["pool"])
+    seeds, others = (table(sets[name]).sort_by("id") for name in ("seeds", "others"))
+    without = reader.log_odds_without(pool)
+    assert without.shape == (len(pool), 3)
+    for fold in range(3):
+        seen = {
+            name: put(tmp_path / f"{name}_{fold}", [row for n, row in enumerate(one.to_pylist()) if n % 3 != fold])
+            for name, one in (("seeds", seeds), ("others", others))
+        }
+        apart = FunctionReader(model(tmp_path / str(fold), seen)).log_odds(pool)
+        assert np.corrcoef(apart, without[:, fold])[0, 1] > 0.99
+        assert np.abs(apart - without[:, fold]).max() < np.abs(reader.log_odds(pool) - without[:, fold]).max()
+
+
+def test_a_fold_is_not_taught_by_labels_that_its_own_requests_gave(sets, url, tmp_path):
+    """A row that no fold's model accepts is trained on, but in no fold: held-out scores are as without it."""
+    label = Label(LinearSettings(), model=url)(table(sets["pool"]))
+    kept = label.filter(pa.compute.is_null(label["reject_reason"])).drop_columns(["reject_reason"]).to_pylist()
+    assert any(row["accepted_without"] for row in kept)
+    nowhere = seal_labelled(tmp_path / "nowhere", [{**row, "accepted_without": []} for row in kept])
+    taught = FunctionReader(model(tmp_path / "taught", sets, [nowhere]))
+    pool, base = table(sets["pool"]), FunctionReader(url)
+    assert np.abs(taught.log_odds(pool) - base.log_odds(pool)).max() > 0.1
+    assert np.corrcoef(taught.log_odds_without(pool)[:, 0], base.log_odds_without(pool)[:, 0])[0, 1] > 0.99
+    everywhere = seal_labelled(tmp_path / "everywhere", [{**row, "accepted_without": [0, 1, 2]} for row in kept])
+    assert FunctionReader(model(tmp_path / "all", sets, [everywhere])).model.threshold > taught.model.threshold
 
 
 def test_propagation_accepts_with_the_recogniser(sets, url, tmp_path):
     given = {name: sets[name].url for name in ("seeds", "others")}
     context = InProcessContext(str(tmp_path / "run"))
-    made = accept(PropagationSettings(neighbours=4, folds=3), context, requests=sets["pool"].url, model=url, **given)
+    made = accept(PropagationSettings(neighbours=4), context, requests=sets["pool"].url, model=url, **given)
     ids = json.loads(made["files"][ACCEPTED])
     gold = {row["id"]: row["domain"] for row in table(sets["pool"]).to_pylist()}
     assert {gold[name] for name in ids} == {"alarm"}
     assert made["accepted"] == len(ids) >= 0.8 * list(gold.values()).count("alarm")
-    again = accept(PropagationSettings(neighbours=4, folds=3), context, requests=sets["pool"].url, model=url, **given)
+    again = accept(PropagationSettings(neighbours=4), context, requests=sets["pool"].url, model=url, **given)
     assert again["files"] == made["files"]
 
 
