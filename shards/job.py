@@ -15,7 +15,7 @@ from gristmill.shards.names import name_of, named
 from gristmill.shards.plan import digests
 from gristmill.shards.process import prepare
 from gristmill.shards.settings import Settings
-from gristmill.shards.stage import Resources
+from gristmill.shards.stage import ArtifactRef, Resources
 from gristmill.shards.verify import check_ref
 
 CHECKPOINTS = "checkpoints"
@@ -74,8 +74,8 @@ class _Job(ABC):
 class TrainJob(_Job):
     """A training: a loop, its settings, and its input sets and artifacts.
 
-    ``loop(settings, context, **inputs)`` trains, with urls in place of sets and artifacts (also inside mappings and
-    lists); on rank 0 it returns ``{"files": {name: bytes}, ...}``. It is given as a function or by name.
+    ``loop(settings, context, **inputs)`` trains, with urls in place of sets, artifacts and references (also inside
+    mappings and lists); on rank 0 it returns ``{"files": {name: bytes}, ...}``. It is given as a function or by name.
 
     ``ranks`` is the number of processes that train together. It is part of the fingerprint, since it changes the order
     in which gradients are summed. A job that is not ``stepwise`` is fitted by one rank without checkpoints (counts, a
@@ -124,9 +124,9 @@ class TrainJob(_Job):
 
     def made_of(self) -> list[SealedSet | Artifact]:
         """Return the sets and artifacts that it reads, without duplicates."""
-        found: dict[str, SealedSet | Artifact] = {}
+        found: dict[str, SealedSet | Artifact | ArtifactRef] = {}
         _replaced(self.inputs, lambda value: found.setdefault(value.digest, value))
-        return list(found.values())
+        return [one for one in found.values() if not isinstance(one, ArtifactRef)]
 
     @property
     def fingerprint(self) -> str:
@@ -200,8 +200,8 @@ class BuildJob(_Job):
 Job = TrainJob | BuildJob
 
 
-def _replaced(value: Any, by: Callable[[SealedSet | Artifact], Any]) -> Any:
-    if isinstance(value, SealedSet | Artifact):
+def _replaced(value: Any, by: Callable[[SealedSet | Artifact | ArtifactRef], Any]) -> Any:
+    if isinstance(value, SealedSet | Artifact | ArtifactRef):
         return by(value)
     if isinstance(value, Mapping):
         return {key: _replaced(inner, by) for key, inner in value.items()}

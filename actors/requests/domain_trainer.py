@@ -19,8 +19,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, SerializeAsAny
 from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.actors.requests.folds import TEST
 from gristmill.actors.requests.function_reader import PSEUDO, WITHOUT
+from gristmill.actors.requests.slot_examples import TAGGED, same_slots, slot_names, tagged
 from gristmill.actors.training.settings import LoopSettings
-from gristmill.models.requests.domain import OUTSIDE, Example, FamilySettings, to_iob
+from gristmill.models.requests.domain import Example, FamilySettings
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
@@ -28,7 +29,6 @@ from gristmill.shards.random import RecordRandom
 from gristmill.shards.settings import Settings
 
 COLUMNS = ("id", "tokens", "domain", "intent", "slots", "fold")
-_TAGGED = ["id", "tokens", "slots"]
 _LABELS = ("intent", "slots")
 _SELF_LABELLED = ("label_source", WITHOUT.name)
 
@@ -213,30 +213,22 @@ def _rows(settings: DomainTraining, urls: Sequence[str], added: Sequence[str], s
 
 
 def _tagged(settings: DomainTraining, urls: Sequence[str], own: Mapping[str, _Row]) -> dict[str, _Row]:
-    """Return requests of other domains with slots of the domain's names; their other slots are left out."""
-    names = {tag[2:] for row in own.values() for tag in row.example.tags if tag != OUTSIDE}
-    random = RecordRandom(settings.seed, f"slots {settings.domain}")
-    found: dict[str, _Row] = {}
-    for url in urls:
-        for table in _seen(settings, url, COLUMNS):
-            for row in table.filter(pc.not_equal(table["domain"], settings.domain)).select(_TAGGED).to_pylist():
-                spans = [span for span in _spans(row) if span[0] in names]
-                if spans:
-                    tokens = row["tokens"] or []
-                    found[row["id"]] = _Row(Example(tokens, "", to_iob(len(tokens), spans)), None)
-    drawn = sorted(found, key=lambda name: (random(name).random(), name))[: settings.same_slots]
-    return {name: found[name] for name in drawn}
+    """Return requests of other domains with slots of the domain's names."""
+    names = slot_names(row.example for row in own.values())
+    seen = (table for url in urls for table in _seen(settings, url, COLUMNS))
+    others = (table.filter(pc.not_equal(table["domain"], settings.domain)) for table in seen)
+    found = same_slots(others, names, settings.domain, settings.same_slots, settings.seed)
+    return {name: _Row(example, None) for name, example in found.items()}
 
 
 def _examples(settings: DomainTraining, url: str, table: pa.Table) -> dict[str, _Row]:
     found = {}
-    columns = ["intent", *_TAGGED, *(name for name in _SELF_LABELLED if name in table.column_names)]
+    columns = ["intent", *TAGGED, *(name for name in _SELF_LABELLED if name in table.column_names)]
     for row, vector in zip(table.select(columns).to_pylist(), _embeddings(table), strict=True):
-        tokens = row["tokens"] or []
         if not row["intent"]:
             raise UserError(f"{url}: request {row['id']} has no intent; expected one, to train {settings.domain!r}")
         without = row.get(WITHOUT.name) if row.get("label_source") == PSEUDO else None
-        found[row["id"]] = _Row(Example(tokens, row["intent"], to_iob(len(tokens), _spans(row))), vector, without)
+        found[row["id"]] = _Row(tagged(row, intent=row["intent"]), vector, without)
     return found
 
 
@@ -244,9 +236,3 @@ def _embeddings(table: pa.Table) -> Sequence[np.ndarray | None]:
     if EMBEDDING not in table.column_names:
         return [None] * table.num_rows
     return list(vectors_of(table[EMBEDDING], table.schema.field(EMBEDDING).type.list_size))
-
-
-def _spans(row: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """Return the slots of a request whose place in it is known."""
-    placed = (slot for slot in row["slots"] or [] if slot["start"] is not None and slot["end"] is not None)
-    return [(slot["name"], slot["start"], slot["end"]) for slot in placed]

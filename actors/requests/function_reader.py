@@ -144,7 +144,7 @@ class Label(Actor):
         columns: tuple[Sequence[Any], ...] = (
             [self._read.model.domain] * len(readings),
             [one.intent for one in readings],
-            [_as_rows(one.slots) for one in readings],
+            [as_rows(one.slots) for one in readings],
             [PSEUDO] * len(readings),
             sure,
             without,
@@ -201,7 +201,7 @@ class Detect(Actor):
             found = [
                 {
                     "intent": one.intent,
-                    "slots": _as_rows(one.slots),
+                    "slots": as_rows(one.slots),
                     "logprob": one.logprob,
                     "threshold": reader.threshold,
                 }
@@ -211,5 +211,6 @@ class Detect(Actor):
         return batch
 
 
-def _as_rows(slots: tuple[Slot, ...] | None) -> list[dict[str, Any]] | None:
+def as_rows(slots: tuple[Slot, ...] | None) -> list[dict[str, Any]] | None:
+    """Return slots as the column of that name has them."""
     return None if slots is None else [slot._asdict() for slot in slots]

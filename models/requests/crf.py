@@ -1,7 +1,8 @@
 """Slot tagging by a linear-chain conditional random field (Lafferty et al., ICML 2001), with CRFsuite.
 
 Features of a token: its word as written and in lower case, prefixes and suffixes, its shape, the same of its
-neighbours, and pairs of neighbouring words. They are computed once per request, for all domains.
+neighbours, and pairs of neighbouring words. They are computed once per request, for all domains. Beside them a tagger
+may read the words' states in an encoder, as real-valued features.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pycrfsuite
 from pydantic import NonNegativeFloat, PositiveInt
 
@@ -35,8 +37,8 @@ class CrfSettings(Settings):
     """Most iterations of L-BFGS."""
 
 
-def features(tokens: Sequence[str]) -> pycrfsuite.ItemSequence:
-    """Return the features of each token of a request."""
+def features(tokens: Sequence[str], states: np.ndarray | None = None) -> pycrfsuite.ItemSequence:
+    """Return the features of each token of a request; ``states`` (tokens, dim) are those in an encoder."""
     words = [token.lower() for token in tokens]
     shapes = [shape(token) for token in tokens]
     padded = ["<s>", *words, "</s>"]
@@ -60,7 +62,13 @@ def features(tokens: Sequence[str]) -> pycrfsuite.ItemSequence:
         if place + 1 < len(words):
             item += [f"+1s={shapes[place + 1]}", f"+1e={words[place + 1][-AFFIX:]}", f"+2={padded[place + 3]}"]
         items.append(item)
-    return pycrfsuite.ItemSequence(items)
+    if states is None:
+        return pycrfsuite.ItemSequence(items)
+    names = [f"v{number}" for number in range(states.shape[1])]
+    rows = zip(items, states.tolist(), strict=True)
+    return pycrfsuite.ItemSequence(
+        [dict.fromkeys(item, 1.0) | dict(zip(names, row, strict=True)) for item, row in rows]
+    )
 
 
 def shape(token: str) -> str:
@@ -70,10 +78,13 @@ def shape(token: str) -> str:
     return re.sub(r"(.)\1+", r"\1", re.sub(r"\d", "0", token))
 
 
-def fit(examples: Sequence[Example], settings: CrfSettings | None = None) -> bytes | None:
+def fit(
+    examples: Sequence[Example], settings: CrfSettings | None = None, states: Sequence[np.ndarray] | None = None
+) -> bytes | None:
     """Train on the requests of a domain and return the tagger's bytes, ``None`` without slots.
 
-    The same examples in the same order give the same bytes.
+    ``states`` are those of each request's tokens in an encoder, (tokens, dim), if the tagger is to read them. The same
+    examples in the same order give the same bytes.
     """
     if all(tag == OUTSIDE for example in examples for tag in example.tags):
         return None
@@ -87,9 +98,9 @@ def fit(examples: Sequence[Example], settings: CrfSettings | None = None) -> byt
             "feature.possible_transitions": True,
         }
     )
-    for example in examples:
+    for place, example in enumerate(examples):
         if example.tokens:
-            trainer.append(features(example.tokens), list(example.tags))
+            trainer.append(features(example.tokens, states[place] if states else None), list(example.tags))
     # The library writes models to files only.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slots.crfsuite"
@@ -102,6 +113,7 @@ class Tagger:
 
     def __init__(self, data: bytes | None) -> None:
         self._tagger: pycrfsuite.Tagger | None = None
+        self._data = data  # the library reads it in place, and does not keep it
         if data is not None:
             if not data.startswith(_MAGIC) or int.from_bytes(data[4:8], "little") != len(data):
                 raise UserError("slot tagger: not a CRFsuite model, or a truncated one")

@@ -20,6 +20,7 @@ from gristmill.actors.requests.function_reader import Detect, DetectSettings
 from gristmill.actors.requests.functions import FunctionSettings
 from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining, pair_similarity
 from gristmill.actors.requests.propagation import PropagationSettings
+from gristmill.actors.requests.slot_teacher import SlotTeacherSettings
 from gristmill.models.requests.diversity import DiversitySettings, Selector
 from gristmill.models.requests.linear import LinearSettings
 from gristmill.pipelines.inputs import Places
@@ -45,7 +46,11 @@ from gristmill.shards.step import Step
 
 SAMPLE = 4000  # records of a plan's trial
 SHARES = {"half": 0.5, "quarter": 0.25}
-FUSED = FunctionRecogniserSettings(model=LinearSettings(negatives=None, balanced=True, embedding=2.0), same_slots=200)
+FUSED = FunctionRecogniserSettings(
+    model=LinearSettings(negatives=None, balanced=True, embedding=2.0),
+    same_slots=600,
+    slot_teacher=SlotTeacherSettings(),
+)
 
 
 class Config(Settings):
@@ -117,7 +122,7 @@ def run(config: Config, run: Run) -> Report:
 
 
 def _expanded(run: Run, config: Config, cell: FunctionCell) -> Expansion:
-    systems, found = CellSystems(run, cell, config.training), Expansion(cell)
+    systems, found = CellSystems(run, cell, config.training, config.embedder), Expansion(cell)
 
     # The article's system, and as many random requests of the pool in the place of the relevant ones.
     plain = config.recogniser
@@ -138,7 +143,7 @@ def _expanded(run: Run, config: Config, cell: FunctionCell) -> Expansion:
         name = "diverse" if selector == config.selector else selector
         given: dict[str, Any] = {}
         if selector == "worst_paraphrase" and config.detector is not None:
-            given = {"load": pair_similarity, "detector": systems.detector(config.detector, config.embedder)}
+            given = {"load": pair_similarity, "detector": systems.detector(config.detector)}
         for part, share in SHARES.items():
             settings = DiversitySettings(selector=selector, share=share, seed=cell.draw)
             system = f"{name}_{part}"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from gristmill.actors.embed import EmbedderSettings, embedder_stage
+from gristmill.actors.embed import EmbedderSettings, embedder_ref, embedder_stage
 from gristmill.actors.nearest import DrawnDistance, DrawSettings, Keep, ThresholdSettings
-from gristmill.actors.requests import domain_trainer, paraphrase_trainer, relevance
+from gristmill.actors.requests import domain_trainer, paraphrase_trainer, relevance, slot_teacher
 from gristmill.actors.requests.domain_trainer import DomainTraining
 from gristmill.actors.requests.function_reader import Label
 from gristmill.actors.requests.functions import FunctionSettings, Reveal
@@ -17,6 +17,7 @@ from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining
 from gristmill.actors.requests.paraphrases import Paraphrases, collect
 from gristmill.actors.requests.propagation import PropagationSettings, accept
 from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
+from gristmill.actors.requests.slot_teacher import SlotTeacherSettings, SlotTeacherTraining, TeachSlots
 from gristmill.models.requests.linear import LinearSettings
 from gristmill.pipelines.nearest import nearest_limit
 from gristmill.pipelines.requests.expand_parts import FunctionCell
@@ -26,6 +27,7 @@ from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob
 from gristmill.shards.plan import later
 from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 
@@ -36,6 +38,8 @@ class FunctionRecogniserSettings(Settings):
     """The domain model."""
     same_slots: int = Field(0, ge=0)
     """Requests of other functions with slots of the same names, at most, that the slot tagger is trained on too."""
+    slot_teacher: SlotTeacherSettings | None = None
+    """A tagger on encoder states, which tags the slots of self-labelled requests (``null``: the recogniser does)."""
     folds: int = Field(4, ge=2)
     """Folds of the cross-validation of the threshold."""
     prior: float = Field(0.03, gt=0, lt=1)
@@ -78,8 +82,10 @@ class Expansion:
 class CellSystems:
     """Declares the recognisers of one cell."""
 
-    def __init__(self, run: Run, cell: FunctionCell, training: SelfTrainingSettings) -> None:
-        self._run, self._cell, self._training = run, cell, training
+    def __init__(
+        self, run: Run, cell: FunctionCell, training: SelfTrainingSettings, embedder: EmbedderSettings
+    ) -> None:
+        self._run, self._cell, self._training, self._embedder = run, cell, training, embedder
 
     def recogniser(self, name: str, settings: FunctionRecogniserSettings, *added: SealedSet) -> Artifact:
         """Train a recogniser on the seeds, others' requests and sets of labelled ones."""
@@ -115,17 +121,34 @@ class CellSystems:
     ) -> SelfTrained:
         """Label the most relevant requests by the recogniser and train it on those that are accepted, in rounds."""
         labelled: list[SealedSet] = []
+        slots = [self._taught(name, settings.slot_teacher, settings.same_slots)] if settings.slot_teacher else []
         for number in range(1, self._training.rounds + 1):
             end = f"{name}_{number}"
             filtered = self.filtered(end if labelled else "1", labelled)
-            added = self.labelled(end, filtered, teacher, propagation)
+            added = self.labelled(end, filtered, teacher, propagation, slots)
             teacher, labelled = self.recogniser(end, settings, added), [added]
         return SelfTrained(teacher, added, filtered)
 
+    def _taught(self, name: str, settings: SlotTeacherSettings, same_slots: int) -> Stage:
+        """Train a tagger on encoder states, and return the stage that tags self-labelled requests with it."""
+        encoder, cell = embedder_ref(self._embedder), self._cell
+        training = SlotTeacherTraining(domain=cell.function, same_slots=same_slots, **dict(settings))
+        inputs = {"seeds": cell.seeds, "others": cell.others, "encoder": encoder}
+        made = self._run.train(TrainJob(f"slots_{name}", slot_teacher.train, training, inputs, stepwise=False))
+        return TeachSlots.stage(teacher=made.ref, encoder=encoder)
+
     def labelled(
-        self, name: str, requests: SealedSet, teacher: Artifact, propagation: PropagationSettings | None = None
+        self,
+        name: str,
+        requests: SealedSet,
+        teacher: Artifact,
+        propagation: PropagationSettings | None = None,
+        slots: Sequence[Stage] = (),
     ) -> SealedSet:
-        """Return the requests that a recogniser accepts, by itself or with label propagation, with its labels."""
+        """Return the requests that a recogniser accepts, by itself or with label propagation, with its labels.
+
+        ``slots`` are stages that tag their slots in its place.
+        """
         accepted = None
         if propagation is not None:
             known = {"seeds": self._cell.seeds, "others": self._cell.others}
@@ -133,7 +156,7 @@ class CellSystems:
             job = TrainJob(f"accepted_{name}", accept, propagation, inputs, stepwise=False)
             accepted = self._run.train(job).ref
         stage = Label.stage(model=teacher.ref, accepted=accepted)
-        return self._run.step(Step(f"labelled_{name}_{self._cell.name}", (stage,), requests))
+        return self._run.step(Step(f"labelled_{name}_{self._cell.name}", (stage, *slots), requests))
 
     def drawn(self, name: str, requests: SealedSet, like: SealedSet) -> SealedSet:
         """Return as many random requests as another set has."""
@@ -145,12 +168,12 @@ class CellSystems:
         """Return the function's requests of a set of the pool with their annotation, as an annotator would give it."""
         return self._run.step(Step(f"gold_{name}_{self._cell.name}", (Reveal.stage(function),), requests))
 
-    def detector(self, settings: ParaphraseTraining, embedder: EmbedderSettings) -> Artifact:
+    def detector(self, settings: ParaphraseTraining) -> Artifact:
         """Train a paraphrase detector on the templates of other functions, filled with values."""
         others, name = self._cell.others, f"{self._cell.function}_{self._cell.draw}"
         templates = self._run.train(TrainJob("templates", collect, inputs={"data": others}, stepwise=False))
         filled = self._run.step(Step(f"filled_{name}", (Paraphrases.stage(templates=templates.ref),), others))
-        pairs = self._run.step(Step(f"pairs_{name}", (embedder_stage(embedder),), filled))
+        pairs = self._run.step(Step(f"pairs_{name}", (embedder_stage(self._embedder),), filled))
         return self._run.train(TrainJob("detector", paraphrase_trainer.train, settings, {"data": pairs}))
 
     def _nearest(self, name: str, scored: SealedSet, settings: ThresholdSettings) -> SealedSet:
