@@ -100,7 +100,8 @@ class CellSystems:
         )
         inputs = {"data": [cell.seeds, cell.others]} | ({"added": list(added)} if added else {})
         loop = domain_trainer.train
-        return self._run.train(TrainJob(f"model_{name}", loop, training, inputs, stepwise=False))
+        # Version 2: with the classifiers of the folds.
+        return self._run.train(TrainJob(f"model_{name}", loop, training, inputs, version=2, stepwise=False))
 
     def filtered(self, name: str, labelled: Sequence[SealedSet] = ()) -> SealedSet:
         """Keep the most relevant requests of the pool: fitted, scored on all workers, and cut exactly."""
