@@ -45,10 +45,10 @@ def threshold(settings: ThresholdSettings, context: TrainContext, *, data: str) 
 
     Ties are broken by id, smaller ids first, so that exactly ``count`` are kept. The set is read twice: for a
     histogram, and for the records of the bin that holds the last of the nearest ``count``. Records with a non-finite
-    distance are never kept.
+    distance are never kept. Of a set without records none is.
 
     Raises:
-        UserError: no record would be kept.
+        UserError: no record of some would be kept.
     """
     radius, count = settings.radius, settings.count
     counts, total, within, nearest = np.zeros(BINS, np.int64), 0, 0, math.inf
@@ -60,7 +60,7 @@ def threshold(settings: ThresholdSettings, context: TrainContext, *, data: str) 
         if radius is None:
             counts += histogram(finite)
     kept = within if radius is not None else min(count, within)
-    if not kept:
+    if total and not kept:
         asked = f"a radius of {radius:g}" if radius is not None else f"{count} of {total} records"
         raise UserError(
             f"select: {asked} keeps nothing of {data}, whose nearest record is at {nearest:g}; expected a threshold "
@@ -68,6 +68,8 @@ def threshold(settings: ThresholdSettings, context: TrainContext, *, data: str) 
         )
     if radius is not None:
         limit = _Limit(distance=float(np.float32(radius)), last_id=None)
+    elif not total:
+        limit = _Limit(distance=0.0, last_id=None)
     else:
         limit = _last(data, *border(counts, kept))
     found = {"records": total, "kept": kept, **limit}

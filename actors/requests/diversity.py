@@ -312,11 +312,13 @@ def merge(
 
     Returns ``chosen.json``: ``ids`` in the order of choice and the ``gains`` of each; and beside it the numbers of
     records, of parts and of requests chosen, and the ``value`` of the objective where it has one. One process holds
-    what the parts chose: a round, or ``oversample`` times the budget.
+    what the parts chose: a round, or ``oversample`` times the budget. Of a set without requests none is chosen.
 
     Raises:
-        UserError: no request can be chosen.
+        UserError: no request of some can be chosen.
     """
+    if not settings.records:
+        return {"files": {CHOSEN: canonical.dumps({"ids": [], "gains": []})}, "records": 0, "chosen": 0}
     chosen = open_sealed(parts)
     tables = [chosen.read(place) for place, shard in enumerate(chosen.shards) if shard.rows]
     if not tables:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.audio import set_column
+from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.actors.nearest import DISTANCE
 from gristmill.actors.requests.annotation import split
 from gristmill.models.normalise import normalise
@@ -46,20 +48,38 @@ def train(
     Raises:
         UserError: there are no requests in one of the sets.
     """
-    own = [tokens for url in seeds for _, tokens in _requests(open_sealed(url))]
+    second = settings.embedding > 0
+    own = [one for url in seeds for one in _requests(open_sealed(url), second)]
     against = open_sealed(others)
     share = min(1.0, settings.others / max(1, against.records))
     random = RecordRandom(settings.seed, "relevance")
-    drawn = [tokens for name, tokens in _requests(against) if share >= 1 or random(name).random() < share]
-    model = fit(own, drawn, settings.part(RelevanceSettings))
+    drawn = [one for one in _requests(against, second) if share >= 1 or random(one.id).random() < share]
+    both = [*own, *drawn]
+    vectors = np.stack([one.vector for one in both if one.vector is not None]) if second and both else None
+    tokens = ([one.tokens for one in own], [one.tokens for one in drawn])
+    model = fit(tokens[0], tokens[1], settings.part(RelevanceSettings), vectors)
     context.report({"step": 0, "grams": float(len(model.weights))})
     return {"files": model.files(), "own": len(own), "others": len(drawn)}
 
 
-def _requests(sealed: SealedSet) -> Iterator[tuple[str, list[str]]]:
-    """Yield the id and the tokens of each request of a set."""
-    for table in sealed.tables(["id", _column(sealed.schema.names, sealed.url)]):
-        yield from zip(table["id"].to_pylist(), tokens_of(table), strict=True)
+class _Request(NamedTuple):
+    id: str
+    tokens: list[str]
+    vector: np.ndarray | None
+
+
+def _requests(sealed: SealedSet, embedded: bool) -> Iterator[_Request]:
+    """Yield each request of a set, with its embedding if that is to be read."""
+    if embedded and EMBEDDING not in sealed.schema.names:
+        raise UserError(f"{sealed.url}: requests without {EMBEDDING}; expected it, for the second score of relevance")
+    more = [EMBEDDING] if embedded else []
+    for table in sealed.tables(["id", _column(sealed.schema.names, sealed.url), *more]):
+        vectors = _vectors(table) if embedded else [None] * len(table)
+        yield from map(_Request, table["id"].to_pylist(), tokens_of(table), vectors)
+
+
+def _vectors(table: pa.Table) -> np.ndarray:
+    return vectors_of(table[EMBEDDING], table.schema.field(EMBEDDING).type.list_size)
 
 
 def tokens_of(table: pa.Table) -> list[list[str]]:
@@ -100,4 +120,6 @@ class Relevance(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``distance``."""
-        return set_column(batch, DISTANCE.name, pa.array(-self._model.score(_token_lists(batch)), DISTANCE.type))
+        read = self._model.vector is not None and EMBEDDING in batch.column_names
+        scores = self._model.score(_token_lists(batch), _vectors(batch) if read else None)
+        return set_column(batch, DISTANCE.name, pa.array(-scores, DISTANCE.type))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import sparse
 
 from gristmill.models.requests.logistic import balanced, logistic
@@ -25,6 +25,7 @@ from gristmill.shards.settings import Settings
 
 FORMAT = 1
 MODEL, WEIGHTS = "relevance.json", "weights.safetensors"
+_VECTOR_C = 10.0  # inverse regularisation on embeddings, whose length is 1
 _TOKENS = pa.list_(pa.string())
 
 
@@ -39,6 +40,8 @@ class RelevanceSettings(Settings):
     """Least number of requests with an n-gram for it to be a feature."""
     iterations: PositiveInt = 300
     """Most iterations of the solver."""
+    embedding: NonNegativeFloat = 0.0
+    """Weight of a second score, the log-odds by sentence embeddings, beside that of n-grams (0: none)."""
 
 
 def ngrams(tokens: Sequence[str], order: int) -> list[str]:
@@ -56,30 +59,53 @@ def ngrams(tokens: Sequence[str], order: int) -> list[str]:
 
 
 class RelevanceModel:
-    """The weight of each n-gram and the bias, in log-odds."""
+    """The weight of each n-gram and the bias, in log-odds.
 
-    def __init__(self, order: int, grams: Sequence[str], weights: np.ndarray, bias: float) -> None:
+    ``vector`` (1 + dim,) are the bias and the weights of sentence embeddings, if there is a second score.
+    """
+
+    def __init__(
+        self, order: int, grams: Sequence[str], weights: np.ndarray, bias: float, vector: np.ndarray | None = None
+    ) -> None:
         if len(grams) != len(weights):
             raise ValueError(f"{len(weights)} weights of {len(grams)} n-grams")
         self.order, self.bias = order, float(bias)
+        self.vector = None if vector is None else np.asarray(vector, np.float32)
         self.weights = dict(zip(grams, np.asarray(weights, np.float32).tolist(), strict=True))
         self._index = _GramIndex(self.weights, order)
 
-    def score(self, tokens: pa.ListArray | Sequence[Sequence[str]]) -> np.ndarray:
+    def score(self, tokens: pa.ListArray | Sequence[Sequence[str]], vectors: np.ndarray | None = None) -> np.ndarray:
         """Return the log-odds of requests, token lists: (requests,) float32. Of a request without any known n-gram it
-        is the bias. The score of a request is the same bytes beside any others."""
+        is the bias. ``vectors`` (requests, dim) are their embeddings, for a model that reads them. The score of a
+        request is the same bytes beside any others.
+
+        Raises:
+            UserError: there are no embeddings, or of another dimension.
+        """
         rows, grams = self._index.find(tokens if isinstance(tokens, pa.Array) else pa.array(tokens, _TOKENS))
         # One after the other in float64, those of a request in the order of the index.
         sums = np.bincount(rows, self._index.weights[grams], len(tokens))
-        return (self.bias + sums).astype(np.float32)
+        return (self.bias + sums + self._second(vectors)).astype(np.float32)
+
+    def _second(self, vectors: np.ndarray | None) -> np.ndarray | float:
+        if self.vector is None:
+            return 0.0
+        dim = len(self.vector) - 1
+        if vectors is None or vectors.shape[1:] != (dim,):
+            given = "none" if vectors is None else f"of {vectors.shape[1]}"
+            raise UserError(f"relevance: the model reads embeddings of {dim} numbers; given {given}")
+        products = vectors.astype(np.float64) * self.vector[1:]
+        return self.vector[0] + products.sum(1)
 
     def files(self) -> dict[str, bytes]:
         """Return the files of an artifact."""
         from safetensors.numpy import save
 
-        weights = np.array(list(self.weights.values()), np.float32)
+        tensors = {"weights": np.array(list(self.weights.values()), np.float32)}
+        if self.vector is not None:
+            tensors["vector"] = self.vector
         described = {"format": FORMAT, "order": self.order, "bias": self.bias, "grams": list(self.weights)}
-        return {MODEL: canonical.dumps(described), WEIGHTS: save({"weights": weights})}
+        return {MODEL: canonical.dumps(described), WEIGHTS: save(tensors)}
 
     @classmethod
     def from_files(cls, described: dict[str, Any], weights: bytes) -> RelevanceModel:
@@ -94,10 +120,11 @@ class RelevanceModel:
         if described.get("format") != FORMAT:
             raise ValueError(f"{MODEL}: format {described.get('format')}; expected {FORMAT}")
         try:
-            stored = load(weights)["weights"]
+            stored = load(weights)
         except SafetensorError as error:
             raise ValueError(f"{WEIGHTS}: {error}") from None
-        return cls(described["order"], described["grams"], stored, described["bias"])
+        given = described["order"], described["grams"], stored["weights"], described["bias"]
+        return cls(*given, stored.get("vector"))
 
 
 class _GramIndex:
@@ -154,12 +181,17 @@ class _GramIndex:
 
 
 def fit(
-    own: Sequence[Sequence[str]], others: Sequence[Sequence[str]], settings: RelevanceSettings | None = None
+    own: Sequence[Sequence[str]],
+    others: Sequence[Sequence[str]],
+    settings: RelevanceSettings | None = None,
+    vectors: np.ndarray | None = None,
 ) -> RelevanceModel:
     """Fit the relevance to some requests, token lists, against others; each of the two has half of the weight.
 
+    ``vectors`` (requests, dim) are the embeddings of both, if the settings ask for a second score.
+
     Raises:
-        UserError: there are none of one kind.
+        UserError: there are none of one kind, or no embeddings.
 
     Example:
         >>> model = fit([["wake", "me", "at", "six"]], [["play", "me", "a", "song"]])
@@ -180,4 +212,12 @@ def fit(
     labels = (np.arange(len(found)) < len(own)).astype(int)
     even = balanced(np.ones(len(own)), len(others))
     weights, bias, _ = logistic(rows, labels, settings.c, "lbfgs", settings.iterations, even)
-    return RelevanceModel(settings.order, vocabulary, weights[:, 1], bias[1])
+    vector = None
+    if settings.embedding:
+        if vectors is None:
+            raise UserError(f"relevance: no embeddings; expected some, as `embedding` is {settings.embedding:g}")
+        second, base, _ = logistic(
+            sparse.csr_array(vectors.astype(np.float64)), labels, _VECTOR_C, "lbfgs", settings.iterations, even
+        )
+        vector = settings.embedding * np.concatenate([base[1:], second[:, 1]])
+    return RelevanceModel(settings.order, vocabulary, weights[:, 1], bias[1], vector)

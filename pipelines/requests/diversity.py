@@ -19,7 +19,6 @@ from gristmill.actors.requests.diversity import (
     columns_of,
 )
 from gristmill.models.requests.diversity import SCORED, DiversitySettings, PairSimilarity
-from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.nearest import nearest_limit
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
@@ -46,7 +45,8 @@ def choose(
 ) -> SealedSet:
     """Declare the choice of requests, and return the set of the chosen ones, with all their columns.
 
-    The same is chosen whatever the order of the rows and the number of workers; nothing is made before it is needed.
+    The same is chosen whatever the order of the rows and the number of workers; nothing is made before it is needed. Of
+    an empty set none is chosen.
 
     Args:
         run: The run.
@@ -61,7 +61,7 @@ def choose(
         detector: The artifact that ``load`` loads.
 
     Raises:
-        UserError: the set is empty, or lacks what the selector needs; both as soon as the set is made.
+        UserError: the set lacks what the selector needs, as soon as it is made.
 
     Example:
         >>> import pyarrow as pa
@@ -77,7 +77,6 @@ def choose(
         raise UserError(f"{name}: a similarity of pairs is given for {settings.selector}; expected worst_paraphrase")
     if detector is not None and load is None:
         raise UserError(f"{name}: a detector is given; expected also the function that loads it")
-    refuse_empty(candidates, name)
     expect(candidates, partial(_check, name, settings, load is not None, False))
     if settings.selector in SCORED:
         return _by_score(run, name, candidates, settings)

@@ -50,6 +50,7 @@ class FunctionCell:
     others: SealedSet
     pool: SealedSet
     test: SealedSet | None
+    embedded: bool = True  # whether the pool has embeddings
 
     @property
     def name(self) -> str:
@@ -114,7 +115,10 @@ def own_cells(
     duplicates: DuplicateSettings,
     embedder: EmbedderSettings,
 ) -> list[FunctionCell]:
-    """Return the cell of each of the user's own functions; they share the pool and the others' requests."""
+    """Return the cell of each of the user's own functions; they share the pool and the others' requests.
+
+    The pool is of any size: only what the filter's first cut leaves of it is embedded.
+    """
     annotated = prepared(run, "annotated", prepare_requests(run, corpus), duplicates, embedder)
     wanted = Wanted(TEXT_SIDES, (lang,), (None,))
     urls = urls_of(pool)
@@ -126,7 +130,7 @@ def own_cells(
     listed = list_source(run, "listed_pool", tables, "pool")
     read = run.step(Step("pool_read", (PoolText.stage(PoolSettings(lang=lang, names=tuple(wanted.names(0)))),), listed))
     refuse_empty(read, "pool")
-    whole = prepared(run, "pool", read, duplicates, embedder)
+    whole = _distinct(run, "pool", read, duplicates)
     cells = []
     for one in functions:
 
@@ -134,12 +138,12 @@ def own_cells(
             stage = OwnPart.stage(OwnPartSettings(name=one.name, which=name))
             return run.step(Step(f"{name}_{one.name}", (stage,), made))
 
-        seeds = part("seeds", _embedded(run, f"read_seeds_{one.name}", _read(run, one, "seeds", lang), embedder))
+        seeds = part("seeds", embedded(run, f"read_seeds_{one.name}", _read(run, one, "seeds", lang), embedder))
         refuse_empty(seeds, f"seeds of {one.name}")
         test = None
         if one.test is not None:
-            test = part("test", _embedded(run, f"read_test_{one.name}", _read(run, one, "test", lang), embedder))
-        cells.append(FunctionCell(one.name, 0, 0, seeds, part("others", annotated), whole, test))
+            test = part("test", embedded(run, f"read_test_{one.name}", _read(run, one, "test", lang), embedder))
+        cells.append(FunctionCell(one.name, 0, 0, seeds, part("others", annotated), whole, test, embedded=False))
     return cells
 
 
@@ -164,9 +168,14 @@ def prepared(
     run: Run, name: str, made: SealedSet, duplicates: DuplicateSettings, embedder: EmbedderSettings
 ) -> SealedSet:
     """Return requests with embeddings, of which near duplicates count once."""
+    return embedded(run, f"{name}_embedded", _distinct(run, name, made, duplicates), embedder)
+
+
+def _distinct(run: Run, name: str, made: SealedSet, duplicates: DuplicateSettings) -> SealedSet:
     signed = run.step(Step(f"{name}_signed", (Sign.stage(),), made))
-    return _embedded(run, f"{name}_embedded", unique(run, signed, f"{name}_unique", duplicates), embedder)
+    return unique(run, signed, f"{name}_unique", duplicates)
 
 
-def _embedded(run: Run, name: str, made: SealedSet, embedder: EmbedderSettings) -> SealedSet:
+def embedded(run: Run, name: str, made: SealedSet, embedder: EmbedderSettings) -> SealedSet:
+    """Return a set with an embedding of each text."""
     return run.step(Step(name, (embedder_stage(embedder),), made))

@@ -20,7 +20,7 @@ from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
 from gristmill.actors.requests.slot_teacher import SlotTeacherSettings, SlotTeacherTraining, TeachSlots
 from gristmill.models.requests.linear import LinearSettings
 from gristmill.pipelines.nearest import nearest_limit
-from gristmill.pipelines.requests.expand_parts import FunctionCell
+from gristmill.pipelines.requests.expand_parts import FunctionCell, embedded
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -51,8 +51,10 @@ class SelfTrainingSettings(Settings):
 
     relevance: RelevanceFitSettings = RelevanceFitSettings()
     """The relevance model."""
+    first_cut: int = Field(20_000, ge=1)
+    """The most relevant requests of a pool without embeddings, by n-grams: they alone are embedded."""
     count: int = Field(400, ge=1)
-    """The most relevant requests of the pool that are labelled."""
+    """The most relevant requests of these that are labelled."""
     rounds: int = Field(3, ge=1)
     """Rounds: in each, filter and recogniser are trained on the seeds and what was accepted before."""
     weight: float = Field(1.0, gt=0)
@@ -86,6 +88,7 @@ class CellSystems:
         self, run: Run, cell: FunctionCell, training: SelfTrainingSettings, embedder: EmbedderSettings
     ) -> None:
         self._run, self._cell, self._training, self._embedder = run, cell, training, embedder
+        self._candidates = cell.pool if cell.embedded else self._first_cut()
 
     def recogniser(self, name: str, settings: FunctionRecogniserSettings, *added: SealedSet) -> Artifact:
         """Train a recogniser on the seeds, others' requests and sets of labelled ones."""
@@ -103,15 +106,25 @@ class CellSystems:
         # Version 2: with the classifiers of the folds.
         return self._run.train(TrainJob(f"model_{name}", loop, training, inputs, version=2, stepwise=False))
 
+    def _first_cut(self) -> SealedSet:
+        """Embed the most relevant requests of a large pool by n-grams, among which all rounds filter."""
+        settings = self._training.relevance.but(embedding=0.0)
+        scored = self._scored("first_cut", settings, self._cell.pool)
+        kept = self._nearest("first_cut", scored, ThresholdSettings(count=self._training.first_cut))
+        return embedded(self._run, f"candidates_{self._cell.name}", kept, self._embedder)
+
     def filtered(self, name: str, labelled: Sequence[SealedSet] = ()) -> SealedSet:
         """Keep the most relevant requests of the pool: fitted, scored on all workers, and cut exactly."""
-        cell, settings = self._cell, self._training
+        scored = self._scored(name, self._training.relevance, self._candidates, labelled)
+        return self._nearest(f"filtered_{name}", scored, ThresholdSettings(count=self._training.count))
+
+    def _scored(
+        self, name: str, settings: RelevanceFitSettings, requests: SealedSet, labelled: Sequence[SealedSet] = ()
+    ) -> SealedSet:
+        cell = self._cell
         inputs = {"seeds": [cell.seeds, *labelled], "others": cell.others}
-        fitted = self._run.train(
-            TrainJob(f"relevance_{name}", relevance.train, settings.relevance, inputs, stepwise=False)
-        )
-        scored = self._run.step(Step(f"scored_{name}_{cell.name}", (Relevance.stage(relevance=fitted.ref),), cell.pool))
-        return self._nearest(f"filtered_{name}", scored, ThresholdSettings(count=settings.count))
+        fitted = self._run.train(TrainJob(f"relevance_{name}", relevance.train, settings, inputs, stepwise=False))
+        return self._run.step(Step(f"scored_{name}_{cell.name}", (Relevance.stage(relevance=fitted.ref),), requests))
 
     def self_trained(
         self,
@@ -163,7 +176,9 @@ class CellSystems:
         """Return as many random requests as another set has."""
         stage = DrawnDistance.stage(DrawSettings(seed=self._cell.draw))
         far = self._run.step(Step(f"drawn_{name}_{self._cell.name}", (stage,), requests))
-        return self._nearest(f"random_{name}", far, later(_as_many, like))
+        found = self._nearest(f"random_{name}", far, later(_as_many, like))
+        name = f"embedded_{name}_{self._cell.name}"
+        return found if self._cell.embedded else embedded(self._run, name, found, self._embedder)
 
     def gold(self, name: str, requests: SealedSet, function: FunctionSettings) -> SealedSet:
         """Return the function's requests of a set of the pool with their annotation, as an annotator would give it."""

@@ -48,12 +48,13 @@ def _funnel(made: Sequence[Expansion]) -> NumberTable:
         rows.append({"requests": f"{name}: most relevant", "mean": mean([one.trained[name].filtered for one in made])})
         rows.append({"requests": f"{name}: accepted", "mean": mean([one.added[name] for one in made])})
     recalls = [found for one in made if (found := _recall(one.trained["self"].filtered, one.added)) is not None]
-    note = (
-        f"Of the function's requests in the pool, {np.mean(recalls):.0%} are among the most relevant."
-        if recalls
-        else ""
-    )
-    return NumberTable("Where the pool went", rows, note)
+    notes = []
+    if recalls:
+        notes.append(f"Of the function's requests in the pool, {np.mean(recalls):.0%} are among the most relevant.")
+    none = [one.cell.name for one in made if not one.added["fused"].records]
+    if none:
+        notes.append(f"Nothing of the pool was accepted for {', '.join(none)}: fused has the seeds alone there.")
+    return NumberTable("Where the pool went", rows, " ".join(notes))
 
 
 def _recall(filtered: SealedSet, added: Mapping[str, SealedSet]) -> float | None:

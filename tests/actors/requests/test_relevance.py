@@ -10,7 +10,7 @@ import pytest
 from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings, tokens_of, train
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
 from gristmill.models.requests.relevance import MODEL, WEIGHTS, RelevanceModel, fit
-from gristmill.shards.artifact import get_artifact
+from gristmill.shards.artifact import get_artifact, put_artifact
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.engine import run_step
 from gristmill.shards.errors import UserError
@@ -92,6 +92,30 @@ def test_a_distance_is_the_negative_score_and_the_same_in_any_shards(sealed, tmp
             found = pa.concat_tables(made.tables()).sort_by("id")
             assert found["distance"].to_pylist() == expected
             assert found["text"].to_pylist() == texts
+
+
+def test_a_second_score_is_that_of_embeddings(sealed, context, tmp_path):
+    """Requests without a known word are told apart by their embedding, in any batches."""
+
+    def embedded(name, texts, place):
+        vectors = [[1.0, 0.0, 0.1] if place(n) else [0.0, 1.0, 0.1] for n in range(len(texts))]
+        return sealed(name, texts, embedding=pa.array(vectors, pa.list_(pa.float16(), 3)))
+
+    seeds, others = embedded("own", OWN, lambda n: True), embedded("others", OTHERS, lambda n: False)
+    settings = RelevanceFitSettings(embedding=0.5)
+    made = train(settings, context, seeds=[seeds.url], others=others.url)
+    put_artifact(str(tmp_path / "second"), made["files"], {"artifact": "relevance"})
+    relevance = Relevance(RelevanceFitSettings(), relevance=str(tmp_path / "second"))
+    pool = pa.concat_tables(embedded("pool", ["never met"] * 6, lambda n: n % 2 == 0).tables())
+    found = relevance(pool)["distance"].to_pylist()
+    assert all(found[n] < 0 < found[n + 1] for n in (0, 2, 4))
+    assert found == [relevance(pool.slice(n, 1))["distance"][0].as_py() for n in range(6)]
+    plain = train(RelevanceFitSettings(), context, seeds=[seeds.url], others=others.url)
+    assert plain["files"] == fit(split(OWN), split(OTHERS)).files()
+    with pytest.raises(UserError, match="reads embeddings of 3 numbers; given none"):
+        relevance(pool.drop_columns("embedding"))
+    with pytest.raises(UserError, match="bare: requests without embedding"):
+        train(settings, context, seeds=[sealed("bare", OWN).url], others=others.url)
 
 
 def test_a_set_without_requests_or_words_is_refused(sealed, context, tmp_path):

@@ -160,10 +160,14 @@ def test_a_similarity_of_pairs_is_loaded_on_workers(tmp_path: Path) -> None:
         choose(run, "wrong", pool, how, detector=detector)
 
 
+@pytest.mark.parametrize("selector", ["coverage", "unsure_facility", "top", "random"])
+def test_of_an_empty_set_none_is_chosen(tmp_path: Path, selector: str) -> None:
+    none = sealed(tmp_path, POOL.slice(0, 0), name="none")
+    assert choose(run_of(tmp_path), selector, none, settings(selector)).records == 0
+
+
 def test_what_is_wrong_is_a_sentence(tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    with pytest.raises(UserError, match=r"^empty: no record is left"):
-        choose(run, "empty", sealed(tmp_path, POOL.slice(0, 0), name="none"), settings("coverage"))
     bare = sealed(tmp_path, POOL.select(["id", "tokens"]), name="bare")
     with pytest.raises(UserError, match=r"^top: bare: top needs distance, and the columns are id, tokens"):
         choose(run, "top", bare, settings("top"))

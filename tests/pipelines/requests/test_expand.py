@@ -181,7 +181,14 @@ def own(finished: Path, tmp_path: Path) -> dict[str, Any]:
 def expand_own(small: list[str], given: dict[str, Any], functions: str, out: Path, *more: str) -> Result:
     (embedder,) = [one for one in small if one.startswith("embedder")]
     corpus = f"corpus={{kind: files, places: {given['others']}, test_share: 0}}"
-    fixed = [corpus, "functions=[]", embedder, "training={count: 60, rounds: 1}", "selectors=[]", "annotate=5"]
+    fixed = [
+        corpus,
+        "functions=[]",
+        embedder,
+        "training={first_cut: 100, count: 60, rounds: 1}",
+        "selectors=[]",
+        "annotate=5",
+    ]
     return call(
         "run", CONFIG, *fixed, f"own={functions}", f"pool={given['pool']}", f"out={out}", "runner=inprocess", *more
     )
@@ -196,26 +203,29 @@ def test_two_functions_of_ones_own_end_with_models_and_files_for_annotators(
     places = {"timers": own["seeds file"], "stop": write(tmp_path / "stop.jsonl", stop)}
     both = "[" + ", ".join(f"{{name: {name}, seeds: {place}}}" for name, place in places.items()) + "]"
     result = expand_own(small, own, both, tmp_path / "out")
-    assert result.exit_code == 0 or "no record is left" in result.stderr, result.stderr
-    lines = (tmp_path / "out" / "to_annotate_timers.jsonl") if result.exit_code == 0 else None
-    if lines is not None:
-        rows = [json.loads(line) for line in lines.read_text().splitlines()]
-        assert 1 <= len(rows) <= 5
-        again = write(tmp_path / "more.jsonl", [*own["seeds"], *rows])
-        assert expand_own(small, own, f"[{{name: timers, seeds: {again}}}]", tmp_path / "more").exit_code == 0
+    assert result.exit_code == 0, result.stderr
+    for name in places:
+        assert (tmp_path / "out" / f"to_annotate_{name}.jsonl").exists()
+        assert made(tmp_path / "out", f"candidates_{name}_0").records == 100
+    assert "embedding" not in made(tmp_path / "out", "pool_unique").schema.names
+    rows = [json.loads(line) for line in (tmp_path / "out" / "to_annotate_timers.jsonl").read_text().splitlines()]
+    assert 1 <= len(rows) <= 5
+    again = write(tmp_path / "more.jsonl", [*own["seeds"], *rows])
+    assert expand_own(small, own, f"[{{name: timers, seeds: {again}}}]", tmp_path / "more").exit_code == 0
 
 
 @pytest.mark.parametrize("case", ["one request", "nothing relevant"])
-def test_very_little_is_a_result_or_a_sentence(
-    small: list[str], own: dict[str, Any], tmp_path: Path, case: str
-) -> None:
+def test_very_little_is_a_result(small: list[str], own: dict[str, Any], tmp_path: Path, case: str) -> None:
     given = own["seeds"][:1] if case == "one request" else own["seeds"]
     if case == "nothing relevant":
         own["pool"].write_text("zxq vvw\nqqq uuu\nmmm nnn ooo\n")
     seeds = write(tmp_path / "few.jsonl", given)
     result = expand_own(small, own, f"[{{name: timers, seeds: {seeds}}}]", tmp_path / "out")
     assert "Traceback" not in result.stderr
-    assert result.exit_code == 0 or (result.exit_code == 2 and "no record is left" in result.stderr), result.stderr
+    assert result.exit_code == 0, result.stderr
+    added = made(tmp_path / "out", "labelled_fused_1_timers_0").records
+    told = "Nothing of the pool was accepted for timers_0" in (tmp_path / "out" / "report.json").read_text()
+    assert told == (added == 0)
 
 
 @pytest.mark.parametrize(
