@@ -31,6 +31,7 @@ from gristmill.shards.plan import Plan, PlanNode, holds_later, resolved, using
 from gristmill.shards.step import Step
 
 T = TypeVar("T", SealedSet, Artifact)
+NAMED = 12  # trainings that a line of the log names
 
 
 @dataclass
@@ -278,7 +279,8 @@ class Run:
             made(url, 0.0)
         if todo:
             self._sets.need(one.url for job, _ in todo for one in job.made_of())
-            names = ", ".join(dict.fromkeys(job.name for job, _ in todo))
+            each = list(dict.fromkeys(job.name for job, _ in todo))
+            names = ", ".join(each[:NAMED]) + (f" and {len(each) - NAMED} more" if len(each) > NAMED else "")
             fits = sum(not job.stepwise for job, _ in todo)
             kinds = [f"fitting {plural(fits, 'artifact')}"] if fits else []
             kinds += [f"training {plural(len(todo) - fits, 'model')}"] if fits < len(todo) else []

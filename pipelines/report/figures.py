@@ -120,10 +120,12 @@ def curves(
     label: str,
     show: Callable[[float], str] = "{:g}".format,
     marks: Sequence[tuple[int, int, str]] = (),
+    zero: bool = True,
 ) -> str:
-    """Draw lines ``(colour, steps, values)`` over training steps; long ones are subsampled to 200 points.
+    """Draw lines ``(colour, steps, values)`` over steps; long ones are subsampled to 200 points.
 
-    ``marks`` are dashed rules ``(colour, step, name)``.
+    ``marks`` are dashed rules ``(colour, step, name)``. The axis of values that are not negative begins at ``zero``, or
+    else near the least one.
     """
     left, right, top, height = 44, 10, 8, 150
     kept = []
@@ -135,7 +137,7 @@ def curves(
     if not kept:
         return ""
     heights = [v for _, pairs in kept for _, v in pairs]
-    floor = 0.0 if min(heights) >= 0 else min(heights)
+    floor = 0.0 if zero and min(heights) >= 0 else min(heights)
     # An outlier at the first step must not flatten the rest: the axis ends slightly above the 98th percentile.
     ceiling = min(max(heights), 1.15 * float(np.percentile(heights, 98)))
     levels = ticks(floor, ceiling if ceiling > floor else floor + 1, 4)

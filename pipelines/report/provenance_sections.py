@@ -11,8 +11,9 @@ from gristmill.pipelines.graph import GraphNode, merged
 from gristmill.pipelines.graph_picture import to_svg
 from gristmill.pipelines.pace import clock
 from gristmill.pipelines.progress import told_size
-from gristmill.pipelines.report.report import LineageNode, RecordFlow, Report
-from gristmill.pipelines.report.tables import count, table
+from gristmill.pipelines.report.figures import curves
+from gristmill.pipelines.report.report import Curve, LineageNode, NumberTable, RecordFlow, Report
+from gristmill.pipelines.report.tables import COLOURS, count, dot, table
 
 _KINDS = {"source": "--s3", "step": "--s1", "artifact": "--s2", "training": "--s4"}
 _TIME, _SHORT = "seconds", 1.0  # what takes less by plan and clock has no ratio worth telling
@@ -70,7 +71,21 @@ def measured_section(report: Report) -> str:
         names = list(dict.fromkeys(name for row in one.rows for name in row))
         rows = [[count(row.get(name)) for name in names] for row in one.rows]
         made += f"<h3>{escape(one.title)}</h3>" + table([escape(name) for name in names], rows, escape(one.note))
+        if one.curves:
+            lines = list(dict.fromkeys(row[curve.by] for curve in one.curves for row in one.rows))
+            keys = "".join(f"<li>{dot(place % COLOURS)}{escape(str(name))}</li>" for place, name in enumerate(lines))
+            drawn = "".join(_drawn(one, curve, lines) for curve in one.curves)
+            made += f'<ul class="legend">{keys}</ul><div class="grid">{drawn}</div>'
     return made
+
+
+def _drawn(one: NumberTable, curve: Curve, lines: Sequence[Any]) -> str:
+    series = []
+    for place, name in enumerate(lines):
+        own = sorted((row[curve.x], row[curve.y]) for row in one.rows if row[curve.by] == name)
+        series.append((place % COLOURS, [x for x, _ in own], [y for _, y in own]))
+    drawn = curves(series, f"{curve.y} over {curve.x}", zero=False)
+    return f"<figure><h3>{escape(curve.y)}</h3>{drawn}<figcaption>over {escape(curve.x)}</figcaption></figure>"
 
 
 def plan_section(report: Report) -> str:

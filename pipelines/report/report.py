@@ -162,6 +162,16 @@ class NumberTable:
     title: str
     rows: Sequence[Mapping[str, Any]]
     note: str = ""
+    curves: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a table's numbers are drawn as: lines of ``y`` over ``x``, one for each value of ``by``, all columns."""
+
+    x: str
+    y: str
+    by: str
 
 
 @dataclass(frozen=True)

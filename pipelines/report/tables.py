@@ -10,6 +10,8 @@ from typing import Any
 from gristmill.pipelines.report.measures import CHANGE, Measure
 from gristmill.pipelines.report.report import Report
 
+COLOURS = 8  # of the page's variables --s0 to --s7
+
 
 def shown(report: Report, name: str) -> str:
     """Return the display name of a system, a test set or a curve."""
@@ -83,7 +85,7 @@ def test_sets(report: Report) -> list[str]:
 def colour_of(report: Report, system: str) -> int:
     """Return the number of a system's colour variable."""
     names = systems(report) or list(dict.fromkeys(point.system for point in report.curves))
-    return (names.index(system) if system in names else 0) % 8
+    return (names.index(system) if system in names else 0) % COLOURS
 
 
 def dot(colour: int) -> str:

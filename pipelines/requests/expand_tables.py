@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.nearest import DISTANCE
-from gristmill.pipelines.report.report import MetricRow, NumberTable
+from gristmill.pipelines.report.report import Curve, MetricRow, NumberTable
 from gristmill.pipelines.requests.expand_systems import Expansion
 from gristmill.shards.dataset import SealedSet
 
@@ -28,11 +28,12 @@ LABELS = {
 }
 _BINS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.01)
 _SHOWN = 5
+_PARTS = ("_half", "_quarter")
 
 
 def measured(made: Sequence[Expansion], rows: Sequence[MetricRow]) -> list[NumberTable]:
     """Return the tables."""
-    kept = [_funnel(made), _labels(made), _curve(made, rows), _extremes(made[0])]
+    kept = [_funnel(made), _labels(made), _added(made, rows), _curves(made, rows), _extremes(made[0])]
     return [table for table in kept if table.rows]
 
 
@@ -95,21 +96,42 @@ def _spans(slots: Sequence[Mapping[str, Any]] | None) -> list[tuple[Any, ...]]:
     return sorted((slot["name"], slot["value"]) for slot in slots or ())
 
 
-def _curve(made: Sequence[Expansion], metrics: Sequence[MetricRow]) -> NumberTable:
-    """Return the metrics by the number of added requests: the selectors at each size."""
-    found = {(row.system, row.metric): row.value for row in metrics if row.seed is None and row.test_set == "target"}
-    rows = []
+def _found(metrics: Sequence[MetricRow]) -> dict[tuple[str, str], float]:
+    rows = (row for row in metrics if row.seed is None and row.test_set == "target")
+    return {(row.system, row.metric): row.value for row in rows if row.value is not None}
+
+
+def _mean_size(made: Sequence[Expansion], name: str) -> float:
+    return round(float(np.mean([one.added[name].records for one in made])), 1)
+
+
+def _added(made: Sequence[Expansion], metrics: Sequence[MetricRow]) -> NumberTable:
+    """Return the metrics of each system with the number of requests that it added."""
+    found, rows = _found(metrics), []
     base, full = found.get(("fused_seeds", "f1")), found.get(("fused", "f1"))
     for name in made[0].added:
         f1, semer = found.get((name, "f1")), found.get((name, "semer"))
         if f1 is None or semer is None:
             continue
-        sizes = [one.added[name].records for one in made]
-        row = {"system": name, "added": round(float(np.mean(sizes)), 1), "F1": round(f1, 4), "SemER": round(semer, 4)}
-        if name.endswith(("_half", "_quarter")) and base is not None and full is not None and full > base:
+        row = {"system": name, "added": _mean_size(made, name), "F1": round(f1, 4), "SemER": round(semer, 4)}
+        if name.endswith(_PARTS) and base is not None and full is not None and full > base:
             row["share of the F1 gain"] = round((f1 - base) / (full - base), 3)
         rows.append(row)
     return NumberTable("Fewer requests, by selector", rows, "The gain is that of fused over the same without the pool.")
+
+
+def _curves(made: Sequence[Expansion], metrics: Sequence[MetricRow]) -> NumberTable:
+    """Return learning curves over the requests that are added, by selector: none, a quarter, a half, and all."""
+    found, rows = _found(metrics), []
+    selectors = [name.removesuffix("_quarter") for name in made[0].added if name.endswith("_quarter")]
+    for selector in selectors:
+        for name in ("fused_seeds", f"{selector}_quarter", f"{selector}_half", "fused"):
+            if (name, "f1") in found:
+                added = 0.0 if name == "fused_seeds" else _mean_size(made, name)
+                numbers = {"F1": round(found[name, "f1"], 4), "SemER": round(found[name, "semer"], 4)}
+                rows.append({"selector": selector, "requests added": added, **numbers})
+    drawn = tuple(Curve("requests added", name, "selector") for name in ("F1", "SemER"))
+    return NumberTable("Learning curves, by selector", rows, "", drawn)
 
 
 def _extremes(one: Expansion) -> NumberTable:

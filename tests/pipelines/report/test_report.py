@@ -26,6 +26,7 @@ from gristmill.pipelines.report.report import (
     Axis,
     Cell,
     Clip,
+    Curve,
     CurvePoint,
     Diagram,
     ExampleTexts,
@@ -87,7 +88,13 @@ def report(results):
         ],
         explained={"valid_wer": "Of held-out <speech>."},
         measured=[
-            NumberTable("Segments", [{"Set": "raw", "hours kept": 1.5}, {"Set": "test", "rejected": "short: 2"}])
+            NumberTable("Segments", [{"Set": "raw", "hours kept": 1.5}, {"Set": "test", "rejected": "short: 2"}]),
+            NumberTable(
+                "Learning",
+                [{"by": by, "added": n, "F1": 0.8 + 0.01 * n} for by in ("<top>", "any") for n in (9, 0, 3)],
+                "",
+                (Curve("added", "F1", "by"),),
+            ),
         ],
         spectrograms=[Spectrogram("Clean", np.random.default_rng(0).standard_normal((50, 16)), 0.01)],
         grids=[
@@ -191,6 +198,7 @@ def test_json_holds_every_section_in_a_fixed_order(report):
     assert document["curves"][-1]["phase"] == "gold text"
     assert document["examples"][1]["audio"] == {"seconds": 0.1}
     assert document["measured"][0]["rows"][0] == {"Set": "raw", "hours kept": 1.5}
+    assert document["measured"][1]["curves"] == [{"x": "added", "y": "F1", "by": "by"}]
     assert document["test_sets"]["noisy"]["resampled"] == "speakers"
     report.metrics[0] = replace(report.metrics[0], value=float("nan"))
     assert json.loads(to_json(report))["metrics"][0]["value"] is None
@@ -236,6 +244,10 @@ def test_page_shows_every_value(report):
     assert text.count("gold text") == 2, "marked in the panels of the student's loss and of what both systems have"
     assert "Of held-out <speech>." in text
     assert "1 of 2 sets kept every record." in text
+    ends = [re.findall(r"([\d.]+),([\d.]+)", drawn) for drawn in re.findall(r'polyline points="([^"]*)"', page)]
+    line = next(one for one in ends if len(one) == 3)
+    assert [float(x) for x, _ in line] == sorted(float(x) for x, _ in line), "over what was added, in order"
+    assert [float(y) for _, y in line] == sorted((float(y) for _, y in line), reverse=True), "F1 grows with it"
     assert page.count('<div class="bar">') == 1, "a set that kept all has no bar"
     assert {"hours kept", "1.5", "short: 2"} <= cells
     clips = [value for name, value in parser.attributes if name == "src" and value.startswith("data:audio")]
