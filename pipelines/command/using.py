@@ -158,7 +158,7 @@ def score(
 
 
 def annotate(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The output of a run of the recipe rerank.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The output of a run of the recipe rerank or expand.")],
     requests: Annotated[
         list[str] | None,
         typer.Argument(

@@ -1,15 +1,15 @@
-"""Requests read by the domain models of a run, and ranked by its re-rankers.
+"""Requests read by the domain models of a run, and ranked by its re-rankers; or by its recognisers of new functions.
 
     from gristmill.pipelines.requests.annotate import RequestAnnotator
     for one in RequestAnnotator("out/rerank").annotate("wake me at nine"):
         print(one.domain, one.intent, one.slots, one.confidence)
 
-Over records the same is done by the actors ``Hypotheses`` and ``Rerank``.
+Over records the same is done by the actors ``Hypotheses`` and ``Rerank``, and ``Detect``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from gristmill.models.requests.domain import Slot
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.inline import Inline, in_batches, lost, one_by_one
 from gristmill.pipelines.requests.context import contexts, type_of, whole
+from gristmill.pipelines.requests.function_models import function_reader
+from gristmill.pipelines.requests.reading import RankedReadings, RequestReader
 from gristmill.shards import processor, store
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.errors import RejectRecord, UserError
@@ -44,7 +46,7 @@ class AnnotatedRequest:
     intent: str = ""
     slots: tuple[Slot, ...] = ()
     confidence: float | None = None
-    """The re-ranker's, 0 to 1."""
+    """The re-ranker's, or the recogniser's that the request is of its function; 0 to 1."""
     readings: tuple[dict[str, Any], ...] = ()
     """All of them, best first: domain, intent, slots and confidence."""
     problem: str | None = None
@@ -54,7 +56,8 @@ class AnnotatedRequest:
 class RequestAnnotator:
     """Reads requests with the domain models of a run, ranked by the re-rankers of its best system or of ``system``.
 
-    Its models are those of all training data, of the first seed.
+    Its models are those of all training data, of the first seed. Of a run of the expansion they are the recognisers of
+    its new functions, of which each accepts requests for itself.
 
     Raises:
         UserError: there is no such run or system, or this machine does not offer the instruction set.
@@ -64,19 +67,9 @@ class RequestAnnotator:
     def __init__(self, out: store.Place, *, system: str | None = None) -> None:
         processor.check()
         found = open_finished(store.absolute(out), "annotate", "the output of a run that trains domain models")
-        name, self.said = chosen(found, system)
-        models = _of_first_seed(found, "domain_models", left_out=None)
-        if not models:
-            raise UserError(f"{found.out}: the recipe {found.recipe} trained no domain models; expected that of rerank")
-        weights = {} if name == _UNWEIGHTED else _of_first_seed(found, "weights", loss=name, context=_context(found))
-        self.domains = tuple(models)
-        read = [read_weights(one.url, domain) for domain, one in weights.items()]
-        self._context = contexts(read)
-        self.columns = tuple(self._context)
-        lists = ListSettings.model_validate(found.report["recipe"].get("lists", {}))
-        refs: Any = readers({TEST: models})
-        ranking: Any = artifacts_of({domain: one.ref for domain, one in weights.items()})
-        self._read = Inline(Hypotheses.stage(lists, **refs), Rerank.stage(**ranking))
+        self._reader = (function_reader if found.recipe == "expand" else _ranked)(found, system)
+        self.said, self.domains = self._reader.said, self._reader.domains
+        self.columns = tuple(self._reader.context)
 
     def annotate(self, *requests: Request | Iterable[Request]) -> Iterator[AnnotatedRequest]:
         """Yield the best reading of each request, in their order: of single ones, and of those of iterables.
@@ -96,7 +89,7 @@ class RequestAnnotator:
         for number, row in enumerate(rows):
             try:
                 found = _tokens(row)
-                own = {name: column.value(row.get(name)) for name, column in self._context.items()}
+                own = {name: column.value(row.get(name)) for name, column in self._reader.context.items()}
             except RejectRecord as reject:
                 found, own, problems[str(number)] = [], {}, reject.reason
             tokens.append(found)
@@ -109,20 +102,22 @@ class RequestAnnotator:
             "intent": pa.nulls(len(rows), pa.string()),
             "slots": pa.nulls(len(rows), pa.list_(SLOT)),
         }
-        for name, column in self._context.items():
+        for name, column in self._reader.context.items():
             columns[name] = pa.array([own.get(name) for own in given], column.type)
         table = pa.table(columns)
         known = table.filter(pa.array([bool(one) for one in tokens]))
-        made = self._read(known)
+        made = self._reader.read(known)
         problems |= {name: problem for _, name, problem in lost(made)}
         read = {row["id"]: row for row in made.table.to_pylist()}
         for number, row in enumerate(rows):
             text, name = row.get("text"), str(number)
             text = text if isinstance(text, str) else ""
-            if name not in read or read[name]["best"] < 0:
-                yield AnnotatedRequest(text, problem=problems.get(name, NO_TEXT))
+            ranked = self._reader.readings(read[name]) if name in read else None
+            if ranked is None or ranked.best is None:
+                none = NO_TEXT if ranked is None or not ranked.readings else self._reader.none
+                yield AnnotatedRequest(text, problem=problems.get(name, none))
             else:
-                yield _best(text, read[name])
+                yield _best(text, ranked.readings, ranked.best)
 
 
 def _is_request(one: Any) -> bool:
@@ -139,16 +134,37 @@ def _tokens(row: Mapping[str, Any]) -> list[str]:
     return read_text(whole(text, "text").rstrip(_MARKS), None)[1]
 
 
-def _best(text: str, row: Mapping[str, Any]) -> AnnotatedRequest:
+def _best(text: str, readings: Sequence[Mapping[str, Any]], best: int) -> AnnotatedRequest:
+    first = readings[best]
+    ordered = sorted(map(dict, readings), key=lambda one: (one != first, -one["confidence"]))
+    slots = tuple(Slot(**slot) for slot in first["slots"])
+    return AnnotatedRequest(text, first["domain"], first["intent"], slots, first["confidence"], tuple(ordered))
+
+
+def _ranked(found: Finished, system: str | None) -> RequestReader:
+    """Return the domain models of a run of re-ranking, with the re-rankers of a system."""
+    name, said = chosen(found, system)
+    models = _of_first_seed(found, "domain_models", left_out=None)
+    if not models:
+        raise UserError(
+            f"{found.out}: the recipe {found.recipe} trained no domain models; expected that of rerank or expand"
+        )
+    weights = {} if name == _UNWEIGHTED else _of_first_seed(found, "weights", loss=name, context=_context(found))
+    context = contexts([read_weights(one.url, domain) for domain, one in weights.items()])
+    lists = ListSettings.model_validate(found.report["recipe"].get("lists", {}))
+    refs: Any = readers({TEST: models})
+    ranking: Any = artifacts_of({domain: one.ref for domain, one in weights.items()})
+    read = Inline(Hypotheses.stage(lists, **refs), Rerank.stage(**ranking))
+    return RequestReader(said, tuple(models), context, read, _readings, NO_TEXT)
+
+
+def _readings(row: Mapping[str, Any]) -> RankedReadings:
     kept = ("domain", "intent", "slots")
     readings = [
         {**{name: one[name] for name in kept}, "confidence": score}
         for one, score in zip(row["hypotheses"], row["scores"], strict=True)
     ]
-    first = readings[row["best"]]
-    readings.sort(key=lambda one: (one is not first, -one["confidence"]))
-    slots = tuple(Slot(**slot) for slot in first["slots"])
-    return AnnotatedRequest(text, first["domain"], first["intent"], slots, first["confidence"], tuple(readings))
+    return RankedReadings(readings, row["best"] if row["best"] >= 0 else None)
 
 
 def _context(found: Finished) -> list[str]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import Result
 
+from gristmill.pipelines.requests.annotate import RequestAnnotator
 from gristmill.shards.audit import audit_below
 from gristmill.shards.dataset import SealedSet, open_sealed
 from tests.actors.embedders import make_embedder
@@ -80,7 +81,13 @@ def test_every_system_is_measured_on_the_new_function(finished: Path) -> None:
         assert {row["test_set"] for row in rows} == {"target"}
         assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
     page = (finished / "report.html").read_text()
-    for said in ("Where the pool went", "Fewer requests, by selector", "typical", "Self-labels of fused"):
+    for said in (
+        "Where the pool went",
+        "Fewer requests, by selector",
+        "Learning curves",
+        "typical",
+        "Self-labels of fused",
+    ):
         assert said in page
 
 
@@ -109,6 +116,27 @@ def test_what_is_trained_on_comes_from_the_filtered_pool(finished: Path) -> None
     for part, share in (("half", 0.5), ("quarter", 0.25)):
         sizes = {made(finished, f"{name}_{part}_timers_20_0").records for name in ("diverse", "random", "top")}
         assert sizes == {max(1, round(share * added.records))}
+
+
+@pytest.mark.parametrize("system", [None, "self", "fused_seeds"])
+def test_requests_are_annotated_as_the_recipe_read_its_test(finished: Path, tmp_path: Path, system: str | None) -> None:
+    """Line for line what the report counted: the function's requests that are accepted, and no others."""
+    annotator = RequestAnnotator(str(finished), system=system)
+    name = annotator.said.split(",")[0].split(" ")[0]
+    assert name == system or system is None
+    rows = pa.concat_tables(made(finished, "tested_timers_20_0").tables(["text", f"read_{name}"])).to_pylist()
+    read = list(annotator.annotate(row["text"] for row in rows))
+    for row, one in zip(rows, read, strict=True):
+        counted = row[f"read_{name}"]
+        accepted = counted["logprob"] >= counted["threshold"]
+        assert (one.domain, one.problem) == (("timers", None) if accepted else ("", "of none of the functions"))
+        if accepted:
+            assert one.intent == counted["intent"]
+            assert [slot._asdict() for slot in one.slots] == counted["slots"]
+    lines = write(tmp_path / "requests.jsonl", [{"text": row["text"]} for row in rows[:9]])
+    asked = [] if system is None else ["--system", system]
+    told = call("annotate", finished, lines, *asked).stdout.splitlines()
+    assert [line.split("\t")[0] for line in told] == [one.domain for one in read[:9]]
 
 
 def test_every_result_has_a_user(finished: Path, small: list[str]) -> None:
@@ -210,6 +238,8 @@ def test_two_functions_of_ones_own_end_with_models_and_files_for_annotators(
     assert "embedding" not in made(tmp_path / "out", "pool_unique").schema.names
     rows = [json.loads(line) for line in (tmp_path / "out" / "to_annotate_timers.jsonl").read_text().splitlines()]
     assert 1 <= len(rows) <= 5
+    (read,) = RequestAnnotator(str(tmp_path / "out")).annotate(own["seeds"][0]["text"])
+    assert (read.domain, read.intent) == ("timers", own["seeds"][0]["intent"])
     again = write(tmp_path / "more.jsonl", [*own["seeds"], *rows])
     assert expand_own(small, own, f"[{{name: timers, seeds: {again}}}]", tmp_path / "more").exit_code == 0
 
