@@ -213,7 +213,8 @@ def again(place: str, shards: int) -> dict[str, Any]:
     from gristmill.pipelines.config import Common, Loaded
     from gristmill.pipelines.progress import RunProgress
     from gristmill.pipelines.report.report import Report
-    from gristmill.pipelines.run import Run, source_fingerprint
+    from gristmill.pipelines.results import SourceWork
+    from gristmill.pipelines.run import Run
 
     class Empty(BaseModel):
         pass
@@ -228,7 +229,7 @@ def again(place: str, shards: int) -> dict[str, Any]:
 
     module = ModuleType("again")
     module.run = recipe  # type: ignore[attr-defined]
-    made_of = source_fingerprint("corpus", identity)
+    made_of = SourceWork("corpus", lambda: iter(()), identity, (), None).fingerprint
     sealed = corpus(store.join(place, "corpus", made_of[:16]), shards, made_of)
     for number in range(STEPS):
         step = chain(sealed, number)

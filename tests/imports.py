@@ -86,3 +86,41 @@ def circles(root: Path) -> list[list[str]]:
     number, group = connected_components(csr_array(matrix), connection="strong")
     groups = [[name for name, of in zip(names, group, strict=True) if of == one] for one in range(number)]
     return sorted(some for some in groups if len(some) > 1)
+
+
+def missing(root: Path) -> Iterator[str]:
+    """Give the names of the project that a script below a checkout imports and that are not there, one sentence each.
+
+    The type checker reads the rooms; benchmarks and examples are scripts that nothing else imports.
+    """
+    known: dict[Path, set[str]] = {}
+    for path in sorted(file for room in ("benchmarks", "examples") for file in (root / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(("gristmill.", "tests.")):
+                continue
+            place = root.joinpath(*str(node.module).removeprefix("gristmill.").split("."))
+            for alias in node.names:
+                if (place / f"{alias.name}.py").exists() or (place / alias.name).is_dir():
+                    continue
+                file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+                if file not in known:
+                    known[file] = _defined(file) if file.exists() else set()
+                if alias.name not in known[file]:
+                    yield f"{path.relative_to(root)}:{node.lineno}: {node.module} has no {alias.name}"
+
+
+def _defined(path: Path) -> set[str]:
+    """Return the names that a module has at its top level, under conditions too."""
+    found: set[str] = set()
+    todo: list[ast.stmt] = list(ast.parse(path.read_text()).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.If | ast.Try | ast.With | ast.For):
+            todo += [one for one in ast.walk(node) if isinstance(one, ast.stmt) and one is not node]
+        else:
+            found.update(one.id for one in ast.walk(node) if isinstance(one, ast.Name))
+    return found

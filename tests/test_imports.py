@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.imports import ROOMS, breaches, circles
+from tests.imports import ROOMS, breaches, circles, missing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,3 +72,18 @@ def test_a_class_has_a_name_of_its_own() -> None:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Config":
                     places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_scripts_import_what_is_there(tmp_path: Path) -> None:
+    assert list(missing(ROOT)) == []
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "here.py").write_text(
+        "try:\n    ONE = 1\nexcept OSError:\n    TWO = 2\n\ndef three(): ...\n"
+    )
+    line = "from gristmill.models.here import ONE, TWO, three, four\nfrom gristmill.models.gone import one\n"
+    (tmp_path / "benchmarks" / "new.py").write_text(line)
+    assert list(missing(tmp_path)) == [
+        "benchmarks/new.py:1: gristmill.models.here has no four",
+        "benchmarks/new.py:2: gristmill.models.gone has no one",
+    ]
