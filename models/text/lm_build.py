@@ -1,0 +1,253 @@
+"""Building a compact n-gram store: the records of :mod:`gristmill.models.text.lm_kernel`, packed to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from gristmill.models.text import lm_kernel as kernel
+from gristmill.models.text.arpa import Arpa
+from gristmill.models.text.lm_numbering import Numbering, OrderArcs, flag_bits
+from gristmill.models.text.lm_words import WordTable
+from gristmill.shards.settings import Settings
+
+_GAIN = 0.95  # of its size without a table, at most, if exact values are to be in a table: that costs an access
+_ROUNDS = 20  # of Lloyd's iteration
+
+
+class StoreSettings(Settings):
+    """What a store leaves out; by default nothing, and scores are those of the ARPA file to the last bit.
+
+    Example:
+        >>> StoreSettings(quantise=8).quantise, StoreSettings().quantise
+        (8, None)
+    """
+
+    quantise: int | None = Field(None, ge=2, le=16)
+    """Bits of the log-probabilities and back-offs of all orders but the first; none: they are exact."""
+    fingerprint: int | None = Field(None, ge=4, le=31)
+    """Bits of a word in n-grams of three words and more; an unlisted n-gram may then be taken for a listed one."""
+
+
+@dataclass
+class BuiltStore:
+    """A store's arrays and words, and what is told of it."""
+
+    body: kernel.StoreBody
+    words: WordTable
+    facts: dict[str, Any]
+
+
+def build(model: Arpa, settings: StoreSettings | None = None, source: str = "the model") -> BuiltStore:
+    """Return the store of a model; the result depends on the model and the settings only.
+
+    Raises:
+        UserError: see :class:`~gristmill.models.text.lm_numbering.Numbering`.
+    """
+    settings = settings or StoreSettings()
+    numbering = Numbering(model, source)
+    writer = _Writer(settings, numbering)
+    for level in range(model.order):
+        writer.add(level)
+    facts = {
+        "order": model.order,
+        "grams": [len(arcs) for arcs in numbering.orders],
+        "states": numbering.first_state[-1],
+        "begin": numbering.state_of_word(numbering.begin_word),
+        "end_word": numbering.end_word,
+        "unknown_word": numbering.unknown_word,
+        "settings": settings.model_dump(mode="json"),
+        "errors": writer.errors(),
+    }
+    return BuiltStore(writer.body(), numbering.words, facts)
+
+
+class _Writer:
+    """Packs the levels of a store, from the empty context on."""
+
+    def __init__(self, settings: StoreSettings, numbering: Numbering) -> None:
+        self._settings, self._numbering = settings, numbering
+        self._word_bits = (len(numbering.words) - 1).bit_length()
+        self._levels = np.zeros((len(numbering.orders) + 1, kernel.COLUMNS), np.int64)
+        self._levels[:, kernel.FIRST] = numbering.first_state
+        self._levels[:, kernel.FIRST_ARC] = numbering.first_arc
+        self._states, self._upper, self._arcs, self._values = _Packer(), _Packer(), _Packer(), _Values()
+        self._samples: list[np.ndarray] = []
+        self._shared: list[tuple[np.ndarray, np.ndarray]] = []
+        self._doubts: list[tuple[np.ndarray, np.ndarray]] = []  # of a level's states: their share of doubt, their arcs
+
+    def add(self, level: int) -> None:
+        """Add a level: its states, but for the empty context, and their arcs."""
+        row, arcs = self._levels[level], self._numbering.orders[level]
+        dropped = 0
+        if self._settings.fingerprint is not None and level > 1:
+            dropped = max(0, self._word_bits - self._settings.fingerprint)
+        row[kernel.DROPPED], row[kernel.WORD_BITS] = dropped, self._word_bits - dropped if level else 0
+        codes, bits, table = self._values.code("logprob", arcs.logprob, 31, self._quantise(level))
+        row[kernel.VALUE_BITS], row[kernel.VALUE_TABLE] = bits, table
+        fields = [(arcs.words >> np.uint32(dropped), int(row[kernel.WORD_BITS])), (codes, bits)]
+        row[kernel.ARC_AT], _ = self._arcs.add(fields)
+        if level:
+            offsets = self._numbering.offsets(level)
+            self._add_states(level, row, offsets)
+            if dropped:
+                self._tell_apart(arcs, offsets, dropped, self._numbering.first_arc[level])
+
+    def _quantise(self, level: int) -> int | None:
+        return self._settings.quantise if level else None  # a unigram's value is in many sums, and there are few
+
+    def _add_states(self, level: int, row: np.ndarray, offsets: np.ndarray) -> None:
+        count = len(offsets) - 1
+        below, first = self._numbering.orders[level - 1], self._numbering.first_state[level]
+        codes, bits, table = self._values.code("backoff", below.backoff[below.is_state], 32, self._quantise(level))
+        row[kernel.BACKOFF_BITS], row[kernel.BACKOFF_TABLE] = bits, table
+        low = max(0, (int(offsets[-1]) // max(1, count)).bit_length() - 1)
+        row[kernel.LOW_BITS], row[kernel.BACK_BITS] = low, (first - 1).bit_length()
+        back = self._numbering.back[first : first + count]
+        # One record more than there are states, as the arcs of a state end where those of the next begin.
+        fields = [(offsets & ((1 << low) - 1), low), (np.append(back, 0), int(row[kernel.BACK_BITS]))]
+        row[kernel.STATE_AT], row[kernel.STATE_BITS] = self._states.add([*fields, (np.append(codes, 0), bits)])
+        ones = (offsets >> low) + np.arange(count + 1)
+        bitmap = np.zeros(int(ones[-1]) + 1, np.uint8)
+        bitmap[ones] = 1
+        row[kernel.UPPER_AT], _ = self._upper.add([(bitmap, 1)])
+        row[kernel.SAMPLE_AT] = sum(map(len, self._samples))
+        self._samples.append(ones[:: kernel.SAMPLED].astype(np.uint32))
+
+    def _tell_apart(self, arcs: OrderArcs, offsets: np.ndarray, dropped: int, first_arc: int) -> None:
+        """Note the arcs whose stored bits are not theirs alone, and how many unlisted words match an arc."""
+        kept = arcs.words >> np.uint32(dropped)
+        same = kept[1:] == kept[:-1]
+        begins = np.zeros(len(kept) + 1, bool)
+        begins[offsets] = True
+        same &= ~begins[1:-1]
+        among = np.zeros(len(kept), bool)
+        among[1:] |= same
+        among[:-1] |= same
+        rows = np.flatnonzero(among)
+        self._shared.append(((rows + first_arc).astype(np.uint32), arcs.words[rows]))
+        # Only a word that shares its stored bits with one listed word is mistaken: where two share them, all are told.
+        words = len(self._numbering.words)
+        alike = np.minimum((kept.astype(np.int64) + 1) << dropped, words) - (kept.astype(np.int64) << dropped) - 1
+        alike[among] = 0
+        counts = np.diff(offsets)
+        sums = np.diff(np.concatenate([[0], np.cumsum(alike)])[offsets])
+        self._doubts.append((sums / np.maximum(1, words - counts), counts))
+
+    def errors(self) -> dict[str, dict[str, float]]:
+        """Return the errors of the values, and the share of unlisted words that are taken for a listed one."""
+        found = self._values.told()
+        if self._doubts:
+            shares, counts = (np.concatenate([one[side] for one in self._doubts]) for side in (0, 1))
+            weighted = float((shares * counts).sum() / max(1, counts.sum()))
+            found["taken_for_listed"] = {"of_states": float(shares.mean()), "of_states_by_arcs": weighted}
+        return found
+
+    def body(self) -> kernel.StoreBody:
+        """Return the arrays."""
+        numbering, words = self._numbering, len(self._numbering.words)
+        flags, ranks = flag_bits(numbering.orders)
+        return kernel.StoreBody(
+            levels=self._levels,
+            sizes=np.array([words, (1 << kernel.FRACTION) // words, numbering.first_arc[-2]], np.int64),
+            states=self._states.whole(),
+            upper=self._upper.whole(),
+            samples=np.concatenate([np.zeros(0, np.uint32), *self._samples]),
+            arcs=self._arcs.whole(),
+            flags=flags,
+            ranks=ranks,
+            tables=np.concatenate([np.zeros(0, np.float32), *self._values.tables]),
+            shared=np.concatenate([np.zeros(0, np.uint32), *(rows for rows, _ in self._shared)]),
+            shared_words=np.concatenate([np.zeros(0, np.uint32), *(words for _, words in self._shared)]),
+        )
+
+
+@dataclass
+class _Packer:
+    """Records of bits, level by level; each level begins at a word of 64 bits."""
+
+    parts: list[np.ndarray] = field(default_factory=list)
+    bits: int = 0
+
+    def add(self, fields: list[tuple[np.ndarray, int]]) -> tuple[int, int]:
+        """Add records: of each field the values and their width; return the first bit and the bits of a record."""
+        width = sum(bits for _, bits in fields)
+        words = np.zeros((len(fields[0][0]) * width + 63) // 64, np.uint64)
+        at = 0
+        for values, bits in fields:
+            if bits:
+                _pack(words, at, width, bits, np.ascontiguousarray(values, np.uint64))
+            at += bits
+        begin, self.bits = self.bits, self.bits + 64 * len(words)
+        self.parts.append(words)
+        return begin, width
+
+    def whole(self) -> np.ndarray:
+        """Return all words, and a spare one, as a field is read from two."""
+        return np.concatenate([*self.parts, np.zeros(1, np.uint64)])
+
+
+@kernel.compiled
+def _pack(words, at, stride, width, values):
+    """Put values of ``width`` bits, at most 63, at every ``stride`` bits from bit ``at`` on."""
+    for row in range(len(values)):
+        place = (at + row * stride) >> 6
+        shift = np.uint64((at + row * stride) & 63)
+        words[place] |= values[row] << shift
+        if shift + np.uint64(width) > np.uint64(64):
+            words[place + 1] |= values[row] >> (np.uint64(64) - shift)
+
+
+@dataclass
+class _Values:
+    """The tables of values, and by kind the errors: their sum, the largest, and the number of values."""
+
+    tables: list[np.ndarray] = field(default_factory=list)
+    found: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
+
+    def code(self, kind: str, values: np.ndarray, raw: int, quantise: int | None) -> tuple[np.ndarray, int, int]:
+        """Return values as codes, the bits of a code, and where its table begins; -1: the code is the value's bits."""
+        if not len(values):
+            return np.zeros(0, np.uint32), 0, -1
+        table, codes = np.unique(values, return_inverse=True)
+        if quantise is not None:
+            if len(table) > 1 << quantise:
+                table = _lloyd(table, np.bincount(codes), 1 << quantise)
+                codes = np.searchsorted((table[1:] + table[:-1]) / 2, values)
+            error = np.abs(table[codes].astype(np.float64) - values)
+            self.found.setdefault(kind, []).append((float(error.sum()), float(error.max()), len(values)))
+        bits = (len(table) - 1).bit_length()
+        if quantise is None and len(values) * bits + 32 * len(table) > _GAIN * raw * len(values):
+            return values.view(np.uint32) & np.uint32((1 << raw) - 1), raw, -1
+        begin = sum(map(len, self.tables))
+        self.tables.append(table)
+        return codes, bits, begin
+
+    def told(self) -> dict[str, dict[str, float]]:
+        """Return the mean and the largest error of each kind, in units of log10."""
+        made = {}
+        for kind, some in sorted(self.found.items()):
+            total, count = sum(one[0] for one in some), sum(one[2] for one in some)
+            made[kind] = {"mean": total / count, "largest": max(one[1] for one in some)}
+        return made
+
+
+def _lloyd(values: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
+    """Return a table of ``size`` values that stand for sorted distinct ones with the least squared error.
+
+    From bins of equal mass on; Lloyd, Least Squares Quantization in PCM, 1982 (of one dimension, on sums of a range).
+    """
+    weight = np.concatenate([[0], np.cumsum(counts)])
+    mass = np.concatenate([[0.0], np.cumsum(values.astype(np.float64) * counts)])
+    ends = np.searchsorted(weight, np.arange(1, size) * (weight[-1] / size))
+    for _ in range(_ROUNDS):
+        # A bin has one value at least, so that no place of the table is left empty.
+        ends = np.maximum.accumulate(ends - np.arange(1, size)) + np.arange(1, size)
+        ends = np.minimum(np.maximum(ends, np.arange(1, size)), len(values) - np.arange(size - 1, 0, -1))
+        edges = np.concatenate([[0], ends, [len(values)]])
+        centres = np.diff(mass[edges]) / np.diff(weight[edges])
+        ends = np.searchsorted(values, (centres[1:] + centres[:-1]) / 2)
+    return centres.astype(np.float32)
