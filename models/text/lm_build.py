@@ -179,7 +179,7 @@ class _Packer:
         at = 0
         for values, bits in fields:
             if bits:
-                _pack(words, at, width, bits, np.ascontiguousarray(values, np.uint64))
+                pack(words, at, width, bits, np.ascontiguousarray(values, np.uint64))
             at += bits
         begin, self.bits = self.bits, self.bits + 64 * len(words)
         self.parts.append(words)
@@ -191,7 +191,7 @@ class _Packer:
 
 
 @kernel.compiled
-def _pack(words, at, stride, width, values):
+def pack(words, at, stride, width, values):
     """Put values of ``width`` bits, at most 63, at every ``stride`` bits from bit ``at`` on."""
     for row in range(len(values)):
         place = (at + row * stride) >> 6
