@@ -32,8 +32,9 @@ from benchmarks.lmplz import VERSION
 from benchmarks.louds import look_up_nodes, louds
 from benchmarks.ngram import TABLES, sentences
 from gristmill.models.text.arpa import Arpa
+from gristmill.models.text.lm_batch import look_up_all
 from gristmill.models.text.lm_build import StoreSettings, build
-from gristmill.models.text.lm_kernel import compiled, look_up_all
+from gristmill.models.text.lm_kernel import compiled, look_up
 from gristmill.models.text.lm_numbering import Numbering
 from gristmill.models.text.lm_store import LmStore, chunks
 from gristmill.models.text.ngram import NgramSettings, estimate_counts
@@ -57,6 +58,13 @@ def _drawn(text, groups, members, pairs, pair_members, seed, made):
             at = pair_members[np.random.randint(begin, end)]
         at = (at + 1) % (len(text) - 1)
         made[place] = text[at]
+
+
+@compiled
+def one_by_one(body, states, words, scores, following):
+    """Look up as a search does."""
+    for place in range(len(words)):
+        scores[place], following[place] = look_up(body, np.int64(states[place]), np.int64(words[place]))
 
 
 def drawn(text: np.ndarray, words: int) -> np.ndarray:
@@ -251,8 +259,12 @@ def main() -> None:
         other, reached = np.empty(QUERIES, np.float32), np.empty(QUERIES, np.int32)
         nodes = node[begin].astype(np.int32)
         look_up_all(store.body, begin[:9], word[:9], other, reached)  # compiles
+        one_by_one(store.body, begin[:9], word[:9], other, reached)
         look_up_nodes(tree, nodes[:9], word[:9], other, reached)
         speeds[name]["own"] = best(lambda: look_up_all(store.body, begin, word, scores[name], following))  # noqa: B023
+        speeds[name]["own, one by one"] = best(lambda: one_by_one(store.body, begin, word, other, reached))  # noqa: B023
+        assert (scores[name] == other).all()
+        assert (following == reached).all()
         speeds[name]["louds"] = best(lambda: look_up_nodes(tree, nodes, word, other, reached))  # noqa: B023
         assert (scores[name] == other).all()
         assert (node[following] == reached).all()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gristmill.models.text.lm_build import pack
-from gristmill.models.text.lm_kernel import compiled, field
+from gristmill.models.text.lm_kernel import compiled
 from gristmill.models.text.lm_numbering import Numbering
 
 _BLOCK = 512  # bits that a count precedes
@@ -109,6 +109,13 @@ def _records(fields: list[tuple[np.ndarray, int]]) -> np.ndarray:
         pack(words, at, stride, bits, values.astype(np.uint64))
         at += bits
     return words
+
+
+@compiled
+def field(words, at, width):
+    place, shift = at >> 6, np.uint64(at & 63)
+    high = (words[place + 1] << np.uint64(1)) << (np.uint64(63) - shift)
+    return np.int64(((words[place] >> shift) | high) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
 
 
 @compiled

@@ -10,11 +10,12 @@ from pydantic import Field
 
 from gristmill.models.text import lm_kernel as kernel
 from gristmill.models.text.arpa import Arpa
-from gristmill.models.text.lm_numbering import Numbering, OrderArcs, flag_bits
+from gristmill.models.text.lm_numbering import Numbering, OrderArcs, flag_lines
 from gristmill.models.text.lm_words import WordTable
 from gristmill.shards.settings import Settings
 
 _GAIN = 0.95  # of its size without a table, at most, if exact values are to be in a table: that costs an access
+_SPARE = np.zeros(1, np.uint64)  # behind the last cell, as a field is read from two
 _ROUNDS = 20  # of Lloyd's iteration
 
 
@@ -36,7 +37,7 @@ class StoreSettings(Settings):
 class BuiltStore:
     """A store's arrays and words, and what is told of it."""
 
-    body: kernel.StoreBody
+    body: np.ndarray
     words: WordTable
     facts: dict[str, Any]
 
@@ -74,9 +75,8 @@ class _Writer:
         self._levels = np.zeros((len(numbering.orders) + 1, kernel.COLUMNS), np.int64)
         self._levels[:, kernel.FIRST] = numbering.first_state
         self._levels[:, kernel.FIRST_ARC] = numbering.first_arc
-        self._states, self._upper, self._arcs, self._values = _Packer(), _Packer(), _Packer(), _Values()
-        self._samples: list[np.ndarray] = []
-        self._shared: list[tuple[np.ndarray, np.ndarray]] = []
+        self._cells, self._values = _Packer(bits=64 * (kernel.ROWS + self._levels.size)), _Values()
+        self._shared = [(np.zeros(0, np.uint32), np.zeros(0, np.uint32))]  # arcs, and their words
         self._doubts: list[tuple[np.ndarray, np.ndarray]] = []  # of a level's states: their share of doubt, their arcs
 
     def add(self, level: int) -> None:
@@ -89,7 +89,7 @@ class _Writer:
         codes, bits, table = self._values.code("logprob", arcs.logprob, 31, self._quantise(level))
         row[kernel.VALUE_BITS], row[kernel.VALUE_TABLE] = bits, table
         fields = [(arcs.words >> np.uint32(dropped), int(row[kernel.WORD_BITS])), (codes, bits)]
-        row[kernel.ARC_AT], _ = self._arcs.add(fields)
+        row[kernel.ARC_AT], _ = self._cells.add(fields)
         if level:
             offsets = self._numbering.offsets(level)
             self._add_states(level, row, offsets)
@@ -104,18 +104,14 @@ class _Writer:
         below, first = self._numbering.orders[level - 1], self._numbering.first_state[level]
         codes, bits, table = self._values.code("backoff", below.backoff[below.is_state], 32, self._quantise(level))
         row[kernel.BACKOFF_BITS], row[kernel.BACKOFF_TABLE] = bits, table
-        low = max(0, (int(offsets[-1]) // max(1, count)).bit_length() - 1)
-        row[kernel.LOW_BITS], row[kernel.BACK_BITS] = low, (first - 1).bit_length()
+        anchors = offsets[:: 1 << kernel.ANCHORED]
+        begins = offsets - np.repeat(anchors, 1 << kernel.ANCHORED)[: len(offsets)]
+        row[kernel.BEGIN_BITS], row[kernel.BACK_BITS] = int(begins.max()).bit_length(), (first - 1).bit_length()
         back = self._numbering.back[first : first + count]
         # One record more than there are states, as the arcs of a state end where those of the next begin.
-        fields = [(offsets & ((1 << low) - 1), low), (np.append(back, 0), int(row[kernel.BACK_BITS]))]
-        row[kernel.STATE_AT], row[kernel.STATE_BITS] = self._states.add([*fields, (np.append(codes, 0), bits)])
-        ones = (offsets >> low) + np.arange(count + 1)
-        bitmap = np.zeros(int(ones[-1]) + 1, np.uint8)
-        bitmap[ones] = 1
-        row[kernel.UPPER_AT], _ = self._upper.add([(bitmap, 1)])
-        row[kernel.SAMPLE_AT] = sum(map(len, self._samples))
-        self._samples.append(ones[:: kernel.SAMPLED].astype(np.uint32))
+        fields = [(begins, int(row[kernel.BEGIN_BITS])), (np.append(back, 0), int(row[kernel.BACK_BITS]))]
+        row[kernel.STATE_AT], row[kernel.STATE_BITS] = self._cells.add([*fields, (np.append(codes, 0), bits)])
+        row[kernel.ANCHORS_AT], _ = self._cells.add([(anchors, 32)])
 
     def _tell_apart(self, arcs: OrderArcs, offsets: np.ndarray, dropped: int, first_arc: int) -> None:
         """Note the arcs whose stored bits are not theirs alone, and how many unlisted words match an arc."""
@@ -146,28 +142,25 @@ class _Writer:
             found["taken_for_listed"] = {"of_states": float(shares.mean()), "of_states_by_arcs": weighted}
         return found
 
-    def body(self) -> kernel.StoreBody:
-        """Return the arrays."""
+    def body(self) -> np.ndarray:
+        """Return the cells (cells,) uint64, once all levels were added."""
         numbering, words = self._numbering, len(self._numbering.words)
-        flags, ranks = flag_bits(numbering.orders)
-        return kernel.StoreBody(
-            levels=self._levels,
-            sizes=np.array([words, (1 << kernel.FRACTION) // words, numbering.first_arc[-2]], np.int64),
-            states=self._states.whole(),
-            upper=self._upper.whole(),
-            samples=np.concatenate([np.zeros(0, np.uint32), *self._samples]),
-            arcs=self._arcs.whole(),
-            flags=flags,
-            ranks=ranks,
-            tables=np.concatenate([np.zeros(0, np.float32), *self._values.tables]),
-            shared=np.concatenate([np.zeros(0, np.uint32), *(rows for rows, _ in self._shared)]),
-            shared_words=np.concatenate([np.zeros(0, np.uint32), *(words for _, words in self._shared)]),
-        )
+        rows, shared = (np.concatenate(some) for some in zip(*self._shared, strict=True))
+        tables = np.concatenate([np.zeros(0, np.float32), *self._values.tables])
+        first = np.zeros(kernel.ROWS, np.int64)
+        first[kernel.WORDS], first[kernel.SCALE] = words, (1 << kernel.FRACTION) // words
+        first[kernel.FLAGGED], first[kernel.ORDER] = numbering.first_arc[-2], len(numbering.orders)
+        first[kernel.FLAGS_AT], _ = self._cells.add([(flag_lines(numbering.orders), 64)])
+        first[kernel.TABLES_AT], _ = self._cells.add([(tables.view(np.uint32), 32)])
+        first[kernel.SHARED] = len(rows)
+        first[kernel.SHARED_AT], _ = self._cells.add([(rows, 32)])
+        first[kernel.SHARED_WORDS_AT], _ = self._cells.add([(shared, 32)])
+        return np.concatenate([first.view(np.uint64), self._levels.ravel().view(np.uint64), *self._cells.parts, _SPARE])
 
 
 @dataclass
 class _Packer:
-    """Records of bits, level by level; each level begins at a word of 64 bits."""
+    """Records of bits; each kind of them begins at a cell of 64 bits."""
 
     parts: list[np.ndarray] = field(default_factory=list)
     bits: int = 0
@@ -185,14 +178,10 @@ class _Packer:
         self.parts.append(words)
         return begin, width
 
-    def whole(self) -> np.ndarray:
-        """Return all words, and a spare one, as a field is read from two."""
-        return np.concatenate([*self.parts, np.zeros(1, np.uint64)])
-
 
 @kernel.compiled
 def pack(words, at, stride, width, values):
-    """Put values of ``width`` bits, at most 63, at every ``stride`` bits from bit ``at`` on."""
+    """Put values of ``width`` bits, at most 64, at every ``stride`` bits from bit ``at`` on."""
     for row in range(len(values)):
         place = (at + row * stride) >> 6
         shift = np.uint64((at + row * stride) & 63)

@@ -1,81 +1,68 @@
 """The compiled look-up of a compact n-gram store: what a search in numba calls, millions of times.
 
-    from gristmill.models.text.lm_kernel import StoreBody, look_up
+    from gristmill.models.text.lm_kernel import look_up
 
     @numba.njit
-    def follow(body, state, words):          # body: store.body, a StoreBody; state: store.begin
+    def follow(body, state, words):          # body: store.body; state: store.begin
         total = np.float32(0)
         for word in words:                   # numbers of words: store.look_up(["turn", "it", "off"])
-            logprob, state = look_up(body, state, word)
+            logprob, state = look_up(body, state, np.int64(word))
             total += logprob
         return total, state
 
 :func:`look_up` takes a state and the number of a word, both int64, and returns the base-10 logarithm of the word's
-probability in that state, float32, and the next state, int64. It allocates nothing, raises nothing and takes no lock:
-it may be called from threads, and released from the interpreter (``nogil``). A state is the longest suffix of the
-words so far that a score can depend on, so that two histories with one state may be merged; 0 is the empty history.
-The caller sees to it that states come from this store and that words are below ``body.sizes[0]``: neither is checked.
+probability in that state, float32, and the next state, int64. ``body`` is one array, (cells,) uint64, read-only,
+which is the mapped file's. It allocates nothing, raises nothing and takes no lock: it may be called from threads, and
+released from the interpreter (``nogil``). A state is the longest suffix of the words so far that a score can depend
+on, so that two histories with one state may be merged; 0 is the empty history. The caller sees to it that states come
+from this store and that words are below ``body[WORDS]``: neither is checked, and another number may end the process.
 
 A score is what ARPA says: the value of the longest n-gram that is listed, plus the back-offs of the longer contexts,
 added in float32 from the shortest context on. KenLM adds in this order too, so the sums are the same to the last bit.
 
-The layout is in :mod:`gristmill.models.text.lm_store`. Numba is imported with this module, so import it where it is
-used.
+For a batch there is :func:`gristmill.models.text.lm_batch.look_up_all`, which is faster: memory answers several at
+once.
+
+Inside, functions take the address of the array's data, as numba counts references of each array that a function takes,
+with atomic instructions. Why the parts lie as they do is said in :mod:`gristmill.models.text.lm_store`. Numba is
+imported with this module, so import it where it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
-
-class StoreBody(NamedTuple):
-    """The arrays of a store, all of them read-only and one-dimensional but ``levels``.
-
-    A field of bits begins at any bit of uint64 words, its lowest bit first, and an array of bits ends with a spare
-    word.
-    """
-
-    levels: np.ndarray
-    """int64 (order + 1, 16): of the states of each context length the columns below; the last row holds totals."""
-    sizes: np.ndarray
-    """int64 (3,): words, a factor by which a word's number becomes a 52-bit fraction, and arcs that may be states."""
-    states: np.ndarray
-    """uint64: the records of states: low bits of the first arc, number of the back-off state, back-off."""
-    upper: np.ndarray
-    """uint64: the upper bits of first arcs (Elias-Fano): the n-th 1, less n places, is that of the n-th state."""
-    samples: np.ndarray
-    """uint32: the place of every 16th 1 of ``upper``, from the level's first bit on."""
-    arcs: np.ndarray
-    """uint64: the records of arcs: the word, or its upper bits, and the log-probability."""
-    flags: np.ndarray
-    """uint64: a bit an arc, whether the n-gram that it completes is a state."""
-    ranks: np.ndarray
-    """uint32: the number of 1s of ``flags`` before every fourth word."""
-    tables: np.ndarray
-    """float32: values that are stored by their place in a table."""
-    shared: np.ndarray
-    """uint32, sorted: the arcs whose upper bits of the word another arc of the same state has too."""
-    shared_words: np.ndarray
-    """uint32: their words."""
-
-
-# Columns of StoreBody.levels.
+# The first cells of a body. Places are bits, counted from the body's beginning.
+WORDS = 0
+SCALE = 1  # by which a word's number becomes its 52-bit fraction of all words
+FLAGGED = 2  # arcs that may be states: those of all orders but the highest
+FLAGS_AT = 3  # lines of four cells: the states before the line, and the bits of 192 arcs, whether each is a state
+TABLES_AT = 4  # float32: values that are stored by their place here
+SHARED = 5  # arcs whose stored bits of the word another arc of their state has too
+SHARED_AT, SHARED_WORDS_AT = 6, 7  # uint32: these arcs, sorted, and their words
+ORDER = 8
+# Then a row a level, that of the states of so many words, and one of totals.
+ROWS, COLUMNS = 16, 16
 FIRST = 0  # the level's first state
-STATE_AT, STATE_BITS = 1, 2  # the bit of the first record in `states`, and the bits of a record
-LOW_BITS, BACK_BITS = 3, 4  # the widths of its fields
-BACKOFF_BITS, BACKOFF_TABLE = 5, 6  # and where its table begins, -1: the bits are those of a float32
-UPPER_AT, SAMPLE_AT = 7, 8  # the first bit in `upper`, the first sample
-FIRST_ARC, ARC_AT = 9, 10  # the level's first arc, and the bit of its record
-WORD_BITS, DROPPED = 11, 12  # the stored upper bits of a word, and the lower ones that are not stored
-VALUE_BITS, VALUE_TABLE = 13, 14  # -1: the bits are those of a float32 without its sign, which is minus
-COLUMNS = 16
+STATE_AT, STATE_BITS = 1, 2  # records of states: the first arc, the number of the back-off state, the back-off
+BEGIN_BITS, BACK_BITS = 3, 4  # widths of the fields
+BACKOFF_BITS, BACKOFF_TABLE = 5, 6  # and the place of its table's first value; -1: the bits are those of a float32
+ANCHORS_AT = 7  # uint32: the first arc of every 64th state; records have what is to be added
+FIRST_ARC, ARC_AT = 8, 9  # the level's first arc; records of arcs: the word, or its upper bits, and the value
+WORD_BITS, DROPPED = 10, 11  # the stored upper bits of a word, and the lower ones that are not stored
+VALUE_BITS, VALUE_TABLE = 12, 13  # -1: the bits are those of a float32 without its sign, which is minus
 
-SAMPLED = 16  # states a sample of `upper`
-FRACTION = 52  # bits; a product with a word's number stays below 2**63
+ANCHORED = 6  # the logarithm to base 2 of an anchor's states
+LINE, FLAGS = 4, 192  # cells and arcs of a line of flags
+FRACTION = 52  # bits of a word's fraction; a product with a word's number stays below 2**63
+MOST_ORDER = 8
 _NEAR = 4  # arcs: from here on a step is walked
 _STEPS = 3  # of the search before the walk: each leaves about the root of the distance
 
@@ -84,8 +71,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call, and keep what is compiled for later processes where a folder allows it.
 
     That is ``NUMBA_CACHE_DIR``, the module's ``__pycache__``, or the user's cache; where none of them can be written,
-    each process compiles anew. A compiled function holds those that it calls: numba sees a change of its own file
-    only.
+    each process compiles anew. A compiled function holds those that it calls: numba sees a change of its own file only.
     """
     try:
         return numba.njit(cache=True, nogil=True)(function)
@@ -93,232 +79,256 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True)(function)
 
 
-@compiled
-def field(words, at, width):
-    """Return the ``width`` bits from bit ``at`` on, at most 63, as an int64."""
-    place = at >> 6
-    shift = np.uint64(at & 63)
-    low = words[place] >> shift
-    high = (words[place + 1] << np.uint64(1)) << (np.uint64(63) - shift)  # a shift by 64 is not defined
-    return np.int64((low | high) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
+@intrinsic
+def address_of(context: Any, array: Any) -> Any:
+    """Return the address of an array's data; the caller keeps the array."""
+
+    def code(target: Any, builder: Any, signature: Any, given: Any) -> Any:
+        data = target.make_array(signature.args[0])(target, builder, given[0]).data
+        return builder.ptrtoint(data, cgutils.intp_t)
+
+    return types.int64(array), code
+
+
+@intrinsic
+def cell_of(context: Any, address: Any, place: Any) -> Any:
+    """Return a cell, uint64."""
+
+    def code(target: Any, builder: Any, signature: Any, given: Any) -> Any:
+        cells = builder.inttoptr(given[0], ir.IntType(64).as_pointer())
+        return builder.load(builder.gep(cells, [given[1]]))
+
+    return types.uint64(types.int64, types.int64), code
+
+
+@intrinsic
+def fetch(context: Any, address: Any, bit: Any) -> Any:
+    """Have the line of memory of a bit fetched into the caches."""
+
+    def code(target: Any, builder: Any, signature: Any, given: Any) -> Any:
+        byte = builder.add(given[0], builder.lshr(given[1], ir.Constant(ir.IntType(64), 3)))
+        pointer = builder.inttoptr(byte, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, *[ir.IntType(32)] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, *(ir.Constant(ir.IntType(32), one) for one in (0, 3, 1))])
+        return target.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
 
 
 @compiled
-def _ones(word):
-    """Return the number of 1s of a uint64."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+def entry(at, row, column):
+    """Return an entry of a level's row."""
+    return np.int64(cell_of(at, row + column))
 
 
 @compiled
-def _next_one(words, at):
-    """Return the place of the first 1 from bit ``at`` on; there is one."""
-    place = at >> 6
-    word = (words[place] >> np.uint64(at & 63)) << np.uint64(at & 63)
-    while word == 0:
-        place += 1
-        word = words[place]
-    return (place << 6) + _ones((word & (~word + np.uint64(1))) - np.uint64(1))
+def field(at, bit, width):
+    """Return the ``width`` bits from a bit on, at most 63, as an int64: the lowest bit is the first."""
+    place = bit >> 6
+    shift = np.uint64(bit & 63)
+    high = (cell_of(at, place + 1) << np.uint64(1)) << (np.uint64(63) - shift)  # a shift by 64 is not defined
+    return np.int64(((cell_of(at, place) >> shift) | high) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
 
 
 @compiled
-def arcs_of(body, state, level):
-    """Return the first arc of a state of a level above 0, and the first behind them, counted from the level's first."""
-    row = body.levels[level]
-    number = state - row[FIRST]
-    upper, base = body.upper, row[UPPER_AT]
-    at = base + np.int64(body.samples[row[SAMPLE_AT] + number // SAMPLED])
-    left = number % SAMPLED  # 1s to go
-    if left:
-        place = (at + 1) >> 6
-        word = (upper[place] >> np.uint64((at + 1) & 63)) << np.uint64((at + 1) & 63)
-        found = _ones(word)
-        while found < left:
-            left -= found
-            place += 1
-            word = upper[place]
-            found = _ones(word)
-        for _ in range(left - 1):
-            word &= word - np.uint64(1)
-        at = (place << 6) + _ones((word & (~word + np.uint64(1))) - np.uint64(1))
-    after = _next_one(upper, at + 1)
-    low = row[LOW_BITS]
-    record = row[STATE_AT] + number * row[STATE_BITS]
-    begin = ((at - base - number) << low) | field(body.states, record, low)
-    end = ((after - base - number - 1) << low) | field(body.states, record + row[STATE_BITS], low)
-    return begin, end
+def _ones(cell):
+    """Return the number of 1s: one instruction, as the compiler knows this form."""
+    cell = cell - ((cell >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    cell = (cell & np.uint64(0x3333333333333333)) + ((cell >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    cell = (cell + (cell >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((cell * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
 @compiled
-def level_of(body, state):
-    """Return the number of words of a state's context."""
-    level = 0
-    while state >= body.levels[level + 1, FIRST]:
-        level += 1
-    return level
+def begin_of(at, row, number):
+    """Return the first arc of a level's state, counted from the level's first; those of the one before end there."""
+    anchor = field(at, entry(at, row, ANCHORS_AT) + ((number >> ANCHORED) << 5), 32)
+    record = entry(at, row, STATE_AT) + number * entry(at, row, STATE_BITS)
+    return anchor + field(at, record, entry(at, row, BEGIN_BITS))
 
 
 @compiled
-def back(body, state, level):
-    """Return the back-off state of a state of a level above 0: of the longest shorter context that is a state."""
-    row = body.levels[level]
-    record = row[STATE_AT] + (state - row[FIRST]) * row[STATE_BITS]
-    return field(body.states, record + row[LOW_BITS], row[BACK_BITS])
+def arc_near(at, row, begin, end, word):
+    """Return about where a word's arc is among those of a state; its number is that part of all words."""
+    return begin + (((end - begin) * ((word * np.int64(cell_of(at, SCALE))) >> 20)) >> 32)
 
 
 @compiled
-def backoff(body, state, level):
-    """Return the back-off of a state of a level above 0, float32."""
-    row = body.levels[level]
-    record = row[STATE_AT] + (state - row[FIRST]) * row[STATE_BITS]
-    code = field(body.states, record + row[LOW_BITS] + row[BACK_BITS], row[BACKOFF_BITS])
-    if row[BACKOFF_TABLE] >= 0:
-        return body.tables[row[BACKOFF_TABLE] + code]
-    return np.uint32(code).view(np.float32)
+def find(at, row, number, word):
+    """Return the arc of a word in a level's state, -1 if there is none; all counted from the level's first."""
+    if row == ROWS:
+        return word
+    begin, end = begin_of(at, row, number), begin_of(at, row, number + 1)
+    if begin == end:
+        return np.int64(-1)
+    return search(at, row, begin, end, word)
 
 
 @compiled
-def arc_value(body, arc, level):
-    """Return the log-probability of an arc, counted from the level's first, float32."""
-    row = body.levels[level]
-    width = row[VALUE_BITS]
-    code = field(body.arcs, row[ARC_AT] + arc * (row[WORD_BITS] + width) + row[WORD_BITS], width)
-    if row[VALUE_TABLE] >= 0:
-        return body.tables[row[VALUE_TABLE] + code]
-    return np.uint32(code | 0x80000000).view(np.float32)
-
-
-@compiled
-def find(body, state, level, word):
-    """Return the arc of a word in a state, counted from the level's first, or -1.
+def search(at, row, begin, end, word):
+    """Return the arc of a word among some arcs of a level, at least one, that belong to one state; -1 without one.
 
     Words are numbered by a hash, so the numbers of a state's words are spread evenly, and the place of a word among n
     is about its fraction of all words times n: the distance is about half the root of n, and each further step of the
     same kind leaves the root of that. The walk at the end is right whatever the distance.
     """
-    if level == 0:
-        return word
-    begin, end = arcs_of(body, state, level)
-    count = end - begin
-    if count == 0:
-        return np.int64(-1)
-    row = body.levels[level]
-    width, bits, dropped = row[WORD_BITS], row[WORD_BITS] + row[VALUE_BITS], row[DROPPED]
-    base, scale, wanted = row[ARC_AT], body.sizes[1], word >> dropped
-    arc = begin + ((count * ((word * scale) >> 20)) >> 32)
-    key = field(body.arcs, base + arc * bits, width)
+    width, dropped = entry(at, row, WORD_BITS), entry(at, row, DROPPED)
+    bits, base = width + entry(at, row, VALUE_BITS), entry(at, row, ARC_AT)
+    scale, wanted, count = np.int64(cell_of(at, SCALE)), word >> dropped, end - begin
+    arc = arc_near(at, row, begin, end, word)
+    key = field(at, base + arc * bits, width)
     if count > 2 * _NEAR:
         for _ in range(_STEPS):
             step = (count * ((((wanted - key) << dropped) * scale) >> 20)) >> 32
             if -_NEAR <= step <= _NEAR:
                 break
             arc = min(max(arc + step, begin), end - 1)
-            key = field(body.arcs, base + arc * bits, width)
-    while key < wanted:
-        arc += 1
-        if arc == end:
-            return np.int64(-1)
-        key = field(body.arcs, base + arc * bits, width)
-        if key > wanted:
-            return np.int64(-1)
-    while key > wanted:
-        arc -= 1
-        if arc < begin:
-            return np.int64(-1)
-        key = field(body.arcs, base + arc * bits, width)
+            key = field(at, base + arc * bits, width)
+    if key < wanted:
+        while key < wanted:
+            arc += 1
+            if arc == end:
+                return np.int64(-1)
+            key = field(at, base + arc * bits, width)
+    else:
+        while key > wanted:
+            arc -= 1
+            if arc < begin:
+                return np.int64(-1)
+            key = field(at, base + arc * bits, width)
     if key != wanted:
         return np.int64(-1)
-    if dropped and len(body.shared):
-        return _among_shared(body, row, arc, begin, end, word)
+    if dropped:
+        return _among_shared(at, row, arc, begin, end, word)
     return arc
 
 
 @compiled
-def _among_shared(body, row, arc, begin, end, word):
+def _among_shared(at, row, arc, begin, end, word):
     """Return the arc of a word among those of equal upper bits, or the one that there is."""
-    bits = row[WORD_BITS] + row[VALUE_BITS]
-    key = field(body.arcs, row[ARC_AT] + arc * bits, row[WORD_BITS])
-    first = arc
-    while first > begin and field(body.arcs, row[ARC_AT] + (first - 1) * bits, row[WORD_BITS]) == key:
+    width, base = entry(at, row, WORD_BITS), entry(at, row, ARC_AT)
+    bits = width + entry(at, row, VALUE_BITS)
+    key = field(at, base + arc * bits, width)
+    first, last = arc, arc + 1
+    while first > begin and field(at, base + (first - 1) * bits, width) == key:
         first -= 1
-    last = arc
-    while last + 1 < end and field(body.arcs, row[ARC_AT] + (last + 1) * bits, row[WORD_BITS]) == key:
+    while last < end and field(at, base + last * bits, width) == key:
         last += 1
-    if first == last:
+    if last - first == 1:
         return arc
-    place = np.searchsorted(body.shared, np.uint32(row[FIRST_ARC] + first))
-    for one in range(first, last + 1):
-        if np.int64(body.shared_words[place + one - first]) == word:
-            return one
+    listed, words = np.int64(cell_of(at, SHARED_AT)), np.int64(cell_of(at, SHARED_WORDS_AT))
+    low, high, wanted = np.int64(0), np.int64(cell_of(at, SHARED)), entry(at, row, FIRST_ARC) + first
+    while low < high:
+        middle = (low + high) >> 1
+        if field(at, listed + (middle << 5), 32) < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    for one in range(last - first):
+        if field(at, words + ((low + one) << 5), 32) == word:
+            return first + one
     return np.int64(-1)
 
 
 @compiled
-def state_of(body, arc):
+def _value(at, table, code):
+    """Return a value of a table, float32."""
+    return np.uint32(field(at, np.int64(cell_of(at, TABLES_AT)) + ((table + code) << 5), 32)).view(np.float32)
+
+
+@compiled
+def arc_value(at, row, arc):
+    """Return the log-probability of a level's arc, float32."""
+    before, width, table = entry(at, row, WORD_BITS), entry(at, row, VALUE_BITS), entry(at, row, VALUE_TABLE)
+    code = field(at, entry(at, row, ARC_AT) + arc * (before + width) + before, width)
+    if table >= 0:
+        return _value(at, table, code)
+    return np.uint32(code | 0x80000000).view(np.float32)
+
+
+@compiled
+def back_of(at, row, number):
+    """Return the back-off of a level's state, float32, and the state of the longest shorter context that is one."""
+    first, wide, width = entry(at, row, BEGIN_BITS), entry(at, row, BACK_BITS), entry(at, row, BACKOFF_BITS)
+    record = entry(at, row, STATE_AT) + number * entry(at, row, STATE_BITS) + first
+    code, table = field(at, record + wide, width), entry(at, row, BACKOFF_TABLE)
+    state = field(at, record, wide)
+    if table >= 0:
+        return _value(at, table, code), state
+    return np.uint32(code).view(np.float32), state
+
+
+@compiled
+def state_of(at, arc):
     """Return the state of the n-gram that an arc, counted from the first of all, completes; 0 if it is none."""
-    if arc >= body.sizes[2]:
+    if arc >= np.int64(cell_of(at, FLAGGED)):
         return np.int64(0)
-    word = arc >> 6
-    bits = body.flags[word] >> np.uint64(arc & 63)
-    if bits & np.uint64(1) == 0:
+    line, left = arc // FLAGS, arc % FLAGS
+    place = (np.int64(cell_of(at, FLAGS_AT)) >> 6) + line * LINE
+    found = np.int64(cell_of(at, place)) + 1
+    place += 1
+    while left >= 64:
+        found += _ones(cell_of(at, place))
+        place += 1
+        left -= 64
+    cell = cell_of(at, place)
+    if (cell >> np.uint64(left)) & np.uint64(1) == 0:
         return np.int64(0)
-    found = np.int64(body.ranks[word >> 2])
-    for before in range(word & ~3, word):
-        found += _ones(body.flags[before])
-    below = body.flags[word] & ((np.uint64(1) << np.uint64(arc & 63)) - np.uint64(1))
-    return found + _ones(below) + 1
+    return found + _ones(cell & ((np.uint64(1) << np.uint64(left)) - np.uint64(1)))
+
+
+@compiled
+def level_of(at, state):
+    """Return the row of a state's level."""
+    row = np.int64(ROWS)
+    while state >= entry(at, row + COLUMNS, FIRST):
+        row += COLUMNS
+    return row
+
+
+@compiled
+def _step(at, state, word):
+    """Do :func:`look_up` for the body at an address."""
+    row = level_of(at, state)
+    here = state
+    # The back-offs that were passed, the last one first: from there they are added. An array would be allocated.
+    a = b = c = d = e = f = g = np.float32(0)
+    arc = find(at, row, here - entry(at, row, FIRST), word)
+    while arc < 0:
+        a, b, c, d, e, f, g = np.float32(0), a, b, c, d, e, f
+        a, here = back_of(at, row, here - entry(at, row, FIRST))
+        while here < entry(at, row, FIRST):
+            row -= COLUMNS
+        arc = find(at, row, here - entry(at, row, FIRST), word)
+    score = arc_value(at, row, arc) + a + b + c + d + e + f + g
+    following = state_of(at, entry(at, row, FIRST_ARC) + arc)
+    while following == 0 and row > ROWS:
+        _, here = back_of(at, row, here - entry(at, row, FIRST))
+        while here < entry(at, row, FIRST):
+            row -= COLUMNS
+        arc = find(at, row, here - entry(at, row, FIRST), word)
+        if arc >= 0:
+            following = state_of(at, entry(at, row, FIRST_ARC) + arc)
+    return score, following
 
 
 @compiled
 def look_up(body, state, word):
     """Return the base-10 log-probability of a word in a state, float32, and the next state, int64.
 
-    Source of the arithmetic: Katz, Estimation of Probabilities from Sparse Data, 1987; of the layout: the module's.
+    Source of the arithmetic: Katz, Estimation of Probabilities from Sparse Data, 1987.
     """
-    first = level_of(body, state)
-    at, level, missed = state, first, 0
-    arc = find(body, at, level, word)
-    while arc < 0:
-        at = back(body, at, level)
-        while at < body.levels[level, FIRST]:
-            level -= 1
-        missed += 1
-        arc = find(body, at, level, word)
-    score = arc_value(body, arc, level)
-    # The way is gone again for each back-off, as they are added from the shortest context on; the records are near.
-    for left in range(missed, 0, -1):
-        one, of = state, first
-        for _ in range(left - 1):
-            one = back(body, one, of)
-            while one < body.levels[of, FIRST]:
-                of -= 1
-        score += backoff(body, one, of)
-    following = state_of(body, body.levels[level, FIRST_ARC] + arc)
-    while following == 0 and level > 0:
-        at = back(body, at, level)
-        while at < body.levels[level, FIRST]:
-            level -= 1
-        arc = find(body, at, level, word)
-        if arc >= 0:
-            following = state_of(body, body.levels[level, FIRST_ARC] + arc)
-    return score, following
-
-
-@compiled
-def look_up_all(body, states, words, scores, following):
-    """Do :func:`look_up` for arrays of one length; ``scores`` and ``following`` are written."""
-    for place in range(len(words)):
-        scores[place], following[place] = look_up(body, np.int64(states[place]), np.int64(words[place]))
+    return _step(address_of(body), state, word)
 
 
 @compiled
 def score_sentences(body, begin, words, ends, scores):
     """Score sentences that lie one behind the other, each from the state ``begin`` on; ``ends`` is where each ends."""
+    at = address_of(body)
     place = 0
     for end in ends:
-        state = begin
+        state = np.int64(begin)
         while place < end:
-            scores[place], state = look_up(body, state, np.int64(words[place]))
+            scores[place], state = _step(at, state, np.int64(words[place]))
             place += 1

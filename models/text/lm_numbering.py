@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gristmill.models.text.arpa import BOS, EOS, UNK, Arpa
+from gristmill.models.text.lm_kernel import FLAGS
 from gristmill.models.text.lm_words import number_words
 from gristmill.models.text.ngram_counts import packed
 from gristmill.shards.errors import UserError
@@ -177,10 +178,11 @@ def _rows(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return row, keys[row] == wanted
 
 
-def flag_bits(orders: Sequence[OrderArcs]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bits of the arcs that may be states, uint64 and padded, and the 1s before every fourth word."""
+def flag_lines(orders: Sequence[OrderArcs]) -> np.ndarray:
+    """Return the lines of flags, (cells,) uint64: the states before a line, and the bits of its arcs."""
     flags = np.concatenate([np.zeros(0, bool), *(arcs.is_state for arcs in orders[:-1])])
-    whole = np.zeros((len(flags) // 256 + 1) * 256, bool)
-    whole[: len(flags)] = flags
-    bits = np.packbits(whole, bitorder="little").view("<u8")
-    return bits, np.concatenate([[0], np.cumsum(whole.reshape(-1, 256).sum(1))]).astype(np.uint32)
+    whole = np.zeros((len(flags) // FLAGS + 1, FLAGS), bool)
+    whole.ravel()[: len(flags)] = flags
+    before = np.cumsum(whole.sum(1)) - whole.sum(1)
+    bits = np.packbits(whole, axis=1, bitorder="little").view("<u8")
+    return np.concatenate([before[:, None].astype(np.uint64), bits], axis=1).ravel()

@@ -35,6 +35,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.models.text import lm_kernel as kernel
+from gristmill.models.text.lm_batch import look_up_all
 from gristmill.models.text.lm_build import BuiltStore
 from gristmill.models.text.lm_words import WordTable
 from gristmill.shards import canonical
@@ -51,7 +52,7 @@ _AGAIN = "build it again with `gristmill lm build`"
 
 def chunks(built: BuiltStore) -> Iterator[bytes | memoryview]:
     """Yield the bytes of a store's file."""
-    arrays = {**built.body._asdict(), **{f"word_{name}": one for name, one in built.words._asdict().items()}}
+    arrays = {"body": built.body, **{f"word_{name}": one for name, one in built.words._asdict().items()}}
     listed, at = {}, 0
     for name, array in arrays.items():
         array = arrays[name] = np.ascontiguousarray(array)
@@ -86,7 +87,7 @@ class LmStore:
 
     empty = 0
 
-    def __init__(self, body: kernel.StoreBody, words: WordTable, facts: dict[str, Any]) -> None:
+    def __init__(self, body: np.ndarray, words: WordTable, facts: dict[str, Any]) -> None:
         self.body, self.words, self.facts = body, words, facts
         self.begin, self.end_word, self.unknown_word = (
             int(facts[name]) for name in ("begin", "end_word", "unknown_word")
@@ -133,9 +134,8 @@ class LmStore:
                 array = arrays[name]
                 if canonical.sha256(_bytes(array)) != one["sha256"]:
                     raise UserError(f"{source}: is damaged ({name}); {_AGAIN}")
-        body = kernel.StoreBody(*(arrays[name] for name in kernel.StoreBody._fields))
         words = WordTable(*(arrays[f"word_{name}"] for name in WordTable._fields))
-        return LmStore(body, words, found["facts"])
+        return LmStore(arrays["body"], words, found["facts"])
 
     def look_up(self, words: Sequence[str] | pa.Array) -> np.ndarray:
         """Return the numbers (words,) int32 of words; that of ``<unk>`` for unknown ones."""
@@ -156,7 +156,7 @@ class LmStore:
             if numbers.size and (numbers.min() < 0 or numbers.max() >= most):
                 raise ValueError(f"a number is not that of a {what}; expected 0 to {most - 1}")
         scores, following = np.empty(len(given[0]), np.float32), np.empty(len(given[0]), np.int32)
-        kernel.look_up_all(self.body, *given, scores, following)
+        look_up_all(self.body, *given, scores, following)
         return scores, following
 
     def sentence(self, words: Sequence[str]) -> np.ndarray:
