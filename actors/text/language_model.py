@@ -1,4 +1,4 @@
-"""The actors that score text with an n-gram model, through KenLM (Heafield, WMT 2011)."""
+"""The actors that score text with an n-gram model, through its compact store or KenLM (Heafield, WMT 2011)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.audio import set_column
+from gristmill.actors.text.lm_engine import BINARIES, STORE, LmEngine, engine_of, engine_of_model
 from gristmill.models.text.arpa import UNK, Arpa
 from gristmill.models.text.ngram_counts import SPECIALS, split_words
 from gristmill.shards import store
@@ -24,14 +25,6 @@ from gristmill.shards.stage import Actor, BatchLimits
 
 FILE = "lm.arpa"  # in the artifact
 _NATURAL = math.log(10.0)
-
-
-def available() -> None:
-    """Check that KenLM is installed."""
-    try:
-        import kenlm  # noqa: F401
-    except ImportError:
-        raise UserError("KenLM is not installed: run `pip install '.[translation]'`") from None
 
 
 @dataclass(frozen=True)
@@ -51,35 +44,28 @@ class Score:
 
 
 class LanguageModel:
-    """An n-gram model at a URL: an artifact, a folder that holds ``lm.arpa``, or a file (ARPA or KenLM's binary).
+    """An n-gram model at a URL: an artifact, a folder that holds ``lm.arpa``, or a file (store, ARPA, KenLM's binary).
 
     Raises:
-        UserError: KenLM is not installed, the model does not exist, or KenLM cannot read it.
+        UserError: the model does not exist, cannot be read, or is KenLM's binary and KenLM is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        available()
-        import kenlm
+        with local_copy(file_of(url)) as path:
+            self._begin(engine_of(path, url))
 
+    def _begin(self, engine: LmEngine) -> None:
+        self._engine = engine
         self._rare: dict[str, bool] = {}
-        settings = kenlm.Config()
-        settings.show_progress = False
-        settings.arpa_complain = kenlm.ARPALoadComplain.NONE
-        with _local(_file(url)) as path:
-            try:
-                self.model = kenlm.Model(path, settings)
-            except OSError as error:
-                raise UserError(f"{url}: KenLM cannot read this model: {' '.join(str(error).split())}") from None
 
     @classmethod
     @contextlib.contextmanager
     def of(cls, model: Arpa) -> Iterator[LanguageModel]:
         """Yield an estimated model that is not stored anywhere."""
-        with scratch() as folder:
-            path = folder / FILE
-            with path.open("wb") as out:
-                out.writelines(model.chunks())
-            yield cls(str(path))
+        with engine_of_model(model) as engine:
+            made = cls.__new__(cls)
+            made._begin(engine)
+            yield made
 
     def score(self, words: Sequence[str]) -> tuple[float, int]:
         """Return the natural logarithm of a sentence's probability, its end included, and the number of OOV words."""
@@ -88,21 +74,26 @@ class LanguageModel:
 
     def detail(self, words: Sequence[str]) -> Score:
         """Return the full score of a sentence."""
-        whole = unknown = 0.0
-        count = oov = 0
-        for logprob, missing in self.tokens(words):
-            count += 1
-            whole += logprob
-            if missing:
-                oov += 1
-                unknown += logprob
-        return Score(whole, unknown, count, oov, sum(self._unseen(word) for word in words if word not in SPECIALS))
+        return next(self.details([words]))
+
+    def details(self, sentences: Sequence[Sequence[str]]) -> Iterator[Score]:
+        """Yield the full score of each sentence; a store scores all of them at once."""
+        for words, tokens in zip(sentences, self._tokens(sentences), strict=True):
+            whole = unknown = 0.0
+            count = oov = 0
+            for logprob, missing in tokens:
+                count += 1
+                whole += logprob
+                if missing:
+                    oov += 1
+                    unknown += logprob
+            unseen = sum(self._unseen(word) for word in words if word not in SPECIALS)
+            yield Score(whole, unknown, count, oov, unseen)
 
     def _unseen(self, word: str) -> bool:
         """Return whether a word's unigram probability does not exceed the unknown word's."""
         if word not in self._rare:
-            least, own = (self.model.score(one, bos=False, eos=False) for one in (UNK, word))
-            self._rare[word] = own <= least
+            self._rare[word] = self._engine.alone(word) <= self._engine.alone(UNK)
         return self._rare[word]
 
     def tokens(self, words: Sequence[str]) -> Iterator[tuple[float, bool]]:
@@ -110,14 +101,17 @@ class LanguageModel:
 
         Literal ``<unk>``, ``<s>`` and ``</s>`` are left out, as in the estimation of a model.
         """
-        text = " ".join(word for word in words if word not in SPECIALS)
-        for logprob, _, missing in self.model.full_scores(text):
-            yield logprob * _NATURAL, missing
+        return next(self._tokens([words]))
+
+    def _tokens(self, sentences: Sequence[Sequence[str]]) -> Iterator[Iterator[tuple[float, bool]]]:
+        given = [[word for word in words if word not in SPECIALS] for words in sentences]
+        for tokens in self._engine.sentences(given):
+            yield ((logprob * _NATURAL, missing) for logprob, missing in tokens)
 
 
-def _file(url: str) -> str:
+def file_of(url: str) -> str:
     """Return the URL of a model's file."""
-    if url.endswith((".arpa", ".binary", ".bin", ".klm", ".mmap")):
+    if url.endswith((".arpa", STORE, *BINARIES)):
         return url
     artifact = get_artifact(url)
     if artifact is None:
@@ -128,13 +122,13 @@ def _file(url: str) -> str:
 
 
 @contextlib.contextmanager
-def _local(url: str) -> Iterator[str]:
+def local_copy(url: str) -> Iterator[str]:
     """Yield the local path of a file; a remote file is downloaded for the duration."""
     if store.is_local(url):
         path = store.filesystem(url)[1]
         if not os.path.isfile(path):
             what = "no n-gram model here" if os.path.exists(path) else "no such file"
-            raise UserError(f"{url}: {what}; expected an ARPA file or a KenLM binary")
+            raise UserError(f"{url}: {what}; expected a store, an ARPA file or a KenLM binary")
         yield path
         return
     with scratch() as folder:
@@ -143,7 +137,7 @@ def _local(url: str) -> Iterator[str]:
             with copy.open("wb") as out:
                 out.writelines(store.read_pieces(url))
         except FileNotFoundError:
-            raise UserError(f"{url}: no such file; expected an ARPA file or a KenLM binary") from None
+            raise UserError(f"{url}: no such file; expected a store, an ARPA file or a KenLM binary") from None
         yield str(copy)
 
 
@@ -179,8 +173,9 @@ class ScoreText(Actor):
         texts = _column(batch, self.settings.column)
         valid = texts.is_valid().to_numpy(zero_copy_only=False)
         found: list[Score | None] = [None] * len(texts)
-        for row, words in zip(np.flatnonzero(valid), split_words(texts).to_pylist(), strict=True):
-            found[row] = self.model.detail([word for word in words if word])
+        split = [[word for word in words if word] for words in split_words(texts).to_pylist()]
+        for row, score in zip(np.flatnonzero(valid), self.model.details(split), strict=True):
+            found[row] = score
         for field in fields(self.settings.prefix):
             name = field.name.removeprefix(f"{self.settings.prefix}_")
             values = [None if one is None else getattr(one, name) for one in found]

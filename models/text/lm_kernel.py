@@ -36,8 +36,8 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
+from numba import extending
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 # The first cells of a body. Places are bits, counted from the body's beginning.
 WORDS = 0
@@ -65,6 +65,9 @@ FRACTION = 52  # bits of a word's fraction; a product with a word's number stays
 MOST_ORDER = 8
 _NEAR = 4  # arcs: from here on a step is walked
 _STEPS = 3  # of the search before the walk: each leaves about the root of the distance
+
+
+intrinsic: Any = extending.intrinsic  # by its own types a caller would have to give the context
 
 
 def compiled(function: Callable[..., Any]) -> Any:

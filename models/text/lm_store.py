@@ -95,18 +95,18 @@ class LmStore:
         self.states, self.order = int(facts["states"]), int(facts["order"])
 
     @staticmethod
-    def open(path: str | os.PathLike[str], *, check: bool = True) -> LmStore:
+    def open(path: str | os.PathLike[str], *, check: bool = True, source: str | None = None) -> LmStore:
         """Map a local file into memory; pages are read when they are needed, and are shared by all processes.
 
         ``check`` reads the whole file once and compares its checksums; leave it out only where another process of this
-        machine has just done so.
+        machine has just done so. ``source`` is how errors name the file.
 
         Raises:
             UserError: there is no such file, it is no store, of another version, or damaged.
         """
-        name = os.fspath(path)
+        name = source or os.fspath(path)
         try:
-            with open(name, "rb") as file:
+            with open(path, "rb") as file:
                 held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise UserError(f"{name}: no such file; expected a store that `gristmill lm build` wrote") from None
@@ -136,6 +136,11 @@ class LmStore:
                     raise UserError(f"{source}: is damaged ({name}); {_AGAIN}")
         words = WordTable(*(arrays[f"word_{name}"] for name in WordTable._fields))
         return LmStore(arrays["body"], words, found["facts"])
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of the arrays, which is the file but for its header."""
+        return self.body.nbytes + sum(one.nbytes for one in self.words)
 
     def look_up(self, words: Sequence[str] | pa.Array) -> np.ndarray:
         """Return the numbers (words,) int32 of words; that of ``<unk>`` for unknown ones."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from gristmill.pipelines.command import clusters, interruption, upkeep, using
+from gristmill.pipelines.command import clusters, interruption, lm, upkeep, using
 from gristmill.pipelines.command import completion as shells
 from gristmill.pipelines.command.arguments import Config, Out, Overrides, Recipe, Sections, Version
 from gristmill.pipelines.command.usage import Commands
@@ -38,6 +38,7 @@ _PLAIN = {
     *upkeep.PLAIN,
     *using.PLAIN,
     *clusters.PLAIN,
+    *lm.PLAIN,
 }
 
 
@@ -335,6 +336,10 @@ def swap(
 
 for verb in (*upkeep.VERBS, *using.VERBS, *clusters.VERBS):
     app.command()(reports_errors(verb))
+stores = Commands(name="lm", help="Compact stores of language models: build, score, info.", rich_markup_mode=None)
+for of_stores in lm.VERBS:
+    stores.command()(reports_errors(of_stores))
+app.add_typer(stores)
 
 
 @app.command()

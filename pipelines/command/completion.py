@@ -102,6 +102,8 @@ def offers(group: Any, before: Sequence[str], begun: str) -> Offer:
     verb = group.commands.get(before[0])
     if verb is None:
         return []
+    if hasattr(verb, "commands"):  # a group, such as lm
+        return offers(verb, before[1:], begun)
     arguments, open_option = _parted(verb, before[1:])
     if open_option is not None:
         return _completed(open_option.metavar, "", [], begun) or _starting(begun, _choices(open_option))

@@ -11,7 +11,6 @@ the translations: the pairs nearest to the domain are selected (A), the translat
 
 from __future__ import annotations
 
-from gristmill.actors.text import language_model
 from gristmill.actors.text.lm_tuning import TuningSettings, Way
 from gristmill.models.text.confusions import ChannelSettings
 from gristmill.pipelines.report.report import Report
@@ -149,8 +148,7 @@ def check(config: Config) -> None:
     wanted = languages(config.pairs)
     if (config.translator.source_lang, config.translator.target_lang) != wanted:
         raise UserError(f"translator: its languages differ from the pairs'; expected {wanted[0]} to {wanted[1]}")
-    for package in (language_model, scores):
-        package.available()
+    scores.available()
     check_translator(config.translator)
     if config.techniques.selection:
         check_selected(config.selection)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from gristmill.actors.text.language_model import FILE, ScoreText, TextScoreSettings, available
+from gristmill.actors.text.language_model import FILE, ScoreText, TextScoreSettings
+from gristmill.actors.text.lm_engine import BINARIES, STORE
 from gristmill.models.languages import exists as language_exists
 from gristmill.models.normalise import words
 from gristmill.pipelines.finished import chosen, open_finished
@@ -26,7 +27,7 @@ from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import Damaged, GristmillError, UserError
 
 _FIELDS = ("text", "logprob", "words", "oov", "oov_logprob")
-_FILES = (".arpa", ".binary", ".bin", ".klm", ".mmap")
+_FILES = (".arpa", STORE, *BINARIES)
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,13 @@ class TextScorer:
     texts are split at spaces.
 
     Raises:
-        UserError: there is no such model or language, KenLM is not installed, or this machine does not offer the
-            instruction set.
+        UserError: there is no such model or language, it is KenLM's binary and KenLM is not installed, or this machine
+            does not offer the instruction set.
         GristmillError: it is damaged.
     """
 
     def __init__(self, model: store.Place, *, system: str | None = None, lang: str | None = None) -> None:
         processor.check()
-        available()
         if lang is not None and not language_exists(lang):
             raise UserError(f"lang={lang}: there is no such language; expected a tag, such as hi or en")
         url, self.said, of_run = find_language_model(model, system)
@@ -115,7 +115,7 @@ def find_language_model(place: store.Place, system: str | None = None) -> tuple[
         if system is not None:
             raise UserError(f"{url}: one model; a system can be chosen of the output of a run only")
         return url, url, None
-    found = open_finished(url, "score", "an n-gram model (.arpa, KenLM's binary, or a folder with lm.arpa)")
+    found = open_finished(url, "score", "an n-gram model (.store, .arpa, KenLM's binary, or a folder with lm.arpa)")
     name, said = chosen(found, system)
     recipe = found.report["recipe"]
     sizes = recipe["in_domain"]["sizes"]

@@ -57,11 +57,9 @@ class SelectionSettings(CentroidSettings, EmbedderSettings):
 
 
 def check_selection(settings: SelectionSettings) -> None:
-    """Check that the embedder and the packages that the method needs are installed."""
+    """Check that the embedder is installed, if the method needs it."""
     if settings.method == "centroid":
         embedder_stage(settings)
-    if settings.method == "moore_lewis":
-        language_model.available()
 
 
 def embed(run: Run, name: str, texts: SealedSet, column: str, settings: SelectionSettings) -> SealedSet:
@@ -90,8 +88,6 @@ def select_pairs(
         UserError: a set is empty, or no record is within the threshold.
     """
     method = settings.method
-    if method == "moore_lewis":
-        language_model.available()
     refuse_empty(pairs, pairs.name)
     if method != "random":
         expect(in_domain, partial(_refuse_no_text, name))
