@@ -32,8 +32,9 @@ def build_store(model: str, dest: str, settings: StoreSettings) -> dict[str, Any
         raise UserError(f"{url}: not an ARPA file; a store is built from one")
     with local_copy(url) as path, open(path, "rb") as file:
         built = build(Arpa.from_bytes(file.read(), url), settings, url)
-    store.write_chunks(dest, lambda: map(bytes, chunks(built)))
-    return {**built.facts, "bytes": sum(len(chunk) for chunk in chunks(built))}
+    pieces = list(chunks(built))  # views of the arrays
+    store.write_chunks(dest, lambda: map(bytes, pieces))
+    return {**built.facts, "bytes": sum(map(len, pieces))}
 
 
 def open_store(url: str) -> LmStore:

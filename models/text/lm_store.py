@@ -72,7 +72,8 @@ class LmStore:
 
     ``begin`` is the state at the beginning of a sentence, and ``empty`` that without any word before; ``end_word`` and
     ``unknown_word`` are the numbers of ``</s>`` and ``<unk>``; ``facts`` is what is told of the store: ``order``,
-    ``grams`` by order, ``states``, ``settings``, ``errors``. ``body`` and ``words`` are for compiled callers.
+    ``grams`` by order, ``states``, ``settings``, ``errors``, and of a file its ``bytes``. ``body`` and ``words`` are for
+    compiled callers, who see to it that the store lives as long as they use them.
 
     Example:
         >>> from gristmill.models.text.lm_build import build
@@ -88,6 +89,8 @@ class LmStore:
     empty = 0
 
     def __init__(self, body: np.ndarray, words: WordTable, facts: dict[str, Any]) -> None:
+        for array in (body, *words):
+            array.flags.writeable = False  # one type for the compiled functions
         self.body, self.words, self.facts = body, words, facts
         self.begin, self.end_word, self.unknown_word = (
             int(facts[name]) for name in ("begin", "end_word", "unknown_word")
@@ -135,12 +138,7 @@ class LmStore:
                 if canonical.sha256(_bytes(array)) != one["sha256"]:
                     raise UserError(f"{source}: is damaged ({name}); {_AGAIN}")
         words = WordTable(*(arrays[f"word_{name}"] for name in WordTable._fields))
-        return LmStore(arrays["body"], words, found["facts"])
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of the arrays, which is the file but for its header."""
-        return self.body.nbytes + sum(one.nbytes for one in self.words)
+        return LmStore(arrays["body"], words, {**found["facts"], "bytes": whole.size})
 
     def look_up(self, words: Sequence[str] | pa.Array) -> np.ndarray:
         """Return the numbers (words,) int32 of words; that of ``<unk>`` for unknown ones."""

@@ -69,7 +69,7 @@ def info(
 
     _refuse_empty(place)
     found = open_store(absolute(place))
-    show_store({**found.facts, "bytes": found.bytes}, as_json)
+    show_store(found.facts, as_json)
 
 
 def _refuse_empty(*given: str) -> None:
