@@ -31,6 +31,7 @@ import pyarrow as pa
 from benchmarks.lmplz import VERSION
 from benchmarks.louds import look_up_nodes, louds
 from benchmarks.ngram import TABLES, sentences
+from gristmill.models.text import lm_kernel as kernel
 from gristmill.models.text.arpa import Arpa
 from gristmill.models.text.lm_batch import look_up_all
 from gristmill.models.text.lm_build import StoreSettings, build
@@ -180,6 +181,17 @@ def layout(model: Arpa) -> int:
     return int(1.5 * (16 * sum(grams[1:-1]) + 12 * grams[-1] + 12 * grams[0]) + 8 * grams[0])
 
 
+def as_coded(tree: int, body: np.ndarray) -> int:
+    """Return the bytes of a LOUDS tree, if its values had the bits and tables of a store."""
+    rows = body[kernel.ROWS :][: kernel.COLUMNS * (int(body[kernel.ORDER]) + 1)].view(np.int64)
+    rows = rows.reshape(-1, kernel.COLUMNS)
+    arcs, states = np.diff(rows[:, kernel.FIRST_ARC]), np.diff(rows[:, kernel.FIRST])
+    saved = (arcs * (31 - rows[:-1, kernel.VALUE_BITS])).sum()
+    saved += (states * (32 - rows[:-1, kernel.BACKOFF_BITS]))[1:].sum()
+    tables = int(body[kernel.SHARED_AT] - body[kernel.TABLES_AT]) // 8
+    return int(tree - saved // 8 + tables)
+
+
 def reader(path: str) -> None:
     """Hold a store, use all of it, and tell the kilobytes that this process shares with others, or has for itself."""
     store = LmStore.open(path)
@@ -239,17 +251,19 @@ def main() -> None:
         out.writelines(chunks(built))
     print(f"built in {time.perf_counter() - begun:.0f} s", flush=True)
     store = LmStore.open(path)
-    sizes = {"own": path.stat().st_size}
     letters = sum(one.nbytes for one in store.words)
+    numbering = Numbering(model, "the model")
+    tree, node = louds(numbering)
+    del numbering
+    sizes = {"louds": tree.bytes() + letters, "louds, coded as own": as_coded(tree.bytes(), store.body) + letters}
+    sizes["own"] = path.stat().st_size
     for name, settings in (("own, 8 bits", {"quantise": 8}), ("own, 12-bit words", {"fingerprint": 12})):
         less = build(model, StoreSettings(**settings))
         sizes[name] = sum(len(chunk) for chunk in chunks(less))
+        if "quantise" in settings:
+            sizes["louds, 8 bits"] = as_coded(tree.bytes(), less.body) + letters
         print(name, less.facts["errors"], flush=True)
         del less
-    numbering = Numbering(model, "the model")
-    tree, node = louds(numbering)
-    sizes["louds"] = tree.bytes() + letters
-    del numbering
     text, asked, states = queries_of(store, held)
     speeds: dict[str, dict[str, float]] = {name: {} for name in asked}
     scores: dict[str, np.ndarray] = {}

@@ -72,8 +72,8 @@ class LmStore:
 
     ``begin`` is the state at the beginning of a sentence, and ``empty`` that without any word before; ``end_word`` and
     ``unknown_word`` are the numbers of ``</s>`` and ``<unk>``; ``facts`` is what is told of the store: ``order``,
-    ``grams`` by order, ``states``, ``settings``, ``errors``, and of a file its ``bytes``. ``body`` and ``words`` are for
-    compiled callers, who see to it that the store lives as long as they use them.
+    ``grams`` by order, ``states``, ``settings``, ``errors``, and of a file its ``bytes``. ``body`` and ``words`` are
+    for compiled callers, who see to it that the store lives as long as they use them.
 
     Example:
         >>> from gristmill.models.text.lm_build import build
