@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import Result
 
+from gristmill.actors.text import lm_engine
 from gristmill.actors.text.language_model import LanguageModel
 from gristmill.actors.text.translator_files import FAST
 from gristmill.pipelines.text.bootstrap_report import publish
@@ -62,6 +63,18 @@ def digests(out: Path) -> set[tuple[str, str]]:
         (path.parent.parent.name, json.loads(path.read_text())["digest"]) for path in out.glob("*/*/artifact.json")
     }
     return {(audit.name, audit.digest) for audit in audits} | models
+
+
+def test_a_store_in_place_of_kenlm_changes_nothing(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = []
+    monkeypatch.setattr(lm_engine, "kenlm_installed", lambda: bool(scored.append(1)))
+    assert run(tmp_path / "out").exit_code == 0
+    assert scored
+    assert digests(tmp_path / "out") == digests(finished)
+    one, other = (json.loads((out / "report.json").read_text())["metrics"] for out in (tmp_path / "out", finished))
+    assert one == other
 
 
 def test_every_system_is_measured_at_every_size(finished: Path) -> None:
