@@ -30,6 +30,7 @@ imported with this module, so import it where it is used.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,7 @@ LINE, FLAGS = 4, 192  # cells and arcs of a line of flags
 FRACTION = 52  # bits of a word's fraction; a product with a word's number stays below 2**63
 MOST_ORDER = 8
 _NEAR = 4  # arcs: from here on a step is walked
+_STAMP = (os.stat(__file__).st_mtime_ns, os.stat(__file__).st_size)
 _STEPS = 3  # of the search before the walk: each leaves about the root of the distance
 
 
@@ -74,12 +76,16 @@ def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call, and keep what is compiled for later processes where a folder allows it.
 
     That is ``NUMBA_CACHE_DIR``, the module's ``__pycache__``, or the user's cache; where none of them can be written,
-    each process compiles anew. A compiled function holds those that it calls: numba sees a change of its own file only.
+    each process compiles anew. A compiled function holds those that it calls, and numba notes a change of its own file
+    only: so a change of this file, which others call, is noted as well.
     """
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        made: Any = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for it
         return numba.njit(nogil=True)(function)
+    kept = made._cache._cache_file
+    kept._source_stamp = (kept._source_stamp, _STAMP)
+    return made
 
 
 @intrinsic
