@@ -65,6 +65,7 @@ def digests(out: Path) -> set[tuple[str, str]]:
     return {(audit.name, audit.digest) for audit in audits} | models
 
 
+@pytest.mark.slow
 def test_a_store_in_place_of_kenlm_changes_nothing(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
