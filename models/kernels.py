@@ -32,6 +32,16 @@ def kernel(function: F) -> F:
         3.0
     """
     try:
-        return njit(cache=True, nogil=True)(function)
+        made = njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for a cache can be written
         return njit(nogil=True)(function)
+    # Numba keeps the code until the function's own module changes, but those that it calls are part of the code.
+    called = [function.__globals__.get(name) for name in function.__code__.co_names]
+    stamps = [one._cache._cache_file._source_stamp for one in called if is_kept(one)]
+    made._cache._cache_file._source_stamp = (made._cache._cache_file._source_stamp, *stamps)
+    return made
+
+
+def is_kept(made: Any) -> bool:
+    """Return whether the code of a compiled function is kept for other processes."""
+    return hasattr(getattr(made, "_cache", None), "_cache_file")

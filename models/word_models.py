@@ -8,6 +8,8 @@ into it. :class:`BackoffTable` is a plain one for small models.
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,7 +19,9 @@ from numba import types
 from numba.extending import overload
 
 from gristmill.models.kernels import kernel
+from gristmill.shards.errors import UserError
 
+_ARRAYS = ("keys", "scores", "following", "backoffs", "shorter")  # of a BackoffTable
 _steps: dict[type, Callable[..., Any]] = {}
 
 
@@ -50,11 +54,13 @@ def follow_all(body, state, words, scores, states):  # type: ignore[no-untyped-d
 class WordModel:
     """A word language model for a search.
 
-    ``body`` is a named tuple of arrays of a kind that is :func:`register` ed; ``begin`` the state in which a sentence
-    begins; ``number`` returns the numbers of words, that of ``unknown`` for those which the model does not have;
-    ``end`` is the number of the sentence's end, ``None``: it has no price.
+    ``words`` are those that it has, its markers included; ``body`` is a named tuple of arrays of a kind that is
+    :func:`register` ed; ``begin`` the state in which a sentence begins; ``number`` returns the numbers of words, that
+    of ``unknown`` for those which the model does not have; ``end`` is the number of the sentence's end, ``None``: it
+    has no price.
     """
 
+    words: Sequence[str] = field(repr=False)
     body: Any = field(repr=False)
     begin: int
     number: Callable[[Sequence[str]], np.ndarray] = field(repr=False)
@@ -154,14 +160,45 @@ def table_model(words: Sequence[str], orders: Sequence[tuple[np.ndarray, np.ndar
         count,
         unknown,
     )
+    return _of_table(words, table)
+
+
+def _of_table(words: Sequence[str], table: BackoffTable) -> WordModel:
+    numbers = {word: place for place, word in enumerate(words)}
     begin = numbers.get("<s>")
     return WordModel(
+        words,
         table,
-        0 if begin is None or len(orders) == 1 else 1 + begin,
-        lambda some: np.array([numbers.get(word, unknown) for word in some], np.int64),
-        unknown,
+        0 if begin is None or len(table.backoffs) == 1 else 1 + begin,
+        lambda some: np.array([numbers.get(word, table.unknown) for word in some], np.int64),
+        table.unknown,
         numbers.get("</s>"),
     )
+
+
+def table_bytes(model: WordModel) -> bytes:
+    """Return a model that :func:`table_model` made as the bytes of a file."""
+    table = model.body._asdict()
+    letters = np.frombuffer("\n".join(model.words).encode(), np.uint8)
+    out = io.BytesIO()
+    np.savez(out, letters=letters, **{name: table[name] for name in _ARRAYS})
+    return out.getvalue()
+
+
+def read_table(data: bytes, source: str) -> WordModel:
+    """Return the model that :func:`table_bytes` wrote.
+
+    Raises:
+        UserError: it cannot be read; the sentence names the source.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as found:
+            words = found["letters"].tobytes().decode().split("\n")
+            arrays = [found[name] for name in _ARRAYS]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{source}: not a table of n-grams: {error}") from None
+    unknown = words.index("<unk>") if "<unk>" in words else -1
+    return _of_table(words, BackoffTable(*arrays, len(words), unknown))
 
 
 def _states(grams: np.ndarray, keys: np.ndarray, states: np.ndarray, count: int) -> np.ndarray:

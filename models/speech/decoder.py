@@ -110,10 +110,14 @@ class Decoder:
         self.units, self.settings, self.lexicon = units, settings or DecoderSettings(), lexicon
         weight = self.settings.model * math.log(10.0) if model is not None else 0.0
         unknown = -math.inf if self.settings.unknown is None else self.settings.unknown
-        self._prices = Prices(weight, self.settings.word, unknown, self.settings.unknown_unit)
+        prices = Prices(weight, self.settings.word, unknown, self.settings.unknown_unit)
         self._tree = None if lexicon is None else lexicon.tree(model)
-        self._model = None if model is None else model.body
-        self._begin, self._end = (0, -1) if model is None else (model.begin, -1 if model.end is None else model.end)
+        self._begin = 0 if model is None else model.begin
+        end = -1 if model is None or model.end is None else model.end
+        # Of the kernels' arguments, those of all utterances.
+        margin = math.inf if lexicon is None else self.settings.margin
+        self._width = (self.settings.tokens, self.settings.threshold, margin)
+        self._rules = (self._tree, None if model is None else model.body, prices, end)
 
     def decode(self, log_probs: np.ndarray, *, frame: float = 1.0) -> list[Decoded]:
         """Return the best hypotheses of log-probabilities (T, V), best first, whose frames are ``frame`` s apart.
@@ -123,9 +127,11 @@ class Decoder:
         Raises:
             UserError: ``log_probs`` has another shape.
         """
-        stream = self.stream(frame=frame)
-        stream.hear(log_probs)
-        return stream.best()
+        from gristmill.models.speech.listing_kernels import whole  # compiles
+
+        settings, log_probs = self.settings, self._checked(log_probs)
+        found = whole(log_probs, settings.beam, self._begin, *self._width, *self._rules, settings.nbest)
+        return self._hypotheses(frame, *found)
 
     def decode_all(
         self, utterances: Sequence[np.ndarray], *, frame: float = 1.0, threads: int = 1
@@ -139,6 +145,58 @@ class Decoder:
     def stream(self, *, frame: float = 1.0) -> DecoderStream:
         """Return the decoding of an utterance that comes in chunks."""
         return DecoderStream(self, frame)
+
+    def _checked(self, log_probs: np.ndarray) -> np.ndarray:
+        log_probs = checked(log_probs)
+        if log_probs.shape[1] != len(self.units):
+            raise UserError(f"decoder: frames of {log_probs.shape[1]} units; expected {len(self.units)}")
+        return log_probs
+
+    def _hypotheses(
+        self, frame: float, scores: np.ndarray, last: np.ndarray, bounds: np.ndarray, *of_units: np.ndarray
+    ) -> list[Decoded]:
+        """Return the hypotheses that a kernel lists: units, the words ended before them, frames and peaks of each."""
+        mass = np.exp(scores - scores[0]) if len(scores) and scores[0] > -math.inf else np.ones(len(scores))
+        shares, ends, columns = (mass / mass.sum()).tolist(), bounds.tolist(), [one.tolist() for one in of_units]
+        found = []
+        for place, (score, word) in enumerate(zip(scores.tolist(), last.tolist(), strict=False)):
+            units, ended, frames, peaks = (one[ends[place] : ends[place + 1]] for one in columns)
+            words = self._words(frame, self._bounds(units, ended, word), units, frames, peaks)
+            text = self.units.decode(units) if self.lexicon is None else " ".join(one.word for one in words)
+            found.append(Decoded(text, words, tuple(units), score, shares[place]))
+        return found
+
+    def _words(
+        self,
+        frame: float,
+        bounds: list[tuple[int, int, int]],
+        units: list[int],
+        frames: list[list[int]],
+        peaks: list[float],
+    ) -> tuple[Word, ...]:
+        words = []
+        for first, end, number in bounds:
+            is_listed = self.lexicon is not None and number >= 0
+            text = self.lexicon.words[number] if is_listed else self.units.decode(units[first:end])
+            if text:
+                start, stop = frames[first][0] * frame, frames[end - 1][1] * frame
+                words.append(Word(text, start, stop, math.exp(min(peaks[first:end]))))
+        return tuple(words)
+
+    def _bounds(self, units: list[int], ended: list[int], last: int) -> list[tuple[int, int, int]]:
+        """Return the words of units: their units from and to, and their numbers, below 0 outside the lexicon."""
+        if self._tree is None:
+            return [(first, end, -1) for first, end in word_bounds(units, self.units)]
+        found, first = [], 0
+        for place, word in enumerate(ended):
+            if word != -1:
+                found.append((first, place, word))
+                first = place
+            if units[place] == self._tree.space:
+                first = place + 1
+        if last != -1:
+            found.append((first, len(units), last))
+        return found
 
 
 class DecoderStream:
@@ -156,9 +214,10 @@ class DecoderStream:
     """
 
     def __init__(self, decoder: Decoder, frame: float) -> None:
-        from gristmill.models.speech import decoder_kernels  # compiles
+        from gristmill.models.speech import decoder_kernels, listing_kernels  # compile
 
-        self._kernels, self._decoder, self._frame = decoder_kernels, decoder, frame
+        self._advance, self._listed = decoder_kernels.advance, listing_kernels.listed
+        self._decoder, self._frame = decoder, frame
         self._state: Any = decoder_kernels.begin(decoder.settings.beam, decoder._begin)
 
     def hear(self, log_probs: np.ndarray) -> None:
@@ -167,62 +226,12 @@ class DecoderStream:
         Raises:
             UserError: ``log_probs`` has another shape.
         """
-        log_probs, decoder = checked(log_probs), self._decoder
-        if log_probs.shape[1] != len(decoder.units):
-            raise UserError(f"decoder: frames of {log_probs.shape[1]} units; expected {len(decoder.units)}")
-        settings = decoder.settings
-        margin = math.inf if decoder._tree is None else settings.margin
-        self._state = self._kernels.advance(
-            self._state,
-            log_probs,
-            settings.tokens,
-            settings.threshold,
-            margin,
-            decoder._tree,
-            decoder._model,
-            decoder._prices,
-        )
+        decoder = self._decoder
+        log_probs = decoder._checked(log_probs)
+        self._state = self._advance(self._state, log_probs, *decoder._width, *decoder._rules[:-1])
 
     def best(self) -> list[Decoded]:
         """Return the best hypotheses, best first, as if the utterance ended here."""
-        decoder, state = self._decoder, self._state
-        ends, scores, count = self._kernels.finals(state, decoder._tree, decoder._model, decoder._prices, decoder._end)
-        order = np.argsort(-scores[:count], kind="stable")
-        top = scores[order[0]] if count else 0.0
-        mass = np.exp(scores[:count] - top) if math.isfinite(top) else np.ones(count)
-        shares = mass / mass.sum()
-        return [
-            self._hypothesis(int(ends[one, 0]), int(ends[one, 1]), float(scores[one]), float(shares[one]))
-            for one in order[: decoder.settings.nbest]
-        ]
-
-    def _hypothesis(self, slot: int, last: int, score: float, share: float) -> Decoded:
         decoder = self._decoder
-        units, ended, frames, peaks = self._kernels.spelled(self._state, slot)
-        words = []
-        for first, end, number in self._bounds(units, ended, last):
-            is_listed = decoder.lexicon is not None and number >= 0
-            text = decoder.lexicon.words[number] if is_listed else decoder.units.decode(units[first:end])
-            if text:
-                start, stop = frames[first, 0] * self._frame, frames[end - 1, 1] * self._frame
-                words.append(Word(text, float(start), float(stop), math.exp(peaks[first:end].min())))
-        spelled = decoder.units.decode(units.tolist())
-        text = spelled if decoder.lexicon is None else " ".join(word.word for word in words)
-        return Decoded(text, tuple(words), tuple(units.tolist()), score, share)
-
-    def _bounds(self, units: np.ndarray, ended: np.ndarray, last: int) -> list[tuple[int, int, int]]:
-        """Return the words of a hypothesis: their units from and to, and their numbers, below 0 outside the lexicon."""
-        decoder = self._decoder
-        if decoder.lexicon is None:
-            return [(first, end, -1) for first, end in word_bounds(units.tolist(), decoder.units)]
-        space = decoder._tree.space
-        found, first = [], 0
-        for place in range(len(units)):
-            if ended[place] != -1:
-                found.append((first, place, int(ended[place])))
-                first = place
-            if units[place] == space:
-                first = place + 1
-        if last != -1:
-            found.append((first, len(units), last))
-        return found
+        found = self._listed(self._state, *decoder._rules, decoder.settings.nbest)
+        return decoder._hypotheses(self._frame, *found)

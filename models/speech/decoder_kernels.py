@@ -21,20 +21,20 @@ from gristmill.models.speech.lexicon_kernels import (
     OF_PLACE,
     OF_UNIT,
     OUTSIDE,
-    UNKNOWN,
+    SPACE,
     ahead,
+    branch,
     ended,
-    label_of,
     mixed,
     said,
     ways,
 )
 from gristmill.models.speech.search_kernels import add, best, lengthened, pick, place_of, rehash
-from gristmill.models.word_models import follow
 
 PARENT, UNIT, WORD, PLACE, SLOT, MODEL, SAID = range(7)  # columns of SearchState.nodes
 NODES, ALIVE, RUNS, FRAMES, LIMIT = range(5)  # of SearchState.counts
 BEFORE, FIRST, LAST = range(3)  # of a run of frames of a unit: the run before, its frames
+_AT_FIRST = 256  # nodes
 SMALLEST = 1 << 16  # nodes, beyond which those that lead to no prefix of the beam are dropped
 
 
@@ -45,7 +45,7 @@ class SearchState(NamedTuple):
     nodes: np.ndarray
     """int64 (n, 7)."""
     told: np.ndarray
-    """float64 (n,): what words have added."""
+    """float64 (n, 2): what words have added, and with what the word that has begun will add at best."""
     keys: np.ndarray
     held: np.ndarray
     alive: np.ndarray
@@ -67,16 +67,16 @@ class SearchState(NamedTuple):
 def begin(beam, state):  # type: ignore[no-untyped-def]
     """Return the state before the first frame; ``state`` is the language model's."""
     counts = np.array([1, 1, 0, 0, SMALLEST])
-    nodes = np.zeros((1024, 7), np.int64)
+    nodes = np.zeros((_AT_FIRST, 7), np.int64)
     nodes[0, PARENT], nodes[0, WORD], nodes[0, MODEL] = -1, -1, state
     sums, paths = np.full((beam, 3), NEVER), np.full((beam, 2), NEVER)
     sums[0, 0] = sums[0, 2] = paths[0, 0] = 0.0
     return SearchState(
         counts,
         nodes,
-        np.zeros(1024),
-        np.full(4096, -1, np.int64),
-        np.empty(4096, np.int32),
+        np.zeros((_AT_FIRST, 2)),
+        np.full(4 * _AT_FIRST, -1, np.int64),
+        np.empty(4 * _AT_FIRST, np.int32),
         np.zeros(beam, np.int64),
         sums,
         paths,
@@ -93,19 +93,20 @@ def made(tree, model, prices, nodes, told, node, unit, word, place, child):  # t
     nodes[child, PARENT], nodes[child, UNIT], nodes[child, WORD] = node, unit, word
     nodes[child, PLACE], nodes[child, SLOT] = place, -1
     nodes[child, MODEL], nodes[child, SAID] = nodes[node, MODEL], nodes[node, SAID]
-    told[child] = told[node]
+    price = told[node, 0]
     if tree is not None:
         if word != -1:
-            price, following = ended(tree, model, prices, word, nodes[node, PLACE], nodes[node, MODEL])
-            told[child] += price
+            added, following = ended(tree, model, prices, word, nodes[node, PLACE], nodes[node, MODEL])
+            price += added
             nodes[child, MODEL] = following
             nodes[child, SAID] = said(nodes[node, SAID], word, nodes[node, PLACE])
         if place == OUTSIDE:
-            told[child] += prices.unknown_unit
+            price += prices.unknown_unit
             if word != -1 or nodes[node, PLACE] != OUTSIDE:
-                told[child] += prices.unknown
+                price += prices.unknown
                 nodes[child, SAID] = mixed(nodes[child, SAID], OF_PLACE, 0 if word != -1 else nodes[node, PLACE])
             nodes[child, SAID] = mixed(nodes[child, SAID], OF_UNIT, unit)
+    told[child, 0], told[child, 1] = price, price + ahead(tree, prices, place)
 
 
 @kernel
@@ -175,9 +176,14 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):  
     new_nodes, new_sums, scores = np.empty(most, np.int64), np.empty((most, 3)), np.empty(most)
     new_paths, origins = np.empty((most, 2)), np.empty((most, 2), np.int64)
     next_spans, next_peaks = np.empty_like(spans), np.empty_like(peaks)
-    units, values, heap = np.empty(tokens, np.int64), np.empty(tokens), np.empty(beam, np.int64)
-    moved, found = np.full(vocab, NEVER), np.empty((fan, 2), np.int64)
+    units, values, order = np.empty(tokens, np.int64), np.empty(tokens), np.empty(beam, np.int64)
+    moved, found = np.full(vocab, NEVER), np.empty((fan, 3), np.int64)
     gain = max(prices.word, 0.0)  # the most that a word can add
+    boundary, can_leave = FREE, prices.unknown > NEVER
+    if tree is not None:
+        boundary, parts, first, branches, bests = tree.boundary, tree.parts, tree.first, tree.units, tree.ahead
+        first_word, ending_words, space = tree.first_word, tree.words, tree.space
+    told[0, 1] = ahead(tree, prices, 0)
     for row in log_probs:
         frame = counts[FRAMES]
         blank = np.float64(row[0])
@@ -207,8 +213,7 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):  
             if node and moved[unit] != NEVER:
                 new_sums[slot, 1] = sums[slot, 1] + moved[unit]
                 new_paths[slot, 1] = paths[slot, 1] + moved[unit]
-            held_score = told[node] + ahead(tree, prices, nodes[node, PLACE])
-            bar = max(bar, max(new_sums[slot, 0], new_sums[slot, 1]) + held_score - margin)
+            bar = max(bar, max(new_sums[slot, 0], new_sums[slot, 1]) + told[node, 1] - margin)
         for slot in range(counts[ALIVE]):
             node = alive[slot]
             ending = 0 if paths[slot, 0] >= paths[slot, 1] else 1
@@ -216,20 +221,52 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):  
                 unit = units[move]
                 is_repeat = node and unit == nodes[node, UNIT]
                 gained = (sums[slot, 0] if is_repeat else sums[slot, 2]) + values[move]
-                if gained == NEVER or gained + told[node] < bar - gain:
+                if gained == NEVER or gained + told[node, 0] < bar - gain:
                     continue
-                for way in range(ways(tree, prices, nodes[node, PLACE], unit, found)):
-                    label = label_of(tree, nodes[node, PLACE], found[way, 0], found[way, 1])
-                    key = (node * fan + label) * vocab + unit
+                here, options = nodes[node, PLACE], 1
+                if tree is None:
+                    found[0, 0], found[0, 1], found[0, 2] = -1, 0, 0
+                elif boundary == SPACE and unit == space and here != OUTSIDE and not can_leave:  # as ways() does
+                    options = 1
+                    found[0, 0], found[0, 1], found[0, 2] = -1, 0, 0
+                    if here:
+                        options = first_word[here + 1] - first_word[here]
+                    for way in range(options if here else 0):
+                        found[way, 0], found[way, 1], found[way, 2] = (
+                            ending_words[first_word[here] + way],
+                            0,
+                            2 * way + 2,
+                        )
+                elif boundary == FREE or parts[unit]:
+                    options = ways(tree, prices, here, unit, found)
+                else:  # as well; most units have none
+                    following = here if here == OUTSIDE else branch(first, branches, here, unit)
+                    if following == OUTSIDE and not can_leave:
+                        continue
+                    if following != OUTSIDE and gained + told[node, 0] + prices.model * bests[following] < bar:
+                        continue
+                    found[0, 0], found[0, 1], found[0, 2] = -1, following, following == OUTSIDE
+                for way in range(options):
+                    key = (node * fan + found[way, 2]) * vocab + unit
                     place = place_of(keys, key)
                     if keys[place] == -1:
                         keys[place], held[place] = key, counts[NODES]
-                        made(tree, model, prices, nodes, told, node, unit, found[way, 0], found[way, 1], counts[NODES])
+                        child, word, following = counts[NODES], found[way, 0], found[way, 1]
+                        if word == -1 and following != OUTSIDE:
+                            for column in range(7):
+                                nodes[child, column] = nodes[node, column]
+                            nodes[child, PARENT], nodes[child, UNIT], nodes[child, WORD] = node, unit, -1
+                            nodes[child, PLACE], nodes[child, SLOT] = following, -1
+                            told[child, 0] = told[child, 1] = told[node, 0]
+                            if tree is not None:
+                                told[child, 1] += prices.model * bests[following]
+                        else:
+                            made(tree, model, prices, nodes, told, node, unit, word, following, child)
                         counts[NODES] += 1
                     child = np.int64(held[place])
                     at = nodes[child, SLOT]
                     if at < 0:
-                        score = gained + told[child] + ahead(tree, prices, nodes[child, PLACE])
+                        score = gained + told[child, 1]
                         if score < bar or score == NEVER:
                             continue
                         bar = max(bar, score - margin)
@@ -246,32 +283,41 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):  
                         new_paths[at, 1], origins[at, 1] = path, 2 * slot + source
         for one in range(count):
             new_sums[one, 2] = add(new_sums[one, 0], new_sums[one, 1])
-            node = new_nodes[one]
-            scores[one] = new_sums[one, 2] + told[node] + ahead(tree, prices, nodes[node, PLACE])
+            scores[one] = new_sums[one, 2] + told[new_nodes[one], 1]
         for slot in range(counts[ALIVE]):
             nodes[alive[slot], SLOT] = -1
-        kept = best(count, scores, new_nodes, heap)
+        kept = best(count, scores, new_nodes, order)
+        while kept > 1 and scores[order[kept - 1]] < bar:
+            kept -= 1
         for slot in range(kept):
-            one = heap[slot]
+            one = order[slot]
             was = origins[one, 0]
-            next_spans[slot, 0], next_peaks[slot, 0] = spans[was >> 1, was & 1], peaks[was >> 1, was & 1]
+            for column in range(3):
+                next_spans[slot, 0, column] = spans[was >> 1, was & 1, column]
+            next_peaks[slot, 0] = peaks[was >> 1, was & 1]
             was = origins[one, 1]
             value = moved[nodes[new_nodes[one], UNIT]]
             if was >= 0:  # a unit that begins
                 run = np.int64(-1)
                 if nodes[new_nodes[one], PARENT]:
                     run = counts[RUNS]
-                    runs[run], run_peaks[run] = spans[was >> 1, was & 1], peaks[was >> 1, was & 1]
+                    for column in range(3):
+                        runs[run, column] = spans[was >> 1, was & 1, column]
+                    run_peaks[run] = peaks[was >> 1, was & 1]
                     counts[RUNS] += 1
                 next_spans[slot, 1, BEFORE], next_spans[slot, 1, FIRST], next_spans[slot, 1, LAST] = run, frame, frame
                 next_peaks[slot, 1] = value
             else:
-                next_spans[slot, 1] = spans[one, 1] if one < counts[ALIVE] else next_spans[slot, 0]
+                old = min(one, counts[ALIVE] - 1)
+                next_spans[slot, 1, BEFORE], next_spans[slot, 1, FIRST] = spans[old, 1, BEFORE], spans[old, 1, FIRST]
                 next_spans[slot, 1, LAST] = frame
-                next_peaks[slot, 1] = max(peaks[one, 1], value) if one < counts[ALIVE] else value
+                next_peaks[slot, 1] = max(peaks[old, 1], value)
         for slot in range(kept):
-            one = heap[slot]
-            alive[slot], sums[slot], paths[slot] = new_nodes[one], new_sums[one], new_paths[one]
+            one = order[slot]
+            alive[slot] = new_nodes[one]
+            for column in range(3):
+                sums[slot, column] = new_sums[one, column]
+            paths[slot, 0], paths[slot, 1] = new_paths[one, 0], new_paths[one, 1]
             nodes[alive[slot], SLOT] = slot
         spans, next_spans, peaks, next_peaks = next_spans, spans, next_peaks, peaks
         for move in range(moves):
@@ -279,80 +325,3 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):  
         counts[ALIVE] = kept
         counts[FRAMES] += 1
     return SearchState(counts, nodes, told, keys, held, alive, sums, paths, spans, peaks, runs, run_peaks)
-
-
-@kernel
-def finals(state, tree, model, prices, end):  # type: ignore[no-untyped-def]
-    """Return the ends of the beam's prefixes: (n, 2) slots and last words (-1: none), (n,) their scores, and how many.
-
-    Ends of equal words are one, with the summed probability. Where every word is cut short, prefixes lack their last.
-    """
-    counts, nodes = state.counts, state.nodes
-    fan = 1 if tree is None else max(tree.most, 1)
-    ends, scores = np.empty((counts[ALIVE] * fan, 2), np.int64), np.empty(counts[ALIVE] * fan)
-    said_all = np.empty(len(ends), np.int64)
-    found = 0
-    for is_cut in range(2):
-        for slot in range(counts[ALIVE] if not found else 0):
-            node = state.alive[slot]
-            score = state.sums[slot, 2] + state.told[node]
-            place, at = nodes[node, PLACE], nodes[node, MODEL]
-            if tree is None:
-                ends[found, 0], ends[found, 1], scores[found], said_all[found] = slot, -1, score, slot
-                found += 1
-                continue
-            low, high, word = 0, 1, np.int64(-1)
-            if place == OUTSIDE:
-                word = UNKNOWN
-            elif place > 0:
-                low, high = tree.first_word[place], tree.first_word[place + 1]
-                if low == high:
-                    high += 1
-                    word = UNKNOWN if prices.unknown > NEVER and tree.boundary != FREE else -1
-                    if word == -1 and not is_cut:
-                        continue
-            for option in range(low, high):
-                if place > 0 and word == -1 and not is_cut:
-                    word_here = np.int64(tree.words[option])
-                else:
-                    word_here = np.int64(word)
-                price, following = 0.0, at
-                number = nodes[node, SAID]
-                if word_here != -1:
-                    price, following = ended(tree, model, prices, word_here, place, at)
-                    number = said(number, word_here, place)
-                if end >= 0:
-                    price += prices.model * follow(model, following, np.int64(end))[0]
-                if score + price == NEVER and not is_cut:
-                    continue
-                same = 0
-                while same < found and said_all[same] != number:
-                    same += 1
-                if same == found:
-                    ends[same, 0], ends[same, 1], scores[same], said_all[same] = slot, word_here, NEVER, number
-                    found += 1
-                scores[same] = add(scores[same], score + price)
-    return ends, scores, found
-
-
-@kernel
-def spelled(state, slot):  # type: ignore[no-untyped-def]
-    """Return a prefix's units (n,), the words that end before them, the frames of their runs (n, 2), the peaks."""
-    nodes, node = state.nodes, state.alive[slot]
-    count = 0
-    while node:
-        node, count = nodes[node, PARENT], count + 1
-    units, words = np.empty(count, np.int64), np.empty(count, np.int64)
-    frames, peaks = np.empty((count, 2), np.int64), np.empty(count)
-    node = state.alive[slot]
-    ending = 0 if state.paths[slot, 0] >= state.paths[slot, 1] else 1
-    run = state.spans[slot, ending]
-    peak = state.peaks[slot, ending]
-    for place in range(count - 1, -1, -1):
-        units[place], words[place] = nodes[node, UNIT], nodes[node, WORD]
-        frames[place, 0], frames[place, 1], peaks[place] = run[FIRST], run[LAST] + 1, peak
-        node = nodes[node, PARENT]
-        if place:
-            peak = state.run_peaks[run[BEFORE]]
-            run = state.runs[run[BEFORE]]
-    return units, words, frames, peaks

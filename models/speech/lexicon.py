@@ -125,7 +125,7 @@ class Lexicon:
             np.maximum.at(ahead, parents[low - 1 : high - 1], ahead[low:high])
         tokens = self.units.tokens
         space = tokens.index(" ") if self.units.kind == "characters" and " " in tokens else -1
-        kinds = {"characters": SPACE, "sentencepiece": MARK, "phonemes": FREE}
+        boundary = {"characters": SPACE, "sentencepiece": MARK, "phonemes": FREE}[self.units.kind]
         return Tree(
             np.searchsorted(parents, np.arange(places + 1)).astype(np.int32),
             np.concatenate(branches),
@@ -134,9 +134,11 @@ class Lexicon:
             ahead,
             numbers,
             unlisted,
-            np.array([token.startswith(BEGIN) for token in tokens]),
+            np.array(
+                [token.startswith(BEGIN) if boundary == MARK else place == space for place, token in enumerate(tokens)]
+            ),
             space,
-            kinds[self.units.kind],
+            boundary,
             int(np.bincount(ends[:, 0]).max()),
             -1 if model is None else model.unknown,
             unknown_ahead,

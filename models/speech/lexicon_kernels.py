@@ -36,8 +36,8 @@ class Tree(NamedTuple):
     """int64: of each word, its number in the language model."""
     unlisted: np.ndarray
     """bool: of each word, whether the language model lacks it."""
-    begins: np.ndarray
-    """bool (V,): the units that begin a word."""
+    parts: np.ndarray
+    """bool (V,): the units that end the word before them: those that begin one, or the space."""
     space: int
     """The unit between words, or -1."""
     boundary: int
@@ -64,37 +64,37 @@ class Prices(NamedTuple):
 
 
 @kernel
-def branch(tree, place, unit):  # type: ignore[no-untyped-def]
+def branch(first, units, place, unit):  # type: ignore[no-untyped-def]
     """Return the place that a unit leads to, or -1."""
-    low, high = tree.first[place], tree.first[place + 1]
+    low, high = first[place], first[place + 1]
+    end = high
     while low < high:
         middle = (low + high) // 2
-        if tree.units[middle] < unit:
+        if units[middle] < unit:
             low = middle + 1
         else:
             high = middle
-    return low + 1 if low < tree.first[place + 1] and tree.units[low] == unit else -1
+    return np.int64(low + 1 if low < end and units[low] == unit else OUTSIDE)
 
 
 @kernel
 def ways(tree, prices, place, unit, found):  # type: ignore[no-untyped-def]
-    """Write the ways on from a place by a unit: the word that ends (-1: none) and the next place; return how many."""
-    if tree is None:
-        found[0, 0], found[0, 1] = -1, 0
-        return 1
+    """Write the ways on from a place by a unit, and return how many.
+
+    A way is the word that ends (-1: none), the next place, and a number that tells it from the place's others.
+    """
     can_leave = prices.unknown > NEVER
     count = 0
-    is_space = tree.boundary == SPACE and unit == tree.space
-    starts = is_space or (tree.boundary == MARK and tree.begins[unit])
+    is_space = unit == tree.space
     at_start = place == 0
-    if not starts and not (at_start and tree.boundary == FREE):
-        child = OUTSIDE if place == OUTSIDE else branch(tree, place, unit)
+    if not tree.parts[unit] and not (at_start and tree.boundary == FREE):
+        child = OUTSIDE if place == OUTSIDE else branch(tree.first, tree.units, place, unit)
         if child != OUTSIDE or (can_leave and (place == OUTSIDE or tree.boundary != FREE)):
-            found[count, 0], found[count, 1] = -1, child
+            found[count, 0], found[count, 1], found[count, 2] = -1, child, child == OUTSIDE
             count += 1
         if tree.boundary != FREE:
             return count
-    child = 0 if is_space else branch(tree, 0, unit)
+    child = 0 if is_space else branch(tree.first, tree.units, 0, unit)
     low, high = 0, 0
     if place > 0:
         low, high = tree.first_word[place], tree.first_word[place + 1]
@@ -102,30 +102,14 @@ def ways(tree, prices, place, unit, found):  # type: ignore[no-untyped-def]
     outside = place == OUTSIDE or (place > 0 and low == high and can_leave and tree.boundary != FREE)
     for option in range(1 if at_start or outside else high - low):
         word = -1 if at_start else UNKNOWN if outside else tree.words[low + option]
+        label = 0 if at_start else 2 * option + 2
         if child != OUTSIDE:
-            found[count, 0], found[count, 1] = word, child
+            found[count, 0], found[count, 1], found[count, 2] = word, child, label
             count += 1
         if not is_space and can_leave and (child == OUTSIDE or tree.boundary == FREE):
-            found[count, 0], found[count, 1] = word, OUTSIDE
+            found[count, 0], found[count, 1], found[count, 2] = word, OUTSIDE, label + 1
             count += 1
     return count
-
-
-@kernel
-def label_of(tree, place, word, following):  # type: ignore[no-untyped-def]
-    """Return a number for a way: of the place's words the one that ends, or none, and whether the next is outside."""
-    if tree is None:
-        return 0
-    option = 0
-    if word == UNKNOWN:
-        option = 1
-    elif word != -1:
-        option = 1
-        for other in range(tree.first_word[place], tree.first_word[place + 1]):
-            if tree.words[other] == word:
-                break
-            option += 1
-    return 2 * option + (1 if following == OUTSIDE else 0)
 
 
 @kernel

@@ -76,45 +76,30 @@ def lengthened(values, size):
 
 
 @kernel
-def is_worse(one, other, scores, nodes):
-    """Return whether a candidate comes after another: by its score, and of equal ones by the age of its node."""
-    if scores[one] == scores[other]:
-        return nodes[one] > nodes[other]
-    return scores[one] < scores[other]
+def best(count, scores, nodes, order):
+    """Write the best of ``count`` candidates into ``order`` (at most, n), best first; return how many.
 
-
-@kernel
-def _sink(heap, place, size, scores, nodes):
-    while True:
-        below = 2 * place + 1
-        if below >= size:
-            return
-        if below + 1 < size and is_worse(heap[below + 1], heap[below], scores, nodes):
-            below += 1
-        if not is_worse(heap[below], heap[place], scores, nodes):
-            return
-        heap[below], heap[place] = heap[place], heap[below]
-        place = below
-
-
-@kernel
-def best(count, scores, nodes, heap):
-    """Write the best of ``count`` candidates into ``heap`` (at most, n), best first; return how many.
-
-    The heap's root is the worst that is kept, so most candidates cost one comparison.
+    Of equal scores the older node is the better one. Insertion, as the prefixes of the beam come nearly in order, and
+    most others are worse than the last that is kept.
     """
-    size = min(count, len(heap))
-    for one in range(size):
-        heap[one] = one
-    for place in range(size // 2 - 1, -1, -1):
-        _sink(heap, place, size, scores, nodes)
-    for one in range(size, count):
-        if is_worse(heap[0], one, scores, nodes):
-            heap[0] = one
-            _sink(heap, 0, size, scores, nodes)
-    for end in range(size - 1, 0, -1):
-        heap[0], heap[end] = heap[end], heap[0]
-        _sink(heap, 0, end, scores, nodes)
+    size = 0
+    for one in range(count):
+        score, node = scores[one], nodes[one]
+        if size < len(order):
+            place = size
+            size += 1
+        else:
+            place = size - 1
+            last = order[place]
+            if scores[last] > score or (scores[last] == score and nodes[last] < node):
+                continue
+        while place > 0:
+            other = order[place - 1]
+            if not (scores[other] < score or (scores[other] == score and nodes[other] > node)):
+                break
+            order[place] = other
+            place -= 1
+        order[place] = one
     return size
 
 
@@ -133,7 +118,7 @@ def search(log_probs, beam, nbest, tokens, threshold):
     nodes, in_blank, in_unit, total = np.zeros(beam, np.int32), np.empty(beam), np.empty(beam), np.empty(beam)
     new_nodes, new_blank, new_unit, new_total = np.empty(most, np.int32), np.empty(most), np.empty(most), np.empty(most)
     in_blank[0], in_unit[0], total[0] = 0.0, NEVER, 0.0
-    units, values, heap = np.empty(tokens, np.int64), np.empty(tokens), np.empty(beam, np.int64)
+    units, values, order = np.empty(tokens, np.int64), np.empty(tokens), np.empty(beam, np.int64)
     scores = np.full(vocab, NEVER)
     for frame in range(frames):
         blank = np.float64(log_probs[frame, 0])
@@ -176,9 +161,9 @@ def search(log_probs, beam, nbest, tokens, threshold):
             new_total[one] = add(new_blank[one], new_unit[one])
         for one in range(alive):
             slots[nodes[one]] = -1
-        alive = best(count, new_total, new_nodes, heap)
+        alive = best(count, new_total, new_nodes, order)
         for place in range(alive):
-            one = heap[place]
+            one = order[place]
             nodes[place], total[place] = new_nodes[one], new_total[one]
             in_blank[place], in_unit[place] = new_blank[one], new_unit[one]
             slots[nodes[place]] = place
