@@ -23,7 +23,7 @@ LEXICON_FILE = "lexicon.tsv"  # of an artifact: a word a line or, for phonemes, 
 LANGUAGE_FILE = "words.npz"  # of an artifact: what table_bytes() makes
 
 
-class DecodeSettings(DecoderSettings):
+class DecoderStageSettings(DecoderSettings):
     """Settings of decoding, and the device of the acoustic model."""
 
     device: str = "cpu"
@@ -38,7 +38,7 @@ class Decode(Actor):
     ``language``; without either, any units are.
 
     Example:
-        Decode.stage(DecodeSettings(beam=50, nbest=10), model=student.ref, language=trigrams.ref)
+        Decode.stage(DecoderStageSettings(beam=50, nbest=10), model=student.ref, language=trigrams.ref)
     """
 
     name = "decode"
@@ -53,10 +53,10 @@ class Decode(Actor):
     )
     drops = ("features",)
     batch = BatchLimits(rows=32, cost="feature_frames", max_cost=48000)
-    settings: DecodeSettings
+    settings: DecoderStageSettings
 
     def __init__(
-        self, settings: DecodeSettings, model: str, lexicon: str | None = None, language: str | None = None
+        self, settings: DecoderStageSettings, model: str, lexicon: str | None = None, language: str | None = None
     ) -> None:
         super().__init__(settings)
         from gristmill.models.word_models import read_table  # compiles
@@ -72,7 +72,7 @@ class Decode(Actor):
         self.decoder = Decoder(units, settings, known, words)
 
     @classmethod
-    def contract(cls, settings: DecodeSettings) -> Mapping[str, Any]:
+    def contract(cls, settings: DecoderStageSettings) -> Mapping[str, Any]:
         """Return the reproducibility of the texts, and the GPU of a worker."""
         gpu = settings.device != "cpu"
         return {"deterministic": not gpu, "resources": Resources(gpus=1.0 if gpu else 0.0)}

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gristmill.actors.speech.decode import LANGUAGE_FILE, LEXICON_FILE, Decode, DecodeSettings, read_lexicon
+from gristmill.actors.speech.decode import LANGUAGE_FILE, LEXICON_FILE, Decode, DecoderStageSettings, read_lexicon
 from gristmill.actors.speech.features import ragged
 from gristmill.actors.speech.recognise import outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def batch():
 @pytest.mark.parametrize("given", [(), ("lexicon",), ("language",), ("lexicon", "language")])
 def test_its_columns_are_what_the_decoder_finds(folder, given):
     url, table = str(folder), batch()
-    settings = DecodeSettings(nbest=3, unknown=-2.0)
+    settings = DecoderStageSettings(nbest=3, unknown=-2.0)
     found = Decode(settings, url, **dict.fromkeys(given, url))(table)
     rows = found.to_pylist()
     words = read_table((folder / LANGUAGE_FILE).read_bytes(), "it") if "language" in given else None
@@ -76,10 +76,10 @@ def test_what_is_not_there_or_cannot_be_read_is_said(folder):
     url = str(folder)
     (folder / LANGUAGE_FILE).write_bytes(b"PK")
     with pytest.raises(UserError, match="not a table of n-grams"):
-        Decode(DecodeSettings(), url, language=url)
+        Decode(DecoderStageSettings(), url, language=url)
     (folder / LEXICON_FILE).unlink()
     with pytest.raises(UserError, match=f"has no {LEXICON_FILE}"):
-        Decode(DecodeSettings(), url, lexicon=url)
+        Decode(DecoderStageSettings(), url, lexicon=url)
     with pytest.raises(UserError, match="line 2 is 'b'; expected a word, a tab and its phonemes"):
         read_lexicon(b"a\ta\nb\n", phonemes(["a"]), "it")
     with pytest.raises(UserError, match="expected a word"):
