@@ -10,14 +10,12 @@ Kernels do not reorder or contract the sums of floats, so their bits are those o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from numba import njit
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def kernel(function: F) -> F:
+def kernel(function: Callable[..., Any]) -> Any:
     """Return the compiled form of a function on arrays; other threads run while it does.
 
     Example:
@@ -32,11 +30,12 @@ def kernel(function: F) -> F:
         3.0
     """
     try:
-        made = njit(cache=True, nogil=True)(function)
+        made: Any = njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for a cache can be written
         return njit(nogil=True)(function)
     # Numba keeps the code until the function's own module changes, but those that it calls are part of the code.
-    called = [function.__globals__.get(name) for name in function.__code__.co_names]
+    names = function.__code__.co_names
+    called: list[Any] = [function.__globals__.get(name) for name in names]
     stamps = [one._cache._cache_file._source_stamp for one in called if is_kept(one)]
     made._cache._cache_file._source_stamp = (made._cache._cache_file._source_stamp, *stamps)
     return made

@@ -30,13 +30,13 @@ def register(kind: type, step: Callable[..., Any]) -> None:
     _steps[kind] = step
 
 
-def follow(body, state, word):  # type: ignore[no-untyped-def]
+def follow(body, state, word):
     """Return, in a kernel, the base-10 log-probability of a word and the next state; 0 and the state of no model."""
     raise NotImplementedError("for kernels")
 
 
 @overload(follow)
-def _follow(body, state, word):  # type: ignore[no-untyped-def]
+def _follow(body, state, word):
     if isinstance(body, types.NoneType):
         return lambda body, state, word: (0.0, state)
     step = _steps[body.instance_class]
@@ -44,7 +44,7 @@ def _follow(body, state, word):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def follow_all(body, state, words, scores, states):  # type: ignore[no-untyped-def]
+def follow_all(body, state, words, scores, states):
     """Write the base-10 log-probability of each word after one state, and the states that they lead to."""
     for place in range(len(words)):
         scores[place], states[place] = follow(body, state, words[place])
@@ -93,7 +93,7 @@ class BackoffTable(NamedTuple):
 
 
 @kernel
-def step(table, state, word):  # type: ignore[no-untyped-def]
+def step(table, state, word):
     """Return the base-10 log-probability of a word in a state, and the next state (Katz, 1987)."""
     score = 0.0
     while True:
@@ -194,11 +194,11 @@ def read_table(data: bytes, source: str) -> WordModel:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             words = found["letters"].tobytes().decode().split("\n")
-            arrays = [found[name] for name in _ARRAYS]
+            arrays = {name: found[name] for name in _ARRAYS}
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{source}: not a table of n-grams: {error}") from None
     unknown = words.index("<unk>") if "<unk>" in words else -1
-    return _of_table(words, BackoffTable(*arrays, len(words), unknown))
+    return _of_table(words, BackoffTable(**arrays, words=len(words), unknown=unknown))
 
 
 def _states(grams: np.ndarray, keys: np.ndarray, states: np.ndarray, count: int) -> np.ndarray:

@@ -64,7 +64,7 @@ class SearchState(NamedTuple):
 
 
 @kernel
-def begin(beam, state):  # type: ignore[no-untyped-def]
+def begin(beam, state):
     """Return the state before the first frame; ``state`` is the language model's."""
     counts = np.array([1, 1, 0, 0, SMALLEST])
     nodes = np.zeros((_AT_FIRST, 7), np.int64)
@@ -88,7 +88,7 @@ def begin(beam, state):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def made(tree, model, prices, nodes, told, node, unit, word, place, child):  # type: ignore[no-untyped-def]
+def made(tree, model, prices, nodes, told, node, unit, word, place, child):
     """Write a new node."""
     nodes[child, PARENT], nodes[child, UNIT], nodes[child, WORD] = node, unit, word
     nodes[child, PLACE], nodes[child, SLOT] = place, -1
@@ -110,7 +110,7 @@ def made(tree, model, prices, nodes, told, node, unit, word, place, child):  # t
 
 
 @kernel
-def compacted(counts, nodes, told, keys, held, alive, spans, runs, run_peaks, vocab_ways):  # type: ignore[no-untyped-def]
+def compacted(counts, nodes, told, keys, held, alive, spans, runs, run_peaks, vocab_ways):
     """Drop the nodes and the runs that lead to no prefix of the beam; the others keep their order."""
     place = np.zeros(counts[NODES], np.int64)
     place[0] = 1
@@ -161,7 +161,7 @@ def compacted(counts, nodes, told, keys, held, alive, spans, runs, run_peaks, vo
 
 
 @kernel
-def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):  # type: ignore[no-untyped-def]
+def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
     """Return the state after further frames of log-probabilities (T, V).
 
     An extension that scores over ``margin`` less than the frame's best so far is passed over.

@@ -64,7 +64,7 @@ class Prices(NamedTuple):
 
 
 @kernel
-def branch(first, units, place, unit):  # type: ignore[no-untyped-def]
+def branch(first, units, place, unit):
     """Return the place that a unit leads to, or -1."""
     low, high = first[place], first[place + 1]
     end = high
@@ -78,7 +78,7 @@ def branch(first, units, place, unit):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def ways(tree, prices, place, unit, found):  # type: ignore[no-untyped-def]
+def ways(tree, prices, place, unit, found):
     """Write the ways on from a place by a unit, and return how many.
 
     A way is the word that ends (-1: none), the next place, and a number that tells it from the place's others.
@@ -113,7 +113,7 @@ def ways(tree, prices, place, unit, found):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def ended(tree, model, prices, word, place, state):  # type: ignore[no-untyped-def]
+def ended(tree, model, prices, word, place, state):
     """Return what a word adds that ends at a place, and the language model's next state.
 
     The price of an unknown word is paid where it leaves the lexicon, or here if it ends within the tree.
@@ -127,7 +127,7 @@ def ended(tree, model, prices, word, place, state):  # type: ignore[no-untyped-d
 
 
 @kernel
-def ahead(tree, prices, place):  # type: ignore[no-untyped-def]
+def ahead(tree, prices, place):
     """Return what the word that has begun will add, at best."""
     if tree is None:
         return 0.0
@@ -135,13 +135,13 @@ def ahead(tree, prices, place):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def mixed(before, kind, value):  # type: ignore[no-untyped-def]
+def mixed(before, kind, value):
     """Return a number for what is said so far, of the one before and a word, a place or a unit."""
     return (before ^ np.int64(4 * value + kind)) * _SAID + _STEP
 
 
 @kernel
-def said(before, word, place):  # type: ignore[no-untyped-def]
+def said(before, word, place):
     """Return the number for the words so far; of one outside the lexicon, its units are in it already."""
     if word != UNKNOWN:
         return mixed(before, OF_WORD, word)

@@ -25,7 +25,7 @@ from gristmill.models.word_models import follow
 
 
 @kernel
-def finals(state, tree, model, prices, end):  # type: ignore[no-untyped-def]
+def finals(state, tree, model, prices, end):
     """Return the ends of the beam's prefixes: (n, 2) slots and last words (-1: none), (n,) their scores, and how many.
 
     Ends of equal words are one, with the summed probability. Where every word is cut short, prefixes lack their last.
@@ -79,7 +79,7 @@ def finals(state, tree, model, prices, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def spelled(state, slot, units, words, frames, peaks):  # type: ignore[no-untyped-def]
+def spelled(state, slot, units, words, frames, peaks):
     """Write a prefix's units (n,), the words that end before them, the frames of their runs (n, 2), and the peaks."""
     node = state.alive[slot]
     ending = 0 if state.paths[slot, 0] >= state.paths[slot, 1] else 1
@@ -95,7 +95,7 @@ def spelled(state, slot, units, words, frames, peaks):  # type: ignore[no-untype
 
 
 @kernel
-def listed(state, tree, model, prices, end, nbest):  # type: ignore[no-untyped-def]
+def listed(state, tree, model, prices, end, nbest):
     """Return the best ends, as if the frames ended here, best first.
 
     These are the scores of all, the last words (n,) of the best, the bounds (n + 1,) of their units, and what
@@ -119,7 +119,7 @@ def listed(state, tree, model, prices, end, nbest):  # type: ignore[no-untyped-d
 
 
 @kernel
-def whole(log_probs, beam, at_first, tokens, threshold, margin, tree, model, prices, end, nbest):  # type: ignore[no-untyped-def]
+def whole(log_probs, beam, at_first, tokens, threshold, margin, tree, model, prices, end, nbest):
     """Return what is :func:`listed` of all frames of log-probabilities (T, V)."""
     state = advance(begin(beam, at_first), log_probs, tokens, threshold, margin, tree, model, prices)
     return listed(state, tree, model, prices, end, nbest)
