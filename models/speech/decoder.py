@@ -174,10 +174,9 @@ class Decoder:
         frames: list[list[int]],
         peaks: list[float],
     ) -> tuple[Word, ...]:
-        words = []
+        words, lexicon = [], self.lexicon
         for first, end, number in bounds:
-            is_listed = self.lexicon is not None and number >= 0
-            text = self.lexicon.words[number] if is_listed else self.units.decode(units[first:end])
+            text = self.units.decode(units[first:end]) if lexicon is None or number < 0 else lexicon.words[number]
             if text:
                 start, stop = frames[first][0] * frame, frames[end - 1][1] * frame
                 words.append(Word(text, start, stop, math.exp(min(peaks[first:end]))))

@@ -44,7 +44,7 @@ def finals(state, tree, model, prices, end):
                 ends[found, 0], ends[found, 1], scores[found], said_all[found] = slot, -1, score, slot
                 found += 1
                 continue
-            low, high, word = 0, 1, np.int64(-1)
+            low, high, word = 0, 1, -1
             if place == OUTSIDE:
                 word = UNKNOWN
             elif place > 0:
