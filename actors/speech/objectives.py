@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gristmill.actors.speech.training_data import Batch
 from gristmill.models.measures.wer import CORRECT, align
-from gristmill.models.speech.decode import prefix_beam_search
+from gristmill.models.speech.decode import beam_search
 from gristmill.models.speech.losses import (
     ExpectedErrorSettings,
     SoftTargetSettings,
@@ -86,7 +86,7 @@ class WordErrors:
         scores = log_probs.detach().float().cpu().numpy()
         hypotheses, errors = [], []
         for row, count, words in zip(scores, lengths.tolist(), texts, strict=True):
-            found = prefix_beam_search(row[:count], self.settings.beam, nbest=self.settings.nbest)
+            found = beam_search(row[:count], self.settings.beam, nbest=self.settings.nbest)
             hypotheses.append([h.units for h in found])
             letters = [align(words, self.units.decode(h.units).split()) for h in found]
             errors.append([float(len(aligned) - aligned.count(CORRECT)) for aligned in letters])

@@ -11,7 +11,7 @@ from gristmill.models.speech.alignment import PathSettings, viterbi
 from gristmill.models.speech.decode import collapse
 from gristmill.models.speech.units import Units
 
-_BEGIN = "▁"  # of SentencePiece's pieces that begin a word
+BEGIN = "▁"  # of SentencePiece's pieces that begin a word
 _ALL = PathSettings(skip=1e9)  # no unit is passed over
 
 
@@ -41,7 +41,7 @@ def spoken_words(log_probs: np.ndarray, found: Sequence[int], units: Units, fram
     """
     of_unit = _frames(log_probs, found)
     words: list[Word] = []
-    for first, last in _words(found, units):
+    for first, last in word_bounds(found, units):
         text = units.decode(found[first:last])
         if text:
             places = [np.flatnonzero(of_unit == unit) for unit in range(first, last)]
@@ -61,14 +61,14 @@ def _frames(log_probs: np.ndarray, found: Sequence[int]) -> np.ndarray:
     return np.where(states & 1 == 1, states >> 1, -1)
 
 
-def _words(found: Sequence[int], units: Units) -> list[tuple[int, int]]:
+def word_bounds(found: Sequence[int], units: Units) -> list[tuple[int, int]]:
     """Return the bounds of words among units, spaces between them left out; each phoneme is a word."""
     tokens = [units.tokens[unit] for unit in found]
     if units.kind == "phonemes":
         return [(place, place + 1) for place in range(len(tokens))]
     bounds, first = [], 0
     for place, token in enumerate(tokens):
-        if token == " " or (token.startswith(_BEGIN) and place > first):
+        if token == " " or (token.startswith(BEGIN) and place > first):
             bounds.append((first, place))
             first = place + (token == " ")
     bounds.append((first, len(tokens)))

@@ -1,0 +1,145 @@
+"""The lexicon of a decoder: words with their spellings in a model's units, as a prefix tree in arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gristmill.models.speech.units import Units, normalise
+from gristmill.models.speech.words import BEGIN
+from gristmill.shards.errors import UserError
+
+if TYPE_CHECKING:
+    from gristmill.models.speech.lexicon_kernels import Tree
+    from gristmill.models.word_models import WordModel
+
+MARKERS = ("<unk>", "<s>", "</s>")  # of language models' lists of words
+
+
+@dataclass(frozen=True, eq=False)
+class Lexicon:
+    """Words, and their spellings (n, longest) in units with 0 behind each, of the words ``of`` (n,).
+
+    Characters and pieces spell a word in one way, phonemes in one or several; several words may be spelled alike.
+    """
+
+    units: Units
+    words: tuple[str, ...]
+    spellings: np.ndarray = field(repr=False)
+    of: np.ndarray = field(repr=False)
+    unspelled: tuple[str, ...] = ()
+    """Words that were left out, as the units lack a letter of theirs."""
+
+    @classmethod
+    def spelled(cls, words: Iterable[str], units: Units) -> Lexicon:
+        """Return the lexicon of words as characters or pieces spell them; a language model's markers are no words.
+
+        Raises:
+            UserError: the units are phonemes, or they can spell none of the words.
+
+        Example:
+            >>> from gristmill.models.speech.units import characters
+            >>> lexicon = Lexicon.spelled(["go", "on", "<unk>", "off"], characters(["go on"]))
+            >>> lexicon.words, lexicon.unspelled
+            (('go', 'on'), ('off',))
+        """
+        if units.kind == "phonemes":
+            raise UserError("lexicon: the units are phonemes; expected pronunciations of the words")
+        kept, spellings, missed = [], [], []
+        for word in dict.fromkeys(words):
+            if word in MARKERS:
+                continue
+            found = units.encode(word)
+            if found and units.decode(found) == normalise(word) == word:
+                kept.append(word)
+                spellings.append(found)
+            else:
+                missed.append(word)
+        return cls._of(units, kept, [(place, one) for place, one in enumerate(spellings)], missed)
+
+    @classmethod
+    def pronounced(cls, pronunciations: Mapping[str, Sequence[str]], units: Units) -> Lexicon:
+        """Return the lexicon of words with one or several pronunciations, each the phonemes between spaces.
+
+        Raises:
+            UserError: there is no word, or a pronunciation is empty or has a symbol that is no unit.
+
+        Example:
+            >>> from gristmill.models.speech.units import phonemes
+            >>> lexicon = Lexicon.pronounced({"a": ["ə", "e ɪ"], "eh": ["e"]}, phonemes(["ə", "e", "ɪ"]))
+            >>> lexicon.spellings.tolist(), lexicon.of.tolist()
+            ([[1, 0], [2, 3], [2, 0]], [0, 0, 1])
+        """
+        number = {token: place for place, token in enumerate(units.tokens) if place}
+        spellings = []
+        for place, (word, several) in enumerate(pronunciations.items()):
+            if isinstance(several, str):
+                raise UserError(f"lexicon: {word!r} has the pronunciation {several!r}; expected a list of them")
+            for one in several:
+                symbols = one.split()
+                unknown = next((symbol for symbol in symbols if symbol not in number), None)
+                if unknown is not None or not symbols:
+                    fault = f"the symbol {unknown!r}, which is no unit" if symbols else "no symbol"
+                    raise UserError(f"lexicon: the pronunciation {one!r} of {word!r} has {fault}")
+                spellings.append((place, [number[symbol] for symbol in symbols]))
+        return cls._of(units, list(pronunciations), spellings, [])
+
+    @classmethod
+    def _of(cls, units: Units, words: list[str], spellings: list[tuple[int, list[int]]], missed: list[str]) -> Lexicon:
+        if not spellings:
+            raise UserError(f"lexicon: the units spell none of its {len(words) + len(missed)} words")
+        table = np.zeros((len(spellings), max(len(one) for _, one in spellings)), np.int32)
+        for row, (_, one) in zip(table, spellings, strict=True):
+            row[: len(one)] = one
+        return cls(units, tuple(words), table, np.array([word for word, _ in spellings]), tuple(missed))
+
+    def tree(self, model: WordModel | None) -> Tree:
+        """Return the prefix tree for a search with a language model; each place knows the best word behind it."""
+        from gristmill.models.speech.lexicon_kernels import FREE, MARK, SPACE, Tree  # compiles
+
+        scores, numbers = np.zeros(len(self.words)), np.zeros(len(self.words), np.int64)
+        unknown_ahead, unlisted = 0.0, np.zeros(len(self.words), bool)
+        if model is not None:
+            numbers = model.number(self.words).astype(np.int64)
+            scores, unlisted = model.alone(numbers), numbers == model.unknown
+            unknown_ahead = float(model.alone(np.array([model.unknown]))[0])
+        # Breadth first: of each length of beginnings the distinct ones, in the order of the shorter one and the unit.
+        vocab = len(self.units)
+        at, levels, first, branches = np.zeros(len(self.of), np.int64), [0, 1], [], []
+        for column in self.spellings.T:
+            goes_on = column > 0
+            key = at * vocab + column
+            distinct, place = np.unique(key[goes_on], return_inverse=True)
+            at[goes_on] = levels[-1] + place
+            branches.append((distinct % vocab).astype(np.int32))
+            first.append(distinct // vocab)
+            levels.append(levels[-1] + len(distinct))
+        places, parents = levels[-1], np.concatenate(first)
+        ends = np.unique(np.stack([at, self.of], axis=1), axis=0)
+        ahead = np.full(places, -np.inf)
+        np.maximum.at(ahead, ends[:, 0], scores[ends[:, 1]])
+        for low, high in zip(levels[-2:0:-1], levels[:1:-1], strict=True):
+            np.maximum.at(ahead, parents[low - 1 : high - 1], ahead[low:high])
+        tokens = self.units.tokens
+        space = tokens.index(" ") if self.units.kind == "characters" and " " in tokens else -1
+        boundary = {"characters": SPACE, "sentencepiece": MARK, "phonemes": FREE}[self.units.kind]
+        return Tree(
+            np.searchsorted(parents, np.arange(places + 1)).astype(np.int32),
+            np.concatenate(branches),
+            np.searchsorted(ends[:, 0], np.arange(places + 1)).astype(np.int32),
+            ends[:, 1].astype(np.int32),
+            ahead,
+            numbers,
+            unlisted,
+            np.array(
+                [token.startswith(BEGIN) if boundary == MARK else place == space for place, token in enumerate(tokens)]
+            ),
+            space,
+            boundary,
+            int(np.bincount(ends[:, 0]).max()),
+            -1 if model is None else model.unknown,
+            unknown_ahead,
+        )

@@ -1,0 +1,150 @@
+"""A decoder's lexicon and prices as kernels see them: which units may follow, which words end there, what it costs."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gristmill.models.kernels import kernel
+from gristmill.models.word_models import follow
+
+NEVER = -math.inf
+UNKNOWN = -2  # word: one that the lexicon does not have
+OUTSIDE = -1  # place in the lexicon's tree: within such a word
+SPACE, MARK, FREE = 0, 1, 2  # words end at a unit of their own, before units that begin a word, anywhere
+OF_WORD, OF_PLACE, OF_UNIT, OF_END = range(4)  # kinds of what is said
+_SAID = np.int64(6364136223846793005)  # Knuth's multiplier (MMIX): words so far as a number
+_STEP = np.int64(1442695040888963407)
+
+
+class Tree(NamedTuple):
+    """A lexicon as arrays; places are numbered breadth first, so the i-th branch of all leads to place i + 1."""
+
+    first: np.ndarray
+    """int32 (places + 1,): the first branch of each place."""
+    units: np.ndarray
+    """int32 (branches,): sorted within a place."""
+    first_word: np.ndarray
+    """int32 (places + 1,): the first of a place's words in ``words``."""
+    words: np.ndarray
+    """int32: the words that are complete at each place."""
+    ahead: np.ndarray
+    """float64 (places,): the best log-probability by the language model alone of the words at or behind a place."""
+    numbers: np.ndarray
+    """int64: of each word, its number in the language model."""
+    unlisted: np.ndarray
+    """bool: of each word, whether the language model lacks it."""
+    parts: np.ndarray
+    """bool (V,): the units that end the word before them: those that begin one, or the space."""
+    space: int
+    """The unit between words, or -1."""
+    boundary: int
+    """SPACE, MARK or FREE."""
+    most: int
+    """The most words at a place."""
+    unknown: int
+    """The number of the unknown word in the language model."""
+    unknown_ahead: float
+    """Its log-probability by the language model alone."""
+
+
+class Prices(NamedTuple):
+    """What is added to a prefix's log-probability."""
+
+    model: float
+    """Times the base-10 log-probability of a word."""
+    word: float
+    """For each word."""
+    unknown: float
+    """For each word that the lexicon or the language model does not have; -inf: there are none."""
+    unknown_unit: float
+    """For each of its units, if the lexicon does not have it."""
+
+
+@kernel
+def branch(first, units, place, unit):
+    """Return the place that a unit leads to, or -1."""
+    low, high = first[place], first[place + 1]
+    end = high
+    while low < high:
+        middle = (low + high) // 2
+        if units[middle] < unit:
+            low = middle + 1
+        else:
+            high = middle
+    return np.int64(low + 1 if low < end and units[low] == unit else OUTSIDE)
+
+
+@kernel
+def ways(tree, prices, place, unit, found):
+    """Write the ways on from a place by a unit, and return how many.
+
+    A way is the word that ends (-1: none), the next place, and a number that tells it from the place's others.
+    """
+    can_leave = prices.unknown > NEVER
+    count = 0
+    is_space = unit == tree.space
+    at_start = place == 0
+    if not tree.parts[unit] and not (at_start and tree.boundary == FREE):
+        child = OUTSIDE if place == OUTSIDE else branch(tree.first, tree.units, place, unit)
+        if child != OUTSIDE or (can_leave and (place == OUTSIDE or tree.boundary != FREE)):
+            found[count, 0], found[count, 1], found[count, 2] = -1, child, child == OUTSIDE
+            count += 1
+        if tree.boundary != FREE:
+            return count
+    child = 0 if is_space else branch(tree.first, tree.units, 0, unit)
+    low, high = 0, 0
+    if place > 0:
+        low, high = tree.first_word[place], tree.first_word[place + 1]
+    # What ends before this unit: nothing at the start, a word outside, each of the place's, or one that it is not yet.
+    outside = place == OUTSIDE or (place > 0 and low == high and can_leave and tree.boundary != FREE)
+    for option in range(1 if at_start or outside else high - low):
+        word = -1 if at_start else UNKNOWN if outside else tree.words[low + option]
+        label = 0 if at_start else 2 * option + 2
+        if child != OUTSIDE:
+            found[count, 0], found[count, 1], found[count, 2] = word, child, label
+            count += 1
+        if not is_space and can_leave and (child == OUTSIDE or tree.boundary == FREE):
+            found[count, 0], found[count, 1], found[count, 2] = word, OUTSIDE, label + 1
+            count += 1
+    return count
+
+
+@kernel
+def ended(tree, model, prices, word, place, state):
+    """Return what a word adds that ends at a place, and the language model's next state.
+
+    The price of an unknown word is paid where it leaves the lexicon, or here if it ends within the tree.
+    """
+    number = np.int64(tree.unknown) if word == UNKNOWN else tree.numbers[word]
+    score, following = follow(model, state, number)
+    price = prices.model * score + prices.word
+    if (word == UNKNOWN and place != OUTSIDE) or (word != UNKNOWN and tree.unlisted[word]):
+        price += prices.unknown
+    return price, following
+
+
+@kernel
+def ahead(tree, prices, place):
+    """Return what the word that has begun will add, at best."""
+    if tree is None:
+        return 0.0
+    return prices.model * (tree.unknown_ahead if place == OUTSIDE else tree.ahead[place])
+
+
+@kernel
+def mixed(before, kind, value):
+    """Return a number for what is said so far, of the one before and a word, a place or a unit."""
+    return (before ^ np.int64(4 * value + kind)) * _SAID + _STEP
+
+
+@kernel
+def said(before, word, place):
+    """Return the number for the words so far; of one outside the lexicon, its units are in it already."""
+    if word != UNKNOWN:
+        return mixed(before, OF_WORD, word)
+    if place != OUTSIDE:
+        before = mixed(before, OF_PLACE, place)
+    return mixed(before, OF_END, 0)
