@@ -10,6 +10,8 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import takewhile
 
 from gristmill.pipelines.pace import clock
 from gristmill.pipelines.progress import told_size
@@ -86,7 +88,8 @@ def layers(nodes: Sequence[GraphNode]) -> list[int]:
 def merged(nodes: Sequence[GraphNode], most: int = MOST_BOXES) -> list[GraphNode]:
     """Return the graph with results that are alike as one: names differ in numbers only, and inputs are the same.
 
-    If more than ``most`` are left, those with like names in one layer are one too; no circle comes of that.
+    If more than ``most`` are left, those in one layer are one too whose names are alike, then those whose names begin
+    with the same word, then all of a kind; no circle comes of that.
 
     Example:
         >>> models = [GraphNode(f"model_{seed}", "training", (0,), seconds=4.0) for seed in (0, 1)]
@@ -94,10 +97,21 @@ def merged(nodes: Sequence[GraphNode], most: int = MOST_BOXES) -> list[GraphNode
         [('texts', (), None), ('model × 2', (0,), 8.0)]
     """
     found = _merged(nodes, lambda place, inputs: (base_name(nodes[place].name), nodes[place].kind, inputs))
-    if len(found) <= most:
-        return found
     depth = layers(nodes)
-    return _merged(nodes, lambda place, inputs: (base_name(nodes[place].name), nodes[place].kind, depth[place]))
+    for alike in (base_name, _first_word, lambda name: ""):
+        if len(found) <= most:
+            break
+        keys = [(alike(node.name), node.kind, layer) for node, layer in zip(nodes, depth, strict=True)]
+        found = _merged(nodes, partial(_of_place, keys))
+    return found
+
+
+def _of_place(keys: Sequence[Hashable], place: int, inputs: frozenset[int]) -> Hashable:
+    return keys[place]
+
+
+def _first_word(name: str) -> str:
+    return base_name(name).partition("_")[0]
 
 
 def _merged(nodes: Sequence[GraphNode], key: Callable[[int, frozenset[int]], Hashable]) -> list[GraphNode]:
@@ -124,6 +138,12 @@ def _merged(nodes: Sequence[GraphNode], key: Callable[[int, frozenset[int]], Has
     ]
 
 
+def _common(names: Sequence[Sequence[str]]) -> str:
+    """Return the words that all names begin with."""
+    same = takewhile(lambda words: len(set(words)) == 1, zip(*names, strict=False))
+    return "_".join(words[0] for words in same)
+
+
 def _as_one(nodes: Sequence[GraphNode], inputs: tuple[int, ...]) -> GraphNode:
     if len(nodes) == 1:
         return replace(nodes[0], inputs=inputs)
@@ -133,9 +153,11 @@ def _as_one(nodes: Sequence[GraphNode], inputs: tuple[int, ...]) -> GraphNode:
         known = [one for one in amounts if one is not None]
         return sum(known) if known else None
 
+    names = {base_name(node.name) for node in nodes}
+    begun = names.pop() if len(names) == 1 else _common([name.split("_") for name in names])
     return replace(
         first,
-        name=base_name(first.name),
+        name=begun or first.kind,
         inputs=inputs,
         state=states.pop() if len(states) == 1 else UNDER_WAY,
         rows=total([node.rows for node in nodes]),

@@ -140,7 +140,8 @@ def lineage_section(report: Report) -> str:
         if any(node.kind == kind for node in report.lineage)
     )
     hint = (
-        "Each result lies below what it was made of. Results whose names differ in numbers only are one box, with sums."
+        "Each result lies below what it was made of. Results whose names differ in numbers only are one box, with "
+        "sums; of a large run also those side by side whose names begin alike."
     )
     told = {node.name for node in report.lineage}
     others = [LineageNode(name, digest) for name, digest in report.digests.items() if name not in told]

@@ -149,3 +149,16 @@ def test_a_large_picture_can_be_read(seed: int) -> None:
         for one in node.inputs:
             assert found[nodes[one].title][3] < found[node.title][1], "below what it is made of"
     assert max(layers(nodes)) < 60
+
+
+def test_results_of_many_functions_are_merged_by_what_they_begin_with() -> None:
+    nodes = [GraphNode("corpus", "source")]
+    for function in range(40):
+        name = "abcdefghij"[function // 4] + "klmn"[function % 4]
+        first = len(nodes)
+        nodes += [GraphNode(f"kept_{name}", "step", (0,)), GraphNode(f"model_own_{name}", "training", (first,))]
+    titles = [one.title for one in merged(nodes, 80)]
+    assert titles == ["corpus", "kept × 40", "model_own × 40"]
+    others = [GraphNode(f"{place:x}", "step", (place - 1,) if place % 9 else ()) for place in range(500)]
+    assert len(merged([GraphNode(f"z{i}" * 3, "step") for i in range(200)], 80)) == 1
+    assert len(merged(others, 80)) <= 9
