@@ -78,7 +78,7 @@ class Config(Settings):
     """The filter and self-training."""
     propagation: PropagationSettings | None = PropagationSettings()
     """Label propagation, by which ``fused`` accepts requests beside its recogniser (``null``: without it)."""
-    selector: Selector = "unsure_facility"
+    selector: Selector = "facility_location"
     """What chooses the rows of ``diverse_half`` and ``diverse_quarter``."""
     selectors: tuple[Selector, ...] = ("random", "top")
     """Further selectors, which choose as many: systems ``<selector>_half`` and ``<selector>_quarter``."""
