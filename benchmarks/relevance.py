@@ -143,7 +143,7 @@ def filtered(out: str, workers: int, pool_url: str, seeds: str, others: str) -> 
     wall, own = time.perf_counter(), time.process_time()
     kept, made = run("whole", sets[2])
     own, wall = time.process_time() - own, time.perf_counter() - wall
-    fitted = next(one.url for one in made.trace if one.name == "relevance_1")
+    fitted = next(one.url for one in made.trace if one.name == "relevance_self_1")
     found = {"records": sets[2].records, "kept": kept.records, "digest": kept.digest[:12], "model": fitted}
     seconds = own + (seen.seconds() if seen else 0.0)
     session.stop()

@@ -20,6 +20,7 @@ from gristmill.actors.requests.function_reader import Detect, DetectSettings
 from gristmill.actors.requests.functions import FunctionSettings
 from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining, pair_similarity
 from gristmill.actors.requests.propagation import PropagationSettings
+from gristmill.actors.requests.relevance import RelevanceFitSettings
 from gristmill.actors.requests.slot_teacher import SlotTeacherSettings
 from gristmill.models.requests.diversity import DiversitySettings, Selector
 from gristmill.models.requests.linear import LinearSettings
@@ -50,6 +51,7 @@ FUSED = FunctionRecogniserSettings(
     model=LinearSettings(negatives=None, balanced=True, embedding=2.0),
     same_slots=600,
     slot_teacher=SlotTeacherSettings(),
+    relevance=RelevanceFitSettings(embedding=1.0),
 )
 
 
@@ -122,10 +124,10 @@ def run(config: Config, run: Run) -> Report:
 
 
 def _expanded(run: Run, config: Config, cell: FunctionCell) -> Expansion:
-    systems, found = CellSystems(run, cell, config.training, config.embedder), Expansion(cell)
+    plain, fused, found = config.recogniser, config.fused, Expansion(cell)
+    systems = CellSystems(run, cell, config.training, config.embedder, plain.relevance)
 
     # The article's system, and as many random requests of the pool in the place of the relevant ones.
-    plain = config.recogniser
     found.models["seeds"] = systems.recogniser("seeds", plain)
     own = systems.self_trained("self", plain, found.models["seeds"])
     found.trained["self"], found.models["self"], found.added["self"] = own, own.model, own.added
@@ -133,7 +135,6 @@ def _expanded(run: Run, config: Config, cell: FunctionCell) -> Expansion:
     found.models["random"] = systems.recogniser("random", plain, drawn)
 
     # The whole system, and the same without the pool.
-    fused = config.fused
     found.models["fused_seeds"] = systems.recogniser("fused_seeds", fused)
     whole = systems.self_trained("fused", fused, found.models["fused_seeds"], config.propagation)
     found.trained["fused"], found.models["fused"], found.added["fused"] = whole, whole.model, whole.added
@@ -168,8 +169,8 @@ def _tested(run: Run, made: Expansion) -> SealedSet | None:
     if made.cell.test is None:
         return None
     refs: Any = {f"read_{name}": model.ref for name, model in made.models.items()}
-    detect = Detect.stage(DetectSettings(systems=tuple(made.models)), **refs)
-    return run.step(Step(f"tested_{made.cell.name}", (detect,), made.cell.test))
+    stage = Detect.stage(DetectSettings(systems=tuple(made.models)), **refs)
+    return run.step(Step(f"tested_{made.cell.name}", (stage,), made.cell.test))
 
 
 def _report(run: Run, config: Config, made: list[Expansion], tested: list[SealedSet | None]) -> Report:

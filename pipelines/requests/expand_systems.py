@@ -32,7 +32,7 @@ from gristmill.shards.step import Step
 
 
 class FunctionRecogniserSettings(Settings):
-    """A recogniser of a new function: its model, and how its threshold is tuned."""
+    """A recogniser of a new function: its model, how its threshold is tuned, and the filter that self-trains it."""
 
     model: LinearSettings = LinearSettings(negatives=None)
     """The domain model."""
@@ -40,6 +40,8 @@ class FunctionRecogniserSettings(Settings):
     """Requests of other functions with slots of the same names, at most, that the slot tagger is trained on too."""
     slot_teacher: SlotTeacherSettings | None = None
     """A tagger on encoder states, which tags the slots of self-labelled requests (``null``: the recogniser does)."""
+    relevance: RelevanceFitSettings = RelevanceFitSettings()
+    """The relevance model of the filter."""
     folds: int = Field(4, ge=2)
     """Folds of the cross-validation of the threshold."""
     prior: float = Field(0.03, gt=0, lt=1)
@@ -49,8 +51,6 @@ class FunctionRecogniserSettings(Settings):
 class SelfTrainingSettings(Settings):
     """The filter and self-training."""
 
-    relevance: RelevanceFitSettings = RelevanceFitSettings()
-    """The relevance model."""
     first_cut: int = Field(20_000, ge=1)
     """The most relevant requests of a pool without embeddings, by n-grams: they alone are embedded."""
     count: int = Field(400, ge=1)
@@ -85,10 +85,15 @@ class CellSystems:
     """Declares the recognisers of one cell."""
 
     def __init__(
-        self, run: Run, cell: FunctionCell, training: SelfTrainingSettings, embedder: EmbedderSettings
+        self,
+        run: Run,
+        cell: FunctionCell,
+        training: SelfTrainingSettings,
+        embedder: EmbedderSettings,
+        first_cut: RelevanceFitSettings,
     ) -> None:
         self._run, self._cell, self._training, self._embedder = run, cell, training, embedder
-        self._candidates = cell.pool if cell.embedded else self._first_cut()
+        self._candidates = cell.pool if cell.embedded else self._first_cut(first_cut)
 
     def recogniser(self, name: str, settings: FunctionRecogniserSettings, *added: SealedSet) -> Artifact:
         """Train a recogniser on the seeds, others' requests and sets of labelled ones."""
@@ -106,16 +111,15 @@ class CellSystems:
         # Version 2: with the classifiers of the folds.
         return self._run.train(TrainJob(f"model_{name}", loop, training, inputs, version=2, stepwise=False))
 
-    def _first_cut(self) -> SealedSet:
+    def _first_cut(self, settings: RelevanceFitSettings) -> SealedSet:
         """Embed the most relevant requests of a large pool by n-grams, among which all rounds filter."""
-        settings = self._training.relevance.but(embedding=0.0)
         scored = self._scored("first_cut", settings, self._cell.pool)
         kept = self._nearest("first_cut", scored, ThresholdSettings(count=self._training.first_cut))
         return embedded(self._run, f"candidates_{self._cell.name}", kept, self._embedder)
 
-    def filtered(self, name: str, labelled: Sequence[SealedSet] = ()) -> SealedSet:
+    def filtered(self, name: str, settings: RelevanceFitSettings, labelled: Sequence[SealedSet] = ()) -> SealedSet:
         """Keep the most relevant requests of the pool: fitted, scored on all workers, and cut exactly."""
-        scored = self._scored(name, self._training.relevance, self._candidates, labelled)
+        scored = self._scored(name, settings, self._candidates, labelled)
         return self._nearest(f"filtered_{name}", scored, ThresholdSettings(count=self._training.count))
 
     def _scored(
@@ -138,7 +142,7 @@ class CellSystems:
         slots = [self._taught(name, settings.slot_teacher, settings.same_slots)] if settings.slot_teacher else []
         for number in range(1, self._training.rounds + 1):
             end = f"{name}_{number}"
-            filtered = self.filtered(end if labelled else "1", labelled)
+            filtered = self.filtered(end, settings.relevance, labelled)
             added = self.labelled(end, filtered, teacher, propagation, slots)
             teacher, labelled = self.recogniser(end, settings, added), [added]
         return SelfTrained(teacher, added, filtered)

@@ -48,10 +48,12 @@ def _funnel(made: Sequence[Expansion]) -> NumberTable:
     for name in ("self", "fused"):
         rows.append({"requests": f"{name}: most relevant", "mean": mean([one.trained[name].filtered for one in made])})
         rows.append({"requests": f"{name}: accepted", "mean": mean([one.added[name] for one in made])})
-    recalls = [found for one in made if (found := _recall(one.trained["self"].filtered, one.added)) is not None]
     notes = []
-    if recalls:
-        notes.append(f"Of the function's requests in the pool, {np.mean(recalls):.0%} are among the most relevant.")
+    for name in ("self", "fused"):
+        recalls = [found for one in made if (found := _recall(one.trained[name].filtered, one.added)) is not None]
+        if recalls:
+            share = f"{np.mean(recalls):.0%}"
+            notes.append(f"Of the function's requests in the pool, {share} are among the most relevant of {name}.")
     none = [one.cell.name for one in made if not one.added["fused"].records]
     if none:
         notes.append(f"Nothing of the pool was accepted for {', '.join(none)}: fused has the seeds alone there.")
