@@ -31,11 +31,12 @@ import pyarrow as pa
 from benchmarks.lmplz import VERSION
 from benchmarks.louds import look_up_nodes, louds
 from benchmarks.ngram import TABLES, sentences
-from gristmill.models.text import lm_kernel as kernel
+from gristmill.models.kernels import kernel
+from gristmill.models.text import lm_kernel
 from gristmill.models.text.arpa import Arpa
 from gristmill.models.text.lm_batch import look_up_all
 from gristmill.models.text.lm_build import StoreSettings, build
-from gristmill.models.text.lm_kernel import compiled, look_up
+from gristmill.models.text.lm_kernel import look_up
 from gristmill.models.text.lm_numbering import Numbering
 from gristmill.models.text.lm_store import LmStore, chunks
 from gristmill.models.text.ngram import NgramSettings, estimate_counts
@@ -45,7 +46,7 @@ HELD_OUT = 20_000  # sentences
 QUERIES = 1_000_000
 
 
-@compiled
+@kernel
 def _drawn(text, groups, members, pairs, pair_members, seed, made):
     """Walk through a text: after a place, go on behind any place with the same two words, or the same last word."""
     np.random.seed(seed)
@@ -61,7 +62,7 @@ def _drawn(text, groups, members, pairs, pair_members, seed, made):
         made[place] = text[at]
 
 
-@compiled
+@kernel
 def one_by_one(body, states, words, scores, following):
     """Look up as a search does."""
     for place in range(len(words)):
@@ -183,12 +184,12 @@ def layout(model: Arpa) -> int:
 
 def as_coded(tree: int, body: np.ndarray) -> int:
     """Return the bytes of a LOUDS tree, if its values had the bits and tables of a store."""
-    rows = body[kernel.ROWS :][: kernel.COLUMNS * (int(body[kernel.ORDER]) + 1)].view(np.int64)
-    rows = rows.reshape(-1, kernel.COLUMNS)
-    arcs, states = np.diff(rows[:, kernel.FIRST_ARC]), np.diff(rows[:, kernel.FIRST])
-    saved = (arcs * (31 - rows[:-1, kernel.VALUE_BITS])).sum()
-    saved += (states * (32 - rows[:-1, kernel.BACKOFF_BITS]))[1:].sum()
-    tables = int(body[kernel.SHARED_AT] - body[kernel.TABLES_AT]) // 8
+    rows = body[lm_kernel.ROWS :][: lm_kernel.COLUMNS * (int(body[lm_kernel.ORDER]) + 1)].view(np.int64)
+    rows = rows.reshape(-1, lm_kernel.COLUMNS)
+    arcs, states = np.diff(rows[:, lm_kernel.FIRST_ARC]), np.diff(rows[:, lm_kernel.FIRST])
+    saved = (arcs * (31 - rows[:-1, lm_kernel.VALUE_BITS])).sum()
+    saved += (states * (32 - rows[:-1, lm_kernel.BACKOFF_BITS]))[1:].sum()
+    tables = int(body[lm_kernel.SHARED_AT] - body[lm_kernel.TABLES_AT]) // 8
     return int(tree - saved // 8 + tables)
 
 

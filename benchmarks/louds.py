@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gristmill.models.kernels import kernel
 from gristmill.models.text.lm_build import pack
-from gristmill.models.text.lm_kernel import compiled
 from gristmill.models.text.lm_numbering import Numbering
 
 _BLOCK = 512  # bits that a count precedes
@@ -111,14 +111,14 @@ def _records(fields: list[tuple[np.ndarray, int]]) -> np.ndarray:
     return words
 
 
-@compiled
+@kernel
 def field(words, at, width):
     place, shift = at >> 6, np.uint64(at & 63)
     high = (words[place + 1] << np.uint64(1)) << (np.uint64(63) - shift)
     return np.int64(((words[place] >> shift) | high) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
 
 
-@compiled
+@kernel
 def _count(word):
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
@@ -126,7 +126,7 @@ def _count(word):
     return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@compiled
+@kernel
 def _rank(bits, at):
     """Return the 1s before bit ``at``."""
     found = np.int64(bits.counts[at >> 9])
@@ -135,7 +135,7 @@ def _rank(bits, at):
     return found + _count(bits.words[at >> 6] & ((np.uint64(1) << np.uint64(at & 63)) - np.uint64(1)))
 
 
-@compiled
+@kernel
 def _select(bits, number, one):
     """Return the place of the ``number``-th 1 or 0, from 0 on."""
     block = np.int64(bits.ones[number >> 9]) if one else np.int64(bits.zeros[number >> 9])
@@ -160,12 +160,12 @@ def _select(bits, number, one):
     return (place << 6) + _count((word & (~word + np.uint64(1))) - np.uint64(1))
 
 
-@compiled
+@kernel
 def _parent(body, node):
     return _select(body.tree, node, True) - node - 1  # 0s before the 1 that stands for the node, without the root's
 
 
-@compiled
+@kernel
 def _child(body, node, word):
     """Return the child of a node with a word, or -1."""
     begin = _select(body.tree, node, False) + 1
@@ -184,7 +184,7 @@ def _child(body, node, word):
     return np.int64(-1)
 
 
-@compiled
+@kernel
 def _arc(body, node, word):
     """Return the arc of a word in a node, or -1."""
     if node == 0:
@@ -204,7 +204,7 @@ def _arc(body, node, word):
     return np.int64(-1)
 
 
-@compiled
+@kernel
 def _following(body, context, words, word):
     """Return the node of the longest suffix of a context, given as its last words first, and a word."""
     node = _child(body, 0, word)
@@ -218,7 +218,7 @@ def _following(body, context, words, word):
     return node
 
 
-@compiled
+@kernel
 def look_up_nodes(body, nodes, words, scores, following):
     """As :func:`gristmill.models.text.lm_kernel.look_up_all`."""
     bits = body.widths[0]

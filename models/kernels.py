@@ -9,10 +9,12 @@ Kernels do not reorder or contract the sums of floats, so their bits are those o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+import numpy as np
+from numba import extending, njit
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -33,14 +35,27 @@ def kernel(function: Callable[..., Any]) -> Any:
         made: Any = njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder for a cache can be written
         return njit(nogil=True)(function)
-    # Numba keeps the code until the function's own module changes, but those that it calls are part of the code.
-    names = function.__code__.co_names
-    called: list[Any] = [function.__globals__.get(name) for name in names]
-    stamps = [one._cache._cache_file._source_stamp for one in called if is_kept(one)]
-    made._cache._cache_file._source_stamp = (made._cache._cache_file._source_stamp, *stamps)
+    # Numba keeps the code until the function's own file changes, but what it uses of other files is part of the code.
+    used = [function.__globals__.get(name) for name in sorted(set(function.__code__.co_names))]
+    made._cache._cache_file._source_stamp = (made._cache._cache_file._source_stamp, *map(_stamp, used))
     return made
 
 
 def is_kept(made: Any) -> bool:
     """Return whether the code of a compiled function is kept for other processes."""
     return hasattr(getattr(made, "_cache", None), "_cache_file")
+
+
+def _stamp(used: Any) -> Any:
+    """Return what changes with something that a kernel uses: a kernel, which has that of all that it uses, or a value.
+
+    Of an intrinsic it is that of its file.
+    """
+    if is_kept(used):
+        return used._cache._cache_file._source_stamp
+    if isinstance(used, int | float | np.generic):
+        return repr(used)
+    if isinstance(used, extending._Intrinsic):
+        found = os.stat(used._defn.__code__.co_filename)
+        return found.st_mtime, found.st_size
+    return None

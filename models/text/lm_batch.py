@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gristmill.models.kernels import kernel
 from gristmill.models.text.lm_kernel import (
     ARC_AT,
     COLUMNS,
@@ -31,7 +32,6 @@ from gristmill.models.text.lm_kernel import (
     back_of,
     begin_of,
     cell_of,
-    compiled,
     entry,
     fetch,
     level_of,
@@ -43,7 +43,7 @@ GROUP = 32  # queries; as many lines as a core can wait for, and more
 _AROUND = 2  # arcs on each side of where a word should be that are fetched too
 
 
-@compiled
+@kernel
 def _fetch_state(at, row, number):
     """Fetch the records of a state and of the one behind it, where its arcs end."""
     bits = entry(at, row, STATE_BITS)
@@ -52,7 +52,7 @@ def _fetch_state(at, row, number):
     fetch(at, record + 2 * bits)
 
 
-@compiled
+@kernel
 def _fetch_arc(at, row, begin, end, arc):
     """Fetch the records of some arcs around one."""
     base, bits = entry(at, row, ARC_AT), entry(at, row, WORD_BITS) + entry(at, row, VALUE_BITS)
@@ -60,7 +60,7 @@ def _fetch_arc(at, row, begin, end, arc):
     fetch(at, base + min(arc + _AROUND + 1, end) * bits)
 
 
-@compiled
+@kernel
 def look_up_all(body, states, words, scores, following):
     """Write the scores, float32, and next states, of whole numbers, of words in states: arrays of one length."""
     at = address_of(body)

@@ -30,15 +30,14 @@ imported with this module, so import it where it is used.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import extending
 from numba.core import cgutils, types
+
+from gristmill.models.kernels import kernel
 
 # The first cells of a body. Places are bits, counted from the body's beginning.
 WORDS = 0
@@ -65,27 +64,10 @@ LINE, FLAGS = 4, 192  # cells and arcs of a line of flags
 FRACTION = 52  # bits of a word's fraction; a product with a word's number stays below 2**63
 MOST_ORDER = 8
 _NEAR = 4  # arcs: from here on a step is walked
-_STAMP = (os.stat(__file__).st_mtime_ns, os.stat(__file__).st_size)
 _STEPS = 3  # of the search before the walk: each leaves about the root of the distance
 
 
 intrinsic: Any = extending.intrinsic  # by its own types a caller would have to give the context
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a function at its first call, and keep what is compiled for later processes where a folder allows it.
-
-    That is ``NUMBA_CACHE_DIR``, the module's ``__pycache__``, or the user's cache; where none of them can be written,
-    each process compiles anew. A compiled function holds those that it calls, and numba notes a change of its own file
-    only: so a change of this file, which others call, is noted as well.
-    """
-    try:
-        made: Any = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder for it
-        return numba.njit(nogil=True)(function)
-    kept = made._cache._cache_file
-    kept._source_stamp = (kept._source_stamp, _STAMP)
-    return made
 
 
 @intrinsic
@@ -125,13 +107,13 @@ def fetch(context: Any, address: Any, bit: Any) -> Any:
     return types.void(types.int64, types.int64), code
 
 
-@compiled
+@kernel
 def entry(at, row, column):
     """Return an entry of a level's row."""
     return np.int64(cell_of(at, row + column))
 
 
-@compiled
+@kernel
 def field(at, bit, width):
     """Return the ``width`` bits from a bit on, at most 63, as an int64: the lowest bit is the first."""
     place = bit >> 6
@@ -140,7 +122,7 @@ def field(at, bit, width):
     return np.int64(((cell_of(at, place) >> shift) | high) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
 
 
-@compiled
+@kernel
 def _ones(cell):
     """Return the number of 1s: one instruction, as the compiler knows this form."""
     cell = cell - ((cell >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -149,7 +131,7 @@ def _ones(cell):
     return np.int64((cell * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@compiled
+@kernel
 def begin_of(at, row, number):
     """Return the first arc of a level's state, counted from the level's first; those of the one before end there."""
     anchor = field(at, entry(at, row, ANCHORS_AT) + ((number >> ANCHORED) << 5), 32)
@@ -157,13 +139,13 @@ def begin_of(at, row, number):
     return anchor + field(at, record, entry(at, row, BEGIN_BITS))
 
 
-@compiled
+@kernel
 def arc_near(at, row, begin, end, word):
     """Return about where a word's arc is among those of a state; its number is that part of all words."""
     return begin + (((end - begin) * ((word * np.int64(cell_of(at, SCALE))) >> 20)) >> 32)
 
 
-@compiled
+@kernel
 def find(at, row, number, word):
     """Return the arc of a word in a level's state, -1 if there is none; all counted from the level's first."""
     if row == ROWS:
@@ -174,7 +156,7 @@ def find(at, row, number, word):
     return search(at, row, begin, end, word)
 
 
-@compiled
+@kernel
 def search(at, row, begin, end, word):
     """Return the arc of a word among some arcs of a level, at least one, that belong to one state; -1 without one.
 
@@ -213,7 +195,7 @@ def search(at, row, begin, end, word):
     return arc
 
 
-@compiled
+@kernel
 def _among_shared(at, row, arc, begin, end, word):
     """Return the arc of a word among those of equal upper bits, or the one that there is."""
     width, base = entry(at, row, WORD_BITS), entry(at, row, ARC_AT)
@@ -240,13 +222,13 @@ def _among_shared(at, row, arc, begin, end, word):
     return np.int64(-1)
 
 
-@compiled
+@kernel
 def _value(at, table, code):
     """Return a value of a table, float32."""
     return np.uint32(field(at, np.int64(cell_of(at, TABLES_AT)) + ((table + code) << 5), 32)).view(np.float32)
 
 
-@compiled
+@kernel
 def arc_value(at, row, arc):
     """Return the log-probability of a level's arc, float32."""
     before, width, table = entry(at, row, WORD_BITS), entry(at, row, VALUE_BITS), entry(at, row, VALUE_TABLE)
@@ -256,7 +238,7 @@ def arc_value(at, row, arc):
     return np.uint32(code | 0x80000000).view(np.float32)
 
 
-@compiled
+@kernel
 def back_of(at, row, number):
     """Return the back-off of a level's state, float32, and the state of the longest shorter context that is one."""
     first, wide, width = entry(at, row, BEGIN_BITS), entry(at, row, BACK_BITS), entry(at, row, BACKOFF_BITS)
@@ -268,7 +250,7 @@ def back_of(at, row, number):
     return np.uint32(code).view(np.float32), state
 
 
-@compiled
+@kernel
 def state_of(at, arc):
     """Return the state of the n-gram that an arc, counted from the first of all, completes; 0 if it is none."""
     if arc >= np.int64(cell_of(at, FLAGGED)):
@@ -287,7 +269,7 @@ def state_of(at, arc):
     return found + _ones(cell & ((np.uint64(1) << np.uint64(left)) - np.uint64(1)))
 
 
-@compiled
+@kernel
 def level_of(at, state):
     """Return the row of a state's level."""
     row = np.int64(ROWS)
@@ -296,7 +278,7 @@ def level_of(at, state):
     return row
 
 
-@compiled
+@kernel
 def _step(at, state, word):
     """Do :func:`look_up` for the body at an address."""
     row = level_of(at, state)
@@ -322,7 +304,7 @@ def _step(at, state, word):
     return score, following
 
 
-@compiled
+@kernel
 def look_up(body, state, word):
     """Return the base-10 log-probability of a word in a state, float32, and the next state, int64.
 
@@ -331,7 +313,7 @@ def look_up(body, state, word):
     return _step(address_of(body), state, word)
 
 
-@compiled
+@kernel
 def score_sentences(body, begin, words, ends, scores):
     """Score sentences that lie one behind the other, each from the state ``begin`` on; ``ends`` is where each ends."""
     at = address_of(body)

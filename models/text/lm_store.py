@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.models.text import lm_kernel as kernel
 from gristmill.models.text.lm_batch import look_up_all
 from gristmill.models.text.lm_build import BuiltStore
+from gristmill.models.text.lm_kernel import score_sentences
 from gristmill.models.text.lm_words import WordTable
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
@@ -177,7 +177,7 @@ class LmStore:
         inner[ends - 1] = False
         given[inner] = words
         scores = np.empty(len(given), np.float32)
-        kernel.score_sentences(self.body, self.begin, given, ends, scores)
+        score_sentences(self.body, self.begin, given, ends, scores)
         return scores
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from gristmill.models.text.lm_kernel import compiled
+from gristmill.models.kernels import kernel
 
 
 class WordTable(NamedTuple):
@@ -67,7 +67,7 @@ def buffers(words: Sequence[str] | pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return ends, letters
 
 
-@compiled
+@kernel
 def hashed(letters, begin, end):
     """Return the hash of letters, uint64: FNV-1a, then the finaliser of SplitMix64, as FNV's upper bits are weak."""
     value = np.uint64(0xCBF29CE484222325)
@@ -78,13 +78,13 @@ def hashed(letters, begin, end):
     return value ^ (value >> np.uint64(31))
 
 
-@compiled
+@kernel
 def _hash_all(ends, letters, hashes):
     for word in range(len(hashes)):
         hashes[word] = hashed(letters, ends[word], ends[word + 1])
 
 
-@compiled
+@kernel
 def _find_all(hashes, own_ends, own_letters, ends, letters, unknown, found):
     count = len(hashes)
     for word in range(len(found)):

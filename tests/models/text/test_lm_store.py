@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gristmill.models.text import lm_kernel
 from gristmill.models.text.arpa import BOS, EOS, UNK, Arpa, Grams
-from gristmill.models.text.lm_batch import GROUP, look_up_all
+from gristmill.models.text.lm_batch import GROUP
 from gristmill.models.text.lm_build import StoreSettings, build
 from gristmill.models.text.lm_kernel import look_up
 from gristmill.models.text.lm_store import MAGIC, LmStore, chunks
@@ -314,21 +314,3 @@ def test_wrong_numbers_are_refused() -> None:
             store.score(states, words)
     with pytest.raises(ValueError, match="expected one state for each word"):
         store.score([0, 0], [0])
-
-
-def test_what_is_compiled_is_kept_for_this_kernel_only() -> None:
-    """A function of another file holds the kernel's: it is compiled anew if the kernel has changed."""
-    assert lm_kernel._STAMP in look_up_all._cache._cache_file._source_stamp
-    assert lm_kernel._STAMP[1] == Path(lm_kernel.__file__).stat().st_size
-
-
-def test_compiling_works_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_it = numba.njit
-
-    def refuse(**how: bool):
-        if how.get("cache"):
-            raise RuntimeError("cannot cache function 'one': no locator available")
-        return compile_it(**how)
-
-    monkeypatch.setattr(numba, "njit", refuse)
-    assert lm_kernel.compiled(lambda one: one + 1)(1) == 2
