@@ -31,14 +31,15 @@ import pyarrow as pa
 from benchmarks.lmplz import VERSION
 from benchmarks.louds import look_up_nodes, louds
 from benchmarks.ngram import TABLES, sentences
+from gristmill.actors.ngram_files import open_store
 from gristmill.models.kernels import kernel
-from gristmill.models.text import lm_kernel
-from gristmill.models.text.arpa import Arpa
-from gristmill.models.text.lm_batch import look_up_all
-from gristmill.models.text.lm_build import StoreSettings, build
-from gristmill.models.text.lm_kernel import look_up
-from gristmill.models.text.lm_numbering import Numbering
-from gristmill.models.text.lm_store import LmStore, chunks
+from gristmill.models.ngrams import lookup
+from gristmill.models.ngrams.arpa import Arpa
+from gristmill.models.ngrams.batch import look_up_all
+from gristmill.models.ngrams.build import StoreSettings, build
+from gristmill.models.ngrams.lookup import look_up
+from gristmill.models.ngrams.numbering import Numbering
+from gristmill.models.ngrams.store import LmStore, chunks
 from gristmill.models.text.ngram import NgramSettings, estimate_counts
 from gristmill.models.text.ngram_counts import EOS_ID, Vocabulary, count
 
@@ -184,18 +185,18 @@ def layout(model: Arpa) -> int:
 
 def as_coded(tree: int, body: np.ndarray) -> int:
     """Return the bytes of a LOUDS tree, if its values had the bits and tables of a store."""
-    rows = body[lm_kernel.ROWS :][: lm_kernel.COLUMNS * (int(body[lm_kernel.ORDER]) + 1)].view(np.int64)
-    rows = rows.reshape(-1, lm_kernel.COLUMNS)
-    arcs, states = np.diff(rows[:, lm_kernel.FIRST_ARC]), np.diff(rows[:, lm_kernel.FIRST])
-    saved = (arcs * (31 - rows[:-1, lm_kernel.VALUE_BITS])).sum()
-    saved += (states * (32 - rows[:-1, lm_kernel.BACKOFF_BITS]))[1:].sum()
-    tables = int(body[lm_kernel.SHARED_AT] - body[lm_kernel.TABLES_AT]) // 8
+    rows = body[lookup.ROWS :][: lookup.COLUMNS * (int(body[lookup.ORDER]) + 1)].view(np.int64)
+    rows = rows.reshape(-1, lookup.COLUMNS)
+    arcs, states = np.diff(rows[:, lookup.FIRST_ARC]), np.diff(rows[:, lookup.FIRST])
+    saved = (arcs * (31 - rows[:-1, lookup.VALUE_BITS])).sum()
+    saved += (states * (32 - rows[:-1, lookup.BACKOFF_BITS]))[1:].sum()
+    tables = int(body[lookup.SHARED_AT] - body[lookup.TABLES_AT]) // 8
     return int(tree - saved // 8 + tables)
 
 
 def reader(path: str) -> None:
     """Hold a store, use all of it, and tell the kilobytes that this process shares with others, or has for itself."""
-    store = LmStore.open(path)
+    store = open_store(str(path))
     rng = np.random.default_rng(os.getpid())
     states, words = rng.integers(0, store.states, 200_000), rng.integers(0, len(store.words), 200_000)
     store.score(states, words)
@@ -251,7 +252,7 @@ def main() -> None:
     with path.open("wb") as out:
         out.writelines(chunks(built))
     print(f"built in {time.perf_counter() - begun:.0f} s", flush=True)
-    store = LmStore.open(path)
+    store = open_store(str(path))
     letters = sum(one.nbytes for one in store.words)
     numbering = Numbering(model, "the model")
     tree, node = louds(numbering)

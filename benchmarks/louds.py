@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gristmill.models.kernels import kernel
-from gristmill.models.text.lm_build import pack
-from gristmill.models.text.lm_numbering import Numbering
+from gristmill.models.ngrams.build import pack
+from gristmill.models.ngrams.numbering import Numbering
 
 _BLOCK = 512  # bits that a count precedes
 _SAMPLED = 512  # 0s or 1s of which the block is noted
@@ -220,7 +220,7 @@ def _following(body, context, words, word):
 
 @kernel
 def look_up_nodes(body, nodes, words, scores, following):
-    """As :func:`gristmill.models.text.lm_kernel.look_up_all`."""
+    """As :func:`gristmill.models.ngrams.lookup.look_up_all`."""
     bits = body.widths[0]
     context, passed = np.empty(8, np.int64), np.empty(8, np.float32)
     for query in range(len(words)):

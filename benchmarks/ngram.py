@@ -29,7 +29,7 @@ from benchmarks.driver_memory import peak
 from gristmill.actors.text.ngram_texts import CountSettings, all_texts, counted, read_vocabulary
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
-from gristmill.models.text.arpa import Arpa
+from gristmill.models.ngrams.arpa import Arpa
 from gristmill.models.text.ngram import estimate_counts
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job

@@ -19,7 +19,16 @@ ROOMS = {
     "pipelines": ("actors", "cluster", "models", "shards"),
 }
 ONLY = {"models": {"shards": {"canonical", "errors", "random", "settings"}}}  # no input or output, no Ray
-SHARED = {"measures", "sources", "training", "report", "generated", "command", "fleet"}  # sub-rooms that are no wing
+SHARED = {
+    "measures",
+    "ngrams",
+    "sources",
+    "training",
+    "report",
+    "generated",
+    "command",
+    "fleet",
+}  # sub-rooms that are no wing
 TOP = "command"  # the verbs: they may import wings, no wing imports them
 
 

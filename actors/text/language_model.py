@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.audio import set_column
-from gristmill.actors.text.lm_engine import BINARIES, STORE, LmEngine, engine_of, engine_of_model
-from gristmill.models.text.arpa import UNK, Arpa
+from gristmill.actors.ngram_files import file_of, local_copy
+from gristmill.actors.text.lm_engine import LmEngine, engine_of, engine_of_model
+from gristmill.models.ngrams.arpa import UNK, Arpa
 from gristmill.models.text.ngram_counts import SPECIALS, split_words
-from gristmill.shards import store
-from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
-from gristmill.shards.scratch import scratch
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
-FILE = "lm.arpa"  # in the artifact
 _NATURAL = math.log(10.0)
 
 
@@ -107,38 +103,6 @@ class LanguageModel:
         given = [[word for word in words if word not in SPECIALS] for words in sentences]
         for tokens in self._engine.sentences(given):
             yield ((logprob * _NATURAL, missing) for logprob, missing in tokens)
-
-
-def file_of(url: str) -> str:
-    """Return the URL of a model's file."""
-    if url.endswith((".arpa", STORE, *BINARIES)):
-        return url
-    artifact = get_artifact(url)
-    if artifact is None:
-        return store.join(url, FILE)
-    if FILE not in artifact.files:
-        raise UserError(f"{url}: holds no {FILE}; expected the artifact of an n-gram model")
-    return artifact.checked_url(FILE)
-
-
-@contextlib.contextmanager
-def local_copy(url: str) -> Iterator[str]:
-    """Yield the local path of a file; a remote file is downloaded for the duration."""
-    if store.is_local(url):
-        path = store.filesystem(url)[1]
-        if not os.path.isfile(path):
-            what = "no n-gram model here" if os.path.exists(path) else "no such file"
-            raise UserError(f"{url}: {what}; expected a store, an ARPA file or a KenLM binary")
-        yield path
-        return
-    with scratch() as folder:
-        copy = folder / f"model{os.path.splitext(url)[1]}"
-        try:
-            with copy.open("wb") as out:
-                out.writelines(store.read_pieces(url))
-        except FileNotFoundError:
-            raise UserError(f"{url}: no such file; expected a store, an ARPA file or a KenLM binary") from None
-        yield str(copy)
 
 
 class TextScoreSettings(Settings):

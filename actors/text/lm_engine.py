@@ -1,4 +1,4 @@
-"""What scores text by an n-gram model: the compact store (:mod:`gristmill.models.text.lm_store`), or KenLM.
+"""What scores text by an n-gram model: the compact store (:mod:`gristmill.models.ngrams.store`), or KenLM.
 
 Both give the same scores, to the last bit: KenLM (Heafield, WMT 2011) reads ARPA files sooner, and is what the store is
 tested against; the store is mapped, so that the processes of a machine share one copy, and needs no further package.
@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from gristmill.models.text.arpa import UNK, Arpa
+from gristmill.actors.ngram_files import BINARIES, STORE, built, read_store
+from gristmill.models.ngrams.arpa import UNK, Arpa
 from gristmill.shards.errors import UserError
 from gristmill.shards.scratch import scratch
 
 if TYPE_CHECKING:  # numba is imported with it
-    from gristmill.models.text.lm_store import LmStore
-
-STORE = ".store"  # the end of the names of stores
-BINARIES = (".binary", ".bin", ".klm", ".mmap")  # and of KenLM's
+    from gristmill.models.ngrams.store import LmStore
 
 
 class LmEngine(Protocol):
@@ -52,37 +50,24 @@ def engine_of(path: str, url: str) -> LmEngine:
     Raises:
         UserError: the file cannot be read, or is KenLM's own and KenLM is not installed.
     """
-    if path.endswith(STORE):
-        from gristmill.models.text.lm_store import LmStore
-
-        return StoredLm(LmStore.open(path, source=url))
-    if kenlm_installed():
+    if kenlm_installed() and not path.endswith(STORE):
         return Kenlm(path, url)
     if path.endswith(BINARIES):
         raise UserError(f"{url}: KenLM is not installed: run `pip install '.[translation]'`, or use the ARPA file")
-    with open(path, "rb") as file:
-        return _built(Arpa.from_bytes(file.read(), url), url)
+    return StoredLm(read_store(path, url))
 
 
 @contextlib.contextmanager
 def engine_of_model(model: Arpa) -> Iterator[LmEngine]:
     """Yield the engine of a model that is not stored anywhere."""
     if not kenlm_installed():
-        yield _built(model, "the model")
+        yield StoredLm(built(model))
         return
     with scratch() as folder:
         path = folder / "lm.arpa"
         with path.open("wb") as out:
             out.writelines(model.chunks())
         yield Kenlm(str(path), str(path))
-
-
-def _built(model: Arpa, url: str) -> StoredLm:
-    from gristmill.models.text.lm_build import build
-    from gristmill.models.text.lm_store import LmStore
-
-    made = build(model, source=url)
-    return StoredLm(LmStore(made.body, made.words, made.facts))
 
 
 class Kenlm:

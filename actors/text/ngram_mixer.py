@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.actors.text.language_model import FILE, LanguageModel
+from gristmill.actors.ngram_files import FILE
+from gristmill.actors.text.language_model import LanguageModel
 from gristmill.actors.text.ngram_texts import RowSettings, all_texts
-from gristmill.models.text.arpa import Arpa
+from gristmill.models.ngrams.arpa import Arpa
 from gristmill.models.text.ngram_counts import split_words
 from gristmill.models.text.ngram_mix import em_weights, mixture_logprobs
 from gristmill.models.text.ngram_mix import mix as mixed

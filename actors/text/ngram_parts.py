@@ -26,9 +26,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from gristmill.actors.text.language_model import FILE
+from gristmill.actors.ngram_files import FILE
 from gristmill.actors.text.ngram_texts import CountSettings, UnitTexts, UnitTextSettings, counted, read_vocabulary
-from gristmill.models.text import arpa, ngram
+from gristmill.models.ngrams import arpa
+from gristmill.models.text import ngram
 from gristmill.models.text.ngram import Level, NgramSettings, Summary, Totals
 from gristmill.models.text.ngram_counts import Counts, merge, part_of
 from gristmill.shards.artifact import read_file

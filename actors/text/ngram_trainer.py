@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gristmill.actors.text.language_model import FILE
+from gristmill.actors.ngram_files import FILE
 from gristmill.actors.text.ngram_texts import (
     VOCABULARY,
     CountSettings,

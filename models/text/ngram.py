@@ -21,14 +21,13 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from gristmill.models.text.arpa import Arpa, Grams
+from gristmill.models.ngrams.arpa import Arpa, Grams, packed
 from gristmill.models.text.ngram_counts import (
     BOS_ID,
     ORDERS,
     Counts,
     Vocabulary,
     count,
-    packed,
     pair_code,
     part_of,
 )

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.models.text.arpa import BOS, EOS, UNK
+from gristmill.models.ngrams.arpa import BOS, EOS, UNK, packed
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import mixed
 
@@ -165,11 +165,6 @@ def sort_keys(grams: np.ndarray) -> list[np.ndarray]:
     if len(left) % 2:
         keys.append(left[-1].astype(np.uint64))
     return keys
-
-
-def packed(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Return two 32-bit numbers packed into one of 64 bits."""
-    return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
 
 
 def pair_code(before: np.ndarray, last: np.ndarray) -> np.ndarray:

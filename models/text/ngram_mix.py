@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gristmill.models.text.arpa import Arpa, Grams
-from gristmill.models.text.ngram_counts import packed
+from gristmill.models.ngrams.arpa import Arpa, Grams, packed
 from gristmill.shards.errors import UserError
 
 _LEAST = 1e-99

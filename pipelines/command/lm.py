@@ -43,8 +43,8 @@ def build(
     It is exact unless bits are left out, whose errors are told; a store that is there is replaced. It is a MODEL for
     score.
     """
-    from gristmill.actors.text.lm_files import build_store
-    from gristmill.models.text.lm_build import StoreSettings
+    from gristmill.actors.ngram_files import build_store
+    from gristmill.models.ngrams.build import StoreSettings
     from gristmill.pipelines.command.lm_shown import show_store
     from gristmill.pipelines.text.score import find_language_model
     from gristmill.shards.store import absolute
@@ -63,7 +63,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a store, and show its n-grams, its size, and the errors of what it leaves out."""
-    from gristmill.actors.text.lm_files import open_store
+    from gristmill.actors.ngram_files import open_store
     from gristmill.pipelines.command.lm_shown import show_store
     from gristmill.shards.store import absolute
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gristmill.actors.text.language_model import FILE
+from gristmill.actors.ngram_files import FILE
 from gristmill.actors.text.ngram_mixer import WEIGHTS
 from gristmill.pipelines.evaluation import evaluate
 from gristmill.pipelines.record_scores import keep_scores

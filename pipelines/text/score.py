@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from gristmill.actors.text.language_model import FILE, ScoreText, TextScoreSettings
-from gristmill.actors.text.lm_engine import BINARIES, STORE
+from gristmill.actors.ngram_files import BINARIES, FILE, STORE
+from gristmill.actors.text.language_model import ScoreText, TextScoreSettings
 from gristmill.models.languages import exists as language_exists
 from gristmill.models.normalise import words
 from gristmill.pipelines.finished import chosen, open_finished

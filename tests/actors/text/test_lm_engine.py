@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gristmill.actors.ngram_files import build_store, open_store
 from gristmill.actors.text import lm_engine
 from gristmill.actors.text.language_model import LanguageModel, ScoreText, TextScoreSettings
-from gristmill.actors.text.lm_files import build_store, open_store
-from gristmill.models.text.lm_build import StoreSettings
+from gristmill.models.ngrams.build import StoreSettings
 from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.models.text.ngram_mix import mix
 from gristmill.shards.errors import UserError

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gristmill.models.text.arpa import BOS, EOS, UNK, Arpa
+from gristmill.models.ngrams.arpa import BOS, EOS, UNK, Arpa
 
 Table = dict[tuple[str, ...], tuple[float, float]]  # n-gram: probability and back-off, both base 10
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gristmill.models.text.arpa import Arpa
+from gristmill.models.ngrams.arpa import Arpa
 from gristmill.models.text.ngram import NgramSettings, estimate
 from tests.models.text.kneser_ney import sample, table
 

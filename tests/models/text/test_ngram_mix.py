@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gristmill.models.text.arpa import Arpa
+from gristmill.models.ngrams.arpa import Arpa
 from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.models.text.ngram_mix import em_weights, mix, mixture_logprobs
 from gristmill.shards.errors import UserError

@@ -1,4 +1,4 @@
-"""Building a compact n-gram store: the records of :mod:`gristmill.models.text.lm_kernel`, packed to the bit."""
+"""Building a compact n-gram store: the records of :mod:`gristmill.models.ngrams.lookup`, packed to the bit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from gristmill.models.kernels import kernel
-from gristmill.models.text import lm_kernel
-from gristmill.models.text.arpa import Arpa
-from gristmill.models.text.lm_numbering import Numbering, OrderArcs, flag_lines
-from gristmill.models.text.lm_words import WordTable
+from gristmill.models.ngrams import lookup
+from gristmill.models.ngrams.arpa import Arpa
+from gristmill.models.ngrams.numbering import Numbering, OrderArcs, flag_lines
+from gristmill.models.ngrams.words import WordTable
 from gristmill.shards.settings import Settings
 
 _GAIN = 0.95  # of its size without a table, at most, if exact values are to be in a table: that costs an access
@@ -47,7 +47,7 @@ def build(model: Arpa, settings: StoreSettings | None = None, source: str = "the
     """Return the store of a model; the result depends on the model and the settings only.
 
     Raises:
-        UserError: see :class:`~gristmill.models.text.lm_numbering.Numbering`.
+        UserError: see :class:`~gristmill.models.ngrams.numbering.Numbering`.
     """
     settings = settings or StoreSettings()
     numbering = Numbering(model, source)
@@ -73,10 +73,10 @@ class _Writer:
     def __init__(self, settings: StoreSettings, numbering: Numbering) -> None:
         self._settings, self._numbering = settings, numbering
         self._word_bits = (len(numbering.words) - 1).bit_length()
-        self._levels = np.zeros((len(numbering.orders) + 1, lm_kernel.COLUMNS), np.int64)
-        self._levels[:, lm_kernel.FIRST] = numbering.first_state
-        self._levels[:, lm_kernel.FIRST_ARC] = numbering.first_arc
-        self._cells, self._values = _Packer(bits=64 * (lm_kernel.ROWS + self._levels.size)), _Values()
+        self._levels = np.zeros((len(numbering.orders) + 1, lookup.COLUMNS), np.int64)
+        self._levels[:, lookup.FIRST] = numbering.first_state
+        self._levels[:, lookup.FIRST_ARC] = numbering.first_arc
+        self._cells, self._values = _Packer(bits=64 * (lookup.ROWS + self._levels.size)), _Values()
         self._shared = [(np.zeros(0, np.uint32), np.zeros(0, np.uint32))]  # arcs, and their words
         self._doubts: list[tuple[np.ndarray, np.ndarray]] = []  # of a level's states: their share of doubt, their arcs
 
@@ -86,11 +86,11 @@ class _Writer:
         dropped = 0
         if self._settings.fingerprint is not None and level > 1:
             dropped = max(0, self._word_bits - self._settings.fingerprint)
-        row[lm_kernel.DROPPED], row[lm_kernel.WORD_BITS] = dropped, self._word_bits - dropped if level else 0
+        row[lookup.DROPPED], row[lookup.WORD_BITS] = dropped, self._word_bits - dropped if level else 0
         codes, bits, table = self._values.code("logprob", arcs.logprob, 31, self._quantise(level))
-        row[lm_kernel.VALUE_BITS], row[lm_kernel.VALUE_TABLE] = bits, table
-        fields = [(arcs.words >> np.uint32(dropped), int(row[lm_kernel.WORD_BITS])), (codes, bits)]
-        row[lm_kernel.ARC_AT], _ = self._cells.add(fields)
+        row[lookup.VALUE_BITS], row[lookup.VALUE_TABLE] = bits, table
+        fields = [(arcs.words >> np.uint32(dropped), int(row[lookup.WORD_BITS])), (codes, bits)]
+        row[lookup.ARC_AT], _ = self._cells.add(fields)
         if level:
             offsets = self._numbering.offsets(level)
             self._add_states(level, row, offsets)
@@ -104,15 +104,15 @@ class _Writer:
         count = len(offsets) - 1
         below, first = self._numbering.orders[level - 1], self._numbering.first_state[level]
         codes, bits, table = self._values.code("backoff", below.backoff[below.is_state], 32, self._quantise(level))
-        row[lm_kernel.BACKOFF_BITS], row[lm_kernel.BACKOFF_TABLE] = bits, table
-        anchors = offsets[:: 1 << lm_kernel.ANCHORED]
-        begins = offsets - np.repeat(anchors, 1 << lm_kernel.ANCHORED)[: len(offsets)]
-        row[lm_kernel.BEGIN_BITS], row[lm_kernel.BACK_BITS] = int(begins.max()).bit_length(), (first - 1).bit_length()
+        row[lookup.BACKOFF_BITS], row[lookup.BACKOFF_TABLE] = bits, table
+        anchors = offsets[:: 1 << lookup.ANCHORED]
+        begins = offsets - np.repeat(anchors, 1 << lookup.ANCHORED)[: len(offsets)]
+        row[lookup.BEGIN_BITS], row[lookup.BACK_BITS] = int(begins.max()).bit_length(), (first - 1).bit_length()
         back = self._numbering.back[first : first + count]
         # One record more than there are states, as the arcs of a state end where those of the next begin.
-        fields = [(begins, int(row[lm_kernel.BEGIN_BITS])), (np.append(back, 0), int(row[lm_kernel.BACK_BITS]))]
-        row[lm_kernel.STATE_AT], row[lm_kernel.STATE_BITS] = self._cells.add([*fields, (np.append(codes, 0), bits)])
-        row[lm_kernel.ANCHORS_AT], _ = self._cells.add([(anchors, 32)])
+        fields = [(begins, int(row[lookup.BEGIN_BITS])), (np.append(back, 0), int(row[lookup.BACK_BITS]))]
+        row[lookup.STATE_AT], row[lookup.STATE_BITS] = self._cells.add([*fields, (np.append(codes, 0), bits)])
+        row[lookup.ANCHORS_AT], _ = self._cells.add([(anchors, 32)])
 
     def _tell_apart(self, arcs: OrderArcs, offsets: np.ndarray, dropped: int, first_arc: int) -> None:
         """Note the arcs whose stored bits are not theirs alone, and how many unlisted words match an arc."""
@@ -148,14 +148,14 @@ class _Writer:
         numbering, words = self._numbering, len(self._numbering.words)
         rows, shared = (np.concatenate(some) for some in zip(*self._shared, strict=True))
         tables = np.concatenate([np.zeros(0, np.float32), *self._values.tables])
-        first = np.zeros(lm_kernel.ROWS, np.int64)
-        first[lm_kernel.WORDS], first[lm_kernel.SCALE] = words, (1 << lm_kernel.FRACTION) // words
-        first[lm_kernel.FLAGGED], first[lm_kernel.ORDER] = numbering.first_arc[-2], len(numbering.orders)
-        first[lm_kernel.FLAGS_AT], _ = self._cells.add([(flag_lines(numbering.orders), 64)])
-        first[lm_kernel.TABLES_AT], _ = self._cells.add([(tables.view(np.uint32), 32)])
-        first[lm_kernel.SHARED] = len(rows)
-        first[lm_kernel.SHARED_AT], _ = self._cells.add([(rows, 32)])
-        first[lm_kernel.SHARED_WORDS_AT], _ = self._cells.add([(shared, 32)])
+        first = np.zeros(lookup.ROWS, np.int64)
+        first[lookup.WORDS], first[lookup.SCALE] = words, (1 << lookup.FRACTION) // words
+        first[lookup.FLAGGED], first[lookup.ORDER] = numbering.first_arc[-2], len(numbering.orders)
+        first[lookup.FLAGS_AT], _ = self._cells.add([(flag_lines(numbering.orders), 64)])
+        first[lookup.TABLES_AT], _ = self._cells.add([(tables.view(np.uint32), 32)])
+        first[lookup.SHARED] = len(rows)
+        first[lookup.SHARED_AT], _ = self._cells.add([(rows, 32)])
+        first[lookup.SHARED_WORDS_AT], _ = self._cells.add([(shared, 32)])
         return np.concatenate([first.view(np.uint64), self._levels.ravel().view(np.uint64), *self._cells.parts, _SPARE])
 
 

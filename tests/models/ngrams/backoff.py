@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gristmill.models.text.arpa import BOS, EOS, UNK, Arpa, Grams
+from gristmill.models.ngrams.arpa import BOS, EOS, UNK, Arpa, Grams
 
 Listed = dict[tuple[str, ...], tuple[np.float32, np.float32]]  # n-gram: log-probability and back-off, base 10
 

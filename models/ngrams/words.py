@@ -2,7 +2,7 @@
 
 Hashes are spread evenly, so the place of a word among n in their order is about its hash's fraction of n: no table is
 needed beside the sorted hashes, and any set of words has numbers that are spread evenly, which the arcs of states
-rely on (:func:`gristmill.models.text.lm_kernel.find`). The letters are compared, so that no word is taken for
+rely on (:func:`gristmill.models.ngrams.lookup.find`). The letters are compared, so that no word is taken for
 another.
 """
 
@@ -33,6 +33,11 @@ class WordTable(NamedTuple):
     def name(self, number: int) -> str:
         """Return the word of a number."""
         return self.letters[self.ends[number] : self.ends[number + 1]].tobytes().decode()
+
+    def names(self) -> list[str]:
+        """Return all words, by number."""
+        ends, letters = pa.py_buffer(self.ends), pa.py_buffer(self.letters)
+        return pa.LargeStringArray.from_buffers(len(self), ends, letters).to_pylist()
 
     def find(self, words: Sequence[str] | pa.Array, unknown: int) -> np.ndarray:
         """Return the numbers (words,) int32 of words; ``unknown`` for those that are not here, and for nulls."""

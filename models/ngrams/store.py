@@ -1,7 +1,7 @@
 """A compact n-gram store: a back-off model as one file that is mapped into memory, so that a machine holds one copy.
 
-    from gristmill.models.text.lm_store import LmStore
-    store = LmStore.open("models/lm.store")
+    from gristmill.actors.ngram_files import open_store
+    store = open_store("models/lm.store")
     logprobs, states = store.score([store.begin, store.begin], store.look_up(["turn", "switch"]))
 
 An n-gram takes about what it has in a LOUDS tree (Sorensen and Allauzen, Unary Data Structures for Language Models,
@@ -9,7 +9,7 @@ Interspeech 2011), and is found in a few accesses of memory, as in DashHashLM (S
 Compact, Cache Efficient Hashing Data Structures for n-gram Language Models, Interspeech 2020), of which only the
 abstract was at hand. A state, its arcs and the way between them:
 
-- words are numbered by a hash of their letters (:mod:`gristmill.models.text.lm_words`);
+- words are numbered by a hash of their letters (:mod:`gristmill.models.ngrams.words`);
 - the arcs of a state lie together, sorted by the number of their word: that is evenly spread, so that the place of a
   word follows from its number, without a table that would have room to spare;
 - an arc has the word (bits that the vocabulary needs) and the log-probability (31 bits, or the place in a table of
@@ -20,30 +20,28 @@ abstract was at hand. A state, its arcs and the way between them:
 A file is: ``gristlm`` and a line feed; the version and the bytes of the header, uint32 each; the SHA-256 of the
 header; the header, JSON, which names the arrays with their kind, length, first byte and SHA-256; the arrays, each at
 a multiple of 64 bytes. All numbers are little-endian. The compiled look-up is
-:func:`gristmill.models.text.lm_kernel.look_up`, which other compiled code may call.
+:func:`gristmill.models.ngrams.lookup.look_up`, which other compiled code may call.
 """
 
 from __future__ import annotations
 
 import json
 import mmap
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.models.text.lm_batch import look_up_all
-from gristmill.models.text.lm_build import BuiltStore
-from gristmill.models.text.lm_kernel import score_sentences
-from gristmill.models.text.lm_words import WordTable
+from gristmill.models.ngrams.batch import look_up_all
+from gristmill.models.ngrams.build import BuiltStore
+from gristmill.models.ngrams.lookup import score_sentences
+from gristmill.models.ngrams.words import WordTable
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
 
 MAGIC = b"gristlm\n"
 VERSION = 1
-SUFFIX = ".store"  # of the files' names
 _LINE = 64  # bytes at whose multiples arrays begin
 _FIXED = len(MAGIC) + 8 + 32
 _KINDS = {name: np.dtype(name) for name in ("uint8", "uint32", "uint64", "int64", "float32")}
@@ -76,7 +74,7 @@ class LmStore:
     for compiled callers, who see to it that the store lives as long as they use them.
 
     Example:
-        >>> from gristmill.models.text.lm_build import build
+        >>> from gristmill.models.ngrams.build import build
         >>> from gristmill.models.text.ngram import NgramSettings, estimate
         >>> texts = [["turn", "it", "on"], ["turn", "it", "off"]]
         >>> model = estimate(texts, NgramSettings(order=3), ["turn", "it", "on"])
@@ -98,28 +96,14 @@ class LmStore:
         self.states, self.order = int(facts["states"]), int(facts["order"])
 
     @staticmethod
-    def open(path: str | os.PathLike[str], *, check: bool = True, source: str | None = None) -> LmStore:
-        """Map a local file into memory; pages are read when they are needed, and are shared by all processes.
+    def of(data: bytes | mmap.mmap, source: str = "the store", *, check: bool = True) -> LmStore:
+        """Return the store that bytes hold, which are not copied; ``source`` is how errors name them.
 
-        ``check`` reads the whole file once and compares its checksums; leave it out only where another process of this
-        machine has just done so. ``source`` is how errors name the file.
+        ``check`` compares the checksums, which reads all of it.
 
         Raises:
-            UserError: there is no such file, it is no store, of another version, or damaged.
+            UserError: they are no store, or one of another version, or damaged.
         """
-        name = source or os.fspath(path)
-        try:
-            with open(path, "rb") as file:
-                held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError:
-            raise UserError(f"{name}: no such file; expected a store that `gristmill lm build` wrote") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{name}: cannot be read as a store of n-grams: {error}") from None
-        return LmStore.of(held, name, check=check)
-
-    @staticmethod
-    def of(data: bytes | mmap.mmap, source: str = "the store", *, check: bool = True) -> LmStore:
-        """Return the store that bytes hold; they are not copied. See :meth:`open`."""
         whole = np.frombuffer(data, np.uint8)
         whole.flags.writeable = False
         if whole[: len(MAGIC)].tobytes() != MAGIC:

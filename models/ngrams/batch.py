@@ -4,7 +4,7 @@ Most of a look-up's time is spent waiting for memory, for lines that depend on e
 and of the state that is backed off to. So a group of queries takes each step together, and each step asks for the
 lines of the next one: memory answers for all of them at once (group prefetching: Chen, Ailamaki, Gibbons and Mowry,
 Improving Hash Join Performance through Prefetching, 2007). Results are those of
-:func:`gristmill.models.text.lm_kernel.look_up`.
+:func:`gristmill.models.ngrams.lookup.look_up`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from gristmill.models.kernels import kernel
-from gristmill.models.text.lm_kernel import (
+from gristmill.models.ngrams.lookup import (
     ARC_AT,
     COLUMNS,
     FIRST,

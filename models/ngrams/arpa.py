@@ -144,3 +144,8 @@ def _parse(body: bytes, order: int, names: pa.Array | None, *, highest: bool) ->
     if words.null_count:
         raise ValueError("a word is not among the unigrams")
     return names, Grams(words.to_numpy().astype(np.uint32).reshape(-1, order), logprob, backoff)
+
+
+def packed(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Return two 32-bit numbers packed into one of 64 bits."""
+    return (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)

@@ -14,15 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.models.text import lm_kernel
-from gristmill.models.text.arpa import BOS, EOS, UNK, Arpa, Grams
-from gristmill.models.text.lm_batch import GROUP
-from gristmill.models.text.lm_build import StoreSettings, build
-from gristmill.models.text.lm_kernel import look_up
-from gristmill.models.text.lm_store import MAGIC, LmStore, chunks
+from gristmill.actors.ngram_files import open_store
+from gristmill.models.ngrams import lookup
+from gristmill.models.ngrams.arpa import BOS, EOS, UNK, Arpa, Grams
+from gristmill.models.ngrams.batch import GROUP
+from gristmill.models.ngrams.build import StoreSettings, build
+from gristmill.models.ngrams.lookup import look_up
+from gristmill.models.ngrams.store import MAGIC, LmStore, chunks
 from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.shards.errors import UserError
-from tests.models.text.backoff import listed, made_up, score
+from tests.models.ngrams.backoff import listed, made_up, score
 from tests.models.text.kneser_ney import sample
 
 TEXT = sample(5, 500, 60)
@@ -101,9 +102,9 @@ def one_by_one(body, states, words, scores, following):
 
 @numba.njit
 def arc_of(body, state, word):
-    at = lm_kernel.address_of(body)
-    row = lm_kernel.level_of(at, state)
-    return lm_kernel.find(at, row, state - lm_kernel.entry(at, row, lm_kernel.FIRST), word)
+    at = lookup.address_of(body)
+    row = lookup.level_of(at, state)
+    return lookup.find(at, row, state - lookup.entry(at, row, lookup.FIRST), word)
 
 
 @pytest.mark.parametrize("left_out", [{}, {"quantise": 4}, {"fingerprint": 4}, {"fingerprint": 4, "quantise": 6}])
@@ -144,6 +145,7 @@ def test_words_are_found_by_their_letters() -> None:
     numbers = store.look_up(model.words)
     assert sorted(numbers) == list(range(len(model.words)))
     assert [store.words.name(number) for number in numbers] == list(model.words)
+    assert [store.words.names()[number] for number in numbers] == list(model.words)
     unlike = [word + "x" for word in model.words] + ["", "दो", "\ud7ff", "w" * 1000]
     assert set(store.look_up(unlike)) == {store.unknown_word}
     array = pa.array(["nothing", *model.words, None])
@@ -188,7 +190,7 @@ def test_words_of_few_bits_are_told_apart_if_listed_and_mistaken_as_often_as_is_
     for gram, (logprob, _) in listed(model).items():
         if gram != (BOS,):
             assert store.score([state_after(store, gram[:-1])], store.look_up(gram[-1:]))[0][0] == logprob
-    first = int(exact.body[lm_kernel.ROWS + 2 * lm_kernel.COLUMNS + lm_kernel.FIRST])
+    first = int(exact.body[lookup.ROWS + 2 * lookup.COLUMNS + lookup.FIRST])
     shares, counts = [], []
     for state in range(first, exact.states):  # those of two words or more, with each word
         found, truly = (
@@ -215,7 +217,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_mapped_and_not_copied(file: Path) -> None:
-    store = LmStore.open(file)
+    store = open_store(str(file))
     for array in (store.body, *store.words):
         held = array
         while isinstance(held, np.ndarray):
@@ -232,7 +234,7 @@ def test_a_damaged_file_is_refused(file: Path, place: float) -> None:
     data[int(place * len(data))] ^= 4
     file.write_bytes(data)
     with pytest.raises(UserError, match=r"lm\.store: (not a store|its header is|is damaged \(|a store of)"):
-        LmStore.open(file)
+        open_store(str(file))
 
 
 def test_every_byte_of_a_small_file_matters_but_for_what_fills_up() -> None:
@@ -254,18 +256,21 @@ def test_every_byte_of_a_small_file_matters_but_for_what_fills_up() -> None:
 def test_a_file_that_was_cut_is_refused(file: Path, kept: int) -> None:
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"lm\.store: "):
-        LmStore.open(file)
+        open_store(str(file))
 
 
 def test_other_files_are_refused(tmp_path: Path, file: Path) -> None:
     with pytest.raises(UserError, match=r"none\.store: no such file"):
-        LmStore.open(tmp_path / "none.store")
+        open_store(str(tmp_path / "none.store"))
+    with pytest.raises(UserError, match="no n-gram model here"):
+        open_store(str(tmp_path))
+    file.with_name("empty.store").touch()
     with pytest.raises(UserError, match="cannot be read"):
-        LmStore.open(tmp_path)
+        open_store(str(file.with_name("empty.store")))
     data = file.read_bytes()
     file.write_bytes(MAGIC + b"\x07" + data[len(MAGIC) + 1 :])
     with pytest.raises(UserError, match="a store of version 7; expected 1: build it again"):
-        LmStore.open(file)
+        open_store(str(file))
 
 
 def changed(model: Arpa, order: int, **arrays: np.ndarray | None) -> Arpa:

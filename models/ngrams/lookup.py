@@ -1,6 +1,6 @@
 """The compiled look-up of a compact n-gram store: what a search in numba calls, millions of times.
 
-    from gristmill.models.text.lm_kernel import look_up
+    from gristmill.models.ngrams.lookup import look_up
 
     @numba.njit
     def follow(body, state, words):          # body: store.body; state: store.begin
@@ -20,11 +20,11 @@ from this store and that words are below ``body[WORDS]``: neither is checked, an
 A score is what ARPA says: the value of the longest n-gram that is listed, plus the back-offs of the longer contexts,
 added in float32 from the shortest context on. KenLM adds in this order too, so the sums are the same to the last bit.
 
-For a batch there is :func:`gristmill.models.text.lm_batch.look_up_all`, which is faster: memory answers several at
+For a batch there is :func:`gristmill.models.ngrams.batch.look_up_all`, which is faster: memory answers several at
 once.
 
 Inside, functions take the address of the array's data, as numba counts references of each array that a function takes,
-with atomic instructions. Why the parts lie as they do is said in :mod:`gristmill.models.text.lm_store`. Numba is
+with atomic instructions. Why the parts lie as they do is said in :mod:`gristmill.models.ngrams.store`. Numba is
 imported with this module, so import it where it is used.
 """
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gristmill.models.text.arpa import BOS, EOS, UNK, Arpa
-from gristmill.models.text.lm_kernel import FLAGS
-from gristmill.models.text.lm_words import number_words
-from gristmill.models.text.ngram_counts import packed
+from gristmill.models.ngrams.arpa import BOS, EOS, UNK, Arpa, packed
+from gristmill.models.ngrams.lookup import FLAGS
+from gristmill.models.ngrams.words import number_words
 from gristmill.shards.errors import UserError
 
 UNLISTED = np.float32(-100.0)  # log10 of an unknown word's probability where ARPA lists none, as KenLM has it
