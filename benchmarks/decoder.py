@@ -27,16 +27,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gristmill.actors.ngram_files import built
 from gristmill.actors.speech.recognise import outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.measures.wer import CORRECT, align
+from gristmill.models.ngrams.arpa import Arpa
 from gristmill.models.speech.decode import beam_search, prefix_beam_search
 from gristmill.models.speech.decoder import Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import Units, characters
-from gristmill.models.text.arpa import Arpa
 from gristmill.models.text.ngram import NgramSettings, estimate
-from gristmill.models.word_models import table_model
 from gristmill.pipelines.speech.recognisers import find_recogniser
 from gristmill.shards.dataset import SealedSet, open_sealed
 
@@ -134,9 +134,8 @@ Search = Callable[[np.ndarray], str]
 def searches(heard: Heard, arpa: Arpa, beam: int) -> dict[str, Search]:
     """Return the searches by name, each a function of log-probabilities (T, V) that returns a text."""
     decode = heard.units.decode
-    tables = [(one.words, one.logprob, one.backoff) for one in arpa.orders]
-    lexicon, model = Lexicon.spelled(arpa.words, heard.units), table_model(arpa.words, tables)
-    settings = DecoderSettings(beam=beam, tokens=TOKENS, threshold=THRESHOLD, margin=MARGIN, model=WEIGHT, word=WORD)
+    lexicon, model = Lexicon.spelled(arpa.words, heard.units), built(arpa)
+    settings = DecoderSettings(beam=beam, tokens=TOKENS, threshold=THRESHOLD, margin=MARGIN, weight=WEIGHT, word=WORD)
     plain, full = Decoder(heard.units, settings), Decoder(heard.units, settings, lexicon, model)
     return {
         "python": lambda one: decode(prefix_beam_search(one, beam, tokens=TOKENS, threshold=THRESHOLD)[0].units),

@@ -10,17 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.actors.audio import set_column
+from gristmill.actors.ngram_files import load_store
 from gristmill.actors.speech.recognise import WORDS, outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.speech.decoder import Decoded, Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import Units
-from gristmill.shards.artifact import read_file
+from gristmill.shards import store
+from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.stage import Actor, BatchLimits, Resources
 
-LEXICON_FILE = "lexicon.tsv"  # of an artifact: a word a line or, for phonemes, a word, a tab and a pronunciation
-LANGUAGE_FILE = "words.npz"  # of an artifact: what table_bytes() makes
+LEXICON_FILE = "lexicon.tsv"  # in an artifact or a folder
 
 
 class DecoderStageSettings(DecoderSettings):
@@ -34,8 +35,16 @@ class Decode(Actor):
 
     A word's confidence is the least, over its units, of the unit's highest probability; the hypothesis's is the mean of
     its words', null without one. ``nbest`` has the texts of the best hypotheses, best first, with their scores and
-    their shares of the probability of all that were left at the end. Without ``lexicon`` the words are those of
-    ``language``; without either, any units are.
+    their shares of the probability of all that were left at the end.
+
+    ``language`` is a word language model: a store, an ARPA file, an artifact or a folder that holds ``lm.arpa``. It is
+    best a store on the machine's disk, which its workers share; of an ARPA file each makes one in its memory.
+    ``lexicon`` is a file that :func:`read_lexicon` reads, or what holds one as ``lexicon.tsv``. Without it the words
+    are those of ``language``; without either, any units are.
+
+    Raises:
+        UserError: one of them cannot be read, the units spell none of the words, the language model has none of them,
+            or the units are phonemes and there is no lexicon.
 
     Example:
         Decode.stage(DecoderStageSettings(beam=50, nbest=10), model=student.ref, language=trigrams.ref)
@@ -59,17 +68,8 @@ class Decode(Actor):
         self, settings: DecoderStageSettings, model: str, lexicon: str | None = None, language: str | None = None
     ) -> None:
         super().__init__(settings)
-        from gristmill.models.word_models import read_table  # compiles
-
         self.model = Checkpoint(model, settings.device, "float32")
-        words = None if language is None else read_table(_read(language, LANGUAGE_FILE), language)
-        units = self.model.info.units
-        known = None
-        if lexicon is not None:
-            known = read_lexicon(_read(lexicon, LEXICON_FILE), units, lexicon)
-        elif words is not None:
-            known = Lexicon.spelled(words.words, units)
-        self.decoder = Decoder(units, settings, known, words)
+        self.decoder = make_decoder(self.model.info.units, settings, lexicon, language)
 
     @classmethod
     def contract(cls, settings: DecoderStageSettings) -> Mapping[str, Any]:
@@ -101,25 +101,65 @@ class Decode(Actor):
         return batch
 
 
+def make_decoder(units: Units, settings: DecoderSettings, lexicon: str | None, language: str | None) -> Decoder:
+    """Return the decoder of a model's units with the lexicon and the language model at URLs; see :class:`Decode`."""
+    if lexicon is None and language is None:
+        return Decoder(units, settings)
+    if lexicon is None and units.kind == "phonemes":
+        raise UserError(f"{language}: words, and a recogniser of phonemes; expected a lexicon of their pronunciations")
+    words = None if language is None else load_store(language)
+    if lexicon is not None:
+        known = read_lexicon(_read(lexicon), units, lexicon)
+    else:
+        known = Lexicon.spelled(words.words.names() if words else (), units, str(language))
+    if words is not None and (words.look_up(known.words) == words.unknown_word).all():
+        raise UserError(f"{language}: has none of the {len(known.words)} words of {lexicon}; expected a model of them")
+    return Decoder(units, settings, known, words)
+
+
 def read_lexicon(data: bytes, units: Units, source: str) -> Lexicon:
     """Return the lexicon of a file: a word a line or, for phonemes, a word, a tab and a pronunciation of it.
 
+    A word of several pronunciations has several lines.
+
     Raises:
         UserError: the units cannot spell it, or a line has another form; the sentence names the source.
+
+    Example:
+        >>> from gristmill.models.speech.units import phonemes
+        >>> read_lexicon("the\\tð ə\\nthe\\tð i\\n".encode(), phonemes(["ð", "ə", "i"]), "lexicon.tsv").words
+        ('the',)
     """
     words: dict[str, list[str]] = {}
-    for number, line in enumerate(data.decode().splitlines(), start=1):
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{source}: not UTF-8; expected a lexicon: a text with a word a line") from None
+    for number, line in enumerate(lines, start=1):
         word, tab, pronunciation = line.strip().partition("\t")
         if bool(tab) != (units.kind == "phonemes") and word:
-            expected = "a word, a tab and its phonemes" if units.kind == "phonemes" else "a word"
+            expected = f"a word, which {units.kind} spell" if tab else "a word, a tab and its phonemes"
             raise UserError(f"{source}: line {number} is {line[:80]!r}; expected {expected}")
         if word:
             words.setdefault(word, []).append(pronunciation)
-    return Lexicon.pronounced(words, units) if units.kind == "phonemes" else Lexicon.spelled(words, units)
+    if units.kind == "phonemes":
+        return Lexicon.pronounced(words, units, source)
+    return Lexicon.spelled(words, units, source)
 
 
-def _read(url: str, name: str) -> bytes:
+def lexicon_file(url: str) -> str:
+    """Return the URL of a lexicon's file: of the one that an artifact or a folder holds, or else the URL itself."""
+    artifact = get_artifact(url)
+    if artifact is not None and LEXICON_FILE in artifact.files:
+        return artifact.checked_url(LEXICON_FILE)
+    inner = store.join(url, LEXICON_FILE)
+    return inner if store.exists(inner) else url
+
+
+def _read(url: str) -> bytes:
     try:
-        return read_file(url, name)
+        return store.read_bytes(lexicon_file(url))
     except FileNotFoundError:
-        raise UserError(f"{url}: has no {name}; expected an artifact or a folder with one") from None
+        raise UserError(f"{url}: no such file; expected a lexicon: a text with a word a line") from None
+    except IsADirectoryError:
+        raise UserError(f"{url}: has no {LEXICON_FILE}; expected a lexicon: a text with a word a line") from None

@@ -85,7 +85,7 @@ def beam_search(
 
 
 def checked(log_probs: np.ndarray) -> np.ndarray:
-    """Return log-probabilities (T, V) as kernels read them: float32 or float64, C order.
+    """Return log-probabilities (T, V) as kernels read them: float64, for which alone they are compiled, in C order.
 
     Raises:
         UserError: they are of another shape, or there is no blank.
@@ -93,7 +93,7 @@ def checked(log_probs: np.ndarray) -> np.ndarray:
     log_probs = np.asarray(log_probs)
     if log_probs.ndim != 2 or not log_probs.shape[1]:
         raise UserError(f"log-probabilities are {log_probs.shape}; expected (frames, units), the blank the first unit")
-    return np.ascontiguousarray(log_probs, np.float32 if log_probs.dtype.itemsize <= 4 else np.float64)
+    return np.ascontiguousarray(log_probs, np.float64)
 
 
 def prefix_beam_search(

@@ -1,6 +1,7 @@
 """A decoder: the beam search through a lexicon with a word language model, n-best, with times, whole or in chunks.
 
-    lexicon = Lexicon.spelled(model.words, units)
+    model = open_store("models/lm.store")  # of gristmill.actors.ngram_files
+    lexicon = Lexicon.spelled(model.words.names(), units)
     decoder = Decoder(units, DecoderSettings(beam=50, nbest=10), lexicon, model)
     for one in decoder.decode(log_probs, frame=0.02):
         print(one.text, one.score, one.words)
@@ -34,7 +35,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings, Size
 
 if TYPE_CHECKING:
-    from gristmill.models.word_models import WordModel
+    from gristmill.models.ngrams.store import LmStore
 
 
 class DecoderSettings(Settings):
@@ -50,7 +51,7 @@ class DecoderSettings(Settings):
     """Log-probability below which a frame's unit is not followed."""
     margin: float = Field(20.0, gt=0)
     """Nats by which a prefix may be worse than the best; only with a lexicon."""
-    model: float = Field(0.5, ge=0)
+    weight: float = Field(0.5, ge=0)
     """Weight of the language model's log-probabilities."""
     word: float = 1.0
     """Nats added for each word, against the language model's preference for few; only with a lexicon."""
@@ -94,7 +95,7 @@ class Decoder:
         units: Units,
         settings: DecoderSettings | None = None,
         lexicon: Lexicon | None = None,
-        model: WordModel | None = None,
+        model: LmStore | None = None,
     ) -> None:
         """Make a decoder for a model's ``units``; a language ``model`` needs a ``lexicon``.
 
@@ -105,19 +106,21 @@ class Decoder:
             raise UserError("decoder: a language model of words, and no lexicon; expected one of the model's words")
         if lexicon is not None and lexicon.units.digest != units.digest:
             raise UserError("decoder: the lexicon is spelled in other units than those of the recogniser")
-        from gristmill.models.speech.lexicon_kernels import Prices  # compiles
+        from gristmill.models.speech.lexicon_kernels import Prices, no_tree  # compiles
 
         self.units, self.settings, self.lexicon = units, settings or DecoderSettings(), lexicon
-        weight = self.settings.model * math.log(10.0) if model is not None else 0.0
+        weight = self.settings.weight * math.log(10.0) if model is not None else 0.0
         unknown = -math.inf if self.settings.unknown is None else self.settings.unknown
         prices = Prices(weight, self.settings.word, unknown, self.settings.unknown_unit)
-        self._tree = None if lexicon is None else lexicon.tree(model)
-        self._begin = 0 if model is None else model.begin
-        end = -1 if model is None or model.end is None else model.end
+        self._tree = no_tree(len(units)) if lexicon is None else lexicon.tree(model)
+        self._begin, end, body = 0, -1, np.zeros(0, np.uint64)
+        body.flags.writeable = False  # one type, whether there is a model or not
+        if model is not None:
+            self._begin, end, body = model.begin, model.end_word, model.body
         # Of the kernels' arguments, those of all utterances.
         margin = math.inf if lexicon is None else self.settings.margin
         self._width = (self.settings.tokens, self.settings.threshold, margin)
-        self._rules = (self._tree, None if model is None else model.body, prices, end)
+        self._rules = (self._tree, body, prices, end)
 
     def decode(self, log_probs: np.ndarray, *, frame: float = 1.0) -> list[Decoded]:
         """Return the best hypotheses of log-probabilities (T, V), best first, whose frames are ``frame`` s apart.
@@ -127,11 +130,9 @@ class Decoder:
         Raises:
             UserError: ``log_probs`` has another shape.
         """
-        from gristmill.models.speech.listing_kernels import whole  # compiles
-
-        settings, log_probs = self.settings, self._checked(log_probs)
-        found = whole(log_probs, settings.beam, self._begin, *self._width, *self._rules, settings.nbest)
-        return self._hypotheses(frame, *found)
+        stream = self.stream(frame=frame)
+        stream.hear(log_probs)
+        return stream.best()
 
     def decode_all(
         self, utterances: Sequence[np.ndarray], *, frame: float = 1.0, threads: int = 1
@@ -184,7 +185,7 @@ class Decoder:
 
     def _bounds(self, units: list[int], ended: list[int], last: int) -> list[tuple[int, int, int]]:
         """Return the words of units: their units from and to, and their numbers, below 0 outside the lexicon."""
-        if self._tree is None:
+        if self.lexicon is None:
             return [(first, end, -1) for first, end in word_bounds(units, self.units)]
         found, first = [], 0
         for place, word in enumerate(ended):

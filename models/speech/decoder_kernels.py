@@ -18,6 +18,7 @@ from gristmill.models.kernels import kernel
 from gristmill.models.speech.lexicon_kernels import (
     FREE,
     NEVER,
+    NONE,
     OF_PLACE,
     OF_UNIT,
     OUTSIDE,
@@ -63,8 +64,7 @@ class SearchState(NamedTuple):
     run_peaks: np.ndarray
 
 
-@kernel
-def begin(beam, state):
+def begin(beam: int, state: int) -> SearchState:
     """Return the state before the first frame; ``state`` is the language model's."""
     counts = np.array([1, 1, 0, 0, SMALLEST])
     nodes = np.zeros((_AT_FIRST, 7), np.int64)
@@ -94,18 +94,17 @@ def made(tree, model, prices, nodes, told, node, unit, word, place, child):
     nodes[child, PLACE], nodes[child, SLOT] = place, -1
     nodes[child, MODEL], nodes[child, SAID] = nodes[node, MODEL], nodes[node, SAID]
     price = told[node, 0]
-    if tree is not None:
-        if word != -1:
-            added, following = ended(tree, model, prices, word, nodes[node, PLACE], nodes[node, MODEL])
-            price += added
-            nodes[child, MODEL] = following
-            nodes[child, SAID] = said(nodes[node, SAID], word, nodes[node, PLACE])
-        if place == OUTSIDE:
-            price += prices.unknown_unit
-            if word != -1 or nodes[node, PLACE] != OUTSIDE:
-                price += prices.unknown
-                nodes[child, SAID] = mixed(nodes[child, SAID], OF_PLACE, 0 if word != -1 else nodes[node, PLACE])
-            nodes[child, SAID] = mixed(nodes[child, SAID], OF_UNIT, unit)
+    if word != -1:
+        added, following = ended(tree, model, prices, word, nodes[node, PLACE], nodes[node, MODEL])
+        price += added
+        nodes[child, MODEL] = following
+        nodes[child, SAID] = said(nodes[node, SAID], word, nodes[node, PLACE])
+    if place == OUTSIDE:
+        price += prices.unknown_unit
+        if word != -1 or nodes[node, PLACE] != OUTSIDE:
+            price += prices.unknown
+            nodes[child, SAID] = mixed(nodes[child, SAID], OF_PLACE, 0 if word != -1 else nodes[node, PLACE])
+        nodes[child, SAID] = mixed(nodes[child, SAID], OF_UNIT, unit)
     told[child, 0], told[child, 1] = price, price + ahead(tree, prices, place)
 
 
@@ -170,7 +169,7 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
     vocab = log_probs.shape[1]
     tokens = min(tokens, vocab - 1)
     beam = len(alive)
-    fan = 1 if tree is None else 2 * tree.most + 3
+    fan = 1 if tree.boundary == NONE else 2 * tree.most + 3
     most = beam * (1 + tokens * fan)
     # Candidates: node, sums, score, the best alignments, and where these come from, as 2 * slot + ending.
     new_nodes, new_sums, scores = np.empty(most, np.int64), np.empty((most, 3)), np.empty(most)
@@ -179,10 +178,9 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
     units, values, order = np.empty(tokens, np.int64), np.empty(tokens), np.empty(beam, np.int64)
     moved, found = np.full(vocab, NEVER), np.empty((fan, 3), np.int64)
     gain = max(prices.word, 0.0)  # the most that a word can add
-    boundary, can_leave = FREE, prices.unknown > NEVER
-    if tree is not None:
-        boundary, parts, first, branches, bests = tree.boundary, tree.parts, tree.first, tree.units, tree.ahead
-        first_word, ending_words, space = tree.first_word, tree.words, tree.space
+    can_leave = prices.unknown > NEVER
+    boundary, parts, first, branches, bests = tree.boundary, tree.parts, tree.first, tree.units, tree.ahead
+    first_word, ending_words, space = tree.first_word, tree.words, tree.space
     told[0, 1] = ahead(tree, prices, 0)
     for row in log_probs:
         frame = counts[FRAMES]
@@ -224,7 +222,7 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
                 if gained == NEVER or gained + told[node, 0] < bar - gain:
                     continue
                 here, options = nodes[node, PLACE], 1
-                if tree is None:
+                if boundary == NONE:
                     found[0, 0], found[0, 1], found[0, 2] = -1, 0, 0
                 elif boundary == SPACE and unit == space and here != OUTSIDE and not can_leave:  # as ways() does
                     options = 1
@@ -258,8 +256,7 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
                             nodes[child, PARENT], nodes[child, UNIT], nodes[child, WORD] = node, unit, -1
                             nodes[child, PLACE], nodes[child, SLOT] = following, -1
                             told[child, 0] = told[child, 1] = told[node, 0]
-                            if tree is not None:
-                                told[child, 1] += prices.model * bests[following]
+                            told[child, 1] += prices.model * bests[following]
                         else:
                             made(tree, model, prices, nodes, told, node, unit, word, following, child)
                         counts[NODES] += 1

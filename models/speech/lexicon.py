@@ -13,8 +13,8 @@ from gristmill.models.speech.words import BEGIN
 from gristmill.shards.errors import UserError
 
 if TYPE_CHECKING:
+    from gristmill.models.ngrams.store import LmStore
     from gristmill.models.speech.lexicon_kernels import Tree
-    from gristmill.models.word_models import WordModel
 
 MARKERS = ("<unk>", "<s>", "</s>")  # of language models' lists of words
 
@@ -34,8 +34,10 @@ class Lexicon:
     """Words that were left out, as the units lack a letter of theirs."""
 
     @classmethod
-    def spelled(cls, words: Iterable[str], units: Units) -> Lexicon:
+    def spelled(cls, words: Iterable[str], units: Units, source: str = "lexicon") -> Lexicon:
         """Return the lexicon of words as characters or pieces spell them; a language model's markers are no words.
+
+        ``source`` is how errors name where the words are from.
 
         Raises:
             UserError: the units are phonemes, or they can spell none of the words.
@@ -47,7 +49,7 @@ class Lexicon:
             (('go', 'on'), ('off',))
         """
         if units.kind == "phonemes":
-            raise UserError("lexicon: the units are phonemes; expected pronunciations of the words")
+            raise UserError(f"{source}: the units are phonemes; expected pronunciations of the words")
         kept, spellings, missed = [], [], []
         for word in dict.fromkeys(words):
             if word in MARKERS:
@@ -58,10 +60,10 @@ class Lexicon:
                 spellings.append(found)
             else:
                 missed.append(word)
-        return cls._of(units, kept, [(place, one) for place, one in enumerate(spellings)], missed)
+        return cls._of(units, kept, [(place, one) for place, one in enumerate(spellings)], missed, source)
 
     @classmethod
-    def pronounced(cls, pronunciations: Mapping[str, Sequence[str]], units: Units) -> Lexicon:
+    def pronounced(cls, pronunciations: Mapping[str, Sequence[str]], units: Units, source: str = "lexicon") -> Lexicon:
         """Return the lexicon of words with one or several pronunciations, each the phonemes between spaces.
 
         Raises:
@@ -77,35 +79,46 @@ class Lexicon:
         spellings = []
         for place, (word, several) in enumerate(pronunciations.items()):
             if isinstance(several, str):
-                raise UserError(f"lexicon: {word!r} has the pronunciation {several!r}; expected a list of them")
+                raise UserError(f"{source}: {word!r} has the pronunciation {several!r}; expected a list of them")
             for one in several:
                 symbols = one.split()
                 unknown = next((symbol for symbol in symbols if symbol not in number), None)
                 if unknown is not None or not symbols:
                     fault = f"the symbol {unknown!r}, which is no unit" if symbols else "no symbol"
-                    raise UserError(f"lexicon: the pronunciation {one!r} of {word!r} has {fault}")
+                    raise UserError(f"{source}: the pronunciation {one!r} of {word!r} has {fault}")
                 spellings.append((place, [number[symbol] for symbol in symbols]))
-        return cls._of(units, list(pronunciations), spellings, [])
+        return cls._of(units, list(pronunciations), spellings, [], source)
 
     @classmethod
-    def _of(cls, units: Units, words: list[str], spellings: list[tuple[int, list[int]]], missed: list[str]) -> Lexicon:
+    def _of(
+        cls,
+        units: Units,
+        words: list[str],
+        spellings: list[tuple[int, list[int]]],
+        missed: list[str],
+        source: str,
+    ) -> Lexicon:
         if not spellings:
-            raise UserError(f"lexicon: the units spell none of its {len(words) + len(missed)} words")
+            first = f", the first of which is {missed[0]!r}" if missed else ""
+            raise UserError(f"{source}: the units spell none of its {len(words) + len(missed)} words{first}")
         table = np.zeros((len(spellings), max(len(one) for _, one in spellings)), np.int32)
         for row, (_, one) in zip(table, spellings, strict=True):
             row[: len(one)] = one
         return cls(units, tuple(words), table, np.array([word for word, _ in spellings]), tuple(missed))
 
-    def tree(self, model: WordModel | None) -> Tree:
+    def tree(self, model: LmStore | None) -> Tree:
         """Return the prefix tree for a search with a language model; each place knows the best word behind it."""
         from gristmill.models.speech.lexicon_kernels import FREE, MARK, SPACE, Tree  # compiles
 
         scores, numbers = np.zeros(len(self.words)), np.zeros(len(self.words), np.int64)
         unknown_ahead, unlisted = 0.0, np.zeros(len(self.words), bool)
         if model is not None:
-            numbers = model.number(self.words).astype(np.int64)
-            scores, unlisted = model.alone(numbers), numbers == model.unknown
-            unknown_ahead = float(model.alone(np.array([model.unknown]))[0])
+            numbers = model.look_up(self.words).astype(np.int64)
+            unlisted = numbers == model.unknown_word
+            alone = model.score(np.full(len(numbers) + 1, model.empty), np.append(numbers, model.unknown_word))[
+                0
+            ].astype(np.float64)
+            scores, unknown_ahead = alone[:-1], float(alone[-1])
         # Breadth first: of each length of beginnings the distinct ones, in the order of the shorter one and the unit.
         vocab = len(self.units)
         at, levels, first, branches = np.zeros(len(self.of), np.int64), [0, 1], [], []
@@ -140,6 +153,6 @@ class Lexicon:
             space,
             boundary,
             int(np.bincount(ends[:, 0]).max()),
-            -1 if model is None else model.unknown,
+            -1 if model is None else model.unknown_word,
             unknown_ahead,
         )

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from gristmill.models.kernels import kernel
-from gristmill.models.word_models import follow
+from gristmill.models.ngrams.lookup import look_up
 
 NEVER = -math.inf
 UNKNOWN = -2  # word: one that the lexicon does not have
 OUTSIDE = -1  # place in the lexicon's tree: within such a word
-SPACE, MARK, FREE = 0, 1, 2  # words end at a unit of their own, before units that begin a word, anywhere
+# Words end at a unit of their own, before units that begin a word, or anywhere; or there are no words.
+SPACE, MARK, FREE, NONE = range(4)
 OF_WORD, OF_PLACE, OF_UNIT, OF_END = range(4)  # kinds of what is said
 _SAID = np.int64(6364136223846793005)  # Knuth's multiplier (MMIX): words so far as a number
 _STEP = np.int64(1442695040888963407)
@@ -41,13 +42,21 @@ class Tree(NamedTuple):
     space: int
     """The unit between words, or -1."""
     boundary: int
-    """SPACE, MARK or FREE."""
+    """SPACE, MARK, FREE or NONE."""
     most: int
     """The most words at a place."""
     unknown: int
     """The number of the unknown word in the language model."""
     unknown_ahead: float
     """Its log-probability by the language model alone."""
+
+
+def no_tree(units: int) -> Tree:
+    """Return the tree of a search without a lexicon, among so many units: one place, from which no unit leads away."""
+    none = np.zeros(0, np.int32)
+    first, parts = np.zeros(2, np.int32), np.zeros(units, bool)
+    numbers, unlisted = np.zeros(0, np.int64), np.zeros(0, bool)
+    return Tree(first, none, first, none, np.zeros(1), numbers, unlisted, parts, -1, NONE, 0, -1, 0.0)
 
 
 class Prices(NamedTuple):
@@ -113,13 +122,22 @@ def ways(tree, prices, place, unit, found):
 
 
 @kernel
+def log_prob(model, state, number):
+    """Return the base-10 log-probability of a word in a state, float64, and the next state; 0 without a model."""
+    if not len(model):
+        return 0.0, state
+    score, following = look_up(model, state, number)
+    return np.float64(score), following
+
+
+@kernel
 def ended(tree, model, prices, word, place, state):
     """Return what a word adds that ends at a place, and the language model's next state.
 
     The price of an unknown word is paid where it leaves the lexicon, or here if it ends within the tree.
     """
     number = np.int64(tree.unknown) if word == UNKNOWN else tree.numbers[word]
-    score, following = follow(model, state, number)
+    score, following = log_prob(model, state, number)
     price = prices.model * score + prices.word
     if (word == UNKNOWN and place != OUTSIDE) or (word != UNKNOWN and tree.unlisted[word]):
         price += prices.unknown
@@ -129,8 +147,6 @@ def ended(tree, model, prices, word, place, state):
 @kernel
 def ahead(tree, prices, place):
     """Return what the word that has begun will add, at best."""
-    if tree is None:
-        return 0.0
     return prices.model * (tree.unknown_ahead if place == OUTSIDE else tree.ahead[place])
 
 

@@ -16,22 +16,31 @@ from gristmill.models.speech.decoder_kernels import (
     SAID,
     UNIT,
     WORD,
-    advance,
-    begin,
+    SearchState,
 )
-from gristmill.models.speech.lexicon_kernels import FREE, NEVER, OUTSIDE, UNKNOWN, ended, said
+from gristmill.models.speech.lexicon_kernels import (
+    FREE,
+    NEVER,
+    NONE,
+    OUTSIDE,
+    UNKNOWN,
+    Prices,
+    Tree,
+    ended,
+    log_prob,
+    said,
+)
 from gristmill.models.speech.search_kernels import add
-from gristmill.models.word_models import follow
 
 
 @kernel
 def finals(state, tree, model, prices, end):
-    """Return the ends of the beam's prefixes: (n, 2) slots and last words (-1: none), (n,) their scores, and how many.
+    """Return the ends of the beam's prefixes: (n, 2) slots and last words (-1: none), and their scores (n,).
 
     Ends of equal words are one, with the summed probability. Where every word is cut short, prefixes lack their last.
     """
     counts, nodes = state.counts, state.nodes
-    fan = 1 if tree is None else max(tree.most, 1)
+    fan = max(tree.most, 1)
     ends, scores = np.empty((counts[ALIVE] * fan, 2), np.int64), np.empty(counts[ALIVE] * fan)
     said_all = np.empty(len(ends), np.int64)
     found = 0
@@ -40,7 +49,7 @@ def finals(state, tree, model, prices, end):
             node = state.alive[slot]
             score = state.sums[slot, 2] + state.told[node, 0]
             place, at = nodes[node, PLACE], nodes[node, MODEL]
-            if tree is None:
+            if tree.boundary == NONE:
                 ends[found, 0], ends[found, 1], scores[found], said_all[found] = slot, -1, score, slot
                 found += 1
                 continue
@@ -65,7 +74,7 @@ def finals(state, tree, model, prices, end):
                     price, following = ended(tree, model, prices, word_here, place, at)
                     number = said(number, word_here, place)
                 if end >= 0:
-                    price += prices.model * follow(model, following, np.int64(end))[0]
+                    price += prices.model * log_prob(model, following, np.int64(end))[0]
                 if score + price == NEVER and not is_cut:
                     continue
                 same = 0
@@ -75,51 +84,45 @@ def finals(state, tree, model, prices, end):
                     ends[same, 0], ends[same, 1], scores[same], said_all[same] = slot, word_here, NEVER, number
                     found += 1
                 scores[same] = add(scores[same], score + price)
-    return ends, scores, found
+    return ends[:found], scores[:found]
 
 
 @kernel
-def spelled(state, slot, units, words, frames, peaks):
-    """Write a prefix's units (n,), the words that end before them, the frames of their runs (n, 2), and the peaks."""
-    node = state.alive[slot]
-    ending = 0 if state.paths[slot, 0] >= state.paths[slot, 1] else 1
-    run = state.spans[slot, ending]
-    peak = state.peaks[slot, ending]
-    for place in range(len(units) - 1, -1, -1):
-        units[place], words[place] = state.nodes[node, UNIT], state.nodes[node, WORD]
-        frames[place, 0], frames[place, 1], peaks[place] = run[FIRST], run[LAST] + 1, peak
-        node = state.nodes[node, PARENT]
-        if place:
-            peak = state.run_peaks[run[BEFORE]]
-            run = state.runs[run[BEFORE]]
-
-
-@kernel
-def listed(state, tree, model, prices, end, nbest):
-    """Return the best ends, as if the frames ended here, best first.
-
-    These are the scores of all, the last words (n,) of the best, the bounds (n + 1,) of their units, and what
-    :func:`spelled` writes of each, one behind another.
-    """
-    ends, scores, found = finals(state, tree, model, prices, end)
-    order = np.argsort(-scores[:found], kind="mergesort")
-    count = min(nbest, found)
-    bounds = np.zeros(count + 1, np.int64)
-    for place in range(count):
-        node, length = state.alive[ends[order[place], 0]], 0
+def spelled(state, slots):
+    """Return what the prefixes of slots (n,) are: the bounds (n + 1,) of their units, and of all units, one prefix
+    behind another: the units, the words that end before them, the frames of their runs (m, 2), and the peaks."""
+    bounds = np.zeros(len(slots) + 1, np.int64)
+    for one in range(len(slots)):
+        node, length = state.alive[slots[one]], 0
         while node:
             node, length = state.nodes[node, PARENT], length + 1
-        bounds[place + 1] = bounds[place] + length
-    units, words = np.empty(bounds[count], np.int64), np.empty(bounds[count], np.int64)
-    frames, peaks = np.empty((bounds[count], 2), np.int64), np.empty(bounds[count])
-    for place in range(count):
-        some = slice(bounds[place], bounds[place + 1])
-        spelled(state, ends[order[place], 0], units[some], words[some], frames[some], peaks[some])
-    return scores[:found][order], ends[order[:count], 1], bounds, units, words, frames, peaks
+        bounds[one + 1] = bounds[one] + length
+    units, words = np.empty(bounds[-1], np.int64), np.empty(bounds[-1], np.int64)
+    frames, peaks = np.empty((bounds[-1], 2), np.int64), np.empty(bounds[-1])
+    for one in range(len(slots)):
+        slot = slots[one]
+        node = state.alive[slot]
+        ending = 0 if state.paths[slot, 0] >= state.paths[slot, 1] else 1
+        run = state.spans[slot, ending]
+        peak = state.peaks[slot, ending]
+        for place in range(bounds[one + 1] - 1, bounds[one] - 1, -1):
+            units[place], words[place] = state.nodes[node, UNIT], state.nodes[node, WORD]
+            frames[place, 0], frames[place, 1], peaks[place] = run[FIRST], run[LAST] + 1, peak
+            node = state.nodes[node, PARENT]
+            if place > bounds[one]:
+                peak = state.run_peaks[run[BEFORE]]
+                run = state.runs[run[BEFORE]]
+    return bounds, units, words, frames, peaks
 
 
-@kernel
-def whole(log_probs, beam, at_first, tokens, threshold, margin, tree, model, prices, end, nbest):
-    """Return what is :func:`listed` of all frames of log-probabilities (T, V)."""
-    state = advance(begin(beam, at_first), log_probs, tokens, threshold, margin, tree, model, prices)
-    return listed(state, tree, model, prices, end, nbest)
+def listed(
+    state: SearchState, tree: Tree, model: np.ndarray, prices: Prices, end: int, nbest: int
+) -> tuple[np.ndarray, ...]:
+    """Return the best ends, as if the frames ended here, best first.
+
+    These are the scores of all, the last words (n,) of the best, and what :func:`spelled` returns of these.
+    """
+    ends, scores = finals(state, tree, model, prices, end)
+    order = np.argsort(-scores, kind="stable")
+    best = ends[order[:nbest]]
+    return scores[order], best[:, 1], *spelled(state, np.ascontiguousarray(best[:, 0]))

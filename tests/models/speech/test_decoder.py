@@ -4,12 +4,12 @@ import itertools
 import math
 from collections import defaultdict
 
-import kenlm
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.actors.ngram_files import built
 from gristmill.models.speech import decoder_kernels
 from gristmill.models.speech.decode import prefix_beam_search
 from gristmill.models.speech.decoder import Decoder, DecoderSettings
@@ -18,7 +18,6 @@ from gristmill.models.speech.units import Units, characters, phonemes
 from gristmill.models.speech.units import sentencepiece as fit_sentencepiece
 from gristmill.models.speech.words import spoken_words
 from gristmill.models.text.ngram import NgramSettings, estimate
-from gristmill.models.word_models import follow_all, table_model
 from gristmill.shards.errors import UserError
 
 WIDE = {"beam": 3000, "nbest": 3000, "tokens": 100, "threshold": -1e9, "margin": 1e9}
@@ -35,18 +34,13 @@ def arpa(order=3):
 
 
 def model_of(arpa):
-    return table_model(arpa.words, [(one.words, one.logprob, one.backoff) for one in arpa.orders])
+    return built(arpa)
 
 
-def price_of(model, words, prices, unlisted=()):
+def price_of(model, words, prices):
     """Return what words add, by the model's look-up."""
-    total, state = 0.0, model.begin if model else 0
-    ids = [] if model is None else [*model.number(words), *([] if model.end is None else [model.end])]
-    for number in ids:
-        scores, states = np.empty(1), np.empty(1, np.int64)
-        follow_all(model.body, state, np.array([number], np.int64), scores, states)
-        total, state = total + prices.model * math.log(10) * scores[0], int(states[0])
-    return total + prices.word * len(words)
+    said = 0.0 if model is None else model.sentence(words).sum(dtype=np.float64)
+    return prices.weight * math.log(10) * said + prices.word * len(words)
 
 
 def all_alignments(log_probs):
@@ -80,14 +74,14 @@ def test_characters_through_a_lexicon_are_exact(seed, with_model):
     units = characters(["no to"])
     words = ["no", "on", "to", "not", "too"]
     lexicon, model = Lexicon.spelled(words, units), model_of(arpa()) if with_model else None
-    prices = DecoderSettings(**WIDE, model=0.7, word=0.3)
+    prices = DecoderSettings(**WIDE, weight=0.7, word=0.3)
 
     def sequences(found):
         parts = units.decode(found).split()
         return [parts] if set(parts) <= set(words) else []
 
     log_probs = draw(5, len(units), seed)
-    cut = [one for one in words if with_model and model.number([one])[0] == model.unknown]
+    cut = [one for one in words if with_model and model.look_up([one])[0] == model.unknown_word]
 
     def price(some, _):
         lacking = sum(one in cut for one in some)
@@ -103,8 +97,8 @@ def test_characters_with_a_class_of_unknown_words_are_exact(seed, with_model):
     units = characters(["no to"])
     words = ["no", "on", "to", "not", "too"]
     lexicon, model = Lexicon.spelled(words, units), model_of(arpa()) if with_model else None
-    prices = DecoderSettings(**WIDE, model=0.7, word=0.3, unknown=-1.5, unknown_unit=-0.25)
-    known = {one for one in words if model is None or model.number([one])[0] != model.unknown}
+    prices = DecoderSettings(**WIDE, weight=0.7, word=0.3, unknown=-1.5, unknown_unit=-0.25)
+    known = {one for one in words if model is None or model.look_up([one])[0] != model.unknown_word}
 
     def leaves(word):
         """Return how many units of a word are outside the lexicon's tree."""
@@ -144,12 +138,12 @@ def test_phonemes_with_several_pronunciations_are_exact(seed, unknown):
     units, model = phonemes(["n", "o", "t"]), model_of(arpa())
     prices = DecoderSettings(
         **(WIDE | {"beam": 20000, "nbest": 20000}),
-        model=0.5,
+        weight=0.5,
         word=0.2,
         unknown=-2.0 if unknown else None,
         unknown_unit=-0.5,
     )
-    known = {one for one in PRONOUNCED if model.number([one])[0] != model.unknown}
+    known = {one for one in PRONOUNCED if model.look_up([one])[0] != model.unknown_word}
     assert ("own" in known, "on" in known) == (False, True)
 
     def price(some, _):
@@ -263,24 +257,6 @@ def test_pieces_make_words():
     log_probs[np.arange(len(odd)), odd] = 0.0
     found = Decoder(units, DecoderSettings(unknown=-4.0), lexicon).decode(log_probs)[0]
     assert found.text == units.decode(odd)
-
-
-@pytest.mark.parametrize("order", [2, 3, 4])
-def test_the_table_scores_as_kenlm(order, tmp_path):
-    path = tmp_path / "model.arpa"
-    path.write_bytes(arpa(order).to_bytes())
-    model, oracle = model_of(arpa(order)), kenlm.Model(str(path))
-    rng = np.random.default_rng(1)
-    for _ in range(200):
-        words = rng.choice(["on", "it", "to", "in", "not", "nowhere"], rng.integers(0, 8)).tolist()
-        state, found = model.begin, []
-        for number in [*model.number(words), model.end]:
-            scores, states = np.empty(1), np.empty(1, np.int64)
-            follow_all(model.body, state, np.array([number], np.int64), scores, states)
-            found.append(scores[0])
-            state = int(states[0])
-        wanted = [one[0] for one in oracle.full_scores(" ".join(words))]
-        assert found == pytest.approx(wanted, abs=1e-5)
 
 
 def test_an_utterance_that_ends_within_a_word_lacks_it():
