@@ -50,7 +50,24 @@ def transcribe(
     ] = None,
     system: System = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU if there is one.")] = "auto",
-    beam: Annotated[int, typer.Option(min=0, help="Width of the search; 0: the best path.")] = 0,
+    beam: Annotated[
+        int | None, typer.Option(min=0, help="Width of the search; 0: the best path [0; through words 16].")
+    ] = None,
+    lm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="A language model of the words to search for: a store or an ARPA file.",
+        ),
+    ] = None,
+    lexicon: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="The words of the search, one a line; for a model of phonemes with a tab and a pronunciation [the "
+            "words of --lm, as characters or pieces spell them].",
+        ),
+    ] = None,
     segment: Annotated[
         Literal["silero", "energy"] | None,
         typer.Option(
@@ -83,13 +100,18 @@ def transcribe(
     tried, as there is no model or a file is missing.
     """
     from gristmill.pipelines.command.transcribe import print_transcripts, transcribe_corpus
+    from gristmill.pipelines.speech.known_words import KnownWords
 
     _refuse_empty("MODEL", model)
     _refuse_empty("AUDIO", *audio)
     _refuse_empty("--into", into)
     _refuse_empty("--out", out)
+    _refuse_empty("--lm", lm)
+    _refuse_empty("--lexicon", lexicon)
     _refuse_together(out, {"--format": form, "--into": into}, {"--runner": runner, "--workers": workers})
-    settings = {"system": system, "device": device, "beam": beam, "segment": segment, "elsewhere": elsewhere or ()}
+    words = KnownWords(lm, lexicon) if lm is not None or lexicon is not None else None
+    settings: dict[str, object] = {"system": system, "device": device, "beam": beam, "words": words}
+    settings |= {"segment": segment, "elsewhere": elsewhere or ()}
     if out is None:
         unread = print_transcripts(model, audio, form or "text", into, quiet=quiet, **settings)
     else:

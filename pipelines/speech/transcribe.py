@@ -33,6 +33,7 @@ from gristmill.models.speech.words import Word
 from gristmill.pipelines.inline import Inline, lost
 from gristmill.pipelines.inputs import list_source, once, refuse_empty
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.known_words import KnownWords
 from gristmill.pipelines.speech.lengths import lengths_of
 from gristmill.pipelines.speech.recognisers import find_recogniser
 from gristmill.pipelines.speech.recordings import (
@@ -87,12 +88,14 @@ class Transcriber:
     """Transcribes recordings by a model: its folder, a published one, or the output of a run, whose best system it is.
 
     ``system`` chooses another of the run's. ``device`` ``auto`` is a GPU if torch sees one. ``beam`` is the width of
-    the search, 0 for the best path. ``segment`` is what finds speech in recordings of over ``lengths.whole`` s, which
-    are long for the model: ``silero`` if it is installed, else ``energy``. ``elsewhere``: URLs below which a manifest's
-    entries may lie. ``say`` is told what a user should know.
+    the search, 0 for the best path; with ``words`` the search goes through these, and its width is theirs by default.
+    ``segment`` is what finds speech in recordings of over ``lengths.whole`` s, which are long for the model: ``silero``
+    if it is installed, else ``energy``. ``elsewhere``: URLs below which a manifest's entries may lie. ``say`` is told
+    what a user should know.
 
     Raises:
-        UserError: there is no such model or system, no GPU, or this machine does not offer the instruction set.
+        UserError: there is no such model or system, no GPU, the words cannot be read or spelled, or this machine does
+            not offer the instruction set.
         GristmillError: the model is damaged.
     """
 
@@ -102,7 +105,8 @@ class Transcriber:
         *,
         system: str | None = None,
         device: Device = "auto",
-        beam: int = 0,
+        beam: int | None = None,
+        words: KnownWords | None = None,
         segment: Detector | None = None,
         elsewhere: Sequence[store.Place] = (),
         say: Callable[[str], None] = lambda sentence: None,
@@ -121,7 +125,11 @@ class Transcriber:
         self._say, self._elsewhere, self._narrow = say, tuple(os.fspath(one) for one in elsewhere), False
         self._probe = Probe.stage(ProbeSettings(max_duration=MOST_SECONDS, elsewhere=self._elsewhere))
         self._features = LogMel.stage(info.features)
-        self._recognise = Transcribe.stage(RecogniserSettings(beam=beam, device=_device(device)), model=self.model)
+        if words is None:
+            search = RecogniserSettings(beam=beam or 0, device=_device(device))
+            self._recognise = Transcribe.stage(search, model=self.model)
+        else:
+            self._recognise = words.stage(self.model, info.units, beam, _device(device))
         self.lengths, self._cuts = lengths_of(self.model.url), False
         whole = self.lengths.whole
         load = LoadSettings(sampling_rate=self.sampling_rate, max_duration=2 * whole, annotated=False)
