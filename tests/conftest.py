@@ -40,7 +40,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 # Tests that share a Ray, and modules that each start some: of either sort one is run at a time. They are the first, as
-# they are most of what a process has to do.
+# they are most of what a process has to do. So are those of compiled kernels: side by side each process would compile
+# them all, which takes longer than the tests; others find what these have left on the disk.
 _CHAINS = {
     "one Ray": (
         "tests/cluster/test_clean_ray.py",
@@ -64,6 +65,17 @@ _CHAINS = {
         "tests/fault/test_ray_gone.py",
         "tests/pipelines/command/test_submit.py",
         "tests/pipelines/test_own_code.py",
+    ),
+    "kernels": (
+        "tests/actors/speech/test_decode.py",
+        "tests/actors/text/test_lm_engine.py",
+        "tests/models/ngrams/test_store.py",
+        "tests/models/speech/test_decode.py",
+        "tests/models/speech/test_decoder.py",
+        "tests/models/test_kernels.py",
+        "tests/pipelines/command/test_lm.py",
+        "tests/pipelines/speech/test_known_words.py",
+        "tests/test_docstrings.py",
     ),
 }
 # Of the others, those that take long come next, so that none of them is left when all else is done.
