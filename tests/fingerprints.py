@@ -13,6 +13,7 @@ import json
 import os
 import pkgutil
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -252,7 +253,8 @@ def fingerprints() -> dict[str, dict[str, str]]:
         one = ["seeds=[0]", "functions=[{name: alarm, intents: [set]}]"]
         more |= dict.fromkeys(("expand", "expand-hwu64", "expand-snips"), one)
         place = Path(folder, "data", "nlu", "hwu64", "train")
-        own = f"own=[{{name: alarm, seeds: {place}, test: {place}}}]"
+        apart = shutil.copytree(place, Path(folder, "data", "held_out"))
+        own = f"own=[{{name: alarm, seeds: {place}, test: {apart}}}]"
         more["expand-own"] = [f"corpus.places={place}", f"pool={folder}/data/pool.txt", own]
         configs = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.stem != "fleet"]
         return {path.stem: of_config(path, f"{folder}/{path.stem}", more.get(path.stem, ())) for path in configs}

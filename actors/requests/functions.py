@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.requests.folds import FOLD, TEST
@@ -37,10 +37,22 @@ _LABELS = ("domain", "intent", "slots", "label_source")
 _DOMAIN = pa.field("domain", pa.string())
 
 
+def _as_name(name: str) -> str:
+    """Check the name of a function, which is part of the names of folders and files."""
+    if not name or name.strip() != name or name.startswith(".") or not all(one.isprintable() for one in name):
+        raise ValueError(f"{name!r}; expected a name of visible characters, without a blank at an end or a leading dot")
+    if set(name) & set("/\\:"):
+        raise ValueError(f"{name!r}; expected a name without /, \\ and :, as it is part of the names of folders")
+    return name
+
+
+FunctionName = Annotated[str, AfterValidator(_as_name)]
+
+
 class FunctionSettings(Settings):
     """A new function, as those requests of a corpus that are taken for its own."""
 
-    name: str = Field(min_length=1)
+    name: FunctionName
     """Its name, which is that of its domain."""
     intents: tuple[str, ...] = ()
     """The intents of its requests; by default any."""

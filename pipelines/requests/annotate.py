@@ -50,7 +50,7 @@ class AnnotatedRequest:
     readings: tuple[dict[str, Any], ...] = ()
     """All of them, best first: domain, intent, slots and confidence."""
     problem: str | None = None
-    """Why there is no reading."""
+    """Why there is no reading; ``None`` also where new functions all refuse the request."""
 
 
 class RequestAnnotator:
@@ -115,7 +115,8 @@ class RequestAnnotator:
             ranked = self._reader.readings(read[name]) if name in read else None
             if ranked is None or ranked.best is None:
                 none = NO_TEXT if ranked is None or not ranked.readings else self._reader.none
-                yield AnnotatedRequest(text, problem=problems.get(name, none))
+                readings = () if ranked is None else tuple(map(dict, ranked.readings))
+                yield AnnotatedRequest(text, readings=readings, problem=problems.get(name, none))
             else:
                 yield _best(text, ranked.readings, ranked.best)
 

@@ -134,14 +134,15 @@ def _check_apart(settings: RequestCorpusSettings) -> None:
     """Raise a ``UserError`` for requests of the test, or of a fold, that models would be trained on."""
 
     def files(places: Places | None) -> list[Place]:
-        return [partial(_items, url, settings.fields) for url in urls_of(places)]
+        return [partial(request_items, url, settings.fields) for url in urls_of(places)]
 
     parts = {"corpus.places": files(settings.places), "corpus.test": files(settings.test)}
     why = "requests would be read by models that were trained on them"
     refuse_shared(parts, why, "each file in one place", divided=True)
 
 
-def _items(url: str, fields: Mapping[str, str]) -> Iterator[Item]:
+def request_items(url: str, fields: Mapping[str, str]) -> Iterator[Item]:
+    """Yield the files of a corpus, by which parts are compared."""
     return map(Item, request_files(url, fields))
 
 

@@ -20,10 +20,7 @@ from gristmill.actors.requests.function_reader import Detect, DetectSettings
 from gristmill.actors.requests.functions import FunctionSettings
 from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining, pair_similarity
 from gristmill.actors.requests.propagation import PropagationSettings
-from gristmill.actors.requests.relevance import RelevanceFitSettings
-from gristmill.actors.requests.slot_teacher import SlotTeacherSettings
 from gristmill.models.requests.diversity import DiversitySettings, Selector
-from gristmill.models.requests.linear import LinearSettings
 from gristmill.pipelines.inputs import Places
 from gristmill.pipelines.record_scores import keep_scores
 from gristmill.pipelines.report.measures import SEMER
@@ -33,8 +30,14 @@ from gristmill.pipelines.requests import expand_tables as tables
 from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests
 from gristmill.pipelines.requests.diversity import choose
 from gristmill.pipelines.requests.expand_files import write_proposals
-from gristmill.pipelines.requests.expand_parts import FunctionCell, OwnFunctionSettings, own_cells, study_cells
+from gristmill.pipelines.requests.expand_parts import (
+    FunctionCell,
+    OwnFunctionSettings,
+    own_cells,
+    study_cells,
+)
 from gristmill.pipelines.requests.expand_systems import (
+    FUSED,
     CellSystems,
     Expansion,
     FunctionRecogniserSettings,
@@ -47,12 +50,6 @@ from gristmill.shards.step import Step
 
 SAMPLE = 4000  # records of a plan's trial
 SHARES = {"half": 0.5, "quarter": 0.25}
-FUSED = FunctionRecogniserSettings(
-    model=LinearSettings(negatives=None, balanced=True, embedding=2.0),
-    same_slots=600,
-    slot_teacher=SlotTeacherSettings(),
-    relevance=RelevanceFitSettings(embedding=1.0),
-)
 
 
 class Config(Settings):

@@ -14,13 +14,22 @@ import pyarrow as pa
 from gristmill.actors.embed import EmbedderSettings, embedder_stage
 from gristmill.actors.near_duplicates import DuplicateSettings, Sign
 from gristmill.actors.requests.folds import Folds, FoldSettings
-from gristmill.actors.requests.functions import FunctionSettings, Part, PartSettings, TakePart, draw_seeds
+from gristmill.actors.requests.functions import FunctionName, FunctionSettings, Part, PartSettings, TakePart, draw_seeds
 from gristmill.actors.requests.own_function import OwnPart, OwnPartSettings, PoolSettings, PoolText
 from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import list_requests
 from gristmill.actors.sources.text import TEXT_SIDES, Wanted, list_texts
-from gristmill.pipelines.inputs import Places, list_places, list_source, place_names, refuse_empty, urls_of
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests
+from gristmill.pipelines.inputs import (
+    Places,
+    check_listed,
+    list_places,
+    list_source,
+    place_names,
+    refuse_empty,
+    urls_of,
+)
+from gristmill.pipelines.overlap import Place, refuse_shared
+from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests, request_items
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.unique import unique
 from gristmill.shards.artifact import Artifact
@@ -31,7 +40,7 @@ from gristmill.shards.step import Step
 class OwnFunctionSettings(AnnotationSettings):
     """A new function of the user's own."""
 
-    name: str
+    name: FunctionName
     """Its name, which is that of its domain."""
     seeds: Places
     """Annotated requests of the function: corpora in any format that is read, with an intent for each request."""
@@ -119,6 +128,7 @@ def own_cells(
 
     The pool is of any size: only what the filter's first cut leaves of it is embedded.
     """
+    _check_own(pool, functions, lang)
     annotated = prepared(run, "annotated", prepare_requests(run, corpus), duplicates, embedder)
     wanted = Wanted(TEXT_SIDES, (lang,), (None,))
     urls = urls_of(pool)
@@ -143,8 +153,30 @@ def own_cells(
         test = None
         if one.test is not None:
             test = part("test", embedded(run, f"read_test_{one.name}", _read(run, one, "test", lang), embedder))
-        cells.append(FunctionCell(one.name, 0, 0, seeds, part("others", annotated), whole, test, embedded=False))
+        others = part("others", annotated)
+        refuse_empty(others, f"annotated requests of other functions than {one.name}")
+        cells.append(FunctionCell(one.name, 0, 0, seeds, others, whole, test, embedded=False))
     return cells
+
+
+def _check_own(pool: Places, functions: Sequence[OwnFunctionSettings], lang: str) -> None:
+    """Raise a :class:`UserError` for places that are missing, and for requests of a function that are of another too,
+    or are those of its test."""
+    wanted = Wanted(TEXT_SIDES, (lang,), (None,))
+    check_listed(partial(list_texts, url, "pool", wanted) for url in urls_of(pool))
+    parts: dict[str, list[Place]] = {}
+    for one in functions:
+        for which, places in (("seeds", one.seeds), ("test", one.test)):
+            urls = urls_of(places)
+            if urls:
+                check_listed(partial(list_requests, url, which, fields=one.fields) for url in urls)
+                parts[f"{which} of {one.name}"] = [partial(request_items, url, one.fields) for url in urls]
+    names = list(parts)
+    for place, name in enumerate(names):
+        # Two functions may be tested on the same requests, which have their domains.
+        others = [other for other in names[place + 1 :] if name.startswith("seeds") or other.startswith("seeds")]
+        why = "a request would be of two functions, or tested on after training"
+        refuse_shared({one: parts[one] for one in (name, *others)}, why, "each file in one place")
 
 
 def _read(run: Run, function: OwnFunctionSettings, which: str, lang: str) -> SealedSet:

@@ -48,6 +48,15 @@ class FunctionRecogniserSettings(Settings):
     """The share of traffic that a new function is expected to have; the threshold has the best F1 at it."""
 
 
+# The recogniser of the whole system.
+FUSED = FunctionRecogniserSettings(
+    model=LinearSettings(negatives=None, balanced=True, embedding=2.0),
+    same_slots=600,
+    slot_teacher=SlotTeacherSettings(),
+    relevance=RelevanceFitSettings(embedding=1.0),
+)
+
+
 class SelfTrainingSettings(Settings):
     """The filter and self-training."""
 

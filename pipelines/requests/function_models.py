@@ -48,9 +48,7 @@ def function_reader(found: Finished, system: str | None) -> RequestReader:
     def readings(row: Mapping[str, Any]) -> RankedReadings:
         return _readings(row, list(models))
 
-    return RequestReader(
-        said, tuple(sorted(models)), {}, lambda table: read(_with_text(table)), readings, "of none of the functions"
-    )
+    return RequestReader(said, tuple(sorted(models)), {}, lambda table: read(_with_text(table)), readings, None)
 
 
 def _with_text(table: pa.Table) -> pa.Table:

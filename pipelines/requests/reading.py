@@ -32,5 +32,5 @@ class RequestReader:
     """Reads a table of requests."""
     readings: Callable[[Mapping[str, Any]], RankedReadings]
     """What a row of the result says."""
-    none: str
-    """Why there is no best reading, where there is none."""
+    none: str | None
+    """The problem of a request without a best reading; ``None``: that is no problem."""

@@ -129,13 +129,16 @@ def test_requests_are_annotated_as_the_recipe_read_its_test(finished: Path, tmp_
     for row, one in zip(rows, read, strict=True):
         counted = row[f"read_{name}"]
         accepted = counted["logprob"] >= counted["threshold"]
-        assert (one.domain, one.problem) == (("timers", None) if accepted else ("", "of none of the functions"))
+        assert (one.domain, one.problem) == ("timers" if accepted else "", None)
+        assert [reading["domain"] for reading in one.readings] == ["timers"]
         if accepted:
             assert one.intent == counted["intent"]
             assert [slot._asdict() for slot in one.slots] == counted["slots"]
     lines = write(tmp_path / "requests.jsonl", [{"text": row["text"]} for row in rows[:9]])
     asked = [] if system is None else ["--system", system]
-    told = call("annotate", finished, lines, *asked).stdout.splitlines()
+    called = call("annotate", finished, lines, *asked)
+    assert called.exit_code == 0, "a request of another function is no problem"
+    told = called.stdout.splitlines()
     assert [line.split("\t")[0] for line in told] == [one.domain for one in read[:9]]
 
 
@@ -268,6 +271,7 @@ def test_very_little_is_a_result(small: list[str], own: dict[str, Any], tmp_path
         (["pool=texts"], "pool: expected the URL of text without labels with own"),
         (["selector=best"], "selector: 'best' is not right"),
         (["training.rounds=0"], "training.rounds: 0 is not right"),
+        (["functions=[{name: a/b, domains: [timer]}]"], "expected a name without /"),
     ],
 )
 def test_mistakes_of_an_expansion_are_sentences(
@@ -277,3 +281,34 @@ def test_mistakes_of_an_expansion_are_sentences(
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_a_user_gives_is_checked_before_any_work(small: list[str], own: dict[str, Any], tmp_path: Path) -> None:
+    seeds, empty = own["seeds file"], tmp_path / "empty.jsonl"
+    empty.touch()
+    plain = tmp_path / "plain.txt"
+    plain.write_text("set a timer\n")
+    alone = write(tmp_path / "alone.jsonl", [{**row, "domain": "timers"} for row in own["seeds"]])
+    cases = {
+        f"[{{name: ../../x, seeds: {seeds}}}]": "expected a name of visible characters",
+        f"[{{name: timers, seeds: {seeds}, test: {seeds}}}]": "each file in one place",
+        f"[{{name: timers, seeds: {seeds}}}, {{name: stop, seeds: {seeds}}}]": "each file in one place",
+        f"[{{name: timers, seeds: {plain}}}]": "plain.txt",
+        f"[{{name: timers, seeds: {empty}}}]": "empty.jsonl",
+        f"[{{name: timers, seeds: {tmp_path / 'none.jsonl'}}}]": "none.jsonl",
+    }
+    for functions, sentence in cases.items():
+        result = expand_own(small, own, functions, tmp_path / "out")
+        assert (result.exit_code, "Traceback" in result.stderr) == (2, False), result.stderr
+        assert sentence in result.stderr.splitlines()[-1], functions
+        assert not list((tmp_path / "out").glob("*/*/seal.json"))
+    own["pool"].unlink()
+    missing = expand_own(small, own, f"[{{name: timers, seeds: {seeds}}}]", tmp_path / "out")
+    assert "pool.txt" in missing.stderr.splitlines()[-1]
+    own["pool"].write_text("set a timer\n")
+    one = {**own, "others": alone}
+    result = expand_own(small, one, f"[{{name: timers, seeds: {seeds}}}]", tmp_path / "alone")
+    assert (result.exit_code, "annotated requests of other functions than timers: no record" in result.stderr) == (
+        2,
+        True,
+    )
