@@ -53,7 +53,6 @@ FUSED = FunctionRecogniserSettings(
     model=LinearSettings(negatives=None, balanced=True, embedding=2.0),
     same_slots=600,
     slot_teacher=SlotTeacherSettings(),
-    relevance=RelevanceFitSettings(embedding=1.0),
 )
 
 
