@@ -121,7 +121,7 @@ class CellSystems:
 
     def _first_cut(self, settings: RelevanceFitSettings) -> SealedSet:
         """Embed the most relevant requests of a large pool by n-grams, among which all rounds filter."""
-        scored = self._scored("first_cut", settings, self._cell.pool)
+        scored = self._scored("first_cut", settings.but(embedding=0.0), self._cell.pool)
         kept = self._nearest("first_cut", scored, ThresholdSettings(count=self._training.first_cut))
         return embedded(self._run, f"candidates_{self._cell.name}", kept, self._embedder)
 
