@@ -272,8 +272,8 @@ def embedder_stage(settings: EmbedderSettings, column: str = "text") -> Stage:
     return Embed.stage(wanted, resources=resources, model=found)
 
 
-def vectors_of(column: pa.ChunkedArray, dim: int) -> np.ndarray:
+def vectors_of(column: pa.ChunkedArray) -> np.ndarray:
     """Return the vectors of an ``embedding`` column, (N, dim) float16."""
-    whole = column.combine_chunks()
+    whole, dim = column.combine_chunks(), column.type.list_size
     flat = whole.flatten() if not whole.null_count else whole.fill_null([0.0] * dim).flatten()
     return flat.to_numpy(zero_copy_only=False).reshape(-1, dim)

@@ -110,8 +110,7 @@ def compare(name: str, model: str, device: str, texts: SealedSet) -> dict[str, o
             theirs = clock() - begun
             ratios.append(theirs / ours)
             rates.append((len(plain) / ours, len(plain) / theirs))
-        dim = made.schema.field(embed.EMBEDDING).type.list_size
-        found = np.concatenate([embed.vectors_of(table[embed.EMBEDDING], dim) for table in made.tables()])
+        found = np.concatenate([embed.vectors_of(table[embed.EMBEDDING]) for table in made.tables()])
     return {
         "model": name,
         "texts": len(plain),

@@ -235,4 +235,4 @@ def _examples(settings: DomainTraining, url: str, table: pa.Table) -> dict[str, 
 def _embeddings(table: pa.Table) -> Sequence[np.ndarray | None]:
     if EMBEDDING not in table.column_names:
         return [None] * table.num_rows
-    return list(vectors_of(table[EMBEDDING], table.schema.field(EMBEDDING).type.list_size))
+    return list(vectors_of(table[EMBEDDING]))

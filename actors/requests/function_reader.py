@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from gristmill.actors.audio import set_column
 from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.models.requests.domain import Slot, log_sigmoid
 from gristmill.models.requests.families import load
-from gristmill.models.requests.linear import LinearModel, LinearScores
+from gristmill.models.requests.linear import LinearModel, LinearScorer, LinearScores
 from gristmill.shards.artifact import get_artifact, read_file
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import REQUEST_FIELDS, SLOT, SPEECH_FIELDS
@@ -65,7 +66,6 @@ class FunctionReader:
         self.model = model
         self.folds = model.folds.shape[1]
         self._scorer = LinearModel.together([model])
-        self._without = LinearModel.together([model.without(fold) for fold in range(self.folds)] or [model])
         self.threshold = np.float32(log_sigmoid(np.array(model.threshold)))
 
     def __call__(self, batch: pa.Table, own: np.ndarray) -> list[FunctionReading]:
@@ -103,13 +103,18 @@ class FunctionReader:
             return np.zeros((batch.num_rows, self.folds))
         return _log_odds(self._without(*self._read(batch)).domain)
 
+    @cached_property
+    def _without(self) -> LinearScorer:
+        """The scorer of the folds' models: only what labels requests needs it."""
+        return LinearModel.together([self.model.without(fold) for fold in range(self.folds)])
+
     def _scores(self, batch: pa.Table) -> LinearScores:
         return self._scorer(*self._read(batch))
 
     def _read(self, batch: pa.Table) -> tuple[list[list[str]], np.ndarray | None]:
         vectors = None
         if self.model.dim and EMBEDDING in batch.column_names:
-            vectors = vectors_of(batch[EMBEDDING], batch.schema.field(EMBEDDING).type.list_size)
+            vectors = vectors_of(batch[EMBEDDING])
         return [one or [] for one in batch["tokens"].to_pylist()], vectors
 
 
@@ -138,8 +143,16 @@ class Label(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with labels, and ``reject_reason`` where a request is not accepted."""
-        kept, without = self._acceptance(batch)
-        readings = self._read(batch, kept)
+        without: Sequence[Sequence[int] | None]
+        if self._accepted is None:
+            readings = self._read(batch, np.zeros(batch.num_rows, bool))
+            kept = np.array([one.logprob >= self._read.threshold for one in readings], bool)
+            without = self._without(batch)
+        else:
+            ids = batch["id"].to_pylist()
+            kept = np.array([name in self._accepted for name in ids], bool)
+            readings = self._read(batch, kept)
+            without = [self._accepted.get(name) for name in ids]
         sure = [float(np.exp(one.logprob + one.intent_logprob)) for one in readings]
         columns: tuple[Sequence[Any], ...] = (
             [self._read.model.domain] * len(readings),
@@ -154,16 +167,12 @@ class Label(Actor):
         reasons = [None if one else NOT_ACCEPTED for one in kept]
         return set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
 
-    def _acceptance(self, batch: pa.Table) -> tuple[np.ndarray, Sequence[Sequence[int] | None]]:
-        """Return which requests are accepted, and without which folds they are too."""
-        if self._accepted is not None:
-            ids = batch["id"].to_pylist()
-            return np.isin(ids, list(self._accepted)), [self._accepted.get(name) for name in ids]
-        limit = self._read.model.threshold
-        kept = self._read.log_odds(batch) >= limit
+    def _without(self, batch: pa.Table) -> Sequence[Sequence[int] | None]:
+        """Return the folds without which each request is above the threshold."""
         if not self._read.folds:
-            return kept, [None] * len(kept)
-        return kept, [np.flatnonzero(row).tolist() for row in self._read.log_odds_without(batch) >= limit]
+            return [None] * batch.num_rows
+        above = self._read.log_odds_without(batch) >= self._read.model.threshold
+        return [np.flatnonzero(row).tolist() for row in above]
 
 
 class DetectSettings(Settings):

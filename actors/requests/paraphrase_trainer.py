@@ -310,7 +310,7 @@ def _vectors(table: pa.Table) -> np.ndarray:
     """Return the embeddings of a table, (rows, dim)."""
     if table[EMBEDDING].null_count:
         raise UserError("paraphrase: a record without embedding; expected one of each")
-    return vectors_of(table[EMBEDDING], table.schema.field(EMBEDDING).type.list_size)
+    return vectors_of(table[EMBEDDING])
 
 
 def embedded_of(table: pa.Table) -> EmbeddedRequests:

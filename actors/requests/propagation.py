@@ -128,7 +128,7 @@ def _cosines(tables: Sequence[pa.Table]) -> np.ndarray:
     """Return the cosines of requests over n-grams of words and of letters, length 1 each, and embeddings, length 2."""
     whole = pa.concat_tables(tables)
     features = Features.of([one or [] for one in whole["tokens"].to_pylist()], 2)
-    vectors = vectors_of(whole[EMBEDDING], whole.schema.field(EMBEDDING).type.list_size).astype(np.float64)
+    vectors = vectors_of(whole[EMBEDDING]).astype(np.float64)
     rows = sparse.csr_array(sparse.hstack([features.rows.astype(np.float64), 2.0 * vectors]))
     products = (rows @ rows.T).toarray()
     lengths = np.sqrt(np.maximum(products.diagonal(), 1e-12))

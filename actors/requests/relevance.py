@@ -74,12 +74,8 @@ def _requests(sealed: SealedSet, embedded: bool) -> Iterator[_Request]:
         raise UserError(f"{sealed.url}: requests without {EMBEDDING}; expected it, for the second score of relevance")
     more = [EMBEDDING] if embedded else []
     for table in sealed.tables(["id", _column(sealed.schema.names, sealed.url), *more]):
-        vectors = _vectors(table) if embedded else [None] * len(table)
+        vectors = vectors_of(table[EMBEDDING]) if embedded else [None] * len(table)
         yield from map(_Request, table["id"].to_pylist(), tokens_of(table), vectors)
-
-
-def _vectors(table: pa.Table) -> np.ndarray:
-    return vectors_of(table[EMBEDDING], table.schema.field(EMBEDDING).type.list_size)
 
 
 def tokens_of(table: pa.Table) -> list[list[str]]:
@@ -121,5 +117,5 @@ class Relevance(Actor):
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with ``distance``."""
         read = self._model.vector is not None and EMBEDDING in batch.column_names
-        scores = self._model.score(_token_lists(batch), _vectors(batch) if read else None)
+        scores = self._model.score(_token_lists(batch), vectors_of(batch[EMBEDDING]) if read else None)
         return set_column(batch, DISTANCE.name, pa.array(-scores, DISTANCE.type))

@@ -37,8 +37,7 @@ def centroid(settings: CentroidSettings, context: TrainContext, *, data: str) ->
     """
     whole: Moments | None = None
     for table in open_sealed(data).tables([EMBEDDING]):
-        dim = table.schema.field(EMBEDDING).type.list_size
-        found = Moments.of(vectors_of(table[EMBEDDING], dim), covariance=settings.metric == "mahalanobis")
+        found = Moments.of(vectors_of(table[EMBEDDING]), covariance=settings.metric == "mahalanobis")
         whole = found if whole is None else whole.merged(found)
     try:
         files = (whole or Moments(0, np.zeros(0))).centroid().files()
@@ -70,7 +69,7 @@ class Distance(Actor):
                 f"select: vectors have {dim} dimensions, the in-domain ones {len(self._centroid.mean)}; "
                 "expected both from one model"
             )
-        far = self._centroid.distances(vectors_of(batch[EMBEDDING], dim))
+        far = self._centroid.distances(vectors_of(batch[EMBEDDING]))
         return set_column(batch, DISTANCE.name, pa.array(far, DISTANCE.type))
 
 

@@ -24,7 +24,7 @@ def texts(*given: str | None) -> pa.Table:
 
 
 def vectors(out: pa.Table) -> np.ndarray:
-    return embed.vectors_of(out["embedding"], out.schema.field("embedding").type.list_size).astype(np.float32)
+    return embed.vectors_of(out["embedding"]).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
