@@ -11,17 +11,14 @@ import pyarrow as pa
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.ngram_files import load_store
+from gristmill.actors.speech.lexicon_files import read_lexicon, read_lexicon_file
 from gristmill.actors.speech.recognise import WORDS, outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.speech.decoder import Decoded, Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import Units
-from gristmill.shards import store
-from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.stage import Actor, BatchLimits, Resources
-
-LEXICON_FILE = "lexicon.tsv"  # in an artifact or a folder
 
 
 class DecoderStageSettings(DecoderSettings):
@@ -109,57 +106,9 @@ def make_decoder(units: Units, settings: DecoderSettings, lexicon: str | None, l
         raise UserError(f"{language}: words, and a recogniser of phonemes; expected a lexicon of their pronunciations")
     words = None if language is None else load_store(language)
     if lexicon is not None:
-        known = read_lexicon(_read(lexicon), units, lexicon)
+        known = read_lexicon(read_lexicon_file(lexicon), units, lexicon)
     else:
         known = Lexicon.spelled(words.words.names() if words else (), units, str(language))
     if words is not None and (words.look_up(known.words) == words.unknown_word).all():
         raise UserError(f"{language}: has none of the {len(known.words)} words of {lexicon}; expected a model of them")
     return Decoder(units, settings, known, words)
-
-
-def read_lexicon(data: bytes, units: Units, source: str) -> Lexicon:
-    """Return the lexicon of a file: a word a line or, for phonemes, a word, a tab and a pronunciation of it.
-
-    A word of several pronunciations has several lines.
-
-    Raises:
-        UserError: the units cannot spell it, or a line has another form; the sentence names the source.
-
-    Example:
-        >>> from gristmill.models.speech.units import phonemes
-        >>> read_lexicon("the\\tð ə\\nthe\\tð i\\n".encode(), phonemes(["ð", "ə", "i"]), "lexicon.tsv").words
-        ('the',)
-    """
-    words: dict[str, list[str]] = {}
-    try:
-        lines = data.decode().splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{source}: not UTF-8; expected a lexicon: a text with a word a line") from None
-    for number, line in enumerate(lines, start=1):
-        word, tab, pronunciation = line.strip().partition("\t")
-        if bool(tab) != (units.kind == "phonemes") and word:
-            expected = f"a word, which {units.kind} spell" if tab else "a word, a tab and its phonemes"
-            raise UserError(f"{source}: line {number} is {line[:80]!r}; expected {expected}")
-        if word:
-            words.setdefault(word, []).append(pronunciation)
-    if units.kind == "phonemes":
-        return Lexicon.pronounced(words, units, source)
-    return Lexicon.spelled(words, units, source)
-
-
-def lexicon_file(url: str) -> str:
-    """Return the URL of a lexicon's file: of the one that an artifact or a folder holds, or else the URL itself."""
-    artifact = get_artifact(url)
-    if artifact is not None and LEXICON_FILE in artifact.files:
-        return artifact.checked_url(LEXICON_FILE)
-    inner = store.join(url, LEXICON_FILE)
-    return inner if store.exists(inner) else url
-
-
-def _read(url: str) -> bytes:
-    try:
-        return store.read_bytes(lexicon_file(url))
-    except FileNotFoundError:
-        raise UserError(f"{url}: no such file; expected a lexicon: a text with a word a line") from None
-    except IsADirectoryError:
-        raise UserError(f"{url}: has no {LEXICON_FILE}; expected a lexicon: a text with a word a line") from None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from gristmill.actors.speech.training_data import Batch
 from gristmill.models.measures.wer import CORRECT, align
+from gristmill.models.speech.acoustic import InnerHeadSettings
 from gristmill.models.speech.decode import beam_search
 from gristmill.models.speech.losses import (
     ExpectedErrorSettings,
@@ -18,7 +20,7 @@ from gristmill.models.speech.losses import (
 )
 from gristmill.models.speech.units import Units
 
-Output = tuple[Tensor, Tensor]  # log-probabilities (B, T', V), lengths (B,)
+Output = tuple[Tensor, ...]  # log-probabilities (B, T', V), lengths (B,), and those of inner heads
 
 
 class SpeechObjective(Protocol):
@@ -50,7 +52,7 @@ class SoftTargets:
             return None
         labels = (batch.topk_ids, batch.topk_logprobs, batch.tail_logmass)
         ids, logprobs, tail = (one.to(output[0].device) for one in labels)
-        return self.weight * soft_target_loss(*output, ids, logprobs, tail, self.settings) * self.scale
+        return self.weight * soft_target_loss(output[0], output[1], ids, logprobs, tail, self.settings) * self.scale
 
 
 class Ctc:
@@ -64,7 +66,27 @@ class Ctc:
 
     def __call__(self, output: Output, batch: Batch) -> Tensor | None:
         """Return the weighted loss of a batch with text."""
-        return None if batch.targets is None else self.weight * ctc_loss(*output, batch.targets)
+        return None if batch.targets is None else self.weight * ctc_loss(output[0], output[1], batch.targets)
+
+
+class InnerCtc:
+    """CTC of the inner heads, on the text in units or in phones: the mean of their losses (Lee and Watanabe, 2021)."""
+
+    name = "inner"
+    needs = "text"
+
+    def __init__(self, weight: float, heads: Sequence[InnerHeadSettings]) -> None:
+        self.weight, self.heads = weight, heads
+
+    def __call__(self, output: Output, batch: Batch) -> Tensor | None:
+        """Return the weighted loss of a batch with text."""
+        targets = {"units": batch.targets, "phones": batch.phones}
+        losses = [
+            ctc_loss(log_probs, output[1], found)
+            for head, log_probs in zip(self.heads, output[2:], strict=True)
+            if (found := targets[head.of]) is not None
+        ]
+        return self.weight * sum(losses[1:], start=losses[0]) / len(losses) if losses else None
 
 
 class WordErrors:
@@ -78,7 +100,7 @@ class WordErrors:
 
     def __call__(self, output: Output, batch: Batch) -> Tensor | None:
         """Return the weighted loss of a batch with text."""
-        return None if batch.targets is None else self.weight * self._expected(*output, batch.targets)
+        return None if batch.targets is None else self.weight * self._expected(output[0], output[1], batch.targets)
 
     def _expected(self, log_probs: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
         # The text as the units spell it: characters that no hypothesis can contain, such as capitals, are not errors.

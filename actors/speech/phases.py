@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from gristmill.actors.speech.objectives import Ctc, SoftTargets, SpeechObjective, WordErrors
+from gristmill.actors.speech.objectives import Ctc, InnerCtc, SoftTargets, SpeechObjective, WordErrors
 from gristmill.actors.training.settings import LoopSettings, Schedule
-from gristmill.models.speech.acoustic import AcousticSettings
+from gristmill.models.speech.acoustic import AcousticSettings, InnerHeadSettings
 from gristmill.models.speech.losses import ExpectedErrorSettings, SoftTargetSettings
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.units import Units
@@ -29,6 +30,8 @@ class Phase(Settings):
     """Weight of soft targets, for sources with labels."""
     ctc_weight: float = Field(0.0, ge=0)
     """Weight of CTC, for sources with text."""
+    inner_weight: float = Field(0.0, ge=0)
+    """Weight of CTC on the inner heads, for sources with text."""
     mwer_weight: float = Field(0.0, ge=0)
     """Weight of expected word errors, for sources with text."""
     soft: SoftTargetSettings = SoftTargetSettings()
@@ -41,10 +44,15 @@ class Phase(Settings):
             raise ValueError("all weights are 0; expected soft_weight, ctc_weight or mwer_weight above 0")
         return self
 
-    def objectives(self, units: Units) -> list[SpeechObjective]:
-        """Return the objectives with a weight above 0."""
+    def objectives(self, units: Units, inner: Sequence[InnerHeadSettings] = ()) -> list[SpeechObjective]:
+        """Return the objectives with a weight above 0, of a model with ``inner`` heads."""
         soft = SoftTargets(self.soft_weight, self.soft, mixed=bool(self.ctc_weight or self.mwer_weight))
-        made: tuple[SpeechObjective, ...] = (soft, Ctc(self.ctc_weight), WordErrors(self.mwer_weight, self.mwer, units))
+        made: tuple[SpeechObjective, ...] = (
+            soft,
+            Ctc(self.ctc_weight),
+            InnerCtc(self.inner_weight, inner),
+            WordErrors(self.mwer_weight, self.mwer, units),
+        )
         return [one for one in made if one.weight]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gristmill.actors.speech.lexicon_files import load_lexicon
 from gristmill.actors.speech.objectives import Output
 from gristmill.actors.speech.phases import AcousticTraining
 from gristmill.actors.speech.training_data import Batch, Source, SourceInputs
@@ -34,13 +35,15 @@ def train(
     data: Mapping[str, SourceInputs],
     units: str | None = None,
     init: str | None = None,
+    lexicon: str | None = None,
 ) -> dict[str, Any]:
     """Train and return ``{"files": {"model.safetensors": bytes}, "curves": [...]}``; only rank 0 returns files.
 
     ``data`` are the sources by name. Training starts from random weights, with the units of the artifact ``units``, or
-    from the weights, units and sizes of the artifact ``init``.
+    from the weights, units and sizes of the artifact ``init``. The artifact ``lexicon`` has the phones as its units and
+    the pronunciations of all words, for inner heads of phones.
     """
-    return run_training(AcousticTrainer(settings, data, units, init), settings, context)
+    return run_training(AcousticTrainer(settings, data, units, init, lexicon), settings, context)
 
 
 class AcousticTrainer(Training[Item, Batch]):
@@ -49,10 +52,16 @@ class AcousticTrainer(Training[Item, Batch]):
     smaller = "batch_frames"
 
     def __init__(
-        self, settings: AcousticTraining, data: Mapping[str, SourceInputs], units: str | None, init: str | None
+        self,
+        settings: AcousticTraining,
+        data: Mapping[str, SourceInputs],
+        units: str | None,
+        init: str | None,
+        lexicon: str | None = None,
     ) -> None:
         self.settings, self.start = settings, (units, init)
         self.seed, self.device, self.weight_decay = settings.seed, settings.device, settings.weight_decay
+        self.lexicon = None if lexicon is None else load_lexicon(lexicon)
         self.sources = {name: Source(name, settings.cache_bytes, **given) for name, given in sorted(data.items())}
         for i, phase in enumerate(settings.phases):
             missing = sorted(set(phase.sources or ()) - set(self.sources))
@@ -72,18 +81,29 @@ class AcousticTrainer(Training[Item, Batch]):
 
     def _begin(self, units: str | None, init: str | None) -> tuple[AcousticModel, Units, FeatureSettings]:
         if init is not None:
-            return load_acoustic(read_file(init, MODEL))
+            model, known, features = load_acoustic(read_file(init, MODEL))
+            return self._checked(model), known, features
         if units is None:
             raise UserError("train: units are missing; expected units, or a model to start from")
         known = Units.from_json(read_file(units, UNITS_FILE).decode())
         features = next(iter(self.sources.values())).settings
-        return AcousticModel(self.settings.model, features.n_mels, len(known)), known, features
+        phones = 0 if self.lexicon is None else len(self.lexicon.units)
+        return self._checked(AcousticModel(self.settings.model, features.n_mels, len(known), phones)), known, features
+
+    def _checked(self, model: AcousticModel) -> AcousticModel:
+        """Return a model whose inner heads have what they learn from."""
+        if any(head.of == "phones" for head in model.settings.inner) and self.lexicon is None:
+            raise UserError("train: an inner head of phones, and no lexicon; expected one with all words of the texts")
+        return model
 
     def phases(self) -> list[LoopPhase]:
         """Return the phases; a source for no objective of its phase is a ``UserError``."""
         made = []
         for place, phase in enumerate(self.settings.phases):
-            objectives, where = phase.objectives(self.units), f"train.phases[{place}]"
+            inner = self.model.settings.inner
+            objectives, where = phase.objectives(self.units, inner), f"train.phases[{place}]"
+            if phase.inner_weight and not inner:
+                raise UserError(f"{where}.inner_weight: the model has no inner head; expected 0, or model.inner")
             names = tuple(phase.sources or self.sources)
             for name in names:
                 if not any(getattr(self.sources[name], one.needs) for one in objectives):
@@ -110,7 +130,10 @@ class AcousticTrainer(Training[Item, Batch]):
     def load(self, item: Item) -> Batch:
         """Return the tensors of a batch."""
         name, rows = item
-        return self.sources[name].load(rows, self.units, self.model.output_lengths)
+        batch = self.sources[name].load(rows, self.units, self.model.output_lengths)
+        if self.lexicon is not None and batch.texts is not None:
+            batch.phones = [self.lexicon.pronounce(text) for text in batch.texts]
+        return batch
 
     def forward(self, network: nn.Module, batch: Batch, phase: int, seed: int) -> Output:
         """Return log-probabilities and their lengths."""
@@ -118,8 +141,10 @@ class AcousticTrainer(Training[Item, Batch]):
         if augment is not None:
             features = augment(features, batch.lengths, torch.Generator().manual_seed(seed))
         device = next(network.parameters()).device
-        return network(features.to(device), batch.lengths.to(device))
+        inner = self.settings.phases[phase].inner_weight > 0
+        return network(features.to(device), batch.lengths.to(device), inner=inner)
 
     def files(self) -> dict[str, bytes]:
         """Return the model with its units and feature settings."""
-        return {MODEL: save_acoustic(self.model, self.units, self.features)}
+        phones = self.lexicon.units if self.lexicon is not None and self.model.phones else None
+        return {MODEL: save_acoustic(self.model, self.units, self.features, phones)}

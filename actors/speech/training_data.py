@@ -36,6 +36,7 @@ class SourceInputs(TypedDict):
     features: Any  # a sealed set in a job, its url in a loop
     labels: NotRequired[Any]
     text: NotRequired[str | None]
+    names: NotRequired[str | None]
 
 
 @dataclass
@@ -48,6 +49,9 @@ class Batch:
     topk_ids: torch.Tensor | None  # (B, T', K) int64
     topk_logprobs: torch.Tensor | None  # (B, T', K)
     tail_logmass: torch.Tensor | None  # (B, T')
+    texts: list[str] | None = None
+    names: list[list[str]] | None = None  # words of the texts that lists may hold
+    phones: list[list[int]] | None = None  # of the texts, for inner heads of phones
 
 
 class _Shards:
@@ -78,29 +82,38 @@ class Source:
     """One sealed set of features, with its text column and its sealed set of labels.
 
     ``features`` is its URL, ``labels`` the URL of a top-k set, joined by ``id``, else by ``parent_id``. ``text`` is a
-    column of the features or the labels: ``text`` for gold, ``hypothesis`` for pseudo-labels.
+    column of the features or the labels: ``text`` for gold, ``hypothesis`` for pseudo-labels. ``names`` is a column of
+    the features: lists of words of the text.
     """
 
     def __init__(
-        self, name: str, cache_bytes: int, *, features: str, labels: str | None = None, text: str | None = None
+        self,
+        name: str,
+        cache_bytes: int,
+        *,
+        features: str,
+        labels: str | None = None,
+        text: str | None = None,
+        names: str | None = None,
     ) -> None:
-        self.name, self.text = name, text
+        self.name, self.text, self.names = name, text, names
         self.sealed = open_sealed(features)
-        names = self.sealed.schema.names
+        columns = self.sealed.schema.names
         self.labels = open_sealed(labels) if labels else None
         # Pseudo-labels are in the set of the soft labels, written by the same teacher.
-        self.pseudo = self.labels is not None and self.text in self.labels.schema.names and self.text not in names
+        self.pseudo = self.labels is not None and self.text in self.labels.schema.names and self.text not in columns
         own = [self.text] if self.text and not self.pseudo else []
+        own += [self.names] if self.names else []
         for needed in ["features", "feature_frames", *own]:
-            if needed not in names:
-                raise UserError(f"data.{name}: {features} has no column {needed!r}, only {names}")
+            if needed not in columns:
+                raise UserError(f"data.{name}: {features} has no column {needed!r}, only {columns}")
         self.settings = FeatureSettings.from_json(_metadata(self.sealed, METADATA_KEY))
         self.shards = _Shards(self.sealed, ["id", "features", "feature_frames", *own], cache_bytes)
         if self.labels is not None:
             self.made = TopKInfo.from_metadata(self.labels.schema.metadata)
             written = [self.text] if self.text and self.pseudo else []
             self.label_shards = _Shards(self.labels, [*TOPK_COLUMNS, *written], cache_bytes)
-        self._index(names)
+        self._index(columns)
 
     def _index(self, names: Sequence[str]) -> None:
         """Read ids and lengths, and find each record's label."""
@@ -182,9 +195,11 @@ class Source:
         for into, (shard, row), count in zip(features, taken, lengths, strict=True):
             into[:count] = shard["features"][row].reshape(count, -1)
         targets = None
+        texts = None
         if self.text:
             places = self._labels_of(rows) if self.pseudo else taken
-            targets = [units.encode(shard[self.text][row] or "") for shard, row in places]
+            texts = [shard[self.text][row] or "" for shard, row in places]
+            targets = [units.encode(text) for text in texts]
         batch = Batch(
             torch.from_numpy(features),
             torch.from_numpy(lengths.astype(np.int64)),
@@ -192,10 +207,22 @@ class Source:
             None,
             None,
             None,
+            texts,
+            [shard[self.names][row] or [] for shard, row in taken] if self.names else None,
         )
         if self.labels is not None:
             self._soft(batch, rows, output_frames(batch.lengths).tolist())
         return batch
+
+    def all_names(self) -> list[str]:
+        """Return all distinct names of the source, sorted."""
+        if not self.names:
+            return []
+        found: set[str] = set()
+        for shard in range(len(self.sealed.shards)):
+            for names in self.sealed.read(shard, [self.names]).column(self.names).to_pylist():
+                found.update(names or ())
+        return sorted(found)
 
     def _labels_of(self, rows: np.ndarray) -> list[tuple[dict[str, Any], int]]:
         return [(self.label_shards[int(shard)], int(row)) for shard, row in self.label_places[rows]]

@@ -26,7 +26,7 @@ class TrainingObjective(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlainObjective:
     """An objective that is a function of output and batch, without settings and weight."""
 

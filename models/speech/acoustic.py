@@ -7,7 +7,7 @@ all norms are over features, never over the batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -18,6 +18,17 @@ from torch import Tensor, nn
 from gristmill.shards.settings import Settings, Size
 
 STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2), 8: (4, 2)}  # of the two convolutions
+
+
+class InnerHeadSettings(Settings):
+    """A further head behind an inner layer, with a CTC loss of its own (Lee and Watanabe, ICASSP 2021)."""
+
+    layer: Size = Field(ge=1)
+    """The layer that it hears, from 1."""
+    of: Literal["units", "phones"] = "units"
+    """What it predicts: the model's own units, or the phones of the words."""
+    condition: bool = False
+    """Whether the next layer hears its prediction (self-conditioned CTC, Nozaki and Komatsu, Interspeech 2021)."""
 
 
 class AcousticSettings(Settings):
@@ -43,6 +54,8 @@ class AcousticSettings(Settings):
     """Directions of a recurrent encoder: both, or forward only."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of the values between layers that a training step leaves out."""
+    inner: tuple[InnerHeadSettings, ...] = ()
+    """Heads behind inner layers (intermediate CTC)."""
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -52,13 +65,16 @@ class AcousticSettings(Settings):
             raise ValueError(f"kernel {self.kernel} is not right; expected an odd number")
         if self.encoder != "conformer" and self.bidirectional and self.dim % 2:
             raise ValueError(f"dim {self.dim} is not right; expected an even number, half for each direction")
+        for head in self.inner:
+            if head.layer >= self.layers:
+                raise ValueError(f"inner: a head of layer {head.layer}; expected a layer below the last, {self.layers}")
         return self
 
 
 class AcousticModel(nn.Module):
     """Features (B, T, n_mels) to log-probabilities (B, T', vocab), T' = ceil(T / subsampling).
 
-    ``vocab`` counts the blank.
+    ``vocab`` counts the blank, and so does ``phones``, the vocabulary of inner heads of phones.
 
     Example:
         >>> model = AcousticModel(AcousticSettings(dim=16, layers=1, channels=4), n_mels=40, vocab=5).eval()
@@ -67,9 +83,9 @@ class AcousticModel(nn.Module):
         ((2, 25, 5), [25, 13])
     """
 
-    def __init__(self, settings: AcousticSettings, n_mels: int, vocab: int) -> None:
+    def __init__(self, settings: AcousticSettings, n_mels: int, vocab: int, phones: int = 0) -> None:
         super().__init__()
-        self.settings, self.n_mels, self.vocab = settings, n_mels, vocab
+        self.settings, self.n_mels, self.vocab, self.phones = settings, n_mels, vocab, phones
         self.subsampling = settings.subsampling
         self.front = _Subsampling(settings, n_mels)
         self.drop = nn.Dropout(settings.dropout)
@@ -80,18 +96,41 @@ class AcousticModel(nn.Module):
             self.blocks.extend(_Recurrent(settings) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(settings.dim)
         self.head = nn.Linear(settings.dim, vocab)
+        self.inner = nn.ModuleList(
+            _InnerHead(settings.dim, vocab if head.of == "units" else phones) for head in settings.inner
+        )
+        self.back = nn.ModuleDict(
+            {
+                str(place): nn.Linear(vocab if head.of == "units" else phones, settings.dim)
+                for place, head in enumerate(settings.inner)
+                if head.condition
+            }
+        )
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """All sizes, as stored in a checkpoint."""
-        return {"n_mels": self.n_mels, "vocab": self.vocab, **self.settings.model_dump()}
+        """All sizes, as stored in a checkpoint; of inner heads nothing where there are none."""
+        found = {"n_mels": self.n_mels, "vocab": self.vocab, **self.settings.model_dump(mode="json")}
+        if not found["inner"]:
+            del found["inner"]
+        return found | ({"phones": self.phones} if self.phones else {})
 
     @classmethod
     def of(cls, sizes: Mapping[str, Any]) -> AcousticModel:
         """Return a network from the sizes of :attr:`sizes`."""
         rest = dict(sizes)
-        n_mels, vocab = rest.pop("n_mels"), rest.pop("vocab")
-        return cls(AcousticSettings.model_validate(rest), n_mels, vocab)
+        n_mels, vocab, phones = rest.pop("n_mels"), rest.pop("vocab"), rest.pop("phones", 0)
+        return cls(AcousticSettings.model_validate(rest), n_mels, vocab, phones)
+
+    @property
+    def width(self) -> int:
+        """The width of the hidden states of :meth:`layers`."""
+        return self.settings.dim
+
+    @property
+    def depth(self) -> int:
+        """The number of layers."""
+        return self.settings.layers
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the numbers of output frames (B,) for numbers of feature frames (B,)."""
@@ -99,14 +138,45 @@ class AcousticModel(nn.Module):
             lengths = (lengths + stride - 1) // stride
         return lengths
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (log-softmax (B, T', vocab) float32, output lengths (B,)); frames beyond a length are undefined."""
+    def layers(self, features: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the hidden states (B, T', D) behind each layer, and the output lengths (B,)."""
         hidden, lengths = self.front(features, lengths)
-        hidden = self.drop(hidden)
-        for block in self.blocks:
+        hidden, states = self.drop(hidden), []
+        for number, block in enumerate(self.blocks, start=1):
             hidden = block(hidden, lengths)
-        logits = self.head(self.norm(hidden))
-        return F.log_softmax(logits.float(), dim=-1), lengths
+            states.append(hidden)
+            for place, head in enumerate(self.settings.inner):
+                if head.layer == number and head.condition:
+                    hidden = hidden + self.back[str(place)](self.inner[place](hidden).exp().to(hidden.dtype))
+        return states, lengths
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        """Return the log-softmax (B, T', vocab) float32 of the last layer's hidden states (B, T', D)."""
+        return F.log_softmax(self.head(self.norm(hidden)).float(), dim=-1)
+
+    def classify_inner(self, states: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the log-softmax float32 of each inner head, of the hidden states of :meth:`layers`."""
+        places = [head.layer - 1 for head in self.settings.inner]
+        return tuple(head(states[place]) for place, head in zip(places, self.inner, strict=True))
+
+    def forward(self, features: Tensor, lengths: Tensor, *, inner: bool = False) -> tuple[Tensor, ...]:
+        """Return (log-probabilities (B, T', vocab) float32, output lengths (B,)); frames beyond a length are undefined.
+
+        With ``inner`` the log-probabilities of the inner heads follow, in the order of the settings.
+        """
+        states, lengths = self.layers(features, lengths)
+        return self.classify(states[-1]), lengths, *(self.classify_inner(states) if inner else ())
+
+
+class _InnerHead(nn.Module):
+    """A head behind an inner layer, with its own norm."""
+
+    def __init__(self, dim: int, vocab: int) -> None:
+        super().__init__()
+        self.norm, self.out = nn.LayerNorm(dim), nn.Linear(dim, vocab)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.log_softmax(self.out(self.norm(hidden)).float(), dim=-1)
 
 
 def _valid(lengths: Tensor, frames: int) -> Tensor:

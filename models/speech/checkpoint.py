@@ -11,8 +11,8 @@ from gristmill.models.weights import read_metadata
 from gristmill.shards.errors import UserError, one_line
 
 
-def save_acoustic(model: AcousticModel, units: Units, features: FeatureSettings) -> bytes:
-    """Return a checkpoint; the same weights give the same bytes."""
+def save_acoustic(model: AcousticModel, units: Units, features: FeatureSettings, phones: Units | None = None) -> bytes:
+    """Return a checkpoint; the same weights give the same bytes. ``phones`` are those of the model's inner heads."""
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -21,7 +21,7 @@ def save_acoustic(model: AcousticModel, units: Units, features: FeatureSettings)
         "config": model.sizes,
         "units": json.loads(units.to_json()),
         "features": json.loads(features.to_json()),
-    }
+    } | ({"phones": json.loads(phones.to_json())} if phones is not None else {})
     return save(tensors, metadata={"gristmill": json.dumps(described, sort_keys=True)})
 
 
@@ -40,3 +40,9 @@ def load_acoustic(data: bytes) -> tuple[AcousticModel, Units, FeatureSettings]:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"checkpoint: weights and description do not match: {one_line(error)}") from None
     return model.eval(), units, features
+
+
+def read_phones(data: bytes) -> Units | None:
+    """Return the phones of a checkpoint's inner heads; ``None`` if it has no head of phones."""
+    phones = json.loads(read_metadata(data).get("gristmill", "null")).get("phones")
+    return None if phones is None else Units.from_json(json.dumps(phones))

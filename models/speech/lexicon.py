@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,6 +89,34 @@ class Lexicon:
                     raise UserError(f"{source}: the pronunciation {one!r} of {word!r} has {fault}")
                 spellings.append((place, [number[symbol] for symbol in symbols]))
         return cls._of(units, list(pronunciations), spellings, [], source)
+
+    @cached_property
+    def _first(self) -> dict[str, list[int]]:
+        places = np.unique(self.of, return_index=True)[1]
+        return {
+            self.words[self.of[place]]: self.spellings[place][self.spellings[place] > 0].tolist() for place in places
+        }
+
+    def pronounce(self, text: str) -> list[int]:
+        """Return the units of a text's words, each as it is spelled first.
+
+        Raises:
+            UserError: the lexicon lacks a word.
+
+        Example:
+            >>> from gristmill.models.speech.units import phonemes
+            >>> lexicon = Lexicon.pronounced({"a": ["ə", "e ɪ"], "eh": ["e"]}, phonemes(["ə", "e", "ɪ"]))
+            >>> lexicon.pronounce("eh a")
+            [2, 1]
+        """
+        found: list[int] = []
+        for word in normalise(text).split():
+            if word not in self._first:
+                raise UserError(
+                    f"lexicon: has no word {word!r}, which is in {text[:80]!r}; expected all words of texts"
+                )
+            found += self._first[word]
+        return found
 
     @classmethod
     def _of(

@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 
 from gristmill.actors.ngram_files import STORE, file_of
-from gristmill.actors.speech.decode import Decode, DecoderStageSettings, lexicon_file, make_decoder
+from gristmill.actors.speech.decode import Decode, DecoderStageSettings, make_decoder
+from gristmill.actors.speech.lexicon_files import lexicon_file
 from gristmill.models.speech.decoder import DecoderSettings
 from gristmill.models.speech.units import Units
 from gristmill.shards import store

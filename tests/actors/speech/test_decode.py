@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from gristmill.actors.ngram_files import FILE, build_store, load_store
-from gristmill.actors.speech.decode import LEXICON_FILE, Decode, DecoderStageSettings, make_decoder, read_lexicon
+from gristmill.actors.speech.decode import Decode, DecoderStageSettings, make_decoder
 from gristmill.actors.speech.features import ragged
+from gristmill.actors.speech.lexicon_files import LEXICON_FILE, read_lexicon
 from gristmill.actors.speech.recognise import outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.ngrams.build import StoreSettings

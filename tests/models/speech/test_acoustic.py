@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 
 from gristmill.models.speech.acoustic import STRIDES, AcousticModel, AcousticSettings
-from gristmill.models.speech.checkpoint import load_acoustic, save_acoustic
+from gristmill.models.speech.checkpoint import load_acoustic, read_phones, save_acoustic
 from gristmill.models.speech.features import FeatureSettings, log_mel
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.units import Units, characters, phonemes, sentencepiece
@@ -125,3 +125,33 @@ def test_masks_stay_within_the_utterance_and_repeat():
     assert torch.equal(one, mask(features, lengths, torch.Generator().manual_seed(1)))
     assert 0 < (one == 0).float().mean() < 0.6
     assert (one[1].sum(1) == 0).sum() <= 8
+
+
+def test_inner_heads_hear_their_layer_and_condition_the_next_one():
+    torch.manual_seed(0)
+    phones = phonemes(["a", "b", "c"])
+    inner = ({"layer": 1, "of": "phones"}, {"layer": 2, "condition": True})
+    settings = AcousticSettings(**{**SMALL, "layers": 3}, inner=inner)
+    model = AcousticModel(settings, 20, 7, len(phones)).eval()
+    features, lengths = torch.randn(2, 40, 20), torch.tensor([40, 23])
+    with torch.no_grad():
+        log_probs, _, *of_heads = model(features, lengths, inner=True)
+        states, _ = model.layers(features, lengths)
+        assert [tuple(one.shape) for one in of_heads] == [(2, 10, 4), (2, 10, 7)]
+        torch.testing.assert_close(model.classify(states[-1]), log_probs)
+        torch.testing.assert_close(model(features, lengths)[0], log_probs)
+        for of_head in of_heads:
+            torch.testing.assert_close(of_head.exp().sum(-1), torch.ones(2, 10))
+        model.back["1"].weight.zero_(), model.back["1"].bias.zero_()
+        assert not torch.allclose(model(features, lengths)[0], log_probs), (
+            "the last layer does not hear the second head"
+        )
+        assert torch.equal(model(features, lengths, inner=True)[3], of_heads[1])
+    data = save_acoustic(model, characters(["abcdef"]), FeatureSettings(sampling_rate=8000, n_mels=20), phones)
+    assert load_acoustic(data)[0].sizes == model.sizes
+    assert read_phones(data) == phones
+
+
+def test_an_inner_head_of_the_last_layer_is_refused():
+    with pytest.raises(SettingsError, match="below the last, 2"):
+        AcousticSettings(**SMALL, inner=({"layer": 2},))
