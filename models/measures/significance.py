@@ -46,6 +46,24 @@ class Counted(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """Additive counts of each utterance of which one sum is divided by the other, such as those of precision or F1.
+
+    Unlike the words of a test set, what is divided by may differ between systems and seeds.
+    """
+
+    errors: np.ndarray  # (utterances,)
+    words: np.ndarray  # (utterances,), what they are divided by
+    speakers: tuple[str, ...]  # (utterances,)
+
+    @property
+    def value(self) -> float:
+        """The ratio of the sums; not a number where there is nothing to divide by."""
+        total = float(self.words.sum())
+        return float(self.errors.sum()) / total if total else math.nan
+
+
 C = TypeVar("C", bound=Counted)
 Runs = Mapping[int, WerResult]  # one system on one test set, by training seed
 
@@ -104,7 +122,7 @@ def wer_interval(
         (0.125, 0.075, 0.175, 'utterances')
     """
     boot = _Bootstrap(runs, replicates, seed, min_speakers)
-    rates = boot.rates(_counts(runs, measure), _seed_weights(len(runs), replicates, seed))
+    rates = boot.rates(_counts(runs, measure), _words(runs), _seed_weights(len(runs), replicates, seed))
     return _interval(rates, level, boot.blocks)
 
 
@@ -133,8 +151,9 @@ def paired_change(
     _same_test_set(runs, baseline)
     boot = _Bootstrap(runs, replicates, seed, min_speakers)
     paired = list(runs) == list(baseline)
-    mine = boot.rates(_counts(runs), _seed_weights(len(runs), replicates, seed))
-    theirs = boot.rates(_counts(baseline), _seed_weights(len(baseline), replicates, seed + (not paired)))
+    mine = boot.rates(_counts(runs), _words(runs), _seed_weights(len(runs), replicates, seed))
+    weights = _seed_weights(len(baseline), replicates, seed + (not paired))
+    theirs = boot.rates(_counts(baseline), _words(baseline), weights)
     difference = mine - theirs
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = mine / theirs - 1
@@ -269,16 +288,15 @@ class _Bootstrap:
             size = np.repeat(per_speaker, per_speaker)
             start = np.repeat(np.cumsum(per_speaker) - per_speaker, per_speaker)
         self._start, self._size = start, size
-        self._words = first.words
         self._replicates, self._seed = replicates, seed
 
-    def rates(self, counts: np.ndarray, seed_weights: np.ndarray) -> np.ndarray:
-        """Return the rate of each replicate from counts (seeds, utterances); (1 + replicates,)."""
+    def rates(self, counts: np.ndarray, words: np.ndarray, seed_weights: np.ndarray) -> np.ndarray:
+        """Return the rate of each replicate from counts and words, (seeds, utterances) each; (1 + replicates,)."""
         units = len(self._start)
-        columns = np.stack([np.bincount(self._unit, c, units) for c in (*counts, self._words)], 1)
+        columns = np.stack([np.bincount(self._unit, c, units) for c in (*counts, *words)], 1)
         sums = np.concatenate([columns.sum(0, keepdims=True), self._resample(columns)])
         with np.errstate(divide="ignore", invalid="ignore"):
-            return (sums[:, :-1] * seed_weights).sum(1) / sums[:, -1]
+            return (sums[:, : len(counts)] / sums[:, len(counts) :] * seed_weights).sum(1)
 
     def _resample(self, columns: np.ndarray) -> np.ndarray:
         rng = np.random.Generator(np.random.Philox(self._seed))
@@ -305,15 +323,23 @@ def _counts(runs: Mapping[int, C], measure: Callable[[C], np.ndarray] | None = N
     return np.stack([measure(r) if measure else r.errors for r in runs.values()])
 
 
+def _words(runs: Mapping[int, Counted]) -> np.ndarray:
+    return np.stack([r.words for r in runs.values()])
+
+
 def _interval(rates: np.ndarray, level: float, blocks: str) -> Interval:
     tail = 100 * (1 - level) / 2
     drawn = rates[1:][np.isfinite(rates[1:])]  # a replicate may have no word, or no error of the baseline
+    if not len(drawn):
+        return Interval(float(rates[0]), math.nan, math.nan, blocks)
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return Interval(float(rates[0]), float(low), float(high), blocks)
 
 
 def _same_test_set(runs: Mapping[int, Counted], others: Mapping[int, Counted]) -> None:
     results: Sequence[Counted] = [*runs.values(), *others.values()]
+    first = results[0]
     for result in results[1:]:
-        if result.speakers != results[0].speakers or not np.array_equal(result.words, results[0].words):
+        same_words = isinstance(result, Ratio) or np.array_equal(result.words, first.words)
+        if result.speakers != first.speakers or not same_words:
             raise UserError("comparison: the systems were not scored on the same utterances in the same order")

@@ -23,6 +23,7 @@ CORRECT, SUBSTITUTED, DELETED, INSERTED = "C", "S", "D", "I"
 UNKNOWN = "\x00"  # begins the name of the speaker of an utterance that has none: each is a block by itself
 
 _EDIT = 1 << 20  # cost of an error: outweighs any number of substitutions, which cost one more each
+NIST_EDIT = 3  # of NIST's sclite, and the programs that follow it
 _DIGITS = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
 _PHONE_MARKS = re.compile("[ˈˌ'ː.]|(?<=[A-Z])[012](?= |$)")
 
@@ -68,11 +69,14 @@ def normaliser(name: str) -> Callable[[str], str]:
     return NORMALISERS[name]
 
 
-def align(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
+def align(reference: Sequence[str], hypothesis: Sequence[str], edit: int = _EDIT) -> str:
     """Align two sequences of words; return one letter per aligned word: C, S, D or I.
 
     Without the I the string has one letter per reference word, in order. Time and memory are proportional to the
-    product of the lengths, after the common words at both ends are removed.
+    product of the lengths, after the common words at both ends are removed. ``edit`` is the cost of an insertion or a
+    deletion; a substitution costs one more. With that of other programs (``NIST_EDIT``) the alignment may have more
+    errors than the fewest. Of equal alignments it is the one that, from the end, has a word of both first, then a
+    deletion.
 
     Example:
         >>> align("turn on the lights".split(), "turn the big light".split())
@@ -85,24 +89,24 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
     tail = 0
     while tail < min(n, m) - head and reference[n - 1 - tail] == hypothesis[m - 1 - tail]:
         tail += 1
-    middle = _align_table(reference[head : n - tail], hypothesis[head : m - tail])
+    middle = _align_table(reference[head : n - tail], hypothesis[head : m - tail], edit)
     return CORRECT * head + middle + CORRECT * tail
 
 
-def _align_table(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
+def _align_table(reference: Sequence[str], hypothesis: Sequence[str], edit: int) -> str:
     n, m = len(reference), len(hypothesis)
     if not n or not m:
         return DELETED * n + INSERTED * m
     numbers: dict[str, int] = {}
     ref = [numbers.setdefault(word, len(numbers)) for word in reference]
     hyp = np.array([numbers.setdefault(word, len(numbers)) for word in hypothesis])
-    along = np.arange(m + 1, dtype=np.int64) * _EDIT
+    along = np.arange(m + 1, dtype=np.int64) * edit
     cost = np.empty((n + 1, m + 1), np.int64)
     cost[0] = along
     for i, word in enumerate(ref, 1):
         above = cost[i - 1]
-        row = above + _EDIT
-        np.minimum(row[1:], above[:-1] + np.where(hyp == word, 0, _EDIT + 1), out=row[1:])
+        row = above + edit
+        np.minimum(row[1:], above[:-1] + np.where(hyp == word, 0, edit + 1), out=row[1:])
         # A run of insertions: the least of row[j'] + (j - j') edits over j' <= j.
         cost[i] = np.minimum.accumulate(row - along) + along
     letters = []
@@ -112,10 +116,10 @@ def _align_table(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
         if i and j and ref[i - 1] == hyp[j - 1] and here == cost[i - 1, j - 1]:
             letters.append(CORRECT)
             i, j = i - 1, j - 1
-        elif i and j and here == cost[i - 1, j - 1] + _EDIT + 1:
+        elif i and j and here == cost[i - 1, j - 1] + edit + 1:
             letters.append(SUBSTITUTED)
             i, j = i - 1, j - 1
-        elif i and here == cost[i - 1, j] + _EDIT:
+        elif i and here == cost[i - 1, j] + edit:
             letters.append(DELETED)
             i -= 1
         else:
@@ -205,6 +209,11 @@ class WerResult:
         return len(self.words)
 
 
+def named_speakers(speakers: Sequence[str | None]) -> tuple[str, ...]:
+    """Return the speakers of utterances, each without one (``None`` or empty) by a name of its own."""
+    return tuple(str(name) if name not in (None, "") else f"{UNKNOWN}{i}" for i, name in enumerate(speakers))
+
+
 def score(
     references: Sequence[str],
     hypotheses: Sequence[str],
@@ -239,8 +248,5 @@ def score(
     def count(letter: str) -> np.ndarray:
         return np.array([a.count(letter) for a in letters], np.int64)
 
-    named = tuple(
-        str(name) if name not in (None, "") else f"{UNKNOWN}{i}"
-        for i, name in enumerate(speakers if speakers is not None else [None] * len(words))
-    )
+    named = named_speakers(speakers if speakers is not None else [None] * len(words))
     return WerResult(count(SUBSTITUTED), count(DELETED), count(INSERTED), lengths, named, letters, texts, tuple(ids))

@@ -100,6 +100,15 @@ MAPSSWE = Measure(
 )
 MAPSSWE_Z = Measure("mapsswe_z", "MAPSSWE z", digits=2, better=None, column=False)
 
+# With lists of words: gristmill.models.measures.biasing.
+U_WER = Measure("u_wer", "U-WER", PERCENT, 1, counts="errors", interval=True)
+B_WER = Measure("b_wer", "B-WER", PERCENT, 1, counts="errors", interval=True)
+RARE_F1 = Measure("rare_f1", "Rare-word F1", PERCENT, 1, better="higher", interval=True)
+RARE_PRECISION = Measure("rare_precision", "Precision", PERCENT, 1, better="higher")
+RARE_RECALL = Measure("rare_recall", "Recall", PERCENT, 1, better="higher")
+FALSE_WORDS = Measure("false_words", "False words in 100 utt.", digits=2, interval=True)
+FALSE_WORDS_HOUR = Measure("false_words_hour", "False words an hour", digits=1)
+
 # Language models and translation.
 PERPLEXITY = Measure("perplexity", "Perplexity", digits=2, interval=True)
 OOV = Measure("oov", "OOV", PERCENT, 1)
