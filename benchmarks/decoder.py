@@ -32,11 +32,11 @@ from gristmill.actors.speech.recognise import outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.measures.wer import CORRECT, align
 from gristmill.models.ngrams.arpa import Arpa
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.speech.decode import beam_search, prefix_beam_search
 from gristmill.models.speech.decoder import Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import Units, characters
-from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.pipelines.speech.recognisers import find_recogniser
 from gristmill.shards.dataset import SealedSet, open_sealed
 

@@ -37,11 +37,11 @@ from gristmill.models.ngrams import lookup
 from gristmill.models.ngrams.arpa import Arpa
 from gristmill.models.ngrams.batch import look_up_all
 from gristmill.models.ngrams.build import StoreSettings, build
+from gristmill.models.ngrams.counts import EOS_ID, Vocabulary, count
+from gristmill.models.ngrams.estimate import NgramSettings, estimate_counts
 from gristmill.models.ngrams.lookup import look_up
 from gristmill.models.ngrams.numbering import Numbering
 from gristmill.models.ngrams.store import LmStore, chunks
-from gristmill.models.text.ngram import NgramSettings, estimate_counts
-from gristmill.models.text.ngram_counts import EOS_ID, Vocabulary, count
 
 HELD_OUT = 20_000  # sentences
 QUERIES = 1_000_000

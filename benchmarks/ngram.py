@@ -30,7 +30,7 @@ from gristmill.actors.text.ngram_texts import CountSettings, all_texts, counted,
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.models.ngrams.arpa import Arpa
-from gristmill.models.text.ngram import estimate_counts
+from gristmill.models.ngrams.estimate import estimate_counts
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.ngrams import LanguageModelSettings, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_ngrams_distributed

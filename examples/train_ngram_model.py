@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from gristmill.actors.text.language_model import LanguageModel
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 
 ACTIONS = ["turn on", "turn off", "dim", "please turn on"]
 PLACES = ["the kitchen", "the hall", "my bedroom", "the garden"]

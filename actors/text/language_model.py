@@ -15,7 +15,7 @@ from gristmill.actors.audio import set_column
 from gristmill.actors.ngram_files import file_of, local_copy
 from gristmill.actors.text.lm_engine import LmEngine, engine_of, engine_of_model
 from gristmill.models.ngrams.arpa import UNK, Arpa
-from gristmill.models.text.ngram_counts import SPECIALS, split_words
+from gristmill.models.ngrams.counts import SPECIALS, split_words
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits

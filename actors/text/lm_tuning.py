@@ -16,7 +16,7 @@ from pydantic import Field, PositiveFloat
 from gristmill.actors.text.choose import best
 from gristmill.actors.text.language_model import LanguageModel
 from gristmill.actors.text.ngram_texts import all_texts, read_vocabulary
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.text.ngram_mix import em_weights, mixture_logprobs
 from gristmill.shards import canonical
 from gristmill.shards.dataset import open_sealed

@@ -12,7 +12,7 @@ from gristmill.actors.ngram_files import FILE
 from gristmill.actors.text.language_model import LanguageModel
 from gristmill.actors.text.ngram_texts import RowSettings, all_texts
 from gristmill.models.ngrams.arpa import Arpa
-from gristmill.models.text.ngram_counts import split_words
+from gristmill.models.ngrams.counts import split_words
 from gristmill.models.text.ngram_mix import em_weights, mixture_logprobs
 from gristmill.models.text.ngram_mix import mix as mixed
 from gristmill.shards import canonical

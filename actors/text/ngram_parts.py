@@ -1,6 +1,6 @@
 """Distributed estimation of n-gram models: units of text are counted, and the counts are processed in parts.
 
-A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.text.ngram_counts.pair_code`). What
+A part is a range of codes of an n-gram's last two words (:func:`gristmill.models.ngrams.counts.pair_code`). What
 one part or unit has for another is a row with the number of that part, ``to``, by which rows are dealt and merged
 (:mod:`gristmill.shards.exchange`):
 
@@ -29,9 +29,9 @@ from pydantic import Field
 from gristmill.actors.ngram_files import FILE
 from gristmill.actors.text.ngram_texts import CountSettings, UnitTexts, UnitTextSettings, counted, read_vocabulary
 from gristmill.models.ngrams import arpa
+from gristmill.models.ngrams.counts import Counts, merge, part_of
+from gristmill.models.ngrams.estimate import Level, NgramSettings, Summary, Totals
 from gristmill.models.text import ngram
-from gristmill.models.text.ngram import Level, NgramSettings, Summary, Totals
-from gristmill.models.text.ngram_counts import Counts, merge, part_of
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.exchange import MOST_PARTS

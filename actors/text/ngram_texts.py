@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from gristmill.models.text.ngram_counts import Counts, Vocabulary, count, merge
+from gristmill.models.ngrams.counts import Counts, Vocabulary, count, merge
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError

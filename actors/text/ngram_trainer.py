@@ -17,8 +17,8 @@ from gristmill.actors.text.ngram_texts import (
     read_vocabulary,
 )
 from gristmill.actors.text.ngram_words import tally, tally_of_units
-from gristmill.models.text.ngram import NgramSettings, estimate_counts
-from gristmill.models.text.ngram_counts import SPECIALS, Vocabulary
+from gristmill.models.ngrams.counts import SPECIALS, Vocabulary
+from gristmill.models.ngrams.estimate import NgramSettings, estimate_counts
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.actors.text.ngram_texts import UnitTexts, UnitTextSettings
-from gristmill.models.text.ngram_counts import split_words
+from gristmill.models.ngrams.counts import split_words
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.stage import Actor, BatchLimits
 

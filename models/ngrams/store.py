@@ -75,7 +75,7 @@ class LmStore:
 
     Example:
         >>> from gristmill.models.ngrams.build import build
-        >>> from gristmill.models.text.ngram import NgramSettings, estimate
+        >>> from gristmill.models.ngrams.estimate import NgramSettings, estimate
         >>> texts = [["turn", "it", "on"], ["turn", "it", "off"]]
         >>> model = estimate(texts, NgramSettings(order=3), ["turn", "it", "on"])
         >>> store = LmStore.of(b"".join(chunks(build(model))))

@@ -10,7 +10,7 @@ from gristmill.actors.text import ngram_mixer, ngram_trainer
 from gristmill.actors.text.ngram_mixer import MixtureSettings
 from gristmill.actors.text.ngram_texts import check_columns
 from gristmill.actors.text.ngram_trainer import NgramTraining
-from gristmill.models.text.ngram import NgramSettings
+from gristmill.models.ngrams.estimate import NgramSettings
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import UserError

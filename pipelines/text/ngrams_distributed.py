@@ -25,7 +25,7 @@ from gristmill.actors.text.ngram_parts import (
 from gristmill.actors.text.ngram_texts import UnitTextSettings, check_columns
 from gristmill.actors.text.ngram_trainer import VocabularySettings
 from gristmill.actors.text.ngram_words import CollectWords
-from gristmill.models.text.ngram import NgramSettings
+from gristmill.models.ngrams.estimate import NgramSettings
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.ngrams import LanguageModelSettings, Texts, check_texts, ngram_job
 from gristmill.shards.artifact import Artifact

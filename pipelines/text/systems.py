@@ -19,8 +19,8 @@ from gristmill.actors.text.language_model import ListScoreSettings, ScoreLists, 
 from gristmill.actors.text.lm_tuning import CHOICE, Choice, Rule, Tuning, TuningSettings, Way
 from gristmill.actors.text.parts import DEV, TEST, TRAIN
 from gristmill.actors.text.spoken import SpokenTranslations, SpokenTranslationsSettings
+from gristmill.models.ngrams.estimate import NgramSettings
 from gristmill.models.text.confusions import ChannelSettings
-from gristmill.models.text.ngram import NgramSettings
 from gristmill.pipelines.inputs import refuse_empty
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.domain_texts import DomainTexts, subset

@@ -17,7 +17,7 @@ from gristmill.pipelines.text.ngrams_distributed import build_vocabulary, train_
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.receipt import Receipt
-from tests.models.text.kneser_ney import sample
+from tests.models.ngrams.kneser_ney import sample
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 SETTINGS = LanguageModelSettings(order=3, prune=(0, 0, 1), memory=1 << 24)

@@ -12,13 +12,13 @@ from gristmill.actors.speech.lexicon_files import LEXICON_FILE, read_lexicon
 from gristmill.actors.speech.recognise import outputs
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.ngrams.build import StoreSettings
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import save_acoustic
 from gristmill.models.speech.decoder import Decoder
 from gristmill.models.speech.features import METADATA_KEY
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import phonemes
-from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.shards.errors import UserError
 from tests.actors.speech.toy import MODEL, SETTINGS, UNITS, spoken
 

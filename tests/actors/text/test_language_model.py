@@ -13,12 +13,12 @@ from gristmill.actors.text.language_model import (
     ScoreText,
     TextScoreSettings,
 )
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.shards.artifact import Artifact, put_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import TRANSLATIONS_FIELD
 from gristmill.shards.work import StageWorker, Work
-from tests.models.text.kneser_ney import logprob, sample, table
+from tests.models.ngrams.kneser_ney import logprob, sample, table
 
 pytest.importorskip("kenlm")
 TEXT = sample(5)

@@ -12,10 +12,10 @@ from gristmill.actors.ngram_files import build_store, open_store
 from gristmill.actors.text import lm_engine
 from gristmill.actors.text.language_model import LanguageModel, ScoreText, TextScoreSettings
 from gristmill.models.ngrams.build import StoreSettings
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.text.ngram_mix import mix
 from gristmill.shards.errors import UserError
-from tests.models.text.kneser_ney import sample
+from tests.models.ngrams.kneser_ney import sample
 
 kenlm = pytest.importorskip("kenlm")
 TEXT = sample(5, 600, 50)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.text.lm_tuning import Tuning, TuningSettings, tune
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.errors import SettingsError

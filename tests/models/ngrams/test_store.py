@@ -19,12 +19,12 @@ from gristmill.models.ngrams import lookup
 from gristmill.models.ngrams.arpa import BOS, EOS, UNK, Arpa, Grams
 from gristmill.models.ngrams.batch import GROUP
 from gristmill.models.ngrams.build import StoreSettings, build
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.ngrams.lookup import look_up
 from gristmill.models.ngrams.store import MAGIC, LmStore, chunks
-from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.shards.errors import UserError
 from tests.models.ngrams.backoff import listed, made_up, score
-from tests.models.text.kneser_ney import sample
+from tests.models.ngrams.kneser_ney import sample
 
 TEXT = sample(5, 500, 60)
 VOCABULARY = sorted({word for sentence in TEXT for word in sentence})

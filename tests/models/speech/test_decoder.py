@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.actors.ngram_files import built
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.speech import decoder_kernels
 from gristmill.models.speech.decode import prefix_beam_search
 from gristmill.models.speech.decoder import Decoder, DecoderSettings
@@ -17,7 +18,6 @@ from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import Units, characters, phonemes
 from gristmill.models.speech.units import sentencepiece as fit_sentencepiece
 from gristmill.models.speech.words import spoken_words
-from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.shards.errors import UserError
 
 WIDE = {"beam": 3000, "nbest": 3000, "tokens": 100, "threshold": -1e9, "margin": 1e9}

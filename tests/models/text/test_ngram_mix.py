@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from gristmill.models.ngrams.arpa import Arpa
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.text.ngram_mix import em_weights, mix, mixture_logprobs
 from gristmill.shards.errors import UserError
-from tests.models.text.kneser_ney import Table, logprob, mass, sample, table
+from tests.models.ngrams.kneser_ney import Table, logprob, mass, sample, table
 
 TEXTS = [sample(1), sample(2, 150), sample(3, 900)]
 DEV = [*sample(1, 40)[10:], *sample(3, 40)[20:]]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.pipelines.command.cli import app
 from gristmill.pipelines.command.completion import offers
-from tests.models.text.kneser_ney import sample
+from tests.models.ngrams.kneser_ney import sample
 
 TEXT = sample(5, 300)
 WORDS = sorted({word for sentence in TEXT for word in sentence})

@@ -15,13 +15,13 @@ from gristmill.actors.ngram_files import build_store, load_store
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.ngrams.build import StoreSettings
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.models.speech.checkpoint import save_acoustic
 from gristmill.models.speech.decoder import Decoder, DecoderSettings
 from gristmill.models.speech.features import log_mel
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import Units, phonemes, sentencepiece
-from gristmill.models.text.ngram import NgramSettings, estimate
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.known_words import KnownWords
 from gristmill.pipelines.speech.transcribe import Transcriber

@@ -10,7 +10,7 @@ import pytest
 from gristmill.actors.text import language_model
 from gristmill.actors.text.language_model import LanguageModel, ScoreText, TextScoreSettings
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.text.ngrams import mix_job, ngram_job
 from gristmill.pipelines.text.ngrams_distributed import build_vocabulary
@@ -18,7 +18,7 @@ from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.errors import UserError
 from gristmill.shards.step import Step
-from tests.models.text.kneser_ney import sample
+from tests.models.ngrams.kneser_ney import sample
 
 pytest.importorskip("kenlm")
 TEXTS = {"own": sample(1), "other": sample(3, 700), "dev": sample(1, 60)[20:]}

@@ -20,7 +20,7 @@ from gristmill.shards.artifact import Artifact
 from gristmill.shards.audit import audit_set
 from gristmill.shards.dataset import SealedSet, find_sealed, seal_tables
 from gristmill.shards.errors import UserError
-from tests.models.text.kneser_ney import sample
+from tests.models.ngrams.kneser_ney import sample
 
 SETTINGS = LanguageModelSettings(order=4, prune=(0, 0, 1), memory=1 << 24)
 COLUMNS = ("text", "target")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.models.text.ngram import NgramSettings, estimate
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.pipelines.text.score import TextScorer
 from gristmill.shards.errors import UserError
 

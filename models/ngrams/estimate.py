@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from gristmill.models.ngrams.arpa import Arpa, Grams, packed
-from gristmill.models.text.ngram_counts import (
+from gristmill.models.ngrams.counts import (
     BOS_ID,
     ORDERS,
     Counts,
@@ -72,7 +72,7 @@ class NgramSettings(Settings):
 
 @dataclass(frozen=True)
 class Level:
-    """The n-grams of one order in a part, sorted as :class:`~gristmill.models.text.ngram_counts.Counts` are.
+    """The n-grams of one order in a part, sorted as :class:`~gristmill.models.ngrams.counts.Counts` are.
 
     ``counts`` are adjusted: the number of distinct words seen before the n-gram, or its frequency if it is of the
     highest order or begins a sentence. ``kept`` marks those that the model will list. ``suffix`` is the row of the

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from gristmill.models.ngrams.arpa import Arpa
-from gristmill.models.text.ngram import NgramSettings, estimate
-from gristmill.models.text.ngram_counts import Vocabulary, count, merge
+from gristmill.models.ngrams.counts import Vocabulary, count, merge
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.shards.errors import SettingsError, UserError
-from tests.models.text.kneser_ney import logprob, mass, reference, sample, table
+from tests.models.ngrams.kneser_ney import logprob, mass, reference, sample, table
 
 TEXT = sample(3)
 WORDS = sorted({word for sentence in TEXT for word in sentence})

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gristmill.models.ngrams.arpa import Arpa
-from gristmill.models.text.ngram import NgramSettings, estimate
-from tests.models.text.kneser_ney import sample, table
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
+from tests.models.ngrams.kneser_ney import sample, table
 
 LMPLZ = os.environ.get("GRISTMILL_LMPLZ") or shutil.which("lmplz")
 pytestmark = pytest.mark.skipif(
