@@ -1,8 +1,8 @@
 """Forced alignment of many texts with the same frames as a kernel: the best CTC paths through their words' phones.
 
 Texts come sorted, so that a text's first words are those of the one before; what two texts share is aligned once. For
-each word there are rows (T + 1,) of the best scores of the first so many frames: with the word spoken and the last frame
-in one of its last phones (a row for each pronunciation), and with the last frame between words.
+each word there are rows (T + 1,) of the best scores of the first so many frames: with the word spoken and the last
+frame in its last phone (a row for each pronunciation), and with the last frame between words.
 """
 
 from __future__ import annotations
