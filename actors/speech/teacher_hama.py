@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gristmill.actors.speech.teacher_source import TeacherInfo, inference
-from gristmill.models.speech.units import BLANK, phonemes
+from gristmill.models.speech.units import BLANK, WORD_BOUNDARY, phonemes
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-WORD_BOUNDARY = "<wb>"
 SAMPLING_RATE = 16000
 FRAME_SAMPLES = 320
 

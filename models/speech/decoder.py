@@ -21,21 +21,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from gristmill.models.speech.decode import checked
-from gristmill.models.speech.lexicon import Lexicon
+from gristmill.models.speech.lexicon import Lexicon, word_bounds_of
 from gristmill.models.speech.units import Units
+from gristmill.models.speech.word_list import (
+    BiasSettings,
+    Common,
+    WordList,
+    common_words,
+    nearness_of,
+    with_list,
+)
 from gristmill.models.speech.words import Word, word_bounds
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings, Size
 
 if TYPE_CHECKING:
     from gristmill.models.ngrams.store import LmStore
+    from gristmill.models.speech.lexicon_kernels import Prices, Tree
 
 
 class DecoderSettings(Settings):
@@ -75,6 +85,17 @@ class Decoded:
     share: float
 
 
+class Rules(NamedTuple):
+    """What the kernels are told of lexicon, list and language model: arguments of each call."""
+
+    tree: Tree
+    model: np.ndarray
+    """The language model's body."""
+    prices: Prices
+    end: int
+    """The number of the sentence's end in the language model, or -1."""
+
+
 class Decoder:
     """Finds the likeliest texts of a CTC model's log-probabilities.
 
@@ -96,8 +117,11 @@ class Decoder:
         settings: DecoderSettings | None = None,
         lexicon: Lexicon | None = None,
         model: LmStore | None = None,
+        bias: BiasSettings | None = None,
     ) -> None:
         """Make a decoder for a model's ``units``; a language ``model`` needs a ``lexicon``.
+
+        ``bias`` is how lists of words act that come with utterances.
 
         Raises:
             UserError: a language model without a lexicon, or a lexicon of other units.
@@ -109,94 +133,102 @@ class Decoder:
         from gristmill.models.speech.lexicon_kernels import Prices, no_tree  # compiles
 
         self.units, self.settings, self.lexicon = units, settings or DecoderSettings(), lexicon
+        self.bias, self._model = bias or BiasSettings(), model
         weight = self.settings.weight * math.log(10.0) if model is not None else 0.0
         unknown = -math.inf if self.settings.unknown is None else self.settings.unknown
-        prices = Prices(weight, self.settings.word, unknown, self.settings.unknown_unit)
-        self._tree = no_tree(len(units)) if lexicon is None else lexicon.tree(model)
+        gain = max(self.settings.word, 0.0)
+        prices = Prices(weight, self.settings.word, unknown, self.settings.unknown_unit, False, 0.0, False, gain)
+        tree = no_tree(len(units)) if lexicon is None else lexicon.tree(model, weight)
         self._begin, end, body = 0, -1, np.zeros(0, np.uint64)
         body.flags.writeable = False  # one type, whether there is a model or not
         if model is not None:
             self._begin, end, body = model.begin, model.end_word, model.body
-        # Of the kernels' arguments, those of all utterances.
+        # Of the kernels' arguments, those of all utterances, and those of the list that came last.
         margin = math.inf if lexicon is None else self.settings.margin
         self._width = (self.settings.tokens, self.settings.threshold, margin)
-        self._rules = (self._tree, body, prices, end)
+        self._rules = Rules(tree, body, prices, end)
+        self._last: tuple[WordList, Rules] | None = None
 
-    def decode(self, log_probs: np.ndarray, *, frame: float = 1.0) -> list[Decoded]:
+    def decode(self, log_probs: np.ndarray, *, frame: float = 1.0, listed: WordList | None = None) -> list[Decoded]:
         """Return the best hypotheses of log-probabilities (T, V), best first, whose frames are ``frame`` s apart.
 
-        Where the frames end within a word, and no hypothesis is whole, that word is left out.
+        Where the frames end within a word, and no hypothesis is whole, that word is left out. ``listed`` are words that
+        are expected; the same list again costs nothing.
 
         Raises:
-            UserError: ``log_probs`` has another shape.
+            UserError: ``log_probs`` has another shape, or the list cannot be used: see :meth:`stream`.
         """
-        stream = self.stream(frame=frame)
+        stream = self.stream(frame=frame, listed=listed)
         stream.hear(log_probs)
         return stream.best()
 
     def decode_all(
-        self, utterances: Sequence[np.ndarray], *, frame: float = 1.0, threads: int = 1
+        self,
+        utterances: Sequence[np.ndarray],
+        *,
+        frame: float = 1.0,
+        threads: int = 1,
+        listed: WordList | None = None,
     ) -> list[list[Decoded]]:
         """Return :meth:`decode` of utterances (T, V) each, searched side by side by ``threads``."""
+        self._rules_of(listed)  # once
         if threads <= 1:
-            return [self.decode(one, frame=frame) for one in utterances]
+            return [self.decode(one, frame=frame, listed=listed) for one in utterances]
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(lambda one: self.decode(one, frame=frame), utterances))
+            return list(pool.map(lambda one: self.decode(one, frame=frame, listed=listed), utterances))
 
-    def stream(self, *, frame: float = 1.0) -> DecoderStream:
-        """Return the decoding of an utterance that comes in chunks."""
-        return DecoderStream(self, frame)
+    def stream(self, *, frame: float = 1.0, listed: WordList | None = None) -> DecoderStream:
+        """Return the decoding of an utterance that comes in chunks, with a list of words that are expected in it.
+
+        Without a lexicon, words are those of the list or any units at all.
+
+        Raises:
+            UserError: the list is spelled in other units, or they are phonemes and there is no lexicon.
+        """
+        return DecoderStream(self, frame, listed if listed is not None and listed.words else None)
+
+    def _rules_of(self, listed: WordList | None) -> Rules:
+        """Return the kernels' arguments with a list."""
+        last = self._last
+        if listed is None or not listed.words:
+            return self._rules
+        if last is not None and last[0] is listed:
+            return last[1]
+        if listed.units.digest != self.units.digest:
+            raise UserError("decoder: the word list is spelled in other units than those of the recogniser")
+        rules, bias = self._rules, self.bias
+        known = np.full(len(listed.words), -1)
+        if self.lexicon is not None:
+            known = np.array([self.lexicon.number.get(word, -1) for word in listed.words])
+        elif self.units.kind == "phonemes":
+            raise UserError("decoder: a word list, and phonemes that make no words; expected a lexicon beside it")
+        else:
+            rules = self._open()
+        nearest = nearness_of(listed, known, self._common, bias)
+        tree = with_list(rules.tree, listed, known, nearest, self._model, rules.prices.model, bias)
+        best, word = max(tree.entry.max(), 0.0), rules.prices.word
+        gain = max(word + best, 0.0) + best + tree.boost.max()  # a listed word ends, and another one begins
+        prices = rules.prices._replace(unigram=bias.unigram, scale=bias.scale, blank=bias.blank, gain=gain)
+        made = rules._replace(tree=tree, prices=prices)
+        self._last = (listed, made)
+        return made
+
+    def _open(self) -> Rules:
+        """Return the kernels' arguments where any units are words, free of price."""
+        parts, space, boundary = word_bounds_of(self.units)
+        tree = self._rules.tree._replace(parts=parts, space=space, boundary=boundary)
+        prices = self._rules.prices._replace(word=0.0, unknown=0.0, unknown_unit=0.0, gain=0.0)
+        return self._rules._replace(tree=tree, prices=prices)
+
+    @cached_property
+    def _common(self) -> Common | None:
+        return None if self.lexicon is None else common_words(self.lexicon, self._model, self.bias.common)
 
     def _checked(self, log_probs: np.ndarray) -> np.ndarray:
         log_probs = checked(log_probs)
         if log_probs.shape[1] != len(self.units):
             raise UserError(f"decoder: frames of {log_probs.shape[1]} units; expected {len(self.units)}")
         return log_probs
-
-    def _hypotheses(
-        self, frame: float, scores: np.ndarray, last: np.ndarray, bounds: np.ndarray, *of_units: np.ndarray
-    ) -> list[Decoded]:
-        """Return the hypotheses that a kernel lists: units, the words ended before them, frames and peaks of each."""
-        mass = np.exp(scores - scores[0]) if len(scores) and scores[0] > -math.inf else np.ones(len(scores))
-        shares, ends, columns = (mass / mass.sum()).tolist(), bounds.tolist(), [one.tolist() for one in of_units]
-        found = []
-        for place, (score, word) in enumerate(zip(scores.tolist(), last.tolist(), strict=False)):
-            units, ended, frames, peaks = (one[ends[place] : ends[place + 1]] for one in columns)
-            words = self._words(frame, self._bounds(units, ended, word), units, frames, peaks)
-            text = self.units.decode(units) if self.lexicon is None else " ".join(one.word for one in words)
-            found.append(Decoded(text, words, tuple(units), score, shares[place]))
-        return found
-
-    def _words(
-        self,
-        frame: float,
-        bounds: list[tuple[int, int, int]],
-        units: list[int],
-        frames: list[list[int]],
-        peaks: list[float],
-    ) -> tuple[Word, ...]:
-        words, lexicon = [], self.lexicon
-        for first, end, number in bounds:
-            text = self.units.decode(units[first:end]) if lexicon is None or number < 0 else lexicon.words[number]
-            if text:
-                start, stop = frames[first][0] * frame, frames[end - 1][1] * frame
-                words.append(Word(text, start, stop, math.exp(min(peaks[first:end]))))
-        return tuple(words)
-
-    def _bounds(self, units: list[int], ended: list[int], last: int) -> list[tuple[int, int, int]]:
-        """Return the words of units: their units from and to, and their numbers, below 0 outside the lexicon."""
-        if self.lexicon is None:
-            return [(first, end, -1) for first, end in word_bounds(units, self.units)]
-        found, first = [], 0
-        for place, word in enumerate(ended):
-            if word != -1:
-                found.append((first, place, word))
-                first = place
-            if units[place] == self._tree.space:
-                first = place + 1
-        if last != -1:
-            found.append((first, len(units), last))
-        return found
 
 
 class DecoderStream:
@@ -213,11 +245,14 @@ class DecoderStream:
         a a
     """
 
-    def __init__(self, decoder: Decoder, frame: float) -> None:
+    def __init__(self, decoder: Decoder, frame: float, listed: WordList | None = None) -> None:
         from gristmill.models.speech import decoder_kernels, listing_kernels  # compile
+        from gristmill.models.speech.lexicon_kernels import NONE
 
-        self._advance, self._listed = decoder_kernels.advance, listing_kernels.listed
-        self._decoder, self._frame = decoder, frame
+        self._advance, self._listing = decoder_kernels.advance, listing_kernels.listed
+        self._decoder, self._frame, self._listed = decoder, frame, listed
+        self._rules = decoder._rules_of(listed)
+        self._is_wordless = self._rules.tree.boundary == NONE
         self._state: Any = decoder_kernels.begin(decoder.settings.beam, decoder._begin)
 
     def hear(self, log_probs: np.ndarray) -> None:
@@ -226,12 +261,78 @@ class DecoderStream:
         Raises:
             UserError: ``log_probs`` has another shape.
         """
-        decoder = self._decoder
-        log_probs = decoder._checked(log_probs)
-        self._state = self._advance(self._state, log_probs, *decoder._width, *decoder._rules[:-1])
+        log_probs = self._decoder._checked(log_probs)
+        self._state = self._advance(self._state, log_probs, *self._decoder._width, *self._rules[:-1])
 
     def best(self) -> list[Decoded]:
         """Return the best hypotheses, best first, as if the utterance ended here."""
         decoder = self._decoder
-        found = self._listed(self._state, *decoder._rules, decoder.settings.nbest)
-        return decoder._hypotheses(self._frame, *found)
+        if self._listed is None or self._rules.prices.unknown == -math.inf or decoder.units.kind == "phonemes":
+            return self._hypotheses(*self._listing(self._state, *self._rules, decoder.settings.nbest))
+        # A listed word and the same letters outside lexicon and list are one text.
+        found = self._hypotheses(*self._listing(self._state, *self._rules, len(self._state.alive)))
+        return one_of_each(found)[: decoder.settings.nbest]
+
+    def _hypotheses(
+        self, scores: np.ndarray, last: np.ndarray, bounds: np.ndarray, *of_units: np.ndarray
+    ) -> list[Decoded]:
+        """Return the hypotheses that a kernel lists: units, the words ended before them, frames and peaks of each."""
+        decode = self._decoder.units.decode
+        mass = np.exp(scores - scores[0]) if len(scores) and scores[0] > -math.inf else np.ones(len(scores))
+        shares, ends, columns = (mass / mass.sum()).tolist(), bounds.tolist(), [one.tolist() for one in of_units]
+        found = []
+        for place, (score, word) in enumerate(zip(scores.tolist(), last.tolist(), strict=False)):
+            units, ended, frames, peaks = (one[ends[place] : ends[place + 1]] for one in columns)
+            words = self._words(self._bounds(units, ended, word), units, frames, peaks)
+            text = decode(units) if self._is_wordless else " ".join(one.word for one in words)
+            found.append(Decoded(text, words, tuple(units), score, shares[place]))
+        return found
+
+    def _words(
+        self, bounds: list[tuple[int, int, int]], units: list[int], frames: list[list[int]], peaks: list[float]
+    ) -> tuple[Word, ...]:
+        words, frame = [], self._frame
+        for first, end, number in bounds:
+            text = self._decoder.units.decode(units[first:end]) if number < 0 else self._text(number)
+            if text:
+                start, stop = frames[first][0] * frame, frames[end - 1][1] * frame
+                words.append(Word(text, start, stop, math.exp(min(peaks[first:end]))))
+        return tuple(words)
+
+    def _text(self, number: int) -> str:
+        lexicon, known = self._decoder.lexicon, self._rules.tree.known
+        if self._listed is not None and number >= known:
+            return self._listed.words[number - known]
+        assert lexicon is not None
+        return lexicon.words[number]
+
+    def _bounds(self, units: list[int], ended: list[int], last: int) -> list[tuple[int, int, int]]:
+        """Return the words of units: their units from and to, and their numbers, below 0 outside lexicon and list."""
+        if self._is_wordless:
+            return [(first, end, -1) for first, end in word_bounds(units, self._decoder.units)]
+        found, first = [], 0
+        for place, word in enumerate(ended):
+            if word != -1:
+                found.append((first, place, word))
+                first = place
+            if units[place] == self._rules.tree.space:
+                first = place + 1
+        if last != -1:
+            found.append((first, len(units), last))
+        return found
+
+
+def one_of_each(found: list[Decoded]) -> list[Decoded]:
+    """Return hypotheses, best first, each text once with the probability of all that have it."""
+    several: dict[str, list[Decoded]] = {}
+    for one in found:
+        several.setdefault(one.text, []).append(one)
+    if len(several) == len(found):
+        return found
+    made = [
+        replace(
+            same[0], score=float(np.logaddexp.reduce([one.score for one in same])), share=sum(one.share for one in same)
+        )
+        for same in several.values()
+    ]
+    return sorted(made, key=lambda one: -one.score)

@@ -98,14 +98,14 @@ def made(tree, model, prices, nodes, told, node, unit, word, place, child):
         added, following = ended(tree, model, prices, word, nodes[node, PLACE], nodes[node, MODEL])
         price += added
         nodes[child, MODEL] = following
-        nodes[child, SAID] = said(nodes[node, SAID], word, nodes[node, PLACE])
+        nodes[child, SAID] = said(tree, nodes[node, SAID], word, nodes[node, PLACE])
     if place == OUTSIDE:
         price += prices.unknown_unit
         if word != -1 or nodes[node, PLACE] != OUTSIDE:
             price += prices.unknown
             nodes[child, SAID] = mixed(nodes[child, SAID], OF_PLACE, 0 if word != -1 else nodes[node, PLACE])
         nodes[child, SAID] = mixed(nodes[child, SAID], OF_UNIT, unit)
-    told[child, 0], told[child, 1] = price, price + ahead(tree, prices, place)
+    told[child, 0], told[child, 1] = price, price + ahead(tree, place)
 
 
 @kernel
@@ -169,7 +169,8 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
     vocab = log_probs.shape[1]
     tokens = min(tokens, vocab - 1)
     beam = len(alive)
-    fan = 1 if tree.boundary == NONE else 2 * tree.most + 3
+    has_list = tree.listed < len(tree.first) - 1
+    fan = 1 if tree.boundary == NONE else (3 if has_list else 2) * (tree.most + 1) + 1
     most = beam * (1 + tokens * fan)
     # Candidates: node, sums, score, the best alignments, and where these come from, as 2 * slot + ending.
     new_nodes, new_sums, scores = np.empty(most, np.int64), np.empty((most, 3)), np.empty(most)
@@ -177,15 +178,16 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
     next_spans, next_peaks = np.empty_like(spans), np.empty_like(peaks)
     units, values, order = np.empty(tokens, np.int64), np.empty(tokens), np.empty(beam, np.int64)
     moved, found = np.full(vocab, NEVER), np.empty((fan, 3), np.int64)
-    gain = max(prices.word, 0.0)  # the most that a word can add
     can_leave = prices.unknown > NEVER
     boundary, parts, first, branches, bests = tree.boundary, tree.parts, tree.first, tree.units, tree.ahead
     first_word, ending_words, space = tree.first_word, tree.words, tree.space
-    told[0, 1] = ahead(tree, prices, 0)
+    listed, boosts = tree.listed, tree.boost
+    told[0, 1] = ahead(tree, 0)
     for row in log_probs:
         frame = counts[FRAMES]
         blank = np.float64(row[0])
         moves = pick(row, tokens, threshold, units, values)
+        top = max(values[0], blank) if prices.blank or not moves else values[0]
         if counts[NODES] > counts[LIMIT]:
             keys, held = compacted(counts, nodes, told, keys, held, alive, spans, runs, run_peaks, vocab * fan)
         wanted = counts[NODES] + counts[ALIVE] * moves * fan
@@ -219,7 +221,7 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
                 unit = units[move]
                 is_repeat = node and unit == nodes[node, UNIT]
                 gained = (sums[slot, 0] if is_repeat else sums[slot, 2]) + values[move]
-                if gained == NEVER or gained + told[node, 0] < bar - gain:
+                if gained == NEVER or gained + told[node, 0] < bar - prices.gain:
                     continue
                 here, options = nodes[node, PLACE], 1
                 if boundary == NONE:
@@ -235,13 +237,14 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
                             0,
                             2 * way + 2,
                         )
-                elif boundary == FREE or parts[unit]:
+                elif boundary == FREE or parts[unit] or (has_list and here == 0):
                     options = ways(tree, prices, here, unit, found)
                 else:  # as well; most units have none
                     following = here if here == OUTSIDE else branch(first, branches, here, unit)
-                    if following == OUTSIDE and not can_leave:
+                    if following == OUTSIDE and (here >= listed or not can_leave):
                         continue
-                    if following != OUTSIDE and gained + told[node, 0] + prices.model * bests[following] < bar:
+                    easier = boosts[following - listed] if following >= listed else 0.0
+                    if following != OUTSIDE and gained + told[node, 0] + bests[following] < bar - easier:
                         continue
                     found[0, 0], found[0, 1], found[0, 2] = -1, following, following == OUTSIDE
                 for way in range(options):
@@ -256,26 +259,30 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
                             nodes[child, PARENT], nodes[child, UNIT], nodes[child, WORD] = node, unit, -1
                             nodes[child, PLACE], nodes[child, SLOT] = following, -1
                             told[child, 0] = told[child, 1] = told[node, 0]
-                            told[child, 1] += prices.model * bests[following]
+                            told[child, 1] += bests[following]
                         else:
                             made(tree, model, prices, nodes, told, node, unit, word, following, child)
                         counts[NODES] += 1
                     child = np.int64(held[place])
                     at = nodes[child, SLOT]
+                    bonus = 0.0
+                    if found[way, 1] >= listed:
+                        bonus = min(prices.scale * (top - values[move]), boosts[found[way, 1] - listed])
+                    reached = gained + bonus
                     if at < 0:
-                        score = gained + told[child, 1]
+                        score = reached + told[child, 1]
                         if score < bar or score == NEVER:
                             continue
                         bar = max(bar, score - margin)
                         at = count
                         count += 1
-                        new_nodes[at], new_sums[at, 0], new_sums[at, 1] = child, NEVER, gained
+                        new_nodes[at], new_sums[at, 0], new_sums[at, 1] = child, NEVER, reached
                         new_paths[at, 0], new_paths[at, 1] = NEVER, NEVER
                         origins[at, 0], origins[at, 1] = 2 * slot, -1
                     else:
-                        new_sums[at, 1] = add(new_sums[at, 1], gained)
+                        new_sums[at, 1] = add(new_sums[at, 1], reached)
                     source = 0 if is_repeat else ending
-                    path = paths[slot, source] + values[move]
+                    path = paths[slot, source] + values[move] + bonus
                     if path > new_paths[at, 1]:
                         new_paths[at, 1], origins[at, 1] = path, 2 * slot + source
         for one in range(count):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -135,53 +135,100 @@ class Lexicon:
             row[: len(one)] = one
         return cls(units, tuple(words), table, np.array([word for word, _ in spellings]), tuple(missed))
 
-    def tree(self, model: LmStore | None) -> Tree:
-        """Return the prefix tree for a search with a language model; each place knows the best word behind it."""
-        from gristmill.models.speech.lexicon_kernels import FREE, MARK, SPACE, Tree  # compiles
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """The numbers of the words."""
+        return {word: place for place, word in enumerate(self.words)}
 
-        scores, numbers = np.zeros(len(self.words)), np.zeros(len(self.words), np.int64)
-        unknown_ahead, unlisted = 0.0, np.zeros(len(self.words), bool)
-        if model is not None:
-            numbers = model.look_up(self.words).astype(np.int64)
-            unlisted = numbers == model.unknown_word
-            alone = model.score(np.full(len(numbers) + 1, model.empty), np.append(numbers, model.unknown_word))[
-                0
-            ].astype(np.float64)
-            scores, unknown_ahead = alone[:-1], float(alone[-1])
-        # Breadth first: of each length of beginnings the distinct ones, in the order of the shorter one and the unit.
-        vocab = len(self.units)
-        at, levels, first, branches = np.zeros(len(self.of), np.int64), [0, 1], [], []
-        for column in self.spellings.T:
-            goes_on = column > 0
-            key = at * vocab + column
-            distinct, place = np.unique(key[goes_on], return_inverse=True)
-            at[goes_on] = levels[-1] + place
-            branches.append((distinct % vocab).astype(np.int32))
-            first.append(distinct // vocab)
-            levels.append(levels[-1] + len(distinct))
-        places, parents = levels[-1], np.concatenate(first)
-        ends = np.unique(np.stack([at, self.of], axis=1), axis=0)
-        ahead = np.full(places, -np.inf)
-        np.maximum.at(ahead, ends[:, 0], scores[ends[:, 1]])
-        for low, high in zip(levels[-2:0:-1], levels[:1:-1], strict=True):
-            np.maximum.at(ahead, parents[low - 1 : high - 1], ahead[low:high])
-        tokens = self.units.tokens
-        space = tokens.index(" ") if self.units.kind == "characters" and " " in tokens else -1
-        boundary = {"characters": SPACE, "sentencepiece": MARK, "phonemes": FREE}[self.units.kind]
+    def spelled_as(self, word: str) -> list[list[int]]:
+        """Return the spellings of a word; none of one that the lexicon does not have."""
+        if word not in self.number:
+            return []
+        low, high = np.searchsorted(self.of, [self.number[word], self.number[word] + 1])
+        return [row[row > 0].tolist() for row in self.spellings[low:high]]
+
+    def tree(self, model: LmStore | None, weight: float) -> Tree:
+        """Return the prefix tree for a search with a language model; each place knows the best word behind it.
+
+        ``weight`` is that of the model's base-10 log-probabilities.
+        """
+        from gristmill.models.speech.lexicon_kernels import Tree  # compiles
+
+        numbers, unlisted = numbered(self.words, model)
+        scores = np.zeros(len(self.words) + 1) if model is None else weight * alone(model, numbers)
+        places = grown(self.spellings, self.of, scores[:-1], len(self.units))
+        none, no_word = np.zeros(0), np.zeros(0, np.int64)
         return Tree(
-            np.searchsorted(parents, np.arange(places + 1)).astype(np.int32),
-            np.concatenate(branches),
-            np.searchsorted(ends[:, 0], np.arange(places + 1)).astype(np.int32),
-            ends[:, 1].astype(np.int32),
-            ahead,
+            *places[:5],
             numbers,
             unlisted,
-            np.array(
-                [token.startswith(BEGIN) if boundary == MARK else place == space for place, token in enumerate(tokens)]
-            ),
-            space,
-            boundary,
-            int(np.bincount(ends[:, 0]).max()),
+            *word_bounds_of(self.units),
+            int(np.diff(places.first_word).max()),
             -1 if model is None else model.unknown_word,
-            unknown_ahead,
+            float(scores[-1]),
+            *(len(self.words), len(places.ahead), no_word, none, none),
         )
+
+
+def numbered(words: Sequence[str], model: LmStore | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of words in a language model, and whether it lacks them; without one all are 0."""
+    if model is None:
+        return np.zeros(len(words), np.int64), np.zeros(len(words), bool)
+    numbers = model.look_up(words).astype(np.int64)
+    return numbers, numbers == model.unknown_word
+
+
+def alone(model: LmStore, numbers: np.ndarray) -> np.ndarray:
+    """Return the base-10 log-probabilities of words without a word before them, and behind them the unknown word's."""
+    given = np.append(numbers, model.unknown_word)
+    return model.score(np.full(len(given), model.empty), given)[0].astype(np.float64)
+
+
+def word_bounds_of(units: Units) -> tuple[np.ndarray, int, int]:
+    """Return how units tell words apart: ``parts``, ``space`` and ``boundary`` of a tree."""
+    from gristmill.models.speech.lexicon_kernels import FREE, MARK, SPACE
+
+    tokens = units.tokens
+    space = tokens.index(" ") if units.kind == "characters" and " " in tokens else -1
+    boundary = {"characters": SPACE, "sentencepiece": MARK, "phonemes": FREE}[units.kind]
+    parts = [token.startswith(BEGIN) if boundary == MARK else place == space for place, token in enumerate(tokens)]
+    return np.array(parts), space, boundary
+
+
+class Places(NamedTuple):
+    """A prefix tree's places, breadth first: the fields of a ``Tree`` and the first place of each depth."""
+
+    first: np.ndarray
+    units: np.ndarray
+    first_word: np.ndarray
+    words: np.ndarray
+    ahead: np.ndarray
+    levels: list[int]
+
+
+def grown(spellings: np.ndarray, of: np.ndarray, scores: np.ndarray, vocab: int) -> Places:
+    """Return the prefix tree of spellings (n, longest) of the words ``of`` (n,), which have ``scores``."""
+    # Breadth first: of each length of beginnings the distinct ones, in the order of the shorter one and the unit.
+    at, levels, first, branches = np.zeros(len(of), np.int64), [0, 1], [], []
+    for column in spellings.T:
+        goes_on = column > 0
+        key = at * vocab + column
+        distinct, place = np.unique(key[goes_on], return_inverse=True)
+        at[goes_on] = levels[-1] + place
+        branches.append((distinct % vocab).astype(np.int32))
+        first.append(distinct // vocab)
+        levels.append(levels[-1] + len(distinct))
+    places, parents = levels[-1], np.concatenate(first)
+    ends = np.unique(np.stack([at, of], axis=1), axis=0)
+    ahead = np.full(places, -np.inf)
+    np.maximum.at(ahead, ends[:, 0], scores[ends[:, 1]])
+    for low, high in zip(levels[-2:0:-1], levels[:1:-1], strict=True):
+        np.maximum.at(ahead, parents[low - 1 : high - 1], ahead[low:high])
+    return Places(
+        np.searchsorted(parents, np.arange(places + 1)).astype(np.int32),
+        np.concatenate(branches),
+        np.searchsorted(ends[:, 0], np.arange(places + 1)).astype(np.int32),
+        ends[:, 1].astype(np.int32),
+        ahead,
+        levels,
+    )

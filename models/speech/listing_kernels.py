@@ -60,7 +60,8 @@ def finals(state, tree, model, prices, end):
                 low, high = tree.first_word[place], tree.first_word[place + 1]
                 if low == high:
                     high += 1
-                    word = UNKNOWN if prices.unknown > NEVER and tree.boundary != FREE else -1
+                    can_leave = prices.unknown > NEVER and tree.boundary != FREE and place < tree.listed
+                    word = UNKNOWN if can_leave else -1
                     if word == -1 and not is_cut:
                         continue
             for option in range(low, high):
@@ -72,7 +73,7 @@ def finals(state, tree, model, prices, end):
                 number = nodes[node, SAID]
                 if word_here != -1:
                     price, following = ended(tree, model, prices, word_here, place, at)
-                    number = said(number, word_here, place)
+                    number = said(tree, number, word_here, place)
                 if end >= 0:
                     price += prices.model * log_prob(model, following, np.int64(end))[0]
                 if score + price == NEVER and not is_cut:

@@ -20,6 +20,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings, Size
 
 BLANK = "<blank>"
+WORD_BOUNDARY = "<wb>"  # between words, of phonemes that have one
 KINDS = ("characters", "sentencepiece", "phonemes")
 UNITS_FILE = "units.json"  # of an artifact that holds units
 

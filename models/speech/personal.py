@@ -1,0 +1,192 @@
+"""Recognition with a user's words, by every technique of Dingliwal et al. (SLT 2022), each of which is a switch.
+
+What a base with a contextual adapter hears goes through a beam search with a lexicon, a word language model and the
+list, and its n-best list through what the phones of an inner head say of it:
+
+- ``adapter``: the encoder hears the list (:mod:`gristmill.models.speech.adapter`);
+- ``boost``: units of a listed word that has begun are brought nearer to the best ones;
+- ``unigram``: listed words are words of the language model's class of unknown ones, at a price of their own;
+- ``g2g``: listed words are also looked for as the base would spell them;
+- ``phones``: n-best lists are rescored by the distance of their phones from what is heard;
+- ``lexicon``: a word whose phones are exactly those of a listed one is replaced by it.
+
+Of a long list only the entries that are heard best anywhere in the utterance take part, so that its length costs little
+time, and what nobody said cannot be heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from gristmill.models.speech.adapter import ContextualAdapter
+from gristmill.models.speech.decoder import Decoded, Decoder, DecoderSettings
+from gristmill.models.speech.lexicon import Lexicon
+from gristmill.models.speech.pronunciation_lookup import LookupSettings, PronunciationLookup
+from gristmill.models.speech.pronunciations import Pronunciations
+from gristmill.models.speech.rescoring import PhoneRescorer, RescoringSettings
+from gristmill.models.speech.spelling_variants import SpellingTable
+from gristmill.models.speech.spotting import nearest_heard
+from gristmill.models.speech.units import Units
+from gristmill.models.speech.word_list import BiasSettings, WordList
+from gristmill.shards.settings import Settings, Size
+
+if TYPE_CHECKING:
+    from gristmill.models.ngrams.store import LmStore
+
+Technique = Literal["adapter", "boost", "unigram", "phones", "lexicon", "g2g"]
+TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
+_LISTING = {"boost", "unigram", "g2g"}  # put the list's words into the search
+_KEPT = 8  # decoders of sets of techniques
+
+
+class PersonalSettings(Settings):
+    """Settings of recognition with a user's words."""
+
+    decoder: DecoderSettings = DecoderSettings(beam=24, nbest=12, unknown=-6.0, unknown_unit=-0.3)
+    """The beam search."""
+    bias: BiasSettings = BiasSettings(enter=1.0, scale=0.7)
+    """What listed words add: ``boost`` sets its ``scale``, ``unigram`` its prices."""
+    rescoring: RescoringSettings = RescoringSettings()
+    """Of ``phones``."""
+    lookup: LookupSettings = LookupSettings()
+    """Of ``lexicon``."""
+    variants: Size = Field(3, ge=0)
+    """Other spellings of each listed word that ``g2g`` looks for, at most."""
+    variant: float = Field(-3.0, le=0)
+    """Least log-probability of another spelling."""
+    retrieved: Size = Field(150, ge=1)
+    """Entries of a list that take part in an utterance, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """A list of words, made ready for recognition: see :meth:`PersonalRecogniser.listed`."""
+
+    plain: WordList
+    varied: WordList
+    """With the other spellings."""
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a base makes of an utterance: log-probabilities (T, V), those of phones (T, P), and its layers."""
+
+    log_probs: np.ndarray
+    phones: np.ndarray | None = None
+    states: Sequence[torch.Tensor] = field(default=(), repr=False)
+    """(1, T, D) each, for the adapter."""
+
+
+class PersonalRecogniser:
+    """Finds the texts of what a base hears, with lists of words that may change with each utterance.
+
+    ``classify`` is the base's head, which the ``adapter`` needs. ``pronunciations`` are those of all words, in the phones of the base's inner head; without them ``phones`` and
+    ``lexicon`` do nothing. Without a ``table`` of spellings ``g2g`` does nothing.
+
+    Raises:
+        UserError: the decoder cannot be made; see :class:`~gristmill.models.speech.decoder.Decoder`.
+    """
+
+    def __init__(
+        self,
+        units: Units,
+        settings: PersonalSettings,
+        *,
+        lexicon: Lexicon | None = None,
+        language: LmStore | None = None,
+        adapter: ContextualAdapter | None = None,
+        classify: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        pronunciations: Pronunciations | None = None,
+        table: SpellingTable | None = None,
+    ) -> None:
+        self.units, self.settings = units, settings
+        self._lexicon, self._language = lexicon, language
+        self._adapter, self._classify = adapter, classify
+        self._pronunciations, self._table = pronunciations, table
+        self._decoder = lru_cache(_KEPT)(self._made)
+
+    def listed(self, words: Collection[str]) -> Listed:
+        """Return a list of words, ready for recognition; its problems are sentences for the user."""
+        plain = WordList.of(words, self.units, self._pronunciations if self.units.kind == "phonemes" else None)
+        return Listed(plain, self._varied(plain), plain.problems)
+
+    def recognised(
+        self, heard: Heard, listed: Listed | None, techniques: Collection[Technique], *, frame: float = 1.0
+    ) -> list[Decoded]:
+        """Return the hypotheses of an utterance, best first, by some techniques; ``frame`` is in s."""
+        log_probs = heard.log_probs
+        if listed is None or not listed.plain.words:
+            return self._decoder(frozenset()).decode(log_probs, frame=frame)
+        near = self._retrieved(log_probs, listed)
+        if "adapter" in techniques:
+            log_probs = self._adapted(heard, near.plain)
+        search = frozenset(techniques) & _LISTING
+        words = (near.varied if "g2g" in search else near.plain) if search else None
+        found = self._decoder(search).decode(log_probs, frame=frame, listed=words)
+        if heard.phones is None or self._pronunciations is None:
+            return found
+        if "phones" in techniques:
+            found = PhoneRescorer(self._pronunciations, self.settings.rescoring).rescored(found, heard.phones)
+        if "lexicon" in techniques and found:
+            found[0] = self._looked_up(found[0], heard.phones, near.plain.words, frame)
+        return found
+
+    def _made(self, techniques: frozenset[Technique]) -> Decoder:
+        """Return the decoder by which those techniques search that put the list's words into the search."""
+        search, bias = self.settings.decoder, self.settings.bias
+        if "boost" not in techniques:
+            bias = bias.but(scale=0.0)
+        if "unigram" not in techniques:  # as any word that the lexicon does not have
+            bias = bias.but(enter=search.unknown or 0.0, size=0.0, confusable=0.0)
+        return Decoder(self.units, search, self._lexicon, self._language, bias=bias)
+
+    def _retrieved(self, log_probs: np.ndarray, listed: Listed) -> Listed:
+        """Return the entries of a list that are heard best."""
+        most = self.settings.retrieved
+        if len(listed.plain.words) <= most:
+            return listed
+        places = nearest_heard(log_probs, listed.varied.spellings, listed.varied.of_word, most)
+        return Listed(listed.plain.part(places), listed.varied.part(places), listed.problems)
+
+    def _adapted(self, heard: Heard, listed: WordList) -> np.ndarray:
+        """Return the log-probabilities of the base with the adapter."""
+        if self._adapter is None or self._classify is None:
+            return heard.log_probs
+        firsts = np.unique(listed.of_word, return_index=True)[1]
+        spelled = torch.from_numpy(listed.spellings[firsts].astype(np.int64))
+        with torch.no_grad():
+            hidden, _ = self._adapter(heard.states, self._adapter.context(spelled))
+            found: np.ndarray = self._classify(hidden)[0, : len(heard.log_probs)].numpy()
+        return found
+
+    def _varied(self, plain: WordList) -> WordList:
+        """Return a list with the other spellings of its words, by the table."""
+        if self._table is None or not self.settings.variants or self.units.kind == "phonemes":
+            return plain
+        most, least = self.settings.variants, self.settings.variant
+        found = {word: [one for one, _ in self._table.variants(word, most, least)] for word in plain.words}
+        return plain.spelled_also(found)
+
+    def _looked_up(self, best: Decoded, phones: np.ndarray, words: Sequence[str], frame: float) -> Decoded:
+        """Return a hypothesis with listed words in place of those that sound exactly like them."""
+        assert self._pronunciations is not None
+        units = self._pronunciations.units
+        said = {
+            word: [" ".join(units.tokens[one] for one in several) for several in found]
+            for word in words
+            if (found := self._pronunciations[word])
+        }
+        if not said:
+            return best
+        listed = Lexicon.pronounced(said, units)
+        return PronunciationLookup(listed, self._pronunciations, self.settings.lookup).replaced(
+            best, phones, frame=frame
+        )

@@ -1,0 +1,321 @@
+"""A user's word list in a decoder: names and terms that the lexicon or the language model lacks, or has as rare words.
+
+    decoder = Decoder(units, DecoderSettings(beam=50), lexicon, model)
+    names = WordList.of(["Anneliese", "Xiomara"], units)
+    print(*names.problems, sep="\\n")
+    decoder.decode(log_probs, listed=names)
+
+Of the ways of Dingliwal et al. (Personalization of CTC Speech Recognition Models, SLT 2022), this is unigram boosting,
+where the words enter the language model through its class of unknown words, and adaptive subword boosting, where a
+unit of a listed word that has begun is brought nearer to the frame's best one. Both act on paths of their own, beside
+those of the lexicon: what does not become a listed word gets nothing.
+
+A long list does harm if its words are free, as one of them sounds like anything. So each has a price when the list is
+made: the list's share of probability is divided among its words, and words near frequent ones need more evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from gristmill.models.speech.lexicon import Lexicon, alone, grown, numbered
+from gristmill.models.speech.units import Units, normalise
+from gristmill.shards.settings import Settings, Size
+
+if TYPE_CHECKING:
+    from gristmill.models.ngrams.store import LmStore
+    from gristmill.models.speech.lexicon_kernels import Tree
+
+SHORT = 3  # letters or phonemes: words with fewer are told of
+_NAMED = 5  # entries that a sentence names
+
+
+class BiasSettings(Settings):
+    """Settings of a decoder's word lists: what a listed word adds to a hypothesis, in nats."""
+
+    unigram: bool = True
+    """Whether a listed word has the language model's probability of its unknown word; otherwise it has its own."""
+    enter: float = 0.0
+    """Nats added for a listed word."""
+    size: float = Field(0.0, ge=0)
+    """Nats that it costs for each e-fold of the list's length."""
+    confusable: float = Field(0.0, ge=0)
+    """Nats that it costs for each nat by which a frequent word is nearer than ``floor``."""
+    edit: float = Field(2.0, gt=0)
+    """Nats that a frequent word is further away for each unit that differs; it begins at its log-probability."""
+    floor: float = Field(-12.0, le=0)
+    """Nearness of frequent words that costs nothing."""
+    common: Size = Field(5000, ge=0)
+    """Words of the lexicon that are asked how near they are, the most frequent ones."""
+    scale: float = Field(0.0, ge=0, le=1)
+    """Share of its distance to the frame's best unit that a unit of a listed word is given, from the second one on."""
+    cap: float = Field(2.0, ge=0)
+    """Nats that one unit is given, at most."""
+    most: float = Field(6.0, ge=0)
+    """Nats that the units of a word are given, at most: the first ones may have all of it."""
+    blank: bool = False
+    """Whether the frame's best unit may be the blank."""
+
+
+@dataclass(frozen=True, eq=False)
+class WordList:
+    """Words that are expected in an utterance, with spellings (n, longest) in units of the words ``of`` (n,).
+
+    ``problems`` are sentences about entries that act otherwise than written, or not at all.
+
+    Example:
+        >>> from gristmill.models.speech.units import characters
+        >>> names = WordList.of(["Ann", "New York", "O₂"], characters(["a new york anna"]))
+        >>> names.words
+        ('ann', 'new', 'york')
+        >>> print(*names.problems, sep="\\n")
+        word list: 2 entries have capital letters, which the units lack, and act in small ones: 'Ann', 'New York'
+        word list: 1 entry is of several words, each of which acts as an entry: 'New York'
+        word list: 1 word has letters that the units lack, and cannot act: 'o₂'
+    """
+
+    units: Units
+    words: tuple[str, ...]
+    spellings: np.ndarray = field(repr=False)
+    of_word: np.ndarray = field(repr=False)
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        entries: Iterable[str],
+        units: Units,
+        pronunciations: Mapping[str, Sequence[str]] | Lexicon | None = None,
+        source: str = "word list",
+    ) -> WordList:
+        """Return the list of a user's entries; ``source`` is how its problems name where they are from.
+
+        Phonemes need ``pronunciations``: of a word one or several, each the phonemes between spaces, or a lexicon.
+        """
+        faults = _Faults()
+        words = list(dict.fromkeys(_words(entries, units, pronunciations, faults)))
+        kept, table, numbers = [], [], []
+        for word in words:
+            spelled = _spellings(word, units, pronunciations, faults)
+            if spelled:
+                letters = min(map(len, spelled)) if units.kind == "phonemes" else len(word)
+                if letters < SHORT:
+                    faults.short.append(word)
+                numbers += [len(kept)] * len(spelled)
+                table += spelled
+                kept.append(word)
+        spellings = np.zeros((len(table), max(map(len, table), default=0)), np.int32)
+        for row, one in zip(spellings, table, strict=True):
+            row[: len(one)] = one
+        return cls(units, tuple(kept), spellings, np.array(numbers, np.int64), faults.told(units, source))
+
+
+class _Faults:
+    """Entries by what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.empty = 0
+        self.capital: list[str] = []
+        self.several: list[str] = []
+        self.twice: list[str] = []
+        self.silent: list[str] = []
+        self.foreign: list[str] = []
+        self.short: list[str] = []
+
+    def told(self, units: Units, source: str) -> tuple[str, ...]:
+        """Return a sentence for each kind of fault."""
+        letters = "symbols in their pronunciation" if units.kind == "phonemes" else "letters"
+        small = "phonemes" if units.kind == "phonemes" else "letters"
+        kinds = (
+            ("entry", "have", "capital letters, which the units lack, and act in small ones", self.capital),
+            ("entry", "are", "of several words, each of which acts as an entry", self.several),
+            ("word", "are", "there more than once, and act once", self.twice),
+            ("word", "have", "no pronunciation, and cannot act", self.silent),
+            ("word", "have", f"{letters} that the units lack, and cannot act", self.foreign),
+            ("word", "have", f"fewer than {SHORT} {small}, and may be heard where they are not said", self.short),
+        )
+        empty = "1 entry is empty" if self.empty == 1 else f"{self.empty} entries are empty"
+        found = [f"{source}: {empty}, and cannot act"] if self.empty else []
+        for noun, verb, what, words in kinds:
+            if words:
+                found.append(f"{source}: {_counted(len(words), noun, verb)} {what}: {_named(words)}")
+        return tuple(found)
+
+
+def _counted(count: int, noun: str, verb: str) -> str:
+    if count == 1:
+        return f"1 {noun} {'is' if verb == 'are' else 'has'}"
+    return f"{count} {'entries' if noun == 'entry' else noun + 's'} {verb}"
+
+
+def _named(words: list[str]) -> str:
+    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
+    return ", ".join(map(repr, words[:_NAMED])) + more
+
+
+def _words(
+    entries: Iterable[str],
+    units: Units,
+    pronunciations: Mapping[str, Sequence[str]] | Lexicon | None,
+    faults: _Faults,
+) -> Iterable[str]:
+    """Yield the words of entries as the units or the pronunciations have them."""
+    known = set(pronunciations.words if isinstance(pronunciations, Lexicon) else pronunciations or ())
+    seen: set[str] = set()
+    for entry in entries:
+        words, is_lowered = entry.split(), False
+        if units.kind != "phonemes":
+            parts = [normalise(word).split() or [word.lower()] for word in words]
+            is_lowered = any(letter.isupper() for letter in entry)
+            words = [part for several in parts for part in several]
+        else:
+            lowered = [word if word in known or word.lower() not in known else word.lower() for word in words]
+            is_lowered, words = lowered != words, lowered
+        if not words:
+            faults.empty += 1
+        if is_lowered:
+            faults.capital.append(entry)
+        if len(words) > 1:
+            faults.several.append(entry)
+        for word in words:
+            # A part of several entries, as a family's name is, is no fault.
+            if word in seen and len(words) == 1 and word not in faults.twice:
+                faults.twice.append(word)
+            seen.add(word)
+            yield word
+
+
+def _spellings(
+    word: str, units: Units, pronunciations: Mapping[str, Sequence[str]] | Lexicon | None, faults: _Faults
+) -> list[list[int]]:
+    """Return a word's spellings, of which there is none if it cannot act."""
+    if units.kind != "phonemes":
+        spelled = units.encode(word)
+        if spelled and units.decode(spelled) == word:
+            return [spelled]
+        faults.foreign.append(word)
+        return []
+    if isinstance(pronunciations, Lexicon):
+        found = pronunciations.spelled_as(word)
+        several = [units.decode(one).split() for one in found]
+    else:
+        several = [one.split() for one in (pronunciations or {}).get(word, ())]
+    if not any(several):
+        faults.silent.append(word)
+        return []
+    good = [one for one in several if one and set(one) <= set(units.tokens[1:])]
+    if not good:
+        faults.foreign.append(word)
+    return [units.encode(" ".join(one)) for one in good]
+
+
+class Common(NamedTuple):
+    """A lexicon's frequent words, by falling probability: their numbers, spellings (n, longest) and log-probabilities.
+
+    A word of several spellings is there several times.
+    """
+
+    words: np.ndarray
+    spellings: np.ndarray
+    log_probs: np.ndarray
+
+
+def common_words(lexicon: Lexicon, model: LmStore | None, count: int) -> Common:
+    """Return the ``count`` words of a lexicon that a language model finds likeliest, without one the first ones."""
+    log_probs = np.full(len(lexicon.words), -math.log(len(lexicon.words)))
+    if model is not None:
+        numbers, unlisted = numbered(lexicon.words, model)
+        log_probs = np.where(unlisted, -np.inf, alone(model, numbers)[:-1] * math.log(10.0))
+    words = np.argsort(-log_probs, kind="stable")[:count]
+    is_common = np.zeros(len(log_probs), bool)
+    is_common[words[log_probs[words] > -np.inf]] = True
+    rows = np.flatnonzero(is_common[lexicon.of])
+    rows = rows[np.argsort(-log_probs[lexicon.of[rows]], kind="stable")]
+    of = lexicon.of[rows].astype(np.int64)
+    return Common(of, np.ascontiguousarray(lexicon.spellings[rows]), log_probs[of])
+
+
+def entry_prices(nearest: np.ndarray, settings: BiasSettings) -> np.ndarray:
+    """Return the prices (n,) of a list's words, in nats, of the nearness (n,) of frequent words to each.
+
+    Example:
+        >>> settings = BiasSettings(enter=3, size=0.5, confusable=0.5, floor=-12)
+        >>> entry_prices(np.array([-12.0, -6.0]), settings).round(2).tolist()  # the second is near a frequent word
+        [2.65, -0.35]
+    """
+    size = settings.size * math.log(max(len(nearest), 1))
+    return settings.enter - size - settings.confusable * (nearest - settings.floor)
+
+
+def unit_boosts(depth: np.ndarray, settings: BiasSettings) -> np.ndarray:
+    """Return the most nats that units may be given, by how many a word has up to them; the first is given none.
+
+    Example:
+        >>> unit_boosts(np.arange(6), BiasSettings(scale=1, cap=2, most=5)).tolist()
+        [0.0, 0.0, 2.0, 2.0, 1.0, 0.0]
+    """
+    given = np.clip(settings.most - settings.cap * (depth - 2), 0.0, settings.cap)
+    return np.where((depth > 1) & (settings.scale > 0), given, 0.0)
+
+
+def with_list(
+    tree: Tree,
+    listed: WordList,
+    known: np.ndarray,
+    nearest: np.ndarray,
+    model: LmStore | None,
+    weight: float,
+    settings: BiasSettings,
+) -> Tree:
+    """Return a lexicon's tree with a list's behind it.
+
+    ``known`` are the list's words' numbers in the lexicon, or -1, and ``nearest`` what :func:`nearness_of` returns;
+    ``weight`` is that of the model's base-10 log-probabilities.
+    """
+    numbers, unlisted = numbered(listed.words, model)
+    entry = entry_prices(nearest, settings)
+    scores = np.full(len(numbers), tree.unknown_ahead)
+    if model is not None and not settings.unigram:
+        scores = weight * alone(model, numbers)[:-1]
+    places = grown(listed.spellings, listed.of_word, scores + entry, len(listed.units))
+    first = len(tree.first) - 1
+    depth = np.repeat(np.arange(len(places.levels) - 1), np.diff(places.levels))
+    return tree._replace(
+        # Between both trees' branches is one of the blank, which never leads on: the i-th leads to place i + 1.
+        first=np.concatenate([tree.first[:-1], places.first + np.int32(first)]),
+        units=np.concatenate([tree.units, np.zeros(1, np.int32), places.units]),
+        first_word=np.concatenate([tree.first_word[:-1], places.first_word + np.int32(len(tree.words))]),
+        words=np.concatenate([tree.words, places.words + np.int32(tree.known)]),
+        ahead=np.concatenate([tree.ahead, places.ahead]),
+        numbers=np.concatenate([tree.numbers, numbers]),
+        unlisted=np.concatenate([tree.unlisted, unlisted]),
+        most=max(tree.most, int(np.diff(places.first_word).max())),
+        same=np.where(known >= 0, known, tree.known + np.arange(len(known))),
+        entry=entry,
+        boost=unit_boosts(depth, settings),
+    )
+
+
+def nearness_of(listed: WordList, known: np.ndarray, common: Common | None, settings: BiasSettings) -> np.ndarray:
+    """Return how near a frequent word is to each word of a list, ``settings.floor`` at least.
+
+    A frequent word's nearness is its log-probability less ``settings.edit`` for each unit that is to be changed; a word
+    is not near itself. ``known`` are the list's words' numbers in the lexicon, or -1.
+    """
+    found = np.full(len(listed.words), settings.floor)
+    if common is None or not settings.confusable or not len(found):
+        return found
+    from gristmill.models.speech.listed_kernels import nearness  # compiles
+
+    own = known[listed.of_word].astype(np.int64)
+    one_by_one = nearness(
+        listed.spellings, own, common.spellings, common.words, common.log_probs, settings.edit, settings.floor
+    )
+    np.maximum.at(found, listed.of_word, one_by_one)
+    return found

@@ -1,0 +1,120 @@
+"""The word spotter against all windows and all paths."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.models.speech.decode import collapse
+from gristmill.models.speech.lexicon import Lexicon
+from gristmill.models.speech.spotting import nearest_heard, spot
+from gristmill.models.speech.units import phonemes
+from gristmill.shards.errors import UserError
+
+
+def draw(frames, vocab, seed, sharp=2.0):
+    logits = np.random.default_rng(seed).normal(size=(frames, vocab)) * sharp
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def in_windows(log_probs, spelling, boundary=None):
+    """Return the best score of a spelling in each window, by all paths; the boundary passes for a blank."""
+    frames, vocab = log_probs.shape
+    lost = log_probs - log_probs.max(axis=1, keepdims=True)
+    found = {}
+    for first in range(frames):
+        for last in range(first, frames):
+            for path in itertools.product(range(vocab), repeat=last + 1 - first):
+                heard = collapse(np.array([0 if unit == boundary else unit for unit in path]))
+                if heard == list(spelling):
+                    score = sum(lost[first + place, unit] for place, unit in enumerate(path))
+                    found[first, last] = max(score, found.get((first, last), -np.inf))
+    return found
+
+
+SPELLINGS = [[1, 2], [1, 2, 1], [1, 1], [2], [2, 2, 1], [1, 2, 2], [2, 1]]
+
+
+def table(spellings):
+    out = np.zeros((len(spellings), max(map(len, spellings))), np.int32)
+    for row, one in zip(out, spellings, strict=True):
+        row[: len(one)] = one
+    return out
+
+
+@pytest.mark.parametrize("boundary", [None, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_and_windows_are_those_of_all_windows_and_paths(seed, boundary):
+    log_probs = draw(5, 4 if boundary else 3, seed)
+    found = spot(log_probs, table(SPELLINGS), np.arange(len(SPELLINGS)), boundary=boundary)
+    for spelling, score, first, last in zip(SPELLINGS, *found, strict=True):
+        windows = in_windows(log_probs, spelling, boundary)
+        assert score == pytest.approx(max(windows.values()))
+        assert windows[first, last] == pytest.approx(score)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-30, -1))
+def test_a_floor_leaves_out_what_is_below_it_and_changes_nothing_else(seed, floor):
+    rng = np.random.default_rng(seed)
+    spellings = table([rng.integers(1, 5, rng.integers(1, 6)).tolist() for _ in range(30)])
+    log_probs = draw(12, 5, seed, sharp=4.0)
+    every, found = (spot(log_probs, spellings, np.arange(30), floor=one) for one in (-1e9, floor))
+    for all_of, kept, left_out in zip(every, found, (-np.inf, -1, -1), strict=True):
+        np.testing.assert_array_equal(kept, np.where(every.scores >= floor, all_of, left_out))
+
+
+def test_entries_do_not_depend_on_the_others_or_their_order():
+    rng = np.random.default_rng(1)
+    spellings = table([rng.integers(1, 4, rng.integers(1, 7)).tolist() for _ in range(200)])
+    log_probs = draw(20, 4, 0)
+    together = spot(log_probs, spellings, np.arange(200))
+    order = rng.permutation(200)
+    other = spot(log_probs, spellings[order], np.arange(200))
+    for one, same in zip(together, other, strict=True):
+        np.testing.assert_array_equal(one[order], same)
+    for entry in range(0, 200, 20):
+        alone = spot(log_probs, spellings[entry : entry + 1], np.array([0]))
+        assert [one[0] for one in alone] == [one[entry] for one in together]
+
+
+def test_the_best_spelling_of_an_entry_counts_and_one_without_is_not_heard():
+    log_probs = draw(8, 4, 3)
+    alone = spot(log_probs, table([[1, 2], [3, 3], [2, 3]]), np.array([0, 1, 2]))
+    found = spot(log_probs, table([[1, 2], [3, 3], [2, 3]]), np.array([2, 0, 2]))
+    best = max((0, 2), key=lambda place: alone.scores[place])
+    assert [one[2] for one in found] == [one[best] for one in alone]
+    assert [one[1] for one in found] == [-np.inf, -1, -1]
+
+
+def test_what_is_heard_scores_0_in_its_frames():
+    path = [0, 3, 3, 0, 2, 1, 1, 0, 2]
+    found = spot(np.log(np.full((9, 4), 0.05) + 0.8 * np.eye(4)[path]), table([[3, 2, 1]]), np.array([0]))
+    assert (found.scores[0], found.first[0], found.last[0]) == (0.0, 1, 6)
+
+
+def test_impossible_units_and_no_frames_are_no_errors():
+    log_probs = np.full((3, 3), -np.inf)
+    log_probs[:, 0] = 0.0
+    assert spot(log_probs, table([[1]]), np.array([0])).scores[0] == -np.inf
+    assert spot(np.zeros((0, 3)), table([[1]]), np.array([0])).scores[0] == -np.inf
+    assert len(spot(log_probs, np.zeros((0, 4), np.int32), np.zeros(0, int)).scores) == 0
+
+
+def test_the_nearest_words_are_best_first_with_the_boundary_within_words():
+    units = phonemes(["a", "b", "c", "<wb>"])
+    heard = [units.tokens.index(one) for one in ("a", "<wb>", "b", "a")]
+    log_probs = np.log(np.full((4, 5), 0.01) + 0.95 * np.eye(5)[heard])
+    listed = Lexicon.pronounced({"far": ["c c c"], "half": ["a c a"], "near": ["c", "a b"]}, units)
+    assert [listed.words[place] for place in nearest_heard(log_probs, listed, 2)] == ["near", "half"]
+    assert len(nearest_heard(log_probs, listed, 10, floor=-1.0)) == 1
+
+
+def test_a_list_in_other_units_is_refused():
+    listed = Lexicon.pronounced({"a": ["a"]}, phonemes(["a", "b"]))
+    with pytest.raises(UserError, match=r"list: spelled in 3 units; expected the recogniser's, 5"):
+        nearest_heard(np.zeros((2, 5)), listed, 1)
+    with pytest.raises(UserError, match="units up to 7; expected at most 4"):
+        spot(np.zeros((2, 5)), np.array([[7]]), np.array([0]))
