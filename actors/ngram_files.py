@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gristmill.models.ngrams.store import LmStore
 
 FILE = "lm.arpa"  # in an artifact
+STORE_FILE = "lm.store"  # the same
 STORE = ".store"  # the end of the names of stores
 BINARIES = (".binary", ".bin", ".klm", ".mmap")  # and of KenLM's
 
@@ -119,9 +120,10 @@ def file_of(url: str) -> str:
     artifact = get_artifact(url)
     if artifact is None:
         return store.join(url, FILE)
-    if FILE not in artifact.files:
+    name = STORE_FILE if STORE_FILE in artifact.files else FILE
+    if name not in artifact.files:
         raise UserError(f"{url}: holds no {FILE}; expected the artifact of an n-gram model")
-    return artifact.checked_url(FILE)
+    return artifact.checked_url(name)
 
 
 @contextlib.contextmanager

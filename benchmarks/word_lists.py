@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
+from gristmill.models.text.ngram import NgramSettings, estimate
 
 from gristmill.actors.ngram_files import built
 from gristmill.actors.speech.teacher_hama import Hama, describe, phonemes_of
@@ -38,7 +39,6 @@ from gristmill.models.speech.decoder import Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import normalise
 from gristmill.models.speech.word_list import BiasSettings, WordList
-from gristmill.models.text.ngram import NgramSettings, estimate
 
 SIZES = (10, 100, 1000, 10000)
 SETTINGS = DecoderSettings(beam=50, tokens=12, weight=0.5, word=1.0)
@@ -203,10 +203,7 @@ def compared(bench: Bench, settings: DecoderSettings, bias: BiasSettings) -> Non
             for name, one in systems.items():
                 texts[name] = biased_texts(bench, settings, one, lists)
             for name, found in texts.items():
-                some = [
-                    counted(*both, listed.words)
-                    for *both, listed in zip(bench.heard, found, lists, strict=True)
-                ]
+                some = [counted(*both, listed.words) for *both, listed in zip(bench.heard, found, lists, strict=True)]
                 for part, places in parts(bench).items():
                     what = {"system": name, "words": count, "absent": absent, "part": part}
                     print(json.dumps(what | measures([some[place] for place in places])), flush=True)
@@ -248,7 +245,9 @@ def made(args: argparse.Namespace) -> Bench:
     pool = [word for word in [*hundreds, *(rare[place] for place in order)] if word not in set(said)][: args.pool]
     found = pronounced([*common, *said, *pool], args.cache)
     words = common if args.lexicon == "common" else [*common, *said, *pool]
-    lexicon = Lexicon.pronounced({word: found[word] for word in dict.fromkeys(words) if word in found}, describe().units)
+    lexicon = Lexicon.pronounced(
+        {word: found[word] for word in dict.fromkeys(words) if word in found}, describe().units
+    )
     texts = [normalise(line).split() for path in args.text for line in path.open()]
     arpa = estimate(texts, NgramSettings(order=3), lexicon.words)
     return Bench(heard, lexicon, built(arpa), found, [word for word in pool if word in found])

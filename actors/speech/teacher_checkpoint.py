@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gristmill.actors.speech.teacher_source import Precision, TeacherInfo, device_of, inference, pad
-from gristmill.models.speech.checkpoint import load_acoustic
+from gristmill.models.speech.checkpoint import load_acoustic, read_phones
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
 from gristmill.shards.errors import UserError
@@ -22,6 +22,7 @@ class Checkpoint:
     def __init__(self, model: str, device: str = "cpu", precision: Precision = "auto") -> None:
         data = _read(model)
         self.network, units, features = load_acoustic(data)
+        self.phones = read_phones(data)  # of inner heads
         rate = 1.0 / (features.hop_s * self.network.subsampling)
         self.info = TeacherInfo(units, rate, features.sampling_rate, features, canonical.sha256(data))
         self.device, self.precision = device_of(device), precision
@@ -34,6 +35,12 @@ class Checkpoint:
             # Output lengths follow from input lengths: reading them from the device would synchronise with it.
             frames = self.network.output_lengths(torch.tensor([len(one) for one in inputs]))
         return log_probs, frames.tolist()
+
+    def layers(self, one: np.ndarray) -> list[torch.Tensor]:
+        """Return the hidden states (1, T, D) behind each layer of an utterance's features."""
+        with inference(self.device, self.precision):
+            states, _ = self.network.layers(*pad([one], self.device))
+        return states
 
 
 def describe(model: str) -> TeacherInfo:

@@ -90,13 +90,6 @@ class Lexicon:
                 spellings.append((place, [number[symbol] for symbol in symbols]))
         return cls._of(units, list(pronunciations), spellings, [], source)
 
-    @cached_property
-    def _first(self) -> dict[str, list[int]]:
-        places = np.unique(self.of, return_index=True)[1]
-        return {
-            self.words[self.of[place]]: self.spellings[place][self.spellings[place] > 0].tolist() for place in places
-        }
-
     def pronounce(self, text: str) -> list[int]:
         """Return the units of a text's words, each as it is spelled first.
 
@@ -111,11 +104,12 @@ class Lexicon:
         """
         found: list[int] = []
         for word in normalise(text).split():
-            if word not in self._first:
+            several = self.spelled_as(word)
+            if not several:
                 raise UserError(
                     f"lexicon: has no word {word!r}, which is in {text[:80]!r}; expected all words of texts"
                 )
-            found += self._first[word]
+            found += several[0]
         return found
 
     @classmethod

@@ -16,7 +16,7 @@ time, and what nobody said cannot be heard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 Technique = Literal["adapter", "boost", "unigram", "phones", "lexicon", "g2g"]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
+DECODER: tuple[Technique, ...] = ("boost", "unigram", "phones", "lexicon", "g2g")
 _LISTING = {"boost", "unigram", "g2g"}  # put the list's words into the search
 _KEPT = 8  # decoders of sets of techniques
 
@@ -85,37 +86,39 @@ class Heard:
     """(1, T, D) each, for the adapter."""
 
 
+@dataclass(frozen=True, eq=False)
+class PersonalParts:
+    """What a recogniser with a user's words is made of; what is missing makes techniques do nothing."""
+
+    units: Units
+    lexicon: Lexicon | None = None
+    """The words of the language model."""
+    language: LmStore | None = None
+    adapter: ContextualAdapter | None = None
+    classify: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """The base's head: log-probabilities of the last hidden states. The adapter needs it."""
+    pronunciations: Pronunciations | None = None
+    """Of all words, in the phones of the base's inner head; for ``phones`` and ``lexicon``."""
+    table: SpellingTable | None = None
+    """Other spellings, for ``g2g``."""
+
+
 class PersonalRecogniser:
     """Finds the texts of what a base hears, with lists of words that may change with each utterance.
-
-    ``classify`` is the base's head, which the ``adapter`` needs. ``pronunciations`` are those of all words, in the phones of the base's inner head; without them ``phones`` and
-    ``lexicon`` do nothing. Without a ``table`` of spellings ``g2g`` does nothing.
 
     Raises:
         UserError: the decoder cannot be made; see :class:`~gristmill.models.speech.decoder.Decoder`.
     """
 
-    def __init__(
-        self,
-        units: Units,
-        settings: PersonalSettings,
-        *,
-        lexicon: Lexicon | None = None,
-        language: LmStore | None = None,
-        adapter: ContextualAdapter | None = None,
-        classify: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        pronunciations: Pronunciations | None = None,
-        table: SpellingTable | None = None,
-    ) -> None:
-        self.units, self.settings = units, settings
-        self._lexicon, self._language = lexicon, language
-        self._adapter, self._classify = adapter, classify
-        self._pronunciations, self._table = pronunciations, table
+    def __init__(self, parts: PersonalParts, settings: PersonalSettings) -> None:
+        self.parts, self.settings = parts, settings
         self._decoder = lru_cache(_KEPT)(self._made)
+        self._spelled: dict[str, list[str]] = {}
 
     def listed(self, words: Collection[str]) -> Listed:
         """Return a list of words, ready for recognition; its problems are sentences for the user."""
-        plain = WordList.of(words, self.units, self._pronunciations if self.units.kind == "phonemes" else None)
+        said = self._said(words) if self.parts.units.kind == "phonemes" else None
+        plain = WordList.of(words, self.parts.units, said)
         return Listed(plain, self._varied(plain), plain.problems)
 
     def recognised(
@@ -131,10 +134,10 @@ class PersonalRecogniser:
         search = frozenset(techniques) & _LISTING
         words = (near.varied if "g2g" in search else near.plain) if search else None
         found = self._decoder(search).decode(log_probs, frame=frame, listed=words)
-        if heard.phones is None or self._pronunciations is None:
+        if heard.phones is None or self.parts.pronunciations is None:
             return found
         if "phones" in techniques:
-            found = PhoneRescorer(self._pronunciations, self.settings.rescoring).rescored(found, heard.phones)
+            found = PhoneRescorer(self.parts.pronunciations, self.settings.rescoring).rescored(found, heard.phones)
         if "lexicon" in techniques and found:
             found[0] = self._looked_up(found[0], heard.phones, near.plain.words, frame)
         return found
@@ -146,47 +149,51 @@ class PersonalRecogniser:
             bias = bias.but(scale=0.0)
         if "unigram" not in techniques:  # as any word that the lexicon does not have
             bias = bias.but(enter=search.unknown or 0.0, size=0.0, confusable=0.0)
-        return Decoder(self.units, search, self._lexicon, self._language, bias=bias)
+        return Decoder(self.parts.units, search, self.parts.lexicon, self.parts.language, bias=bias)
 
     def _retrieved(self, log_probs: np.ndarray, listed: Listed) -> Listed:
         """Return the entries of a list that are heard best."""
         most = self.settings.retrieved
         if len(listed.plain.words) <= most:
             return listed
-        places = nearest_heard(log_probs, listed.varied.spellings, listed.varied.of_word, most)
+        places = nearest_heard(log_probs, listed.varied.lexicon, most)
         return Listed(listed.plain.part(places), listed.varied.part(places), listed.problems)
 
     def _adapted(self, heard: Heard, listed: WordList) -> np.ndarray:
         """Return the log-probabilities of the base with the adapter."""
-        if self._adapter is None or self._classify is None:
+        if self.parts.adapter is None or self.parts.classify is None:
             return heard.log_probs
         firsts = np.unique(listed.of_word, return_index=True)[1]
         spelled = torch.from_numpy(listed.spellings[firsts].astype(np.int64))
         with torch.no_grad():
-            hidden, _ = self._adapter(heard.states, self._adapter.context(spelled))
-            found: np.ndarray = self._classify(hidden)[0, : len(heard.log_probs)].numpy()
+            hidden, _ = self.parts.adapter(heard.states, self.parts.adapter.context(spelled))
+            found: np.ndarray = self.parts.classify(hidden)[0, : len(heard.log_probs)].numpy()
         return found
 
     def _varied(self, plain: WordList) -> WordList:
         """Return a list with the other spellings of its words, by the table."""
-        if self._table is None or not self.settings.variants or self.units.kind == "phonemes":
+        if self.parts.table is None or not self.settings.variants or self.parts.units.kind == "phonemes":
             return plain
         most, least = self.settings.variants, self.settings.variant
-        found = {word: [one for one, _ in self._table.variants(word, most, least)] for word in plain.words}
-        return plain.spelled_also(found)
+        for word in plain.words:
+            if word not in self._spelled:  # lists of a corpus have many words in common
+                self._spelled[word] = [one for one, _ in self.parts.table.variants(word, most, least)]
+        return plain.spelled_also(self._spelled)
 
     def _looked_up(self, best: Decoded, phones: np.ndarray, words: Sequence[str], frame: float) -> Decoded:
         """Return a hypothesis with listed words in place of those that sound exactly like them."""
-        assert self._pronunciations is not None
-        units = self._pronunciations.units
-        said = {
-            word: [" ".join(units.tokens[one] for one in several) for several in found]
-            for word in words
-            if (found := self._pronunciations[word])
-        }
+        assert self.parts.pronunciations is not None
+        said = self._said(words)
         if not said:
             return best
-        listed = Lexicon.pronounced(said, units)
-        return PronunciationLookup(listed, self._pronunciations, self.settings.lookup).replaced(
-            best, phones, frame=frame
-        )
+        listed = Lexicon.pronounced(said, self.parts.pronunciations.units)
+        lookup = PronunciationLookup(listed, self.parts.pronunciations, self.settings.lookup)
+        return lookup.replaced(best, phones, frame=frame)
+
+    def _said(self, words: Iterable[str]) -> dict[str, list[str]]:
+        """Return the pronunciations of those of the words that have some."""
+        if self.parts.pronunciations is None:
+            return {}
+        tokens = self.parts.pronunciations.units.tokens
+        found = {word: self.parts.pronunciations[word] for word in words}
+        return {word: [" ".join(tokens[one] for one in way) for way in ways] for word, ways in found.items() if ways}

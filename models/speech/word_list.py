@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -85,6 +86,13 @@ class WordList:
     spellings: np.ndarray = field(repr=False)
     of_word: np.ndarray = field(repr=False)
     problems: tuple[str, ...] = ()
+    whole: int | None = None
+    """Words of the list of which it is a part; null: it is whole."""
+
+    @property
+    def length(self) -> int:
+        """The words among which the list's share of probability is divided."""
+        return len(self.words) if self.whole is None else self.whole
 
     @classmethod
     def of(
@@ -110,10 +118,41 @@ class WordList:
                 numbers += [len(kept)] * len(spelled)
                 table += spelled
                 kept.append(word)
-        spellings = np.zeros((len(table), max(map(len, table), default=0)), np.int32)
-        for row, one in zip(spellings, table, strict=True):
-            row[: len(one)] = one
-        return cls(units, tuple(kept), spellings, np.array(numbers, np.int64), faults.told(units, source))
+        return cls(units, tuple(kept), _padded(table), np.array(numbers, np.int64), faults.told(units, source))
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The words with their spellings."""
+        return Lexicon(self.units, self.words, self.spellings, self.of_word)
+
+    def part(self, places: np.ndarray) -> WordList:
+        """Return the list of some of its words, by their numbers; each costs what it costs on the whole list."""
+        order = np.sort(places)
+        rows = np.flatnonzero(np.isin(self.of_word, order))
+        words = tuple(self.words[place] for place in order)
+        of_word = np.searchsorted(order, self.of_word[rows])
+        return WordList(self.units, words, self.spellings[rows], of_word, self.problems, self.length)
+
+    def spelled_also(self, others: Mapping[str, Sequence[str]]) -> WordList:
+        """Return the list with further spellings of its words, in letters; those that the units lack are left out."""
+        table, numbers = [], []
+        for number, word in enumerate(self.words):
+            ways = [row[row > 0].tolist() for row in self.spellings[self.of_word == number]]
+            for other in others.get(word, ()):
+                spelled = self.units.encode(other)
+                if spelled and spelled not in ways and self.units.decode(spelled) == other:
+                    ways.append(spelled)
+            table += ways
+            numbers += [number] * len(ways)
+        return WordList(self.units, self.words, _padded(table), np.array(numbers, np.int64), self.problems, self.length)
+
+
+def _padded(spelled: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return spellings (n, longest), with 0 behind each."""
+    table = np.zeros((len(spelled), max(map(len, spelled), default=0)), np.int32)
+    for row, one in zip(table, spelled, strict=True):
+        row[: len(one)] = one
+    return table
 
 
 class _Faults:
@@ -241,15 +280,15 @@ def common_words(lexicon: Lexicon, model: LmStore | None, count: int) -> Common:
     return Common(of, np.ascontiguousarray(lexicon.spellings[rows]), log_probs[of])
 
 
-def entry_prices(nearest: np.ndarray, settings: BiasSettings) -> np.ndarray:
-    """Return the prices (n,) of a list's words, in nats, of the nearness (n,) of frequent words to each.
+def entry_prices(nearest: np.ndarray, length: int, settings: BiasSettings) -> np.ndarray:
+    """Return the prices (n,) of words of a list of a ``length``, in nats, by the nearness (n,) of frequent words.
 
     Example:
         >>> settings = BiasSettings(enter=3, size=0.5, confusable=0.5, floor=-12)
-        >>> entry_prices(np.array([-12.0, -6.0]), settings).round(2).tolist()  # the second is near a frequent word
+        >>> entry_prices(np.array([-12.0, -6.0]), 2, settings).round(2).tolist()  # the second is near a frequent word
         [2.65, -0.35]
     """
-    size = settings.size * math.log(max(len(nearest), 1))
+    size = settings.size * math.log(max(length, 1))
     return settings.enter - size - settings.confusable * (nearest - settings.floor)
 
 
@@ -279,7 +318,7 @@ def with_list(
     ``weight`` is that of the model's base-10 log-probabilities.
     """
     numbers, unlisted = numbered(listed.words, model)
-    entry = entry_prices(nearest, settings)
+    entry = entry_prices(nearest, listed.length, settings)
     scores = np.full(len(numbers), tree.unknown_ahead)
     if model is not None and not settings.unigram:
         scores = weight * alone(model, numbers)[:-1]
