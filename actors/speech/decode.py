@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,23 +79,28 @@ class Decode(Actor):
         found: list[list[Decoded]] = [[] for _ in range(batch.num_rows)]
         for place, scores in outputs(self.model, "the model", batch):
             found[place] = self.decoder.decode(scores, frame=1 / self.model.info.frame_rate)
-        lengths = batch["duration"].to_pylist() if "duration" in batch.column_names else [math.inf] * len(found)
-        words = [
-            [
-                one._replace(start=min(one.start, length), end=min(one.end, length))._asdict()
-                for one in (several[0].words if several else ())
-            ]
-            for several, length in zip(found, lengths, strict=True)
+        return with_decoded(batch, found)
+
+
+def with_decoded(batch: pa.Table, found: Sequence[Sequence[Decoded]]) -> pa.Table:
+    """Return a batch with the columns of :class:`Decode`, of the hypotheses of each row; no time is beyond a row's."""
+    lengths = batch["duration"].to_pylist() if "duration" in batch.column_names else [math.inf] * len(found)
+    words = [
+        [
+            one._replace(start=min(one.start, length), end=min(one.end, length))._asdict()
+            for one in (several[0].words if several else ())
         ]
-        columns = (
-            [several[0].text if several else "" for several in found],
-            [float(np.mean([word["confidence"] for word in one])) if one else None for one in words],
-            words,
-            [[{"text": one.text, "score": one.score, "share": one.share} for one in several] for several in found],
-        )
-        for field, values in zip(self.adds, columns, strict=True):
-            batch = set_column(batch, field.name, pa.array(values, field.type))
-        return batch
+        for several, length in zip(found, lengths, strict=True)
+    ]
+    columns = (
+        [several[0].text if several else "" for several in found],
+        [float(np.mean([word["confidence"] for word in one])) if one else None for one in words],
+        words,
+        [[{"text": one.text, "score": one.score, "share": one.share} for one in several] for several in found],
+    )
+    for field, values in zip(Decode.adds, columns, strict=True):
+        batch = set_column(batch, field.name, pa.array(values, field.type))
+    return batch
 
 
 def make_decoder(units: Units, settings: DecoderSettings, lexicon: str | None, language: str | None) -> Decoder:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import numpy as np
 
 from gristmill.actors.ngram_files import FILE, STORE_FILE, load_store
 from gristmill.actors.speech.adapter_trainer import ADAPTER
-from gristmill.actors.speech.lexicon_files import LEXICON_FILE, read_lexicon
+from gristmill.actors.speech.lexicon_files import LEXICON_FILE, read_lexicon, read_lexicon_file
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.actors.speech.teacher_hama import phonemes_of
 from gristmill.actors.speech.teacher_source import inference
@@ -30,7 +31,8 @@ class PersonalModel:
 
     ``pronounced`` is a further artifact of pronunciations, in the phones of the base's inner head or in the units of a
     base of phones, and ``table`` one of spellings in place of the model's. With ``ask`` words that it lacks are
-    pronounced by the text-to-phoneme model of the phoneme teacher.
+    pronounced by the text-to-phoneme model of the phoneme teacher. ``language`` is a language model in place of the
+    artifact's, and ``lexicon`` a file of the words to search for: by default those of the language model.
 
     Raises:
         UserError: there is no model, or its parts do not fit each other.
@@ -43,6 +45,8 @@ class PersonalModel:
         *,
         pronounced: str | None = None,
         table: str | None = None,
+        lexicon: str | None = None,
+        language: str | None = None,
         ask: bool = False,
         device: str = "cpu",
     ) -> None:
@@ -54,21 +58,26 @@ class PersonalModel:
         self.base = Checkpoint(model, device, "float32")
         self.frame = 1 / self.base.info.frame_rate
         units, network = self.base.info.units, self.base.network
-        language = load_store(model) if files & {FILE, STORE_FILE} else None
+        if language is None and files & {FILE, STORE_FILE}:
+            language = model
+        words = load_store(language) if language is not None else None
         phones = units if units.kind == "phonemes" else self.base.phones
         several = [place for place in (model if LEXICON_FILE in files else None, pronounced) if place is not None]
         pronunciations = None
+        ask = ask and find_spec("hama") is not None
         if phones is not None and (several or ask):
             pronunciations = Pronunciations(_source([_read(place, phones) for place in several], ask), phones)
-        lexicon = None
-        if language is not None:
-            lexicon = _lexicon(language.words.names(), units, pronunciations, model)
+        known = None
+        if lexicon is not None:
+            known = read_lexicon(read_lexicon_file(lexicon), units, lexicon)
+        elif words is not None:
+            known = _lexicon(words.words.names(), units, pronunciations, str(language))
         adapter = None
         if ADAPTER in files:
             adapter = load_adapter(read_file(model, ADAPTER), network, self.base.info.digest)
         where = table if table is not None else model if SPELLINGS in files else None
         spellings = None if where is None else SpellingTable.from_json(read_file(where, SPELLINGS).decode())
-        parts = PersonalParts(units, lexicon, language, adapter, network.classify, pronunciations, spellings)
+        parts = PersonalParts(units, known, words, adapter, network.classify, pronunciations, spellings)
         self.recogniser = PersonalRecogniser(parts, settings)
 
     def hear(self, features: np.ndarray) -> Heard:

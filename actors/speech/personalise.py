@@ -11,6 +11,7 @@ from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.actors.audio import set_column
 from gristmill.actors.speech.features import rows_of
 from gristmill.actors.speech.personal_model import PersonalModel
+from gristmill.actors.speech.recognise import check_features
 from gristmill.models.speech.personal import PersonalSettings, Technique
 from gristmill.shards.artifact import read_file
 from gristmill.shards.settings import Settings
@@ -56,6 +57,7 @@ class Personalise(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with the texts, which are empty for rows without feature frames."""
+        check_features(self.model.base, "the model", batch)
         found: dict[str, list[str]] = {name: [] for name in self.settings.systems}
         columns = (rows_of(batch["features"]), batch["feature_frames"].to_pylist(), self.lists.of_batch(batch))
         for flat, frames, words in zip(*columns, strict=True):

@@ -14,7 +14,7 @@ from gristmill.actors.audio import set_column
 from gristmill.actors.speech.features import rows_of
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.models.speech.decode import DecodingSettings, best_units
-from gristmill.models.speech.features import METADATA_KEY
+from gristmill.models.speech.features import METADATA_KEY, FeatureSettings
 from gristmill.models.speech.words import Word, spoken_words
 from gristmill.shards.errors import UserError
 from gristmill.shards.stage import Actor, ArtifactRef, BatchLimits, Resources, Stage
@@ -57,6 +57,19 @@ class Recogniser(Actor):
         return batch
 
 
+def check_features(model: Checkpoint, name: str, batch: pa.Table) -> FeatureSettings:
+    """Return the settings of a batch's features, which are those of a model.
+
+    Raises:
+        UserError: they are not; the sentence calls the model ``name``.
+    """
+    settings = model.info.features
+    written = (batch.schema.metadata or {}).get(METADATA_KEY.encode(), b"").decode()
+    if settings is None or written != settings.to_json():
+        raise UserError(f"recognise: the features were made with {written or 'unknown settings'}, not {name}'s")
+    return settings
+
+
 def outputs(model: Checkpoint, name: str, batch: pa.Table) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the log-probabilities (T, V) of each row that has feature frames, with its place in the batch.
 
@@ -65,10 +78,7 @@ def outputs(model: Checkpoint, name: str, batch: pa.Table) -> Iterator[tuple[int
     Raises:
         UserError: the features were not made with the settings of the model, which the sentence calls ``name``.
     """
-    settings = model.info.features
-    written = (batch.schema.metadata or {}).get(METADATA_KEY.encode(), b"").decode()
-    if settings is None or written != settings.to_json():
-        raise UserError(f"recognise: the features were made with {written or 'unknown settings'}, not {name}'s")
+    settings = check_features(model, name, batch)
     rows = [row.reshape(-1, settings.n_mels) for row in rows_of(batch["features"])]
     heard = [place for place, row in enumerate(rows) if len(row)]
     alone = model.device.type == "cpu"
