@@ -66,6 +66,9 @@ HYPOTHESES_FIELDS = (
     pa.field("oracle_errors", pa.int32()),  # of the best reading in the list; of an empty list: all of the reference
 )
 
+# The rare words of a record's text, single words: names that a recogniser has never seen.
+NAMES = pa.field("names", pa.list_(pa.string()))
+
 # Text of one language, and text with its translation.
 TEXT_FIELDS = (
     ID,

@@ -85,5 +85,5 @@ TEST_VOICES: Mapping[VoiceChoice, tuple[str, ...]] = {
 
 
 def voices_of(part: str, choice: VoiceChoice = "neural") -> tuple[str, ...]:
-    """Return the voices of a part of a corpus: those of ``test`` are in no other part."""
-    return (TEST_VOICES if part == "test" else TRAIN_VOICES)[choice]
+    """Return the voices of a part of a corpus: those of ``development`` and ``test`` are in no other part."""
+    return (TEST_VOICES if part in ("development", "test") else TRAIN_VOICES)[choice]

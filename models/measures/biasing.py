@@ -6,8 +6,8 @@ the letter. Each utterance has a set of rare words. Reference and hypothesis are
 insertion or deletion, 4 for a substitution; of equal paths the one that, from the end, prefers a word of both, then an
 insertion). A reference word of the set is *biased*, any other *unbiased*; its substitution or deletion is an error of
 its kind, whatever was heard instead. An inserted word is an error of the biased words if it is in the set of its
-utterance, and otherwise of the unbiased, even if it is on the list. B-WER is the errors of the biased over the number of
-biased reference words, repetitions counted; U-WER is likewise; WER has both.
+utterance, and otherwise of the unbiased, even if it is on the list. B-WER is the errors of the biased over the number
+of biased reference words, repetitions counted; U-WER is likewise; WER has both.
 
 Precision, recall and F1 do not depend on an alignment: of each word that is rare or on the list, the smaller of its
 numbers in reference and hypothesis is found, what the reference has more is missed, what the hypothesis has more is

@@ -17,17 +17,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.actors.speech import voices
-from gristmill.actors.speech.voices import VoiceChoice
 from gristmill.pipelines.generated import name_catalogue, spoken_requests
 from gristmill.pipelines.generated.name_catalogue import KINDS, PARTS, part_of
 from gristmill.pipelines.generated.spoken_requests import SENTENCES, SLOTS, sentence
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
-from gristmill.shards.schema import ID
+from gristmill.shards.schema import ID, NAMES
 
-HELD_OUT = ("development", "test")  # parts whose names, voices and sentences are in no other part's training
-NAMED = SENTENCES.append(pa.field("names", pa.list_(pa.string())))  # the different names in the text, in its order
+HELD_OUT = ("development", "test")  # parts that nothing is trained on
+NAMED = SENTENCES.append(NAMES)  # the different names in the text, in its order
 TEXTS = pa.schema([ID, pa.field("text", pa.string())])
 
 _VERSION = 1  # of the drawing of requests
@@ -132,11 +130,6 @@ def distractors(part: str) -> tuple[str, ...]:
     return tuple(sorted(set().union(*pools(part).values())))
 
 
-def voices_of(part: str, choice: VoiceChoice = "neural") -> tuple[str, ...]:
-    """Return the voices of a part: the held-out parts have others than the rest."""
-    return voices.voices_of("test" if part in HELD_OUT else part, choice)
-
-
 def identity() -> dict[str, Any]:
     """Return all that decides the requests besides part, seed, number and voices."""
     return {"version": _VERSION, **name_catalogue.versions()}
@@ -154,7 +147,7 @@ def named_requests(
         UserError: an argument is wrong, or a package is not installed.
 
     Example:
-        >>> (table,) = named_requests("train", 2, voices_of("train"), seed=3)
+        >>> (table,) = named_requests("train", 2, ["hibari:heart"], seed=3)
         >>> table.column_names
         ['id', 'text', 'voice', 'names']
     """

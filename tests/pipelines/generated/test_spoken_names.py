@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings
-from gristmill.actors.speech.voices import TEST_VOICES, TRAIN_VOICES
+from gristmill.actors.speech.voices import TEST_VOICES, TRAIN_VOICES, voices_of
 from gristmill.pipelines.generated.name_catalogue import KINDS, PARTS
 from gristmill.pipelines.generated.spoken_names import (
     HELD_OUT,
@@ -17,7 +17,6 @@ from gristmill.pipelines.generated.spoken_names import (
     pools,
     texts,
     vocabulary,
-    voices_of,
 )
 from gristmill.shards.errors import UserError
 
