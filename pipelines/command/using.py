@@ -68,6 +68,13 @@ def transcribe(
             "words of --lm, as characters or pieces spell them].",
         ),
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="A list of names and terms that may be said, a word or phrase a line; no training is needed for it.",
+        ),
+    ] = None,
     segment: Annotated[
         Literal["silero", "energy"] | None,
         typer.Option(
@@ -108,9 +115,10 @@ def transcribe(
     _refuse_empty("--out", out)
     _refuse_empty("--lm", lm)
     _refuse_empty("--lexicon", lexicon)
+    _refuse_empty("--words", words)
     _refuse_together(out, {"--format": form, "--into": into}, {"--runner": runner, "--workers": workers})
-    words = KnownWords(lm, lexicon) if lm is not None or lexicon is not None else None
-    settings: dict[str, object] = {"system": system, "device": device, "beam": beam, "words": words}
+    known = KnownWords(lm, lexicon, words) if (lm, lexicon, words) != (None, None, None) else None
+    settings: dict[str, object] = {"system": system, "device": device, "beam": beam, "words": known}
     settings |= {"segment": segment, "elsewhere": elsewhere or ()}
     if out is None:
         unread = print_transcripts(model, audio, form or "text", into, quiet=quiet, **settings)

@@ -1,4 +1,4 @@
-"""The words that are known when recordings are transcribed: a language model of them, and how they are spelled."""
+"""The words that are known when recordings are transcribed: a language model, how words are spelled, a user's list."""
 
 from __future__ import annotations
 
@@ -7,53 +7,95 @@ from dataclasses import dataclass, field
 
 from gristmill.actors.ngram_files import STORE, file_of
 from gristmill.actors.speech.decode import Decode, DecoderStageSettings, make_decoder
+from gristmill.actors.speech.decode_listed import DecodeListed, ListedSettings, read_words
 from gristmill.actors.speech.lexicon_files import lexicon_file
+from gristmill.actors.speech.personal_model import SETTINGS_FILE, PersonalModel
 from gristmill.models.speech.decoder import DecoderSettings
+from gristmill.models.speech.personal import PersonalSettings
 from gristmill.models.speech.units import Units
 from gristmill.shards import store
+from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.stage import ArtifactRef, Stage
 
 
 @dataclass(frozen=True)
 class KnownWords:
-    """A word language model and a lexicon, each a path or URL, and how words are searched for.
+    """A word language model, a lexicon and a list of words, each a path or URL, and how words are searched for.
 
     ``lm`` is a store, an ARPA file, or an artifact or a folder that holds ``lm.arpa``. ``lexicon`` is a text with a
     word a line or, for recognisers of phonemes, which need one, a word, a tab and a pronunciation; without it,
-    characters and pieces spell the words of ``lm``. ``search`` has the width of the search and the weights of both, see
-    :class:`~gristmill.models.speech.decoder.DecoderSettings`.
+    characters and pieces spell the words of ``lm``. ``listed`` is a text with a word or phrase a line: names and terms
+    that may be said, to which lexicon and language model need not have. ``search`` has the width of the search and the
+    weights, see :class:`~gristmill.models.speech.decoder.DecoderSettings`; by default those that the model was tuned
+    to, if it was.
 
     Raises:
-        UserError: neither is given.
+        UserError: none of them is given.
 
     Example:
         Transcriber("out/distill", words=KnownWords("models/hi.store", search=DecoderSettings(unknown=-8.0)))
+        Transcriber("out/personalise", words=KnownWords(listed="contacts.txt"))
     """
 
     lm: store.Place | None = None
     lexicon: store.Place | None = None
-    search: DecoderSettings = field(default_factory=DecoderSettings)
+    listed: store.Place | None = None
+    search: DecoderSettings | None = field(default=None)
 
     def __post_init__(self) -> None:
-        if self.lm is None and self.lexicon is None:
-            raise UserError("words: neither a language model nor a lexicon; expected one of them, or both")
+        if self.lm is None and self.lexicon is None and self.listed is None:
+            raise UserError("words: no language model, no lexicon and no list; expected one of them")
 
     def stage(self, model: ArtifactRef, units: Units, beam: int | None, device: str) -> Stage:
         """Return the stage that transcribes by a model of units; ``beam``, if given, is the width of the search.
 
         Raises:
-            UserError: the width is 0, or see :class:`~gristmill.actors.speech.decode.Decode`.
+            UserError: the width is 0, or see :class:`~gristmill.actors.speech.decode.Decode` and
+                :class:`~gristmill.actors.speech.decode_listed.DecodeListed`.
         """
         if beam == 0:
             raise UserError("beam: 0 is the best path, which goes through no words; expected 1 or more")
-        settings = DecoderStageSettings(**self.search.model_dump(), device=device)
-        if beam is not None:
-            settings = settings.but(beam=beam)
         language = None if self.lm is None else file_of(store.absolute(self.lm))
         lexicon = None if self.lexicon is None else lexicon_file(store.absolute(self.lexicon))
-        make_decoder(units, settings, lexicon, language)  # so that mistakes are told before any work
-        return Decode.stage(settings, model=model, lexicon=_ref(lexicon), language=_ref(language))
+        if self.listed is not None:
+            settings = ListedSettings(personal=self._personal(model, beam), device=device)
+            refs = {"listed": _ref(store.absolute(self.listed)), "lexicon": _ref(lexicon), "language": _ref(language)}
+            return DecodeListed.stage(settings, model=model, **refs)
+        given = DecoderStageSettings(**(self.search or DecoderSettings()).model_dump(), device=device)
+        if beam is not None:
+            given = given.but(beam=beam)
+        make_decoder(units, given, lexicon, language)  # so that mistakes are told before any work
+        return Decode.stage(given, model=model, lexicon=_ref(lexicon), language=_ref(language))
+
+    def problems(self, model: ArtifactRef) -> tuple[str, ...]:
+        """Return what a user should know of the list: sentences about entries that act otherwise than written.
+
+        Raises:
+            UserError: as :meth:`stage`.
+        """
+        if self.listed is None:
+            return ()
+        language = None if self.lm is None else file_of(store.absolute(self.lm))
+        lexicon = None if self.lexicon is None else lexicon_file(store.absolute(self.lexicon))
+        made = PersonalModel(model.url, self._personal(model, None), lexicon=lexicon, language=language, ask=True)
+        words = read_words(store.absolute(self.listed))
+        listed = made.recogniser.listed(words)
+        if not listed.plain.words:
+            why = f" ({listed.problems[0]})" if listed.problems else ""
+            raise UserError(f"{self.listed}: no word that can act{why}; expected a word or phrase a line")
+        return listed.problems
+
+    def _personal(self, model: ArtifactRef, beam: int | None) -> PersonalSettings | None:
+        """Return the settings of recognition with the list; none where they are those of the model."""
+        if self.search is None and beam is None:
+            return None
+        artifact = get_artifact(model.url)
+        tuned = PersonalSettings()
+        if artifact is not None and SETTINGS_FILE in artifact.files:
+            tuned = PersonalSettings.model_validate_json(artifact.read(SETTINGS_FILE))
+        search = self.search or tuned.decoder
+        return tuned.but(decoder=search if beam is None else search.but(beam=beam, nbest=min(search.nbest, beam)))
 
 
 def _ref(url: str | None) -> ArtifactRef | None:
@@ -61,8 +103,11 @@ def _ref(url: str | None) -> ArtifactRef | None:
     if url is None:
         return None
     digest = hashlib.sha256()
-    for piece in store.read_pieces(url):
-        digest.update(piece)
-        if url.endswith(STORE):
-            break  # its head has the digests of all else
+    try:
+        for piece in store.read_pieces(url):
+            digest.update(piece)
+            if url.endswith(STORE):
+                break  # its head has the digests of all else
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{url}: no such file; expected a text with a word or phrase a line") from None
     return ArtifactRef(url, digest.hexdigest())

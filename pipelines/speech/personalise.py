@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gristmill.actors.speech.word_lists import WordListSettings
 from pydantic import Field
 
 from gristmill.actors.speech.adapter_trainer import AdapterTraining, train_adapter
 from gristmill.actors.speech.personal_fits import SpellingFit, TuneSettings, learn_spellings, tune
 from gristmill.actors.speech.personalise import Personalise, PersonaliseSettings
+from gristmill.actors.speech.word_lists import WordListSettings
 from gristmill.models.ngrams.estimate import NgramSettings
 from gristmill.models.speech.features import FilterBankSettings
 from gristmill.models.speech.personal import DECODER, TECHNIQUES, Technique
@@ -93,7 +93,7 @@ def run(config: Config, run: Run) -> Report:
         part: drawn_words(spoken_names.distractors(part), config.lists.words, part, seed)
         for part in spoken_names.HELD_OUT
     }
-    known = pronunciations(run, "lexicon", word_set(run, "words", [parts["train"], parts["adapter"], corpus.texts]))
+    known = pronunciations(run, "lexicon", word_set(run, "words", [parts["train"]]))
     others = {word for words in pools.values() for word in words}
     of_lists = word_set(run, "listed_words", [parts[part] for part in pools], sorted(others))
     listed = pronunciations(run, "listed_lexicon", of_lists)
@@ -107,11 +107,11 @@ def run(config: Config, run: Run) -> Report:
         # The base, frozen from here on, and the adapter, which learns names that the base has not heard.
         base = run.train(base_job(config.base, training, units, known, parts["train"]))
         inputs = {"base": base, "data": {"features": parts["adapter"], "text": "text", "names": "names"}}
-        adapter = run.train(TrainJob("adapter", train_adapter, config.adapter.but(seed=training), inputs))
+        adapter = run.train(TrainJob("contextual_adapter", train_adapter, config.adapter.but(seed=training), inputs))
 
         # How the base spells names, and settings of decoding, by development speech alone.
         suffix = "" if training == run.seeds[0] else f"_seed{training}"
-        made = assembled(run, f"parts{suffix}", base, adapter, language, known, without=("training.json", "units.json"))
+        made = assembled(run, f"parts{suffix}", base, adapter, language, known, without=("training.json",))
         heard = {"model": made, "features": parts["adapter"]}
         spelled = run.train(TrainJob("spellings", learn_spellings, config.spellings, heard, stepwise=False))
         given: dict[str, Any] = {"model": made, "features": parts["development"], "words": drawn["development"]}

@@ -130,6 +130,8 @@ class Transcriber:
             self._recognise = Transcribe.stage(search, model=self.model)
         else:
             self._recognise = words.stage(self.model, info.units, beam, _device(device))
+            for problem in words.problems(self.model):
+                say(problem)
         self.lengths, self._cuts = lengths_of(self.model.url), False
         whole = self.lengths.whole
         load = LoadSettings(sampling_rate=self.sampling_rate, max_duration=2 * whole, annotated=False)
