@@ -116,9 +116,10 @@ def score_biasing(
         (*_errors(reference, hypothesis, own), *_heard(reference, hypothesis, own, words))
         for reference, hypothesis, own, words in zip(references, hypotheses, rare, listed, strict=True)
     ]
-    columns = np.array(counts, np.int64).reshape(n, 8).T
+    words, errors, rare_words, rare_errors, found, missed, inserted, false = np.array(counts, np.int64).reshape(n, 8).T
     durations = np.full(n, np.nan) if seconds is None else np.array(seconds, np.float64)
-    return BiasingResult(*columns, durations, named_speakers(speakers if speakers is not None else [None] * n))
+    named = named_speakers(speakers if speakers is not None else [None] * n)
+    return BiasingResult(words, errors, rare_words, rare_errors, found, missed, inserted, false, durations, named)
 
 
 def _errors(reference: Sequence[str], hypothesis: Sequence[str], rare: Set[str]) -> tuple[int, int, int, int]:

@@ -192,7 +192,7 @@ def _request(rng: np.random.Generator, part: str) -> tuple[str, tuple[str, ...]]
 
     def fill(slot: re.Match[str]) -> str:
         values: Sequence[str] = pools(part)[slot[1]] if slot[1] in KINDS else SLOTS[slot[1]]
-        value = values[rng.integers(len(values))]
+        value = values[int(rng.integers(len(values)))]
         if slot[1] in KINDS:
             names.append(value)
         return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -48,7 +49,7 @@ def parse_lists(data: bytes, source: str) -> pa.Table:
         lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise UserError(f"{source}: not UTF-8; expected lists of words") from None
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -86,7 +87,7 @@ def _file_name(record: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _row(line: str, where: str) -> dict[str, object]:
+def _row(line: str, where: str) -> dict[str, Any]:
     fields = line.split("\t")
     if len(fields) != len(LISTS):
         count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"

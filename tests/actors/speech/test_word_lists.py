@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -54,7 +55,7 @@ def test_all_distractors_are_drawn_alike() -> None:
 
 
 def test_a_batch_has_its_own_lists_or_drawn_ones() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "1", "text": TEXT, "names": RARE, "listed": ["zebedee", "b", "call", "w0007"]},
         {"id": "2", "text": "call", "names": [], "listed": ["c", "b", "b"]},
     ]

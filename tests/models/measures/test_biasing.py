@@ -6,7 +6,6 @@ import pytest
 
 from gristmill.models.measures.biasing import MEASURES, BiasingResult, score_biasing
 from gristmill.models.measures.significance import paired_change, wer_interval
-from gristmill.models.measures.wer import align
 from gristmill.shards.errors import UserError
 
 
@@ -64,8 +63,7 @@ def benchmark(reference: list[str], hypothesis: list[str], rare: set[str]) -> tu
 
 def test_alignments_are_those_of_the_public_scorer() -> None:
     rng = random.Random(0)
-    different = 0
-    for number in range(3000):
+    for number in range(800):
         words = "abcdefgh"[: rng.choice((2, 3, 5, 8))]
         reference, hypothesis = ([rng.choice(words) for _ in range(rng.randint(0, 8))] for _ in range(2))
         if number % 2:
@@ -74,8 +72,9 @@ def test_alignments_are_those_of_the_public_scorer() -> None:
         result = score_biasing([reference], [hypothesis], [rare], [rare])
         found = (int(result.errors[0]), int(result.rare_errors[0]))
         assert found == benchmark(reference, hypothesis, rare), (reference, hypothesis, rare)
-        different += found[0] != len(align(reference, hypothesis).replace("C", ""))
-    assert different  # NIST's costs are not the fewest errors
+    # Six errors at NIST's costs, though five are the fewest; and of two ways through a swap the benchmark's.
+    assert counts("a b c d e", "x y z a b")["errors"] == 6
+    assert [counts("p q", "q p", rare=word)["rare_errors"] for word in "pq"] == [2, 0]
 
 
 def test_words_are_found_missed_and_inserted_by_their_numbers() -> None:
