@@ -5,7 +5,7 @@
 ``DEV`` is a folder with ``manifest.jsonl`` and ``biasing_100.tsv``, ``BIAS`` one with the words of the public
 contextual-biasing benchmark (Le et al., Contextualized Streaming End-to-End Speech Recognition with Trie-Based Deep
 Biasing and Shallow Fusion, Interspeech 2021), ``TEXT`` files of sentences, one a line, without any of the test's. What
-is heard are the phonemes of the package ``hama``, whose text-to-phoneme model pronounces words; that takes 40 ms a word,
+is heard are the phonemes of the package ``hama``, whose text-to-phoneme model pronounces words; that takes 40 ms each,
 so ``--cache`` keeps them in a file, a word, a tab and its phonemes a line.
 
 The lexicon are the common words; ``wide`` adds the pool of rare words, those of the test among them, so that the base
@@ -109,7 +109,7 @@ def listed_words(bench: Bench, place: int, count: int, *, absent: bool) -> list[
     """Return the list of an utterance."""
     one = bench.heard[place]
     said = [] if absent else one.rare
-    pool = np.random.default_rng([place, count]).permutation(np.array(bench.pool)) if count > 100 else []
+    pool = np.random.default_rng([place, count]).permutation(np.array(bench.pool if count > 100 else []))
     others = dict.fromkeys([*one.distractors, *pool])
     spoken = set(one.words)
     return list(dict.fromkeys([*said, *(str(word) for word in others if word not in spoken)]))[:count]
@@ -200,13 +200,11 @@ def compared(bench: Bench, settings: DecoderSettings, bias: BiasSettings) -> Non
         for absent in (False, True):
             lists = lists_of(bench, count, absent=absent)
             texts = {"base": plain}
-            for name, one in systems.items():
-                texts[name] = biased_texts(bench, settings, one, lists)
+            for name, changed in systems.items():
+                texts[name] = biased_texts(bench, settings, changed, lists)
             for name, found in texts.items():
-                some = [
-                    counted(*both, listed.words)
-                    for *both, listed in zip(bench.heard, found, lists, strict=True)
-                ]
+                every = zip(bench.heard, found, lists, strict=True)
+                some = [counted(one, words, listed.words) for one, words, listed in every]
                 for part, places in parts(bench).items():
                     what = {"system": name, "words": count, "absent": absent, "part": part}
                     print(json.dumps(what | measures([some[place] for place in places])), flush=True)
@@ -226,11 +224,11 @@ def speeds(bench: Bench, settings: DecoderSettings, bias: BiasSettings, rounds: 
         print(json.dumps({"words": len(words), "seconds_to_make": round(made, 3)}), flush=True)
     best = dict.fromkeys(lists, np.inf)
     for _ in range(rounds):
-        for count, listed in lists.items():
-            decoder.stream(listed=listed)
+        for count, one_list in lists.items():
+            decoder.stream(listed=one_list)
             begun = time.process_time()
             for one in bench.heard:
-                decoder.decode(one.log_probs, listed=listed)
+                decoder.decode(one.log_probs, listed=one_list)
             best[count] = min(best[count], time.process_time() - begun)
     seconds = sum(len(one.log_probs) for one in bench.heard) * FRAME
     for count, spent in best.items():
@@ -248,7 +246,9 @@ def made(args: argparse.Namespace) -> Bench:
     pool = [word for word in [*hundreds, *(rare[place] for place in order)] if word not in set(said)][: args.pool]
     found = pronounced([*common, *said, *pool], args.cache)
     words = common if args.lexicon == "common" else [*common, *said, *pool]
-    lexicon = Lexicon.pronounced({word: found[word] for word in dict.fromkeys(words) if word in found}, describe().units)
+    lexicon = Lexicon.pronounced(
+        {word: found[word] for word in dict.fromkeys(words) if word in found}, describe().units
+    )
     texts = [normalise(line).split() for path in args.text for line in path.open()]
     arpa = estimate(texts, NgramSettings(order=3), lexicon.words)
     return Bench(heard, lexicon, built(arpa), found, [word for word in pool if word in found])
