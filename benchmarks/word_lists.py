@@ -5,7 +5,7 @@
 ``DEV`` is a folder with ``manifest.jsonl`` and ``biasing_100.tsv``, ``BIAS`` one with the words of the public
 contextual-biasing benchmark (Le et al., Contextualized Streaming End-to-End Speech Recognition with Trie-Based Deep
 Biasing and Shallow Fusion, Interspeech 2021), ``TEXT`` files of sentences, one a line, without any of the test's. What
-is heard are the phonemes of the package ``hama``, whose text-to-phoneme model pronounces words; that takes 40 ms a word,
+is heard are the phonemes of the package ``hama``, whose text-to-phoneme model pronounces words; that takes 40 ms each,
 so ``--cache`` keeps them in a file, a word, a tab and its phonemes a line.
 
 The lexicon are the common words; ``wide`` adds the pool of rare words, those of the test among them, so that the base
@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-from gristmill.models.text.ngram import NgramSettings, estimate
 
 from gristmill.actors.ngram_files import built
 from gristmill.actors.speech.teacher_hama import Hama, describe, phonemes_of
@@ -39,6 +38,7 @@ from gristmill.models.speech.decoder import Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import normalise
 from gristmill.models.speech.word_list import BiasSettings, WordList
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 
 SIZES = (10, 100, 1000, 10000)
 SETTINGS = DecoderSettings(beam=50, tokens=12, weight=0.5, word=1.0)
@@ -109,7 +109,7 @@ def listed_words(bench: Bench, place: int, count: int, *, absent: bool) -> list[
     """Return the list of an utterance."""
     one = bench.heard[place]
     said = [] if absent else one.rare
-    pool = np.random.default_rng([place, count]).permutation(np.array(bench.pool)) if count > 100 else []
+    pool = np.random.default_rng([place, count]).permutation(np.array(bench.pool if count > 100 else []))
     others = dict.fromkeys([*one.distractors, *pool])
     spoken = set(one.words)
     return list(dict.fromkeys([*said, *(str(word) for word in others if word not in spoken)]))[:count]
@@ -200,10 +200,11 @@ def compared(bench: Bench, settings: DecoderSettings, bias: BiasSettings) -> Non
         for absent in (False, True):
             lists = lists_of(bench, count, absent=absent)
             texts = {"base": plain}
-            for name, one in systems.items():
-                texts[name] = biased_texts(bench, settings, one, lists)
+            for name, changed in systems.items():
+                texts[name] = biased_texts(bench, settings, changed, lists)
             for name, found in texts.items():
-                some = [counted(*both, listed.words) for *both, listed in zip(bench.heard, found, lists, strict=True)]
+                every = zip(bench.heard, found, lists, strict=True)
+                some = [counted(one, words, listed.words) for one, words, listed in every]
                 for part, places in parts(bench).items():
                     what = {"system": name, "words": count, "absent": absent, "part": part}
                     print(json.dumps(what | measures([some[place] for place in places])), flush=True)
@@ -223,11 +224,11 @@ def speeds(bench: Bench, settings: DecoderSettings, bias: BiasSettings, rounds: 
         print(json.dumps({"words": len(words), "seconds_to_make": round(made, 3)}), flush=True)
     best = dict.fromkeys(lists, np.inf)
     for _ in range(rounds):
-        for count, listed in lists.items():
-            decoder.stream(listed=listed)
+        for count, one_list in lists.items():
+            decoder.stream(listed=one_list)
             begun = time.process_time()
             for one in bench.heard:
-                decoder.decode(one.log_probs, listed=listed)
+                decoder.decode(one.log_probs, listed=one_list)
             best[count] = min(best[count], time.process_time() - begun)
     seconds = sum(len(one.log_probs) for one in bench.heard) * FRAME
     for count, spent in best.items():

@@ -148,19 +148,30 @@ class Lexicon:
         """
         from gristmill.models.speech.lexicon_kernels import Tree  # compiles
 
+        parts, space, boundary = word_bounds_of(self.units)
         numbers, unlisted = numbered(self.words, model)
         scores = np.zeros(len(self.words) + 1) if model is None else weight * alone(model, numbers)
         places = grown(self.spellings, self.of, scores[:-1], len(self.units))
-        none, no_word = np.zeros(0), np.zeros(0, np.int64)
+        none = np.zeros(0)
         return Tree(
-            *places[:5],
+            places.first,
+            places.units,
+            places.first_word,
+            places.words,
+            places.ahead,
             numbers,
             unlisted,
-            *word_bounds_of(self.units),
+            parts,
+            space,
+            boundary,
             int(np.diff(places.first_word).max()),
             -1 if model is None else model.unknown_word,
             float(scores[-1]),
-            *(len(self.words), len(places.ahead), no_word, none, none),
+            known=len(self.words),
+            listed=len(places.ahead),
+            same=np.zeros(0, np.int64),
+            entry=none,
+            boost=none,
         )
 
 

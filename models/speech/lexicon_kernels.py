@@ -71,10 +71,8 @@ def no_tree(units: int) -> Tree:
     none = np.zeros(0, np.int32)
     first, parts = np.zeros(2, np.int32), np.zeros(units, bool)
     numbers, unlisted, prices = np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0)
-    return Tree(
-        *(first, none, first, none, np.zeros(1), numbers, unlisted, parts, -1, NONE, 0, -1, 0.0),
-        *(0, 1, numbers, prices, prices),
-    )
+    at_once = (first, none, first, none, np.zeros(1), numbers, unlisted, parts, -1, NONE, 0, -1, 0.0)
+    return Tree(*at_once, known=0, listed=1, same=numbers, entry=prices, boost=prices)
 
 
 class Prices(NamedTuple):

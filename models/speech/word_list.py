@@ -72,13 +72,13 @@ class WordList:
 
     Example:
         >>> from gristmill.models.speech.units import characters
-        >>> names = WordList.of(["Ann", "New York", "O₂"], characters(["a new york anna"]))
+        >>> names = WordList.of(["Ann", "New York", "ann²"], characters(["a new york anna"]))
         >>> names.words
         ('ann', 'new', 'york')
         >>> print(*names.problems, sep="\\n")
         word list: 2 entries have capital letters, which the units lack, and act in small ones: 'Ann', 'New York'
         word list: 1 entry is of several words, each of which acts as an entry: 'New York'
-        word list: 1 word has letters that the units lack, and cannot act: 'o₂'
+        word list: 1 word has letters that the units lack, and cannot act: 'ann²'
     """
 
     units: Units
@@ -108,7 +108,9 @@ class WordList:
         """
         faults = _Faults()
         words = list(dict.fromkeys(_words(entries, units, pronunciations, faults)))
-        kept, table, numbers = [], [], []
+        kept: list[str] = []
+        table: list[list[int]] = []
+        numbers: list[int] = []
         for word in words:
             spelled = _spellings(word, units, pronunciations, faults)
             if spelled:
@@ -159,7 +161,7 @@ class _Faults:
     """Entries by what is wrong with them."""
 
     def __init__(self) -> None:
-        self.empty = 0
+        self.empty: list[str] = []
         self.capital: list[str] = []
         self.several: list[str] = []
         self.twice: list[str] = []
@@ -169,33 +171,52 @@ class _Faults:
 
     def told(self, units: Units, source: str) -> tuple[str, ...]:
         """Return a sentence for each kind of fault."""
-        letters = "symbols in their pronunciation" if units.kind == "phonemes" else "letters"
-        small = "phonemes" if units.kind == "phonemes" else "letters"
+        is_sound = units.kind == "phonemes"
+        what, small = ("symbols in the pronunciation", "phonemes") if is_sound else ("letters", "letters")
         kinds = (
-            ("entry", "have", "capital letters, which the units lack, and act in small ones", self.capital),
-            ("entry", "are", "of several words, each of which acts as an entry", self.several),
-            ("word", "are", "there more than once, and act once", self.twice),
-            ("word", "have", "no pronunciation, and cannot act", self.silent),
-            ("word", "have", f"{letters} that the units lack, and cannot act", self.foreign),
-            ("word", "have", f"fewer than {SHORT} {small}, and may be heard where they are not said", self.short),
+            ("1 entry is empty, and cannot act", "{} entries are empty, and cannot act", self.empty),
+            (
+                "1 entry has capital letters, which the units lack, and acts in small ones",
+                "{} entries have capital letters, which the units lack, and act in small ones",
+                self.capital,
+            ),
+            (
+                "1 entry is of several words, each of which acts as an entry",
+                "{} entries are of several words, each of which acts as an entry",
+                self.several,
+            ),
+            (
+                "1 word is there more than once, and acts once",
+                "{} words are there more than once, and act once",
+                self.twice,
+            ),
+            (
+                "1 word has no pronunciation, and cannot act",
+                "{} words have no pronunciation, and cannot act",
+                self.silent,
+            ),
+            (
+                f"1 word has {what} that the units lack, and cannot act",
+                f"{{}} words have {what} that the units lack, and cannot act",
+                self.foreign,
+            ),
+            (
+                f"1 word has fewer than {SHORT} {small}, and may be heard where it is not said",
+                f"{{}} words have fewer than {SHORT} {small}, and may be heard where they are not said",
+                self.short,
+            ),
         )
-        empty = "1 entry is empty" if self.empty == 1 else f"{self.empty} entries are empty"
-        found = [f"{source}: {empty}, and cannot act"] if self.empty else []
-        for noun, verb, what, words in kinds:
-            if words:
-                found.append(f"{source}: {_counted(len(words), noun, verb)} {what}: {_named(words)}")
-        return tuple(found)
-
-
-def _counted(count: int, noun: str, verb: str) -> str:
-    if count == 1:
-        return f"1 {noun} {'is' if verb == 'are' else 'has'}"
-    return f"{count} {'entries' if noun == 'entry' else noun + 's'} {verb}"
+        return tuple(
+            f"{source}: {(one if len(words) == 1 else several).format(len(words))}{_named(words)}"
+            for one, several, words in kinds
+            if words
+        )
 
 
 def _named(words: list[str]) -> str:
+    named = ", ".join(repr(word) for word in words[:_NAMED] if word)
     more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
-    return ", ".join(map(repr, words[:_NAMED])) + more
+    return f": {named}{more}" if named else ""
 
 
 def _words(
@@ -217,7 +238,7 @@ def _words(
             lowered = [word if word in known or word.lower() not in known else word.lower() for word in words]
             is_lowered, words = lowered != words, lowered
         if not words:
-            faults.empty += 1
+            faults.empty.append("")
         if is_lowered:
             faults.capital.append(entry)
         if len(words) > 1:
