@@ -13,6 +13,7 @@ from gristmill.actors.speech.lexicon_files import LEXICON_FILE, read_lexicon, re
 from gristmill.actors.speech.teacher_checkpoint import Checkpoint
 from gristmill.actors.speech.teacher_hama import phonemes_of
 from gristmill.actors.speech.teacher_source import inference
+from gristmill.models.speech.acoustic import AcousticModel
 from gristmill.models.speech.adapter import load_adapter
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.personal import Heard, PersonalParts, PersonalRecogniser, PersonalSettings

@@ -15,7 +15,7 @@ from gristmill.shards.errors import UserError
 
 
 class Checkpoint:
-    """An :class:`~gristmill.models.speech.acoustic.AcousticModel` over log-mel features."""
+    """An acoustic network over log-mel features, of any kind that :func:`load_acoustic` makes."""
 
     shortest = 1
 

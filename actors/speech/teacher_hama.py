@@ -38,9 +38,7 @@ class Hama:
         model = _package().ASRModel()
         self._session = model.session
         self.info = describe()
-        # The blank is unit 0 here and the last one in the package; the other tokens keep their order.
-        blank = model.decoder_tokens.index(BLANK)
-        self._order = [blank, *(i for i in range(len(model.decoder_tokens)) if i != blank)]
+        self._order = unit_order(model.decoder_tokens)
         tokens = tuple(model.decoder_tokens[i] for i in self._order)
         if tokens != self.info.units.tokens:
             raise UserError("teacher: the tokens of this version of hama differ from its vocabulary file")
@@ -68,11 +66,30 @@ class Hama:
 @lru_cache(maxsize=1)
 def describe() -> TeacherInfo:
     """Return the description of the package's model."""
-    hama = _package()
-    tokens = [token for token in [*hama.Vocabulary.load().decoder, WORD_BOUNDARY] if token != BLANK]
-    weights = resources.files("hama.assets").joinpath("asr_waveform.hama").read_bytes()
-    digest = canonical.digest([metadata.version("hama"), canonical.sha256(weights)])
-    return TeacherInfo(phonemes(tokens), SAMPLING_RATE / FRAME_SAMPLES, SAMPLING_RATE, None, digest)
+    given = tokens()
+    units = phonemes([given[i] for i in unit_order(given)[1:]])
+    digest = canonical.digest([metadata.version("hama"), canonical.sha256(weights())])
+    return TeacherInfo(units, SAMPLING_RATE / FRAME_SAMPLES, SAMPLING_RATE, None, digest)
+
+
+def tokens() -> list[str]:
+    """Return the recogniser's tokens in the package's order, in which its weights are."""
+    return [*_package().Vocabulary.load().decoder, WORD_BOUNDARY, BLANK]
+
+
+def unit_order(given: Sequence[str]) -> list[int]:
+    """Return the places of units in a list of the package's tokens.
+
+    The blank is unit 0 here and the last token in the package; the others keep their order.
+    """
+    blank = given.index(BLANK)
+    return [blank, *(i for i in range(len(given)) if i != blank)]
+
+
+def weights() -> bytes:
+    """Return the package's file of the recogniser's weights."""
+    _package()
+    return resources.files("hama.assets").joinpath("asr_waveform.hama").read_bytes()
 
 
 def phonemes_of(text: str, *, boundaries: bool = False) -> list[str]:

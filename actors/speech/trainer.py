@@ -16,7 +16,7 @@ from gristmill.actors.speech.training_data import Batch, Source, SourceInputs
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.training import LoopPhase, Training
 from gristmill.models.speech.acoustic import AcousticModel
-from gristmill.models.speech.checkpoint import load_acoustic, save_acoustic
+from gristmill.models.speech.checkpoint import AcousticNetwork, load_acoustic, save_acoustic
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import UNITS_FILE, Units
 from gristmill.shards.artifact import read_file
@@ -79,7 +79,7 @@ class AcousticTrainer(Training[Item, Batch]):
             source.check(self.units, self.features, rate, max(wanted, default=1))
         return self.model
 
-    def _begin(self, units: str | None, init: str | None) -> tuple[AcousticModel, Units, FeatureSettings]:
+    def _begin(self, units: str | None, init: str | None) -> tuple[AcousticNetwork, Units, FeatureSettings]:
         if init is not None:
             model, known, features = load_acoustic(read_file(init, MODEL))
             return self._checked(model), known, features

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gristmill.models.speech.acoustic import AcousticModel
+from gristmill.models.speech.checkpoint import AcousticNetwork
 from gristmill.shards.errors import UserError
 
 OPSET = 17
@@ -26,7 +26,7 @@ def available() -> bool:
     return True
 
 
-def to_onnx(model: AcousticModel) -> bytes:
+def to_onnx(model: AcousticNetwork) -> bytes:
     """Return the graph of a model: its inputs and outputs are those of its ``forward``, for batches of any size.
 
     Raises:
@@ -56,7 +56,7 @@ def to_onnx(model: AcousticModel) -> bytes:
     return out.getvalue()
 
 
-def difference(graph: bytes, model: AcousticModel, utterances: Sequence[np.ndarray]) -> float:
+def difference(graph: bytes, model: AcousticNetwork, utterances: Sequence[np.ndarray]) -> float:
     """Return the largest difference of a log-probability of utterances (frames, n_mels), each run alone by both."""
     import onnxruntime
 
