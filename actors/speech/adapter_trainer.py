@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gristmill.actors.speech.lexicon_files import load_lexicon
 from gristmill.actors.speech.trainer import MODEL
 from gristmill.actors.speech.training_data import Batch, Source, SourceInputs
 from gristmill.actors.training.loop import run_training
@@ -69,12 +70,15 @@ class ListedBatch:
     spoken: Tensor
 
 
-def train_adapter(settings: AdapterTraining, context: TrainContext, *, base: str, data: SourceInputs) -> dict[str, Any]:
+def train_adapter(
+    settings: AdapterTraining, context: TrainContext, *, base: str, data: SourceInputs, lexicon: str | None = None
+) -> dict[str, Any]:
     """Train and return ``{"files": {"adapter.safetensors": bytes}, "curves": [...]}``; only rank 0 returns files.
 
-    ``base`` is the artifact of an acoustic model, ``data`` a source with text and names.
+    ``base`` is the artifact of an acoustic model, ``data`` a source with text and names. A base of phonemes needs the
+    artifact ``lexicon``, with the pronunciations of all words.
     """
-    return run_training(AdapterTrainer(settings, base, data), settings, context)
+    return run_training(AdapterTrainer(settings, base, data, lexicon), settings, context)
 
 
 class AdapterTrainer(Training[Item, ListedBatch]):
@@ -82,17 +86,20 @@ class AdapterTrainer(Training[Item, ListedBatch]):
 
     smaller = "batch_frames"
 
-    def __init__(self, settings: AdapterTraining, base: str, data: SourceInputs) -> None:
+    def __init__(self, settings: AdapterTraining, base: str, data: SourceInputs, lexicon: str | None = None) -> None:
         self.settings, self.seed, self.device = settings, settings.seed, settings.device
         self.weight_decay = settings.weight_decay
         self.source = Source("names", settings.cache_bytes, **data)
         if not self.source.text or not self.source.names:
             raise UserError("train.data: no text or no names; expected the columns of both")
         self.base = read_file(base, MODEL)
+        self.lexicon = None if lexicon is None else load_lexicon(lexicon)
 
     def build(self, device: torch.device) -> nn.Module:
         """Return the base with a new adapter, once the source is found to match the base."""
         base, self.units, features = load_acoustic(self.base)
+        if self.units.kind == "phonemes" and (self.lexicon is None or self.lexicon.units.digest != self.units.digest):
+            raise UserError("train: a base of phonemes; expected a lexicon in its units")
         self.source.check(self.units, features, 1.0 / features.hop_s / base.subsampling, 1)
         self.known = self.source.all_names()
         if not self.known:
@@ -127,10 +134,12 @@ class AdapterTrainer(Training[Item, ListedBatch]):
         epoch, number, rows = item
         speech = self.source.load(rows, self.units, self.model.base.output_lengths)
         draw = RecordRandom(self.seed, "lists")(f"{epoch}:{number}")
+        if self.lexicon is not None:
+            speech.targets = [self.lexicon.pronounce(text) for text in speech.texts or ()]
         own = [set(names) for names in speech.names or ()]
         others = draw.choice(self.known, min(int(draw.integers(1, self.settings.most + 1)), len(self.known)), False)
         words = sorted({str(word) for word in others}.union(*own))
-        spellings = [(word, self.units.encode(word)) for word in words]
+        spellings = [(word, self._spelled(word)) for word in words]
         spellings = [(word, spelled) for word, spelled in spellings if spelled]
         table = np.zeros((len(spellings), max((len(spelled) for _, spelled in spellings), default=1)), np.int64)
         for row, (_, spelled) in zip(table, spellings, strict=True):
@@ -139,6 +148,9 @@ class AdapterTrainer(Training[Item, ListedBatch]):
         absent = draw.random(len(own)) < self.settings.absent
         allowed = ~(mine & absent[:, None])
         return ListedBatch(speech, *(torch.from_numpy(one) for one in (table, allowed, mine & allowed)))
+
+    def _spelled(self, word: str) -> list[int]:
+        return self.units.encode(word) if self.lexicon is None else self.lexicon.pronounce(word)
 
     def forward(self, network: nn.Module, batch: ListedBatch, phase: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probabilities, their lengths, and the attention."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import numpy as np
@@ -87,13 +87,12 @@ class PersonalModel:
         states = self.base.layers(features)
         with inference(self.base.device, "float32"):
             log_probs = network.classify(states[-1])[0].cpu().numpy()
-            inner = network.classify_inner(states)
-        of_phones = [head.of == "phones" for head in network.settings.inner]
-        phones = next(
-            (one[0].cpu().numpy() for one, is_phones in zip(inner, of_phones, strict=True) if is_phones), None
-        )
-        if self.base.info.units.kind == "phonemes":
-            phones = log_probs
+            if self.base.info.units.kind == "phonemes":
+                return Heard(log_probs, log_probs, states)
+            phones = None
+            if isinstance(network, AcousticModel):
+                heads = zip(network.classify_inner(states), network.settings.inner, strict=True)
+                phones = next((one[0].cpu().numpy() for one, head in heads if head.of == "phones"), None)
         return Heard(log_probs, phones, states)
 
 
@@ -106,13 +105,12 @@ def _read(artifact: str, phones: Units) -> Lexicon:
 
 def _source(several: Sequence[Lexicon], ask: bool) -> Source:
     """Return the function that finds a word in the first lexicon that has it, and otherwise asks."""
-    tables: list[Callable[[str], list[str]]] = [
-        lambda word, one=one: [one.units.decode(spelled) for spelled in one.spelled_as(word)] for one in several
-    ]
 
     def find(word: str) -> list[str]:
-        found = next((found for table in tables if (found := table(word))), [])
-        return found or ([" ".join(phonemes_of(word))] if ask else [])
+        for one in several:
+            if found := one.spelled_as(word):
+                return [one.units.decode(spelled) for spelled in found]
+        return [" ".join(phonemes_of(word))] if ask else []
 
     return find
 

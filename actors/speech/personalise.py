@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.speech.features import rows_of
 from gristmill.actors.speech.personal_model import PersonalModel
 from gristmill.actors.speech.recognise import check_features
+from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.models.speech.personal import PersonalSettings, Technique
 from gristmill.shards.artifact import read_file
 from gristmill.shards.settings import Settings

@@ -15,7 +15,7 @@ from gristmill.actors.speech.phases import AcousticTraining
 from gristmill.actors.speech.training_data import Batch, Source, SourceInputs
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.training import LoopPhase, Training
-from gristmill.models.speech.acoustic import AcousticModel
+from gristmill.models.speech.acoustic import AcousticModel, InnerHeadSettings
 from gristmill.models.speech.checkpoint import AcousticNetwork, load_acoustic, save_acoustic
 from gristmill.models.speech.features import FeatureSettings
 from gristmill.models.speech.units import UNITS_FILE, Units
@@ -90,9 +90,9 @@ class AcousticTrainer(Training[Item, Batch]):
         phones = 0 if self.lexicon is None else len(self.lexicon.units)
         return self._checked(AcousticModel(self.settings.model, features.n_mels, len(known), phones)), known, features
 
-    def _checked(self, model: AcousticModel) -> AcousticModel:
+    def _checked(self, model: AcousticNetwork) -> AcousticNetwork:
         """Return a model whose inner heads have what they learn from."""
-        if any(head.of == "phones" for head in model.settings.inner) and self.lexicon is None:
+        if any(head.of == "phones" for head in inner_heads(model)) and self.lexicon is None:
             raise UserError("train: an inner head of phones, and no lexicon; expected one with all words of the texts")
         return model
 
@@ -100,7 +100,7 @@ class AcousticTrainer(Training[Item, Batch]):
         """Return the phases; a source for no objective of its phase is a ``UserError``."""
         made = []
         for place, phase in enumerate(self.settings.phases):
-            inner = self.model.settings.inner
+            inner = inner_heads(self.model)
             objectives, where = phase.objectives(self.units, inner), f"train.phases[{place}]"
             if phase.inner_weight and not inner:
                 raise UserError(f"{where}.inner_weight: the model has no inner head; expected 0, or model.inner")
@@ -141,10 +141,16 @@ class AcousticTrainer(Training[Item, Batch]):
         if augment is not None:
             features = augment(features, batch.lengths, torch.Generator().manual_seed(seed))
         device = next(network.parameters()).device
-        inner = self.settings.phases[phase].inner_weight > 0
-        return network(features.to(device), batch.lengths.to(device), inner=inner)
+        inner = {"inner": True} if self.settings.phases[phase].inner_weight else {}
+        return network(features.to(device), batch.lengths.to(device), **inner)
 
     def files(self) -> dict[str, bytes]:
         """Return the model with its units and feature settings."""
-        phones = self.lexicon.units if self.lexicon is not None and self.model.phones else None
+        of_phones = any(head.of == "phones" for head in inner_heads(self.model))
+        phones = self.lexicon.units if self.lexicon is not None and of_phones else None
         return {MODEL: save_acoustic(self.model, self.units, self.features, phones)}
+
+
+def inner_heads(model: AcousticNetwork) -> tuple[InnerHeadSettings, ...]:
+    """Return the inner heads of a network."""
+    return model.settings.inner if isinstance(model, AcousticModel) else ()

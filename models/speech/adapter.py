@@ -40,10 +40,16 @@ class LayeredModel(Protocol):
     """A CTC model whose layers can be heard: an :class:`~gristmill.models.speech.acoustic.AcousticModel` or another."""
 
     vocab: int
-    width: int
-    """Of the hidden states."""
-    depth: int
-    """Number of layers."""
+
+    @property
+    def width(self) -> int:
+        """The width of the hidden states."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """The number of layers."""
+        ...
 
     def layers(self, features: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the hidden states (B, T', D) behind each layer, and the output lengths (B,)."""

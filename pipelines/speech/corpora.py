@@ -182,6 +182,11 @@ def prepare_corpora(run: Run, settings: CorpusSettings) -> Corpora:
     return Corpora(**kept)
 
 
+def prepare_speech(run: Run, name: str, urls: Sequence[str], settings: CorpusSettings) -> SealedSet:
+    """Make a set of annotated speech of places, outside of the three parts."""
+    return _load(run, name, _probe(run, name, urls, settings), settings, in_parts=False)
+
+
 def _requests(run: Run, settings: CorpusSettings) -> Corpora:
     counts = {
         "labelled": settings.labelled_records,

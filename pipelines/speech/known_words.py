@@ -60,8 +60,10 @@ class KnownWords:
         lexicon = None if self.lexicon is None else lexicon_file(store.absolute(self.lexicon))
         if self.listed is not None:
             settings = ListedSettings(personal=self._personal(model, beam), device=device)
-            refs = {"listed": _ref(store.absolute(self.listed)), "lexicon": _ref(lexicon), "language": _ref(language)}
-            return DecodeListed.stage(settings, model=model, **refs)
+            listed = _ref(store.absolute(self.listed))
+            return DecodeListed.stage(
+                settings, model=model, listed=listed, lexicon=_ref(lexicon), language=_ref(language)
+            )
         given = DecoderStageSettings(**(self.search or DecoderSettings()).model_dump(), device=device)
         if beam is not None:
             given = given.but(beam=beam)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from pydantic import Field
@@ -12,9 +10,20 @@ from gristmill.actors.audio import RateSettings
 from gristmill.actors.speech.features import LogMel
 from gristmill.actors.speech.synthesise import Speak, SpeakSettings, check_voices
 from gristmill.actors.speech.voices import VoiceChoice, voices_of
-from gristmill.models.speech.features import FilterBankSettings
+from gristmill.models.ngrams.estimate import NgramSettings
+from gristmill.models.speech.features import FeatureSettings, FilterBankSettings
+from gristmill.models.speech.units import UnitSettings
 from gristmill.pipelines.generated import spoken_names
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.personal_parts import (
+    Material,
+    drawn_words,
+    language_model,
+    pronunciations,
+    word_file,
+    word_set,
+)
+from gristmill.pipelines.speech.spelling import fitted_units
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.index import Cut
 from gristmill.shards.step import Step
@@ -44,30 +53,45 @@ class NamedCorpusSettings(RateSettings):
         return {part: getattr(self, f"{part}_records") for part in parts}
 
 
-@dataclass(frozen=True)
-class NamedCorpus:
-    """Features of the parts, with ``text`` and ``names``, and the texts of the language model."""
-
-    parts: Mapping[str, SealedSet]
-    texts: SealedSet
-
-
-def prepare_named(run: Run, settings: NamedCorpusSettings, features: FilterBankSettings) -> NamedCorpus:
-    """Make the requests, speak them, and take their features."""
-    speak = Speak.stage(SpeakSettings(sampling_rate=settings.sampling_rate))
-    log_mel = LogMel.stage(features.at(settings.sampling_rate))
-    made = {}
-    for part, records in settings.records().items():
-        voices = voices_of("test" if part in spoken_names.HELD_OUT else part, settings.voices)
-        given = {"part": part, "records": records, "seed": run.seed, "voices": voices, **spoken_names.identity()}
-        requests = run.source(
-            f"requests_{part}", partial(spoken_names.named_requests, part, records, voices, seed=run.seed), given
-        )
-        spoken = run.step(Step(part, (speak,), requests, cut=settings.shard))
-        made[part] = run.step(Step(f"features_{part}", (log_mel,), spoken))
+def prepare_named(
+    run: Run,
+    settings: NamedCorpusSettings,
+    features: FilterBankSettings,
+    units: UnitSettings,
+    language: NgramSettings,
+    words: int,
+) -> Material:
+    """Make the generated speech and all that is made of its texts; ``words`` are those that lists are drawn from."""
+    made = {part: spoken_part(run, settings, part, features.at(settings.sampling_rate)) for part in spoken_names.PARTS}
     given = {"records": settings.texts, "seed": run.seed, **spoken_names.identity()}
     texts = run.source("texts", partial(spoken_names.texts, settings.texts, seed=run.seed), given)
-    return NamedCorpus(made, texts)
+    pools = {part: drawn_words(spoken_names.distractors(part), words, part, run.seed) for part in spoken_names.HELD_OUT}
+    others = sorted({word for pool in pools.values() for word in pool})
+    held_out = word_set(run, "listed_words", [made[part] for part in pools], others)
+    return Material(
+        made["adapter"],
+        made["development"],
+        made["test"],
+        known=pronunciations(run, "lexicon", word_set(run, "words", [made["train"]])),
+        listed=pronunciations(run, "listed_lexicon", held_out),
+        words={part: word_file(run, f"{part}_words", pool) for part, pool in pools.items()},
+        language=language_model(run, language, texts),
+        train=made["train"],
+        units=fitted_units(run, units, made["train"]),
+    )
+
+
+def spoken_part(run: Run, settings: NamedCorpusSettings, part: str, features: FeatureSettings) -> SealedSet:
+    """Make the requests of a part, speak them, and take their features."""
+    records = settings.records()[part]
+    voices = voices_of(part, settings.voices)
+    given = {"part": part, "records": records, "seed": run.seed, "voices": voices, **spoken_names.identity()}
+    requests = run.source(
+        f"requests_{part}", partial(spoken_names.named_requests, part, records, voices, seed=run.seed), given
+    )
+    speak = Speak.stage(SpeakSettings(sampling_rate=settings.sampling_rate))
+    spoken = run.step(Step(part, (speak,), requests, cut=settings.shard))
+    return run.step(Step(f"features_{part}", (LogMel.stage(features),), spoken))
 
 
 def check_named(settings: NamedCorpusSettings) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.ngram_files import STORE_FILE
+from gristmill.actors.speech.hama_weights import hama_checkpoint
 from gristmill.actors.speech.lexicon_files import LEXICON_FILE
 from gristmill.actors.speech.personalise import WORDS_FILE
 from gristmill.actors.speech.phases import AcousticLoopSettings, AcousticTraining, Phase
 from gristmill.actors.speech.pronounce import Pronounce
 from gristmill.actors.speech.teacher_hama import describe
-from gristmill.actors.speech.trainer import train
+from gristmill.actors.speech.trainer import MODEL, train
 from gristmill.actors.training.settings import Schedule
 from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.speech.acoustic import AcousticSettings
@@ -27,12 +31,38 @@ from gristmill.shards.job import TrainJob
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.step import Step
 
+CURVES = "training.json"  # of a trained artifact
 WORDS = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string())])
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a recogniser is made from: features with ``text`` and ``names``, words, and a language model."""
+
+    adapter: SealedSet
+    """Speech with names that the adapter learns from."""
+    development: SealedSet
+    test: SealedSet
+    known: Artifact
+    """Pronunciations of the words that training and language model have, with the phones as units."""
+    listed: Artifact
+    """Pronunciations of the words of lists."""
+    words: Mapping[str, Artifact]
+    """Of development and test: words to draw lists from."""
+    language: Artifact
+    train: SealedSet | None = None
+    """Speech that the base learns from."""
+    units: Artifact | None = None
+    """Of the base that is trained."""
+    base: Artifact | None = None
+    """One that is not trained here."""
 
 
 class BaseSettings(AcousticLoopSettings):
     """The base: its network with inner heads, and its training."""
 
+    source: Literal["trained", "hama"] = "trained"
+    """Trained here on the generated speech, or the recogniser of phonemes of the package ``hama``."""
     model: AcousticSettings = AcousticSettings(
         layers=4, inner=({"layer": 2, "of": "phones"}, {"layer": 3, "of": "units"})
     )
@@ -44,14 +74,20 @@ class BaseSettings(AcousticLoopSettings):
     """SpecAugment of the training."""
 
 
-def base_job(settings: BaseSettings, seed: int, units: Artifact, lexicon: Artifact, features: SealedSet) -> TrainJob:
+def base_job(settings: BaseSettings, seed: int, material: Material) -> TrainJob:
     """Return the training of the base, which is frozen from then on."""
     phase = Phase(
         schedule=settings.schedule, ctc_weight=1.0, inner_weight=settings.inner_weight, specaugment=settings.specaugment
     )
     given = AcousticTraining(**dict(settings.part(AcousticLoopSettings)), phases=(phase,), seed=seed)
-    inputs = {"data": {"speech": {"features": features, "text": "text"}}, "units": units, "lexicon": lexicon}
+    speech = {"features": material.train, "text": "text"}
+    inputs = {"data": {"speech": speech}, "units": material.units, "lexicon": material.known}
     return TrainJob("base", loop=train, settings=given, inputs=inputs, version=2)
+
+
+def outside_base(run: Run) -> Artifact:
+    """Return the recogniser of the package ``hama`` as a base."""
+    return run.artifact("base", lambda url: {MODEL: hama_checkpoint()}, {"hama": describe().digest, "version": 1})
 
 
 def word_set(run: Run, name: str, sets: Sequence[SealedSet], others: Sequence[str] = ()) -> SealedSet:
@@ -62,10 +98,27 @@ def word_set(run: Run, name: str, sets: Sequence[SealedSet], others: Sequence[st
         for sealed in sets:
             for table in sealed.tables(["text"]):
                 found.update(word for text in table["text"].to_pylist() for word in normalise(text or "").split())
-        words = sorted(found)
-        yield pa.table([[f"word/{word}" for word in words], words], schema=WORDS)
+        yield _rows(found)
 
     return run.source(name, tables, {"sets": list(sets), "others": sorted(others), "version": 1})
+
+
+def list_words(run: Run, name: str, speech: SealedSet, others: Sequence[str]) -> SealedSet:
+    """Return the distinct words of the lists that records have, and others, a row each."""
+
+    def tables() -> Iterator[pa.Table]:
+        found = set(others)
+        for table in speech.tables(["names", "listed"]):
+            for column in table.columns:
+                found.update(word for words in column.to_pylist() for word in words or ())
+        yield _rows(found)
+
+    return run.source(name, tables, {"speech": speech, "others": list(others), "version": 1})
+
+
+def _rows(found: Collection[str]) -> pa.Table:
+    words = sorted(found)
+    return pa.table([[f"word/{word}" for word in words], words], schema=WORDS)
 
 
 def pronunciations(run: Run, name: str, words: SealedSet) -> Artifact:
@@ -80,18 +133,39 @@ def pronunciations(run: Run, name: str, words: SealedSet) -> Artifact:
     return run.artifact(name, files, {"version": 1}, [spoken])
 
 
-def language_model(run: Run, settings: NgramSettings, texts: SealedSet) -> Artifact:
-    """Return the artifact of a store of the texts' n-grams."""
+def language_model(
+    run: Run, settings: NgramSettings, texts: SealedSet, most: int | None = None, others: Sequence[str] = ()
+) -> Artifact:
+    """Return the artifact of a store of the texts' n-grams; of ``most`` words, if given, the most frequent, and others.
+
+    Of the text that has other words, the n-grams without them.
+    """
 
     def files(url: str) -> dict[str, bytes]:
         from gristmill.models.ngrams.build import StoreSettings, build
         from gristmill.models.ngrams.store import chunks
 
-        said = (normalise(text or "").split() for table in texts.tables(["text"]) for text in table["text"].to_pylist())
-        made = build(estimate(said, settings), StoreSettings())
+        known = frequent(texts, most, others)
+        made = build(estimate(_said(texts), settings, known), StoreSettings())
         return {STORE_FILE: b"".join(map(bytes, chunks(made)))}
 
-    return run.artifact("language", files, {"version": 1, **settings.identity()}, [texts])
+    given = {"version": 1, **settings.identity()} | ({} if most is None else {"most": most, "others": list(others)})
+    return run.artifact("language", files, given, [texts])
+
+
+def frequent(texts: SealedSet, most: int | None, others: Sequence[str] = ()) -> list[str] | None:
+    """Return the most frequent words of texts, and others, sorted; ``None`` for all of them."""
+    if most is None:
+        return None
+    counts = Counter(word for words in _said(texts) for word in words)
+    order = sorted(counts, key=lambda word: (-counts[word], word))
+    return sorted({*order[:most], *others})
+
+
+def _said(texts: SealedSet) -> Iterator[list[str]]:
+    for table in texts.tables(["text"]):
+        for text in table["text"].to_pylist():
+            yield normalise(text or "").split()
 
 
 def drawn_words(words: Sequence[str], count: int, name: str, seed: int) -> list[str]:
@@ -106,10 +180,10 @@ def word_file(run: Run, name: str, words: Sequence[str]) -> Artifact:
     return run.artifact(name, lambda url: {WORDS_FILE: text.encode()}, {"words": text})
 
 
-def assembled(run: Run, name: str, *parts: Artifact, without: Sequence[str] = ()) -> Artifact:
-    """Return the artifact with the files of several, but those ``without``."""
+def assembled(run: Run, name: str, *parts: Artifact) -> Artifact:
+    """Return the artifact with the files of several, but the courses of their trainings."""
 
     def files(url: str) -> dict[str, bytes]:
-        return {file: part.read(file) for part in parts for file in part.files if file not in without}
+        return {file: part.read(file) for part in parts for file in part.files if file != CURVES}
 
     return run.artifact(name, files, {"version": 1}, list(parts))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 
 from gristmill.actors.speech.personal_fits import TRIALS
 from gristmill.actors.speech.personalise import WORDS_FILE
+from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.models.measures.biasing import MEASURES, BiasingResult, score_biasing
 from gristmill.models.measures.significance import Ratio, paired_change, wer_interval
 from gristmill.pipelines.record_scores import RecordScores, keep_scores
@@ -95,6 +96,8 @@ def _rows(results: Scored, system: str, name: str) -> Iterator[MetricRow]:
             mine = _ratios(runs, measure, seeds)
             n = int(next(iter(mine.values())).words.sum())
             got = wer_interval(mine)
+            if not math.isfinite(got.value):
+                continue  # nothing was heard of which it would be a share
             yield MetricRow(system, name, measure, got.value, got.low, got.high, n, of)
             if system == BASE or measure not in {one.name for one in COMPARED}:
                 continue

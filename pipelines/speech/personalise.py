@@ -21,24 +21,15 @@ from gristmill.models.ngrams.estimate import NgramSettings
 from gristmill.models.speech.features import FilterBankSettings
 from gristmill.models.speech.personal import DECODER, TECHNIQUES, Technique
 from gristmill.models.speech.units import UnitSettings
-from gristmill.pipelines.generated import spoken_names
 from gristmill.pipelines.report.report import Report
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.biased_speech import BiasedSpeechSettings, check_biased, prepare_biased
 from gristmill.pipelines.speech.named_corpus import NamedCorpusSettings, check_named, prepare_named
-from gristmill.pipelines.speech.personal_parts import (
-    BaseSettings,
-    assembled,
-    base_job,
-    drawn_words,
-    language_model,
-    pronunciations,
-    word_file,
-    word_set,
-)
+from gristmill.pipelines.speech.personal_parts import BaseSettings, Material, assembled, base_job
 from gristmill.pipelines.speech.personal_report import make_report
-from gristmill.pipelines.speech.spelling import fitted_units
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.plan import later
 from gristmill.shards.settings import Settings, Size
@@ -59,8 +50,10 @@ class ListSettings(Settings):
 
     present: tuple[Size, ...] = (10, 100, 1000)
     """Lengths of lists that hold the true words."""
-    absent: tuple[Size, ...] = (100,)
+    absent: tuple[Size, ...] = (10, 100, 1000)
     """Lengths of lists that do not."""
+    own: bool = False
+    """Whether there is a further test set ``own``, with the published lists of real speech."""
     words: int = Field(1200, ge=1)
     """Words to draw lists from."""
 
@@ -69,6 +62,8 @@ class Config(Settings):
     """The recipe's settings; the defaults are the embedded default."""
 
     corpus: NamedCorpusSettings = NamedCorpusSettings()
+    speech: BiasedSpeechSettings | None = None
+    """Real speech to choose settings by and to test, in place of the generated."""
     features: FilterBankSettings = FilterBankSettings()
     units: UnitSettings = UnitSettings()
     base: BaseSettings = BaseSettings()
@@ -84,55 +79,66 @@ class Config(Settings):
 
 def run(config: Config, run: Run) -> Report:
     """Run the recipe and return its report."""
-    check_named(config.corpus)
+    check(config)
 
-    # Requests with names, and how their words and those of the lists are pronounced.
-    corpus = prepare_named(run, config.corpus, config.features)
-    parts, seed = corpus.parts, run.seed
-    pools = {
-        part: drawn_words(spoken_names.distractors(part), config.lists.words, part, seed)
-        for part in spoken_names.HELD_OUT
-    }
-    known = pronunciations(run, "lexicon", word_set(run, "words", [parts["train"]]))
-    others = {word for words in pools.values() for word in words}
-    of_lists = word_set(run, "listed_words", [parts[part] for part in pools], sorted(others))
-    listed = pronunciations(run, "listed_lexicon", of_lists)
-    drawn = {part: word_file(run, f"{part}_words", words) for part, words in pools.items()}
-    units = fitted_units(run, config.units, parts["train"])
-    language = language_model(run, config.language, corpus.texts)
-
+    # Speech with names, the words of lists, how all of them are pronounced, and a language model without them.
+    given = _material(run, config)
+    lists = _lists(config.lists)
     models: dict[tuple[str, int], Artifact] = {}
     tests: dict[int, dict[str, SealedSet]] = {}
-    for training in run.seeds:
+    for seed in run.seeds:
         # The base, frozen from here on, and the adapter, which learns names that the base has not heard.
-        base = run.train(base_job(config.base, training, units, known, parts["train"]))
-        inputs = {"base": base, "data": {"features": parts["adapter"], "text": "text", "names": "names"}}
-        adapter = run.train(TrainJob("contextual_adapter", train_adapter, config.adapter.but(seed=training), inputs))
+        base = given.base if given.base is not None else run.train(base_job(config.base, seed, given))
+        names = {"base": base, "data": {"features": given.adapter, "text": "text", "names": "names"}}
+        heard = names | ({"lexicon": given.known} if config.base.source == "hama" else {})
+        adapter = run.train(TrainJob("contextual_adapter", train_adapter, config.adapter.but(seed=seed), heard))
 
         # How the base spells names, and settings of decoding, by development speech alone.
-        suffix = "" if training == run.seeds[0] else f"_seed{training}"
-        made = assembled(run, f"parts{suffix}", base, adapter, language, known, without=("training.json",))
-        heard = {"model": made, "features": parts["adapter"]}
-        spelled = run.train(TrainJob("spellings", learn_spellings, config.spellings, heard, stepwise=False))
-        given: dict[str, Any] = {"model": made, "features": parts["development"], "words": drawn["development"]}
-        given |= {"spellings": spelled, "pronounced": listed}
-        joint = run.train(TrainJob("joint", tune, config.tuning, given, stepwise=False))
-        models |= {("base", training): base, ("adapter", training): adapter, ("joint", training): joint}
+        suffix = "" if seed == run.seeds[0] else f"_seed{seed}"
+        parts = assembled(run, f"parts{suffix}", base, adapter, given.language, given.known)
+        by: dict[str, Any] = {"model": parts, "features": given.development, "words": given.words["development"]}
+        by |= {"pronounced": given.listed}
+        if config.base.source == "trained":
+            spelled = {"model": parts, "features": given.adapter}
+            by["spellings"] = run.train(
+                TrainJob("spellings", learn_spellings, config.spellings, spelled, stepwise=False)
+            )
+        joint = run.train(TrainJob("joint", tune, config.tuning, by, stepwise=False))
+        models |= {("base", seed): base, ("adapter", seed): adapter, ("joint", seed): joint}
 
         # Every technique alone, and together, with lists of all lengths.
-        tests[training] = {}
-        for name, lists in _lists(config.lists).items():
-            stage = later(_recognised, lists, joint, drawn["test"], listed)
-            tests[training][name] = run.step(Step(f"{name}{suffix}", (stage,), parts["test"]))
+        tests[seed] = {}
+        for name, one in lists.items():
+            stage = later(_recognised, one, joint, given.words["test"], given.listed)
+            tests[seed][name] = run.step(Step(f"{name}{suffix}", (stage,), given.test))
     run.finish()
-    settings = config.model_dump(mode="json")
-    return make_report(run, settings, SYSTEMS, _lists(config.lists), tests, drawn["test"], models)
+    return make_report(run, config.model_dump(mode="json"), SYSTEMS, lists, tests, given.words["test"], models)
+
+
+def check(config: Config) -> None:
+    """Raise a ``UserError`` for mistakes that can be found before anything is made."""
+    if config.base.source == "hama" and config.speech is None:
+        raise UserError("base.source: hama hears phonemes, not letters; expected real speech (speech) with it")
+    if config.base.source == "trained" and config.speech is not None:
+        raise UserError("base.source: a base of generated speech does not hear real speech; expected hama")
+    if config.lists.own and config.speech is None:
+        raise UserError("lists.own: generated speech has no published lists; expected false")
+    check_named(config.corpus)
+    if config.speech is not None:
+        check_biased(config.speech)
+
+
+def _material(run: Run, config: Config) -> Material:
+    if config.speech is not None:
+        return prepare_biased(run, config.speech, config.corpus, config.language, config.lists.words)
+    return prepare_named(run, config.corpus, config.features, config.units, config.language, config.lists.words)
 
 
 def _lists(settings: ListSettings) -> dict[str, WordListSettings]:
     """Return the lists of the test sets, by name."""
     present = {f"n{size}": WordListSettings(size=size) for size in settings.present}
-    return present | {f"absent{size}": WordListSettings(size=size, present=False) for size in settings.absent}
+    absent = {f"absent{size}": WordListSettings(size=size, present=False) for size in settings.absent}
+    return present | absent | ({"own": WordListSettings(size=None)} if settings.own else {})
 
 
 def _recognised(lists: WordListSettings, model: Artifact, words: Artifact, pronounced: Artifact) -> Stage:

@@ -12,11 +12,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from gristmill.actors.audio import set_column
 from gristmill.actors.speech.word_lists import LISTED
 from gristmill.shards import store
+from gristmill.shards.artifact import read_file
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import ID, NAMES
+from gristmill.shards.settings import Settings
+from gristmill.shards.stage import Actor
 
+LISTS_FILE = "lists.tsv"  # of an artifact
 LISTS = pa.schema([ID, pa.field("text", pa.string()), NAMES, LISTED])
 
 _EXPECTED = "an id, a text, its rare words and its list of words, with tabs between and both as JSON"
@@ -60,6 +65,29 @@ def parse_lists(data: bytes, source: str) -> pa.Table:
     if not rows:
         raise UserError(f"{source}: has no line; expected {_EXPECTED}")
     return pa.Table.from_pylist(list(rows.values()), schema=LISTS)
+
+
+class GiveLists(Actor):
+    """Adds ``names`` and ``listed`` to records by their ids, from an artifact with ``lists.tsv`` of the public form.
+
+    Raises:
+        UserError: the file has another form, or a record has no list.
+    """
+
+    name = "give_lists"
+    adds = (NAMES, LISTED)
+    settings: Settings
+
+    def __init__(self, settings: Settings, lists: str) -> None:
+        super().__init__(settings)
+        self.lists = parse_lists(read_file(lists, LISTS_FILE), lists)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the batch with the rare words of each record's text, and its list."""
+        found = lists_of(self.lists, batch["id"].to_pylist())
+        for field in self.adds:
+            batch = set_column(batch, field.name, found[field.name].combine_chunks())
+        return batch
 
 
 def lists_of(lists: pa.Table, records: Iterable[str]) -> pa.Table:
