@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.actors.speech.biasing_lists import LISTS, lists_of, parse_lists, read_lists
+from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.shards.errors import UserError
 
 LINE = '1-2\tcall ann o\'neil\t["ann", "o\'neil"]\t["ann", "bob", "o\'neil"]'

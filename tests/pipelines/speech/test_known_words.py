@@ -127,7 +127,7 @@ def test_python_and_a_run_give_the_same(place: Path, tmp_path: Path, gristmill) 
     for lm, told in (("lm.store", "transcribed 1"), ("lm.store", "nothing to do"), ("lm.arpa", "transcribed 1")):
         made = gristmill(*command, "--lm", place / lm)
         assert (made.exit_code, told in made.stdout) == (0, True), made.stderr
-    with pytest.raises(UserError, match="neither a language model nor a lexicon"):
+    with pytest.raises(UserError, match="no language model, no lexicon and no list"):
         KnownWords()
 
 
