@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import importlib
 import json
 import os
@@ -180,6 +181,15 @@ def make_data(folder: Path) -> None:
             soundfile.write(place / f"{number}.wav", np.zeros(8000, np.int16), 8000)
             rows.append({"audio_filepath": f"{number}.wav", "duration": 1.0, "speaker": str(number), "text": "one"})
         (place / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lists = "".join(f'{number}\tone\t["one"]\t["one", "two"]\n' for number in range(4))
+    (folder / "speech" / "librispeech-dev" / "biasing_100.tsv").write_text(lists)
+    (folder / "bias").mkdir()
+    for name in ("all_rare_words", "common_words_5k"):
+        (folder / "bias" / f"{name}.txt").write_text("one\ntwo\n")
+    for name, field in (("bold/bold", "wikipedia"), ("rc/squadshifts_new_wiki", "context")):
+        place = folder / "overview" / f"{name}.jsonl.gz"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(gzip.compress(json.dumps({field: "one two"}).encode()))
     place = folder / "nlu" / "hwu64" / "train"
     place.mkdir(parents=True)
     header = "answerid;scenario;intent;answer_annotation;notes"

@@ -29,9 +29,9 @@ from pydantic import Field
 from gristmill.actors.ngram_files import FILE
 from gristmill.actors.text.ngram_texts import CountSettings, UnitTexts, UnitTextSettings, counted, read_vocabulary
 from gristmill.models.ngrams import arpa
+from gristmill.models.ngrams import estimate
 from gristmill.models.ngrams.counts import Counts, merge, part_of
 from gristmill.models.ngrams.estimate import Level, NgramSettings, Summary, Totals
-from gristmill.models.text import ngram
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.exchange import MOST_PARTS
@@ -124,17 +124,17 @@ class MergeCounts(Reducer):
         order, parts = self.settings.order, self.settings.parts
         kinds = (np.uint32, order), (np.int64, 1)
         whole = merge([Counts(*_unpacked(value, *kinds)) for value in _values(tables)], order)
-        levels = ngram.adjust(whole, self.settings.thresholds, self.known)
+        levels = estimate.adjust(whole, self.settings.thresholds, self.known)
         del whole
         own: dict[str, Any] = {}
-        summary = ngram.summary(levels, self.known)
+        summary = estimate.summary(levels, self.known)
         for column in _SUMMARY:
             own[column] = _packed(getattr(summary, column))
         for level in levels:
             for column in _LEVEL:
                 own[level_column(column, level.words.shape[1])] = _packed(getattr(level, column))
-        asked = [ngram.requests(level, self.known) for level in levels[1:]]
-        bounds = [ngram.bounds(one, parts) for one in asked]
+        asked = [estimate.requests(level, self.known) for level in levels[1:]]
+        bounds = [estimate.bounds(one, parts) for one in asked]
         for owner in range(parts):
             arrays = []
             for one, at in zip(asked, bounds, strict=True):
@@ -149,14 +149,14 @@ def totals(settings: NgramSettings, context: TrainContext, *, merged: str, vocab
     ``merged`` is the URL of the set of parts, ``vocabulary`` that of the vocabulary.
     """
     summaries = (_summary(row) for row in _own_rows(open_sealed(merged), list(_SUMMARY)))
-    found = ngram.total(summaries, read_vocabulary(vocabulary), settings.order)
+    found = estimate.total(summaries, read_vocabulary(vocabulary), settings.order)
     return {"files": {f"{name}.npy": _npy(getattr(found, name)) for name in _TOTALS}}
 
 
 def _summary(table: pa.Table) -> Summary:
     arrays = {name: _unpacked(table[name][0].as_buffer(), (kind, 1))[0] for name, kind in _SUMMARY.items()}
     arrays["seen"] = arrays["seen"].reshape(-1, 4)
-    arrays["sums"] = arrays["sums"].reshape(-1, ngram.SUMS)
+    arrays["sums"] = arrays["sums"].reshape(-1, estimate.SUMS)
     return Summary(**arrays)
 
 
@@ -189,17 +189,17 @@ class SumContexts(Reducer):
         """Yield a part's replies to each."""
         order = self.settings.order
         levels = read_levels(self.merged, int(name), order - 1)
-        sums = [np.zeros((len(level), ngram.SUMS), np.int64) for level in levels]
+        sums = [np.zeros((len(level), estimate.SUMS), np.int64) for level in levels]
         places: list[list[np.ndarray]] = []
         for value in _values(tables):
             arrays, rows = _unframed(value), []
             for size, level in enumerate(levels, start=2):
                 words, counts, kept = arrays[3 * (size - 2) : 3 * (size - 1)]
-                row = ngram.locate(levels, words.view(np.uint32).reshape(-1, size))
-                sums[size - 2] += ngram.context_sums(row, counts.view(np.int64), kept.view(np.bool_), len(level))
+                row = estimate.locate(levels, words.view(np.uint32).reshape(-1, size))
+                sums[size - 2] += estimate.context_sums(row, counts.view(np.int64), kept.view(np.bool_), len(level))
                 rows.append(row.astype(np.uint32))
             places.append(rows)
-        gammas = [ngram.gammas(sums[size - 2], self.discounts[size]) for size in range(2, order)]
+        gammas = [estimate.gammas(sums[size - 2], self.discounts[size]) for size in range(2, order)]
         backoffs = {level_column("gamma", size): _packed(gammas[size - 2]) for size in range(2, order)}
         for asker, rows in enumerate(places):
             arrays = []
@@ -241,7 +241,7 @@ class WriteLines(Reducer):
             denominators = [arrays[2 * place].view(np.int64) for arrays in answers]
             gammas = [arrays[2 * place + 1].view(np.float64) for arrays in answers]
             contexts.append((np.concatenate(denominators), np.concatenate(gammas)))
-        found = ngram.interpolate(levels, contexts, backoffs, self._totals, self.known)
+        found = estimate.interpolate(levels, contexts, backoffs, self._totals, self.known)
         row: dict[str, Any] = {"grams": [len(grams) for grams in found]}
         for size, grams in enumerate(found, start=2):
             row[level_column("lines", size)] = b"".join(arpa.lines(self.names, grams))
@@ -254,7 +254,7 @@ def join(settings: NgramSettings, context: TrainContext, *, lines: str, totals: 
     ``lines`` is the URL of the set of parts, ``totals`` and ``vocabulary`` are URLs of artifacts.
     """
     written, order = open_sealed(lines), settings.order
-    unigrams = ngram.unigrams(read_totals(totals))
+    unigrams = estimate.unigrams(read_totals(totals))
     names = pa.array(read_vocabulary(vocabulary).names, pa.string())
     parts = [row["grams"][0].as_py() for row in _rows(written, ["grams"])]
     grams = [len(unigrams), *(sum(column) for column in zip(*parts, strict=True))]
