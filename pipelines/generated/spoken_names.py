@@ -30,6 +30,7 @@ TEXTS = pa.schema([ID, pa.field("text", pa.string())])
 
 _VERSION = 1  # of the drawing of requests
 _NAMED_SHARE = 0.5  # of the requests
+_FEWEST, _MOST = 4, 6  # names of a record of names alone
 _TITLES = (
     *("goodbye {first}", "the ballad of {first}", "dancing with {first}", "letters from {city}", "leaving {city}"),
     *("{colour} nights in {city}", "a song for {first}", "{first} and {first}", "the road to {city}"),
@@ -136,12 +137,13 @@ def identity() -> dict[str, Any]:
 
 
 def named_requests(
-    part: str, n: int, voices: Sequence[str], seed: int = 0, rows: int = 2000, start: int = 0
+    part: str, n: int, voices: Sequence[str], seed: int = 0, rows: int = 2000, start: int = 0, bare: float = 0.0
 ) -> Iterator[pa.Table]:
     """Yield records ``start`` to ``start + n - 1`` of a part as tables (``NAMED``) of at most ``rows`` rows.
 
     ``part`` is train (of a base model), adapter, development or test; each request draws one of ``voices``. Names are
-    those of the part; a request without a name may be in train and adapter, or in development and test.
+    those of the part; a request without a name may be in train and adapter, or in development and test. A share ``bare``
+    of the records are no requests but names alone, four to six: how names are spelled is learned from many.
 
     Raises:
         UserError: an argument is wrong, or a package is not installed.
@@ -152,7 +154,7 @@ def named_requests(
         ['id', 'text', 'voice', 'names']
     """
     for ids, generators in _ranges(part, f"names/{part}", n, seed, rows, start):
-        drawn = [(*_request(rng, part), voices[int(rng.integers(len(voices)))]) for rng in generators]
+        drawn = [(*_record(rng, part, bare), voices[int(rng.integers(len(voices)))]) for rng in generators]
         texts, names, speakers = zip(*drawn, strict=True)
         yield pa.table([ids, texts, speakers, names], schema=NAMED)
 
@@ -180,6 +182,16 @@ def _ranges(
     for first in range(start, start + n, rows):
         ids = [f"{stream}/{i:07d}" for i in range(first, min(first + rows, start + n))]
         yield ids, map(draw, ids)
+
+
+def _record(rng: np.random.Generator, part: str, bare: float) -> tuple[str, tuple[str, ...]]:
+    """Draw a request, or names alone."""
+    if not bare or rng.random() >= bare:
+        return _request(rng, part)
+    several = [pools(part)[kind] for kind in KINDS]
+    drawn = [several[rng.integers(len(several))] for _ in range(rng.integers(_FEWEST, _MOST + 1))]
+    names = [some[int(rng.integers(len(some)))] for some in drawn]
+    return " ".join(names), tuple(dict.fromkeys(names))
 
 
 def _request(rng: np.random.Generator, part: str) -> tuple[str, tuple[str, ...]]:

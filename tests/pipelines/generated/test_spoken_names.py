@@ -1,5 +1,6 @@
 import re
 from itertools import combinations
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -21,7 +22,7 @@ from gristmill.pipelines.generated.spoken_names import (
 from gristmill.shards.errors import UserError
 
 
-def table(part: str, n: int, **kwargs: int) -> pa.Table:
+def table(part: str, n: int, **kwargs: Any) -> pa.Table:
     return pa.concat_tables(named_requests(part, n, voices_of(part), **kwargs))
 
 
@@ -85,3 +86,12 @@ def test_spoken_records_keep_their_names() -> None:
 def test_wrong_arguments_are_told(part: str, n: int) -> None:
     with pytest.raises(UserError, match=r"requests with names: .*expected"):
         next(named_requests(part, n, voices_of("test")))
+
+
+def test_some_records_are_names_alone_and_the_others_are_as_they_were() -> None:
+    drawn = table("train", 400, bare=0.4)
+    common = set(vocabulary())
+    bare = [text for text in drawn["text"].to_pylist() if not common & set(text.split())]
+    assert 0.33 < len(bare) / 400 < 0.47
+    assert {len(text.split()) for text in bare} <= {4, 5, 6}
+    assert not any(not common & set(text.split()) for text in table("train", 400)["text"].to_pylist())
