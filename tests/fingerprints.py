@@ -186,10 +186,10 @@ def make_data(folder: Path) -> None:
     (folder / "bias").mkdir()
     for name in ("all_rare_words", "common_words_5k"):
         (folder / "bias" / f"{name}.txt").write_text("one\ntwo\n")
-    for name, field in (("bold/bold", "wikipedia"), ("rc/squadshifts_new_wiki", "context")):
+    for name, key in (("bold/bold", "wikipedia"), ("rc/squadshifts_new_wiki", "context")):
         place = folder / "overview" / f"{name}.jsonl.gz"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(gzip.compress(json.dumps({field: "one two"}).encode()))
+        place.write_bytes(gzip.compress(json.dumps({key: "one two"}).encode()))
     place = folder / "nlu" / "hwu64" / "train"
     place.mkdir(parents=True)
     header = "answerid;scenario;intent;answer_annotation;notes"

@@ -142,8 +142,8 @@ def named_requests(
     """Yield records ``start`` to ``start + n - 1`` of a part as tables (``NAMED``) of at most ``rows`` rows.
 
     ``part`` is train (of a base model), adapter, development or test; each request draws one of ``voices``. Names are
-    those of the part; a request without a name may be in train and adapter, or in development and test. A share ``bare``
-    of the records are no requests but names alone, four to six: how names are spelled is learned from many.
+    those of the part; a request without a name may be in train and adapter, or in development and test. A share
+    ``bare`` of the records are no requests but names alone, four to six: how names are spelled is learned from many.
 
     Raises:
         UserError: an argument is wrong, or a package is not installed.
