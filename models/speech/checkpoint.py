@@ -29,7 +29,7 @@ def save_acoustic(model: AcousticNetwork, units: Units, features: FeatureSetting
     described = {
         "config": model.sizes,
         "units": json.loads(units.to_json()),
-        "features": json.loads(features.to_json()),
+        "features": features.described(),
     }
     return save(tensors, metadata={"gristmill": json.dumps(described, sort_keys=True)})
 
