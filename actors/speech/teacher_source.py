@@ -36,7 +36,7 @@ class TeacherInfo:
 
     def labels(self, k: int, step: float = 0.0) -> TopKInfo:
         """Return the description of this teacher's labels."""
-        features = None if self.features is None else self.features.model_dump()
+        features = None if self.features is None else self.features.described()
         size = kept(k, len(self.units))
         return TopKInfo(size, self.frame_rate, self.units.digest, self.digest, features, step)
 

@@ -31,7 +31,7 @@ def save_acoustic(
     described = {
         "config": model.sizes,
         "units": json.loads(units.to_json()),
-        "features": json.loads(features.to_json()),
+        "features": features.described(),
     } | ({"phones": json.loads(phones.to_json())} if phones is not None else {})
     return save(tensors, metadata={"gristmill": json.dumps(described, sort_keys=True)})
 

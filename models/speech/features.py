@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,7 +14,7 @@ from gristmill.shards.settings import Settings, Size
 
 METADATA_KEY = "gristmill.features"  # in the schema metadata of a set that holds features
 _LATER = ("style", "whole_bins")
-"""Settings added since features and checkpoints were first written, whose bytes stay as they were."""
+"""Settings added since features, labels and checkpoints were first written, whose bytes stay as they were."""
 
 
 class FilterBankSettings(Settings):
@@ -93,10 +93,13 @@ class FeatureSettings(FilterBankSettings):
             return 1 + max(0, samples - self.window % 2) // self.hop
         return max(1, -(-samples // self.hop))
 
+    def described(self) -> dict[str, Any]:
+        """Return the settings as JSON values; those of :data:`_LATER` only where they are not at their default."""
+        return self.model_dump(exclude={name for name in _LATER if name not in self.identity()})
+
     def to_json(self) -> str:
-        """Return the settings as canonical JSON; those of :data:`_LATER` only where they are not at their default."""
-        same = {name for name in _LATER if name not in self.identity()}
-        return json.dumps(self.model_dump(exclude=same), sort_keys=True)
+        """Return the settings of :meth:`described` as canonical JSON."""
+        return json.dumps(self.described(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> FeatureSettings:
