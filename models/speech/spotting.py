@@ -19,6 +19,7 @@ from gristmill.models.speech.units import WORD_BOUNDARY
 from gristmill.shards.errors import UserError
 
 FLOOR = -60.0  # nats
+_PRICE = 4.0  # nats: of an entry
 _LEAST = -1000.0  # nats: of a probability that is 0
 
 
@@ -96,8 +97,10 @@ def _best_of_each(found: Spotted, of: np.ndarray) -> Spotted:
 def nearest_heard(log_probs: np.ndarray, listed: Lexicon, most: int, *, floor: float = FLOOR) -> np.ndarray:
     """Return which words of a list are heard best in log-probabilities (T, V), best first: ``most`` of them or fewer.
 
-    Words are compared by their scores (:func:`spot`) for each unit of the spelling, as long ones lose more; those that
-    score less than ``floor`` are none. The word boundary of phonemes may be within a word.
+    Words are compared by their scores (:func:`spot`), less a price that keeps short ones back, as they are part of many
+    words, for each unit of the spelling, as long ones lose more. Phonemes with a word boundary have to be heard between
+    two of them, which the utterance's ends are too, and may have some within. What scores less than ``floor`` is not
+    among the words.
 
     Raises:
         UserError: ``log_probs`` is of other units than the list.
@@ -112,11 +115,18 @@ def nearest_heard(log_probs: np.ndarray, listed: Lexicon, most: int, *, floor: f
     """
     if log_probs.shape[-1] != len(listed.units):
         raise UserError(f"list: spelled in {len(listed.units)} units; expected the recogniser's, {log_probs.shape[-1]}")
-    tokens = listed.units.tokens
+    tokens, spellings = listed.units.tokens, listed.spellings
+    lengths = (spellings > 0).sum(axis=1)
     boundary = tokens.index(WORD_BOUNDARY) if WORD_BOUNDARY in tokens else None
-    alone = np.arange(len(listed.of))  # a shorter spelling may lose less and yet be worse
-    scores = spot(log_probs, listed.spellings, alone, boundary=boundary, floor=floor).scores
+    if boundary is not None:
+        ends = np.full((1, len(tokens)), _LEAST)
+        ends[0, boundary] = 0.0
+        log_probs = np.concatenate([ends, log_probs, ends])
+        spellings = np.pad(spellings, ((0, 0), (1, 1)))
+        spellings[:, 0] = spellings[np.arange(len(lengths)), lengths + 1] = boundary
+    alone = np.arange(len(listed.of))  # of a word's spellings, that with the best score may not be the best here
+    scores = spot(log_probs, spellings, alone, boundary=boundary, floor=floor).scores
     best = np.full(len(listed.words), -np.inf)
-    np.maximum.at(best, listed.of, scores / (listed.spellings > 0).sum(axis=1))
+    np.maximum.at(best, listed.of, (scores - _PRICE) / lengths)
     order = np.argsort(-best, kind="stable")[:most]
     return order[best[order] > -np.inf]

@@ -103,13 +103,28 @@ def test_impossible_units_and_no_frames_are_no_errors():
     assert len(spot(log_probs, np.zeros((0, 4), np.int32), np.zeros(0, int)).scores) == 0
 
 
+def heard(spoken, units):
+    path = [units.tokens.index(one) for one in spoken.split()]
+    return np.log(np.full((len(path), len(units)), 0.01) + 0.95 * np.eye(len(units))[path])
+
+
 def test_the_nearest_words_are_best_first_with_the_boundary_within_words():
     units = phonemes(["a", "b", "c", "<wb>"])
-    heard = [units.tokens.index(one) for one in ("a", "<wb>", "b", "a")]
-    log_probs = np.log(np.full((4, 5), 0.01) + 0.95 * np.eye(5)[heard])
     listed = Lexicon.pronounced({"far": ["c c c"], "half": ["a c a"], "near": ["c", "a b"]}, units)
+    log_probs = heard("a <wb> b <wb>", units)
     assert [listed.words[place] for place in nearest_heard(log_probs, listed, 2)] == ["near", "half"]
     assert len(nearest_heard(log_probs, listed, 10, floor=-1.0)) == 1
+
+
+def test_a_part_of_a_word_is_not_as_near_as_a_word():
+    units = phonemes(["a", "b", "c", "<wb>"])
+    listed = Lexicon.pronounced({"part": ["b c"], "other": ["c b"], "whole": ["a b c"]}, units)
+    log_probs = heard("a b c <wb> c a", units)
+    assert [listed.words[place] for place in nearest_heard(log_probs, listed, 3)] == ["whole", "part", "other"]
+    # Without a boundary among the units both are heard all the same, and the longer one is ahead.
+    bare = phonemes(["a", "b", "c"])
+    listed = Lexicon.pronounced({"part": ["b c"], "whole": ["a b c"]}, bare)
+    assert [listed.words[place] for place in nearest_heard(heard("a b c c a", bare), listed, 3)] == ["whole", "part"]
 
 
 def test_a_list_in_other_units_is_refused():
