@@ -130,7 +130,7 @@ class SpellingTable:
 
     def _moves(self, symbols: Chunk, place: int) -> list[tuple[int, Chunk, float]]:
         """Return what may be made of the symbols from a place on: up to where, into what, at which log-probability."""
-        here = (symbols[place],)
+        here = symbols[place : place + 1]
         found = [] if here in self.substitutions else [(place + 1, here, 0.0)]
         for end in range(place + 1, len(symbols) + 1):
             several = self.substitutions.get(symbols[place:end], {})
