@@ -1,10 +1,10 @@
 """How else words may be spelled, or pronounced: substitutions of letters or phones, learned from pairs of spellings.
 
-Technique 5 of the decoder biasing of Dingliwal et al. (SLT 2022), grapheme to grapheme: a listed word is also looked for
-as the recogniser would spell it. The model is the error model of Brill and Moore (ACL 2000): pairs are aligned by edit
-distance, each difference is counted with up to some of its neighbours ("kn" for "n", "ght" for "t"), and its probability
-is how often it was made where its left side stands. The edits' costs are learned from the pairs too, in a few rounds
-(Ristad and Yianilos, 1998), so that letters that often stand for each other are aligned.
+Technique 5 of the decoder biasing of Dingliwal et al. (SLT 2022), grapheme to grapheme: a listed word is also looked
+for as the recogniser would spell it. The model is the error model of Brill and Moore (ACL 2000): pairs are aligned by
+edit distance, each difference is counted with up to some of its neighbours ("kn" for "n", "ght" for "t"), and its
+probability is how often it was made where its left side stands. The edits' costs are learned from the pairs too, in a
+few rounds (Ristad and Yianilos, 1998), so that letters that often stand for each other are aligned.
 
 Symbols are letters, of words that are strings, or any strings, as phones, of words that are tuples of them.
 """
@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, TypeVar
 
 from pydantic import Field
@@ -130,7 +130,7 @@ class SpellingTable:
 
     def _moves(self, symbols: Chunk, place: int) -> list[tuple[int, Chunk, float]]:
         """Return what may be made of the symbols from a place on: up to where, into what, at which log-probability."""
-        here = (symbols[place],)
+        here = symbols[place : place + 1]
         found = [] if here in self.substitutions else [(place + 1, here, 0.0)]
         for end in range(place + 1, len(symbols) + 1):
             several = self.substitutions.get(symbols[place:end], {})
@@ -228,7 +228,7 @@ def _substitutions(way: Sequence[Step], longest: int) -> set[tuple[int, Chunk, C
     they are too many for one substitution.
     """
     differ = [left != right for left, right in way]
-    joined = [False, *(one and other for one, other in zip(differ, differ[1:], strict=False)), False]  # at cuts
+    joined = [False, *(one and other for one, other in pairwise(differ)), False]  # at cuts
     for first, end in _runs(differ):
         if max(sum(len(step[side]) for step in way[first:end]) for side in (0, 1)) > longest:
             joined[first + 1 : end] = [False] * (end - first - 1)

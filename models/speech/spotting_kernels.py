@@ -14,6 +14,7 @@ import numpy as np
 from gristmill.models.kernels import kernel
 
 NEVER = -math.inf
+_ROUNDING = 1e-9  # nats: of a bound
 
 
 @kernel
@@ -69,6 +70,37 @@ def next_row(row, blank, again, floor, low, high, old, old_begins, scores, begin
 
 
 @kernel
+def spell(lost, blank, spelling, length, made, floor, rows, begins, low, high):
+    """Write the rows of an entry's units but the first ``made``, which are there; return how many there are then.
+
+    Where no path is left, the last row that is made has none, and those of further units are not made.
+    """
+    while made < length and (made == 0 or low[made - 1] < high[made - 1]):
+        row = lost[spelling[made]]
+        if made == 0:
+            low[0], high[0] = first_row(row, floor, rows[0], begins[0])
+        else:
+            old, again = made - 1, spelling[made] == spelling[made - 1]
+            low[made], high[made] = next_row(
+                row, blank, again, floor, low[old], high[old], rows[old], begins[old], rows[made], begins[made]
+            )
+        made += 1
+    return made
+
+
+@kernel
+def best_of(low, high, scores, begins):
+    """Return the best score of a row, and the first and last frame of its path: the longest of those that end first."""
+    best, first, last = NEVER, -1, -1
+    for frame in range(low, high):
+        if scores[frame] > best:
+            best, first, last = scores[frame], begins[frame], frame
+        elif scores[frame] == best and frame == last + 1 and begins[frame] == first:
+            last = frame
+    return best, first, last
+
+
+@kernel
 def spot(lost, blank, spellings, lengths, shared, floor):
     """Return of each entry the score (n,) of its best path, and that path's first and last frame.
 
@@ -83,30 +115,55 @@ def spot(lost, blank, spellings, lengths, shared, floor):
     scores, first, last = np.full(count, NEVER), np.full(count, -1, np.int32), np.full(count, -1, np.int32)
     made = 0
     for entry in range(count):
+        length = lengths[entry]
         made = min(made, shared[entry])
-        if made and low[made - 1] >= high[made - 1]:
-            continue
-        spelling = spellings[entry]
-        for place in range(made, lengths[entry]):
-            row = lost[spelling[place]]
-            if place == 0:
-                low[0], high[0] = first_row(row, floor, rows[0], begins[0])
-            else:
-                old = place - 1
-                again = spelling[place] == spelling[old]
-                low[place], high[place] = next_row(
-                    row, blank, again, floor, low[old], high[old], rows[old], begins[old], rows[place], begins[place]
-                )
-            made = place + 1
-            if low[place] >= high[place]:
-                break
-        end = lengths[entry] - 1
-        if made <= end:
-            continue
-        for frame in range(low[end], high[end]):
-            score = rows[end, frame]
-            if score > scores[entry]:
-                scores[entry], first[entry], last[entry] = score, begins[end, frame], frame
-            elif score == scores[entry] and frame == last[entry] + 1 and begins[end, frame] == first[entry]:
-                last[entry] = frame
+        made = spell(lost, blank, spellings[entry], length, made, floor, rows, begins, low, high)
+        if made == length:
+            end = length - 1
+            scores[entry], first[entry], last[entry] = best_of(low[end], high[end], rows[end], begins[end])
     return scores, first, last
+
+
+@kernel
+def nearest(lost, blank, spellings, lengths, shared, of, units, price, most):
+    """Return the ``most`` words (at most, n) with the best scores less ``price`` a unit, best first.
+
+    As :func:`spot`, of the words ``of`` (n,); ``units`` (n,) are what a score is divided by, and do not fall from one
+    entry to the next. What cannot be among the best of those before it is not looked for to its end.
+    """
+    count, longest = spellings.shape
+    frames = lost.shape[1]
+    rows, begins = np.empty((longest, frames)), np.empty((longest, frames), np.int32)
+    low, high = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
+    words, values, size = np.empty(most, np.int64), np.empty(most), 0
+    made = 0
+    for entry in range(count):
+        length, each = lengths[entry], units[entry]
+        if entry and units[entry - 1] != each:
+            made = 0  # these rows lack paths that are good enough for a longer entry
+        floor = NEVER if size < most else values[size - 1] * each + price - _ROUNDING
+        made = min(made, shared[entry])
+        made = spell(lost, blank, spellings[entry], length, made, floor, rows, begins, low, high)
+        if made < length:
+            continue
+        value = (best_of(low[length - 1], high[length - 1], rows[length - 1], begins[length - 1])[0] - price) / each
+        if value == NEVER:
+            continue
+        word, place = of[entry], 0
+        while place < size and (values[place] > value or (values[place] == value and words[place] < word)):
+            if words[place] == word:
+                break
+            place += 1
+        if place == most or (place < size and words[place] == word and values[place] >= value):
+            continue
+        gone = place  # what makes room: a worse spelling of the word, or the last
+        while gone < size and words[gone] != word:
+            gone += 1
+        if gone == size and size < most:
+            size += 1
+        gone = min(gone, size - 1)
+        while gone > place:
+            words[gone], values[gone] = words[gone - 1], values[gone - 1]
+            gone -= 1
+        words[place], values[place] = word, value
+    return words[:size].copy()

@@ -103,13 +103,55 @@ def test_impossible_units_and_no_frames_are_no_errors():
     assert len(spot(log_probs, np.zeros((0, 4), np.int32), np.zeros(0, int)).scores) == 0
 
 
+def heard(spoken, units):
+    path = [units.tokens.index(one) for one in spoken.split()]
+    return np.log(np.full((len(path), len(units)), 0.01) + 0.95 * np.eye(len(units))[path])
+
+
 def test_the_nearest_words_are_best_first_with_the_boundary_within_words():
     units = phonemes(["a", "b", "c", "<wb>"])
-    heard = [units.tokens.index(one) for one in ("a", "<wb>", "b", "a")]
-    log_probs = np.log(np.full((4, 5), 0.01) + 0.95 * np.eye(5)[heard])
     listed = Lexicon.pronounced({"far": ["c c c"], "half": ["a c a"], "near": ["c", "a b"]}, units)
+    log_probs = heard("a <wb> b <wb>", units)
     assert [listed.words[place] for place in nearest_heard(log_probs, listed, 2)] == ["near", "half"]
-    assert len(nearest_heard(log_probs, listed, 10, floor=-1.0)) == 1
+    # There are too few frames for "far", three times a phone with blanks between; then for "half" too.
+    assert len(nearest_heard(log_probs, listed, 10)) == 2
+    assert len(nearest_heard(log_probs[:1], listed, 10)) == 1
+    assert len(nearest_heard(log_probs, listed, 0)) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.booleans())
+def test_the_nearest_words_are_those_of_all_words(seed, most, with_boundary):
+    rng = np.random.default_rng(seed)
+    tokens = ["a", "b", "c", *(["<wb>"] if with_boundary else [])]
+    spelled = [" ".join(rng.choice(list("abc"), rng.integers(1, 6))) for _ in range(60)]
+    words: dict[str, list[str]] = {}
+    for one in spelled:
+        words.setdefault(str(rng.integers(40)), []).append(one)
+    listed, log_probs = Lexicon.pronounced(words, phonemes(tokens)), draw(12, len(tokens) + 1, seed, sharp=4.0)
+    boundary, given, spellings = 4, log_probs, listed.spellings
+    lengths = (spellings > 0).sum(axis=1)
+    if with_boundary:
+        edge = np.full((1, 5), -1000.0)
+        edge[0, boundary] = 0
+        given = np.concatenate([edge, log_probs, edge])
+        spellings = table([[boundary, *row[row > 0], boundary] for row in listed.spellings])
+    scores = spot(given, spellings, np.arange(len(lengths)), boundary=boundary if with_boundary else None, floor=-1e9)
+    values = np.full(len(listed.words), -np.inf)
+    np.maximum.at(values, listed.of, (scores.scores - 4.0) / lengths)
+    wanted = np.argsort(-values, kind="stable")[:most]
+    assert nearest_heard(log_probs, listed, most).tolist() == wanted[values[wanted] > -np.inf].tolist()
+
+
+def test_a_part_of_a_word_is_not_as_near_as_a_word():
+    units = phonemes(["a", "b", "c", "<wb>"])
+    listed = Lexicon.pronounced({"part": ["b c"], "other": ["c b"], "whole": ["a b c"]}, units)
+    log_probs = heard("a b c <wb> c a", units)
+    assert [listed.words[place] for place in nearest_heard(log_probs, listed, 3)] == ["whole", "part", "other"]
+    # Without a boundary among the units both are heard all the same, and the longer one is ahead.
+    bare = phonemes(["a", "b", "c"])
+    listed = Lexicon.pronounced({"part": ["b c"], "whole": ["a b c"]}, bare)
+    assert [listed.words[place] for place in nearest_heard(heard("a b c c a", bare), listed, 3)] == ["whole", "part"]
 
 
 def test_a_list_in_other_units_is_refused():
