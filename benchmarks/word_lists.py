@@ -33,12 +33,12 @@ import soundfile
 from gristmill.actors.ngram_files import built
 from gristmill.actors.speech.teacher_hama import Hama, describe, phonemes_of
 from gristmill.models.measures.wer import CORRECT, DELETED, INSERTED, align
+from gristmill.models.ngrams.estimate import NgramSettings, estimate
 from gristmill.models.ngrams.store import LmStore
 from gristmill.models.speech.decoder import Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.units import normalise
 from gristmill.models.speech.word_list import BiasSettings, WordList
-from gristmill.models.ngrams.estimate import NgramSettings, estimate
 
 SIZES = (10, 100, 1000, 10000)
 SETTINGS = DecoderSettings(beam=50, tokens=12, weight=0.5, word=1.0)

@@ -28,8 +28,7 @@ from pydantic import Field
 
 from gristmill.actors.ngram_files import FILE
 from gristmill.actors.text.ngram_texts import CountSettings, UnitTexts, UnitTextSettings, counted, read_vocabulary
-from gristmill.models.ngrams import arpa
-from gristmill.models.ngrams import estimate
+from gristmill.models.ngrams import arpa, estimate
 from gristmill.models.ngrams.counts import Counts, merge, part_of
 from gristmill.models.ngrams.estimate import Level, NgramSettings, Summary, Totals
 from gristmill.shards.artifact import read_file
