@@ -22,7 +22,7 @@ def all_spellings(table, symbols):
     """Return the best log-probability of each spelling, by all ways of substitution."""
     if not symbols:
         return {(): 0.0}
-    found = {}
+    found: dict[tuple[str, ...], float] = {}
     ways = [(1, right, share) for right, share in ({symbols[:1]: 1.0} if symbols[:1] not in table else {}).items()]
     for length in range(1, len(symbols) + 1):
         ways += [(length, right, share) for right, share in table.get(symbols[:length], {}).items()]
@@ -41,7 +41,7 @@ def test_variants_are_the_best_of_all_substitutions(seed):
     def chunk(least):
         return tuple(rng.choice(list("abc"), rng.integers(least, 3)).tolist())
 
-    table = {}
+    table: dict[tuple[str, ...], dict[tuple[str, ...], float]] = {}
     for _ in range(rng.integers(1, 12)):
         table.setdefault(chunk(1), {})[chunk(0)] = float(rng.uniform(0.01, 1.0))
     for one in "ab":  # "c" may be a symbol that the table lacks
