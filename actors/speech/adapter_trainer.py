@@ -6,11 +6,13 @@ utterances do not have their own names on it, so that what is on no list is hear
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,8 +23,10 @@ from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
 from gristmill.actors.training.training import LoopPhase, PlainObjective, Training
 from gristmill.models.speech.adapter import AdaptedModel, AdapterSettings, ContextualAdapter, save_adapter
+from gristmill.models.speech.alignment import PathSettings, viterbi
 from gristmill.models.speech.checkpoint import load_acoustic
 from gristmill.models.speech.losses import ctc_loss
+from gristmill.models.speech.units import normalise
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
 from gristmill.shards.errors import UserError
@@ -33,7 +37,8 @@ from gristmill.shards.settings import Batch as BatchSize
 
 ADAPTER = "adapter.safetensors"
 Item = tuple[int, int, np.ndarray]  # an epoch, a batch's number in it, and rows of the source
-_TINY = 1e-6
+AdapterOutput = tuple[Tensor, Tensor, Tensor, Tensor]
+IGNORED = -1  # a frame that gives no unit may attend to anything
 
 
 class AdapterTraining(LoopSettings, AdapterSettings):
@@ -45,8 +50,9 @@ class AdapterTraining(LoopSettings, AdapterSettings):
     absent: float = Field(0.5, ge=0, le=1)
     """Share of the utterances that do not have their own names on the list."""
     attention_weight: float = Field(0.3, ge=0)
-    """Weight of attention supervision (Sathyendra et al., 2023): a name that is spoken is attended to in some frame,
-    and no name is where none of the list is spoken. 0 leaves it out."""
+    """Weight of attention supervision (Sathyendra et al., 2023): where the base's best alignment of the text has a unit
+    of a listed name, that unit of the entry is attended to, and none of the list where it has another word. 0 leaves it
+    out."""
     batch_frames: BatchSize = Field(6000, ge=100)
     """Feature frames in a batch, including padding."""
     window: BatchSize = Field(16, ge=1)
@@ -62,12 +68,13 @@ class AdapterTraining(LoopSettings, AdapterSettings):
 
 @dataclass
 class ListedBatch:
-    """A batch with its list: entries (N, longest) in units, who may hear which (B, N), and which are spoken (B, N)."""
+    """A batch with its list."""
 
     speech: Batch
-    spelled: Tensor
-    allowed: Tensor
-    spoken: Tensor
+    rows: np.ndarray  # of the source
+    spelled: Tensor  # (N, longest) the entries in units
+    allowed: Tensor  # bool (B, N): who may hear which
+    keys: list[np.ndarray]  # of each utterance, of each unit of its text, the key that it is to attend to; 0: none
 
 
 def train_adapter(
@@ -94,6 +101,7 @@ class AdapterTrainer(Training[Item, ListedBatch]):
             raise UserError("train.data: no text or no names; expected the columns of both")
         self.base = read_file(base, MODEL)
         self.lexicon = None if lexicon is None else load_lexicon(lexicon)
+        self._aligned: dict[int, np.ndarray] = {}  # of rows that have been seen
 
     def build(self, device: torch.device) -> nn.Module:
         """Return the base with a new adapter, once the source is found to match the base."""
@@ -118,7 +126,7 @@ class AdapterTrainer(Training[Item, ListedBatch]):
             return ctc_loss(output[0], output[1], batch.speech.targets or [])
 
         def attention(output: tuple[Tensor, ...], batch: ListedBatch) -> Tensor:
-            return weight * attention_loss(output[1], output[2], batch.spoken)
+            return weight * attention_loss(output[2], output[3])
 
         objectives = [PlainObjective("ctc", ctc), *([PlainObjective("attention", attention)] if weight else [])]
         return [LoopPhase(self.settings.schedule, objectives, "train", self.source.sealed.url)]
@@ -139,41 +147,81 @@ class AdapterTrainer(Training[Item, ListedBatch]):
         own = [set(names) for names in speech.names or ()]
         others = draw.choice(self.known, min(int(draw.integers(1, self.settings.most + 1)), len(self.known)), False)
         words = sorted({str(word) for word in others}.union(*own))
-        spellings = [(word, self._spelled(word)) for word in words]
-        spellings = [(word, spelled) for word, spelled in spellings if spelled]
-        table = np.zeros((len(spellings), max((len(spelled) for _, spelled in spellings), default=1)), np.int64)
-        for row, (_, spelled) in zip(table, spellings, strict=True):
+        spellings = {word: spelled for word in words if (spelled := self._spelled(word))}
+        table = np.zeros((len(spellings), max(map(len, spellings.values()), default=1)), np.int64)
+        for row, spelled in zip(table, spellings.values(), strict=True):
             row[: len(spelled)] = spelled
-        mine = np.array([[word in names for word, _ in spellings] for names in own], bool)
+        mine = np.array([[word in names for word in spellings] for names in own], bool).reshape(len(own), -1)
         absent = draw.random(len(own)) < self.settings.absent
-        allowed = ~(mine & absent[:, None])
-        return ListedBatch(speech, *(torch.from_numpy(one) for one in (table, allowed, mine & allowed)))
+        keys = _first_keys(spellings, self.settings.keys)
+        texts = [(text, {} if out else keys) for text, out in zip(speech.texts or (), absent, strict=True)]
+        return ListedBatch(
+            speech,
+            rows,
+            torch.from_numpy(table),
+            torch.from_numpy(~(mine & absent[:, None])),
+            [self._keys(text, some) for text, some in texts],
+        )
+
+    def _keys(self, text: str, first: Mapping[str, tuple[int, int]]) -> np.ndarray:
+        """Return the key of each unit of a text, by the first key of each listed word and the step to the next."""
+        found: list[int] = []
+        for word in normalise(text).split():
+            if found and " " in self.units.tokens:
+                found.append(0)
+            count = len(self._spelled(word))
+            begin, step = first.get(word, (0, 0))
+            found += [begin + step * place for place in range(count)]
+        return np.array(found, np.int64)
 
     def _spelled(self, word: str) -> list[int]:
         return self.units.encode(word) if self.lexicon is None else self.lexicon.pronounce(word)
 
-    def forward(self, network: nn.Module, batch: ListedBatch, phase: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-probabilities, their lengths, and the attention."""
+    def forward(self, network: nn.Module, batch: ListedBatch, phase: int, seed: int) -> AdapterOutput:
+        """Return log-probabilities, their lengths, the log-attention, and the key that each frame is to attend to."""
         device = self.model.adapter.none.device
         speech = batch.speech
         given = (speech.features, speech.lengths, batch.spelled, batch.allowed)
-        found: tuple[Tensor, Tensor, Tensor] = network(*(one.to(device) for one in given))
-        return found
+        log_probs, lengths, attention, alone = network(*(one.to(device) for one in given))
+        wanted = torch.full(attention.shape[:2], IGNORED)
+        if self.settings.attention_weight:
+            frames = lengths.tolist()
+            for place, row in enumerate(batch.rows.tolist()):
+                targets = (speech.targets or [])[place]
+                if row not in self._aligned:
+                    self._aligned[row] = aligned(alone[place, : frames[place]].cpu().numpy(), targets)
+                of_frame, keys = self._aligned[row], batch.keys[place]
+                if len(keys) == len(targets) and len(of_frame):
+                    wanted[place, : len(of_frame)] = torch.from_numpy(np.where(of_frame >= 0, keys[of_frame], IGNORED))
+        return log_probs, lengths, attention, wanted.to(device)
 
     def files(self) -> dict[str, bytes]:
         """Return the adapter, which names its base by the digest."""
         return {ADAPTER: save_adapter(self.model.adapter, canonical.sha256(self.base))}
 
 
-def attention_loss(lengths: Tensor, attention: Tensor, spoken: Tensor) -> Tensor:
-    """Return the supervision of the attention (B, T, 1 + N) by the entries that are spoken (B, N), per utterance.
+def _first_keys(spellings: Mapping[str, list[int]], keys: str) -> dict[str, tuple[int, int]]:
+    """Return the first key of each entry, and the step from that of one of its units to the next."""
+    if keys == "entries":
+        return {word: (number, 0) for number, word in enumerate(spellings, start=1)}
+    ends = np.cumsum([1, *map(len, spellings.values())]).tolist()
+    return {word: (first, 1) for word, first in zip(spellings, ends, strict=False)}
 
-    A spoken entry should have all attention in some frame; where none is spoken, no entry should have any in any frame.
+
+def aligned(log_probs: np.ndarray, targets: list[int]) -> np.ndarray:
+    """Return the place of the unit that each frame of log-probabilities (T, V) gives, or -1, by the best path."""
+    if not targets or len(targets) > len(log_probs):
+        return np.zeros(0, np.int64)
+    bounds = np.array([0, len(targets)])
+    states = viterbi(log_probs, np.array(targets), bounds, log_probs[:, 0], PathSettings(skip=1e9)).states
+    return np.where(states & 1 == 1, states >> 1, -1)
+
+
+def attention_loss(attention: Tensor, wanted: Tensor) -> Tensor:
+    """Return the cross entropy of the log-attention (B, T, M) with the keys wanted (B, T), per frame.
+
+    It is the mean of that of frames with a listed name and that of others, so that few names weigh as much as the rest.
     """
-    frames = torch.arange(attention.shape[1], device=attention.device)[None] < lengths[:, None]
-    spoken = spoken.to(attention.device)
-    peaks = attention[:, :, 1:].masked_fill(~frames[:, :, None], 0.0).amax(1)
-    heard = -(peaks.clamp_min(_TINY).log() * spoken).sum() / spoken.sum().clamp_min(1)
-    quiet = (~spoken.any(1))[:, None] & frames
-    unheard = -(attention[:, :, 0].clamp_min(_TINY).log() * quiet).sum() / quiet.sum().clamp_min(1)
-    return heard + unheard
+    losses = F.nll_loss(attention.transpose(1, 2), wanted.clamp_min(0), reduction="none")
+    found = [losses[some].mean() for some in (wanted > 0, wanted == 0) if some.any()]
+    return sum(found[1:], start=found[0]) / len(found) if found else attention.sum() * 0.0

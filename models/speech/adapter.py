@@ -73,6 +73,12 @@ class Context(NamedTuple):
     """Entries."""
 
 
+def of_entries(attention: Tensor, context: Context) -> Tensor:
+    """Return the attention (B, T', 1 + N) that no entry has and each of them, of the log-attention over the keys."""
+    found = attention.new_zeros(*attention.shape[:2], context.size + 1)
+    return found.index_add_(2, context.entries, attention.exp())
+
+
 class ContextualAdapter(nn.Module):
     """Adds what a list of words says to the hidden states of a base with ``depth`` layers of ``width``.
 
@@ -84,7 +90,9 @@ class ContextualAdapter(nn.Module):
         >>> states = [torch.zeros(1, 7, 16), torch.zeros(1, 7, 16)]
         >>> hidden, attention = adapter(states, context)
         >>> tuple(hidden.shape), tuple(attention.shape)
-        ((1, 7, 16), (1, 7, 3))
+        ((1, 7, 16), (1, 7, 6))
+        >>> tuple(of_entries(attention, context).shape)
+        (1, 7, 3)
     """
 
     def __init__(self, settings: AdapterSettings, vocab: int, width: int, depth: int) -> None:
@@ -129,7 +137,7 @@ class ContextualAdapter(nn.Module):
     def forward(
         self, states: Sequence[Tensor], context: Context, allowed: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the last hidden states (B, T', D) with the bias, and the attention (B, T', 1 + N): none, the entries.
+        """Return the last hidden states (B, T', D) with the bias, and the log-attention (B, T', M) over the keys.
 
         ``allowed`` bool (B, N) are the entries of each utterance's own list; by default all.
         """
@@ -139,11 +147,8 @@ class ContextualAdapter(nn.Module):
         if allowed is not None:
             open_to = F.pad(allowed, (1, 0), value=True)[:, context.entries]
             scores = scores.masked_fill(~open_to[:, None], -math.inf)
-        attention = torch.softmax(scores, dim=-1)
-        hidden = states[-1] + self.out(attention @ context.values)
-        of_entries = attention.new_zeros(*attention.shape[:2], context.size + 1)
-        of_entries.index_add_(2, context.entries, attention)
-        return hidden, of_entries
+        attention = F.log_softmax(scores, dim=-1)
+        return states[-1] + self.out(attention.exp() @ context.values), attention
 
 
 class AdaptedModel(nn.Module):
@@ -161,13 +166,14 @@ class AdaptedModel(nn.Module):
 
     def forward(
         self, features: Tensor, lengths: Tensor, spelled: Tensor, allowed: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-probabilities (B, T', V), lengths (B,), and the attention (B, T', 1 + N)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return log-probabilities (B, T', V), lengths (B,), the log-attention (B, T', M), and what the base hears."""
         base: Any = self.base
         with torch.no_grad():
             states, lengths = base.layers(features, lengths)
+            alone = base.classify(states[-1])
         hidden, attention = self.adapter(states, self.adapter.context(spelled), allowed)
-        return base.classify(hidden), lengths, attention
+        return base.classify(hidden), lengths, attention, alone
 
 
 def save_adapter(adapter: ContextualAdapter, base: str) -> bytes:

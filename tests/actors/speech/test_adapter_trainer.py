@@ -5,7 +5,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gristmill.actors.speech.adapter_trainer import ADAPTER, AdapterTraining, attention_loss, train_adapter
+from gristmill.actors.speech.adapter_trainer import (
+    ADAPTER,
+    IGNORED,
+    AdapterTrainer,
+    AdapterTraining,
+    attention_loss,
+    train_adapter,
+)
 from gristmill.actors.speech.features import ragged
 from gristmill.actors.speech.trainer import MODEL
 from gristmill.cluster.inprocess import InProcessContext
@@ -109,12 +116,33 @@ def test_what_does_not_fit_is_refused(base, tmp_path):
 
 
 def test_the_attention_is_supervised_by_what_is_spoken():
-    """Perfect attention has no loss; frames beyond an utterance's end do not count."""
-    lengths, spoken_entries = torch.tensor([3, 2]), torch.tensor([[True, False], [False, False]])
-    perfect = torch.zeros(2, 3, 3)
-    perfect[0, 1, 1] = perfect[0, [0, 2], 0] = perfect[1, :2, 0] = 1.0
-    perfect[1, 2, 2] = 1.0
-    assert float(attention_loss(lengths, perfect, spoken_entries)) == pytest.approx(0.0, abs=1e-6)
-    wrong = perfect.clone()
-    wrong[1, 0] = torch.tensor([0.5, 0.5, 0.0])
-    assert float(attention_loss(lengths, wrong, spoken_entries)) > 0.3
+    """Frames with names weigh as much as all others, and frames without a unit nothing."""
+    wanted = torch.tensor([[0, 2, 0, IGNORED], [0, 0, 0, 0]])
+    attention = torch.full((2, 4, 3), -50.0)
+    for row in range(2):
+        for frame in range(4):
+            attention[row, frame, max(int(wanted[row, frame]), 0)] = 0.0
+    assert float(attention_loss(attention, wanted)) == 0.0
+    attention[0, 3] = -50.0  # of a blank
+    assert float(attention_loss(attention, wanted)) == 0.0
+    attention[0, 1] = torch.tensor([-1.0, -2.0, -3.0])
+    assert float(attention_loss(attention, wanted)) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("keys", ["units", "entries"])
+def test_each_unit_of_a_name_on_the_list_has_its_own_key(base, keys):
+    given = AdapterTraining(absent=0.0, most=1, keys=keys, batch_frames=100)
+    data = {"features": str(base / "names"), "text": "text", "names": "names"}
+    training = AdapterTrainer(given, str(base / "base"), data)
+    model = training.build(torch.device("cpu"))
+    batch = training.load(training.batches(0, 0)[0])
+    context = model.adapter.context(batch.spelled)
+    for targets, wanted in zip(batch.speech.targets, batch.keys, strict=True):
+        assert wanted[:2].tolist() == [0, 0], "a, and the space"
+        spelled = batch.spelled[context.entries[wanted[2]] - 1]
+        assert spelled[spelled > 0].tolist() == targets[2:]
+        assert set(context.entries[wanted[2:]].tolist()) == {int(context.entries[wanted[2]])}
+        assert len(set(wanted[2:].tolist())) == (len(targets) - 2 if keys == "units" else 1)
+    _, _, _, wanted = training.forward(model, batch, 0, 0)
+    assert (wanted > 0).any()
+    assert (wanted == IGNORED).any()

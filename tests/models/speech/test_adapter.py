@@ -9,6 +9,7 @@ from gristmill.models.speech.adapter import (
     AdapterSettings,
     ContextualAdapter,
     load_adapter,
+    of_entries,
     save_adapter,
 )
 from gristmill.models.speech.checkpoint import save_acoustic
@@ -41,8 +42,11 @@ def test_an_entry_is_heard_alike_in_any_list_and_place(keys):
             torch.testing.assert_close(context.values[of_entry], one.values[1:])
         states = [torch.randn(2, 9, 32) for _ in range(2)]
         hidden, attention = adapter(states, context)
+        attention = of_entries(attention, context)
         order = [2, 0, 1]
-        turned, turned_attention = adapter(states, adapter.context(SPELLED[order]))
+        other = adapter.context(SPELLED[order])
+        turned, turned_attention = adapter(states, other)
+        turned_attention = of_entries(turned_attention, other)
     torch.testing.assert_close(hidden, turned)
     torch.testing.assert_close(attention[:, :, [0, *(1 + i for i in order)]], turned_attention)
     torch.testing.assert_close(attention.sum(-1), torch.ones(2, 9))

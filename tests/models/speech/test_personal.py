@@ -1,4 +1,4 @@
-"""Recognition with a user's words: what each technique does on hand-made log-probabilities, and that each is a switch."""
+"""Recognition with a user's words: what each technique does on hand-made log-probabilities."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from gristmill.models.speech.word_list import BiasSettings
 UNITS = characters(["abcdefghijklmnopqrstuvwxyz "])
 PHONES = phonemes(list("abcdfiklmnostuz"))
 LEXICON = Lexicon.spelled(["call", "me", "at", "noon"], UNITS)
-SEARCH = DecoderSettings(beam=32, nbest=8, tokens=6, unknown=-4.0, unknown_unit=-0.2, word=0.0)
+SEARCH = DecoderSettings(beam=64, nbest=32, tokens=6, unknown=-4.0, unknown_unit=-0.2, word=0.0)
 
 
 def said(text: str, units=UNITS, least: float = 0.02, **other: dict[int, tuple[str, float]]) -> np.ndarray:
-    """Return log-probabilities of a text, two frames a unit and a blank: ``other`` gives units that are heard beside."""
+    """Return log-probabilities of a text, two frames a unit and a blank, with other units that are heard beside."""
     symbols = list(text) if units is UNITS else text.split()
     rows = []
     for place, symbol in enumerate(symbols):
