@@ -44,12 +44,12 @@ IGNORED = -1  # a frame that gives no unit may attend to anything
 class AdapterTraining(LoopSettings, AdapterSettings):
     """Sizes and training of a contextual adapter."""
 
-    schedule: Schedule = Schedule(epochs=6, lr=2e-3)
-    most: Size = Field(100, ge=1)
+    schedule: Schedule = Schedule(epochs=12, lr=5e-3)
+    most: Size = Field(60, ge=1)
     """Names drawn for a batch's list beside those of its utterances, at most; each number to it is as likely."""
     absent: float = Field(0.5, ge=0, le=1)
     """Share of the utterances that do not have their own names on the list."""
-    attention_weight: float = Field(0.3, ge=0)
+    attention_weight: float = Field(1.0, ge=0)
     """Weight of attention supervision (Sathyendra et al., 2023): where the base's best alignment of the text has a unit
     of a listed name, that unit of the entry is attended to, and none of the list where it has another word. 0 leaves it
     out."""

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from pydantic import Field
 
 from gristmill.actors.speech.features import rows_of
 from gristmill.actors.speech.personal_model import SETTINGS_FILE, SPELLINGS, PersonalModel
 from gristmill.actors.speech.personalise import WORDS_FILE
+from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.models.measures.wer import CORRECT, align
-from gristmill.models.speech.personal import DECODER, Heard, PersonalRecogniser, PersonalSettings, Technique
+from gristmill.models.speech.personal import DECODER, Heard, Listed, PersonalRecogniser, PersonalSettings, Technique
 from gristmill.models.speech.spelling_variants import SpellingSettings, SpellingTable
 from gristmill.shards.artifact import get_artifact, read_file
 from gristmill.shards.dataset import open_sealed
@@ -76,15 +76,19 @@ class TuneSettings(Settings):
     personal: PersonalSettings = PersonalSettings()
     """Where it begins."""
     tried: Mapping[str, tuple[float, ...]] = {
-        "decoder.weight": (0.3, 0.6),
-        "decoder.unknown": (-9.0, -6.0, -3.0),
-        "bias.enter": (-4.0, -2.0, 0.0, 2.0, 4.0),
-        "bias.cap": (1.0, 2.0, 3.0),
-        "rescoring.weight": (0.1, 0.3, 0.6),
+        "decoder.weight": (0.3, 0.7),
+        "decoder.unknown": (-9.0, -3.0),
+        "bias.enter": (-2.0, 0.0, 2.0, 4.0),
+        "bias.size": (0.3, 0.6),
+        "bias.confusable": (0.3, 0.6),
+        "bias.scale": (0.3, 1.0),
+        "rescoring.weight": (0.05, 0.1, 0.3),
     }
     """Values by setting, in the order in which they are tried."""
-    lists: WordListSettings = WordListSettings()
-    """The lists; each value is tried with the utterances' own words on them, and without."""
+    sizes: tuple[Size, ...] = Field((100, 1000), min_length=1)
+    """Lengths of the lists; each value is tried with the utterances' own words on them, and without."""
+    seed: int = 0
+    """Of the drawing of lists."""
 
 
 def tune(
@@ -93,31 +97,40 @@ def tune(
     *,
     model: str,
     features: str,
-    words: str | None = None,
+    words: str,
     spellings: str | None = None,
     pronounced: str | None = None,
 ) -> dict[str, Any]:
     """Choose settings by the fewest word errors on development speech; return the files of the model with them.
 
-    Each value of a setting is tried with the others as they are; the errors are those with the true words on the list
-    and with lists that lack them, together, so that what finds names does no harm where none is.
+    Each value of a setting is tried with the others as they are; the errors are those with lists of all lengths, with
+    the true words on them and without, together: so that what finds names does no harm where none is.
+
+    Raises:
+        UserError: there are too few words to draw lists from, or no utterance.
     """
     known = PersonalModel(model, settings.personal, pronounced=pronounced, table=spellings)
-    pool = read_file(words, WORDS_FILE).decode().split() if words is not None else []
-    kinds = [WordLists(pool, settings.lists.but(present=present)) for present in (True, False)]
+    pool = read_file(words, WORDS_FILE).decode().split()
+    kinds = [
+        WordLists(pool, WordListSettings(size=size, present=present, seed=settings.seed))
+        for size in settings.sizes
+        for present in (True, False)
+    ]
     trial = _Trial(known)
     for row, one in _utterances(features):
-        lists = [kind.of(row["id"], row["text"], row["names"] or (), row.get("listed")) for kind in kinds]
-        trial.add(row["text"].split(), known.hear(one), lists)
+        names = row["names"] or ()
+        trial.add(row["text"].split(), known.hear(one), [kind.of(row["id"], row["text"], names) for kind in kinds])
+    if not trial.words:
+        raise UserError(f"tuning: no utterance in {features}; expected development speech")
     best, trials = settings.personal, []
     for path, values in settings.tried.items():
         techniques = next(techniques for begin, techniques in _PHASES if path.startswith(begin))
         found = []
         for value in dict.fromkeys((_value(best, path), *values)):
             made = _but(best, path, value)
-            found.append((trial.errors(made, techniques), value, made))
+            found.append((trial.errors(made, techniques), made))
             trials.append({"setting": path, "value": value, "word_errors": found[-1][0], "words": trial.words})
-        best = min(found, key=lambda one: one[0])[2]
+        best = min(found, key=lambda one: one[0])[1]
     artifact = get_artifact(model)
     files = {name: read_file(model, name) for name in (artifact.files if artifact is not None else ())}
     if spellings is not None:
@@ -131,24 +144,37 @@ class _Trial:
 
     def __init__(self, model: PersonalModel) -> None:
         self.model = model
-        self.utterances: list[tuple[list[str], Heard, list[list[str]]]] = []
+        self.utterances: list[tuple[list[str], Heard, list[Listed]]] = []
         self.words = 0
+        self._known: dict[tuple[str, tuple[Technique, ...]], int] = {}
 
     def add(self, said: list[str], heard: Heard, lists: list[list[str]]) -> None:
-        self.utterances.append((said, heard, lists))
+        """Take an utterance."""
+        self.utterances.append((said, heard, [self.model.recogniser.listed(words) for words in lists]))
         self.words += len(said) * len(lists)
 
     def errors(self, settings: PersonalSettings, techniques: tuple[Technique, ...]) -> int:
-        """Return the word errors with all lists."""
-        recogniser = PersonalRecogniser(self.model.recogniser.parts, settings)
+        """Return the word errors with all lists; without techniques lists do nothing."""
+        key = settings.model_dump_json(), techniques
+        if key not in self._known:
+            recogniser = PersonalRecogniser(self.model.recogniser.parts, settings)
+            self._known[key] = sum(self._wrong(recogniser, techniques, *one) for one in self.utterances)
+        return self._known[key]
+
+    def _wrong(
+        self,
+        recogniser: PersonalRecogniser,
+        techniques: tuple[Technique, ...],
+        said: list[str],
+        heard: Heard,
+        lists: list[Listed],
+    ) -> int:
         wrong = 0
-        for said, heard, lists in self.utterances:
-            for words in lists if techniques else lists[:1]:
-                listed = recogniser.listed(words) if techniques else None
-                found = recogniser.recognised(heard, listed, techniques, frame=self.model.frame)
-                letters = align(said, found[0].text.split() if found else [])
-                wrong += (len(letters) - letters.count(CORRECT)) * (1 if techniques else len(lists))
-        return wrong
+        for listed in lists if techniques else [None]:
+            found = recogniser.recognised(heard, listed, techniques, frame=self.model.frame)
+            letters = align(said, found[0].text.split() if found else [])
+            wrong += len(letters) - letters.count(CORRECT)
+        return wrong if techniques else wrong * len(lists)
 
 
 def _value(settings: PersonalSettings, path: str) -> float:

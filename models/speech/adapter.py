@@ -30,7 +30,7 @@ class AdapterSettings(Settings):
 
     layers: tuple[Size, ...] = ()
     """Layers of the base, from 1, whose weighted sum makes the queries; none: all of them."""
-    dim: Size = Field(96, ge=2)
+    dim: Size = Field(128, ge=2)
     """Width of queries, keys and values; even."""
     keys: Literal["units", "entries"] = "units"
     """What a frame attends to: the units of the entries, or the entries as in the article."""

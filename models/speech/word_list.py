@@ -138,8 +138,11 @@ class WordList:
     def spelled_also(self, others: Mapping[str, Sequence[str]]) -> WordList:
         """Return the list with further spellings of its words, in letters; those that the units lack are left out."""
         table, numbers = [], []
+        several: dict[int, list[list[int]]] = {}
+        for number, row in zip(self.of_word.tolist(), self.spellings.tolist(), strict=True):
+            several.setdefault(number, []).append([unit for unit in row if unit])
         for number, word in enumerate(self.words):
-            ways = [row[row > 0].tolist() for row in self.spellings[self.of_word == number]]
+            ways = several[number]
             for other in others.get(word, ()):
                 spelled = self.units.encode(other)
                 if spelled and spelled not in ways and self.units.decode(spelled) == other:

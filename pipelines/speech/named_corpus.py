@@ -34,10 +34,10 @@ class NamedCorpusSettings(RateSettings):
 
     train_records: int = Field(4000, ge=1)
     """Utterances that the base learns from."""
-    bare: float = Field(0.4, ge=0, le=1)
-    """Share of them that are names alone, four to six, and no requests: how names are spelled is learned from many."""
     adapter_records: int = Field(1500, ge=1)
-    """Utterances that the adapter learns from, beside those of the base."""
+    """Utterances that the adapter learns from; the base has heard none of their names."""
+    bare: float = Field(0.4, ge=0, le=1)
+    """Share of both that are names alone, four to six, and no requests: how names are spelled is learned from many."""
     development_records: int = Field(120, ge=1)
     """Utterances by which settings of decoding are chosen."""
     test_records: int = Field(240, ge=1)
@@ -87,7 +87,7 @@ def spoken_part(run: Run, settings: NamedCorpusSettings, part: str, features: Fe
     """Make the requests of a part, speak them, and take their features."""
     records = settings.records()[part]
     voices = voices_of(part, settings.voices)
-    bare = settings.bare if part == "train" else 0.0
+    bare = 0.0 if part in spoken_names.HELD_OUT else settings.bare
     given = {"part": part, "records": records, "seed": run.seed, "voices": voices, **spoken_names.identity()}
     drawn = partial(spoken_names.named_requests, part, records, voices, seed=run.seed, bare=bare)
     requests = run.source(f"requests_{part}", drawn, given | ({"bare": bare} if bare else {}))

@@ -28,7 +28,7 @@ SMALL = [
     "base={model: {encoder: lstm, dim: 16, layers: 2, channels: 4, inner: [{layer: 1, of: phones}]}, "
     "schedule: {epochs: 1}}",
     "adapter={dim: 8, schedule: {epochs: 1}}",
-    "tuning={tried: {bias.enter: [0.0], rescoring.weight: [0.1]}, lists: {size: 10}}",
+    "tuning={tried: {bias.enter: [0.0], rescoring.weight: [0.1]}, sizes: [10]}",
     "lists={present: [10, 20], absent: [20], words: 24}",
 ]
 CONFIG = str(Path(__file__).parents[3] / "configs" / "personalise.yaml")
