@@ -238,7 +238,7 @@ def test_listed_words_are_heard_with_times():
     log_probs = np.log(log_probs / log_probs.sum(axis=1, keepdims=True))
     lexicon = Lexicon.spelled(["an", "ant", "met", "to"], units)
     listed = WordList.of(["Anna", "Bo"], units)
-    decoder = Decoder(units, DecoderSettings(), lexicon)
+    decoder = Decoder(units, DecoderSettings(), lexicon, bias=BiasSettings(enter=0.0))
     assert decoder.decode(log_probs)[0].text != "anna met bo"
     best = decoder.decode(log_probs, frame=0.1, listed=listed)[0]
     assert best.text == "anna met bo"
@@ -300,7 +300,9 @@ def test_words_near_frequent_ones_cost_more(with_model):
     assert np.allclose(found, wanted)
     assert wanted[-1] == settings.floor < max(wanted)
     prices = entry_prices(found, settings)
-    assert np.allclose(prices, 1.0 - 0.2 * math.log(len(entries)) - 0.5 * (np.array(wanted) + 8.0))
+    assert np.allclose(prices, 1.0 - 0.5 * (np.array(wanted) + 8.0))
+    many = entry_prices(np.full(1000, -8.0), settings)
+    assert np.allclose(many, 1.0 - 0.2 * math.log(10))
 
 
 def test_units_get_no_more_than_a_word_may_have():
