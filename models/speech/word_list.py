@@ -42,9 +42,9 @@ class BiasSettings(Settings):
 
     unigram: bool = True
     """Whether a listed word has the language model's probability of its unknown word; otherwise it has its own."""
-    enter: float = 9.0
+    enter: float = 7.0
     """Nats added for a listed word."""
-    size: float = Field(2.0, ge=0)
+    size: float = Field(1.2, ge=0)
     """Nats that it costs for each e-fold of the list's length beyond 100 words."""
     confusable: float = Field(0.6, ge=0)
     """Nats that it costs for each nat by which a frequent word is nearer than ``floor``."""
@@ -237,7 +237,7 @@ def _spellings(
     return [units.encode(" ".join(one)) for one in good]
 
 
-class Common(NamedTuple):
+class CommonWords(NamedTuple):
     """A lexicon's frequent words, by falling probability: their numbers, spellings (n, longest) and log-probabilities.
 
     A word of several spellings is there several times.
@@ -248,7 +248,7 @@ class Common(NamedTuple):
     log_probs: np.ndarray
 
 
-def common_words(lexicon: Lexicon, model: LmStore | None, count: int) -> Common:
+def common_words(lexicon: Lexicon, model: LmStore | None, count: int) -> CommonWords:
     """Return the ``count`` words of a lexicon that a language model finds likeliest, without one the first ones."""
     log_probs = np.full(len(lexicon.words), -math.log(len(lexicon.words)))
     if model is not None:
@@ -260,7 +260,7 @@ def common_words(lexicon: Lexicon, model: LmStore | None, count: int) -> Common:
     rows = np.flatnonzero(is_common[lexicon.of])
     rows = rows[np.argsort(-log_probs[lexicon.of[rows]], kind="stable")]
     of = lexicon.of[rows].astype(np.int64)
-    return Common(of, np.ascontiguousarray(lexicon.spellings[rows]), log_probs[of])
+    return CommonWords(of, np.ascontiguousarray(lexicon.spellings[rows]), log_probs[of])
 
 
 def entry_prices(nearest: np.ndarray, settings: BiasSettings) -> np.ndarray:
@@ -331,7 +331,7 @@ def with_list(
     )
 
 
-def nearness_of(listed: WordList, known: np.ndarray, common: Common | None, settings: BiasSettings) -> np.ndarray:
+def nearness_of(listed: WordList, known: np.ndarray, common: CommonWords | None, settings: BiasSettings) -> np.ndarray:
     """Return how near a frequent word is to each word of a list, ``settings.floor`` at least.
 
     A frequent word's nearness is its log-probability less ``settings.edit`` for each unit that is to be changed; a word

@@ -78,7 +78,7 @@ class Oracle:
 
     def texts(self, words_of):
         """Return texts with scores, best first; ``words_of`` yields of units the words with the bounds of each."""
-        found = defaultdict(lambda: -math.inf)
+        found: dict[str, float] = defaultdict(lambda: -math.inf)
         for units, begins, score in paths(self.log_probs):
             for words in words_of(units):
                 states = [(score, 0 if self.model is None else self.model.begin)]
@@ -174,7 +174,9 @@ def test_phonemes_with_a_list_are_exact(seed):
     log_probs = draw(4, len(units), seed)
     wanted = ByPronunciation(log_probs, prices, BIAS, lexicon, listed, model).texts(words_of)
     found = Decoder(units, prices, lexicon, model, BIAS).decode(log_probs, listed=listed)
-    best = defaultdict(lambda: -math.inf)  # a text of several pronunciations is there several times, as without a list
+    best: dict[str, float] = defaultdict(
+        lambda: -math.inf
+    )  # a text of several pronunciations is there several times, as without a list
     for one in found:
         best[one.text] = np.logaddexp(best[one.text], one.score)
     assert {text: round(score, 6) for text, score in best.items()} == {text: round(score, 6) for text, score in wanted}
@@ -238,7 +240,7 @@ def test_listed_words_are_heard_with_times():
     log_probs = np.log(log_probs / log_probs.sum(axis=1, keepdims=True))
     lexicon = Lexicon.spelled(["an", "ant", "met", "to"], units)
     listed = WordList.of(["Anna", "Bo"], units)
-    decoder = Decoder(units, DecoderSettings(), lexicon, bias=BiasSettings(enter=0.0))
+    decoder = Decoder(units, DecoderSettings(), lexicon)
     assert decoder.decode(log_probs)[0].text != "anna met bo"
     best = decoder.decode(log_probs, frame=0.1, listed=listed)[0]
     assert best.text == "anna met bo"
