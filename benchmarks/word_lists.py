@@ -41,15 +41,16 @@ from gristmill.models.speech.units import normalise
 from gristmill.models.speech.word_list import BiasSettings, WordList
 
 SIZES = (10, 100, 1000, 10000)
-SETTINGS = DecoderSettings(beam=50, tokens=12, weight=0.5, word=1.0)
+SETTINGS = DecoderSettings(beam=64, weight=0.8, word=0.5)
 FRAME = 0.02
 TUNED = 2  # speakers, in the order of their names
-OFF: dict[str, Any] = {"unigram": False, "scale": 0.0, "size": 0.0, "confusable": 0.0}
+NO_GATE: dict[str, Any] = {"size": 0.0, "confusable": 0.0}
 ABLATION: dict[str, dict[str, Any]] = {
-    "boost": {"unigram": False},
+    "boost": {"unigram": False, "enter": 0.0, "scale": 0.5, "cap": 2.0, "most": 6.0, **NO_GATE},
     "unigram": {"scale": 0.0},
+    "unigram, no gate": {"enter": 5.0, "scale": 0.0, **NO_GATE},
     "both": {},
-    "both, no gate": {"size": 0.0, "confusable": 0.0},
+    "both, no gate": {"enter": 5.0, **NO_GATE},
 }
 
 
@@ -192,11 +193,11 @@ def parts(bench: Bench) -> dict[str, list[int]]:
     }
 
 
-def compared(bench: Bench, settings: DecoderSettings, bias: BiasSettings) -> None:
+def compared(bench: Bench, settings: DecoderSettings, bias: BiasSettings, sizes: Sequence[int] = SIZES) -> None:
     """Print the measures of all systems and sizes."""
     plain = base_texts(bench, settings)
     systems = {name: bias.model_copy(update=change) for name, change in ABLATION.items()}
-    for count in SIZES:
+    for count in sizes:
         for absent in (False, True):
             lists = lists_of(bench, count, absent=absent)
             texts = {"base": plain}

@@ -33,7 +33,7 @@ from gristmill.models.speech.lexicon import Lexicon, word_bounds_of
 from gristmill.models.speech.units import Units
 from gristmill.models.speech.word_list import (
     BiasSettings,
-    Common,
+    CommonWords,
     WordList,
     common_words,
     nearness_of,
@@ -221,7 +221,7 @@ class Decoder:
         return self._rules._replace(tree=tree, prices=prices)
 
     @cached_property
-    def _common(self) -> Common | None:
+    def _common(self) -> CommonWords | None:
         return None if self.lexicon is None else common_words(self.lexicon, self._model, self.bias.common)
 
     def _checked(self, log_probs: np.ndarray) -> np.ndarray:

@@ -265,10 +265,9 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
                         counts[NODES] += 1
                     child = np.int64(held[place])
                     at = nodes[child, SLOT]
-                    bonus = 0.0
-                    if found[way, 1] >= listed:
-                        bonus = min(prices.scale * (top - values[move]), boosts[found[way, 1] - listed])
-                    reached = gained + bonus
+                    reached = gained
+                    if has_list and found[way, 1] >= listed:
+                        reached += min(prices.scale * (top - values[move]), boosts[found[way, 1] - listed])
                     if at < 0:
                         score = reached + told[child, 1]
                         if score < bar or score == NEVER:
@@ -282,7 +281,9 @@ def advance(state, log_probs, tokens, threshold, margin, tree, model, prices):
                     else:
                         new_sums[at, 1] = add(new_sums[at, 1], reached)
                     source = 0 if is_repeat else ending
-                    path = paths[slot, source] + values[move] + bonus
+                    path = paths[slot, source] + values[move]
+                    if has_list:
+                        path += reached - gained
                     if path > new_paths[at, 1]:
                         new_paths[at, 1], origins[at, 1] = path, 2 * slot + source
         for one in range(count):

@@ -209,17 +209,21 @@ class Places(NamedTuple):
     words: np.ndarray
     ahead: np.ndarray
     levels: list[int]
+    paths: np.ndarray
+    """int64 (spellings, longest): where each of a spelling's units leads, the last one's place also behind it."""
 
 
 def grown(spellings: np.ndarray, of: np.ndarray, scores: np.ndarray, vocab: int) -> Places:
     """Return the prefix tree of spellings (n, longest) of the words ``of`` (n,), which have ``scores``."""
     # Breadth first: of each length of beginnings the distinct ones, in the order of the shorter one and the unit.
     at, levels, first, branches = np.zeros(len(of), np.int64), [0, 1], [], []
-    for column in spellings.T:
+    paths = np.empty(spellings.shape, np.int64)
+    for depth, column in enumerate(spellings.T):
         goes_on = column > 0
         key = at * vocab + column
         distinct, place = np.unique(key[goes_on], return_inverse=True)
         at[goes_on] = levels[-1] + place
+        paths[:, depth] = at
         branches.append((distinct % vocab).astype(np.int32))
         first.append(distinct // vocab)
         levels.append(levels[-1] + len(distinct))
@@ -236,4 +240,5 @@ def grown(spellings: np.ndarray, of: np.ndarray, scores: np.ndarray, vocab: int)
         ends[:, 1].astype(np.int32),
         ahead,
         levels,
+        paths,
     )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gristmill.models.ngrams.store import LmStore
     from gristmill.models.speech.lexicon_kernels import Tree
 
+FREE_ENTRIES = 100  # of a list, beyond which its length has a price
 SHORT = 3  # letters or phonemes: words with fewer are told of
 _NAMED = 5  # entries that a sentence names
 
@@ -42,23 +43,23 @@ class BiasSettings(Settings):
 
     unigram: bool = True
     """Whether a listed word has the language model's probability of its unknown word; otherwise it has its own."""
-    enter: float = 0.0
+    enter: float = 7.0
     """Nats added for a listed word."""
-    size: float = Field(0.0, ge=0)
-    """Nats that it costs for each e-fold of the list's length."""
-    confusable: float = Field(0.0, ge=0)
+    size: float = Field(1.2, ge=0)
+    """Nats that it costs for each e-fold of the list's length beyond 100 words."""
+    confusable: float = Field(0.6, ge=0)
     """Nats that it costs for each nat by which a frequent word is nearer than ``floor``."""
     edit: float = Field(2.0, gt=0)
     """Nats that a frequent word is further away for each unit that differs; it begins at its log-probability."""
-    floor: float = Field(-12.0, le=0)
+    floor: float = Field(-14.0, le=0)
     """Nearness of frequent words that costs nothing."""
     common: Size = Field(5000, ge=0)
     """Words of the lexicon that are asked how near they are, the most frequent ones."""
-    scale: float = Field(0.0, ge=0, le=1)
+    scale: float = Field(0.5, ge=0, le=1)
     """Share of its distance to the frame's best unit that a unit of a listed word is given, from the second one on."""
-    cap: float = Field(2.0, ge=0)
+    cap: float = Field(1.0, ge=0)
     """Nats that one unit is given, at most."""
-    most: float = Field(6.0, ge=0)
+    most: float = Field(3.0, ge=0)
     """Nats that the units of a word are given, at most: the first ones may have all of it."""
     blank: bool = False
     """Whether the frame's best unit may be the blank."""
@@ -278,7 +279,7 @@ def _spellings(
     return [units.encode(" ".join(one)) for one in good]
 
 
-class Common(NamedTuple):
+class CommonWords(NamedTuple):
     """A lexicon's frequent words, by falling probability: their numbers, spellings (n, longest) and log-probabilities.
 
     A word of several spellings is there several times.
@@ -289,7 +290,7 @@ class Common(NamedTuple):
     log_probs: np.ndarray
 
 
-def common_words(lexicon: Lexicon, model: LmStore | None, count: int) -> Common:
+def common_words(lexicon: Lexicon, model: LmStore | None, count: int) -> CommonWords:
     """Return the ``count`` words of a lexicon that a language model finds likeliest, without one the first ones."""
     log_probs = np.full(len(lexicon.words), -math.log(len(lexicon.words)))
     if model is not None:
@@ -301,7 +302,7 @@ def common_words(lexicon: Lexicon, model: LmStore | None, count: int) -> Common:
     rows = np.flatnonzero(is_common[lexicon.of])
     rows = rows[np.argsort(-log_probs[lexicon.of[rows]], kind="stable")]
     of = lexicon.of[rows].astype(np.int64)
-    return Common(of, np.ascontiguousarray(lexicon.spellings[rows]), log_probs[of])
+    return CommonWords(of, np.ascontiguousarray(lexicon.spellings[rows]), log_probs[of])
 
 
 def entry_prices(nearest: np.ndarray, length: int, settings: BiasSettings) -> np.ndarray:
@@ -310,9 +311,9 @@ def entry_prices(nearest: np.ndarray, length: int, settings: BiasSettings) -> np
     Example:
         >>> settings = BiasSettings(enter=3, size=0.5, confusable=0.5, floor=-12)
         >>> entry_prices(np.array([-12.0, -6.0]), 2, settings).round(2).tolist()  # the second is near a frequent word
-        [2.65, -0.35]
+        [3.0, 0.0]
     """
-    size = settings.size * math.log(max(length, 1))
+    size = settings.size * math.log(max(length / FREE_ENTRIES, 1.0))
     return settings.enter - size - settings.confusable * (nearest - settings.floor)
 
 
@@ -347,6 +348,13 @@ def with_list(
     if model is not None and not settings.unigram:
         scores = weight * alone(model, numbers)[:-1]
     places = grown(listed.spellings, listed.of_word, scores + entry, len(listed.units))
+    # What a word gains by its price is in view bit by bit, unit by unit: all of it at once would fill the beam with
+    # words that have only begun.
+    lengths, gains = (listed.spellings > 0).sum(axis=1), np.maximum(entry, 0.0)[listed.of_word]
+    rest = np.maximum(1.0 - np.arange(1, places.paths.shape[1] + 1) / lengths[:, None], 0.0)
+    ahead = np.full(len(places.ahead), -np.inf)
+    in_view = (scores + entry)[listed.of_word][:, None] - gains[:, None] * rest
+    np.maximum.at(ahead, places.paths, in_view)
     first = len(tree.first) - 1
     depth = np.repeat(np.arange(len(places.levels) - 1), np.diff(places.levels))
     return tree._replace(
@@ -355,7 +363,7 @@ def with_list(
         units=np.concatenate([tree.units, np.zeros(1, np.int32), places.units]),
         first_word=np.concatenate([tree.first_word[:-1], places.first_word + np.int32(len(tree.words))]),
         words=np.concatenate([tree.words, places.words + np.int32(tree.known)]),
-        ahead=np.concatenate([tree.ahead, places.ahead]),
+        ahead=np.concatenate([tree.ahead, ahead]),
         numbers=np.concatenate([tree.numbers, numbers]),
         unlisted=np.concatenate([tree.unlisted, unlisted]),
         most=max(tree.most, int(np.diff(places.first_word).max())),
@@ -365,7 +373,7 @@ def with_list(
     )
 
 
-def nearness_of(listed: WordList, known: np.ndarray, common: Common | None, settings: BiasSettings) -> np.ndarray:
+def nearness_of(listed: WordList, known: np.ndarray, common: CommonWords | None, settings: BiasSettings) -> np.ndarray:
     """Return how near a frequent word is to each word of a list, ``settings.floor`` at least.
 
     A frequent word's nearness is its log-probability less ``settings.edit`` for each unit that is to be changed; a word

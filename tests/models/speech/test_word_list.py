@@ -78,7 +78,7 @@ class Oracle:
 
     def texts(self, words_of):
         """Return texts with scores, best first; ``words_of`` yields of units the words with the bounds of each."""
-        found = defaultdict(lambda: -math.inf)
+        found: dict[str, float] = defaultdict(lambda: -math.inf)
         for units, begins, score in paths(self.log_probs):
             for words in words_of(units):
                 states = [(score, 0 if self.model is None else self.model.begin)]
@@ -174,7 +174,9 @@ def test_phonemes_with_a_list_are_exact(seed):
     log_probs = draw(4, len(units), seed)
     wanted = ByPronunciation(log_probs, prices, BIAS, lexicon, listed, model).texts(words_of)
     found = Decoder(units, prices, lexicon, model, BIAS).decode(log_probs, listed=listed)
-    best = defaultdict(lambda: -math.inf)  # a text of several pronunciations is there several times, as without a list
+    best: dict[str, float] = defaultdict(
+        lambda: -math.inf
+    )  # a text of several pronunciations is there several times, as without a list
     for one in found:
         best[one.text] = np.logaddexp(best[one.text], one.score)
     assert {text: round(score, 6) for text, score in best.items()} == {text: round(score, 6) for text, score in wanted}
@@ -300,7 +302,9 @@ def test_words_near_frequent_ones_cost_more(with_model):
     assert np.allclose(found, wanted)
     assert wanted[-1] == settings.floor < max(wanted)
     prices = entry_prices(found, settings)
-    assert np.allclose(prices, 1.0 - 0.2 * math.log(len(entries)) - 0.5 * (np.array(wanted) + 8.0))
+    assert np.allclose(prices, 1.0 - 0.5 * (np.array(wanted) + 8.0))
+    many = entry_prices(np.full(1000, -8.0), settings)
+    assert np.allclose(many, 1.0 - 0.2 * math.log(10))
 
 
 def test_units_get_no_more_than_a_word_may_have():
