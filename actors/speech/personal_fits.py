@@ -78,10 +78,9 @@ class TuneSettings(Settings):
     tried: Mapping[str, tuple[float, ...]] = {
         "decoder.weight": (0.3, 0.7),
         "decoder.unknown": (-9.0, -3.0),
-        "bias.enter": (-2.0, 0.0, 2.0, 4.0),
-        "bias.size": (0.3, 0.6),
-        "bias.confusable": (0.3, 0.6),
-        "bias.scale": (0.3, 1.0),
+        "bias.enter": (1.0, 3.0, 5.0),
+        "bias.confusable": (0.0, 0.3),
+        "bias.scale": (1.0,),
         "rescoring.weight": (0.05, 0.1, 0.3),
     }
     """Values by setting, in the order in which they are tried."""

@@ -85,6 +85,9 @@ class Decoded:
     share: float
 
 
+_REMEMBERED = 100_000  # words of lists, whose nearness to frequent words is kept
+
+
 class Rules(NamedTuple):
     """What the kernels are told of lexicon, list and language model: arguments of each call."""
 
@@ -148,6 +151,7 @@ class Decoder:
         self._width = (self.settings.tokens, self.settings.threshold, margin)
         self._rules = Rules(tree, body, prices, end)
         self._last: tuple[WordList, Rules] | None = None
+        self._near: dict[tuple[str | bytes, ...], float] = {}
 
     def decode(self, log_probs: np.ndarray, *, frame: float = 1.0, listed: WordList | None = None) -> list[Decoded]:
         """Return the best hypotheses of log-probabilities (T, V), best first, whose frames are ``frame`` s apart.
@@ -204,7 +208,7 @@ class Decoder:
             raise UserError("decoder: a word list, and phonemes that make no words; expected a lexicon beside it")
         else:
             rules = self._open()
-        nearest = nearness_of(listed, known, self._common, bias)
+        nearest = self._nearness(listed, known)
         tree = with_list(rules.tree, listed, known, nearest, self._model, rules.prices.model, bias)
         best, word = max(tree.entry.max(), 0.0), rules.prices.word
         gain = max(word + best, 0.0) + best + tree.boost.max()  # a listed word ends, and another one begins
@@ -219,6 +223,21 @@ class Decoder:
         tree = self._rules.tree._replace(parts=parts, space=space, boundary=boundary)
         prices = self._rules.prices._replace(word=0.0, unknown=0.0, unknown_unit=0.0, gain=0.0)
         return self._rules._replace(tree=tree, prices=prices)
+
+    def _nearness(self, listed: WordList, known: np.ndarray) -> np.ndarray:
+        """Return how near a frequent word is to each word of a list; lists have many words in common."""
+        spelled: list[list[bytes]] = [[] for _ in listed.words]
+        for number, row in zip(listed.of_word.tolist(), listed.spellings, strict=True):
+            spelled[number].append(row[row > 0].tobytes())
+        keys: list[tuple[str | bytes, ...]] = [(word, *ways) for word, ways in zip(listed.words, spelled, strict=True)]
+        new = np.array([place for place, key in enumerate(keys) if key not in self._near], np.int64)
+        if len(new):
+            found = nearness_of(listed.part(new), known[new], self._common, self.bias)
+            if len(self._near) > _REMEMBERED:
+                self._near.clear()
+                return self._nearness(listed, known)
+            self._near.update(zip((keys[place] for place in new), found.tolist(), strict=True))
+        return np.array([self._near[key] for key in keys])
 
     @cached_property
     def _common(self) -> CommonWords | None:

@@ -52,7 +52,7 @@ class PersonalSettings(Settings):
 
     decoder: DecoderSettings = DecoderSettings(beam=24, nbest=12, unknown=-6.0, unknown_unit=-0.3)
     """The beam search."""
-    bias: BiasSettings = BiasSettings(enter=1.0, scale=0.7)
+    bias: BiasSettings = BiasSettings()
     """What listed words add: ``boost`` sets its ``scale``, ``unigram`` its prices."""
     rescoring: RescoringSettings = RescoringSettings()
     """Of ``phones``."""

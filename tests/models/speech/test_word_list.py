@@ -42,7 +42,11 @@ class Oracle:
         known = np.array([-1 if lexicon is None else lexicon.number.get(word, -1) for word in listed.words])
         common = None if lexicon is None else common_words(lexicon, model, bias.common)
         self.entry = dict(
-            zip(listed.words, entry_prices(nearness_of(listed, known, common, bias), bias).tolist(), strict=True)
+            zip(
+                listed.words,
+                entry_prices(nearness_of(listed, known, common, bias), listed.length, bias).tolist(),
+                strict=True,
+            )
         )
         self.boosts = unit_boosts(np.arange(20), bias)
 
@@ -301,9 +305,9 @@ def test_words_near_frequent_ones_cost_more(with_model):
     ]
     assert np.allclose(found, wanted)
     assert wanted[-1] == settings.floor < max(wanted)
-    prices = entry_prices(found, settings)
+    prices = entry_prices(found, len(found), settings)
     assert np.allclose(prices, 1.0 - 0.5 * (np.array(wanted) + 8.0))
-    many = entry_prices(np.full(1000, -8.0), settings)
+    many = entry_prices(np.full(1000, -8.0), 1000, settings)
     assert np.allclose(many, 1.0 - 0.2 * math.log(10))
 
 
