@@ -11,7 +11,7 @@ so ``--cache`` keeps them in a file, a word, a tab and its phonemes a line.
 The lexicon are the common words; ``wide`` adds the pool of rare words, those of the test among them, so that the base
 can find them too. The language model is a trigram of the texts. A list of N words has the utterance's rare words and
 distractors, ``absent`` has distractors alone: those of ``biasing_100.tsv``, and beyond 100 words others of the pool.
-Settings are chosen on two speakers (``tuned``) and told of the other two (``held``) and of all.
+Figures are of two speakers (``tuned``), of the other two (``held``) and of all.
 
 Printed as JSON lines: rare-word F1, precision and recall of the N words; WER, that of rare words (B-WER) and of others
 (U-WER) as the public benchmark scores them; listed words that were not said, of 100 utterances; with ``--speed``, times

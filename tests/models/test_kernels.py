@@ -26,6 +26,7 @@ def inner(x):
 def known(context, x):
     return types.int64(types.int64), lambda target, builder, signature, given: target.get_constant(types.int64, {0})
 """
+SLOW = pytest.mark.slow
 OUTER = """
 from gristmill.models.kernels import kernel
 from inner import ADDED, inner, known
@@ -38,7 +39,9 @@ print(outer(1), sum(outer.stats.cache_hits.values()))
 """
 
 
-@pytest.mark.parametrize("used", ["inner(x)", "x + ADDED", "x + known(x)"])
+@pytest.mark.parametrize(
+    "used", ["inner(x)", *(pytest.param(one, marks=SLOW) for one in ("x + ADDED", "x + known(x)"))]
+)
 def test_what_is_kept_is_made_anew_when_what_it_uses_of_another_file_changes(tmp_path, used):
     (tmp_path / "outer.py").write_text(OUTER.format(used))
     folders = os.pathsep.join([str(tmp_path), str(ROOT)])
