@@ -48,7 +48,7 @@ def learn_spellings(settings: SpellingFit, context: TrainContext, *, model: str,
     """
     known = PersonalModel(model, PersonalSettings())
     pairs: list[tuple[str, str]] = []
-    for number, (row, one) in enumerate(_utterances(features)):
+    for number, (row, one) in enumerate(utterances(features)):
         if number == settings.records:
             break
         heard = known.recogniser.recognised(known.hear(one), None, ())
@@ -116,7 +116,7 @@ def tune(
         for present in (True, False)
     ]
     trial = _Trial(known)
-    for row, one in _utterances(features):
+    for row, one in utterances(features):
         names = row["names"] or ()
         trial.add(row["text"].split(), known.hear(one), [kind.of(row["id"], row["text"], names) for kind in kinds])
     if not trial.words:
@@ -187,7 +187,7 @@ def _but(settings: PersonalSettings, path: str, value: float) -> PersonalSetting
     return settings.but(**{part: getattr(settings, part).but(**{name: value})})
 
 
-def _utterances(features: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def utterances(features: str) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Yield the rows of a set of features, and the features (T, n_mels) of each."""
     sealed = open_sealed(features)
     for table in sealed.tables():

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from gristmill.models.speech.adapter import ContextualAdapter
+from gristmill.models.speech.adapter import ContextualAdapter, of_entries
 from gristmill.models.speech.decoder import Decoded, Decoder, DecoderSettings
 from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.pronunciation_lookup import LookupSettings, PronunciationLookup
@@ -142,6 +142,14 @@ class PersonalRecogniser:
             found[0] = self._looked_up(found[0], heard.phones, near.plain.words, frame)
         return found
 
+    def attention(self, heard: Heard, listed: WordList) -> np.ndarray:
+        """Return the attention (T, 1 + n) that no word and each of a list has in each frame; it needs an adapter."""
+        assert self.parts.adapter is not None
+        with torch.no_grad():
+            context = self.parts.adapter.context(_first_spellings(listed))
+            found: np.ndarray = of_entries(self.parts.adapter(heard.states, context)[1], context)[0].numpy()
+        return found
+
     def _made(self, techniques: frozenset[Technique]) -> Decoder:
         """Return the decoder by which those techniques search that put the list's words into the search."""
         search, bias = self.settings.decoder, self.settings.bias
@@ -163,10 +171,9 @@ class PersonalRecogniser:
         """Return the log-probabilities of the base with the adapter."""
         if self.parts.adapter is None or self.parts.classify is None:
             return heard.log_probs
-        firsts = np.unique(listed.of_word, return_index=True)[1]
-        spelled = torch.from_numpy(listed.spellings[firsts].astype(np.int64))
         with torch.no_grad():
-            hidden, _ = self.parts.adapter(heard.states, self.parts.adapter.context(spelled))
+            context = self.parts.adapter.context(_first_spellings(listed))
+            hidden, _ = self.parts.adapter(heard.states, context)
             found: np.ndarray = self.parts.classify(hidden)[0, : len(heard.log_probs)].numpy()
         return found
 
@@ -197,3 +204,9 @@ class PersonalRecogniser:
         tokens = self.parts.pronunciations.units.tokens
         found = {word: self.parts.pronunciations[word] for word in words}
         return {word: [" ".join(tokens[one] for one in way) for way in ways] for word, ways in found.items() if ways}
+
+
+def _first_spellings(listed: WordList) -> torch.Tensor:
+    """Return the first spelling (n, longest) of each word of a list."""
+    firsts = np.unique(listed.of_word, return_index=True)[1]
+    return torch.from_numpy(listed.spellings[firsts].astype(np.int64))

@@ -70,6 +70,7 @@ def to_json(report: Report, page: bytes = b"") -> bytes:
     lasting["lineage"] = [
         {key: value for key, value in node.items() if key not in _MEASURED} for node in document["lineage"]
     ]
+    lasting["measured"] = [one for one in document["measured"] if not one["timed"]]
     document["identity"] = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()
     document["checksum"] = _checksum(document, page)
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -6,7 +6,7 @@ and measures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -163,6 +163,7 @@ class NumberTable:
     rows: Sequence[Mapping[str, Any]]
     note: str = ""
     curves: tuple[Curve, ...] = ()
+    timed: bool = False  # times, which a rerun of the same work has otherwise
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,7 @@ class Report:
     reliability: Reliability = Reliability()
     filters: Sequence[FilterFlow] = ()
     measured: Sequence[NumberTable] = ()
+    times: Callable[[], Sequence[NumberTable]] | None = None  # measures what is timed, only if the report is written
     records: list[RecordFlow] = field(default_factory=list)
     lineage: list[LineageNode] = field(default_factory=list)  # inputs first
     digests: dict[str, str] = field(default_factory=dict)

@@ -44,6 +44,8 @@ def write_report(out: str, report: Report, measure: Callable[[], None] | None = 
             return False
     if measure is not None:
         measure()
+    if report.times is not None:
+        report.measured = [*report.measured, *report.times()]
     page = to_html(report).encode()
     # The page first: a run killed between the two rewrites both.
     write_bytes(places[1], page)

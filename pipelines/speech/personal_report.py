@@ -14,6 +14,7 @@ from gristmill.actors.speech.personalise import WORDS_FILE
 from gristmill.actors.speech.word_lists import WordLists, WordListSettings
 from gristmill.models.measures.biasing import MEASURES, BiasingResult, score_biasing
 from gristmill.models.measures.significance import Ratio, paired_change, wer_interval
+from gristmill.models.speech.personal import Technique
 from gristmill.pipelines.record_scores import RecordScores, keep_scores
 from gristmill.pipelines.report.measures import (
     B_WER,
@@ -27,6 +28,8 @@ from gristmill.pipelines.report.measures import (
 )
 from gristmill.pipelines.report.report import MetricRow, NumberTable, Report, TestSet
 from gristmill.pipelines.run import Run
+from gristmill.pipelines.speech.personal_parts import Material
+from gristmill.pipelines.speech.personal_shown import attention, speed
 from gristmill.pipelines.speech.scoring import curve
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
@@ -115,14 +118,17 @@ def _ratios(runs: Mapping[int, BiasingResult], measure: str, seeds: list[int]) -
 def make_report(
     run: Run,
     settings: Mapping[str, Any],
-    systems: Mapping[str, Any],
+    systems: Mapping[str, tuple[Technique, ...]],
     lists: Mapping[str, WordListSettings],
     tests: Mapping[int, Mapping[str, SealedSet]],
-    words: Artifact,
+    given: Material,
     models: Mapping[tuple[str, int], Artifact],
 ) -> Report:
     """Return the report of all systems."""
-    results, ids = scored(tests, systems, lists, words.read(WORDS_FILE).decode().split())
+    words = given.words["test"].read(WORDS_FILE).decode().split()
+    results, ids = scored(tests, systems, lists, words)
+    joint = next(model for (system, _), model in models.items() if system == PROPOSAL)
+    timed = {name: systems[name] for name in (BASE, PROPOSAL)}
     kept = {
         system: {name: {seed: _record_scores(one, ids) for seed, one in runs.items()} for name, runs in by_set.items()}
         for system, by_set in results.items()
@@ -145,7 +151,9 @@ def make_report(
         tested="speech with names",
         metrics=metrics(results),
         test_sets={name: TestSet(size, "speakers") for name in lists},
-        measured=[_tried(models)],
+        spectrograms=attention(joint, given.listed, given.test, words),
+        measured=[_tried(joint)],
+        times=lambda: [speed(joint, given.listed, given.test, words, lists, timed)],
         curves=[point for key, model in trained.items() for point in curve(key, model)],
     )
 
@@ -159,9 +167,8 @@ def _label(lists: WordListSettings) -> str:
     return size if lists.present else f"{size}, without the true ones"
 
 
-def _tried(models: Mapping[tuple[str, int], Artifact]) -> NumberTable:
+def _tried(joint: Artifact) -> NumberTable:
     """Return the table of the settings that were tried on development speech."""
-    joint = next(model for (system, _), model in models.items() if system == PROPOSAL)
     rows = [
         {"setting": one["setting"], "value": one["value"], "word errors, %": 100 * one["word_errors"] / one["words"]}
         for one in json.loads(joint.read(TRIALS))

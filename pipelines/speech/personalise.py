@@ -112,7 +112,7 @@ def run(config: Config, run: Run) -> Report:
             stage = later(_recognised, one, joint, given.words["test"], given.listed)
             tests[seed][name] = run.step(Step(f"{name}{suffix}", (stage,), given.test))
     run.finish()
-    return make_report(run, config.model_dump(mode="json"), SYSTEMS, lists, tests, given.words["test"], models)
+    return make_report(run, config.model_dump(mode="json"), SYSTEMS, lists, tests, given, models)
 
 
 def check(config: Config) -> None:
