@@ -70,7 +70,7 @@ def _pairs(said: Sequence[str], heard: Sequence[str], names: set[str]) -> Iterat
             yield word, other
 
 
-class TuneSettings(Settings):
+class PersonalTuning(Settings):
     """The settings that are tried on development speech, one after the other: the values of each."""
 
     personal: PersonalSettings = PersonalSettings()
@@ -91,7 +91,7 @@ class TuneSettings(Settings):
 
 
 def tune(
-    settings: TuneSettings,
+    settings: PersonalTuning,
     context: TrainContext,
     *,
     model: str,

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from gristmill.actors.speech.adapter_trainer import AdapterTraining, train_adapter
-from gristmill.actors.speech.personal_fits import SpellingFit, TuneSettings, learn_spellings, tune
+from gristmill.actors.speech.personal_fits import PersonalTuning, SpellingFit, learn_spellings, tune
 from gristmill.actors.speech.personalise import Personalise, PersonaliseSettings
 from gristmill.actors.speech.word_lists import WordListSettings
 from gristmill.models.ngrams.estimate import NgramSettings
@@ -45,7 +45,7 @@ SYSTEMS: Mapping[str, tuple[Technique, ...]] = {
 }
 
 
-class ListSettings(Settings):
+class ListLengths(Settings):
     """The lists of the test."""
 
     present: tuple[Size, ...] = (10, 100, 1000)
@@ -72,9 +72,9 @@ class Config(Settings):
     """The word language model."""
     spellings: SpellingFit = SpellingFit()
     """How other spellings are learned, by what the base hears of the adapter's names."""
-    tuning: TuneSettings = TuneSettings()
+    tuning: PersonalTuning = PersonalTuning()
     """The recognition, and what is chosen of it on development speech."""
-    lists: ListSettings = ListSettings()
+    lists: ListLengths = ListLengths()
 
 
 def run(config: Config, run: Run) -> Report:
@@ -134,7 +134,7 @@ def _material(run: Run, config: Config) -> Material:
     return prepare_named(run, config.corpus, config.features, config.units, config.language, config.lists.words)
 
 
-def _lists(settings: ListSettings) -> dict[str, WordListSettings]:
+def _lists(settings: ListLengths) -> dict[str, WordListSettings]:
     """Return the lists of the test sets, by name."""
     present = {f"n{size}": WordListSettings(size=size) for size in settings.present}
     absent = {f"absent{size}": WordListSettings(size=size, present=False) for size in settings.absent}
