@@ -57,10 +57,10 @@ class DecodeListed(Actor):
         language: str | None = None,
     ) -> None:
         super().__init__(settings)
-        self.model = PersonalModel(
-            model, settings.personal, lexicon=lexicon, language=language, ask=True, device=settings.device
-        )
         words = read_words(listed) if listed is not None else []
+        self.model = PersonalModel(
+            model, settings.personal, lexicon=lexicon, language=language, ask=words, device=settings.device
+        )
         self.listed = self.model.recogniser.listed(words)
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 
 import numpy as np
@@ -19,7 +19,7 @@ from gristmill.models.speech.lexicon import Lexicon
 from gristmill.models.speech.personal import Heard, PersonalParts, PersonalRecogniser, PersonalSettings
 from gristmill.models.speech.pronunciations import Pronunciations, Source
 from gristmill.models.speech.spelling_variants import SpellingTable
-from gristmill.models.speech.units import UNITS_FILE, Units
+from gristmill.models.speech.units import UNITS_FILE, Units, normalise
 from gristmill.shards.artifact import get_artifact, read_file
 from gristmill.shards.errors import UserError
 
@@ -31,8 +31,9 @@ class PersonalModel:
     """A base with all that an artifact has beside it: an adapter, a language model, pronunciations and spellings.
 
     ``pronounced`` is a further artifact of pronunciations, in the phones of the base's inner head or in the units of a
-    base of phones, and ``table`` one of spellings in place of the model's. With ``ask`` words that it lacks are
-    pronounced by the text-to-phoneme model of the phoneme teacher. ``language`` is a language model in place of the
+    base of phones, and ``table`` one of spellings in place of the model's. Words of the entries ``ask`` that it lacks are
+    pronounced by the text-to-phoneme model of the phoneme teacher, if that is installed, when they are needed: some 40
+    ms each. ``language`` is a language model in place of the
     artifact's, and ``lexicon`` a file of the words to search for: by default those of the language model.
 
     Raises:
@@ -48,7 +49,7 @@ class PersonalModel:
         table: str | None = None,
         lexicon: str | None = None,
         language: str | None = None,
-        ask: bool = False,
+        ask: Collection[str] = (),
         device: str = "cpu",
     ) -> None:
         made = get_artifact(model)
@@ -65,9 +66,10 @@ class PersonalModel:
         phones = units if units.kind == "phonemes" else self.base.phones
         several = [place for place in (model if LEXICON_FILE in files else None, pronounced) if place is not None]
         pronunciations = None
-        ask = ask and find_spec("hama") is not None
-        if phones is not None and (several or ask):
-            pronunciations = Pronunciations(_source([_read(place, phones) for place in several], ask), phones)
+        asked = {word for entry in ask for word in normalise(entry).split()} if find_spec("hama") is not None else set()
+        if phones is not None and (several or asked):
+            read = [_read(place, phones) for place in several]
+            pronunciations = Pronunciations(_source(read, asked, phones), phones)
         known = None
         if lexicon is not None:
             known = read_lexicon(read_lexicon_file(lexicon), units, lexicon)
@@ -75,7 +77,7 @@ class PersonalModel:
             known = _lexicon(words.words.names(), units, pronunciations, str(language))
         adapter = None
         if ADAPTER in files:
-            adapter = load_adapter(read_file(model, ADAPTER), network, self.base.info.digest)
+            adapter = load_adapter(read_file(model, ADAPTER), network, self.base.info.digest).to(self.base.device)
         where = table if table is not None else model if SPELLINGS in files else None
         spellings = None if where is None else SpellingTable.from_json(read_file(where, SPELLINGS).decode())
         parts = PersonalParts(units, known, words, adapter, network.classify, pronunciations, spellings)
@@ -103,14 +105,16 @@ def _read(artifact: str, phones: Units) -> Lexicon:
     return read_lexicon(read_file(artifact, LEXICON_FILE), units, artifact)
 
 
-def _source(several: Sequence[Lexicon], ask: bool) -> Source:
-    """Return the function that finds a word in the first lexicon that has it, and otherwise asks."""
+def _source(several: Sequence[Lexicon], asked: Collection[str], phones: Units) -> Source:
+    """Return the function that finds a word in the first lexicon that has it, and asks for some that none has."""
+    symbols = set(phones.tokens)
 
     def find(word: str) -> list[str]:
         for one in several:
             if found := one.spelled_as(word):
                 return [one.units.decode(spelled) for spelled in found]
-        return [" ".join(phonemes_of(word))] if ask else []
+        said = phonemes_of(word) if word in asked else []
+        return [" ".join(said)] if said and symbols.issuperset(said) else []
 
     return find
 

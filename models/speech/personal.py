@@ -44,6 +44,7 @@ Technique = Literal["adapter", "boost", "unigram", "phones", "lexicon", "g2g"]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 DECODER: tuple[Technique, ...] = ("boost", "unigram", "phones", "lexicon", "g2g")
 _LISTING = {"boost", "unigram", "g2g"}  # put the list's words into the search
+_LOOKED_UP = 20  # words of a list that may replace others in an utterance, those that are heard best
 _KEPT = 8  # decoders of sets of techniques
 
 
@@ -139,15 +140,17 @@ class PersonalRecogniser:
         if "phones" in techniques:
             found = PhoneRescorer(self.parts.pronunciations, self.settings.rescoring).rescored(found, heard.phones)
         if "lexicon" in techniques and found:
-            found[0] = self._looked_up(found[0], heard.phones, near.plain.words, frame)
+            best = nearest_heard(heard.log_probs, near.varied.lexicon, _LOOKED_UP)
+            words_near = [near.plain.words[place] for place in sorted(best.tolist())]
+            found[0] = self._looked_up(found[0], heard.phones, words_near, frame)
         return found
 
     def attention(self, heard: Heard, listed: WordList) -> np.ndarray:
         """Return the attention (T, 1 + n) that no word and each of a list has in each frame; it needs an adapter."""
         assert self.parts.adapter is not None
         with torch.no_grad():
-            context = self.parts.adapter.context(_first_spellings(listed))
-            found: np.ndarray = of_entries(self.parts.adapter(heard.states, context)[1], context)[0].numpy()
+            context = self.parts.adapter.context(_first_spellings(listed, heard))
+            found: np.ndarray = of_entries(self.parts.adapter(heard.states, context)[1], context)[0].cpu().numpy()
         return found
 
     def _made(self, techniques: frozenset[Technique]) -> Decoder:
@@ -172,9 +175,9 @@ class PersonalRecogniser:
         if self.parts.adapter is None or self.parts.classify is None:
             return heard.log_probs
         with torch.no_grad():
-            context = self.parts.adapter.context(_first_spellings(listed))
+            context = self.parts.adapter.context(_first_spellings(listed, heard))
             hidden, _ = self.parts.adapter(heard.states, context)
-            found: np.ndarray = self.parts.classify(hidden)[0, : len(heard.log_probs)].numpy()
+            found: np.ndarray = self.parts.classify(hidden)[0, : len(heard.log_probs)].cpu().numpy()
         return found
 
     def _varied(self, plain: WordList) -> WordList:
@@ -206,7 +209,7 @@ class PersonalRecogniser:
         return {word: [" ".join(tokens[one] for one in way) for way in ways] for word, ways in found.items() if ways}
 
 
-def _first_spellings(listed: WordList) -> torch.Tensor:
-    """Return the first spelling (n, longest) of each word of a list."""
+def _first_spellings(listed: WordList, heard: Heard) -> torch.Tensor:
+    """Return the first spelling (n, longest) of each word of a list, where the layers are."""
     firsts = np.unique(listed.of_word, return_index=True)[1]
-    return torch.from_numpy(listed.spellings[firsts].astype(np.int64))
+    return torch.from_numpy(listed.spellings[firsts].astype(np.int64)).to(heard.states[0].device)

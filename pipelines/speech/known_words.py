@@ -80,8 +80,8 @@ class KnownWords:
             return ()
         language = None if self.lm is None else file_of(store.absolute(self.lm))
         lexicon = None if self.lexicon is None else lexicon_file(store.absolute(self.lexicon))
-        made = PersonalModel(model.url, self._personal(model, None), lexicon=lexicon, language=language, ask=True)
         words = read_words(store.absolute(self.listed))
+        made = PersonalModel(model.url, self._personal(model, None), lexicon=lexicon, language=language, ask=words)
         listed = made.recogniser.listed(words)
         if not listed.plain.words:
             why = f" ({listed.problems[0]})" if listed.problems else ""

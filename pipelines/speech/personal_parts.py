@@ -24,6 +24,7 @@ from gristmill.models.speech.acoustic import AcousticSettings
 from gristmill.models.speech.specaugment import SpecAugment
 from gristmill.models.speech.units import UNITS_FILE, normalise
 from gristmill.pipelines.run import Run
+from gristmill.shards import canonical
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.index import Cut
@@ -177,7 +178,7 @@ def drawn_words(words: Sequence[str], count: int, name: str, seed: int) -> list[
 def word_file(run: Run, name: str, words: Sequence[str]) -> Artifact:
     """Return the artifact of words to draw lists from."""
     text = "".join(f"{word}\n" for word in words)
-    return run.artifact(name, lambda url: {WORDS_FILE: text.encode()}, {"words": text})
+    return run.artifact(name, lambda url: {WORDS_FILE: text.encode()}, {"words": canonical.sha256(text.encode())})
 
 
 def assembled(run: Run, name: str, *parts: Artifact) -> Artifact:
