@@ -40,8 +40,8 @@ class Phase(Settings):
 
     @model_validator(mode="after")
     def _aims(self) -> Self:
-        if not (self.soft_weight or self.ctc_weight or self.mwer_weight):
-            raise ValueError("all weights are 0; expected soft_weight, ctc_weight or mwer_weight above 0")
+        if not (self.soft_weight or self.ctc_weight or self.inner_weight or self.mwer_weight):
+            raise ValueError("all weights are 0; expected soft_weight, ctc_weight, inner_weight or mwer_weight above 0")
         return self
 
     def objectives(self, units: Units, inner: Sequence[InnerHeadSettings] = ()) -> list[SpeechObjective]:

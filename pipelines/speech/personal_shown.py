@@ -27,7 +27,7 @@ def attention(model: Artifact, pronounced: Artifact, test: SealedSet, words: Seq
     row, features = next(((row, one) for row, one in utterances(test.url) if row["names"]), (None, None))
     if row is None or features is None or adapter is None:
         return []
-    entries = WordLists(words, WordListSettings(size=_SIZE)).of(row["id"], row["text"], row["names"])
+    entries = WordLists(words, WordListSettings(size=min(_SIZE, len(words)))).of(row["id"], row["text"], row["names"])
     listed = known.recogniser.listed(entries)
     heard = known.hear(features)
     found = known.recogniser.attention(heard, listed.plain)

@@ -123,6 +123,11 @@ def check(config: Config) -> None:
         raise UserError("base.source: a base of generated speech does not hear real speech; expected hama")
     if config.lists.own and config.speech is None:
         raise UserError("lists.own: generated speech has no published lists; expected false")
+    longest = max((0, *config.lists.present, *config.lists.absent, *config.tuning.sizes))
+    if longest > config.lists.words:
+        raise UserError(
+            f"lists.words: {config.lists.words} words to draw lists of {longest} from; expected as many or more"
+        )
     check_named(config.corpus)
     if config.speech is not None:
         check_biased(config.speech)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
 from gristmill.actors.speech.personal_model import SETTINGS_FILE
+from gristmill.actors.speech.synthesise import Speak, SpeakSettings
 from gristmill.models.speech.personal import PersonalSettings
 from gristmill.pipelines.command.cli import app
 from gristmill.pipelines.speech.personalise import SYSTEMS
@@ -80,6 +82,73 @@ def test_again_does_nothing(finished: Path) -> None:
     made = run(*SMALL, f"out={finished}")
     assert made.exit_code == 0
     assert "nothing to do" in made.output
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of two speakers with lists, words and text, as of the public benchmark."""
+    folder = tmp_path_factory.mktemp("speech")
+    texts = ["call hamish at noon", "play something by zelda", "take me to dresden", "i took aspirin today"]
+    names = ["hamish", "zelda", "dresden", "aspirin"]
+    voices = ["hibari:heart", "hibari:heart,tract=0.9,pitch=0.8"]
+    made = pa.table({"id": [f"{n}-0" for n in range(4)], "text": texts, "voice": [voices[n % 2] for n in range(4)]})
+    spoken = Speak.stage(SpeakSettings(sampling_rate=16000)).build(0)(made)
+    rows, lists = [], []
+    for number, audio in enumerate(spoken["audio"].to_pylist()):
+        (folder / f"{number}-0.flac").write_bytes(audio["bytes"])
+        rows.append({"audio_filepath": f"{number}-0.flac", "speaker": str(number % 2), "text": texts[number]})
+        lists.append(f"{number}-0\t{texts[number]}\t{json.dumps([names[number]])}\t{json.dumps(sorted(names))}")
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "lists.tsv").write_text("\n".join(lists))
+    (folder / "words.txt").write_text("\n".join(["bob", "kumbo", "lisbon", *names]))
+    (folder / "texts.txt").write_text("call me at noon\nplay something\ntake me to work today\ni took some by two\n")
+    return folder
+
+
+def real(speech: Path, out: Path) -> list[str]:
+    return [
+        "runner=inprocess",
+        "corpus={adapter_records: 6, sampling_rate: 16000, shard: {rows: 8}}",
+        f"speech={{places: {speech}/manifest.jsonl, lists: {speech}/lists.tsv, words: {speech}/words.txt, "
+        f"common: null, texts: [{{place: {speech}/texts.txt}}]}}",
+        "adapter={dim: 8, schedule: {epochs: 1}}",
+        "tuning={tried: {bias.enter: [5.0]}, sizes: [3]}",
+        "lists={present: [3], absent: [2], own: true, words: 7}",
+        f"out={out}",
+    ]
+
+
+def test_real_speech_is_heard_by_a_frozen_recogniser_of_phonemes(speech: Path, tmp_path: Path) -> None:
+    config = CONFIG.replace("personalise.yaml", "personalise-librispeech.yaml")
+    made = CliRunner().invoke(app, ["run", config, *real(speech, tmp_path)])
+    assert made.exit_code == 0, made.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    recall = {
+        row["system"]: row["value"]
+        for row in report["metrics"]
+        if (row["test_set"], row["metric"], row["seed"]) == ("own", "rare_recall", None)
+    }
+    assert recall["base"] == 0.0, "names are no words of the text"
+    assert recall["joint"] > 0.0
+    assert not any(one.gaps for one in audit_below(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("base={source: trained}", "a base of generated speech does not hear real speech; expected hama"),
+        ("speech=null", "hama hears phonemes, not letters; expected real speech (speech) with it"),
+        ("speech.lists=missing.tsv", "missing.tsv: no such file; expected lists of words"),
+        ("lists.words=2", "lists.words: 2 words to draw lists of 3 from; expected as many or more"),
+        ("speech.words=missing.txt", "speech.words: no such file: missing.txt"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_any_work(speech: Path, tmp_path: Path, change: str, sentence: str) -> None:
+    config = CONFIG.replace("personalise.yaml", "personalise-librispeech.yaml")
+    made = CliRunner().invoke(app, ["run", config, *real(speech, tmp_path / "out"), change])
+    assert made.exit_code == 2, made.output
+    assert sentence in made.output
+    assert not (tmp_path / "out" / "speech").exists()
 
 
 @pytest.mark.slow
