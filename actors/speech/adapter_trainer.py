@@ -111,9 +111,7 @@ class AdapterTrainer(Training[Item, ListedBatch]):
         self.source.check(self.units, features, 1.0 / features.hop_s / base.subsampling, 1)
         self.known = self.source.all_names()
         if not self.known:
-            raise UserError(
-                f"train.data: {self.source.sealed.url} has no name at all; expected some to draw lists from"
-            )
+            raise UserError(f"train.data: {self.source.sealed.url} has no name; expected some, to draw lists from")
         adapter = ContextualAdapter(self.settings.part(AdapterSettings), base.vocab, base.width, base.depth)
         self.model = AdaptedModel(base, adapter).to(device)
         return self.model
@@ -182,18 +180,24 @@ class AdapterTrainer(Training[Item, ListedBatch]):
         device = self.model.adapter.none.device
         speech = batch.speech
         given = (speech.features, speech.lengths, batch.spelled, batch.allowed)
-        log_probs, lengths, attention, alone = network(*(one.to(device) for one in given))
+        log_probs, lengths, attention = network(*(one.to(device) for one in given))
         wanted = torch.full(attention.shape[:2], IGNORED)
-        if self.settings.attention_weight:
-            frames = lengths.tolist()
-            for place, row in enumerate(batch.rows.tolist()):
-                targets = (speech.targets or [])[place]
-                if row not in self._aligned:
-                    self._aligned[row] = aligned(alone[place, : frames[place]].cpu().numpy(), targets)
-                of_frame, keys = self._aligned[row], batch.keys[place]
-                if len(keys) == len(targets) and len(of_frame):
-                    wanted[place, : len(of_frame)] = torch.from_numpy(np.where(of_frame >= 0, keys[of_frame], IGNORED))
+        for place, row in enumerate(batch.rows.tolist() if self.settings.attention_weight else ()):
+            targets, keys = (speech.targets or [])[place], batch.keys[place]
+            of_frame = self._aligned_alone(row, speech.features[place, : speech.lengths[place]].to(device), targets)
+            if len(keys) == len(targets) and len(of_frame):
+                wanted[place, : len(of_frame)] = torch.from_numpy(np.where(of_frame >= 0, keys[of_frame], IGNORED))
         return log_probs, lengths, attention, wanted.to(device)
+
+    @torch.no_grad()
+    def _aligned_alone(self, row: int, features: Tensor, targets: list[int]) -> np.ndarray:
+        """Return the alignment of a row, which is not its batch's, so that a training that resumes finds the same."""
+        if row not in self._aligned:
+            base: Any = self.model.base
+            states, _ = base.layers(features[None], torch.tensor([len(features)], device=features.device))
+            log_probs = base.classify(states[-1])[0].float().cpu().numpy()
+            self._aligned[row] = aligned(log_probs, targets).astype(np.int16)
+        return self._aligned[row]
 
     def files(self) -> dict[str, bytes]:
         """Return the adapter, which names its base by the digest."""

@@ -166,14 +166,13 @@ class AdaptedModel(nn.Module):
 
     def forward(
         self, features: Tensor, lengths: Tensor, spelled: Tensor, allowed: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return log-probabilities (B, T', V), lengths (B,), the log-attention (B, T', M), and what the base hears."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probabilities (B, T', V), lengths (B,), and the log-attention (B, T', M)."""
         base: Any = self.base
         with torch.no_grad():
             states, lengths = base.layers(features, lengths)
-            alone = base.classify(states[-1])
         hidden, attention = self.adapter(states, self.adapter.context(spelled), allowed)
-        return base.classify(hidden), lengths, attention, alone
+        return base.classify(hidden), lengths, attention
 
 
 def save_adapter(adapter: ContextualAdapter, base: str) -> bytes:

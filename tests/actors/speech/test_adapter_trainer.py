@@ -24,6 +24,7 @@ from gristmill.shards import canonical
 from gristmill.shards.artifact import put_artifact, read_file
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.errors import UserError
+from tests.actors.ranks import Killed, RankContext
 from tests.actors.speech.toy import SETTINGS, UNITS, config, make_sets, phase, spoken, train
 
 LETTERS = "abcd"
@@ -104,6 +105,16 @@ def test_names_of_a_new_list_are_heard_and_the_base_is_untouched(base, tmp_path)
     }
     assert found["present"] < 0.7 * found["none"], found
     assert found["absent"] < 1.2 * found["none"], found
+
+
+def test_a_resumed_training_is_the_same_to_the_bit(base, tmp_path):
+    given = AdapterTraining(schedule={"epochs": 2}, most=4, dim=8, batch_frames=400, checkpoint_steps=3)
+    inputs = {"base": str(base / "base"), "data": {"features": str(base / "names"), "text": "text", "names": "names"}}
+    whole = train_adapter(given, InProcessContext(str(tmp_path / "whole")), **inputs)
+    with pytest.raises(Killed):
+        train_adapter(given, RankContext(str(tmp_path / "broken"), die_at=7), **inputs)
+    resumed = train_adapter(given, InProcessContext(str(tmp_path / "broken")), **inputs)
+    assert resumed["files"] == whole["files"]
 
 
 def test_what_does_not_fit_is_refused(base, tmp_path):
