@@ -60,6 +60,7 @@ class AdapterTraining(LoopSettings, AdapterSettings):
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay of matrices; biases and norms do not decay."""
     seed: int = 0
+    """Of its weights and draws; a recipe gives that of the run's training."""
     device: str = "cpu"
     """``auto`` uses a GPU if there is one."""
     cache_bytes: int = Field(2 << 30, ge=0, json_schema_extra=HOW)
@@ -151,7 +152,7 @@ class AdapterTrainer(Training[Item, ListedBatch]):
             row[: len(spelled)] = spelled
         mine = np.array([[word in names for word in spellings] for names in own], bool).reshape(len(own), -1)
         absent = draw.random(len(own)) < self.settings.absent
-        keys = _first_keys(spellings, self.settings.keys)
+        keys = _first_keys(spellings, self.settings.attend)
         texts = [(text, {} if out else keys) for text, out in zip(speech.texts or (), absent, strict=True)]
         return ListedBatch(
             speech,
@@ -204,9 +205,9 @@ class AdapterTrainer(Training[Item, ListedBatch]):
         return {ADAPTER: save_adapter(self.model.adapter, canonical.sha256(self.base))}
 
 
-def _first_keys(spellings: Mapping[str, list[int]], keys: str) -> dict[str, tuple[int, int]]:
+def _first_keys(spellings: Mapping[str, list[int]], attend: str) -> dict[str, tuple[int, int]]:
     """Return the first key of each entry, and the step from that of one of its units to the next."""
-    if keys == "entries":
+    if attend == "entries":
         return {word: (number, 0) for number, word in enumerate(spellings, start=1)}
     ends = np.cumsum([1, *map(len, spellings.values())]).tolist()
     return {word: (first, 1) for word, first in zip(spellings, ends, strict=False)}

@@ -159,7 +159,7 @@ class AcousticModel(nn.Module):
         places = [head.layer - 1 for head in self.settings.inner]
         return tuple(head(states[place]) for place, head in zip(places, self.inner, strict=True))
 
-    def forward(self, features: Tensor, lengths: Tensor, *, inner: bool = False) -> tuple[Tensor, ...]:
+    def forward(self, features: Tensor, lengths: Tensor, inner: bool = False) -> tuple[Tensor, ...]:
         """Return (log-probabilities (B, T', vocab) float32, output lengths (B,)); frames beyond a length are undefined.
 
         With ``inner`` the log-probabilities of the inner heads follow, in the order of the settings.

@@ -4,7 +4,7 @@ Each entry of the list is encoded from its units, and each frame attends over th
 inner layers. What it attends to is added to the base's last hidden states, which the base's own head then classifies:
 nothing of the base is changed, and a list made after training needs no training.
 
-Where the article has one key and one value for an entry, each unit of an entry has its own here (``keys``), so that a
+Where the article has one key and one value for an entry, each unit of an entry has its own here (``attend``), so that a
 frame can be told which of the entry's units comes; an entry's attention is then the sum over its units.
 """
 
@@ -32,7 +32,7 @@ class AdapterSettings(Settings):
     """Layers of the base, from 1, whose weighted sum makes the queries; none: all of them."""
     dim: Size = Field(128, ge=2)
     """Width of queries, keys and values; even."""
-    keys: Literal["units", "entries"] = "units"
+    attend: Literal["units", "entries"] = "units"
     """What a frame attends to: the units of the entries, or the entries as in the article."""
 
 
@@ -122,7 +122,7 @@ class ContextualAdapter(nn.Module):
             self.units(spelled), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
         made, (last, _) = self.encoder(packed)
-        if self.settings.keys == "entries":
+        if self.settings.attend == "entries":
             encoded, entries = torch.cat([last[0], last[1]], dim=-1), torch.arange(1, size + 1, device=spelled.device)
         else:
             of_units = nn.utils.rnn.pad_packed_sequence(made, batch_first=True, total_length=spelled.shape[1])[0]

@@ -142,7 +142,7 @@ def test_the_attention_is_supervised_by_what_is_spoken():
 
 @pytest.mark.parametrize("keys", ["units", "entries"])
 def test_each_unit_of_a_name_on_the_list_has_its_own_key(base, keys):
-    given = AdapterTraining(absent=0.0, most=1, keys=keys, batch_frames=100)
+    given = AdapterTraining(absent=0.0, most=1, attend=keys, batch_frames=100)
     data = {"features": str(base / "names"), "text": "text", "names": "names"}
     training = AdapterTrainer(given, str(base / "base"), data)
     model = training.build(torch.device("cpu"))

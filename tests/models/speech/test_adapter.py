@@ -32,7 +32,7 @@ def made(**settings):
 @pytest.mark.parametrize("keys", ["units", "entries"])
 def test_an_entry_is_heard_alike_in_any_list_and_place(keys):
     """Padding, order and neighbours change no entry: only the softmax over the list joins them."""
-    _, adapter = made(keys=keys)
+    _, adapter = made(attend=keys)
     with torch.no_grad():
         alone = [adapter.context(SPELLED[i : i + 1, : (SPELLED[i] > 0).sum()]) for i in range(3)]
         context = adapter.context(SPELLED)
@@ -74,7 +74,7 @@ def test_only_the_adapter_is_trained_and_the_base_has_no_dropout():
 
 
 def test_files_know_their_base():
-    base, adapter = made(layers=(1,), keys="entries")
+    base, adapter = made(layers=(1,), attend="entries")
     data = save_adapter(adapter, "0123456789abcdef")
     loaded = load_adapter(data, base, "0123456789abcdef")
     assert loaded.settings == adapter.settings

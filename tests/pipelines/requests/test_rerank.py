@@ -155,6 +155,7 @@ def test_another_weighting_keeps_the_lists(finished: Path, tmp_path: Path) -> No
     assert weights(out) != weights(finished)
 
 
+@pytest.mark.slow
 def test_a_peer_ranks_the_same_lists(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("lightgbm")
     digests = []

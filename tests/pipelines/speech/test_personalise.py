@@ -118,6 +118,7 @@ def real(speech: Path, out: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_real_speech_is_heard_by_a_frozen_recogniser_of_phonemes(speech: Path, tmp_path: Path) -> None:
     config = CONFIG.replace("personalise.yaml", "personalise-librispeech.yaml")
     made = CliRunner().invoke(app, ["run", config, *real(speech, tmp_path)])

@@ -144,6 +144,7 @@ def test_models_of_removed_sizes_are_removed(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "language_models").iterdir()} == {"1-1.arpa", "mine.arpa"}
 
 
+@pytest.mark.slow
 def test_nothing_is_tuned_without_rescoring_and_filtering(tmp_path: Path) -> None:
     off = "techniques={selection: false, fine_tuning: false, rescoring: false, filtering: false}"
     result = run(tmp_path, "runner=inprocess", off, *ONE_SIZE)
@@ -169,6 +170,7 @@ def test_ray_gives_the_same_bytes(one_size: Path, tmp_path: Path, workers: int) 
     assert digests(tmp_path) == digests(one_size)
 
 
+@pytest.mark.slow
 def test_a_users_checkpoint_is_used_unchanged(finished: Path, tmp_path: Path) -> None:
     (made,) = (finished / "translator").glob("*/artifact.json")
     user = tmp_path / "user"
