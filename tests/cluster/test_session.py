@@ -34,6 +34,7 @@ def test_a_mode_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch, mode
         session.start(1)
 
 
+@pytest.mark.slow
 def test_a_ray_that_was_loaded_before_its_mode_was_set_has_a_token_too(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     code = """

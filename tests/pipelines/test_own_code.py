@@ -67,6 +67,7 @@ def test_a_recipe_in_a_file_beside_the_config(place: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_actor_in_a_file_filters_a_recipe_of_the_project(place: Path) -> None:
     (place / "mine.yaml").write_text(
         "recipe: rerank\nrunner: inprocess\nout: out\n"

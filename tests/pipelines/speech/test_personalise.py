@@ -24,14 +24,14 @@ pytest.importorskip("hama", reason="pronunciations are of the package hama: pip 
 SMALL = [
     "runner=inprocess",
     "seeds=[0]",
-    "corpus={train_records: 16, adapter_records: 8, development_records: 4, test_records: 6, texts: 60, "
+    "corpus={train_records: 10, adapter_records: 6, development_records: 3, test_records: 5, texts: 40, "
     "sampling_rate: 8000, shard: {rows: 8}}",
     "features={n_mels: 40}",
     "base={model: {encoder: lstm, dim: 16, layers: 2, channels: 4, inner: [{layer: 1, of: phones}]}, "
     "schedule: {epochs: 1}}",
     "adapter={dim: 8, schedule: {epochs: 1}}",
-    "tuning={tried: {bias.enter: [0.0], rescoring.weight: [0.1]}, sizes: [10]}",
-    "lists={present: [10, 20], absent: [20], words: 30}",
+    "tuning={tried: {bias.enter: [0.0], rescoring.weight: [0.1]}, sizes: [4]}",
+    "lists={present: [4, 8], absent: [8], words: 10}",
 ]
 CONFIG = str(Path(__file__).parents[3] / "configs" / "personalise.yaml")
 
@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_system_is_scored_with_every_list(finished: Path) -> None:
     report = json.loads((finished / "report.json").read_text())
     scored = {(row["system"], row["test_set"]) for row in report["metrics"] if row["metric"] == "rare_f1"}
-    assert scored == {(system, test) for system in SYSTEMS for test in ("n10", "n20", "absent20")}
+    assert scored == {(system, test) for system in SYSTEMS for test in ("n4", "n8", "absent8")}
     named = {row["metric"] for row in report["metrics"]}
     assert {"wer", "u_wer", "b_wer", "rare_f1", "rare_recall", "false_words", "false_words_hour"} <= named
     assert without_user(CONFIG, SMALL, finished) == []
