@@ -160,6 +160,8 @@ class PersonalRecogniser:
             bias = bias.but(scale=0.0)
         if "unigram" not in techniques:  # as any word that the lexicon does not have
             bias = bias.but(enter=search.unknown or 0.0, size=0.0, confusable=0.0)
+        if self.parts.units.kind == "phonemes":  # which are no words, unlike letters that the lexicon does not have
+            search = search.but(unknown=None)
         return Decoder(self.parts.units, search, self.parts.lexicon, self.parts.language, bias=bias)
 
     def _retrieved(self, log_probs: np.ndarray, listed: Listed) -> Listed:

@@ -28,7 +28,7 @@ from gristmill.pipelines.report.measures import (
 )
 from gristmill.pipelines.report.report import MetricRow, NumberTable, Report, TestSet
 from gristmill.pipelines.run import Run
-from gristmill.pipelines.speech.personal_parts import Material
+from gristmill.pipelines.speech.personal_parts import CURVES, Material
 from gristmill.pipelines.speech.personal_shown import attention, speed
 from gristmill.pipelines.speech.scoring import curve
 from gristmill.shards.artifact import Artifact
@@ -138,7 +138,8 @@ def make_report(
     rare = next(iter(first.values()))
     size = {"utterances": len(rare), "words": int(rare.words.sum()), "rare words": int(rare.rare_words.sum())}
     headline = "n100" if "n100" in lists else next(iter(lists))
-    trained = {key: model for key, model in models.items() if key[0] in (BASE, "adapter")}
+    # A base from outside has no course of a training, and the joint model is fitted.
+    trained = {key: one for key, one in models.items() if key[0] != PROPOSAL and CURVES in one.files}
     return Report(
         title="Recognising a user's words without retraining",
         recipe={"name": "personalise", **settings},

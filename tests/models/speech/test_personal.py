@@ -113,3 +113,15 @@ def test_the_adapter_changes_what_is_searched() -> None:
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_every_technique_works_alone_with_nothing_it_needs(technique) -> None:
     assert text(recogniser(), Heard(said("call me")), ["anna"], technique) == "call me"
+
+
+def test_of_phonemes_only_words_are_heard() -> None:
+    spoken = {"call": ["k o l"], "me": ["m i"], "nun": ["n u n"]}
+    known = {word: spoken[word] for word in ("call", "me")}
+    parts = PersonalParts(
+        PHONES, lexicon=Lexicon.pronounced(known, PHONES), pronunciations=Pronunciations(spoken, PHONES)
+    )
+    made = PersonalRecogniser(parts, PersonalSettings(decoder=SEARCH, bias=BiasSettings(enter=5.0)))
+    heard = Heard(said("k o l n u n", PHONES))
+    assert set(text(made, heard, []).split()) <= {"call", "me"}
+    assert text(made, heard, ["nun"], "unigram") == "call nun"
