@@ -13,6 +13,7 @@ from gristmill.actors.speech.personal_model import SETTINGS_FILE, PersonalModel
 from gristmill.models.speech.decoder import DecoderSettings
 from gristmill.models.speech.personal import PersonalSettings
 from gristmill.models.speech.units import Units
+from gristmill.models.speech.word_list import WordList
 from gristmill.shards import store
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.errors import UserError
@@ -70,7 +71,7 @@ class KnownWords:
         make_decoder(units, given, lexicon, language)  # so that mistakes are told before any work
         return Decode.stage(given, model=model, lexicon=_ref(lexicon), language=_ref(language))
 
-    def problems(self, model: ArtifactRef) -> tuple[str, ...]:
+    def problems(self, model: ArtifactRef, units: Units) -> tuple[str, ...]:
         """Return what a user should know of the list: sentences about entries that act otherwise than written.
 
         Raises:
@@ -81,9 +82,13 @@ class KnownWords:
         language = None if self.lm is None else file_of(store.absolute(self.lm))
         lexicon = None if self.lexicon is None else lexicon_file(store.absolute(self.lexicon))
         words = read_words(store.absolute(self.listed))
-        made = PersonalModel(model.url, self._personal(model, None), lexicon=lexicon, language=language, ask=words)
-        listed = made.recogniser.listed(words)
-        if not listed.plain.words:
+        if (language, lexicon) == (None, None) and units.kind != "phonemes":
+            listed = WordList.of(words, units)  # without loading the model twice
+        else:
+            settings = self._personal(model, None)
+            made = PersonalModel(model.url, settings, lexicon=lexicon, language=language, ask=words)
+            listed = made.recogniser.listed(words).plain
+        if not listed.words:
             why = f" ({listed.problems[0]})" if listed.problems else ""
             raise UserError(f"{self.listed}: no word that can act{why}; expected a word or phrase a line")
         return listed.problems

@@ -130,7 +130,7 @@ class Transcriber:
             self._recognise = Transcribe.stage(search, model=self.model)
         else:
             self._recognise = words.stage(self.model, info.units, beam, _device(device))
-            for problem in words.problems(self.model):
+            for problem in words.problems(self.model, info.units):
                 say(problem)
         self.lengths, self._cuts = lengths_of(self.model.url), False
         whole = self.lengths.whole
