@@ -23,10 +23,10 @@ from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings, Schedule
 from gristmill.actors.training.training import LoopPhase, PlainObjective, Training
 from gristmill.models.speech.adapter import AdaptedModel, AdapterSettings, ContextualAdapter, save_adapter
-from gristmill.models.speech.alignment import PathSettings, viterbi
 from gristmill.models.speech.checkpoint import load_acoustic
-from gristmill.models.speech.losses import ctc_loss
+from gristmill.models.speech.losses import ctc_loss, pad_targets
 from gristmill.models.speech.units import normalise
+from gristmill.models.speech.words import forced
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
 from gristmill.shards.errors import UserError
@@ -147,9 +147,6 @@ class AdapterTrainer(Training[Item, ListedBatch]):
         others = draw.choice(self.known, min(int(draw.integers(1, self.settings.most + 1)), len(self.known)), False)
         words = sorted({str(word) for word in others}.union(*own))
         spellings = {word: spelled for word in words if (spelled := self._spelled(word))}
-        table = np.zeros((len(spellings), max(map(len, spellings.values()), default=1)), np.int64)
-        for row, spelled in zip(table, spellings.values(), strict=True):
-            row[: len(spelled)] = spelled
         mine = np.array([[word in names for word in spellings] for names in own], bool).reshape(len(own), -1)
         absent = draw.random(len(own)) < self.settings.absent
         keys = _first_keys(spellings, self.settings.attend)
@@ -157,7 +154,7 @@ class AdapterTrainer(Training[Item, ListedBatch]):
         return ListedBatch(
             speech,
             rows,
-            torch.from_numpy(table),
+            pad_targets(list(spellings.values()))[0],
             torch.from_numpy(~(mine & absent[:, None])),
             [self._keys(text, some) for text, some in texts],
         )
@@ -217,9 +214,7 @@ def aligned(log_probs: np.ndarray, targets: list[int]) -> np.ndarray:
     """Return the place of the unit that each frame of log-probabilities (T, V) gives, or -1, by the best path."""
     if not targets or len(targets) > len(log_probs):
         return np.zeros(0, np.int64)
-    bounds = np.array([0, len(targets)])
-    states = viterbi(log_probs, np.array(targets), bounds, log_probs[:, 0], PathSettings(skip=1e9)).states
-    return np.where(states & 1 == 1, states >> 1, -1)
+    return forced(log_probs, targets)
 
 
 def attention_loss(attention: Tensor, wanted: Tensor) -> Tensor:

@@ -11,10 +11,9 @@ from gristmill.actors.speech.decode import Decode, with_decoded
 from gristmill.actors.speech.features import rows_of
 from gristmill.actors.speech.personal_model import PersonalModel
 from gristmill.actors.speech.recognise import check_features
+from gristmill.actors.speech.word_lists import read_entries
 from gristmill.models.speech.decoder import Decoded
 from gristmill.models.speech.personal import TECHNIQUES, PersonalSettings, Technique
-from gristmill.shards import store
-from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits, Resources
 
@@ -89,10 +88,4 @@ def read_words(url: str) -> list[str]:
     Raises:
         UserError: there is no such file, or it is no text.
     """
-    try:
-        lines = store.read_bytes(url).decode("utf-8-sig").splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{url}: no such file; expected a list: a text with a word or phrase a line") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{url}: not UTF-8; expected a list: a text with a word or phrase a line") from None
-    return [line.strip() for line in lines if line.strip()]
+    return read_entries(url, f"{url}: {{}}; expected a list: a text with a word or phrase a line")

@@ -124,6 +124,4 @@ def _lexicon(words: Sequence[str], units: Units, pronunciations: Pronunciations 
         return Lexicon.spelled(words, units, source)
     if pronunciations is None:
         raise UserError(f"{source}: words, and a base of phones; expected their pronunciations beside it")
-    tokens = units.tokens
-    said = {word: [" ".join(tokens[one] for one in way) for way in pronunciations[word]] for word in words}
-    return Lexicon.pronounced({word: ways for word, ways in said.items() if ways}, units, source)
+    return Lexicon.pronounced(pronunciations.symbols(words), units, source)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from gristmill.shards import store
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
 from gristmill.shards.schema import NAMES
@@ -110,3 +111,18 @@ class WordLists:
             raise UserError(
                 f"word lists: a list of {count} words, but {there} distractors{which}; expected more of them"
             )
+
+
+def read_entries(url: str, sentence: str) -> list[str]:
+    """Return the lines of a text that are not empty; ``sentence`` tells, with the fault in place of ``{}``, of others.
+
+    Raises:
+        UserError: there is no such file, or it is no text.
+    """
+    try:
+        lines = store.read_bytes(url).decode("utf-8-sig").splitlines()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(sentence.replace("{}", "no such file")) from None
+    except UnicodeDecodeError:
+        raise UserError(sentence.replace("{}", "not UTF-8")) from None
+    return [line.strip() for line in lines if line.strip()]

@@ -124,9 +124,7 @@ class Lexicon:
         if not spellings:
             first = f", the first of which is {missed[0]!r}" if missed else ""
             raise UserError(f"{source}: the units spell none of its {len(words) + len(missed)} words{first}")
-        table = np.zeros((len(spellings), max(len(one) for _, one in spellings)), np.int32)
-        for row, (_, one) in zip(table, spellings, strict=True):
-            row[: len(one)] = one
+        table = padded([one for _, one in spellings])
         return cls(units, tuple(words), table, np.array([word for word, _ in spellings]), tuple(missed))
 
     @cached_property
@@ -242,3 +240,11 @@ def grown(spellings: np.ndarray, of: np.ndarray, scores: np.ndarray, vocab: int)
         levels,
         paths,
     )
+
+
+def padded(spelled: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return spellings (n, longest) int32, with 0 behind each."""
+    table = np.zeros((len(spelled), max(map(len, spelled), default=0)), np.int32)
+    for row, one in zip(table, spelled, strict=True):
+        row[: len(one)] = one
+    return table

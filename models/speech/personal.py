@@ -115,6 +115,7 @@ class PersonalRecogniser:
         self.parts, self.settings = parts, settings
         self._decoder = lru_cache(_KEPT)(self._made)
         self._spelled: dict[str, list[str]] = {}
+        self._last: tuple[Heard, Listed, Listed] | None = None  # what was heard, a list, and what was retrieved of it
 
     def listed(self, words: Collection[str]) -> Listed:
         """Return a list of words, ready for recognition; its problems are sentences for the user."""
@@ -129,7 +130,7 @@ class PersonalRecogniser:
         log_probs = heard.log_probs
         if listed is None or not listed.plain.words:
             return self._decoder(frozenset()).decode(log_probs, frame=frame)
-        near = self._retrieved(log_probs, listed)
+        near = self._retrieved(heard, listed)
         if "adapter" in techniques:
             log_probs = self._adapted(heard, near.plain)
         search = frozenset(techniques) & _LISTING
@@ -164,13 +165,16 @@ class PersonalRecogniser:
             search = search.but(unknown=None)
         return Decoder(self.parts.units, search, self.parts.lexicon, self.parts.language, bias=bias)
 
-    def _retrieved(self, log_probs: np.ndarray, listed: Listed) -> Listed:
-        """Return the entries of a list that are heard best."""
-        most = self.settings.retrieved
+    def _retrieved(self, heard: Heard, listed: Listed) -> Listed:
+        """Return the entries of a list that are heard best; several systems ask for the same ones in turn."""
+        most, last = self.settings.retrieved, self._last
         if len(listed.plain.words) <= most:
             return listed
-        places = nearest_heard(log_probs, listed.varied.lexicon, most)
-        return Listed(listed.plain.part(places), listed.varied.part(places), listed.problems)
+        if last is None or last[0] is not heard or last[1] is not listed:
+            places = nearest_heard(heard.log_probs, listed.varied.lexicon, most)
+            near = Listed(listed.plain.part(places), listed.varied.part(places), listed.problems)
+            self._last = last = heard, listed, near
+        return last[2]
 
     def _adapted(self, heard: Heard, listed: WordList) -> np.ndarray:
         """Return the log-probabilities of the base with the adapter."""
@@ -204,11 +208,7 @@ class PersonalRecogniser:
 
     def _said(self, words: Iterable[str]) -> dict[str, list[str]]:
         """Return the pronunciations of those of the words that have some."""
-        if self.parts.pronunciations is None:
-            return {}
-        tokens = self.parts.pronunciations.units.tokens
-        found = {word: self.parts.pronunciations[word] for word in words}
-        return {word: [" ".join(tokens[one] for one in way) for way in ways] for word, ways in found.items() if ways}
+        return {} if self.parts.pronunciations is None else self.parts.pronunciations.symbols(words)
 
 
 def _first_spellings(listed: WordList, heard: Heard) -> torch.Tensor:

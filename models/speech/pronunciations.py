@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gristmill.models.speech.units import WORD_BOUNDARY, Units
 from gristmill.shards.errors import UserError
@@ -49,6 +49,16 @@ class Pronunciations:
             numbers = (self._numbers(word, one.split()) for one in several)
             self._known[word] = tuple(dict.fromkeys(one for one in numbers if one))
         return self._known[word]
+
+    def symbols(self, words: Iterable[str]) -> dict[str, list[str]]:
+        """Return the pronunciations of those of the words that have some, each the phonemes between spaces.
+
+        Raises:
+            UserError: as of looking one up.
+        """
+        tokens = self.units.tokens
+        found = {word: self[word] for word in words}
+        return {word: [" ".join(tokens[one] for one in way) for way in ways] for word, ways in found.items() if ways}
 
     def _numbers(self, word: str, symbols: Sequence[str]) -> tuple[int, ...]:
         unknown = next((symbol for symbol in symbols if symbol not in self._number), None)

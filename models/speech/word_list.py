@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from gristmill.models.speech.lexicon import Lexicon, alone, grown, numbered
+from gristmill.models.speech.lexicon import Lexicon, alone, grown, numbered, padded
 from gristmill.models.speech.units import Units, normalise
 from gristmill.shards.settings import Settings, Size
 
@@ -121,7 +121,7 @@ class WordList:
                 numbers += [len(kept)] * len(spelled)
                 table += spelled
                 kept.append(word)
-        return cls(units, tuple(kept), _padded(table), np.array(numbers, np.int64), faults.told(units, source))
+        return cls(units, tuple(kept), padded(table), np.array(numbers, np.int64), faults.told(units, source))
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -150,15 +150,7 @@ class WordList:
                     ways.append(spelled)
             table += ways
             numbers += [number] * len(ways)
-        return WordList(self.units, self.words, _padded(table), np.array(numbers, np.int64), self.problems, self.length)
-
-
-def _padded(spelled: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return spellings (n, longest), with 0 behind each."""
-    table = np.zeros((len(spelled), max(map(len, spelled), default=0)), np.int32)
-    for row, one in zip(table, spelled, strict=True):
-        row[: len(one)] = one
-    return table
+        return WordList(self.units, self.words, padded(table), np.array(numbers, np.int64), self.problems, self.length)
 
 
 class _Faults:

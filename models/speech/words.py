@@ -57,7 +57,13 @@ def _frames(log_probs: np.ndarray, found: Sequence[int]) -> np.ndarray:
     if collapse(path) == list(found):
         fresh = np.concatenate([[True], path[1:] != path[:-1]]) & (path != 0)
         return np.where(path != 0, np.cumsum(fresh) - 1, -1)
-    states = viterbi(log_probs, np.array(found), np.array([0, len(found)]), log_probs[:, 0], _ALL).states
+    return forced(log_probs, found)
+
+
+def forced(log_probs: np.ndarray, units: Sequence[int]) -> np.ndarray:
+    """Return which of some units, at least one, each frame (T,) of log-probabilities (T, V) gives by the best path
+    through all of them, or -1."""
+    states = viterbi(log_probs, np.array(units), np.array([0, len(units)]), log_probs[:, 0], _ALL).states
     return np.where(states & 1 == 1, states >> 1, -1)
 
 

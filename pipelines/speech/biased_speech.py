@@ -13,6 +13,7 @@ from gristmill.actors.speech.biasing_lists import LISTS_FILE, GiveLists, read_li
 from gristmill.actors.speech.features import LogMel
 from gristmill.actors.speech.hama_weights import FEATURES
 from gristmill.actors.speech.speakers import RejectSpeakers, SpeakerSettings
+from gristmill.actors.speech.word_lists import read_entries
 from gristmill.models.ngrams.estimate import NgramSettings
 from gristmill.models.speech.units import normalise
 from gristmill.pipelines.inputs import Places
@@ -140,13 +141,7 @@ def read_lines(url: str, what: str) -> list[str]:
     Raises:
         UserError: there is no such file, or it is no text.
     """
-    try:
-        lines = store.read_bytes(url).decode("utf-8-sig").splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{what}: no such file: {url}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{what}: not UTF-8: {url}") from None
-    return [line.strip() for line in lines if line.strip()]
+    return read_entries(url, f"{what}: {{}}: {url}")
 
 
 def _texts(run: Run, settings: BiasedSpeechSettings) -> SealedSet:
