@@ -27,9 +27,14 @@ class Phonemise(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with phonemes in ``text``."""
-        spoken = [" ".join(phonemes_of(text or "", boundaries=True)) for text in batch["text"].to_pylist()]
-        batch = set_column(batch, "text", pa.array(spoken, pa.string()))
-        if not all(spoken):
-            reasons = [None if text else "no phonemes" for text in spoken]
-            batch = set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
-        return batch
+        return with_phonemes(batch, "text", boundaries=True)
+
+
+def with_phonemes(batch: pa.Table, column: str, *, boundaries: bool) -> pa.Table:
+    """Return a batch with the phonemes of ``text`` in a column; a text without any is rejected."""
+    spoken = [" ".join(phonemes_of(text or "", boundaries=boundaries)) for text in batch["text"].to_pylist()]
+    batch = set_column(batch, column, pa.array(spoken, pa.string()))
+    if not all(spoken):
+        reasons = [None if text else "no phonemes" for text in spoken]
+        batch = set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
+    return batch

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.audio import set_column
-from gristmill.actors.speech.teacher_hama import describe, phonemes_of
+from gristmill.actors.speech.phonemise import with_phonemes
+from gristmill.actors.speech.teacher_hama import describe
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
@@ -28,9 +28,4 @@ class Pronounce(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with phonemes; a text without any is rejected."""
-        spoken = [" ".join(phonemes_of(text or "")) for text in batch["text"].to_pylist()]
-        batch = set_column(batch, "phones", pa.array(spoken, pa.string()))
-        if not all(spoken):
-            reasons = [None if text else "no phonemes" for text in spoken]
-            batch = set_column(batch, "reject_reason", pa.array(reasons, pa.string()))
-        return batch
+        return with_phonemes(batch, "phones", boundaries=False)

@@ -179,7 +179,7 @@ class _InnerHead(nn.Module):
         return F.log_softmax(self.out(self.norm(hidden)).float(), dim=-1)
 
 
-def _valid(lengths: Tensor, frames: int) -> Tensor:
+def valid_frames(lengths: Tensor, frames: int) -> Tensor:
     """Return (B, frames) bool, true where an utterance has a frame."""
     return torch.arange(frames, device=lengths.device)[None] < lengths[:, None]
 
@@ -201,7 +201,7 @@ class _Subsampling(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         hidden = features[:, None]
         for stride, conv in zip(self.strides, self.convs, strict=True):
-            hidden = hidden * _valid(lengths, hidden.shape[2])[:, None, :, None].to(hidden.dtype)
+            hidden = hidden * valid_frames(lengths, hidden.shape[2])[:, None, :, None].to(hidden.dtype)
             hidden = F.relu(conv(hidden))
             lengths = (lengths + stride - 1) // stride
         return self.out(hidden.transpose(1, 2).flatten(2)), lengths
@@ -220,7 +220,7 @@ class _Conformer(nn.Module):
         self.norm = nn.LayerNorm(settings.dim)
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        valid = _valid(lengths, hidden.shape[1])
+        valid = valid_frames(lengths, hidden.shape[1])
         hidden = hidden + 0.5 * self.first(hidden)
         hidden = hidden + self.attention(hidden, valid)
         hidden = hidden + self.convolution(hidden, valid)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from gristmill.models.speech.acoustic import valid_frames
 from gristmill.shards.settings import Settings, Size
 
 KIND = "plain_conformer"
@@ -100,10 +100,10 @@ class PlainConformer(nn.Module):
 
         The last is what the head reads.
         """
-        given = features * _valid(lengths, features.shape[1])[:, :, None].to(features.dtype)
+        given = features * valid_frames(lengths, features.shape[1])[:, :, None].to(features.dtype)
         hidden = F.gelu(self.front(given.transpose(1, 2))).transpose(1, 2)
         lengths = self.output_lengths(lengths)
-        valid = _valid(lengths, hidden.shape[1])
+        valid = valid_frames(lengths, hidden.shape[1])
         found = []
         for block in self.blocks:
             hidden = block(hidden, valid)
@@ -118,11 +118,6 @@ class PlainConformer(nn.Module):
         """Return (log-softmax (B, T', vocab) float32, output lengths (B,)); frames beyond a length are undefined."""
         hidden, lengths = self.layers(features, lengths)
         return self.classify(hidden[-1]), lengths
-
-
-def _valid(lengths: Tensor, frames: int) -> Tensor:
-    """Return (B, frames) bool, true where an utterance has a frame."""
-    return torch.arange(frames, device=lengths.device)[None] < lengths[:, None]
 
 
 class _Block(nn.Module):
