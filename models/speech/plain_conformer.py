@@ -50,6 +50,7 @@ class PlainConformer(nn.Module):
     as in a model that was exported for inference. ``vocab`` counts the blank.
 
     Example:
+        >>> import torch
         >>> model = PlainConformer(PlainConformerSettings(dim=16, layers=2), n_mels=40, vocab=5).eval()
         >>> log_probs, lengths = model(torch.zeros(2, 100, 40), torch.tensor([100, 49]))
         >>> tuple(log_probs.shape), lengths.tolist()
