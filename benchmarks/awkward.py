@@ -27,7 +27,7 @@ from gristmill.actors.speech.banks import NoiseBank, NoiseBankSettings, build_no
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.command.audit import audit_output
 from gristmill.pipelines.command.rerank import rerank_lists
-from gristmill.pipelines.requests.corpora import (
+from gristmill.pipelines.nlu.corpora import (
     RequestCorpusSettings,
     prepare_requests,
     split_requests,
@@ -153,7 +153,7 @@ def lists(path: Path, out: str) -> str:
     """Score lists of hypotheses by plain weights, and audit what was made."""
     weights = Path(out, "weights")
     weights.mkdir(parents=True)
-    from gristmill.models.requests.rerankers import DomainReranker
+    from gristmill.models.nlu.rerankers import DomainReranker
 
     for domain in _DOMAINS:
         (weights / f"{domain}.json").write_bytes(DomainReranker.unweighted(domain).to_bytes())

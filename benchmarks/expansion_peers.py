@@ -41,8 +41,8 @@ from benchmarks.request_peers import TUNED_PAIRS, Requests, cleaned, projection,
 from gristmill.actors.requests.function_reader import Detect, DetectSettings
 from gristmill.actors.requests.propagation import PropagationSettings
 from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.models.nlu.domain import log_sigmoid
 from gristmill.models.requests.diversity import DiversitySettings
-from gristmill.models.requests.domain import log_sigmoid
 from gristmill.pipelines.command.planfile import read_plan
 from gristmill.pipelines.graph import DONE
 from gristmill.pipelines.requests.diversity import choose

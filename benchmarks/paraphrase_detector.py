@@ -30,7 +30,7 @@ from gristmill.models.measures.discrimination import auc_interval
 from gristmill.models.requests.paraphrase import ARTICLE, NEGATIVES, DetectorSettings
 from gristmill.models.requests.relevance import ngrams
 from gristmill.pipelines import config
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests
+from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, prepare_requests
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob

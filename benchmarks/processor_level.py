@@ -31,12 +31,12 @@ WORKER = """
 import gristmill, json, os, sys, time
 os.environ |= json.loads(sys.argv[2])  # before torch is loaded
 import numpy as np, torch
-from gristmill.actors.requests.domain_trainer import DomainTraining, train as train_domain
+from gristmill.actors.nlu.domain_trainer import DomainTraining, train as train_domain
 from gristmill.actors.speech.phases import AcousticTraining
 from gristmill.actors.speech.trainer import train as train_acoustic
 from gristmill.actors.text.translator_trainer import TranslatorTraining, train as train_translator
 from gristmill.cluster.inprocess import InProcessContext
-from gristmill.models.requests.neural import NeuralSettings
+from gristmill.models.nlu.neural import NeuralSettings
 from gristmill.models.speech import features, rooms
 from gristmill.models.speech.acoustic import AcousticModel, AcousticSettings
 from gristmill.shards import canonical, process

@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.actors.near_duplicates import DuplicateSettings, Sign
-from gristmill.actors.requests.folds import Folds, FoldSettings
+from gristmill.actors.nlu.folds import Folds, FoldSettings
 from gristmill.actors.requests.functions import FunctionSettings, Part, PartSettings, TakePart, draw_seeds
 from gristmill.cluster import session
 from gristmill.cluster.inprocess import InProcessRunner
@@ -43,7 +43,7 @@ from gristmill.cluster.ray_runner import RayRunner
 from gristmill.models.requests.relevance import MODEL, WEIGHTS, RelevanceModel, fit
 from gristmill.pipelines import config
 from gristmill.pipelines.generated import assistant
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests
+from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, prepare_requests
 from gristmill.pipelines.requests.expand_parts import FunctionCell
 from gristmill.pipelines.requests.expand_systems import CellSystems, SelfTrainingSettings
 from gristmill.pipelines.run import Run

@@ -17,10 +17,10 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from gristmill.actors.requests.diversity import rows_of
-from gristmill.models.requests.domain import log_sigmoid
-from gristmill.models.requests.linear import KINDS, grams, matrix
-from gristmill.models.requests.logistic import balanced, logistic
-from gristmill.models.requests.operating_point import threshold
+from gristmill.models.nlu.domain import log_sigmoid
+from gristmill.models.nlu.linear import KINDS, grams, matrix
+from gristmill.models.nlu.logistic import balanced, logistic
+from gristmill.models.nlu.operating_point import threshold
 from gristmill.pipelines.requests.expand_parts import FunctionCell
 from gristmill.pipelines.requests.expand_systems import FunctionRecogniserSettings, SelfTrained
 from gristmill.shards.dataset import SealedSet

@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.optimize import minimize
 
-from gristmill.actors.requests.rerank import lists_of, read_weights
-from gristmill.actors.requests.weight_trainer import WeightSettings
+from gristmill.actors.nlu.rerank import lists_of, read_weights
+from gristmill.actors.nlu.weight_trainer import WeightSettings
 from gristmill.cluster import session
 from gristmill.cluster.ray_runner import RayRunner
 from gristmill.models.measures.calibration import log_losses
-from gristmill.models.requests.rerankers import DomainReranker, Lists, Reranker
+from gristmill.models.nlu.rerankers import DomainReranker, Lists, Reranker
 from gristmill.pipelines.command.export import find_set
-from gristmill.pipelines.requests.systems import train_weights
+from gristmill.pipelines.nlu.systems import train_weights
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.driver_memory import peak
-from gristmill.actors.requests.rerank import LOGS, Rerank, RerankSettings, file_of, folder_ref
+from gristmill.actors.nlu.rerank import LOGS, Rerank, RerankSettings, file_of, folder_ref
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.models.requests.rerankers import DomainReranker
+from gristmill.models.nlu.rerankers import DomainReranker
 from gristmill.shards import store
 from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.engine import run_step

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.requests.folds import Folds
+from gristmill.actors.nlu.folds import Folds
 from gristmill.cluster import session
 from gristmill.cluster.crew import crew
 from gristmill.cluster.ray_runner import RayRunner

@@ -23,12 +23,12 @@ KINDS = ("acoustic", "translator", "domain")
 
 WORKER = """
 import sys, time
-from gristmill.actors.requests.domain_trainer import DomainTraining, train as train_domain
+from gristmill.actors.nlu.domain_trainer import DomainTraining, train as train_domain
 from gristmill.actors.speech.phases import AcousticTraining
 from gristmill.actors.speech.trainer import train as train_acoustic
 from gristmill.actors.text.translator_trainer import TranslatorTraining, train as train_translator
 from gristmill.cluster.inprocess import InProcessContext
-from gristmill.models.requests.neural import NeuralSettings
+from gristmill.models.nlu.neural import NeuralSettings
 
 root = sys.argv[1]
 sources = {"gold": {"features": f"{root}/speech/gold", "text": "text"}}

@@ -50,7 +50,7 @@ class Run:
             (:mod:`gristmill.shards.processor`).
 
     Example:
-        >>> from gristmill.actors.requests.folds import Folds
+        >>> from gristmill.actors.nlu.folds import Folds
         >>> from gristmill.cluster.inprocess import InProcessRunner
         >>> run = Run("made/run", InProcessRunner())
         >>> texts = run.table("texts", pa.table({"id": ["a", "b"], "text": ["lights on", "lights off"]}))

@@ -22,6 +22,7 @@ ONLY = {"models": {"shards": {"canonical", "errors", "random", "settings"}}}  # 
 SHARED = {
     "measures",
     "ngrams",
+    "nlu",
     "sources",
     "training",
     "report",

@@ -1,1 +1,1 @@
-"""Actors on requests: parsing, domain models, lists of hypotheses, re-rankers."""
+"""Actors on requests: filters, self-training, selection, paraphrases, peers of re-rankers."""

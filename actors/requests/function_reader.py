@@ -15,20 +15,18 @@ import pyarrow as pa
 
 from gristmill.actors.audio import set_column
 from gristmill.actors.embed import EMBEDDING, vectors_of
-from gristmill.models.requests.domain import Slot, log_sigmoid
-from gristmill.models.requests.families import load
-from gristmill.models.requests.linear import LinearModel, LinearScorer, LinearScores
+from gristmill.actors.nlu.labels import CONFIDENCE, PSEUDO, WITHOUT
+from gristmill.models.nlu.domain import Slot, log_sigmoid
+from gristmill.models.nlu.families import load
+from gristmill.models.nlu.linear import LinearModel, LinearScorer, LinearScores
 from gristmill.shards.artifact import get_artifact, read_file
 from gristmill.shards.errors import UserError
-from gristmill.shards.schema import REQUEST_FIELDS, SLOT, SPEECH_FIELDS
+from gristmill.shards.schema import REQUEST_FIELDS, SLOT
 from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
 ACCEPTED = "accepted.json"
 NOT_ACCEPTED = "below the recogniser's threshold"
-CONFIDENCE = SPEECH_FIELDS[-1]
-PSEUDO = "pseudo"  # the source of labels
-WITHOUT = pa.field("accepted_without", pa.list_(pa.int8()))
 LABELLED = (*REQUEST_FIELDS[3:6], REQUEST_FIELDS[7], CONFIDENCE, WITHOUT)  # domain, intent, slots, label_source
 READING = pa.struct(
     [

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, model_validator
 
 from gristmill.actors.audio import set_column
-from gristmill.actors.requests.folds import FOLD, TEST
+from gristmill.actors.nlu.folds import FOLD, TEST
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import open_sealed

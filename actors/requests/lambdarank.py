@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.actors.requests.rerank import labelled_lists, lists_of, score_fields, with_scores
-from gristmill.models.requests.reranker_fit import context_specs
-from gristmill.models.requests.rerankers import Context, Lists, best_of, context_json, context_of
+from gristmill.actors.nlu.rerank import labelled_lists, lists_of, score_fields, with_scores
+from gristmill.models.nlu.reranker_fit import context_specs
+from gristmill.models.nlu.rerankers import Context, Lists, best_of, context_json, context_of
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import open_sealed

@@ -9,8 +9,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.audio import set_column
-from gristmill.actors.requests.annotation import NO_TEXT, split
-from gristmill.actors.requests.folds import FOLD
+from gristmill.actors.nlu.annotation import NO_TEXT, split
+from gristmill.actors.nlu.folds import FOLD
 from gristmill.actors.requests.functions import ANNOTATED, domains_of
 from gristmill.actors.sources.sides import sides_of
 from gristmill.actors.sources.text import TEXT_SIDES, listed

@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.actors.requests.function_reader import ACCEPTED, FunctionReader
-from gristmill.models.requests.linear import Features
-from gristmill.models.requests.operating_point import threshold
+from gristmill.models.nlu.linear import Features
+from gristmill.models.nlu.operating_point import threshold
 from gristmill.models.requests.propagation import propagate
 from gristmill.shards import canonical
 from gristmill.shards.artifact import read_file

@@ -17,7 +17,7 @@ from pydantic import Field
 from gristmill.actors.audio import set_column
 from gristmill.actors.embed import EMBEDDING, vectors_of
 from gristmill.actors.nearest import DISTANCE
-from gristmill.actors.requests.annotation import split
+from gristmill.actors.nlu.annotation import split
 from gristmill.models.normalise import normalise
 from gristmill.models.requests.relevance import MODEL, WEIGHTS, RelevanceModel, RelevanceSettings, fit
 from gristmill.shards.artifact import read_file

@@ -15,11 +15,11 @@ from pydantic import Field, PositiveFloat
 from safetensors.numpy import load, save
 
 from gristmill.actors.audio import set_column
+from gristmill.actors.nlu.slot_examples import TAGGED, same_slots, slot_names, tagged
 from gristmill.actors.requests.function_reader import as_rows
-from gristmill.actors.requests.slot_examples import TAGGED, same_slots, slot_names, tagged
 from gristmill.actors.word_states import States, word_states
-from gristmill.models.requests.crf import CrfSettings, Tagger, features, fit
-from gristmill.models.requests.domain import OUTSIDE, from_iob
+from gristmill.models.nlu.crf import CrfSettings, Tagger, features, fit
+from gristmill.models.nlu.domain import OUTSIDE, from_iob
 from gristmill.shards.artifact import read_file
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.job import TrainContext

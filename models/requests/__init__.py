@@ -1,1 +1,1 @@
-"""Models that read requests, and re-rankers of their readings."""
+"""Models that choose, label and compare requests."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import sparse
 
-from gristmill.models.requests.logistic import balanced, logistic
+from gristmill.models.nlu.logistic import balanced, logistic
 from gristmill.shards import canonical
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings

@@ -9,10 +9,10 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.actors.requests.rerank import WEIGHTS_BYTES, Rerank, file_of, folder_ref, labelled_lists, load_folder
+from gristmill.actors.nlu.rerank import WEIGHTS_BYTES, Rerank, file_of, folder_ref, labelled_lists, load_folder
 from gristmill.actors.sources.lists import EXPECTED, PROBLEM, ListFile, RejectListed, is_file
-from gristmill.models.requests.reranker_fit import Gate, gate
-from gristmill.models.requests.rerankers import DomainReranker
+from gristmill.models.nlu.reranker_fit import Gate, gate
+from gristmill.models.nlu.rerankers import DomainReranker
 from gristmill.pipelines.command.export import find_set
 from gristmill.pipelines.command.launch import carried_out, check_nodes, check_out, make_cluster
 from gristmill.pipelines.command.leasing import leased

@@ -15,11 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.actors.requests.annotation import read_text
-from gristmill.actors.requests.folds import TEST
-from gristmill.actors.requests.hypotheses import Hypotheses, ListSettings, readers
-from gristmill.actors.requests.rerank import Rerank, artifacts_of, read_weights
-from gristmill.models.requests.domain import Slot
+from gristmill.actors.nlu.annotation import read_text
+from gristmill.actors.nlu.folds import TEST
+from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
+from gristmill.actors.nlu.rerank import Rerank, artifacts_of, read_weights
+from gristmill.models.nlu.domain import Slot
 from gristmill.pipelines.finished import Finished, chosen, open_finished
 from gristmill.pipelines.inline import Inline, in_batches, lost, one_by_one
 from gristmill.pipelines.requests.context import contexts, type_of, whole

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.models.requests.rerankers import DomainReranker, Numeric
+from gristmill.models.nlu.rerankers import DomainReranker, Numeric
 from gristmill.shards.errors import RejectRecord
 
 _BOOLEAN = {"true", "false"}  # the categories of a column of booleans

@@ -22,12 +22,12 @@ from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining, pai
 from gristmill.actors.requests.propagation import PropagationSettings
 from gristmill.models.requests.diversity import DiversitySettings, Selector
 from gristmill.pipelines.inputs import Places
+from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, check_requests
 from gristmill.pipelines.record_scores import keep_scores
 from gristmill.pipelines.report.measures import SEMER
 from gristmill.pipelines.report.report import Report, TestSet
 from gristmill.pipelines.requests import expand_scores as scores
 from gristmill.pipelines.requests import expand_tables as tables
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests
 from gristmill.pipelines.requests.diversity import choose
 from gristmill.pipelines.requests.expand_files import write_proposals
 from gristmill.pipelines.requests.expand_parts import (

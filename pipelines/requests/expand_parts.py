@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from gristmill.actors.embed import EmbedderSettings, embedder_stage
 from gristmill.actors.near_duplicates import DuplicateSettings, Sign
-from gristmill.actors.requests.folds import Folds, FoldSettings
+from gristmill.actors.nlu.folds import Folds, FoldSettings
+from gristmill.actors.nlu.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
 from gristmill.actors.requests.functions import FunctionName, FunctionSettings, Part, PartSettings, TakePart, draw_seeds
 from gristmill.actors.requests.own_function import OwnPart, OwnPartSettings, PoolSettings, PoolText
-from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import list_requests
 from gristmill.actors.sources.text import TEXT_SIDES, Wanted, list_texts
 from gristmill.pipelines.inputs import (
@@ -28,8 +28,8 @@ from gristmill.pipelines.inputs import (
     refuse_empty,
     urls_of,
 )
+from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, prepare_requests, request_items
 from gristmill.pipelines.overlap import Place, refuse_shared
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests, request_items
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.unique import unique
 from gristmill.shards.artifact import Artifact

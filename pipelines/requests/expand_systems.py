@@ -9,8 +9,9 @@ from pydantic import Field
 
 from gristmill.actors.embed import EmbedderSettings, embedder_ref, embedder_stage
 from gristmill.actors.nearest import DrawnDistance, DrawSettings, Keep, ThresholdSettings
-from gristmill.actors.requests import domain_trainer, paraphrase_trainer, relevance, slot_teacher
-from gristmill.actors.requests.domain_trainer import DomainTraining
+from gristmill.actors.nlu import domain_trainer
+from gristmill.actors.nlu.domain_trainer import DomainTraining
+from gristmill.actors.requests import paraphrase_trainer, relevance, slot_teacher
 from gristmill.actors.requests.function_reader import Label
 from gristmill.actors.requests.functions import FunctionSettings, Reveal
 from gristmill.actors.requests.paraphrase_trainer import ParaphraseTraining
@@ -18,7 +19,7 @@ from gristmill.actors.requests.paraphrases import Paraphrases, collect
 from gristmill.actors.requests.propagation import PropagationSettings, accept
 from gristmill.actors.requests.relevance import Relevance, RelevanceFitSettings
 from gristmill.actors.requests.slot_teacher import SlotTeacherSettings, SlotTeacherTraining, TeachSlots
-from gristmill.models.requests.linear import LinearSettings
+from gristmill.models.nlu.linear import LinearSettings
 from gristmill.pipelines.nearest import nearest_limit
 from gristmill.pipelines.requests.expand_parts import FunctionCell, embedded
 from gristmill.pipelines.run import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gristmill.actors.requests.rerank import FILE, file_of
+from gristmill.actors.nlu.rerank import FILE, file_of
 from gristmill.shards import store
 from gristmill.shards.artifact import Artifact
 

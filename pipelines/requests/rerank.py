@@ -14,16 +14,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
+from gristmill.actors.nlu.rerank import Rerank, RerankSettings, artifacts_of
+from gristmill.actors.nlu.weight_trainer import WeightSettings
 from gristmill.actors.requests import lambdarank
-from gristmill.actors.requests.hypotheses import Hypotheses, ListSettings, readers
 from gristmill.actors.requests.lambdarank import Lambdarank, LambdarankSettings, Scaling
-from gristmill.actors.requests.rerank import Rerank, RerankSettings, artifacts_of
-from gristmill.actors.requests.weight_trainer import WeightSettings
-from gristmill.pipelines.record_scores import keep_scores
-from gristmill.pipelines.report.measures import SEMER
-from gristmill.pipelines.report.report import Report
-from gristmill.pipelines.requests import scores
-from gristmill.pipelines.requests.corpora import (
+from gristmill.pipelines.nlu.corpora import (
     RequestCorpusSettings,
     check_columns,
     check_requests,
@@ -31,14 +27,18 @@ from gristmill.pipelines.requests.corpora import (
     split_requests,
     without_small_domains,
 )
-from gristmill.pipelines.requests.files import publish
-from gristmill.pipelines.requests.systems import (
+from gristmill.pipelines.nlu.systems import (
     ALONE,
     DomainSettings,
     train_domains,
-    train_peers,
     train_weights,
 )
+from gristmill.pipelines.record_scores import keep_scores
+from gristmill.pipelines.report.measures import SEMER
+from gristmill.pipelines.report.report import Report
+from gristmill.pipelines.requests import scores
+from gristmill.pipelines.requests.files import publish
+from gristmill.pipelines.requests.peers import train_peers
 from gristmill.pipelines.run import Run
 from gristmill.shards import canonical
 from gristmill.shards.artifact import Artifact

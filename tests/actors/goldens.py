@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from gristmill.actors.requests.domain_trainer import train as train_domain
+from gristmill.actors.nlu.domain_trainer import train as train_domain
 from gristmill.actors.training.settings import LoopSettings
 from gristmill.shards import canonical
+from tests.actors.nlu.test_domain_trainer import records, settings
+from tests.actors.nlu.test_domain_trainer import sealed as sealed_requests
 from tests.actors.ranks import RankContext, Ranks
-from tests.actors.requests.test_domain_trainer import records, settings
-from tests.actors.requests.test_domain_trainer import sealed as sealed_requests
 from tests.actors.speech import toy
 
 KEPT = Path(__file__).with_suffix(".json")

@@ -10,7 +10,7 @@ import pytest
 from gristmill.actors.records import filter_records, map_records
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.filters import ActorSettings
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests
+from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, check_requests
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
 from gristmill.pipelines.speech.preflight import check_corpus

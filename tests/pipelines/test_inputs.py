@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from gristmill.cluster.inprocess import InProcessRunner
+from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, check_requests, prepare_requests
 from gristmill.pipelines.progress import LogProgress
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, check_requests, prepare_requests
 from gristmill.pipelines.run import Run
 from gristmill.pipelines.speech.corpora import CorpusSettings, prepare_corpora
 from gristmill.pipelines.speech.preflight import check_corpus

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.folds import Folds
+from gristmill.actors.nlu.folds import Folds
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
 from gristmill.shards import store

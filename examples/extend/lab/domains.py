@@ -7,10 +7,10 @@ from itertools import product
 
 from gristmill.models.measures.significance import paired_change, wer_interval
 from gristmill.models.measures.wer import UNKNOWN
+from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, prepare_requests, split_requests
 from gristmill.pipelines.record_scores import RecordScores, keep_scores
 from gristmill.pipelines.report.measures import PERCENT, Measure
 from gristmill.pipelines.report.report import MetricRow, Report, TestSet
-from gristmill.pipelines.requests.corpora import RequestCorpusSettings, prepare_requests, split_requests
 from gristmill.pipelines.run import Run
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.job import TrainJob

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.domain_trainer import DomainTraining, train
+from gristmill.actors.nlu.domain_trainer import DomainTraining, train
 from gristmill.actors.requests.function_reader import (
     ACCEPTED,
     NOT_ACCEPTED,
@@ -20,12 +20,12 @@ from gristmill.actors.requests.function_reader import (
 )
 from gristmill.actors.requests.propagation import PropagationSettings, accept
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
-from gristmill.models.requests.linear import LinearSettings
+from gristmill.models.nlu.linear import LinearSettings
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
-from tests.actors.requests.test_domain_trainer import FIELDS, records
+from tests.actors.nlu.test_domain_trainer import FIELDS, records
 
 DIM = 6
 SCHEMA = pa.schema([*FIELDS, pa.field("embedding", pa.list_(pa.float16(), DIM))])

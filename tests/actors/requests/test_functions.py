@@ -19,7 +19,7 @@ from gristmill.actors.requests.functions import (
 )
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.errors import SettingsError
-from tests.actors.requests.test_domain_trainer import FIELDS, records, sealed
+from tests.actors.nlu.test_domain_trainer import FIELDS, records, sealed
 
 ALARM = FunctionSettings(name="clock", domains=("alarm",))
 PARTS = ("seeds", "others", "pool", "test")

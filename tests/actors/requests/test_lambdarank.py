@@ -12,7 +12,7 @@ from gristmill.shards.engine import run_step
 from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.step import Step
-from tests.actors.requests.test_rerank import as_table, records
+from tests.actors.nlu.test_rerank import as_table, records
 
 pytest.importorskip("lightgbm", reason="LightGBM is not installed")
 

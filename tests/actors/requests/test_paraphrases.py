@@ -18,7 +18,7 @@ from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.schema import REQUESTS
 from gristmill.shards.step import Step
-from tests.models.requests.domain_examples import requests
+from tests.models.nlu.domain_examples import requests
 
 
 def sealed(path, rows, shards=3):

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from gristmill.actors.requests.parsing import ParseRequest, RequestParsingSettings
-from gristmill.actors.requests.rerank import Rerank, RerankSettings
+from gristmill.actors.nlu.parsing import ParseRequest, RequestParsingSettings
+from gristmill.actors.nlu.rerank import Rerank, RerankSettings
 from gristmill.actors.sources.lists import ListFile
 from gristmill.actors.sources.requests import list_requests
 from gristmill.actors.sources.speech import list_sources

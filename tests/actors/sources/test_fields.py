@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.actors.requests.parsing import ParseRequest, RequestParsingSettings
+from gristmill.actors.nlu.parsing import ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import list_requests
 from gristmill.actors.sources.speech import columns_of, list_sources
 from gristmill.actors.speech.ingest import FieldSettings, Probe, ProbeSettings

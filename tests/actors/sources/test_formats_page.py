@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gristmill.actors.requests.folds import SMALL_DOMAIN
+from gristmill.actors.nlu.folds import SMALL_DOMAIN
 from gristmill.actors.sources import catalogues, encoding, files, lists, pointers, reading, tmx
 from gristmill.actors.sources.speech import KINDS
 from gristmill.actors.speech import align

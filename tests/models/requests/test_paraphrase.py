@@ -19,7 +19,7 @@ from gristmill.models.requests.paraphrase_features import (
 )
 from gristmill.models.requests.templates import annotated
 from gristmill.shards.errors import UserError
-from tests.models.requests.domain_examples import requests
+from tests.models.nlu.domain_examples import requests
 
 TOKENS = [
     ["wake", "me", "at", "noon"],

@@ -18,7 +18,7 @@ from gristmill.models.requests.templates import (
 )
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
-from tests.models.requests.domain_examples import requests
+from tests.models.nlu.domain_examples import requests
 
 
 def rows():

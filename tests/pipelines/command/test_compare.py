@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.folds import Folds
+from gristmill.actors.nlu.folds import Folds
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.measures.wer import UNKNOWN
 from gristmill.pipelines.command.compare import compare_outputs

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.models.requests.rerankers import DomainReranker
+from gristmill.models.nlu.rerankers import DomainReranker
 from gristmill.pipelines.command.occupied import Maker, refuse_occupied
 from gristmill.pipelines.run import Run
 from gristmill.shards.errors import UserError

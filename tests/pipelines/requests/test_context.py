@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gristmill.models.requests.rerankers import Categorical, DomainReranker, Numeric
+from gristmill.models.nlu.rerankers import Categorical, DomainReranker, Numeric
 from gristmill.pipelines.requests.context import contexts
 from gristmill.shards.errors import RejectRecord
 

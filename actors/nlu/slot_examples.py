@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.models.requests.domain import OUTSIDE, Example, to_iob
+from gristmill.models.nlu.domain import OUTSIDE, Example, to_iob
 from gristmill.shards.random import RecordRandom
 
 TAGGED = ("id", "tokens", "slots")

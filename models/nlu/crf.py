@@ -18,7 +18,7 @@ import numpy as np
 import pycrfsuite
 from pydantic import NonNegativeFloat, PositiveInt
 
-from gristmill.models.requests.domain import OUTSIDE, Example
+from gristmill.models.nlu.domain import OUTSIDE, Example
 from gristmill.shards.errors import UserError
 from gristmill.shards.settings import Settings
 

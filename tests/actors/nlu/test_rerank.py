@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.rerank import (
+from gristmill.actors.nlu.rerank import (
     Rerank,
     RerankSettings,
     artifacts_of,
@@ -14,9 +14,9 @@ from gristmill.actors.requests.rerank import (
     labelled_lists,
     lists_of,
 )
-from gristmill.actors.requests.weight_trainer import WeightTraining, train
+from gristmill.actors.nlu.weight_trainer import WeightTraining, train
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
-from gristmill.models.requests.rerankers import UNWEIGHTED, DomainReranker, HypothesisError, Numeric, Reranker
+from gristmill.models.nlu.rerankers import UNWEIGHTED, DomainReranker, HypothesisError, Numeric, Reranker
 from gristmill.pipelines.command.sampling import Trial
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables

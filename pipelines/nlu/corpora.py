@@ -12,8 +12,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gristmill.actors.requests.folds import TEST, Folds, FoldSettings, RejectSmallDomains, SmallDomainSettings
-from gristmill.actors.requests.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
+from gristmill.actors.nlu.folds import TEST, Folds, FoldSettings, RejectSmallDomains, SmallDomainSettings
+from gristmill.actors.nlu.parsing import AnnotationSettings, ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import list_requests, request_files
 from gristmill.pipelines.filters import ActorSettings, check_filters, filtered
 from gristmill.pipelines.generated import ambiguous, assistant

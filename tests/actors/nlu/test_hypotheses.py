@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.hypotheses import Hypotheses, ListSettings, readers
+from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.measures.semer import Interpretation, errors
 from gristmill.shards.dataset import seal_tables
@@ -13,8 +13,8 @@ from gristmill.shards.engine import run_step
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import HYPOTHESES_FIELDS
 from gristmill.shards.step import Step
-from tests.actors.requests.test_domain_trainer import FIELDS, job, records, sealed
-from tests.models.requests.domain_examples import TEMPLATES
+from tests.actors.nlu.test_domain_trainer import FIELDS, job, records, sealed
+from tests.models.nlu.domain_examples import TEMPLATES
 
 FOLDS = (-1, 0, 1)
 # Contradicts all other labels and has a word of its own: only a model trained on it can know its label.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gristmill.models.requests.domain import FAMILIES, FORMAT, DomainModel, FamilySettings
+from gristmill.models.nlu.domain import FAMILIES, FORMAT, DomainModel, FamilySettings
 from gristmill.shards.errors import UserError
 
 
@@ -20,10 +20,10 @@ class Family(NamedTuple):
 def family_of(name: str) -> Family:
     """Return the family named, one of ``FAMILIES``. Only that one is imported: the neural one loads torch."""
     if name == "linear":
-        from gristmill.models.requests import linear
+        from gristmill.models.nlu import linear
 
         return Family(linear.LinearSettings, linear.LinearModel)
-    from gristmill.models.requests import neural
+    from gristmill.models.nlu import neural
 
     return Family(neural.NeuralSettings, neural.NeuralModel)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gristmill.models.requests.linear import LinearSettings
-from gristmill.models.requests.neural import NeuralSettings
-from gristmill.pipelines.requests.systems import DomainSettings, _domain_job
+from gristmill.models.nlu.linear import LinearSettings
+from gristmill.models.nlu.neural import NeuralSettings
+from gristmill.pipelines.nlu.systems import DomainSettings, _domain_job
 from gristmill.shards.dataset import SealedSet
 from gristmill.shards.errors import SettingsError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.parsing import ParseRequest, RequestParsingSettings
+from gristmill.actors.nlu.parsing import ParseRequest, RequestParsingSettings
 from gristmill.actors.sources.requests import LISTED, list_requests
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.normalise import joined

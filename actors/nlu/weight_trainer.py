@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gristmill.actors.requests.rerank import FILE, labelled_lists, read_weights
-from gristmill.models.requests.reranker_fit import FitSettings, Fitted, fit, joined, sample
-from gristmill.models.requests.rerankers import DomainReranker, Loss
+from gristmill.actors.nlu.rerank import FILE, labelled_lists, read_weights
+from gristmill.models.nlu.reranker_fit import FitSettings, Fitted, fit, joined, sample
+from gristmill.models.nlu.rerankers import DomainReranker, Loss
 from gristmill.shards.dataset import SealedSet, open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
@@ -34,7 +34,7 @@ class WeightTraining(WeightSettings):
     domain: str = Field(min_length=1)
     """The domain whose hypotheses are weighted."""
     loss: Loss
-    """R1, R2 or R3, see :mod:`gristmill.models.requests.reranker_fit`."""
+    """R1, R2 or R3, see :mod:`gristmill.models.nlu.reranker_fit`."""
     seed: int = 0
     """With a request's id, it determines the requests drawn from other domains."""
 

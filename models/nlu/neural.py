@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from gristmill.models.requests.domain import FamilySettings, Slot, describe, from_iob, single
+from gristmill.models.nlu.domain import FamilySettings, Slot, describe, from_iob, single
 from gristmill.shards.settings import Batch, Size
 
 CHARACTERS = (3, 4)

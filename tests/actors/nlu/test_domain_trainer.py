@@ -7,18 +7,18 @@ import json
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.domain_trainer import DomainTraining, _counts, _rows, train
+from gristmill.actors.nlu.domain_trainer import DomainTraining, _counts, _rows, train
 from gristmill.cluster.inprocess import InProcessContext, InProcessRunner
-from gristmill.models.requests.domain import predict
-from gristmill.models.requests.families import family_of, load
-from gristmill.models.requests.linear import LinearSettings
-from gristmill.models.requests.neural import NeuralSettings
+from gristmill.models.nlu.domain import predict
+from gristmill.models.nlu.families import family_of, load
+from gristmill.models.nlu.linear import LinearSettings
+from gristmill.models.nlu.neural import NeuralSettings
 from gristmill.shards.artifact import get_artifact
 from gristmill.shards.dataset import open_sealed, seal_tables
 from gristmill.shards.errors import SettingsError, UserError
 from gristmill.shards.job import TrainJob
 from gristmill.shards.schema import REQUESTS
-from tests.models.requests.domain_examples import TEMPLATES, requests
+from tests.models.nlu.domain_examples import TEMPLATES, requests
 
 SETTINGS = {
     "linear": {"min_count": 1},

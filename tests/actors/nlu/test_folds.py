@@ -7,7 +7,7 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
-from gristmill.actors.requests.folds import TEST, Folds, FoldSettings, normalised
+from gristmill.actors.nlu.folds import TEST, Folds, FoldSettings, normalised
 from gristmill.shards.errors import SettingsError
 
 

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from pydantic import Field, NonNegativeInt, PositiveFloat, SerializeAsAny
 
 from gristmill.actors.embed import EMBEDDING, vectors_of
-from gristmill.actors.requests.folds import TEST
-from gristmill.actors.requests.function_reader import PSEUDO, WITHOUT
-from gristmill.actors.requests.slot_examples import TAGGED, same_slots, slot_names, tagged
+from gristmill.actors.nlu.folds import TEST
+from gristmill.actors.nlu.labels import PSEUDO, WITHOUT
+from gristmill.actors.nlu.slot_examples import TAGGED, same_slots, slot_names, tagged
 from gristmill.actors.training.settings import LoopSettings
-from gristmill.models.requests.domain import Example, FamilySettings
+from gristmill.models.nlu.domain import Example, FamilySettings
 from gristmill.shards.dataset import open_sealed
 from gristmill.shards.errors import UserError
 from gristmill.shards.job import TrainContext
@@ -116,7 +116,7 @@ def _fit(settings: DomainTraining, context: TrainContext, rows: _Rows) -> dict[s
     own = [*rows.own, *rows.added]
     examples, negatives = [row.example for row in own], [list(row.example.tokens) for row in rows.others]
     if model.family == "linear":
-        from gristmill.models.requests.linear import LinearSettings, fit
+        from gristmill.models.nlu.linear import LinearSettings, fit
 
         assert isinstance(model, LinearSettings)
         given: dict[str, Any] = {"tagged": [row.example for row in rows.tagged]}
@@ -128,9 +128,9 @@ def _fit(settings: DomainTraining, context: TrainContext, rows: _Rows) -> dict[s
             given |= _folds(settings.threshold_folds, rows) | {"prior": settings.prior}
         made, metrics = fit(settings.domain, examples, negatives, model, settings.seed, context.report, **given)
         return {"files": made.files(), **metrics}
-    from gristmill.actors.requests.neural_trainer import NeuralTrainer
+    from gristmill.actors.nlu.neural_trainer import NeuralTrainer
     from gristmill.actors.training.loop import run_training
-    from gristmill.models.requests.neural import NeuralSettings
+    from gristmill.models.nlu.neural import NeuralSettings
 
     assert isinstance(model, NeuralSettings)
     trainer = NeuralTrainer(settings.domain, examples, negatives, model, settings.seed, settings.device)

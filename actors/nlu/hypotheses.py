@@ -15,10 +15,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.audio import set_column
-from gristmill.actors.requests.folds import TEST
+from gristmill.actors.nlu.folds import TEST
 from gristmill.models.measures.semer import Interpretation, errors, reference_length
-from gristmill.models.requests.domain import Domains, Reading
-from gristmill.models.requests.families import load
+from gristmill.models.nlu.domain import Domains, Reading
+from gristmill.models.nlu.families import load
 from gristmill.shards.artifact import Artifact, get_artifact
 from gristmill.shards.errors import UserError
 from gristmill.shards.schema import HYPOTHESES_FIELDS

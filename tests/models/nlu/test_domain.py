@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from gristmill.actors.requests.neural_trainer import NeuralTrainer
+from gristmill.actors.nlu.neural_trainer import NeuralTrainer
 from gristmill.actors.training.loop import run_training
 from gristmill.actors.training.settings import LoopSettings
 from gristmill.cluster.inprocess import InProcessContext
-from gristmill.models.requests import crf, linear
-from gristmill.models.requests.crf import CrfSettings, Tagger, features
-from gristmill.models.requests.domain import Domains, Example, Slot, from_iob, predict, to_iob
-from gristmill.models.requests.families import load
-from gristmill.models.requests.linear import LinearSettings
-from gristmill.models.requests.neural import Inputs, NeuralModel, NeuralSettings
+from gristmill.models.nlu import crf, linear
+from gristmill.models.nlu.crf import CrfSettings, Tagger, features
+from gristmill.models.nlu.domain import Domains, Example, Slot, from_iob, predict, to_iob
+from gristmill.models.nlu.families import load
+from gristmill.models.nlu.linear import LinearSettings
+from gristmill.models.nlu.neural import Inputs, NeuralModel, NeuralSettings
 from gristmill.shards.errors import UserError
-from tests.models.requests.domain_examples import TEMPLATES, examples, requests
+from tests.models.nlu.domain_examples import TEMPLATES, examples, requests
 
 NEURAL = NeuralSettings(buckets=512, dim=16, hidden=16, epochs=30, batch=16, lr=1e-2, dropout=0.1)
 

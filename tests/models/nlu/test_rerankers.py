@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from gristmill.models.requests.rerankers import (
+from gristmill.models.nlu.rerankers import (
     Categorical,
     Column,
     DomainReranker,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gristmill.actors.training.settings import Schedule
 from gristmill.actors.training.training import LoopPhase, Training, TrainingObjective
-from gristmill.models.requests.domain import OUTSIDE, Example
-from gristmill.models.requests.neural import Crf, Inputs, NeuralModel, NeuralSettings
+from gristmill.models.nlu.domain import OUTSIDE, Example
+from gristmill.models.nlu.neural import Crf, Inputs, NeuralModel, NeuralSettings
 from gristmill.shards.errors import UserError
 from gristmill.shards.random import RecordRandom
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.cluster.inprocess import InProcessRunner
-from gristmill.pipelines.requests.corpora import (
+from gristmill.pipelines.nlu.corpora import (
     RequestCorpusSettings,
     check_requests,
     prepare_requests,

@@ -1,4 +1,4 @@
-"""The trainings of the re-ranking recipe: the models of the domains, their re-rankers' weights, and the peers."""
+"""Trainings of domain models and of their re-rankers' weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from pydantic import (
     model_validator,
 )
 
-from gristmill.actors.requests import domain_trainer, lambdarank, weight_trainer
-from gristmill.actors.requests.domain_trainer import DomainTraining
-from gristmill.actors.requests.lambdarank import LambdarankTraining
-from gristmill.actors.requests.weight_trainer import WeightSettings, WeightTraining
+from gristmill.actors.nlu import domain_trainer, weight_trainer
+from gristmill.actors.nlu.domain_trainer import DomainTraining
+from gristmill.actors.nlu.weight_trainer import WeightSettings, WeightTraining
 from gristmill.actors.training.settings import LoopSettings
-from gristmill.models.requests.domain import FamilyName, FamilySettings
-from gristmill.models.requests.families import family_of
-from gristmill.models.requests.rerankers import Loss
+from gristmill.models.nlu.domain import FamilyName, FamilySettings
+from gristmill.models.nlu.families import family_of
+from gristmill.models.nlu.rerankers import Loss
 from gristmill.pipelines.config import check
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
@@ -48,8 +47,8 @@ class DomainSettings(Settings):
     c: PositiveRange = (3.0, 100.0)
     """Inverse regularisation of linear classifiers, a range."""
     settings: SerializeAsAny[FamilySettings] = Field(default_factory=FamilySettings)
-    """Settings of the family, the same for all domains: :class:`gristmill.models.requests.linear.LinearSettings` or
-    :class:`gristmill.models.requests.neural.NeuralSettings`. Values set here are not drawn."""
+    """Settings of the family, the same for all domains: :class:`gristmill.models.nlu.linear.LinearSettings` or
+    :class:`gristmill.models.nlu.neural.NeuralSettings`. Values set here are not drawn."""
     loop: LoopSettings = LoopSettings()
     """The training loop of neural models."""
     ranks: int = Field(1, ge=1)
@@ -164,15 +163,3 @@ def _weights_job(
     training = WeightTraining(**dict(given) | {"context": tuple(context), "domain": domain, "loss": loss, "seed": seed})
     inputs = {"data": lists, "rivals": rivals}
     return TrainJob("weights", loop=weight_trainer.train, settings=training, inputs=inputs, stepwise=False)
-
-
-def train_peers(run: Run, context: Sequence[str], lists: Mapping[int, SealedSet]) -> dict[int, Artifact]:
-    """Return one lambdarank over all domains per seed."""
-    training = LambdarankTraining(context=tuple(context))
-
-    def job(data: SealedSet) -> TrainJob:
-        return TrainJob(
-            "lambdarank", loop=lambdarank.train, settings=training, inputs={"data": data}, version=2, stepwise=False
-        )
-
-    return {seed: run.train(job(data)) for seed, data in lists.items()}

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import NonNegativeFloat
 
 from gristmill.models.measures.calibration import log_losses
-from gristmill.models.requests.rerankers import (
+from gristmill.models.nlu.rerankers import (
     FEATURES,
     MOST_VALUES,
     Categorical,

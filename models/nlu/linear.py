@@ -17,9 +17,9 @@ import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import sparse
 
-from gristmill.models.requests.crf import CrfSettings, Tagger, features
-from gristmill.models.requests.crf import fit as fit_tagger
-from gristmill.models.requests.domain import (
+from gristmill.models.nlu.crf import CrfSettings, Tagger, features
+from gristmill.models.nlu.crf import fit as fit_tagger
+from gristmill.models.nlu.domain import (
     Example,
     FamilySettings,
     Slot,
@@ -29,8 +29,8 @@ from gristmill.models.requests.domain import (
     log_softmax,
     single,
 )
-from gristmill.models.requests.logistic import balanced, logistic
-from gristmill.models.requests.operating_point import threshold
+from gristmill.models.nlu.logistic import balanced, logistic
+from gristmill.models.nlu.operating_point import threshold
 from gristmill.shards.errors import UserError
 
 WORDS = (1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gristmill.models.requests.operating_point import threshold
+from gristmill.models.nlu.operating_point import threshold
 
 
 def scores(own: float, count: int, others: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

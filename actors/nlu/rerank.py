@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.actors.audio import set_column
-from gristmill.models.requests.rerankers import Column, DomainReranker, HypothesisError, Lists, Reranker
+from gristmill.models.nlu.rerankers import Column, DomainReranker, HypothesisError, Lists, Reranker
 from gristmill.shards import canonical, store
 from gristmill.shards.artifact import read_file
 from gristmill.shards.errors import UserError
@@ -110,7 +110,7 @@ def load_folder(folder: str) -> list[DomainReranker]:
 
     Raises:
         UserError: there is none, one is rejected by
-            :meth:`gristmill.models.requests.rerankers.DomainReranker.from_bytes`, or one is of another domain than its
+            :meth:`gristmill.models.nlu.rerankers.DomainReranker.from_bytes`, or one is of another domain than its
             name says.
     """
     names = sorted(name for name in store.list_names(folder) if name.endswith(".json"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gristmill.models.requests.domain import Example, to_iob
+from gristmill.models.nlu.domain import Example, to_iob
 
 TIMES = ("nine am", "noon", "ten thirty", "five pm", "midnight")
 SONGS = ("purple rain", "hello", "hey jude", "yesterday", "let it be")

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from gristmill.actors.requests.annotation import (
+from gristmill.actors.nlu.annotation import (
     NO_INTENT,
     NO_TEXT,
     Slots,

@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import softmax
 
-from gristmill.models.requests.reranker_fit import FitSettings, Objective, context_specs, fit, gate, joined, sample
-from gristmill.models.requests.rerankers import Categorical, Column, DomainReranker, Lists, Numeric, Reranker
+from gristmill.models.nlu.reranker_fit import FitSettings, Objective, context_specs, fit, gate, joined, sample
+from gristmill.models.nlu.rerankers import Categorical, Column, DomainReranker, Lists, Numeric, Reranker
 from gristmill.shards.errors import SettingsError, UserError
 
 DOMAINS = ("music", "video")
