@@ -66,6 +66,41 @@ HYPOTHESES_FIELDS = (
     pa.field("oracle_errors", pa.int32()),  # of the best reading in the list; of an empty list: all of the reference
 )
 
+# A turn of a session: what a user said, what a recogniser heard, how that was read, and what came of it.
+TURN_FIELDS = (
+    ID,
+    pa.field("session", pa.string()),
+    pa.field("turn", pa.int32()),  # its place in the session, from 0 on
+    pa.field("time", pa.float64()),  # seconds since 1970 (UTC); null where it is not known, as all that follows may be
+    pa.field("user", pa.string()),  # a hash
+    pa.field("device", pa.string()),
+    pa.field("text", pa.string()),  # what was said or typed
+    pa.field("asr_text", pa.string()),  # what the recogniser heard: what is read and trained on
+    pa.field("tokens", pa.list_(pa.string())),  # of asr_text, or of text where nothing else is known
+    pa.field("lang", pa.string()),
+    pa.field("domain", pa.string()),  # the interpretation that was chosen; slots are of tokens
+    pa.field("intent", pa.string()),
+    pa.field("slots", pa.list_(SLOT)),  # start and end are null where a value does not stand in the tokens
+    pa.field("score", pa.float32()),  # of the interpretation, 0 to 1
+    pa.field("alternatives", pa.list_(HYPOTHESIS)),  # other interpretations, best first
+    pa.field("succeeded", pa.bool_()),  # whether the response did what was asked, where that is known
+    pa.field("barge_in", pa.bool_()),  # whether the user spoke into the response
+    pa.field("rewritten", pa.bool_()),  # whether the interpretation is of a rewrite of ours, and not of what was heard
+)
+TURNS = pa.schema(TURN_FIELDS)
+
+# What is true of a turn that was simulated, or judged by an annotator: nothing that is learnt from sessions reads it.
+TRUTH_FIELDS = (
+    pa.field("meaning", pa.string()),  # equal of turns that mean the same
+    pa.field("true_domain", pa.string()),
+    pa.field("true_intent", pa.string()),
+    pa.field("true_slots", pa.list_(SLOT)),  # of tokens; start and end are null where a value was not heard
+    pa.field("failed", pa.bool_()),  # whether the interpretation is wrong
+    pa.field(
+        "role", pa.string()
+    ),  # first, rephrase, follow_up (planted after another goal), or poison (a false rephrase)
+)
+
 # The rare words of a record's text, single words: names that a recogniser has never seen.
 NAMES = pa.field("names", pa.list_(pa.string()))
 

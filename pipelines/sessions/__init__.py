@@ -1,0 +1,1 @@
+"""The recipes that learn from sessions, part by part."""
