@@ -98,7 +98,7 @@ TRUTH_FIELDS = (
     pa.field("failed", pa.bool_()),  # whether the interpretation is wrong
     pa.field(
         "role", pa.string()
-    ),  # first, rephrase, follow_up (planted after another goal), or poison (a false rephrase)
+    ),  # first, rephrase, follow_up (planted), or poison (a false rephrase)
 )
 
 # The rare words of a record's text, single words: names that a recogniser has never seen.
