@@ -12,8 +12,10 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+from gristmill.models.measures.wer import distance
 from gristmill.shards.errors import UserError
 
 NUMBER_LANGUAGES = ("en", "fr", "es", "pt", "de", "nl", "da", "it")  # of text2num
@@ -95,6 +97,7 @@ def number_form(text: str) -> str | None:
     return digits.lstrip("0") or "0"
 
 
+@lru_cache(1 << 17)  # words of requests come again and again
 def similarity(left: str, right: str, least: float = 0.5) -> float:
     """Return how alike two forms are, 0 to 1: 1 less their normalised edit distance, 0 if that is below ``least``.
 
@@ -115,23 +118,8 @@ def similarity(left: str, right: str, least: float = 0.5) -> float:
     if min(len(left), len(right)) <= 3 or abs(len(left) - len(right)) > (1 - least) * longest:
         # "facebook's" and "facebook", "mr" and "mr.": an ending is no other word.
         return 0.9 if left.removesuffix("'s") == right.removesuffix("'s") else 0.0
-    alike = 1 - edit_distance(left, right) / longest
+    alike = 1 - distance(left, right) / longest
     return alike if alike >= least else 0.0
-
-
-def edit_distance(left: str, right: str) -> int:
-    """Return the least number of characters to insert, delete or replace.
-
-    Example:
-        >>> edit_distance("kitten", "kitchen")
-        2
-    """
-    row = list(range(len(right) + 1))
-    for i, one in enumerate(left, 1):
-        before, row[0] = row[0], i
-        for j, other in enumerate(right, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (one != other))
-    return row[-1]
 
 
 def _hundreds(digits: str) -> str:
@@ -200,7 +188,9 @@ def _joined(part: Sequence[Unit], wanted: Sequence[str], there: set[str]) -> boo
         return False
     if any(unit.form in there for unit in part):
         return False
-    best = max((similarity(form, one, _JOINED_ALIKE) for one in wanted), default=0.0)
+    best = max((similarity(form, one, _JOINED_ALIKE) for one in wanted if len(one) > 2), default=0.0)
+    if best <= _BETTER:
+        return False
     each = max((similarity(unit.form, one) for unit in part for one in wanted), default=0.0)
     return best > each + _BETTER
 
