@@ -49,7 +49,7 @@ class AsUtterance(Actor):
         *(_TURN[one] for one in ("asr_text", "domain", "intent", "slots", "score", "alternatives")),
         *(_TRUTH[one] for one in TRUE),
     )
-    drops = ("hypotheses", "reference_length", "oracle_errors", "fold", "label_source")
+    drops = ("hypotheses",)
     batch = BatchLimits(rows=1024)
 
     def __call__(self, batch: pa.Table) -> pa.Table:

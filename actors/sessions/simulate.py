@@ -155,10 +155,11 @@ class Simulate(Actor):
             weights = _zipf(len(places), own.traffic) if follows else self._popular
             meaning = places[_pick(rng, weights)]
             goal, role = self._goals[meaning], "follow_up" if follows else "first"
-            left = list(self._said[meaning])
+            left = self._said[meaning]
             for tried in range(own.tries):
-                said = left.pop(_pick(rng, _zipf(len(left), own.traffic)))
+                said = left[_pick(rng, _zipf(len(left), own.traffic))]
                 yield Wording(meaning, said), role, tried > 0
+                left = [one for one in left if one["asr_text"] != said["asr_text"]]
                 if not said["failed"] or not left or rng.random() >= own.retry:
                     break
                 if poisoned:
