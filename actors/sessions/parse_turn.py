@@ -83,7 +83,7 @@ class ParseTurn(Actor):
         """Return the batch with the columns of a turn; records that do not parse are rejected."""
         made = [self._row(row) for row in batch.select(list(self.columns)).to_pylist()]
         columns = {field.name: pa.array([row.get(field.name) for row in made], field.type) for field in TURN_FIELDS}
-        kept = {name: batch[name] for name in batch.column_names if name not in columns}
+        kept = {name: batch[name] for name in batch.column_names if name not in (*columns, *self.drops)}
         reasons = pa.array([row.get("reject_reason") for row in made], pa.string())
         return pa.table({**columns, **kept, "reject_reason": reasons})
 

@@ -61,7 +61,7 @@ class ParseRecording(Actor):
         fields = (REQUEST_FIELDS[0], *self.contract(self.settings)["adds"])
         made = [self._row(row) for row in batch.select(list(self.columns)).to_pylist()]
         columns = {field.name: pa.array([row.get(field.name) for row in made], field.type) for field in fields}
-        kept = {name: batch[name] for name in batch.column_names if name not in columns}
+        kept = {name: batch[name] for name in batch.column_names if name not in (*columns, *self.drops)}
         reasons = pa.array([row.get("reject_reason") for row in made], pa.string())
         return pa.table({**columns, **kept, "reject_reason": reasons})
 
