@@ -96,9 +96,7 @@ TRUTH_FIELDS = (
     pa.field("true_intent", pa.string()),
     pa.field("true_slots", pa.list_(SLOT)),  # of tokens: those of which something was heard
     pa.field("failed", pa.bool_()),  # whether the interpretation is wrong
-    pa.field(
-        "role", pa.string()
-    ),  # first, rephrase, follow_up (planted), or poison (a false rephrase)
+    pa.field("role", pa.string()),  # first, rephrase, follow_up (planted), or poison (a false rephrase)
 )
 
 # The rare words of a record's text, single words: names that a recogniser has never seen.

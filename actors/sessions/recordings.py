@@ -29,7 +29,7 @@ NO_ANSWER = "recording: no answer of the system"
 ASR_TEXT = next(field for field in TURN_FIELDS if field.name == "asr_text")
 
 
-class RecordingSettings(Settings):
+class AnswerSettings(Settings):
     """Which readings of recordings are taken."""
 
     system: str | None = None
@@ -48,10 +48,10 @@ class ParseRecording(Actor):
     columns = ("id", "raw", "problem")
     drops = tuple(name for name in OBJECTS.names if name != "id")
     batch = BatchLimits(512)
-    settings: RecordingSettings
+    settings: AnswerSettings
 
     @classmethod
-    def contract(cls, settings: RecordingSettings) -> Mapping[str, Any]:
+    def contract(cls, settings: AnswerSettings) -> Mapping[str, Any]:
         """Return the columns that are added."""
         answered = HYPOTHESES_FIELDS[:1] if settings.system else ()
         return {"adds": (*REQUEST_FIELDS[1:], ASR_TEXT, MEANING, *answered)}

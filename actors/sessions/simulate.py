@@ -62,7 +62,7 @@ class SimulationSettings(Settings):
     """Medians of the seconds to a rephrase, and to another goal."""
 
 
-class Wording(NamedTuple):
+class SaidAs(NamedTuple):
     """What may be said: the place of its meaning in the bank, and its utterance."""
 
     meaning: int
@@ -144,7 +144,7 @@ class Simulate(Actor):
                 "role": role,
             }
 
-    def _wordings(self, rng: np.random.Generator) -> Iterator[tuple[Wording, str, bool]]:
+    def _wordings(self, rng: np.random.Generator) -> Iterator[tuple[SaidAs, str, bool]]:
         """Yield what a user says, its role, and whether it is said soon after what was said before."""
         own = self.settings
         poisoned = rng.random() < own.poison
@@ -158,13 +158,13 @@ class Simulate(Actor):
             left = self._said[meaning]
             for tried in range(own.tries):
                 said = left[_pick(rng, _zipf(len(left), own.traffic))]
-                yield Wording(meaning, said), role, tried > 0
+                yield SaidAs(meaning, said), role, tried > 0
                 left = [one for one in left if one["asr_text"] != said["asr_text"]]
                 if not said["failed"] or not left or rng.random() >= own.retry:
                     break
                 if poisoned:
                     other = self._order[int(rng.integers(len(self._order)))]
-                    yield Wording(other, self._said[other][int(rng.integers(len(self._said[other])))]), "poison", True
+                    yield SaidAs(other, self._said[other][int(rng.integers(len(self._said[other])))]), "poison", True
                     break
                 role = "rephrase"
 

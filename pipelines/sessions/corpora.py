@@ -14,7 +14,7 @@ from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
 from gristmill.actors.sessions.bank import AsUtterance, Wordings
 from gristmill.actors.sessions.parse_turn import ParseTurn, TurnSettings
 from gristmill.actors.sessions.prepare import AsTest, NameMeaning
-from gristmill.actors.sessions.recordings import ParseRecording, RecordingSettings
+from gristmill.actors.sessions.recordings import ParseRecording, AnswerSettings
 from gristmill.actors.sessions.simulate import NUMBER, Simulate, SimulationSettings
 from gristmill.actors.sessions.turns import OrderSettings, OrderTurns
 from gristmill.actors.sources.objects import list_objects
@@ -40,7 +40,7 @@ from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 
-class BankSettings(RecordingSettings):
+class BankSettings(AnswerSettings):
     """What may be said in simulated sessions."""
 
     kind: Literal["assistant", "slurp"] | None = None
@@ -114,7 +114,7 @@ def said(run: Run, settings: BankSettings, suffix: str = "", seed: int = 0) -> S
         listed = _listed(
             run, "listed_recordings", settings.places, ("sentence", "asr_text"), ("recording",), "recordings"
         )
-        stage = ParseRecording.stage(settings.part(RecordingSettings))
+        stage = ParseRecording.stage(settings.part(AnswerSettings))
         made = run.step(Step("recordings", (stage,), listed, cut=settings.shard))
         refuse_empty(made, "recordings")
         return made

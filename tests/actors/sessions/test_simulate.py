@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.sessions.bank import UTTERANCES, goal_of, meaning_of
-from gristmill.actors.sessions.recordings import NO_ANSWER, ParseRecording, RecordingSettings
+from gristmill.actors.sessions.recordings import NO_ANSWER, ParseRecording, AnswerSettings
 from gristmill.actors.sessions.simulate import Simulate, SimulationSettings, planted
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
@@ -111,12 +111,12 @@ def test_a_recording_is_a_request_as_it_was_heard() -> None:
         '"entities": [["time", "5 am"]]}}}'
     )
     batch = pa.table({"id": ["r"], "raw": [raw], "problem": pa.array([None], pa.string())})
-    (row,) = ParseRecording(RecordingSettings())(batch).to_pylist()
+    (row,) = ParseRecording(AnswerSettings())(batch).to_pylist()
     assert row["slots"] == [{"name": "time", "value": "5 am", "start": 4, "end": 6}]
     assert row["meaning"] == '["alarm","alarm_set",[["time","five am"]]]'
     assert "hypotheses" not in row
-    (row,) = ParseRecording(RecordingSettings(system="one"))(batch).to_pylist()
+    (row,) = ParseRecording(AnswerSettings(system="one"))(batch).to_pylist()
     assert row["hypotheses"][0]["intent"] == "alarm_query"
     assert row["hypotheses"][0]["slots"][0]["start"] == 4
-    (row,) = ParseRecording(RecordingSettings(system="two"))(batch).to_pylist()
+    (row,) = ParseRecording(AnswerSettings(system="two"))(batch).to_pylist()
     assert row["reject_reason"] == NO_ANSWER
