@@ -14,7 +14,7 @@ from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
 from gristmill.actors.sessions.bank import AsUtterance, Wordings
 from gristmill.actors.sessions.parse_turn import ParseTurn, TurnSettings
 from gristmill.actors.sessions.prepare import AsTest, NameMeaning
-from gristmill.actors.sessions.recordings import ParseRecording, AnswerSettings
+from gristmill.actors.sessions.recordings import AnswerSettings, ParseRecording
 from gristmill.actors.sessions.simulate import NUMBER, Simulate, SimulationSettings
 from gristmill.actors.sessions.turns import OrderSettings, OrderTurns
 from gristmill.actors.sources.objects import list_objects

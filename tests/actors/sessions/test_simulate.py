@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.sessions.bank import UTTERANCES, goal_of, meaning_of
-from gristmill.actors.sessions.recordings import NO_ANSWER, ParseRecording, AnswerSettings
+from gristmill.actors.sessions.recordings import NO_ANSWER, AnswerSettings, ParseRecording
 from gristmill.actors.sessions.simulate import Simulate, SimulationSettings, planted
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.pipelines.run import Run
