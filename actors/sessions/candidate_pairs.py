@@ -8,11 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.models.sessions.pairs import WindowSettings, candidate_pairs, followed, once, seconds_between
+from gristmill.shards.errors import RejectRecord
 from gristmill.shards.reducers import Reducer
 from gristmill.shards.schema import SLOT, TRUTH_FIELDS, TURN_FIELDS
 from gristmill.shards.settings import Settings
 
 NEXT = "next_"
+NO_PAIR = "session: no pair of turns in the window"
 SECONDS = pa.field("seconds", pa.float64())
 FRICTION = pa.field("friction", pa.float64())
 _READING = ("tokens", "domain", "intent", "slots")
@@ -34,7 +36,7 @@ class FollowedTurns(Reducer):
     A turn number that comes twice counts once. Sessions may be of any size.
     """
 
-    columns = ("time",)
+    columns = ("id", "time")
     order = ("turn",)
     adds = (*(pa.field(NEXT + name, _TYPES[name]) for name in _READING), SECONDS)
     settings: FollowedSettings
@@ -66,7 +68,7 @@ class CandidatePairs(Reducer):
     """Makes the pairs of turns of a session that are in a window: the earlier turn's columns, the later one's
     (``next_...``), and the ``seconds`` between them.
 
-    A turn number that comes twice counts once. Sessions may be of any size; one without a pair gives no row.
+    A turn number that comes twice counts once. Sessions may be of any size; one without a pair is rejected.
     """
 
     order = ("turn",)
@@ -86,12 +88,15 @@ class CandidatePairs(Reducer):
 
     def group(self, name: str, tables: Iterator[pa.Table]) -> Iterable[Mapping[str, Any]]:
         """Yield the pairs of a session."""
-        truth = TRUTH if self.settings.truth else ()
+        truth, none = TRUTH if self.settings.truth else (), True
         for away, earlier, later in candidate_pairs(once(_rows(tables)), self.settings):
             row = {key: earlier[key] for key in (*_FIRST, *truth)}
             row |= {NEXT + key: later[key] for key in ("id", *_READING, FRICTION.name)}
             row |= {NEXT + key: later[key] for key in truth if key in ("meaning", "failed")}
             yield row | {"id": f"{earlier['id']}>{away}", SECONDS.name: seconds_between(earlier, later)}
+            none = False
+        if none:
+            raise RejectRecord(NO_PAIR)
 
 
 def _rows(tables: Iterator[pa.Table]) -> Iterator[Mapping[str, Any]]:

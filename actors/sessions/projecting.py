@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
+from gristmill.actors.nlu.folds import FOLD
 from gristmill.actors.nlu.labels import CONFIDENCE, PROJECTED
 from gristmill.actors.records import Filter, PerRecord, Record
+from gristmill.actors.sessions.as_requests import TRAINED_FOLD
 from gristmill.actors.sessions.candidate_pairs import FRICTION, NEXT
 from gristmill.actors.sessions.pair_models import PARAPHRASE
 from gristmill.models.nlu.domain import Slot
@@ -43,7 +45,8 @@ UNSURE = "projection: not certain enough"
 FEW = "utterance: too few users"
 DISAGREE = "utterance: users disagree"
 WORKS = "utterance: its own interpretation succeeds"
-LABELLING = (UTTERANCE, PARAPHRASE, FRICTION)
+_READ = ("tokens", "domain", "intent", "slots")
+_SURE = (PARAPHRASE.name, FRICTION.name, NEXT + FRICTION.name)
 
 
 class Utterance(PerRecord):
@@ -73,13 +76,8 @@ class Rephrases(Filter):
     """Rejects pairs that are no failed turn with a rephrase that was understood."""
 
     name = "rephrases"
-    columns = ("tokens", NEXT + "tokens", NEXT + "domain", NEXT + "intent", PARAPHRASE.name, FRICTION.name)
+    columns = ("tokens", NEXT + "tokens", NEXT + "domain", NEXT + "intent", *_SURE)
     settings: RephraseSettings
-
-    @classmethod
-    def contract(cls, settings: RephraseSettings) -> Mapping[str, Any]:
-        """Return the columns that are read."""
-        return {"columns": (*cls.columns, NEXT + FRICTION.name)}
 
     def reason(self, record: Record) -> str | None:
         """Return why the pair is not used."""
@@ -114,14 +112,9 @@ class Project(PerRecord):
     """
 
     name = "project"
-    columns = ("tokens", "lang", "domain", "intent", "slots", *(NEXT + one for one in ("tokens", "domain", "intent")))
+    columns = ("lang", *_READ, *(NEXT + one for one in _READ), *_SURE)
     adds = (pa.field("projected_slots", pa.list_(SLOT)), CONFIDENCE)
     settings: ProjectSettings
-
-    @classmethod
-    def contract(cls, settings: ProjectSettings) -> Mapping[str, Any]:
-        """Return the columns that are read."""
-        return {"columns": (*cls.columns, NEXT + "slots", PARAPHRASE.name, FRICTION.name, NEXT + FRICTION.name)}
 
     def record(self, record: Record) -> Mapping[str, Any]:
         """Return the slots and the confidence of a pair."""
@@ -204,7 +197,7 @@ class Agreed(Reducer):
         truth = ("true_domain", "true_intent", "true_slots") if settings.truth else ()
         own = ("session", "user", "lang", "tokens", NEXT + "domain", NEXT + "intent", "projected_slots")
         fields = [field for field in REQUEST_FIELDS if field.name != "id"]
-        adds = (*fields, CONFIDENCE, SUPPORT, AGREEMENT, *((RIGHT,) if settings.truth else ()))
+        adds = (*fields, FOLD, CONFIDENCE, SUPPORT, AGREEMENT, *((RIGHT,) if settings.truth else ()))
         return {"columns": (*own, CONFIDENCE.name, READ.name, UNDERSTOOD.name, *truth), "adds": adds}
 
     def group(self, name: str, tables: Iterator[pa.Table]) -> Iterable[Mapping[str, Any]]:
@@ -238,6 +231,7 @@ class Agreed(Reducer):
             **best.reading,
             "lang": best.lang,
             "label_source": PROJECTED,
+            FOLD.name: TRAINED_FOLD,
             CONFIDENCE.name: best.mean,
             SUPPORT.name: len(best.users),
             AGREEMENT.name: agreement,

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from gristmill.actors.sessions.candidate_pairs import (
     TRUTH,
@@ -30,8 +32,11 @@ from gristmill.actors.sessions.pair_models import (
 )
 from gristmill.actors.sessions.projecting import (
     FAILED,
+    NO_READING,
+    NOT_SAME,
     READ,
     RIGHT,
+    SAME_WORDS,
     UNDERSTOOD,
     UTTERANCE,
     Agreed,
@@ -49,6 +54,7 @@ from gristmill.models.sessions.pairs import WindowSettings
 from gristmill.pipelines.run import Run
 from gristmill.shards.artifact import Artifact
 from gristmill.shards.dataset import SealedSet
+from gristmill.shards.errors import UserError
 from gristmill.shards.exchange import deal, merge, parts_of
 from gristmill.shards.job import TrainJob
 from gristmill.shards.reducers import join
@@ -132,7 +138,7 @@ def friction_parts(
     means = paraphrase_model(run, settings.paraphrase, groups)
     truth = has_truth(turns)
     known = [field.name for field in (*TURN_FIELDS, *(TRUTH_FIELDS if truth else ())) if field.name != "id"]
-    dealt = run.step(deal(f"turns_by_session{suffix}", turns, ["session"], known))
+    dealt = run.step(deal(f"rephrase_turns{suffix}", turns, ["session"], known))
     stages = (
         FollowedTurns.stage(FollowedSettings(keeps=tuple(known))),
         Paraphrase.stage(ParaphraseSettings(lang=settings.paraphrase.lang), model=means.ref),
@@ -149,7 +155,7 @@ def projection_parts(
 ) -> ProjectionParts:
     """Declare the pairs of the turns, their projections and the requests that come of them."""
     truth = made.truth
-    dealt = run.step(deal(f"friction_by_session{suffix}", made.turns, ["session"]))
+    dealt = run.step(deal(f"friction_turns{suffix}", made.turns, ["session"]))
     pairing = PairingSettings(truth=truth, seconds=settings.window.seconds, turns=settings.window.turns)
     pairs = run.step(merge(f"pairs{suffix}", dealt, CandidatePairs.stage(pairing)))
     stages = (
@@ -179,3 +185,88 @@ def projection_parts(
 def has_truth(turns: SealedSet) -> bool:
     """Return whether turns have what is true of them, for scoring."""
     return {field.name for field in TRUTH_FIELDS} <= set(turns.schema.names)
+
+
+def funnel(made: ProjectionParts) -> ProjectionFunnel:
+    """Return the counts of a projection, from the seals of its sets."""
+    reasons = _reasons(made.projected.seal["reasons"])
+    paraphrases = made.pairs.records - sum(reasons.get(name, 0) for name in (NO_READING, SAME_WORDS, NOT_SAME))
+    refused = {name: count for name, count in reasons.items() if name.startswith("projection")}
+    rephrases = made.projected.records + sum(refused.values())
+    of_utterances = _reasons(made.emitted.seal["reasons"])
+    return ProjectionFunnel(
+        turns=made.turns.records,
+        pairs=made.pairs.records,
+        paraphrases=paraphrases,
+        rephrases=rephrases,
+        projected=made.projected.records,
+        refused=dict(sorted((refused | of_utterances).items())),
+        utterances=made.emitted.records + sum(of_utterances.values()),
+        emitted=made.emitted.records,
+    )
+
+
+def _reasons(told: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts by reason, without the names of stages."""
+    return {name.partition(": ")[2]: count for name, count in sorted(told.items())}
+
+
+@dataclass(frozen=True)
+class EmissionScores:
+    """Per emitted utterance the share of its label that is wrong, and per failing utterance whether one was emitted.
+
+    Both are counts for :func:`gristmill.models.measures.significance.wer_interval`: the rate of ``wrong`` is 1 less the
+    precision, that of ``missed`` 1 less the emission rate.
+    """
+
+    wrong: Ratio
+    missed: Ratio
+
+    @property
+    def precision(self) -> float:
+        """Share of the emitted labels that are right; not a number where there is none."""
+        return 1 - self.wrong.value
+
+    @property
+    def emission_rate(self) -> float:
+        """Share of the failing utterances that have an emitted label."""
+        return 1 - self.missed.value
+
+
+def score_emitted(made: ProjectionParts) -> EmissionScores:
+    """Return the scores of emitted labels of simulated turns, by utterance.
+
+    A label is right as far as it is the truth of the failing turns that it comes from, slots by name and value. What fails
+    is an utterance with a turn that failed.
+
+    Raises:
+        UserError: the turns have no truth.
+    """
+    if RIGHT.name not in made.emitted.schema.names:
+        raise UserError(f"{made.emitted.name}: no truth of its turns; expected those of simulated sessions")
+    emitted = [row for table in made.emitted.tables(["parent_id", RIGHT.name]) for row in table.to_pylist()]
+    wrong = np.array([1 - row[RIGHT.name] for row in emitted])
+    labelled = {row["parent_id"] for row in emitted}
+    names = (table.filter(pc.greater(table[FAILED.name], 0)) for table in made.readings.tables(["id", FAILED.name]))
+    failing = [name for table in names for name in table["id"].to_pylist()]
+    missed = np.array([float(name not in labelled) for name in failing])
+    return EmissionScores(
+        Ratio(wrong, np.ones(len(wrong)), tuple(row["parent_id"] for row in emitted)),
+        Ratio(missed, np.ones(len(missed)), tuple(failing)),
+    )
+
+
+def examples(made: ProjectionParts, count: int = 5) -> dict[bool, list[dict[str, Any]]]:
+    """Return a few emitted labels that are right (``True``) and wrong, the most certain first; of turns with truth.
+
+    Without truth all are under ``True``.
+    """
+    found: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    truth = RIGHT.name in made.emitted.schema.names
+    columns = ["id", "text", "domain", "intent", "slots", "confidence", "support", *([RIGHT.name] if truth else [])]
+    for table in made.emitted.tables(columns):
+        for row in table.to_pylist():
+            kind = not truth or row[RIGHT.name] >= 0.5
+            own = sorted([*found[kind], row], key=lambda one: (-one["confidence"], one["id"]))
+            found[kind] = own[:count]
+    return found
