@@ -43,6 +43,7 @@ NOT_PLACED = "projection: a slot of the second turn does not stand in its words"
 UNSURE = "projection: not certain enough"
 FEW = "utterance: too few users"
 DISAGREE = "utterance: users disagree"
+DOUBTED = "utterance: not certain enough"
 WORKS = "utterance: its own interpretation succeeds"
 _READ = ("tokens", "domain", "intent", "slots")
 _SURE = (PARAPHRASE.name, FRICTION.name, NEXT + FRICTION.name)
@@ -210,7 +211,7 @@ class Agreed(Reducer):
         if agreement < self.settings.agreement:
             raise RejectRecord(DISAGREE)
         if best.mean < self.settings.confidence:
-            raise RejectRecord(UNSURE)
+            raise RejectRecord(DOUBTED)
         made = {
             "id": f"projected/{name}",
             "text": " ".join(best.tokens),
