@@ -122,23 +122,23 @@ class Project(PerRecord):
         return {"projected_slots": found, CONFIDENCE.name: sure * made.confidence}
 
 
-class ReadingsSettings(Settings):
+class UtteranceReadingsSettings(Settings):
     """Whether truth is known."""
 
     truth: bool = False
     """Whether failing turns are counted, for scoring."""
 
 
-class Readings(Reducer):
+class UtteranceReadings(Reducer):
     """Counts how often each utterance was ``read``, and how many of these times it was probably ``understood``.
 
     A known outcome (``succeeded``) counts as what it is, any other turn by its ``friction``.
     """
 
-    settings: ReadingsSettings
+    settings: UtteranceReadingsSettings
 
     @classmethod
-    def contract(cls, settings: ReadingsSettings) -> Mapping[str, Any]:
+    def contract(cls, settings: UtteranceReadingsSettings) -> Mapping[str, Any]:
         """Return the columns that are read and added."""
         truth = settings.truth
         columns = ("succeeded", FRICTION.name, *(("failed",) if truth else ()))

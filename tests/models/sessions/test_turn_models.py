@@ -10,7 +10,7 @@ import pytest
 from gristmill.models.sessions import friction, outcomes, paraphrase
 from gristmill.models.sessions.calibrated import CalibratedModel, CalibratedSettings, deal_groups, fit_calibrated
 from gristmill.models.sessions.friction import friction_features, prior_model, reading
-from gristmill.models.sessions.meaning_pairs import MeaningText, PairSettings, draw_pairs
+from gristmill.models.sessions.meaning_pairs import MeaningPairSettings, MeaningText, draw_pairs
 from gristmill.models.sessions.outcomes import COUNTS, outcome_features, with_outcome
 from gristmill.models.sessions.pairs import WindowSettings, candidate_pairs, followed, once
 from gristmill.models.sessions.paraphrase import ParaphraseModel, count_words, pair_features
@@ -64,22 +64,22 @@ def groups() -> list[MeaningText]:
 
 
 def test_negative_pairs_are_of_all_kinds_and_do_not_depend_on_the_order() -> None:
-    made = draw_pairs(groups(), PairSettings())
+    made = draw_pairs(groups(), MeaningPairSettings())
     assert {pair.kind for pair in made} == {"same", "nearest", "same_intent", "other_value", "random"}
-    assert made == draw_pairs(groups()[::-1], PairSettings())
+    assert made == draw_pairs(groups()[::-1], MeaningPairSettings())
     by_text = {text.tokens: text.meaning for text in groups()}
     for pair in made:
         assert (by_text[pair.left] == by_text.get(pair.right)) == pair.positive
 
 
 def test_texts_beyond_the_limit_are_left_out_by_their_groups() -> None:
-    made = draw_pairs(groups(), PairSettings(texts=6))
+    made = draw_pairs(groups(), MeaningPairSettings(texts=6))
     assert len({pair.meaning for pair in made}) == 2
 
 
 def test_a_paraphrase_is_told_from_the_same_words_with_another_value() -> None:
     texts = groups()
-    pairs = draw_pairs(texts, PairSettings(nearest=2, other_value=2))
+    pairs = draw_pairs(texts, MeaningPairSettings(nearest=2, other_value=2))
     counts = count_words((text.tokens, [slot[1:] for slot in text.slots or ()]) for text in texts)
     rows = np.stack([pair_features(pair.left, pair.right, counts) for pair in pairs])
     labels = np.array([pair.positive for pair in pairs])
