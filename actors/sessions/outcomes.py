@@ -52,6 +52,7 @@ class Outcomes(Reducer):
     """Counts the turns of a reading, over all sessions, and those of each utterance that is read so: a row of each."""
 
     columns = (READ_SO.name, LOG_ODDS.name, "succeeded")
+    order = ("id",)  # of the sums
     adds = (READ_SO, *COUNTED)
 
     def group(self, name: str, tables: Iterator[pa.Table]) -> Iterable[Mapping[str, Any]]:

@@ -135,6 +135,7 @@ class UtteranceReadings(Reducer):
     A known outcome (``succeeded``) counts as what it is, any other turn by its ``friction``.
     """
 
+    order = ("id",)  # of the sum
     settings: UtteranceReadingsSettings
 
     @classmethod

@@ -49,7 +49,7 @@ def friction_features(turn: Mapping[str, Any]) -> np.ndarray:
 
     Example:
         >>> turn = {"tokens": ["lights"], "next_tokens": ["lights", "on"], "paraphrase": 0.8, "seconds": 30.0}
-        >>> made = dict(zip(FEATURES, friction_features(turn)))
+        >>> made = dict(zip(FEATURES, friction_features(turn).tolist()))
         >>> made["paraphrase_soon"], made["score_unknown"], made["last"]
         (0.4, 1.0, 0.0)
     """

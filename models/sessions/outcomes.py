@@ -38,7 +38,7 @@ def outcome_features(log_odds: float, succeeded: bool | None, counts: Mapping[st
 
     Example:
         >>> counts = {f"{kind}_{name}": 3.0 for kind in ("said", "meant") for name in COUNTS}
-        >>> dict(zip(FEATURES, outcome_features(0.0, True, counts)))["said_worked"] == np.log(3)
+        >>> dict(zip(FEATURES, outcome_features(0.0, True, counts).tolist()))["said_worked"] == math.log1p(2)
         True
     """
     own = count_turn(log_odds, succeeded)

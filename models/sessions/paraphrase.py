@@ -98,7 +98,8 @@ def pair_features(left: Sequence[str], right: Sequence[str], counts: WordCounts,
 
     Example:
         >>> counts = count_words([(["lights", "on"], None)])
-        >>> made = dict(zip(FEATURES, pair_features(["wake", "me", "at", "ten", "am"], ["10am", "alarm"], counts)))
+        >>> found = pair_features(["wake", "me", "at", "ten", "am"], ["10am", "alarm"], counts)
+        >>> made = dict(zip(FEATURES, found.tolist()))
         >>> made["number_missing"], made["same"]
         (0.0, 0.0)
     """
