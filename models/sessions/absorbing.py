@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import breadth_first_order
 from scipy.sparse.linalg import splu
 
 SMALL = 32  # nodes of a component that is inverted
@@ -50,7 +51,7 @@ def probabilities(
         succeeded: How many ended a chain with success, (nodes,).
         total: How many turns of a node went on or ended, (nodes,): what is in neither of the others has failed, or has
             gone where it is not followed.
-        smoothing: Failed turns that are added to a node of which nothing leaves the chain, so that I - Q is regular.
+        smoothing: Failed turns that are added to each node from which no chain ever ends, so that I - Q is regular.
 
     Example:
         >>> steps = sparse.csr_array([[0.0, 3.0], [0.0, 0.0]])
@@ -59,9 +60,19 @@ def probabilities(
         ([[0.0, 0.75], [0.0, 0.0]], [0.25, 1.0])
     """
     gone = np.asarray(steps.sum(1)).ravel()
-    whole = np.where(gone >= total, gone + smoothing, total).astype(np.float64)
-    whole = np.where(whole > 0, whole, 1.0)
+    whole = np.where(_ending(steps, total > gone), np.maximum(total, gone), gone + smoothing).astype(np.float64)
     return sparse.csr_array(sparse.diags_array(1 / whole) @ steps), succeeded / whole
+
+
+def _ending(steps: sparse.csr_array, ends: np.ndarray) -> np.ndarray:
+    """Return of which nodes chains end, there or further on, by where they do: (nodes,)."""
+    size, leaving = len(ends), np.flatnonzero(ends)
+    back = steps.tocoo()
+    begin, end = np.append(back.col, np.full(len(leaving), size)), np.append(back.row, leaving)
+    graph = sparse.csr_array((np.ones(len(begin)), (begin, end)), shape=(size + 1, size + 1))
+    found = np.zeros(size + 1, bool)
+    found[breadth_first_order(graph, size, return_predecessors=False)] = True
+    return found[:size]
 
 
 def best_targets(
