@@ -41,13 +41,17 @@ def test_scores_are_those_of_the_dense_inverse(seed: int, exact: int) -> None:
     assert (found.dropped.max() > 0) == (exact == 0)
 
 
-def test_a_component_of_which_nothing_leaves_is_smoothed() -> None:
-    steps = sparse.csr_array([[0.0, 3.0, 0.0], [3.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    q, success = probabilities(steps, np.array([0, 0, 4]), np.array([3, 4, 4]), 0.01)
+def test_nodes_from_which_no_chain_ends_are_smoothed() -> None:
+    steps = sparse.csr_array([[0.0, 3.0, 0.0], [3.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    given = np.array([0, 0, 4]), np.array([3, 3, 5])
+    q, success = probabilities(steps, *given, 0.01)
     assert q.sum(1)[:2].max() < 1
-    found = best_targets(q, success, np.zeros(3, int), np.array([0, 1]))
-    assert found.target.tolist() == [2, 2]
-    assert 0.9 < found.score[0] < 1  # the smoothing is a small share of what leaves
+    assert q[2, 0] == pytest.approx(0.2)  # where chains end nothing is added
+    found = best_targets(q, success, np.zeros(3, int), np.array([0, 2]))
+    assert found.target.tolist() == [-1, -1]
+    assert found.own.tolist() == [0.0, pytest.approx(0.8)]
+    q, _ = probabilities(steps, np.array([0, 1, 4]), np.array([3, 4, 5]), 0.01)
+    assert q.sum(1)[0] == 1  # of a node that goes on to one where chains end neither
 
 
 def test_scores_do_not_depend_on_the_components_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
