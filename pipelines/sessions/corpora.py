@@ -40,6 +40,9 @@ from gristmill.shards.stage import Stage
 from gristmill.shards.step import Step
 
 
+_OTHERS = 10_000  # added to a seed: requests that are in no session
+
+
 class BankSettings(AnswerSettings):
     """What may be said in simulated sessions."""
 
@@ -108,8 +111,8 @@ def own_turns(run: Run, settings: SessionSettings) -> SealedSet:
     return made
 
 
-def said(run: Run, settings: BankSettings, suffix: str = "", seed: int = 0) -> SealedSet:
-    """Return annotated requests by ``meaning``: generated, or SLURP's recordings as they were heard."""
+def said(run: Run, settings: BankSettings, seed: int = 0, name: str = "said") -> SealedSet:
+    """Return annotated requests by ``meaning``: generated, those of a seed, or SLURP's recordings as they were heard."""
     if settings.chosen == "slurp":
         listed = _listed(
             run, "listed_recordings", settings.places, ("sentence", "asr_text"), ("recording",), "recordings"
@@ -120,8 +123,16 @@ def said(run: Run, settings: BankSettings, suffix: str = "", seed: int = 0) -> S
         return made
     given = (settings.meanings, settings.wordings, settings.lang, seed)
     identity = {"wordings": list(given), "version": generated.VERSION, "made_by": assistant.identity()}
-    listed = run.source(f"generated{suffix}", lambda: generated.wordings(*given), identity)
-    return run.step(Step(f"said{suffix}", (NameMeaning.stage(),), listed, cut=settings.shard))
+    listed = run.source(f"generated_{name}_{seed}", lambda: generated.wordings(*given), identity)
+    return run.step(Step(f"{name}_{seed}", (NameMeaning.stage(),), listed, cut=settings.shard))
+
+
+def wording_groups(run: Run, settings: SessionSettings, annotated: SealedSet, seed: int = 0) -> SealedSet:
+    """Return texts by ``meaning`` to learn from what means the same: generated ones that are in no session, and beside
+    real sessions or recordings the ``annotated`` requests."""
+    if settings.places is None and settings.bank.chosen == "assistant":
+        return said(run, settings.bank, seed + _OTHERS, "groups")
+    return run.step(Step(f"groups_{seed}", (NameMeaning.stage(),), annotated))
 
 
 def bank_of(
@@ -140,7 +151,7 @@ def bank_of(
     return utterances, run.step(merge(f"bank{suffix}", dealt, Wordings.stage()))
 
 
-def simulated_turns(run: Run, settings: SimulationSettings, bank: SealedSet, suffix: str = "") -> SealedSet:
+def simulated_turns(run: Run, settings: SimulationSettings, bank: SealedSet, seed: int = 0) -> SealedSet:
     """Return the turns of simulated sessions (``TURN_FIELDS``, ``TRUTH_FIELDS``, and whether they are ``later``)."""
 
     def numbers() -> Iterator[pa.Table]:
@@ -151,7 +162,8 @@ def simulated_turns(run: Run, settings: SimulationSettings, bank: SealedSet, suf
 
     made = run.source("sessions", numbers, {"sessions": settings.sessions})
     refuse_empty(bank, "bank")
-    return run.step(Step(f"turns{suffix}", (Simulate.stage(settings, bank=bank.ref),), made, cut=Cut(rows=500)))
+    stage = Simulate.stage(settings, name=f"simulate_{seed}", bank=bank.ref)
+    return run.step(Step(f"turns_{seed}", (stage,), made, cut=Cut(rows=500)))
 
 
 def _listed(

@@ -18,7 +18,7 @@ from gristmill.actors.nlu.folds import TEST
 from gristmill.actors.nlu.hypotheses import Hypotheses, ListSettings, readers
 from gristmill.actors.sessions.as_requests import Period, PeriodSettings, Successes, TestRequests, TrueRequests
 from gristmill.models.measures.significance import paired_change, wer_interval
-from gristmill.pipelines.nlu.systems import DomainSettings, train_domains
+from gristmill.pipelines.nlu.systems import DOMAIN_MODELS, DomainSettings, train_domains
 from gristmill.pipelines.record_scores import RecordScores
 from gristmill.pipelines.report.measures import SEMER
 from gristmill.pipelines.report.report import MetricRow
@@ -35,10 +35,11 @@ Scored = Mapping[str, Mapping[str, Mapping[int, RecordScores]]]  # by system, te
 
 @dataclass(frozen=True)
 class Periods:
-    """Turns of simulated sessions: those that are learnt from, and later ones as the requests that they truly are."""
+    """Turns of simulated sessions: those that are learnt from, later ones, and these as the requests that they are."""
 
     learnt: SealedSet
-    later: SealedSet
+    after: SealedSet
+    later: SealedSet  # requests: true, of the turns ``after``
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ class TestReadings:
 
 def divide(run: Run, turns: SealedSet, suffix: str = "") -> Periods:
     """Divide simulated turns by their time."""
-    learnt = Step(f"learnt{suffix}", (Period.stage(PeriodSettings(later=False)),), turns)
-    later = Step(f"later{suffix}", (Period.stage(PeriodSettings(later=True)), TrueRequests.stage()), turns)
-    return Periods(run.step(learnt), run.step(later))
+    learnt, after = (
+        run.step(Step(f"{name}{suffix}", (Period.stage(PeriodSettings(later=later)),), turns))
+        for name, later in (("learnt", False), ("after", True))
+    )
+    return Periods(learnt, after, run.step(Step(f"later{suffix}", (TrueRequests.stage(),), after)))
 
 
 def successes(run: Run, turns: SealedSet, suffix: str = "") -> SealedSet:
@@ -64,10 +67,17 @@ def successes(run: Run, turns: SealedSet, suffix: str = "") -> SealedSet:
 
 
 def retrain(
-    run: Run, given: DomainSettings, annotated: SealedSet, added: SealedSet, domains: Sequence[str], seed: int
+    run: Run,
+    system: str,
+    given: DomainSettings,
+    annotated: SealedSet,
+    added: SealedSet,
+    domains: Sequence[str],
+    seed: int,
 ) -> Models:
     """Return the domains' models of annotated requests and of those that are ``added``, trained on alike."""
-    return train_domains(run, given, {seed: (annotated, added)}, domains, 0)[seed][TEST]
+    name = f"{DOMAIN_MODELS}_{system}"
+    return train_domains(run, given, {seed: (annotated, added)}, domains, 0, name)[seed][TEST]
 
 
 def head_of(run: Run, annotated: SealedSet, suffix: str = "") -> SealedSet:
