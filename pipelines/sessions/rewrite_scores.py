@@ -140,7 +140,9 @@ def precision_by_traffic(rewrites: Rewrites, truth: Truth) -> Shares:
     inside = target >= 0
     node, true, count = truth.pairs[inside].T
     right = count * (truth.read_of(target[inside]) == true)
-    return Shares(*(np.bincount(np.searchsorted(rewrites.source, node), one).astype(np.int64) for one in (right, count)))
+    return Shares(
+        *(np.bincount(np.searchsorted(rewrites.source, node), one).astype(np.int64) for one in (right, count))
+    )
 
 
 def recall(rewrites: Rewrites, truth: Truth, nodes: SealedSet, support: int) -> Shares:
