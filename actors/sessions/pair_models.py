@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from gristmill.actors.audio import set_column
-from gristmill.actors.sessions.candidate_pairs import FRICTION, NEXT
+from gristmill.actors.sessions.candidate_pairs import NEXT
 from gristmill.models.sessions import friction, paraphrase
 from gristmill.models.sessions.calibrated import CalibratedModel, CalibratedSettings, fit_calibrated
 from gristmill.models.sessions.friction import friction_features, prior_model
@@ -27,6 +27,7 @@ from gristmill.shards.settings import Settings
 from gristmill.shards.stage import Actor, BatchLimits
 
 PARAPHRASE = pa.field("paraphrase", pa.float64())
+LOG_ODDS = pa.field("friction_log_odds", pa.float64())
 
 
 class ParaphraseFit(CalibratedSettings):
@@ -172,12 +173,12 @@ class Paraphrase(Actor):
 
 
 class Friction(Actor):
-    """Adds ``friction``, the probability that a turn failed, to the turns of :class:`FollowedTurns` with
-    ``paraphrase``."""
+    """Adds ``friction_log_odds``, those that a turn failed by itself and by what the user did next, to the turns of
+    :class:`FollowedTurns` with ``paraphrase``."""
 
     name = "friction"
     columns = ("tokens", NEXT + "tokens", PARAPHRASE.name)
-    adds = (FRICTION,)
+    adds = (LOG_ODDS,)
     batch = BatchLimits(1024)
 
     def __init__(self, settings: Settings, model: str) -> None:
@@ -186,7 +187,7 @@ class Friction(Actor):
         self._model = CalibratedModel.from_described(described, friction.FEATURES)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with ``friction``."""
+        """Return the batch with the log-odds."""
         rows = batch.select(_friction_columns(batch.column_names)).to_pylist()
         features = np.array([friction_features(row) for row in rows]).reshape(len(rows), len(friction.FEATURES))
-        return set_column(batch, FRICTION.name, pa.array(self._model.probabilities(features), FRICTION.type))
+        return set_column(batch, LOG_ODDS.name, pa.array(self._model.log_odds(features), LOG_ODDS.type))

@@ -28,7 +28,6 @@ from gristmill.shards.reducers import Reducer
 from gristmill.shards.schema import REQUEST_FIELDS, SLOT
 from gristmill.shards.settings import Settings
 
-UTTERANCE = pa.field("utterance", pa.string())
 SUPPORT, AGREEMENT = pa.field("support", pa.int32()), pa.field("agreement", pa.float32())
 RIGHT = pa.field("right", pa.float64())  # share of its failing turns whose truth the label is; of scoring alone
 READ, UNDERSTOOD = pa.field("read", pa.int64()), pa.field("understood", pa.float64())
@@ -47,18 +46,6 @@ DISAGREE = "utterance: users disagree"
 WORKS = "utterance: its own interpretation succeeds"
 _READ = ("tokens", "domain", "intent", "slots")
 _SURE = (PARAPHRASE.name, FRICTION.name, NEXT + FRICTION.name)
-
-
-class Utterance(PerRecord):
-    """Adds ``utterance``, the words of a turn in lower case: by it turns are brought together."""
-
-    name = "utterance"
-    columns = ("tokens",)
-    adds = (UTTERANCE,)
-
-    def record(self, record: Record) -> Mapping[str, Any]:
-        """Return the words."""
-        return {UTTERANCE.name: " ".join(record["tokens"] or ()).lower() or None}
 
 
 class RephraseSettings(Settings):

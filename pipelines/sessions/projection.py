@@ -21,6 +21,17 @@ from gristmill.actors.sessions.candidate_pairs import (
     FollowedTurns,
     PairingSettings,
 )
+from gristmill.actors.sessions.outcomes import (
+    COUNTED,
+    READ_SO,
+    READING,
+    UTTERANCE,
+    Keys,
+    Outcomes,
+    OutcomeSettings,
+    PooledFriction,
+    train_outcomes,
+)
 from gristmill.actors.sessions.pair_models import (
     Friction,
     FrictionFit,
@@ -38,7 +49,6 @@ from gristmill.actors.sessions.projecting import (
     RIGHT,
     SAME_WORDS,
     UNDERSTOOD,
-    UTTERANCE,
     Agreed,
     AgreementSettings,
     Project,
@@ -47,7 +57,6 @@ from gristmill.actors.sessions.projecting import (
     ReadingsSettings,
     Rephrases,
     RephraseSettings,
-    Utterance,
 )
 from gristmill.models.measures.significance import Ratio
 from gristmill.models.sessions.pairs import WindowSettings
@@ -60,6 +69,7 @@ from gristmill.shards.job import TrainJob
 from gristmill.shards.reducers import join
 from gristmill.shards.schema import TRUTH_FIELDS, TURN_FIELDS
 from gristmill.shards.settings import Settings
+from gristmill.shards.stage import MERGED
 from gristmill.shards.step import Step
 
 
@@ -72,6 +82,8 @@ class SessionProjectionSettings(Settings):
     """The model of whether two turns mean the same."""
     friction: FrictionFit = FrictionFit()
     """The model of whether a turn failed."""
+    outcomes: OutcomeSettings = OutcomeSettings()
+    """How far known outcomes are trusted."""
     rephrases: RephraseSettings = RephraseSettings()
     """Which pairs are used."""
     project: ProjectSettings = ProjectSettings()
@@ -86,6 +98,7 @@ class FrictionParts:
 
     paraphrase_model: Artifact
     friction_model: Artifact
+    outcome_model: Artifact
     turns: SealedSet
     truth: bool  # whether the turns have the truth, for scoring
 
@@ -146,8 +159,20 @@ def friction_parts(
     followed = run.step(merge(f"followed{suffix}", dealt, *stages))
     job = TrainJob(f"friction_model{suffix}", train_friction, settings.friction, {"turns": followed}, stepwise=False)
     fails = run.train(job)
-    stages = (Friction.stage(model=fails.ref), Utterance.stage())
-    return FrictionParts(means, fails, run.step(Step(f"turns_friction{suffix}", stages, followed)), truth)
+    alone = run.step(Step(f"turns_alone{suffix}", (Friction.stage(model=fails.ref), Keys.stage()), followed))
+
+    # What became of the same reading in other turns, joined to each turn.
+    counted = [field.name for field in COUNTED]
+    read = run.step(deal(f"by_reading{suffix}", alone, [READING.name], list(Outcomes.columns)))
+    found = run.step(merge(f"outcomes{suffix}", read, Outcomes.stage()))
+    kept = [*known, *(name for name in alone.schema.names if name not in (*known, *MERGED.names))]
+    own = run.step(deal(f"turns_read_so{suffix}", alone, [READ_SO.name], kept))
+    beside = run.step(deal(f"outcomes_read_so{suffix}", found, [READ_SO.name], counted, parts=parts_of(own)))
+    joined = run.step(join(f"turns_outcomes{suffix}", own, beside, counted, kept))
+    job = TrainJob(f"outcome_model{suffix}", train_outcomes, settings.friction, {"turns": joined}, stepwise=False)
+    pooled = run.train(job)
+    stage = PooledFriction.stage(settings.outcomes, model=pooled.ref)
+    return FrictionParts(means, fails, pooled, run.step(Step(f"turns_friction{suffix}", (stage,), joined)), truth)
 
 
 def projection_parts(
@@ -162,7 +187,7 @@ def projection_parts(
         Paraphrase.stage(ParaphraseSettings(lang=settings.paraphrase.lang), model=made.paraphrase_model.ref),
         Rephrases.stage(settings.rephrases),
         Project.stage(settings.project),
-        Utterance.stage(),
+        Keys.stage(),
     )
     projected = run.step(Step(f"projected{suffix}", stages, pairs))
 
