@@ -176,7 +176,5 @@ def _nearest(texts: Sequence[MeaningText], count: int) -> list[list[int]]:
         own = meaning[first : first + _CHUNK]
         alike[own[:, None] == meaning[None]] = -1.0
         best = np.argsort(-alike, axis=1, kind="stable")[:, :count]
-        made += [
-            [place for place in row.tolist() if alike[number, place] >= 0] for number, row in enumerate(best)
-        ]
+        made += [[place for place in row.tolist() if alike[number, place] >= 0] for number, row in enumerate(best)]
     return made

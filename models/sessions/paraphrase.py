@@ -68,7 +68,9 @@ class WordCounts:
         return (self.inside.get(word, 0) + _SMOOTHING * self.weight(word)) / (every + _SMOOTHING)
 
 
-def count_words(texts: Iterable[tuple[Sequence[str], Sequence[tuple[int, int]] | None]], lang: str = "en") -> WordCounts:
+def count_words(
+    texts: Iterable[tuple[Sequence[str], Sequence[tuple[int, int]] | None]], lang: str = "en"
+) -> WordCounts:
     """Return the counts of texts: their tokens, and the spans of their slots, if they are known.
 
     Example:
@@ -90,9 +92,7 @@ def count_words(texts: Iterable[tuple[Sequence[str], Sequence[tuple[int, int]] |
     return WordCounts(number, dict(sorted(found.items())), dict(sorted(inside.items())), dict(sorted(slotted.items())))
 
 
-def pair_features(
-    left: Sequence[str], right: Sequence[str], counts: WordCounts, lang: str = "en"
-) -> np.ndarray:
+def pair_features(left: Sequence[str], right: Sequence[str], counts: WordCounts, lang: str = "en") -> np.ndarray:
     """Return the features of a pair of token lists, (features,); the order of the two does not matter.
 
     Example:
@@ -115,7 +115,10 @@ def pair_features(
         float(sum(unit.is_number and share > 0.5 for unit, share in zip(side, shares, strict=True)))
         for side, shares in zip((one, other), lost, strict=True)
     ]
-    cover = [1 - part / whole if (whole := float(weight.sum())) else 1.0 for part, weight in zip(missing, weights, strict=True)]
+    cover = [
+        1 - part / whole if (whole := float(weight.sum())) else 1.0
+        for part, weight in zip(missing, weights, strict=True)
+    ]
     whole = " ".join(forms[0]), " ".join(forms[1])
     length = max(len(forms[0]), len(forms[1]), 1)
     found = [

@@ -19,7 +19,9 @@ from gristmill.models.measures.wer import distance
 from gristmill.shards.errors import UserError
 
 NUMBER_LANGUAGES = ("en", "fr", "es", "pt", "de", "nl", "da", "it")  # of text2num
-_PIECE = re.compile(r"\d+(?:[.:,]\d+)*(?:st|nd|rd|th)?(?![^\W\d_])|\d+(?:[.:,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[%$€£@&]")
+_PIECE = re.compile(
+    r"\d+(?:[.:,]\d+)*(?:st|nd|rd|th)?(?![^\W\d_])|\d+(?:[.:,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[%$€£@&]"
+)
 _SIGNS = {"%": "percent", "$": "dollars", "€": "euros", "£": "pounds", "@": "at", "&": "and"}
 _NUMBER = re.compile(r"(\d+(?:[.:,]\d+)*)(?:st|nd|rd|th)?")
 _MONTHS = {name.lower(): str(number) for number, name in enumerate(calendar.month_name) if name}

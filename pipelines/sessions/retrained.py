@@ -48,7 +48,7 @@ class TestReadings:
 
     __test__ = False  # not a pytest class
 
-    later: SealedSet
+    later: SealedSet | None  # None: of a user's own sessions, of which nothing is known to be true
     head: SealedSet
 
 
@@ -86,16 +86,16 @@ def head_of(run: Run, annotated: SealedSet, suffix: str = "") -> SealedSet:
 
 
 def read_tests(
-    run: Run, system: str, models: Models, later: SealedSet, head: SealedSet, suffix: str = ""
+    run: Run, system: str, models: Models, later: SealedSet | None, head: SealedSet, suffix: str = ""
 ) -> TestReadings:
     """Return how the models of a system read later turns and the head: the best reading, and its errors."""
     refs: Any = readers({TEST: models})
     stage = Hypotheses.stage(ListSettings(n=1, intents=1), **refs)
-    made = [
-        run.step(Step(f"{name}_read_{system}{suffix}", (stage,), data))
-        for name, data in (("later", later), ("head", head))
-    ]
-    return TestReadings(*made)
+
+    def read(name: str, data: SealedSet) -> SealedSet:
+        return run.step(Step(f"{name}_{system}{suffix}", (stage,), data))
+
+    return TestReadings(None if later is None else read("later", later), read("head", head))
 
 
 def score_tests(read: Mapping[str, TestReadings], learnt: SealedSet) -> dict[str, dict[str, RecordScores]]:
@@ -107,14 +107,16 @@ def score_tests(read: Mapping[str, TestReadings], learnt: SealedSet) -> dict[str
     said = {text for table in learnt.tables(["asr_text"]) for text in table["asr_text"].to_pylist()}
     found: dict[str, dict[str, RecordScores]] = {}
     for system, made in read.items():
-        later = _rows(made.later, "failed", "meaning")
-        failed = [row for row in later if row["failed"]]
-        parts = {
-            "tail": failed,
-            "unheard": [row for row in failed if row["text"] not in said],
-            "kept": [row for row in later if not row["failed"]],
-            "head": [row | {"meaning": row["id"]} for row in _rows(made.head)],
-        }
+        parts = {}
+        if made.later is not None:
+            later = _rows(made.later, "failed", "meaning")
+            failed = [row for row in later if row["failed"]]
+            parts = {
+                "tail": failed,
+                "unheard": [row for row in failed if row["text"] not in said],
+                "kept": [row for row in later if not row["failed"]],
+            }
+        parts["head"] = [row | {"meaning": row["id"]} for row in _rows(made.head)]
         found[system] = {name: _scores(rows) for name, rows in parts.items()}
     return found
 

@@ -65,7 +65,9 @@ def looped(turns: pa.Table, settings: ChainSettings) -> list[tuple[Any, ...]]:
     rows = [r for r in rows if (r["group"], r["turn"]) not in seen and not seen.add((r["group"], r["turn"]))]
     chain: list[dict[str, Any]] = []
     for row, after in zip(rows, [*rows[1:], None], strict=True):
-        follows = after is not None and after["group"] == row["group"] and after["time"] - row["time"] <= settings.window
+        follows = (
+            after is not None and after["group"] == row["group"] and after["time"] - row["time"] <= settings.window
+        )
         follows = follows and (settings.after_success or not row["outcome"])
         if row["rewritten"]:
             continue
