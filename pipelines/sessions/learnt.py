@@ -32,6 +32,7 @@ class Learnt:
     seed: int
     turns: SealedSet  # that are learnt from
     periods: Periods | None = None  # of simulated sessions
+    bank: SealedSet | None = None  # what is said in them
     projection: ProjectionParts | None = None
     rewrites: MinedRewrites | None = None
     later_nodes: SealedSet | None = None  # of the later sessions, in which wins and losses are counted

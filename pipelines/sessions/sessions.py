@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from gristmill.actors.nlu.folds import TEST
 from gristmill.actors.nlu.hypotheses import ListSettings
+from gristmill.actors.sessions.candidate_pairs import FRICTION
 from gristmill.pipelines.nlu.corpora import RequestCorpusSettings, check_requests, prepare_requests, split_requests
 from gristmill.pipelines.nlu.systems import DomainSettings, train_domains
 from gristmill.pipelines.report.report import Report
@@ -86,7 +87,8 @@ def _learnt(run: Run, config: Config, requests: SealedSet, seed: int) -> Learnt:
 
     # Rewrites of what fails, whose wins and losses are counted in later sessions; goals that follow others.
     if config.rewrites is not None:
-        made.rewrites = mine_rewrites(run, config.rewrites, turns, suffix)
+        judged = config.projection is not None  # whether each turn has a probability of failure
+        made.rewrites = mine_rewrites(run, config.rewrites.judged(FRICTION.name if judged else None), turns, suffix)
         if made.periods is not None:
             made.later_nodes = count_nodes(run, config.rewrites, made.periods.after, f"{suffix}_later")[1]
     if config.goals is not None:
@@ -105,4 +107,4 @@ def _turns(run: Run, config: Config, base: Models, seed: int) -> Learnt:
     answered = given.bank.system is not None  # by a system of SLURP's, and not by models of ours
     _, bank = bank_of(run, said(run, given.bank, seed), None if answered else base, config.lists, f"_{seed}")
     periods = divide(run, simulated_turns(run, given.simulation, bank, seed), f"_{seed}")
-    return Learnt(seed, periods.learnt, periods)
+    return Learnt(seed, periods.learnt, periods, bank)
