@@ -51,7 +51,7 @@ SCHEMA = pa.schema([*TURN_FIELDS, *TRUTH_FIELDS])
 def simulated(folder: Path, turns: int, seed: int, heard: float) -> SealedSet:
     """Return about so many sealed turns."""
     url = str(folder / f"turns-{turns}-{seed}-{heard}")
-    chains = int(turns / 1.62)
+    chains = int(turns / 1.19)
     shards = range(0, chains, CHAINS)
     made = (_shard(np.random.default_rng([seed, n]), min(CHAINS, chains - n), n, turns, heard) for n in shards)
     return find_sealed(url) or seal_tables(url, "turns", made)

@@ -27,9 +27,11 @@ class SolveSettings(Settings):
 
     smoothing: float = Field(0.1, gt=0)
     """Failed turns that are added to nodes from which no chain ever ends."""
-    exact: int = Field(5000, ge=0)
-    """Nodes of a component that is solved exactly. In a larger one chains are followed from each source, and scores
-    lack less than ``dropped``."""
+    exact: int = Field(1000, ge=0)
+    """Nodes of a component that is solved exactly; in a larger one chains are followed from each source."""
+    pruned: float = Field(1e-5, gt=0, lt=1)
+    """Where chains are followed: the probability that one comes to a node and goes on from there, below which it is
+    not followed on. What all of that is bounds the error of a score (``dropped``)."""
     largest: int = Field(1_000_000, ge=2)
     """Nodes of a component that are held, at most: those of the most turns. Chains through others are taken to have
     failed."""
@@ -97,7 +99,7 @@ class Solve(Reducer):
         won = _inside(rows, nodes, "ends", "won", "support")
         sources = np.unique(won[0][(won[0] != won[1]) & (won[2] > 0)])
         with threadpool_limits(1):  # sums are the same on every machine of a level
-            best = best_targets(q, success, components, sources, self.settings.exact)
+            best = best_targets(q, success, components, sources, self.settings.exact, self.settings.pruned)
         some = best.target >= 0
         source, target = sources[some], best.target[some]
         where = np.full(len(nodes), -1)

@@ -42,7 +42,7 @@ class Interpret(Actor):
     """
 
     name = "interpret"
-    batch = BatchLimits(rows=1 << 14)
+    batch = BatchLimits(rows=1 << 16)
     keeps = ("session", "turn", "time", "rewritten")
     adds = (
         pa.field("node", pa.int64()),
@@ -61,7 +61,8 @@ class Interpret(Actor):
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the batch with the columns."""
-        read, heard = interpretations(batch), utterances(batch)
+        heard = utterances(batch)
+        read = interpretations(batch, heard)
         node = read
         if self.settings.nodes == "utterance":
             node = pc.binary_join_element_wise(read, heard, "\t")

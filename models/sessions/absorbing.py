@@ -6,14 +6,15 @@ starts at i is absorbed in success *through* j with the probability s(i, j) = N_
 Chains, 1960).
 
 Components are solved apart. Rows of N are made for the sources that are asked for, never N of a large component: small
-components are inverted, in stacks; larger ones are factorised; and in those that are larger still the chain is
-followed from its source, without what would change no score by more than a tolerance.
+components are inverted, in stacks; larger ones are factorised; and in those that are larger still chains are followed
+from their source as far as they matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -23,7 +24,6 @@ from scipy.sparse.linalg import splu
 SMALL = 32  # nodes of a component that is inverted
 _STACK = 1 << 20  # numbers of the matrices that are inverted at once
 _COLUMNS = 64  # sources that are solved for at once
-_PRUNED = 1e-9  # a node's share of a chain that is followed no further
 _STEPS = 1000  # that a chain is followed, at most
 
 
@@ -76,7 +76,12 @@ def _ending(steps: sparse.csr_array, ends: np.ndarray) -> np.ndarray:
 
 
 def best_targets(
-    q: sparse.csr_array, success: np.ndarray, components: np.ndarray, sources: np.ndarray, exact: int = 5000
+    q: sparse.csr_array,
+    success: np.ndarray,
+    components: np.ndarray,
+    sources: np.ndarray,
+    exact: int = 1000,
+    pruned: float = 1e-5,
 ) -> Best:
     """Return the best other node of each source; of equal ones, the first.
 
@@ -86,6 +91,7 @@ def best_targets(
         components: The number of each node's component, (nodes,), in ascending order: nodes of one are neighbours.
         sources: Nodes, (sources,) in ascending order.
         exact: Nodes of a component that is solved exactly; in a larger one chains are followed.
+        pruned: The probability that a chain comes to a node and goes on from there, below which it is not followed on.
 
     Example:
         >>> q = sparse.csr_array([[0.0, 0.75], [0.0, 0.0]])
@@ -106,7 +112,7 @@ def best_targets(
             begin, mine = int(starts[one]), rows[of[rows] == one]
             inside = slice(begin, begin + int(size))
             part = sparse.csr_array(q[inside, inside])
-            solve = _factorised if size <= exact else _followed
+            solve = _factorised if size <= exact else partial(_followed, pruned=pruned)
             for some, visits, dropped in solve(part, sources[mine] - begin):
                 choose = _choose if isinstance(visits, np.ndarray) else _choose_sparse
                 choose(found, mine[some], sources[mine[some]] - begin, visits * success[inside], begin)
@@ -153,12 +159,12 @@ def _factorised(part: sparse.csr_array, sources: np.ndarray) -> Iterator[tuple[s
         yield slice(first, first + len(some)), factors.solve(given).T, 0.0
 
 
-def _followed(part: sparse.csr_array, sources: np.ndarray) -> Iterator[tuple[slice, sparse.csr_array, np.ndarray]]:
-    """Yield rows of the sum of Q^k, in blocks: where chains are, a step at a time, until little of them is left.
-
-    A chain that is at a node with a probability below ``_PRUNED`` is not followed from there; the sum of what was left
-    out bounds the error of a score.
-    """
+def _followed(
+    part: sparse.csr_array, sources: np.ndarray, pruned: float
+) -> Iterator[tuple[slice, sparse.csr_array, np.ndarray]]:
+    """Yield rows of the sum of Q^k, in blocks: where chains are, a step at a time. What is not followed is summed for
+    each source, and bounds the error of its scores."""
+    goes_on = np.asarray(part.sum(1)).ravel()
     for first in range(0, len(sources), _COLUMNS):
         some = sources[first : first + _COLUMNS]
         shape = (len(some), part.shape[0])
@@ -166,13 +172,14 @@ def _followed(part: sparse.csr_array, sources: np.ndarray) -> Iterator[tuple[sli
         visits, dropped = sparse.csr_array(shape), np.zeros(len(some))
         for step in range(_STEPS + 1):
             visits = visits + at
-            at = sparse.csr_array(at @ part)
-            low = at.data < _PRUNED if step < _STEPS else np.full(len(at.data), True)
-            dropped += np.bincount(at.tocoo().row[low], at.data[low], len(some))
+            on = at.data * goes_on[at.indices]
+            low = on < (pruned if step < _STEPS else np.inf)
+            dropped += np.bincount(at.tocoo().row[low], on[low], len(some))
             at.data[low] = 0.0
             at.eliminate_zeros()
             if not at.nnz:
                 break
+            at = sparse.csr_array(at @ part)
         visits.sort_indices()
         yield slice(first, first + len(some)), visits, dropped
 

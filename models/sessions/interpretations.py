@@ -45,11 +45,11 @@ def utterance(text: str, lang: str = "") -> str:
     return " ".join(words(text, lang))
 
 
-def interpretations(turns: pa.Table) -> pa.Array:
+def interpretations(turns: pa.Table, heard: pa.Array | None = None) -> pa.Array:
     """Return the interpretation of each turn as text: domain, intent, and slots in the order of names and values.
 
     Values are compared as utterances are. A turn that was not interpreted (no domain and no intent) has its utterance
-    after a question mark.
+    after a question mark. ``heard`` are the :func:`utterances`, if they are known already.
 
     Example:
         >>> slots = [[{"name": "song", "value": "Dragons"}, {"name": "artist", "value": "Imagine"}], None]
@@ -57,14 +57,14 @@ def interpretations(turns: pa.Table) -> pa.Array:
         >>> interpretations(pa.table({**turns, "slots": slots})).to_pylist()
         ['music/play(artist=imagine; song=dragons)', '?blah']
     """
-    return _joined(turns, ("domain", "intent", "slots"), utterances(turns))
+    return _joined(turns, ("domain", "intent", "slots"), heard)
 
 
 def true_interpretations(turns: pa.Table) -> pa.Array:
     """Return the true interpretation of each turn as :func:`interpretations` does; null where it is not known."""
-    found = _joined(turns, ("true_domain", "true_intent", "true_slots"), utterances(turns))
     known = pc.or_(pc.is_valid(turns["true_domain"]), pc.is_valid(turns["true_intent"])).combine_chunks()
-    return pc.if_else(known, found, _NONE)
+    nothing = pa.repeat("", turns.num_rows)
+    return pc.if_else(known, _joined(turns, ("true_domain", "true_intent", "true_slots"), nothing), _NONE)
 
 
 def interpretation(domain: str | None, intent: str | None, slots: Sequence[Mapping[str, Any]], text: str = "") -> str:
@@ -100,13 +100,15 @@ def number(text: str) -> int:
     return max(_FIRST, int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1)
 
 
-def _joined(turns: pa.Table, names: tuple[str, str, str], heard: pa.Array) -> pa.Array:
+def _joined(turns: pa.Table, names: tuple[str, str, str], heard: pa.Array | None) -> pa.Array:
     domain, intent = (turns[name].combine_chunks() for name in names[:2])
     parts = [_mapped(pc.fill_null(one, ""), lambda text: text.translate(_ESCAPED)) for one in (domain, intent)]
     read = pc.binary_join_element_wise(*parts, "/")
     read = pc.binary_join_element_wise(read, "(", _slots(turns[names[2]].combine_chunks()), ")", "")
-    unread = pc.binary_join_element_wise("?", heard, "")
-    return pc.if_else(pc.and_(pc.is_null(domain), pc.is_null(intent)), unread, read)
+    unread = pc.and_(pc.is_null(domain), pc.is_null(intent))
+    if not pc.any(unread).as_py():
+        return read
+    return pc.if_else(unread, pc.binary_join_element_wise("?", utterances(turns) if heard is None else heard, ""), read)
 
 
 def _slots(slots: pa.ListArray) -> pa.Array:

@@ -53,6 +53,7 @@ class MinedRewrites:
     transitions: SealedSet  # a row for each turn: from its interpretation
     nodes: SealedSet  # a row for each interpretation
     components: Artifact
+    connected: SealedSet  # the interpretations of each component
     candidates: SealedSet  # the best rewrite of each interpretation that has any
     rewrites: SealedSet  # those within the guardrails
 
@@ -98,7 +99,7 @@ def mine_rewrites(run: Run, settings: RewriteSettings, turns: SealedSet, suffix:
     by_component = run.step(Step(f"by_component{suffix}", dealt, nodes))
     candidates = run.step(merge(f"candidates{suffix}", by_component, Solve.stage(settings.solve)))
     kept = Step(f"rewrites{suffix}", (KeepRewrites.stage(settings.guard),), candidates)
-    return MinedRewrites(transitions, nodes, components, candidates, run.step(kept))
+    return MinedRewrites(transitions, nodes, components, by_component, candidates, run.step(kept))
 
 
 def _dealt(key: str, parts: int, columns: tuple[str, ...]) -> Stage:

@@ -24,12 +24,12 @@ def dense(q: sparse.csr_array, success: np.ndarray) -> np.ndarray:
     return np.linalg.inv(np.eye(q.shape[0]) - q.toarray()) * success
 
 
-@pytest.mark.parametrize("exact", [5000, 0], ids=["factorised", "followed"])
+@pytest.mark.parametrize("exact", [1000, 0], ids=["factorised", "followed"])
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_those_of_the_dense_inverse(seed: int, exact: int) -> None:
     q, success, components = chain([2, 5, 40, 2, 5, 70, 3], seed)
     sources = np.flatnonzero(np.arange(len(components)) % 3)
-    found = best_targets(q, success, components, sources, exact)
+    found = best_targets(q, success, components, sources, exact, pruned=1e-8)
     wanted = dense(q, success)
     assert np.abs(found.own - wanted[sources, sources]).max() < 1e-8 + found.dropped.max()
     wanted[np.arange(len(wanted)), np.arange(len(wanted))] = -1
@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_dense_inverse(seed: int, exact: int) -> None:
     some = found.target >= 0
     assert some.sum() > len(some) / 2
     assert np.abs(wanted[sources[some], found.target[some]] - wanted[sources[some]].max(1)).max() < 1e-8
-    assert found.dropped.max() < 1e-4
+    assert found.dropped.max() < 1e-5
     assert (found.dropped.max() > 0) == (exact == 0)
 
 
