@@ -81,7 +81,7 @@ def _learnt(run: Run, config: Config, requests: SealedSet, seed: int) -> Learnt:
     # Which turns failed, and which say the same again; labels of what was understood, for what was not.
     if config.projection is not None:
         groups = wording_groups(run, config.sessions, annotated, seed)
-        found = friction_parts(run, config.projection, turns, [groups], suffix)
+        found = friction_parts(run, config.projection, turns, groups, suffix)
         made.projection = projection_parts(run, config.projection, found, suffix)
         turns = found.turns
 

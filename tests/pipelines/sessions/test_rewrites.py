@@ -238,7 +238,9 @@ def test_the_lookup_says_what_is_missing(mined: MinedRewrites, tmp_path: Path) -
 
 def test_of_two_rewrites_of_a_text_the_commoner_is_found(tmp_path: Path) -> None:
     row = {"source_text": "a", "support": 1, "margin": 0.5}
-    rows = [{"id": f"{n}", "turns": n, "target_text": f"t{n}", "source_interpretation": f"i{n}", **row} for n in (3, 9, 5)]
+    rows = [
+        {"id": f"{n}", "turns": n, "target_text": f"t{n}", "source_interpretation": f"i{n}", **row} for n in (3, 9, 5)
+    ]
     seal_tables(str(tmp_path / "made"), "rewrites", [pa.Table.from_pylist(rows[:1]), pa.Table.from_pylist(rows[1:])])
     rewriter = Rewriter(str(tmp_path / "made"))
     found = rewriter.rewrite("a")
