@@ -99,9 +99,7 @@ def best_targets(
         >>> found.target.tolist(), found.score.tolist(), found.own.tolist()
         ([1], [0.75], [0.25])
     """
-    found = Best(
-        np.full(len(sources), -1), np.zeros(len(sources)), np.zeros(len(sources)), np.zeros(len(sources))
-    )
+    found = Best(np.full(len(sources), -1), np.zeros(len(sources)), np.zeros(len(sources)), np.zeros(len(sources)))
     starts = np.flatnonzero(np.diff(components, prepend=-1))
     sizes = np.diff(starts, append=len(components))
     of = np.searchsorted(starts, sources, "right") - 1  # the component of each source
@@ -186,9 +184,7 @@ def _followed(
         yield slice(first, first + len(some)), visits, dropped
 
 
-def _choose(
-    found: Best, rows: np.ndarray, local: np.ndarray, scores: np.ndarray, begin: np.ndarray | int
-) -> None:
+def _choose(found: Best, rows: np.ndarray, local: np.ndarray, scores: np.ndarray, begin: np.ndarray | int) -> None:
     """Set the best targets of some sources by their scores (sources, nodes of the component)."""
     each = np.arange(len(rows))
     found.own[rows] = scores[each, local]

@@ -116,9 +116,7 @@ def _slots(slots: pa.ListArray) -> pa.Array:
     lengths = np.asarray(pc.fill_null(pc.list_value_length(slots), 0))
     flat = slots.flatten()
     names = _mapped(pc.fill_null(pc.struct_field(flat, "name"), ""), lambda text: text.translate(_ESCAPED))
-    values = _mapped(
-        pc.fill_null(pc.struct_field(flat, "value"), ""), lambda text: utterance(text).translate(_ESCAPED)
-    )
+    values = _mapped(pc.fill_null(pc.struct_field(flat, "value"), ""), lambda text: utterance(text).translate(_ESCAPED))
     pairs = pc.binary_join_element_wise(names, values, "=").dictionary_encode()
     rank = np.empty(len(pairs.dictionary), np.int64)
     rank[pc.sort_indices(pairs.dictionary).to_numpy()] = np.arange(len(rank))

@@ -42,7 +42,9 @@ def rewrite_picture(mined: MinedRewrites) -> str:
     if not sizes:
         return ""
     fitting = {one: size for one, size in sizes.items() if size <= MOST}
-    chosen = min(fitting, key=lambda one: (-sizes[one], one)) if fitting else min(sizes, key=lambda one: (sizes[one], one))
+    chosen = (
+        min(fitting, key=lambda one: (-sizes[one], one)) if fitting else min(sizes, key=lambda one: (sizes[one], one))
+    )
     to: dict[int, int] = {}
     for table in _of(mined.rewrites, ["source", "target"], "component", chosen):
         to |= dict(zip(table["source"].to_pylist(), table["target"].to_pylist(), strict=True))
@@ -86,13 +88,11 @@ def draw(nodes: Sequence[PictureNode], steps: Mapping[tuple[int, int], int], lab
     widest = _LABEL + 2 * _PAD
     at = {node.number: (widest, _TOP + _LINE * (place + 0.5)) for place, node in enumerate(left)}
     scale = max(1.0, len(left) / max(1, len(right)))
-    at |= {
-        node.number: (widest + _MIDDLE, _TOP + _LINE * scale * (place + 0.5)) for place, node in enumerate(right)
-    }
+    at |= {node.number: (widest + _MIDDLE, _TOP + _LINE * scale * (place + 0.5)) for place, node in enumerate(right)}
     most = max((node.turns for node in nodes), default=1)
     radius = {node.number: max(_LEAST, _LARGEST * math.sqrt(node.turns / most)) for node in nodes}
     rewrites = {(node.number, node.rewritten_to) for node in nodes if node.rewritten_to in there}
-    drawn = sorted((pair for pair in {*steps, *rewrites} if set(pair) <= there and pair[0] != pair[1]))
+    drawn = sorted(pair for pair in {*steps, *rewrites} if set(pair) <= there and pair[0] != pair[1])
     body = [_edge(at[a], at[b], (a, b) in rewrites, steps.get((a, b), 0)) for a, b in drawn if (a, b) not in rewrites]
     body += [_edge(at[a], at[b], True, steps.get((a, b), 0)) for a, b in drawn if (a, b) in rewrites]
     body += [_node(node, *at[node.number], radius[node.number], node.number in places) for node in by_turns]

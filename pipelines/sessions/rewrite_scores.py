@@ -140,7 +140,9 @@ def precision_by_traffic(rewrites: Rewrites, truth: Truth) -> Shares:
     inside = target >= 0
     node, true, count = truth.pairs[inside].T
     right = count * (truth.read_of(target[inside]) == true)
-    return Shares(*(np.bincount(np.searchsorted(rewrites.source, node), one).astype(np.int64) for one in (right, count)))
+    return Shares(
+        *(np.bincount(np.searchsorted(rewrites.source, node), one).astype(np.int64) for one in (right, count))
+    )
 
 
 def recall(rewrites: Rewrites, truth: Truth, nodes: SealedSet, support: int) -> Shares:
@@ -189,8 +191,9 @@ def metric_rows(system: str, scores: Mapping[str, Mapping[int, Shares]]) -> list
     rows = []
     for name, runs in scores.items():
         found = interval(runs)
-        values = [None if math.isnan(one) else one for one in (found.value, found.low, found.high)]
-        rows.append(MetricRow(system, "rewrite", name, *values, sum(len(one.of) for one in runs.values()), None))
+        value, low, high = (None if math.isnan(one) else one for one in (found.value, found.low, found.high))
+        number = sum(len(one.of) for one in runs.values())
+        rows.append(MetricRow(system, "rewrite", name, value, low, high, number, None))
     return rows
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.sessions.components import PERSONAL, ComponentSettings
+from gristmill.actors.sessions.nodes import NodeSettings
 from gristmill.actors.sessions.rewriting import GuardSettings, SolveSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, interpretation, number
@@ -24,7 +25,7 @@ from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.errors import UserError
 from tests.pipelines.sessions.rephrasing import SCHEMA, sessions, table, turn
 
-SETTINGS = RewriteSettings(parts=3)
+SETTINGS = RewriteSettings(parts=3, nodes=NodeSettings(followed=1))  # one component
 
 
 def node_of(song: str) -> int:
@@ -146,6 +147,14 @@ def test_what_few_users_ask_is_not_pooled(tmp_path: Path) -> None:
     assert {row["source_text"] for row in rows_of(found.candidates)} == {"play a", "play c", "play e"}
 
 
+def test_what_few_users_went_on_to_is_not_followed(tmp_path: Path) -> None:
+    rows = asked(4, "a", "b") + asked(1, "a", "c", 10) + asked(4, "c", "d", 20)
+    found = mine(tmp_path, rows, SETTINGS.but(nodes=NodeSettings(followed=2)))
+    assert len({row["group"] for row in rows_of(found.connected)}) == 2
+    row = next(row for row in rows_of(found.candidates) if row["source_text"] == "play a")
+    assert row["confidence"] == pytest.approx(4 / 5)  # the other turn counts
+
+
 def test_rewrites_of_ours_do_not_feed_themselves(tmp_path: Path) -> None:
     rows = asked(4, "a", "b")
     ours = asked(50, "a", "x", 100, rewritten=True)
@@ -238,7 +247,9 @@ def test_the_lookup_says_what_is_missing(mined: MinedRewrites, tmp_path: Path) -
 
 def test_of_two_rewrites_of_a_text_the_commoner_is_found(tmp_path: Path) -> None:
     row = {"source_text": "a", "support": 1, "margin": 0.5}
-    rows = [{"id": f"{n}", "turns": n, "target_text": f"t{n}", "source_interpretation": f"i{n}", **row} for n in (3, 9, 5)]
+    rows = [
+        {"id": f"{n}", "turns": n, "target_text": f"t{n}", "source_interpretation": f"i{n}", **row} for n in (3, 9, 5)
+    ]
     seal_tables(str(tmp_path / "made"), "rewrites", [pa.Table.from_pylist(rows[:1]), pa.Table.from_pylist(rows[1:])])
     rewriter = Rewriter(str(tmp_path / "made"))
     found = rewriter.rewrite("a")
