@@ -94,11 +94,9 @@ TRUTH_FIELDS = (
     pa.field("meaning", pa.string()),  # equal of turns that mean the same
     pa.field("true_domain", pa.string()),
     pa.field("true_intent", pa.string()),
-    pa.field("true_slots", pa.list_(SLOT)),  # of tokens; start and end are null where a value was not heard
+    pa.field("true_slots", pa.list_(SLOT)),  # of tokens: those of which something was heard
     pa.field("failed", pa.bool_()),  # whether the interpretation is wrong
-    pa.field(
-        "role", pa.string()
-    ),  # first, rephrase, follow_up (planted), or poison (a false rephrase)
+    pa.field("role", pa.string()),  # first, rephrase, follow_up (planted), or poison (a false rephrase)
 )
 
 # The rare words of a record's text, single words: names that a recogniser has never seen.

@@ -40,6 +40,12 @@ class RewriteSettings(Settings):
     parts: int | None = Field(None, ge=1, le=MOST_PARTS)
     """Parts that turns and interpretations are dealt to by key (``null``: as many as the turns ask for)."""
 
+    def judged(self, failure: str | None) -> RewriteSettings:
+        """Return the settings with the column ``failure`` for turns of unknown outcome, unless another one is set."""
+        if failure is None or self.interpret.failure is not None:
+            return self
+        return self.but(interpret=self.interpret.but(failure=failure))
+
 
 @dataclass(frozen=True)
 class MinedRewrites:

@@ -1,0 +1,161 @@
+"""Listing of objects: the lines of JSONL (also compressed by gzip) and the rows of Parquet, each as JSON text.
+
+For what has many columns of its own, which an actor parses: turns of sessions, recordings with what was heard.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.actors.sources.columns import Parquet
+from gristmill.actors.sources.encoding import refuse_wide
+from gristmill.actors.sources.fields import keys_in
+from gristmill.actors.sources.files import LOOKED_AT, NOT_UTF8, Seen, base_of, in_tables, key_of, matches, visible
+from gristmill.actors.sources.pointers import DUPLICATE
+from gristmill.actors.sources.reading import LINE_BYTES, LONG_LINE, lines, opened
+from gristmill.actors.sources.unlisted import (
+    EMPTY_FILE,
+    OTHER_COLUMNS,
+    UNREADABLE,
+    FileFault,
+    begun,
+    guarded,
+    is_unlisted,
+)
+from gristmill.shards import store
+from gristmill.shards.errors import UserError
+from gristmill.shards.schema import ID
+from gristmill.shards.walking import walk
+from gristmill.shards.wording import nearest
+
+OBJECTS = pa.schema(
+    [
+        ID,
+        pa.field("format", pa.string()),  # jsonl, parquet, or unlisted (a file)
+        pa.field("raw", pa.string()),  # the object, as JSON
+        pa.field("problem", pa.string()),  # the reason to reject it, as far as the listing knows
+    ]
+)
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+_EXPECTED = "expected .jsonl, .jsonl.gz or .parquet"
+
+
+def list_objects(
+    url: str, corpus: str, *, required: Sequence[str] = (), own: Sequence[str] = ("id",), rows: int = 2000
+) -> Iterator[pa.Table]:
+    """Yield the objects at a URL as tables of :data:`OBJECTS`, at most ``rows`` rows each, in the order of their files.
+
+    ``url``: a file, a folder or a pattern with ``*``; ``corpus`` is the prefix of every id; ``required`` are keys of
+    which a file of the corpus has all, in some of its first objects; ``own`` are keys under which an object may have an
+    id of its own. In a folder, hidden files and those of other kinds are passed over.
+
+    Raises:
+        UserError: there is nothing to list, or none of the files can be listed.
+
+    Example:
+        >>> store.write_bytes("made/turns.jsonl", b'{"session": "s1", "text": "stop"}')
+        >>> (table,) = list_objects("made/turns.jsonl", "own", required=["session"])
+        >>> table.select(["id", "raw"]).to_pylist()
+        [{'id': 'own/turns.jsonl#1', 'raw': '{"session": "s1", "text": "stop"}'}]
+    """
+    if "*" not in url and not store.exists(url):
+        raise UserError(f"{url}: no such file or folder; {_EXPECTED}")
+    nothing = UserError(f"{url}: no records found; {_EXPECTED}")
+    return in_tables(begun(_records(url, corpus, required, own), lambda: nothing), OBJECTS, rows)
+
+
+def object_files(url: str) -> Iterator[str]:
+    """Yield the files at a URL that :func:`list_objects` lists."""
+    if "*" not in url and store.filesystem(url)[0].isfile(store.filesystem(url)[1]):
+        yield url
+        return
+    base = base_of(url)
+    for info in walk(base if "*" in url else url):
+        fits = store.bare(info.url).lower().endswith(_SUFFIXES)
+        if fits and visible(info.url, base) and matches(info.url, url):
+            yield info.url
+
+
+def _records(url: str, corpus: str, required: Sequence[str], own: Sequence[str]) -> Iterator[dict[str, Any]]:
+    seen, base = Seen(), base_of(url)
+    for file in object_files(url):
+        key = f"{corpus}/{key_of(file, base)}"
+        for record in guarded(file, key, partial(_listing, file, required)):
+            if is_unlisted(record):
+                yield record
+                continue
+            place = f"{key}#{record.pop('number')}"
+            found = record.pop("values", None) or {}
+            given = next((value for name in own if isinstance(value := found.get(name), str | int)), None)
+            record["id"] = place if given is None or isinstance(given, bool) else f"{corpus}/{given}"
+            if seen.before(record["id"]):
+                record |= {"id": f"{place}~again", "problem": DUPLICATE}
+            yield record
+
+
+def _listing(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+    low = store.bare(file).lower()
+    if low.endswith(".parquet"):
+        return _parquet(file, required)
+    if not low.endswith(_SUFFIXES):
+        raise FileFault(file, UNREADABLE, f"is of an unknown kind; {_EXPECTED}")
+    return _jsonl(file, required)
+
+
+def _jsonl(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+    refuse_wide(file)
+    head = [line for _, line in itertools.islice(lines(file), LOOKED_AT)]
+    if not head:
+        raise FileFault(file, EMPTY_FILE, "is empty; expected an object on each line")
+    there = dict.fromkeys(key for line in head for key in keys_in(line[:LINE_BYTES]))
+    if not there:
+        raise FileFault(file, UNREADABLE, "none of its first lines is a JSON object; expected one on each line")
+    _check(file, required, list(there))
+    for number, line in lines(file):
+        yield {"format": "jsonl", "number": number, **_read(line)}
+
+
+def _check(file: str, required: Sequence[str], there: Sequence[str]) -> None:
+    """Raise :class:`FileFault` for a file without a key that is required."""
+    missing = next((name for name in required if name not in there), None)
+    if missing is not None:
+        said = f"has no {missing!r} among {', '.join(there)[:200]}; expected it"
+        raise FileFault(file, OTHER_COLUMNS, f"{said}, or corpus.fields={{{missing}: NAME}}{nearest(missing, there)}")
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    if len(line) > LINE_BYTES:
+        return {"problem": LONG_LINE}
+    try:
+        text = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        return {"problem": NOT_UTF8}
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None  # the actor that parses it says so
+    return {"raw": text, "values": values if isinstance(values, dict) else None}
+
+
+def _parquet(file: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:
+    number = 0
+    with opened(file) as raw:
+        parquet = Parquet(raw)
+        _check(file, required, parquet.schema.names)
+        for group in range(len(parquet.rows)):
+            for batch in parquet.batches(group, parquet.schema.names):
+                for row in batch.to_pylist():
+                    number += 1
+                    text = json.dumps(row, ensure_ascii=False, default=_plain)
+                    yield {"format": "parquet", "number": number, "raw": text, "values": row}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON does not have: a time as ISO 8601, other things as text."""
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

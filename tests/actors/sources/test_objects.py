@@ -1,0 +1,62 @@
+"""Listing of objects: lines of JSONL and rows of Parquet, each once, and what cannot be listed is told."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gristmill.actors.sources.objects import list_objects
+from gristmill.actors.sources.pointers import DUPLICATE
+from gristmill.actors.sources.unlisted import UNLISTED
+from gristmill.shards.errors import UserError
+
+
+def listed(url: object, **given: object) -> list[dict]:
+    return [row for table in list_objects(str(url), "c", **given) for row in table.to_pylist()]
+
+
+def lines(path: Path, *rows: object) -> Path:
+    data = "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def test_lines_keep_their_own_ids_and_damaged_ones_their_place(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl.gz", {"id": "x", "session": 1}, "{broken", {"session": 2, "id": 7})
+    rows = listed(path, required=["session"])
+    assert [row["id"] for row in rows] == ["c/x", "c/a.jsonl.gz#2", "c/7"]
+    assert rows[1]["raw"] == "{broken"
+    assert json.loads(rows[2]["raw"]) == {"session": 2, "id": 7}
+
+
+def test_an_id_that_is_there_twice_is_listed_as_a_duplicate(tmp_path: Path) -> None:
+    rows = listed(lines(tmp_path / "a.jsonl", {"id": "x"}, {"id": "x"}))
+    assert [(row["id"], row["problem"]) for row in rows] == [("c/x", None), ("c/a.jsonl#2~again", DUPLICATE)]
+
+
+def test_rows_of_parquet_are_objects_too_with_times_as_text(tmp_path: Path) -> None:
+    table = pa.table({"session": ["s"], "time": pa.array([1_700_000_000], pa.timestamp("s", tz="UTC"))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (row,) = listed(tmp_path / "a.parquet", required=["session"])
+    assert json.loads(row["raw"]) == {"session": "s", "time": "2023-11-14T22:13:20+00:00"}
+
+
+def test_a_file_without_a_required_key_is_told_and_stops_no_other(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", {"sesion": 1})
+    with pytest.raises(UserError, match="did you mean 'sesion'"):
+        listed(tmp_path, required=["session"])
+    lines(tmp_path / "b.jsonl", {"session": 1})
+    rows = listed(tmp_path, required=["session"])
+    assert [row["format"] for row in rows] == [UNLISTED, "jsonl"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("none.jsonl", "no such file"), ("a.txt", "unknown kind"), (".", "no rec")])
+def test_what_is_not_there_is_one_sentence(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "a.txt").write_text("hello\n")
+    with pytest.raises(UserError, match=said):
+        listed(tmp_path / name)
