@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gristmill.models.sessions.interpretations import FAILURE, SUCCESS
+from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, UNKNOWN
 from gristmill.shards.reducers import Reducer
 from gristmill.shards.runs import LargeGroup, group_starts
 from gristmill.shards.settings import Settings
@@ -33,7 +33,8 @@ class Nodes(Reducer):
 
     - ``node``, its ``interpretation`` and commonest ``utterance`` (of those that succeeded, if any did);
     - ``turns``, and how many ``users`` they are of;
-    - ``total``: turns that went on or ended with a known outcome, of which ``succeeded`` did so at the node itself;
+    - ``total``: turns of which it is known what came next, of which ``succeeded`` and ``failed`` ended a chain so, and
+      of ``unknown`` that ended one it is not known how;
     - ``targets``, in order, and ``steps``: to which nodes they went on, and how often, where enough users did;
     - ``ends``, in order, and for each how many chains with the node ended there (``ended``), how many with success
       (``won``), and of how many users the latter are (``support``).
@@ -51,6 +52,8 @@ class Nodes(Reducer):
         pa.field("users", pa.int64()),
         pa.field("total", pa.int64()),
         pa.field("succeeded", pa.int64()),
+        pa.field("failed", pa.int64()),
+        pa.field("unknown", pa.int64()),
         pa.field("targets", _COUNTS),
         pa.field("steps", _COUNTS),
         pa.field("ends", _COUNTS),
@@ -113,8 +116,11 @@ def _rows(names: Any, counted: dict[str, pa.Table], followed: int) -> pa.Table:
     size = len(names)
     code, target, (steps, walkers) = _by_pair(counted["targets"], "target", ["count"])
     total = np.bincount(code, steps, size).astype(np.int64)
-    succeeded = np.bincount(code[target == SUCCESS], steps[target == SUCCESS], size).astype(np.int64)
-    others = (target != SUCCESS) & (target != FAILURE) & (walkers >= followed)
+    ended = {
+        name: np.bincount(code[target == state], steps[target == state], size).astype(np.int64)
+        for name, state in (("succeeded", SUCCESS), ("failed", FAILURE), ("unknown", UNKNOWN))
+    }
+    others = ~np.isin(target, (SUCCESS, FAILURE, UNKNOWN)) & (walkers >= followed)
     code, target, steps = code[others], target[others], steps[others]
     of, end, sums = _by_pair(counted["ends"], "end", ["count", "won"])
     people = np.bincount(counted["people"][_CODE].to_numpy(), minlength=size)
@@ -129,7 +135,7 @@ def _rows(names: Any, counted: dict[str, pa.Table], followed: int) -> pa.Table:
         "turns": turns.astype(np.int64),
         "users": people,
         "total": total,
-        "succeeded": succeeded,
+        **ended,
         "targets": _lists(code, target, size),
         "steps": _lists(code, steps, size),
         "ends": _lists(of, end, size),

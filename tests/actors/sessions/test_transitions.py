@@ -13,7 +13,7 @@ from gristmill.actors.sessions.components import ALONE, FILE, PERSONAL, Componen
 from gristmill.actors.sessions.nodes import Nodes, NodeSettings
 from gristmill.actors.sessions.rewriting import LOSSES, MARGIN, SAME, SUPPORT, GuardSettings, KeepRewrites
 from gristmill.actors.sessions.transitions import OURS, ChainSettings, Interpret, InterpretSettings, Transitions
-from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, interpretation, number
+from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, UNKNOWN, interpretation, number
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.runs import LargeGroup
@@ -75,8 +75,7 @@ def looped(turns: pa.Table, settings: ChainSettings) -> list[tuple[Any, ...]]:
         cut = follows and (after["rewritten"] or len(chain) == settings.longest)
         if follows and not cut:
             continue
-        known = row["outcome"] is not None and not cut
-        last = (SUCCESS if row["outcome"] else FAILURE) if known else None
+        last = None if cut else {None: UNKNOWN, True: SUCCESS, False: FAILURE}[row["outcome"]]
         nodes = [one["node"] for one in chain]
         for place, target in enumerate([*nodes[1:], last]):
             end = None if cut or nodes[place] in nodes[:place] else nodes[-1]
@@ -137,7 +136,7 @@ def counted(transitions: pa.Table) -> list[dict[str, Any]]:
     rows = transitions.to_pylist()
     for node in sorted({row["group"] for row in rows}):
         own = [row for row in rows if row["group"] == node]
-        targets = sorted({row["target"] for row in own} - {None, SUCCESS, FAILURE})
+        targets = sorted({row["target"] for row in own} - {None, SUCCESS, FAILURE, UNKNOWN})
         walkers = {one: {row["person"] for row in own if row["target"] == one} for one in targets}
         targets = [one for one in targets if len(walkers[one]) >= 2]
         ends = sorted({row["end"] for row in own} - {None})
@@ -148,6 +147,8 @@ def counted(transitions: pa.Table) -> list[dict[str, Any]]:
                 "users": len({row["person"] for row in own}),
                 "total": sum(row["target"] is not None for row in own),
                 "succeeded": sum(row["target"] == SUCCESS for row in own),
+                "failed": sum(row["target"] == FAILURE for row in own),
+                "unknown": sum(row["target"] == UNKNOWN for row in own),
                 "targets": targets,
                 "steps": [sum(row["target"] == one for row in own) for one in targets],
                 "ends": ends,
@@ -165,7 +166,7 @@ def by_source(seed: int = 0) -> pa.Table:
     size = 500
     source = rng.integers(10, 15, size)
     texts = pa.array([f"u{s}-{n}" for s, n in zip(source, rng.integers(0, 3, size), strict=True)])
-    target = rng.choice([SUCCESS, FAILURE, 10, 11, *range(20, 60)], size)
+    target = rng.choice([SUCCESS, FAILURE, UNKNOWN, 10, 11, *range(20, 60)], size)
     rows = {
         "group": source.astype(str),
         "source": source,

@@ -165,6 +165,15 @@ def test_rewrites_of_ours_do_not_feed_themselves(tmp_path: Path) -> None:
     assert [row["target_text"] for row in found] == ["play x"]
 
 
+def test_ends_of_unknown_outcome_are_shared_out(tmp_path: Path) -> None:
+    rows = asked(4, "a", "b") + [turn(f"a{n}", 0, "a", "a", succeeded=None) for n in range(12)]
+    rows += [turn(f"b{n}", 0, "b", "b", succeeded=None) for n in range(99)]
+    (row,) = rows_of(mine(tmp_path, rows).candidates)
+    assert row["success"] == pytest.approx(12 / 16 / 2)  # half of the ends of which nothing is known
+    assert row["confidence"] == pytest.approx(4 / 16 * (4 + 99 * 4.5 / 5) / 103)
+    assert (row["losses"], row["wins"]) == (0, 4)
+
+
 def test_repeated_turns_count_once(tmp_path: Path) -> None:
     rows = asked(4, "a", "b")
     again = [row | {"id": row["id"] + "again"} for row in rows]
