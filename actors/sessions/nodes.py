@@ -8,14 +8,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
-from gristmill.models.sessions.interpretations import FAILURE, SUCCESS
+from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, UNKNOWN
 from gristmill.shards.reducers import Reducer
 from gristmill.shards.runs import LargeGroup, group_starts
+from gristmill.shards.settings import Settings
 from gristmill.shards.stage import GROUP
 
 _CODE = "#"  # the number of a row's group in its table
 _COUNTS = pa.list_(pa.int64())
+
+
+class NodeSettings(Settings):
+    """Which transitions are followed."""
+
+    followed: int = Field(2, ge=1)
+    """Users of a transition from one interpretation to another, at least. One of fewer is not followed: chains through
+    it are taken to have failed."""
 
 
 class Nodes(Reducer):
@@ -23,8 +33,9 @@ class Nodes(Reducer):
 
     - ``node``, its ``interpretation`` and commonest ``utterance`` (of those that succeeded, if any did);
     - ``turns``, and how many ``users`` they are of;
-    - ``total``: turns that went on or ended with a known outcome, of which ``succeeded`` did so at the node itself;
-    - ``targets``, in order, and ``steps``: to which nodes they went on, and how often;
+    - ``total``: turns of which it is known what came next, of which ``succeeded`` and ``failed`` ended a chain so, and
+      of ``unknown`` that ended one it is not known how;
+    - ``targets``, in order, and ``steps``: to which nodes they went on, and how often, where enough users did;
     - ``ends``, in order, and for each how many chains with the node ended there (``ended``), how many with success
       (``won``), and of how many users the latter are (``support``).
 
@@ -41,6 +52,8 @@ class Nodes(Reducer):
         pa.field("users", pa.int64()),
         pa.field("total", pa.int64()),
         pa.field("succeeded", pa.int64()),
+        pa.field("failed", pa.int64()),
+        pa.field("unknown", pa.int64()),
         pa.field("targets", _COUNTS),
         pa.field("steps", _COUNTS),
         pa.field("ends", _COUNTS),
@@ -48,12 +61,13 @@ class Nodes(Reducer):
         pa.field("won", _COUNTS),
         pa.field("support", _COUNTS),
     )
+    settings: NodeSettings
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return a row for each node."""
         starts = group_starts(batch)
         codes = np.repeat(np.arange(len(starts)), np.diff(starts, append=batch.num_rows))
-        return _rows(batch[GROUP.name].take(starts), _counted(batch, codes))
+        return _rows(batch[GROUP.name].take(starts), _counted(batch, codes), self.settings.followed)
 
     def large(self, group: LargeGroup) -> Iterator[pa.Table]:
         """Yield the row of a node with more transitions than memory holds."""
@@ -61,7 +75,7 @@ class Nodes(Reducer):
         for table in group:
             found = _counted(table, np.zeros(table.num_rows, np.int64))
             whole = found if whole is None else {name: _joined(whole[name], found[name]) for name in found}
-        yield _rows(pa.array([group.name]), whole or {})
+        yield _rows(pa.array([group.name]), whole or {}, self.settings.followed)
 
 
 def _counted(rows: pa.Table, codes: np.ndarray) -> dict[str, pa.Table]:
@@ -78,7 +92,7 @@ def _counted(rows: pa.Table, codes: np.ndarray) -> dict[str, pa.Table]:
         }
     )
     return {
-        "targets": _summed(given.filter(given["target"].is_valid()), ["target"], ["count"]),
+        "targets": _summed(given.filter(given["target"].is_valid()), ["target", "person"], ["count"]),
         "ends": _summed(given.filter(given["end"].is_valid()), ["end", "person"], ["count", "won"]),
         "people": _summed(given, ["person"], ["count"]),
         "texts": _summed(given, ["source", "interpretation", "utterance"], ["count", "direct"]),
@@ -97,17 +111,18 @@ def _summed(rows: pa.Table, keys: list[str], sums: list[str]) -> pa.Table:
     return found.select([_CODE, *keys, *(f"{name}_sum" for name in sums)]).rename_columns([_CODE, *keys, *sums])
 
 
-def _rows(names: Any, counted: dict[str, pa.Table]) -> pa.Table:
+def _rows(names: Any, counted: dict[str, pa.Table], followed: int) -> pa.Table:
     """Return the rows of nodes by the counts of their groups."""
     size = len(names)
-    code, target, steps = _sorted(counted["targets"], ["target", "count"])
-    absorbed = (target == SUCCESS) | (target == FAILURE)
+    code, target, (steps, walkers) = _by_pair(counted["targets"], "target", ["count"])
     total = np.bincount(code, steps, size).astype(np.int64)
-    succeeded = np.bincount(code[target == SUCCESS], steps[target == SUCCESS], size).astype(np.int64)
-    code, target, steps = code[~absorbed], target[~absorbed], steps[~absorbed]
-    of, end, person, ended, won = _sorted(counted["ends"], ["end", "person", "count", "won"])
-    first = np.flatnonzero((np.diff(of, prepend=-1) != 0) | (np.diff(end, prepend=-1) != 0))
-    sums = [np.add.reduceat(one, first) if len(first) else one for one in (ended, won, (won > 0).astype(np.int64))]
+    ended = {
+        name: np.bincount(code[target == state], steps[target == state], size).astype(np.int64)
+        for name, state in (("succeeded", SUCCESS), ("failed", FAILURE), ("unknown", UNKNOWN))
+    }
+    others = ~np.isin(target, (SUCCESS, FAILURE, UNKNOWN)) & (walkers >= followed)
+    code, target, steps = code[others], target[others], steps[others]
+    of, end, sums = _by_pair(counted["ends"], "end", ["count", "won"])
     people = np.bincount(counted["people"][_CODE].to_numpy(), minlength=size)
     turns = np.bincount(counted["people"][_CODE].to_numpy(), counted["people"]["count"].to_numpy(), size)
     by = [(_CODE, "ascending"), ("direct", "descending"), ("count", "descending"), ("utterance", "ascending")]
@@ -120,20 +135,23 @@ def _rows(names: Any, counted: dict[str, pa.Table]) -> pa.Table:
         "turns": turns.astype(np.int64),
         "users": people,
         "total": total,
-        "succeeded": succeeded,
+        **ended,
         "targets": _lists(code, target, size),
         "steps": _lists(code, steps, size),
-        "ends": _lists(of[first], end[first], size),
+        "ends": _lists(of, end, size),
     }
-    lists = {name: _lists(of[first], one, size) for name, one in zip(("ended", "won", "support"), sums, strict=True)}
+    lists = {name: _lists(of, one, size) for name, one in zip(("ended", "won", "support"), sums, strict=True)}
     return pa.table({"id": names, "parent_id": names, **columns, **lists})
 
 
-def _sorted(table: pa.Table, names: list[str]) -> list[np.ndarray]:
-    """Return the groups and columns of a table, sorted by group and the first two columns."""
-    columns = [table[name].to_numpy() for name in (_CODE, *names)]
-    order = np.lexsort(columns[2::-1])
-    return [one[order] for one in columns]
+def _by_pair(table: pa.Table, other: str, sums: list[str]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return group and other node of each pair, in order, with its sums, and of how many people the last one is."""
+    code, node, *values = (table[name].to_numpy() for name in (_CODE, other, *sums))
+    order = np.lexsort((node, code))
+    code, node, values = code[order], node[order], [one[order] for one in values]
+    values.append((values[-1] > 0).astype(np.int64))
+    first = np.flatnonzero((np.diff(code, prepend=-1) != 0) | (np.diff(node, prepend=-1) != 0))
+    return code[first], node[first], [np.add.reduceat(one, first) if len(first) else one for one in values]
 
 
 def _lists(codes: np.ndarray, values: np.ndarray, size: int) -> pa.ListArray:

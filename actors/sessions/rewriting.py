@@ -42,6 +42,8 @@ class Solve(Reducer):
     have succeeded elsewhere, whether it is worth it or not (:class:`KeepRewrites`).
 
     - ``source`` and ``target`` (numbers of nodes), with their interpretations and their commonest texts;
+    Of chains that ended nobody knows how, as many are taken to have succeeded as of the others that ended there.
+
     - ``confidence``: the probability that a chain that starts at the source succeeds through the target; ``margin``:
       how much more that is than through the source itself; ``success``: the share of the source's turns that succeed
       at once;
@@ -53,7 +55,7 @@ class Solve(Reducer):
 
     name = "solve"
     columns = (
-        *("node", "interpretation", "utterance", "turns", "users", "total", "succeeded"),
+        *("node", "interpretation", "utterance", "turns", "users", "total", "succeeded", "failed", "unknown"),
         *("targets", "steps", "ends", "won", "support"),
     )
     order = ("node",)
@@ -92,10 +94,11 @@ class Solve(Reducer):
         starts = group_starts(rows)
         components = np.repeat(np.arange(len(starts)), np.diff(starts, append=rows.num_rows))
         nodes, total, succeeded = (rows[name].to_numpy() for name in ("node", "total", "succeeded"))
+        ended = succeeded + _share(rows) * rows["unknown"].to_numpy()
         begin, end, steps = _inside(rows, nodes, "targets", "steps")
         shape = (len(nodes), len(nodes))
         given = sparse.csr_array((steps.astype(np.float64), (begin, end)), shape=shape)
-        q, success = probabilities(given, succeeded, total, self.settings.smoothing)
+        q, success = probabilities(given, ended, total, self.settings.smoothing)
         won = _inside(rows, nodes, "ends", "won", "support")
         sources = np.unique(won[0][(won[0] != won[1]) & (won[2] > 0)])
         with threadpool_limits(1):  # sums are the same on every machine of a level
@@ -122,7 +125,7 @@ class Solve(Reducer):
             **sides,
             "confidence": pa.array(best.score[some], pa.float32()),
             "margin": pa.array((best.score - best.own)[some], pa.float32()),
-            "success": pa.array((succeeded / np.maximum(total, 1))[source], pa.float32()),
+            "success": pa.array(success[source], pa.float32()),
             "support": counts[1, source],
             "wins": counts[0, source],
             "losses": succeeded[source],
@@ -139,6 +142,12 @@ class Solve(Reducer):
         nothing = {field.name: pa.nulls(len(lacking), field.type) for field in made.schema}
         nothing |= {"id": lacking, "parent_id": lacking, "reject_reason": pa.repeat(NOTHING, len(lacking))}
         return pa.concat_tables([made, pa.table(nothing)])
+
+
+def _share(rows: pa.Table) -> np.ndarray:
+    """Return the share of a node's ends that succeed, by those of which that is known: the more, the surer."""
+    succeeded, failed = rows["succeeded"].to_numpy(), rows["failed"].to_numpy()
+    return (succeeded + 0.5) / (succeeded + failed + 1)
 
 
 def _heaviest(rows: pa.Table, most: int) -> pa.Table:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, interpretations, numbers, utterances
+from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, UNKNOWN, interpretations, numbers, utterances
 from gristmill.shards.reducers import Reducer
 from gristmill.shards.runs import LargeGroup, group_starts
 from gristmill.shards.settings import Settings
@@ -92,12 +92,12 @@ class Transitions(Reducer):
     """Makes of each turn of a session the transition from its interpretation, as one row.
 
     ``source`` is its node and ``target`` that of the next turn of its chain, or at the end of the chain an absorbing
-    state, success (1) or failure (0); null where the outcome of the end is not known. ``end`` is the last node of the
-    chain, and ``won`` whether the chain succeeded there; at further turns of one node in a chain ``end`` is null.
+    state, success (1) or failure (0), or -1 where the outcome is not known. ``end`` is the last node of the chain, and
+    ``won`` whether the chain succeeded there; at further turns of one node in a chain ``end`` is null.
 
     A turn that is there twice (equal ``session`` and ``turn``) counts once. Turns whose interpretation is of a rewrite
-    of ours are left out, and so are the transitions to them, so that rewrites do not feed themselves; how a chain ends
-    that they cut is not known. A session of nothing else is rejected.
+    of ours are left out, and so are the transitions to them, so that rewrites do not feed themselves; where they cut a chain
+    its ``target`` and ``end`` are null. A session of nothing else is rejected.
     """
 
     name = "transitions"
@@ -168,15 +168,15 @@ class Transitions(Reducer):
         lasts = np.flatnonzero(last)
         chain = np.cumsum(np.append(False, last[:-1]))
         at = lasts[chain]  # the end of each turn's chain
-        target = np.where(last, np.where(won, SUCCESS, FAILURE), np.append(node[1:], 0))
-        unknown = last & (cut | ~known)
+        outcome = np.where(known, np.where(won, SUCCESS, FAILURE), UNKNOWN)
+        target = np.where(last, outcome, np.append(node[1:], 0))
         order = np.lexsort((np.arange(len(node)), node, chain))
         again = np.zeros(len(node), bool)
         again[order[1:]] = (np.diff(node[order]) == 0) & (np.diff(chain[order]) == 0)
         columns = {
             GROUP.name: turns[GROUP.name],
             "source": node,
-            "target": pa.array(target, mask=unknown),
+            "target": pa.array(target, mask=cut),
             "end": pa.array(node[at], mask=again | cut[at]),
             "won": won[at] & ~cut[at],
             **{name: turns[name] for name in ("person", "interpretation", "utterance")},

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from gristmill.models.normalise import words
 
 FAILURE, SUCCESS = 0, 1  # the absorbing states, in the place of a node's number
+UNKNOWN = -1  # in that place: a chain ended, and it is not known how
 _FIRST = 2  # number of a node, at least
 _ESCAPED = str.maketrans({one: f"\\{one}" for one in "\\;=/()"})
 _NONE = pa.scalar(None, pa.string())

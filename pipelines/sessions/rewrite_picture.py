@@ -92,7 +92,7 @@ def draw(nodes: Sequence[PictureNode], steps: Mapping[tuple[int, int], int], lab
     most = max((node.turns for node in nodes), default=1)
     radius = {node.number: max(_LEAST, _LARGEST * math.sqrt(node.turns / most)) for node in nodes}
     rewrites = {(node.number, node.rewritten_to) for node in nodes if node.rewritten_to in there}
-    drawn = sorted((pair for pair in {*steps, *rewrites} if set(pair) <= there and pair[0] != pair[1]))
+    drawn = sorted(pair for pair in {*steps, *rewrites} if set(pair) <= there and pair[0] != pair[1])
     body = [_edge(at[a], at[b], (a, b) in rewrites, steps.get((a, b), 0)) for a, b in drawn if (a, b) not in rewrites]
     body += [_edge(at[a], at[b], True, steps.get((a, b), 0)) for a, b in drawn if (a, b) in rewrites]
     body += [_node(node, *at[node.number], radius[node.number], node.number in places) for node in by_turns]

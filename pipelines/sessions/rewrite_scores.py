@@ -28,7 +28,7 @@ WIN_LOSS = Measure("win_loss", "Win/loss ratio", NUMBER, 1, better="higher", int
 MEASURES = (PRECISION, RECALL, WIN_LOSS, BY_TRAFFIC)
 _READ = (
     *("text", "asr_text", "lang", "domain", "intent", "slots", "rewritten"),
-    *("true_domain", "true_intent", "true_slots"),
+    *("meaning", "true_domain", "true_intent", "true_slots", "failed"),
 )
 _REPLICATES = 1000
 _DRAWS = 1 << 22  # held at a time
@@ -51,29 +51,37 @@ class Rewrites:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of nodes: all arrays by node in ascending order."""
+    """What turns mean, by node in ascending order."""
 
-    node: np.ndarray  # (nodes,) int64
-    read: np.ndarray  # (nodes,): number of its interpretation
-    pairs: np.ndarray  # (pairs, 3): node, number of a true interpretation, and how many of its turns have it; by node
+    pairs: np.ndarray  # (pairs, 4): node, number of a meaning, how many of its turns have it, and of them have failed
+
+    @cached_property
+    def node(self) -> np.ndarray:
+        """The nodes, (nodes,)."""
+        return np.unique(self.pairs[:, 0])
 
     @cached_property
     def gold(self) -> np.ndarray:
-        """The commonest true interpretation of each node, (nodes,); -1 where none is known."""
-        found = np.full(len(self.node), -1)
-        order = np.lexsort((-self.pairs[:, 1], self.pairs[:, 2]))  # the last to be set: the commonest, the smallest
+        """The commonest meaning of each node, (nodes,); of equal ones, the smallest number."""
+        order = np.lexsort((-self.pairs[:, 1], self.pairs[:, 2]))  # the last to be set is it
+        found = np.zeros(len(self.node), np.int64)
         found[np.searchsorted(self.node, self.pairs[order, 0])] = self.pairs[order, 1]
         return found
 
-    def read_of(self, nodes: np.ndarray) -> np.ndarray:
-        """Return the number of the interpretation of nodes, -1 of one that is not known."""
-        place = np.minimum(np.searchsorted(self.node, nodes), len(self.node) - 1)
-        return np.where(self.node[place] == nodes, self.read[place], -1)
+    @cached_property
+    def fails(self) -> np.ndarray:
+        """Whether most turns of each node have failed, (nodes,)."""
+        place = np.searchsorted(self.node, self.pairs[:, 0])
+        return 2 * np.bincount(place, self.pairs[:, 3]) > np.bincount(place, self.pairs[:, 2])
 
-    def gold_of(self, nodes: np.ndarray) -> np.ndarray:
-        """Return the gold of nodes, -1 of one that is not known."""
+    def of(self, nodes: np.ndarray, *, right: bool = False) -> np.ndarray:
+        """Return the commonest meaning of nodes, -1 where it is not known or, with ``right``, where most turns of the
+        node have failed."""
+        if not len(self.node):
+            return np.full(len(nodes), -1)
         place = np.minimum(np.searchsorted(self.node, nodes), len(self.node) - 1)
-        return np.where(self.node[place] == nodes, self.gold[place], -1)
+        known = (self.node[place] == nodes) & ~(self.fails[place] & right)
+        return np.where(known, self.gold[place], -1)
 
 
 @dataclass(frozen=True)
@@ -110,53 +118,56 @@ def last_reformulations(nodes: SealedSet) -> Rewrites:
 
 
 def read_truth(mined: MinedRewrites, turns: SealedSet, settings: RewriteSettings) -> Truth:
-    """Return what is true of the nodes of turns with the columns of :data:`gristmill.shards.schema.TRUTH_FIELDS`."""
-    tables = list(mined.nodes.tables(["node", "interpretation"]))
-    node = np.concatenate([table["node"].to_numpy() for table in tables])
-    read = np.concatenate([numbers(table["interpretation"].combine_chunks()) for table in tables])
-    order = np.argsort(node)
-    found = []
+    """Return what is true of the nodes of turns with the columns of :data:`gristmill.shards.schema.TRUTH_FIELDS`.
+
+    Turns of one ``meaning`` mean the same; where that is not known, those of one true interpretation.
+    """
+    found = [np.zeros((0, 4), np.int64)]
     for table in turns.tables(_READ):
         own = interpretations(table)
+        true = true_interpretations(table)
+        failed = pc.coalesce(table["failed"].combine_chunks(), pc.not_equal(own, true))
         if settings.interpret.nodes == "utterance":
             own = pc.binary_join_element_wise(own, utterances(table), "\t")
-        true = true_interpretations(table)
-        known = np.asarray(true.is_valid()) & ~np.asarray(pc.fill_null(table["rewritten"], False))
-        found.append(_distinct(np.stack([numbers(own), numbers(true), np.ones(len(own), np.int64)], 1)[known]))
+        meaning = pc.coalesce(table["meaning"].combine_chunks(), true)
+        known = np.asarray(meaning.is_valid()) & ~np.asarray(pc.fill_null(table["rewritten"], False))
+        wrong = np.asarray(pc.fill_null(failed, False)).astype(np.int64)
+        rows = np.stack([numbers(own), numbers(meaning), np.ones(len(own), np.int64), wrong], 1)
+        found.append(_distinct(rows[known]))
     pairs = _distinct(np.concatenate(found))
-    return Truth(node[order], read[order], pairs[np.isin(pairs[:, 0], node)])
+    nodes = np.concatenate([table["node"].to_numpy() for table in mined.nodes.tables(["node"])])
+    return Truth(pairs[np.isin(pairs[:, 0], nodes)])
 
 
 def precision(rewrites: Rewrites, truth: Truth) -> Shares:
-    """Return of each rewrite whose truth is known whether its target is the commonest true interpretation."""
-    gold = truth.gold_of(rewrites.source)
-    right = truth.read_of(rewrites.target) == gold
+    """Return of each rewrite whose truth is known whether its target is right and means what its source does."""
+    gold = truth.of(rewrites.source)
+    right = truth.of(rewrites.target, right=True) == gold
     return Shares(right[gold >= 0].astype(np.int64), np.ones(int((gold >= 0).sum()), np.int64))
 
 
 def precision_by_traffic(rewrites: Rewrites, truth: Truth) -> Shares:
-    """Return of each source how many of its turns mean what it is rewritten to, and of how many the truth is known."""
+    """Return of each source how many of its turns mean what it is rewritten to, and of how many that is known."""
     target = rewrites.found(truth.pairs[:, 0])
     inside = target >= 0
-    node, true, count = truth.pairs[inside].T
-    right = count * (truth.read_of(target[inside]) == true)
-    return Shares(
-        *(np.bincount(np.searchsorted(rewrites.source, node), one).astype(np.int64) for one in (right, count))
-    )
+    node, meaning, count, _ = truth.pairs[inside].T
+    right = count * (truth.of(target[inside], right=True) == meaning)
+    place = np.searchsorted(rewrites.source, node)
+    return Shares(*(np.bincount(place, one).astype(np.int64) for one in (right, count)))
 
 
 def recall(rewrites: Rewrites, truth: Truth, nodes: SealedSet, support: int) -> Shares:
-    """Return whether each interpretation that could be put right is: it is not what its turns mean, and chains of at
-    least ``support`` users came from it to success at what they mean."""
+    """Return whether each interpretation that could be put right is: most of its turns have failed, and chains of at
+    least ``support`` users came from it to success at one that is right and means the same."""
     wanted = []
     for table in nodes.tables(["node", "ends", "support"]):
         row, end, users = _pairs(table, "ends", "support")
         node = table["node"].to_numpy()[row]
-        gold = truth.gold_of(node)
-        some = (users >= support) & (gold >= 0) & (truth.read_of(end) == gold) & (truth.read_of(node) != gold)
+        same = truth.of(end, right=True) == truth.of(node)
+        some = same & (users >= support) & (truth.of(node) >= 0) & (truth.of(node, right=True) < 0)
         wanted.append(np.unique(node[some]))
     sources = np.unique(np.concatenate(wanted))
-    right = truth.read_of(rewrites.found(sources)) == truth.gold_of(sources)
+    right = truth.of(rewrites.found(sources), right=True) == truth.of(sources)
     return Shares(right.astype(np.int64), np.ones(len(sources), np.int64))
 
 
@@ -191,8 +202,9 @@ def metric_rows(system: str, scores: Mapping[str, Mapping[int, Shares]]) -> list
     rows = []
     for name, runs in scores.items():
         found = interval(runs)
-        values = [None if math.isnan(one) else one for one in (found.value, found.low, found.high)]
-        rows.append(MetricRow(system, "rewrite", name, *values, sum(len(one.of) for one in runs.values()), None))
+        value, low, high = (None if math.isnan(one) else one for one in (found.value, found.low, found.high))
+        number = sum(len(one.of) for one in runs.values())
+        rows.append(MetricRow(system, "rewrite", name, value, low, high, number, None))
     return rows
 
 
@@ -248,8 +260,8 @@ def _by_source(tables: list[tuple[np.ndarray, np.ndarray]]) -> Rewrites:
 
 
 def _distinct(rows: np.ndarray) -> np.ndarray:
-    """Return the distinct pairs of the first two columns, in order, with the sums of the third."""
+    """Return the distinct pairs of the first two columns, in order, with the sums of the others."""
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     first = np.flatnonzero((np.diff(rows[:, 0], prepend=-1) != 0) | (np.diff(rows[:, 1], prepend=-1) != 0))
-    sums = np.add.reduceat(rows[:, 2], first) if len(first) else rows[:, 2]
+    sums = np.add.reduceat(rows[:, 2:], first) if len(first) else rows[:, 2:]
     return np.column_stack([rows[first, :2], sums])

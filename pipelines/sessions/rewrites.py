@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from gristmill.actors.sessions.components import ComponentSettings, Place, fit
-from gristmill.actors.sessions.nodes import Nodes
+from gristmill.actors.sessions.nodes import Nodes, NodeSettings
 from gristmill.actors.sessions.rewriting import GuardSettings, KeepRewrites, Solve, SolveSettings
 from gristmill.actors.sessions.transitions import ChainSettings, Interpret, InterpretSettings, Transitions
 from gristmill.pipelines.run import Run
@@ -33,6 +33,7 @@ class RewriteSettings(Settings):
 
     interpret: InterpretSettings = InterpretSettings()
     chains: ChainSettings = ChainSettings()
+    nodes: NodeSettings = NodeSettings()
     pooled: ComponentSettings = ComponentSettings()
     solve: SolveSettings = SolveSettings()
     guard: GuardSettings = GuardSettings()
@@ -68,7 +69,7 @@ def count_nodes(run: Run, settings: RewriteSettings, turns: SealedSet, suffix: s
     made = merge(f"transitions{suffix}", by_session, Transitions.stage(settings.chains))
     transitions = run.step(made)
     by_node = run.step(Step(f"rewrites_by_node{suffix}", (_dealt("source", parts, Nodes.columns),), transitions))
-    return transitions, run.step(merge(f"interpretations{suffix}", by_node, Nodes.stage()))
+    return transitions, run.step(merge(f"interpretations{suffix}", by_node, Nodes.stage(settings.nodes)))
 
 
 def mine_rewrites(run: Run, settings: RewriteSettings, turns: SealedSet, suffix: str = "") -> MinedRewrites:

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 import pytest
 
 from gristmill.actors.sessions.components import ALONE, FILE, PERSONAL, ComponentSettings, Place, fit
-from gristmill.actors.sessions.nodes import Nodes
+from gristmill.actors.sessions.nodes import Nodes, NodeSettings
 from gristmill.actors.sessions.rewriting import LOSSES, MARGIN, SAME, SUPPORT, GuardSettings, KeepRewrites
 from gristmill.actors.sessions.transitions import OURS, ChainSettings, Interpret, InterpretSettings, Transitions
-from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, interpretation, number
+from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, UNKNOWN, interpretation, number
 from gristmill.shards.artifact import put_artifact
 from gristmill.shards.dataset import seal_tables
 from gristmill.shards.runs import LargeGroup
@@ -75,8 +75,7 @@ def looped(turns: pa.Table, settings: ChainSettings) -> list[tuple[Any, ...]]:
         cut = follows and (after["rewritten"] or len(chain) == settings.longest)
         if follows and not cut:
             continue
-        known = row["outcome"] is not None and not cut
-        last = (SUCCESS if row["outcome"] else FAILURE) if known else None
+        last = None if cut else {None: UNKNOWN, True: SUCCESS, False: FAILURE}[row["outcome"]]
         nodes = [one["node"] for one in chain]
         for place, target in enumerate([*nodes[1:], last]):
             end = None if cut or nodes[place] in nodes[:place] else nodes[-1]
@@ -137,7 +136,9 @@ def counted(transitions: pa.Table) -> list[dict[str, Any]]:
     rows = transitions.to_pylist()
     for node in sorted({row["group"] for row in rows}):
         own = [row for row in rows if row["group"] == node]
-        targets = sorted({row["target"] for row in own} - {None, SUCCESS, FAILURE})
+        targets = sorted({row["target"] for row in own} - {None, SUCCESS, FAILURE, UNKNOWN})
+        walkers = {one: {row["person"] for row in own if row["target"] == one} for one in targets}
+        targets = [one for one in targets if len(walkers[one]) >= 2]
         ends = sorted({row["end"] for row in own} - {None})
         found.append(
             {
@@ -146,6 +147,8 @@ def counted(transitions: pa.Table) -> list[dict[str, Any]]:
                 "users": len({row["person"] for row in own}),
                 "total": sum(row["target"] is not None for row in own),
                 "succeeded": sum(row["target"] == SUCCESS for row in own),
+                "failed": sum(row["target"] == FAILURE for row in own),
+                "unknown": sum(row["target"] == UNKNOWN for row in own),
                 "targets": targets,
                 "steps": [sum(row["target"] == one for row in own) for one in targets],
                 "ends": ends,
@@ -163,7 +166,7 @@ def by_source(seed: int = 0) -> pa.Table:
     size = 500
     source = rng.integers(10, 15, size)
     texts = pa.array([f"u{s}-{n}" for s, n in zip(source, rng.integers(0, 3, size), strict=True)])
-    target = rng.choice([SUCCESS, FAILURE, 10, 11, 12], size)
+    target = rng.choice([SUCCESS, FAILURE, UNKNOWN, 10, 11, *range(20, 60)], size)
     rows = {
         "group": source.astype(str),
         "source": source,
@@ -179,7 +182,7 @@ def by_source(seed: int = 0) -> pa.Table:
 
 def test_nodes_are_counted() -> None:
     rows = by_source()
-    found = Nodes(Nodes.settings_type()())(rows)
+    found = Nodes(NodeSettings())(rows)
     wanted = counted(rows)
     assert found.select(list(wanted[0])).to_pylist() == wanted
     for node, text in zip(found["id"].to_pylist(), found["utterance"].to_pylist(), strict=True):
@@ -191,9 +194,10 @@ def test_nodes_are_counted() -> None:
 def test_a_large_node_is_counted_as_a_small_one() -> None:
     rows = by_source()
     own = rows.filter(pc.equal(rows["group"], "12"))
-    actor = Nodes(Nodes.settings_type()())
+    actor = Nodes(NodeSettings())
     pieces = [own.slice(start, 7) for start in range(0, own.num_rows, 7)]
-    assert list(actor.large(LargeGroup(pieces[0], iter(pieces[1:]))))[0].equals(actor(own))
+    (found,) = actor.large(LargeGroup(pieces[0], iter(pieces[1:])))
+    assert found.equals(actor(own))
 
 
 class _Context:
@@ -205,7 +209,7 @@ def test_components_are_found_over_all_shards(tmp_path: Any, monkeypatch: pytest
     monkeypatch.setattr("gristmill.actors.sessions.components._EDGES", 1)
     schema = pa.schema([("id", pa.string()), ("node", pa.int64()), ("users", pa.int64())])
     schema = schema.append(pa.field("targets", pa.list_(pa.int64())))
-    # 20 is joined to 10 by 30, of another shard; 40 and 50 by 60, which is personal, and so they are alone; 70 to itself.
+    # 20 is joined to 10 by 30, of another shard; 40 and 50 by 60, which is personal: so they are alone; 70 to itself.
     given = [[(10, 9, [30]), (40, 9, [60])], [(20, 9, [30]), (30, 3, []), (60, 2, [50])], [(50, 9, []), (70, 9, [70])]]
     shards = []
     for rows in given:

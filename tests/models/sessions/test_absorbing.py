@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
+
 from gristmill.models.sessions import absorbing
 from gristmill.models.sessions.absorbing import best_targets, probabilities
-from scipy import sparse
 
 
 def chain(sizes: list[int], seed: int) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.actors.sessions.components import PERSONAL, ComponentSettings
+from gristmill.actors.sessions.nodes import NodeSettings
 from gristmill.actors.sessions.rewriting import GuardSettings, SolveSettings
 from gristmill.cluster.inprocess import InProcessRunner
 from gristmill.models.sessions.interpretations import FAILURE, SUCCESS, interpretation, number
@@ -24,7 +25,7 @@ from gristmill.shards.dataset import SealedSet, seal_tables
 from gristmill.shards.errors import UserError
 from tests.pipelines.sessions.rephrasing import SCHEMA, sessions, table, turn
 
-SETTINGS = RewriteSettings(parts=3)
+SETTINGS = RewriteSettings(parts=3, nodes=NodeSettings(followed=1))  # one component
 
 
 def node_of(song: str) -> int:
@@ -146,6 +147,14 @@ def test_what_few_users_ask_is_not_pooled(tmp_path: Path) -> None:
     assert {row["source_text"] for row in rows_of(found.candidates)} == {"play a", "play c", "play e"}
 
 
+def test_what_few_users_went_on_to_is_not_followed(tmp_path: Path) -> None:
+    rows = asked(4, "a", "b") + asked(1, "a", "c", 10) + asked(4, "c", "d", 20)
+    found = mine(tmp_path, rows, SETTINGS.but(nodes=NodeSettings(followed=2)))
+    assert len({row["group"] for row in rows_of(found.connected)}) == 2
+    row = next(row for row in rows_of(found.candidates) if row["source_text"] == "play a")
+    assert row["confidence"] == pytest.approx(4 / 5)  # the other turn counts
+
+
 def test_rewrites_of_ours_do_not_feed_themselves(tmp_path: Path) -> None:
     rows = asked(4, "a", "b")
     ours = asked(50, "a", "x", 100, rewritten=True)
@@ -154,6 +163,15 @@ def test_rewrites_of_ours_do_not_feed_themselves(tmp_path: Path) -> None:
     taken = asked(50, "a", "x", 100)
     found = rows_of(mine(tmp_path / "taken", rows + taken).rewrites)
     assert [row["target_text"] for row in found] == ["play x"]
+
+
+def test_ends_of_unknown_outcome_are_shared_out(tmp_path: Path) -> None:
+    rows = asked(4, "a", "b") + [turn(f"a{n}", 0, "a", "a", succeeded=None) for n in range(12)]
+    rows += [turn(f"b{n}", 0, "b", "b", succeeded=None) for n in range(99)]
+    (row,) = rows_of(mine(tmp_path, rows).candidates)
+    assert row["success"] == pytest.approx(12 / 16 / 2)  # half of the ends of which nothing is known
+    assert row["confidence"] == pytest.approx(4 / 16 * (4 + 99 * 4.5 / 5) / 103)
+    assert (row["losses"], row["wins"]) == (0, 4)
 
 
 def test_repeated_turns_count_once(tmp_path: Path) -> None:
